@@ -1,0 +1,140 @@
+"""The settings of a process: parsed once from the environment, frozen, passed down.
+
+Nothing here branches on an environment's name. What is unset falls to the embedded default, whose servers listen on
+Unix sockets below the data folder, so that `sangha doctor` in a second terminal finds what `sangha up` started.
+"""
+
+import hashlib
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.errors import ConfigurationError
+
+#: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
+LONGEST_SOCKET_FOLDER = 80
+
+
+def _url_of(*schemes: str) -> AfterValidator:
+    expected = " or ".join(f"{scheme}://…" for scheme in schemes)
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value.partition("://")[0] not in schemes:
+            raise ValueError(f"should be {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _script(value: object) -> object:
+    """`tokens=20,rate=0` → a dict, for the fields of `Script`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part]
+    if any(not sign for _, sign, _ in pairs):
+        raise ValueError("should be a list such as tokens=20,rate=0")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+class Script(BaseModel):
+    """What the scripted engine does, from `SANGHA_SCRIPT=tokens=20,rate=0,…`.
+
+    tokens    how many tokens an answer has: `w0 w1 w2 …`, each followed by a space
+    rate      tokens a second for one answer; 0 is as fast as it can
+    fail_at   raise an error before this token (0 is the first), once an attempt
+    exit_at   end the process before this token
+    hang_at   stop answering before this token, until the caller cancels or the deadline passes
+    trigger   the faults above strike only when the prompt contains this word; without it they always strike
+    restarts  1 makes an engine that can't continue a prefix, and so begins its answer again
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens: int = Field(20, ge=0, le=1_000_000)
+    rate: float = Field(0, ge=0)
+    fail_at: int | None = Field(None, ge=0)
+    exit_at: int | None = Field(None, ge=0)
+    hang_at: int | None = Field(None, ge=0)
+    trigger: str = ""
+    restarts: bool = False
+
+
+class Settings(BaseModel):
+    """One field a variable: `database_url` is `SANGHA_DATABASE_URL`. Standard names keep their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Path(".sangha")
+    database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
+    redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
+    broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
+    secret_key: Annotated[str | None, Field(min_length=16)] = None
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+
+    engine: Literal["llamacpp", "scripted"] = "llamacpp"
+    model: str | None = None
+    embedding_model: str | None = None
+    slots: int = Field(4, ge=1, le=256)
+    context: int = Field(4096, ge=256, le=1_048_576)
+    script: Annotated[Script, BeforeValidator(_script)] = Script()
+
+    @cached_property
+    def home(self) -> Path:
+        """The data folder, absolute."""
+        return self.data_dir.expanduser().absolute()
+
+    @cached_property
+    def socket_dir(self) -> Path:
+        """Where embedded servers put their Unix sockets: below the data folder, or where its path is too long, in /tmp."""
+        inside = self.home / "run"
+        if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER:
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"sangha-{digest}"
+
+    @property
+    def postgres_dsn(self) -> str:
+        """Where Postgres answers."""
+        return self.database_url or f"postgresql://postgres@/sangha?host={self.socket_dir}"
+
+    @property
+    def redis_address(self) -> str:
+        """Where Redis or Valkey answers."""
+        return self.redis_url or f"unix://{self.socket_dir}/valkey.sock"
+
+    @property
+    def broker_address(self) -> str:
+        """Where the queue answers: RabbitMQ, or in the embedded default the same Valkey."""
+        return self.broker_url or self.redis_address
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Parse the environment; `overrides` come from the command line. An empty variable counts as unset.
+
+    Raises ConfigurationError with one line that names the variable and what it should be.
+    """
+    given = {field: os.environ.get(variable(field)) or None for field in Settings.model_fields} | overrides
+    try:
+        return Settings.model_validate({field: value for field, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError(_one_line(error, given)) from None
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field."""
+    return f"SANGHA_{field.upper()}"
+
+
+def _one_line(error: ValidationError, given: dict[str, object]) -> str:
+    first = error.errors()[0]
+    field, *inner = [str(part) for part in first["loc"]]
+    where = f" (in {'.'.join(inner)})" if inner else ""
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    value = "***" if field == "secret_key" else repr(given[field])
+    return f"{variable(field)} is {value}: it {message}{where}"
