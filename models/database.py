@@ -1,0 +1,84 @@
+"""The one way to Postgres: a pool of connections, shared by every thread of a process.
+
+Connections stand in autocommit: a single statement costs one round trip. `transaction()` opens a transaction, and
+`batch()` one whose statements travel together, for statements whose results nobody needs in between.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import Connection as PsycopgConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from models.errors import Unavailable
+
+Connection = PsycopgConnection[DictRow]
+
+#: Seconds that a caller waits for a free connection.
+CHECKOUT_TIMEOUT = 5.0
+
+
+class Database:
+    """A pool of at most `size` connections to `dsn`. Opening it does not wait for the server."""
+
+    def __init__(self, dsn: str, *, size: int = 8, name: str = "sangha") -> None:
+        self.dsn = dsn
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            dsn,
+            connection_class=PsycopgConnection[DictRow],
+            min_size=1,
+            max_size=size,
+            timeout=CHECKOUT_TIMEOUT,
+            reconnect_timeout=0,
+            kwargs={"autocommit": True, "row_factory": dict_row, "application_name": name, "connect_timeout": 5},
+            name=name,
+            open=True,
+        )
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._pool.close(timeout=2)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection in autocommit. Raises Unavailable when the server does not answer."""
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except PoolTimeout:
+            raise Unavailable("The database does not answer.") from None
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            # After a restart of the server every pooled connection is stale: renew them now, not one caller at a time.
+            self._renew()
+            raise Unavailable(f"The connection to the database was lost: {error}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end."""
+        with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def batch(self) -> Iterator[Connection]:
+        """A transaction whose statements are sent together; their results are not to be read before its end."""
+        with self.connection() as connection, connection.pipeline(), connection.transaction():
+            yield connection
+
+    def _renew(self) -> None:
+        try:
+            self._pool.check()
+        except Exception:  # noqa: BLE001 - the pool reconnects by itself; this only makes it sooner
+            return
+
+
+def one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:
+    """The first row of a statement, or None."""
+    return connection.execute(statement, parameters).fetchone()  # type: ignore[arg-type]
+
+
+def all_of(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
+    """All rows of a statement."""
+    return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
