@@ -1,0 +1,58 @@
+"""The installation's one secret: every key that Sangha signs or seals with is derived from it."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from models.errors import ConfigurationError
+from models.settings import Settings
+
+#: Bytes of randomness in a generated secret.
+STRENGTH = 32
+
+FILE = "secret_key"
+
+
+def secret_key(settings: Settings) -> bytes:
+    """SANGHA_SECRET_KEY, or a key generated once into the data folder.
+
+    Two machines that serve one installation need the same key, and so the variable. Raises ConfigurationError when
+    the file can't be written or does not hold a key.
+    """
+    if settings.secret_key is not None:
+        return settings.secret_key.encode()
+    path = settings.home / FILE
+    try:
+        return _read(path) or _create(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The secret key {path} can't be kept: {error.strerror}; set SANGHA_SECRET_KEY"
+        ) from error
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        key = path.read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    if len(key) < STRENGTH:
+        raise ConfigurationError(f"{path} does not hold a secret key; put it back, or remove it to log everyone out")
+    return key
+
+
+def _create(path: Path) -> bytes:
+    """Write the file beside its place, then link it there: of two processes at once the first one's key stands."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mkstemp gives it mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(STRENGTH).encode())
+            file.flush()
+            os.fsync(descriptor)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+    return path.read_bytes()
