@@ -1,0 +1,54 @@
+"""The HTTP door as an ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.secrets import secret_key
+from models.settings import Settings
+from pipelines.accounts.tokens import Tokens
+from web import checks, errors
+from web.edge import Edge
+from web.metrics import Metrics
+from web.platform import Platform
+from web.routes import ROUTES
+from web.routing import mount
+
+#: Requests that may wait for the database at the same time; each costs a thread's stack only while it runs.
+THREADS = 64
+
+
+def build(settings: Settings) -> Starlette:
+    """The application; it opens its platform when it starts and closes it when it ends. Raises ConfigurationError."""
+    tokens, metrics = Tokens(secret_key(settings)), Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        platform = app.state.platform = Platform.open(settings, tokens, metrics)
+        checks.install(platform)
+        try:
+            yield
+        finally:
+            platform.close()
+
+    app = Starlette(
+        routes=mount(ROUTES),
+        middleware=[Middleware(Edge, metrics=metrics)],
+        exception_handlers={HTTPException: _on_http_exception},
+        lifespan=lifespan,
+    )
+    # An address is right or wrong: a redirect would lose the body of a POST in many clients.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own errors, such as an unknown route, in our envelope."""
+    return errors.answer(error, request.scope["request_id"])

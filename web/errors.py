@@ -1,0 +1,97 @@
+"""The one mapping from errors to answers, and the one envelope: `{"error": {"message", "type", "param", "code"}}`.
+
+The types are OpenAI's, so that its clients raise the exceptions that their users know.
+"""
+
+import http
+import logging
+from dataclasses import dataclass, field
+
+import orjson
+import redis
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from models.errors import (
+    Conflict,
+    InvalidRequest,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    RequestError,
+    TooLarge,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+#: OpenAI's clients repeat a 409 and a 408; told this, they don't.
+PERMANENT = {"x-should-retry": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one branch of the tree looks from outside."""
+
+    status: int
+    type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+KINDS: dict[type[RequestError], Kind] = {
+    InvalidRequest: Kind(400, "invalid_request_error"),
+    NotAuthenticated: Kind(401, "authentication_error", {"www-authenticate": "Bearer"}),
+    NotAllowed: Kind(403, "permission_error"),
+    NotFound: Kind(404, "invalid_request_error"),
+    Conflict: Kind(409, "invalid_request_error", PERMANENT),
+    TooLarge: Kind(413, "invalid_request_error"),
+}
+
+UNKNOWN = Kind(400, "invalid_request_error")
+
+
+def answer(error: Exception, request_id: str) -> Response:
+    """The response to an error. What nobody foresaw is logged with its traceback, and the caller gets only the id."""
+    if isinstance(error, RequestError):
+        return _refusal(error)
+    if isinstance(error, Unavailable):
+        return _unavailable(error.message, error.retry_after)
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return _unavailable("The event journal does not answer.", 1)
+    if isinstance(error, HTTPException):
+        return _http(error)
+    log.error("request %s failed", request_id, exc_info=error)
+    message = f"Something went wrong on our side. Please quote the request id {request_id}."
+    return respond(500, message, "server_error", code="server_error")
+
+
+def respond(
+    status: int,
+    message: str,
+    error_type: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The envelope."""
+    body = {"error": {"message": message, "type": error_type, "param": param, "code": code}}
+    return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _refusal(error: RequestError) -> Response:
+    kind = next((KINDS[branch] for branch in type(error).__mro__ if branch in KINDS), UNKNOWN)
+    return respond(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=kind.headers)
+
+
+def _unavailable(message: str, retry_after: int) -> Response:
+    headers = {"retry-after": str(retry_after)}
+    return respond(503, message, "server_error", code="service_unavailable", headers=headers)
+
+
+def _http(error: HTTPException) -> Response:
+    phrase = http.HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_")
+    return respond(
+        error.status_code, f"{error.detail}.", "invalid_request_error", code=code, headers=dict(error.headers or {})
+    )

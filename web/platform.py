@@ -1,0 +1,57 @@
+"""What one web process holds for all of its requests."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from models.database import Database
+from models.settings import Settings
+from pipelines.accounts.tokens import Tokens
+from web.metrics import Metrics
+from web.sse import Streams
+
+#: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else.
+CONNECTIONS = 16
+
+#: Seconds that Redis may take to answer before its caller hears that it is down.
+REDIS_TIMEOUT = 5.0
+
+
+@dataclass(slots=True)
+class Platform:
+    """Opened when the process starts, closed when it ends.
+
+    `checks` say whether the process is ready: each returns when its part works and raises when it doesn't.
+    `facts` are shown beside them and decide nothing.
+    """
+
+    settings: Settings
+    database: Database
+    redis: "redis.Redis"
+    tokens: Tokens
+    metrics: Metrics
+    streams: Streams = field(default_factory=Streams)
+    started: int = field(default_factory=lambda: int(time.time()))
+    checks: dict[str, Callable[[], object]] = field(default_factory=dict)
+    facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics) -> "Platform":
+        """Opening waits for no server."""
+        client = redis.Redis.from_url(
+            settings.redis_address, socket_timeout=REDIS_TIMEOUT, socket_connect_timeout=REDIS_TIMEOUT
+        )
+        database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
+        return cls(settings, database, client, tokens, metrics)
+
+    def close_streams(self) -> None:
+        """End every open stream, so that its client goes on elsewhere. To be called on the event loop."""
+        self.streams.close()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.redis.close()
+        self.database.close()

@@ -1,0 +1,87 @@
+"""The web process: uvicorn with our bounds, our shutdown, and one line for what stops it from starting."""
+
+import logging
+import resource
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from models.errors import ConfigurationError
+from models.settings import Settings, variable
+from web.app import build
+from web.protocol import BoundedProtocol
+
+log = logging.getLogger(__name__)
+
+#: Seconds that requests have to end once the process was asked to stop.
+GRACE = 5
+
+#: Seconds that an idle connection is kept; longer than the 60 s after which most load balancers let theirs go, so that
+#: it is they who close first and no request meets a closing connection.
+KEEP_ALIVE = 75
+
+#: Connections that may wait to be accepted; a burst of ten thousand streams comes in faster than they are greeted.
+BACKLOG = 4096
+
+
+class Server(uvicorn.Server):
+    """uvicorn, ending open streams before it waits for requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams have no end of their own to wait for; their clients go on elsewhere from their last id."""
+        self.config.app.state.platform.close_streams()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> None:
+    """Run the web process until TERM or INT. Raises ConfigurationError when the port is taken."""
+    raise_file_limit()
+    app = build(settings)
+    listener = bind(settings)
+    # uvicorn raises the signal again once it has stopped: that is our way out, with 0 for an orderly end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    config = uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
+    Server(config).run(sockets=[listener])
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket. Raises ConfigurationError with one line that names the setting."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigurationError(f"{variable('host')} is {settings.host!r}: {error.strerror}") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        where = f"{variable('port')} is {settings.port}"
+        raise ConfigurationError(f"{where}: {settings.host} can't be listened on there: {error.strerror}") from None
+    log.info("listening on %s port %s", *listener.getsockname()[:2])
+    return listener
+
+
+def raise_file_limit() -> None:
+    """Each stream is an open file: take as many as the system gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
