@@ -6,31 +6,30 @@ applies the model's own chat template. Four of its habits shape this module:
 - `handle_chat_completions` blocks and calls back at each chunk. What a callback raises is lost, so ours does two
   things that can't fail: it puts the chunk into a queue, and says whether to stop. `chunks.py` does the rest.
 - It stops only between two batches, when a callback returns True. In an answer a batch is one token. In a prompt it
-  is READING_BATCH tokens: a batch under way can't be interrupted.
+  is READING_BATCH tokens: the batch under way, and the one begun while the callback is heard, can't be interrupted.
 - A trailing assistant message is continued, and with `stream` only new text comes back.
 - Errors come as chunks with the key `error`, or are raised as ValueError and RuntimeError.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import orjson
 import xllamacpp
 
-from models.errors import ConfigurationError, PermanentFailure
+from models.errors import PermanentFailure
 from models.settings import Settings
 from pipelines.inference.chunks import Chunks, failure, read
 from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
 from pipelines.inference.files import engine_file
 from pipelines.inference.loopback import Loopback
-from pipelines.inference.machine import usable_cores, usable_memory
+from pipelines.inference.machine import usable_memory
 from pipelines.inference.names import model_name
+from pipelines.inference.server import parameters, start
 
-#: Prompt tokens read at a time on a CPU. A stop, and every other slot's next token, waits for one batch: 64 take 0.2 s
-#: where 512 take 1.2 s, and read 13 % slower; 16 would keep to 0.1 s, 50 % slower. (SmolLM2-135M on 2 cores.)
+#: Prompt tokens read at a time on a CPU. Every other slot's next token waits for one batch, and a stop for up to two.
+#: 64 take 0.2 s where 512 take 1.2 s, and read 13 % slower; 16 take 0.08 s, 50 % slower. (SmolLM2-135M on 2 cores.)
 READING_BATCH = 64
 
 #: Prompts that left their slot stay in memory for their next turn, up to this share of the machine's.
@@ -39,13 +38,17 @@ PROMPT_CACHE_SHARE = 1 / 8
 
 def load(settings: Settings) -> "LlamaCpp":
     """Load the model. Raises ConfigurationError with one line when there is none or llama.cpp refuses it."""
-    path, key = engine_file(settings), secrets.token_urlsafe(32)
-    try:
-        server = xllamacpp.Server(_params(settings, path, key))
-    except RuntimeError:
-        why = "it is damaged, of an unknown kind, or too large for this machine"
-        raise ConfigurationError(f"llama.cpp can't load {path}: {why}") from None
-    return LlamaCpp(server, Loopback(server.listening_address, key), model_name(settings), settings.slots)
+    params = parameters(engine_file(settings))
+    params.model_alias = {model_name(settings)}
+    params.n_parallel = settings.slots
+    params.n_ctx = settings.slots * settings.context  # divided evenly, so that no slot can starve another
+    params.cache_ram_mib = int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
+    if _only_cpu():
+        params.n_batch = params.n_ubatch = max(READING_BATCH, settings.slots)
+    server = start(params)
+    return LlamaCpp(
+        server, Loopback(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
+    )
 
 
 class LlamaCpp:
@@ -120,22 +123,6 @@ class LlamaCpp:
             chunks.queue.put(None)
         except Exception as error:  # noqa: BLE001  it belongs to the thread that reads
             chunks.queue.put(error)
-
-
-def _params(settings: Settings, path: Path, key: str) -> Any:
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.model_alias = {model_name(settings)}
-    params.n_parallel = settings.slots
-    params.n_ctx = settings.slots * settings.context  # divided evenly, so that no slot can starve another
-    params.cache_ram_mib = int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores(params.cpuparams.n_threads)
-    if _only_cpu():
-        params.n_batch = params.n_ubatch = max(READING_BATCH, settings.slots)
-    params.api_keys = [key]
-    params.ui = False
-    params.verbosity = -1  # silent
-    return params
 
 
 def _only_cpu() -> bool:

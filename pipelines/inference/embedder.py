@@ -1,0 +1,80 @@
+"""Makes vectors of texts, with a GGUF embedding model in the process. Bundled: all-MiniLM-L6-v2, 384 dimensions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from models.errors import ConfigurationError
+from models.settings import Settings
+from pipelines.inference.engine import EngineError
+from pipelines.inference.files import embedder_file
+from pipelines.inference.names import embedder_name
+from pipelines.inference.server import parameters, start
+
+#: Tokens of a text that count; the rest is left out. The bundled model knows 512 positions.
+LONGEST = 512
+
+#: Characters that hold about as many tokens in English: the first cut, before the model counts.
+LONGEST_TEXT = 4 * LONGEST
+
+#: Texts embedded side by side. Eight short ones fill a batch; more gain nothing on 2 cores.
+TOGETHER = 8
+
+
+def load_embedder(settings: Settings) -> "Embedder":
+    """Load the embedding model. Raises ConfigurationError with one line when it isn't there or can't be read."""
+    params = parameters(embedder_file(settings))
+    params.embedding = True
+    params.n_parallel = TOGETHER
+    params.n_ctx = TOGETHER * LONGEST
+    params.n_batch = params.n_ubatch = LONGEST  # a text must fit one batch
+    try:
+        return Embedder(start(params), embedder_name(settings))
+    except EngineError as error:
+        raise ConfigurationError(f"{params.model.path} makes no embeddings: {error}") from None
+
+
+class Embedder:
+    """Texts to unit vectors. May be used from many threads at once.
+
+    dimensions  the length of a vector
+    """
+
+    def __init__(self, server: Any, name: str) -> None:
+        self.name = name
+        self._server = server
+        self.dimensions = len(self.embed(["a text"])[0])
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, in order, of length 1, so that a dot product is a cosine. Of a long text the beginning counts.
+
+        Raises EngineError.
+        """
+        if not texts:
+            return []
+        answer = self._ask([text[:LONGEST_TEXT] for text in texts])
+        if "data" in answer:
+            return [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
+        message = str(answer.get("error", answer))
+        if "too large" not in message:
+            raise EngineError(message)
+        return self._embed_halves(texts)
+
+    def close(self) -> None:
+        """Give the memory back. No call may be under way."""
+        self._server = None
+
+    def _ask(self, texts: list[str]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = orjson.loads(self._server.handle_embeddings(orjson.dumps({"input": texts})))
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(str(error)) from error
+        return answer
+
+    def _embed_halves(self, texts: Sequence[str]) -> list[list[float]]:
+        """Some text has more tokens than a batch: find it by halves, then halve it. Only dense scripts come here."""
+        if len(texts) > 1:
+            middle = len(texts) // 2
+            return self.embed(texts[:middle]) + self.embed(texts[middle:])
+        return self.embed([texts[0][: min(len(texts[0]), LONGEST_TEXT) // 2]])

@@ -1,0 +1,33 @@
+"""Start a llama.cpp server in this process: what the engine and the embedder have in common."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+from models.errors import ConfigurationError
+from pipelines.inference.machine import usable_cores
+
+
+def parameters(path: Path) -> Any:
+    """llama.cpp's parameters for a model file: silent, with as many threads as there are cores to run them.
+
+    The server opens a port on loopback that can't be turned off, so it gets a key that nobody knows.
+    """
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.api_keys = [secrets.token_urlsafe(32)]
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores(params.cpuparams.n_threads)
+    params.ui = False
+    params.verbosity = -1
+    return params
+
+
+def start(params: Any) -> Any:
+    """Load the model and start its threads; call it after forking. Raises ConfigurationError with one line."""
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError:
+        why = "it is damaged, of an unknown kind, or too large for this machine"
+        raise ConfigurationError(f"llama.cpp can't load {params.model.path}: {why}") from None
