@@ -5,20 +5,29 @@ Connections stand in autocommit: a single statement costs one round trip. `trans
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg import Connection as PsycopgConnection
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from models.errors import Unavailable
 
 Connection = PsycopgConnection[DictRow]
 
+set_json_dumps(orjson.dumps)
+set_json_loads(orjson.loads)
+
 #: Seconds that a caller waits for a free connection.
 CHECKOUT_TIMEOUT = 5.0
+
+
+#: A process that is frozen inside a transaction must not hold its locks for long.
+OPTIONS = "-c idle_in_transaction_session_timeout=10s"
 
 
 class Database:
@@ -33,7 +42,13 @@ class Database:
             max_size=size,
             timeout=CHECKOUT_TIMEOUT,
             reconnect_timeout=0,
-            kwargs={"autocommit": True, "row_factory": dict_row, "application_name": name, "connect_timeout": 5},
+            kwargs={
+                "autocommit": True,
+                "row_factory": dict_row,
+                "application_name": name,
+                "connect_timeout": 5,
+                "options": OPTIONS,
+            },
             name=name,
             open=True,
         )
@@ -68,17 +83,15 @@ class Database:
             yield connection
 
     def _renew(self) -> None:
-        try:
+        with suppress(Exception):  # the pool reconnects by itself; this only makes it sooner
             self._pool.check()
-        except Exception:  # noqa: BLE001 - the pool reconnects by itself; this only makes it sooner
-            return
 
 
 def one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:
     """The first row of a statement, or None."""
-    return connection.execute(statement, parameters).fetchone()  # type: ignore[arg-type]
+    return connection.execute(statement, parameters).fetchone()
 
 
 def all_of(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
     """All rows of a statement."""
-    return connection.execute(statement, parameters).fetchall()  # type: ignore[arg-type]
+    return connection.execute(statement, parameters).fetchall()

@@ -13,6 +13,7 @@
     └── JobError                raised inside a job
         ├── Fenced              a later attempt owns the job: stop at once and write nothing
         ├── Cancelled           the caller asked for the job to stop
+        ├── Released            the worker is leaving: another one continues the job
         ├── TimeLimitExceeded   the attempt ran past its time limit
         └── PermanentFailure    another attempt would fail alike: fail now, do not retry
 
@@ -93,6 +94,10 @@ class Fenced(JobError):
 
 class Cancelled(JobError):
     """Somebody asked for the job to stop."""
+
+
+class Released(JobError):
+    """The worker is leaving. The job goes back to the queue, and another worker continues it."""
 
 
 class TimeLimitExceeded(JobError):

@@ -45,11 +45,14 @@ class Script(BaseModel):
 
     tokens    how many tokens an answer has: `w0 w1 w2 …`, each followed by a space
     rate      tokens a second for one answer; 0 is as fast as it can
-    fail_at   raise an error before this token (0 is the first), once an attempt
+    fail_at   raise an error before this token (0 is the first)
     exit_at   end the process before this token
     hang_at   stop answering before this token, until the caller cancels or the deadline passes
-    trigger   the faults above strike only when the prompt contains this word; without it they always strike
+    trigger   the faults above strike only when the last user message contains this word; without it they always strike
     restarts  1 makes an engine that can't continue a prefix, and so begins its answer again
+
+    A fault strikes once an attempt. An attempt that goes on exactly where a fault struck passes it, so a fault at a
+    later token than 0 is one that a retry mends; at 0, or with `restarts`, it strikes every attempt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +85,7 @@ class Settings(BaseModel):
     embedding_model: str | None = None
     slots: int = Field(4, ge=1, le=256)
     context: int = Field(4096, ge=256, le=1_048_576)
-    script: Annotated[Script, BeforeValidator(_script)] = Script()
+    script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
 
     @cached_property
     def home(self) -> Path:
@@ -91,7 +94,7 @@ class Settings(BaseModel):
 
     @cached_property
     def socket_dir(self) -> Path:
-        """Where embedded servers put their Unix sockets: below the data folder, or where its path is too long, in /tmp."""
+        """Where embedded servers put their sockets: below the data folder, or where its path is too long, in /tmp."""
         inside = self.home / "run"
         if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER:
             return inside

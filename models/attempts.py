@@ -1,0 +1,270 @@
+"""Attempts: how a worker takes a job, keeps it, and lets it go.
+
+`attempt` is the fencing token. A claim raises it; every later statement names it and touches nothing once a later
+attempt exists. So a worker that was thought dead and wakes up can do no harm: its writes are refused with Fenced.
+
+A lease says that the attempt lives. It ends when nobody renews it; the outbox then gives the job back.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.errors import UniqueViolation
+from psycopg.types.json import Jsonb
+
+from models.archive import archive
+from models.database import Connection, all_of, one
+from models.errors import Fenced
+from models.events import Event
+from models.jobs import CATALOGUE, Job, NewJob, State, enqueue
+
+#: Seconds that a lease lasts, and between two renewals: three may fail before a job is taken for lost.
+LEASE = 20.0
+RENEWAL = 5.0
+
+#: The longest wait between two attempts, in seconds.
+LONGEST_BACKOFF = 600.0
+
+# Take a due job, or the running one whose very delivery came again: its consumer is gone, or is a zombie that the
+# fence stops. Only the first death is followed at once; after a second one `give_back_redelivered` makes it wait.
+CLAIM = """
+UPDATE jobs SET
+    state = 'running',
+    attempt = attempt + 1,
+    failures = failures + (state = 'running')::int,
+    message_id = %(message_id)s,
+    worker = %(worker)s,
+    lease_until = now() + make_interval(secs => %(lease)s),
+    published_at = coalesce(published_at, now()),
+    started_at = coalesce(started_at, now())
+WHERE id = %(id)s
+  AND (state = 'queued' AND run_at <= now()
+       OR state = 'running' AND failures = 0 AND message_id = %(message_id)s AND worker <> %(worker)s)
+RETURNING *
+"""
+
+
+def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, lease: float = LEASE) -> Job | None:
+    """Start an attempt, or return None where there is nothing to do for this delivery: drop it then.
+
+    For a connection in autocommit.
+    """
+    parameters = {"id": job_id, "message_id": message_id, "worker": worker, "lease": lease}
+    try:
+        row = one(connection, CLAIM, parameters)
+    except UniqueViolation:
+        # An earlier job of the same serial key still runs: back to the outbox, which knows when it is this one's turn.
+        connection.execute("UPDATE jobs SET published_at = NULL WHERE id = %(id)s AND state = 'queued'", parameters)
+        return None
+    if row is None:
+        connection.execute(GIVE_BACK_REDELIVERED, parameters)
+        return None
+    return Job(**row)
+
+
+# A worker died under the job, and not for the first time. Such jobs wait, each for a time of its own, so that one that
+# kills its process does not meet the same neighbours again and drag them along.
+GIVE_BACK = """
+UPDATE jobs SET
+    state = 'queued',
+    failures = failures + 1,
+    run_at = now() + make_interval(
+        secs => CASE failures WHEN 0 THEN 0 ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
+    published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
+WHERE state = 'running'
+"""
+
+GIVE_BACK_REDELIVERED = GIVE_BACK + "AND id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s"
+GIVE_BACK_EXPIRED = GIVE_BACK + "AND lease_until < now()"
+GIVE_BACK_OF_WORKER = GIVE_BACK + "AND worker = ANY(%(workers)s)"
+
+
+# Renew the leases of a worker's attempts; what does not come back is no longer its own.
+RENEW = """
+UPDATE jobs SET lease_until = now() + make_interval(secs => %(lease)s)
+FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS held (held_id, held_attempt)
+WHERE id = held_id AND attempt = held_attempt AND state = 'running'
+RETURNING id, cancel_requested_at IS NOT NULL AS cancelled
+"""
+
+
+def renew(connection: Connection, held: Mapping[str, int], *, lease: float = LEASE) -> dict[str, bool]:
+    """Renew the leases of `held`, job id → attempt. Returns job id → cancel requested, for those still ours."""
+    parameters = {"ids": list(held), "attempts": list(held.values()), "lease": lease}
+    return {row["id"]: row["cancelled"] for row in all_of(connection, RENEW, parameters)}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ends its job.
+
+    events  what its journal ends with; the last one `ends`
+    record  writes what belongs to the job (output, usage, follow-up jobs), in the transaction of the state change
+    error   `{"code", "message"}`, fit for the caller; the traceback is for operators only
+    """
+
+    state: State
+    events: Sequence[Event]
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    traceback: str | None = None
+    record: Callable[[Connection], None] | None = None
+
+
+END = """
+UPDATE jobs SET state = %(state)s, result = %(result)s, error = %(error)s, traceback = %(traceback)s,
+                finished_at = now(), lease_until = NULL
+WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
+RETURNING parent_id
+"""
+
+# One child less to wait for; the last one puts its parent back to work.
+WAKE_PARENT = """
+UPDATE jobs SET pending_children = pending_children - 1,
+                state = CASE pending_children WHEN 1 THEN 'queued' ELSE 'waiting' END,
+                run_at = now(), published_at = NULL
+WHERE id = %(id)s AND state = 'waiting'
+"""
+
+# Whether this end makes room for a job that waits in the table.
+SOMEBODY_WAITS = """
+SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL
+               AND account_id = %(account_id)s AND kind = %(kind)s) AS waits
+"""
+
+
+def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[Event]) -> bool:
+    """End the job, with all that belongs to it, in the caller's transaction.
+
+    `unarchived` are the journal's events since the last checkpoint, those of the ending included. Returns whether the
+    relay has something to publish now. Raises Fenced when the attempt is no longer the present one.
+    """
+    parent_id = _fenced(connection, job, END, _ending_parameters(ending))["parent_id"]
+    if unarchived:
+        archive(connection, job.id, unarchived)
+    if ending.record:
+        ending.record(connection)
+    if parent_id:
+        connection.execute(WAKE_PARENT, {"id": parent_id})
+    waits = one(connection, SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    return bool(parent_id or (waits and waits["waits"]))
+
+
+def _ending_parameters(ending: Ending) -> dict[str, Any]:
+    return {
+        "state": ending.state,
+        "result": Jsonb(ending.result) if ending.result is not None else None,
+        "error": Jsonb(ending.error) if ending.error is not None else None,
+        "traceback": ending.traceback,
+    }
+
+
+RETRY = """
+UPDATE jobs SET state = 'queued', failures = failures + 1, run_at = now() + make_interval(secs => %(delay)s),
+                published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL,
+                error = %(error)s, traceback = %(traceback)s
+WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
+RETURNING id
+"""
+
+
+def retry(
+    connection: Connection, job: Job, error: Mapping[str, Any], traceback: str, unarchived: Sequence[Event] = ()
+) -> None:
+    """Put the job back after a failure, to run again after its kind's backoff. Raises Fenced."""
+    delay = backoff(job)
+    _fenced(connection, job, RETRY, {"delay": delay, "error": Jsonb(error), "traceback": traceback})
+    if unarchived:
+        archive(connection, job.id, unarchived)
+
+
+def backoff(job: Job) -> float:
+    """Seconds to wait after this failure: doubled each time, and scattered by a quarter."""
+    delay = CATALOGUE[job.kind].backoff * 2**job.failures
+    return float(min(delay, LONGEST_BACKOFF) * random.uniform(0.75, 1.25))
+
+
+RELEASE = """
+UPDATE jobs SET state = 'queued', run_at = now() + make_interval(secs => %(delay)s),
+                published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
+WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
+RETURNING id
+"""
+
+
+def release(connection: Connection, job: Job, unarchived: Sequence[Event] = (), *, delay: float = 0) -> None:
+    """Put the job back without counting a failure: the worker leaves, or a part it needs is down. Raises Fenced."""
+    _fenced(connection, job, RELEASE, {"delay": delay})
+    if unarchived:
+        archive(connection, job.id, unarchived)
+
+
+WAIT = """
+UPDATE jobs SET state = CASE %(pending)s WHEN 0 THEN 'queued' ELSE 'waiting' END, pending_children = %(pending)s,
+                run_at = now(), published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
+WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' AND cancel_requested_at IS NULL
+RETURNING id
+"""
+
+
+def wait_for(connection: Connection, job: Job, jobs: Sequence[NewJob], unarchived: Sequence[Event] = ()) -> None:
+    """Enqueue children and wait for them, holding no thread; a new attempt begins when the last one has ended.
+
+    Raises Fenced, also when a cancel came first: the next attempt then ends the job.
+    """
+    _fenced(connection, job, WAIT, {"pending": len(jobs)})
+    for child in jobs:
+        enqueue(connection, child, parent_id=job.id)
+    if unarchived:
+        archive(connection, job.id, unarchived)
+
+
+HOLD = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE"
+
+
+def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
+    """Archive what the journal has so far. Raises Fenced."""
+    _fenced(connection, job, HOLD, {})
+    archive(connection, job.id, unarchived)
+
+
+PROGRESS = """
+UPDATE jobs SET progress = %(progress)s WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id
+"""
+
+
+def note_progress(connection: Connection, job: Job, progress: Mapping[str, Any]) -> None:
+    """Store how far the job has come. Raises Fenced."""
+    _fenced(connection, job, PROGRESS, {"progress": Jsonb(progress)})
+
+
+REWIND = """
+UPDATE jobs SET rewound_at = least(rewound_at, %(sequence)s)
+WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id
+"""
+
+
+def note_rewind(connection: Connection, job: Job, sequence: int) -> None:
+    """Store from which sequence number on followers may have heard what is lost. Raises Fenced."""
+    _fenced(connection, job, REWIND, {"sequence": sequence})
+
+
+def is_current(connection: Connection, job_id: str, attempt: int) -> bool:
+    """Whether the attempt is still the one that runs."""
+    return one(connection, "SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'",
+               {"id": job_id, "attempt": attempt}) is not None  # fmt: skip
+
+
+def has_ended(connection: Connection, job: Job) -> bool:
+    """Whether this very attempt has ended the job: for those who did not hear their commit confirmed."""
+    row = one(connection, "SELECT attempt, finished_at FROM jobs WHERE id = %(id)s", {"id": job.id})
+    return row is not None and row["attempt"] == job.attempt and row["finished_at"] is not None
+
+
+def _fenced(connection: Connection, job: Job, statement: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    row = one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters})
+    if row is None:
+        raise Fenced(f"attempt {job.attempt} of {job.id} is over")
+    return row

@@ -1,0 +1,203 @@
+"""Jobs: the catalogue of the kinds of work, and the record that each piece of work is.
+
+The row is the truth; a message is a nudge that carries only its id. What happens to a row stands beside this file:
+`outbox` publishes it, `attempts` claims and ends it, `cancellation` stops it, `journal` tells its story.
+
+    queued ──claim──► running ──► completed | failed | cancelled | dead
+      ▲ ▲                │ │
+      │ └─retry, release─┘ └─spawn─► waiting
+      └────────last child ends────────┘
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from models.archive import archive
+from models.database import Connection, all_of, one
+from models.events import Event
+from models.ids import new_id
+
+State = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
+
+#: The states that a job never leaves.
+ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "dead"})
+
+#: The account that owns the platform's own work.
+PLATFORM_ACCOUNT = "platform"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of work: where it runs, how long it may take, how often it is tried.
+
+    priority    within a pool, the lower runs first
+    time_limit  seconds for one attempt
+    attempts    how many may fail before the job is dead; a worker that dies under it counts as one
+    backoff     seconds before the second attempt, doubled for each one after it
+    """
+
+    queue: str
+    priority: int = 0
+    time_limit: float = 600.0
+    attempts: int = 5
+    backoff: float = 1.0
+
+
+#: Which queues a pool serves. A pool without a kind of work has no worker to run yet.
+POOLS: Mapping[str, Sequence[str]] = {
+    "inference": ("inference", "inference_batch"),
+    "fallback": ("fallback",),
+    "memory": ("memory",),
+    "billing": ("billing",),
+    "reporting": ("reporting",),
+    "delivery": ("delivery",),
+    "maintenance": ("maintenance",),
+}
+
+CATALOGUE: Mapping[str, Kind] = {
+    "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
+    "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
+}
+
+
+def pools_with_work() -> list[str]:
+    """The pools for which the catalogue has a kind of work."""
+    queues = {kind.queue for kind in CATALOGUE.values()}
+    return [pool for pool, served in POOLS.items() if queues & set(served)]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to insert. `opening` is what its journal begins with, known before any worker has moved."""
+
+    kind: str
+    account_id: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: new_id("job"))
+    run_at: datetime | None = None
+    serial_key: str | None = None
+    unique_key: str | None = None
+    opening: Sequence[Event] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of `jobs`."""
+
+    id: str
+    account_id: str
+    kind: str
+    queue: str
+    arguments: dict[str, Any]
+    state: State
+    run_at: datetime
+    published_at: datetime | None
+    serial_key: str | None
+    unique_key: str | None
+    parent_id: str | None
+    pending_children: int
+    attempt: int
+    failures: int
+    message_id: str | None
+    worker: str | None
+    lease_until: datetime | None
+    cancel_requested_at: datetime | None
+    rewound_at: int | None
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    traceback: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is in a state that it never leaves."""
+        return self.state in ENDED
+
+
+# A job that is due, unless its unique key is taken.
+INSERT = """
+INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, unique_key, parent_id)
+VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s, coalesce(%(run_at)s, now()),
+        %(serial_key)s, %(unique_key)s, %(parent_id)s)
+ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+"""
+
+
+def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> None:
+    """Insert a job in the caller's transaction. After its commit, nudge the relay."""
+    connection.execute(
+        INSERT,
+        {
+            "id": job.id,
+            "account_id": job.account_id,
+            "kind": job.kind,
+            "queue": CATALOGUE[job.kind].queue,
+            "arguments": Jsonb(job.arguments),
+            "run_at": job.run_at,
+            "serial_key": job.serial_key,
+            "unique_key": job.unique_key,
+            "parent_id": parent_id,
+        },
+    )
+    if job.opening:
+        archive(connection, job.id, job.opening)
+
+
+# One job of an account.
+READ = "SELECT * FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
+def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
+    """The job, if the account has it."""
+    row = one(connection, READ, {"id": job_id, "account_id": account_id})
+    return Job(**row) if row else None
+
+
+# A page of an account's jobs, newest first.
+LIST = """
+SELECT * FROM jobs
+WHERE account_id = %(account_id)s
+  AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+  AND (%(after)s::text IS NULL OR id < %(after)s)
+ORDER BY id DESC LIMIT %(limit)s
+"""
+
+
+def list_jobs(
+    connection: Connection,
+    account_id: str,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+) -> list[Job]:
+    """At most `limit` jobs of an account that were born before the job `after`."""
+    parameters = {"account_id": account_id, "kind": kind, "state": state, "after": after, "limit": limit}
+    return [Job(**row) for row in all_of(connection, LIST, parameters)]
+
+
+# What a parent waited for, in the order of birth.
+CHILDREN = "SELECT * FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
+
+
+def children(connection: Connection, parent_id: str) -> list[Job]:
+    """All children of a job."""
+    return [Job(**row) for row in all_of(connection, CHILDREN, {"parent_id": parent_id})]
+
+
+# Which of these jobs have ended.
+ENDED_AMONG = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('completed', 'failed', 'cancelled', 'dead')"
+
+
+def ended_among(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """The ids of those that have ended."""
+    return {row["id"] for row in all_of(connection, ENDED_AMONG, {"ids": list(job_ids)})}

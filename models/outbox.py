@@ -1,0 +1,118 @@
+"""The outbox: which rows want a message, and what to do where a message or a worker was lost.
+
+Fairness: an account has at most as many jobs of a kind in flight (published or running) as the pool has threads; the
+rest wait here, and each end makes room for the next. So one account can use a whole pool, but never stands in front of
+another one by more than one job's length a thread.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg.types.json import Jsonb
+
+from models.attempts import GIVE_BACK_EXPIRED
+from models.database import Connection, all_of
+from models.jobs import CATALOGUE, PLATFORM_ACCOUNT
+
+#: Only one relay publishes at a time, whichever process it lives in: it alone counts the windows.
+LOCK = 0x73616E676861206F
+
+#: The window while no worker of a pool is known to live: enough to start with.
+SMALLEST_WINDOW = 4
+
+#: Jobs that one pass publishes at most.
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A job that wants a message."""
+
+    id: str
+    kind: str
+    queue: str
+    attempt: int
+
+
+# Walk the (account, kind) pairs that have unpublished jobs with one index probe each, and take from each what its
+# window has room for. A job with a serial key waits until nothing before it, and nothing beside it, is unfinished.
+DUE = """
+WITH RECURSIVE pairs AS (
+    (SELECT account_id, kind FROM jobs WHERE state = 'queued' AND published_at IS NULL
+     ORDER BY account_id, kind LIMIT 1)
+    UNION ALL
+    SELECT next.account_id, next.kind FROM pairs CROSS JOIN LATERAL (
+        SELECT account_id, kind FROM jobs
+        WHERE state = 'queued' AND published_at IS NULL
+          AND (account_id, kind) > (pairs.account_id, pairs.kind)
+        ORDER BY account_id, kind LIMIT 1) AS next
+)
+SELECT due.id, due.kind, due.queue, due.attempt
+FROM pairs CROSS JOIN LATERAL (
+    SELECT id, kind, queue, attempt, run_at FROM jobs
+    WHERE state = 'queued' AND published_at IS NULL
+      AND account_id = pairs.account_id AND kind = pairs.kind AND run_at <= now()
+      AND (serial_key IS NULL OR NOT EXISTS (
+          SELECT FROM jobs AS other
+          WHERE other.serial_key = jobs.serial_key AND other.id <> jobs.id
+            AND other.state IN ('queued', 'running', 'waiting')
+            AND (other.id < jobs.id OR other.state <> 'queued' OR other.published_at IS NOT NULL)))
+    ORDER BY run_at, id
+    LIMIT greatest(0, (%(windows)s::jsonb ->> pairs.kind)::int
+        * CASE pairs.account_id WHEN %(platform)s THEN 100 ELSE 1 END
+        - (SELECT count(*) FROM jobs AS busy
+           WHERE busy.account_id = pairs.account_id AND busy.kind = pairs.kind
+             AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))))
+) AS due
+ORDER BY due.run_at, due.id
+LIMIT %(limit)s
+"""
+
+
+def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[Due]:
+    """The jobs to publish now, with the lock held until the caller's transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": LOCK})
+    parameters = {"windows": Jsonb(windows), "platform": PLATFORM_ACCOUNT, "limit": limit}
+    return [Due(**row) for row in all_of(connection, DUE, parameters)]
+
+
+# The mark, unless the job has moved on meanwhile: a worker may be faster than this statement.
+MARK = """
+UPDATE jobs SET published_at = now()
+FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS sent (sent_id, sent_attempt)
+WHERE id = sent_id AND attempt = sent_attempt AND state = 'queued' AND published_at IS NULL
+"""
+
+
+def mark_published(connection: Connection, sent: Sequence[Due]) -> None:
+    """Note that these have a message in the queue."""
+    parameters = {"ids": [job.id for job in sent], "attempts": [job.attempt for job in sent]}
+    connection.execute(MARK, parameters)
+
+
+# How many threads serve each queue.
+CAPACITY = """
+SELECT queue, sum(threads)::int AS threads FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
+WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
+"""
+
+
+def windows(connection: Connection) -> dict[str, int]:
+    """How many jobs of each kind an account may have in flight."""
+    capacity = {row["queue"]: row["threads"] for row in all_of(connection, CAPACITY)}
+    return {name: max(capacity.get(kind.queue, 0), SMALLEST_WINDOW if kind.queue not in capacity else 1)
+            for name, kind in CATALOGUE.items()}  # fmt: skip
+
+
+# A message that nobody has claimed for long may be lost with its broker: send another. The wait doubles each time, so
+# that a pool that is down for a day does not find a thousand copies.
+UNPUBLISH_LOST = """
+UPDATE jobs SET published_at = NULL
+WHERE state = 'queued' AND published_at < now() - greatest(interval '30 seconds', published_at - run_at)
+"""
+
+
+def recover(connection: Connection) -> int:
+    """Give back what leases have run out on and what was published in vain. Returns how many rows moved."""
+    expired = connection.execute(GIVE_BACK_EXPIRED).rowcount
+    return expired + connection.execute(UNPUBLISH_LOST).rowcount

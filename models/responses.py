@@ -1,0 +1,183 @@
+"""Responses: the turns. A response's status is its job's state, stored once, there; it is read joined with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from models.database import Connection, all_of, one
+from models.jobs import ENDED
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A row of `responses` with what its job knows.
+
+    request  what was asked: model, instructions, sampling, metadata, …
+    input    the items that this turn brought; `output` the items that it made
+    thread   the conversation, or the response that began the chain; one turn of a thread runs at a time
+    """
+
+    id: str
+    account_id: str
+    user_id: str | None
+    job_id: str
+    conversation_id: str | None
+    previous_id: str | None
+    thread: str
+    request: dict[str, Any]
+    input: list[dict[str, Any]]
+    created_at: datetime
+    output: Sequence[Mapping[str, Any]] = ()
+    usage: Mapping[str, Any] | None = None
+    incomplete_details: Mapping[str, Any] | None = None
+    job_state: str = "queued"
+    job_attempt: int = 0
+    job_error: Mapping[str, Any] | None = None
+    rewound_at: int | None = None
+
+    @property
+    def status(self) -> Status:
+        """The status as OpenAI names it."""
+        match self.job_state:
+            case "completed":
+                return "incomplete" if self.incomplete_details else "completed"
+            case "failed" | "dead":
+                return "failed"
+            case "cancelled":
+                return "cancelled"
+            case "queued" if self.job_attempt == 0:
+                return "queued"
+            case _:
+                return "in_progress"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.job_state in ENDED
+
+
+INSERT = """
+INSERT INTO responses (
+    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at)
+VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
+        %(request)s, %(input)s, %(created_at)s)
+"""
+
+
+def insert(connection: Connection, response: Response) -> None:
+    """Write a new turn, whose job stands already."""
+    connection.execute(
+        INSERT,
+        {
+            "id": response.id,
+            "account_id": response.account_id,
+            "user_id": response.user_id,
+            "job_id": response.job_id,
+            "conversation_id": response.conversation_id,
+            "previous_id": response.previous_id,
+            "thread": response.thread,
+            "request": Jsonb(response.request),
+            "input": Jsonb(response.input),
+            "created_at": response.created_at,
+        },
+    )
+
+
+# A response of an account, with what its job knows.
+READ = """
+SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+FROM responses JOIN jobs ON jobs.id = responses.job_id
+WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
+"""
+
+
+def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
+    """The response, if the account has it."""
+    row = one(connection, READ, {"id": response_id, "account_id": account_id})
+    return Response(**row) if row else None
+
+
+FINISH = """
+UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s
+WHERE id = %(id)s
+"""
+
+
+def finish(connection: Connection, response: Response) -> None:
+    """Store what the turn made, in the transaction that ends its job."""
+    connection.execute(
+        FINISH,
+        {
+            "id": response.id,
+            "output": Jsonb(list(response.output)),
+            "usage": Jsonb(response.usage) if response.usage is not None else None,
+            "incomplete_details": Jsonb(response.incomplete_details) if response.incomplete_details else None,
+        },
+    )
+
+
+# The turns of a chain, oldest first; a turn that was deleted ends it.
+CHAIN = """
+WITH RECURSIVE chain AS (
+    SELECT previous_id, input, output, 1 AS depth FROM responses WHERE id = %(id)s AND account_id = %(account_id)s
+    UNION ALL
+    SELECT older.previous_id, older.input, older.output, chain.depth + 1
+    FROM chain JOIN responses AS older ON older.id = chain.previous_id
+    WHERE older.account_id = %(account_id)s AND chain.depth < %(limit)s
+)
+SELECT input, output FROM chain ORDER BY depth DESC
+"""
+
+
+def chain_items(connection: Connection, response_id: str, account_id: str, limit: int) -> list[dict[str, Any]]:
+    """The items of a response and of those before it, at most `limit` turns, in the order in which they were said."""
+    rows = all_of(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
+    return [item for row in rows for item in (*row["input"], *row["output"])]
+
+
+# The job carries the response, its journal and its archive: with it all of them go. What was billed stays.
+DELETE = """
+DELETE FROM jobs USING responses
+WHERE jobs.id = responses.job_id AND responses.id = %(id)s AND responses.account_id = %(account_id)s
+  AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+"""
+
+
+def delete(connection: Connection, response_id: str, account_id: str) -> bool:
+    """Delete an ended response with its journal. Returns whether it was deleted."""
+    return connection.execute(DELETE, {"id": response_id, "account_id": account_id}).rowcount > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a turn: what was billed is what was journalled."""
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+BILL = """
+INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)
+VALUES (%(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s)
+"""
+
+
+def bill(connection: Connection, response: Response, usage: Usage) -> None:
+    """Record a turn's usage; its key refuses a second record of the same turn."""
+    connection.execute(
+        BILL,
+        {
+            "job_id": response.job_id,
+            "account_id": response.account_id,
+            "model": response.request["model"],
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+        },
+    )

@@ -1,0 +1,133 @@
+"""A running attempt, as the pipeline that does its work sees it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import redis
+
+from models import journal
+from models.archive import read_archive
+from models.attempts import Ending, note_progress, note_rewind
+from models.database import Database
+from models.errors import Cancelled, Fenced, JobError, Released, TimeLimitExceeded
+from models.events import Event
+from models.jobs import CATALOGUE, Job, NewJob
+from models.journal_writer import Journal, JournalWriter
+
+StopReason = Literal["cancelled", "released", "overtaken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The attempt ends here; the job goes on when these children have ended."""
+
+    children: Sequence[NewJob]
+
+
+#: What a pipeline returns: how its job ends, or what it waits for.
+Outcome = Ending | Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """The pipeline of a kind of work.
+
+    run  does the work of an attempt
+    end  says how journal and records end where `run` does not: cancelled, failed or dead, with `{"code", "message"}`
+    """
+
+    run: Callable[["Attempt"], Outcome]
+    end: Callable[["Attempt", Literal["cancelled", "failed", "dead"], Mapping[str, Any] | None], Ending]
+
+
+def plain_ending(
+    attempt: "Attempt",
+    state: Literal["completed", "cancelled", "failed", "dead"],
+    error: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> Ending:
+    """The ending of a job with nothing to tell but its state."""
+    payload = {"job_id": attempt.job.id, "error": error, "result": result}
+    events = attempt.journal.compose([(f"sangha.job.{state}", payload)])
+    return Ending(state, events, result=result, error=error)
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One try at a job, by a thread of a worker.
+
+    history  what earlier attempts journalled, and `tokens` how many generated tokens that carries
+    rewound  both an earlier attempt and Redis were lost: followers may have seen more than the history holds
+    """
+
+    job: Job
+    database: Database
+    journal: Journal
+    history: list[Event] = field(default_factory=list)
+    tokens: int = 0
+    rewound: bool = False
+    deadline: float = 0.0
+    _reason: StopReason | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the attempt to stop. The first reason counts."""
+        self._reason = self._reason or reason
+
+    def stopped(self) -> bool:
+        """Whether the work should stop now; cheap, to be asked at every step."""
+        return self._reason is not None or self.journal.fenced or time.monotonic() > self.deadline
+
+    def reason(self) -> JobError | None:
+        """Why the work should stop now."""
+        if self.journal.fenced or self._reason == "overtaken":
+            return Fenced(f"attempt {self.job.attempt} of {self.job.id} is over")
+        if self._reason == "cancelled":
+            return Cancelled("cancelled on request")
+        if self._reason == "released":
+            return Released("the worker leaves")
+        if time.monotonic() > self.deadline:
+            return TimeLimitExceeded(f"not finished within {CATALOGUE[self.job.kind].time_limit:g} s")
+        return None
+
+    def check(self) -> None:
+        """Raise the reason to stop, if there is one."""
+        if (reason := self.reason()) is not None:
+            raise reason
+
+    def progress(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Say how far the work has come, in its row and on its stream. Raises the reason to stop, if there is one."""
+        self.check()
+        progress = {"done": done, "total": total, "note": note}
+        with self.database.connection() as connection:
+            note_progress(connection, self.job, progress)
+        self.journal.write("sangha.job.progress", {"job_id": self.job.id, "progress": progress})
+
+
+def open_attempt(job: Job, database: Database, client: redis.Redis, writer: JournalWriter) -> Attempt:
+    """Take the journal's fence and read what was said before. Raises Fenced, redis.RedisError, Unavailable."""
+    taken = journal.append(client, job.id, job.attempt, [])
+    if taken.status == "fenced":
+        raise Fenced(f"attempt {job.attempt} of {job.id} is over")
+    deadline = time.monotonic() + CATALOGUE[job.kind].time_limit
+    if job.attempt == 1 and taken.last >= 0:
+        return Attempt(job, database, Journal(job.id, 1, taken.last + 1, writer), deadline=deadline)
+    history, tokens = _history(job, database, client)
+    begin = history[-1].sequence + 1 if history else 0
+    if taken.last + 1 < begin:
+        journal.append(client, job.id, job.attempt, history)
+    written = Journal(job.id, job.attempt, begin, writer)
+    rewound = taken.last < 0 and job.failures > 0
+    if rewound:
+        with database.connection() as connection:
+            note_rewind(connection, job, begin)
+    return Attempt(job, database, written, history, tokens, rewound, deadline)
+
+
+def _history(job: Job, database: Database, client: redis.Redis) -> tuple[list[Event], int]:
+    with database.connection() as connection:
+        archived = read_archive(connection, job.id)
+    recent = journal.read_events(client, job.id, archived.last)
+    contiguous = recent if recent and recent[0].sequence == archived.last + 1 else []
+    return [*archived.events, *contiguous], archived.tokens + sum(event.tokens for event in contiguous)

@@ -1,0 +1,93 @@
+"""The workers that live: who they are, what they serve, and what to do with what a dead one held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from models.attempts import GIVE_BACK_OF_WORKER
+from models.database import Connection, Database, all_of
+
+#: Seconds without a sign of life after which a worker no longer counts.
+SILENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A row of `workers`."""
+
+    name: str
+    host: str
+    pid: int
+    pools: list[str]
+    queues: list[str]
+    threads: int
+    started_at: datetime
+    seen_at: datetime
+
+
+REGISTER = """
+INSERT INTO workers (name, host, pid, pools, queues, threads)
+VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s)
+ON CONFLICT (name) DO UPDATE SET seen_at = now()
+"""
+
+
+def register(
+    connection: Connection,
+    name: str,
+    *,
+    host: str,
+    pid: int,
+    pools: Sequence[str],
+    queues: Sequence[str],
+    threads: int,
+) -> None:
+    """Say that a worker is ready to claim, or still lives."""
+    connection.execute(
+        REGISTER,
+        {"name": name, "host": host, "pid": pid, "pools": list(pools), "queues": list(queues), "threads": threads},
+    )
+
+
+def unregister(connection: Connection, name: str) -> None:
+    """Take a worker that leaves off the list."""
+    connection.execute("DELETE FROM workers WHERE name = %(name)s", {"name": name})
+
+
+LIVING = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
+
+
+def living(connection: Connection) -> list[Worker]:
+    """The workers that gave a sign of life lately."""
+    return [Worker(**row) for row in all_of(connection, LIVING, {"silence": SILENCE})]
+
+
+# A message may have died in the worker's hands before it was claimed: send those of its queues again.
+UNPUBLISH_UNCLAIMED = """
+UPDATE jobs SET published_at = NULL WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
+"""
+
+
+def bury(database: Database, host: str, pid: int) -> int:
+    """Give back at once what a worker that is known to be dead held. Returns how many jobs it ran.
+
+    For a supervisor, so that recovery waits for no timer even where the broker has none to offer.
+    """
+    with database.transaction() as connection:
+        dead = all_of(
+            connection,
+            "DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s RETURNING name, queues",
+            {"host": host, "pid": pid},
+        )
+        if not dead:
+            return 0
+        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for worker in dead for queue in worker["queues"]]})
+        given = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [worker["name"] for worker in dead]})
+        return given.rowcount
+
+
+def forget_silent(connection: Connection) -> None:
+    """Take those off the list that have been silent for long."""
+    connection.execute(
+        "DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %(silence)s)", {"silence": 10 * SILENCE}
+    )

@@ -1,0 +1,44 @@
+"""What earlier attempts of a turn have said, read back from its journal."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from models.events import Event
+
+STARTED = "sangha.engine.started"
+RESTARTED = "sangha.answer.restarted"
+DELTA = "response.output_text.delta"
+
+
+@dataclass(slots=True)
+class Transcript:
+    """What the journal holds of an answer.
+
+    seen           the types of its events
+    text           the deltas joined, since the last restart
+    tokens         generated tokens, since the last restart
+    prompt_tokens  as counted when the answer was begun
+    """
+
+    seen: set[str]
+    text: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+
+def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
+    """Read a journal; `tokens` are all that it carries."""
+    transcript = Transcript(set(), tokens=tokens)
+    for event in history:
+        type_ = event.type.decode()
+        transcript.seen.add(type_)
+        if type_ == DELTA:
+            transcript.text += orjson.loads(event.data)["delta"]
+        elif type_ == STARTED:
+            transcript.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
+        elif type_ == RESTARTED:
+            transcript.tokens -= orjson.loads(event.data)["discarded_tokens"]
+            transcript.text = ""
+    return transcript

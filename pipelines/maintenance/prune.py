@@ -1,0 +1,48 @@
+"""Forget what nobody will ask for: the platform's own ended jobs, and workers that have long been silent.
+
+Jobs of accounts stay, journal and all, until their owner deletes them.
+"""
+
+from models.attempts import Ending
+from models.database import Connection, one
+from models.jobs import PLATFORM_ACCOUNT
+from models.running import Attempt, plain_ending
+from models.workers import forget_silent
+
+#: Days that the platform's own ended jobs are kept, for operators to look at.
+KEPT_DAYS = 7
+
+#: Rows that one statement deletes at most, so that it never holds locks for long.
+BATCH = 500
+
+# A batch of ended jobs of the platform's own; the dead stay until an operator has dealt with them.
+PRUNE = """
+WITH old AS (
+    SELECT id FROM jobs
+    WHERE account_id = %(account_id)s AND state IN ('completed', 'failed', 'cancelled')
+      AND finished_at < now() - make_interval(days => %(days)s)
+    LIMIT %(batch)s
+), gone AS (DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id)
+SELECT count(*) AS gone FROM gone
+"""
+
+
+def run(attempt: Attempt) -> Ending:
+    """Delete batch by batch. Each commits by itself, so a crash loses nothing and the next attempt goes on."""
+    total = 0
+    while True:
+        attempt.check()
+        with attempt.database.transaction() as connection:
+            gone = _batch(connection)
+        total += gone
+        if gone < BATCH:
+            break
+        attempt.progress(total, note="ended jobs pruned")
+    with attempt.database.connection() as connection:
+        forget_silent(connection)
+    return plain_ending(attempt, "completed", result={"pruned": total})
+
+
+def _batch(connection: Connection) -> int:
+    row = one(connection, PRUNE, {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS, "batch": BATCH})
+    return row["gone"] if row else 0

@@ -1,0 +1,15 @@
+"""The actors of the inference pool. The engine is loaded here, in the process that uses it, before any claim."""
+
+from functools import partial
+
+from models.running import Handler
+from pipelines.chat import turn
+from pipelines.inference.loading import load_engine
+from tasks.workshop import Workshop
+
+
+def declare(workshop: Workshop) -> int:
+    """Declare the actors; returns how many may run at once: the engine's slots."""
+    engine = load_engine(workshop.settings)
+    workshop.declare("turn.run", Handler(run=partial(turn.run, engine), end=turn.end))
+    return engine.slots

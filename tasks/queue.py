@@ -1,0 +1,62 @@
+"""How the web and clock doors reach the queue: they commit rows, then tell it so."""
+
+from collections.abc import Sequence
+
+import redis
+
+from models import journal
+from models.cancellation import Cancellation
+from models.database import Database
+from models.events import Event
+from models.settings import Settings
+from tasks.broker import build_broker
+from tasks.relay import Relay
+
+
+class Queue:
+    """The door's end of the queue: a relay thread, and what must be said over Redis after a commit."""
+
+    def __init__(
+        self, settings: Settings, database: Database, client: redis.Redis, *, every: float | None = None
+    ) -> None:
+        self._broker = build_broker(settings.broker_address)
+        self._client = client
+        self._relay = Relay(database, self._broker, every=every).start()
+
+    def enqueued(self, job_id: str, opening: Sequence[Event]) -> None:
+        """A job was committed: publish it, and begin its journal.
+
+        Neither may fail the caller, for the job is accepted: what is lost here the sweeper and the worker make good.
+        """
+        self._relay.nudge()
+        if opening:
+            self._append(job_id, opening)
+
+    def cancelled(self, cancellation: Cancellation) -> None:
+        """A cancel was committed: end the journals of what ended, tell the workers of what runs."""
+        self._relay.nudge()
+        for job_id, ending in cancellation.ended.items():
+            self._append(job_id, [ending])
+        try:
+            journal.tell_cancelled(self._client, cancellation.running)
+        except redis.RedisError:
+            return  # the worker's next heartbeat tells it
+
+    def nudge(self) -> None:
+        """Something was committed that may be due."""
+        self._relay.nudge()
+
+    def check(self) -> None:
+        """Raise Unavailable unless the broker answers."""
+        self._broker.check()
+
+    def close(self) -> None:
+        """Stop the relay."""
+        self._relay.stop()
+        self._broker.close()
+
+    def _append(self, job_id: str, events: Sequence[Event]) -> None:
+        try:
+            journal.append(self._client, job_id, 0, events)
+        except redis.RedisError:
+            return  # the archive has these events; followers and the worker read them there

@@ -1,0 +1,97 @@
+"""A worker process: serves one or more pools until it is told to leave."""
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import threading
+import types
+import uuid
+from collections.abc import Sequence
+
+import dramatiq
+
+from models import attempts
+from models.database import Database
+from models.errors import ConfigurationError
+from models.jobs import POOLS, pools_with_work
+from models.journal_writer import JournalWriter
+from models.redis_client import connect
+from models.settings import Settings
+from tasks.broker import build_broker
+from tasks.heartbeat import Heartbeat
+from tasks.relay import Relay
+from tasks.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: Milliseconds that an idle thread sleeps at most before it looks whether it is to stop.
+IDLE_TIMEOUT = 1000
+
+#: Seconds that running jobs get to notice that the worker leaves.
+GRACE = 10.0
+
+
+def work(settings: Settings, pools: Sequence[str]) -> None:
+    """Serve pools until TERM or INT. The engine is ready before the first job is claimed.
+
+    Raises ConfigurationError for a pool that doesn't exist or has no work, and for what its engine can't load.
+    """
+    modules = [_module(pool) for pool in pools]
+    workshop = _open_workshop(settings, pools)
+    # Each pool's module declares its actors and answers how many of them may run at once.
+    threads = sum(module.declare(workshop) for module in modules)
+    queues = [queue for pool in pools for queue in POOLS[pool]]
+    heartbeat = Heartbeat(
+        workshop, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=threads
+    )
+    worker = dramatiq.Worker(workshop.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
+    worker.queue_prefetch = threads  # one message in flight a thread: the others are free for other workers
+    leave = _on_signals()
+    heartbeat.start()
+    worker.start()
+    log.info("ready: %s with %d threads", ", ".join(pools), threads)
+    leave.wait()
+    log.info("leaving")
+    workshop.leave()
+    worker.stop(timeout=int(GRACE * 1000))
+    workshop.writer.stop()
+    workshop.relay.stop()
+    heartbeat.stop()
+    workshop.broker.close()
+    workshop.database.close()
+
+
+def _module(pool: str) -> types.ModuleType:
+    if pool not in POOLS:
+        raise ConfigurationError(f"There is no pool {pool!r}; the pools are {', '.join(POOLS)}.")
+    if pool not in pools_with_work():
+        raise ConfigurationError(f"The pool {pool!r} has no kind of work yet; {', '.join(pools_with_work())} have.")
+    return importlib.import_module(f"tasks.{pool}")
+
+
+def _open_workshop(settings: Settings, pools: Sequence[str]) -> Workshop:
+    name = f"{socket.gethostname()}:{'+'.join(pools)}:{uuid.uuid4().hex[:12]}"
+    database = Database(settings.postgres_dsn, size=settings.slots + 6, name=f"worker {'+'.join(pools)}")
+    client = connect(settings.redis_address)
+    broker = build_broker(settings.broker_address)
+
+    def is_current(job_id: str, attempt: int) -> bool:
+        with database.connection() as connection:
+            return attempts.is_current(connection, job_id, attempt)
+
+    writer = JournalWriter(client, is_current)
+    relay = Relay(database, broker).start()
+    return Workshop(name, settings, database, client, broker, writer, relay)
+
+
+def _on_signals() -> threading.Event:
+    leave = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        leave.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return leave

@@ -1,0 +1,223 @@
+"""The workshop: what all jobs of a worker process share, and the one wrapper around every job.
+
+    claim → open the journal → run the pipeline → end, in one transaction → close the journal
+
+Whatever goes wrong in between leaves a row that says what to do next: the wrapper never needs to know at which line.
+"""
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+import dramatiq
+import redis
+from dramatiq.middleware import CurrentMessage
+
+from models import attempts
+from models.attempts import Ending
+from models.database import Connection, Database
+from models.errors import (
+    Cancelled,
+    Fenced,
+    PermanentFailure,
+    Released,
+    TimeLimitExceeded,
+    Unavailable,
+)
+from models.events import Event
+from models.jobs import CATALOGUE, Job
+from models.journal_writer import JournalWriter
+from models.running import Attempt, Handler, Outcome, Waiting, open_attempt, plain_ending
+from models.settings import Settings
+from tasks.broker import Broker
+from tasks.relay import Relay
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two tries while Postgres does not answer; a job waits when Redis does not.
+RETRY_INTERVAL = 0.25
+RELEASE_DELAY = 1.0
+
+#: What operators keep of a traceback, in characters.
+LONGEST_TRACEBACK = 20_000
+
+
+class Workshop:
+    """One worker process: its name, its connections, and the attempts that run in it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        database: Database,
+        client: redis.Redis,
+        broker: Broker,
+        writer: JournalWriter,
+        relay: Relay,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.database = database
+        self.client = client
+        self.broker = broker
+        self.writer = writer
+        self.relay = relay
+        self.leaving = threading.Event()
+        self._running: dict[str, Attempt] = {}
+        self._lock = threading.Lock()
+
+    def declare(self, kind: str, handler: Handler) -> None:
+        """Make a pipeline the actor of a kind of work."""
+        entry = CATALOGUE[kind]
+
+        def actor(job_id: str) -> None:
+            message = CurrentMessage.get_current_message()
+            self.execute(handler, job_id, message.message_id if message else "")
+
+        dramatiq.actor(actor_name=kind, queue_name=entry.queue, priority=entry.priority, broker=self.broker)(actor)
+
+    def running(self) -> list[Attempt]:
+        """The attempts that run now."""
+        with self._lock:
+            return list(self._running.values())
+
+    def cancel(self, job_id: str) -> None:
+        """Stop an attempt whose job was cancelled, if it runs here."""
+        with self._lock:
+            attempt = self._running.get(job_id)
+        if attempt:
+            attempt.stop("cancelled")
+
+    def leave(self) -> None:
+        """Stop all attempts: another worker continues them."""
+        self.leaving.set()
+        for attempt in self.running():
+            attempt.stop("released")
+
+    def execute(self, handler: Handler, job_id: str, message_id: str) -> None:
+        """One delivery of one job."""
+        job = self._patiently(
+            lambda connection: attempts.claim(connection, job_id, message_id=message_id, worker=self.name),
+            self.database.connection,
+        )
+        if job is None:
+            return
+        try:
+            attempt = open_attempt(job, self.database, self.client, self.writer)
+        except Fenced:
+            return
+        except (redis.RedisError, Unavailable) as error:
+            log.warning("%s waits, for its journal can't be opened: %s", job.id, error)
+            self._release(job, [], delay=RELEASE_DELAY)
+            return
+        with self._lock:
+            self._running[job.id] = attempt
+        if self.leaving.is_set():
+            attempt.stop("released")
+        try:
+            self._conclude(handler, attempt)
+        except Fenced:
+            attempt.journal.fenced = True
+            log.info("attempt %d of %s was overtaken", job.attempt, job.id)
+        finally:
+            with self._lock:
+                if self._running.get(job.id) is attempt:
+                    del self._running[job.id]
+
+    def _conclude(self, handler: Handler, attempt: Attempt) -> None:
+        try:
+            outcome = self._outcome(handler, attempt)
+        except Released:
+            self._release(attempt.job, attempt.journal.unarchived())
+        except (Unavailable, redis.RedisError) as error:
+            log.warning("%s waits, for something it needs is down: %s", attempt.job.id, error)
+            self._release(attempt.job, attempt.journal.unarchived(), delay=RELEASE_DELAY)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end or be tried again
+            self._failed(handler, attempt, error)
+        else:
+            self._settle(attempt, outcome)
+
+    def _outcome(self, handler: Handler, attempt: Attempt) -> Outcome:
+        """Run the pipeline, or end at once what may not run any more."""
+        job = attempt.job
+        if job.cancel_requested_at is not None:
+            return handler.end(attempt, "cancelled", None)
+        if job.failures >= CATALOGUE[job.kind].attempts:
+            return handler.end(attempt, "dead", job.error or {"code": "worker_lost", "message": "Its workers died."})
+        try:
+            return handler.run(attempt)
+        except Cancelled:
+            return handler.end(attempt, "cancelled", None)
+        except PermanentFailure as error:
+            return handler.end(attempt, "failed", {"code": error.code, "message": error.message})
+        except TimeLimitExceeded as error:
+            return handler.end(attempt, "failed", {"code": "time_limit_exceeded", "message": str(error)})
+
+    def _failed(self, handler: Handler, attempt: Attempt, error: Exception) -> None:
+        """Another attempt, or after the last one: dead, with its traceback."""
+        job = attempt.job
+        trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+        told = {"code": "server_error", "message": "The work failed; it has been noted for the operators."}
+        if job.failures + 1 < CATALOGUE[job.kind].attempts:
+            log.warning("attempt %d of %s failed: %r", job.attempt, job.id, error)
+            unarchived = attempt.journal.unarchived()
+            self._patiently(lambda connection: attempts.retry(connection, job, told, trace, unarchived))
+            return
+        log.error("%s is dead after attempt %d: %r", job.id, job.attempt, error)
+        ending = self._last_words(handler, attempt, told)
+        self._settle(attempt, Ending(ending.state, ending.events, ending.result, told, trace, ending.record))
+
+    def _last_words(self, handler: Handler, attempt: Attempt, told: dict[str, str]) -> Ending:
+        try:
+            return handler.end(attempt, "dead", told)
+        except Fenced:
+            raise
+        except Exception:
+            log.exception("%s can't say how it ended", attempt.job.id)
+            return plain_ending(attempt, "dead", told)
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        if isinstance(outcome, Waiting):
+            unarchived = attempt.journal.unarchived()
+            self._patiently(lambda connection: attempts.wait_for(connection, attempt.job, outcome.children, unarchived))
+            self.relay.nudge()
+            return
+        if self._end(attempt, outcome):
+            self.relay.nudge()
+        attempt.journal.close(outcome.events)
+
+    def _end(self, attempt: Attempt, ending: Ending) -> bool:
+        unarchived = [*attempt.journal.unarchived(), *ending.events]
+        try:
+            return self._patiently(lambda connection: attempts.end(connection, attempt.job, ending, unarchived))
+        except Fenced:
+            # Refused: overtaken, or it was this very ending whose confirmation got lost with the connection.
+            if self._patiently(lambda connection: attempts.has_ended(connection, attempt.job)):
+                return True
+            raise
+
+    def _release(self, job: Job, unarchived: Sequence[Event], *, delay: float = 0) -> None:
+        self._patiently(lambda connection: attempts.release(connection, job, unarchived, delay=delay))
+        self.relay.nudge()
+
+    def _patiently(
+        self,
+        step: Callable[[Connection], T],
+        within: Callable[[], AbstractContextManager[Connection]] | None = None,
+    ) -> T:
+        """Do a step in a transaction of its own, again and again while Postgres does not answer."""
+        while True:
+            try:
+                with (within or self.database.transaction)() as connection:
+                    return step(connection)
+            except Unavailable as error:
+                if self.leaving.is_set():
+                    raise
+                log.warning("waiting for the database: %s", error)
+                time.sleep(RETRY_INTERVAL)

@@ -1,0 +1,246 @@
+"""Following jobs: one blocked read a process hears of every event there is, and hands each to whoever follows its job.
+
+A follower subscribes first, then reads the history, and drops what it has seen. What it misses — a gap in the numbers,
+a lost connection to Redis, a silence — it reads again from Redis or from the archive. So it needs no delivery to be
+perfect, only the journal to be.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import redis.asyncio
+from starlette.concurrency import run_in_threadpool
+
+from models import journal
+from models.archive import read_archive
+from models.database import Database
+from models.errors import Unavailable
+from models.events import REWOUND, Event
+from models.jobs import ended_among
+
+log = logging.getLogger(__name__)
+
+#: Appends that may wait for a follower before it is dropped. Its client comes back with its last id.
+LONGEST_QUEUE = 2048
+
+#: Milliseconds that a read of the shards blocks.
+BLOCK = 5000
+
+#: Seconds between two rounds that ask Postgres whether followed jobs that have been silent since have ended.
+ROUND = 2.0
+
+#: Connections for reading histories, and seconds that one read may wait for a connection or an answer.
+CONNECTIONS = 16
+PATIENCE = 10.0
+
+#: Seconds after a lost connection.
+RETRY_INTERVAL = 0.2
+
+
+class Follower:
+    """One follower of one job: what it has not looked at yet."""
+
+    __slots__ = ("closed", "heard", "stale", "waiting", "wake")
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[int, list[bytes]]] = deque()
+        self.wake = asyncio.Event()
+        self.heard = True
+        self.stale = False
+        self.closed = False
+
+    def offer(self, first: int, lines: list[bytes]) -> None:
+        """Events have come; the first has the sequence number `first`."""
+        if len(self.waiting) >= LONGEST_QUEUE:
+            self.close()
+            return
+        self.waiting.append((first, lines))
+        self.heard = True
+        self.wake.set()
+
+    def look_again(self) -> None:
+        """Something may have been missed."""
+        self.stale = True
+        self.wake.set()
+
+    def close(self) -> None:
+        """No more will come; the client goes on from its last id, here or elsewhere."""
+        self.closed = True
+        self.wake.set()
+
+
+class Tail:
+    """The followers of a process and the reader that serves them all."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        # Any: redis-py's hints name every shape that any of its protocols may answer with.
+        self._reader: Any = redis.asyncio.Redis.from_url(url, protocol=2, socket_timeout=None)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, protocol=2, max_connections=CONNECTIONS, timeout=PATIENCE, socket_timeout=PATIENCE
+        )
+        self._client: Any = redis.asyncio.Redis.from_pool(pool)
+        self._database = database
+        self._followers: dict[str, set[Follower]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reading = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to read. From here on no append is missed, but by a lost connection."""
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._rounds())]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._reading.wait(), PATIENCE)
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reader.aclose()
+        await self._client.aclose()
+
+    def close_followers(self) -> None:
+        """End all followers: the process is leaving."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.close()
+
+    async def follow(self, job_id: str, after: int = -1) -> AsyncGenerator[list[Event], None]:
+        """The events of a job above the sequence number `after`, as they come, until its journal ends.
+
+        Yields groups that came together. Ends early when the process leaves or the follower is too slow.
+        """
+        follower = Follower()
+        self._followers.setdefault(job_id, set()).add(follower)
+        try:
+            async for events in self._follow(follower, job_id, after):
+                yield events
+        finally:
+            self._unsubscribe(job_id, follower)
+
+    async def _follow(self, follower: Follower, job_id: str, after: int) -> AsyncGenerator[list[Event], None]:
+        position, events = after, await self._history(job_id, after)
+        while not follower.closed:
+            if events:
+                yield events
+                position = events[-1].sequence
+                if events[-1].ends:
+                    return
+            events = await self._next(follower, job_id, position)
+
+    async def _next(self, follower: Follower, job_id: str, position: int) -> list[Event]:
+        """What comes next after `position`; nothing when there was only old news."""
+        await follower.wake.wait()
+        if not follower.waiting:
+            follower.wake.clear()
+            if not follower.stale:
+                return []
+            follower.stale = False
+            return await self._history(job_id, position)
+        first, lines = follower.waiting.popleft()
+        if first > position + 1:
+            return await self._history(job_id, position)
+        events = [Event(first + place, line) for place, line in enumerate(lines)]
+        return unseen(events, position)
+
+    async def _history(self, job_id: str, after: int) -> list[Event]:
+        """The events above `after` that are there now, from Redis, and from the archive where Redis has a gap."""
+        try:
+            entries = await self._client.xrange(journal.stream_key(job_id), min=f"{after + 2}-0")
+            recent = journal.events_of(entries)
+        except (redis.RedisError, OSError):
+            recent = []
+        if recent and recent[0].sequence == after + 1:
+            return recent
+        archived = await run_in_threadpool(self._archived, job_id, after)
+        last = archived[-1].sequence if archived else after
+        later = [event for event in recent if event.sequence > last]
+        return [*archived, *later] if later and later[0].sequence == last + 1 else archived
+
+    def _archived(self, job_id: str, after: int) -> list[Event]:
+        try:
+            with self._database.connection() as connection:
+                return read_archive(connection, job_id, after).events
+        except Unavailable:
+            return []
+
+    def _unsubscribe(self, job_id: str, follower: Follower) -> None:
+        followers = self._followers[job_id]
+        followers.discard(follower)
+        if not followers:
+            del self._followers[job_id]
+
+    async def _read(self) -> None:
+        """Read on for ever. The cursors stay good when Redis comes back, with its data or empty: ids are its clock."""
+        cursors: dict[str, str] = {}
+        while True:
+            try:
+                cursors = cursors or await self._newest()
+                self._reading.set()
+                for shard, entries in await self._reader.xread(cursors, block=BLOCK) or ():
+                    cursors[shard.decode()] = entries[-1][0].decode()
+                    self._hand_out(entries)
+            except (redis.RedisError, OSError) as error:
+                log.warning("the journal's tail is lost, will be back: %s", error)
+                await self._reconnect()
+
+    async def _newest(self) -> dict[str, str]:
+        """Where each shard stands, so that reading on from there misses nothing."""
+        cursors = {}
+        for shard in journal.shard_keys():
+            newest = await self._reader.xrevrange(shard, count=1)
+            cursors[shard] = newest[0][0].decode() if newest else "0-0"
+        return cursors
+
+    async def _reconnect(self) -> None:
+        """Wait until Redis is back, then have every follower read again: it may have forgotten what was on its way."""
+        while True:
+            await asyncio.sleep(RETRY_INTERVAL)
+            with contextlib.suppress(redis.RedisError, OSError):
+                await self._reader.ping()
+                break
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.look_again()
+
+    def _hand_out(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        for _, fields in entries:
+            followers = self._followers.get(journal.job_of(fields[b"j"].decode()))
+            if followers:
+                _, first, lines = journal.shard_entry(fields)
+                for follower in followers:
+                    follower.offer(first, lines)
+
+    async def _rounds(self) -> None:
+        """Look after followers that hear nothing: their job may have ended without Redis having been told."""
+        while True:
+            await asyncio.sleep(ROUND)
+            silent = [job_id for job_id, followers in self._followers.items() if not _any_heard(followers)]
+            if silent:
+                with contextlib.suppress(Unavailable):
+                    for job_id in await run_in_threadpool(self._ended, silent):
+                        for follower in self._followers.get(job_id, ()):
+                            follower.look_again()
+
+    def _ended(self, job_ids: Sequence[str]) -> set[str]:
+        with self._database.connection() as connection:
+            return ended_among(connection, job_ids)
+
+
+def unseen(events: list[Event], position: int) -> list[Event]:
+    """The events above `position`; all of them where they tell that what was heard there has been lost."""
+    for place, event in enumerate(events):
+        if event.sequence > position or event.type == REWOUND:
+            return events[place:]
+    return []
+
+
+def _any_heard(followers: set[Follower]) -> bool:
+    heard = False
+    for follower in followers:
+        heard = heard or follower.heard
+        follower.heard = False
+    return heard
