@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from models.errors import ConfigurationError
-from models.settings import Settings
+from models.settings import Settings, variable
 from pipelines.inference.engine import EngineError
 from pipelines.inference.files import embedder_file
 from pipelines.inference.names import embedder_name
@@ -30,9 +30,11 @@ def load_embedder(settings: Settings) -> "Embedder":
     params.n_ctx = TOGETHER * LONGEST
     params.n_batch = params.n_ubatch = LONGEST  # a text must fit one batch
     try:
-        return Embedder(start(params), embedder_name(settings))
+        return Embedder(start(params, "embedding_model"), embedder_name(settings))
     except EngineError as error:
-        raise ConfigurationError(f"{params.model.path} makes no embeddings: {error}") from None
+        raise ConfigurationError(
+            f"{variable('embedding_model')}: {params.model.path} makes no embeddings: {error}"
+        ) from None
 
 
 class Embedder:
@@ -47,7 +49,7 @@ class Embedder:
         self.dimensions = len(self.embed(["a text"])[0])
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector a text, in order, of length 1, so that a dot product is a cosine. Of a long text the beginning counts.
+        """One vector a text, in order, of length 1: a dot product is a cosine. Of a long text the beginning counts.
 
         Raises EngineError.
         """

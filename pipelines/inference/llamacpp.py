@@ -45,7 +45,7 @@ def load(settings: Settings) -> "LlamaCpp":
     params.cache_ram_mib = int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
     if _only_cpu():
         params.n_batch = params.n_ubatch = max(READING_BATCH, settings.slots)
-    server = start(params)
+    server = start(params, "model")
     return LlamaCpp(
         server, Loopback(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
     )

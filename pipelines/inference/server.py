@@ -7,6 +7,7 @@ from typing import Any
 import xllamacpp
 
 from models.errors import ConfigurationError
+from models.settings import variable
 from pipelines.inference.machine import usable_cores
 
 
@@ -24,10 +25,13 @@ def parameters(path: Path) -> Any:
     return params
 
 
-def start(params: Any) -> Any:
-    """Load the model and start its threads; call it after forking. Raises ConfigurationError with one line."""
+def start(params: Any, field: str) -> Any:
+    """Load the model and start its threads; call it after forking.
+
+    Raises ConfigurationError with one line that names the variable of the settings' `field`.
+    """
     try:
         return xllamacpp.Server(params)
     except RuntimeError:
         why = "it is damaged, of an unknown kind, or too large for this machine"
-        raise ConfigurationError(f"llama.cpp can't load {params.model.path}: {why}") from None
+        raise ConfigurationError(f"{variable(field)}: llama.cpp can't load {params.model.path}: {why}") from None

@@ -1,0 +1,27 @@
+"""Engines for these tests: the bundled models, loaded once."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.settings import Settings
+from pipelines.inference.embedder import Embedder, load_embedder
+from pipelines.inference.llamacpp import LlamaCpp, load
+from pipelines.inference.minilm import convert
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[LlamaCpp]:
+    """SmolLM2 with two slots of 512 tokens."""
+    loaded = load(Settings(slots=2, context=512))
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Iterator[Embedder]:
+    """MiniLM, converted where it isn't yet."""
+    convert()
+    loaded = load_embedder(Settings())
+    yield loaded
+    loaded.close()
