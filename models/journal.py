@@ -121,6 +121,19 @@ def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Even
         return appended(client.eval(APPEND, *command))
 
 
+def last_sequence(client: redis.Redis, job_id: str) -> int:
+    """The last sequence number that Redis knows of, or -1, also when it does not answer."""
+    try:
+        return int(client.hget(key(job_id), "last") or -1)
+    except redis.RedisError:
+        return -1
+
+
+def forget(client: redis.Redis, job_id: str) -> None:
+    """Delete a journal from Redis."""
+    client.delete(key(job_id), stream_key(job_id))
+
+
 def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event]:
     """What Redis remembers above the sequence number `after`; it may begin later than asked."""
     return events_of(client.xrange(stream_key(job_id), min=f"{after + 2}-0"))

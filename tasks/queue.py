@@ -1,6 +1,7 @@
 """How the web and clock doors reach the queue: they commit rows, then tell it so."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import redis
 
@@ -37,10 +38,13 @@ class Queue:
         self._relay.nudge()
         for job_id, ending in cancellation.ended.items():
             self._append(job_id, [ending])
-        try:
+        with suppress(redis.RedisError):  # the worker's next heartbeat tells it
             journal.tell_cancelled(self._client, cancellation.running)
-        except redis.RedisError:
-            return  # the worker's next heartbeat tells it
+
+    def forget(self, job_id: str) -> None:
+        """A job was deleted: its journal goes too. Redis forgets by itself what it can't be told now."""
+        with suppress(redis.RedisError):
+            journal.forget(self._client, job_id)
 
     def nudge(self) -> None:
         """Something was committed that may be due."""
@@ -56,7 +60,5 @@ class Queue:
         self._broker.close()
 
     def _append(self, job_id: str, events: Sequence[Event]) -> None:
-        try:
+        with suppress(redis.RedisError):  # the archive has these events; followers and the worker read them there
             journal.append(self._client, job_id, 0, events)
-        except redis.RedisError:
-            return  # the archive has these events; followers and the worker read them there

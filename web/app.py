@@ -1,6 +1,6 @@
 """The HTTP door as an ASGI application."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
@@ -18,13 +18,13 @@ from web.edge import Edge
 from web.metrics import Metrics
 from web.platform import Platform
 from web.routes import ROUTES
-from web.routing import mount
+from web.routing import Row, mount
 
 #: Requests that may wait for the database at the same time; each costs a thread's stack only while it runs.
 THREADS = 64
 
 
-def build(settings: Settings) -> Starlette:
+def build(settings: Settings, rows: Iterable[Row] = ROUTES) -> Starlette:
     """The application; it opens its platform when it starts and closes it when it ends. Raises ConfigurationError."""
     tokens, metrics = Tokens(secret_key(settings)), Metrics()
 
@@ -33,13 +33,15 @@ def build(settings: Settings) -> Starlette:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         platform = app.state.platform = Platform.open(settings, tokens, metrics)
         checks.install(platform)
+        await platform.tail.start()
         try:
             yield
         finally:
+            await platform.tail.stop()
             platform.close()
 
     app = Starlette(
-        routes=mount(ROUTES),
+        routes=mount(rows),
         middleware=[Middleware(Edge, metrics=metrics)],
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,

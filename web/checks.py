@@ -1,9 +1,11 @@
 """What must work for a web process to serve."""
 
+from collections import Counter
 from functools import partial
 
 import redis
 
+from models import workers
 from models.database import Database, all_of, one
 from models.errors import Unavailable
 from models.migrate import pending
@@ -24,6 +26,8 @@ def install(platform: Platform) -> None:
     platform.checks["database"] = partial(check_database, platform.database)
     platform.checks["migrations"] = Migrations(platform.database.dsn)
     platform.checks["redis"] = partial(check_redis, platform.redis)
+    platform.checks["queue"] = platform.queue.check
+    platform.facts["workers"] = partial(count_workers, platform.database)
     install_gauges(platform, platform.metrics)
 
 
@@ -42,6 +46,12 @@ def check_database(database: Database) -> None:
 def check_redis(client: "redis.Redis") -> None:
     """Raises redis.ConnectionError or redis.TimeoutError."""
     client.ping()
+
+
+def count_workers(database: Database) -> dict[str, int]:
+    """Living workers by pool. For information: a web process serves, and takes turns, without any."""
+    with database.connection() as connection:
+        return dict(Counter(pool for worker in workers.living(connection) for pool in worker.pools))
 
 
 class Migrations:

@@ -8,16 +8,16 @@ from typing import Any
 import redis
 
 from models.database import Database
+from models.redis_client import connect
 from models.settings import Settings
 from pipelines.accounts.tokens import Tokens
+from tasks.queue import Queue
 from web.metrics import Metrics
 from web.sse import Streams
+from web.tail import Tail
 
 #: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else.
 CONNECTIONS = 16
-
-#: Seconds that Redis may take to answer before its caller hears that it is down.
-REDIS_TIMEOUT = 5.0
 
 
 @dataclass(slots=True)
@@ -33,6 +33,8 @@ class Platform:
     redis: "redis.Redis"
     tokens: Tokens
     metrics: Metrics
+    queue: Queue
+    tail: Tail
     streams: Streams = field(default_factory=Streams)
     started: int = field(default_factory=lambda: int(time.time()))
     checks: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -41,11 +43,11 @@ class Platform:
     @classmethod
     def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics) -> "Platform":
         """Opening waits for no server."""
-        client = redis.Redis.from_url(
-            settings.redis_address, socket_timeout=REDIS_TIMEOUT, socket_connect_timeout=REDIS_TIMEOUT
-        )
+        client = connect(settings.redis_address)
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
-        return cls(settings, database, client, tokens, metrics)
+        queue = Queue(settings, database, client)
+        tail = Tail(settings.redis_address, database)
+        return cls(settings, database, client, tokens, metrics, queue, tail)
 
     def close_streams(self) -> None:
         """End every open stream, so that its client goes on elsewhere. To be called on the event loop."""
@@ -53,5 +55,6 @@ class Platform:
 
     def close(self) -> None:
         """Give everything back."""
+        self.queue.close()
         self.redis.close()
         self.database.close()

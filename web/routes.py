@@ -1,6 +1,6 @@
 """The route table: every address of the HTTP door, what answers it, and who may use it."""
 
-from web import accounts, health, models
+from web import accounts, conversations, health, jobs, models, responses
 from web.routing import Rights, Row
 
 ROUTES = (
@@ -9,6 +9,19 @@ ROUTES = (
     Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC),
     Row("GET", "/v1/models", models.list_models, Rights.MEMBER),
     Row("GET", "/v1/models/{model:path}", models.get_model, Rights.MEMBER),
+    Row("POST", "/v1/responses", responses.create, Rights.MEMBER),
+    Row("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.MEMBER),
+    Row("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.MEMBER),
+    Row("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.MEMBER),
+    Row("GET", "/v1/responses/{response_id}/input_items", responses.input_items, Rights.MEMBER),
+    Row("POST", "/v1/conversations", conversations.create, Rights.MEMBER),
+    Row("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.MEMBER),
+    Row("DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.MEMBER),
+    Row("GET", "/v1/conversations/{conversation_id}/items", conversations.items, Rights.MEMBER),
+    Row("GET", "/v1/jobs", jobs.list_jobs, Rights.MEMBER),
+    Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.MEMBER),
+    Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.MEMBER),
+    Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.MEMBER),
     Row("GET", "/healthz", health.healthz, Rights.PUBLIC),
     Row("GET", "/readyz", health.readyz, Rights.PUBLIC),
     Row("GET", "/metrics", health.metrics, Rights.PUBLIC),

@@ -1,5 +1,6 @@
 """The web process: uvicorn with our bounds, our shutdown, and one line for what stops it from starting."""
 
+import asyncio
 import logging
 import resource
 import signal
@@ -7,10 +8,12 @@ import socket
 import sys
 
 import uvicorn
+from starlette.applications import Starlette
 
 from models.errors import ConfigurationError
 from models.settings import Settings, variable
 from web.app import build
+from web.platform import Platform
 from web.protocol import BoundedProtocol
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Streams have no end of their own to wait for; their clients go on elsewhere from their last id."""
-        self.config.app.state.platform.close_streams()  # type: ignore[union-attr]
+        platform: Platform = self.config.app.state.platform  # type: ignore[union-attr]
+        platform.close_streams()
+        # Those who wait for the end of a turn get most of the grace, then hear how far it has come.
+        asyncio.get_running_loop().call_later(GRACE * 0.8, platform.tail.close_followers)
         await super().shutdown(sockets)
 
 
@@ -43,7 +49,12 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal again once it has stopped: that is our way out, with 0 for an orderly end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
+    Server(configure(app)).run(sockets=[listener])
+
+
+def configure(app: Starlette) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
         app,
         http=BoundedProtocol,
         loop="uvloop",
@@ -57,7 +68,6 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    Server(config).run(sockets=[listener])
 
 
 def bind(settings: Settings) -> socket.socket:

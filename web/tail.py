@@ -185,6 +185,7 @@ class Tail:
                     self._hand_out(entries)
             except (redis.RedisError, OSError) as error:
                 log.warning("the journal's tail is lost, will be back: %s", error)
+                self._reading.set()  # nobody waits for a server that is down
                 await self._reconnect()
 
     async def _newest(self) -> dict[str, str]:

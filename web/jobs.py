@@ -1,0 +1,90 @@
+"""`/v1/jobs`: work of every kind, read, listed, followed and cancelled in one way."""
+
+from typing import Any
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from models import cancellation, jobs
+from models.errors import NotFound
+from models.jobs import Job, State
+from web.answers import json_answer, page
+from web.following import Cursor, follow_frames, position
+from web.routing import Call
+from web.sse import EventStream
+from web.validation import Query, parse_query
+
+
+class List(Query):
+    """The query of `GET /v1/jobs`."""
+
+    after: str | None = None
+    limit: int = Field(20, ge=1, le=100)
+    kind: str | None = None
+    state: State | None = None
+
+
+def list_jobs(call: Call) -> Response:
+    """`GET /v1/jobs`: the account's jobs, newest first."""
+    query = parse_query(call.query, List)
+    with call.platform.database.connection() as connection:
+        found = jobs.list_jobs(
+            connection,
+            call.caller.account_id,
+            kind=query.kind,
+            state=query.state,
+            after=query.after,
+            limit=query.limit + 1,
+        )
+    return json_answer(page([job_object(job) for job in found[: query.limit]], has_more=len(found) > query.limit))
+
+
+def read(call: Call) -> Response:
+    """`GET /v1/jobs/{id}`."""
+    return json_answer(job_object(_read(call)))
+
+
+async def events(call: Call) -> EventStream:
+    """`GET /v1/jobs/{id}/events`: its event stream, from any point on, live or long ended."""
+    query = parse_query(call.query, Cursor)
+    job = await run_in_threadpool(_read, call)
+    after = await position(call, job.id, query, rewound_at=job.rewound_at)
+    return EventStream(follow_frames(call, job.id, after), call.platform.streams)
+
+
+def cancel(call: Call) -> Response:
+    """`POST /v1/jobs/{id}/cancel`: stop it and all that it has started; one that has ended stays as it is."""
+    job = _read(call)
+    with call.platform.database.transaction() as connection:
+        done = cancellation.cancel(connection, job.id, call.caller.account_id)
+    call.platform.queue.cancelled(done)
+    return json_answer(job_object(_read(call)))
+
+
+def job_object(job: Job) -> dict[str, Any]:
+    """A job as its account sees it: nothing of workers, leases and tracebacks."""
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "state": job.state,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "attempt": job.attempt,
+        "progress": job.progress,
+        "result": job.result,
+        "error": job.error,
+        "parent_id": job.parent_id,
+        "created_at": int(job.created_at.timestamp()),
+        "started_at": int(job.started_at.timestamp()) if job.started_at else None,
+        "finished_at": int(job.finished_at.timestamp()) if job.finished_at else None,
+    }
+
+
+def _read(call: Call) -> Job:
+    job_id = call.path["job_id"]
+    with call.platform.database.connection() as connection:
+        job = jobs.read(connection, job_id, call.caller.account_id)
+    if job is None:
+        raise NotFound(f"Job with id '{job_id}' not found.", param="job_id")
+    return job
