@@ -6,6 +6,7 @@ should: Linux ties a child's life to the thread that made it.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ class Part(Protocol):
     orphan_signal: signal.Signals
     #: The folder of a part that refuses to run as root.
     owned: Path | None
+    #: Which lines of its log a person should see.
+    noteworthy: re.Pattern[str] | None
 
     def prepare(self) -> None:
         """Make what the part needs before each start. Raises ConfigurationError with one line."""

@@ -7,6 +7,7 @@ Each is a `Part` (see `ops/process.py`): the supervisor starts, watches and rest
 """
 
 import importlib.util
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ class Postgres:
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": ends the sessions and writes a checkpoint
     orphan_signal = signal.SIGINT
+    noteworthy: re.Pattern[str] | None = re.compile(r" PANIC: | No space left ")
 
     def __init__(self, folder: Path, sockets: Path, *, database: str = "sangha") -> None:
         self.folder = folder
@@ -138,6 +140,7 @@ class Valkey:
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGTERM
     owned: Path | None = None
+    noteworthy: re.Pattern[str] | None = re.compile(r"No space left|Can't |Bad file format", re.IGNORECASE)
 
     def __init__(self, folder: Path, sockets: Path) -> None:
         self.folder = folder

@@ -1,0 +1,161 @@
+"""The `sangha` command. Each command imports what it needs when it runs, so that `--help` is fast."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import ConfigurationError, SanghaError
+
+if TYPE_CHECKING:
+    from models.settings import Settings
+
+#: Exit codes: a setting is wrong (the same again ends alike), or something does not answer (trying again may help).
+MISCONFIGURED, UNAVAILABLE = 2, 1
+
+data_dir = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where everything is kept; SANGHA_DATA_DIR, or else .sangha.",
+)
+port = click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; SANGHA_PORT, or else 8000. 0: any.")
+host = click.option("--host", help="The address to listen on; SANGHA_HOST, or else 127.0.0.1.")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands end with one line, never a traceback, when the operator can do something about it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            fail(str(error), MISCONFIGURED)
+        except SanghaError as error:
+            fail(str(error), UNAVAILABLE)
+        except ModuleNotFoundError as error:
+            fail(f"the Python package {error.name} is missing: run make install", MISCONFIGURED)
+
+
+def fail(message: str, code: int) -> None:
+    """End with one line."""
+    click.echo(f"sangha: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """Say which version this is."""
+    if asked:
+        from ops.version import version
+
+        click.echo(f"sangha {version()}")
+        ctx.exit()
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+)
+def main() -> None:
+    """Sangha: a self-hosted backend for AI assistants.
+
+    `sangha up` runs all of it on this machine. The other commands are for those who run the parts one by one,
+    or want to see how they fare. Settings come from the environment (SANGHA_…); see docs/settings.md.
+    """
+
+
+@main.command()
+@host
+@port
+@data_dir
+def up(host: str | None, port: int | None, data_dir: Path | None) -> None:
+    """Run everything here, until Ctrl-C.
+
+    Embedded Postgres and Valkey, migrations, the web process, all pools and the scheduler. What has an address in the
+    settings (SANGHA_DATABASE_URL, SANGHA_REDIS_URL, SANGHA_BROKER_URL) is used instead of an embedded server.
+    """
+    settings = prepare(host=host, port=port, data_dir=data_dir)
+    from ops.up import up
+
+    up(settings)
+
+
+@main.command()
+@host
+@port
+@data_dir
+@verbose
+def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool) -> None:
+    """Run one web process."""
+    settings = prepare(verbose, host=host, port=port, data_dir=data_dir)
+    from web.server import serve
+
+    quietly(lambda: serve(settings))
+
+
+@main.command()
+@click.argument("pools", nargs=-1, required=True, metavar="POOL…")
+@data_dir
+@verbose
+def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None:
+    """Run one worker of one or more pools.
+
+    Pools: inference, fallback, memory, billing, reporting, delivery, maintenance. TERM lets running jobs end.
+    """
+    settings = prepare(verbose, data_dir=data_dir)
+    from tasks.worker import work
+
+    quietly(lambda: work(settings, pools))
+
+
+@main.command()
+@data_dir
+@verbose
+def scheduler(data_dir: Path | None, verbose: bool) -> None:
+    """Run one scheduler. Several may run: one leads, the others wait."""
+    settings = prepare(verbose, data_dir=data_dir)
+    from scheduler.clock import run
+
+    quietly(lambda: run(settings))
+
+
+@main.command()
+@data_dir
+@verbose
+def migrate(data_dir: Path | None, verbose: bool) -> None:
+    """Bring the database to the present schema. Safe to run twice, and on several machines at once."""
+    settings = prepare(verbose, data_dir=data_dir)
+    from models.migrate import migrate
+
+    applied = migrate(settings.postgres_dsn)
+    click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+
+
+@main.command()
+@data_dir
+def doctor(data_dir: Path | None) -> None:
+    """Check each part and say what to do about it. Ends with 1 if something fails."""
+    settings = prepare(data_dir=data_dir)
+    from ops.doctor import examine
+
+    sys.exit(0 if examine(settings, click.echo) else 1)
+
+
+def prepare(verbose: bool = False, **overrides: object) -> "Settings":
+    """Set up logging and parse the settings; what the command line leaves out stands in the environment."""
+    from models.settings import load_settings
+    from ops.logs import configure
+
+    configure(verbose=verbose)
+    return load_settings(**{field: value for field, value in overrides.items() if value is not None})
+
+
+def quietly(run: Callable[[], None]) -> None:
+    """Ctrl-C is an order, not an error."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)

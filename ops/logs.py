@@ -1,0 +1,31 @@
+"""Logging of a process: one line a record on standard error, a traceback included."""
+
+import logging
+import re
+import sys
+
+FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+
+#: What a person in front of `sangha up` should see of a process's log. Not its warnings: while a server restarts, every
+#: part that needs it warns.
+NOTEWORTHY = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) ")
+
+#: Libraries that tell more than anybody wants to know.
+TALKATIVE = ("pika", "urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
+
+
+class OneLine(logging.Formatter):
+    """A record as one line: line ends within it are written as \\n."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return super().format(record).replace("\n", "\\n")
+
+
+def configure(*, verbose: bool = False) -> None:
+    """Log to standard error: INFO and above, with `verbose` everything."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)

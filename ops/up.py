@@ -1,0 +1,175 @@
+"""`sangha up`: everything on one machine, in the foreground, until Ctrl-C."""
+
+import logging
+import shlex
+import signal
+import socket
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from models.database import Database
+from models.errors import SanghaError
+from models.jobs import pools_with_work
+from models.settings import Settings
+from models.workers import bury
+from ops import preflight
+from ops.parts import Process, Scheduler, Web, Worker, reachable
+from ops.process import Part
+from ops.servers import Postgres, Valkey, make_private
+from ops.supervisor import Supervisor
+from ops.version import version
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which the leases of a dead worker are tried to be given back; after that they run out by themselves.
+BURIAL = 60.0
+
+FIRST_CALL = """
+Sangha answers at {address}   (Ctrl-C stops it; the data stays in {home})
+
+A first call, to paste into a second terminal:
+
+TOKEN=$(curl -s {address}/signup -H 'Content-Type: application/json' \\
+  -d '{{"email": "me-'$(date +%s)-$$'@example.com", "password": "correct horse battery staple"}}' \\
+  | sed 's/.*"token": *"\\([^"]*\\)".*/\\1/')
+curl -sN {address}/v1/responses -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+  -d '{{"model": "default", "input": "Say hello in one sentence.", "stream": true}}'
+
+The same with the OpenAI client, after the lines above:
+
+{install}OPENAI_API_KEY=$TOKEN OPENAI_BASE_URL={address}/v1 {python} -c '
+from openai import OpenAI
+for event in OpenAI().responses.create(model="default", input="Say hello in one sentence.", stream=True):
+    if event.type == "response.output_text.delta":
+        print(event.delta, end="", flush=True)
+print()'
+"""
+
+
+def up(settings: Settings) -> None:
+    """Start everything, say how to use it, and keep it alive until INT or TERM.
+
+    Raises ConfigurationError or Unavailable with one line when something can't be started.
+    """
+    with preflight.locked(settings.home):
+        preflight.check_disk(settings.home)
+        settings = settings.model_copy(update={"port": preflight.choose_port(settings)})
+        supervisor = Supervisor(make(settings.home / "run"), make(settings.home / "logs"), say)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, supervisor.request_stop)
+        try:
+            run(settings, supervisor)
+        finally:
+            supervisor.stop()
+            say("Everything is stopped.")
+
+
+def run(settings: Settings, supervisor: Supervisor) -> None:
+    """Bring up one stage after the other, then watch."""
+    began = time.monotonic()
+    say(f"Sangha {version()} keeps its data in {settings.home}")
+    if servers := embedded(settings):
+        say("Starting " + " and ".join(server.name for server in servers))
+        supervisor.start(servers)
+    if supervisor.stopping:
+        return
+    migrate(settings)
+    undertaker = Undertaker(settings)
+    undertaker.clear_last_run(supervisor.run_folder)
+    parts = processes(settings)
+    say("Starting " + ", ".join(part.name for part in parts))
+    supervisor.start(parts, undertaker.bury)
+    if not supervisor.stopping:
+        say(f"Ready after {time.monotonic() - began:.1f} s")
+        say(first_call(settings))
+    supervisor.watch()
+    say("Stopping …")
+
+
+def embedded(settings: Settings) -> list[Part]:
+    """The servers that the settings name no address for."""
+    parts: list[Part] = []
+    if settings.database_url is None:
+        parts.append(Postgres(settings.home / "postgres", settings.socket_dir))
+    if settings.redis_url is None:
+        parts.append(Valkey(settings.home / "valkey", settings.socket_dir))
+    return parts
+
+
+def processes(settings: Settings) -> list[Process]:
+    """Workers first: that is the order in which they are stopped."""
+    light = [pool for pool in pools_with_work() if pool != "inference"]
+    workers = [Worker("worker-inference", settings, ["inference"])]
+    if light:
+        workers.append(Worker("worker-light", settings, light))
+    return [*workers, Web(settings), Scheduler(settings)]
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to the present schema."""
+    from models.migrate import migrate as apply
+
+    began = time.monotonic()
+    if applied := apply(settings.postgres_dsn):
+        say(f"  {len(applied)} migrations applied  {time.monotonic() - began:.1f} s")
+
+
+class Undertaker:
+    """Gives back at once what dead workers held."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def bury(self, pid: int) -> None:
+        """Try until the database answers: it may be what died first."""
+        database = Database(self.settings.postgres_dsn, size=1, name="undertaker")
+        deadline = time.monotonic() + BURIAL
+        try:
+            while not self._buried(database, pid) and time.monotonic() < deadline:
+                time.sleep(0.2)
+        finally:
+            database.close()
+
+    def clear_last_run(self, run_folder: Path) -> None:
+        """Whoever stands in a pid file now died with the last `up`."""
+        for pid_file in run_folder.glob("worker*.pid"):
+            text = pid_file.read_text().strip()
+            if text.isdigit():
+                self.bury(int(text))
+            pid_file.unlink(missing_ok=True)
+
+    def _buried(self, database: Database, pid: int) -> bool:
+        try:
+            given_back = bury(database, socket.gethostname(), pid)
+        except SanghaError:
+            return False
+        if given_back:
+            say(f"  {given_back} jobs of the dead worker {pid} were given back")
+        return True
+
+
+def first_call(settings: Settings) -> str:
+    """Text to paste, that works as often as it is pasted."""
+    host = reachable(settings.host)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    python = shlex.quote(sys.executable)
+    install = "" if find_spec("openai") else f"{python} -m pip install openai\n"
+    return FIRST_CALL.format(address=address, home=settings.home, install=install, python=python)
+
+
+def make(folder: Path) -> Path:
+    """A folder of ours below the data folder."""
+    make_private(folder)
+    return folder
+
+
+def say(line: str) -> None:
+    """A line for the person in front of it; if the terminal is gone there is nobody to tell."""
+    try:
+        click.echo(line)
+    except OSError:
+        log.debug("nobody reads: %s", line)

@@ -1,0 +1,15 @@
+"""Which version of Sangha this is."""
+
+import configparser
+import importlib.metadata
+from pathlib import Path
+
+
+def version() -> str:
+    """Of the installed package, or of the folder that this runs from."""
+    try:
+        return importlib.metadata.version("sangha")
+    except importlib.metadata.PackageNotFoundError:
+        metadata = configparser.ConfigParser()
+        metadata.read(Path(__file__).parent.parent / "setup.cfg")
+        return metadata.get("metadata", "version", fallback="unknown")
