@@ -20,6 +20,10 @@ Frame = bytes
 #: Seconds of silence before a comment shows proxies and clients that the stream lives.
 PING_SECONDS = 15.0
 
+#: Frames after which a stream lets the others have their turn: neither a source that has everything at hand nor a write
+#: to a client that has left ever gives way by itself.
+BREATH = 16
+
 PING = b": ping\n\n"
 
 HEADERS = [
@@ -116,8 +120,12 @@ class EventStream:
 
     async def _run(self) -> None:
         try:
+            written = 0
             async for data in self._source:
                 await self._write(data)
+                written += 1
+                if written % BREATH == 0:
+                    await asyncio.sleep(0)
         except asyncio.CancelledError:
             log.debug("a stream ended early")
         except OSError:

@@ -1,0 +1,50 @@
+"""Given settings, when the web process is started, then it listens or says why it can't, and TERM ends it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from models.errors import ConfigurationError
+from models.settings import Settings
+from web.server import bind
+
+START = "from models.settings import load_settings; from web.server import serve; serve(load_settings())"
+
+
+def test_a_taken_port_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ConfigurationError) as caught:
+            bind(Settings(port=port))
+
+    assert f"SANGHA_PORT is {port}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_host_is_one_line():
+    with pytest.raises(ConfigurationError, match="SANGHA_HOST"):
+        bind(Settings(host="no.such.host.invalid"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(tmp_path, number):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {"SANGHA_PORT": str(port), "SANGHA_DATA_DIR": str(tmp_path)}
+
+    with subprocess.Popen([sys.executable, "-c", START], env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
+                answer = client.get(f"http://127.0.0.1:{port}/healthz")
+                assert answer.json() == {"status": "ok"}
+                assert "server" not in answer.headers
+                process.send_signal(number)
+                assert process.wait(20) == 0
+        finally:
+            process.kill()
