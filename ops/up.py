@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from models.database import Database
-from models.errors import SanghaError
+from models.errors import SanghaError, Unavailable
 from models.jobs import pools_with_work
 from models.settings import Settings
 from models.workers import bury
@@ -77,6 +77,7 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
         supervisor.start(servers)
     if supervisor.stopping:
         return
+    check_servers_of_others(settings)
     migrate(settings)
     undertaker = Undertaker(settings)
     undertaker.clear_last_run(supervisor.run_folder)
@@ -98,6 +99,17 @@ def embedded(settings: Settings) -> list[Part]:
     if settings.redis_url is None:
         parts.append(Valkey(settings.home / "valkey", settings.socket_dir))
     return parts
+
+
+def check_servers_of_others(settings: Settings) -> None:
+    """What is not embedded must answer before anything of ours starts. Raises Unavailable."""
+    from ops import doctor
+
+    checks = [doctor.redis_server] if settings.redis_url else []
+    for check in [*checks, doctor.broker]:
+        finding = doctor.run(check, settings)
+        if finding.verdict == "FAIL":
+            raise Unavailable(f"{finding.name}: {finding.what} — {finding.remedy}")
 
 
 def processes(settings: Settings) -> list[Process]:

@@ -1,0 +1,16 @@
+#!/bin/sh
+# See to it that the tests find a RabbitMQ: an address in the environment, an installed server, or one from apt.
+# Only the program is needed: the tests start a private node of their own, on loopback and a free port.
+set -eu
+
+if [ -n "${SANGHA_TEST_BROKER_URL:-}" ] || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; then
+    exit 0
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "The tests need RabbitMQ: install rabbitmq-server (3.10 or later), or set SANGHA_TEST_BROKER_URL=amqp://…" >&2
+    exit 1
+fi
+echo "Installing rabbitmq-server"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -qq -y --no-install-recommends rabbitmq-server >/dev/null
