@@ -1,8 +1,8 @@
 """Writing journals: attempts write into memory, one thread a process carries it to Redis.
 
-A write never waits for Redis. When little is going on each event leaves at once; under load the thread sends at most
-one batch every 20 ms, all journals of the process in one round trip, and the text that has gathered meanwhile goes as
-one delta. A journal keeps what it wrote since its last checkpoint, so that it can write it again should Redis forget.
+A write never waits for Redis. When little is going on each event leaves at once. Under load batches are some
+milliseconds apart, each with all journals of the process in one round trip, and the text that has gathered meanwhile
+goes as one delta. A journal keeps what it wrote since its last checkpoint, so that it can write it again should Redis forget.
 """
 
 import logging
@@ -19,9 +19,9 @@ from models.events import Event, event
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two batches under load, and how many may leave at once after a quiet time.
-INTERVAL = 0.02
-BURST = 10
+#: Seconds from one batch to the next: with only more text of answers that have begun, and with anything else.
+TEXT_INTERVAL = 0.02
+INTERVAL = 0.004
 
 #: Seconds between two tries while Redis does not answer.
 RETRY_INTERVAL = 0.2
@@ -63,8 +63,9 @@ class Journal:
             if self._open_text is None:
                 self._open_text = _OpenText(type_, payload)
             self._open_text.add(text, tokens)
+            first = self.tokens == 0
             self.tokens += tokens
-        self._writer.notice(self)
+        self._writer.notice(self, text=not first)
 
     def compose(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:
         """Number the last events without writing them: they count only once Postgres has them."""
@@ -165,18 +166,22 @@ class JournalWriter:
         self._is_current = is_current
         self._waiting: set[Journal] = set()
         self._condition = threading.Condition()
+        self._urgent = False
         self._busy = False
         self._running = True
-        self._allowance = float(BURST)
-        self._refilled = time.monotonic()
+        self._last = 0.0
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
-    def notice(self, written: Journal) -> None:
-        """A journal has something to send."""
+    def notice(self, written: Journal, *, text: bool = False) -> None:
+        """A journal has something to send; `text` when that is only more text of an answer that has begun."""
         with self._condition:
             self._waiting.add(written)
-            self._condition.notify_all()
+            if not (text or self._urgent):
+                self._urgent = True
+                self._condition.notify_all()
+            elif len(self._waiting) == 1:
+                self._condition.notify_all()
 
     def drain(self, timeout: float = 5.0) -> bool:
         """Wait until all is sent; False when the time was not enough."""
@@ -210,20 +215,13 @@ class JournalWriter:
     def _next_batch(self) -> list[Journal]:
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or not self._running)
-        self._pace()
-        with self._condition:
+            # Text waits until its time has come or something joins it that is worth a batch of its own.
+            self._condition.wait_for(lambda: self._urgent, self._last + TEXT_INTERVAL - time.monotonic())
+            self._condition.wait_for(lambda: not self._running, self._last + INTERVAL - time.monotonic())
             batch, self._waiting = list(self._waiting), set()
-            self._busy = True
+            self._urgent, self._busy = False, True
+            self._last = time.monotonic()
             return batch
-
-    def _pace(self) -> None:
-        """A token bucket: quiet times let a few batches leave at once, load makes them 20 ms apart."""
-        now = time.monotonic()
-        self._allowance = min(BURST, self._allowance + (now - self._refilled) / INTERVAL)
-        self._refilled = now
-        if self._allowance < 1:
-            time.sleep((1 - self._allowance) * INTERVAL)
-        self._allowance -= 1
 
     def _again(self, batch: Sequence[Journal]) -> None:
         time.sleep(RETRY_INTERVAL)
