@@ -24,7 +24,7 @@ from pipelines.inference.chunks import Chunks, failure, read
 from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
 from pipelines.inference.files import engine_file
 from pipelines.inference.loopback import Loopback
-from pipelines.inference.machine import usable_memory
+from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.names import model_name
 from pipelines.inference.server import parameters, start
 
@@ -38,7 +38,7 @@ PROMPT_CACHE_SHARE = 1 / 8
 
 def load(settings: Settings) -> "LlamaCpp":
     """Load the model. Raises ConfigurationError with one line when there is none or llama.cpp refuses it."""
-    params = parameters(engine_file(settings))
+    params = parameters(engine_file(settings), threads=usable_cores())
     params.model_alias = {model_name(settings)}
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # divided evenly, so that no slot can starve another

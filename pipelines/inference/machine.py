@@ -4,15 +4,17 @@ import os
 from pathlib import Path
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
-def usable_cores(wanted: int, quota: Path = CGROUP_CPU) -> int:
-    """`wanted`, but no more than the process may run on or its container is granted, and at least 1.
+def usable_cores(quota: Path = CGROUP_CPU) -> int:
+    """The cores that a process may run on, or that its container is granted where those are fewer; at least 1.
 
-    More threads than that would wait for each other at each layer of the model.
+    Two threads of one core count once: llama.cpp gains nothing from the second.
     """
-    return max(1, min(wanted, len(os.sched_getaffinity(0)), _granted_cores(quota) or wanted))
+    cores = {_siblings(cpu) for cpu in os.sched_getaffinity(0)}
+    return max(1, min(len(cores), _granted_cores(quota) or len(cores)))
 
 
 def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
@@ -22,6 +24,14 @@ def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
         return min(machine, int(limit.read_text()))
     except (OSError, ValueError):  # no cgroup v2, or `max`
         return machine
+
+
+def _siblings(cpu: int) -> str:
+    """The logical CPUs that share this one's core, as Linux lists them; only itself where that isn't told."""
+    try:
+        return (TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
 
 
 def _granted_cores(quota: Path) -> int | None:

@@ -8,18 +8,17 @@ import xllamacpp
 
 from models.errors import ConfigurationError
 from models.settings import variable
-from pipelines.inference.machine import usable_cores
 
 
-def parameters(path: Path) -> Any:
-    """llama.cpp's parameters for a model file: silent, with as many threads as there are cores to run them.
+def parameters(path: Path, threads: int) -> Any:
+    """llama.cpp's parameters for a model file: silent, and computing with that many threads.
 
     The server opens a port on loopback that can't be turned off, so it gets a key that nobody knows.
     """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.api_keys = [secrets.token_urlsafe(32)]
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores(params.cpuparams.n_threads)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ui = False
     params.verbosity = -1
     return params

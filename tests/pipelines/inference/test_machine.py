@@ -4,23 +4,38 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.inference import machine
 from pipelines.inference.machine import usable_cores, usable_memory
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", 2), ("", 2)])
-def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
+@pytest.fixture(autouse=True)
+def four_cores_of_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu in range(8):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
+    monkeypatch.setattr(machine, "TOPOLOGY", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("300000 100000", 3), ("max 100000", 4), ("", 4)])
+def test_cores_are_what_the_container_is_granted(tmp_path: Path, quota: str, cores: int) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
-    assert usable_cores(2, file) == cores
+    assert usable_cores(file) == cores
 
 
-def test_no_more_cores_than_it_may_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3})
-    assert usable_cores(8, tmp_path / "none") == 1
+def test_cores_are_those_it_may_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 2, 6})
+    assert usable_cores(tmp_path / "none") == 2
 
 
-def test_memory(tmp_path: Path) -> None:
+def test_where_linux_does_not_tell_each_cpu_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "TOPOLOGY", tmp_path / "none")
+    assert usable_cores(tmp_path / "none") == 8
+
+
+def test_memory_is_what_the_container_is_granted(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1048576")
     assert usable_memory(limit) == 1 << 20
