@@ -46,6 +46,7 @@ def read(connection: Connection, conversation_id: str, account_id: str) -> Conve
 ADD_ITEM = """
 INSERT INTO conversation_items (id, conversation_id, account_id, response_id, item)
 SELECT %(id)s, id, account_id, %(response_id)s, %(item)s FROM conversations WHERE id = %(conversation_id)s
+ON CONFLICT (id) DO UPDATE SET item = excluded.item WHERE conversation_items.account_id = excluded.account_id
 """
 
 

@@ -165,11 +165,13 @@ class Usage:
 BILL = """
 INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)
 VALUES (%(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s)
+ON CONFLICT (job_id) DO UPDATE SET
+    input_tokens = excluded.input_tokens, cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens
 """
 
 
 def bill(connection: Connection, response: Response, usage: Usage) -> None:
-    """Record a turn's usage; its key refuses a second record of the same turn."""
+    """Record a turn's usage: one record a turn, also when an operator has replayed it."""
     connection.execute(
         BILL,
         {

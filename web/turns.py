@@ -110,8 +110,8 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "instructions": body.instructions,
         "background": bool(body.background),
         "metadata": body.metadata or {},
-        "temperature": 1.0 if body.temperature is None else body.temperature,
-        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "temperature": body.temperature,  # None: the engine's own
+        "top_p": body.top_p,
         "max_output_tokens": body.max_output_tokens,
         "user": body.user,
     }
