@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from models.database import Connection, all_of
 from models.events import Event, from_lines, to_lines
 
-# One chunk; a second one from the same place is refused, so that no history is written twice.
+# One chunk. One that is there already was written by the same attempt, whose commit was not confirmed or whose
+# heartbeat was faster: it is the beginning of this one.
 INSERT = """
 INSERT INTO job_events (job_id, first_sequence, last_sequence, tokens, events)
 VALUES (%(job_id)s, %(first)s, %(last)s, %(tokens)s, %(events)s)
+ON CONFLICT (job_id, first_sequence) DO UPDATE
+    SET last_sequence = excluded.last_sequence, tokens = excluded.tokens, events = excluded.events
+    WHERE excluded.last_sequence >= job_events.last_sequence
 """
 
 

@@ -194,10 +194,10 @@ def children(connection: Connection, parent_id: str) -> list[Job]:
     return [Job(**row) for row in all_of(connection, CHILDREN, {"parent_id": parent_id})]
 
 
-# Which of these jobs have ended.
-ENDED_AMONG = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('completed', 'failed', 'cancelled', 'dead')"
+# Which of these jobs are unfinished.
+UNFINISHED = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('queued', 'running', 'waiting')"
 
 
 def ended_among(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """The ids of those that have ended."""
-    return {row["id"] for row in all_of(connection, ENDED_AMONG, {"ids": list(job_ids)})}
+    """The ids of those that have ended, or are gone."""
+    return set(job_ids) - {row["id"] for row in all_of(connection, UNFINISHED, {"ids": list(job_ids)})}

@@ -30,19 +30,27 @@ RETRY_INTERVAL = 0.2
 class Journal:
     """The journal of one attempt. Its methods are safe to call from any thread.
 
-    `next_sequence` is where this attempt begins to write; all before it is history.
+    `next_sequence` is where this attempt begins to write; all before it is history. `unarchived` is the part of the
+    history that only Redis holds: this attempt will archive it with its own events.
     """
 
-    def __init__(self, job_id: str, attempt: int, next_sequence: int, writer: "JournalWriter") -> None:
+    def __init__(
+        self,
+        job_id: str,
+        attempt: int,
+        next_sequence: int,
+        writer: "JournalWriter",
+        unarchived: Sequence[Event] = (),
+    ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.fenced = False
         self.tokens = 0
         self._next = next_sequence
         self._written: list[Event] = []
-        self._held: list[Event] = []  # what the archive or Redis still lack
+        self._held: list[Event] = list(unarchived)  # what the archive or Redis still lack
         self._sent = next_sequence - 1  # the last sequence number that Redis has confirmed
-        self._archived = next_sequence - 1  # the last one that the archive has, as far as this attempt wrote it
+        self._archived = next_sequence - 1 - len(unarchived)  # the last one that the archive has
         self._open_text: _OpenText | None = None
         self._lock = threading.Lock()
         self._writer = writer

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import redis
 
 from models import journal
-from models.archive import read_archive
+from models.archive import Archived, read_archive
 from models.attempts import Ending, note_progress, note_rewind
 from models.database import Database
 from models.errors import Cancelled, Fenced, JobError, Released, TimeLimitExceeded
@@ -113,11 +113,13 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     deadline = time.monotonic() + CATALOGUE[job.kind].time_limit
     if job.attempt == 1 and taken.last >= 0:
         return Attempt(job, database, Journal(job.id, 1, taken.last + 1, writer), deadline=deadline)
-    history, tokens = _history(job, database, client)
+    archived, recent = _history(job, database, client)
+    history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
     if taken.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
-    written = Journal(job.id, job.attempt, begin, writer)
+    written = Journal(job.id, job.attempt, begin, writer, recent)
+    tokens = archived.tokens + sum(event.tokens for event in recent)
     rewound = taken.last < 0 and job.failures > 0
     if rewound:
         with database.connection() as connection:
@@ -125,9 +127,9 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     return Attempt(job, database, written, history, tokens, rewound, deadline)
 
 
-def _history(job: Job, database: Database, client: redis.Redis) -> tuple[list[Event], int]:
+def _history(job: Job, database: Database, client: redis.Redis) -> tuple[Archived, list[Event]]:
+    """What the archive holds, and what only Redis does."""
     with database.connection() as connection:
         archived = read_archive(connection, job.id)
     recent = journal.read_events(client, job.id, archived.last)
-    contiguous = recent if recent and recent[0].sequence == archived.last + 1 else []
-    return [*archived.events, *contiguous], archived.tokens + sum(event.tokens for event in contiguous)
+    return archived, recent if recent and recent[0].sequence == archived.last + 1 else []

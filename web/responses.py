@@ -77,10 +77,9 @@ def cancel(call: Call) -> Answer:
     with call.platform.database.transaction() as connection:
         done = cancellation.cancel(connection, response.job_id, call.caller.account_id)
     call.platform.queue.cancelled(done)
-    shown = response_object(_read(call))
-    if done.running:
-        shown["status"] = "cancelled"  # asked for, and a matter of milliseconds
-    return json_answer(shown)
+    now = _read(call)
+    # What a worker has still to settle is a matter of milliseconds: the answer is what was asked for.
+    return json_answer(response_object(now, None if now.ended else "cancelled"))
 
 
 def delete(call: Call) -> Answer:

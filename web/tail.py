@@ -44,13 +44,14 @@ RETRY_INTERVAL = 0.2
 class Follower:
     """One follower of one job: what it has not looked at yet."""
 
-    __slots__ = ("closed", "heard", "stale", "waiting", "wake")
+    __slots__ = ("closed", "heard", "over", "stale", "waiting", "wake")
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, list[bytes]]] = deque()
         self.wake = asyncio.Event()
         self.heard = True
         self.stale = False
+        self.over = False
         self.closed = False
 
     def offer(self, first: int, lines: list[bytes]) -> None:
@@ -62,9 +63,10 @@ class Follower:
         self.heard = True
         self.wake.set()
 
-    def look_again(self) -> None:
-        """Something may have been missed."""
+    def look_again(self, *, over: bool = False) -> None:
+        """Something may have been missed; `over` when the job has ended, and nothing more will come."""
         self.stale = True
+        self.over = over
         self.wake.set()
 
     def close(self) -> None:
@@ -139,7 +141,10 @@ class Tail:
             if not follower.stale:
                 return []
             follower.stale = False
-            return await self._history(job_id, position)
+            events = await self._history(job_id, position)
+            if follower.over and not events:
+                follower.close()  # its row is gone, journal and all
+            return events
         first, lines = follower.waiting.popleft()
         if first > position + 1:
             return await self._history(job_id, position)
@@ -224,7 +229,7 @@ class Tail:
                 with contextlib.suppress(Unavailable):
                     for job_id in await run_in_threadpool(self._ended, silent):
                         for follower in self._followers.get(job_id, ()):
-                            follower.look_again()
+                            follower.look_again(over=True)
 
     def _ended(self, job_ids: Sequence[str]) -> set[str]:
         with self._database.connection() as connection:
