@@ -77,7 +77,7 @@ def up(host: str | None, port: int | None, data_dir: Path | None) -> None:
     Embedded Postgres and Valkey, migrations, the web process, all pools and the scheduler. What has an address in the
     settings (SANGHA_DATABASE_URL, SANGHA_REDIS_URL, SANGHA_BROKER_URL) is used instead of an embedded server.
     """
-    settings = prepare(host=host, port=port, data_dir=data_dir)
+    settings = prepare(quiet=True, host=host, port=port, data_dir=data_dir)
     from ops.up import up
 
     up(settings)
@@ -138,18 +138,86 @@ def migrate(data_dir: Path | None, verbose: bool) -> None:
 @data_dir
 def doctor(data_dir: Path | None) -> None:
     """Check each part and say what to do about it. Ends with 1 if something fails."""
-    settings = prepare(data_dir=data_dir)
+    settings = prepare(quiet=True, data_dir=data_dir)
     from ops.doctor import examine
 
     sys.exit(0 if examine(settings, click.echo) else 1)
 
 
-def prepare(verbose: bool = False, **overrides: object) -> "Settings":
+@main.command()
+@data_dir
+def pools(data_dir: Path | None) -> None:
+    """Show each pool: workers, threads, jobs by state, and how long the oldest has waited."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.operator import show_pools
+
+    show_pools(settings)
+
+
+@main.group()
+def dead() -> None:
+    """List, show, replay and discard dead jobs: those that ran out of attempts."""
+
+
+@dead.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many.")
+@data_dir
+def dead_list(limit: int, data_dir: Path | None) -> None:
+    """List dead jobs, the latest first."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.operator import list_dead
+
+    list_dead(settings, limit)
+
+
+@dead.command("show")
+@click.argument("job_id", metavar="JOB")
+@data_dir
+def dead_show(job_id: str, data_dir: Path | None) -> None:
+    """Show one job with its traceback."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.operator import show_dead
+
+    show_dead(settings, job_id)
+
+
+@dead.command("replay")
+@click.argument("job_ids", nargs=-1, metavar="JOB…")
+@click.option("--all", "all_of_them", is_flag=True, help="All dead jobs, at most 1,000.")
+@data_dir
+def dead_replay(job_ids: tuple[str, ...], all_of_them: bool, data_dir: Path | None) -> None:
+    """Give dead jobs a new life, with all their attempts."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.operator import replay_dead
+
+    replay_dead(settings, either(job_ids, all_of_them))
+
+
+@dead.command("discard")
+@click.argument("job_ids", nargs=-1, metavar="JOB…")
+@click.option("--all", "all_of_them", is_flag=True, help="All dead jobs, at most 1,000.")
+@data_dir
+def dead_discard(job_ids: tuple[str, ...], all_of_them: bool, data_dir: Path | None) -> None:
+    """Take dead jobs off the list; for their owners they stay failed."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.operator import discard_dead
+
+    discard_dead(settings, either(job_ids, all_of_them))
+
+
+def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
+    """The named jobs, or none for all: it takes a word to mean all."""
+    if bool(job_ids) == all_of_them:
+        raise click.UsageError("Name the jobs, or say --all.")
+    return job_ids
+
+
+def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
     """Set up logging and parse the settings; what the command line leaves out stands in the environment."""
     from models.settings import load_settings
     from ops.logs import configure
 
-    configure(verbose=verbose)
+    configure(verbose=verbose, quiet=quiet)
     return load_settings(**{field: value for field, value in overrides.items() if value is not None})
 
 

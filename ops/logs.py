@@ -22,10 +22,14 @@ class OneLine(logging.Formatter):
         return super().format(record).replace("\n", "\\n")
 
 
-def configure(*, verbose: bool = False) -> None:
-    """Log to standard error: INFO and above, with `verbose` everything."""
+def configure(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Log to standard error: INFO and above, with `verbose` everything, with `quiet` only errors.
+
+    Quiet is for commands that answer the person in front of them in their own words.
+    """
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)

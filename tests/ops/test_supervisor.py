@@ -91,14 +91,21 @@ def test_a_part_that_never_was_ready_is_given_up(
 def test_stop_ends_the_last_stage_first_and_leaves_no_pid_file(
     supervisor: Supervisor, tmp_path: Path, folders: tuple[Path, Path]
 ) -> None:
-    # Given servers, and parts that need them
-    supervisor.start([Script("postgres", tmp_path, LIVES)])
-    supervisor.start([Script("worker", tmp_path, LIVES), Script("web", tmp_path, LIVES)])
+    # Given servers, and parts that need them, each of which notes its end
+    ends = tmp_path / "ends"
+    notes = (
+        "import signal, sys, time\n"
+        f"def end(*_): open({str(ends)!r}, 'a').write(sys.argv[1].split('/')[-1] + ' '); sys.exit()\n"
+        "signal.signal(15, end); open(sys.argv[1], 'w'); time.sleep(600)"
+    )
+    supervisor.start([Script("postgres", tmp_path, notes)])
+    supervisor.start([Script("worker", tmp_path, notes), Script("web", tmp_path, notes)])
     # When all is stopped
     supervisor.stop()
-    # Then nothing is left
+    # Then the server was last
+    assert ends.read_text().split()[-1] == "postgres.ready"
+    # And no pid file is left
     assert not list(folders[0].glob("*.pid"))
-    assert not psutil.Process().children()
 
 
 def test_what_a_part_started_goes_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
