@@ -1,9 +1,11 @@
 """The route table: every address of the HTTP door, what answers it, and who may use it."""
 
-from web import accounts, conversations, health, jobs, models, responses
+from web import accounts, conversations, health, home, jobs, models, responses
 from web.routing import Rights, Row
 
 ROUTES = (
+    Row("GET", "/", home.home, Rights.PUBLIC),
+    Row("GET", "/pages/{name}", home.page, Rights.PUBLIC),
     Row("POST", "/signup", accounts.signup, Rights.PUBLIC),
     Row("POST", "/login", accounts.login, Rights.PUBLIC),
     Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC),

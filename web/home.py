@@ -1,0 +1,42 @@
+"""The page at `/`: a person's way to try a turn. Its files come with the package; it needs nothing from elsewhere."""
+
+from functools import cache
+from pathlib import Path
+
+from starlette.responses import Response
+
+from models.errors import NotFound
+from web.routing import Call
+
+FOLDER = Path(__file__).parent / "pages"
+
+#: What there is to serve, and as what.
+TYPES = {"index.html": "text/html", "index.css": "text/css", "index.js": "text/javascript"}
+
+HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+def home(call: Call) -> Response:
+    """`GET /`."""
+    return _page("index.html")
+
+
+def page(call: Call) -> Response:
+    """`GET /pages/{name}`. Raises NotFound."""
+    return _page(call.path["name"])
+
+
+def _page(name: str) -> Response:
+    if name not in TYPES:
+        raise NotFound(f"There is no page '{name}'.")
+    return Response(_read(name), headers=HEADERS, media_type=TYPES[name])
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
