@@ -140,16 +140,20 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
 
     `unarchived` are the journal's events since the last checkpoint, those of the ending included. Returns whether the
     relay has something to publish now. Raises Fenced when the attempt is no longer the present one.
+
+    In a `batch` this takes two round trips: the fence's answer must be known before anything else is written.
     """
-    parent_id = _fenced(connection, job, END, _ending_parameters(ending))["parent_id"]
+    ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
+    waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
     if unarchived:
         archive(connection, job.id, unarchived)
     if ending.record:
         ending.record(connection)
     if parent_id:
         connection.execute(WAKE_PARENT, {"id": parent_id})
-    waits = one(connection, SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
-    return bool(parent_id or (waits and waits["waits"]))
+    somebody = waits.fetchone()
+    return bool(parent_id or (somebody and somebody["waits"]))
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:
@@ -264,7 +268,10 @@ def has_ended(connection: Connection, job: Job) -> bool:
 
 
 def _fenced(connection: Connection, job: Job, statement: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    row = one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters})
+    return _or_fenced(one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters}), job)
+
+
+def _or_fenced(row: dict[str, Any] | None, job: Job) -> dict[str, Any]:
     if row is None:
         raise Fenced(f"attempt {job.attempt} of {job.id} is over")
     return row

@@ -1,7 +1,7 @@
 """The one way to Postgres: a pool of connections, shared by every thread of a process.
 
 Connections stand in autocommit: a single statement costs one round trip. `transaction()` opens a transaction, and
-`batch()` one whose statements travel together, for statements whose results nobody needs in between.
+`batch()` one whose statements travel together up to the next result that is read.
 """
 
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ class Database:
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
-        """A transaction whose statements are sent together; their results are not to be read before its end."""
+        """A transaction whose statements travel together: only a read of a result waits for the server."""
         with self.connection() as connection, connection.pipeline(), connection.transaction():
             yield connection
 

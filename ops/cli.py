@@ -63,7 +63,7 @@ def main() -> None:
     """Sangha: a self-hosted backend for AI assistants.
 
     `sangha up` runs all of it on this machine. The other commands are for those who run the parts one by one,
-    or want to see how they fare. Settings come from the environment (SANGHA_…); see docs/settings.md.
+    or want to see how they fare. Settings come from the environment (SANGHA_…); see docs/operating.md.
     """
 
 

@@ -58,7 +58,7 @@ class Relay:
 
     def publish_due(self) -> int:
         """One pass: publish what is due and return how many jobs that were."""
-        with self._database.transaction() as connection:
+        with self._database.batch() as connection:
             due = outbox.due(connection, self._fresh_windows())
             sent: list[Due] = []
             try:
