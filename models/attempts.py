@@ -212,15 +212,22 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' AND cancel_req
 RETURNING id
 """
 
+# Some children had been there before: their unique keys were taken.
+WAIT_FOR_FEWER = """
+UPDATE jobs SET pending_children = %(pending)s, state = CASE %(pending)s WHEN 0 THEN 'queued' ELSE 'waiting' END
+WHERE id = %(id)s
+"""
+
 
 def wait_for(connection: Connection, job: Job, jobs: Sequence[NewJob], unarchived: Sequence[Event] = ()) -> None:
     """Enqueue children and wait for them, holding no thread; a new attempt begins when the last one has ended.
 
-    Raises Fenced, also when a cancel came first: the next attempt then ends the job.
+    A child whose unique key is taken is not waited for. Raises Fenced, also when a cancel came first.
     """
     _fenced(connection, job, WAIT, {"pending": len(jobs)})
-    for child in jobs:
-        enqueue(connection, child, parent_id=job.id)
+    pending = [child for child in jobs if enqueue(connection, child, parent_id=job.id)]
+    if len(pending) < len(jobs):
+        connection.execute(WAIT_FOR_FEWER, {"id": job.id, "pending": len(pending)})
     if unarchived:
         archive(connection, job.id, unarchived)
 

@@ -130,9 +130,12 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 """
 
 
-def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> None:
-    """Insert a job in the caller's transaction. After its commit, nudge the relay."""
-    connection.execute(
+def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
+    """Insert a job in the caller's transaction. After its commit, nudge the relay.
+
+    Returns False where its unique key is taken: then there is such a job already, and nothing is inserted.
+    """
+    inserted = connection.execute(
         INSERT,
         {
             "id": job.id,
@@ -146,8 +149,9 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
             "parent_id": parent_id,
         },
     )
-    if job.opening:
+    if inserted.rowcount and job.opening:
         archive(connection, job.id, job.opening)
+    return bool(inserted.rowcount)
 
 
 # One job of an account.
