@@ -11,7 +11,7 @@ FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 NOTEWORTHY = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) ")
 
 #: Libraries that tell more than anybody wants to know.
-TALKATIVE = ("pika", "urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
+TALKATIVE = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
 
 
 class OneLine(logging.Formatter):
@@ -33,3 +33,5 @@ def configure(*, verbose: bool = False, quiet: bool = False) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
+    # A lost connection is ten errors and three tracebacks to pika; who uses it tells it in one line.
+    logging.getLogger("pika").setLevel(logging.INFO if verbose else logging.CRITICAL)

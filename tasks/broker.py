@@ -1,161 +1,18 @@
 """The broker: RabbitMQ with quorum queues, or Dramatiq's Redis broker in the embedded default.
 
-Only this file knows which. Dramatiq's own retries, delays and time limits stay off, for they keep messages in a
-worker's memory: the job's row does all that. So neither broker has a delay queue.
+Only this file knows which.
+
+Dramatiq's own retries, delays and time limits stay off, for they keep messages in a worker's memory: the job's row does
+all that. So neither broker has a delay queue.
 """
 
-import os
-import threading
 from typing import Any
 
-# Read by Dramatiq when it is imported: after a lost connection a consumer is back soon, not after three seconds.
-os.environ.setdefault("dramatiq_restart_delay", "300")
-
 import dramatiq
-import pika
-import redis
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.common import xq_name
-from dramatiq.errors import ConnectionClosed
-from dramatiq.middleware import CurrentMessage
 
-from models.errors import Unavailable
 from models.jobs import CATALOGUE
-from models.redis_client import connect
-
-#: Deliveries of one message before RabbitMQ puts it aside. A backstop only: the job's own count of failures ends it
-#: long before.
-DELIVERY_LIMIT = 50
-
-#: Seconds that an idle Redis consumer waits for a wake-up, at most.
-LONGEST_WAIT = 1.0
-
-#: How many wake-ups a queue keeps for consumers that are busy.
-WAKE_UPS = 128
-
-
-class QuorumBroker(RabbitmqBroker):
-    """RabbitMQ with a replicated queue for each of the catalogue's, publisher confirms, and no delay queues."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
-
-    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
-        """Declare a queue without its delay queue."""
-        if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
-            self.queues.add(queue_name)
-            self.queues_pending.add(queue_name)
-            self.emit_after("declare_queue", queue_name)
-        if ensure:
-            self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
-
-    def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
-        return {
-            "x-queue-type": "quorum",
-            "x-delivery-limit": DELIVERY_LIMIT,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": xq_name(queue_name),
-        }
-
-    def _declare_dq_queue(self, queue_name: str) -> None:
-        """There are no delay queues."""
-
-    def keep_alive(self) -> None:
-        """Answer the server's heartbeats on this thread's connection, which nobody else does while it is idle."""
-        if getattr(self.state, "connection", None) is None:
-            return
-        try:
-            self.state.connection.process_data_events(0)
-        except pika.exceptions.AMQPError:
-            del self.connection
-
-    def check(self) -> None:
-        """Raise Unavailable unless RabbitMQ lets us in."""
-        try:
-            pika.BlockingConnection(self.parameters).close()
-        except (pika.exceptions.AMQPError, OSError) as error:
-            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__} {error}") from error
-
-
-class WakefulBroker(RedisBroker):
-    """Dramatiq's Redis broker, whose consumers are woken instead of polling: about 1 ms in place of 9 and more."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(client=connect(url), namespace="sangha:queue", middleware=[CurrentMessage()])  # type: ignore[no-untyped-call]
-
-    @property
-    def consumer_class(self) -> type["WakefulConsumer"]:
-        """Consumers that wait for a wake-up."""
-        return WakefulConsumer
-
-    def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue without its delay queue."""
-        if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
-            self.queues.add(queue_name)
-            self.emit_after("declare_queue", queue_name)
-
-    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Enqueue a message and wake a consumer."""
-        sent = super().enqueue(message, delay=delay)
-        with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.lpush(wake_key(message.queue_name), 1)
-            pipeline.ltrim(wake_key(message.queue_name), 0, WAKE_UPS - 1)
-            pipeline.execute()
-        return sent
-
-    def keep_alive(self) -> None:
-        """Redis needs none."""
-
-    def check(self) -> None:
-        """Raise Unavailable unless Redis answers."""
-        try:
-            self.client.ping()
-        except redis.RedisError as error:
-            raise Unavailable(f"Redis does not answer: {error}") from error
-
-
-def wake_key(queue_name: str) -> str:
-    """The list that wakes the consumers of a queue."""
-    return f"sangha:wake:{queue_name}"
-
-
-class WakefulConsumer(_RedisConsumer):
-    """Waits for a wake-up when the queue is empty, and for an acknowledgement when its hands are full."""
-
-    def __init__(self, broker: WakefulBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]  # with a timeout of 0 the base class never sleeps
-        self.patience = min(timeout / 1000, LONGEST_WAIT)
-        self.hand_free = threading.Event()
-
-    def __next__(self) -> Any:
-        message = super().__next__()  # type: ignore[no-untyped-call]
-        if message is None:
-            self._wait()
-        return message
-
-    def ack(self, message: Any) -> None:
-        """Acknowledge, and have a hand free."""
-        super().ack(message)  # type: ignore[no-untyped-call]
-        self.hand_free.set()
-
-    def nack(self, message: Any) -> None:
-        """Reject, and have a hand free."""
-        super().nack(message)  # type: ignore[no-untyped-call]
-        self.hand_free.set()
-
-    def _wait(self) -> None:
-        try:
-            if self.outstanding_message_count < self.prefetch:
-                self.broker.client.blpop([wake_key(self.queue_name)], timeout=self.patience)
-            else:
-                self.hand_free.wait(self.patience)
-                self.hand_free.clear()
-        except redis.ConnectionError as error:
-            raise ConnectionClosed(error) from None
-
+from tasks.rabbitmq import QuorumBroker
+from tasks.wakeful import WakefulBroker
 
 Broker = QuorumBroker | WakefulBroker
 
