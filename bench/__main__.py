@@ -1,0 +1,78 @@
+"""`python -m bench`: measure all, or what is named, and print one table."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import orjson
+
+from bench import machine
+from bench.bench import Bench
+from bench.progress import Progress
+from bench.scenarios import SCENARIOS
+from bench.stack import BrokerName, standing
+from bench.table import Report
+from models.errors import ConfigurationError
+
+FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
+
+NO_RABBITMQ = "; or measure without it: python -m bench --broker redis"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, metavar="[SCENARIO]…")
+@click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there too.")
+@click.option("--list", "listing", is_flag=True, help="List the scenarios.")
+def main(names: Sequence[str], broker: BrokerName, file: Path | None, listing: bool) -> None:
+    """Measure Sangha on this machine, on servers of its own in a temporary folder; nothing else is touched.
+
+    Ends with 1 when something could not be measured, or broke a promise; a goal that is missed is only said.
+    """
+    if listing:
+        click.echo("\n".join(f"{name:<18} {scenario.what}" for name, scenario in SCENARIOS.items()))
+        return
+    if unknown := set(names) - set(SCENARIOS):
+        raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
+    report = Report(machine.look(), broker)
+    code = run(report, [name for name in SCENARIOS if name in names or not names], broker)
+    if report.figures or report.failures:
+        click.echo(report.text())
+    if file is not None:
+        file.write_bytes(orjson.dumps(report.json(), option=orjson.OPT_INDENT_2))
+    sys.exit(code)
+
+
+def run(report: Report, names: Sequence[str], broker: BrokerName) -> int:
+    """Measure; returns the exit code. What was measured before an interruption stands in the report."""
+    progress = Progress()
+    try:
+        progress.say("starting the servers")
+        with standing(broker) as stack:
+            for name in names:
+                measure(report, name, Bench(stack, progress))
+    except ConfigurationError as error:
+        hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
+        click.echo(f"bench: {error}{hint}", err=True)
+        return MISCONFIGURED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        progress.clear()
+    return FAILED if report.failures else 0
+
+
+def measure(report: Report, name: str, bench: Bench) -> None:
+    """Measure one scenario; the others are measured whatever becomes of it."""
+    bench.progress.begin(name)
+    try:
+        report.figures[name] = SCENARIOS[name].measure(bench)
+    except Exception as error:  # noqa: BLE001 - it stands below the table
+        report.failures[name] = f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a figure depends on beside the code: the machine, and which code it was."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and what was measured. `load` is the load average of the minute before: others were busy here."""
+
+    processor: str
+    cores: int
+    memory: int
+    system: str
+    python: str
+    commit: str
+    load: float
+
+    def line(self) -> str:
+        """One line for the top of the table."""
+        gigabytes = f"{self.memory / 1e9:.0f} GB"
+        return (
+            f"{self.processor}, {self.cores} cores, {gigabytes}, {self.system}, Python {self.python}, "
+            f"commit {self.commit}, load {self.load:.1f} before"
+        )
+
+
+def look() -> Machine:
+    """This machine, and the commit of this checkout."""
+    return Machine(
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)),
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        commit=_commit(),
+        load=os.getloadavg()[0],
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    """The short hash, with `+` where files that it has were changed; `unknown` outside a checkout."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = "+" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{commit}{changed}" or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,90 @@
+"""How soon a client hears something: one turn at a time, with nothing else going on."""
+
+import time
+from collections.abc import Sequence
+
+from bench.bare import BareEngine, bare_engine
+from bench.bench import Bench
+from bench.client import Client, Heard, check, is_delta
+from bench.figures import Figure, at_most
+from bench.progress import Progress
+
+TURNS, WARM_UP, TOKENS = 400, 20, 20
+
+#: Seconds between two turns, so that each finds everything idle.
+PAUSE = 0.01
+
+#: Rounds of bare, platform, platform, bare over the prompts; one more before them fills the prompt caches.
+ROUNDS = 6
+
+PROMPTS = (
+    "Why is the sky blue?",
+    "Name three rivers of Europe.",
+    "How do bees find their way home?",
+    "Write a sentence about the sea.",
+    "What is a prime number?",
+)
+
+
+def first_event(bench: Bench) -> Sequence[Figure]:
+    """POST → first event."""
+    firsts = [(turn[0].at - began) * 1000 for began, turn in scripted_turns(bench)]
+    return [
+        Figure("POST → first event, idle, p50", "ms", firsts, at_most(10)),
+        Figure("POST → first event, idle, p99", "ms", firsts, at_most(40), quantile=0.99),
+    ]
+
+
+def first_token(bench: Bench) -> Sequence[Figure]:
+    """POST → first text, with an engine that takes no time, and beyond the time of one that does."""
+    scripted = [(first_delta(turn) - began) * 1000 for began, turn in scripted_turns(bench)]
+    with bench.stack.platform() as platform, bare_engine(platform.settings) as engine:
+        platform_ms, bare_ms = interleaved(bench.progress, platform.client(), engine)
+    beyond = [ours - bare for ours, bare in zip(platform_ms, bare_ms, strict=True)]
+    return [
+        Figure("POST → first token, scripted engine, p50", "ms", scripted, at_most(15)),
+        Figure("POST → first token beyond the bare engine's, p50", "ms", beyond, at_most(15)),
+        Figure("the bare engine's first token, prompt cached", "ms", bare_ms),
+    ]
+
+
+def scripted_turns(bench: Bench) -> list[tuple[float, list[Heard]]]:
+    """When each turn was posted, and what was heard."""
+    turns = []
+    with bench.stack.platform(engine="scripted", script=f"tokens={TOKENS},rate=0") as platform:
+        client = platform.client()
+        for number in range(-WARM_UP, TURNS):
+            bench.progress.step(max(number, 0), TURNS, "scripted turns")
+            began = time.perf_counter()
+            events = list(client.stream("hello"))
+            check(events, TOKENS)
+            turns.append((began, events))
+            time.sleep(PAUSE)
+    return turns[WARM_UP:]
+
+
+def interleaved(progress: Progress, client: Client, engine: BareEngine) -> tuple[list[float], list[float]]:
+    """Milliseconds to the first token, through the platform and without it, pair by pair."""
+    ours: list[float] = []
+    bare: list[float] = []
+    for number in range(ROUNDS + 1):
+        progress.step(number, ROUNDS, "turns of the model, with and without the platform")
+        for prompt in PROMPTS:
+            bare.append(engine.say("bare", [prompt], 4).first * 1000)
+            ours += [through(client, prompt), through(client, prompt)]
+            bare.append(engine.say("bare", [prompt], 4).first * 1000)
+    return ours[2 * len(PROMPTS) :], bare[2 * len(PROMPTS) :]
+
+
+def through(client: Client, prompt: str) -> float:
+    """Milliseconds to the first token through the platform."""
+    time.sleep(PAUSE)
+    began = time.perf_counter()
+    events = list(client.stream(prompt, max_output_tokens=4, temperature=0))
+    check(events)
+    return (first_delta(events) - began) * 1000
+
+
+def first_delta(events: list[Heard]) -> float:
+    """When the first text was heard."""
+    return next(event.at for event in events if is_delta(event))

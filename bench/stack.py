@@ -1,0 +1,152 @@
+"""The stack under measurement: servers of its own and Sangha's processes as children, all in one temporary folder.
+
+Everything is a child that dies with this process, listens on loopback or Unix sockets, and is told all of its settings:
+nothing of the caller's environment, and nothing that runs on the machine already, is used or touched.
+"""
+
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.client import Client, sign_up
+from models.migrate import migrate
+from models.settings import Script, Settings, variable
+from ops.parts import Process, Scheduler, Web, Worker
+from ops.process import Child, Part
+from ops.rabbitmq import RabbitMQ, free_ports, program
+from ops.servers import Postgres, Valkey, serving
+
+BrokerName = Literal["rabbitmq", "redis"]
+
+#: Seconds that a process gets to end in good order: there is nothing in it that anybody will need.
+GRACE = 5.0
+
+#: Seconds that a worker gets to load its model.
+PATIENCE = 120.0
+
+
+@dataclass(slots=True)
+class Stack:
+    """The servers that run, and the folder of all."""
+
+    folder: Path
+    broker: BrokerName
+    settings: Settings
+
+    @contextmanager
+    def platform(self, *, workers: int = 1, **changes: Any) -> Iterator["Platform"]:
+        """Web, inference workers and scheduler with these settings changed, until the end of the block."""
+        told = self.told(port=free_ports(1)[0], **changes)
+        names = [f"worker-{number}" for number in range(1, workers + 1)]
+        parts = [ToldWeb(told), *(ToldWorker(name, told, ["inference"]) for name in names), ToldScheduler(told)]
+        children = [Child(part, self.folder / "run", self.folder / "logs") for part in parts]
+        try:
+            for child in children:
+                child.start()
+            for child in children:
+                child.wait_ready(PATIENCE)
+            yield Platform(told, {child.name: child for child in children})
+        finally:
+            stop(children)
+
+    def told(self, **changes: Any) -> Settings:
+        """The settings of all processes, with changes."""
+        return Settings.model_validate(self.settings.model_dump(exclude_none=True) | changes)
+
+
+@dataclass(slots=True)
+class Platform:
+    """Sangha's processes, all ready, by name."""
+
+    settings: Settings
+    children: Mapping[str, Child]
+    _tokens: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the HTTP door is."""
+        return self.settings.host, self.settings.port
+
+    def tokens(self, count: int) -> Sequence[str]:
+        """Tokens of as many accounts."""
+        while len(self._tokens) < count:
+            self._tokens.append(sign_up(self.address))
+        return self._tokens[:count]
+
+    def client(self, account: int = 0) -> Client:
+        """A connection that speaks for an account, by its number."""
+        return Client(self.address, self.tokens(account + 1)[account])
+
+    def worker_of(self, pid: int) -> Child:
+        """The worker with this pid."""
+        return next(child for child in self.children.values() if child.pid == pid)
+
+
+@contextmanager
+def standing(broker: BrokerName) -> Iterator[Stack]:
+    """Servers in a temporary folder, which goes with them. Raises ConfigurationError where a program is missing."""
+    if broker == "rabbitmq":
+        program("rabbitmq-server")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sangha-bench-")))
+        run, logs = folder / "run", folder / "logs"
+        run.mkdir()
+        logs.mkdir()
+        postgres, valkey = Postgres(folder / "postgres", run), Valkey(folder / "valkey", run)
+        rabbitmq = [RabbitMQ(folder / "rabbitmq")] if broker == "rabbitmq" else []
+        parts: list[Part] = [postgres, valkey, *rabbitmq]
+        for part in parts:
+            stack.enter_context(serving(part, run, logs, grace=GRACE))
+        migrate(postgres.dsn)
+        told = {
+            "data_dir": folder,
+            "database_url": postgres.dsn,
+            "redis_url": valkey.url,
+            "broker_url": rabbitmq[0].url if rabbitmq else None,
+            "secret_key": "a secret of the measurements",
+        }
+        yield Stack(folder, broker, Settings.model_validate(told))
+
+
+def stop(children: Sequence[Child]) -> None:
+    """End all at once."""
+    for child in children:
+        child.signal(signal.SIGTERM)
+    for child in children:
+        child.wait(GRACE)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """All settings as variables; an empty one counts as unset, whatever the caller's environment has."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    return {variable(name): _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Script):
+        return ",".join(f"{name}={item}" for name, item in value.model_dump(exclude_none=True).items())
+    return "" if value is None else str(value)
+
+
+class Told(Process):
+    """A process that is told all of its settings."""
+
+    def environment(self) -> Mapping[str, str]:
+        """All of them."""
+        return environment(self.settings)
+
+
+class ToldWeb(Told, Web):
+    """The HTTP door."""
+
+
+class ToldWorker(Told, Worker):
+    """A worker."""
+
+
+class ToldScheduler(Told, Scheduler):
+    """The clock."""

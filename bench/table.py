@@ -1,0 +1,102 @@
+"""The table that people read, and the JSON that programs do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.figures import Figure, Goal
+from bench.machine import Machine
+
+HEADINGS = ("scenario", "what", "goal", "measured (spread)", "verdict")
+
+VERDICTS = {True: "met", False: "MISSED", None: ""}
+
+EXPLANATION = (
+    "Measured: the median, with the 10th and 90th percentile of its samples; a p99 with its lowest and highest\n"
+    "value among fifths of the run."
+)
+
+
+@dataclass(slots=True)
+class Report:
+    """One run: figures by scenario, and why a scenario has none."""
+
+    machine: Machine
+    broker: str
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    figures: dict[str, Sequence[Figure]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The table, with the machine above it."""
+        top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, queue: {self.broker}", ""]
+        failed = [f"{name} FAILED: {why}" for name, why in self.failures.items()]
+        return "\n".join([*top, *render(self.rows()), "", EXPLANATION, *failed])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells; a scenario is named once."""
+        return [
+            (name if place == 0 else "", *row(figure))
+            for name, figures in self.figures.items()
+            for place, figure in enumerate(figures)
+        ]
+
+    def json(self) -> dict[str, Any]:
+        """The same, for programs."""
+        figures = [as_json(name, figure) for name, found in self.figures.items() for figure in found]
+        return {
+            "machine": asdict(self.machine),
+            "broker": self.broker,
+            "began": self.began.isoformat(timespec="seconds"),
+            "figures": figures,
+            "failures": self.failures,
+        }
+
+
+def row(figure: Figure) -> tuple[str, str, str, str]:
+    """What, goal, measured, verdict."""
+    low, high = figure.spread
+    spread = f" ({number(low)} … {number(high)})" if low != high else ""
+    measured = f"{quantity(figure.value, figure.unit)}{spread}"
+    return figure.what, goal_text(figure.goal, figure.unit), measured, VERDICTS[figure.met]
+
+
+def goal_text(goal: Goal | None, unit: str) -> str:
+    """`≤ 10 ms`."""
+    return f"{'≥' if goal.at_least else '≤'} {quantity(goal.limit, unit)}" if goal else ""
+
+
+def quantity(value: float, unit: str) -> str:
+    """`12.3 ms`, `240/s`, `0.97x`."""
+    return f"{number(value)}{' ' if unit in ('ms', 's') else ''}{unit}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, and all of a larger whole number."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def render(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns below the headings."""
+    widths = [max(len(cells[column]) for cells in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
+    rule = ["─" * width for width in widths]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+            for cells in [HEADINGS, rule, *rows]]  # fmt: skip
+
+
+def as_json(scenario: str, figure: Figure) -> Mapping[str, Any]:
+    """A figure with its samples."""
+    low, high = figure.spread
+    return {
+        "scenario": scenario,
+        "what": figure.what,
+        "unit": figure.unit,
+        "quantile": figure.quantile,
+        "value": figure.value,
+        "low": low,
+        "high": high,
+        "goal": asdict(figure.goal) if figure.goal else None,
+        "met": figure.met,
+        "samples": list(figure.samples),
+    }
