@@ -66,26 +66,33 @@ def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, 
 
 # A worker died under the job, and not for the first time. Such jobs wait, each for a time of its own, so that one that
 # kills its process does not meet the same neighbours again and drag them along.
-GIVE_BACK = """
+#
+# Whatever locks several jobs locks the youngest first, and so children before their parents, as ends and cancels do.
+LOST = "WITH lost AS (SELECT id AS lost_id FROM jobs WHERE state = 'running' AND "
+GIVE_BACK = """ ORDER BY id DESC FOR NO KEY UPDATE)
 UPDATE jobs SET
     state = 'queued',
     failures = failures + 1,
     run_at = now() + make_interval(
         secs => CASE failures WHEN 0 THEN 0 ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
     published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
-WHERE state = 'running'
+FROM lost WHERE id = lost_id
 """
 
-GIVE_BACK_REDELIVERED = GIVE_BACK + "AND id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s"
-GIVE_BACK_EXPIRED = GIVE_BACK + "AND lease_until < now()"
-GIVE_BACK_OF_WORKER = GIVE_BACK + "AND worker = ANY(%(workers)s)"
+GIVE_BACK_REDELIVERED = LOST + "id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s" + GIVE_BACK
+GIVE_BACK_EXPIRED = LOST + "lease_until < now()" + GIVE_BACK
+GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + GIVE_BACK
 
 
 # Renew the leases of a worker's attempts; what does not come back is no longer its own.
 RENEW = """
-UPDATE jobs SET lease_until = now() + make_interval(secs => %(lease)s)
-FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS held (held_id, held_attempt)
-WHERE id = held_id AND attempt = held_attempt AND state = 'running'
+WITH held AS (
+    SELECT id AS held_id FROM jobs
+    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS given (given_id, given_attempt)
+        ON id = given_id AND attempt = given_attempt
+    WHERE state = 'running' ORDER BY id DESC FOR NO KEY UPDATE OF jobs
+)
+UPDATE jobs SET lease_until = now() + make_interval(secs => %(lease)s) FROM held WHERE id = held_id
 RETURNING id, cancel_requested_at IS NOT NULL AS cancelled
 """
 

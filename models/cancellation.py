@@ -12,16 +12,17 @@ from models.attempts import WAKE_PARENT
 from models.database import Connection, all_of, one
 from models.events import Event, event
 
-# The unfinished part of the subtree that has no flag yet; children before their parents, as ends lock them.
+# The unfinished part of the subtree that has no flag yet; the youngest first, and so children before their parents, as
+# ends lock them.
 UNFLAGGED = """
 WITH RECURSIVE tree AS (
-    SELECT id, 0 AS depth FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
+    SELECT id FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
     UNION ALL
-    SELECT jobs.id, tree.depth + 1 FROM jobs JOIN tree ON jobs.parent_id = tree.id
+    SELECT jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
 )
 SELECT jobs.id FROM jobs JOIN tree USING (id)
 WHERE jobs.state IN ('queued', 'running', 'waiting') AND jobs.cancel_requested_at IS NULL
-ORDER BY tree.depth DESC, jobs.id
+ORDER BY jobs.id DESC
 FOR NO KEY UPDATE OF jobs
 """
 

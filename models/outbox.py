@@ -78,9 +78,13 @@ def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) 
 
 # The mark, unless the job has moved on meanwhile: a worker may be faster than this statement.
 MARK = """
-UPDATE jobs SET published_at = now()
-FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS sent (sent_id, sent_attempt)
-WHERE id = sent_id AND attempt = sent_attempt AND state = 'queued' AND published_at IS NULL
+WITH still AS (
+    SELECT id AS still_id FROM jobs
+    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS sent (sent_id, sent_attempt)
+        ON id = sent_id AND attempt = sent_attempt
+    WHERE state = 'queued' AND published_at IS NULL ORDER BY id DESC FOR NO KEY UPDATE OF jobs
+)
+UPDATE jobs SET published_at = now() FROM still WHERE id = still_id
 """
 
 
@@ -107,8 +111,12 @@ def windows(connection: Connection) -> dict[str, int]:
 # A message that nobody has claimed for long may be lost with its broker: send another. The wait doubles each time, so
 # that a pool that is down for a day does not find a thousand copies.
 UNPUBLISH_LOST = """
-UPDATE jobs SET published_at = NULL
-WHERE state = 'queued' AND published_at < now() - greatest(interval '30 seconds', published_at - run_at)
+WITH lost AS (
+    SELECT id AS lost_id FROM jobs
+    WHERE state = 'queued' AND published_at < now() - greatest(interval '30 seconds', published_at - run_at)
+    ORDER BY id DESC FOR NO KEY UPDATE
+)
+UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 """
 
 

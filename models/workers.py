@@ -64,7 +64,12 @@ def living(connection: Connection) -> list[Worker]:
 
 # A message may have died in the worker's hands before it was claimed: send those of its queues again.
 UNPUBLISH_UNCLAIMED = """
-UPDATE jobs SET published_at = NULL WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
+WITH sent AS (
+    SELECT id AS sent_id FROM jobs
+    WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
+    ORDER BY id DESC FOR NO KEY UPDATE
+)
+UPDATE jobs SET published_at = NULL FROM sent WHERE id = sent_id
 """
 
 
@@ -73,16 +78,15 @@ def bury(database: Database, host: str, pid: int) -> int:
 
     For a supervisor, so that recovery waits for no timer even where the broker has none to offer.
     """
-    with database.transaction() as connection:
-        dead = all_of(
-            connection,
-            "DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s RETURNING name, queues",
-            {"host": host, "pid": pid},
-        )
+    with database.connection() as connection:
+        worker = {"host": host, "pid": pid}
+        dead = all_of(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         if not dead:
             return 0
-        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for worker in dead for queue in worker["queues"]]})
-        given = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [worker["name"] for worker in dead]})
+        # Each statement by itself: together they would lock jobs in no order.
+        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for each in dead for queue in each["queues"]]})
+        given = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
+        connection.execute("DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         return given.rowcount
 
 
