@@ -36,7 +36,6 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, listing: b
         return
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     report = Report(machine.look(), broker)
     code = run(report, [name for name in SCENARIOS if name in names or not names], broker)
     if report.figures or report.failures:
@@ -75,4 +74,5 @@ def measure(report: Report, name: str, bench: Bench) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED))
     main()
