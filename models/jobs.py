@@ -133,7 +133,8 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
     """Insert a job in the caller's transaction. After its commit, nudge the relay.
 
-    Returns False where its unique key is taken: then there is such a job already, and nothing is inserted.
+    Returns False where its unique key is taken: then there is such a job already, and nothing is inserted. In a `batch`
+    nobody knows yet: jobs with a unique key are not for one.
     """
     inserted = connection.execute(
         INSERT,

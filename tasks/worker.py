@@ -54,6 +54,8 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     log.info("ready: %s with %d threads", ", ".join(pools), threads)
     leave.wait()
     log.info("leaving")
+    for thread in worker.workers:
+        thread.stop()  # takes no further message, or it would be given what it has just released
     workshop.leave()
     worker.stop(timeout=int(GRACE * 1000))
     workshop.writer.stop()
