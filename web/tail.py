@@ -66,7 +66,7 @@ class Follower:
     def look_again(self, *, over: bool = False) -> None:
         """Something may have been missed; `over` when the job has ended, and nothing more will come."""
         self.stale = True
-        self.over = over
+        self.over = self.over or over
         self.wake.set()
 
     def close(self) -> None:
@@ -125,6 +125,9 @@ class Tail:
 
     async def _follow(self, follower: Follower, job_id: str, after: int) -> AsyncGenerator[list[Event], None]:
         position, events = after, await self._history(job_id, after)
+        if not events:  # a client that has heard it all may well ask again
+            ended = await run_in_threadpool(self._ended, [job_id])
+            follower.look_again(over=job_id in ended)
         while not follower.closed:
             if events:
                 yield events
@@ -143,13 +146,12 @@ class Tail:
             follower.stale = False
             events = await self._history(job_id, position)
             if follower.over and not events:
-                follower.close()  # its row is gone, journal and all
+                follower.close()  # there is nothing more to hear, or its row is gone, journal and all
             return events
         first, lines = follower.waiting.popleft()
         if first > position + 1:
             return await self._history(job_id, position)
-        events = [Event(first + place, line) for place, line in enumerate(lines)]
-        return unseen(events, position)
+        return unseen([Event(first + place, line) for place, line in enumerate(lines)], position)
 
     async def _history(self, job_id: str, after: int) -> list[Event]:
         """The events above `after` that are there now, from Redis, and from the archive where Redis has a gap."""
@@ -226,14 +228,15 @@ class Tail:
             await asyncio.sleep(ROUND)
             silent = [job_id for job_id, followers in self._followers.items() if not _any_heard(followers)]
             if silent:
-                with contextlib.suppress(Unavailable):
-                    for job_id in await run_in_threadpool(self._ended, silent):
-                        for follower in self._followers.get(job_id, ()):
-                            follower.look_again(over=True)
+                for job_id in await run_in_threadpool(self._ended, silent):
+                    for follower in self._followers.get(job_id, ()):
+                        follower.look_again(over=True)
 
     def _ended(self, job_ids: Sequence[str]) -> set[str]:
-        with self._database.connection() as connection:
+        """Those that are known to have ended."""
+        with contextlib.suppress(Unavailable), self._database.connection() as connection:
             return ended_among(connection, job_ids)
+        return set()
 
 
 def unseen(events: list[Event], position: int) -> list[Event]:
