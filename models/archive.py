@@ -7,7 +7,7 @@ that step. Chunks follow one another without gap; together they replay the whole
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.database import Connection, all_of
+from models.database import Connection, all_of, one
 from models.events import Event, from_lines, to_lines
 
 # One chunk. One that is there already was written by the same attempt, whose commit was not confirmed or whose
@@ -61,3 +61,13 @@ def read_archive(connection: Connection, job_id: str, after: int = -1) -> Archiv
     rows = all_of(connection, READ, {"job_id": job_id, "after": after})
     events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
     return Archived([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
+
+
+LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(job_id)s"
+
+
+def last_archived(connection: Connection, job_id: str) -> int:
+    """The sequence number of the last archived event, or -1."""
+    row = one(connection, LAST, {"job_id": job_id})
+    assert row is not None
+    return int(row["last"])

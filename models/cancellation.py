@@ -7,7 +7,7 @@ that runs is told over Redis, and by its next heartbeat at the latest.
 
 from dataclasses import dataclass
 
-from models.archive import archive
+from models.archive import archive, last_archived
 from models.attempts import WAKE_PARENT
 from models.database import Connection, all_of, one
 from models.events import Event, event
@@ -38,8 +38,6 @@ UPDATE jobs SET
 WHERE id = %(id)s AND state IN ('queued', 'running', 'waiting')
 RETURNING id, state, parent_id
 """
-
-LAST_ARCHIVED = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(id)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,6 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:
-    last = one(connection, LAST_ARCHIVED, {"id": job_id})
-    ending = event((last["last"] if last else -1) + 1, "sangha.job.cancelled", {"job_id": job_id})
+    ending = event(last_archived(connection, job_id) + 1, "sangha.job.cancelled", {"job_id": job_id})
     archive(connection, job_id, [ending])
     return ending

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.archive import archive
-from models.cancellation import LAST_ARCHIVED
+from models.archive import archive, last_archived
 from models.database import Connection, all_of, one
 from models.events import event
 from models.jobs import POOLS, Job
@@ -86,8 +85,8 @@ def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
 def _replay(connection: Connection, job_id: str) -> bool:
     if one(connection, REPLAY, {"id": job_id}) is None:
         return False
-    last = one(connection, LAST_ARCHIVED, {"id": job_id})
-    archive(connection, job_id, [event((last["last"] if last else -1) + 1, "sangha.job.replayed", {"job_id": job_id})])
+    replayed = event(last_archived(connection, job_id) + 1, "sangha.job.replayed", {"job_id": job_id})
+    archive(connection, job_id, [replayed])
     return True
 
 

@@ -116,14 +116,14 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
+    rewound = taken.last < 0 and job.failures > 0
+    if rewound:  # before Redis knows more: whoever comes back with an older number is sent where the row says
+        with database.connection() as connection:
+            note_rewind(connection, job, begin)
     if taken.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
     written = Journal(job.id, job.attempt, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
-    rewound = taken.last < 0 and job.failures > 0
-    if rewound:
-        with database.connection() as connection:
-            note_rewind(connection, job, begin)
     return Attempt(job, database, written, history, tokens, rewound, deadline)
 
 

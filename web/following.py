@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from models.archive import read_archive
-from models.errors import InvalidRequest
+from models.archive import last_archived
+from models.errors import InvalidRequest, Unavailable
+from models.jobs import read
 from models.journal import last_sequence
 from web.routing import Call
 from web.sse import Frame, frame
@@ -25,25 +26,16 @@ async def follow_frames(call: Call, job_id: str, after: int = -1) -> AsyncIterat
         yield b"".join([frame(event.sequence, event.data) for event in events])
 
 
-async def position(call: Call, job_id: str, cursor: Cursor, *, rewound_at: int | None = None) -> int:
+async def position(call: Call, job_id: str, cursor: Cursor) -> int:
     """The sequence number behind which the client goes on: its query's, else the one of `Last-Event-ID`, else -1.
 
-    Raises InvalidRequest for one that the journal has not reached. A client that had heard what is lost is taken back
-    to the event that says so.
+    Raises InvalidRequest for one that the journal has not reached, and Unavailable when nobody can tell. A client that
+    had heard what is lost is taken back to the event that says so.
     """
-    after = cursor.starting_after
-    name = "starting_after"
+    after, name = cursor.starting_after, "starting_after"
     if after is None:
-        name = "Last-Event-ID"
-        after = _last_event_id(call)
-    if after < 0:
-        return -1
-    if rewound_at is not None and after >= rewound_at:
-        return rewound_at - 1
-    last = await run_in_threadpool(_last, call, job_id)
-    if after > last:
-        raise InvalidRequest(f"'{name}' is {after}, but the stream has come to {last} only.", param=name)
-    return after
+        after, name = _last_event_id(call), "Last-Event-ID"
+    return await run_in_threadpool(_reached, call, job_id, after, name) if after >= 0 else -1
 
 
 def _last_event_id(call: Call) -> int:
@@ -53,8 +45,18 @@ def _last_event_id(call: Call) -> int:
     return int(given) if given else -1
 
 
-def _last(call: Call, job_id: str) -> int:
-    """The last sequence number that anybody knows of; what Redis has forgotten the archive may know."""
+def _reached(call: Call, job_id: str, after: int, name: str) -> int:
+    """The cursor as it holds. What Redis knows is read first: a rewind is noted in the row before Redis hears of it."""
+    recent = last_sequence(call.platform.redis, job_id)
     with call.platform.database.connection() as connection:
-        archived = read_archive(connection, job_id).last
-    return max(archived, last_sequence(call.platform.redis, job_id))
+        job = read(connection, job_id, call.caller.account_id)
+        archived = last_archived(connection, job_id)
+    if job is not None and job.rewound_at is not None and after >= job.rewound_at:
+        return job.rewound_at - 1
+    last = max(archived, recent)
+    if after <= last:
+        return after
+    if recent < 0 and job is not None and not job.ended:
+        # Redis is away or has forgotten: the running attempt, or the next one, is about to write it again.
+        raise Unavailable("The stream can't go on for now; its journal is being repaired.")
+    raise InvalidRequest(f"'{name}' is {after}, but the stream has come to {last} only.", param=name)

@@ -49,7 +49,7 @@ async def events(call: Call) -> EventStream:
     """`GET /v1/jobs/{id}/events`: its event stream, from any point on, live or long ended."""
     query = parse_query(call.query, Cursor)
     job = await run_in_threadpool(_read, call)
-    after = await position(call, job.id, query, rewound_at=job.rewound_at)
+    after = await position(call, job.id, query)
     return EventStream(follow_frames(call, job.id, after), call.platform.streams)
 
 

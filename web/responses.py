@@ -67,7 +67,7 @@ async def retrieve(call: Call) -> Answer | EventStream:
     response = await run_in_threadpool(_read, call)
     if not query.stream:
         return json_answer(response_object(response))
-    after = await position(call, response.job_id, query, rewound_at=response.rewound_at)
+    after = await position(call, response.job_id, query)
     return EventStream(follow_frames(call, response.job_id, after), call.platform.streams)
 
 
