@@ -30,7 +30,8 @@ MEMORY_ENDED = 900
 CANCEL_CHANNEL = "sangha:cancel"
 
 # The order of checks matters: the fence first, then what is known of the past, then the append.
-# `force` raises the fence to the attempt and accepts a gap before the first event, which the archive fills.
+# `force` raises the fence to the attempt and accepts a gap before the first event, which the archive fills; what stood
+# before the gap goes, for readers take a stream to have none inside.
 APPEND = """
 local attempt, first, force = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local known = redis.call('HMGET', KEYS[1], 'fence', 'last')
@@ -39,6 +40,8 @@ if fence > attempt then return {'fenced', last} end
 if not force then
     if fence < attempt then return {'lost', last} end
     if last + 1 < first then return {'lost', last} end
+elseif last + 1 < first then
+    redis.call('DEL', KEYS[2])
 end
 local lines, sequence, begin = {}, first, nil
 for place = 6, #ARGV, 2 do
