@@ -2,7 +2,8 @@
 
 A write never waits for Redis. When little is going on each event leaves at once. Under load batches are some
 milliseconds apart, each with all journals of the process in one round trip, and the text that has gathered meanwhile
-goes as one delta. A journal keeps what it wrote since its last checkpoint, so that it can write it again should Redis forget.
+goes as one delta. A journal keeps what it wrote since its last checkpoint, so that it can write it again should Redis
+forget.
 """
 
 import logging
@@ -65,9 +66,11 @@ class Journal:
         return written
 
     def write_text(self, type_: str, payload: Mapping[str, Any], text: str, tokens: int) -> None:
-        """Write text that may join with what directly follows it: a `delta` of `tokens` tokens. Raises Fenced."""
+        """Write text that may join with its like that directly follows: a `delta` of `tokens` tokens. Raises Fenced."""
         with self._lock:
             self._check_fence()
+            if self._open_text is not None and not self._open_text.is_alike(type_, payload):
+                self._seal()
             if self._open_text is None:
                 self._open_text = _OpenText(type_, payload)
             self._open_text.add(text, tokens)
@@ -157,6 +160,9 @@ class _OpenText:
         self.parts: list[str] = []
         self.tokens = 0
 
+    def is_alike(self, type_: str, payload: Mapping[str, Any]) -> bool:
+        return self.type == type_ and (self.payload is payload or self.payload == payload)
+
     def add(self, text: str, tokens: int) -> None:
         self.parts.append(text)
         self.tokens += tokens
@@ -243,8 +249,14 @@ class JournalWriter:
         pipeline = self._client.pipeline(transaction=False)
         for written, unsent in pieces:
             pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.job_id, written.attempt, unsent))
+        failure: Exception | None = None
         for (written, _), reply in zip(pieces, pipeline.execute(raise_on_error=False), strict=True):
-            self._conclude(written, reply)
+            try:
+                self._conclude(written, reply)
+            except Exception as error:  # noqa: BLE001 - one journal's trouble is not the others'
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _conclude(self, written: Journal, reply: Any) -> None:
         if isinstance(reply, redis.exceptions.NoScriptError):
