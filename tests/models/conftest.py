@@ -1,0 +1,80 @@
+"""Kinds of work, accounts and jobs for tests of the records."""
+
+from typing import Any
+
+import pytest
+
+from models.attempts import claim
+from models.database import Database
+from models.ids import new_id
+from models.jobs import CATALOGUE, Job, Kind, NewJob, enqueue
+
+#: Kinds that no worker serves. The long backoff makes "not yet" certain on a slow machine too.
+KINDS = {
+    "test.work": Kind(queue="maintenance", attempts=3, backoff=600),
+    "test.other": Kind(queue="inference", attempts=2, backoff=600),
+}
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Kind]:
+    """Two kinds of work in the catalogue."""
+    for name, kind in KINDS.items():
+        monkeypatch.setitem(CATALOGUE, name, kind)  # type: ignore[arg-type]
+    return KINDS
+
+
+class Desk:
+    """What tests do with jobs, each step in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def account(self) -> str:
+        """A new account."""
+        account_id = new_id("acct")
+        with self.database.connection() as connection:
+            connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
+        return account_id
+
+    def enqueue(self, account_id: str, kind: str = "test.work", **given: Any) -> str:
+        """A new job's id."""
+        job = NewJob(kind, account_id, **given)
+        with self.database.transaction() as connection:
+            enqueue(connection, job)
+        return job.id
+
+    def claim(self, job_id: str, message_id: str = "message", worker: str = "worker") -> Job | None:
+        """An attempt at a job, if there is one to be had."""
+        with self.database.connection() as connection:
+            return claim(connection, job_id, message_id=message_id, worker=worker)
+
+    def started(self, account_id: str, **given: Any) -> Job:
+        """A job that runs."""
+        job = self.claim(self.enqueue(account_id, **given))
+        assert job is not None
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """The row as it is now."""
+        with self.database.connection() as connection:
+            row = connection.execute("SELECT * FROM jobs WHERE id = %s", (job_id,)).fetchone()
+        assert row is not None
+        return Job(**row)
+
+    def set(self, job_id: str, assignments: str) -> None:
+        """Change a row as time would: `lease_until = now() - interval '1 second'`."""
+        with self.database.connection() as connection:
+            connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (job_id,))
+
+
+@pytest.fixture
+def desk(database: Database, kinds: dict[str, Kind]) -> Desk:
+    """The session's database, to be used with accounts of the test's own."""
+    return Desk(database)
+
+
+@pytest.fixture
+def empty_desk(empty_database: Database, kinds: dict[str, Kind]) -> Desk:
+    """A database with nothing in it."""
+    return Desk(empty_database)

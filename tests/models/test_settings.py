@@ -1,0 +1,95 @@
+"""Given variables, when a process starts, then it has its settings, or one line that names what is wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from models.errors import ConfigurationError
+from models.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable(field), raising=False)
+
+
+def test_unset_and_empty_variables_fall_to_the_embedded_default(monkeypatch):
+    monkeypatch.setenv("SANGHA_DATABASE_URL", "")
+
+    settings = load_settings()
+
+    assert settings == Settings()
+    assert settings.postgres_dsn == f"postgresql://postgres@/sangha?host={settings.socket_dir}"
+    assert settings.redis_address == settings.broker_address == f"unix://{settings.socket_dir}/valkey.sock"
+
+
+def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
+    given = {
+        "SANGHA_DATABASE_URL": "postgresql://db/x",
+        "SANGHA_REDIS_URL": "redis://r:6379/0",
+        "SANGHA_BROKER_URL": "amqp://guest@mq//",
+        "SANGHA_PORT": "8123",
+        "SANGHA_SCRIPT": "tokens=7, rate=2.5,fail_at=3,trigger=boom",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    settings = load_settings(port=9000, data_dir=None)
+
+    assert (settings.postgres_dsn, settings.redis_address) == ("postgresql://db/x", "redis://r:6379/0")
+    assert (settings.broker_address, settings.port) == ("amqp://guest@mq//", 9000)
+    assert (settings.script.tokens, settings.script.rate, settings.script.fail_at) == (7, 2.5, 3)
+    assert settings.script.trigger == "boom"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "should"),
+    [
+        ("SANGHA_PORT", "eighty", "integer"),
+        ("SANGHA_PORT", "99999", "65535"),
+        ("SANGHA_SLOTS", "0", "greater than or equal to 1"),
+        ("SANGHA_CONTEXT", "-1", "256"),
+        ("SANGHA_DATABASE_URL", "mysql://db", "postgresql://… or postgres://…"),
+        ("SANGHA_REDIS_URL", "localhost:6379", "redis://…"),
+        ("SANGHA_BROKER_URL", "kafka://b", "amqp://…"),
+        ("SANGHA_ENGINE", "gpt", "llamacpp"),
+        ("SANGHA_SCRIPT", "tokens", "tokens=20,rate=0"),
+        ("SANGHA_SCRIPT", "tokens=many", "script.tokens|in tokens"),
+        ("SANGHA_SCRIPT", "colour=red", "colour"),
+        ("SANGHA_SECRET_KEY", "short", "16"),
+    ],
+)
+def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(monkeypatch, name, value, should):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=should) as caught:
+        load_settings()
+
+    line = str(caught.value)
+    assert line.startswith(f"{name} is ")
+    assert "\n" not in line
+
+
+def test_the_secret_is_never_shown(monkeypatch):
+    monkeypatch.setenv("SANGHA_SECRET_KEY", "hunter2")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_sockets_move_to_a_short_path_when_the_data_folder_has_a_long_one():
+    short, long = Settings(data_dir=Path("/data")), Settings(data_dir=Path("/" + "d" * 100))
+
+    assert short.socket_dir == Path("/data/run")
+    assert len(str(long.socket_dir)) <= LONGEST_SOCKET_FOLDER
+    assert long.socket_dir == Settings(data_dir=Path("/" + "d" * 100)).socket_dir
+    assert long.socket_dir != Settings(data_dir=Path("/" + "e" * 100)).socket_dir
