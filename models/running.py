@@ -12,7 +12,7 @@ from models.archive import Archived, read_archive
 from models.attempts import Ending, note_progress, note_rewind
 from models.database import Database
 from models.errors import Cancelled, Fenced, JobError, Released, TimeLimitExceeded
-from models.events import Event
+from models.events import REWOUND, Event
 from models.jobs import CATALOGUE, Job, NewJob
 from models.journal_writer import Journal, JournalWriter
 
@@ -116,15 +116,21 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
-    rewound = taken.last < 0 and job.failures > 0
-    if rewound:  # before Redis knows more: whoever comes back with an older number is sent where the row says
+    lost = taken.last < 0 and job.failures > 0
+    if lost:  # before Redis knows more: whoever comes back with an older number is sent where the row says
         with database.connection() as connection:
             note_rewind(connection, job, begin)
     if taken.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
     written = Journal(job.id, job.attempt, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
-    return Attempt(job, database, written, history, tokens, rewound, deadline)
+    return Attempt(job, database, written, history, tokens, lost or _unsaid(job, history), deadline)
+
+
+def _unsaid(job: Job, history: Sequence[Event]) -> bool:
+    """Whether an earlier attempt found the journal rewound, and died before it could say so."""
+    since = job.rewound_at
+    return since is not None and not any(event.type == REWOUND and event.sequence >= since for event in history)
 
 
 def _history(job: Job, database: Database, client: redis.Redis) -> tuple[Archived, list[Event]]:
