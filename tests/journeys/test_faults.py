@@ -1,0 +1,366 @@
+"""Given an answer that streams, when any process dies, then the answer is whole, told once and billed once."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from models.accounts import Caller, Role
+from pipelines.chat.start import NewTurn, new_turn_ids, start
+from tests.journeys.following import RESTARTED, REWOUND, Follower, wait_until
+from tests.journeys.stack import ON_REDIS, Person, Stack, bury, note, restart
+from web.turns import CreateResponse, new_turn
+
+TOKENS = 60
+SCRIPT = f"tokens={TOKENS},rate=40"
+TEXT = "".join(f"w{index} " for index in range(TOKENS))
+
+
+def whole(stack: Stack, person: Person, follower: Follower) -> None:
+    """What was heard is the script, the stored output, and what the archive replays for ever; it was billed once."""
+    follower.end()
+    assert follower.text == TEXT
+    stored = person.get(f"/v1/responses/{follower.response_id}")
+    assert stored["status"] == "completed"
+    assert stored["output"][0]["content"][0]["text"] == TEXT
+    assert stored == follower.events[-1].data["response"]
+    billed = stack.rows("SELECT output_tokens FROM usage_records WHERE job_id = %s", stored["job_id"])
+    assert [row["output_tokens"] for row in billed] == [TOKENS] == [stored["usage"]["output_tokens"]]
+    replayed(stack, person, follower)
+
+
+def replayed(stack: Stack, person: Person, follower: Follower) -> None:
+    """The archive alone tells what stands of what was heard, from the beginning and from the middle.
+
+    Whoever may have heard what was lost is taken back to the event that says so.
+    """
+    stack.redis.delete(f"sangha:events:{follower.job_id}", f"sangha:journal:{follower.job_id}")
+    rewinds = [event.sequence - 1 for event in follower.events if event.type == REWOUND]
+    for after in (-1, follower.last // 2, follower.last - 1):
+        begin = min([after, *rewinds])
+        again = person.replay(follower.response_id, after).end()
+        assert [event.data for event in again.events] == [
+            event.data for event in follower.standing if event.sequence > begin
+        ]
+
+
+@contextmanager
+def fault(what: str, stack: Stack, follower: Follower, deltas: int = 10) -> Iterator[None]:
+    """A fault in mid-answer; how long the longest silence after it was is noted at the end of the stream."""
+    follower.wait_for(deltas=deltas)
+    since = time.monotonic()
+    yield
+    follower.end()
+    note(f"{what}, {stack.broker}: longest silence", follower.longest_pause(since))
+
+
+def attempts(stack: Stack, follower: Follower) -> tuple[int, int]:
+    """How many attempts a turn took, and how many of them count as failures."""
+    (row,) = stack.rows("SELECT attempt, failures FROM jobs WHERE id = %s", follower.job_id)
+    return row["attempt"], row["failures"]
+
+
+def test_a_worker_is_killed(stack: Stack, person: Person):
+    stack.workers(2, SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 a worker", stack, follower):
+        runner = stack.runner(follower.job_id)
+        runner.kill()
+        if stack.broker == "redis":  # RabbitMQ tells by itself; here it takes a supervisor
+            bury(stack, runner)
+
+    whole(stack, person, follower)
+    assert attempts(stack, follower) == (2, 1)
+
+
+@ON_REDIS
+def test_a_worker_is_killed_and_nobody_sees_it(stack: Stack, person: Person):
+    stack.workers(2, SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 a worker, lease just over", stack, follower):
+        stack.runner(follower.job_id).kill()
+        stack.rows("UPDATE jobs SET lease_until = now() WHERE id = %s RETURNING id", follower.job_id)
+
+    whole(stack, person, follower)
+
+
+@ON_REDIS
+def test_workers_are_killed_again_and_again(stack: Stack, person: Person):
+    """Each attempt goes on exactly where the one before was cut."""
+    stack.workers(3, SCRIPT)
+    follower = person.stream()
+
+    for deltas in (10, 25):
+        follower.wait_for(deltas=deltas)
+        runner = stack.runner(follower.job_id)
+        runner.kill()
+        bury(stack, runner)
+        wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE id = %s AND state = 'running'", follower.job_id))
+
+    whole(stack, person, follower)
+    assert attempts(stack, follower) == (3, 2)
+
+
+def test_a_worker_is_asked_to_leave(stack: Stack, person: Person):
+    stack.workers(2, SCRIPT)
+    follower = person.stream()
+
+    with fault("TERM to a worker", stack, follower):
+        assert stack.runner(follower.job_id).stop() == 0
+
+    whole(stack, person, follower)
+    assert attempts(stack, follower) == (2, 0)
+
+
+@ON_REDIS
+def test_an_engine_that_cannot_continue_begins_again_and_says_so(stack: Stack, person: Person):
+    stack.workers(2, f"{SCRIPT},restarts=1")
+    follower = person.stream()
+
+    with fault("kill -9 a worker, restarting engine", stack, follower):
+        runner = stack.runner(follower.job_id)
+        runner.kill()
+        bury(stack, runner)
+
+    whole(stack, person, follower)
+    assert follower.types.count(RESTARTED) == 1
+
+
+@ON_REDIS
+def test_a_web_process_is_killed(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 web", stack, follower):
+        stack.children["web-a"].kill()
+
+    whole(stack, person, follower)
+    assert (follower.connections, follower.clean_ends) == (2, 1)
+
+
+@ON_REDIS
+def test_a_web_process_is_asked_to_leave(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("TERM to web", stack, follower):
+        assert stack.children["web-a"].stop() == 0
+
+    whole(stack, person, follower)
+    assert (follower.connections, follower.clean_ends) == (2, 2)
+
+
+@ON_REDIS
+def test_whoever_waits_for_an_answer_without_a_stream_hears_how_far_it_is(stack: Stack, person: Person):
+    stack.worker(f"tokens={TOKENS},rate=5")
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(person.post("/v1/responses", {"input": "hello"})))
+    waiting.start()
+    wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'running'", person.account))
+
+    assert stack.children["web-a"].stop() == 0
+
+    waiting.join(20)
+    assert answers[0]["status"] == "in_progress"
+    person.post(f"/v1/responses/{answers[0]['id']}/cancel")
+
+
+@pytest.mark.parametrize("installation", ["rabbitmq"], indirect=True)
+def test_rabbitmq_is_killed_and_comes_back(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 RabbitMQ", stack, follower):
+        stack.servers.rabbitmq_part.settle()
+        stack.servers.rabbitmq.kill()
+        later = person.stream("while it is down")
+        later.wait_for(type_="response.queued")
+        restart(stack.servers.rabbitmq)
+        since = time.monotonic()
+
+    whole(stack, person, follower)
+    later.wait_for(type_="response.in_progress")
+    note("RabbitMQ ready again: until the turn from meanwhile runs", time.monotonic() - since)
+    whole(stack, person, later)
+    assert attempts(stack, follower) == (1, 0)
+
+
+def test_valkey_is_killed_and_comes_back(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 Valkey", stack, follower):
+        stack.servers.valkey.kill()
+        restart(stack.servers.valkey)
+
+    whole(stack, person, follower)
+    whole(stack, person, person.stream("afterwards"))
+
+
+def test_valkey_forgets_everything(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("FLUSHALL", stack, follower):
+        stack.redis.flushall()
+
+    whole(stack, person, follower)
+    assert REWOUND not in follower.types
+    whole(stack, person, person.stream("afterwards"))
+
+
+@ON_REDIS
+def test_valkey_forgets_everything_and_the_web_process_dies(stack: Stack, person: Person):
+    """The client comes back with an id that nobody but the running attempt knows of."""
+    stack.worker("tokens=60,rate=8")
+    follower = person.stream()
+
+    with fault("FLUSHALL and kill -9 web", stack, follower, deltas=4):
+        stack.redis.flushall()
+        stack.children["web-a"].kill()
+        stack.worker("tokens=60,rate=0")
+        assert stack.runner(follower.job_id).stop() == 0
+
+    whole(stack, person, follower)
+
+
+@ON_REDIS
+def test_valkey_and_the_web_process_die(stack: Stack, person: Person):
+    """The client comes back while nobody can tell how far the stream has come."""
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault("kill -9 Valkey and web", stack, follower):
+        stack.servers.valkey.kill()
+        stack.children["web-a"].kill()
+        wait_until(lambda: follower.refusals or follower.connections == 2)
+        restart(stack.servers.valkey)
+
+    whole(stack, person, follower)
+
+
+@ON_REDIS
+def test_an_answer_ends_while_valkey_is_down(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+    follower.wait_for(deltas=30)
+
+    stack.servers.valkey.kill()
+    wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE id = %s AND state = 'completed'", follower.job_id))
+    since = time.monotonic()
+    follower.end()
+
+    note("Valkey is down: from the end of the answer to the end of its stream", time.monotonic() - since)
+    restart(stack.servers.valkey)
+    whole(stack, person, follower)
+
+
+@pytest.mark.parametrize("how", ["killed", "restarted"])
+def test_postgres_dies_and_comes_back_after_the_last_token(stack: Stack, person: Person, how: str):
+    stack.worker(SCRIPT)
+    follower = person.stream()
+
+    with fault(f"Postgres {how}", stack, follower):
+        if how == "killed":
+            stack.servers.postgres.kill()
+        else:
+            stack.servers.postgres.stop()
+        wait_until(lambda: follower.text == TEXT)
+        restart(stack.servers.postgres)
+
+    whole(stack, person, follower)
+    assert attempts(stack, follower) == (1, 0)
+    whole(stack, person, person.stream("afterwards"))
+
+
+def test_a_process_dies_between_commit_and_message(stack: Stack, person: Person):
+    """Its relay hangs in the middle of publishing, with the lock that lets only one of them publish."""
+    stack.worker(SCRIPT)
+    broker = stack.servers.rabbitmq if stack.broker == "rabbitmq" else stack.servers.valkey
+    broker.signal(signal.SIGSTOP)
+    try:
+        asking = threading.Thread(target=_ask_a_process_that_dies, args=[person])
+        asking.start()
+        wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE account_id = %s", person.account))
+        stack.children["web-a"].kill()
+        asking.join()
+    finally:
+        broker.signal(signal.SIGCONT)
+    since = time.monotonic()
+
+    (row,) = stack.rows("SELECT id FROM responses WHERE account_id = %s", person.account)
+    follower = person.follow(row["id"])
+
+    follower.wait_for(type_="response.in_progress")
+    note(f"kill -9 between commit and message, {stack.broker}: until it runs", time.monotonic() - since)
+    whole(stack, person, follower)
+
+
+def _ask_a_process_that_dies(person: Person) -> None:
+    with pytest.raises(httpx.TransportError):
+        person.stream_once()
+
+
+def test_what_no_relay_has_published_the_sweeper_does(stack: Stack, person: Person):
+    stack.worker(SCRIPT)
+    (member,) = stack.rows("SELECT user_id FROM memberships WHERE account_id = %s", person.account)
+    turn: NewTurn = new_turn(CreateResponse(input="hello"), stack.settings)
+
+    started = start(stack.database, Caller(member["user_id"], person.account, Role.OWNER), turn, *new_turn_ids())
+    since = time.monotonic()
+
+    follower = person.follow(started.response.id)
+    follower.wait_for(type_="response.in_progress")
+    note(f"no relay, {stack.broker}: until the sweeper's turn runs", time.monotonic() - since)
+    whole(stack, person, follower)
+
+
+def test_worker_and_valkey_are_lost_together(stack: Stack, person: Person):
+    """Those who follow, those who come back at once, and those who come back later are all taken back."""
+    stack.worker(SCRIPT)
+    follower = person.stream()
+    heard = len(follower.wait_for(deltas=20))
+    runner = stack.runner(follower.job_id)
+
+    runner.kill()
+    stack.redis.flushall()
+    at_once = person.follow(follower.response_id, follower.last)
+    wait_until(lambda: at_once.refusals)
+    successor = stack.worker(SCRIPT)
+    since = time.monotonic()
+    bury(stack, runner)
+
+    whole(stack, person, follower)
+    note(f"kill -9 a worker and FLUSHALL, {stack.broker}: longest silence", follower.longest_pause(since))
+    (rewind,) = [event for event in follower.events if event.type == REWOUND]
+    assert (rewind.sequence, rewind.data["text"]) == (2, "")
+    assert heard > rewind.sequence
+    for other in (at_once, person.follow(follower.response_id, heard - 1)):
+        assert other.end().events[0].data == rewind.data
+        assert other.text == TEXT
+    assert successor.running
+
+
+@ON_REDIS
+def test_what_a_checkpoint_holds_survives_the_loss_of_both(stack: Stack, person: Person):
+    runner = stack.worker("tokens=60,rate=7")
+    follower = person.stream()
+    wait_until(lambda: stack.rows("SELECT 1 FROM job_events WHERE job_id = %s AND last_sequence > 10", follower.job_id))
+    heard = len(follower.events)
+    follower.wait_for(heard + 1)
+
+    runner.kill()
+    stack.redis.flushall()
+    bury(stack, runner)
+    stack.worker("tokens=60,rate=0")
+
+    whole(stack, person, follower)
+    (rewind,) = [event for event in follower.events if event.type == REWOUND]
+    assert rewind.data["text"].startswith("w0 w1 w2 ")
+    assert TEXT.startswith(rewind.data["text"])
