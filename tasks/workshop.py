@@ -132,7 +132,12 @@ class Workshop:
 
     def _conclude(self, handler: Handler, attempt: Attempt) -> None:
         try:
-            outcome = self._outcome(handler, attempt)
+            try:
+                self._settle(attempt, self._outcome(handler, attempt))
+            except Cancelled:
+                self._settle(attempt, handler.end(attempt, "cancelled", None))
+        except Fenced:
+            raise
         except Released:
             self._release(attempt.job, attempt.journal.unarchived())
         except (Unavailable, redis.RedisError) as error:
@@ -140,20 +145,16 @@ class Workshop:
             self._release(attempt.job, attempt.journal.unarchived(), delay=RELEASE_DELAY)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must end or be tried again
             self._failed(handler, attempt, error)
-        else:
-            self._settle(attempt, outcome)
 
     def _outcome(self, handler: Handler, attempt: Attempt) -> Outcome:
-        """Run the pipeline, or end at once what may not run any more."""
+        """Run the pipeline, or end at once what may not run any more. Raises Cancelled."""
         job = attempt.job
         if job.cancel_requested_at is not None:
-            return handler.end(attempt, "cancelled", None)
+            raise Cancelled("cancelled on request")
         if job.failures >= CATALOGUE[job.kind].attempts:
             return handler.end(attempt, "dead", job.error or {"code": "worker_lost", "message": "Its workers died."})
         try:
             return handler.run(attempt)
-        except Cancelled:
-            return handler.end(attempt, "cancelled", None)
         except PermanentFailure as error:
             return handler.end(attempt, "failed", {"code": error.code, "message": error.message})
         except TimeLimitExceeded as error:
@@ -162,7 +163,7 @@ class Workshop:
     def _failed(self, handler: Handler, attempt: Attempt, error: Exception) -> None:
         """Another attempt, or after the last one: dead, with its traceback."""
         job = attempt.job
-        trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+        trace = _storable("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
         told = {"code": "server_error", "message": "The work failed; it has been noted for the operators."}
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
             log.warning("attempt %d of %s failed: %r", job.attempt, job.id, error)
@@ -171,7 +172,14 @@ class Workshop:
             return
         log.error("%s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._last_words(handler, attempt, told)
-        self._settle(attempt, Ending(ending.state, ending.events, ending.result, told, trace, ending.record))
+        try:
+            self._settle(attempt, Ending(ending.state, ending.events, ending.result, told, trace, ending.record))
+        except (Fenced, Unavailable):
+            raise
+        except Exception:
+            log.exception("%s can't record how it ended", job.id)
+            ending = plain_ending(attempt, "dead", told)
+            self._settle(attempt, Ending("dead", ending.events, error=told, traceback=trace))
 
     def _last_words(self, handler: Handler, attempt: Attempt, told: dict[str, str]) -> Ending:
         try:
@@ -184,13 +192,22 @@ class Workshop:
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if isinstance(outcome, Waiting):
-            unarchived = attempt.journal.unarchived()
-            self._patiently(lambda connection: attempts.wait_for(connection, attempt.job, outcome.children, unarchived))
-            self.relay.nudge()
+            self._wait(attempt, outcome)
             return
         if self._end(attempt, outcome):
             self.relay.nudge()
         attempt.journal.close(outcome.events)
+
+    def _wait(self, attempt: Attempt, waiting: Waiting) -> None:
+        job, unarchived = attempt.job, attempt.journal.unarchived()
+        try:
+            self._patiently(lambda connection: attempts.wait_for(connection, job, waiting.children, unarchived))
+        except Fenced:
+            # Refused: overtaken, or a cancel came first, which nobody but this attempt will settle.
+            if self._patiently(lambda connection: attempts.is_current(connection, job.id, job.attempt)):
+                raise Cancelled("cancelled on request") from None
+            raise
+        self.relay.nudge()
 
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
         unarchived = [*attempt.journal.unarchived(), *ending.events]
@@ -223,3 +240,8 @@ class Workshop:
                     raise
                 log.warning("waiting for the database: %s", error)
                 time.sleep(RETRY_INTERVAL)
+
+
+def _storable(text: str) -> str:
+    """Text that Postgres can hold."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
