@@ -8,6 +8,7 @@ commit and the message, the scheduler's sweeper does.
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
 import dramatiq
 import redis
@@ -59,16 +60,23 @@ class Relay:
     def publish_due(self) -> int:
         """One pass: publish what is due and return how many jobs that were."""
         with self._database.batch() as connection:
-            due = outbox.due(connection, self._fresh_windows())
-            sent: list[Due] = []
-            try:
-                for job in due:
-                    self._broker.enqueue(nudge(job.queue, job.kind, job.id))
-                    sent.append(job)
-            finally:
-                if sent:
-                    outbox.mark_published(connection, sent)
+            sent, failure = self._send(outbox.due(connection, self._fresh_windows()))
+            if sent:
+                outbox.mark_published(connection, sent)
+        if failure is not None:
+            raise failure
         return len(sent)
+
+    def _send(self, due: Sequence[Due]) -> tuple[list[Due], Exception | None]:
+        """Publish as far as the broker lets us: what it has taken is to be marked, whatever befell the next."""
+        sent: list[Due] = []
+        try:
+            for job in due:
+                self._broker.enqueue(nudge(job.queue, job.kind, job.id))
+                sent.append(job)
+        except Exception as error:  # noqa: BLE001 - raised again after the mark
+            return sent, error
+        return sent, None
 
     def _fresh_windows(self) -> dict[str, int]:
         if time.monotonic() - self._windows_read > WINDOWS_AGE:
