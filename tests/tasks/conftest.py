@@ -1,0 +1,85 @@
+"""A workshop on real servers, and handlers that do what a test tells them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from models import attempts
+from models.database import Database
+from models.jobs import CATALOGUE, Kind
+from models.journal_writer import JournalWriter
+from models.redis_client import connect
+from models.settings import Settings
+from tasks.broker import Broker, build_broker
+from tasks.relay import Relay
+from tasks.workshop import Workshop
+from tests.models.conftest import Desk
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds of work on queues that nobody else serves."""
+    monkeypatch.setitem(CATALOGUE, "test.work", Kind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
+    monkeypatch.setitem(CATALOGUE, "test.child", Kind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def desk(empty_database: Database, kinds: None) -> Desk:
+    """A database of the test's own: relays publish whatever they find in one."""
+    return Desk(empty_database)
+
+
+@pytest.fixture
+def account(desk: Desk) -> str:
+    """The id of a new account."""
+    return desk.account()
+
+
+@pytest.fixture
+def broker(settings: Settings, kinds: None) -> Iterator[Broker]:
+    """The embedded default's broker, with nothing in it."""
+    broker = build_broker(settings.broker_address)
+    broker.flush_all()
+    yield broker
+    broker.flush_all()
+    broker.close()
+
+
+class Counted(Relay):
+    """A relay that publishes only when a test says so, and counts how often it was nudged."""
+
+    nudges = 0
+
+    def nudge(self) -> None:
+        self.nudges += 1
+
+
+@pytest.fixture
+def workshops(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., Workshop]]:
+    """`workshops(name)` → a worker's workshop, without its threads for messages and heartbeats."""
+    made: list[tuple[JournalWriter, redis.Redis]] = []
+
+    def open_workshop(name: str = "worker", database: Database | None = None) -> Workshop:
+        client = connect(valkey.url)
+
+        def is_current(job_id: str, attempt: int) -> bool:
+            with desk.database.connection() as connection:
+                return attempts.is_current(connection, job_id, attempt)
+
+        writer = JournalWriter(client, is_current)
+        made.append((writer, client))
+        database = database or desk.database
+        return Workshop(name, settings, database, client, broker, writer, Counted(database, broker))
+
+    yield open_workshop
+    for writer, client in made:
+        writer.stop()
+        client.close()
+
+
+@pytest.fixture
+def workshop(workshops: Callable[..., Workshop]) -> Workshop:
+    """One worker's workshop."""
+    return workshops()

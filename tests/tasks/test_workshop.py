@@ -1,0 +1,496 @@
+"""Given a delivery, when its handler does well, badly or nothing at all, then the row says what comes next."""
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import redis
+
+from models import attempts, journal, outbox
+from models.archive import read_archive
+from models.attempts import Ending
+from models.cancellation import cancel
+from models.database import Database
+from models.errors import Fenced, PermanentFailure, SanghaError, Unavailable
+from models.jobs import CATALOGUE, NewJob, children, enqueue
+from models.redis_client import connect
+from models.running import Handler, Waiting, plain_ending
+from ops.servers import Valkey, serving
+from tests.waiting import eventually
+
+
+def completes(attempt):
+    attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
+    return plain_ending(attempt, "completed", result={"attempt": attempt.job.attempt})
+
+
+def raises(error):
+    def run(attempt):
+        attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
+        raise error
+
+    return run
+
+
+def handler(run, end=plain_ending):
+    return Handler(run=run, end=end)
+
+
+COMPLETES = handler(completes)
+
+
+def story(workshop, desk, job_id):
+    """The types of a journal's events; Redis and the archive tell the same as far as both know it."""
+    workshop.writer.drain()
+    with desk.database.connection() as connection:
+        archived = read_archive(connection, job_id).events
+    recent = journal.read_events(workshop.client, job_id)
+    for event in recent:
+        if event.sequence < len(archived):
+            assert event == replace(archived[event.sequence], tokens=event.tokens)
+    events = archived + [event for event in recent if event.sequence >= len(archived)]
+    assert [event.sequence for event in events] == list(range(len(events)))
+    return [event.type.decode() for event in events]
+
+
+def due_again(desk, job_id):
+    desk.set(job_id, "run_at = now()")
+
+
+def test_what_succeeds_is_completed_and_its_journal_closed(workshop, desk, account):
+    job_id = desk.enqueue(account)
+
+    workshop.execute(COMPLETES, job_id, "m")
+
+    job = desk.job(job_id)
+    assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert len(journal.read_events(workshop.client, job_id)) == 2
+    assert workshop.running() == []
+
+
+def test_a_second_delivery_of_what_has_ended_is_dropped(workshop, desk, account):
+    job_id = desk.enqueue(account)
+    workshop.execute(COMPLETES, job_id, "m")
+
+    workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
+    workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "another")
+
+    assert desk.job(job_id).attempt == 1
+
+
+def test_a_failure_is_tried_again_later_and_the_last_one_is_death(workshop, desk, account):
+    job_id, failing = desk.enqueue(account), handler(raises(ValueError("the reason")))
+    for failures in (1, 2):
+        workshop.execute(failing, job_id, f"m{failures}")
+        job = desk.job(job_id)
+        assert (job.state, job.failures, job.published_at) == ("queued", failures, None)
+        assert "ValueError: the reason" in job.traceback
+        assert desk.claim(job_id) is None  # run_at lies in the future
+        due_again(desk, job_id)
+
+    workshop.execute(failing, job_id, "m3")
+
+    job = desk.job(job_id)
+    assert (job.state, job.attempt) == ("dead", 3)
+    assert "ValueError: the reason" in job.traceback
+    assert "the reason" not in str(job.error)  # for operators only
+    assert story(workshop, desk, job_id) == ["test.said"] * 3 + ["sangha.job.dead"]
+
+
+def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(workshop, desk, account):
+    job_id = desk.enqueue(account)
+
+    workshop.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
+
+    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 1)
+
+
+def test_a_failure_that_another_attempt_would_meet_again_fails_at_once(workshop, desk, account):
+    job_id = desk.enqueue(account)
+
+    workshop.execute(handler(raises(PermanentFailure("no such file", code="gone"))), job_id, "m")
+
+    job = desk.job(job_id)
+    assert (job.state, job.error) == ("failed", {"code": "gone", "message": "no such file"})
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.failed"]
+
+
+def test_what_takes_too_long_fails(workshop, desk, account, monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "test.work", replace(CATALOGUE["test.work"], time_limit=0))
+    job_id = desk.enqueue(account)
+
+    workshop.execute(handler(lambda attempt: attempt.check()), job_id, "m")
+
+    assert (desk.job(job_id).state, desk.job(job_id).error["code"]) == ("failed", "time_limit_exceeded")
+
+
+def test_what_was_cancelled_before_its_next_attempt_ends_without_running(workshop, desk, account):
+    job_id = desk.enqueue(account)
+    workshop.execute(handler(raises(ValueError())), job_id, "m")
+    with desk.database.transaction() as connection:
+        cancel(connection, job_id, account)
+
+    workshop.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
+
+    assert desk.job(job_id).state == "cancelled"
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+
+
+def running_in_a_thread(workshop, desk, job_id, started=None):
+    """A job that works until it is told to stop."""
+    inside = threading.Event()
+
+    def run(attempt):
+        attempt.journal.write("test.said", {})
+        inside.set()
+        eventually(attempt.stopped)
+        attempt.check()
+
+    thread = threading.Thread(target=workshop.execute, args=(handler(run), job_id, "m"))
+    thread.start()
+    assert inside.wait(20)
+    return thread
+
+
+def test_what_is_cancelled_while_it_runs_stops(workshop, desk, account):
+    job_id = desk.enqueue(account)
+    thread = running_in_a_thread(workshop, desk, job_id)
+    workshop.cancel("job_of_another_worker")
+    began = time.monotonic()
+
+    workshop.cancel(job_id)
+    thread.join(20)
+
+    assert time.monotonic() - began < 0.5
+    assert desk.job(job_id).state == "cancelled"
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+
+
+def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(workshops, desk, account):
+    leaving, other = workshops("leaving"), workshops("other")
+    job_id = desk.enqueue(account)
+    thread = running_in_a_thread(leaving, desk, job_id)
+
+    leaving.leave()
+    thread.join(20)
+
+    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
+    other.execute(COMPLETES, job_id, "m2")
+    assert desk.job(job_id).result == {"attempt": 2}
+    assert story(other, desk, job_id) == ["test.said", "test.said", "sangha.job.completed"]
+
+
+@pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
+def test_what_meets_a_part_that_is_down_waits_and_counts_no_failure(workshop, desk, account, error):
+    job_id = desk.enqueue(account)
+
+    workshop.execute(handler(raises(error)), job_id, "m")
+
+    job = desk.job(job_id)
+    assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
+    assert desk.claim(job_id) is None  # a moment later
+
+
+def test_without_redis_a_job_waits(workshop, desk, account, tmp_path):
+    job_id = desk.enqueue(account)
+    workshop.client = connect(f"unix://{tmp_path}/nothing.sock")
+
+    workshop.execute(COMPLETES, job_id, "m")
+
+    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
+
+
+def no_words(attempt, state, error=None):
+    raise KeyError("no words")
+
+
+@pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
+def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(workshop, desk, account, run):
+    job_id = desk.enqueue(account)
+    desk.set(job_id, "failures = 2")
+
+    workshop.execute(handler(run, no_words), job_id, "m")
+
+    assert desk.job(job_id).state == "dead"
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.dead"]
+
+
+def broken(connection):
+    connection.execute("SELECT no_such_column FROM jobs")
+
+
+def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(workshop, desk, account):
+    """Nothing of it stays; after the last try the job ends without its record."""
+
+    def run(attempt):
+        return replace(plain_ending(attempt, "completed"), record=broken)
+
+    def end(attempt, state, error=None):
+        return replace(plain_ending(attempt, state, error), record=broken)
+
+    job_id = desk.enqueue(account)
+    for failures in (1, 2):
+        workshop.execute(handler(run, end), job_id, f"m{failures}")
+        assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", failures)
+        assert "no_such_column" in desk.job(job_id).traceback
+        assert story(workshop, desk, job_id) == []
+        due_again(desk, job_id)
+
+    workshop.execute(handler(run, end), job_id, "m3")
+
+    assert desk.job(job_id).state == "dead"
+    assert "no_such_column" in desk.job(job_id).traceback
+    assert story(workshop, desk, job_id) == ["sangha.job.dead"]
+
+
+def test_a_job_that_kills_its_workers_ends_dead_without_running_again(workshops, desk, account):
+    """The process is gone, so nothing but the next claim can count it."""
+
+    class Killed(BaseException):
+        pass
+
+    job_id, runs = desk.enqueue(account), []
+
+    def run(attempt):
+        runs.append(attempt.job.attempt)
+        raise Killed
+
+    for number in range(20):
+        with desk.database.connection() as connection:
+            connection.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
+            outbox.recover(connection)
+        due_again(desk, job_id)
+        worker = workshops(f"worker {number}")
+        if desk.job(job_id).failures < 3:
+            with pytest.raises(Killed):
+                worker.execute(handler(run), job_id, f"m{number}")
+        else:
+            worker.execute(handler(run), job_id, f"m{number}")
+            break
+
+    job = desk.job(job_id)
+    assert (job.state, job.error["code"], len(runs)) == ("dead", "worker_lost", 3)
+
+
+def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(workshop, desk, account):
+    def run(attempt):
+        with attempt.database.connection() as connection:
+            done = children(connection, attempt.job.id)
+        if not done:
+            attempt.journal.write("test.said", {"delegates": 2})
+            return Waiting([NewJob("test.child", account, {"n": n}) for n in range(2)])
+        return plain_ending(attempt, "completed", result={"sum": sum(child.result["n"] for child in done)})
+
+    def child(attempt):
+        return plain_ending(attempt, "completed", result={"n": attempt.job.arguments["n"] + 1})
+
+    parent_id = desk.enqueue(account)
+    workshop.execute(handler(run), parent_id, "m")
+    assert desk.job(parent_id).state == "waiting"
+    assert workshop.running() == []
+    with desk.database.connection() as connection:
+        born = [job.id for job in children(connection, parent_id)]
+    for job_id in born:
+        nudges = workshop.relay.nudges
+        workshop.execute(handler(child), job_id, f"m {job_id}")
+        assert workshop.relay.nudges > nudges
+
+    workshop.execute(handler(run), parent_id, "m2")
+
+    assert (desk.job(parent_id).state, desk.job(parent_id).result) == ("completed", {"sum": 3})
+    assert story(workshop, desk, parent_id) == ["test.said", "sangha.job.completed"]
+
+
+def test_a_cancel_that_comes_before_the_children_is_settled_at_once(workshop, desk, account):
+    """Nobody else would: until the lease ran out the job would seem to run."""
+
+    def run(attempt):
+        with desk.database.transaction() as connection:
+            cancel(connection, attempt.job.id, account)
+        return Waiting([NewJob("test.child", account)])
+
+    job_id = desk.enqueue(account)
+    workshop.execute(handler(run), job_id, "m")
+
+    assert desk.job(job_id).state == "cancelled"
+    with desk.database.connection() as connection:
+        assert children(connection, job_id) == []
+    assert story(workshop, desk, job_id) == ["sangha.job.cancelled"]
+
+
+@pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
+def test_a_zombie_that_wakes_up_changes_nothing(workshops, desk, account, outcome):
+    zombie, other = workshops("zombie"), workshops("other")
+    job_id, inside, go = desk.enqueue(account), threading.Event(), threading.Event()
+
+    def run(attempt):
+        inside.set()
+        assert go.wait(20)
+        if outcome == "completes":
+            return completes(attempt)
+        if outcome == "waits":
+            return Waiting([NewJob("test.child", account)])
+        raise ValueError("late") if outcome == "fails" else Fenced("late")
+
+    thread = threading.Thread(target=zombie.execute, args=(handler(run), job_id, "m"))
+    thread.start()
+    assert inside.wait(20)
+    other.execute(COMPLETES, job_id, "m")
+    go.set()
+    thread.join(20)
+
+    assert not thread.is_alive()
+    assert (desk.job(job_id).state, desk.job(job_id).result) == ("completed", {"attempt": 2})
+    assert story(other, desk, job_id) == ["test.said", "sangha.job.completed"]
+    with desk.database.connection() as connection:
+        assert children(connection, job_id) == []
+
+
+class Unconfirming(Database):
+    """A database that loses the confirmation of the next commits of one kind of transaction."""
+
+    lost = 0
+
+    @contextmanager
+    def _losing(self, within):
+        with within() as connection:
+            yield connection
+        if self.lost:
+            self.lost -= 1
+            raise Unavailable("the connection was lost while the commit was on its way back")
+
+    def transaction(self):
+        return self._losing(super().transaction)
+
+    def batch(self):
+        return self._losing(super().batch)
+
+
+@pytest.fixture
+def unconfirming(desk):
+    database = Unconfirming(desk.database.dsn)
+    yield database
+    database.close()
+
+
+def test_an_end_whose_confirmation_is_lost_is_an_end_once(workshops, unconfirming, desk, account):
+    workshop = workshops("worker", unconfirming)
+    job_id, recorded = desk.enqueue(account), []
+
+    def run(attempt):
+        unconfirming.lost = 1
+        return replace(completes(attempt), record=lambda connection: recorded.append(desk.enqueue(account)))
+
+    workshop.execute(handler(run), job_id, "m")
+
+    assert desk.job(job_id).state == "completed"
+    assert len(recorded) == 1  # the repeat was refused before it
+    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert journal.read_events(workshop.client, job_id)[-1].ends
+
+
+@pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
+def test_other_steps_whose_confirmation_is_lost_count_once(workshops, unconfirming, desk, account, outcome):
+    workshop = workshops("worker", unconfirming)
+    job_id = desk.enqueue(account)
+
+    def run(attempt):
+        attempt.journal.write("test.said", {})
+        unconfirming.lost = 1
+        if outcome == "waits":
+            return Waiting([NewJob("test.child", account)])
+        raise ValueError if outcome == "fails" else Unavailable("down")
+
+    workshop.execute(handler(run), job_id, "m")
+
+    job = desk.job(job_id)
+    assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
+    assert job.pending_children == (outcome == "waits")
+    assert story(workshop, desk, job_id) == ["test.said"]
+
+
+def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account):
+    follow_up = NewJob("test.child", account)
+
+    def run(attempt):
+        return replace(completes(attempt), record=lambda connection: enqueue(connection, follow_up))
+
+    def run_in_vain(attempt):
+        def record(connection):
+            enqueue(connection, follow_up)
+            raise SanghaError
+
+        return replace(completes(attempt), record=record)
+
+    job_id = desk.enqueue(account)
+    workshop.execute(handler(run_in_vain), job_id, "m")
+    with pytest.raises(AssertionError):
+        desk.job(follow_up.id)
+    due_again(desk, job_id)
+    workshop.execute(handler(run), job_id, "m2")
+
+    assert (desk.job(job_id).state, desk.job(follow_up.id).state) == ("completed", "queued")
+
+
+def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(workshops, desk, account, tmp_path):
+    """kill -9, an empty new one: the journal is whole again, in Redis and in the archive."""
+    for name in ("run", "logs"):
+        (tmp_path / name).mkdir()
+    with serving(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
+        workshop = workshops()
+        workshop.client = workshop.writer._client = connect(server.part.url)
+        job_id = desk.enqueue(account)
+
+        def run(attempt):
+            for n in range(20):
+                attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
+            workshop.writer.drain()
+            server.signal(signal.SIGKILL)
+            eventually(lambda: not server.running)
+            for n in range(20, 40):
+                attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
+            for file in (tmp_path / "valkey").rglob("*aof*"):
+                if file.is_file():
+                    file.unlink()
+            server.start()
+            server.wait_ready()
+            return plain_ending(attempt, "completed")
+
+        workshop.execute(handler(run), job_id, "m")
+        assert workshop.writer.drain(20)
+
+        recent = journal.read_events(workshop.client, job_id)
+        with desk.database.connection() as connection:
+            archived = read_archive(connection, job_id)
+        assert [event.data for event in recent] == [event.data for event in archived.events]
+        assert archived.tokens == 40
+        workshop.client.close()
+
+
+def test_what_leaves_while_postgres_is_away_gives_up(workshop, monkeypatch):
+    """A worker that is told to stop does not wait for a database that may never come back."""
+
+    @contextmanager
+    def away():
+        raise Unavailable("away")
+        yield
+
+    monkeypatch.setattr(workshop.database, "connection", away)
+    workshop.leave()
+
+    with pytest.raises(Unavailable):
+        workshop.execute(COMPLETES, "job", "m")
+
+
+def test_an_end_of_an_attempt_that_never_was_is_fenced(workshop, desk, account):
+    job = desk.started(account)
+    object.__setattr__(job, "attempt", 9)
+
+    with pytest.raises(Fenced), desk.database.batch() as connection:
+        attempts.end(connection, job, Ending("completed", []), [])
+
+    assert desk.job(job.id).state == "running"
