@@ -51,13 +51,17 @@ def run(report: Report, names: Sequence[str], broker: BrokerName) -> int:
     try:
         progress.say("starting the servers")
         with standing(broker) as stack:
-            for name in names:
-                measure(report, name, Bench(stack, progress))
+            try:
+                for name in names:
+                    measure(report, name, Bench(stack, progress))
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows leaves nothing behind, if it is let be
     except ConfigurationError as error:
         hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
         click.echo(f"bench: {error}{hint}", err=True)
         return MISCONFIGURED
     except KeyboardInterrupt:
+        click.echo("bench: interrupted", err=True)
         return INTERRUPTED
     finally:
         progress.clear()
