@@ -1,0 +1,213 @@
+"""Given the door for turns, when what comes in is wrong or another's, then the answer names it and tells no more."""
+
+import time
+
+import pytest
+
+from models.accounts import Caller, Role
+from models.ids import new_id
+from pipelines.accounts.tokens import LEEWAY, LIFETIME
+from tests.web.visiting import Visitor, refused, whole_door
+
+
+@pytest.fixture(scope="module")
+def door(settings):
+    with whole_door(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def visitor(door, database):
+    visitor = Visitor(door, database)
+    yield visitor
+    visitor.leave()
+
+
+@pytest.fixture
+def stranger(door, database):
+    stranger = Visitor(door, database)
+    yield stranger
+    stranger.leave()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nonsense", b'{"input": "a" "b"}', b'{"input": NaN}', b"[]", b'"hello"', b"\xff"]
+)
+def test_malformed_json_is_refused(visitor, body):
+    answer = visitor.request("POST", "/v1/responses", content=body)
+
+    refused(answer, 400, code="invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+            "input[0].content[0].type",
+        ),
+        ({"input": "x", "stream": "yes"}, "stream"),
+        ({"input": "x", "temperature": "hot"}, "temperature"),
+        ({"input": "x", "temperature": 2.5}, "temperature"),
+        ({"input": "x", "top_p": 0}, "top_p"),
+        ({"input": "x", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "x", "max_output_tokens": 1.5}, "max_output_tokens"),
+        ({"input": "x", "metadata": {"a": 1}}, "metadata.a"),
+        ({"input": "x", "metadata": {str(n): "x" for n in range(17)}}, "metadata"),
+        ({"input": "x", "unknown": 1}, "unknown"),
+        ({"input": "x", "store": False}, "store"),
+        ({"input": "x", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format.type"),
+        ({"input": "x", "model": "gpt-4o"}, "model"),
+        ({"input": "x", "conversation": "conv_none", "previous_response_id": "resp_none"}, "previous_response_id"),
+        ({"input": "x", "previous_response_id": "resp_none"}, "previous_response_id"),
+    ],
+)
+def test_what_is_wrong_is_named(visitor, body, param):
+    answer = visitor.request("POST", "/v1/responses", json=body)
+
+    refused(answer, 400, param=param)
+
+
+def test_a_conversation_that_does_not_exist_is_not_found(visitor):
+    answer = visitor.request("POST", "/v1/responses", json={"input": "x", "conversation": new_id("conv")})
+
+    refused(answer, 404, param="conversation")
+
+
+def test_a_body_of_fifty_megabytes_is_refused(visitor):
+    answer = visitor.request("POST", "/v1/responses", content=b'{"input": "' + b"x" * 50_000_000 + b'"}')
+
+    refused(answer, 413, code="request_too_large")
+
+
+def test_a_nul_character_is_refused(visitor):
+    refused(visitor.request("POST", "/v1/responses", json={"input": "a\0b"}), 400, code="invalid_character")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("GET", "?stream=true"),
+        ("GET", "?stream=true&starting_after=1"),
+        ("POST", "/cancel"),
+        ("DELETE", ""),
+        ("GET", "/input_items"),
+    ],
+)
+def test_a_strangers_turn_looks_like_one_that_does_not_exist(visitor, stranger, method, path):
+    theirs, nobodys = visitor.ask()["id"], new_id("resp")
+
+    foreign = stranger.request(method, f"/v1/responses/{theirs}{path}")
+    unknown = stranger.request(method, f"/v1/responses/{nobodys}{path}")
+
+    assert refused(foreign, 404, param="response_id") == refused(unknown, 404).replace(nobodys, theirs)
+    assert visitor.request("GET", f"/v1/responses/{theirs}").json()["status"] == "queued"
+
+
+def test_a_strangers_turn_can_not_be_gone_on_with(visitor, stranger):
+    theirs = visitor.ask()["id"]
+
+    answer = stranger.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": theirs})
+
+    refused(answer, 400, param="previous_response_id", code="previous_response_not_found")
+
+
+@pytest.mark.parametrize("token", ["nonsense", "a.b.c", "a b"])
+def test_whoever_shows_no_token_of_ours_is_not_let_in(visitor, token):
+    visitor.token = token
+
+    refused(visitor.request("POST", "/v1/responses", json={"input": "x"}), 401, code="invalid_api_key")
+
+
+def test_an_expired_token_is_refused(visitor):
+    tokens = visitor.door.app.state.platform.tokens
+    tokens._clock = lambda: time.time() - LIFETIME - 2 * LEEWAY
+    visitor.token = tokens.issue(visitor.caller)
+    tokens._clock = time.time
+
+    assert "expired" in refused(visitor.request("POST", "/v1/responses", json={"input": "x"}), 401)
+
+
+def test_a_token_of_another_account_sees_nothing(visitor, stranger):
+    theirs = visitor.ask()["id"]
+    tokens = visitor.door.app.state.platform.tokens
+    stranger.token = tokens.issue(Caller(visitor.caller.user_id, stranger.caller.account_id, Role.OWNER))
+
+    refused(stranger.request("GET", f"/v1/responses/{theirs}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/responses", "POST"),
+        ("PUT", "/v1/responses", "POST"),
+        ("PATCH", "/v1/responses/resp_1", "DELETE, GET, HEAD"),
+        ("GET", "/v1/responses/resp_1/cancel", "POST"),
+        ("DELETE", "/v1/responses/resp_1/input_items", "GET, HEAD"),
+    ],
+)
+def test_methods_that_are_not_there_are_refused_with_those_that_are(visitor, method, path, allowed):
+    answer = visitor.request(method, path)
+
+    refused(answer, 405)
+    assert answer.headers["allow"] == allowed
+
+
+def test_head_is_answered_like_get_without_a_body(visitor):
+    turn = visitor.ask()["id"]
+
+    plain = visitor.request("HEAD", f"/v1/responses/{turn}")
+    stream = visitor.request("HEAD", f"/v1/responses/{turn}?stream=true")
+
+    assert (plain.status_code, plain.content, stream.status_code, stream.content) == (200, b"", 200, b"")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("order=up", "order"), ("offset=1", "offset")],
+)
+def test_a_page_that_can_not_be_is_refused(visitor, query, param):
+    turn = visitor.ask()["id"]
+
+    refused(visitor.request("GET", f"/v1/responses/{turn}/input_items?{query}"), 400, param=param)
+
+
+def test_a_turn_in_progress_is_not_deleted_and_a_cancelled_one_is(visitor):
+    turn = visitor.ask()
+
+    conflict = visitor.request("DELETE", f"/v1/responses/{turn['id']}")
+    cancelled = visitor.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    again = visitor.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    deleted = visitor.request("DELETE", f"/v1/responses/{turn['id']}")
+
+    refused(conflict, 409, code="response_in_progress")
+    assert conflict.headers["x-should-retry"] == "false"
+    assert cancelled.json()["status"] == again.json()["status"] == "cancelled"
+    assert deleted.json() == {"id": turn["id"], "object": "response", "deleted": True}
+    refused(visitor.request("GET", f"/v1/responses/{turn['id']}"), 404)
+    refused(visitor.request("GET", f"/v1/jobs/{turn['job_id']}/events"), 404)
+
+
+def test_input_that_was_accepted_can_be_read_back(visitor):
+    items = [
+        {"role": "user", "content": "one"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "two"}]},
+        {"role": "user", "content": [{"type": "input_text", "text": "three \U0001f3d4"}]},
+    ]
+    turn = visitor.ask(input=items)["id"]
+
+    first = visitor.request("GET", f"/v1/responses/{turn}/input_items?order=asc&limit=2").json()
+    second = visitor.request("GET", f"/v1/responses/{turn}/input_items?order=asc&after={first['last_id']}").json()
+
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    texts = [item["content"][0]["text"] for item in first["data"] + second["data"]]
+    assert texts == ["one", "two", "three \U0001f3d4"]
