@@ -1,0 +1,145 @@
+"""Turns without a queue: started, claimed and run by the test itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from models import accounts, attempts
+from models.accounts import Caller, Role
+from models.attempts import Ending
+from models.database import Database
+from models.ids import new_id
+from models.journal_writer import JournalWriter
+from models.responses import Response, read
+from models.running import Attempt, open_attempt
+from pipelines.chat.start import NewTurn, Started, new_turn_ids, start
+from pipelines.inference.engine import Finish, Message, Sampling, Token
+
+REQUEST = {
+    "model": "fake", "instructions": None, "background": False, "metadata": {}, "temperature": None, "top_p": None,
+    "max_output_tokens": None, "user": None,
+}  # fmt: skip
+
+
+class Fake:
+    """An engine that says what it is told to say, and remembers what it was asked. Its tokens are words."""
+
+    name = "fake"
+    slots = 1
+
+    def __init__(self, *texts: str, continues: bool = True, context: int = 1000) -> None:
+        self.texts = texts
+        self.continues = continues
+        self.context = context
+        self.reason = "stop"
+        self.error: Exception | None = None
+        self.before_token: Callable[[int], None] = lambda place: None
+        self.prompts: list[Sequence[Message]] = []
+        self.prefixes: list[str] = []
+        self.samplings: list[Sampling] = []
+
+    def count(self, prompt: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in prompt)
+
+    def generate(
+        self, prompt: Sequence[Message], *, prefix: str, sampling: Sampling, cancelled: Callable[[], bool]
+    ) -> Iterator[Token | Finish]:
+        self.prompts.append(prompt)
+        self.prefixes.append(prefix)
+        self.samplings.append(sampling)
+        texts = self.texts[: sampling.max_output_tokens]
+        for place, text in enumerate(texts):
+            self.before_token(place)
+            if cancelled():
+                yield Finish("cancelled", self.count(prompt), 0, place)
+                return
+            yield Token(text, 1)
+        if self.error is not None:
+            raise self.error
+        reason = self.reason if len(texts) == len(self.texts) else "length"
+        yield Finish(reason, self.count(prompt), 2, len(texts))
+
+    def close(self) -> None:
+        pass
+
+
+class Room:
+    """An account, and what is said in it."""
+
+    def __init__(self, database: Database, client: redis.Redis) -> None:
+        self.database = database
+        self.client = client
+        with database.transaction() as connection:
+            member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+        self.caller = Caller(member.user_id, member.account_id, Role.OWNER)
+        self.writer = JournalWriter(client, self._is_current)
+
+    def close(self) -> None:
+        self.writer.stop()
+        with self.database.connection() as connection:
+            connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
+
+    def start(
+        self, *texts: str, conversation: str | None = None, previous: str | None = None, **request: Any
+    ) -> Started:
+        items = [
+            {"id": new_id("msg"), "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+            for text in texts or ("hello",)
+        ]
+        turn = NewTurn({**REQUEST, **request}, items, conversation, previous)
+        return start(self.database, self.caller, turn, *new_turn_ids())
+
+    def attempt(self, started: Started) -> Attempt:
+        """The next attempt at a turn."""
+        with self.database.connection() as connection:
+            job = attempts.claim(
+                connection, started.response.job_id, message_id=new_id("message"), worker=new_id("worker")
+            )
+        assert job is not None
+        return open_attempt(job, self.database, self.client, self.writer)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """Its worker died: what it wrote is in Redis."""
+        assert self.writer.drain()
+        with self.database.connection() as connection:
+            connection.execute(attempts.GIVE_BACK_OF_WORKER, {"workers": [attempt.job.worker]})
+            connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (attempt.job.id,))  # no need to wait
+
+    def settle(self, attempt: Attempt, ending: Ending) -> None:
+        """End the job as the workshop does."""
+        with self.database.transaction() as connection:
+            attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
+        attempt.journal.close(ending.events)
+
+    def stored(self, started: Started) -> Response:
+        with self.database.connection() as connection:
+            found = read(connection, started.response.id, self.caller.account_id)
+        assert found is not None
+        return found
+
+    def billed(self, started: Started) -> list[tuple[int, int, int]]:
+        with self.database.connection() as connection:
+            rows = connection.execute(
+                "SELECT * FROM usage_records WHERE job_id = %s", (started.response.job_id,)
+            ).fetchall()
+        return [(row["input_tokens"], row["cached_tokens"], row["output_tokens"]) for row in rows]
+
+    def _is_current(self, job_id: str, attempt: int) -> bool:
+        with self.database.connection() as connection:
+            return attempts.is_current(connection, job_id, attempt)
+
+
+@pytest.fixture
+def room(database: Database, redis_client: redis.Redis) -> Iterator[Room]:
+    """A room of one's own."""
+    room = Room(database, redis_client)
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def fake() -> type[Fake]:
+    """`fake("a ", "b ")` → an engine that says so."""
+    return Fake

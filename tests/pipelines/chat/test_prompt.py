@@ -1,0 +1,71 @@
+"""Given what was said before, when a prompt is assembled, then all of it is there in order, and it fits."""
+
+import pytest
+
+from models import conversations
+from models.errors import PermanentFailure
+from models.ids import new_id
+from pipelines.chat import turn
+from pipelines.chat.prompt import assemble, fitted
+from pipelines.inference.engine import Message
+
+
+def answered(room, engine, started):
+    attempt = room.attempt(started)
+    room.settle(attempt, turn.run(engine, attempt))
+    return started
+
+
+def prompt(room, started):
+    with room.database.connection() as connection:
+        return [(message.role, message.content) for message in assemble(connection, started.response)]
+
+
+def test_instructions_come_first_and_the_turns_own_input_last(room):
+    assert prompt(room, room.start("one", "two", instructions="Be kind.")) == [
+        ("system", "Be kind."), ("user", "one"), ("user", "two"),
+    ]  # fmt: skip
+
+
+def test_a_chain_is_told_from_its_beginning_without_older_instructions(room, fake):
+    first = answered(room, fake("a "), room.start("one", instructions="Be rude."))
+    second = answered(room, fake("b "), room.start("two", previous=first.response.id))
+
+    assert prompt(room, room.start("three", previous=second.response.id)) == [
+        ("user", "one"), ("assistant", "a "), ("user", "two"), ("assistant", "b "), ("user", "three"),
+    ]  # fmt: skip
+
+
+def test_a_conversation_is_told_with_what_it_held_before(room, fake):
+    conversation = new_id("conv")
+    item = {"id": new_id("msg"), "type": "message", "role": "developer", "content": [{"text": "Be kind."}]}
+    with room.database.transaction() as connection:
+        conversations.create(connection, conversation, room.caller.account_id, {})
+        conversations.add_items(connection, conversation, [item])
+    answered(room, fake("a "), room.start("one", conversation=conversation))
+
+    assert prompt(room, room.start("two", conversation=conversation)) == [
+        ("system", "Be kind."), ("user", "one"), ("assistant", "a "), ("user", "two"),
+    ]  # fmt: skip
+
+
+def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake):
+    engine = fake(context=40)
+    messages = [Message("system", "x " * 5), *[Message("user", f"{n} " * 10) for n in range(5)]]
+
+    kept, longest = fitted(engine, messages, None)
+
+    assert [message.content[:2] for message in kept] == ["x ", "3 ", "4 "]
+    assert longest == 40 - 25
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 90), (5, 5), (500, 90)])
+def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake, asked, expected):
+    assert fitted(fake(context=100), [Message("user", "x " * 10)], asked)[1] == expected
+
+
+def test_a_message_that_no_context_holds_is_refused(fake):
+    with pytest.raises(PermanentFailure) as refusal:
+        fitted(fake(context=20), [Message("user", "x " * 30)], None)
+
+    assert refusal.value.code == "context_length_exceeded"

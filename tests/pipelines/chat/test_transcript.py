@@ -1,0 +1,31 @@
+"""Given a journal, when it is read back, then it tells what was said, and how much of it counts."""
+
+from models.events import event
+from pipelines.chat.transcript import DELTA, RESTARTED, STARTED, read_transcript
+
+
+def journal(*entries):
+    return [event(place, type_, payload) for place, (type_, payload) in enumerate(entries)]
+
+
+def test_an_empty_journal_has_said_nothing():
+    transcript = read_transcript([], 0)
+
+    assert (transcript.seen, transcript.text, transcript.tokens, transcript.prompt_tokens) == (set(), "", 0, 0)
+
+
+def test_deltas_are_joined_to_the_letter():
+    transcript = read_transcript(
+        journal((STARTED, {"prompt_tokens": 7}), (DELTA, {"delta": 'a "\n'}), (DELTA, {"delta": "\U0001f3d4 b"})), 3
+    )
+
+    assert (transcript.text, transcript.tokens, transcript.prompt_tokens) == ('a "\n\U0001f3d4 b', 3, 7)
+    assert transcript.seen == {STARTED, DELTA}
+
+
+def test_a_restart_discards_text_and_tokens():
+    transcript = read_transcript(
+        journal((DELTA, {"delta": "old"}), (RESTARTED, {"discarded_tokens": 4}), (DELTA, {"delta": "new"})), 6
+    )
+
+    assert (transcript.text, transcript.tokens) == ("new", 2)
