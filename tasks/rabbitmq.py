@@ -23,7 +23,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
 
-from models.errors import Unavailable
+from models.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,10 @@ class QuorumBroker(RabbitmqBroker):
     """RabbitMQ with a replicated queue for each of the catalogue's, publisher confirms, and no delay queues."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
+        try:
+            super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
+        except (TypeError, ValueError):  # what pika makes of half an address
+            raise ConfigurationError("SANGHA_BROKER_URL should be amqp://user:password@host:port/vhost") from None
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """A consumer of a queue that answers; one that has lost its leader for good is made anew."""
