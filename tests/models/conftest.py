@@ -1,13 +1,17 @@
 """Kinds of work, accounts and jobs for tests of the records."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from models.attempts import claim
 from models.database import Database
 from models.ids import new_id
-from models.jobs import CATALOGUE, Job, Kind, NewJob, enqueue
+from models.jobs import CATALOGUE, PLATFORM_ACCOUNT, Job, Kind, NewJob, enqueue
+from models.migrate import migrate
+from ops.servers import Postgres
 
 #: Kinds that no worker serves. The long backoff makes "not yet" certain on a slow machine too.
 KINDS = {
@@ -74,7 +78,27 @@ def desk(database: Database, kinds: dict[str, Kind]) -> Desk:
     return Desk(database)
 
 
+@pytest.fixture(scope="module")
+def own_database(postgres: Postgres) -> Iterator[Database]:
+    """A database of the module's own."""
+    name = new_id("test")
+    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # no test here is about power cuts
+    dsn = postgres.dsn.replace("/sangha?", f"/{name}?")
+    migrate(dsn)
+    database = Database(dsn)
+    yield database
+    database.close()
+    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def empty_desk(empty_database: Database, kinds: dict[str, Kind]) -> Desk:
-    """A database with nothing in it."""
-    return Desk(empty_database)
+def empty_desk(own_database: Database, kinds: dict[str, Kind]) -> Desk:
+    """The module's own database, with nothing in it."""
+    with own_database.transaction() as connection:
+        connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))
+        connection.execute("DELETE FROM jobs")
+        connection.execute("DELETE FROM workers")
+    return Desk(own_database)

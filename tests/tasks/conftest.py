@@ -15,7 +15,9 @@ from models.settings import Settings
 from tasks.broker import Broker, build_broker
 from tasks.relay import Relay
 from tasks.workshop import Workshop
-from tests.models.conftest import Desk
+from tests.models.conftest import Desk, empty_desk, own_database
+
+__all__ = ["empty_desk", "own_database"]  # fixtures of the records' tests, used here too
 
 
 @pytest.fixture
@@ -26,9 +28,9 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def desk(empty_database: Database, kinds: None) -> Desk:
-    """A database of the test's own: relays publish whatever they find in one."""
-    return Desk(empty_database)
+def desk(empty_desk: Desk) -> Desk:
+    """A database with nothing in it: relays publish whatever they find in one."""
+    return empty_desk
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Given a kind of work, then it stands in the catalogue, has an actor in its pool, and the timetable names nothing else."""
+"""Given a kind of work, then it stands in the catalogue, has an actor in its pool; the timetable names no other."""
 
 import importlib
 
