@@ -275,6 +275,16 @@ def is_current(connection: Connection, job_id: str, attempt: int) -> bool:
                {"id": job_id, "attempt": attempt}) is not None  # fmt: skip
 
 
+MAY_WRITE = """
+SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND (state = 'running' OR finished_at IS NOT NULL)
+"""
+
+
+def may_write(connection: Connection, job_id: str, attempt: int) -> bool:
+    """Whether the journal is the attempt's to write: it runs, or it is the one that ended the job."""
+    return one(connection, MAY_WRITE, {"id": job_id, "attempt": attempt}) is not None
+
+
 def has_ended(connection: Connection, job: Job) -> bool:
     """Whether this very attempt has ended the job: for those who did not hear their commit confirmed."""
     row = one(connection, "SELECT attempt, finished_at FROM jobs WHERE id = %(id)s", {"id": job.id})

@@ -171,13 +171,13 @@ class _OpenText:
 class JournalWriter:
     """The thread that carries the journals of a process to Redis.
 
-    `is_current(job_id, attempt)` asks Postgres whether an attempt still holds its job: Redis, when it has forgotten
+    `may_write(job_id, attempt)` asks Postgres whether a journal is an attempt's to write: Redis, when it has forgotten
     the fence, can't tell.
     """
 
-    def __init__(self, client: redis.Redis, is_current: Callable[[str, int], bool]) -> None:
+    def __init__(self, client: redis.Redis, may_write: Callable[[str, int], bool]) -> None:
         self._client = client
-        self._is_current = is_current
+        self._may_write = may_write
         self._waiting: set[Journal] = set()
         self._condition = threading.Condition()
         self._urgent = False
@@ -272,8 +272,8 @@ class JournalWriter:
             written.confirm(result.last)
 
     def _repair(self, written: Journal) -> None:
-        """Redis has forgotten: write all that is held again, if the attempt still has the job."""
-        if not self._is_current(written.job_id, written.attempt):
+        """Redis has forgotten: write all that is held again, if it is the attempt's to write."""
+        if not self._may_write(written.job_id, written.attempt):
             written.fenced = True
             return
         held = written.held()

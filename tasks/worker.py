@@ -79,11 +79,11 @@ def _open_workshop(settings: Settings, pools: Sequence[str]) -> Workshop:
     client = connect(settings.redis_address)
     broker = build_broker(settings.broker_address)
 
-    def is_current(job_id: str, attempt: int) -> bool:
+    def may_write(job_id: str, attempt: int) -> bool:
         with database.connection() as connection:
-            return attempts.is_current(connection, job_id, attempt)
+            return attempts.may_write(connection, job_id, attempt)
 
-    writer = JournalWriter(client, is_current)
+    writer = JournalWriter(client, may_write)
     relay = Relay(database, broker).start()
     return Workshop(name, settings, database, client, broker, writer, relay)
 

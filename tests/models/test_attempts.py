@@ -141,6 +141,8 @@ def test_only_the_attempt_that_ended_a_job_hears_so(desk, account):
         assert attempts.has_ended(connection, second)
         assert not attempts.has_ended(connection, first)
         assert not attempts.is_current(connection, second.id, second.attempt)
+        assert attempts.may_write(connection, second.id, second.attempt)
+        assert not attempts.may_write(connection, second.id, first.attempt)
 
 
 def test_an_end_tells_whether_the_relay_has_work(desk, account):

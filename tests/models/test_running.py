@@ -18,11 +18,11 @@ OPENING = [event(n, "test.opened", {"n": n}) for n in range(2)]
 
 @pytest.fixture
 def writer(redis_client, database):
-    def is_current(job_id, attempt):
+    def may_write(job_id, attempt):
         with database.connection() as connection:
-            return attempts.is_current(connection, job_id, attempt)
+            return attempts.may_write(connection, job_id, attempt)
 
-    writer = JournalWriter(redis_client, is_current)
+    writer = JournalWriter(redis_client, may_write)
     yield writer
     writer.stop()
 

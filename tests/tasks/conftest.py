@@ -66,11 +66,11 @@ def workshops(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> It
     def open_workshop(name: str = "worker", database: Database | None = None) -> Workshop:
         client = connect(valkey.url)
 
-        def is_current(job_id: str, attempt: int) -> bool:
+        def may_write(job_id: str, attempt: int) -> bool:
             with desk.database.connection() as connection:
-                return attempts.is_current(connection, job_id, attempt)
+                return attempts.may_write(connection, job_id, attempt)
 
-        writer = JournalWriter(client, is_current)
+        writer = JournalWriter(client, may_write)
         made.append((writer, client))
         database = database or desk.database
         return Workshop(name, settings, database, client, broker, writer, Counted(database, broker))

@@ -471,6 +471,25 @@ def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(workshops, de
         workshop.client.close()
 
 
+def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(workshop, desk, account):
+    """Those who follow hear of it at once, and not when somebody looks into the archive."""
+    job_id = desk.enqueue(account)
+
+    def run(attempt):
+        attempt.journal.write("test.said", {})
+        workshop.writer.drain()
+
+        def record(connection):
+            journal.forget(workshop.client, job_id)
+
+        return replace(plain_ending(attempt, "completed"), record=record)
+
+    workshop.execute(handler(run), job_id, "m")
+    workshop.writer.drain()
+
+    assert [event.sequence for event in journal.read_events(workshop.client, job_id)] == [0, 1]
+
+
 def test_what_leaves_while_postgres_is_away_gives_up(workshop, monkeypatch):
     """A worker that is told to stop does not wait for a database that may never come back."""
 
