@@ -33,7 +33,7 @@ CANCEL_CHANNEL = "sangha:cancel"
 # `force` raises the fence to the attempt and accepts a gap before the first event, which the archive fills; what stood
 # before the gap goes, for readers take a stream to have none inside.
 APPEND = """
-local attempt, first, force = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
 local known = redis.call('HMGET', KEYS[1], 'fence', 'last')
 local fence, last = tonumber(known[1] or -1), tonumber(known[2] or -1)
 if fence > attempt then return {'fenced', last} end
@@ -44,7 +44,7 @@ elseif last + 1 < first then
     redis.call('DEL', KEYS[2])
 end
 local lines, sequence, begin = {}, first, nil
-for place = 6, #ARGV, 2 do
+for place = 7, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
         redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', 'e', ARGV[place], 'n', ARGV[place + 1])
@@ -54,8 +54,10 @@ for place = 6, #ARGV, 2 do
     sequence = sequence + 1
 end
 redis.call('HSET', KEYS[1], 'fence', attempt, 'last', last)
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
+if force or ended or begin == 0 then
+    redis.call('EXPIRE', KEYS[1], ARGV[4])
+    redis.call('EXPIRE', KEYS[2], ARGV[4])
+end
 if begin then
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', table.concat(lines, '\\n'))
 end
@@ -102,8 +104,9 @@ def _shard_of(job_id: str) -> str:
 def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force: bool = False) -> list[Any]:
     """The keys and arguments of the append script, the number of keys first."""
     first = events[0].sequence if events else 0
-    memory = MEMORY_ENDED if events and events[-1].ends else MEMORY
-    arguments: list[Any] = [attempt, first, int(force), memory, SHARD_LENGTH]
+    ended = bool(events) and events[-1].ends
+    memory = MEMORY_ENDED if ended else MEMORY
+    arguments: list[Any] = [attempt, first, int(force), memory, SHARD_LENGTH, int(ended)]
     for event in events:
         arguments += (event.data, event.tokens)
     return [3, key(job_id), stream_key(job_id), _shard_of(job_id), *arguments]

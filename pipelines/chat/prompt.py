@@ -1,6 +1,7 @@
 """What the engine is asked: the instructions, what was said before, and what this turn brings."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from models import conversations, responses
@@ -31,15 +32,28 @@ def assemble(connection: Connection, response: Response) -> list[Message]:
     return [*begin, *_messages(_history(connection, response)), *_messages(response.input)]
 
 
-def fitted(engine: Engine, messages: list[Message], max_output_tokens: int | None) -> tuple[list[Message], int]:
-    """The messages that the engine's context can hold, and the most tokens that the answer may then have.
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the engine is asked.
 
-    Raises PermanentFailure(code="context_length_exceeded").
+    tokens   of the messages, with the chat template applied
+    dropped  messages that the engine's context could not hold
+    longest  the most tokens that the answer may have
     """
+
+    messages: list[Message]
+    tokens: int
+    dropped: int
+    longest: int
+
+
+def fitted(engine: Engine, messages: list[Message], max_output_tokens: int | None) -> Prompt:
+    """What of the conversation the engine's context can hold. Raises PermanentFailure("context_length_exceeded")."""
     reserve = min(max_output_tokens or USUAL_ANSWER, USUAL_ANSWER, engine.context // 4)
-    kept = fit(engine, messages, reserve)
-    room = engine.context - engine.count(kept)
-    return kept, min(max_output_tokens or room, room)
+    fitting = fit(engine, messages, reserve)
+    room = engine.context - fitting.tokens
+    dropped = len(messages) - len(fitting.messages)
+    return Prompt(fitting.messages, fitting.tokens, dropped, min(max_output_tokens or room, room))
 
 
 def _history(connection: Connection, response: Response) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from models.errors import PermanentFailure
 from models.responses import Response, Usage
 from models.running import Attempt
 from pipelines.chat import objects
-from pipelines.chat.prompt import assemble, fitted
+from pipelines.chat.prompt import Prompt, assemble, fitted
 from pipelines.chat.transcript import DELTA, RESTARTED, STARTED, Transcript, read_transcript
-from pipelines.inference.engine import Engine, Finish, Message, Sampling, Token
+from pipelines.inference.engine import Engine, Finish, Sampling, Token
 
 #: Where the one message of an answer stands in its response.
 PLACE = {"output_index": 0}
@@ -48,9 +48,9 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         messages = assemble(connection, response)
-    prompt, longest = fitted(engine, messages, response.request["max_output_tokens"])
-    answer = begin(engine, attempt, response, transcript, prompt, dropped=len(messages) - len(prompt))
-    reason = generate(engine, attempt, answer, prompt, longest)
+    prompt = fitted(engine, messages, response.request["max_output_tokens"])
+    answer = begin(engine, attempt, response, transcript, prompt)
+    reason = generate(engine, attempt, answer, prompt)
     attempt.check()
     return complete(attempt, answer, reason)
 
@@ -64,14 +64,7 @@ def load(attempt: Attempt) -> Response:
     return response
 
 
-def begin(
-    engine: Engine,
-    attempt: Attempt,
-    response: Response,
-    transcript: Transcript,
-    prompt: list[Message],
-    dropped: int,
-) -> Answer:
+def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt) -> Answer:
     """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said."""
     journal, seen = attempt.journal, transcript.seen
     item_id = objects.output_message(response)
@@ -80,8 +73,8 @@ def begin(
     if "response.in_progress" not in seen:
         journal.write("response.in_progress", {"response": objects.response_object(response, "in_progress")})
     if STARTED not in seen:
-        transcript.prompt_tokens = engine.count(prompt)
-        started = {"model": engine.name, "prompt_tokens": transcript.prompt_tokens, "dropped_messages": dropped}
+        transcript.prompt_tokens = prompt.tokens
+        started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
         journal.write(STARTED, {"item_id": item_id, **started})
     if "response.output_item.added" not in seen:
         item = objects.message_item(item_id, None, "in_progress")
@@ -95,12 +88,10 @@ def begin(
     return Answer(response, item_id, transcript.text, transcript.prompt_tokens, transcript.tokens)
 
 
-def generate(
-    engine: Engine, attempt: Attempt, answer: Answer, prompt: list[Message], longest: int
-) -> Literal["stop", "length"]:
+def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -> Literal["stop", "length"]:
     """Journal tokens until the engine has said it all, or is told to stop."""
     request, journal = answer.response.request, attempt.journal
-    left = longest - answer.output_tokens
+    left = prompt.longest - answer.output_tokens
     if left <= 0:
         return "length"
     sampling = Sampling(max_output_tokens=left, temperature=request["temperature"], top_p=request["top_p"])
@@ -108,7 +99,7 @@ def generate(
     pieces: list[str] = [answer.text]
     finish: Finish | None = None
     try:
-        for item in engine.generate(prompt, prefix=answer.text, sampling=sampling, cancelled=attempt.stopped):
+        for item in engine.generate(prompt.messages, prefix=answer.text, sampling=sampling, cancelled=attempt.stopped):
             if isinstance(item, Token):
                 text = item.text.replace("\0", "\ufffd")  # Postgres can't hold it
                 pieces.append(text)

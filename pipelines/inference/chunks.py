@@ -1,6 +1,7 @@
 """A llama.cpp generation on its way from the thread that runs it to the thread that reads it."""
 
 import queue
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -11,6 +12,10 @@ from pipelines.inference.engine import EngineError, Finish, Token
 
 #: Seconds between two looks at `cancelled` while no token comes.
 POLL = 0.02
+
+#: Seconds in which tokens gather once an answer has begun: waking a thread for each costs the threads that compute,
+#: and nobody reads faster.
+GATHER = 0.015
 
 
 class Chunks:
@@ -26,35 +31,61 @@ class Chunks:
         return self.stopped
 
 
+class Heard:
+    """An answer as far as it has been heard, and how much of it has been told."""
+
+    def __init__(self, prompt_tokens: int | None) -> None:
+        self.reason: Literal["stop", "length", "cancelled"] = "cancelled"
+        self.prompt_tokens = prompt_tokens
+        self.cached = self.generated = self._told = 0
+        self._text = self._uncounted = ""
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Hear one chunk."""
+        if progress := chunk.get("prompt_progress"):
+            self.prompt_tokens = progress["total"] if self.prompt_tokens is None else self.prompt_tokens
+            self.cached = min(progress["cache"], self.prompt_tokens or 0)
+            return
+        choice = chunk["choices"][0]
+        self._uncounted += choice["delta"].get("content") or ""
+        # Of several chunks made from one token only the last has its timings: the text before it waits.
+        if self._uncounted and (timings := chunk.get("timings")):
+            self._text, self._uncounted = self._text + self._uncounted, ""
+            self.generated = timings["predicted_n"]
+        if choice["finish_reason"]:
+            self.reason = "length" if choice["finish_reason"] == "length" else "stop"
+
+    def tell(self) -> Iterator[Token]:
+        """What has not been told yet, in one piece."""
+        if self._text:
+            token = Token(self._text, self.generated - self._told)
+            self._text, self._told = "", self.generated
+            yield token
+
+    def finish(self) -> Finish:
+        """The end, whatever its reason."""
+        return Finish(self.reason, self.prompt_tokens or 0, self.cached, self.generated)
+
+
 def read(chunks: Chunks, cancelled: Callable[[], bool], prompt_tokens: int | None) -> Iterator[Token | Finish]:
     """Tokens, then a Finish. `prompt_tokens` is None where the engine's own figure holds, so where there is no prefix.
 
-    Raises what `failure` makes of an error.
+    The first token comes at once, those after it as they gather. Raises what `failure` makes of an error.
     """
-    reason: Literal["stop", "length", "cancelled"] = "cancelled"
-    cached = generated = 0
-    text = ""
+    heard = Heard(prompt_tokens)
     while not cancelled():
+        if heard.generated and chunks.queue.empty():
+            yield from heard.tell()
+            time.sleep(GATHER)
         try:
             item = chunks.queue.get(timeout=POLL)
         except queue.Empty:
             continue
         if item is None:
             break
-        chunk = _parsed(item)
-        if progress := chunk.get("prompt_progress"):
-            prompt_tokens = progress["total"] if prompt_tokens is None else prompt_tokens
-            cached = min(progress["cache"], prompt_tokens or 0)
-            continue
-        choice = chunk["choices"][0]
-        text += choice["delta"].get("content") or ""
-        # Of several chunks made from one token only the last has its timings: the text before it waits.
-        if text and (timings := chunk.get("timings")):
-            yield Token(text, timings["predicted_n"] - generated)
-            text, generated = "", timings["predicted_n"]
-        if choice["finish_reason"]:
-            reason = "length" if choice["finish_reason"] == "length" else "stop"
-    yield Finish(reason, prompt_tokens or 0, cached, generated)
+        heard.add(_parsed(item))
+    yield from heard.tell()
+    yield heard.finish()
 
 
 def failure(error: Mapping[str, Any]) -> SanghaError:

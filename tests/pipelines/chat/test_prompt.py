@@ -53,15 +53,15 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake):
     engine = fake(context=40)
     messages = [Message("system", "x " * 5), *[Message("user", f"{n} " * 10) for n in range(5)]]
 
-    kept, longest = fitted(engine, messages, None)
+    prompt = fitted(engine, messages, None)
 
-    assert [message.content[:2] for message in kept] == ["x ", "3 ", "4 "]
-    assert longest == 40 - 25
+    assert [message.content[:2] for message in prompt.messages] == ["x ", "3 ", "4 "]
+    assert (prompt.tokens, prompt.dropped, prompt.longest) == (25, 3, 40 - 25)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 90), (5, 5), (500, 90)])
 def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake, asked, expected):
-    assert fitted(fake(context=100), [Message("user", "x " * 10)], asked)[1] == expected
+    assert fitted(fake(context=100), [Message("user", "x " * 10)], asked).longest == expected
 
 
 def test_a_message_that_no_context_holds_is_refused(fake):

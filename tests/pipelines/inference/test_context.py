@@ -53,7 +53,7 @@ def test_what_fits_keeps_all_that_it_can(conversation: list[Message], context: i
     engine = Counting(context)
     systems = [message for message in conversation if message.role == "system"]
     try:
-        kept = fit(engine, conversation, reserve)
+        kept = fit(engine, conversation, reserve).messages
     except PermanentFailure:
         # Then not even the system messages and the last turn would fit
         said = [message for message in last_turn(conversation) if message.role != "system"]
@@ -84,7 +84,7 @@ def test_it_counts_seldom(conversation: list[Message], context: int) -> None:
 def test_a_conversation_that_fits_is_counted_once() -> None:
     engine = Counting(100)
     conversation = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
-    assert fit(engine, conversation, 10) == conversation
+    assert fit(engine, conversation, 10).messages == conversation
     assert engine.counted == 1
 
 

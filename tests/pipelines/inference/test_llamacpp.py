@@ -49,12 +49,13 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         assert time.monotonic() < deadline, f"not within {seconds} s"
 
 
-@pytest.mark.parametrize("cut", [1, 7, 20])
+@pytest.mark.parametrize("cut", [1, 2, 4])
 def test_a_prefix_is_continued_as_if_nothing_had_happened(engine: LlamaCpp, cut: int) -> None:
     # Given an answer that was not interrupted
     whole, _ = answer(engine, STORY)
     # When another attempt gets its beginning as the prefix
-    rest, finish = answer(engine, STORY, Sampling(24 - cut, temperature=0), text(whole[:cut]))
+    left = 24 - sum(token.count for token in whole[:cut])
+    rest, finish = answer(engine, STORY, Sampling(left, temperature=0), text(whole[:cut]))
     # Then only what was missing comes, and the prefix isn't billed as prompt
     assert text(rest) == text(whole[cut:])
     assert finish.prompt_tokens == engine.count(STORY)
@@ -73,7 +74,7 @@ def test_what_is_counted_is_what_came(engine: LlamaCpp, prompt: list[Message]) -
 
 def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCpp) -> None:
     whole, _ = answer(engine, STORY)
-    stop = whole[10].text
+    stop = f" {text(whole).split()[8]}"
     tokens, finish = answer(engine, STORY, Sampling(24, temperature=0, stop=(stop, "")))
     assert finish.reason == "stop"
     assert text(tokens) == text(whole).partition(stop)[0]
@@ -98,7 +99,7 @@ def test_an_assistant_message_at_the_end_is_continued_with_its_prefix(engine: Ll
 
 
 def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCpp) -> None:
-    # Given an answer that is cancelled at its third token
+    # Given an answer that is cancelled at its third piece
     asked = threading.Event()
     seen: list[Token] = []
     for item in engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=asked.is_set):
@@ -109,7 +110,7 @@ def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCpp) -> None:
             asked.set()
     # Then it says so, had no more tokens, and its slot is free
     assert isinstance(item, Finish)
-    assert (item.reason, item.generated_tokens) == ("cancelled", 3)
+    assert (item.reason, item.generated_tokens) == ("cancelled", sum(token.count for token in seen))
     wait_for(lambda: busy_slots(engine) == 0, seconds=1)
     # And the next one is answered
     assert answer(engine, STORY)[1].reason == "length"
