@@ -4,6 +4,7 @@ Connections stand in autocommit: a single statement costs one round trip. `trans
 `batch()` one whose statements travel together up to the next result that is read.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,6 +26,10 @@ set_json_loads(orjson.loads)
 #: Seconds that a caller waits for a free connection.
 CHECKOUT_TIMEOUT = 5.0
 
+#: Seconds after which one who still waits asks again. The pool tries to connect when it is asked, once; nobody else
+#: would notice that the server is back.
+PATIENCE = 0.5
+
 
 #: A process that is frozen inside a transaction must not hold its locks for long.
 OPTIONS = "-c idle_in_transaction_session_timeout=10s"
@@ -40,7 +45,6 @@ class Database:
             connection_class=PsycopgConnection[DictRow],
             min_size=1,
             max_size=size,
-            timeout=CHECKOUT_TIMEOUT,
             reconnect_timeout=0,
             kwargs={
                 "autocommit": True,
@@ -61,10 +65,12 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """A connection in autocommit. Raises Unavailable when the server does not answer."""
         try:
-            with self._pool.connection() as connection:
-                yield connection
-        except PoolTimeout:
-            raise Unavailable("The database does not answer.") from None
+            checked_out = self._checkout()
+            try:
+                with checked_out as connection:
+                    yield connection
+            finally:
+                self._pool.putconn(checked_out)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             # After a restart of the server every pooled connection is stale: renew them now, not one caller at a time.
             self._renew()
@@ -81,6 +87,15 @@ class Database:
         """A transaction whose statements travel together: only a read of a result waits for the server."""
         with self.connection() as connection, connection.pipeline(), connection.transaction():
             yield connection
+
+    def _checkout(self) -> Connection:
+        deadline = time.monotonic() + CHECKOUT_TIMEOUT
+        while True:
+            try:
+                return self._pool.getconn(timeout=PATIENCE)
+            except PoolTimeout:
+                if time.monotonic() > deadline:
+                    raise Unavailable("The database does not answer.") from None
 
     def _renew(self) -> None:
         with suppress(Exception):  # the pool reconnects by itself; this only makes it sooner
