@@ -131,16 +131,16 @@ class Follower:
         """Wait until so many events, deltas, or one of a type have come."""
 
         def there() -> bool:
-            return self._error is not None or (
+            return (
                 len(self.events) >= count
                 and self.types.count(DELTA) >= deltas
                 and (type_ is None or type_ in self.types)
             )
 
         with self._changed:
-            came = self._changed.wait_for(there, timeout)
-        self._raise()
-        assert came, f"only {self.types} came"
+            self._changed.wait_for(lambda: there() or self._error is not None or self.ended, timeout)
+            self._raise()
+            assert there(), f"only {self.types} came, the last one {self.events[-1:]}"
         return self.events
 
     def end(self, timeout: float = 60) -> "Follower":

@@ -29,19 +29,19 @@ ITEMS = [
 ]
 
 
-@pytest.fixture
-def client(stack: Stack, person: Person) -> Iterator[OpenAI]:
-    """The official client of somebody with a new account, and a worker that answers at once."""
-    stack.worker("tokens=20,rate=0")
-    with connected(stack, person) as client:
-        yield client
+@pytest.fixture(scope="module")
+def answering(installation: Stack) -> Stack:
+    """An installation that answers at once, but for those who say "slowly": they wait at the fifth token."""
+    installation.web("web-a")
+    installation.scheduler()
+    installation.worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
+    return installation
 
 
 @pytest.fixture
-def slow(stack: Stack, person: Person) -> Iterator[OpenAI]:
-    """The same, with a worker that takes half a minute for an answer."""
-    stack.worker("tokens=600,rate=20")
-    with connected(stack, person) as client:
+def client(answering: Stack) -> Iterator[OpenAI]:
+    """The official client of somebody with a new account."""
+    with connected(answering, Person(answering)) as client:
         yield client
 
 
@@ -187,21 +187,21 @@ def test_input_items(client: OpenAI):
     assert list(client.responses.input_items.list(response.id)) == items[::-1]
 
 
-def test_a_cancelled_answer_keeps_what_was_said(slow: OpenAI):
+def test_a_cancelled_answer_keeps_what_was_said(client: OpenAI):
     said = ""
-    with slow.responses.create(model="default", input="hello", stream=True) as stream:
+    with client.responses.create(model="default", input="slowly", stream=True) as stream:
         for event in stream:
             if event.type == "response.created":
                 response_id = event.response.id
             if event.type == "response.output_text.delta":
                 said += event.delta
-                if said.count(" ") == 5:
-                    assert slow.responses.cancel(response_id).status == "cancelled"
+                if said == "w0 w1 w2 w3 w4 ":
+                    assert client.responses.cancel(response_id).status == "cancelled"
 
-    stored = ended(slow, response_id)
+    stored = ended(client, response_id)
     strictly(stored)
-    assert (stored.status, stored.output_text) == ("cancelled", said)
-    assert stored.usage.output_tokens == said.count(" ")
+    assert (stored.status, stored.output_text) == ("cancelled", "w0 w1 w2 w3 w4 ") == ("cancelled", said)
+    assert stored.usage.output_tokens == 5
 
 
 def test_a_deleted_answer_is_gone(client: OpenAI):
@@ -215,15 +215,15 @@ def test_a_deleted_answer_is_gone(client: OpenAI):
         client.responses.retrieve(response.id, stream=True)
 
 
-def test_an_answer_in_progress_is_not_deleted(slow: OpenAI):
-    response = slow.responses.create(model="default", input="hello", background=True)
+def test_an_answer_in_progress_is_not_deleted(client: OpenAI):
+    response = client.responses.create(model="default", input="slowly", background=True)
     began = time.monotonic()
 
     with pytest.raises(openai.ConflictError):
-        slow.responses.delete(response.id)
+        client.responses.delete(response.id)
 
     assert time.monotonic() - began < 2, "a permanent conflict is not tried again"
-    slow.responses.cancel(response.id)
+    client.responses.cancel(response.id)
 
 
 def test_models(client: OpenAI):
@@ -237,7 +237,7 @@ def test_models(client: OpenAI):
         client.models.retrieve("gpt-4o")
 
 
-def test_errors_are_the_clients_own(client: OpenAI, stack: Stack):
+def test_errors_are_the_clients_own(client: OpenAI):
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="nonsense").responses.create(model="default", input="hello")
     with pytest.raises(openai.NotFoundError) as missing:
@@ -262,7 +262,7 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: 
     Of a question with a plain answer, that is: a prefix read at once differs in the last bits from one that was
     generated token by token, so where two words are as good as equal, the other one may come.
     """
-    question, longest = "List the days of the week and the months of the year.", 64
+    question, longest = "List the days of the week and the months of the year.", 40
     engine = load(Settings(slots=1, context=1024))
     uninterrupted = "".join(
         piece.text
@@ -272,6 +272,7 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: 
         if isinstance(piece, Token)
     )
     engine.close()
+    stack.end_workers()
     runner = stack.worker(engine="llamacpp", slots=1, context=1024)
 
     follower = person.stream(question, temperature=0, max_output_tokens=longest)

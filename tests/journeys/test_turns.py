@@ -18,8 +18,10 @@ def billed(stack: Stack, job_id: str) -> list[int]:
 
 def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Stack, person: Person):
     stack.worker("tokens=400,rate=40", slots=1)
-    first, second = person.stream("one"), person.stream("two")
+    first = person.stream("one")
     first.wait_for(deltas=5)
+    second = person.stream("two")
+    second.wait_for(type_="response.queued")
 
     since = time.monotonic()
     answer = person.post(f"/v1/responses/{first.response_id}/cancel")
@@ -37,6 +39,7 @@ def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Stack, p
     person.post(f"/v1/responses/{second.response_id}/cancel")
 
 
+@ON_REDIS
 def test_a_cancelled_queued_turn_never_runs(stack: Stack, person: Person):
     stack.worker("tokens=20,rate=20", slots=1)
     running = person.stream("one")
@@ -103,6 +106,7 @@ def test_a_turn_that_kills_its_worker_ends_dead_while_others_are_served(stack: S
     assert person.get(f"/v1/responses/{poison.response_id}")["status"] == "failed"
 
 
+@ON_REDIS
 def test_one_turn_of_a_conversation_runs_at_a_time_in_order(stack: Stack, person: Person):
     stack.worker("tokens=10,rate=40")
     conversation = person.post("/v1/conversations", {})["id"]
