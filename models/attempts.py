@@ -33,7 +33,7 @@ CLAIM = """
 UPDATE jobs SET
     state = 'running',
     attempt = attempt + 1,
-    failures = failures + (state = 'running')::int,
+    failures = failures + (state = 'running' AND worker <> %(worker)s)::int,
     message_id = %(message_id)s,
     worker = %(worker)s,
     lease_until = now() + make_interval(secs => %(lease)s),
@@ -41,17 +41,26 @@ UPDATE jobs SET
     started_at = coalesce(started_at, now())
 WHERE id = %(id)s
   AND (state = 'queued' AND run_at <= now()
-       OR state = 'running' AND failures = 0 AND message_id = %(message_id)s AND worker <> %(worker)s)
+       OR state = 'running' AND message_id = %(message_id)s
+          AND CASE WHEN worker = %(worker)s THEN %(unsure)s ELSE failures = 0 END)
 RETURNING *
 """
 
 
-def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, lease: float = LEASE) -> Job | None:
+def claim(
+    connection: Connection,
+    job_id: str,
+    *,
+    message_id: str,
+    worker: str,
+    lease: float = LEASE,
+    unsure: bool = False,
+) -> Job | None:
     """Start an attempt, or return None where there is nothing to do for this delivery: drop it then.
 
-    For a connection in autocommit.
+    `unsure` says that this worker may have claimed it already, and not heard so. For a connection in autocommit.
     """
-    parameters = {"id": job_id, "message_id": message_id, "worker": worker, "lease": lease}
+    parameters = {"id": job_id, "message_id": message_id, "worker": worker, "lease": lease, "unsure": unsure}
     try:
         row = one(connection, CLAIM, parameters)
     except UniqueViolation:
@@ -107,9 +116,10 @@ def renew(connection: Connection, held: Mapping[str, int], *, lease: float = LEA
 class Ending:
     """How an attempt ends its job.
 
-    events  what its journal ends with; the last one `ends`
-    record  writes what belongs to the job (output, usage, follow-up jobs), in the transaction of the state change
-    error   `{"code", "message"}`, fit for the caller; the traceback is for operators only
+    events      what its journal ends with; the last one `ends`
+    record      writes what belongs to the job (output, usage), in the transaction of the state change
+    follow_ups  jobs that begin when this one has ended, in the same transaction
+    error       `{"code", "message"}`, fit for the caller; the traceback is for operators only
     """
 
     state: State
@@ -118,6 +128,7 @@ class Ending:
     error: Mapping[str, Any] | None = None
     traceback: str | None = None
     record: Callable[[Connection], None] | None = None
+    follow_ups: Sequence[NewJob] = ()
 
 
 END = """
@@ -157,10 +168,12 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
         archive(connection, job.id, unarchived)
     if ending.record:
         ending.record(connection)
+    for job_to_follow in ending.follow_ups:
+        enqueue(connection, job_to_follow)
     if parent_id:
         connection.execute(WAKE_PARENT, {"id": parent_id})
     somebody = waits.fetchone()
-    return bool(parent_id or (somebody and somebody["waits"]))
+    return bool(parent_id or ending.follow_ups or (somebody and somebody["waits"]))
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

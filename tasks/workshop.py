@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -44,6 +45,9 @@ T = TypeVar("T")
 RETRY_INTERVAL = 0.25
 RELEASE_DELAY = 1.0
 
+#: Cancels that a worker remembers for a job that it may just be about to run.
+REMEMBERED_CANCELS = 256
+
 #: What operators keep of a traceback, in characters.
 LONGEST_TRACEBACK = 20_000
 
@@ -70,6 +74,8 @@ class Workshop:
         self.relay = relay
         self.leaving = threading.Event()
         self._running: dict[str, Attempt] = {}
+        # Cancels of jobs that do not run here, or not yet.
+        self._cancelled_elsewhere: deque[str] = deque(maxlen=REMEMBERED_CANCELS)
         self._lock = threading.Lock()
 
     def declare(self, kind: str, handler: Handler) -> None:
@@ -91,6 +97,8 @@ class Workshop:
         """Stop an attempt whose job was cancelled, if it runs here."""
         with self._lock:
             attempt = self._running.get(job_id)
+            if attempt is None:
+                self._cancelled_elsewhere.append(job_id)
         if attempt:
             attempt.stop("cancelled")
 
@@ -102,10 +110,7 @@ class Workshop:
 
     def execute(self, handler: Handler, job_id: str, message_id: str) -> None:
         """One delivery of one job."""
-        job = self._patiently(
-            lambda connection: attempts.claim(connection, job_id, message_id=message_id, worker=self.name),
-            self.database.connection,
-        )
+        job = self._claim(job_id, message_id)
         if job is None:
             return
         try:
@@ -116,10 +121,7 @@ class Workshop:
             log.warning("%s waits, for its journal can't be opened: %s", job.id, error)
             self._release(job, [], delay=RELEASE_DELAY)
             return
-        with self._lock:
-            self._running[job.id] = attempt
-        if self.leaving.is_set():
-            attempt.stop("released")
+        self._register(attempt)
         try:
             self._conclude(handler, attempt)
         except Fenced:
@@ -129,6 +131,25 @@ class Workshop:
             with self._lock:
                 if self._running.get(job.id) is attempt:
                     del self._running[job.id]
+
+    def _claim(self, job_id: str, message_id: str) -> Job | None:
+        tries = 0
+
+        def claim(connection: Connection) -> Job | None:
+            nonlocal tries
+            tries += 1
+            return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
+
+        return self._patiently(claim, self.database.connection)
+
+    def _register(self, attempt: Attempt) -> None:
+        """From here on the attempt hears of cancels; one that came since the claim it hears now."""
+        with self._lock:
+            self._running[attempt.job.id] = attempt
+            if attempt.job.id in self._cancelled_elsewhere:
+                attempt.stop("cancelled")
+        if self.leaving.is_set():
+            attempt.stop("released")
 
     def _conclude(self, handler: Handler, attempt: Attempt) -> None:
         try:

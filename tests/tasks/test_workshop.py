@@ -393,6 +393,55 @@ def test_an_end_whose_confirmation_is_lost_is_an_end_once(workshops, unconfirmin
     assert journal.read_events(workshop.client, job_id)[-1].ends
 
 
+def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(workshop, desk, account, monkeypatch):
+    job_id, claim, lost = desk.enqueue(account), attempts.claim, []
+
+    def unconfirmed(*given, **named):
+        claimed = claim(*given, **named)
+        if not lost:
+            lost.append(claimed)
+            raise Unavailable("the connection was lost while the commit was on its way back")
+        return claimed
+
+    monkeypatch.setattr(attempts, "claim", unconfirmed)
+    workshop.execute(COMPLETES, job_id, "m")
+
+    job = desk.job(job_id)
+    assert (job.state, job.attempt, job.failures) == ("completed", 2, 0)
+
+
+def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(workshop, desk, account):
+    job_id = desk.enqueue(account)
+
+    def run(attempt):
+        workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
+        return completes(attempt)
+
+    workshop.execute(handler(run), job_id, "m")
+
+    assert (desk.job(job_id).state, desk.job(job_id).attempt) == ("completed", 1)
+
+
+def test_a_cancel_that_comes_between_claim_and_run_is_heard(workshop, desk, account, monkeypatch):
+    job_id, claim = desk.enqueue(account), attempts.claim
+
+    def claim_then_cancel(*given, **named):
+        claimed = claim(*given, **named)
+        with desk.database.transaction() as connection:
+            cancel(connection, job_id, account)
+        workshop.cancel(job_id)
+        return claimed
+
+    def run(attempt):
+        attempt.check()
+        return completes(attempt)
+
+    monkeypatch.setattr(attempts, "claim", claim_then_cancel)
+    workshop.execute(handler(run), job_id, "m")
+
+    assert desk.job(job_id).state == "cancelled"
+
+
 @pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
 def test_other_steps_whose_confirmation_is_lost_count_once(workshops, unconfirming, desk, account, outcome):
     workshop = workshops("worker", unconfirming)
@@ -417,7 +466,7 @@ def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account)
     follow_up = NewJob("test.child", account)
 
     def run(attempt):
-        return replace(completes(attempt), record=lambda connection: enqueue(connection, follow_up))
+        return replace(completes(attempt), follow_ups=[follow_up])
 
     def run_in_vain(attempt):
         def record(connection):
