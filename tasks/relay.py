@@ -59,8 +59,9 @@ class Relay:
 
     def publish_due(self) -> int:
         """One pass: publish what is due and return how many jobs that were."""
+        windows = self._fresh_windows()
         with self._database.batch() as connection:
-            sent, failure = self._send(outbox.due(connection, self._fresh_windows()))
+            sent, failure = self._send(outbox.due(connection, windows))
             if sent:
                 outbox.mark_published(connection, sent)
         if failure is not None:
