@@ -34,6 +34,7 @@ UPDATE jobs SET
     state = 'running',
     attempt = attempt + 1,
     failures = failures + (state = 'running' AND worker <> %(worker)s)::int,
+    crashes = crashes + (state = 'running' AND worker <> %(worker)s)::int,
     message_id = %(message_id)s,
     worker = %(worker)s,
     lease_until = now() + make_interval(secs => %(lease)s),
@@ -73,24 +74,28 @@ def claim(
     return Job(**row)
 
 
-# A worker died under the job, and not for the first time. Such jobs wait, each for a time of its own, so that one that
-# kills its process does not meet the same neighbours again and drag them along.
+# A worker died under the job. After the first time it runs again at once; after that it is under suspicion: it waits a
+# while, and the outbox lets only one such job of a queue run at a time.
 #
 # Whatever locks several jobs locks the youngest first, and so children before their parents, as ends and cancels do.
 LOST = "WITH lost AS (SELECT id AS lost_id FROM jobs WHERE state = 'running' AND "
-GIVE_BACK = """ ORDER BY id DESC FOR NO KEY UPDATE)
+LOCKED = " ORDER BY id DESC FOR NO KEY UPDATE"
+GIVE_BACK = """)
 UPDATE jobs SET
     state = 'queued',
     failures = failures + 1,
+    crashes = crashes + 1,
     run_at = now() + make_interval(
         secs => CASE failures WHEN 0 THEN 0 ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
     published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
 FROM lost WHERE id = lost_id
 """
 
-GIVE_BACK_REDELIVERED = LOST + "id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s" + GIVE_BACK
-GIVE_BACK_EXPIRED = LOST + "lease_until < now()" + GIVE_BACK
-GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + GIVE_BACK
+REDELIVERED = "id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s"
+GIVE_BACK_REDELIVERED = LOST + REDELIVERED + LOCKED + GIVE_BACK
+GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
+# What somebody holds is left for the next sweep: a process that is frozen with a lock must not stop the sweeper.
+GIVE_BACK_EXPIRED = LOST + "lease_until < now()" + LOCKED + " SKIP LOCKED" + GIVE_BACK
 
 
 # Renew the leases of a worker's attempts; what does not come back is no longer its own.
@@ -158,20 +163,22 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
 
     `unarchived` are the journal's events since the last checkpoint, those of the ending included. Returns whether the
     relay has something to publish now. Raises Fenced when the attempt is no longer the present one.
-
-    In a `batch` this takes two round trips: the fence's answer must be known before anything else is written.
     """
-    ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
-    waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    # Two round trips: the fence's answer must be known before anything else is written. Each ends with a sync, so that
+    # Postgres sees an idle transaction, and ends it, where a worker is frozen in between.
+    with connection.pipeline():
+        ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
+        waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
     parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
-    if unarchived:
-        archive(connection, job.id, unarchived)
-    if ending.record:
-        ending.record(connection)
-    for job_to_follow in ending.follow_ups:
-        enqueue(connection, job_to_follow)
-    if parent_id:
-        connection.execute(WAKE_PARENT, {"id": parent_id})
+    with connection.pipeline():
+        if unarchived:
+            archive(connection, job.id, unarchived)
+        if ending.record:
+            ending.record(connection)
+        for job_to_follow in ending.follow_ups:
+            enqueue(connection, job_to_follow)
+        if parent_id:
+            connection.execute(WAKE_PARENT, {"id": parent_id})
     somebody = waits.fetchone()
     return bool(parent_id or ending.follow_ups or (somebody and somebody["waits"]))
 

@@ -71,14 +71,17 @@ LAST_ITEMS = """
 SELECT item FROM (
     SELECT item, position FROM conversation_items
     WHERE conversation_id = %(conversation_id)s AND account_id = %(account_id)s
+      AND response_id IS DISTINCT FROM %(but)s
     ORDER BY position DESC LIMIT %(limit)s) AS recent
 ORDER BY position
 """
 
 
-def last_items(connection: Connection, conversation_id: str, account_id: str, limit: int) -> list[dict[str, Any]]:
-    """At most `limit` items, the newest ones, in the order in which they were said."""
-    parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit}
+def last_items(
+    connection: Connection, conversation_id: str, account_id: str, limit: int, *, but: str | None = None
+) -> list[dict[str, Any]]:
+    """At most `limit` items, the newest ones, in the order in which they were said; none of the response `but`."""
+    parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "but": but}
     return [row["item"] for row in all_of(connection, LAST_ITEMS, parameters)]
 
 

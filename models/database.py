@@ -32,7 +32,10 @@ PATIENCE = 0.5
 
 
 #: A process that is frozen inside a transaction must not hold its locks for long.
-OPTIONS = "-c idle_in_transaction_session_timeout=10s"
+OPTIONS = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s"
+
+#: A server that has gone without a word is noticed after about ten seconds.
+KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
 
 
 class Database:
@@ -52,6 +55,7 @@ class Database:
                 "application_name": name,
                 "connect_timeout": 5,
                 "options": OPTIONS,
+                **KEEPALIVE,
             },
             name=name,
             open=True,

@@ -102,6 +102,7 @@ class Job:
     pending_children: int
     attempt: int
     failures: int
+    crashes: int
     message_id: str | None
     worker: str | None
     lease_until: datetime | None

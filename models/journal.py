@@ -34,14 +34,15 @@ CANCEL_CHANNEL = "sangha:cancel"
 # before the gap goes, for readers take a stream to have none inside.
 APPEND = """
 local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
-local known = redis.call('HMGET', KEYS[1], 'fence', 'last')
-local fence, last = tonumber(known[1] or -1), tonumber(known[2] or -1)
+local known = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
+local fence, last, server = tonumber(known[1] or -1), tonumber(known[2] or -1), known[3]
 if fence > attempt then return {'fenced', last} end
 if not force then
     if fence < attempt then return {'lost', last} end
     if last + 1 < first then return {'lost', last} end
-elseif last + 1 < first then
-    redis.call('DEL', KEYS[2])
+else
+    server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+    if last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
 local lines, sequence, begin = {}, first, nil
 for place = 7, #ARGV, 2 do
@@ -53,15 +54,17 @@ for place = 7, #ARGV, 2 do
     end
     sequence = sequence + 1
 end
-redis.call('HSET', KEYS[1], 'fence', attempt, 'last', last)
+redis.call('HSET', KEYS[1], 'fence', attempt, 'last', last, 'server', server)
 if force or ended or begin == 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[4])
     redis.call('EXPIRE', KEYS[2], ARGV[4])
 end
 if begin then
-    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', table.concat(lines, '\\n'))
+    local all = table.concat(lines, '\\n')
+    if #all > 65536 then all = '' end -- too much for everybody: who follows the job reads it there
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', all)
 end
-return {'ok', last}
+return {'ok', last, server == known[3] and 1 or 0}
 """
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
@@ -71,10 +74,14 @@ Status = Literal["ok", "lost", "fenced"]
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What Redis said: `ok`; `lost` when it does not know what came before; `fenced` when a later attempt writes."""
+    """What Redis said: `ok`; `lost` when it does not know what came before; `fenced` when a later attempt writes.
+
+    same_server  Redis has not been started anew since it was last told this; else its end may be missing
+    """
 
     status: Status
     last: int
+    same_server: bool = False
 
 
 def key(job_id: str) -> str:
@@ -114,8 +121,8 @@ def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force:
 
 def appended(reply: Any) -> Appended:
     """The script's reply, in words."""
-    status, last = reply
-    return Appended(status.decode(), int(last))
+    status, last, *same = reply
+    return Appended(status.decode(), int(last), same == [1])
 
 
 def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> Appended:
@@ -153,8 +160,9 @@ def events_of(entries: Any) -> list[Event]:
 
 
 def shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
-    """A shard's entry: the job, the first sequence number, and each event's bytes."""
-    return job_of(fields[b"j"].decode()), int(fields[b"s"]), fields[b"e"].split(b"\n")
+    """A shard's entry: the job, the first sequence number, and each event's bytes, or none where they were too many."""
+    lines = fields[b"e"].split(b"\n") if fields[b"e"] else []
+    return job_of(fields[b"j"].decode()), int(fields[b"s"]), lines
 
 
 def tell_cancelled(client: redis.Redis, job_ids: Sequence[str]) -> None:

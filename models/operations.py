@@ -66,7 +66,7 @@ def any_job(connection: Connection, job_id: str) -> Job | None:
 
 # A child's parent has long gone on without it: it is the parent that can be replayed.
 REPLAY = """
-UPDATE jobs SET state = 'queued', failures = 0, run_at = now(), published_at = NULL, finished_at = NULL,
+UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), published_at = NULL, finished_at = NULL,
                 message_id = NULL, worker = NULL, cancel_requested_at = NULL,
                 error = NULL, traceback = NULL, result = NULL
 WHERE id = %(id)s AND state = 'dead' AND parent_id IS NULL

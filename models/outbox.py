@@ -20,6 +20,10 @@ LOCK = 0x73616E676861206F
 #: The window while no worker of a pool is known to live: enough to start with.
 SMALLEST_WINDOW = 4
 
+#: Workers that died under a job before it is taken for what may have killed them. Such jobs run one at a time a queue:
+#: one that kills its process then drags nobody along who has been dragged along before.
+SUSPICIOUS = 2
+
 #: Jobs that one pass publishes at most.
 BATCH = 64
 
@@ -32,6 +36,7 @@ class Due:
     kind: str
     queue: str
     attempt: int
+    suspect: bool = False
 
 
 # Walk the (account, kind) pairs that have unpublished jobs with one index probe each, and take from each what its
@@ -47,11 +52,15 @@ WITH RECURSIVE pairs AS (
           AND (account_id, kind) > (pairs.account_id, pairs.kind)
         ORDER BY account_id, kind LIMIT 1) AS next
 )
-SELECT due.id, due.kind, due.queue, due.attempt
+SELECT due.id, due.kind, due.queue, due.attempt, due.crashes >= %(suspicious)s AS suspect
 FROM pairs CROSS JOIN LATERAL (
-    SELECT id, kind, queue, attempt, run_at FROM jobs
+    SELECT id, kind, queue, attempt, run_at, crashes FROM jobs
     WHERE state = 'queued' AND published_at IS NULL
       AND account_id = pairs.account_id AND kind = pairs.kind AND run_at <= now()
+      AND (crashes < %(suspicious)s OR NOT EXISTS (
+          SELECT FROM jobs AS suspect
+          WHERE suspect.queue = jobs.queue AND suspect.crashes >= %(suspicious)s AND suspect.id <> jobs.id
+            AND (suspect.state = 'running' OR (suspect.state = 'queued' AND suspect.published_at IS NOT NULL))))
       AND (serial_key IS NULL OR NOT EXISTS (
           SELECT FROM jobs AS other
           WHERE other.serial_key = jobs.serial_key AND other.id <> jobs.id
@@ -72,8 +81,18 @@ LIMIT %(limit)s
 def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[Due]:
     """The jobs to publish now, with the lock held until the caller's transaction ends."""
     connection.execute("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": LOCK})
-    parameters = {"windows": Jsonb(windows), "platform": PLATFORM_ACCOUNT, "limit": limit}
-    return [Due(**row) for row in all_of(connection, DUE, parameters)]
+    parameters = {
+        "windows": Jsonb(windows),
+        "platform": PLATFORM_ACCOUNT,
+        "limit": limit,
+        "suspicious": SUSPICIOUS,
+    }
+    return _one_suspect_a_queue([Due(**row) for row in all_of(connection, DUE, parameters)])
+
+
+def _one_suspect_a_queue(due: Sequence[Due]) -> list[Due]:
+    first = {job.queue: job for job in reversed(due) if job.suspect}
+    return [job for job in due if not job.suspect or first[job.queue] is job]
 
 
 # The mark, unless the job has moved on meanwhile: a worker may be faster than this statement.
@@ -114,7 +133,7 @@ UNPUBLISH_LOST = """
 WITH lost AS (
     SELECT id AS lost_id FROM jobs
     WHERE state = 'queued' AND published_at < now() - greatest(interval '30 seconds', published_at - run_at)
-    ORDER BY id DESC FOR NO KEY UPDATE
+    ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 """

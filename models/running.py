@@ -59,7 +59,6 @@ class Attempt:
     """One try at a job, by a thread of a worker.
 
     history  what earlier attempts journalled, and `tokens` how many generated tokens that carries
-    rewound  both an earlier attempt and Redis were lost: followers may have seen more than the history holds
     """
 
     job: Job
@@ -67,7 +66,6 @@ class Attempt:
     journal: Journal
     history: list[Event] = field(default_factory=list)
     tokens: int = 0
-    rewound: bool = False
     deadline: float = 0.0
     _reason: StopReason | None = None
 
@@ -116,15 +114,21 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
-    lost = taken.last < 0 and job.failures > 0
+    # An end may be missing where Redis is not the one that was told it, or has less than it was told.
+    evicted = begin <= taken.last
+    lost = job.failures > 0 and (evicted or not taken.same_server)
     if lost:  # before Redis knows more: whoever comes back with an older number is sent where the row says
         with database.connection() as connection:
             note_rewind(connection, job, begin)
-    if taken.last + 1 < begin:
+    if evicted:
+        journal.forget(client, job.id)
+    if evicted or taken.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
     written = Journal(job.id, job.attempt, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
-    return Attempt(job, database, written, history, tokens, lost or _unsaid(job, history), deadline)
+    if lost or _unsaid(job, history):
+        written.write(REWOUND.decode(), {"job_id": job.id})
+    return Attempt(job, database, written, history, tokens, deadline)
 
 
 def _unsaid(job: Job, history: Sequence[Event]) -> bool:

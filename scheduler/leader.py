@@ -5,6 +5,7 @@ The lock goes with the connection, however its process dies, and the next one ta
 
 import contextlib
 import logging
+import threading
 
 import psycopg
 
@@ -23,9 +24,14 @@ class Leadership:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.Connection | None = None
+        self._guard = threading.Lock()
 
     def held(self) -> bool:
-        """Take the lock if it is free, or make sure that we still have it."""
+        """Take the lock if it is free, or make sure that we still have it. Safe to call from several threads."""
+        with self._guard:
+            return self._held()
+
+    def _held(self) -> bool:
         try:
             if self._connection is None:
                 self._connection = self._try()

@@ -66,13 +66,15 @@ class Heartbeat:
                 pause = RETRY_INTERVAL
 
     def _once(self) -> None:
-        running = {attempt.job.id: attempt for attempt in self._workshop.running() if not _overdue(attempt)}
-        held = {job_id: attempt.job.attempt for job_id, attempt in running.items()}
+        running = {attempt.job.id: attempt for attempt in self._workshop.running()}
+        overdue = {job_id for job_id, attempt in running.items() if _overdue(attempt)}
+        held = {job_id: attempt for job_id, attempt in self._workshop.held().items() if job_id not in overdue}
         with self._workshop.database.connection() as connection:
             workers.register(connection, self._workshop.name, **self._identity)  # type: ignore[arg-type]
             renewed = attempts.renew(connection, held) if held else {}
         for job_id, attempt in running.items():
-            self._heed(attempt, renewed.get(job_id))
+            if job_id in held:
+                self._heed(attempt, renewed.get(job_id))
 
     def _heed(self, attempt: Attempt, cancelled: bool | None) -> None:
         """What the renewal said: None when the job is no longer this attempt's, else whether it was cancelled."""

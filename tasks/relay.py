@@ -60,7 +60,8 @@ class Relay:
     def publish_due(self) -> int:
         """One pass: publish what is due and return how many jobs that were."""
         windows = self._fresh_windows()
-        with self._database.batch() as connection:
+        # No batch: between two statements Postgres must see a transaction that is idle, and end it when we are frozen.
+        with self._database.transaction() as connection:
             sent, failure = self._send(outbox.due(connection, windows))
             if sent:
                 outbox.mark_published(connection, sent)
@@ -88,12 +89,17 @@ class Relay:
 
     def _run(self) -> None:
         while self._running:
-            if not self._nudged.wait(self._every or IDLE_INTERVAL):
-                self._broker.keep_alive()
-                if self._every is None:
-                    continue
+            if not self._nudged.wait(self._every or IDLE_INTERVAL) and self._every is None:
+                self._keep_alive()
+                continue
             self._nudged.clear()
             self._publish_all()
+
+    def _keep_alive(self) -> None:
+        try:
+            self._broker.keep_alive()
+        except Exception:
+            log.exception("the broker gives no sign of life; the next message finds out")
 
     def _publish_all(self) -> None:
         try:

@@ -91,6 +91,8 @@ class WakefulConsumer(_RedisConsumer):
             if self.outstanding_message_count < self.prefetch:
                 self.broker.client.blpop([wake_key(self.queue_name)], timeout=self.patience)
             else:
+                # Any command is a sign of life: a consumer that gives none loses its messages to others.
+                self.broker.do_qsize(self.queue_name)
                 self.hand_free.wait(self.patience)
                 self.hand_free.clear()
         except redis.ConnectionError as error:

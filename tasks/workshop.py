@@ -73,6 +73,7 @@ class Workshop:
         self.writer = writer
         self.relay = relay
         self.leaving = threading.Event()
+        self._claimed: dict[str, int] = {}  # job id → attempt, from the claim to the end
         self._running: dict[str, Attempt] = {}
         # Cancels of jobs that do not run here, or not yet.
         self._cancelled_elsewhere: deque[str] = deque(maxlen=REMEMBERED_CANCELS)
@@ -92,6 +93,11 @@ class Workshop:
         """The attempts that run now."""
         with self._lock:
             return list(self._running.values())
+
+    def held(self) -> dict[str, int]:
+        """Job id → attempt of all that is claimed, also what has still to open its journal."""
+        with self._lock:
+            return dict(self._claimed)
 
     def cancel(self, job_id: str) -> None:
         """Stop an attempt whose job was cancelled, if it runs here."""
@@ -113,10 +119,21 @@ class Workshop:
         job = self._claim(job_id, message_id)
         if job is None:
             return
+        with self._lock:
+            self._claimed[job.id] = job.attempt
+        try:
+            self._run(handler, job)
+        except Fenced:
+            log.info("attempt %d of %s was overtaken", job.attempt, job.id)
+        finally:
+            with self._lock:
+                if self._claimed.get(job.id) == job.attempt:
+                    del self._claimed[job.id]
+                    self._running.pop(job.id, None)
+
+    def _run(self, handler: Handler, job: Job) -> None:
         try:
             attempt = open_attempt(job, self.database, self.client, self.writer)
-        except Fenced:
-            return
         except (redis.RedisError, Unavailable) as error:
             log.warning("%s waits, for its journal can't be opened: %s", job.id, error)
             self._release(job, [], delay=RELEASE_DELAY)
@@ -126,11 +143,7 @@ class Workshop:
             self._conclude(handler, attempt)
         except Fenced:
             attempt.journal.fenced = True
-            log.info("attempt %d of %s was overtaken", job.attempt, job.id)
-        finally:
-            with self._lock:
-                if self._running.get(job.id) is attempt:
-                    del self._running[job.id]
+            raise
 
     def _claim(self, job_id: str, message_id: str) -> Job | None:
         tries = 0
@@ -145,6 +158,8 @@ class Workshop:
     def _register(self, attempt: Attempt) -> None:
         """From here on the attempt hears of cancels; one that came since the claim it hears now."""
         with self._lock:
+            if self._claimed.get(attempt.job.id) != attempt.job.attempt:
+                raise Fenced(f"attempt {attempt.job.attempt} of {attempt.job.id} is over")
             self._running[attempt.job.id] = attempt
             if attempt.job.id in self._cancelled_elsewhere:
                 attempt.stop("cancelled")
@@ -233,9 +248,7 @@ class Workshop:
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
         unarchived = [*attempt.journal.unarchived(), *ending.events]
         try:
-            return self._patiently(
-                lambda connection: attempts.end(connection, attempt.job, ending, unarchived), self.database.batch
-            )
+            return self._patiently(lambda connection: attempts.end(connection, attempt.job, ending, unarchived))
         except Fenced:
             # Refused: overtaken, or it was this very ending whose confirmation got lost with the connection.
             if self._patiently(lambda connection: attempts.has_ended(connection, attempt.job)):

@@ -19,6 +19,9 @@ from web.tail import Tail
 #: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else.
 CONNECTIONS = 16
 
+#: Seconds that a request waits for Redis: what it would be told there stands in Postgres too.
+REDIS_TIMEOUT = 1.5
+
 
 @dataclass(slots=True)
 class Platform:
@@ -43,7 +46,7 @@ class Platform:
     @classmethod
     def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics) -> "Platform":
         """Opening waits for no server."""
-        client = connect(settings.redis_address)
+        client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
         queue = Queue(settings, database, client)
         tail = Tail(settings.redis_address, database)

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 #: Appends that may wait for a follower before it is dropped. Its client comes back with its last id.
 LONGEST_QUEUE = 2048
 
+#: Appends that one read takes from a shard at most.
+BATCH = 512
+
 #: Milliseconds that a read of the shards blocks.
 BLOCK = 5000
 
@@ -149,7 +152,7 @@ class Tail:
                 follower.close()  # there is nothing more to hear, or its row is gone, journal and all
             return events
         first, lines = follower.waiting.popleft()
-        if first > position + 1:
+        if first > position + 1 or not lines:
             return await self._history(job_id, position)
         return unseen([Event(first + place, line) for place, line in enumerate(lines)], position)
 
@@ -187,12 +190,15 @@ class Tail:
             try:
                 cursors = cursors or await self._newest()
                 self._reading.set()
-                for shard, entries in await self._reader.xread(cursors, block=BLOCK) or ():
+                for shard, entries in await self._reader.xread(cursors, count=BATCH, block=BLOCK) or ():
                     cursors[shard.decode()] = entries[-1][0].decode()
                     self._hand_out(entries)
             except (redis.RedisError, OSError) as error:
                 log.warning("the journal's tail is lost, will be back: %s", error)
                 self._reading.set()  # nobody waits for a server that is down
+                await self._reconnect()
+            except Exception:
+                log.exception("the journal's tail stumbled and goes on")
                 await self._reconnect()
 
     async def _newest(self) -> dict[str, str]:
@@ -234,9 +240,14 @@ class Tail:
 
     def _ended(self, job_ids: Sequence[str]) -> set[str]:
         """Those that are known to have ended."""
-        with contextlib.suppress(Unavailable), self._database.connection() as connection:
-            return ended_among(connection, job_ids)
-        return set()
+        try:
+            with self._database.connection() as connection:
+                return ended_among(connection, job_ids)
+        except Unavailable:
+            return set()
+        except Exception:
+            log.exception("can't tell which jobs have ended; the next round may")
+            return set()
 
 
 def unseen(events: list[Event], position: int) -> list[Event]:

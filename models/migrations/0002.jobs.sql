@@ -23,6 +23,7 @@ CREATE TABLE jobs (
 
     attempt              integer     NOT NULL DEFAULT 0,      -- the fencing token: it only rises
     failures             integer     NOT NULL DEFAULT 0,      -- the attempts that count against the kind's limit
+    crashes              integer     NOT NULL DEFAULT 0,      -- the failures that took their worker along
     message_id           text,                                -- the delivery that the running attempt came with
     worker               text,
     lease_until          timestamptz,
@@ -51,6 +52,7 @@ CREATE INDEX jobs_in_flight ON jobs (account_id, kind)
 
 CREATE INDEX jobs_lease ON jobs (lease_until) WHERE state = 'running';
 CREATE INDEX jobs_worker ON jobs (worker) WHERE state = 'running';
+CREATE INDEX jobs_suspect ON jobs (queue) WHERE crashes >= 2 AND state IN ('queued', 'running');
 CREATE INDEX jobs_dead ON jobs (id) WHERE state = 'dead';
 CREATE INDEX jobs_parent ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL;

@@ -25,6 +25,8 @@ CREATE TABLE responses (
     created_at          timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE INDEX responses_conversation ON responses (conversation_id) WHERE conversation_id IS NOT NULL;
+CREATE INDEX responses_user ON responses (user_id);
 CREATE INDEX responses_previous ON responses (previous_id) WHERE previous_id IS NOT NULL;
 
 -- What a conversation holds, in the order in which turns ended.

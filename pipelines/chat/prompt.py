@@ -58,7 +58,10 @@ def fitted(engine: Engine, messages: list[Message], max_output_tokens: int | Non
 
 def _history(connection: Connection, response: Response) -> list[dict[str, Any]]:
     if response.conversation_id:
-        return conversations.last_items(connection, response.conversation_id, response.account_id, LONGEST_HISTORY)
+        # A turn that died left its items there; replayed, it does not ask its own question twice.
+        return conversations.last_items(
+            connection, response.conversation_id, response.account_id, LONGEST_HISTORY, but=response.id
+        )
     if response.previous_id:
         return responses.chain_items(connection, response.previous_id, response.account_id, LONGEST_HISTORY)
     return []

@@ -68,8 +68,6 @@ def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Tran
     """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said."""
     journal, seen = attempt.journal, transcript.seen
     item_id = objects.output_message(response)
-    if attempt.rewound:
-        journal.write("sangha.journal.rewound", {"item_id": item_id, "text": transcript.text})
     if "response.in_progress" not in seen:
         journal.write("response.in_progress", {"response": objects.response_object(response, "in_progress")})
     if STARTED not in seen:

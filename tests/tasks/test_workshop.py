@@ -211,6 +211,7 @@ def no_words(attempt, state, error=None):
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
 def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(workshop, desk, account, run):
     job_id = desk.enqueue(account)
+    journal.append(workshop.client, job_id, 0, [])  # Redis has heard of it
     desk.set(job_id, "failures = 2")
 
     workshop.execute(handler(run, no_words), job_id, "m")

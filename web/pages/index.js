@@ -76,6 +76,7 @@ async function follow(id) {
   kept.set("following", id);
   const turn = show("assistant");
   const words = document.createTextNode("");
+  words.said = [];  // [sequence number, text]
   turn.append(words);
   turn.classList.add("running");
   $("#stop").hidden = false;
@@ -91,9 +92,10 @@ async function follow(id) {
 }
 
 function step(event, turn, words) {
-  if (event.type === "response.output_text.delta") words.data += event.delta;
-  if (event.type === "sangha.answer.restarted") words.data = "";
-  if (event.type === "sangha.journal.rewound") words.data = event.text;
+  if (event.type === "response.output_text.delta") words.said.push([event.sequence_number, event.delta]);
+  if (event.type === "sangha.answer.restarted") words.said = [];
+  if (event.type === "sangha.journal.rewound") words.said = words.said.filter(([at]) => at < event.sequence_number);
+  words.data = words.said.map(([, text]) => text).join("");
   if (event.type === "sangha.job.cancelled") note(turn, "stopped");
   if (event.type === "response.failed") note(turn, event.response.error.message);
   if (event.response?.usage) {
