@@ -62,15 +62,11 @@ def living(connection: Connection) -> list[Worker]:
     return [Worker(**row) for row in all_of(connection, LIVING, {"silence": SILENCE})]
 
 
-# As many messages as it had threads may have died in the worker's hands before they were claimed: send the oldest
-# again.
+# A message may have died in the worker's hands before it was claimed: send those of its queues again.
 UNPUBLISH_UNCLAIMED = """
 WITH sent AS (
     SELECT id AS sent_id FROM jobs
-    WHERE id IN (SELECT id FROM jobs
-                 WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
-                 ORDER BY published_at LIMIT %(threads)s)
-      AND state = 'queued'
+    WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
     ORDER BY id DESC FOR NO KEY UPDATE
 )
 UPDATE jobs SET published_at = NULL FROM sent WHERE id = sent_id
@@ -85,14 +81,12 @@ def bury(database: Database, host: str, pid: int) -> int:
     with database.connection() as connection:
         worker = {"host": host, "pid": pid}
         dead = all_of(
-            connection, "SELECT name, queues, threads FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker
+            connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker
         )
         if not dead:
             return 0
         # Each statement by itself: together they would lock jobs in no order.
-        queues = [queue for each in dead for queue in each["queues"]]
-        threads = sum(each["threads"] * len(each["queues"]) for each in dead)
-        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": queues, "threads": threads})
+        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for each in dead for queue in each["queues"]]})
         given = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
         connection.execute("DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         return given.rowcount
