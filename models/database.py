@@ -4,6 +4,7 @@ Connections stand in autocommit: a single statement costs one round trip. `trans
 `batch()` one whose statements travel together up to the next result that is read.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from models.errors import Unavailable
 
 Connection = PsycopgConnection[DictRow]
+
+log = logging.getLogger(__name__)
 
 set_json_dumps(orjson.dumps)
 set_json_loads(orjson.loads)
@@ -78,7 +81,8 @@ class Database:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             # After a restart of the server every pooled connection is stale: renew them now, not one caller at a time.
             self._renew()
-            raise Unavailable(f"The connection to the database was lost: {error}") from error
+            log.warning("the connection to the database was lost: %s", str(error).replace("\n", " "))
+            raise Unavailable("The connection to the database was lost.") from error
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

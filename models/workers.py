@@ -80,9 +80,7 @@ def bury(database: Database, host: str, pid: int) -> int:
     """
     with database.connection() as connection:
         worker = {"host": host, "pid": pid}
-        dead = all_of(
-            connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker
-        )
+        dead = all_of(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         if not dead:
             return 0
         # Each statement by itself: together they would lock jobs in no order.

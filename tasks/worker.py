@@ -38,6 +38,7 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
 
     Raises ConfigurationError for a pool that doesn't exist or has no work, and for what its engine can't load.
     """
+    pools = list(dict.fromkeys(pools))
     modules = [_module(pool) for pool in pools]
     workshop = _open_workshop(settings, pools)
     # Each pool's module declares its actors and answers how many of them may run at once.

@@ -88,7 +88,8 @@ def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Tran
 
 def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -> Literal["stop", "length"]:
     """Journal tokens until the engine has said it all, or is told to stop."""
-    request, journal = answer.response.request, attempt.journal
+    response, journal = answer.response, attempt.journal
+    request = response.request
     left = prompt.longest - answer.output_tokens
     if left <= 0:
         return "length"
@@ -109,7 +110,9 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
         answer.text = "".join(pieces)
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt knows why, and raises it
-    answer.cached_tokens = finish.cached_tokens
+    if response.conversation_id or response.previous_id:
+        # Of a first turn this would tell whether somebody else has lately sent the same text.
+        answer.cached_tokens = finish.cached_tokens
     return finish.reason
 
 

@@ -21,6 +21,7 @@ import xllamacpp
 from models.errors import PermanentFailure
 from models.settings import Settings
 from pipelines.inference.chunks import Chunks, failure, read
+from pipelines.inference.control import plain
 from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
 from pipelines.inference.files import engine_file
 from pipelines.inference.loopback import Loopback
@@ -148,7 +149,8 @@ def _request(prompt: Sequence[Message], prefix: str, sampling: Sampling) -> byte
 
 def _messages(prompt: Sequence[Message], prefix: str = "") -> list[dict[str, str]]:
     """The prompt, and the prefix as the assistant's message begun; two of those in a row are one to llama.cpp."""
-    messages = [{"role": message.role, "content": message.content} for message in prompt]
+    messages = [{"role": message.role, "content": plain(message.content)} for message in prompt]
+    prefix = plain(prefix)
     if prefix and messages and messages[-1]["role"] == "assistant":
         messages[-1]["content"] += prefix
     elif prefix:

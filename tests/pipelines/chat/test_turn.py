@@ -64,8 +64,18 @@ def test_an_answer_is_told_stored_and_billed(room, fake, reason, status):
     assert stored.output[0]["status"] == status
     assert told[-1][0] == f"response.{status}"
     assert [payload["sequence_number"] for _, payload in told] == list(range(len(told)))
-    assert room.billed(started) == [(2, 2, 3)]
+    assert room.billed(started) == [(2, 0, 3)]
     assert told[-1][1]["response"]["usage"]["total_tokens"] == 5
+
+
+def test_what_was_cached_is_told_only_of_what_continues(room, fake):
+    """Of a first turn it would tell whether somebody else has lately sent the same text."""
+    first = room.start("one")
+    run(room, fake("a "), first)
+    second = room.start("two", previous=first.response.id)
+    run(room, fake("b "), second)
+
+    assert [cached for _, cached, _ in [*room.billed(first), *room.billed(second)]] == [0, 2]
 
 
 def test_an_answer_of_nothing_is_an_answer(room, fake):
@@ -75,7 +85,7 @@ def test_an_answer_of_nothing_is_an_answer(room, fake):
 
     stored = room.stored(started)
     assert (stored.status, stored.output[0]["content"][0]["text"]) == ("completed", "")
-    assert room.billed(started) == [(1, 2, 0)]
+    assert room.billed(started) == [(1, 0, 0)]
 
 
 def test_sampling_reaches_the_engine(room, fake):
@@ -106,7 +116,7 @@ def test_another_attempt_goes_on_where_the_first_was_cut(room, fake):
     assert rest.samplings[0].max_output_tokens == 8
     assert text(told) == room.stored(started).output[0]["content"][0]["text"] == "a b c "
     assert [type_ for type_, _ in told].count("response.output_item.added") == 1
-    assert room.billed(started) == [(1, 2, 3)]
+    assert room.billed(started) == [(1, 0, 3)]
 
 
 def test_an_attempt_that_was_cut_at_its_last_token_is_only_ended(room, fake):
@@ -136,7 +146,7 @@ def test_an_engine_that_can_not_continue_begins_again_and_says_so(room, fake):
     restarts = [payload["discarded_tokens"] for type_, payload in told if type_ == RESTARTED]
     assert restarts == [1]
     assert room.stored(started).output[0]["content"][0]["text"] == "a b c "
-    assert room.billed(started) == [(1, 2, 3)]
+    assert room.billed(started) == [(1, 0, 3)]
 
 
 def test_what_both_have_lost_is_told_as_a_rewind(room, fake):
@@ -150,7 +160,7 @@ def test_what_both_have_lost_is_told_as_a_rewind(room, fake):
     assert again.prefixes == [""]
     assert [type_ for type_, _ in told][:3] == ["response.created", "response.queued", "sangha.journal.rewound"]
     assert room.stored(started).rewound_at == 2
-    assert room.billed(started) == [(1, 2, 3)]
+    assert room.billed(started) == [(1, 0, 3)]
 
 
 @pytest.mark.parametrize(("why", "error"), [("cancelled", Cancelled), ("released", Released), ("overtaken", Fenced)])
