@@ -49,6 +49,21 @@ def test_each_end_makes_room_for_one_more(empty_desk):
     assert len(publish(desk)) == 1
 
 
+def test_jobs_whose_workers_died_twice_run_one_at_a_time(empty_desk):
+    """One of them may be what kills: it must not meet the same neighbours again and again."""
+    desk = empty_desk
+    suspects = [desk.enqueue(desk.account()) for _ in range(3)]
+    for job_id in suspects:
+        desk.set(job_id, "crashes = 2")
+    fresh = desk.enqueue(desk.account())
+
+    assert publish(desk) == [suspects[0], fresh]
+    assert publish(desk) == []
+    desk.set(desk.claim(suspects[0]).id, "state = 'completed'")
+
+    assert publish(desk) == [suspects[1]]
+
+
 def test_a_waiting_parent_takes_no_room(empty_desk):
     desk = empty_desk
     account = desk.account()
