@@ -1,11 +1,15 @@
 """Given variables, when a process starts, then it has its settings, or one line that names what is wrong."""
 
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
+from redis.connection import parse_url
 
 from models.errors import ConfigurationError
+from models.secrets import secret_key
 from models.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable
 
 
@@ -52,7 +56,13 @@ def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
         ("SANGHA_SLOTS", "0", "greater than or equal to 1"),
         ("SANGHA_CONTEXT", "-1", "256"),
         ("SANGHA_DATABASE_URL", "mysql://db", "postgresql://… or postgres://…"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/x?nonsense=1", r"well-formed postgresql://….*\"nonsense\""),
+        ("SANGHA_DATABASE_URL", "postgresql://h:port/x", "'port'"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/%zz", "well-formed"),
         ("SANGHA_REDIS_URL", "localhost:6379", "redis://…"),
+        ("SANGHA_REDIS_URL", "redis://x:notaport", "well-formed redis://….*'notaport'"),
+        ("SANGHA_REDIS_URL", "redis://x:99999", "well-formed"),
+        ("SANGHA_BROKER_URL", "amqp://[bad", "well-formed amqp://…"),
         ("SANGHA_BROKER_URL", "kafka://b", "amqp://…"),
         ("SANGHA_ENGINE", "gpt", "llamacpp"),
         ("SANGHA_SCRIPT", "tokens", "tokens=20,rate=0"),
@@ -79,6 +89,63 @@ def test_the_secret_is_never_shown(monkeypatch):
         load_settings()
 
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANGHA_DATABASE_URL", "postgresql://me:hunter2@h:port/x"),
+        ("SANGHA_DATABASE_URL", "postgresql://me:hunter2@h/x?nonsense=1"),
+        ("SANGHA_DATABASE_URL", "postgresql://me:a?hunter2@h/x"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/x?password=hunter2&nonsense=1"),
+        ("SANGHA_REDIS_URL", "redis://:hunter2/@h:notaport"),
+        ("SANGHA_REDIS_URL", "redis://:p@hunter2@h:notaport"),
+        ("SANGHA_BROKER_URL", "kafka://me:hunter2@b"),
+    ],
+)
+def test_the_password_of_a_url_is_never_shown(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANGHA_DATABASE_URL", "postgres://me:p%40ss@[::1]:5432/x?sslmode=require&host=%2Frun%2Fpg"),
+        ("SANGHA_REDIS_URL", "rediss://:p%2Fss@cache.example.com:6380/3"),
+        ("SANGHA_REDIS_URL", "unix:///run/my%20folder/valkey.sock?db=2"),
+        ("SANGHA_BROKER_URL", "amqps://me:pass@mq:5671/%2F?heartbeat=30"),
+    ],
+)
+def test_a_well_formed_url_passes_as_it_is(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    assert load_settings().model_dump()[name.removeprefix("SANGHA_").lower()] == value
+
+
+def test_addresses_of_a_strange_data_folder_are_quoted():
+    settings = Settings(data_dir=Path("/a b%c#d?e'f\"g"))
+
+    assert conninfo_to_dict(settings.postgres_dsn)["host"] == str(settings.socket_dir)
+    assert parse_url(settings.redis_address)["path"] == f"{settings.socket_dir}/valkey.sock"
+    assert settings.socket_dir == settings.home / "run"
+
+
+def test_sockets_move_when_the_path_of_the_data_folder_has_a_comma():
+    assert "," not in Settings(data_dir=Path("/a,b")).postgres_dsn
+
+
+def test_a_data_folder_that_the_secret_makes_is_private(tmp_path):
+    settings = Settings(data_dir=tmp_path / "new")
+
+    secret_key(settings)
+
+    assert S_IMODE(settings.home.stat().st_mode) == 0o700
 
 
 def test_settings_are_frozen():

@@ -1,5 +1,6 @@
 """The embedded servers on their own: start, stop, kill, start again with their data."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,13 +12,17 @@ import pika
 import psycopg
 import pytest
 import redis
+import redis.asyncio
 
 from models.errors import ConfigurationError, Unavailable
-from ops import rabbitmq, servers
+from models.migrate import migrate, pending
+from models.settings import Settings
+from ops import doctor, rabbitmq, servers
 from ops.launch import own
 from ops.process import Child
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, serving
+from ops.up import check_servers_of_others
 from tests.ops.parts import FAILS, Script, gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -52,6 +57,29 @@ def test_postgres_has_pgvector_and_keeps_its_data(postgres: Postgres, folders: F
         # Then its data is there
         assert count(postgres) == 1
     assert not (folders[0] / "postgres.pid").exists()
+
+
+@pytest.mark.parametrize("name", ["a b%c#d?e'f\"g", "a b%c#d,e"])
+def test_both_serve_below_a_folder_with_a_strange_name(name: str, tmp_path: Path, folders: Folders) -> None:
+    # Given a data folder whose name means something to every parser on the way
+    settings = Settings(data_dir=tmp_path / name)
+    postgres = Postgres(settings.home / "postgres", settings.socket_dir)
+    valkey = Valkey(settings.home / "valkey", settings.socket_dir)
+    with serving(postgres, *folders), serving(valkey, *folders):
+        # When the schema is brought up, then yoyo finds the server too
+        assert migrate(settings.postgres_dsn)
+        assert pending(postgres.dsn) == []
+        # And so do all clients
+        with psycopg.connect(settings.postgres_dsn) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        with redis.Redis.from_url(settings.redis_address) as client:
+            assert client.set("key", "value")
+        assert asyncio.run(read(valkey.url, "key")) == b"value"
+
+
+async def read(url: str, key: str) -> object:
+    async with redis.asyncio.Redis.from_url(url) as client:
+        return await client.get(key)
 
 
 def test_postgres_killed_with_open_sessions_starts_again(postgres: Postgres, folders: Folders) -> None:
@@ -128,6 +156,7 @@ def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders)
 def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey, folders: Folders) -> None:
     with serving(valkey, *folders) as child:
         assert folders[0].stat().st_mode & 0o777 == 0o700
+        assert valkey.folder.stat().st_mode & 0o777 == 0o700
         assert not valkey.socket.stat().st_mode & 0o077
         listening = subprocess.run(["cat", f"/proc/{child.pid}/net/tcp"], capture_output=True, text=True, check=True)
         assert ":18EB " not in listening.stdout  # 6379
@@ -196,3 +225,15 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, folders: Folders)
     child.stop()
     assert child.exit_code == 1
     assert child.part.stop_signal == signal.SIGTERM
+
+
+def test_a_database_of_others_that_does_not_answer_is_named() -> None:
+    settings = Settings(database_url="postgresql://postgres@127.0.0.1:1/sangha")
+    with pytest.raises(Unavailable, match=r"^Postgres: does not answer \(.*\) — check SANGHA_DATABASE_URL$"):
+        check_servers_of_others(settings)
+
+
+def test_without_a_remedy_a_finding_ends_with_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "run", lambda check, settings: doctor.Finding("FAIL", "broker", "is odd"))
+    with pytest.raises(Unavailable, match="^broker: is odd$"):
+        check_servers_of_others(Settings())

@@ -158,3 +158,20 @@ def test_a_consumer_with_full_hands_waits_for_a_free_one(broker):
     assert next(one) is None
     one.close()
     two.close()
+
+
+def test_a_consumer_with_full_hands_gives_signs_of_life(settings):
+    """One that gives none for a minute is taken for dead, and its messages go to others while it works on them."""
+    broker = build_broker(settings.broker_address)
+    broker.flush_all()
+    consumer = broker.consume("inference", prefetch=1, timeout=20)
+    broker.enqueue(nudge("inference", "turn.run", "job_1"))
+    assert next(message for message in consumer if message) is not None
+
+    def sign_of_life():
+        return broker.client.zscore("sangha:queue:__heartbeats__", broker.broker_id)
+
+    before = sign_of_life()
+    eventually(lambda: next(consumer) is None and sign_of_life() > before)
+    broker.flush_all()
+    broker.close()
