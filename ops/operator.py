@@ -1,16 +1,18 @@
 """`sangha pools` and `sangha dead`: what the operator sees of the work, and may do about the dead."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 import psycopg
 from psycopg.rows import dict_row
+from redis import RedisError
 
-from models import operations
+from models import journal, operations
 from models.database import Connection
 from models.errors import ConfigurationError, Unavailable
 from models.jobs import Job
+from models.redis_client import connect
 from models.settings import Settings
 from ops.doctor import one_line
 
@@ -78,7 +80,17 @@ def replay_dead(settings: Settings, job_ids: Sequence[str]) -> None:
     """Give dead jobs a new life; the scheduler's sweep sends them within a second."""
     with connected(settings) as connection:
         done = operations.replay(connection, chosen(connection, job_ids))
+    forget_journals(settings, done)
     report("replayed", job_ids, done, "not dead, or the child of a job that went on without it")
+
+
+def forget_journals(settings: Settings, job_ids: Sequence[str]) -> None:
+    """What Redis remembers ends with the old ending; the archive knows better."""
+    client = connect(settings.redis_address)
+    with suppress(RedisError):
+        for job_id in job_ids:
+            journal.forget(client, job_id)
+    client.close()
 
 
 def discard_dead(settings: Settings, job_ids: Sequence[str]) -> None:
