@@ -235,5 +235,5 @@ def test_a_database_of_others_that_does_not_answer_is_named() -> None:
 
 def test_without_a_remedy_a_finding_ends_with_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "run", lambda check, settings: doctor.Finding("FAIL", "broker", "is odd"))
-    with pytest.raises(Unavailable, match="^broker: is odd$"):
+    with pytest.raises(Unavailable, match=r"^broker: is odd$"):
         check_servers_of_others(Settings())

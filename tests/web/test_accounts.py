@@ -47,6 +47,19 @@ def test_wrong_credentials_look_alike(client, person):
     assert wrong.json() == unknown.json()
 
 
+@pytest.mark.parametrize(("table", "part"), [("accounts", "account"), ("users", "user")])
+def test_a_token_whose_account_or_user_is_gone_is_no_longer_valid(client, person, database, table, part):
+    signup = client.post("/signup", json=person).json()
+    client.headers["authorization"] = f"Bearer {signup['token']}"
+    with database.connection() as connection:
+        connection.execute(f"DELETE FROM {table} WHERE id = %s", (signup[part]["id"],))
+
+    response = client.post("/v1/responses", json={"model": "default", "input": "hello"})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -1,8 +1,10 @@
 """Given an error, when it is answered, then it has its status and the envelope."""
 
 import logging
+from types import SimpleNamespace
 
 import orjson
+import psycopg.errors
 import pytest
 import redis
 from starlette.exceptions import HTTPException
@@ -70,6 +72,17 @@ def test_starlettes_errors_keep_status_and_headers():
 
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
     assert envelope(response)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "status"),
+    [("jobs_account_id_fkey", 401), ("responses_user_id_fkey", 401), ("responses_job_id_fkey", 500), (None, 500)],
+)
+def test_only_a_missing_account_or_user_is_the_tokens_fault(constraint, status):
+    class Violation(psycopg.errors.ForeignKeyViolation):
+        diag = SimpleNamespace(constraint_name=constraint)
+
+    assert errors.answer(Violation("no such row"), "req_1").status_code == status
 
 
 def test_the_unforeseen_is_logged_and_not_told(caplog):

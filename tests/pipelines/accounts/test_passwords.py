@@ -1,6 +1,7 @@
 """Given passwords, when they are stored and checked, then only the right one holds, and a stranger costs as much."""
 
 import threading
+import unicodedata
 
 import pytest
 from argon2 import PasswordHasher
@@ -54,6 +55,18 @@ def test_a_crowd_is_asked_to_come_back(monkeypatch):
 
     with passwords._core(), pytest.raises(Unavailable):
         passwords.hash_password("correct horse")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_password_holds_however_the_keyboard_composes_it(form):
+    stored = passwords.hash_password(unicodedata.normalize(form, "größere Hüte"))
+
+    assert all(passwords.verify(stored, unicodedata.normalize(other, "größere Hüte")) for other in ("NFC", "NFD"))
+
+
+def test_an_accent_does_not_make_a_password_longer():
+    with pytest.raises(InvalidRequest):
+        passwords.check_strength(unicodedata.normalize("NFD", "äöüäöü"))
 
 
 class Spy:

@@ -9,6 +9,7 @@ from models import accounts
 from models.accounts import Role
 from models.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
 from models.ids import new_id
+from pipelines.accounts.passwords import hash_password
 from pipelines.accounts.signup import log_in, normal_address, sign_up
 from pipelines.accounts.tokens import Tokens
 
@@ -73,6 +74,25 @@ def test_login_gives_the_same_caller(database, tokens, address):
     again = log_in(database, tokens, email=address.title(), password=PASSWORD)
 
     assert again.caller == entry.caller
+
+
+@pytest.mark.parametrize(
+    ("local", "domain"), [("jo\u0308rg", "example.com"), ("a", "bu\u0308cher.example"), ("a", "xn--bcher-kva.example")]
+)
+def test_login_takes_the_address_in_the_form_that_signup_took(database, tokens, local, domain):
+    email = f"{new_id('test')}{local}@{domain}"
+    entry = sign_up(database, tokens, email=email, password=PASSWORD)
+
+    assert log_in(database, tokens, email=email, password=PASSWORD).caller == entry.caller
+    assert log_in(database, tokens, email=normal_address(email), password=PASSWORD).caller == entry.caller
+
+
+def test_what_is_no_address_is_looked_up_as_it_is(database, tokens):
+    name = new_id("test")
+    with database.connection() as connection:
+        accounts.create(connection, email=name, password_hash=hash_password(PASSWORD))
+
+    assert log_in(database, tokens, email=name, password=PASSWORD).email == name
 
 
 @pytest.mark.parametrize("known", [True, False])
