@@ -6,11 +6,15 @@ Unix sockets below the data folder, so that `sangha doctor` in a second terminal
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.errors import ConfigurationError
@@ -23,11 +27,30 @@ def _url_of(*schemes: str) -> AfterValidator:
     expected = " or ".join(f"{scheme}://…" for scheme in schemes)
 
     def check(value: str | None) -> str | None:
-        if value is not None and value.partition("://")[0] not in schemes:
+        if value is None:
+            return value
+        if value.partition("://")[0] not in schemes:
             raise ValueError(f"should be {expected}")
+        if (wrong := _malformed(value)) is not None:
+            raise ValueError(f"should be a well-formed {expected}{wrong}")
         return value
 
     return AfterValidator(check)
+
+
+def _malformed(url: str) -> str | None:
+    """What is wrong with the form of a URL, in brackets, or None.
+
+    Parsers quote the piece that they stumble over, which may be half of a password: then nothing is told but that.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port  # urlsplit looks at these only when asked
+        if parts.scheme.startswith("postgres"):
+            conninfo_to_dict(url)
+    except (ValueError, psycopg.ProgrammingError) as error:
+        return "" if "@" in url else f" ({str(error).strip().partition(chr(10))[0]})"
+    return None
 
 
 def _script(value: object) -> object:
@@ -94,9 +117,12 @@ class Settings(BaseModel):
 
     @cached_property
     def socket_dir(self) -> Path:
-        """Where embedded servers put their sockets: below the data folder, or where its path is too long, in /tmp."""
+        """Where embedded servers put their sockets: below the data folder, or where its path won't do, in /tmp.
+
+        It won't do when it is too long, or has a comma: libpq takes a host with one for a list, however it is quoted.
+        """
         inside = self.home / "run"
-        if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER:
+        if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER and "," not in str(inside):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
@@ -104,12 +130,12 @@ class Settings(BaseModel):
     @property
     def postgres_dsn(self) -> str:
         """Where Postgres answers."""
-        return self.database_url or f"postgresql://postgres@/sangha?host={self.socket_dir}"
+        return self.database_url or f"postgresql://postgres@/sangha?host={quote(str(self.socket_dir))}"
 
     @property
     def redis_address(self) -> str:
         """Where Redis or Valkey answers."""
-        return self.redis_url or f"unix://{self.socket_dir}/valkey.sock"
+        return self.redis_url or f"unix://{quote(str(self.socket_dir))}/valkey.sock"
 
     @property
     def broker_address(self) -> str:
@@ -139,5 +165,10 @@ def _one_line(error: ValidationError, given: dict[str, object]) -> str:
     field, *inner = [str(part) for part in first["loc"]]
     where = f" (in {'.'.join(inner)})" if inner else ""
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = "***" if field == "secret_key" else repr(given[field])
+    value = "***" if field == "secret_key" else _without_password(repr(given[field]))
     return f"{variable(field)} is {value}: it {message}{where}"
+
+
+def _without_password(text: str) -> str:
+    """A URL whose credentials are masked: up to its last @, since a malformed one may have more, and in its query."""
+    return re.sub(r"password=[^&'\"]*", "password=***", re.sub(r"//.*@", "//***@", text))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]
 import psycopg
@@ -56,7 +57,7 @@ class Postgres:
     @property
     def dsn(self) -> str:
         """Where it answers."""
-        return f"postgresql://postgres@/{self.database}?host={self.sockets}"
+        return f"postgresql://postgres@/{self.database}?host={quote(str(self.sockets))}"
 
     def prepare(self) -> None:
         """Make the database on first use; after a crash, clear the way for a new start."""
@@ -69,7 +70,7 @@ class Postgres:
         """The server in the foreground; its settings stand here and not in a file that a user could have changed."""
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": str(self.sockets),
+            "unix_socket_directories": one_of_a_list(str(self.sockets)),
             "unix_socket_permissions": "0700",
             "max_connections": "100",
             "shared_buffers": "256MB",
@@ -154,12 +155,12 @@ class Valkey:
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"unix://{self.socket}"
+        return f"unix://{quote(str(self.socket))}"
 
     def prepare(self) -> None:
         """Make its folders."""
         make_private(self.sockets)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private(self.folder)
 
     def command(self) -> list[str]:
         """The server in the foreground. A write reaches the file before its answer, so kill -9 loses nothing."""
@@ -197,6 +198,12 @@ def make_private(folder: Path) -> None:
     """Make a folder that only its owner may enter."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+
+
+def one_of_a_list(path: str) -> str:
+    """A path as Postgres reads it in a list of them, where a comma or a quote would end it."""
+    doubled = path.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def postgres_binary(program: str) -> Path:
