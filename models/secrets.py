@@ -43,7 +43,7 @@ def _read(path: Path) -> bytes | None:
 
 def _create(path: Path) -> bytes:
     """Write the file beside its place, then link it there: of two processes at once the first one's key stands."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mkstemp gives it mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
