@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+import psycopg
 from dramatiq.errors import BrokerError
 from redis import RedisError
 
 from models.database import Database
 from models.errors import SanghaError, Unavailable
 from models.jobs import pools_with_work
-from models.settings import Settings
+from models.settings import Settings, variable
 from models.workers import bury
 from ops import preflight
 from ops.parts import Process, Scheduler, Web, Worker, reachable
@@ -110,11 +111,25 @@ def check_servers_of_others(settings: Settings) -> None:
     """What is not embedded must answer before anything of ours starts. Raises Unavailable."""
     from ops import doctor
 
+    if settings.database_url:
+        check_database_of_others(settings.database_url)
     checks = [doctor.redis_server] if settings.redis_url else []
     for check in [*checks, doctor.broker]:
         finding = doctor.run(check, settings)
         if finding.verdict == "FAIL":
-            raise Unavailable(f"{finding.name}: {finding.what} — {finding.remedy}")
+            remedy = f" — {finding.remedy}" if finding.remedy else ""
+            raise Unavailable(f"{finding.name}: {finding.what}{remedy}")
+
+
+def check_database_of_others(dsn: str) -> None:
+    """Only that it answers: what the doctor also asks for, the migrations will bring. Raises Unavailable."""
+    from ops import doctor
+
+    try:
+        psycopg.connect(dsn, connect_timeout=5).close()
+    except psycopg.OperationalError as error:
+        line = doctor.one_line(error)
+        raise Unavailable(f"Postgres: does not answer ({line}) — check {variable('database_url')}") from error
 
 
 def processes(settings: Settings) -> list[Process]:
