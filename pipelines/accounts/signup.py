@@ -45,7 +45,7 @@ def log_in(database: Database, tokens: Tokens, *, email: str, password: str, acc
     for an account that the user doesn't belong to.
     """
     with database.connection() as connection:
-        user = accounts.find_by_email(connection, email)
+        user = accounts.find_by_email(connection, _known_address(email))
     # No connection is held while the password is checked: that takes a core for tens of milliseconds.
     stored = user.password_hash if user else None
     if not passwords.verify(stored, password) or user is None:
@@ -65,6 +65,14 @@ def normal_address(email: str) -> str:
     except email_validator.EmailNotValidError as error:
         raise InvalidRequest(str(error), param="email", code="invalid_email") from None
     return checked.normalized
+
+
+def _known_address(email: str) -> str:
+    """The address as signing up would have stored it; what is no address is looked up as it is, and not found."""
+    try:
+        return normal_address(email)
+    except InvalidRequest:
+        return email
 
 
 def _refresh_hash(connection: Connection, user: accounts.User, password: str) -> None:
