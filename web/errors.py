@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass, field
 
 import orjson
+import psycopg.errors
 import redis
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -54,6 +55,8 @@ def answer(error: Exception, request_id: str) -> Response:
     """The response to an error. What nobody foresaw is logged with its traceback, and the caller gets only the id."""
     if isinstance(error, RequestError):
         return _refusal(error)
+    if isinstance(error, psycopg.errors.ForeignKeyViolation) and _names_the_caller(error):
+        return _refusal(NotAuthenticated("The account or the user of this token is gone."))
     if isinstance(error, Unavailable):
         return _unavailable(error.message, error.retry_after)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
@@ -77,6 +80,11 @@ def respond(
     """The envelope."""
     body = {"error": {"message": message, "type": error_type, "param": param, "code": code}}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
+
+
+def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
+    """Whether what is missing is the row's account or user: these come from the token, which outlives them."""
+    return (error.diag.constraint_name or "").endswith(("account_id_fkey", "user_id_fkey"))
 
 
 def _refusal(error: RequestError) -> Response:

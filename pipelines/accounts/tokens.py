@@ -99,6 +99,7 @@ class Tokens:
         try:
             decoded = jwt.decode(token, self._keys, algorithms=[ALGORITHM])
             self._claims.validate(decoded.claims)
+            _check_names(decoded.claims)
         except ExpiredTokenError:
             raise NotAuthenticated("The token has expired. Log in again.", code="token_expired") from None
         except (JoseError, ValueError):
@@ -121,6 +122,12 @@ class Tokens:
             self._verified[digest] = (until, caller)
             if len(self._verified) > REMEMBERED:
                 self._verified.popitem(last=False)
+
+
+def _check_names(claims: dict[str, Any]) -> None:
+    """The registry looks at no claim's type. Raises ValueError unless those that name somebody are texts."""
+    if not all(isinstance(claims[name], str) for name in ("sub", "account")):
+        raise ValueError("sub and account are texts")
 
 
 def _derive(secret: bytes, generation: int) -> OKPKey:
