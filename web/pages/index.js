@@ -2,21 +2,40 @@
 // restarted server only makes it go on from where it was.
 
 const $ = (selector) => document.querySelector(selector);
-const kept = { get: (name) => sessionStorage.getItem(name), set: (name, value) => sessionStorage.setItem(name, value) };
+const kept = {
+  get: (name) => sessionStorage.getItem(name),
+  set: (name, value) => sessionStorage.setItem(name, value),
+  drop: (...names) => names.forEach((name) => sessionStorage.removeItem(name)),
+};
 const LAST = ["response.completed", "response.incomplete", "response.failed", "sangha.job.cancelled"];
+const QUIET = "Every answer is a durable job.";
+let stream = new AbortController();  // ends the following of the present answer
 
 async function call(method, path, body) {
   const headers = kept.get("token") ? { authorization: `Bearer ${kept.get("token")}` } : {};
   const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
   const value = await answer.json();
-  if (answer.status === 401 && path.startsWith("/v1/")) leave();
-  if (!answer.ok) throw new Error(value.error.message);
+  if (answer.status === 401 && path.startsWith("/v1/")) throw ended();
+  if (!answer.ok) throw Object.assign(new Error(value.error.message), { status: answer.status });
   return value;
 }
 
 function say(text) { $("#state").textContent = text; }
 
 function leave() { sessionStorage.clear(); location.reload(); }
+
+// The token is worth nothing any more; all else stays, and goes on after the next login.
+function ended() {
+  const error = new Error("Your session has ended: log in again.");
+  kept.drop("token");
+  stream.abort();
+  $("#chat").hidden = true;
+  $("#entry").hidden = false;
+  say(error.message);
+  return error;
+}
+
+function busy(so) { $("#send").disabled = so; }
 
 function show(role, text = "") {
   const turn = document.createElement("li");
@@ -35,29 +54,30 @@ function note(turn, text) {
 }
 
 // The events of a response from a sequence number on, until its last one; reconnects as often as it takes.
-async function* events(id) {
+async function* events(id, signal) {
   let after = -1;
   for (let wait = 0; ; wait = Math.min(wait + 500, 5000)) {
     try {
-      for await (const event of connection(id, after)) {
+      for await (const event of connection(id, after, signal)) {
         after = event.sequence_number;
         wait = 0;
         yield event;
         if (LAST.includes(event.type)) return;
       }
     } catch (error) {
-      if (error.final) throw error;
+      if (error.final || signal.aborted) throw error;
     }
     say("The connection was lost; going on …");
     await new Promise((done) => setTimeout(done, wait));
   }
 }
 
-async function* connection(id, after) {
+async function* connection(id, after, signal) {
   const headers = { authorization: `Bearer ${kept.get("token")}` };
-  const answer = await fetch(`/v1/responses/${id}?stream=true&starting_after=${after}`, { headers });
-  if (answer.status >= 400 && answer.status < 500) throw Object.assign(new Error("This answer is gone."), { final: true });
-  if (!answer.ok) throw new Error("not now");
+  const answer = await fetch(`/v1/responses/${id}?stream=true&starting_after=${after}`, { headers, signal });
+  if (answer.status === 401) throw ended();
+  if (answer.status === 404) throw Object.assign(new Error("This answer is gone."), { final: true });
+  if (!answer.ok) throw Object.assign(new Error((await answer.json()).error.message), { final: answer.status < 500 });
   say("Connected.");
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -74,6 +94,9 @@ async function* connection(id, after) {
 
 async function follow(id) {
   kept.set("following", id);
+  stream = new AbortController();
+  const { signal } = stream;
+  busy(true);
   const turn = show("assistant");
   const words = document.createTextNode("");
   words.said = [];  // [sequence number, text]
@@ -82,13 +105,14 @@ async function follow(id) {
   $("#stop").hidden = false;
   $("#stop").onclick = () => call("POST", `/v1/responses/${id}/cancel`).catch((error) => say(error.message));
   try {
-    for await (const event of events(id)) step(event, turn, words);
+    for await (const event of events(id, signal)) step(event, turn, words);
   } catch (error) {
-    note(turn, error.message);
+    if (!signal.aborted) note(turn, error.message);
   }
   turn.classList.remove("running");
   $("#stop").hidden = true;
-  kept.set("following", "");
+  busy(false);
+  if (!signal.aborted) kept.drop("following");
 }
 
 function step(event, turn, words) {
@@ -100,29 +124,54 @@ function step(event, turn, words) {
   if (event.type === "response.failed") note(turn, event.response.error.message);
   if (event.response?.usage) {
     note(turn, `${event.response.usage.output_tokens} tokens · ${event.response.model}`);
-    say("Every answer is a durable job.");
+    say(QUIET);
   }
 }
 
 async function ask(input) {
   if (!kept.get("conversation")) kept.set("conversation", (await call("POST", "/v1/conversations", {})).id);
   const conversation = kept.get("conversation");
-  const response = await call("POST", "/v1/responses", { input, conversation, background: true });
-  show("user", input);
-  await follow(response.id);
+  return call("POST", "/v1/responses", { input, conversation, background: true });
+}
+
+function showItem(item) { show(item.role, item.content.map((part) => part.text).join("")); }
+
+// The items of what is kept under a name; what is not found (it may be another account's) is forgotten.
+async function items(name, path) {
+  if (!kept.get(name)) return [];
+  try {
+    return (await call("GET", path(kept.get(name)))).data;
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    kept.drop(name);
+    return [];
+  }
+}
+
+// What was said so far, and the answer that was being followed.
+async function restore() {
+  $("#turns").replaceChildren();
+  const said = await items("conversation", (id) => `/v1/conversations/${id}/items?order=desc&limit=100`);
+  said.reverse().forEach(showItem);
+  const input = await items("following", (id) => `/v1/responses/${id}/input_items?order=asc`);
+  if (!kept.get("following")) return;
+  if (input.some((item) => said.some((known) => known.id === item.id))) {
+    kept.drop("following");  // it ended while nobody followed, and stands above
+    return;
+  }
+  input.forEach(showItem);
+  await follow(kept.get("following"));
 }
 
 async function open() {
+  say(QUIET);
   $("#entry").hidden = true;
   $("#chat").hidden = false;
-  if (kept.get("conversation")) {
-    const items = await call("GET", `/v1/conversations/${kept.get("conversation")}/items?order=asc&limit=100`);
-    for (const item of items.data) show(item.role, item.content.map((part) => part.text).join(""));
-  }
-  if (kept.get("following")) {
-    const input = await call("GET", `/v1/responses/${kept.get("following")}/input_items?order=asc`);
-    for (const item of input.data) show(item.role, item.content.map((part) => part.text).join(""));
-    await follow(kept.get("following"));
+  busy(true);
+  try {
+    await restore();
+  } finally {
+    busy(false);
   }
 }
 
@@ -141,13 +190,20 @@ $("#entry").addEventListener("submit", async (submitted) => {
 $("#ask").addEventListener("submit", async (submitted) => {
   submitted.preventDefault();
   const box = submitted.target.elements.input;
-  const input = box.value;
+  const input = box.value.trim();
+  if (!input || $("#send").disabled) return;
+  busy(true);
   box.value = "";
   try {
-    await ask(input);
+    const response = await ask(input);
+    say(QUIET);
+    show("user", input);
+    await follow(response.id);
   } catch (error) {
-    box.value = input;
+    box.value = [input, box.value].filter(Boolean).join("\n");
     say(error.message);
+  } finally {
+    busy(false);
   }
 });
 
