@@ -29,6 +29,9 @@ loopback_users.guest = true
 disk_free_limit.absolute = 50MB
 """
 
+#: No spinning while idle; the node's port for other nodes is on loopback too.
+ERLANG = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+
 
 class RabbitMQ:
     """A node whose data is in `folder`; `port` is where AMQP answers, any free one unless given."""
@@ -79,7 +82,7 @@ class RabbitMQ:
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "environment"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",  # no spinning while idle
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG,
             "RUNNING_UNDER_SYSTEMD": "true",  # the node takes the place of the script, and so its pid
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self.mapper_port),
