@@ -34,6 +34,9 @@ PATIENCE = 15.0
 #: Seconds that a stage gets to end by itself.
 GRACE = 15.0
 
+#: Characters of a log line that a person is shown.
+WIDTH = 200
+
 
 class Watched:
     """A child and what the supervisor knows of its past."""
@@ -181,13 +184,25 @@ class Supervisor:
         pattern = watched.child.part.noteworthy
         if pattern is not None:
             for line in watched.child.log.fresh(pattern)[:5]:
-                self.say(f"{watched.child.name}: {line}")
+                self.say(f"{watched.child.name}: {brief(line)}")
 
     def _bound_logs(self) -> None:
         self._since_bound = time.monotonic()
         for stage in self.stages:
             for watched in stage:
                 watched.child.log.bound()
+
+
+def brief(line: str) -> str:
+    """A line of a log (see `ops/logs.py`) for a person: its message, and of a traceback the last line."""
+    message, _, traceback = line.partition("\\nTraceback")
+    raised = traceback.rstrip().removesuffix("\\n").rpartition("\\n")[2]
+    return shortened(f"{shortened(message, WIDTH // 2)} ({raised})" if raised else message, WIDTH)
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, or as much of it as fits."""
+    return text if len(text) <= width else f"{text[: width - 2]} …"
 
 
 def how_it_ended(code: int) -> str:

@@ -154,3 +154,21 @@ def test_a_long_log_is_cut(supervisor: Supervisor, tmp_path: Path, monkeypatch: 
     log.bound()
     assert log.path.stat().st_size == 0
     assert log.path.with_name("web.log.1").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("ERROR web: broke", "ERROR web: broke"),
+        (r"ERROR web: broke\nTraceback (most …):\n  File\nKeyError: 'a'", "ERROR web: broke (KeyError: 'a')"),
+        (r"ERROR web: broke\nTraceback (most …):\n  File\nKeyError: 'a'\n", "ERROR web: broke (KeyError: 'a')"),
+    ],
+)
+def test_of_a_traceback_a_person_sees_the_last_line(line: str, shown: str) -> None:
+    assert module.brief(line) == shown
+
+
+def test_a_long_line_is_shortened_and_keeps_what_was_raised() -> None:
+    shown = module.brief("m" * 3000 + r"\nTraceback\n  File\nKeyError: 'a'")
+    assert len(shown) <= module.WIDTH
+    assert shown.endswith("(KeyError: 'a')")
