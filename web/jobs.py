@@ -55,11 +55,15 @@ async def events(call: Call) -> EventStream:
 
 def cancel(call: Call) -> Response:
     """`POST /v1/jobs/{id}/cancel`: stop it and all that it has started; one that has ended stays as it is."""
-    job = _read(call)
-    with call.platform.database.transaction() as connection:
-        done = cancellation.cancel(connection, job.id, call.caller.account_id)
-    call.platform.queue.cancelled(done)
+    cancel_job(call, _read(call).id)
     return json_answer(job_object(_read(call)))
+
+
+def cancel_job(call: Call, job_id: str) -> None:
+    """Cancel a job of the caller's account with all that it has started, and tell whoever must know."""
+    with call.platform.database.transaction() as connection:
+        done = cancellation.cancel(connection, job_id, call.caller.account_id)
+    call.platform.queue.cancelled(done)
 
 
 def job_object(job: Job) -> dict[str, Any]:

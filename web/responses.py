@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
 
-from models import cancellation, responses
+from models import responses
 from models.errors import Conflict, NotFound
 from models.responses import Response
 from pipelines.chat.objects import response_object
@@ -16,6 +16,7 @@ from pipelines.chat.start import Started, new_turn_ids, start
 from web import bodies
 from web.answers import json_answer, page
 from web.following import Cursor, follow_frames, position
+from web.jobs import cancel_job
 from web.routing import Call
 from web.sse import EventStream
 from web.turns import CreateResponse, new_turn
@@ -75,9 +76,7 @@ async def retrieve(call: Call) -> Answer | EventStream:
 def cancel(call: Call) -> Answer:
     """`POST /v1/responses/{id}/cancel`: stop a turn; one that has ended stays as it is."""
     response = _read(call)
-    with call.platform.database.transaction() as connection:
-        done = cancellation.cancel(connection, response.job_id, call.caller.account_id)
-    call.platform.queue.cancelled(done)
+    cancel_job(call, response.job_id)
     now = _read(call)
     # What a worker has still to settle is a matter of milliseconds: the answer is what was asked for.
     return json_answer(response_object(now, None if now.ended else "cancelled"))
@@ -105,7 +104,11 @@ def input_items(call: Call) -> Answer:
 
 
 def _read(call: Call) -> Response:
-    response_id = call.path["response_id"]
+    """The response that the path names."""
+    return _read_named(call, call.path["response_id"])
+
+
+def _read_named(call: Call, response_id: str) -> Response:
     with call.platform.database.connection() as connection:
         response = responses.read(connection, response_id, call.caller.account_id)
     if response is None:
@@ -122,8 +125,7 @@ async def _final(call: Call, response: Response) -> dict[str, Any]:
         shown = None
     if shown is not None:
         return shown
-    call.path["response_id"] = response.id
-    return response_object(await run_in_threadpool(_read, call))
+    return response_object(await run_in_threadpool(_read_named, call, response.id))
 
 
 async def _told_by_journal(call: Call, job_id: str) -> dict[str, Any] | None:
