@@ -1,8 +1,7 @@
 """A real web process in a thread, for tests of the door."""
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -10,44 +9,15 @@ import pytest
 from starlette.applications import Starlette
 
 from models.accounts import Caller, Role
+from models.database import Database
 from models.settings import Settings
+from tests.web.visiting import Visitor, running, whole_door
 from web.app import build
 from web.routing import Row
-from web.server import Server, bind, configure
 
 Serve = Callable[[Starlette], httpx.Client]
 
 ALICE = Caller("user_alice", "acct_alice", Role.OWNER)
-
-
-class ThreadedServer(Server):
-    """The server, telling when it listens."""
-
-    def __init__(self, app: Starlette) -> None:
-        super().__init__(configure(app))
-        self.listening = threading.Event()
-
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        self.listening.set()
-
-
-@contextmanager
-def running(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
-    """The application on a free port, and a client to it."""
-    listener = bind(Settings(port=0))
-    server = ThreadedServer(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    thread.start()
-    try:
-        assert server.listening.wait(20)
-        with httpx.Client(base_url=base_url, timeout=20) as client:
-            yield server, client
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -87,3 +57,26 @@ def door(offline: Settings, serve: Serve) -> Callable[..., httpx.Client]:
 def alice() -> Caller:
     """Whom the client of `door` speaks for."""
     return ALICE
+
+
+@pytest.fixture(scope="module")
+def house(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of the whole door, with the session's servers behind it."""
+    with whole_door(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def visitor(house: httpx.Client, database: Database) -> Iterator[Visitor]:
+    """Somebody with an account."""
+    visitor = Visitor(house, database)
+    yield visitor
+    visitor.leave()
+
+
+@pytest.fixture
+def stranger(house: httpx.Client, database: Database) -> Iterator[Visitor]:
+    """Somebody with another account."""
+    stranger = Visitor(house, database)
+    yield stranger
+    stranger.leave()

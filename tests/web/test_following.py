@@ -6,27 +6,7 @@ import pytest
 from models import journal
 from models.attempts import note_rewind
 from tests.web.telling import Telling
-from tests.web.visiting import Visitor, refused, whole_door
-
-
-@pytest.fixture(scope="module")
-def door(settings):
-    with whole_door(settings) as client:
-        yield client
-
-
-@pytest.fixture
-def visitor(door, database):
-    visitor = Visitor(door, database)
-    yield visitor
-    visitor.leave()
-
-
-@pytest.fixture
-def stranger(door, database):
-    stranger = Visitor(door, database)
-    yield stranger
-    stranger.leave()
+from tests.web.visiting import refused
 
 
 @pytest.fixture

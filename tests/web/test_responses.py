@@ -7,27 +7,7 @@ import pytest
 from models.accounts import Caller, Role
 from models.ids import new_id
 from pipelines.accounts.tokens import LEEWAY, LIFETIME
-from tests.web.visiting import Visitor, refused, whole_door
-
-
-@pytest.fixture(scope="module")
-def door(settings):
-    with whole_door(settings) as client:
-        yield client
-
-
-@pytest.fixture
-def visitor(door, database):
-    visitor = Visitor(door, database)
-    yield visitor
-    visitor.leave()
-
-
-@pytest.fixture
-def stranger(door, database):
-    stranger = Visitor(door, database)
-    yield stranger
-    stranger.leave()
+from tests.web.visiting import refused
 
 
 @pytest.mark.parametrize(

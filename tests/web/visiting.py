@@ -1,18 +1,50 @@
 """People who call the whole door, with real servers and no worker behind it."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
 
 from models import accounts
 from models.accounts import Caller, Role
 from models.database import Database
 from models.ids import new_id
 from models.settings import Settings
-from tests.web.conftest import running
 from web.app import build
+from web.server import Server, bind, configure
+
+
+class ThreadedServer(Server):
+    """The server, telling when it listens."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(configure(app))
+        self.listening = threading.Event()
+
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@contextmanager
+def running(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
+    """The application on a free port, and a client to it."""
+    listener = bind(Settings(port=0))
+    server = ThreadedServer(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread.start()
+    try:
+        assert server.listening.wait(20)
+        with httpx.Client(base_url=base_url, timeout=20) as client:
+            yield server, client
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 @contextmanager
