@@ -15,14 +15,38 @@ class Role(StrEnum):
     ADMIN = "admin"
     MEMBER = "member"
 
+    def covers(self, least: "Role") -> bool:
+        """Whether this role may do what `least` may."""
+        order = list(Role)
+        return order.index(self) <= order.index(least)
+
+
+class Scope(StrEnum):
+    """What an API key may be used for. None of them contains another."""
+
+    READ = "read"
+    WRITE = "write"
+    INFERENCE = "inference"
+    BILLING = "billing"
+    ADMIN = "admin"
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, for which account, in which role. Every query is scoped by `account_id`."""
+    """Who asks, for which account, in which role. Every query is scoped by `account_id`.
+
+    session_id  of a person, who has logged in
+    key_id      of an application, which shows an API key; it may do what its maker may, within the key's `scopes`
+    operator    whether a person is of the staff that runs the installation
+    """
 
     user_id: str
     account_id: str
     role: Role
+    session_id: str | None = None
+    key_id: str | None = None
+    scopes: frozenset[Scope] = frozenset(Scope)
+    operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +71,8 @@ class Membership:
 CREATE = """
     WITH person AS (
         INSERT INTO users (id, email, password_hash)
-        VALUES (%(user_id)s, %(email)s, %(password_hash)s)
-        ON CONFLICT (lower(email)) DO NOTHING
+        SELECT %(user_id)s, %(email)s, %(password_hash)s
+        WHERE NOT EXISTS (SELECT 1 FROM users WHERE lower(email) = lower(%(email)s))
         RETURNING id
     ), account AS (
         INSERT INTO accounts (id, name)

@@ -7,7 +7,9 @@
     │   ├── NotAllowed          403
     │   ├── NotFound            404
     │   ├── Conflict            409
-    │   └── TooLarge            413
+    │   ├── TooLarge            413
+    │   ├── Mismatch            422
+    │   └── TooMany             429, a limit of the account's or the address's
     ├── Unavailable             503, a part that the work needs is down; trying again helps
     ├── ConfigurationError      a setting or a file of the operator's is wrong; ends the process with one line
     └── JobError                raised inside a job
@@ -69,6 +71,27 @@ class TooLarge(RequestError):
     """The body or a field is larger than its bound."""
 
     code = "request_too_large"
+
+
+class Mismatch(RequestError):
+    """Well-formed, but it contradicts what was said before, such as another body under the same Idempotency-Key."""
+
+    code = "unprocessable"
+
+
+class TooMany(RequestError):
+    """More than the account, the key or the address may have.
+
+    `retry_after` seconds is when it may be tried again; None when waiting does not help (a spent quota).
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after = retry_after
 
 
 class Unavailable(SanghaError):

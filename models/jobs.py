@@ -115,6 +115,7 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    reserved_tokens: int = 0
 
     @property
     def ended(self) -> bool:

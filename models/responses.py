@@ -39,6 +39,7 @@ class Response:
     job_attempt: int = 0
     job_error: Mapping[str, Any] | None = None
     rewound_at: int | None = None
+    expires_at: datetime | None = None
 
     @property
     def status(self) -> Status:

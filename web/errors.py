@@ -5,6 +5,7 @@ The types are OpenAI's, so that its clients raise the exceptions that their user
 
 import http
 import logging
+import math
 from dataclasses import dataclass, field
 
 import orjson
@@ -16,11 +17,13 @@ from starlette.responses import Response
 from models.errors import (
     Conflict,
     InvalidRequest,
+    Mismatch,
     NotAllowed,
     NotAuthenticated,
     NotFound,
     RequestError,
     TooLarge,
+    TooMany,
     Unavailable,
 )
 
@@ -46,6 +49,8 @@ KINDS: dict[type[RequestError], Kind] = {
     NotFound: Kind(404, "invalid_request_error"),
     Conflict: Kind(409, "invalid_request_error", PERMANENT),
     TooLarge: Kind(413, "invalid_request_error"),
+    Mismatch: Kind(422, "invalid_request_error"),
+    TooMany: Kind(429, "rate_limit_error"),
 }
 
 UNKNOWN = Kind(400, "invalid_request_error")
@@ -89,7 +94,15 @@ def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
 
 def _refusal(error: RequestError) -> Response:
     kind = next((KINDS[branch] for branch in type(error).__mro__ if branch in KINDS), UNKNOWN)
-    return respond(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=kind.headers)
+    headers = kind.headers | (_waiting(error.retry_after) if isinstance(error, TooMany) else {})
+    return respond(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
+
+
+def _waiting(seconds: float | None) -> dict[str, str]:
+    """When to come again, in whole seconds (RFC 9110, 10.2.3) and for OpenAI's clients more exactly; or never."""
+    if seconds is None:
+        return PERMANENT
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
 
 
 def _unavailable(message: str, retry_after: int) -> Response:

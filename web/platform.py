@@ -12,6 +12,7 @@ from models.redis_client import connect
 from models.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
+from web.gate import Gate, Gatekeeper
 from web.metrics import Metrics
 from web.sse import Streams
 from web.tail import Tail
@@ -35,6 +36,7 @@ class Platform:
     database: Database
     redis: "redis.Redis"
     tokens: Tokens
+    gate: Gate
     metrics: Metrics
     queue: Queue
     tail: Tail
@@ -50,7 +52,8 @@ class Platform:
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
         queue = Queue(settings, database, client)
         tail = Tail(settings.redis_address, database)
-        return cls(settings, database, client, tokens, metrics, queue, tail)
+        gate = Gatekeeper(database, tokens)
+        return cls(settings, database, client, tokens, gate, metrics, queue, tail)
 
     def close_streams(self) -> None:
         """End every open stream, so that its client goes on elsewhere. To be called on the event loop."""

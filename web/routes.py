@@ -1,7 +1,8 @@
 """The route table: every address of the HTTP door, what answers it, and who may use it."""
 
 from web import accounts, conversations, health, home, jobs, models, responses
-from web.routing import Rights, Row
+from web.rights import Rights
+from web.routing import Row
 
 ROUTES = (
     Row("GET", "/", home.home, Rights.PUBLIC),
@@ -9,21 +10,21 @@ ROUTES = (
     Row("POST", "/signup", accounts.signup, Rights.PUBLIC),
     Row("POST", "/login", accounts.login, Rights.PUBLIC),
     Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC),
-    Row("GET", "/v1/models", models.list_models, Rights.MEMBER),
-    Row("GET", "/v1/models/{model:path}", models.get_model, Rights.MEMBER),
-    Row("POST", "/v1/responses", responses.create, Rights.MEMBER),
-    Row("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.MEMBER),
-    Row("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.MEMBER),
-    Row("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.MEMBER),
-    Row("GET", "/v1/responses/{response_id}/input_items", responses.input_items, Rights.MEMBER),
-    Row("POST", "/v1/conversations", conversations.create, Rights.MEMBER),
-    Row("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.MEMBER),
-    Row("DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.MEMBER),
-    Row("GET", "/v1/conversations/{conversation_id}/items", conversations.items, Rights.MEMBER),
-    Row("GET", "/v1/jobs", jobs.list_jobs, Rights.MEMBER),
-    Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.MEMBER),
-    Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.MEMBER),
-    Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.MEMBER),
+    Row("GET", "/v1/models", models.list_models, Rights.READ),
+    Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
+    Row("POST", "/v1/responses", responses.create, Rights.INFERENCE),
+    Row("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.READ),
+    Row("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE),
+    Row("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.WRITE, cost=0),
+    Row("GET", "/v1/responses/{response_id}/input_items", responses.input_items, Rights.READ),
+    Row("POST", "/v1/conversations", conversations.create, Rights.WRITE),
+    Row("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.READ),
+    Row("DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.WRITE),
+    Row("GET", "/v1/conversations/{conversation_id}/items", conversations.items, Rights.READ),
+    Row("GET", "/v1/jobs", jobs.list_jobs, Rights.READ),
+    Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ),
+    Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ),
+    Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, cost=0),
     Row("GET", "/healthz", health.healthz, Rights.PUBLIC),
     Row("GET", "/readyz", health.readyz, Rights.PUBLIC),
     Row("GET", "/metrics", health.metrics, Rights.PUBLIC),

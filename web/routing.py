@@ -1,42 +1,42 @@
-"""From the route table to ASGI: one wrapper authenticates, reads the body, runs the endpoint and sends its answer.
+"""From the route table to ASGI: one wrapper asks the gate, reads the body, runs the endpoint and sends its answer.
 
 A plain function runs in the thread pool, where it may block; an `async def` runs on the event loop, where it must not.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import cached_property
+from typing import Any
 
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from models.accounts import Caller
+from models.audit import Trail
 from models.errors import InvalidRequest, NotAuthenticated
 from web import bodies
+from web.gate import Admission, Knock
 from web.platform import Platform
+from web.rights import Rights
 from web.sse import EventStream
 
-
-class Rights(Enum):
-    """Who may use a route."""
-
-    PUBLIC = auto()  # anyone
-    MEMBER = auto()  # whoever shows a token, for the account that it names
+__all__ = ["Answer", "Call", "Endpoint", "Rights", "Row", "mount"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, authenticated and read. `path` holds the path's parameters."""
+    """One request, admitted and read. `path` holds the path's parameters, `ip` is where it came from."""
 
     platform: Platform
-    identity: Caller | None
+    admission: Admission
     request_id: str
+    ip: str
     path: dict[str, str]
     query: QueryParams
     headers: Headers
@@ -45,9 +45,15 @@ class Call:
     @property
     def caller(self) -> Caller:
         """Who asks. Raises NotAuthenticated on a public route, which has nobody."""
-        if self.identity is None:
+        if self.admission.identity is None:
             raise NotAuthenticated("This needs a token.")
-        return self.identity
+        return self.admission.identity
+
+    @property
+    def trail(self) -> Trail:
+        """Where the request came from, for the audit log."""
+        agent = self.headers.get("user-agent", "").encode("utf-8", "replace").decode().replace("\0", "")
+        return Trail(self.ip, agent, self.request_id)
 
 
 Answer = Response | EventStream
@@ -56,12 +62,27 @@ Endpoint = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the route table."""
+    """A line of the route table.
+
+    body, query  the types of what comes in, for the schema; the endpoint parses them
+    answer       the type of the JSON that goes out: a TypedDict or a pydantic model; None where it is not JSON
+    status       of a success
+    streams      whether the answer may be an event stream
+    creates      whether it makes something, and so honours an Idempotency-Key
+    cost         requests that it counts for against limits; 0 is never refused by one, such as a cancel
+    """
 
     method: str
     path: str
     endpoint: Endpoint
     rights: Rights
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    answer: Any = None
+    status: int = 200
+    streams: bool = False
+    creates: bool = False
+    cost: int = 1
 
 
 def mount(rows: Iterable[Row]) -> list[Route]:
@@ -86,13 +107,13 @@ class Resource:
         """Answer one request, or raise what `web.errors` maps."""
         row = self._row(scope["method"])
         platform: Platform = scope["app"].state.platform
-        headers = Headers(scope=scope)
-        identity = authenticate(platform, headers, row.rights)
+        headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
+        admission = await run_in_threadpool(platform.gate.admit, Knock(headers, ip, row.rights, row.cost))
         query = _query(scope)
         body = await bodies.read(scope, receive)
-        call = Call(platform, identity, scope["request_id"], scope["path_params"], query, headers, body)
+        call = Call(platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body)
         answer = await run(row.endpoint, call)
-        await answer(scope, receive, send)
+        await answer(scope, receive, with_headers(send, admission.headers))
 
     def _row(self, method: str) -> Row:
         row = self.rows.get("GET" if method == "HEAD" else method)
@@ -114,14 +135,18 @@ async def run(endpoint: Endpoint, call: Call) -> Answer:
     return await run_in_threadpool(endpoint, call)  # type: ignore[arg-type]
 
 
-def authenticate(platform: Platform, headers: Headers, rights: Rights) -> Caller | None:
-    """Who asks, from `Authorization: Bearer …`; nobody on a public route. Raises NotAuthenticated."""
-    if rights is Rights.PUBLIC:
-        return None
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise NotAuthenticated("Send a token: `Authorization: Bearer …`. POST /signup and POST /login give one.")
-    return platform.tokens.verify(token.strip())
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """Sending that puts these headers on the answer."""
+    if not headers:
+        return send
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *raw]
+        await send(message)
+
+    return sending
 
 
 def _query(scope: Scope) -> QueryParams:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import email_validator
 
-from models import accounts
+from models import accounts, sessions
 from models.accounts import Caller, Membership
 from models.database import Connection, Database
 from models.errors import InvalidRequest, NotAllowed, NotAuthenticated
@@ -35,7 +35,8 @@ def sign_up(database: Database, tokens: Tokens, *, email: str, password: str) ->
     password_hash = passwords.hash_password(password)
     with database.transaction() as connection:
         membership = accounts.create(connection, email=address, password_hash=password_hash)
-    return _enter(tokens, membership, address)
+        session_id = sessions.create(connection, membership.user_id)
+    return _enter(tokens, membership, address, session_id)
 
 
 def log_in(database: Database, tokens: Tokens, *, email: str, password: str, account_id: str | None = None) -> Entry:
@@ -53,7 +54,8 @@ def log_in(database: Database, tokens: Tokens, *, email: str, password: str, acc
     with database.connection() as connection:
         _refresh_hash(connection, user, password)
         membership = _choose(accounts.memberships(connection, user.id), account_id)
-    return _enter(tokens, membership, user.email)
+        session_id = sessions.create(connection, user.id)
+    return _enter(tokens, membership, user.email, session_id)
 
 
 def normal_address(email: str) -> str:
@@ -87,6 +89,6 @@ def _choose(memberships: list[Membership], account_id: str | None) -> Membership
     raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
 
 
-def _enter(tokens: Tokens, membership: Membership, email: str) -> Entry:
-    caller = Caller(membership.user_id, membership.account_id, membership.role)
+def _enter(tokens: Tokens, membership: Membership, email: str, session_id: str) -> Entry:
+    caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
     return Entry(caller, email, tokens.issue(caller), LIFETIME)

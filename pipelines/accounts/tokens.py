@@ -20,7 +20,7 @@ from models.accounts import Caller, Role
 from models.errors import NotAuthenticated
 
 #: Seconds that a token holds.
-LIFETIME = 3600
+LIFETIME = 900
 
 #: Seconds that the clocks of two machines may differ.
 LEEWAY = 5
@@ -57,6 +57,7 @@ class Tokens:
             exp={"essential": True},
             iat={"essential": True},
             account={"essential": True},
+            sid={"essential": True},
             role={"essential": True, "values": [role.value for role in Role]},
         )
         self._verified: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
@@ -71,6 +72,7 @@ class Tokens:
             "sub": caller.user_id,
             "account": caller.account_id,
             "role": caller.role.value,
+            "sid": caller.session_id,
             "iat": now,
             "exp": now + LIFETIME,
         }
@@ -86,7 +88,7 @@ class Tokens:
         if known is not None:
             return known
         claims = self._decode(token)
-        caller = Caller(claims["sub"], claims["account"], Role(claims["role"]))
+        caller = Caller(claims["sub"], claims["account"], Role(claims["role"]), session_id=claims["sid"])
         self._remember(digest, claims["exp"] + LEEWAY, caller)
         return caller
 
@@ -126,8 +128,8 @@ class Tokens:
 
 def _check_names(claims: dict[str, Any]) -> None:
     """The registry looks at no claim's type. Raises ValueError unless those that name somebody are texts."""
-    if not all(isinstance(claims[name], str) for name in ("sub", "account")):
-        raise ValueError("sub and account are texts")
+    if not all(isinstance(claims[name], str) for name in ("sub", "account", "sid")):
+        raise ValueError("sub, account and sid are texts")
 
 
 def _derive(secret: bytes, generation: int) -> OKPKey:

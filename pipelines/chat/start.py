@@ -18,7 +18,21 @@ from pipelines.chat.objects import response_object
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """What is asked. `request` has the keys that `objects.response_object` shows; `input` are message items."""
+    """What is asked.
+
+    `input` are items of the types message, function_call and function_call_output, each with an id. `request` has the
+    keys below; the first eight are always there, the others stand for OpenAI's default where they are missing.
+
+        model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
+        tools                the function tools, in the Responses API's form
+        tool_choice          "auto", "none", "required", or {"type": "function", "name": …}
+        parallel_tool_calls  a boolean
+        text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
+        truncation           "auto": forget the oldest turns; "disabled": fail with context_length_exceeded
+        store                False: forget the turn once it has been read
+        seed, stop           of the sampling: an integer; a list of texts
+        service_tier, safety_identifier, prompt_cache_key, include   shown again, without effect
+    """
 
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]

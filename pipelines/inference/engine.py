@@ -5,9 +5,9 @@ Continuing is part of the contract because a worker may die mid-answer: the next
 has already read, and only new text comes back.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from models.errors import SanghaError
 
@@ -17,11 +17,54 @@ class EngineError(SanghaError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation. A trailing assistant message is an answer begun: the engine continues it."""
+class ToolCall:
+    """A function that the model asks its caller to run. `arguments` is a JSON object as text."""
 
-    role: Literal["system", "user", "assistant"]
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. A trailing assistant message is an answer begun: the engine continues it.
+
+    calls    of an assistant: what it asked for
+    call_id  of a tool: which of those calls `content` answers
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask for. `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an answer may look like; by default plain text.
+
+    tools        functions that may be called
+    tool_choice  auto, none, required, or `("function", name)` for that one
+    parallel     whether one answer may hold several calls
+    schema       the JSON Schema that a text must satisfy; `{}` is any JSON object; None is free text
+    """
+
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["auto", "none", "required"] | tuple[Literal["function"], str] = "auto"
+    parallel: bool = True
+    schema: Mapping[str, Any] | None = None
+
+
+PLAIN = Form()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from web.routing import Rights, Row
 @pytest.fixture
 def client(door):
     return door(
-        Row("GET", "/v1/models", models.list_models, Rights.MEMBER),
-        Row("GET", "/v1/models/{model:path}", models.get_model, Rights.MEMBER),
+        Row("GET", "/v1/models", models.list_models, Rights.READ),
+        Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
     )
 
 

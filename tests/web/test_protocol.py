@@ -13,7 +13,7 @@ from web.sse import EventStream
 
 ROWS = (
     Row("GET", "/small", lambda call: Response("small"), Rights.PUBLIC),
-    Row("POST", "/member", lambda call: Response("member"), Rights.MEMBER),
+    Row("POST", "/member", lambda call: Response("member"), Rights.READ),
 )
 
 

@@ -1,10 +1,10 @@
 """Given the door for turns, when what comes in is wrong or another's, then the answer names it and tells no more."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from models.accounts import Caller, Role
 from models.ids import new_id
 from pipelines.accounts.tokens import LEEWAY, LIFETIME
 from tests.web.visiting import refused
@@ -118,10 +118,15 @@ def test_an_expired_token_is_refused(visitor):
 
 def test_a_token_of_another_account_sees_nothing(visitor, stranger):
     theirs = visitor.ask()["id"]
-    tokens = visitor.door.app.state.platform.tokens
-    stranger.token = tokens.issue(Caller(visitor.caller.user_id, stranger.caller.account_id, Role.OWNER))
 
     refused(stranger.request("GET", f"/v1/responses/{theirs}"), 404)
+
+
+def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(visitor, stranger):
+    tokens = visitor.door.app.state.platform.tokens
+    stranger.token = tokens.issue(replace(stranger.caller, account_id=visitor.caller.account_id))
+
+    refused(stranger.request("GET", "/v1/responses/resp_any"), 401)
 
 
 @pytest.mark.parametrize(

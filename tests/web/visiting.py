@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from models import accounts
+from models import accounts, sessions
 from models.accounts import Caller, Role
 from models.database import Database
 from models.ids import new_id
@@ -62,9 +62,10 @@ class Visitor:
     def __init__(self, door: httpx.Client, database: Database) -> None:
         with database.transaction() as connection:
             member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+            session_id = sessions.create(connection, member.user_id)
         self.door = door
         self.database = database
-        self.caller = Caller(member.user_id, member.account_id, Role.OWNER)
+        self.caller = Caller(member.user_id, member.account_id, Role.OWNER, session_id=session_id)
         self.token = door.app.state.platform.tokens.issue(self.caller)  # type: ignore[attr-defined]
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any):

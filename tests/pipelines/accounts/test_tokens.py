@@ -13,7 +13,7 @@ from pipelines.accounts import tokens as module
 from pipelines.accounts.tokens import ALGORITHM, LEEWAY, LIFETIME, Tokens
 
 SECRET = b"a secret of the tests, long enough"
-ALICE = Caller("user_alice", "acct_alice", Role.ADMIN)
+ALICE = Caller("user_alice", "acct_alice", Role.ADMIN, session_id="sess_alice")
 NOW = 1_800_000_000
 
 
@@ -43,6 +43,7 @@ def signed(tokens, **changes):
         "sub": "user_alice",
         "account": "acct_alice",
         "role": "admin",
+        "sid": "sess_alice",
         "iat": NOW,
         "exp": NOW + 60,
     } | changes
