@@ -7,8 +7,12 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from models import usage as usage_records
 from models.database import Connection, all_of, one
 from models.jobs import ENDED
+from models.usage import Usage
+
+__all__ = ["Response", "Status", "Usage", "bill", "chain_items", "delete", "finish", "insert", "read"]
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -154,33 +158,8 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
     return connection.execute(DELETE, {"id": response_id, "account_id": account_id}).rowcount > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a turn: what was billed is what was journalled."""
-
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-
-
-BILL = """
-INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)
-VALUES (%(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s)
-ON CONFLICT (job_id) DO UPDATE SET
-    input_tokens = excluded.input_tokens, cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens
-"""
-
-
 def bill(connection: Connection, response: Response, usage: Usage) -> None:
-    """Record a turn's usage: one record a turn, also when an operator has replayed it."""
-    connection.execute(
-        BILL,
-        {
-            "job_id": response.job_id,
-            "account_id": response.account_id,
-            "model": response.request["model"],
-            "input_tokens": usage.input_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "output_tokens": usage.output_tokens,
-        },
+    """Record a turn's usage."""
+    usage_records.bill(
+        connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
     )
