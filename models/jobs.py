@@ -60,6 +60,10 @@ POOLS: Mapping[str, Sequence[str]] = {
 
 CATALOGUE: Mapping[str, Kind] = {
     "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
+    # Over some five hours: a mail server may be down for longer than most things.
+    "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
+    "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
+    "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
     "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }
 

@@ -8,6 +8,9 @@ import hashlib
 import os
 import re
 import tempfile
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.utils import parseaddr
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,6 +54,24 @@ def _malformed(url: str) -> str | None:
     except (ValueError, psycopg.ProgrammingError) as error:
         return "" if "@" in url else f" ({str(error).strip().partition(chr(10))[0]})"
     return None
+
+
+def _with_host(url: str | None) -> str | None:
+    if url is not None and (not (parts := urlsplit(url)).hostname or parts.query or parts.fragment):
+        raise ValueError("should name a host, and have nothing behind its path")
+    return url
+
+
+def _sender(value: str) -> str:
+    """`Name <address>` or an address alone, as it stands in a From header."""
+    _, address = parseaddr(value)
+    try:
+        _ = Address(addr_spec=address)
+    except (MessageError, ValueError, IndexError):
+        address = ""
+    if "@" not in address.strip("@") or not value.isprintable():
+        raise ValueError("should be an address such as Sangha <sangha@example.com>")
+    return value
 
 
 def _script(value: object) -> object:
@@ -98,10 +119,15 @@ class Settings(BaseModel):
     database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
     redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
     broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
+    object_store: str | None = None
     secret_key: Annotated[str | None, Field(min_length=16)] = None
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+
+    public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
+    smtp_url: Annotated[str | None, _url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(_with_host)] = None
+    mail_from: Annotated[str, AfterValidator(_sender)] = "Sangha <sangha@localhost>"
 
     engine: Literal["llamacpp", "scripted"] = "llamacpp"
     model: str | None = None
@@ -126,6 +152,14 @@ class Settings(BaseModel):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
+
+    @property
+    def public_address(self) -> str:
+        """How people reach the door from outside: what links in letters begin with, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the answer to it
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def postgres_dsn(self) -> str:

@@ -1,0 +1,76 @@
+"""What was mailed to prove an address or to reset a password: the hash of a secret that is good once, for a while.
+
+Several may be good at the same time, for letters overtake each other; using one uses up all of its kind.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from models.credentials import digest
+from models.database import Connection, one
+
+
+class Purpose(StrEnum):
+    """What a token is for. It is good for nothing else."""
+
+    VERIFY = "verify"
+    RESET = "reset"
+
+
+#: Minutes that a token is good for.
+MINUTES = {Purpose.VERIFY: 24 * 60, Purpose.RESET: 60}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a token proves: this user reads mail at this address."""
+
+    user_id: str
+    email: str
+
+
+# A letter that is sent again has the same token: its time begins anew, unless it has been used.
+ISSUE = """
+INSERT INTO email_tokens (hash, purpose, user_id, email, expires_at)
+VALUES (%(hash)s, %(purpose)s, %(user_id)s, %(email)s, now() + make_interval(mins => %(minutes)s))
+ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE email_tokens.used_at IS NULL
+"""
+
+
+def issue(connection: Connection, purpose: Purpose, secret: str, *, user_id: str, email: str) -> None:
+    """Make a secret good for a purpose."""
+    values = {"hash": digest(secret), "purpose": purpose, "user_id": user_id, "email": email}
+    connection.execute(ISSUE, values | {"minutes": MINUTES[purpose]})
+
+
+# The update locks the row: of two who come with one token, one gets it.
+REDEEM = """
+WITH shown AS (
+    UPDATE email_tokens SET used_at = now()
+    WHERE hash = %(hash)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
+    RETURNING hash, user_id, email
+), others AS (
+    UPDATE email_tokens SET used_at = now() FROM shown
+    WHERE email_tokens.user_id = shown.user_id AND purpose = %(purpose)s AND used_at IS NULL
+      AND email_tokens.hash <> shown.hash
+)
+SELECT user_id, email FROM shown
+"""
+
+
+def redeem(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+    """Use a token up, and all of its kind that its user has. None when it is not good."""
+    row = one(connection, REDEEM, {"hash": digest(secret), "purpose": purpose})
+    return Proof(row["user_id"], row["email"]) if row else None
+
+
+PEEK = """
+SELECT user_id, email FROM email_tokens
+WHERE hash = %(hash)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
+"""
+
+
+def peek(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+    """What a token would prove, without using it up."""
+    row = one(connection, PEEK, {"hash": digest(secret), "purpose": purpose})
+    return Proof(row["user_id"], row["email"]) if row else None

@@ -1,0 +1,49 @@
+"""Letters: the e-mails that Sangha writes to people. Each is a job of the `delivery` pool.
+
+A job carries ids only. Whom the letter goes to is found out, and the secret that its link may carry is made, when it is
+sent (`pipelines.delivery`): no address and no secret stands in the arguments of a job.
+"""
+
+from enum import StrEnum
+
+from models.database import Connection
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+
+KIND = "email.send"
+
+
+class Letter(StrEnum):
+    """What is written, and by which id it finds whom it is written to.
+
+    VERIFY_ADDRESS    user_id        a link that proves the address
+    SIGNUP_ATTEMPTED  user_id        somebody tried to sign up with an address that has an owner: this is the owner
+    RESET_PASSWORD    user_id        a link that sets a new password
+    PASSWORD_CHANGED  user_id        so that whoever did not do it hears of it
+    INVITATION        invitation_id  a link that makes somebody a member of an account
+    """
+
+    VERIFY_ADDRESS = "verify_address"
+    SIGNUP_ATTEMPTED = "signup_attempted"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - no password, but a name
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    INVITATION = "invitation"
+
+
+def post(
+    connection: Connection,
+    letter: Letter,
+    *,
+    account_id: str = PLATFORM_ACCOUNT,
+    user_id: str | None = None,
+    invitation_id: str | None = None,
+) -> str:
+    """Enqueue a letter in the caller's transaction; returns its job's id. After the commit, nudge the queue.
+
+    `account_id` is whose job it is: the platform's own for what concerns a person alone, since an account's members see
+    and may cancel the jobs of their account.
+    """
+    ids = {"user_id": user_id, "invitation_id": invitation_id}
+    arguments = {"letter": letter.value} | {name: value for name, value in ids.items() if value}
+    job = NewJob(kind=KIND, account_id=account_id, arguments=arguments)
+    enqueue(connection, job)
+    return job.id

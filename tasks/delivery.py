@@ -1,0 +1,19 @@
+"""The actors of the delivery pool."""
+
+from functools import partial
+
+from models.running import Handler, plain_ending
+from models.secrets import secret_key
+from pipelines.delivery import emails
+from pipelines.delivery.mailers import open_mailer
+from tasks.workshop import Workshop
+
+#: Letters that are sent at once: each waits for a mail server nearly all of its time.
+THREADS = 4
+
+
+def declare(workshop: Workshop) -> int:
+    """Declare the actors; returns how many may run at once."""
+    office = emails.Office(workshop.settings, secret_key(workshop.settings), open_mailer(workshop.settings))
+    workshop.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
+    return THREADS
