@@ -13,6 +13,7 @@ import psycopg.errors
 import redis
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.errors import (
     Conflict,
@@ -28,6 +29,22 @@ from models.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+
+class ErrorDetails(TypedDict):
+    """What went wrong: `message` for people, `type` and `code` for programs, `param` names the field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(TypedDict):
+    """The one envelope of every refusal."""
+
+    error: ErrorDetails
+
 
 #: OpenAI's clients repeat a 409 and a 408; told this, they don't.
 PERMANENT = {"x-should-retry": "false"}

@@ -1,6 +1,11 @@
 """The route table: every address of the HTTP door, what answers it, and who may use it."""
 
-from web import accounts, conversations, health, home, jobs, models, responses
+from typing import Any
+
+from web import accounts, conversations, docs, erasure, files, health, home, jobs, models, openapi, responses
+from web.files import FileDeleted, FileObject, FilePage, Files
+from web.erasure import Confirmation, Erasure
+from web.jobs import JobObject
 from web.rights import Rights
 from web.routing import Row
 
@@ -25,6 +30,16 @@ ROUTES = (
     Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ),
     Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ),
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, cost=0),
+    Row("POST", "/v1/account/export", erasure.export, Rights.ADMIN, answer=JobObject, status=202, creates=True),
+    Row("DELETE", "/v1/account", erasure.erase_account, Rights.OWNER, None, Confirmation, Erasure, 202),
+    Row("DELETE", "/v1/me", erasure.erase_me, Rights.PERSON, None, Confirmation, Erasure, 202),
+    Row("GET", "/v1/files", files.list_files, Rights.READ, query=Files, answer=FilePage),
+    Row("GET", "/v1/files/{file_id}", files.read, Rights.READ, answer=FileObject),
+    Row("GET", "/v1/files/{file_id}/content", files.content, Rights.READ),
+    Row("DELETE", "/v1/files/{file_id}", files.delete, Rights.WRITE, answer=FileDeleted),
+    Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
+    Row("GET", "/docs", docs.docs, Rights.PUBLIC),
+    Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),
     Row("GET", "/healthz", health.healthz, Rights.PUBLIC),
     Row("GET", "/readyz", health.readyz, Rights.PUBLIC),
     Row("GET", "/metrics", health.metrics, Rights.PUBLIC),

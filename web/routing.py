@@ -5,7 +5,7 @@ A plain function runs in the thread pool, where it may block; an `async def` run
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,8 +20,10 @@ from starlette.types import Message, Receive, Scope, Send
 from models.accounts import Caller
 from models.audit import Trail
 from models.errors import InvalidRequest, NotAuthenticated
+from models.ids import new_id
 from web import bodies
 from web.gate import Admission, Knock
+from web.pending import Pending
 from web.platform import Platform
 from web.rights import Rights
 from web.sse import EventStream
@@ -49,6 +51,10 @@ class Call:
             raise NotAuthenticated("This needs a token.")
         return self.admission.identity
 
+    def new_id(self, prefix: str) -> str:
+        """The id of something that this request makes."""
+        return new_id(prefix)
+
     @property
     def trail(self) -> Trail:
         """Where the request came from, for the audit log."""
@@ -56,7 +62,7 @@ class Call:
         return Trail(self.ip, agent, self.request_id)
 
 
-Answer = Response | EventStream
+Answer = Response | EventStream | Pending
 Endpoint = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
 
 
@@ -67,6 +73,7 @@ class Row:
     body, query  the types of what comes in, for the schema; the endpoint parses them
     answer       the type of the JSON that goes out: a TypedDict or a pydantic model; None where it is not JSON
     status       of a success
+    also         other statuses that it answers with on purpose, and the types of their JSON; None where it has none
     streams      whether the answer may be an event stream
     creates      whether it makes something, and so honours an Idempotency-Key
     cost         requests that it counts for against limits; 0 is never refused by one, such as a cancel
@@ -80,6 +87,7 @@ class Row:
     query: type[BaseModel] | None = None
     answer: Any = None
     status: int = 200
+    also: Mapping[int, Any] = field(default_factory=dict)
     streams: bool = False
     creates: bool = False
     cost: int = 1
