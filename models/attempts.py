@@ -124,6 +124,7 @@ class Ending:
     events      what its journal ends with; the last one `ends`
     record      writes what belongs to the job (output, usage), in the transaction of the state change
     follow_ups  jobs that begin when this one has ended, in the same transaction
+    tokens      what it has used, for the account's tokens a minute
     error       `{"code", "message"}`, fit for the caller; the traceback is for operators only
     """
 
@@ -134,6 +135,7 @@ class Ending:
     traceback: str | None = None
     record: Callable[[Connection], None] | None = None
     follow_ups: Sequence[NewJob] = ()
+    tokens: int = 0
 
 
 END = """

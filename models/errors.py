@@ -10,6 +10,7 @@
     │   ├── TooLarge            413
     │   ├── Mismatch            422
     │   └── TooMany             429, a limit of the account's or the address's
+    │       └── InsufficientQuota   what the account may have is spent: waiting does not help
     ├── Unavailable             503, a part that the work needs is down; trying again helps
     ├── ConfigurationError      a setting or a file of the operator's is wrong; ends the process with one line
     └── JobError                raised inside a job
@@ -92,6 +93,12 @@ class TooMany(RequestError):
     ) -> None:
         super().__init__(message, param=param, code=code)
         self.retry_after = retry_after
+
+
+class InsufficientQuota(TooMany):
+    """The tokens of the account's month do not suffice."""
+
+    code = "insufficient_quota"
 
 
 class Unavailable(SanghaError):

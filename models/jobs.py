@@ -76,7 +76,10 @@ def pools_with_work() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to insert. `opening` is what its journal begins with, known before any worker has moved."""
+    """A job to insert. `opening` is what its journal begins with, known before any worker has moved.
+
+    reserved_tokens  its worst case, held against the account's monthly quota while the job is unfinished
+    """
 
     kind: str
     account_id: str
@@ -86,6 +89,7 @@ class NewJob:
     serial_key: str | None = None
     unique_key: str | None = None
     opening: Sequence[Event] = ()
+    reserved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +133,9 @@ class Job:
 
 # A job that is due, unless its unique key is taken.
 INSERT = """
-INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, unique_key, parent_id)
+INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, unique_key, parent_id, reserved_tokens)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s, coalesce(%(run_at)s, now()),
-        %(serial_key)s, %(unique_key)s, %(parent_id)s)
+        %(serial_key)s, %(unique_key)s, %(parent_id)s, %(reserved_tokens)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 """
 
@@ -154,6 +158,7 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
             "serial_key": job.serial_key,
             "unique_key": job.unique_key,
             "parent_id": parent_id,
+            "reserved_tokens": job.reserved_tokens,
         },
     )
     if inserted.rowcount and job.opening:

@@ -9,6 +9,7 @@ forget.
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ INTERVAL = 0.004
 
 #: Seconds between two tries while Redis does not answer.
 RETRY_INTERVAL = 0.2
+
+#: Commands that wait to be sent along, at most.
+MOST_ALONG = 1000
 
 
 class Journal:
@@ -179,6 +183,7 @@ class JournalWriter:
         self._client = client
         self._may_write = may_write
         self._waiting: set[Journal] = set()
+        self._along: deque[Sequence[Any]] = deque(maxlen=MOST_ALONG)
         self._condition = threading.Condition()
         self._urgent = False
         self._busy = False
@@ -196,6 +201,10 @@ class JournalWriter:
                 self._condition.notify_all()
             elif len(self._waiting) == 1:
                 self._condition.notify_all()
+
+    def send_along(self, command: Sequence[Any]) -> None:
+        """A command to go with the next batch. Nobody waits for its answer, and what can't be sent is lost."""
+        self._along.append(command)
 
     def drain(self, timeout: float = 5.0) -> bool:
         """Wait until all is sent; False when the time was not enough."""
@@ -249,8 +258,10 @@ class JournalWriter:
         pipeline = self._client.pipeline(transaction=False)
         for written, unsent in pieces:
             pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.job_id, written.attempt, unsent))
+        while self._along:
+            pipeline.execute_command(*self._along.popleft())
         failure: Exception | None = None
-        for (written, _), reply in zip(pieces, pipeline.execute(raise_on_error=False), strict=True):
+        for (written, _), reply in zip(pieces, pipeline.execute(raise_on_error=False), strict=False):
             try:
                 self._conclude(written, reply)
             except Exception as error:  # noqa: BLE001 - one journal's trouble is not the others'

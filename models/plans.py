@@ -1,7 +1,7 @@
 """Plans: how much an account may use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -22,6 +22,19 @@ class Limits:
     tokens_per_month: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a request may begin: its account's limits, and what is known of its cost.
+
+    charged  tokens a minute that the door has drawn for it, by estimate
+    context  tokens that prompt and answer have in the engine together
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    charged: int = 0
+    context: int = 0
+
+
 def limits(stored: Mapping[str, Any]) -> Limits:
     """From `plans.limits || accounts.limits`; what is not a limit of ours is left out."""
-    return Limits(**{field.name: stored.get(field.name) for field in fields(Limits)})
+    return Limits(**{known.name: stored.get(known.name) for known in fields(Limits)})

@@ -14,12 +14,20 @@ class Usage:
     output_tokens: int
 
 
-# One record a job, also when an operator has replayed it.
+# One record a job, also when an operator has replayed it; the month gets what is new in it.
 BILL = """
-INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)
-VALUES (%(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s)
-ON CONFLICT (job_id) DO UPDATE SET
-    input_tokens = excluded.input_tokens, cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens
+WITH before AS (
+    SELECT input_tokens + output_tokens AS tokens FROM usage_records WHERE job_id = %(job_id)s
+), billed AS (
+    INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)
+    VALUES (%(job_id)s, %(account_id)s, %(model)s, %(input_tokens)s, %(cached_tokens)s, %(output_tokens)s)
+    ON CONFLICT (job_id) DO UPDATE SET input_tokens = excluded.input_tokens,
+        cached_tokens = excluded.cached_tokens, output_tokens = excluded.output_tokens
+)
+INSERT INTO quota_usage AS month (account_id, month, slot, tokens)
+VALUES (%(account_id)s, date_trunc('month', now() AT TIME ZONE 'UTC')::date, hashtext(%(job_id)s) & 15,
+        %(input_tokens)s + %(output_tokens)s - coalesce((SELECT tokens FROM before), 0))
+ON CONFLICT (account_id, month, slot) DO UPDATE SET tokens = month.tokens + excluded.tokens
 """
 
 

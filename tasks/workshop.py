@@ -12,13 +12,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TypeVar
 
 import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from models import attempts
+from models import attempts, rate_limits
 from models.attempts import Ending
 from models.database import Connection, Database
 from models.errors import (
@@ -209,7 +210,7 @@ class Workshop:
         log.error("%s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._last_words(handler, attempt, told)
         try:
-            self._settle(attempt, Ending(ending.state, ending.events, ending.result, told, trace, ending.record))
+            self._settle(attempt, replace(ending, error=told, traceback=trace, follow_ups=()))
         except (Fenced, Unavailable):
             raise
         except Exception:
@@ -232,6 +233,10 @@ class Workshop:
             return
         if self._end(attempt, outcome):
             self.relay.nudge()
+        if (
+            command := rate_limits.correction(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
+        ) is not None:
+            self.writer.send_along(command)
         attempt.journal.close(outcome.events)
 
     def _wait(self, attempt: Attempt, waiting: Waiting) -> None:

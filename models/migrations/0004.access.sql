@@ -32,6 +32,7 @@ ALTER TABLE accounts
 CREATE TABLE sessions (
     id            text        PRIMARY KEY,
     user_id       text        NOT NULL REFERENCES users ON DELETE CASCADE,
+    account_id    text        REFERENCES accounts ON DELETE SET NULL,   -- that its last token was for
     user_agent    text        NOT NULL DEFAULT '',
     ip            text        NOT NULL DEFAULT '',
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -41,6 +42,7 @@ CREATE TABLE sessions (
 );
 
 CREATE INDEX sessions_user ON sessions (user_id, id DESC);
+CREATE INDEX sessions_account ON sessions (account_id);
 
 CREATE TABLE refresh_tokens (
     hash        bytea       PRIMARY KEY,      -- SHA-256 of a random token: nothing to guess, so nothing slow is needed
@@ -62,8 +64,8 @@ INSERT INTO signing_keys (generation) VALUES (1);
 -- What an application shows. It acts as the member who made it, within its scopes, as long as that member belongs.
 CREATE TABLE api_keys (
     id            text        PRIMARY KEY,
-    account_id    text        NOT NULL REFERENCES accounts ON DELETE CASCADE,
-    user_id       text        NOT NULL REFERENCES users ON DELETE CASCADE,
+    account_id    text        NOT NULL,
+    user_id       text        NOT NULL,
     name          text        NOT NULL,
     hint          text        NOT NULL,       -- its beginning and end, to tell it from others
     hash          bytea       NOT NULL UNIQUE,
@@ -71,11 +73,13 @@ CREATE TABLE api_keys (
     created_at    timestamptz NOT NULL DEFAULT now(),
     expires_at    timestamptz,
     last_used_at  timestamptz,
-    revoked_at    timestamptz
+    revoked_at    timestamptz,
+    -- It goes with its maker's place in the account: whoever is taken in again finds none of their old keys alive.
+    FOREIGN KEY (account_id, user_id) REFERENCES memberships ON DELETE CASCADE
 );
 
 CREATE INDEX api_keys_account ON api_keys (account_id, id DESC);
-CREATE INDEX api_keys_user ON api_keys (user_id);
+CREATE INDEX api_keys_maker ON api_keys (user_id, account_id);
 
 -- What was mailed to prove an address or to reset a password: good once, for a while.
 CREATE TABLE email_tokens (
@@ -156,12 +160,14 @@ CREATE INDEX jobs_reserved ON jobs (account_id) INCLUDE (reserved_tokens)
     WHERE reserved_tokens > 0 AND state IN ('queued', 'running', 'waiting');
 CREATE INDEX jobs_account_state ON jobs (account_id, state, id DESC);
 
--- Tokens billed in a calendar month (UTC), the sum of its usage records.
+-- Tokens billed in a calendar month (UTC), the sum of its usage records. Each job adds to one of several slots, so that
+-- the jobs of an account that end at the same time need not wait for each other's commit.
 CREATE TABLE quota_usage (
-    account_id  text    NOT NULL REFERENCES accounts ON DELETE CASCADE,
-    month       date    NOT NULL,
-    tokens      bigint  NOT NULL,
-    PRIMARY KEY (account_id, month)
+    account_id  text      NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    month       date      NOT NULL,
+    slot        smallint  NOT NULL,
+    tokens      bigint    NOT NULL,
+    PRIMARY KEY (account_id, month, slot)
 );
 
 -- A turn with `store: false` goes once it has been read, at this time at the latest.
