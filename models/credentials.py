@@ -21,7 +21,11 @@ class Standing:
 
 
 def digest(secret: str) -> bytes:
-    """What is stored of a random secret: SHA-256, since there is nothing to guess."""
+    """What is stored of a random secret: SHA-256, since there is nothing to guess.
+
+    Looking it up need not take constant time: time tells of the hash, and who can't invert SHA-256 learns nothing of
+    256 random bits from it.
+    """
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 

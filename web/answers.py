@@ -1,10 +1,23 @@
 """The shapes of answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
 import orjson
 from starlette.responses import Response
+from typing_extensions import TypedDict
+
+Item = TypeVar("Item")
+
+
+class Page(TypedDict, Generic[Item]):
+    """OpenAI's list envelope, as `page` fills it: the type of an answer is `Page[KeyObject]`."""
+
+    object: Literal["list"]
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

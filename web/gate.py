@@ -1,22 +1,23 @@
 """The gate: who comes in, with what right, and how much they may have."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.datastructures import Headers
 
-from models import credentials
+from models import api_keys, credentials
 from models.accounts import Caller
 from models.credentials import Standing
 from models.database import Database
-from models.errors import NotAuthenticated
+from models.errors import InvalidRequest, NotAuthenticated
 from models.plans import Limits
+from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens
 from web.rights import Rights
 
-#: What API keys begin with; access tokens never do.
-KEY_PREFIX = "sk-"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +57,26 @@ class Gatekeeper:
         """See Gate."""
         if knock.rights.public:
             return Admission()
-        standing = self._identify(knock.headers)
+        standing = self._identify(knock)
         knock.rights.check(standing.caller)
         return Admission(standing.caller, standing.limits)
 
-    def _identify(self, headers: Headers) -> Standing:
-        secret = bearer(headers)
-        standing = self._key(secret) if secret.startswith(KEY_PREFIX) else self._session(secret)
+    def _identify(self, knock: Knock) -> Standing:
+        secret = bearer(knock.headers)
+        standing = self._key(secret, knock.ip) if secret.startswith(keys.PREFIX) else self._session(secret)
         if standing is None:
             raise NotAuthenticated("This key or token holds no more.")
         return standing
 
-    def _key(self, secret: str) -> Standing | None:
+    def _key(self, secret: str, ip: str) -> Standing | None:
+        if not keys.well_formed(secret):
+            raise NotAuthenticated("This is no API key of ours: it was mistyped or cut off.")
         with self._database.connection() as connection:
-            return credentials.of_key(connection, secret)
+            standing = credentials.of_key(connection, secret)
+            ended = api_keys.by_hash(connection, credentials.digest(secret)) if standing is None else None
+        if ended is not None:
+            log.info("the API key %s is %s and was shown again, from %s", ended.id, ended.status, ip)
+        return standing
 
     def _session(self, token: str) -> Standing | None:
         shown = self._tokens.verify(token)
@@ -80,7 +87,10 @@ class Gatekeeper:
 
 
 def bearer(headers: Headers) -> str:
-    """What `Authorization: Bearer …` shows. Raises NotAuthenticated."""
+    """What `Authorization: Bearer …` shows. Raises NotAuthenticated, and InvalidRequest for two of them."""
+    if len(headers.getlist("authorization")) > 1:
+        # A proxy before us may have looked at the other one.
+        raise InvalidRequest("Send one Authorization header.", code="repeated_header")
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise NotAuthenticated("Send an API key or a token: `Authorization: Bearer …`. POST /login gives a token.")

@@ -25,6 +25,7 @@ class Rights:
     WRITE: ClassVar["Rights"]
     INFERENCE: ClassVar["Rights"]
     PERSON: ClassVar["Rights"]
+    KEYS: ClassVar["Rights"]
     BILLING: ClassVar["Rights"]
     ADMIN: ClassVar["Rights"]
     OWNER: ClassVar["Rights"]
@@ -52,6 +53,7 @@ Rights.READ = Rights(Role.MEMBER, Scope.READ)
 Rights.WRITE = Rights(Role.MEMBER, Scope.WRITE)
 Rights.INFERENCE = Rights(Role.MEMBER, Scope.INFERENCE)
 Rights.PERSON = Rights(Role.MEMBER)  # what concerns the person: sessions, password
+Rights.KEYS = Rights(Role.MEMBER, Scope.ADMIN)  # a person's own keys; only an admin's key can have that scope
 Rights.BILLING = Rights(Role.ADMIN, Scope.BILLING)
 Rights.ADMIN = Rights(Role.ADMIN, Scope.ADMIN)
 Rights.OWNER = Rights(Role.OWNER)  # what can't be undone

@@ -2,9 +2,26 @@
 
 from typing import Any
 
-from web import accounts, conversations, docs, erasure, files, health, home, jobs, models, openapi, responses
-from web.files import FileDeleted, FileObject, FilePage, Files
+from web import (
+    accounts,
+    api_keys,
+    audit,
+    conversations,
+    docs,
+    erasure,
+    files,
+    health,
+    home,
+    jobs,
+    models,
+    openapi,
+    responses,
+)
+from web.answers import Page
+from web.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
+from web.audit import AuditObject, Events
 from web.erasure import Confirmation, Erasure
+from web.files import FileDeleted, FileObject, FilePage, Files
 from web.jobs import JobObject
 from web.rights import Rights
 from web.routing import Row
@@ -37,6 +54,12 @@ ROUTES = (
     Row("GET", "/v1/files/{file_id}", files.read, Rights.READ, answer=FileObject),
     Row("GET", "/v1/files/{file_id}/content", files.content, Rights.READ),
     Row("DELETE", "/v1/files/{file_id}", files.delete, Rights.WRITE, answer=FileDeleted),
+    Row("POST", "/v1/api_keys", api_keys.create, Rights.PERSON, CreateKey, None, CreatedKey, 201, creates=True),
+    Row("GET", "/v1/api_keys", api_keys.list_keys, Rights.KEYS, query=Keys, answer=Page[KeyObject]),
+    Row("GET", "/v1/api_keys/{key_id}", api_keys.read, Rights.KEYS, answer=KeyObject),
+    Row("PATCH", "/v1/api_keys/{key_id}", api_keys.change, Rights.PERSON, body=ChangeKey, answer=KeyObject),
+    Row("DELETE", "/v1/api_keys/{key_id}", api_keys.revoke, Rights.KEYS, answer=RevokedKey, cost=0),
+    Row("GET", "/v1/audit_events", audit.list_events, Rights.ADMIN, query=Events, answer=Page[AuditObject]),
     Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
     Row("GET", "/docs", docs.docs, Rights.PUBLIC),
     Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),
