@@ -64,6 +64,8 @@ CATALOGUE: Mapping[str, Kind] = {
     "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
+    "embedding.create": Kind(queue="memory", time_limit=600, attempts=3, backoff=1),
+    "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
     "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }
 
@@ -199,6 +201,15 @@ def list_jobs(
     """At most `limit` jobs of an account that were born before the job `after`."""
     parameters = {"account_id": account_id, "kind": kind, "state": state, "after": after, "limit": limit}
     return [Job(**row) for row in all_of(connection, LIST, parameters)]
+
+
+# Whatever it says: what must not stay where operators and accounts look.
+FORGET_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
+
+
+def forget_arguments(connection: Connection, job_id: str) -> None:
+    """Empty the arguments of a job that ends in the caller's transaction."""
+    connection.execute(FORGET_ARGUMENTS, {"id": job_id})
 
 
 # What a parent waited for, in the order of birth.

@@ -1,19 +1,39 @@
 """`/v1/jobs`: work of every kind, read, listed, followed and cancelled in one way."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from models import cancellation, jobs
+from models import jobs
 from models.errors import NotFound
 from models.jobs import Job, State
 from web.answers import json_answer, page
+from web.departures import cancel_job
 from web.following import Cursor, follow_frames, position
 from web.routing import Call
 from web.sse import EventStream
 from web.validation import Query, parse_query
+
+
+class JobObject(TypedDict):
+    """A job as its account sees it."""
+
+    id: str
+    object: Literal["job"]
+    kind: str
+    state: State
+    cancel_requested: bool
+    attempt: int
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    parent_id: str | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
 
 
 class List(Query):
@@ -59,14 +79,7 @@ def cancel(call: Call) -> Response:
     return json_answer(job_object(_read(call)))
 
 
-def cancel_job(call: Call, job_id: str) -> None:
-    """Cancel a job of the caller's account with all that it has started, and tell whoever must know."""
-    with call.platform.database.transaction() as connection:
-        done = cancellation.cancel(connection, job_id, call.caller.account_id)
-    call.platform.queue.cancelled(done)
-
-
-def job_object(job: Job) -> dict[str, Any]:
+def job_object(job: Job) -> JobObject:
     """A job as its account sees it: nothing of workers, leases and tracebacks."""
     return {
         "id": job.id,

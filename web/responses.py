@@ -15,8 +15,9 @@ from pipelines.chat.objects import response_object
 from pipelines.chat.start import Started, new_turn_ids, start
 from web import bodies
 from web.answers import json_answer, page
+from web.departures import cancel_job, job_headers, on_departure
 from web.following import Cursor, follow_frames, position
-from web.jobs import cancel_job
+from web.pending import Pending
 from web.routing import Call
 from web.sse import EventStream
 from web.turns import CreateResponse, new_turn
@@ -44,11 +45,12 @@ class InputItems(Query):
     include: list[str] | str | None = None
 
 
-async def create(call: Call) -> Answer | EventStream:
+async def create(call: Call) -> Answer | EventStream | Pending:
     """`POST /v1/responses`: accept a turn; answer with its stream, its present state, or its end."""
     body = bodies.parse(call.body, CreateResponse)
     turn = new_turn(body, call.platform.settings)
     response_id, job_id = new_turn_ids()
+    leave = on_departure(call, job_id)
 
     def accept() -> Started:
         started = start(call.platform.database, call.caller, turn, response_id, job_id)
@@ -56,11 +58,16 @@ async def create(call: Call) -> Answer | EventStream:
         return started
 
     started = await run_in_threadpool(accept)
+    headers = job_headers(job_id, response_id)
     if body.stream:
-        return EventStream(follow_frames(call, job_id), call.platform.streams)
+        return EventStream(follow_frames(call, job_id), call.platform.streams, headers, on_departure=leave)
     if body.background:
-        return json_answer(response_object(started.response))
-    return json_answer(await _final(call, started.response))
+        return json_answer(response_object(started.response), headers=headers)
+
+    async def ended() -> Answer:
+        return json_answer(await _final(call, started.response), headers=headers)
+
+    return Pending(ended, leave)
 
 
 async def retrieve(call: Call) -> Answer | EventStream:

@@ -8,7 +8,7 @@ level below, by `web.protocol`, for streams and all other answers alike.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 #: Bytes ready for the wire: one event or several.
 Frame = bytes
+
+#: What is to be done when a client leaves before its answer is whole.
+OnDeparture = Callable[[], Awaitable[None]]
 
 #: Seconds of silence before a comment shows proxies and clients that the stream lives.
 PING_SECONDS = 15.0
@@ -73,15 +76,30 @@ class EventStream:
 
     The source is closed (`aclose`) in each of these cases. An error in the source ends the stream like a shutdown:
     the client comes back with its last id.
+
+    on_departure  is awaited when the client leaves before the end
+    farewell      what a client hears last where the stream is cut and it has no id to come back with
     """
 
-    __slots__ = ("_last", "_ping", "_pump", "_send", "_source", "_streams", "_timer", "_writing", "headers")
+    __slots__ = (
+        "_farewell", "_last", "_on_departure", "_over", "_ping", "_pump", "_send", "_source", "_streams", "_timer",
+        "_writing", "headers",
+    )  # fmt: skip
 
     def __init__(
-        self, source: AsyncIterator[Frame], streams: Streams, headers: Mapping[str, str] | None = None
+        self,
+        source: AsyncIterator[Frame],
+        streams: Streams,
+        headers: Mapping[str, str] | None = None,
+        *,
+        on_departure: OnDeparture | None = None,
+        farewell: Frame = b"",
     ) -> None:
         self._source = source
         self._streams = streams
+        self._on_departure = on_departure
+        self._farewell = farewell
+        self._over = False
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self._ping: asyncio.Task[None] | None = None
         self._writing = False
@@ -95,10 +113,14 @@ class EventStream:
             await self._close()
             return
         self._start()
+        left = False
         try:
-            await _departure(receive)
+            await departure(receive)
+            left = not (self._over or self._streams.closing)
         finally:
             await self._stop()
+        if left and self._on_departure is not None:
+            await self._on_departure()
 
     def end(self) -> None:
         """Stop early, in good order: the client gets all that was written and a proper end."""
@@ -126,6 +148,7 @@ class EventStream:
                 written += 1
                 if written % BREATH == 0:
                     await asyncio.sleep(0)
+            self._farewell = b""
         except asyncio.CancelledError:
             log.debug("a stream ended early")
         except OSError:
@@ -151,11 +174,12 @@ class EventStream:
     async def _close(self) -> None:
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
+        self._over = True
         with contextlib.suppress(OSError):
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": self._farewell, "more_body": False})
 
 
-async def _departure(receive: Receive) -> None:
+async def departure(receive: Receive) -> None:
     """Wait until the client has left or has got all of it: ASGI says `http.disconnect` for both."""
     while (await receive())["type"] != "http.disconnect":
         pass

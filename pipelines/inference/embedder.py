@@ -1,11 +1,12 @@
 """Makes vectors of texts, with a GGUF embedding model in the process. Bundled: all-MiniLM-L6-v2, 384 dimensions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, SanghaError
 from models.settings import Settings, variable
 from pipelines.inference.engine import EngineError
 from pipelines.inference.files import embedder_file
@@ -21,6 +22,23 @@ LONGEST_TEXT = 4 * LONGEST
 
 #: Texts embedded side by side. Eight short ones fill a batch; more gain nothing on 2 cores.
 TOGETHER = 8
+
+
+class TooLong(SanghaError):
+    """The text at this place has more tokens than the model takes, which is `longest`."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"the text at place {place} has more than {LONGEST} tokens")
+        self.place = place
+        self.longest = LONGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector a text, in order, and the tokens of all texts as the model counts them."""
+
+    vectors: list[list[float]]
+    tokens: int
 
 
 def load_embedder(settings: Settings) -> "Embedder":
@@ -57,17 +75,41 @@ class Embedder:
         """
         if not texts:
             return []
-        answer = self._ask([text[:LONGEST_TEXT] for text in texts])
-        if "data" in answer:
-            return [row["embedding"] for row in sorted(answer["data"], key=lambda row: int(row["index"]))]
-        message = str(answer.get("error", answer))
-        if "too large" not in message:
-            raise EngineError(message)
-        return self._embed_halves(texts)
+        embedded = self._try([text[:LONGEST_TEXT] for text in texts])
+        return embedded.vectors if embedded else self._embed_halves(texts)
+
+    def embed_whole(self, texts: Sequence[str]) -> Embedded:
+        """The same for texts of which all must count. Raises TooLong for the first that has too many tokens, and
+        EngineError."""
+        if not texts:
+            return Embedded([], 0)
+        if (embedded := self._try(texts)) is None:
+            raise TooLong(self._first_too_long(texts))
+        return embedded
 
     def close(self) -> None:
         """Give the memory back. No call may be under way."""
         self._server = None
+
+    def _try(self, texts: Sequence[str]) -> Embedded | None:
+        """All of them; None when some text has more tokens than a batch."""
+        answer = self._ask(list(texts))
+        if "data" in answer:
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            return Embedded([row["embedding"] for row in rows], answer["usage"]["prompt_tokens"])
+        message = str(answer.get("error", answer))
+        if "too large" not in message:
+            raise EngineError(message)
+        return None
+
+    def _first_too_long(self, texts: Sequence[str]) -> int:
+        """Where it is, found by halves: the model doesn't say."""
+        if len(texts) == 1:
+            return 0
+        middle = len(texts) // 2
+        if self._try(texts[:middle]) is None:
+            return self._first_too_long(texts[:middle])
+        return middle + self._first_too_long(texts[middle:])
 
     def _ask(self, texts: list[str]) -> dict[str, Any]:
         try:

@@ -1,0 +1,1 @@
+"""Embeddings on request: `start` enqueues texts, `embed` makes their vectors."""

@@ -1,0 +1,55 @@
+"""Embeddings are made: batch by batch, so that a cancel is heard and whoever waits hears that the work goes on.
+
+An attempt that dies begins again: a batch takes seconds, and half a list is of no use to anybody.
+"""
+
+import struct
+from base64 import b64encode
+from collections.abc import Sequence
+
+from models.attempts import Ending
+from models.database import Connection
+from models.errors import PermanentFailure
+from models.jobs import Job
+from models.running import Attempt, plain_ending
+from models.usage import Usage, bill
+from pipelines.inference.embedder import Embedded, Embedder, TooLong
+
+#: Texts between two looks at whether to go on: about four seconds of the longest ones on a slow core.
+BATCH = 32
+
+
+def run(embedder: Embedder, attempt: Attempt) -> Ending:
+    """Make the vectors of the job's texts. Raises the reason to stop, PermanentFailure and EngineError."""
+    texts: Sequence[str] = attempt.job.arguments["texts"]
+    vectors, tokens = bytearray(), 0
+    for begin in range(0, len(texts), BATCH):
+        if begin:
+            attempt.progress(begin, len(texts), note="texts embedded")
+        embedded = _embed(embedder, texts[begin : begin + BATCH], begin)
+        vectors += b"".join(struct.pack(f"<{len(vector)}f", *vector) for vector in embedded.vectors)
+        tokens += embedded.tokens
+    attempt.check()
+    result = {"model": embedder.name, "dimensions": embedder.dimensions, "prompt_tokens": tokens}
+    ending = plain_ending(attempt, "completed", result=result)
+    # The vectors stand in the row only: megabytes are nothing for a journal.
+    return Ending(
+        "completed",
+        ending.events,
+        result={**result, "vectors": b64encode(vectors).decode()},
+        record=lambda connection: _bill(connection, attempt.job, embedder.name, tokens),
+    )
+
+
+def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embedded:
+    try:
+        return embedder.embed_whole(texts)
+    except TooLong as error:
+        message = (
+            f"The text at place {begin + error.place} is too long: this model takes {error.longest} tokens a text."
+        )
+        raise PermanentFailure(message, code="context_length_exceeded") from None
+
+
+def _bill(connection: Connection, job: Job, model: str, tokens: int) -> None:
+    bill(connection, Usage(tokens, 0, 0), job_id=job.id, account_id=job.account_id, model=model)
