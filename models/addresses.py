@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.database import Connection, all_of, one
+from models.database import Connection, one
+from models.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,14 @@ def holder(connection: Connection, email: str) -> Person | None:
     return Person(**row) if row else None
 
 
-# Those who say that it is theirs, the first one first.
-CLAIMANTS = """
-SELECT id, email, name, email_verified_at, operator FROM users
-WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NULL
-ORDER BY created_at, id LIMIT %(limit)s
-"""
-
-
-def claimants(connection: Connection, email: str, *, limit: int) -> list[Person]:
-    """Who claims the address and has not proved it."""
-    return [Person(**row) for row in all_of(connection, CLAIMANTS, {"email": email, "limit": limit})]
-
-
 # One after the other for each address, so that two claimants don't meet in the unique index.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('address ' || lower(%(email)s), 0))"
+
+
+def lock(connection: Connection, email: str) -> None:
+    """Let nobody else claim or prove the address until the end of the transaction."""
+    connection.execute(LOCK, {"email": email})
+
 
 PROVE = """
 UPDATE users SET email_verified_at = now()
@@ -78,9 +72,43 @@ def prove(connection: Connection, user_id: str, email: str) -> bool:
     Those who claimed it too keep their users, but can't log in with it from now on.
     """
     names = {"user_id": user_id, "email": email}
-    connection.execute(LOCK, names)
+    lock(connection, email)
     connection.execute(PROVE, names)
-    return one(connection, OWNS, names) is not None
+    return owns(connection, user_id, email)
+
+
+def owns(connection: Connection, user_id: str, email: str) -> bool:
+    """Whether the user has proved the address, and still has it."""
+    return one(connection, OWNS, {"user_id": user_id, "email": email}) is not None
+
+
+CREATE = """
+INSERT INTO users (id, email, name, password_hash, email_verified_at)
+VALUES (%(id)s, %(email)s, %(name)s, %(password_hash)s, now())
+"""
+
+
+def create_holder(connection: Connection, email: str, *, name: str, password_hash: str) -> Person | None:
+    """A new user whose address is proved already; None when it has become somebody else's meanwhile."""
+    user_id = new_id("user")
+    lock(connection, email)
+    if holder(connection, email) is not None:
+        return None
+    connection.execute(CREATE, {"id": user_id, "email": email, "name": name, "password_hash": password_hash})
+    return person(connection, user_id)
+
+
+# What somebody who claimed the address may have left behind to come in by, before it was proved.
+SHUT_OUT = (
+    "UPDATE api_keys SET revoked_at = now() WHERE user_id = %(user_id)s AND revoked_at IS NULL",
+    "DELETE FROM identities WHERE user_id = %(user_id)s",
+)
+
+
+def shut_out(connection: Connection, user_id: str) -> None:
+    """End a user's API keys and their ties to OIDC providers."""
+    for statement in SHUT_OUT:
+        connection.execute(statement, {"user_id": user_id})
 
 
 RENAME = "UPDATE users SET name = %(name)s WHERE id = %(id)s"

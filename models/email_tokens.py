@@ -64,13 +64,22 @@ def redeem(connection: Connection, purpose: Purpose, secret: str) -> Proof | Non
     return Proof(row["user_id"], row["email"]) if row else None
 
 
-PEEK = """
+FIND = """
 SELECT user_id, email FROM email_tokens
-WHERE hash = %(hash)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
+WHERE hash = %(hash)s AND purpose = %(purpose)s AND (used_at IS NOT NULL) = %(used)s AND expires_at > now()
 """
 
 
 def peek(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
     """What a token would prove, without using it up."""
-    row = one(connection, PEEK, {"hash": digest(secret), "purpose": purpose})
+    return _find(connection, purpose, secret, used=False)
+
+
+def used(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+    """What a token proved that has been used up not long ago."""
+    return _find(connection, purpose, secret, used=True)
+
+
+def _find(connection: Connection, purpose: Purpose, secret: str, *, used: bool) -> Proof | None:
+    row = one(connection, FIND, {"hash": digest(secret), "purpose": purpose, "used": used})
     return Proof(row["user_id"], row["email"]) if row else None

@@ -118,23 +118,21 @@ def set_secret(connection: Connection, invitation_id: str, account_id: str, secr
     return connection.execute(SEAL, values).rowcount > 0
 
 
-# The lock lasts for the caller's transaction: of two who come with one link, the second waits and finds it used.
-HOLD = """
+BY_HASH = """
 SELECT invitations.id, account_id, accounts.name AS account_name, email, role, invited_by, invitations.created_at,
        expires_at, accepted_at, revoked_at
 FROM invitations JOIN accounts ON accounts.id = account_id
-WHERE hash = %(hash)s AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
-FOR UPDATE OF invitations
+WHERE hash = %(hash)s AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now() AND erased_at IS NULL
 """
 
 
-def hold(connection: Connection, secret: str) -> Invitation | None:
-    """The invitation of a secret, locked, or None when it is not good."""
-    return _invitation(one(connection, HOLD, {"hash": digest(secret)}))
+def by_secret(connection: Connection, secret: str) -> Invitation | None:
+    """The invitation of a secret, or None when it is not good."""
+    return _invitation(one(connection, BY_HASH, {"hash": digest(secret)}))
 
 
 def mark_accepted(connection: Connection, invitation_id: str) -> None:
-    """Use an invitation up."""
+    """Use an invitation up, while holding its account: of two who come with one link, one finds it used."""
     connection.execute("UPDATE invitations SET accepted_at = now() WHERE id = %(id)s", {"id": invitation_id})
 
 
@@ -147,6 +145,17 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND accepted_at IS NULL AND re
 def revoke(connection: Connection, invitation_id: str, account_id: str) -> bool:
     """Take an invitation back. Returns whether there was one to take back."""
     return connection.execute(REVOKE, {"id": invitation_id, "account_id": account_id}).rowcount > 0
+
+
+REVOKE_OF = """
+UPDATE invitations SET revoked_at = now()
+WHERE account_id = %(account_id)s AND invited_by = %(user_id)s AND accepted_at IS NULL AND revoked_at IS NULL
+"""
+
+
+def revoke_of(connection: Connection, account_id: str, user_id: str) -> None:
+    """Take back what a member has offered to others: whoever loses a role must not come in again through it."""
+    connection.execute(REVOKE_OF, {"account_id": account_id, "user_id": user_id})
 
 
 def _invitation(row: dict[str, object] | None) -> Invitation | None:

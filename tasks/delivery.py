@@ -4,6 +4,7 @@ from functools import partial
 
 from models.running import Handler, plain_ending
 from models.secrets import secret_key
+from pipelines.accounts import reset
 from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
 from tasks.workshop import Workshop
@@ -16,4 +17,5 @@ def declare(workshop: Workshop) -> int:
     """Declare the actors; returns how many may run at once."""
     office = emails.Office(workshop.settings, secret_key(workshop.settings), open_mailer(workshop.settings))
     workshop.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
+    workshop.declare("password.forgotten", Handler(run=reset.look_up, end=reset.end))
     return THREADS

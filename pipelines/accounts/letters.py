@@ -4,6 +4,7 @@ A job carries ids only. Whom the letter goes to is found out, and the secret tha
 sent (`pipelines.delivery`): no address and no secret stands in the arguments of a job.
 """
 
+import time
 from enum import StrEnum
 
 from models.database import Connection
@@ -36,14 +37,26 @@ def post(
     account_id: str = PLATFORM_ACCOUNT,
     user_id: str | None = None,
     invitation_id: str | None = None,
-) -> str:
-    """Enqueue a letter in the caller's transaction; returns its job's id. After the commit, nudge the queue.
+    at_most_every: int | None = None,
+) -> None:
+    """Enqueue a letter in the caller's transaction. After the commit, nudge the queue.
 
     `account_id` is whose job it is: the platform's own for what concerns a person alone, since an account's members see
-    and may cancel the jobs of their account.
+    and may cancel the jobs of their account. Of those that come within `at_most_every` minutes, one is sent.
     """
     ids = {"user_id": user_id, "invitation_id": invitation_id}
+    key = f"letter:{letter}:{user_id or invitation_id}:{window(at_most_every)}" if at_most_every else None
+    enqueue(connection, job(letter, account_id=account_id, unique_key=key, **ids))
+
+
+def job(
+    letter: Letter, *, account_id: str = PLATFORM_ACCOUNT, unique_key: str | None = None, **ids: str | None
+) -> NewJob:
+    """The job that sends a letter, for those who enqueue it in another way."""
     arguments = {"letter": letter.value} | {name: value for name, value in ids.items() if value}
-    job = NewJob(kind=KIND, account_id=account_id, arguments=arguments)
-    enqueue(connection, job)
-    return job.id
+    return NewJob(kind=KIND, account_id=account_id, arguments=arguments, unique_key=unique_key)
+
+
+def window(minutes: int) -> int:
+    """The number of the present stretch of so many minutes, for unique keys."""
+    return int(time.time() // (60 * minutes))

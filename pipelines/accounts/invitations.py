@@ -1,0 +1,190 @@
+"""Invitations: asking somebody by e-mail to become a member, and accepting.
+
+Whoever shows the secret reads the mail of the invited address. Where that address belongs to a user, this user alone
+may accept. Where it belongs to nobody, who accepts is either somebody who has logged in and has proved an address of
+their own, or claims this one, which is thereby proved; or a new user, with the invited address.
+"""
+
+from dataclasses import dataclass
+
+from models import accounts, addresses, audit, invitations, members
+from models.accounts import Caller, Membership, Role, User
+from models.addresses import Person
+from models.audit import Trail
+from models.database import Connection, Database
+from models.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
+from models.invitations import Invitation
+from models.members import Member
+from pipelines.accounts import letters, passwords, sessions
+from pipelines.accounts.letters import Letter
+from pipelines.accounts.members import acting, check_may_give
+from pipelines.accounts.sessions import Entry
+from pipelines.accounts.signup import normal_address
+from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts.tokens import Tokens
+from pipelines.accounts.verification import invalid_token
+
+#: Invitations that an account may send within a day: each is a letter to a stranger.
+MOST_A_DAY = 100
+
+
+def invite(database: Database, caller: Caller, *, email: str, role: Role, trail: Trail) -> Invitation:
+    """Ask somebody to become a member; an earlier invitation to the same address holds no more.
+
+    Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and TooMany.
+    """
+    address = normal_address(email)
+    with database.transaction() as connection:
+        actor = acting(connection, caller)
+        check_may_give(actor, role)
+        _check_host(connection, actor, caller.account_id, address)
+        made = invitations.create(connection, caller.account_id, email=address, role=role, invited_by=caller.user_id)
+        letters.post(connection, Letter.INVITATION, account_id=caller.account_id, invitation_id=made.id)
+        _record(connection, "invitation.created", made, caller.user_id, trail)
+    return made
+
+
+def revoke(database: Database, caller: Caller, invitation_id: str, trail: Trail) -> None:
+    """Take an invitation back. Raises NotFound for one that can't be accepted any more either."""
+    with database.transaction() as connection:
+        check_may_give(acting(connection, caller), Role.ADMIN)
+        invitation = invitations.read(connection, invitation_id, caller.account_id)
+        if invitation is None or not invitations.revoke(connection, invitation_id, caller.account_id):
+            raise NotFound(f"Invitation with id '{invitation_id}' not found.", param="invitation_id")
+        _record(connection, "invitation.revoked", invitation, caller.user_id, trail)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who accepts: somebody who has logged in, or who gives the password of the address, or would like to have it."""
+
+    caller: Caller | None = None
+    password: str | None = None
+    name: str = ""
+
+
+def accept(database: Database, tokens: Tokens, throttle: Throttle, secret: str, guest: Guest, trail: Trail) -> Entry:
+    """Become a member, and come in. Who is one already stays what they are; the invitation is used up all the same.
+
+    Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and TooMany.
+    """
+    found = _good(_look(database, secret))
+    known = _known_by_password(database, throttle, found.email, guest, trail)
+    # What takes a core is done before anything is locked.
+    new_hash = _new_hash(found.email, guest) if guest.caller is None and known is None else None
+    with database.transaction() as connection:
+        # Whoever changes members or invitations holds the account first; what it was then is looked at again.
+        members.hold_account(connection, found.account_id)
+        invitation = _good(invitations.by_secret(connection, secret))
+        person = _guest(connection, invitation, guest, known, new_hash)
+        membership = _join(connection, invitation, person, trail)
+        return sessions.begin(connection, tokens, membership, person.email, trail)
+
+
+def _look(database: Database, secret: str) -> Invitation | None:
+    with database.connection() as connection:
+        return invitations.by_secret(connection, secret)
+
+
+def _good(invitation: Invitation | None) -> Invitation:
+    if invitation is None:
+        raise invalid_token()
+    return invitation
+
+
+def _check_host(connection: Connection, actor: Member, account_id: str, address: str) -> None:
+    host = addresses.person(connection, actor.user_id)
+    if host is None or not host.verified:
+        raise NotAllowed("Confirm your own e-mail address before you invite others.", code="email_unverified")
+    guest = addresses.holder(connection, address)
+    if guest is not None and any(place.account_id == account_id for place in members.places(connection, guest.id)):
+        raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
+    if invitations.recent(connection, account_id) >= MOST_A_DAY:
+        raise TooMany(f"An account may send {MOST_A_DAY} invitations a day.", retry_after=3600)
+
+
+def _known_by_password(database: Database, throttle: Throttle, address: str, guest: Guest, trail: Trail) -> User | None:
+    """Whose password it is, of those who have the address or claim it.
+
+    Raises NotAuthenticated where somebody has the address, and the password isn't theirs.
+    """
+    if guest.caller is not None:
+        return None
+    if guest.password is None:
+        raise NotAuthenticated("Log in, or give a password.", param="password")
+    attempt = Try(address.lower(), trail.ip)
+    throttle.count(attempt)
+    with database.connection() as connection:
+        candidates = accounts.candidates(connection, address)
+    for user in candidates:
+        if passwords.verify(user.password_hash, guest.password):
+            throttle.forget(attempt)
+            return user
+        if user.verified:
+            message = "The address has a user: log in as that user, or give their password."
+            raise NotAuthenticated(message, param="password", code="invalid_credentials")
+    return None
+
+
+def _new_hash(address: str, guest: Guest) -> str:
+    assert guest.password is not None
+    passwords.check_strength(guest.password, email=address)
+    return passwords.hash_password(guest.password)
+
+
+def _guest(
+    connection: Connection, invitation: Invitation, guest: Guest, known: User | None, new_hash: str | None
+) -> Person:
+    """The user who becomes a member; their address is proved from here on."""
+    if new_hash is not None:
+        made = addresses.create_holder(connection, invitation.email, name=guest.name, password_hash=new_hash)
+        return made or _not_yours()
+    user_id = known.id if known else guest.caller.user_id if guest.caller else ""
+    person = addresses.person(connection, user_id)
+    if person is None:
+        raise NotAuthenticated("The user of this token is gone.")
+    holder = addresses.holder(connection, invitation.email)
+    if holder is not None:
+        return person if holder.id == person.id else _not_yours()
+    if person.email.lower() == invitation.email.lower():
+        return person if addresses.prove(connection, person.id, invitation.email) else _not_yours()
+    if not person.verified:
+        raise NotAllowed("Confirm your own e-mail address before you accept.", code="email_unverified")
+    return person
+
+
+def _not_yours() -> Person:
+    raise NotAllowed("This invitation is for somebody else: log in as the user of its address.", code="not_invited")
+
+
+def _join(connection: Connection, invitation: Invitation, person: Person, trail: Trail) -> Membership:
+    if len(members.places(connection, person.id)) >= members.MOST_PLACES:
+        raise Conflict(f"A person may belong to {members.MOST_PLACES} accounts.", code="too_many_accounts")
+    added = members.add(connection, invitation.account_id, person.id, invitation.role)
+    invitations.mark_accepted(connection, invitation.id)
+    _record(connection, "invitation.accepted", invitation, person.id, trail)
+    if added:
+        audit.record(
+            connection,
+            "member.added",
+            trail,
+            account_id=invitation.account_id,
+            user_id=person.id,
+            target=person.id,
+            details={"role": invitation.role},
+        )
+    member = members.read(connection, invitation.account_id, person.id)
+    assert member is not None
+    return Membership(person.id, invitation.account_id, member.role)
+
+
+def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, trail: Trail) -> None:
+    audit.record(
+        connection,
+        action,
+        trail,
+        account_id=invitation.account_id,
+        user_id=user_id,
+        target=invitation.id,
+        details={"role": invitation.role},
+    )

@@ -1,0 +1,97 @@
+"""A forgotten password: a letter to the address, and by its secret a new password.
+
+Whether an address is known is looked up by a job, after the request has been answered, which so takes alike for all.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from models import accounts, addresses, audit, email_tokens, sessions
+from models.attempts import Ending
+from models.audit import Trail
+from models.database import Connection, Database
+from models.email_tokens import Proof, Purpose
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
+from models.running import Attempt, plain_ending
+from pipelines.accounts import letters, passwords
+from pipelines.accounts.letters import Letter, window
+from pipelines.accounts.verification import invalid_token, own
+
+KIND = "password.forgotten"
+
+#: Minutes within which an address gets one letter, however often it is asked for.
+QUIET = 2
+
+
+def forgot(database: Database, email: str) -> None:
+    """Have a letter sent to the address, if somebody has it. `email` is an address in its normal form."""
+    name = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
+    job = NewJob(
+        kind=KIND,
+        account_id=PLATFORM_ACCOUNT,
+        arguments={"email": email},
+        unique_key=f"forgotten:{name}:{window(QUIET)}",
+    )
+    with database.connection() as connection:
+        enqueue(connection, job)
+
+
+def look_up(attempt: Attempt) -> Ending:
+    """The job: find whose address it is and have the letter written. The address does not stay in the job."""
+    with attempt.database.connection() as connection:
+        known = accounts.candidates(connection, attempt.job.arguments.get("email", ""))
+    follow_ups = [letters.job(Letter.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
+    plain = plain_ending(attempt, "completed")
+    return Ending(
+        "completed", plain.events, record=lambda connection: _forget(connection, attempt), follow_ups=follow_ups
+    )
+
+
+def end(
+    attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None = None
+) -> Ending:
+    """The end where there was no other: nor does the address stay here."""
+    plain = plain_ending(attempt, state, error)
+    return Ending(plain.state, plain.events, error=plain.error, record=lambda connection: _forget(connection, attempt))
+
+
+def check_secret(database: Database, secret: str) -> Proof:
+    """Whom a secret would let set a password. Raises InvalidRequest `invalid_token`, before any password is hashed."""
+    with database.connection() as connection:
+        proof = email_tokens.peek(connection, Purpose.RESET, secret)
+    if proof is None:
+        raise invalid_token()
+    return proof
+
+
+def set_password(database: Database, secret: str, password: str, trail: Trail) -> Proof:
+    """Set a new password by a letter's secret, which also proves the address; all sessions of the user end.
+
+    Raises InvalidRequest `invalid_token` or `invalid_password`, and Conflict `address_taken`.
+    """
+    proof = check_secret(database, secret)
+    passwords.check_strength(password, email=proof.email)
+    password_hash = passwords.hash_password(password)  # no connection is held meanwhile
+    with database.transaction() as connection:
+        redeemed = email_tokens.redeem(connection, Purpose.RESET, secret)
+        if redeemed is None:
+            raise invalid_token()
+        _replace(connection, redeemed, password_hash)
+        letters.post(connection, Letter.PASSWORD_CHANGED, user_id=redeemed.user_id)
+        audit.record(connection, "password.reset", trail, user_id=redeemed.user_id, target=redeemed.user_id)
+    return redeemed
+
+
+def _replace(connection: Connection, proof: Proof, password_hash: str) -> None:
+    person = addresses.person(connection, proof.user_id)
+    own(connection, proof)
+    if person is not None and not person.verified:
+        # Whoever signed up with this address need not be who reads its mail: nothing that they left opens the door.
+        addresses.shut_out(connection, proof.user_id)
+    accounts.set_password(connection, proof.user_id, password_hash)
+    sessions.revoke_all(connection, proof.user_id)
+
+
+def _forget(connection: Connection, attempt: Attempt) -> None:
+    forget_arguments(connection, attempt.job.id)
