@@ -206,6 +206,48 @@ def dead_discard(job_ids: tuple[str, ...], all_of_them: bool, data_dir: Path | N
     discard_dead(settings, either(job_ids, all_of_them))
 
 
+@main.group()
+def admin() -> None:
+    """Make, list and revoke operators: those who may work across accounts, at /admin."""
+
+
+@admin.command("create")
+@click.argument("email")
+@click.option("--password-stdin", is_flag=True, help="Read a new user's password from standard input.")
+@data_dir
+def admin_create(email: str, password_stdin: bool, data_dir: Path | None) -> None:
+    """Make somebody an operator.
+
+    Who has no account yet gets one, with a password that is asked for; their address counts as verified. Safe to run
+    twice.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.admin import create_admin
+
+    create_admin(settings, email, password_stdin=password_stdin)
+
+
+@admin.command("list")
+@data_dir
+def admin_list(data_dir: Path | None) -> None:
+    """List the operators."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.admin import list_admins
+
+    list_admins(settings)
+
+
+@admin.command("revoke")
+@click.argument("email")
+@data_dir
+def admin_revoke(email: str, data_dir: Path | None) -> None:
+    """Take an operator's rights, at once; they keep their account."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.admin import revoke_admin
+
+    revoke_admin(settings, email)
+
+
 def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
     """The named jobs, or none for all: it takes a word to mean all."""
     if bool(job_ids) == all_of_them:
