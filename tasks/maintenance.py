@@ -1,11 +1,16 @@
 """The actors of the maintenance pool."""
 
+from functools import partial
+
+from models.object_store import Objects
 from models.running import Handler, plain_ending
-from pipelines.maintenance import prune
+from pipelines.maintenance import erase, prune
 from tasks.workshop import Workshop
 
 
 def declare(workshop: Workshop) -> int:
     """Declare the actors; returns how many may run at once."""
-    workshop.declare("maintenance.prune", Handler(run=prune.run, end=plain_ending))
+    objects = Objects.open(workshop.settings)
+    workshop.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
+    workshop.declare("data.erase", Handler(run=partial(erase.run, workshop.client, objects), end=plain_ending))
     return 1

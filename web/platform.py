@@ -8,11 +8,16 @@ from typing import Any
 import redis
 
 from models.database import Database
+from models.object_store import Objects
 from models.redis_client import connect
+from models.secrets import Seal, secret_key
 from models.settings import Settings
+from pipelines.accounts.throttle import Throttle
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
 from web.gate import Gate, Gatekeeper
+from web.hashing import Hashing
+from web.limits import Limiter
 from web.metrics import Metrics
 from web.sse import Streams
 from web.tail import Tail
@@ -40,10 +45,17 @@ class Platform:
     metrics: Metrics
     queue: Queue
     tail: Tail
+    objects: Objects
+    seal: Seal
+    throttle: Throttle = field(init=False)
+    hashing: Hashing = field(default_factory=Hashing)
     streams: Streams = field(default_factory=Streams)
     started: int = field(default_factory=lambda: int(time.time()))
     checks: dict[str, Callable[[], object]] = field(default_factory=dict)
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.throttle = Throttle(self.redis)
 
     @classmethod
     def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics) -> "Platform":
@@ -52,8 +64,9 @@ class Platform:
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
         queue = Queue(settings, database, client)
         tail = Tail(settings.redis_address, database)
-        gate = Gatekeeper(database, tokens)
-        return cls(settings, database, client, tokens, gate, metrics, queue, tail)
+        gate = Gatekeeper(database, tokens, Limiter(client, settings.visits_per_minute))
+        seal = Seal(secret_key(settings), "idempotency")
+        return cls(settings, database, client, tokens, gate, metrics, queue, tail, Objects.open(settings), seal)
 
     def close_streams(self) -> None:
         """End every open stream, so that its client goes on elsewhere. To be called on the event loop."""

@@ -1,11 +1,13 @@
-"""Forget what nobody will ask for: the platform's own ended jobs, and workers that have long been silent.
+"""Forget what nobody will ask for: the platform's own ended jobs, files whose time is over, workers long silent.
 
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
+from models import files
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
+from models.object_store import Objects
 from models.running import Attempt, plain_ending
 from models.workers import forget_silent
 
@@ -27,7 +29,7 @@ SELECT count(*) AS gone FROM gone
 """
 
 
-def run(attempt: Attempt) -> Ending:
+def run(objects: Objects, attempt: Attempt) -> Ending:
     """Delete batch by batch. Each commits by itself, so a crash loses nothing and the next attempt goes on."""
     total = 0
     while True:
@@ -38,6 +40,7 @@ def run(attempt: Attempt) -> Ending:
         if gone < BATCH:
             break
         attempt.progress(total, note="ended jobs pruned")
+    _expire_files(objects, attempt)
     with attempt.database.connection() as connection:
         forget_silent(connection)
     return plain_ending(attempt, "completed", result={"pruned": total})
@@ -46,3 +49,17 @@ def run(attempt: Attempt) -> Ending:
 def _batch(connection: Connection) -> int:
     row = one(connection, PRUNE, {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS, "batch": BATCH})
     return row["gone"] if row else 0
+
+
+def _expire_files(objects: Objects, attempt: Attempt) -> None:
+    """The bytes first: a row without bytes can be deleted again, bytes without a row are never found."""
+    while True:
+        attempt.check()
+        with attempt.database.connection() as connection:
+            expired = files.expired(connection, BATCH)
+        objects.delete(key for _, _, key in expired)
+        with attempt.database.transaction() as connection:
+            for file_id, account_id, _ in expired:
+                files.delete(connection, file_id, account_id)
+        if len(expired) < BATCH:
+            return

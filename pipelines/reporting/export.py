@@ -1,0 +1,70 @@
+"""All data of an account as one ZIP of JSON Lines, in the object store.
+
+It is read in one snapshot, through a cursor and a temporary file, so that its size costs no memory. File and key carry
+the job's id: another attempt replaces what a dead one has left.
+"""
+
+import tempfile
+import zipfile
+from typing import BinaryIO
+
+import orjson
+
+from models import account_data, files
+from models.attempts import Ending
+from models.database import Connection
+from models.object_store import Objects
+from models.running import Attempt, plain_ending
+
+#: Days that an export can be fetched.
+KEPT_DAYS = 7
+
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+
+def run(objects: Objects, attempt: Attempt) -> Ending:
+    """Write the file; it is noted in the transaction that ends the job. Raises Unavailable and the reason to stop."""
+    suffix = attempt.job.id.removeprefix("job_")
+    file_id, key = f"file_{suffix}", f"{attempt.job.account_id}/exports/{suffix}.zip"
+    with tempfile.TemporaryFile() as file:
+        count = _write(attempt, file)
+        file.seek(0)
+        size = objects.put(key, file)
+    result = {"file_id": file_id, "rows": count, "bytes": size}
+
+    def record(connection: Connection) -> None:
+        files.insert(
+            connection,
+            file_id,
+            attempt.job.account_id,
+            job_id=attempt.job.id,
+            filename=f"sangha-export-{attempt.job.created_at:%Y-%m-%d}.zip",
+            purpose="export",
+            content_type="application/zip",
+            size=size,
+            object_key=key,
+            days=KEPT_DAYS,
+        )
+
+    ending = plain_ending(attempt, "completed", result=result)
+    return Ending(ending.state, ending.events, ending.result, record=record)
+
+
+def _write(attempt: Attempt, file: BinaryIO) -> int:
+    count = 0
+    with attempt.database.transaction() as connection, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        connection.execute(SNAPSHOT)
+        for done, name in enumerate(account_data.EXPORTS):
+            attempt.progress(done, len(account_data.EXPORTS), note=name)
+            count += _write_table(attempt, connection, archive, name)
+    return count
+
+
+def _write_table(attempt: Attempt, connection: Connection, archive: zipfile.ZipFile, name: str) -> int:
+    count = 0
+    with archive.open(f"{name}.jsonl", "w", force_zip64=True) as member:
+        for batch in account_data.rows(connection, name, attempt.job.account_id):
+            attempt.check()
+            member.write(b"".join(orjson.dumps(row) + b"\n" for row in batch))
+            count += len(batch)
+    return count

@@ -1,0 +1,125 @@
+"""Given an account that is closed, when it is erased, then nothing personal is left, and what money needs stays."""
+
+import io
+
+import pytest
+
+from models import account_data, accounts, conversations, files, journal, sessions
+from models.events import event
+from models.ids import new_id
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.object_store import Objects
+from models.settings import Settings
+from pipelines.maintenance import erase
+
+
+@pytest.fixture
+def objects(tmp_path):
+    return Objects.open(Settings(data_dir=tmp_path))
+
+
+@pytest.fixture
+def member(database):
+    """Somebody with an account of their own, a session, a conversation, a job and a bill."""
+    with database.transaction() as connection:
+        member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash="a hash")
+        sessions.create(connection, member.user_id)
+        conversation = conversations.create(connection, new_id("conv"), member.account_id, {})
+        conversations.add_items(connection, conversation.id, [{"id": new_id("msg"), "type": "message"}])
+        opening = [event(0, "response.created", {"secret": "what was said"})]
+        enqueue(connection, NewJob("turn.run", member.account_id, opening=opening))
+        connection.execute(
+            "INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)"
+            " VALUES (%s, %s, 'm', 1, 0, 2)",
+            (new_id("job"), member.account_id),
+        )
+    return member
+
+
+def erasing(member):
+    arguments = {"account_ids": [member.account_id], "user_ids": [member.user_id]}
+    return NewJob("data.erase", PLATFORM_ACCOUNT, arguments)
+
+
+def left_of(database, account_id):
+    """Tables that still have a row of the account."""
+    with database.connection() as connection:
+        names = connection.execute(
+            "SELECT table_name AS name FROM information_schema.columns"
+            " WHERE column_name = 'account_id' AND table_schema = 'public'"
+        ).fetchall()
+        return {
+            row["name"]
+            for row in names
+            if connection.execute(f"SELECT 1 FROM {row['name']} WHERE account_id = %s", (account_id,)).fetchone()
+        }
+
+
+def test_only_what_money_needs_is_left(database, redis_client, objects, member, begin):
+    with database.connection() as connection:
+        account_data.close(connection, member.account_id)
+
+    ending = erase.run(redis_client, objects, begin(erasing(member)))
+
+    assert ending.state == "completed"
+    assert left_of(database, member.account_id) == {"usage_records"}
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1 FROM users WHERE id = %s", (member.user_id,)).fetchone() is None
+        account = connection.execute("SELECT name FROM accounts WHERE id = %s", (member.account_id,)).fetchone()
+    assert account == {"name": "erased"}
+
+
+def test_journals_go_too(database, redis_client, objects, member, begin):
+    with database.connection() as connection:
+        job_id = connection.execute("SELECT id FROM jobs WHERE account_id = %s", (member.account_id,)).fetchone()["id"]
+        account_data.close(connection, member.account_id)
+    journal.append(redis_client, job_id, 0, [event(0, "response.created", {"secret": "what was said"})])
+
+    erase.run(redis_client, objects, begin(erasing(member)))
+
+    assert journal.last_sequence(redis_client, job_id) == -1
+
+
+def test_files_go_with_their_bytes(database, redis_client, objects, member, begin):
+    objects.put(f"{member.account_id}/a", io.BytesIO(b"bytes"))
+    with database.connection() as connection:
+        files.insert(
+            connection, new_id("file"), member.account_id, job_id=new_id("job"), filename="a", purpose="export",
+            content_type="text/plain", size=5, object_key=f"{member.account_id}/a", days=1,
+        )  # fmt: skip
+        account_data.close(connection, member.account_id)
+
+    erase.run(redis_client, objects, begin(erasing(member)))
+
+    assert "files" not in left_of(database, member.account_id)
+    with pytest.raises(Exception, match="gone"):
+        objects.get(f"{member.account_id}/a")
+
+
+def test_a_second_attempt_finishes_what_a_first_began(database, redis_client, objects, member, begin):
+    with database.connection() as connection:
+        account_data.close(connection, member.account_id)
+    job = erasing(member)
+    attempt = begin(job)
+    with database.connection() as connection:
+        account_data.erase_batch(connection, "conversation_items", member.account_id)
+    attempt.stop("overtaken")
+
+    erase.run(redis_client, objects, begin(job))
+
+    assert left_of(database, member.account_id) == {"usage_records"}
+
+
+def test_a_person_who_belongs_elsewhere_stays(database, redis_client, objects, member, begin):
+    with database.transaction() as connection:
+        other = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')",
+            (other.account_id, member.user_id),
+        )
+        account_data.close(connection, member.account_id)
+
+    erase.run(redis_client, objects, begin(erasing(member)))
+
+    with database.connection() as connection:
+        assert connection.execute("SELECT 1 FROM users WHERE id = %s", (member.user_id,)).fetchone() is not None

@@ -1,0 +1,84 @@
+"""Given what an account holds, when it is exported, then one file has all of it, nothing of others, and no secret."""
+
+import io
+import zipfile
+
+import orjson
+import pytest
+
+from models import account_data, conversations, files
+from models.errors import Cancelled
+from models.ids import new_id
+from models.jobs import NewJob
+from models.object_store import Objects
+from models.settings import Settings
+from pipelines.reporting import export
+
+
+@pytest.fixture
+def objects(tmp_path):
+    return Objects.open(Settings(data_dir=tmp_path))
+
+
+def remember(database, account, text):
+    with database.transaction() as connection:
+        conversation = conversations.create(connection, new_id("conv"), account, {"about": text})
+        item = {
+            "id": new_id("msg"),
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": text}],
+        }
+        conversations.add_items(connection, conversation.id, [item])
+    return conversation.id
+
+
+def read_zip(database, objects, account, result):
+    with database.connection() as connection:
+        file = files.read(connection, result["file_id"], account)
+    assert file is not None
+    with zipfile.ZipFile(io.BytesIO(b"".join(objects.get(file.object_key)))) as archive:
+        return {name: [orjson.loads(line) for line in archive.read(name).splitlines()] for name in archive.namelist()}
+
+
+def test_an_export_holds_all_tables_and_only_the_accounts_own_rows(database, objects, account, begin, settle):
+    mine = remember(database, account, "mine")
+    other = new_id("acct")
+    with database.connection() as connection:
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'another')", (other,))
+    remember(database, other, "not mine")
+    attempt = begin(NewJob("account.export", account))
+
+    ending = export.run(objects, attempt)
+    settle(attempt, ending)
+
+    content = read_zip(database, objects, account, ending.result)
+    assert set(content) == {f"{name}.jsonl" for name in account_data.EXPORTS}
+    assert [row["id"] for row in content["conversations.jsonl"]] == [mine]
+    assert [row["item"]["content"][0]["text"] for row in content["conversation_items.jsonl"]] == ["mine"]
+    assert [row["id"] for row in content["account.jsonl"]] == [account]
+    assert sum(len(rows) for rows in content.values()) == ending.result["rows"]
+
+
+def test_an_attempt_after_a_death_leaves_one_file(database, objects, account, begin, settle):
+    job = NewJob("account.export", account)
+    first = export.run(objects, begin(job))  # and its worker dies before the end is recorded
+    attempt = begin(job)
+
+    second = export.run(objects, attempt)
+    settle(attempt, second)
+
+    assert first.result["file_id"] == second.result["file_id"]
+    with database.connection() as connection:
+        assert [file.id for file in files.page(connection, account)] == [second.result["file_id"]]
+
+
+def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account, begin):
+    attempt = begin(NewJob("account.export", account))
+    attempt.stop("cancelled")
+
+    with pytest.raises(Cancelled):
+        export.run(objects, attempt)
+
+    with database.connection() as connection:
+        assert files.page(connection, account) == []
