@@ -50,12 +50,18 @@ def pool_states(connection: Connection) -> list[PoolState]:
     return states
 
 
-DEAD = "SELECT * FROM jobs WHERE state = 'dead' ORDER BY finished_at DESC LIMIT %(limit)s"
+DEAD = """
+SELECT * FROM jobs
+WHERE state = 'dead'
+  AND (%(after)s::text IS NULL
+       OR (finished_at, id) < (SELECT finished_at, id FROM jobs WHERE id = %(after)s))
+ORDER BY finished_at DESC, id DESC LIMIT %(limit)s
+"""
 
 
-def dead_jobs(connection: Connection, limit: int = 50) -> list[Job]:
-    """The dead, of all accounts, the latest first."""
-    return [Job(**row) for row in all_of(connection, DEAD, {"limit": limit})]
+def dead_jobs(connection: Connection, limit: int = 50, *, after: str | None = None) -> list[Job]:
+    """The dead, of all accounts, the latest first; those that died before the job `after`."""
+    return [Job(**row) for row in all_of(connection, DEAD, {"limit": limit, "after": after})]
 
 
 def any_job(connection: Connection, job_id: str) -> Job | None:

@@ -4,8 +4,10 @@ from typing import Any
 
 from web import (
     accounts,
+    admin,
     api_keys,
     audit,
+    auth,
     conversations,
     docs,
     erasure,
@@ -17,9 +19,20 @@ from web import (
     openapi,
     responses,
 )
+from web.accounts import Entered, LogIn, PublicKeys, SignUp
+from web.admin import (
+    Accounts,
+    AdminAccount,
+    AdminJob,
+    ChangeAccount,
+    DeadJobs,
+    PlanObject,
+    PutPlan,
+)
 from web.answers import Page
 from web.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
 from web.audit import AuditObject, Events
+from web.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
 from web.erasure import Confirmation, Erasure
 from web.files import FileDeleted, FileObject, FilePage, Files
 from web.jobs import JobObject
@@ -29,9 +42,15 @@ from web.routing import Row
 ROUTES = (
     Row("GET", "/", home.home, Rights.PUBLIC),
     Row("GET", "/pages/{name}", home.page, Rights.PUBLIC),
-    Row("POST", "/signup", accounts.signup, Rights.PUBLIC),
-    Row("POST", "/login", accounts.login, Rights.PUBLIC),
-    Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC),
+    Row("POST", "/signup", accounts.signup, Rights.PUBLIC, body=SignUp, answer=Entered, status=201),
+    Row("POST", "/login", accounts.login, Rights.PUBLIC, body=LogIn, answer=Entered),
+    Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC, answer=PublicKeys),
+    Row("POST", "/auth/refresh", auth.refresh, Rights.PUBLIC, body=Refresh, answer=Entered),
+    Row("POST", "/auth/logout", auth.logout, Rights.PERSON, answer=EndedSession, cost=0),
+    Row("POST", "/auth/logout_all", auth.logout_all, Rights.PERSON, answer=Ended, cost=0),
+    Row("POST", "/auth/password/change", auth.change_password, Rights.PERSON, body=ChangePassword, answer=Ended),
+    Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Sessions, answer=Page[SessionObject]),
+    Row("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, answer=EndedSession, cost=0),
     Row("GET", "/v1/models", models.list_models, Rights.READ),
     Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
     Row("POST", "/v1/responses", responses.create, Rights.INFERENCE),
@@ -60,6 +79,22 @@ ROUTES = (
     Row("PATCH", "/v1/api_keys/{key_id}", api_keys.change, Rights.PERSON, body=ChangeKey, answer=KeyObject),
     Row("DELETE", "/v1/api_keys/{key_id}", api_keys.revoke, Rights.KEYS, answer=RevokedKey, cost=0),
     Row("GET", "/v1/audit_events", audit.list_events, Rights.ADMIN, query=Events, answer=Page[AuditObject]),
+    Row("GET", "/admin/accounts", admin.list_accounts, Rights.OPERATOR, query=Accounts, answer=Page[AdminAccount]),
+    Row("GET", "/admin/accounts/{account_id}", admin.read_account, Rights.OPERATOR, answer=AdminAccount),
+    Row(
+        "PATCH",
+        "/admin/accounts/{account_id}",
+        admin.change_account,
+        Rights.OPERATOR,
+        ChangeAccount,
+        None,
+        AdminAccount,
+    ),
+    Row("GET", "/admin/plans", admin.list_plans, Rights.OPERATOR, answer=Page[PlanObject]),
+    Row("PUT", "/admin/plans/{plan_id}", admin.put_plan, Rights.OPERATOR, body=PutPlan, answer=PlanObject),
+    Row("GET", "/admin/jobs", admin.list_jobs, Rights.OPERATOR, query=DeadJobs, answer=Page[AdminJob]),
+    Row("POST", "/admin/jobs/{job_id}/replay", admin.replay_job, Rights.OPERATOR, answer=AdminJob),
+    Row("POST", "/admin/jobs/{job_id}/discard", admin.discard_job, Rights.OPERATOR, answer=AdminJob),
     Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
     Row("GET", "/docs", docs.docs, Rights.PUBLIC),
     Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),

@@ -1,0 +1,97 @@
+"""What operators do across accounts. Each deed stands in the audit log of the account that it concerns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models import audit, installation, operations
+from models.accounts import Caller
+from models.audit import Trail
+from models.database import Connection, Database
+from models.errors import Conflict, InvalidRequest, NotFound
+from models.installation import AccountState, Plan
+from models.jobs import Job
+
+
+def change_account(
+    database: Database,
+    caller: Caller,
+    account_id: str,
+    trail: Trail,
+    *,
+    plan_id: str | None,
+    limits: Mapping[str, int | None],
+) -> AccountState:
+    """Another plan, and overrides of its limits; None takes one away. Raises NotFound, and InvalidRequest `plan_id`."""
+    overrides = {name: value for name, value in limits.items() if value is not None}
+    removed = [name for name, value in limits.items() if value is None]
+    with database.transaction() as connection:
+        account(connection, account_id)
+        if plan_id is not None and not installation.has_plan(connection, plan_id):
+            raise InvalidRequest(f"There is no plan '{plan_id}'.", param="plan_id", code="plan_not_found")
+        installation.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
+        details = {"plan_id": plan_id, "limits": dict(limits)}
+        _record(connection, "account.limits_changed", caller, trail, account_id, account_id, details)
+        return account(connection, account_id)
+
+
+def put_plan(
+    database: Database, caller: Caller, plan_id: str, trail: Trail, *, name: str, limits: Mapping[str, int | None]
+) -> Plan:
+    """Make a plan or replace it, from the next request of each account that is on it."""
+    with database.transaction() as connection:
+        plan = installation.put_plan(connection, plan_id, name, limits)
+        _record(connection, "plan.changed", caller, trail, caller.account_id, plan_id, {"limits": dict(limits)})
+    return plan
+
+
+def replay(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job:
+    """Give a dead job a new life. Its journal in Redis must then be forgotten, and the queue be told.
+
+    Raises NotFound, and Conflict for what is not dead, or is the child of a job that has gone on without it.
+    """
+    with database.transaction() as connection:
+        found = job(connection, job_id)
+        if not operations.replay(connection, [job_id]):
+            raise Conflict("This job is not dead, or its parent has gone on without it.", code="not_dead")
+        _record(connection, "job.replayed", caller, trail, found.account_id, job_id)
+        return job(connection, job_id)
+
+
+def discard(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job:
+    """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
+    with database.transaction() as connection:
+        found = job(connection, job_id)
+        if not operations.discard(connection, [job_id]):
+            raise Conflict("This job is not dead.", code="not_dead")
+        _record(connection, "job.discarded", caller, trail, found.account_id, job_id)
+        return job(connection, job_id)
+
+
+def account(connection: Connection, account_id: str) -> AccountState:
+    """Any account. Raises NotFound."""
+    found = installation.read_account(connection, account_id)
+    if found is None:
+        raise NotFound(f"Account with id '{account_id}' not found.", param="account_id")
+    return found
+
+
+def job(connection: Connection, job_id: str) -> Job:
+    """A job of any account. Raises NotFound."""
+    found = operations.any_job(connection, job_id)
+    if found is None:
+        raise NotFound(f"Job with id '{job_id}' not found.", param="job_id")
+    return found
+
+
+def _record(
+    connection: Connection,
+    action: str,
+    caller: Caller,
+    trail: Trail,
+    account_id: str,
+    target: str,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    audit.record(
+        connection, action, trail, account_id=account_id, user_id=caller.user_id, target=target, details=details
+    )
