@@ -7,6 +7,7 @@
     │   ├── NotAllowed          403
     │   ├── NotFound            404
     │   ├── Conflict            409
+    │   │   └── InFlight            what forbids it is about to end: try again
     │   ├── TooLarge            413
     │   ├── Mismatch            422
     │   └── TooMany             429, a limit of the account's or the address's
@@ -66,6 +67,12 @@ class Conflict(RequestError):
     """The thing exists already, or its state forbids this now."""
 
     code = "conflict"
+
+
+class InFlight(Conflict):
+    """The very same request is still at work; trying again helps."""
+
+    code = "idempotency_key_in_flight"
 
 
 class TooLarge(RequestError):

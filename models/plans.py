@@ -35,6 +35,9 @@ class Allowance:
     context: int = 0
 
 
+UNLIMITED = Allowance()
+
+
 def limits(stored: Mapping[str, Any]) -> Limits:
     """From `plans.limits || accounts.limits`; what is not a limit of ours is left out."""
     return Limits(**{known.name: stored.get(known.name) for known in fields(Limits)})

@@ -5,6 +5,10 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from models.errors import ConfigurationError
 from models.settings import Settings
 
@@ -56,3 +60,24 @@ def _create(path: Path) -> bytes:
     finally:
         os.unlink(temporary)
     return path.read_bytes()
+
+
+#: Bytes of AES-GCM's nonce (NIST SP 800-38D, 8.2); random, for far fewer than 2³² messages a key.
+NONCE = 12
+
+
+class Seal:
+    """Seals what is stored and may show a secret: AES-256-GCM, with a key derived from the installation's secret."""
+
+    def __init__(self, secret: bytes, purpose: str) -> None:
+        key = HKDF(SHA256(), length=32, salt=None, info=f"sangha seal, {purpose}".encode()).derive(secret)
+        self._cipher = AESGCM(key)
+
+    def close(self, text: bytes, about: bytes) -> bytes:
+        """Seal a text, bound to what it is about."""
+        nonce = os.urandom(NONCE)
+        return nonce + self._cipher.encrypt(nonce, text, about)
+
+    def open(self, sealed: bytes, about: bytes) -> bytes:
+        """The text. Raises cryptography.exceptions.InvalidTag when it is not ours, or about something else."""
+        return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], about)

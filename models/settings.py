@@ -5,6 +5,7 @@ Unix sockets below the data folder, so that `sangha doctor` in a second terminal
 """
 
 import hashlib
+import ipaddress
 import os
 import re
 import tempfile
@@ -74,6 +75,15 @@ def _sender(value: str) -> str:
     return value
 
 
+def _networks(value: str | None) -> str | None:
+    for part in (value or "127.0.0.1").split(","):
+        try:
+            ipaddress.ip_network(part.strip())
+        except ValueError:
+            raise ValueError("should be addresses or networks such as 10.0.0.0/8,192.0.2.1") from None
+    return value
+
+
 def _script(value: object) -> object:
     """`tokens=20,rate=0` → a dict, for the fields of `Script`."""
     if not isinstance(value, str):
@@ -128,6 +138,9 @@ class Settings(BaseModel):
     public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
     smtp_url: Annotated[str | None, _url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(_with_host)] = None
     mail_from: Annotated[str, AfterValidator(_sender)] = "Sangha <sangha@localhost>"
+
+    trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
+    visits_per_minute: int = Field(120, ge=1)
 
     engine: Literal["llamacpp", "scripted"] = "llamacpp"
     model: str | None = None

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from models.secrets import secret_key
 from models.settings import Settings
@@ -42,13 +43,21 @@ def build(settings: Settings, rows: Iterable[Row] = ROUTES) -> Starlette:
 
     app = Starlette(
         routes=mount(rows),
-        middleware=[Middleware(Edge, metrics=metrics)],
+        middleware=[*behind_proxies(settings), Middleware(Edge, metrics=metrics)],
         exception_handlers={HTTPException: _on_http_exception},
         lifespan=lifespan,
     )
     # An address is right or wrong: a redirect would lose the body of a POST in many clients.
     app.router.redirect_slashes = False
     return app
+
+
+def behind_proxies(settings: Settings) -> list[Middleware]:
+    """What takes a trusted proxy's word for where a request came from; anybody else's is not heard."""
+    if settings.trusted_proxies is None:
+        return []
+    proxies = [part.strip() for part in settings.trusted_proxies.split(",")]
+    return [Middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)]
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:

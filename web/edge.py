@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,7 +31,7 @@ class Edge:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["request_id"] = request_id(scope)
-        exchange = Exchange(scope["request_id"], send)
+        exchange = scope["exchange"] = Exchange(scope["request_id"], send)
         try:
             await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
@@ -49,16 +50,25 @@ class Exchange:
         self.request_id = request_id
         self.status = 0
         self.seconds = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
         self._begin = time.perf_counter()
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Pass a message on, with the request id among the headers."""
+        """Pass a message on, with what every answer tells: its id, its time, and what `tell` was told."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._begin
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            own = [
+                (b"x-request-id", self.request_id.encode()),
+                (b"openai-processing-ms", b"%d" % (self.seconds * 1000)),
+            ]
+            message["headers"] = [*message["headers"], *self.headers, *own]
         await self._send(message)
+
+    def tell(self, headers: Mapping[str, str]) -> None:
+        """More headers for the answer, whatever it will be."""
+        self.headers += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def fail(self, error: Exception, scope: Scope, receive: Receive) -> None:
         """Answer an error; after the first byte it is too late, and the connection closes."""

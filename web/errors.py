@@ -17,6 +17,8 @@ from typing_extensions import TypedDict
 
 from models.errors import (
     Conflict,
+    InFlight,
+    InsufficientQuota,
     InvalidRequest,
     Mismatch,
     NotAllowed,
@@ -27,6 +29,7 @@ from models.errors import (
     TooMany,
     Unavailable,
 )
+from web.limits import RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class ErrorAnswer(TypedDict):
 
 #: OpenAI's clients repeat a 409 and a 408; told this, they don't.
 PERMANENT = {"x-should-retry": "false"}
+RETRY = {"x-should-retry": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,11 @@ KINDS: dict[type[RequestError], Kind] = {
     NotAuthenticated: Kind(401, "authentication_error", {"www-authenticate": "Bearer"}),
     NotAllowed: Kind(403, "permission_error"),
     NotFound: Kind(404, "invalid_request_error"),
+    InFlight: Kind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),
     Conflict: Kind(409, "invalid_request_error", PERMANENT),
     TooLarge: Kind(413, "invalid_request_error"),
     Mismatch: Kind(422, "invalid_request_error"),
+    InsufficientQuota: Kind(429, "insufficient_quota"),
     TooMany: Kind(429, "rate_limit_error"),
 }
 
@@ -112,6 +118,7 @@ def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
 def _refusal(error: RequestError) -> Response:
     kind = next((KINDS[branch] for branch in type(error).__mro__ if branch in KINDS), UNKNOWN)
     headers = kind.headers | (_waiting(error.retry_after) if isinstance(error, TooMany) else {})
+    headers |= error.headers if isinstance(error, RateLimited) else {}
     return respond(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
 
 
@@ -119,11 +126,11 @@ def _waiting(seconds: float | None) -> dict[str, str]:
     """When to come again, in whole seconds (RFC 9110, 10.2.3) and for OpenAI's clients more exactly; or never."""
     if seconds is None:
         return PERMANENT
-    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000)), **RETRY}
 
 
 def _unavailable(message: str, retry_after: int) -> Response:
-    headers = {"retry-after": str(retry_after)}
+    headers = {"retry-after": str(retry_after), **RETRY}
     return respond(503, message, "server_error", code="service_unavailable", headers=headers)
 
 

@@ -1,7 +1,7 @@
 """Answers that are still to come, whose clients may leave before they do."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -19,6 +19,11 @@ class Pending:
     ) -> None:
         self._wait = wait
         self._on_departure = on_departure
+        self._headers: dict[str, str] = {}
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """More headers, before it is served."""
+        self._headers |= headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for the answer and send it. Raises ClientDisconnect, and what the wait raises."""
@@ -32,6 +37,7 @@ class Pending:
             answer.cancel()
             gone.cancel()
             await asyncio.gather(answer, gone, return_exceptions=True)
+        response.headers.update(self._headers)
         await response(scope, receive, send)
 
     async def _abandon(self) -> None:

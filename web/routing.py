@@ -15,25 +15,33 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from models.accounts import Caller
 from models.audit import Trail
 from models.errors import InvalidRequest, NotAuthenticated
-from models.ids import new_id
-from web import bodies
+from models.idempotency import Repeat
+from models.ids import Ids
+from models.plans import Allowance
+from web import bodies, idempotency
 from web.gate import Admission, Knock
 from web.pending import Pending
 from web.platform import Platform
 from web.rights import Rights
-from web.sse import EventStream
+from web.sse import EventStream, Seat
 
 __all__ = ["Answer", "Call", "Endpoint", "Rights", "Row", "mount"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, admitted and read. `path` holds the path's parameters, `ip` is where it came from."""
+    """One request, admitted and read.
+
+    path    the path's parameters
+    ip      where it came from
+    seat    to be taken before anything is made that an event stream is to tell of
+    repeat  whether it came before under its Idempotency-Key, and so may find what it makes
+    """
 
     platform: Platform
     admission: Admission
@@ -43,6 +51,9 @@ class Call:
     query: QueryParams
     headers: Headers
     body: bytes
+    seat: Seat
+    ids: Ids = field(default_factory=Ids)
+    repeat: Repeat = "first"
 
     @property
     def caller(self) -> Caller:
@@ -52,8 +63,13 @@ class Call:
         return self.admission.identity
 
     def new_id(self, prefix: str) -> str:
-        """The id of something that this request makes."""
-        return new_id(prefix)
+        """The id of something that this request makes: under an Idempotency-Key the same each time."""
+        return self.ids.new(prefix)
+
+    @property
+    def allowance(self) -> Allowance:
+        """What the request may begin."""
+        return Allowance(self.admission.limits, self.admission.charged, self.platform.settings.context)
 
     @property
     def trail(self) -> Trail:
@@ -76,6 +92,7 @@ class Row:
     also         other statuses that it answers with on purpose, and the types of their JSON; None where it has none
     streams      whether the answer may be an event stream
     creates      whether it makes something, and so honours an Idempotency-Key
+    joins        whether under one key its endpoint finds what it has made and answers alike, so that nobody need wait
     cost         requests that it counts for against limits; 0 is never refused by one, such as a cancel
     """
 
@@ -90,7 +107,15 @@ class Row:
     also: Mapping[int, Any] = field(default_factory=dict)
     streams: bool = False
     creates: bool = False
+    joins: bool = False
     cost: int = 1
+
+    async def run(self, call: Call) -> Answer:
+        """Call the endpoint where it belongs."""
+        if inspect.iscoroutinefunction(self.endpoint):
+            answer: Answer = await self.endpoint(call)
+            return answer
+        return await run_in_threadpool(self.endpoint, call)  # type: ignore[arg-type]
 
 
 def mount(rows: Iterable[Row]) -> list[Route]:
@@ -100,6 +125,8 @@ def mount(rows: Iterable[Row]) -> list[Route]:
         resource = resources.setdefault(row.path, Resource(row.path, {}))
         if row.method in resource.rows:
             raise ValueError(f"{row.method} {row.path} stands twice in the route table")
+        if row.creates and row.rights.public:
+            raise ValueError(f"{row.method} {row.path}: an Idempotency-Key belongs to an account; here is none")
         resource.rows[row.method] = row
     return [Route(path, resource) for path, resource in resources.items()]
 
@@ -116,12 +143,20 @@ class Resource:
         row = self._row(scope["method"])
         platform: Platform = scope["app"].state.platform
         headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
-        admission = await run_in_threadpool(platform.gate.admit, Knock(headers, ip, row.rights, row.cost))
+        knock = Knock(headers, ip, row.rights, row.cost, scope["method"] in ("GET", "HEAD"))
+        admission = await run_in_threadpool(platform.gate.admit, knock)
+        scope["exchange"].tell(admission.headers)
         query = _query(scope)
         body = await bodies.read(scope, receive)
-        call = Call(platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body)
-        answer = await run(row.endpoint, call)
-        await answer(scope, receive, with_headers(send, admission.headers))
+        seat = seat_of(platform, admission)
+        call = Call(platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, seat)
+        try:
+            answer = await (idempotency.answer(row, call, row.run) if row.creates else row.run(call))
+            if isinstance(answer, EventStream):
+                seat.take()
+            await answer(scope, receive, send)
+        finally:
+            seat.leave()
 
     def _row(self, method: str) -> Row:
         row = self.rows.get("GET" if method == "HEAD" else method)
@@ -135,26 +170,10 @@ class Resource:
         return ", ".join(sorted({*self.rows} | ({"HEAD"} if "GET" in self.rows else set())))
 
 
-async def run(endpoint: Endpoint, call: Call) -> Answer:
-    """Call the endpoint where it belongs."""
-    if inspect.iscoroutinefunction(endpoint):
-        answer: Answer = await endpoint(call)
-        return answer
-    return await run_in_threadpool(endpoint, call)  # type: ignore[arg-type]
-
-
-def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """Sending that puts these headers on the answer."""
-    if not headers:
-        return send
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *raw]
-        await send(message)
-
-    return sending
+def seat_of(platform: Platform, admission: Admission) -> Seat:
+    """The caller's place for an event stream, still to be taken."""
+    owner = admission.identity.account_id if admission.identity else ""
+    return Seat(platform.streams, owner, admission.limits.streams)
 
 
 def _query(scope: Scope) -> QueryParams:

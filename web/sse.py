@@ -8,9 +8,12 @@ level below, by `web.protocol`, for streams and all other answers alike.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
+
+from models.errors import TooMany
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,11 @@ def frame(sequence: int, data: bytes) -> Frame:
 
 
 class Streams:
-    """The open streams of one process."""
+    """The open streams of one process, and the seats that each account has for them."""
 
     def __init__(self) -> None:
         self._open: set[EventStream] = set()
+        self.seats: Counter[str] = Counter()
         self.closing = False
 
     def __len__(self) -> int:
@@ -69,6 +73,36 @@ class Streams:
         self.closing = True
         for stream in list(self._open):
             stream.end()
+
+
+class Seat:
+    """A request's place among the open streams of its account. To be taken and left on the event loop."""
+
+    __slots__ = ("_limit", "_owner", "_seats", "_taken")
+
+    def __init__(self, streams: Streams, owner: str, limit: int | None) -> None:
+        self._seats = streams.seats
+        self._owner = owner
+        self._limit = limit
+        self._taken = False
+
+    def take(self) -> None:
+        """Take it, unless that is done. Whatever makes what a stream tells of takes it first. Raises TooMany."""
+        if self._taken:
+            return
+        if self._limit is not None and self._seats[self._owner] >= self._limit:
+            message = f"This account has {self._limit} open event streams here, which is all that it may have."
+            raise TooMany(message, code="too_many_streams", retry_after=1.0)
+        self._seats[self._owner] += 1
+        self._taken = True
+
+    def leave(self) -> None:
+        """Give it back."""
+        if self._taken:
+            self._taken = False
+            self._seats[self._owner] -= 1
+            if not self._seats[self._owner]:
+                del self._seats[self._owner]
 
 
 class EventStream:
@@ -104,6 +138,10 @@ class EventStream:
         self._ping: asyncio.Task[None] | None = None
         self._writing = False
         self._last = 0.0
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """More headers, before it is served."""
+        self.headers += [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream to its end."""

@@ -1,26 +1,36 @@
 """A turn begins: its row and its job in one transaction, with what its stream begins with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models import conversations, responses
+import orjson
+from psycopg.errors import UniqueViolation
+
+from models import responses
 from models.accounts import Caller
+from models.cancellation import Cancellation
 from models.database import Database
-from models.errors import InvalidRequest, NotFound
+from models.errors import NotFound
 from models.events import Event, event
+from models.idempotency import Repeat
 from models.ids import new_id
 from models.jobs import NewJob, enqueue
-from models.responses import Response
+from models.plans import UNLIMITED, Allowance
+from models.quota import check_quota, check_room, worst_case
+from models.rate_limits import noted
+from models.responses import UNREAD, Response
 from pipelines.chat.objects import response_object
+from pipelines.chat.place import IfBusy, find_thread, make_way, resolved
 
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
     """What is asked.
 
-    `input` are items of the types message, function_call and function_call_output, each with an id. `request` has the
+    `input` are items of the types message, function_call, function_call_output and item_reference; `start` gives them
+    ids. `if_busy` says what to do when an earlier turn of the same conversation or chain is unfinished. `request` has the
     keys below; the first eight are always there, the others stand for OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
@@ -31,29 +41,53 @@ class NewTurn:
         truncation           "auto": forget the oldest turns; "disabled": fail with context_length_exceeded
         store                False: forget the turn once it has been read
         seed, stop           of the sampling: an integer; a list of texts
-        service_tier, safety_identifier, prompt_cache_key, include   shown again, without effect
+        max_tool_calls, safety_identifier, prompt_cache_key   shown again, without effect
     """
 
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]
     conversation_id: str | None = None
     previous_id: str | None = None
+    if_busy: IfBusy = "queue"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A turn that is accepted: nothing that dies from here on loses it."""
+    """A turn that is accepted: nothing that dies from here on loses it.
+
+    interrupted  turns that were stopped to make way for it; the queue is to be told
+    """
 
     response: Response
     opening: list[Event]
+    interrupted: Cancellation | None = None
 
 
-def start(database: Database, caller: Caller, turn: NewTurn, response_id: str, job_id: str) -> Started:
+def start(
+    database: Database,
+    caller: Caller,
+    turn: NewTurn,
+    response_id: str,
+    job_id: str,
+    allowance: Allowance = UNLIMITED,
+    *,
+    repeat: Repeat = "first",
+) -> Started:
     """Accept a turn. Tell the queue afterwards.
 
-    Raises NotFound for a conversation, and InvalidRequest for a previous response, that the account doesn't have.
+    What stands under these ids already is this very turn, asked for again: it is told as it was when it began, and has
+    nothing to tell the queue but a nudge.
+
+    Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the account doesn't
+    have, Conflict for a busy thread that the caller doesn't want to wait for,
+    TooMany and InsufficientQuota for what the allowance doesn't have.
     """
-    thread = _thread(database, caller, turn) or response_id
+    if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
+        return existing
+    with database.connection() as connection:
+        thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
+        items = resolved(connection, caller.account_id, response_id, turn.input)
+    now = datetime.now(UTC)
     response = Response(
         id=response_id,
         account_id=caller.account_id,
@@ -61,49 +95,67 @@ def start(database: Database, caller: Caller, turn: NewTurn, response_id: str, j
         job_id=job_id,
         conversation_id=turn.conversation_id,
         previous_id=turn.previous_id,
-        thread=thread,
+        thread=thread or response_id,
         request=dict(turn.request),
-        input=[dict(item) for item in turn.input],
-        created_at=datetime.now(UTC),
+        input=items,
+        created_at=now,
+        expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD),
     )
     opening = opening_events(response)
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
-        arguments={"response_id": response_id},
+        arguments={
+            "response_id": response_id,
+            **noted(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged),
+        },
         id=job_id,
-        serial_key=thread,
+        serial_key=thread or response_id,
         opening=opening,
+        reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
     )
-    with database.batch() as connection:
-        enqueue(connection, job)
-        responses.insert(connection, response)
-    return Started(response, opening)
+    try:
+        with database.batch() as connection:
+            find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
+            interrupted = make_way(connection, caller.account_id, thread, turn.if_busy)
+            check_room(connection, caller.account_id, allowance.limits, thread)
+            check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
+            enqueue(connection, job)
+            responses.insert(connection, response)
+    except UniqueViolation:
+        if (existing := _existing(database, caller, response_id, "tried")) is None:
+            raise
+        return existing
+    return Started(response, opening, interrupted)
+
+
+def _existing(database: Database, caller: Caller, response_id: str, repeat: Repeat) -> Started | None:
+    """The turn as it was when it began, if it stands. Raises NotFound for one that was answered and is gone."""
+    with database.connection() as connection:
+        found = responses.read(connection, response_id, caller.account_id)
+    if found is None and repeat == "answered":
+        raise NotFound(f"Response with id '{response_id}' was made under this Idempotency-Key and is gone since.")
+    if found is None:
+        return None
+    begun = replace(found, job_state="queued", job_attempt=0, job_error=None, output=[], usage=None)
+    return Started(replace(begun, incomplete_details=None), [])
+
+
+def _reservation(
+    turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
+) -> int:
+    """The turn's worst case, where a month has a limit."""
+    if allowance.limits.tokens_per_month is None:
+        return 0
+    brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
+    output, context = turn.request["max_output_tokens"], allowance.context
+    return worst_case(len(brought), len(items) + 1, output=output, context=context, history=history)
 
 
 def opening_events(response: Response) -> list[Event]:
     """What the stream of a turn begins with, before any worker has moved."""
     shown = {"response": response_object(response)}
     return [event(0, "response.created", shown), event(1, "response.queued", shown)]
-
-
-def _thread(database: Database, caller: Caller, turn: NewTurn) -> str | None:
-    if turn.conversation_id is not None:
-        with database.connection() as connection:
-            if conversations.read(connection, turn.conversation_id, caller.account_id) is None:
-                raise NotFound(f"There is no conversation {turn.conversation_id!r}.", param="conversation")
-        return turn.conversation_id
-    if turn.previous_id is not None:
-        with database.connection() as connection:
-            previous = responses.read(connection, turn.previous_id, caller.account_id)
-        if previous is None:
-            raise InvalidRequest(
-                f"Previous response with id {turn.previous_id!r} not found.",
-                param="previous_response_id",
-                code="previous_response_not_found",
-            )
-        return previous.thread
-    return None
 
 
 def new_turn_ids() -> tuple[str, str]:
