@@ -10,7 +10,6 @@ from datetime import datetime
 from models.accounts import Role
 from models.credentials import digest
 from models.database import Connection, all_of, one
-from models.ids import new_id
 
 #: Days that an invitation is good for.
 DAYS = 7
@@ -36,17 +35,20 @@ class Invitation:
 REVOKE_EARLIER = """
 UPDATE invitations SET revoked_at = now()
 WHERE account_id = %(account_id)s AND lower(email) = lower(%(email)s) AND accepted_at IS NULL AND revoked_at IS NULL
+  AND id <> %(id)s
 """
 
 INSERT = """
 INSERT INTO invitations (id, account_id, email, role, hash, invited_by, expires_at)
 VALUES (%(id)s, %(account_id)s, %(email)s, %(role)s, %(hash)s, %(invited_by)s, now() + make_interval(days => %(days)s))
+ON CONFLICT (id) DO NOTHING
 """
 
 
-def create(connection: Connection, account_id: str, *, email: str, role: Role, invited_by: str) -> Invitation:
-    """A new invitation; an earlier one of the account to the same address holds no more."""
-    invitation_id = new_id("inv")
+def create(
+    connection: Connection, invitation_id: str, account_id: str, *, email: str, role: Role, invited_by: str
+) -> Invitation:
+    """A new invitation, or the one with this id; an earlier one of the account to the same address holds no more."""
     values = {
         "id": invitation_id,
         "account_id": account_id,
@@ -59,7 +61,7 @@ def create(connection: Connection, account_id: str, *, email: str, role: Role, i
     connection.execute(REVOKE_EARLIER, values)
     connection.execute(INSERT, values)
     made = read(connection, invitation_id, account_id)
-    assert made is not None
+    assert made is not None, f"the id {invitation_id} is another account's"
     return made
 
 

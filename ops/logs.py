@@ -7,8 +7,8 @@ import sys
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 #: What a person in front of `sangha up` should see of a process's log. Not its warnings: while a server restarts, every
-#: part that needs it warns.
-NOTEWORTHY = re.compile(r"^\S+ \S+ (ERROR|CRITICAL) ")
+#: part that needs it warns. A letter that nobody sends is worth a look: its link is what somebody waits for.
+NOTEWORTHY = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: a letter)")
 
 #: Libraries that tell more than anybody wants to know.
 TALKATIVE = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")

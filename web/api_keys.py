@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -17,11 +17,9 @@ from pipelines.accounts.keys import NewKey
 from web import bodies
 from web.answers import json_answer, page
 from web.moments import Moment, moment, seconds
+from web.names import Name
 from web.routing import Call
 from web.validation import Body, Query, parse_query
-
-#: A line of text that can stand in a list and in a log: no control characters, no line breaks of any kind.
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 

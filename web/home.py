@@ -11,7 +11,13 @@ from web.routing import Call
 FOLDER = Path(__file__).parent / "pages"
 
 #: What there is to serve, and as what.
-TYPES = {"index.html": "text/html", "index.css": "text/css", "index.js": "text/javascript"}
+TYPES = {
+    "index.html": "text/html",
+    "index.css": "text/css",
+    "index.js": "text/javascript",
+    "auth.html": "text/html",
+    "auth.js": "text/javascript",
+}
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
@@ -23,15 +29,16 @@ HEADERS = {
 
 def home(call: Call) -> Response:
     """`GET /`."""
-    return _page("index.html")
+    return serve("index.html")
 
 
 def page(call: Call) -> Response:
     """`GET /pages/{name}`. Raises NotFound."""
-    return _page(call.path["name"])
+    return serve(call.path["name"])
 
 
-def _page(name: str) -> Response:
+def serve(name: str) -> Response:
+    """One of the files. Raises NotFound."""
     if name not in TYPES:
         raise NotFound(f"There is no page '{name}'.")
     return Response(_read(name), headers=HEADERS, media_type=TYPES[name])

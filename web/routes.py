@@ -3,6 +3,7 @@
 from typing import Any
 
 from web import (
+    account,
     accounts,
     admin,
     api_keys,
@@ -14,11 +15,16 @@ from web import (
     files,
     health,
     home,
+    invitations,
     jobs,
+    letters,
+    me,
+    members,
     models,
     openapi,
     responses,
 )
+from web.account import AccountObject, RenameAccount
 from web.accounts import Entered, LogIn, PublicKeys, SignUp
 from web.admin import (
     Accounts,
@@ -35,7 +41,11 @@ from web.audit import AuditObject, Events
 from web.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
 from web.erasure import Confirmation, Erasure
 from web.files import FileDeleted, FileObject, FilePage, Files
+from web.invitations import Accept, InvitationObject, Invitations, Invite, RevokedInvitation
 from web.jobs import JobObject
+from web.letters import Forgot, Posted, Reset, Verified, Verify
+from web.me import ChangeMe, MeObject
+from web.members import ChangeMember, MemberObject, Members, RemovedMember
 from web.rights import Rights
 from web.routing import Row
 
@@ -49,6 +59,16 @@ ROUTES = (
     Row("POST", "/auth/logout", auth.logout, Rights.PERSON, answer=EndedSession, cost=0),
     Row("POST", "/auth/logout_all", auth.logout_all, Rights.PERSON, answer=Ended, cost=0),
     Row("POST", "/auth/password/change", auth.change_password, Rights.PERSON, body=ChangePassword, answer=Ended),
+    Row("POST", "/auth/email/verify", letters.verify, Rights.PUBLIC, body=Verify, answer=Verified),
+    Row("POST", "/auth/email/resend", letters.resend, Rights.PERSON, answer=Posted, status=202),
+    Row("POST", "/auth/password/forgot", letters.forgot, Rights.PUBLIC, body=Forgot, answer=Posted, status=202),
+    Row("POST", "/auth/password/reset", letters.set_password, Rights.PUBLIC, body=Reset, answer=Verified),
+    Row("POST", "/auth/invitations/accept", invitations.accept, Rights.PUBLIC, body=Accept, answer=Entered),
+    Row("GET", "/auth/verify", letters.page, Rights.PUBLIC),
+    Row("GET", "/auth/reset", letters.page, Rights.PUBLIC),
+    Row("GET", "/auth/invitation", letters.page, Rights.PUBLIC),
+    Row("GET", "/v1/me", me.read, Rights.READ, answer=MeObject),
+    Row("PATCH", "/v1/me", me.change, Rights.PERSON, body=ChangeMe, answer=MeObject),
     Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Sessions, answer=Page[SessionObject]),
     Row("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, answer=EndedSession, cost=0),
     Row("GET", "/v1/models", models.list_models, Rights.READ),
@@ -66,6 +86,39 @@ ROUTES = (
     Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ),
     Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ),
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, cost=0),
+    Row("GET", "/v1/account", account.read, Rights.READ, answer=AccountObject),
+    Row("PATCH", "/v1/account", account.change, Rights.ADMIN, body=RenameAccount, answer=AccountObject),
+    Row("GET", "/v1/account/members", members.list_members, Rights.READ, query=Members, answer=Page[MemberObject]),
+    Row("PATCH", "/v1/account/members/{user_id}", members.change, Rights.ADMIN, ChangeMember, None, MemberObject),
+    Row("DELETE", "/v1/account/members/{user_id}", members.remove, Rights.KEYS, answer=RemovedMember, cost=0),
+    Row(
+        "POST",
+        "/v1/account/invitations",
+        invitations.create,
+        Rights.ADMIN,
+        Invite,
+        None,
+        InvitationObject,
+        201,
+        creates=True,
+    ),
+    Row(
+        "GET",
+        "/v1/account/invitations",
+        invitations.list_invitations,
+        Rights.ADMIN,
+        None,
+        Invitations,
+        Page[InvitationObject],
+    ),
+    Row(
+        "DELETE",
+        "/v1/account/invitations/{invitation_id}",
+        invitations.revoke,
+        Rights.ADMIN,
+        answer=RevokedInvitation,
+        cost=0,
+    ),
     Row("POST", "/v1/account/export", erasure.export, Rights.ADMIN, answer=JobObject, status=202, creates=True),
     Row("DELETE", "/v1/account", erasure.erase_account, Rights.OWNER, None, Confirmation, Erasure, 202),
     Row("DELETE", "/v1/me", erasure.erase_me, Rights.PERSON, None, Confirmation, Erasure, 202),

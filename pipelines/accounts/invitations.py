@@ -28,7 +28,9 @@ from pipelines.accounts.verification import invalid_token
 MOST_A_DAY = 100
 
 
-def invite(database: Database, caller: Caller, *, email: str, role: Role, trail: Trail) -> Invitation:
+def invite(
+    database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, trail: Trail
+) -> Invitation:
     """Ask somebody to become a member; an earlier invitation to the same address holds no more.
 
     Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and TooMany.
@@ -38,7 +40,9 @@ def invite(database: Database, caller: Caller, *, email: str, role: Role, trail:
         actor = acting(connection, caller)
         check_may_give(actor, role)
         _check_host(connection, actor, caller.account_id, address)
-        made = invitations.create(connection, caller.account_id, email=address, role=role, invited_by=caller.user_id)
+        made = invitations.create(
+            connection, invitation_id, caller.account_id, email=address, role=role, invited_by=caller.user_id
+        )
         letters.post(connection, Letter.INVITATION, account_id=caller.account_id, invitation_id=made.id)
         _record(connection, "invitation.created", made, caller.user_id, trail)
     return made

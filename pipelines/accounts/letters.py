@@ -42,10 +42,13 @@ def post(
     """Enqueue a letter in the caller's transaction. After the commit, nudge the queue.
 
     `account_id` is whose job it is: the platform's own for what concerns a person alone, since an account's members see
-    and may cancel the jobs of their account. Of those that come within `at_most_every` minutes, one is sent.
+    and may cancel the jobs of their account. Of those that come within `at_most_every` minutes, one is sent; of an
+    invitation there is only one.
     """
     ids = {"user_id": user_id, "invitation_id": invitation_id}
-    key = f"letter:{letter}:{user_id or invitation_id}:{window(at_most_every)}" if at_most_every else None
+    key = f"letter:{letter}:{invitation_id}" if invitation_id else None
+    if at_most_every:
+        key = f"letter:{letter}:{user_id}:{window(at_most_every)}"
     enqueue(connection, job(letter, account_id=account_id, unique_key=key, **ids))
 
 
