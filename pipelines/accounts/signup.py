@@ -1,61 +1,75 @@
-"""Signing up and logging in: from an address and a password to a token."""
+"""Signing up and logging in: from an address and a password to a session.
 
-from dataclasses import dataclass
+Nobody learns here whether an address is known. It may have several claimants until one of them has proved that it is
+theirs (`models.addresses`), so signing up always succeeds, and whoever comes with the right password of one of them
+is that one. Both try the password on the same number of people, and make up those who are missing; both are counted,
+for a signup is a guess too. Docs: decisions/0009.
+"""
 
 import email_validator
 
-from models import accounts, sessions
-from models.accounts import Caller, Membership
+from models import accounts, addresses, audit
+from models.accounts import CANDIDATES_MOST, User
+from models.audit import Trail
 from models.database import Connection, Database
-from models.errors import InvalidRequest, NotAllowed, NotAuthenticated
-from pipelines.accounts import passwords
-from pipelines.accounts.tokens import LIFETIME, Tokens
+from models.errors import InvalidRequest, NotAuthenticated, Unavailable
+from pipelines.accounts import letters, passwords, sessions
+from pipelines.accounts.letters import Letter
+from pipelines.accounts.sessions import Entry
+from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts.tokens import Tokens
 
 # Names of a home or office network are good enough for an installation that stands in one.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a signup or a login gives: who it is, and a token that holds `expires_in` seconds."""
+def sign_up(
+    database: Database, tokens: Tokens, throttle: Throttle, *, email: str, password: str, trail: Trail
+) -> Entry:
+    """A session of a new user with an account of their own, or of the one who has signed up so before.
 
-    caller: Caller
-    email: str
-    token: str
-    expires_in: int
-
-
-def sign_up(database: Database, tokens: Tokens, *, email: str, password: str) -> Entry:
-    """A new user with an account of their own.
-
-    Raises InvalidRequest for a malformed address or a weak password, and Conflict `email_taken`.
+    Letters may have been posted: nudge the queue. Raises InvalidRequest for a malformed address or a weak password,
+    and TooMany.
     """
     address = normal_address(email)
-    passwords.check_strength(password)
+    passwords.check_strength(password, email=address)
+    attempt = Try(address.lower(), trail.ip)
+    throttle.count(attempt)
     password_hash = passwords.hash_password(password)
-    with database.transaction() as connection:
-        membership = accounts.create(connection, email=address, password_hash=password_hash)
-        session_id = sessions.create(connection, membership.user_id)
-    return _enter(tokens, membership, address, session_id)
+    while True:
+        known = _candidates(database, address)
+        if (user := _whose(known, password)) is not None:
+            return _let_in(database, tokens, throttle, attempt, user, password, trail)
+        with database.transaction() as connection:
+            addresses.lock(connection, address)
+            if accounts.candidates(connection, address) == known:
+                return _welcome(connection, tokens, known, address, password_hash, trail)
 
 
-def log_in(database: Database, tokens: Tokens, *, email: str, password: str, account_id: str | None = None) -> Entry:
-    """The token of a known user, for the named account or their oldest one.
+def log_in(
+    database: Database,
+    tokens: Tokens,
+    throttle: Throttle,
+    *,
+    email: str,
+    password: str,
+    account_id: str | None = None,
+    trail: Trail,
+) -> Entry:
+    """A session of a known user, for the named account or their oldest one.
 
-    Raises NotAuthenticated `invalid_credentials`, alike for an unknown address and a wrong password, and NotAllowed
-    for an account that the user doesn't belong to.
+    Raises NotAuthenticated `invalid_credentials`, alike for an unknown address and a wrong password, TooMany, and
+    NotAllowed for an account that the user doesn't belong to.
     """
-    with database.connection() as connection:
-        user = accounts.find_by_email(connection, _known_address(email))
-    # No connection is held while the password is checked: that takes a core for tens of milliseconds.
-    stored = user.password_hash if user else None
-    if not passwords.verify(stored, password) or user is None:
-        raise NotAuthenticated("The e-mail address or the password is wrong.", code="invalid_credentials")
-    with database.connection() as connection:
-        _refresh_hash(connection, user, password)
-        membership = _choose(accounts.memberships(connection, user.id), account_id)
-        session_id = sessions.create(connection, user.id)
-    return _enter(tokens, membership, user.email, session_id)
+    address = _known_address(email)
+    attempt = Try(address.lower(), trail.ip)
+    throttle.count(attempt)
+    known = _candidates(database, address)
+    user = _whose(known, password)
+    if user is None:
+        _record_failure(database, known, trail)
+        raise _wrong()
+    return _let_in(database, tokens, throttle, attempt, user, password, trail, account_id)
 
 
 def normal_address(email: str) -> str:
@@ -77,18 +91,64 @@ def _known_address(email: str) -> str:
         return email
 
 
-def _refresh_hash(connection: Connection, user: accounts.User, password: str) -> None:
-    if user.password_hash and passwords.needs_rehash(user.password_hash):
-        accounts.set_password(connection, user.id, passwords.hash_password(password))
+def _candidates(database: Database, address: str) -> list[User]:
+    with database.connection() as connection:
+        return accounts.candidates(connection, address)
 
 
-def _choose(memberships: list[Membership], account_id: str | None) -> Membership:
-    for membership in memberships:
-        if account_id in (None, membership.account_id):
-            return membership
-    raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
+def _whose(known: list[User], password: str) -> User | None:
+    """Whose password it is. No connection is held meanwhile: each look takes a core for tens of milliseconds."""
+    hashes = [user.password_hash for user in known] + [None] * (CANDIDATES_MOST - len(known))
+    matches = [passwords.verify(stored, password) for stored in hashes]
+    return next((user for user, right in zip(known, matches, strict=False) if right), None)
 
 
-def _enter(tokens: Tokens, membership: Membership, email: str, session_id: str) -> Entry:
-    caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
-    return Entry(caller, email, tokens.issue(caller), LIFETIME)
+def _let_in(
+    database: Database,
+    tokens: Tokens,
+    throttle: Throttle,
+    attempt: Try,
+    user: User,
+    password: str,
+    trail: Trail,
+    account_id: str | None = None,
+) -> Entry:
+    stored = user.password_hash or ""
+    renewed = passwords.hash_password(password) if passwords.needs_rehash(stored) else None
+    with database.transaction() as connection:
+        # A password that is changed at this moment ends all sessions: this one must not begin behind its back.
+        if not accounts.has_password(connection, user.id, stored):
+            raise Unavailable("The password was changed at this moment. Try again.")
+        membership = sessions.choose(accounts.memberships(connection, user.id), account_id)
+        entry = sessions.begin(connection, tokens, membership, user.email, trail)
+    if renewed is not None:
+        with database.connection() as connection:
+            accounts.change_password(connection, user.id, stored, renewed)
+    throttle.forget(attempt)
+    return entry
+
+
+def _welcome(
+    connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, trail: Trail
+) -> Entry:
+    """A new user. Who owns the address already hears of it; anybody else is asked to prove that it is theirs."""
+    membership = accounts.create(connection, email=address, password_hash=password_hash)
+    user_id, account_id = membership.user_id, membership.account_id
+    audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
+    owner = next((user for user in known if user.verified), None)
+    letter = Letter.SIGNUP_ATTEMPTED if owner else Letter.VERIFY_ADDRESS
+    letters.post(connection, letter, user_id=owner.id if owner else user_id)
+    return sessions.begin(connection, tokens, membership, address, trail)
+
+
+def _record_failure(database: Database, known: list[User], trail: Trail) -> None:
+    """For an unknown address too, in the name of nobody: it should take as long."""
+    user_id = known[0].id if known else ""
+    with database.connection() as connection:
+        belongs = accounts.memberships(connection, user_id)
+        account_id = belongs[0].account_id if belongs else None
+        audit.record(connection, "login.failed", trail, account_id=account_id, user_id=user_id or None)
+
+
+def _wrong() -> NotAuthenticated:
+    return NotAuthenticated("The e-mail address or the password is wrong.", code="invalid_credentials")

@@ -1,12 +1,11 @@
 """Given passwords, when they are stored and checked, then only the right one holds, and a stranger costs as much."""
 
-import threading
 import unicodedata
 
 import pytest
 from argon2 import PasswordHasher
 
-from models.errors import InvalidRequest, Unavailable
+from models.errors import InvalidRequest
 from pipelines.accounts import passwords
 
 
@@ -49,12 +48,25 @@ def test_weak_and_endless_passwords_are_refused(password):
     assert caught.value.param == "password"
 
 
-def test_a_crowd_is_asked_to_come_back(monkeypatch):
-    monkeypatch.setattr(passwords, "PATIENCE", 0.01)
-    monkeypatch.setattr(passwords, "_cores", threading.BoundedSemaphore(1))
+@pytest.mark.parametrize("password", ["password1", "PassWord123", "12345678", "iloveyou", "basketball", "zzzzzzzzzzzz"])
+def test_the_commonest_passwords_are_refused(password):
+    with pytest.raises(InvalidRequest, match="first that anybody would try"):
+        passwords.check_strength(password)
 
-    with passwords._core(), pytest.raises(Unavailable):
-        passwords.hash_password("correct horse")
+
+@pytest.mark.parametrize("password", ["Somebody@Example.com", "my-own-address"])
+def test_the_address_is_no_password(password):
+    with pytest.raises(InvalidRequest, match="address") as caught:
+        passwords.check_strength(
+            password, email=password.lower() if "@" in password else f"{password}@example.com", param="new_password"
+        )
+
+    assert caught.value.param == "new_password"
+
+
+@pytest.mark.parametrize("password", ["correct horse", "pässwörter", "x" * 1023 + "y", "password of mine"])
+def test_other_passwords_pass(password):
+    passwords.check_strength(password, email="somebody@example.com")
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

@@ -1,16 +1,18 @@
 """Given tokens of ours and of others, when they are verified, then ours hold for their time and nothing else does."""
 
 import base64
+import hmac
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
 from models.accounts import Caller, Role
 from models.errors import NotAuthenticated
 from pipelines.accounts import tokens as module
-from pipelines.accounts.tokens import ALGORITHM, LEEWAY, LIFETIME, Tokens
+from pipelines.accounts.tokens import ALGORITHM, LEEWAY, LIFETIME, Tokens, UnknownGeneration
 
 SECRET = b"a secret of the tests, long enough"
 ALICE = Caller("user_alice", "acct_alice", Role.ADMIN, session_id="sess_alice")
@@ -48,7 +50,20 @@ def signed(tokens, **changes):
         "exp": NOW + 60,
     } | changes
     claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode({"alg": ALGORITHM, "kid": tokens._signer.kid}, claims, tokens._signer, algorithms=[ALGORITHM])
+    return jwt.encode({"alg": ALGORITHM, "kid": tokens._key(1).kid}, claims, tokens._key(1), algorithms=[ALGORITHM])
+
+
+def private_key(tokens):
+    d = tokens._key(1).as_dict(private=True)["d"]
+    return Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(d + "=="))
+
+
+def by_hand(header, claims, sign=lambda signed: b""):
+    """A token of any header, which a library would not make."""
+    first = ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (header, claims)
+    )
+    return f"{first}.{base64.urlsafe_b64encode(sign(first.encode())).decode().rstrip('=')}"
 
 
 def test_a_token_tells_who_holds_it(tokens):
@@ -134,12 +149,95 @@ def test_a_key_in_the_header_does_not_count(tokens):
         tokens.verify(jwt.encode(header, {"sub": "user_alice"}, own, algorithms=[ALGORITHM]))
 
 
-def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
-    both = Tokens(SECRET, generations=(1, 2), clock=clock)
+@pytest.mark.parametrize("form", ["pem", "raw", "jwk", "x"])
+def test_the_public_key_is_no_shared_secret(tokens, form):
+    key = tokens._key(1)
+    x = key.as_dict(private=False)["x"]
+    public = {
+        "pem": key.as_pem(private=False),
+        "raw": base64.urlsafe_b64decode(x + "=="),
+        "jwk": json.dumps(key.as_dict(private=False)).encode(),
+        "x": x.encode(),
+    }[form]
+    claims = jwt.decode(tokens.issue(ALICE), key, algorithms=[ALGORITHM]).claims
 
-    assert both.verify(tokens.issue(ALICE)) == ALICE
+    token = by_hand({"alg": "HS256", "kid": key.kid}, claims, lambda signed: hmac.digest(public, signed, "sha256"))
+
     with pytest.raises(NotAuthenticated):
-        tokens.verify(both.issue(ALICE))
+        tokens.verify(token)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "EdDSA", "Ed448", "RS256", "", None, 5, ["Ed25519"]])
+def test_a_right_signature_under_another_name_does_not_count(tokens, algorithm):
+    private = private_key(tokens)
+    claims = jwt.decode(tokens.issue(ALICE), tokens._key(1), algorithms=[ALGORITHM]).claims
+    header = {"alg": algorithm, "kid": tokens._key(1).kid}
+
+    assert tokens.verify(by_hand(header | {"alg": ALGORITHM}, claims, private.sign)) == ALICE
+    with pytest.raises(NotAuthenticated):
+        tokens.verify(by_hand(header, claims, private.sign))
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        None,
+        "",
+        "1",
+        "2",
+        "1-",
+        "1-AAAAAAAAAAAAAAAA",
+        "0-AAAAAAAAAAAAAAAA",
+        "9999999-AAAAAAAAAAAAAAAA",
+        1,
+        ["1"],
+        "../1",
+    ],
+)
+def test_a_key_of_another_name_does_not_count(tokens, kid):
+    private = private_key(tokens)
+    claims = jwt.decode(tokens.issue(ALICE), tokens._key(1), algorithms=[ALGORITHM]).claims
+
+    with pytest.raises(NotAuthenticated):
+        tokens.verify(by_hand({"alg": ALGORITHM, "kid": kid}, claims, private.sign))
+
+
+def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
+    old, both = tokens.issue(ALICE), Tokens(SECRET, clock=clock)
+    both.learn([1, 2])
+
+    assert both.verify(old) == ALICE
+    assert both.issue(ALICE) != old
+
+
+def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
+    other = Tokens(SECRET, clock=clock)
+    other.learn([1, 2])
+    token = other.issue(ALICE)
+
+    with pytest.raises(UnknownGeneration):
+        tokens.verify(token)
+    tokens.learn([1, 2])
+    assert tokens.verify(token) == ALICE
+
+
+def test_a_forged_token_is_no_reason_to_ask(tokens, clock):
+    other = Tokens(b"another secret, also long enough", clock=clock)
+    other.learn([2])
+
+    with pytest.raises(NotAuthenticated) as caught:
+        tokens.verify(other.issue(ALICE))
+    assert not isinstance(caught.value, UnknownGeneration)
+
+
+def test_a_generation_that_holds_no_more_does_not_live_on_in_memory(tokens):
+    token = tokens.issue(ALICE)
+    tokens.verify(token)
+
+    tokens.learn([2, 3])
+
+    with pytest.raises(NotAuthenticated):
+        tokens.verify(token)
 
 
 def test_the_key_set_verifies_and_does_not_sign(tokens):

@@ -1,0 +1,161 @@
+"""Sessions: they begin with a login, go on with refresh tokens, and end with a logout or a theft that comes to light.
+
+An access token holds for minutes. A refresh token is random, good once, and gives the next pair. A token that is shown
+a second time ends its session: whoever holds the other copy is out as well. Only two who show one token at the same
+moment are told apart from that: one gets the next pair, the other one nothing, and the session goes on.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models import accounts, audit, sessions, signing_keys
+from models.accounts import Caller, Membership, User
+from models.audit import Trail
+from models.database import Connection, Database
+from models.errors import NotAllowed, NotAuthenticated
+from models.sessions import Refresh
+from pipelines.accounts import passwords
+from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts.tokens import LIFETIME, Tokens
+
+#: What refresh tokens begin with, so that a leaked one is known for what it is.
+PREFIX = "rt_"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lets somebody in: an access token that holds `expires_in` seconds, and a refresh token for what follows."""
+
+    caller: Caller
+    email: str
+    token: str
+    refresh_token: str
+    expires_in: int = LIFETIME
+
+
+def begin(connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: Trail) -> Entry:
+    """A new session of somebody who has shown who they are. To be called in a transaction."""
+    session_id = sessions.create(
+        connection,
+        membership.user_id,
+        account_id=membership.account_id,
+        user_agent=trail.user_agent[: audit.LONGEST_TEXT],
+        ip=trail.ip,
+    )
+    _record(connection, "session.created", trail, membership, session_id)
+    return _next_pair(connection, tokens, membership, email, session_id)
+
+
+def choose(memberships: Sequence[Membership], account_id: str | None) -> Membership:
+    """The place in the named account, or in the oldest one. Raises NotAllowed `not_a_member`."""
+    for membership in memberships:
+        if account_id in (None, membership.account_id):
+            return membership
+    raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
+
+
+def refresh(database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: Trail) -> Entry:
+    """The next pair of tokens, for the same account as the last one or for another one of the person.
+
+    Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed for an account that the person doesn't belong to,
+    which leaves the token good.
+    """
+    with database.transaction() as connection:
+        shown = sessions.read_token(connection, secret)
+        if shown is not None and shown.lives and not shown.spent:
+            return _rotate(connection, tokens, shown, secret, account_id, trail)
+        if shown is not None and shown.spent:
+            _end_family(connection, shown, trail)
+    raise _refused()
+
+
+def log_out(database: Database, caller: Caller, session_id: str, trail: Trail) -> bool:
+    """End one session of the caller's. Returns whether there was one to end."""
+    with database.transaction() as connection:
+        ended = sessions.revoke(connection, session_id, caller.user_id)
+        if ended:
+            _record(connection, "session.revoked", trail, caller, session_id)
+    return ended
+
+
+def log_out_everywhere(database: Database, caller: Caller, trail: Trail) -> int:
+    """End all sessions of the caller's, this one too; returns how many."""
+    with database.transaction() as connection:
+        ended = sessions.revoke_all(connection, caller.user_id)
+        _record(connection, "session.revoked", trail, caller, "all")
+    return ended
+
+
+def change_password(
+    database: Database, throttle: Throttle, caller: Caller, *, current: str, new: str, trail: Trail
+) -> int:
+    """Set another password and end all other sessions; returns how many ended.
+
+    Raises InvalidRequest for a weak password, TooMany, and NotAllowed `invalid_credentials` for a wrong current one.
+    """
+    attempt = Try(caller.user_id, trail.ip)
+    with database.connection() as connection:
+        user = accounts.find(connection, caller.user_id)
+    passwords.check_strength(new, email=user.email if user else "", param="new_password")
+    throttle.count(attempt)
+    if not passwords.verify(user.password_hash if user else None, current) or user is None:
+        raise _wrong_password()
+    throttle.forget(attempt)
+    return _set_password(database, user, passwords.hash_password(new), caller, trail)
+
+
+def _set_password(database: Database, user: User, password_hash: str, caller: Caller, trail: Trail) -> int:
+    with database.transaction() as connection:
+        if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
+            raise _wrong_password()  # it was changed at this moment
+        ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
+        _record(connection, "password.changed", trail, caller, user.id)
+    return ended
+
+
+def _rotate(
+    connection: Connection, tokens: Tokens, shown: Refresh, secret: str, account_id: str | None, trail: Trail
+) -> Entry:
+    belongs = accounts.memberships(connection, shown.user_id)
+    stays = any(membership.account_id == shown.account_id for membership in belongs)
+    membership = choose(belongs, account_id or (shown.account_id if stays else None))
+    # Between the look at the token and here somebody else may have spent it, or ended the session.
+    good = sessions.spend(connection, secret) and sessions.prolong(
+        connection, shown.session_id, account_id=membership.account_id, ip=trail.ip
+    )
+    if not good:
+        raise _refused()
+    return _next_pair(connection, tokens, membership, shown.email, shown.session_id)
+
+
+def _end_family(connection: Connection, shown: Refresh, trail: Trail) -> None:
+    if sessions.revoke(connection, shown.session_id, shown.user_id):
+        audit.record(
+            connection,
+            "refresh.reused",
+            trail,
+            account_id=shown.account_id,
+            user_id=shown.user_id,
+            target=shown.session_id,
+        )
+
+
+def _next_pair(connection: Connection, tokens: Tokens, membership: Membership, email: str, session_id: str) -> Entry:
+    secret = PREFIX + secrets.token_urlsafe(32)
+    sessions.add_token(connection, session_id, secret)
+    tokens.learn(signing_keys.holding(connection))
+    caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
+    return Entry(caller, email, tokens.issue(caller), secret)
+
+
+def _record(connection: Connection, action: str, trail: Trail, who: Caller | Membership, target: str) -> None:
+    audit.record(connection, action, trail, account_id=who.account_id, user_id=who.user_id, target=target)
+
+
+def _refused() -> NotAuthenticated:
+    return NotAuthenticated("The refresh token holds no more. Log in again.", code="invalid_refresh_token")
+
+
+def _wrong_password() -> NotAllowed:
+    return NotAllowed("The current password is wrong.", param="current_password", code="invalid_credentials")

@@ -1,0 +1,53 @@
+"""People who sign up and log in, without a door before them."""
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from models.audit import Trail
+from models.database import Database, all_of
+from models.ids import new_id
+from pipelines.accounts.throttle import Throttle
+from pipelines.accounts.tokens import Tokens
+
+SECRET = b"a secret of the tests, long enough"
+
+
+@pytest.fixture
+def tokens():
+    return Tokens(SECRET)
+
+
+@pytest.fixture
+def throttle(redis_client):
+    return Throttle(redis_client)
+
+
+@pytest.fixture
+def ip():
+    """An address of a network of the test's own."""
+    return f"2001:{secrets.randbelow(65536):x}:{secrets.randbelow(65536):x}::1"
+
+
+@pytest.fixture
+def trail(ip):
+    """Somebody's browser."""
+    return Trail(ip, "a browser", "req_1")
+
+
+@pytest.fixture
+def address():
+    return f"{new_id('test')}@example.com"
+
+
+@pytest.fixture
+def audited(database: Database) -> Callable[[str], list[str]]:
+    """`audited(user_id)` → the actions that the audit log has of a user, the first one first."""
+
+    def read(user_id: str) -> list[str]:
+        statement = "SELECT action FROM audit_events WHERE user_id = %s ORDER BY id"
+        with database.connection() as connection:
+            return [row["action"] for row in all_of(connection, statement, (user_id,))]
+
+    return read
