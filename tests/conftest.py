@@ -19,6 +19,7 @@ from models.redis_client import connect
 from models.settings import Settings
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, serving
+from tests.post import Post
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,8 @@ def rabbitmq_url(home: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def settings(home: Path, postgres: Postgres, valkey: Valkey) -> Settings:
     """Settings of a process on the session's servers, with the scripted engine."""
-    return Settings(data_dir=home, engine="scripted", secret_key="a secret of the tests")
+    # All tests visit from one address.
+    return Settings(data_dir=home, engine="scripted", secret_key="a secret of the tests", visits_per_minute=1_000_000)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
@@ -110,3 +112,11 @@ def account(database: Database) -> str:
     with database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
     return account_id
+
+
+@pytest.fixture
+def post(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Post]:
+    """What delivers letters."""
+    post = Post(settings, database, redis_client)
+    yield post
+    post.writer.stop()

@@ -87,13 +87,7 @@ class SmtpMailer:
         """Hand it over. Nothing that a server says is told to anybody but operators, and no address is logged."""
         try:
             with self._connected() as server:
-                server.send_message(message)
-        except smtplib.SMTPRecipientsRefused as error:
-            raise _refused(next(iter(error.recipients.values()))[0]) from None
-        except smtplib.SMTPNotSupportedError:
-            raise PermanentFailure("The mail server can't take this address.", code="email_refused") from None
-        except smtplib.SMTPDataError as error:
-            raise _refused(error.smtp_code) from None
+                _hand_over(server, message)
         except (smtplib.SMTPException, OSError, ValueError) as error:
             # Also a wrong password, a refused sender, a certificate out of date: an operator mends that, and it leaves.
             raise NotDelivered(f"the mail server {self.host}:{self.port}: {_plainly(error)}") from None
@@ -125,6 +119,17 @@ class SmtpMailer:
         # Whose certificate TLS asks for. Only the constructor sets it, and that one would connect at once.
         vars(server)["_host"] = self.host
         return server
+
+
+def _hand_over(server: smtplib.SMTP, message: EmailMessage) -> None:
+    try:
+        server.send_message(message)
+    except smtplib.SMTPRecipientsRefused as error:
+        raise _refused(next(iter(error.recipients.values()))[0]) from None
+    except smtplib.SMTPDataError as error:
+        raise _refused(error.smtp_code) from None
+    except smtplib.SMTPNotSupportedError:
+        raise PermanentFailure("The mail server can't take this address.", code="email_refused") from None
 
 
 def _refused(status: int) -> SanghaError:

@@ -1,0 +1,139 @@
+"""Given the job of a letter, when it is sent, then the right person gets it, with a link that is good."""
+
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import default
+from types import SimpleNamespace
+
+import pytest
+
+from models import accounts, addresses, invitations, members
+from models.accounts import Role
+from models.errors import ConfigurationError
+from models.ids import new_id
+from models.settings import load_settings
+from pipelines.accounts import letters
+from pipelines.accounts.letters import Letter
+from pipelines.delivery import emails, texts
+from pipelines.delivery.mailers import NotDelivered
+from tests.post import secret_in
+
+
+@pytest.fixture
+def person(database):
+    with database.transaction() as connection:
+        made = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+        return addresses.person(connection, made.user_id)
+
+
+def test_a_letter_says_who_sends_it_and_where_its_link_leads(post, database, person):
+    with database.transaction() as connection:
+        letters.post(connection, Letter.VERIFY_ADDRESS, user_id=person.id)
+
+    (letter,) = post.letters(person.email)
+
+    assert letter["To"] == person.email
+    assert letter["From"] == "Sangha <sangha@localhost>"
+    assert letter["Auto-Submitted"] == "auto-generated"
+    # In one line also on the wire, or it could not be clicked in the file
+    link = f"http://127.0.0.1:8000/auth/verify?token={secret_in(letter)}"
+    assert link.encode() in letter.as_bytes()
+    assert message_from_bytes(letter.as_bytes(), policy=default).get_content().count(link) == 1
+
+
+def test_a_repeat_is_the_same_letter_with_the_same_secret(post, database, person, begin):
+    job = letters.job(Letter.RESET_PASSWORD, user_id=person.id)
+    attempt = begin(job)
+    for _ in range(2):
+        emails.run(post.office, attempt)
+
+    first, second = post.bag.letters
+
+    assert first["Message-ID"] == second["Message-ID"] == f"<{job.id}@localhost>"
+    assert first.as_bytes() == second.as_bytes()
+    assert secret_in(first) not in str(attempt.job)
+
+
+def test_what_the_server_does_not_take_now_fails_the_attempt_and_the_next_one_sends_it(post, database, person, begin):
+    job = letters.job(Letter.VERIFY_ADDRESS, user_id=person.id)
+    post.bag.error = NotDelivered("the mail server answered 451")
+
+    with pytest.raises(NotDelivered):
+        emails.run(post.office, begin(job))
+    post.bag.error = None
+
+    assert emails.run(post.office, begin(job)).result == {"sent": True}
+
+
+def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, person, begin):
+    with database.transaction() as connection:
+        assert addresses.prove(connection, person.id, person.email)
+
+    for job in (
+        letters.job(Letter.VERIFY_ADDRESS, user_id=person.id),
+        letters.job(Letter.RESET_PASSWORD, user_id="user_gone"),
+        letters.job(Letter.INVITATION, invitation_id="inv_gone"),
+    ):
+        assert emails.run(post.office, begin(job)).result == {"sent": False}
+    assert post.bag.letters == []
+
+
+def test_letters_within_a_window_are_one(post, database, person):
+    with database.transaction() as connection:
+        for _ in range(3):
+            letters.post(connection, Letter.VERIFY_ADDRESS, user_id=person.id, at_most_every=60)
+
+    # Or two, where the window ended in between
+    assert len(post.letters(person.email)) in (1, 2)
+
+
+def test_names_cannot_write_headers_nor_links(post, database, person, account):
+    evil = "Bank\r\nBcc: victim@example.com\r\n\r\nhttps://evil.example/ " + "x" * 500
+    guest = f"{new_id('guest')}@example.com"
+    with database.transaction() as connection:
+        members.add(connection, account, person.id, Role.OWNER)
+        members.rename_account(connection, account, evil)
+        addresses.rename(connection, person.id, evil)
+        made = invitations.create(
+            connection, new_id("inv"), account, email=guest, role=Role.MEMBER, invited_by=person.id
+        )
+        letters.post(connection, Letter.INVITATION, account_id=account, invitation_id=made.id)
+
+    (letter,) = post.letters(guest)
+
+    assert letter["Bcc"] is None
+    assert [address.addr_spec for address in letter["To"].addresses] == [guest]
+    assert letter.get_content().count("://") == 1
+    assert len(letter["Subject"]) < 120
+
+
+def test_a_domain_beyond_ascii_is_written_in_punycode(post):
+    job = SimpleNamespace(id="job_1", created_at=datetime.now(UTC))
+
+    letter = emails.compose(post.office, job, "someone@bücher.example", texts.Text("Hello", "Good day.\n"))
+
+    assert letter["To"].addresses[0].addr_spec == "someone@xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANGHA_SMTP_URL", "http://me:secret@mail.example.com"),
+        ("SANGHA_SMTP_URL", "smtp://me:secret@"),
+        ("SANGHA_SMTP_URL", "smtp://me:secret@mail.example.com:port"),
+        ("SANGHA_SMTP_URL", "smtp://me:secret@mail.example.com/?a=b"),
+        ("SANGHA_PUBLIC_URL", "ftp://example.com"),
+        ("SANGHA_PUBLIC_URL", "https://"),
+        ("SANGHA_MAIL_FROM", "nobody"),
+        ("SANGHA_MAIL_FROM", "A <a@example.com>\nBcc: b@example.com"),
+    ],
+)
+def test_malformed_settings_are_named_in_one_line_without_the_password(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+
+    assert str(error.value).startswith(f"{name} is ")
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
