@@ -91,7 +91,7 @@ def check_room(connection: Connection, account_id: str, limits: Limits, thread: 
         raise TooMany(message, code="too_many_jobs", retry_after=PATIENCE)
     if row["turns"] >= MOST_IN_THREAD:
         message = f"{row['turns']} turns wait in this conversation; no more are taken before some have ended."
-        raise TooMany(message, param="conversation", code="conversation_busy", retry_after=PATIENCE)
+        raise TooMany(message, param="conversation", code="conversation_full", retry_after=PATIENCE)
 
 
 #: Tokens that a chat template and the engine's own words add to an item.

@@ -16,10 +16,6 @@ from models.errors import TooMany, Unavailable
 from models.plans import Limits
 from models.rate_limits import Bucket, Drawn, Level
 
-#: Requests a minute with tokens or keys that don't hold, by address. A good one is never refused for others' bad ones,
-#: since many share an address; and a token has too much in it to be guessed at any speed.
-FAILURES = 120
-
 #: Bytes of a request that are taken for one token of its turn, until the turn has ended.
 BYTES_A_TOKEN = 4
 
@@ -45,7 +41,12 @@ OWNERS = {"account": "your account", "key": "this API key", "address": "your add
 
 
 class Limiter:
-    """Asked in the thread pool. `by_address` is how many public requests a minute an address has."""
+    """Asked in the thread pool.
+
+    `by_address` is how many requests a minute an address has that show nothing which holds: public ones, and apart from
+    them those with a bad token or key. A good one is never refused for others' bad ones, since many share an address;
+    and there is too much in a token to guess it at any speed.
+    """
 
     def __init__(self, client: redis.Redis, by_address: int) -> None:
         self._client = client
@@ -69,7 +70,7 @@ class Limiter:
 
     def failure(self, ip: str) -> None:
         """Count a token or a key that does not hold. Raises RateLimited."""
-        self._draw([Bucket(f"failures {network(ip)}", "requests", FAILURES, 1)], reads=True)
+        self._draw([Bucket(f"failures {network(ip)}", "requests", self._by_address, 1)], reads=True)
 
     def _draw(self, buckets: Sequence[Bucket], *, reads: bool) -> Sequence[Level]:
         if not buckets:

@@ -1,38 +1,37 @@
 """`/v1/responses`: turns, as OpenAI's clients ask for them and follow them."""
 
-import asyncio
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import Field
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
 
 from models import responses
-from models.errors import Conflict, NotFound
+from models.errors import Conflict, InvalidRequest
 from models.responses import Response
 from pipelines.chat.objects import response_object
-from pipelines.chat.start import Started, new_turn_ids, start
 from web import bodies
 from web.answers import json_answer, page
-from web.departures import cancel_job, job_headers, on_departure
+from web.departures import cancel_job
 from web.following import Cursor, follow_frames, position
 from web.pending import Pending
 from web.routing import Call
+from web.running import begin, final, read_named, when_read
 from web.sse import EventStream
-from web.turns import CreateResponse, new_turn
-from web.validation import Query, parse_query
+from web.turns import CreateResponse, Includable, new_turn
+from web.validation import Query, cut, listed, parse_query
 
-#: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
-#: OpenAI's client gives up after 600 and posts the same again: a second turn.
-LONGEST_WAIT = 540.0
+#: Known, and about what no answer here has.
+Included = Annotated[list[Includable], listed, Field(max_length=16)]
 
 
 class Retrieve(Cursor):
     """The query of `GET /v1/responses/{id}`."""
 
     stream: bool = False
-    include: list[str] | str | None = None
+    include: Included | None = None
     include_obfuscation: bool | None = None
 
 
@@ -40,34 +39,28 @@ class InputItems(Query):
     """The query of `GET /v1/responses/{id}/input_items`."""
 
     after: str | None = None
+    before: str | None = None
     limit: int = Field(20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
-    include: list[str] | str | None = None
+    include: Included | None = None
 
 
 async def create(call: Call) -> Answer | EventStream | Pending:
     """`POST /v1/responses`: accept a turn; answer with its stream, its present state, or its end."""
     body = bodies.parse(call.body, CreateResponse)
     turn = new_turn(body, call.platform.settings)
-    response_id, job_id = new_turn_ids()
-    leave = on_departure(call, job_id)
-
-    def accept() -> Started:
-        started = start(call.platform.database, call.caller, turn, response_id, job_id)
-        call.platform.queue.enqueued(job_id, started.opening)
-        return started
-
-    started = await run_in_threadpool(accept)
-    headers = job_headers(job_id, response_id)
+    begun = await begin(call, turn, stream=bool(body.stream))
+    response = begun.response
     if body.stream:
-        return EventStream(follow_frames(call, job_id), call.platform.streams, headers, on_departure=leave)
+        frames = follow_frames(call, response.job_id, when_read=when_read(call, response))
+        return EventStream(frames, call.platform.streams, begun.headers, on_departure=begun.leave)
     if body.background:
-        return json_answer(response_object(started.response), headers=headers)
+        return json_answer(response_object(response), headers=begun.headers)
 
     async def ended() -> Answer:
-        return json_answer(await _final(call, started.response), headers=headers)
+        return _shown(call, response, await final(call, response), begun.headers)
 
-    return Pending(ended, leave)
+    return Pending(ended, begun.leave)
 
 
 async def retrieve(call: Call) -> Answer | EventStream:
@@ -75,9 +68,10 @@ async def retrieve(call: Call) -> Answer | EventStream:
     query = parse_query(call.query, Retrieve)
     response = await run_in_threadpool(_read, call)
     if not query.stream:
-        return json_answer(response_object(response))
+        return _shown(call, response, response_object(response))
     after = await position(call, response.job_id, query)
-    return EventStream(follow_frames(call, response.job_id, after), call.platform.streams)
+    frames = follow_frames(call, response.job_id, after, when_read=when_read(call, response))
+    return EventStream(frames, call.platform.streams)
 
 
 def cancel(call: Call) -> Answer:
@@ -105,39 +99,30 @@ def input_items(call: Call) -> Answer:
     items = _read(call).input
     ordered = items if query.order == "asc" else items[::-1]
     if query.after is not None:
-        places = [place for place, item in enumerate(ordered) if item["id"] == query.after]
-        ordered = ordered[places[0] + 1 :] if places else []
+        ordered = ordered[_place(ordered, query.after, "after") + 1 :]
+    if query.before is not None:
+        ordered = ordered[: _place(ordered, query.before, "before")]
+        return json_answer(page(ordered[-query.limit :], has_more=len(ordered) > query.limit))
     return json_answer(page(ordered[: query.limit], has_more=len(ordered) > query.limit))
+
+
+def _place(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int:
+    """Where a cursor points. Raises InvalidRequest."""
+    for place, item in enumerate(items):
+        if item["id"] == item_id:
+            return place
+    raise InvalidRequest(f"Item with id '{cut(item_id)}' not found.", param=cursor, code="item_not_found")
+
+
+def _shown(call: Call, response: Response, shown: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """The answer with a response; one that is not stored and has ended goes once it is sent."""
+    answer = json_answer(shown, headers=headers)
+    forget = when_read(call, response)
+    if forget is not None and shown["status"] not in ("queued", "in_progress"):
+        answer.background = BackgroundTask(forget)
+    return answer
 
 
 def _read(call: Call) -> Response:
     """The response that the path names."""
-    return _read_named(call, call.path["response_id"])
-
-
-def _read_named(call: Call, response_id: str) -> Response:
-    with call.platform.database.connection() as connection:
-        response = responses.read(connection, response_id, call.caller.account_id)
-    if response is None:
-        raise NotFound(f"Response with id '{response_id}' not found.", param="response_id")
-    return response
-
-
-async def _final(call: Call, response: Response) -> dict[str, Any]:
-    """The response once it has ended, told by its journal; no connection is held meanwhile."""
-    try:
-        async with asyncio.timeout(LONGEST_WAIT):
-            shown = await _told_by_journal(call, response.job_id)
-    except TimeoutError:
-        shown = None
-    if shown is not None:
-        return shown
-    return response_object(await run_in_threadpool(_read_named, call, response.id))
-
-
-async def _told_by_journal(call: Call, job_id: str) -> dict[str, Any] | None:
-    async for events in call.platform.tail.follow(job_id):
-        if events[-1].ends:
-            shown: dict[str, Any] | None = orjson.loads(events[-1].data).get("response")
-            return shown
-    return None
+    return read_named(call, call.path["response_id"])

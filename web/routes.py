@@ -10,6 +10,7 @@ from web import (
     audit,
     auth,
     conversations,
+    counting,
     docs,
     erasure,
     files,
@@ -23,6 +24,7 @@ from web import (
     models,
     openapi,
     responses,
+    usage,
 )
 from web.account import AccountObject, RenameAccount
 from web.accounts import Entered, LogIn, PublicKeys, SignUp
@@ -39,15 +41,31 @@ from web.answers import Page
 from web.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
 from web.audit import AuditObject, Events
 from web.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
+from web.conversations import AddItems, CreateConversation, Items, OneItem, UpdateConversation
 from web.erasure import Confirmation, Erasure
 from web.files import FileDeleted, FileObject, FilePage, Files
+from web.following import Cursor
 from web.invitations import Accept, InvitationObject, Invitations, Invite, RevokedInvitation
-from web.jobs import JobObject
+from web.jobs import JobObject, List
 from web.letters import Forgot, Posted, Reset, Verified, Verify
 from web.me import ChangeMe, MeObject
 from web.members import ChangeMember, MemberObject, Members, RemovedMember
+from web.responses import InputItems, Retrieve
 from web.rights import Rights
 from web.routing import Row
+from web.shapes import (
+    Alive,
+    ConversationDeleted,
+    ConversationObject,
+    InputTokens,
+    ItemObject,
+    ModelObject,
+    Readiness,
+    ResponseDeleted,
+    ResponseObject,
+)
+from web.turns import CountTokens, CreateResponse
+from web.usage import AccountUsage
 
 ROUTES = (
     Row("GET", "/", home.home, Rights.PUBLIC),
@@ -55,7 +73,7 @@ ROUTES = (
     Row("POST", "/signup", accounts.signup, Rights.PUBLIC, body=SignUp, answer=Entered, status=201),
     Row("POST", "/login", accounts.login, Rights.PUBLIC, body=LogIn, answer=Entered),
     Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC, answer=PublicKeys),
-    Row("POST", "/auth/refresh", auth.refresh, Rights.PUBLIC, body=Refresh, answer=Entered),
+    Row("POST", "/auth/refresh", auth.refresh, Rights.PUBLIC, body=Refresh, answer=Entered, cost=0),
     Row("POST", "/auth/logout", auth.logout, Rights.PERSON, answer=EndedSession, cost=0),
     Row("POST", "/auth/logout_all", auth.logout_all, Rights.PERSON, answer=Ended, cost=0),
     Row("POST", "/auth/password/change", auth.change_password, Rights.PERSON, body=ChangePassword, answer=Ended),
@@ -71,23 +89,106 @@ ROUTES = (
     Row("PATCH", "/v1/me", me.change, Rights.PERSON, body=ChangeMe, answer=MeObject),
     Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Sessions, answer=Page[SessionObject]),
     Row("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, answer=EndedSession, cost=0),
-    Row("GET", "/v1/models", models.list_models, Rights.READ),
-    Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
-    Row("POST", "/v1/responses", responses.create, Rights.INFERENCE),
-    Row("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.READ),
-    Row("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE),
-    Row("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.WRITE, cost=0),
-    Row("GET", "/v1/responses/{response_id}/input_items", responses.input_items, Rights.READ),
-    Row("POST", "/v1/conversations", conversations.create, Rights.WRITE),
-    Row("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.READ),
-    Row("DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.WRITE),
-    Row("GET", "/v1/conversations/{conversation_id}/items", conversations.items, Rights.READ),
-    Row("GET", "/v1/jobs", jobs.list_jobs, Rights.READ),
-    Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ),
-    Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ),
-    Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, cost=0),
+    Row("GET", "/v1/models", models.list_models, Rights.READ, answer=Page[ModelObject]),
+    Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ, answer=ModelObject),
+    Row(
+        "POST",
+        "/v1/responses",
+        responses.create,
+        Rights.INFERENCE,
+        CreateResponse,
+        None,
+        ResponseObject,
+        streams=True,
+        creates=True,
+        joins=True,
+    ),
+    Row("POST", "/v1/responses/input_tokens", counting.count, Rights.INFERENCE, CountTokens, answer=InputTokens),
+    Row(
+        "GET",
+        "/v1/responses/{response_id}",
+        responses.retrieve,
+        Rights.READ,
+        None,
+        Retrieve,
+        ResponseObject,
+        streams=True,
+    ),
+    Row("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE, answer=ResponseDeleted),
+    Row("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.WRITE, answer=ResponseObject, cost=0),
+    Row(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        responses.input_items,
+        Rights.READ,
+        None,
+        InputItems,
+        Page[ItemObject],
+    ),
+    Row(
+        "POST",
+        "/v1/conversations",
+        conversations.create,
+        Rights.WRITE,
+        CreateConversation,
+        None,
+        ConversationObject,
+        creates=True,
+    ),
+    Row("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.READ, answer=ConversationObject),
+    Row(
+        "POST",
+        "/v1/conversations/{conversation_id}",
+        conversations.update,
+        Rights.WRITE,
+        UpdateConversation,
+        answer=ConversationObject,
+    ),
+    Row(
+        "DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.WRITE, answer=ConversationDeleted
+    ),
+    Row(
+        "GET",
+        "/v1/conversations/{conversation_id}/items",
+        conversations.items,
+        Rights.READ,
+        None,
+        Items,
+        Page[ItemObject],
+    ),
+    Row(
+        "POST",
+        "/v1/conversations/{conversation_id}/items",
+        conversations.add_items,
+        Rights.WRITE,
+        AddItems,
+        OneItem,
+        Page[ItemObject],
+        creates=True,
+    ),
+    Row(
+        "GET",
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        conversations.retrieve_item,
+        Rights.READ,
+        None,
+        OneItem,
+        ItemObject,
+    ),
+    Row(
+        "DELETE",
+        "/v1/conversations/{conversation_id}/items/{item_id}",
+        conversations.delete_item,
+        Rights.WRITE,
+        answer=ConversationObject,
+    ),
+    Row("GET", "/v1/jobs", jobs.list_jobs, Rights.READ, query=List, answer=Page[JobObject]),
+    Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, answer=JobObject),
+    Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=Cursor, streams=True),
+    Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, answer=JobObject, cost=0),
     Row("GET", "/v1/account", account.read, Rights.READ, answer=AccountObject),
     Row("PATCH", "/v1/account", account.change, Rights.ADMIN, body=RenameAccount, answer=AccountObject),
+    Row("GET", "/v1/account/usage", usage.read, Rights.READ, answer=AccountUsage),
     Row("GET", "/v1/account/members", members.list_members, Rights.READ, query=Members, answer=Page[MemberObject]),
     Row("PATCH", "/v1/account/members/{user_id}", members.change, Rights.ADMIN, ChangeMember, None, MemberObject),
     Row("DELETE", "/v1/account/members/{user_id}", members.remove, Rights.KEYS, answer=RemovedMember, cost=0),
@@ -151,7 +252,7 @@ ROUTES = (
     Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
     Row("GET", "/docs", docs.docs, Rights.PUBLIC),
     Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),
-    Row("GET", "/healthz", health.healthz, Rights.PUBLIC),
-    Row("GET", "/readyz", health.readyz, Rights.PUBLIC),
+    Row("GET", "/healthz", health.healthz, Rights.PUBLIC, answer=Alive),
+    Row("GET", "/readyz", health.readyz, Rights.PUBLIC, answer=Readiness, also={503: Readiness}),
     Row("GET", "/metrics", health.metrics, Rights.PUBLIC),
-)
+)  # fmt: skip

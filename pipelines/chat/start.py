@@ -12,7 +12,7 @@ from models import responses
 from models.accounts import Caller
 from models.cancellation import Cancellation
 from models.database import Database
-from models.errors import NotFound
+from models.errors import Conflict, NotFound, TooMany
 from models.events import Event, event
 from models.idempotency import Repeat
 from models.ids import new_id
@@ -30,8 +30,8 @@ class NewTurn:
     """What is asked.
 
     `input` are items of the types message, function_call, function_call_output and item_reference; `start` gives them
-    ids. `if_busy` says what to do when an earlier turn of the same conversation or chain is unfinished. `request` has the
-    keys below; the first eight are always there, the others stand for OpenAI's default where they are missing.
+    ids. `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. `request` has
+    the keys below; the first eight are always there, the others stand for OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
         tools                the function tools, in the Responses API's form
@@ -122,7 +122,7 @@ def start(
             check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
             enqueue(connection, job)
             responses.insert(connection, response)
-    except UniqueViolation:
+    except (UniqueViolation, Conflict, TooMany):  # it may be this very turn that is in the way
         if (existing := _existing(database, caller, response_id, "tried")) is None:
             raise
         return existing
@@ -141,9 +141,7 @@ def _existing(database: Database, caller: Caller, response_id: str, repeat: Repe
     return Started(replace(begun, incomplete_details=None), [])
 
 
-def _reservation(
-    turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool
-) -> int:
+def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:
     """The turn's worst case, where a month has a limit."""
     if allowance.limits.tokens_per_month is None:
         return 0
