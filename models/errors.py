@@ -12,6 +12,8 @@
     │   ├── Mismatch            422
     │   └── TooMany             429, a limit of the account's or the address's
     │       └── InsufficientQuota   what the account may have is spent: waiting does not help
+    ├── Failed                  500, the work behind the request ended without an answer; trying again does not help
+    │   └── Overdue             504, it goes on, but for longer than a request may wait
     ├── Unavailable             503, a part that the work needs is down; trying again helps
     ├── ConfigurationError      a setting or a file of the operator's is wrong; ends the process with one line
     └── JobError                raised inside a job
@@ -106,6 +108,22 @@ class InsufficientQuota(TooMany):
     """The tokens of the account's month do not suffice."""
 
     code = "insufficient_quota"
+
+
+class Failed(SanghaError):
+    """The work behind a request ended without an answer, through no fault of the caller's, whom `message` may tell."""
+
+    def __init__(self, message: str, *, code: str = "server_error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class Overdue(Failed):
+    """The work goes on, but for longer than a request may wait."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="timeout")
 
 
 class Unavailable(SanghaError):

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from models.errors import (
     Conflict,
+    Failed,
     InFlight,
     InsufficientQuota,
     InvalidRequest,
@@ -24,6 +25,7 @@ from models.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    Overdue,
     RequestError,
     TooLarge,
     TooMany,
@@ -85,6 +87,9 @@ def answer(error: Exception, request_id: str) -> Response:
         return _refusal(error)
     if isinstance(error, psycopg.errors.ForeignKeyViolation) and _names_the_caller(error):
         return _refusal(NotAuthenticated("The account or the user of this token is gone."))
+    if isinstance(error, Failed):
+        status = 504 if isinstance(error, Overdue) else 500
+        return respond(status, error.message, "server_error", code=error.code, headers=PERMANENT)
     if isinstance(error, Unavailable):
         return _unavailable(error.message, error.retry_after)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):

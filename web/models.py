@@ -1,4 +1,4 @@
-"""`/v1/models`: the names that a turn may ask for."""
+"""`/v1/models`: the names that turns and embeddings may ask for."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from starlette.responses import Response
 
 from models.errors import NotFound
 from models.settings import Settings
-from pipelines.inference.names import model_name
+from pipelines.inference.names import embedder_name, model_name
 from web.answers import json_answer, page
 from web.routing import Call
 
-#: The local model answers to this name too, so that a caller need not know which one is installed.
+#: The local models answer to this name too, so that a caller need not know which are installed.
 DEFAULT = "default"
 
 
@@ -29,7 +29,7 @@ async def get_model(call: Call) -> Response:
 
 
 def _names(settings: Settings) -> list[str]:
-    return list(dict.fromkeys([model_name(settings), DEFAULT]))
+    return list(dict.fromkeys([model_name(settings), DEFAULT, embedder_name(settings)]))
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ BATCH = 32
 def run(embedder: Embedder, attempt: Attempt) -> Ending:
     """Make the vectors of the job's texts. Raises the reason to stop, PermanentFailure and EngineError."""
     texts: Sequence[str] = attempt.job.arguments["texts"]
+    check_dimensions(embedder, attempt.job.arguments["dimensions"])
     vectors, tokens = bytearray(), 0
     for begin in range(0, len(texts), BATCH):
         if begin:
@@ -38,7 +39,15 @@ def run(embedder: Embedder, attempt: Attempt) -> Ending:
         ending.events,
         result={**result, "vectors": b64encode(vectors).decode()},
         record=lambda connection: _bill(connection, attempt.job, embedder.name, tokens),
+        tokens=tokens,
     )
+
+
+def check_dimensions(embedder: Embedder, asked: int | None) -> None:
+    """Raise PermanentFailure for vectors of a length that the model does not make."""
+    if asked not in (None, embedder.dimensions):
+        message = f"The model makes vectors of {embedder.dimensions} dimensions, and no others."
+        raise PermanentFailure(message, code="unsupported_dimensions")
 
 
 def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embedded:

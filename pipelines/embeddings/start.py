@@ -2,13 +2,50 @@
 
 from collections.abc import Sequence
 
+from psycopg.errors import UniqueViolation
+
 from models.accounts import Caller
 from models.database import Database
 from models.embeddings import KIND
 from models.jobs import NewJob, enqueue
+from models.plans import UNLIMITED, Allowance
+from models.quota import check_quota, check_room
+from models.rate_limits import noted
+
+#: The most tokens of a text, and those that a tokenizer adds to one.
+LONGEST, ADDED = 512, 2
 
 
-def start(database: Database, caller: Caller, texts: Sequence[str], job_id: str) -> None:
-    """Accept texts to embed. Tell the queue afterwards."""
-    with database.transaction() as connection:
-        enqueue(connection, NewJob(KIND, caller.account_id, {"texts": list(texts)}, id=job_id))
+def start(
+    database: Database,
+    caller: Caller,
+    texts: Sequence[str],
+    dimensions: int | None,
+    job_id: str,
+    allowance: Allowance = UNLIMITED,
+) -> None:
+    """Accept texts to embed. Tell the queue afterwards. A job that stands already is this one, asked for again.
+
+    `dimensions` is what the vectors should have; None: what they have. Raises TooMany and InsufficientQuota.
+    """
+    drawn = noted(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
+    job = NewJob(
+        KIND,
+        caller.account_id,
+        {"texts": list(texts), "dimensions": dimensions, **drawn},
+        id=job_id,
+        reserved_tokens=worst_case(texts) if allowance.limits.tokens_per_month is not None else 0,
+    )
+    try:
+        with database.transaction() as connection:
+            check_room(connection, caller.account_id, allowance.limits)
+            check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
+            enqueue(connection, job)
+    except UniqueViolation as error:
+        if error.diag.constraint_name != "jobs_pkey":
+            raise
+
+
+def worst_case(texts: Sequence[str]) -> int:
+    """The most tokens that these texts can have: a token has at least one byte."""
+    return sum(min(len(text.encode()) + ADDED, LONGEST) for text in texts)
