@@ -79,7 +79,7 @@ def test_user_and_password_come_percent_decoded_from_the_url(serve_mail, inbox, 
 
     def authenticate(server, session, envelope, mechanism, data):
         shown.append(data)
-        return AuthResult(success=data == LoginPassword(b"me@example.com", b"p@ss/word"))
+        return AuthResult(success=data == LoginPassword(b"me@example.com", b"p@ss/word"), handled=False)
 
     port = serve_mail(authenticator=authenticate, auth_require_tls=False)
     url = f"smtp://me%40example.com:p%40ss%2Fword@127.0.0.1:{port}"

@@ -1,0 +1,182 @@
+"""Given somebody who has signed up, when they follow the links of letters, then they prove their address or come in."""
+
+import pytest
+
+from models import addresses
+from models.database import all_of
+from models.ids import new_id
+from tests.web.visiting import refused
+
+PASSWORD, ANOTHER = "correct horse battery", "another horse battery"
+
+
+@pytest.fixture
+def email():
+    return f"{new_id('test')}@example.com"
+
+
+@pytest.fixture
+def sign_up(house, email):
+    """`sign_up(password)` → the token of somebody who claims the address."""
+
+    def sign_up(password=PASSWORD):
+        answer = house.post("/signup", json={"email": email, "password": password})
+        assert answer.status_code == 201, answer.text
+        return {"authorization": f"Bearer {answer.json()['token']}"}
+
+    return sign_up
+
+
+def me(house, headers):
+    return house.get("/v1/me", headers=headers)
+
+
+def test_the_link_proves_the_address_and_clicking_twice_is_harmless(house, email, sign_up, post):
+    headers = sign_up()
+    assert me(house, headers).json()["email_verified"] is False
+    secret = post.secret(email)
+
+    answers = [house.post("/auth/email/verify", json={"token": secret}) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == {"object": "email", "email": email, "email_verified": True}
+    assert me(house, headers).json()["email_verified"] is True
+
+
+def test_once_proved_the_address_lets_no_other_claimant_in(house, email, sign_up, post):
+    sign_up(ANOTHER)
+    first = post.secret(email)
+    sign_up()
+    second = post.secret(email)
+
+    assert house.post("/auth/email/verify", json={"token": second}).status_code == 200
+
+    refused(house.post("/auth/email/verify", json={"token": first}), 409, param="token", code="address_taken")
+    assert house.post("/login", json={"email": email, "password": PASSWORD}).status_code == 200
+    assert house.post("/login", json={"email": email, "password": ANOTHER}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/auth/email/verify", "/auth/password/reset", "/auth/invitations/accept"])
+def test_what_is_no_secret_of_ours_is_refused(house, path):
+    body = {"token": "x" * 43} | ({} if path.endswith("verify") else {"password": PASSWORD})
+
+    refused(house.post(path, json=body), 400, param="token", code="invalid_token")
+
+
+def test_a_secret_is_good_for_its_own_purpose_only_and_not_for_ever(house, email, sign_up, post, database):
+    sign_up()
+    secret = post.secret(email)
+
+    refused(house.post("/auth/password/reset", json={"token": secret, "password": ANOTHER}), 400, code="invalid_token")
+    with database.connection() as connection:
+        connection.execute("UPDATE email_tokens SET expires_at = now() WHERE email = %s", (email,))
+    refused(house.post("/auth/email/verify", json={"token": secret}), 400, code="invalid_token")
+
+
+def test_the_letter_comes_again_when_it_is_asked_for_until_there_is_nothing_to_prove(house, email, sign_up, post):
+    headers = sign_up()
+    post.secret(email)
+
+    again = house.post("/auth/email/resend", headers=headers)
+    assert (again.status_code, again.json()) == (202, {"object": "letter", "accepted": True})
+    assert house.post("/auth/email/verify", json={"token": post.secret(email)}).status_code == 200
+
+    assert house.post("/auth/email/resend", headers=headers).json()["accepted"] is False
+    assert post.letters(email) == []
+
+
+def test_a_forgotten_password_is_set_anew_which_ends_every_session_and_is_told(house, email, sign_up, post, database):
+    headers = sign_up()
+    post.letters(email)
+    house.post("/auth/password/forgot", json={"email": email.upper()})
+    secret = post.secret(email.upper().replace("EXAMPLE.COM", "example.com"))
+
+    weak = house.post("/auth/password/reset", json={"token": secret, "password": "short"})
+    refused(weak, 400, param="password", code="invalid_password")
+    done = house.post("/auth/password/reset", json={"token": secret, "password": ANOTHER})
+
+    assert done.status_code == 200
+    assert me(house, headers).status_code == 401
+    assert house.post("/login", json={"email": email, "password": PASSWORD}).status_code == 401
+    login = house.post("/login", json={"email": email, "password": ANOTHER}).json()
+    assert me(house, {"authorization": f"Bearer {login['token']}"}).json()["email_verified"] is True
+    (told,) = post.letters(email)
+    assert told["Subject"] == "Your password was changed"
+    # And the secret is good once
+    refused(house.post("/auth/password/reset", json={"token": secret, "password": PASSWORD}), 400, code="invalid_token")
+    assert "password.reset" in actions(database, login["user"]["id"])
+
+
+def test_asking_for_a_known_and_an_unknown_address_looks_alike_and_leaves_no_address(
+    house, email, sign_up, post, database
+):
+    sign_up()
+    post.letters(email)
+    unknown = f"un{email}"
+
+    answers = [house.post("/auth/password/forgot", json={"email": address}) for address in (email, unknown)]
+    jobs = [job for address in (email, unknown) for job in forgotten(database, address)]
+
+    assert answers[0].status_code == answers[1].status_code == 202
+    assert answers[0].json() == answers[1].json()
+    assert len(jobs) == 2
+    assert (len(post.letters(email)), len(post.letters(unknown))) == (1, 0)
+    assert forgotten(database, email) == forgotten(database, unknown) == []
+
+
+def test_whoever_claimed_the_address_before_keeps_no_way_in_after_its_owner_has_reset_the_password(
+    house, email, sign_up, post
+):
+    # Given somebody who signed up with an address that they don't read, and made themselves a key
+    headers = sign_up()
+    made = house.post("/v1/api_keys", headers=headers, json={"name": "a way back"})
+    assert made.status_code == 201, made.text
+    key = {"authorization": f"Bearer {made.json()['key']}"}
+    assert me(house, key).status_code == 200
+    post.letters(email)
+    # When its owner resets the password
+    house.post("/auth/password/forgot", json={"email": email})
+    house.post("/auth/password/reset", json={"token": post.secret(email), "password": ANOTHER})
+    # Then neither the session nor the key opens anything
+    assert me(house, headers).status_code == me(house, key).status_code == 401
+
+
+def test_asking_too_often_is_refused(house, email):
+    answers = [house.post("/auth/password/forgot", json={"email": email}) for _ in range(12)]
+
+    assert answers[0].status_code == 202
+    refused(answers[-1], 429, code="too_many_attempts")
+    assert int(answers[-1].headers["retry-after"]) >= 1
+
+
+def test_the_pages_that_links_lead_to_use_nothing_up(house, email, sign_up, post):
+    sign_up()
+    secret = post.secret(email)
+
+    for page in ("verify", "reset", "invitation"):
+        answer = house.get(f"/auth/{page}?token={secret}&utm_source=x")
+        assert answer.status_code == 200
+        assert "/pages/auth.js" in answer.text
+        assert answer.headers["referrer-policy"] == "no-referrer"
+    assert house.get("/pages/auth.js").status_code == 200
+
+    assert house.post("/auth/email/verify", json={"token": secret}).status_code == 200
+
+
+def test_two_who_prove_one_address_at_once_are_one(house, email, sign_up, database):
+    claimants = [me(house, sign_up(password)).json()["id"] for password in (PASSWORD, ANOTHER)]
+
+    with database.transaction() as connection:
+        assert [addresses.prove(connection, claimant, email) for claimant in claimants] == [True, False]
+
+
+def forgotten(database, address):
+    statement = "SELECT id FROM jobs WHERE arguments ->> 'email' = %s"
+    with database.connection() as connection:
+        return all_of(connection, statement, (address,))
+
+
+def actions(database, user_id):
+    with database.connection() as connection:
+        rows = all_of(connection, "SELECT action FROM audit_events WHERE user_id = %s", (user_id,))
+    return [row["action"] for row in rows]
