@@ -248,6 +248,31 @@ def admin_revoke(email: str, data_dir: Path | None) -> None:
     revoke_admin(settings, email)
 
 
+@main.group()
+def keys() -> None:
+    """List and rotate the keys that sign access tokens."""
+
+
+@keys.command("list")
+@data_dir
+def keys_list(data_dir: Path | None) -> None:
+    """List the generations, the one that signs last."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.keys import list_keys
+
+    list_keys(settings)
+
+
+@keys.command("rotate")
+@data_dir
+def keys_rotate(data_dir: Path | None) -> None:
+    """Sign with a new key from now on. Nobody is logged out: the one before holds as long as its tokens do."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.keys import rotate_keys
+
+    rotate_keys(settings)
+
+
 def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
     """The named jobs, or none for all: it takes a word to mean all."""
     if bool(job_ids) == all_of_them:

@@ -27,10 +27,15 @@ class Hashing:
 
     def __init__(self, at_once: int = AT_ONCE, line: int = AT_ONCE * LINE) -> None:
         self._threads = anyio.CapacityLimiter(at_once)
-        self._line = line
+        self._room = at_once + line
+        self.present = 0
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do the work when its turn has come. Raises Unavailable when the line is long."""
-        if self._threads.statistics().tasks_waiting >= self._line:
+        if self.present >= self._room:
             raise Unavailable("Too many people are logging in at this moment.")
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        self.present += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self.present -= 1

@@ -118,7 +118,7 @@ class Throttle:
 def _places(ip: str) -> tuple[str, str]:
     """The place and the network of an address; what is none, such as a socket's peer, is its own."""
     try:
-        address = ipaddress.ip_address(ip)
+        address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
         return ip, ip
     address = getattr(address, "ipv4_mapped", None) or address

@@ -1,6 +1,6 @@
 // The description, to read and to try. Whoever has logged in at `/` in this tab need not log in again.
 
-const token = sessionStorage.getItem("token");
+const token = localStorage.getItem("token");
 
 const page = SwaggerUIBundle({
   url: "/openapi.json",

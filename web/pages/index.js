@@ -7,27 +7,66 @@ const kept = {
   set: (name, value) => sessionStorage.setItem(name, value),
   drop: (...names) => names.forEach((name) => sessionStorage.removeItem(name)),
 };
+// The tokens are shared by all tabs: they are one session.
+const pass = {
+  token: () => localStorage.getItem("token"),
+  keep: (entry) => ["token", "refresh_token"].forEach((name) => localStorage.setItem(name, entry[name])),
+  drop: () => ["token", "refresh_token"].forEach((name) => localStorage.removeItem(name)),
+};
 const LAST = ["response.completed", "response.incomplete", "response.failed", "sangha.job.cancelled"];
 const QUIET = "Every answer is a durable job.";
 let stream = new AbortController();  // ends the following of the present answer
 
 async function call(method, path, body) {
-  const headers = kept.get("token") ? { authorization: `Bearer ${kept.get("token")}` } : {};
-  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  const entering = path === "/login" || path === "/signup";
+  const answer = await (entering ? fetch : authorized)(path, { method, body: body && JSON.stringify(body) });
   const value = await answer.json();
-  if (answer.status === 401 && path.startsWith("/v1/")) throw ended();
+  if (answer.status === 401 && !entering) throw ended();
   if (!answer.ok) throw Object.assign(new Error(value.error.message), { status: answer.status });
   return value;
 }
 
+// A token holds for minutes: when it has ended, the same once more with the next one.
+async function authorized(path, options) {
+  const token = pass.token();
+  const answer = await fetch(path, { ...options, headers: { authorization: `Bearer ${token}` } });
+  if (answer.status !== 401 || !(await renew(token))) return answer;
+  return fetch(path, { ...options, headers: { authorization: `Bearer ${pass.token()}` } });
+}
+
+// A refresh token is good once. So one tab asks for the next tokens, and the others find what it got.
+async function renew(ended) {
+  return alone(async () => {
+    if (pass.token() !== ended) return pass.token() !== null;
+    const refresh_token = localStorage.getItem("refresh_token");
+    if (!refresh_token) return false;
+    const answer = await fetch("/auth/refresh", { method: "POST", body: JSON.stringify({ refresh_token }) });
+    if (answer.ok) pass.keep(await answer.json());
+    else if (answer.status >= 500 || answer.status === 429) throw new Error("The server is busy: try again.");
+    return answer.ok;
+  });
+}
+
+// Browsers have locks where the page came over TLS or from this machine.
+function alone(work) { return navigator.locks ? navigator.locks.request("sangha.refresh", work) : work(); }
+
 function say(text) { $("#state").textContent = text; }
 
-function leave() { sessionStorage.clear(); location.reload(); }
+async function leave() {
+  try {
+    await call("POST", "/auth/logout");
+  } catch (error) {
+    if (pass.token()) return say(`You are still logged in: ${error.message}`);
+  }
+  pass.drop();
+  sessionStorage.clear();
+  location.reload();
+}
 
-// The token is worth nothing any more; all else stays, and goes on after the next login.
+// The tokens are worth nothing any more; all else stays, and goes on after the next login.
 function ended() {
   const error = new Error("Your session has ended: log in again.");
-  kept.drop("token");
+  pass.drop();
   stream.abort();
   $("#chat").hidden = true;
   $("#entry").hidden = false;
@@ -73,8 +112,7 @@ async function* events(id, signal) {
 }
 
 async function* connection(id, after, signal) {
-  const headers = { authorization: `Bearer ${kept.get("token")}` };
-  const answer = await fetch(`/v1/responses/${id}?stream=true&starting_after=${after}`, { headers, signal });
+  const answer = await authorized(`/v1/responses/${id}?stream=true&starting_after=${after}`, { signal });
   if (answer.status === 401) throw ended();
   if (answer.status === 404) throw Object.assign(new Error("This answer is gone."), { final: true });
   if (!answer.ok) throw Object.assign(new Error((await answer.json()).error.message), { final: answer.status < 500 });
@@ -180,7 +218,7 @@ $("#entry").addEventListener("submit", async (submitted) => {
   const { email, password } = submitted.target.elements;
   try {
     const answer = await call("POST", `/${submitted.submitter.value}`, { email: email.value, password: password.value });
-    kept.set("token", answer.token);
+    pass.keep(answer);
     await open();
   } catch (error) {
     say(error.message);
@@ -215,4 +253,6 @@ $("#ask textarea").addEventListener("keydown", (pressed) => {
 });
 
 $("#leave").addEventListener("click", leave);
-if (kept.get("token")) open().catch((error) => say(error.message));
+// Logging out in one tab logs out in all.
+addEventListener("storage", ({ key, newValue }) => { if (key === "token" && newValue === null) location.reload(); });
+if (pass.token()) open().catch((error) => say(error.message));
