@@ -5,18 +5,22 @@ for its children, or for another attempt, is sent to a worker, which settles wha
 that runs is told over Redis, and by its next heartbeat at the latest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from models.archive import archive, last_archived
+import orjson
+
+from models.archive import archive, read_archive
 from models.attempts import WAKE_PARENT
 from models.database import Connection, all_of, one
 from models.events import Event, event
 
-# The unfinished part of the subtree that has no flag yet; the youngest first, and so children before their parents, as
+# The unfinished part of the subtrees that has no flag yet; the youngest first, and so children before their parents, as
 # ends lock them.
 UNFLAGGED = """
 WITH RECURSIVE tree AS (
-    SELECT id FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
+    SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
     UNION ALL
     SELECT jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
 )
@@ -53,9 +57,14 @@ def cancel(connection: Connection, job_id: str, account_id: str) -> Cancellation
 
     After the commit: append the last events to the journals, tell the workers, nudge the relay.
     """
+    return cancel_all(connection, [job_id], account_id)
+
+
+def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) -> Cancellation:
+    """Cancel several jobs and their subtrees like one."""
     result = Cancellation({}, [])
     # A parent that has the flag spawns no more, so a pass that finds nothing has found everything.
-    while rows := all_of(connection, UNFLAGGED, {"id": job_id, "account_id": account_id}):
+    while rows := all_of(connection, UNFLAGGED, {"ids": list(job_ids), "account_id": account_id}):
         for row in rows:
             _flag(connection, row["id"], result)
     return result
@@ -74,6 +83,13 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:
-    ending = event(last_archived(connection, job_id) + 1, "sangha.job.cancelled", {"job_id": job_id})
+    told = read_archive(connection, job_id)
+    ending = event(told.last + 1, "sangha.job.cancelled", {"job_id": job_id, **_shown(told.events)})
     archive(connection, job_id, [ending])
     return ending
+
+
+def _shown(told: Sequence[Event]) -> dict[str, Any]:
+    """What a turn's stream has shown so far: its last event shows it again, as it is now."""
+    last = orjson.loads(told[-1].data) if told else {}
+    return {"response": {**last["response"], "status": "cancelled"}} if "response" in last else {}

@@ -43,9 +43,33 @@ def read(connection: Connection, conversation_id: str, account_id: str) -> Conve
     return Conversation(**row) if row else None
 
 
+# A turn may start in it for as long as the caller's transaction holds it.
+HOLD = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
+
+
+def hold(connection: Connection, conversation_id: str, account_id: str) -> bool:
+    """Whether the account has it; then it can't be deleted till the transaction ends."""
+    return one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
+
+
+UPDATE = """
+UPDATE conversations SET metadata = %(metadata)s WHERE id = %(id)s AND account_id = %(account_id)s RETURNING *
+"""
+
+
+def update(
+    connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]
+) -> Conversation | None:
+    """Replace its metadata. Returns the conversation, if the account has it."""
+    row = one(connection, UPDATE, {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)})
+    return Conversation(**row) if row else None
+
+
+# The lock waits for a delete that is under way, and then finds nothing.
 ADD_ITEM = """
 INSERT INTO conversation_items (id, conversation_id, account_id, response_id, item)
 SELECT %(id)s, id, account_id, %(response_id)s, %(item)s FROM conversations WHERE id = %(conversation_id)s
+FOR KEY SHARE
 ON CONFLICT (id) DO UPDATE SET item = excluded.item WHERE conversation_items.account_id = excluded.account_id
 """
 
@@ -85,14 +109,46 @@ def last_items(
     return [row["item"] for row in all_of(connection, LAST_ITEMS, parameters)]
 
 
-# A page of items in either direction, beginning behind the item `after`.
+# One item. Its position is where a page goes on.
+ITEM = """
+SELECT item, position FROM conversation_items
+WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(account_id)s
+"""
+
+
+def read_item(connection: Connection, conversation_id: str, account_id: str, item_id: str) -> dict[str, Any] | None:
+    """The item, if the conversation has it."""
+    row = one(connection, ITEM, {"id": item_id, "conversation_id": conversation_id, "account_id": account_id})
+    return row["item"] if row else None
+
+
+# Items of an account, wherever they are.
+ITEMS = "SELECT item FROM conversation_items WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s"
+
+
+def items(connection: Connection, item_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
+    """Those of the items that the account has in a conversation, in no order."""
+    rows = all_of(connection, ITEMS, {"ids": list(item_ids), "account_id": account_id})
+    return [row["item"] for row in rows]
+
+
+DELETE_ITEM = """
+DELETE FROM conversation_items
+WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(account_id)s
+"""
+
+
+def delete_item(connection: Connection, conversation_id: str, account_id: str, item_id: str) -> bool:
+    """Take an item out of a conversation. Returns whether it had it."""
+    parameters = {"id": item_id, "conversation_id": conversation_id, "account_id": account_id}
+    return connection.execute(DELETE_ITEM, parameters).rowcount > 0
+
+
+# A page of items in either direction, beginning behind a position.
 PAGE = """
 SELECT item FROM conversation_items
 WHERE conversation_id = %(conversation_id)s AND account_id = %(account_id)s
-  AND (%(after)s::text IS NULL OR CASE WHEN %(ascending)s
-       THEN position > (SELECT position FROM conversation_items WHERE id = %(after)s AND account_id = %(account_id)s)
-       ELSE position < (SELECT position FROM conversation_items WHERE id = %(after)s AND account_id = %(account_id)s)
-       END)
+  AND (%(after)s::bigint IS NULL OR CASE WHEN %(ascending)s THEN position > %(after)s ELSE position < %(after)s END)
 ORDER BY CASE WHEN %(ascending)s THEN position ELSE -position END LIMIT %(limit)s
 """
 
@@ -105,16 +161,16 @@ def page(
     after: str | None,
     limit: int,
     ascending: bool = False,
-) -> list[dict[str, Any]]:
-    """At most `limit` items of a conversation behind the item `after`."""
-    parameters = {
-        "conversation_id": conversation_id,
-        "account_id": account_id,
-        "after": after,
-        "limit": limit,
-        "ascending": ascending,
-    }
-    return [row["item"] for row in all_of(connection, PAGE, parameters)]
+) -> list[dict[str, Any]] | None:
+    """At most `limit` items of a conversation behind the item `after`; None where that is not in it."""
+    parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "ascending": ascending}
+    behind = None
+    if after is not None:
+        row = one(connection, ITEM, {**parameters, "id": after})
+        if row is None:
+            return None
+        behind = row["position"]
+    return [row["item"] for row in all_of(connection, PAGE, {**parameters, "after": behind})]
 
 
 def delete(connection: Connection, conversation_id: str, account_id: str) -> bool:

@@ -61,6 +61,7 @@ POOLS: Mapping[str, Sequence[str]] = {
 CATALOGUE: Mapping[str, Kind] = {
     "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     # Over some five hours: a mail server may be down for longer than most things.
+    "tokens.count": Kind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
     "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
@@ -210,6 +211,17 @@ FORGET_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
 def forget_arguments(connection: Connection, job_id: str) -> None:
     """Empty the arguments of a job that ends in the caller's transaction."""
     connection.execute(FORGET_ARGUMENTS, {"id": job_id})
+
+
+DELETE_ENDED = """
+DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
+  AND state IN ('completed', 'failed', 'cancelled', 'dead')
+"""
+
+
+def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
+    """Delete an ended job with its journal. Returns whether it was deleted."""
+    return connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
 
 
 # What a parent waited for, in the order of birth.

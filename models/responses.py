@@ -14,6 +14,9 @@ from models.usage import Usage
 
 __all__ = ["Response", "Status", "Usage", "bill", "chain_items", "delete", "finish", "insert", "read"]
 
+#: Seconds that the end of a turn that is not stored waits for its reader.
+UNREAD = 300.0
+
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
@@ -24,6 +27,8 @@ class Response:
     request  what was asked: model, instructions, sampling, metadata, …
     input    the items that this turn brought; `output` the items that it made
     thread   the conversation, or the response that began the chain; one turn of a thread runs at a time
+
+    With an `expires_at` it is not stored: it goes once its end has been read, or `UNREAD` seconds after its end.
     """
 
     id: str
@@ -68,9 +73,9 @@ class Response:
 
 INSERT = """
 INSERT INTO responses (
-    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at)
+    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at)
 VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
-        %(request)s, %(input)s, %(created_at)s)
+        %(request)s, %(input)s, %(created_at)s, %(expires_at)s)
 """
 
 
@@ -89,6 +94,7 @@ def insert(connection: Connection, response: Response) -> None:
             "request": Jsonb(response.request),
             "input": Jsonb(response.input),
             "created_at": response.created_at,
+            "expires_at": response.expires_at,
         },
     )
 
@@ -105,6 +111,47 @@ def read(connection: Connection, response_id: str, account_id: str) -> Response 
     """The response, if the account has it."""
     row = one(connection, READ, {"id": response_id, "account_id": account_id})
     return Response(**row) if row else None
+
+
+# The thread of a response that a turn may go on from. One that is not stored is none. Until the caller's transaction
+# ends it can't be deleted.
+THREAD = """
+SELECT thread FROM responses WHERE id = %(id)s AND account_id = %(account_id)s AND expires_at IS NULL FOR KEY SHARE
+"""
+
+
+def hold_thread(connection: Connection, response_id: str, account_id: str) -> str | None:
+    """The thread of a stored response, if the account has it. Holds the response till the transaction ends."""
+    row = one(connection, THREAD, {"id": response_id, "account_id": account_id})
+    return row["thread"] if row else None
+
+
+# Posts to one thread that depend on what it does come one after another.
+LOCK_THREAD = "SELECT pg_advisory_xact_lock(hashtext('thread'), hashtext(%(thread)s))"
+
+UNFINISHED = """
+SELECT id FROM jobs
+WHERE serial_key = %(thread)s AND account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
+"""
+
+
+def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> list[str]:
+    """The jobs of a thread's unfinished turns. No other caller gets an answer till the transaction ends."""
+    connection.execute(LOCK_THREAD, {"thread": thread})
+    return [row["id"] for row in all_of(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
+
+
+# What these responses brought and made.
+ITEMS = """
+SELECT item FROM responses CROSS JOIN LATERAL jsonb_array_elements(input || output) AS item
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
+"""
+
+
+def items_of(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
+    """All items of stored responses, in no order."""
+    rows = all_of(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
+    return [row["item"] for row in rows]
 
 
 FINISH = """
@@ -163,3 +210,20 @@ def bill(connection: Connection, response: Response, usage: Usage) -> None:
     usage_records.bill(
         connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
     )
+
+
+# Turns that are not stored, and whose end nobody has come to read. The clock begins with the end, however late that is.
+DELETE_UNREAD = """
+DELETE FROM jobs USING (
+    SELECT job_id FROM responses JOIN jobs ON jobs.id = job_id
+    WHERE expires_at < now() AND finished_at < now() - make_interval(secs => %(unread)s)
+      AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+    ORDER BY job_id DESC LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED) AS unread
+WHERE jobs.id = unread.job_id
+RETURNING jobs.id
+"""
+
+
+def delete_unread(connection: Connection, limit: int = 500) -> list[str]:
+    """Delete turns that are not stored and whose time is over. Returns the ids of their jobs."""
+    return [row["id"] for row in all_of(connection, DELETE_UNREAD, {"unread": UNREAD, "limit": limit})]

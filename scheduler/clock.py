@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from models import outbox
+from models import outbox, responses
 from models.database import Database
 from models.errors import Unavailable
 from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
@@ -40,13 +40,19 @@ class Clock:
         self._leadership = leadership
 
     def sweep(self) -> None:
-        """Give back what has no worker any more; the queue's relay publishes by its own clock."""
+        """Give back what has no worker any more, forget what nobody has come to read.
+
+        The queue's relay publishes by its own clock.
+        """
         try:
             with self._database.connection() as connection:
                 moved = outbox.recover(connection)
+                unread = responses.delete_unread(connection)
         except Unavailable as error:
             log.warning("the sweeper does not reach the database: %s", error)
             return
+        for job_id in unread:
+            self._queue.forget(job_id)
         if moved:
             log.info("gave back %d jobs", moved)
             self._queue.nudge()

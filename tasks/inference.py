@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from models.running import Handler
-from pipelines.chat import turn
+from models.running import Handler, plain_ending
+from pipelines.chat import count, turn
 from pipelines.inference.loading import load_engine
 from tasks.workshop import Workshop
 
@@ -12,4 +12,5 @@ def declare(workshop: Workshop) -> int:
     """Declare the actors; returns how many may run at once: the engine's slots."""
     engine = load_engine(workshop.settings)
     workshop.declare("turn.run", Handler(run=partial(turn.run, engine), end=turn.end))
+    workshop.declare("tokens.count", Handler(run=partial(count.run, engine), end=plain_ending))
     return engine.slots

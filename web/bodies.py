@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.errors import InvalidRequest, TooLarge
-from web.validation import validate
+from web.validation import cut, validate
 
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.
 LARGEST = 2 * 1024 * 1024
@@ -131,7 +131,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {repeated!r} stands twice in an object")
+        raise ValueError(f"the key {cut(repeated)!r} stands twice in an object")
     return members
 
 

@@ -1,6 +1,6 @@
 """Event streams of jobs: where a client goes on, and the frames from there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
@@ -20,10 +20,17 @@ class Cursor(Query):
     starting_after: int | None = Field(None, ge=-1)
 
 
-async def follow_frames(call: Call, job_id: str, after: int = -1) -> AsyncIterator[Frame]:
-    """The events of a job above a sequence number, ready for the wire; what came together goes together."""
+async def follow_frames(
+    call: Call, job_id: str, after: int = -1, *, when_read: Callable[[], object] | None = None
+) -> AsyncIterator[Frame]:
+    """The events of a job above a sequence number, ready for the wire; what came together goes together.
+
+    `when_read` is called, in a thread, once the last event there will be has been written to the client.
+    """
     async for events in call.platform.tail.follow(job_id, after):
         yield b"".join([frame(event.sequence, event.data) for event in events])
+        if when_read is not None and events[-1].ends:
+            await run_in_threadpool(when_read)
 
 
 async def position(call: Call, job_id: str, cursor: Cursor) -> int:

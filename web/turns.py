@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, Tag
 
 from models.errors import InvalidRequest
-from models.ids import new_id
 from models.settings import Settings
 from pipelines.chat.start import NewTurn
 from pipelines.inference.names import model_name
+from web.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
+from web.items import Id, Input, stored
 from web.models import DEFAULT
-from web.validation import Body
+from web.validation import Body, Unsupported, cut, tag, text_or
 
 #: OpenAI's own bounds for metadata.
 Metadata = Annotated[
@@ -21,47 +22,37 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
-#: Messages that one turn may bring.
-MOST_ITEMS = 1000
+#: A name of the caller's for somebody or something, which is shown again and not looked at.
+Label = Annotated[str, Field(max_length=512)]
 
+#: A text that ends the answer.
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
+Stops = Annotated[
+    Annotated[Stop, Tag(tag("text"))] | Annotated[list[Stop], Field(max_length=4), Tag(tag("other"))],
+    text_or("a list of strings"),
+]
 
-class TextPart(Body):
-    """A piece of text, as it goes in or as it came out."""
+LOGPROBS = "message.output_text.logprobs"
 
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
+Includable = Literal[
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
+    "reasoning.encrypted_content", "message.output_text.logprobs",
+]  # fmt: skip
 
-
-class InputMessage(Body):
-    """A message. An item of an earlier response's output can be given back as it is."""
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[TextPart]
-    id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: str | None = None
+#: What more an answer is to tell. All of it is about what no answer here has: it is accepted, and there is nothing.
+Include = Annotated[list[Includable], Field(max_length=16)]
 
 
 class ConversationReference(Body):
     """A conversation, named as an object."""
 
-    id: str
+    id: Id
 
 
-class PlainFormat(Body):
-    """Plain text: the only format so far."""
-
-    type: Literal["text"]
-
-
-class TextOptions(Body):
-    """How text is to come out."""
-
-    format: PlainFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+Conversation = Annotated[
+    Annotated[Id, Tag(tag("text"))] | Annotated[ConversationReference, Tag(tag("other"))], text_or("an object")
+]
 
 
 class StreamOptions(Body):
@@ -70,53 +61,118 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class CreateResponse(Body):
+class Reasoning(Body):
+    """How a model is to think. No model here does: only what asks for nothing is accepted."""
+
+    effort: Literal["none"] | None = None
+    summary: Literal["auto"] | None = None
+    generate_summary: Literal["auto"] | None = None
+    context: Literal["auto"] | None = None
+    mode: Literal["standard"] | None = None
+
+
+class Asked(Body):
+    """What a turn and the count of its tokens have in common."""
+
+    model: Annotated[str, Field(max_length=256)] | None = None
+    instructions: str | None = None
+    conversation: Conversation | None = None
+    previous_response_id: Id | None = None
+    text: TextOptions | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    reasoning: Reasoning | None = None
+
+
+class CountTokens(Asked):
+    """The body of `POST /v1/responses/input_tokens`."""
+
+    input: Input | None = None
+    personality: Unsupported = None
+
+
+class CreateResponse(Asked):
     """The body of `POST /v1/responses`."""
 
-    input: str | Annotated[list[InputMessage], Field(min_length=1, max_length=MOST_ITEMS)]
-    model: str | None = None
-    instructions: str | None = None
-    conversation: str | ConversationReference | None = None
-    previous_response_id: str | None = None
+    input: Input
     stream: bool | None = None
     background: bool | None = None
+    store: bool | None = None
     metadata: Metadata | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000)
-    user: str | None = Field(None, max_length=512)
-    text: TextOptions | None = None
-    truncation: Literal["auto"] | None = None
-    store: Literal[True] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
-    parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = Field(None, ge=1, le=1_000_000)
     stream_options: StreamOptions | None = None
+    include: Include | None = None
+    # Sangha's own.
+    seed: int | None = Field(None, ge=0, lt=2**32 - 1)
+    stop: Stops | None = None
+    if_busy: Literal["queue", "reject", "interrupt"] | None = None
     # Hints that change nothing about an answer.
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    # What nothing here can honour.
+    top_logprobs: Literal[0] | None = None
+    prompt: Unsupported = None
+    moderation: Unsupported = None
+    context_management: Unsupported = None
+    background_options: Unsupported = None
+    access_programs: Unsupported = None
+    image: Unsupported = None
 
 
 def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
     """What the body asks for, in the pipeline's terms. Raises InvalidRequest."""
-    conversation = body.conversation
-    if conversation is not None and body.previous_response_id is not None:
-        raise InvalidRequest(
-            "Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id"
-        )
+    _check(body)
     request = {
-        "model": checked_model(body.model, settings),
-        "instructions": body.instructions,
+        **common(body, settings),
         "background": bool(body.background),
         "metadata": body.metadata or {},
         "temperature": body.temperature,  # None: the engine's own
         "top_p": body.top_p,
         "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "store": body.store is not False,
         "user": body.user,
+        "safety_identifier": body.safety_identifier,
+        "prompt_cache_key": body.prompt_cache_key,
+        "seed": body.seed,
+        "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }
+    place = place_of(body)
+    return NewTurn(request, stored(body.input), *place, if_busy=body.if_busy or "queue")
+
+
+def common(body: Asked, settings: Settings) -> dict[str, Any]:
+    """What decides the prompt and the form of the answer, beside the items. Raises InvalidRequest."""
+    tools, choice = offered(body.tools, body.tool_choice)
+    return {
+        "model": checked_model(body.model, settings),
+        "instructions": body.instructions,
+        "tools": tools,
+        "tool_choice": choice,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "text": text_form(body.text),
+        "truncation": body.truncation or "auto",
+    }
+
+
+def place_of(body: Asked) -> tuple[str | None, str | None]:
+    """The conversation, or the response, that the turn goes on from. Raises InvalidRequest for both."""
+    conversation = body.conversation
+    if conversation is not None and body.previous_response_id is not None:
+        raise InvalidRequest(
+            "Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id"
+        )
     conversation_id = conversation.id if isinstance(conversation, ConversationReference) else conversation
-    return NewTurn(request, input_items(body.input), conversation_id, body.previous_response_id)
+    return conversation_id, body.previous_response_id
 
 
 def checked_model(name: str | None, settings: Settings) -> str:
@@ -124,25 +180,23 @@ def checked_model(name: str | None, settings: Settings) -> str:
     local = model_name(settings)
     if name not in (None, DEFAULT, local):
         raise InvalidRequest(
-            f"The model '{name}' does not exist; there are '{local}' and '{DEFAULT}'.",
+            f"The model '{cut(str(name))}' does not exist; there are '{local}' and '{DEFAULT}'.",
             param="model",
             code="model_not_found",
         )
     return local
 
 
-def input_items(given: str | list[InputMessage]) -> list[dict[str, Any]]:
-    """The input as the message items that are stored."""
-    if isinstance(given, str):
-        return [_item("user", [given])]
-    return [
-        _item(message.role, [message.content] if isinstance(message.content, str) else
-              [part.text for part in message.content]) for message in given
-    ]  # fmt: skip
-
-
-def _item(role: str, texts: list[str]) -> dict[str, Any]:
-    kind = "output_text" if role == "assistant" else "input_text"
-    extra: dict[str, Any] = {"annotations": [], "logprobs": []} if role == "assistant" else {}
-    content = [{"type": kind, "text": text, **extra} for text in texts]
-    return {"id": new_id("msg"), "type": "message", "role": role, "status": "completed", "content": content}
+def _check(body: CreateResponse) -> None:
+    if body.background and body.store is False:
+        raise InvalidRequest(
+            "A response in the background is read later, and so must be stored: 'store' can't be false.",
+            param="store",
+            code="unsupported_value",
+        )
+    if LOGPROBS in (body.include or ()):
+        raise InvalidRequest(
+            f"Unsupported value for 'include': '{LOGPROBS}'; no engine here tells log probabilities.",
+            param="include",
+            code="unsupported_value",
+        )

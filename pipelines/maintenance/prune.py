@@ -1,9 +1,9 @@
-"""Forget what nobody will ask for: the platform's own ended jobs, files whose time is over, workers long silent.
+"""Forget what nobody will ask for: the platform's own ended jobs, what has expired, and workers that are long silent.
 
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
-from models import files
+from models import files, sessions
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
@@ -17,12 +17,14 @@ KEPT_DAYS = 7
 #: Rows that one statement deletes at most, so that it never holds locks for long.
 BATCH = 500
 
-# A batch of ended jobs of the platform's own; the dead stay until an operator has dealt with them.
+# A batch of ended jobs of the platform's own, and of those that end with the request that waits for them; the dead
+# stay until an operator has dealt with them.
 PRUNE = """
 WITH old AS (
     SELECT id FROM jobs
-    WHERE account_id = %(account_id)s AND state IN ('completed', 'failed', 'cancelled')
-      AND finished_at < now() - make_interval(days => %(days)s)
+    WHERE state IN ('completed', 'failed', 'cancelled')
+      AND (account_id = %(account_id)s AND finished_at < now() - make_interval(days => %(days)s)
+           OR kind = 'tokens.count' AND finished_at < now() - interval '1 hour')
     LIMIT %(batch)s
 ), gone AS (DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id)
 SELECT count(*) AS gone FROM gone
@@ -42,6 +44,8 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
         attempt.progress(total, note="ended jobs pruned")
     _expire_files(objects, attempt)
     with attempt.database.connection() as connection:
+        while sessions.prune(connection, BATCH):
+            attempt.check()
         forget_silent(connection)
     return plain_ending(attempt, "completed", result={"pruned": total})
 

@@ -4,7 +4,8 @@ import pytest
 
 from models.errors import InvalidRequest
 from models.settings import Settings
-from web.turns import CreateResponse, checked_model, input_items, new_turn
+from web.items import stored
+from web.turns import CreateResponse, checked_model, new_turn
 
 SETTINGS = Settings(engine="scripted")
 
@@ -18,9 +19,11 @@ def test_what_was_left_out_is_left_to_the_engine():
 
     assert turn.request == {
         "model": "scripted", "instructions": None, "background": False, "metadata": {}, "temperature": None,
-        "top_p": None, "max_output_tokens": None, "user": None,
+        "top_p": None, "max_output_tokens": None, "max_tool_calls": None, "user": None, "store": True, "seed": None,
+        "stop": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "auto",
+        "text": {"format": {"type": "text"}}, "safety_identifier": None, "prompt_cache_key": None,
     }  # fmt: skip
-    assert (turn.conversation_id, turn.previous_id) == (None, None)
+    assert (turn.conversation_id, turn.previous_id, turn.if_busy) == (None, None, "queue")
 
 
 @pytest.mark.parametrize("conversation", ["conv_1", {"id": "conv_1"}])
@@ -46,20 +49,86 @@ def test_other_models_are_refused_with_those_that_are_there():
 
 
 def test_a_text_is_a_message_of_the_user():
-    (item,) = input_items("hello")
-
-    assert item["id"].startswith("msg_")
-    assert (item["type"], item["role"], item["status"]) == ("message", "user", "completed")
-    assert item["content"] == [{"type": "input_text", "text": "hello"}]
+    assert stored("hello") == [
+        {"type": "message", "role": "user", "status": "completed",
+         "content": [{"type": "input_text", "text": "hello"}]}]  # fmt: skip
 
 
 def test_output_can_be_given_back_as_it_came():
-    given = {
-        "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
-        "content": [{"type": "output_text", "text": "hello", "annotations": [], "logprobs": []}],
-    }  # fmt: skip
+    text = {"type": "output_text", "text": "hello", "annotations": [], "logprobs": []}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text]}
+    call = {"id": "fc_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": "add",
+            "arguments": "{}"}  # fmt: skip
+    thought = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "x"}
+    told = {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "5"}]}
 
-    (item,) = input_items(parsed(input=[given]).input)
+    items = stored(parsed(input=[message, thought, call, told]).input)
 
-    assert item["content"] == given["content"]
-    assert item["id"] != "msg_1", "an id of the caller's could be another account's"
+    assert [item["type"] for item in items] == ["message", "function_call", "function_call_output"], "no thoughts"
+    assert items[0]["content"] == [text]
+    assert items[1] | {"id": "fc_1"} == call
+    assert items[2]["output"] == told["output"]
+    assert not any("id" in item for item in items), "an id of the caller's could be another account's"
+
+
+def test_a_refusal_given_back_is_text():
+    (item,) = stored(parsed(input=[{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]).input)
+
+    assert item["content"][0]["text"] == "no"
+
+
+ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+SUM = {"type": "function", "name": "sum"}
+
+
+def test_of_allowed_tools_only_those_are_offered():
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "sum"}]}
+
+    request = new_turn(parsed(tools=[ADD, SUM], tool_choice=allowed), SETTINGS).request
+
+    assert ([tool["name"] for tool in request["tools"]], request["tool_choice"]) == (["sum"], "required")
+
+
+def test_two_tools_of_one_name_are_refused():
+    with pytest.raises(InvalidRequest) as refusal:
+        new_turn(parsed(tools=[ADD, ADD]), SETTINGS)
+
+    assert refusal.value.param == "tools[1].name"
+
+
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        ({"type": "banana"}, "type"),
+        ({"$ref": "https://example.com/schema"}, "$ref"),
+        ({"$ref": "#/$defs/nothing"}, "$ref"),
+        ({"properties": {"a": {"pattern": "("}}}, "properties.a.pattern"),
+        ({"properties": {"a": False}}, "properties.a"),
+        ({"anyOf": []}, "anyOf"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, ""),
+    ],
+)
+def test_a_schema_that_no_grammar_can_hold_is_refused_by_its_place(schema, param):
+    form = {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}
+
+    with pytest.raises(InvalidRequest) as refusal:
+        new_turn(parsed(text={"format": form}), SETTINGS)
+
+    assert (refusal.value.param, refusal.value.code) == (
+        f"text.format.schema.{param}".removesuffix("."), "invalid_json_schema")  # fmt: skip
+
+
+def test_a_schema_that_doubles_at_each_step_is_refused_soon():
+    steps = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(60)}
+    schema = {"$defs": {**steps, "s60": {"type": "string"}}, "$ref": "#/$defs/s0"}
+
+    with pytest.raises(InvalidRequest, match="refers to itself"):
+        new_turn(parsed(text={"format": {"type": "json_schema", "name": "answer", "schema": schema}}), SETTINGS)
+
+
+def test_a_schema_that_goes_round_through_its_members_is_good():
+    tree = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    form = {"type": "json_schema", "name": "t", "schema": {"$defs": {"tree": tree}, "$ref": "#/$defs/tree"}}
+
+    assert new_turn(parsed(text={"format": form}), SETTINGS).request["text"] == {"format": form}
