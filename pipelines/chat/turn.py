@@ -134,6 +134,7 @@ def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]
         attempt.journal.compose(events),
         result={"response_id": response.id, "status": response.status},
         record=_recorder(response, answer.usage),
+        tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
 
 
@@ -157,6 +158,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_recorder(response, usage),
+        tokens=usage.input_tokens + usage.output_tokens,
     )
 
 
