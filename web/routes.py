@@ -12,6 +12,7 @@ from web import (
     conversations,
     counting,
     docs,
+    embeddings,
     erasure,
     files,
     health,
@@ -41,7 +42,11 @@ from web.answers import Page
 from web.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
 from web.audit import AuditObject, Events
 from web.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
+from web.chat import completions
+from web.chat.objects import ChatCompletion
+from web.chat.request import CreateChatCompletion
 from web.conversations import AddItems, CreateConversation, Items, OneItem, UpdateConversation
+from web.embeddings import CreateEmbeddings, EmbeddingList
 from web.erasure import Confirmation, Erasure
 from web.files import FileDeleted, FileObject, FilePage, Files
 from web.following import Cursor
@@ -91,6 +96,10 @@ ROUTES = (
     Row("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, answer=EndedSession, cost=0),
     Row("GET", "/v1/models", models.list_models, Rights.READ, answer=Page[ModelObject]),
     Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ, answer=ModelObject),
+    Row("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, CreateChatCompletion, None, ChatCompletion,
+        streams=True, creates=True, joins=True),
+    Row("POST", "/v1/embeddings", embeddings.create, Rights.INFERENCE, CreateEmbeddings, None, EmbeddingList,
+        creates=True, joins=True),
     Row("POST", "/v1/responses", responses.create, Rights.INFERENCE, CreateResponse, None, ResponseObject,
         streams=True, creates=True, joins=True),
     Row("POST", "/v1/responses/input_tokens", counting.count, Rights.INFERENCE, CountTokens, answer=InputTokens),

@@ -15,6 +15,7 @@ from models.responses import Response
 from pipelines.chat.objects import response_object
 from pipelines.chat.start import NewTurn, Started, start
 from web.departures import job_headers, on_departure
+from web.idempotency import NAME
 from web.routing import Call
 from web.sse import OnDeparture
 from web.validation import cut
@@ -90,8 +91,9 @@ def read_named(call: Call, response_id: str) -> Response:
 
 
 def when_read(call: Call, response: Response) -> Callable[[], None] | None:
-    """What to do once a client has the end of a response."""
-    return None if response.expires_at is None else partial(_forget, call, response)
+    """What to do once a client has the end of a response. Who may ask again, by an Idempotency-Key, finds it a while."""
+    asks_again = NAME in call.headers
+    return None if response.expires_at is None or asks_again else partial(_forget, call, response)
 
 
 def _forget(call: Call, response: Response) -> None:
