@@ -4,8 +4,9 @@ Keys begin with the account's id, so that what belongs to an account can be foun
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError
@@ -14,11 +15,16 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from models.errors import ConfigurationError, NotFound, Unavailable
 from models.settings import Settings
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
 #: Bytes of a file that are handled at a time.
 CHUNK = 1024 * 1024
 
-#: How long a call may take, and how often it is repeated, before the store counts as down.
-PATIENCE = {"retry_config": {"max_retries": 2, "retry_timeout": {"seconds": 20}}, "client_options": {"timeout": "30s"}}
+#: How often a call is repeated, and how long it may take, before the store counts as down.
+RETRIES: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+#: The endpoint is the operator's own word: one that says http:// is one in their network.
+CLIENT: "ClientConfig" = {"allow_http": True, "timeout": timedelta(seconds=30), "connect_timeout": timedelta(seconds=5)}
 
 
 class Objects:
@@ -33,7 +39,7 @@ class Objects:
         place = settings.object_store or str(settings.home / "objects")
         try:
             if place.startswith("s3://"):
-                return cls(from_url(place, **PATIENCE))  # type: ignore[call-overload]
+                return cls(from_url(place, client_options=CLIENT, retry_config=RETRIES))
             folder = Path(place).expanduser().absolute()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return cls(LocalStore(folder))

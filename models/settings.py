@@ -75,6 +75,12 @@ def _sender(value: str) -> str:
     return value
 
 
+def _bucket_or_folder(value: str | None) -> str | None:
+    if value is not None and "://" in value and not (value.startswith("s3://") and urlsplit(value).netloc):
+        raise ValueError("should be s3://bucket/… or a folder")
+    return value
+
+
 def _networks(value: str | None) -> str | None:
     for part in (value or "127.0.0.1").split(","):
         try:
@@ -129,7 +135,7 @@ class Settings(BaseModel):
     database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
     redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
     broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
-    object_store: str | None = None
+    object_store: Annotated[str | None, AfterValidator(_bucket_or_folder)] = None
     secret_key: Annotated[str | None, Field(min_length=16)] = None
 
     host: str = "127.0.0.1"

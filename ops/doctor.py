@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -196,6 +197,18 @@ def embedding_model(settings: Settings) -> Finding:
     return Finding("ok", "embedding model", sized(embedder_file(settings)))
 
 
+def object_store(settings: Settings) -> Finding:
+    """A file goes in and comes out again."""
+    from models.object_store import Objects
+
+    if settings.object_store is None and not settings.home.exists():
+        return Finding("warn", "object store", "none yet: a folder is made on first use", UP)
+    objects, key = Objects.open(settings), f"doctor/{socket.gethostname()}"
+    objects.put(key, BytesIO(b"well"))
+    objects.delete([key])
+    return Finding("ok", "object store", settings.object_store or str(settings.home / "objects"))
+
+
 def secret_key(settings: Settings) -> Finding:
     """There is a secret to sign with."""
     if settings.secret_key:
@@ -266,6 +279,7 @@ CHECKS: Sequence[Check] = (
     broker,
     engine,
     embedding_model,
+    object_store,
     secret_key,
     web,
     workers,
