@@ -91,7 +91,7 @@ def read_named(call: Call, response_id: str) -> Response:
 
 
 def when_read(call: Call, response: Response) -> Callable[[], None] | None:
-    """What to do once a client has the end of a response. Who may ask again, by an Idempotency-Key, finds it a while."""
+    """What to do once a client has the end of a response; nothing where an Idempotency-Key may ask for it again."""
     asks_again = NAME in call.headers
     return None if response.expires_at is None or asks_again else partial(_forget, call, response)
 

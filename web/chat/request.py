@@ -14,7 +14,7 @@ from web.chat.messages import ChatMessage, items
 from web.forms import MOST_TOOLS, Description, Schema
 from web.items import MOST_ITEMS, Name
 from web.turns import CreateResponse, Label, Metadata, Stop, new_turn
-from web.validation import Body, Unsupported, by_type, tag, text_or, validate
+from web.validation import Body, Unsupported, by_type, exactly, tag, text_or, validate
 
 
 def _refuse_unless_neutral(value: Any) -> Any:
@@ -136,7 +136,7 @@ class CreateChatCompletion(Body):
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-    n: Literal[1] | None = None
+    n: Annotated[Literal[1], exactly(int)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     # Hints that change nothing about an answer.
     user: Label | None = None
