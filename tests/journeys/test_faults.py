@@ -290,8 +290,13 @@ def postgres_ends(stack: Stack, person: Person, how: Callable[[], object]) -> No
 
 
 def test_a_process_dies_between_commit_and_message(stack: Stack, person: Person):
-    """Its relay hangs in the middle of publishing, with the lock that lets only one of them publish."""
+    """Its relay hangs in the middle of publishing, with the lock that lets only one of them publish.
+
+    Where the broker is Valkey the limits can't be looked up meanwhile: an account that has none still begins work.
+    """
     stack.worker(SCRIPT)
+    none = '{"requests_per_minute": null, "tokens_per_minute": null}'
+    stack.rows("UPDATE accounts SET limits = %s WHERE id = %s RETURNING id", none, person.account)
     broker = stack.servers.rabbitmq if stack.broker == "rabbitmq" else stack.servers.valkey
     broker.signal(signal.SIGSTOP)
     try:

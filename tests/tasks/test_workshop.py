@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 import redis
 
-from models import attempts, journal, outbox
+from models import attempts, journal, outbox, rate_limits
 from models.archive import read_archive
 from models.attempts import Ending
 from models.cancellation import cancel
 from models.database import Database
 from models.errors import Fenced, PermanentFailure, SanghaError, Unavailable
 from models.jobs import CATALOGUE, NewJob, children, enqueue
+from models.rate_limits import Bucket
 from models.redis_client import connect
 from models.running import Handler, Waiting, plain_ending
 from ops.servers import Valkey, serving
@@ -70,6 +71,18 @@ def test_what_succeeds_is_completed_and_its_journal_closed(workshop, desk, accou
     assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
     assert len(journal.read_events(workshop.client, job_id)) == 2
     assert workshop.running() == []
+
+
+def test_the_tokens_that_it_used_are_told_along_with_its_end(workshop, desk, account):
+    at_the_door = Bucket(f"account {account}", "tokens", 1000, 100)
+    rate_limits.draw(workshop.client, [at_the_door])
+    job_id = desk.enqueue(account, arguments=rate_limits.noted(None, 1000, 100))
+
+    workshop.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
+
+    assert workshop.writer.drain()
+    (level,) = rate_limits.draw(workshop.client, [replace(at_the_door, cost=0)]).levels
+    assert level.remaining == pytest.approx(600, abs=30)
 
 
 def test_a_second_delivery_of_what_has_ended_is_dropped(workshop, desk, account):
