@@ -1,4 +1,4 @@
-"""Given an installation, when `sangha keys rotate` runs, then the next key signs and the one before holds for a while."""
+"""Given an installation, when `sangha keys rotate` runs, then the next key signs and the one before holds a while."""
 
 import pytest
 from click.testing import CliRunner
