@@ -132,7 +132,7 @@ Item = Annotated[
     | Annotated[FunctionCallOutput, Tag(tag("function_call_output"))]
     | Annotated[ReasoningItem, Tag(tag("reasoning"))]
     | Annotated[ItemReference, Tag(tag("item_reference"))],
-    by_type(*KINDS, default="message"),
+    by_type(*KINDS, unsaid=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message"),
 ]
 Input = Annotated[
     Annotated[str, Tag(tag("text"))]

@@ -1,6 +1,6 @@
 """Types for what comes in, and errors in OpenAI's style when it isn't that: `Missing required parameter: 'input'.`"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, ValidationError
@@ -37,20 +37,31 @@ def _refuse_unless_null(value: object) -> None:
 Unsupported = Annotated[None, BeforeValidator(_refuse_unless_null)]
 
 
+def exactly(kind: type) -> BeforeValidator:
+    """For a Literal of a number or a boolean: in Python 0 is False and 1 is True; in JSON they are not."""
+
+    def check(value: object) -> object:
+        if value is not None and type(value) is not kind:
+            raise PydanticCustomError("literal_type", f"should be a valid {'boolean' if kind is bool else 'integer'}")
+        return value
+
+    return BeforeValidator(check)
+
+
 #: In a query, one value where several could stand.
 listed = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 
 
-def by_type(*names: str, default: str | None = None) -> Discriminator:
+def by_type(*names: str, unsaid: Callable[[Mapping[str, Any]], str | None] = lambda _: None) -> Discriminator:
     """Picks the branch of a union whose `Tag` is `tag(name)` by the value's `type`; anything else is refused by it.
 
-    Tags are no way into a value: they are no keys that a caller could have.
+    `unsaid` tells the type of a value that doesn't. Tags are no way into a value: no caller has such keys.
     """
 
     def find(value: Any) -> str | None:
         given = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-        if given is None:
-            given = default
+        if given is None and isinstance(value, Mapping):
+            given = unsaid(value)
         return tag(given) if isinstance(given, str) and given in names else None
 
     supported = ", ".join(repr(name) for name in names)

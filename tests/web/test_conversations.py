@@ -1,8 +1,12 @@
 """Given conversations, when they are made, read and deleted, then each account has its own."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from models import conversations
 from models.ids import new_id
+from tests.waiting import eventually
 from tests.web.visiting import refused
 
 
@@ -31,7 +35,10 @@ def test_items_come_in_pages_both_ways(visitor):
         assert "".join(item["content"][0]["text"] for item in first["data"] + second["data"]) == expected
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("DELETE", ""), ("GET", "/items")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("DELETE", ""), ("GET", "/items"), ("GET", "/items/msg_1"), ("DELETE", "/items/msg_1")],
+)
 def test_a_strangers_conversation_looks_like_one_that_does_not_exist(visitor, stranger, method, path):
     theirs, nobodys = made(visitor)["id"], new_id("conv")
 
@@ -73,3 +80,88 @@ def test_a_deleted_conversation_is_gone_and_its_turns_stay(visitor):
     assert deleted == {"id": conversation, "object": "conversation.deleted", "deleted": True}
     refused(visitor.request("GET", f"/v1/conversations/{conversation}"), 404)
     assert visitor.request("GET", f"/v1/responses/{turn}").json()["conversation"] is None
+
+
+def texts(visitor, conversation):
+    items = visitor.request("GET", f"/v1/conversations/{conversation}/items?order=asc").json()["data"]
+    return [item.get("output") or item["content"][0]["text"] for item in items]
+
+
+def test_metadata_is_replaced(visitor):
+    conversation = made(visitor, metadata={"a": "1"})
+    path = f"/v1/conversations/{conversation['id']}"
+
+    changed = visitor.request("POST", path, json={"metadata": {"b": "2"}})
+
+    assert changed.json() == {**conversation, "metadata": {"b": "2"}} == visitor.request("GET", path).json()
+    assert visitor.request("POST", path, json={"metadata": None}).json()["metadata"] == {}
+    refused(visitor.request("POST", path, json={}), 400, param="metadata")
+
+
+def test_items_are_added_read_and_taken_out(visitor):
+    path = f"/v1/conversations/{made(visitor)['id']}"
+    given = [
+        {"role": "user", "content": "one"},
+        {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "two"},
+    ]
+
+    added = visitor.request("POST", f"{path}/items", json={"items": given}).json()
+
+    assert [item["type"] for item in added["data"]] == ["message", "function_call", "function_call_output"]
+    assert (added["first_id"], added["last_id"], added["has_more"]) == (
+        added["data"][0]["id"], added["data"][2]["id"], False)  # fmt: skip
+    for item in added["data"]:
+        assert visitor.request("GET", f"{path}/items/{item['id']}").json() == item
+    gone = visitor.request("DELETE", f"{path}/items/{added['first_id']}")
+    assert gone.json() == visitor.request("GET", path).json()
+    refused(visitor.request("GET", f"{path}/items/{added['first_id']}"), 404, param="item_id")
+    refused(visitor.request("DELETE", f"{path}/items/{added['first_id']}"), 404, param="item_id")
+
+
+def test_an_item_belongs_to_its_conversation_alone(visitor):
+    here, there = made(visitor, items=[{"role": "user", "content": "x"}])["id"], made(visitor)["id"]
+    (item,) = visitor.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+
+    refused(visitor.request("GET", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
+    refused(visitor.request("DELETE", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
+    after = visitor.request("GET", f"/v1/conversations/{there}/items?after={item['id']}")
+    assert item["id"] in refused(after, 400, param="after", code="item_not_found")
+
+
+def test_a_reference_is_a_copy_of_what_it_names(visitor, stranger):
+    here, there = made(visitor, items=[{"role": "user", "content": "said before"}])["id"], made(visitor)["id"]
+    (item,) = visitor.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+    reference = {"type": "item_reference", "id": item["id"]}
+
+    turn = visitor.ask(input=[{"id": item["id"]}, {"role": "user", "content": "new"}])
+    (added,) = visitor.request("POST", f"/v1/conversations/{there}/items", json={"items": [reference]}).json()["data"]
+
+    brought = visitor.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
+    assert [each["content"][0]["text"] for each in brought] == ["said before", "new"]
+    assert visitor.ask(input=[{"type": "item_reference", "id": brought[1]["id"]}]), "items of responses are named too"
+    assert added["content"] == item["content"]
+    assert len({item["id"], added["id"], brought[0]["id"]}) == 3
+    assert texts(visitor, here) == texts(visitor, there) == ["said before"]
+    theirs = stranger.request("POST", "/v1/responses", json={"input": [reference], "background": True})
+    refused(theirs, 400, param="input[0].id", code="item_not_found")
+
+
+def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(visitor, database):
+    conversation = made(visitor)["id"]
+    visitor.ask(conversation=conversation)
+    item = {"id": new_id("msg"), "type": "message", "role": "user", "content": []}
+    with ThreadPoolExecutor(1) as pool, database.connection() as ending:
+        with database.transaction() as deleting:
+            deleting.execute("DELETE FROM conversations WHERE id = %s", (conversation,))
+            added = pool.submit(conversations.add_items, ending, conversation, [item])
+            eventually(lambda: waiting_for_a_lock(database))
+        added.result(10)
+
+    assert visitor.request("GET", f"/v1/conversations/{conversation}").status_code == 404
+
+
+def waiting_for_a_lock(database):
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%conversation_items%'"
+    with database.connection() as connection:
+        return connection.execute(waiting).fetchone() is not None

@@ -1,0 +1,140 @@
+"""Given turns with `store: false`, when their end has been read or its time is over, then nothing of them is left."""
+
+import threading
+
+import pytest
+
+from models import journal, responses
+from models.attempts import Ending, claim, end
+from models.events import event
+from tests.waiting import eventually
+from tests.web.visiting import refused
+
+
+@pytest.fixture
+def answered(visitor, database, redis_client):
+    """`answered(job_id)` ends a turn in the place of a worker."""
+
+    def answer(job_id, state="completed"):
+        with database.connection() as connection:
+            job = claim(connection, job_id, message_id="a message", worker=f"worker of {job_id}")
+        last = event(2, "response.completed", {"response": {"id": job.arguments["response_id"], "status": "completed"}})
+        with database.transaction() as connection:
+            end(connection, job, Ending(state, [last]), [last])
+        journal.append(redis_client, job_id, 1, [last])
+
+    return answer
+
+
+@pytest.fixture
+def unread(database):
+    """Sweeps as the scheduler does, and says whether a job is still there."""
+
+    def sweep(job_id):
+        with database.transaction() as connection:
+            responses.delete_unread(connection)
+            return connection.execute("SELECT FROM jobs WHERE id = %s", (job_id,)).fetchone() is not None
+
+    return sweep
+
+
+class Asking(threading.Thread):
+    """Somebody who asks and waits; `job_id` is what became of it so far."""
+
+    def __init__(self, visitor, **body):
+        super().__init__()
+        self.visitor, self.body = visitor, {"input": "hello", "store": False, **body}
+        self.start()
+
+    def run(self):
+        self.answer = self.visitor.request("POST", "/v1/responses", json=self.body)
+
+    @property
+    def job_id(self):
+        jobs = eventually(lambda: self.visitor.request("GET", "/v1/jobs").json()["data"])
+        return jobs[0]["id"]
+
+    def heard(self):
+        self.join(20)
+        assert self.answer.status_code == 200, self.answer.text
+        return self.answer
+
+
+def turn_of(visitor, job_id):
+    with visitor.database.connection() as connection:
+        row = connection.execute("SELECT id FROM responses WHERE job_id = %s", (job_id,)).fetchone()
+    return row and row["id"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_turn_goes_once_its_end_was_read(visitor, answered, stream, redis_client):
+    asking = Asking(visitor, stream=stream)
+    job_id = asking.job_id
+    turn = turn_of(visitor, job_id)
+
+    answered(job_id)
+    asking.heard()
+
+    eventually(lambda: turn_of(visitor, job_id) is None)
+    refused(visitor.request("GET", f"/v1/responses/{turn}"), 404)
+    refused(visitor.request("GET", f"/v1/jobs/{job_id}/events"), 404)
+    eventually(lambda: not redis_client.exists(journal.stream_key(job_id)))
+
+
+def test_to_look_at_a_turn_that_runs_takes_nothing_away(visitor, answered):
+    asking = Asking(visitor, stream=True)
+    job_id = asking.job_id
+    turn = turn_of(visitor, job_id)
+
+    seen = [visitor.request("GET", f"/v1/responses/{turn}").json() for _ in range(2)]
+
+    assert [look["store"] for look in seen] == [False, False]
+    answered(job_id)
+    assert "response.completed" in asking.heard().text
+
+
+def test_an_end_that_nobody_reads_waits_its_time_and_goes(visitor, answered, unread, database):
+    turn = visitor.request("POST", "/v1/responses", json={"input": "x", "background": True}).json()
+    job_id = turn["job_id"]
+    make_unstored = "UPDATE responses SET expires_at = now() - interval '1 day' WHERE job_id = %s"
+    with database.connection() as connection:
+        connection.execute(make_unstored, (job_id,))
+    assert unread(job_id), "it has not even run"
+
+    answered(job_id)
+    assert unread(job_id), "its time begins with its end"
+
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET finished_at = now() - interval '301 seconds' WHERE id = %s", (job_id,))
+    assert not unread(job_id)
+
+
+def test_a_stored_turn_stays(visitor, answered, unread, database):
+    turn = visitor.ask()
+    answered(turn["job_id"])
+    with database.connection() as connection:
+        aged = "UPDATE jobs SET finished_at = now() - interval '1 year' WHERE id = %s"
+        connection.execute(aged, (turn["job_id"],))
+
+    assert visitor.request("GET", f"/v1/responses/{turn['id']}").status_code == 200
+    assert unread(turn["job_id"])
+
+
+def test_nothing_goes_on_from_a_turn_that_is_not_stored(visitor):
+    asking = Asking(visitor)
+    job_id = asking.job_id
+    turn = turn_of(visitor, job_id)
+
+    refused(
+        visitor.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": turn}),
+        400,
+        code="previous_response_not_found",
+    )
+    item = f"msg_{turn.removeprefix('resp_')}i0"
+    refused(
+        visitor.request("POST", "/v1/responses", json={"input": [{"type": "item_reference", "id": item}]}),
+        400,
+        code="item_not_found",
+    )
+    visitor.request("POST", f"/v1/jobs/{job_id}/cancel")
+    asking.heard()
