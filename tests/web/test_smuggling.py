@@ -1,0 +1,96 @@
+"""Given two accounts, when one asks for the other's in every way that a request can, then it gets only its own."""
+
+import logging
+
+import pytest
+
+from tests.web.visiting import refused
+
+
+@pytest.fixture
+def theirs(stranger):
+    """Somebody else's conversation."""
+    return stranger.request("POST", "/v1/conversations", json={}).json()["id"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["x-account-id", "x-sangha-account", "openai-organization", "openai-project", "x-user-id", "x-original-url"],
+)
+def test_a_header_chooses_no_account(visitor, stranger, theirs, header):
+    values = {"x-user-id": stranger.caller.user_id, "x-original-url": f"/v1/conversations/{theirs}"}
+    value = values.get(header, stranger.caller.account_id)
+
+    answer = visitor.request("GET", f"/v1/conversations/{theirs}", headers={header: value})
+
+    refused(answer, 404, code="not_found")
+
+
+@pytest.mark.parametrize("name", ["account_id", "account", "user_id", "caller", "operator", "role"])
+def test_a_body_and_a_query_that_name_an_account_are_refused(visitor, stranger, name):
+    value = stranger.caller.account_id
+
+    refused(visitor.request("POST", "/v1/conversations", json={name: value}), 400, param=name)
+    refused(visitor.request("POST", "/v1/responses", json={"input": "hello", name: value}), 400, param=name)
+    for path in ("/v1/jobs", "/v1/api_keys", "/v1/files"):
+        refused(visitor.request("GET", path, params={name: value}), 400, param=name)
+
+
+def test_two_authorization_headers_are_refused(house, visitor, stranger):
+    headers = [("authorization", f"Bearer {someone.token}") for someone in (visitor, stranger)]
+
+    refused(house.get("/v1/models", headers=headers), 400, code="repeated_header")
+
+
+@pytest.mark.parametrize("header", ["api-key", "x-api-key", "cookie", "proxy-authorization"])
+def test_credentials_count_in_one_place_only(house, visitor, header):
+    refused(house.get("/v1/models", headers={header: f"Bearer {visitor.token}"}), 401)
+
+
+def test_credentials_in_the_address_do_not_count(house, visitor):
+    refused(house.get("/v1/models", params={"access_token": visitor.token}), 401)
+
+
+@pytest.mark.parametrize(
+    "way", ["own/../{}", "own%2F..%2F{}", "..%2Fconversations%2F{}", "%2e%2e/{}", "{}%20", "{}%0a", "{};", "{}'--"]
+)
+def test_tricks_in_a_path_lead_nowhere(visitor, theirs, way):
+    answer = visitor.request("GET", f"/v1/conversations/{way.format(theirs)}")
+
+    assert answer.status_code == 404, answer.text
+
+
+def test_an_encoded_slash_does_not_reach_a_route_with_other_rights(house, visitor):
+    for path in ("/v1/models/..%2F..%2Fadmin%2Faccounts", "/v1/models/../../admin/accounts", "//admin/accounts"):
+        answer = visitor.request("GET", path)
+        assert answer.status_code in (403, 404), path
+        assert "data" not in answer.json()
+
+
+@pytest.mark.parametrize("text", ["' OR 1=1 --", "%", "\\", "'; DROP TABLE accounts; --", "acct_' || ''", "{}", "é'"])
+def test_sql_in_a_filter_finds_nothing(visitor, stranger, text):
+    stranger.request("POST", "/v1/api_keys", json={"name": "theirs"})
+
+    for path, name in [
+        ("/v1/audit_events", "action"),
+        ("/v1/audit_events", "user_id"),
+        ("/v1/jobs", "kind"),
+        ("/v1/api_keys", "after"),
+        ("/v1/jobs", "after"),
+    ]:
+        answer = visitor.request("GET", path, params={name: text})
+        assert (answer.status_code, answer.json().get("data")) == (200, []), (path, answer.text)
+
+
+@pytest.mark.parametrize("name", ["x\nINFO forged", "x\r\nforged", "x\u0000", "x\u0085forged", "x\x1b[2J"])
+def test_a_name_can_not_break_a_line(visitor, name):
+    refused(visitor.request("POST", "/v1/api_keys", json={"name": name}), 400)
+
+
+def test_what_comes_in_does_not_forge_lines_of_the_log(house, visitor, caplog):
+    caplog.set_level(logging.INFO)
+
+    visitor.request("GET", "/v1/conversations/x%0AINFO%20forged", headers={"user-agent": "x\\nforged"})
+    house.get("/v1/models%0d%0aforged", headers={"authorization": "Bearer sk-x%0aforged", "x-request-id": "a b"})
+
+    assert not [line for line in caplog.text.splitlines() if line.startswith(("INFO forged", "forged"))]
