@@ -203,6 +203,9 @@ FORGET = (
     "DELETE FROM api_keys WHERE user_id = %(user_id)s",
     "DELETE FROM identities WHERE user_id = %(user_id)s",
     "DELETE FROM memberships WHERE user_id = %(user_id)s",
+    # Of an address that was only claimed, invitations are somebody else's.
+    "DELETE FROM invitations WHERE lower(email) IN ("
+    "SELECT lower(email) FROM users WHERE id = %(user_id)s AND email_verified_at IS NOT NULL)",
     "UPDATE users SET email = id || '@erased.invalid', email_verified_at = NULL, password_hash = NULL, name = '',"
     " operator = false WHERE id = %(user_id)s",
 )

@@ -80,6 +80,17 @@ def used(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
     return _find(connection, purpose, secret, used=True)
 
 
+PRUNE = """
+DELETE FROM email_tokens WHERE hash IN (
+    SELECT hash FROM email_tokens WHERE expires_at < now() - interval '1 day' LIMIT %(batch)s)
+"""
+
+
+def prune(connection: Connection, batch: int) -> int:
+    """Delete at most `batch` tokens whose time is long over; returns how many."""
+    return connection.execute(PRUNE, {"batch": batch}).rowcount
+
+
 def _find(connection: Connection, purpose: Purpose, secret: str, *, used: bool) -> Proof | None:
     row = one(connection, FIND, {"hash": digest(secret), "purpose": purpose, "used": used})
     return Proof(row["user_id"], row["email"]) if row else None

@@ -160,5 +160,21 @@ def revoke_of(connection: Connection, account_id: str, user_id: str) -> None:
     connection.execute(REVOKE_OF, {"account_id": account_id, "user_id": user_id})
 
 
+#: Days that invitations are kept when they can't be accepted any more: the audit log knows them longer.
+KEPT_DAYS = 30
+
+PRUNE = """
+DELETE FROM invitations WHERE id IN (
+    SELECT id FROM invitations
+    WHERE least(accepted_at, revoked_at, expires_at) < now() - make_interval(days => %(days)s)
+    LIMIT %(batch)s)
+"""
+
+
+def prune(connection: Connection, batch: int) -> int:
+    """Delete at most `batch` invitations that ended long ago; returns how many."""
+    return connection.execute(PRUNE, {"batch": batch, "days": KEPT_DAYS}).rowcount
+
+
 def _invitation(row: dict[str, object] | None) -> Invitation | None:
     return Invitation(**row | {"role": Role(str(row["role"]))}) if row else None  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from models.audit import Trail
 from models.database import Connection, Database
 from models.errors import NotAllowed, NotAuthenticated
 from models.sessions import Refresh
-from pipelines.accounts import passwords
+from pipelines.accounts import letters, passwords
+from pipelines.accounts.letters import Letter
 from pipelines.accounts.throttle import Throttle, Try
 from pipelines.accounts.tokens import LIFETIME, Tokens
 
@@ -110,6 +111,7 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
             raise _wrong_password()  # it was changed at this moment
         ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
+        letters.post(connection, Letter.PASSWORD_CHANGED, user_id=user.id)
         _record(connection, "password.changed", trail, caller, user.id)
     return ended
 

@@ -6,6 +6,7 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 #: Seconds that the server may take for one answer, and for the whole exchange: one that drips must not hold a thread.
 PATIENCE = 15.0
 LONGEST = 60.0
+
+#: Days that letters stay in the mailbox: no link in them is good for longer.
+KEPT_DAYS = 7
 
 
 class NotDelivered(SanghaError):
@@ -60,8 +64,9 @@ class Mailbox:
     folder: Path
 
     def send(self, message: EmailMessage) -> None:
-        """Write the file and tell where it is: whoever may read the log may not read the letter."""
+        """Write the file and tell where it is: whoever may read the log may not read the letter. Old letters go."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._tidy()
         name = str(message["Message-ID"]).strip("<>").partition("@")[0]
         path = self.folder / f"{name}.eml"
         draft = path.with_suffix(".draft")
@@ -69,6 +74,12 @@ class Mailbox:
             file.write(message.as_bytes(policy=SMTP.clone(linesep="\n", max_line_length=998)))
         draft.rename(path)
         log.info("a letter: %s  (%s)", path, message["Subject"])
+
+    def _tidy(self) -> None:
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
+                    path.unlink()
 
 
 @dataclass(frozen=True)

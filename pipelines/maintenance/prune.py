@@ -3,7 +3,7 @@
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
-from models import files, idempotency, sessions
+from models import email_tokens, files, idempotency, invitations, sessions
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
@@ -44,8 +44,9 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
         attempt.progress(total, note="ended jobs pruned")
     _expire_files(objects, attempt)
     with attempt.database.connection() as connection:
-        while sessions.prune(connection, BATCH) or idempotency.prune(connection, BATCH):
-            attempt.check()
+        for prune in (sessions.prune, idempotency.prune, email_tokens.prune, invitations.prune):
+            while prune(connection, BATCH):
+                attempt.check()
         forget_silent(connection)
     return plain_ending(attempt, "completed", result={"pruned": total})
 

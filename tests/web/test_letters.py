@@ -163,6 +163,16 @@ def test_the_pages_that_links_lead_to_use_nothing_up(house, email, sign_up, post
     assert house.post("/auth/email/verify", json={"token": secret}).status_code == 200
 
 
+def test_a_changed_password_is_told(house, email, sign_up, post):
+    headers = sign_up()
+    post.letters(email)
+
+    body = {"current_password": PASSWORD, "new_password": ANOTHER}
+    assert house.post("/auth/password/change", headers=headers, json=body).status_code == 200
+
+    assert [letter["Subject"] for letter in post.letters(email)] == ["Your password was changed"]
+
+
 def test_two_who_prove_one_address_at_once_are_one(house, email, sign_up, database):
     claimants = [me(house, sign_up(password)).json()["id"] for password in (PASSWORD, ANOTHER)]
 

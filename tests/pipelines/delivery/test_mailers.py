@@ -1,6 +1,7 @@
 """Given a mail server of each temper, when a letter is sent, then it arrives, or it is known whether to try again."""
 
 import contextlib
+import os
 import socket
 import stat
 import threading
@@ -164,6 +165,16 @@ def test_without_a_server_a_letter_is_a_file_that_only_we_can_read(tmp_path, let
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert str(file) in caplog.text
     assert "Good day." not in caplog.text
+
+
+def test_old_letters_leave_the_mailbox(tmp_path, letter):
+    old = tmp_path / "old.eml"
+    old.write_text("Good day.")
+    os.utime(old, (0, 0))
+
+    Mailbox(tmp_path).send(letter)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["job_1.eml"]
 
 
 def free_port():
