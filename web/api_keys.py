@@ -11,7 +11,6 @@ from models import api_keys
 from models.accounts import Scope
 from models.api_keys import ApiKey
 from models.errors import InvalidRequest
-from models.ids import new_id
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewKey
 from web import bodies
@@ -83,7 +82,7 @@ class RevokedKey(TypedDict):
 def create(call: Call) -> Response:
     """`POST /v1/api_keys`: a new key, shown this once."""
     body = bodies.parse(call.body, CreateKey)
-    key, secret = keys.create(call.platform.database, call.caller, _new(body), new_id("key"), call.trail)
+    key, secret = keys.create(call.platform.database, call.caller, _new(body), call.new_id("key"), call.trail)
     created: CreatedKey = {**key_object(key), "key": secret}
     return json_answer(created, 201, {"cache-control": "no-store"})
 

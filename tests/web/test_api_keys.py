@@ -79,6 +79,26 @@ def test_a_revoked_key_opens_nothing_from_the_next_request_on_and_tells_the_log(
     refused(visitor.request("PATCH", f"/v1/api_keys/{made['id']}", json={"expires_at": None}), 409, code="key_ended")
 
 
+def test_a_repeated_request_gets_the_same_key_and_one_whose_answer_was_lost_a_fresh_secret(
+    house, visitor, database, make
+):
+    body, headers = {"name": "my app"}, {"idempotency-key": "once"}
+    first, again = (visitor.request("POST", "/v1/api_keys", json=body, headers=headers).json() for _ in range(2))
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL, locked_until = now()"
+            " WHERE account_id = %s",
+            (visitor.caller.account_id,),
+        )
+
+    lost = visitor.request("POST", "/v1/api_keys", json=body, headers=headers).json()
+
+    assert again == first
+    assert (lost["id"], lost["key"] != first["key"]) == (first["id"], True)
+    assert [shown(house, key["key"]).status_code for key in (first, lost)] == [401, 200]
+    assert len(visitor.request("GET", "/v1/api_keys").json()["data"]) == 1
+
+
 def test_a_name_and_an_end_can_be_changed_and_taken_away(visitor, make):
     made = make(expires_in=3600)
     assert made["expires_at"] == pytest.approx(time.time() + 3600, abs=60)
