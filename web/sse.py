@@ -116,8 +116,8 @@ class EventStream:
     """
 
     __slots__ = (
-        "_farewell", "_last", "_on_departure", "_over", "_ping", "_pump", "_send", "_source", "_streams", "_timer",
-        "_writing", "headers",
+        "_farewell", "_last", "_left", "_on_departure", "_over", "_ping", "_pump", "_send", "_source", "_streams",
+        "_timer", "_writing", "headers",
     )  # fmt: skip
 
     def __init__(
@@ -133,7 +133,7 @@ class EventStream:
         self._streams = streams
         self._on_departure = on_departure
         self._farewell = farewell
-        self._over = False
+        self._over = self._left = False
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self._ping: asyncio.Task[None] | None = None
         self._writing = False
@@ -154,7 +154,7 @@ class EventStream:
         left = False
         try:
             await departure(receive)
-            left = not (self._over or self._streams.closing)
+            left = self._left or not (self._over or self._streams.closing)
         finally:
             await self._stop()
         if left and self._on_departure is not None:
@@ -197,7 +197,11 @@ class EventStream:
 
     async def _write(self, data: bytes) -> None:
         self._writing = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError:
+            self._left = True
+            raise
         self._writing = False
         self._last = asyncio.get_running_loop().time()
 

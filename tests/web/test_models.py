@@ -18,7 +18,7 @@ def test_the_list_has_openais_shape(client):
     answer = client.get("/v1/models").json()
 
     assert answer["object"] == "list"
-    assert [model["id"] for model in answer["data"]] == ["scripted", "default"]
+    assert [model["id"] for model in answer["data"]] == ["scripted", "default", "all-minilm-l6-v2"]
     assert {"id", "object", "created", "owned_by"} == set(answer["data"][0])
 
 
