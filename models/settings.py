@@ -58,8 +58,9 @@ def _malformed(url: str) -> str | None:
 
 
 def _with_host(url: str | None) -> str | None:
-    if url is not None and (not (parts := urlsplit(url)).hostname or parts.query or parts.fragment):
-        raise ValueError("should name a host, and have nothing behind its path")
+    """A URL that names a host and nothing behind it: our pages and links begin at the root."""
+    if url is not None and (not (parts := urlsplit(url)).hostname or parts.path.strip("/") or parts.query):
+        raise ValueError("should name a host, and have nothing behind it")
     return url
 
 
@@ -110,6 +111,8 @@ class Script(BaseModel):
     hang_at   stop answering before this token, until the caller cancels or the deadline passes
     trigger   the faults above strike only when the last user message contains this word; without it they always strike
     restarts  1 makes an engine that can't continue a prefix, and so begins its answer again
+    calls     how many calls an answer has that calls functions, where it may have so many
+    preface   how many tokens of text it has before them, where it need not call
 
     A fault strikes once an attempt. An attempt that goes on exactly where a fault struck passes it, so a fault at a
     later token than 0 is one that a retry mends; at 0, or with `restarts`, it strikes every attempt.
@@ -124,6 +127,8 @@ class Script(BaseModel):
     hang_at: int | None = Field(None, ge=0)
     trigger: str = ""
     restarts: bool = False
+    calls: int = Field(1, ge=1, le=16)
+    preface: int = Field(0, ge=0, le=1_000_000)
 
 
 class Settings(BaseModel):

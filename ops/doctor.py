@@ -209,6 +209,21 @@ def object_store(settings: Settings) -> Finding:
     return Finding("ok", "object store", settings.object_store or str(settings.home / "objects"))
 
 
+def mail_server(settings: Settings) -> Finding:
+    """It takes our name and password; no letter is sent."""
+    from pipelines.delivery.mailers import NotDelivered, SmtpMailer, open_mailer
+
+    mailer = open_mailer(settings)
+    if not isinstance(mailer, SmtpMailer):
+        return Finding("ok", "mail server", f"none: letters are files in {settings.home / 'mailbox'}")
+    where = f"{mailer.host}:{mailer.port}"
+    try:
+        mailer.check()
+    except NotDelivered as error:
+        return Finding("FAIL", "mail server", f"{where}: {error}", "check SANGHA_SMTP_URL")
+    return Finding("ok", "mail server", f"{where}, from {settings.mail_from}")
+
+
 def secret_key(settings: Settings) -> Finding:
     """There is a secret to sign with."""
     if settings.secret_key:
@@ -280,6 +295,7 @@ CHECKS: Sequence[Check] = (
     engine,
     embedding_model,
     object_store,
+    mail_server,
     secret_key,
     web,
     workers,

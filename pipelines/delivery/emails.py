@@ -6,6 +6,7 @@ either link is good.
 """
 
 import hmac
+import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from pipelines.accounts.letters import Letter
 from pipelines.delivery import texts
 from pipelines.delivery.mailers import Mailer
 from pipelines.delivery.texts import Text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,16 @@ def run(office: Office, attempt: Attempt) -> Ending:
     with attempt.database.transaction() as connection:
         written = write(connection, office, attempt.job)
     if written is not None:
-        office.mailer.send(compose(office, attempt.job, *written))
+        _hand_over(office, attempt.job, *written)
     return plain_ending(attempt, "completed", result={"sent": written is not None})
+
+
+def _hand_over(office: Office, job: Job, address: str, text: Text) -> None:
+    try:
+        office.mailer.send(compose(office, job, address, text))
+    except PermanentFailure as refusal:
+        log.warning("the letter of %s was refused: %s", job.id, refusal.message)
+        raise
 
 
 def compose(office: Office, job: Job, address: str, text: Text) -> EmailMessage:

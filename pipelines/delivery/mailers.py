@@ -103,6 +103,14 @@ class SmtpMailer:
             # Also a wrong password, a refused sender, a certificate out of date: an operator mends that, and it leaves.
             raise NotDelivered(f"the mail server {self.host}:{self.port}: {_plainly(error)}") from None
 
+    def check(self) -> None:
+        """Connect and log in, and send nothing. Raises NotDelivered."""
+        try:
+            with self._connected():
+                pass
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            raise NotDelivered(_plainly(error)) from None
+
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
         server = self._server()

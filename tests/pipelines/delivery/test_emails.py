@@ -124,6 +124,7 @@ def test_a_domain_beyond_ascii_is_written_in_punycode(post):
         ("SANGHA_SMTP_URL", "smtp://me:secret@mail.example.com/?a=b"),
         ("SANGHA_PUBLIC_URL", "ftp://example.com"),
         ("SANGHA_PUBLIC_URL", "https://"),
+        ("SANGHA_PUBLIC_URL", "https://example.com/below"),
         ("SANGHA_MAIL_FROM", "nobody"),
         ("SANGHA_MAIL_FROM", "A <a@example.com>\nBcc: b@example.com"),
     ],

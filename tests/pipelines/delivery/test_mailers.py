@@ -112,6 +112,14 @@ def test_come_again_is_another_try(serve_mail, inbox, letter, where, answer):
         mailer(serve_mail()).send(letter)
 
 
+def test_the_doctors_look_sends_nothing(serve_mail, inbox):
+    mailer(serve_mail()).check()
+
+    assert inbox.letters == []
+    with pytest.raises(NotDelivered):
+        mailer(free_port()).check()
+
+
 def test_no_server_is_another_try(letter):
     with pytest.raises(NotDelivered):
         mailer(free_port()).send(letter)
