@@ -17,9 +17,6 @@ IDLE_DAYS = 30
 #: Days for which ended sessions, and spent tokens of living ones, are kept: a token shown later is merely unknown.
 KEPT_DAYS = 30
 
-#: Sessions that one order revokes at most.
-MANY = 10_000
-
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -83,7 +80,7 @@ REVOKE_ALL = """
 WITH doomed AS (
     SELECT id FROM sessions
     WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now() AND id IS DISTINCT FROM %(but)s::text
-    ORDER BY id LIMIT %(many)s FOR NO KEY UPDATE
+    ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE sessions SET revoked_at = now() FROM doomed WHERE sessions.id = doomed.id
 """
@@ -91,7 +88,7 @@ UPDATE sessions SET revoked_at = now() FROM doomed WHERE sessions.id = doomed.id
 
 def revoke_all(connection: Connection, user_id: str, *, but: str | None = None) -> int:
     """End all sessions of a user except one; returns how many."""
-    return connection.execute(REVOKE_ALL, {"user_id": user_id, "but": but, "many": MANY}).rowcount
+    return connection.execute(REVOKE_ALL, {"user_id": user_id, "but": but}).rowcount
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,9 @@ async def change_password(call: Call) -> Response:
         new=body.new_password,
         trail=call.trail,
     )
-    return _all_ended(await call.platform.hashing.run(work))
+    ended = await call.platform.hashing.run(work)
+    call.platform.queue.nudge()
+    return _all_ended(ended)
 
 
 def list_sessions(call: Call) -> Response:

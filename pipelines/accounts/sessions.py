@@ -91,7 +91,7 @@ def log_out_everywhere(database: Database, caller: Caller, trail: Trail) -> int:
 def change_password(
     database: Database, throttle: Throttle, caller: Caller, *, current: str, new: str, trail: Trail
 ) -> int:
-    """Set another password and end all other sessions; returns how many ended.
+    """Set another password and end all other sessions; returns how many ended. A letter was posted: nudge the queue.
 
     Raises InvalidRequest for a weak password, TooMany, and NotAllowed `invalid_credentials` for a wrong current one.
     """

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from models.errors import TooMany, Unavailable
 from pipelines.accounts import throttle as module
@@ -126,7 +128,7 @@ def test_a_place_is_an_address_or_a_subnet_of_the_new_protocol(one, other, same)
 
 
 def test_without_redis_nobody_guesses(address):
-    client = redis.Redis(unix_socket_path="/nowhere", protocol=2)
+    client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0), protocol=2)
     throttle = Throttle(client)
 
     with pytest.raises(Unavailable):
