@@ -16,7 +16,7 @@ from starlette.responses import Response
 from web import operations
 from web.errors import ErrorAnswer
 from web.routing import Call, Row
-from web.schemas import Schemas
+from web.schemas import Schemas, StreamEvent
 
 ABOUT = """\
 A self-hosted backend for AI assistants in which every piece of work, a chat turn included, is a durable job.
@@ -79,11 +79,12 @@ def _whole_table() -> Description:
 
 def document(rows: Sequence[Row]) -> dict[str, Any]:
     """The OpenAPI document of a route table."""
-    schemas = Schemas(rows, also=[ErrorAnswer])
+    schemas = Schemas(rows, also=[ErrorAnswer, StreamEvent])
+    names = operations.names(rows)
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        method = row.method.lower()
-        paths.setdefault(operations.template(row.path), {})[method] = operations.describe(row, schemas)
+        methods = paths.setdefault(operations.template(row.path), {})
+        methods[row.method.lower()] = operations.describe(row, schemas, names[row.method, row.path])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sangha", "version": version("sangha"), "description": ABOUT, "license": LICENSE},

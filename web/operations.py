@@ -1,7 +1,8 @@
 """One row of the route table as an operation of OpenAPI: what goes in, what comes out, who may."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from inspect import getdoc
 from typing import Any
@@ -88,11 +89,11 @@ def template(path: str) -> str:
     return PARAMETER.sub(r"{\1}", path)
 
 
-def describe(row: Row, schemas: Schemas) -> dict[str, Any]:
+def describe(row: Row, schemas: Schemas, name: str) -> dict[str, Any]:
     """The operation of a row."""
     summary, text = _told(row)
     operation = {
-        "operationId": name(row),
+        "operationId": name,
         "tags": [tag(row)],
         "summary": summary,
         "description": f"{text}\n\n{_who(row)}".strip(),
@@ -104,9 +105,16 @@ def describe(row: Row, schemas: Schemas) -> dict[str, Any]:
     return operation | _body(row, schemas)
 
 
-def name(row: Row) -> str:
-    """`responses_create`: the endpoint, after its module."""
-    return f"{_module(row)}_{row.endpoint.__name__}"
+def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """The name of each operation: `responses_create` is the endpoint after its module, and where several rows share
+    an endpoint, the end of the path after that."""
+    uses = Counter(row.endpoint for row in rows)
+
+    def name(row: Row) -> str:
+        own = f"{_module(row)}_{row.endpoint.__name__}"
+        return f"{own}_{row.path.rpartition('/')[2]}" if uses[row.endpoint] > 1 else own
+
+    return {(row.method, row.path): name(row) for row in rows}
 
 
 def tag(row: Row) -> str:
@@ -189,7 +197,7 @@ def _success(row: Row, schemas: Schemas) -> dict[str, Any]:
     if (schema := schemas.of(row, "answer")) is not None:
         content["application/json"] = {"schema": schema}
     if row.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": {"$ref": "#/components/schemas/StreamEvent"}}
     headers = REQUEST_ID if row.rights.public else {**REQUEST_ID, **LIMITS}
     described: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
     return described | ({"content": content} if content else {})

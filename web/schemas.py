@@ -1,16 +1,25 @@
 """The types of the route table as JSON Schemas, each named type once, below `#/components/schemas`."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
+from typing_extensions import TypedDict
 
 from web.routing import Row
 
 #: A row's types by what they are for: `also` is another status than the row's own.
 Use = Literal["body", "query", "answer"] | int
 Key = tuple[str, str, Use]
+
+
+class StreamEvent(TypedDict):
+    """One server-sent event. `data` is JSON that begins with its type; `id` is its sequence number, to go on from."""
+
+    id: NotRequired[str]
+    event: NotRequired[str]
+    data: str
 
 
 class Schemas:

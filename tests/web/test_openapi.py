@@ -14,8 +14,18 @@ from web.routes import ROUTES
 from web.routing import Call, Rights, Row
 from web.validation import Body, Query
 
-#: What answers with no JSON: pages and their files, Prometheus' text, and what is a stream and nothing else.
-NO_JSON = {"/", "/pages/{name}", "/docs", "/docs/{name}", "/metrics"}
+#: What answers with no JSON: pages and their files, Prometheus' text, and the bytes of a file.
+NO_JSON = {
+    "/",
+    "/pages/{name}",
+    "/auth/verify",
+    "/auth/reset",
+    "/auth/invitation",
+    "/docs",
+    "/docs/{name}",
+    "/metrics",
+    "/v1/files/{file_id}/content",
+}
 
 
 class Wish(Body):
