@@ -168,6 +168,15 @@ def test_a_row_states_rights_and_an_answer_and_names_known_things(row):
     assert not unknown, "tests/web/cast.py should make such a thing"
 
 
+@pytest.mark.parametrize("row", ROUTES, ids=name)
+def test_rights_are_fit_for_their_address(row):
+    assert row.path.startswith("/admin/") == (row.rights == Rights.OPERATOR)
+    if row.path.startswith("/v1/"):
+        assert row.rights != Rights.PUBLIC
+    if row.method != "GET":
+        assert row.rights != Rights.READ
+
+
 def test_the_matrix_tells_of_everybody():
     for told in MATRIX.values():
         assert set(told) == {*PEOPLE, *OUTSIDERS, *KEYS}
