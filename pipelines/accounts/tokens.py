@@ -182,8 +182,8 @@ def _generation(header: Mapping[str, Any]) -> int:
 
 def _check_names(claims: dict[str, Any]) -> None:
     """The registry looks at no claim's type. Raises ValueError unless those that name somebody are texts."""
-    if not all(isinstance(claims[name], str) for name in ("sub", "account", "sid")):
-        raise ValueError("sub, account and sid are texts")
+    if not all(isinstance(claims[name], str) for name in ("sub", "account", "sid", "role")):
+        raise ValueError("sub, account, sid and role are texts")
 
 
 def _derive(secret: bytes, generation: int) -> OKPKey:

@@ -109,6 +109,7 @@ def test_a_token_ends(tokens, clock, seen_before):
         {"sub": {"id": "user_alice"}},
         {"role": None},
         {"role": "god"},
+        {"role": ["admin"]},
         {"exp": None},
         {"exp": "soon"},
         {"iat": NOW + 3600},
@@ -139,6 +140,26 @@ def test_other_algorithms_do_not_count(tokens):
 def test_nonsense_is_refused(tokens, token):
     with pytest.raises(NotAuthenticated):
         tokens.verify(token)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 1400,
+        b'{"alg":"Ed25519","kid":' + b"[" * 1200 + b"]" * 1200 + b"}",
+        b'{"alg":"Ed25519","kid":' + b"9" * 1300 + b"}",
+        b'{"alg":"Ed25519","crit":["b64"],"b64":false}',
+        b'{"alg":NaN}',
+        b"\xff\xfe",
+        b"5",
+    ],
+)
+def test_a_header_of_any_kind_is_refused_and_breaks_nothing(tokens, header):
+    first = base64.urlsafe_b64encode(header).decode().rstrip("=")
+
+    for token in (f"{first}.e30.AAAA", f"{first}.AAAA.AAAA.AAAA.AAAA"):
+        with pytest.raises(NotAuthenticated):
+            tokens.verify(token)
 
 
 def test_a_key_in_the_header_does_not_count(tokens):
