@@ -1,4 +1,4 @@
-"""Given a client that leaves before its answer, then the wait ends, and its job only where the client asked for that."""
+"""Given a client that leaves before its answer, then the wait ends, and its job only where it was asked for that."""
 
 import asyncio
 import contextlib
