@@ -101,7 +101,7 @@ def _check_host(connection: Connection, actor: Member, account_id: str, address:
     if host is None or not host.verified:
         raise NotAllowed("Confirm your own e-mail address before you invite others.", code="email_unverified")
     guest = addresses.holder(connection, address)
-    if guest is not None and any(place.account_id == account_id for place in members.places(connection, guest.id)):
+    if guest is not None and members.read(connection, account_id, guest.id) is not None:
         raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
     if invitations.recent(connection, account_id) >= MOST_A_DAY:
         raise TooMany(f"An account may send {MOST_A_DAY} invitations a day.", retry_after=3600)

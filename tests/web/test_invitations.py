@@ -1,5 +1,6 @@
 """Given an account that invites somebody, when they accept, then they are a member, and nobody else is."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,17 @@ def test_an_invitation_is_good_once(house, guest, invite):
     assert accept(house, secret, password=PASSWORD).status_code == 200
 
     refused(accept(house, secret, password=PASSWORD), 400, param="token", code="invalid_token")
+
+
+def test_of_two_who_come_with_one_link_at_once_one_joins(house, guest, invite):
+    secret = invite(guest)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda password: accept(house, secret, password=password), (PASSWORD, ANOTHER)))
+
+    # The later one finds the link used up, or its address somebody else's
+    assert sorted(answer.status_code for answer in answers)[0] == 200
+    assert sorted(answer.status_code for answer in answers)[1] in (400, 401)
 
 
 def test_somebody_with_the_address_accepts_by_login_or_by_password_and_nobody_else_does(

@@ -3,18 +3,26 @@
 import contextlib
 import os
 import socket
+import ssl
 import stat
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
+from ipaddress import IPv4Address
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from models.errors import PermanentFailure
 from models.settings import Settings
+from ops.logs import FORMAT, NOTEWORTHY, OneLine
 from pipelines.delivery.mailers import Mailbox, NotDelivered, SmtpMailer, open_mailer
 
 
@@ -134,6 +142,42 @@ def test_no_tls_where_it_is_asked_for_is_another_try_and_nothing_is_sent(serve_m
     assert inbox.letters == []
 
 
+@pytest.fixture
+def trusted(tmp_path, monkeypatch):
+    """The TLS context of a server on this machine, whose certificate this process trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a mail server")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    chain = tmp_path / "chain.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain)
+    return context
+
+
+@pytest.mark.parametrize(("scheme", "option"), [("smtps", "ssl_context"), ("smtp+starttls", "tls_context")])
+def test_tls_is_spoken_with_a_server_that_is_who_it_says(
+    serve_mail, inbox, letter, trusted, monkeypatch, scheme, option
+):
+    port = serve_mail(**{option: trusted})
+
+    SmtpMailer(scheme=scheme, host="127.0.0.1", port=port).send(letter)
+
+    assert len(inbox.letters) == 1
+    # And with nobody else
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(NotDelivered, match="SSLCertVerificationError"):
+        SmtpMailer(scheme=scheme, host="127.0.0.1", port=port).send(letter)
+    assert len(inbox.letters) == 1
+
+
 @pytest.mark.parametrize("drip", [b"", b"220-and more\r\n"])
 def test_a_server_that_is_silent_or_drips_holds_nobody_for_long(letter, drip):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
@@ -171,7 +215,10 @@ def test_without_a_server_a_letter_is_a_file_that_only_we_can_read(tmp_path, let
     assert "Good day." in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    assert str(file) in caplog.text
+    # The one line that `sangha up` shows of it
+    line = OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S").format(caplog.records[-1])
+    assert NOTEWORTHY.search(line)
+    assert str(file) in line
     assert "Good day." not in caplog.text
 
 
