@@ -30,7 +30,8 @@ PING_SECONDS = 15.0
 #: to a client that has left ever gives way by itself.
 BREATH = 16
 
-PING = b": ping\n\n"
+#: One line: the blank one after it would end an event, and OpenAI's client takes that for one without data.
+PING = b": ping\n"
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

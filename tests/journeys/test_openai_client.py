@@ -4,11 +4,14 @@ import time
 from collections.abc import Iterator
 
 import openai
+import orjson
 import pytest
 from openai import OpenAI
 from openai.types import Model
-from openai.types.conversations import Conversation, ConversationDeletedResource, Message
-from openai.types.responses import Response, ResponseInputMessageItem
+from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItemList, Message
+from openai.types.responses import Response, ResponseItemList
+from openai.types.responses.input_token_count_response import InputTokenCountResponse
+from pydantic import BaseModel
 
 from models.ids import new_id
 from models.settings import Settings
@@ -17,6 +20,7 @@ from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp import load
 from tests.journeys.following import wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury
+from tests.journeys.strict import strictly, strictly_as
 
 pytestmark = ON_REDIS
 
@@ -27,6 +31,27 @@ ITEMS = [
     {"role": "assistant", "content": [{"type": "output_text", "text": "three"}]},
     {"type": "message", "role": "user", "content": "four"},
 ]
+
+
+ADD = {
+    "type": "function",
+    "name": "add",
+    "description": "Adds two numbers.",
+    "parameters": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+
+
+class Sum(BaseModel):
+    """What an answer is to look like."""
+
+    total: int
+    steps: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +72,6 @@ def client(answering: Stack) -> Iterator[OpenAI]:
 
 def connected(stack: Stack, person: Person) -> OpenAI:
     return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=person.token, timeout=60)
-
-
-def strictly(answer: openai.BaseModel) -> None:
-    """What came fits the client's own types; the client itself takes whatever comes."""
-    type(answer).model_validate(answer.to_dict(mode="json"))
 
 
 def ended(client: OpenAI, response_id: str) -> Response:
@@ -181,10 +201,166 @@ def test_input_items(client: OpenAI):
     items = list(client.responses.input_items.list(response.id, order="asc", limit=3))
 
     assert [item.role for item in items] == ["developer", "user", "assistant", "user"]
-    for item in items:
-        if item.role != "assistant":
-            ResponseInputMessageItem.model_validate(item.to_dict(mode="json"))
     assert list(client.responses.input_items.list(response.id)) == items[::-1]
+    page = client.responses.input_items.with_raw_response.list(response.id, limit=3).http_response.json()
+    assert strictly_as(ResponseItemList, page).has_more
+    with pytest.raises(openai.BadRequestError) as unknown:
+        client.responses.input_items.list(response.id, after=new_id("msg"))
+    assert unknown.value.param == "after"
+
+
+def test_tokens_are_counted_as_a_turn_counts_them(client: OpenAI, answering: Stack):
+    asked = {"model": "default", "input": ITEMS, "instructions": "Be kind.", "tools": [ADD]}
+    first = client.responses.create(model="default", input="hello")
+
+    counted = client.responses.input_tokens.count(**asked)
+    behind = client.responses.input_tokens.count(input="more", previous_response_id=first.id)
+
+    strictly(counted)
+    assert isinstance(counted, InputTokenCountResponse)
+    assert counted.input_tokens == client.responses.create(**asked).usage.input_tokens
+    assert behind.input_tokens == 1 + 20 + 1
+    assert not answering.rows("SELECT FROM jobs WHERE kind = 'tokens.count'"), "what was counted is forgotten"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_tokens.count(input="hello", conversation=new_id("conv"))
+
+
+def test_a_function_is_called_and_answered(client: OpenAI):
+    said = [{"role": "user", "content": "add one and two"}]
+
+    asking = client.responses.create(model="default", input=said, tools=[ADD], tool_choice="required")
+    (call,) = asking.output
+    told = {"type": "function_call_output", "call_id": call.call_id, "output": "three"}
+    answer = client.responses.create(model="default", input=[*said, *asking.output, told], tools=[ADD])
+    chained = client.responses.create(model="default", input=[told], tools=[ADD], previous_response_id=asking.id)
+
+    for response in (asking, answer, chained):
+        strictly(response)
+    assert (call.type, call.name, call.status) == ("function_call", "add", "completed")
+    assert (asking.tool_choice, asking.tools[0].name) == ("required", "add")
+    assert answer.output_text == chained.output_text == TEXT
+    assert answer.usage.input_tokens == chained.usage.input_tokens
+    brought = client.responses.input_items.with_raw_response.list(answer.id, order="asc").http_response.json()
+    assert [item.type for item in strictly_as(ResponseItemList, brought).data] == [
+        "message", "function_call", "function_call_output"]  # fmt: skip
+
+
+def test_a_call_is_streamed(client: OpenAI):
+    events = list(
+        client.responses.create(model="default", input="hello", tools=[ADD], tool_choice="required", stream=True)
+    )
+
+    for event in events:
+        if not event.type.startswith("sangha."):
+            strictly(event)
+    arguments = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
+    (call,) = events[-1].response.output
+    assert arguments == done.arguments == call.arguments
+    assert (done.item_id, done.output_index) == (call.id, 0)
+
+
+def test_an_answer_in_the_form_of_a_type(client: OpenAI):
+    response = client.responses.parse(model="default", input="hello", text_format=Sum)
+
+    assert isinstance(response.output_parsed, Sum)
+    assert response.text.format.type == "json_schema"
+    strictly(client.responses.retrieve(response.id))
+    anything = client.responses.create(model="default", input="hello", text={"format": {"type": "json_object"}})
+    strictly(anything)
+    assert isinstance(orjson.loads(anything.output_text), dict)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_not_stored_is_gone_once_it_was_read(client: OpenAI, stream: bool):
+    answer = client.responses.create(model="default", input="hello", store=False, stream=stream)
+    response = list(answer)[-1].response if stream else answer
+
+    strictly(response)
+    assert (response.output_text, response.store) == (TEXT, False)
+    wait_until(lambda: is_gone(client, response.id))
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="default", input="hello", previous_response_id=response.id)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="default", input="hello", store=False, background=True)
+
+
+def is_gone(client: OpenAI, response_id: str) -> bool:
+    try:
+        client.responses.retrieve(response_id)
+    except openai.NotFoundError:
+        return True
+    return False
+
+
+def test_the_items_of_a_conversation(client: OpenAI):
+    conversation = client.conversations.create()
+    given = [
+        *ITEMS[:2],
+        {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "three"},
+    ]
+
+    added = client.conversations.items.create(conversation.id, items=given)
+
+    strictly(added)
+    assert isinstance(added, ConversationItemList)
+    for item in added.data:
+        read = client.conversations.items.retrieve(item.id, conversation_id=conversation.id)
+        strictly(read)
+        assert read == item
+    page = client.conversations.items.with_raw_response.list(conversation.id, limit=2).http_response.json()
+    strictly_as(ConversationItemList, page)
+    changed = client.conversations.update(conversation.id, metadata={"topic": "sums"})
+    strictly(changed)
+    assert changed.metadata == {"topic": "sums"}
+    rest = client.conversations.items.delete(added.last_id, conversation_id=conversation.id)
+    strictly(rest)
+    assert rest == changed
+    assert len(list(client.conversations.items.list(conversation.id, limit=2))) == 3
+    with pytest.raises(openai.NotFoundError):
+        client.conversations.items.retrieve(added.last_id, conversation_id=conversation.id)
+    with pytest.raises(openai.BadRequestError) as unknown:
+        client.conversations.items.list(conversation.id, after=added.last_id)
+    assert unknown.value.param == "after"
+
+
+def test_a_turn_that_would_not_wait_is_refused_and_one_that_interrupts_keeps_what_was_said(client: OpenAI):
+    conversation = client.conversations.create().id
+    place = {"model": "default", "conversation": conversation}
+    with client.responses.create(**place, input="slowly", stream=True) as running:
+        said = ""
+        for event in running:
+            said += event.delta if event.type == "response.output_text.delta" else ""
+            if said.endswith("w4 "):
+                break
+        waiting = client.responses.create(**place, input="two", background=True)
+        began = time.monotonic()
+        with pytest.raises(openai.ConflictError) as busy:
+            client.responses.create(**place, input="three", extra_body={"if_busy": "reject"})
+        assert time.monotonic() - began < 2, "a permanent conflict is not tried again"
+        assert (busy.value.code, busy.value.param) == ("conversation_busy", "if_busy")
+
+        answer = client.responses.create(**place, input="four", extra_body={"if_busy": "interrupt"})
+
+    assert answer.output_text == TEXT
+    assert client.responses.retrieve(waiting.id).status == "cancelled"
+    items = list(client.conversations.items.list(conversation, order="asc"))
+    assert [item.content[0].text for item in items] == ["slowly", "w0 w1 w2 w3 w4 ", "four", TEXT]
+    assert items[1].status == "incomplete"
+    assert answer.usage.input_tokens == 1 + 5 + 1
+
+
+def test_a_turn_outlives_its_conversation(client: OpenAI):
+    conversation = client.conversations.create().id
+    running = client.responses.create(model="default", input="slowly", conversation=conversation, background=True)
+
+    client.conversations.delete(conversation)
+    client.responses.cancel(running.id)
+
+    left = ended(client, running.id)
+    strictly(left)
+    assert (left.status, left.conversation) == ("cancelled", None)
 
 
 def test_a_cancelled_answer_keeps_what_was_said(client: OpenAI):
@@ -252,6 +428,16 @@ def test_errors_are_the_clients_own(client: OpenAI):
     assert missing.value.code == "not_found"
     assert wrong.value.param == "temperature"
     assert (unknown.value.param, unknown.value.code) == ("model", "model_not_found")
+    for asked, param in (
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+         "input[0].content[0].type"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError) as unsupported:
+            client.responses.create(**{"model": "default", "input": "hello", **asked})
+        assert unsupported.value.param == param
     assert (stale.value.param, stale.value.code) == ("previous_response_id", "previous_response_not_found")
 
 

@@ -5,6 +5,7 @@ import contextlib
 import time
 
 import pytest
+from openai._streaming import SSEDecoder
 
 from web import sse
 from web.app import build
@@ -160,10 +161,16 @@ def test_silence_is_filled_with_pings(monkeypatch):
 
     async def scenario():
         async with streaming(Source(b"one")) as (client, _):
-            await client.sees(b"one: ping\n\n")
+            await client.sees(b"one: ping\n")
             client.gone.set()
 
     asyncio.run(scenario())
+
+
+def test_a_ping_is_no_event_to_openais_client():
+    wire = [sse.frame(0, b'{"type":"a"}'), sse.PING, sse.PING, sse.frame(1, b'{"type":"b"}')]
+
+    assert [event.data for event in SSEDecoder().iter_bytes(iter(wire))] == ['{"type":"a"}', '{"type":"b"}']
 
 
 def test_head_gets_headers_only():
