@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from models import accounts, addresses, audit, email_tokens, sessions
+from models import accounts, addresses, email_tokens, sessions
 from models.attempts import Ending
 from models.audit import Trail
 from models.database import Connection, Database
@@ -16,7 +16,7 @@ from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
 from models.running import Attempt, plain_ending
 from pipelines.accounts import letters, passwords
 from pipelines.accounts.letters import Letter, window
-from pipelines.accounts.verification import invalid_token, own
+from pipelines.accounts.verification import invalid_token, own, record
 
 KIND = "password.forgotten"
 
@@ -79,7 +79,7 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
             raise invalid_token()
         _replace(connection, redeemed, password_hash)
         letters.post(connection, Letter.PASSWORD_CHANGED, user_id=redeemed.user_id)
-        audit.record(connection, "password.reset", trail, user_id=redeemed.user_id, target=redeemed.user_id)
+        record(connection, "password.reset", redeemed, trail)
     return redeemed
 
 

@@ -1,6 +1,6 @@
 """Proving that an address is one's own, by the secret of a letter that was sent there."""
 
-from models import addresses, audit, email_tokens
+from models import accounts, addresses, audit, email_tokens
 from models.accounts import Caller
 from models.audit import Trail
 from models.database import Connection, Database
@@ -21,7 +21,7 @@ def verify(database: Database, secret: str, trail: Trail) -> Proof:
         if proof is None:
             return _proved_before(connection, secret)
         own(connection, proof)
-        audit.record(connection, "email.verified", trail, user_id=proof.user_id, target=proof.user_id)
+        record(connection, "email.verified", proof, trail)
     return proof
 
 
@@ -39,6 +39,13 @@ def own(connection: Connection, proof: Proof) -> None:
     """Make the address the user's. Raises Conflict `address_taken`."""
     if not addresses.prove(connection, proof.user_id, proof.email):
         raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
+
+
+def record(connection: Connection, action: str, proof: Proof, trail: Trail) -> None:
+    """Tell it in the log of the user's oldest account."""
+    belongs = accounts.memberships(connection, proof.user_id)
+    account_id = belongs[0].account_id if belongs else None
+    audit.record(connection, action, trail, account_id=account_id, user_id=proof.user_id, target=proof.user_id)
 
 
 def invalid_token() -> InvalidRequest:
