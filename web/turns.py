@@ -11,7 +11,7 @@ from pipelines.inference.names import model_name
 from web.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
 from web.items import Id, Input, stored
 from web.models import DEFAULT
-from web.validation import Body, Unsupported, cut, tag, text_or
+from web.validation import Body, Unsupported, cut, exactly, tag, text_or
 
 #: OpenAI's own bounds for metadata.
 Metadata = Annotated[
@@ -119,7 +119,7 @@ class CreateResponse(Asked):
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     # What nothing here can honour.
-    top_logprobs: Literal[0] | None = None
+    top_logprobs: Annotated[Literal[0], exactly(int)] | None = None
     prompt: Unsupported = None
     moderation: Unsupported = None
     context_management: Unsupported = None
