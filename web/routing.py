@@ -127,6 +127,8 @@ def mount(rows: Iterable[Row]) -> list[Route]:
             raise ValueError(f"{row.method} {row.path} stands twice in the route table")
         if row.creates and row.rights.public:
             raise ValueError(f"{row.method} {row.path}: an Idempotency-Key belongs to an account; here is none")
+        if row.creates and row.streams and not row.joins:
+            raise ValueError(f"{row.method} {row.path}: a stream can't be stored, so its endpoint has to find it again")
         resource.rows[row.method] = row
     return [Route(path, resource) for path, resource in resources.items()]
 

@@ -4,9 +4,10 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from models.errors import ConfigurationError
-from models.secrets import secret_key
+from models.secrets import Seal, secret_key
 from models.settings import Settings
 
 
@@ -47,3 +48,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
     with pytest.raises(ConfigurationError, match="SANGHA_SECRET_KEY"):
         secret_key(Settings(data_dir=tmp_path / "file" / "below"))
+
+
+def test_a_seal_opens_only_with_its_secret_purpose_and_subject():
+    sealed = Seal(b"a secret", "tests").close(b"a text", b"acct_1")
+
+    assert b"a text" not in sealed
+    assert Seal(b"a secret", "tests").open(sealed, b"acct_1") == b"a text"
+    for seal, about in (
+        (Seal(b"a secret", "tests"), b"acct_2"),
+        (Seal(b"a secret", "other"), b"acct_1"),
+        (Seal(b"another secret", "tests"), b"acct_1"),
+    ):
+        with pytest.raises(InvalidTag):
+            seal.open(sealed, about)

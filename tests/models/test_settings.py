@@ -54,6 +54,8 @@ def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
         ("SANGHA_PORT", "eighty", "integer"),
         ("SANGHA_PORT", "99999", "65535"),
         ("SANGHA_SLOTS", "0", "greater than or equal to 1"),
+        ("SANGHA_TRUSTED_PROXIES", "10.0.0.0/8, proxy", "networks such as"),
+        ("SANGHA_TRUSTED_PROXIES", "*", "networks such as"),
         ("SANGHA_CONTEXT", "-1", "256"),
         ("SANGHA_DATABASE_URL", "mysql://db", "postgresql://… or postgres://…"),
         ("SANGHA_DATABASE_URL", "postgresql://h/x?nonsense=1", r"well-formed postgresql://….*\"nonsense\""),

@@ -1,4 +1,4 @@
-"""Given an Idempotency-Key, when a creating request comes again, then nothing more is made and the answer is the same."""
+"""Given an Idempotency-Key, when a creating request comes again, then nothing more is made and the answer is alike."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,11 @@ import pytest
 from openai import OpenAI
 from psycopg.errors import UniqueViolation
 
-from models import idempotency
+from models import idempotency, journal
 from models.archive import archive
 from models.events import event
 from models.ids import new_id
+from tests.waiting import eventually
 from tests.web.visiting import refused
 from web import idempotency as at_the_door
 from web.routing import Rights, Row, mount
@@ -191,6 +192,25 @@ def test_a_stream_is_told_again_from_its_beginning(post, visitor, database):
     assert (first.headers.get("idempotent-replayed"), second.headers["idempotent-replayed"]) == (None, "true")
 
 
+def test_those_who_wait_for_the_end_of_a_turn_get_the_same_end(post, rows, visitor, database, redis_client):
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(post, input="hello") for _ in range(3)]
+        eventually(lambda: rows("responses") == 1)
+        with database.transaction() as connection:
+            (turn,) = connection.execute(
+                "SELECT id, job_id FROM responses WHERE account_id = %s", (visitor.caller.account_id,)
+            ).fetchall()
+            end = event(2, "response.completed", {"response": {"id": turn["id"], "status": "completed"}})
+            archive(connection, turn["job_id"], [end])
+            connection.execute("UPDATE jobs SET state = 'completed' WHERE id = %s", (turn["job_id"],))
+        journal.append(redis_client, turn["job_id"], 1, [end])
+        answers = [answer.result() for answer in waiting]
+    answers.append(post(input="hello"))
+
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+
+
 def test_the_official_client_sends_a_key(visitor, key, rows):
     client = OpenAI(api_key=visitor.token, base_url=f"{visitor.door.base_url}/v1")
 
@@ -246,6 +266,11 @@ def test_old_keys_are_forgotten(post, visitor, database, rows):
         assert idempotency.prune(connection, 500) >= 1
 
     assert rows("idempotency_keys") == 1
+
+
+def test_a_stream_that_its_endpoint_would_not_find_again_can_not_be_promised():
+    with pytest.raises(ValueError, match="find"):
+        mount([Row("POST", "/streams", made_before, Rights.WRITE, creates=True, streams=True)])
 
 
 def test_a_public_route_can_not_promise_it():
