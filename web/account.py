@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from models import members
 from models.members import Account
+from models.plans import Limits
 from web import bodies
 from web.answers import json_answer
 from web.names import Name
@@ -66,18 +67,22 @@ def change(call: Call) -> Response:
 
 
 def _object(account: Account) -> AccountObject:
-    limits = account.limits
     return {
         "id": account.id,
         "object": "account",
         "name": account.name,
         "plan": {"id": account.plan_id, "name": account.plan_name},
-        "limits": {
-            "requests_per_minute": limits.requests_per_minute,
-            "tokens_per_minute": limits.tokens_per_minute,
-            "streams": limits.streams,
-            "unfinished_jobs": limits.unfinished_jobs,
-            "tokens_per_month": limits.tokens_per_month,
-        },
+        "limits": limits_object(account.limits),
         "created_at": int(account.created_at.timestamp()),
+    }
+
+
+def limits_object(limits: Limits) -> AccountLimits:
+    """Limits as they are told."""
+    return {
+        "requests_per_minute": limits.requests_per_minute,
+        "tokens_per_minute": limits.tokens_per_minute,
+        "streams": limits.streams,
+        "unfinished_jobs": limits.unfinished_jobs,
+        "tokens_per_month": limits.tokens_per_month,
     }

@@ -11,13 +11,13 @@ from models import installation, journal, operations
 from models.errors import InvalidRequest
 from models.installation import AccountState, Plan
 from models.jobs import Job
-from models.plans import Limits
 from pipelines.accounts import oversight
 from web import bodies
+from web.account import AccountLimits, limits_object
 from web.answers import json_answer, page
-from web.api_keys import Name
 from web.jobs import JobObject, job_object
 from web.moments import seconds
+from web.names import Name
 from web.routing import Call
 from web.validation import Body, Query, parse_query
 
@@ -69,16 +69,6 @@ class DeadJobs(Query):
     limit: int = Field(20, ge=1, le=100)
 
 
-class LimitsObject(TypedDict):
-    """All limits; null is none."""
-
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    streams: int | None
-    unfinished_jobs: int | None
-    tokens_per_month: int | None
-
-
 class AdminAccount(TypedDict):
     """An account as operators see it. `limits` are those that hold, `overrides` those that operators have set."""
 
@@ -86,7 +76,7 @@ class AdminAccount(TypedDict):
     object: Literal["account"]
     name: str
     plan_id: str
-    limits: LimitsObject
+    limits: AccountLimits
     overrides: dict[str, int]
     members: int
     created_at: int
@@ -99,7 +89,7 @@ class PlanObject(TypedDict):
     id: str
     object: Literal["plan"]
     name: str
-    limits: LimitsObject
+    limits: AccountLimits
     created_at: int
 
 
@@ -203,17 +193,6 @@ def plan_object(plan: Plan) -> PlanObject:
         "name": plan.name,
         "limits": limits_object(plan.limits),
         "created_at": int(plan.created_at.timestamp()),
-    }
-
-
-def limits_object(limits: Limits) -> LimitsObject:
-    """Limits as they are told."""
-    return {
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "streams": limits.streams,
-        "unfinished_jobs": limits.unfinished_jobs,
-        "tokens_per_month": limits.tokens_per_month,
     }
 
 

@@ -8,7 +8,8 @@ from models.ids import new_id
 from models.jobs import NewJob, enqueue
 from models.plans import Limits
 from tests.web.visiting import Visitor, refused
-from web.admin import LimitsObject, NewLimits
+from web.account import AccountLimits
+from web.admin import NewLimits
 
 
 @pytest.fixture
@@ -135,4 +136,4 @@ def test_every_limit_can_be_set_and_is_told():
     names = {known.name for known in fields(Limits)}
 
     assert set(NewLimits.model_fields) == names
-    assert set(LimitsObject.__annotations__) == names
+    assert set(AccountLimits.__annotations__) == names
