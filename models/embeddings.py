@@ -1,6 +1,6 @@
 """Embeddings: texts go in as a job's arguments, vectors come out as its result, and are taken by whoever waits.
 
-Nothing of them is kept: a result is read once, and one that nobody has read goes after a while. What was billed stays.
+Nothing of them is kept: a result is read once, and one that nobody reads goes by `models.unread`. The bill stays.
 """
 
 from base64 import b64decode
@@ -12,9 +12,6 @@ from models.database import Connection, one
 
 #: The kind of work.
 KIND = "embedding.create"
-
-#: Seconds that a result waits for its reader.
-KEPT = 600
 
 #: Bytes of a number: little-endian float32, as OpenAI's `base64` has them.
 NUMBER = 4
@@ -48,21 +45,3 @@ def from_result(result: dict[str, Any]) -> Embeddings:
     size, every = result["dimensions"] * NUMBER, b64decode(result["vectors"])
     vectors = [every[place : place + size] for place in range(0, len(every), size)]
     return Embeddings(result["model"], vectors, result["prompt_tokens"])
-
-
-# What nobody has read in time; the dead stay until an operator has dealt with them.
-EXPIRE = """
-WITH unread AS (
-    SELECT id FROM jobs
-    WHERE kind = 'embedding.create' AND state IN ('completed', 'failed', 'cancelled')
-      AND finished_at < now() - make_interval(secs => %(kept)s)
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), gone AS (DELETE FROM jobs USING unread WHERE jobs.id = unread.id RETURNING jobs.id)
-SELECT count(*) AS gone FROM gone
-"""
-
-
-def expire(connection: Connection, limit: int, *, kept: float = KEPT) -> int:
-    """Delete at most `limit` results that nobody has read; returns how many there were."""
-    row = one(connection, EXPIRE, {"kept": kept, "limit": limit})
-    return int(row["gone"]) if row else 0

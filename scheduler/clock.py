@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from models import outbox, responses
+from models import outbox, responses, unread
 from models.database import Database
 from models.errors import Unavailable
 from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
@@ -47,11 +47,11 @@ class Clock:
         try:
             with self._database.connection() as connection:
                 moved = outbox.recover(connection)
-                unread = responses.delete_unread(connection)
+                forgotten = [*responses.delete_unread(connection), *unread.delete_unread(connection)]
         except Unavailable as error:
             log.warning("the sweeper does not reach the database: %s", error)
             return
-        for job_id in unread:
+        for job_id in forgotten:
             self._queue.forget(job_id)
         if moved:
             log.info("gave back %d jobs", moved)

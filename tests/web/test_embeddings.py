@@ -10,7 +10,7 @@ from openai import OpenAI
 from openai.types import CreateEmbeddingResponse, Model
 from pydantic import TypeAdapter
 
-from models import embeddings
+from models import unread
 from models.embeddings import Embeddings
 from models.settings import Settings
 from pipelines.embeddings.start import start
@@ -158,8 +158,8 @@ def test_a_text_that_goes_unread_is_forgotten(visitor, worker, database):
     eventually(lambda: jobs_of(visitor)[0]["state"] == "completed")
 
     with database.connection() as connection:
-        assert embeddings.expire(connection, 100, kept=600) == 0
-        assert embeddings.expire(connection, 100, kept=0) >= 1
+        assert job_id not in unread.delete_unread(connection)
+        assert job_id in unread.delete_unread(connection, kept=0)
     assert jobs_of(visitor) == []
 
 
