@@ -31,7 +31,8 @@ async def count(call: Call) -> Response:
     items = stored(body.input) if body.input is not None else []
     question = Question(common(body, call.platform.settings), items, *place_of(body))
     job_id = call.new_id("job")
-    await run_in_threadpool(ask, call.platform.database, call.caller, question, job_id)
+    limits = call.admission.limits
+    await run_in_threadpool(ask, call.platform.database, call.caller, question, job_id, limits)
     call.platform.queue.nudge()
     try:
         async with asyncio.timeout(PATIENCE):

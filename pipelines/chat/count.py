@@ -10,6 +10,8 @@ from models.attempts import Ending
 from models.database import Database
 from models.ids import new_id
 from models.jobs import NewJob, enqueue
+from models.plans import Limits
+from models.quota import check_room
 from models.responses import Response
 from models.running import Attempt, plain_ending
 from pipelines.chat.place import find_thread, resolved
@@ -29,12 +31,13 @@ class Question:
     previous_id: str | None = None
 
 
-def ask(database: Database, caller: Caller, question: Question, job_id: str) -> None:
+def ask(database: Database, caller: Caller, question: Question, job_id: str, limits: Limits) -> None:
     """Enqueue the count. Nudge the queue afterwards.
 
-    Raises what `find_thread` and `resolved` raise for things that the account doesn't have.
+    Raises what `find_thread` and `resolved` raise for things that the account doesn't have, and TooMany.
     """
     with database.transaction() as connection:
+        check_room(connection, caller.account_id, limits)
         find_thread(connection, caller.account_id, question.conversation_id, question.previous_id)
         items = resolved(connection, caller.account_id, new_id("resp"), question.input)
         arguments = {**asdict(question), "input": items}
