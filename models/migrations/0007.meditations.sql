@@ -1,0 +1,31 @@
+-- Meditation: what was changed, so that it can be told and undone whole.
+
+CREATE TABLE meditations (
+    id            text        PRIMARY KEY,
+    account_id    text        NOT NULL REFERENCES accounts ON DELETE CASCADE,
+    user_id       text        NOT NULL REFERENCES users ON DELETE CASCADE,
+    job_id        text        NOT NULL,               -- no reference: the changes outlive the job
+    outcome       text        CHECK (outcome IN ('applied', 'nothing_to_do', 'would_harm', 'failed', 'cancelled')),
+    plan          jsonb       NOT NULL DEFAULT '{}',  -- what a later attempt goes on with
+    report        jsonb       NOT NULL DEFAULT '{}',  -- counts, recall before and after, budget spent
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    applied_at    timestamptz,
+    reverted_at   timestamptz
+);
+
+CREATE INDEX meditations_user ON meditations (account_id, user_id, id DESC);
+CREATE UNIQUE INDEX meditations_job ON meditations (job_id);
+
+-- One row a changed memory: the columns that were changed, before and after. Written in the transaction that changes.
+CREATE TABLE meditation_changes (
+    meditation_id  text    NOT NULL REFERENCES meditations ON DELETE CASCADE,
+    position       integer NOT NULL,
+    memory_id      text    NOT NULL,
+    action         text    NOT NULL CHECK (action IN ('created', 'closed', 'weighed')),
+    reason         text    NOT NULL DEFAULT '',
+    before         jsonb,
+    after          jsonb,
+    PRIMARY KEY (meditation_id, position)
+);
+
+CREATE INDEX meditation_changes_memory ON meditation_changes (memory_id);
