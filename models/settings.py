@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.errors import ConfigurationError
+from models.providers import Provider, load_providers
 
 #: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
 LONGEST_SOCKET_FOLDER = 80
@@ -150,6 +151,8 @@ class Settings(BaseModel):
     smtp_url: Annotated[str | None, _url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(_with_host)] = None
     mail_from: Annotated[str, AfterValidator(_sender)] = "Sangha <sangha@localhost>"
 
+    oidc_providers: tuple[Provider, ...] = ()
+
     trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
     visits_per_minute: int = Field(120, ge=1)
 
@@ -207,6 +210,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises ConfigurationError with one line that names the variable and what it should be.
     """
     given = {field: os.environ.get(variable(field)) or None for field in Settings.model_fields} | overrides
+    given["oidc_providers"] = load_providers(os.environ) or None
     try:
         return Settings.model_validate({field: value for field, value in given.items() if value is not None})
     except ValidationError as error:

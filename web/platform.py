@@ -19,6 +19,7 @@ from web.gate import Gate, Gatekeeper
 from web.hashing import Hashing
 from web.limits import Limiter
 from web.metrics import Metrics
+from web.providers import Providers
 from web.sse import Streams
 from web.tail import Tail
 
@@ -47,6 +48,7 @@ class Platform:
     tail: Tail
     objects: Objects
     seal: Seal
+    providers: Providers
     throttle: Throttle = field(init=False)
     hashing: Hashing = field(default_factory=Hashing)
     streams: Streams = field(default_factory=Streams)
@@ -66,7 +68,9 @@ class Platform:
         tail = Tail(settings.redis_address, database)
         gate = Gatekeeper(database, tokens, Limiter(client, settings.visits_per_minute))
         seal = Seal(secret_key(settings), "idempotency")
-        return cls(settings, database, client, tokens, gate, metrics, queue, tail, Objects.open(settings), seal)
+        providers = Providers(settings.oidc_providers, client, secret_key(settings))
+        objects = Objects.open(settings)
+        return cls(settings, database, client, tokens, gate, metrics, queue, tail, objects, seal, providers)
 
     def close_streams(self) -> None:
         """End every open stream, so that its client goes on elsewhere. To be called on the event loop."""

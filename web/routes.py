@@ -23,6 +23,7 @@ from web import (
     me,
     members,
     models,
+    oidc,
     openapi,
     responses,
     usage,
@@ -55,6 +56,7 @@ from web.jobs import JobObject, List
 from web.letters import Forgot, Posted, Reset, Verified, Verify
 from web.me import ChangeMe, MeObject
 from web.members import ChangeMember, MemberObject, Members, RemovedMember
+from web.oidc import Exchange, ProviderObject
 from web.responses import InputItems, Retrieve
 from web.rights import Rights
 from web.routing import Row
@@ -90,6 +92,10 @@ ROUTES = (
     Row("GET", "/auth/verify", letters.page, Rights.PUBLIC),
     Row("GET", "/auth/reset", letters.page, Rights.PUBLIC),
     Row("GET", "/auth/invitation", letters.page, Rights.PUBLIC),
+    Row("GET", "/auth/oidc", oidc.list_providers, Rights.PUBLIC, answer=Page[ProviderObject]),
+    Row("POST", "/auth/oidc/exchange", oidc.exchange, Rights.PUBLIC, body=Exchange, answer=Entered),
+    Row("GET", "/auth/oidc/{provider}", oidc.begin, Rights.PUBLIC, status=302),
+    Row("GET", "/auth/oidc/{provider}/callback", oidc.callback, Rights.PUBLIC, status=302),
     Row("GET", "/v1/me", me.read, Rights.READ, answer=MeObject),
     Row("PATCH", "/v1/me", me.change, Rights.PERSON, body=ChangeMe, answer=MeObject),
     Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Sessions, answer=Page[SessionObject]),

@@ -1,0 +1,132 @@
+"""Logging in by the word of an OIDC provider: whom it means here, and a session for them.
+
+A provider's word for an address counts if it says that it has verified it, and it reaches only a user who has proved
+the address here too. Whoever merely claimed the address before may have done so to wait for its owner: such a user is
+never linked, and the new one takes the address over.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+import orjson
+import redis
+
+from models import accounts, addresses, audit, identities
+from models.audit import Trail
+from models.credentials import digest
+from models.database import Connection, Database
+from models.errors import InvalidRequest, NotAllowed, NotAuthenticated
+from models.identities import Identity
+from pipelines.accounts import letters, sessions
+from pipelines.accounts.letters import Letter
+from pipelines.accounts.sessions import Entry
+from pipelines.accounts.signup import normal_address
+from pipelines.accounts.tokens import Tokens
+
+#: Seconds from a provider's answer to the exchange of the code, which the page does at once.
+EXCHANGE_SECONDS = 60
+
+#: Characters that a subject has at most (OpenID Connect Core 1.0, section 2).
+LONGEST_SUBJECT = 255
+
+#: Characters of a name that are taken over.
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a provider says of somebody, its signature checked."""
+
+    identity: Identity
+    email: str
+    email_verified: bool
+    name: str = ""
+
+
+def recognise(database: Database, claims: Claims, trail: Trail) -> str:
+    """The id of the user whom the provider means, who is new if nobody is known. Letters may have been posted.
+
+    Raises NotAllowed `email_missing` where a new user would have no address.
+    """
+    if not 0 < len(claims.identity.subject) <= LONGEST_SUBJECT or "\0" in claims.identity.subject:
+        raise NotAllowed("The provider does not say who you are.", code="subject_missing")
+    with database.transaction() as connection:
+        identities.lock(connection, claims.identity)
+        return identities.find(connection, claims.identity) or _tie(connection, claims, trail)
+
+
+def _tie(connection: Connection, claims: Claims, trail: Trail) -> str:
+    email = _address(claims)
+    addresses.lock(connection, email)
+    holder = addresses.holder(connection, email)
+    if holder is not None and claims.email_verified:
+        user_id = holder.id
+    else:
+        user_id = _create(connection, claims, email, holder.id if holder else None, trail)
+    identities.add(connection, claims.identity, user_id, email)
+    details = {"provider": claims.identity.provider}
+    audit.record(connection, "identity.linked", trail, user_id=user_id, target=user_id, details=details)
+    return user_id
+
+
+def _address(claims: Claims) -> str:
+    try:
+        return normal_address(claims.email)
+    except InvalidRequest:
+        raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing") from None
+
+
+def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, trail: Trail) -> str:
+    """A new user: who holds the address by the provider's word, or else claims it, as by signing up."""
+    membership = accounts.create(connection, email=email, password_hash=None)
+    user_id, account_id = membership.user_id, membership.account_id
+    name = "".join(letter for letter in claims.name if letter.isprintable())[:LONGEST_NAME]
+    addresses.rename(connection, user_id, name)
+    if claims.email_verified:
+        addresses.prove(connection, user_id, email)
+    else:
+        letter = Letter.SIGNUP_ATTEMPTED if holder_id else Letter.VERIFY_ADDRESS
+        letters.post(connection, letter, user_id=holder_id or user_id)
+    audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
+    return user_id
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What gives a session, once: `code` goes to the page in its address, `binding` into a cookie of the browser.
+
+    Neither is good without the other: an address may be seen or sent by others, and no other site can use the cookie.
+    """
+
+    code: str
+    binding: str
+
+
+def issue_pass(client: redis.Redis, user_id: str) -> Pass:
+    """A pass for a user, good for EXCHANGE_SECONDS. Only hashes are kept of it."""
+    made = Pass(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    kept = {"user": user_id, "binding": digest(made.binding).hex()}
+    client.set(_key(made.code), orjson.dumps(kept), ex=EXCHANGE_SECONDS)
+    return made
+
+
+def exchange(database: Database, client: redis.Redis, tokens: Tokens, shown: Pass, trail: Trail) -> Entry:
+    """A session for a pass; whatever comes of it, the pass is spent. Raises NotAuthenticated `invalid_code`."""
+    kept = client.getdel(_key(shown.code))
+    known = orjson.loads(kept) if isinstance(kept, bytes) else None
+    if known is None or not secrets.compare_digest(known["binding"], digest(shown.binding).hex()):
+        raise _spent()
+    with database.transaction() as connection:
+        user = accounts.find(connection, known["user"])
+        if user is None:
+            raise _spent()
+        membership = sessions.choose(accounts.memberships(connection, user.id), None)
+        return sessions.begin(connection, tokens, membership, user.email, trail)
+
+
+def _key(code: str) -> str:
+    return f"sangha:oidc:pass:{digest(code).hex()}"
+
+
+def _spent() -> NotAuthenticated:
+    return NotAuthenticated("The code holds no more: log in again.", code="invalid_code")
