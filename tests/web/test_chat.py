@@ -1,0 +1,125 @@
+"""Given the official client and a worker, when it asks for chat completions, then it gets them, streamed and whole."""
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import TypeAdapter
+
+from models.settings import Settings
+from tests.waiting import eventually
+from tests.web.visiting import refused
+from tests.web.working import working
+
+TEXT = "".join(f"w{index} " for index in range(20))
+HELLO = [{"role": "user", "content": "hello there"}]
+
+
+@pytest.fixture(scope="module")
+def worker(settings: Settings, tmp_path_factory: pytest.TempPathFactory):
+    """The inference pool."""
+    with working(settings, ["inference"], tmp_path_factory.mktemp("inference")):
+        yield
+
+
+@pytest.fixture
+def client(visitor, worker):
+    """The official client."""
+    return OpenAI(base_url=f"{visitor.door.base_url}/v1", api_key=visitor.token, max_retries=0, timeout=30)
+
+
+def jobs_of(visitor):
+    return visitor.request("GET", "/v1/jobs").json()["data"]
+
+
+# The first has no worker: it starts with the first test that asks for one.
+
+
+def test_a_completion_that_is_cancelled_is_told_so(visitor):
+    with visitor.door.stream(
+        "POST", "/v1/chat/completions", json={"messages": HELLO, "stream": True},
+        headers={"authorization": f"Bearer {visitor.token}"},
+    ) as answer:  # fmt: skip
+        response_id = answer.headers["x-sangha-response-id"]
+        assert visitor.request("POST", f"/v1/responses/{response_id}/cancel").json()["status"] == "cancelled"
+        frames = answer.read().decode()
+
+    assert '"code":"cancelled"' in frames
+    assert "[DONE]" not in frames
+
+
+def test_a_plain_completion(client, visitor):
+    answer = client.chat.completions.with_raw_response.create(model="default", messages=HELLO, temperature=0)
+    completion = answer.parse()
+
+    TypeAdapter(ChatCompletion).validate_python(answer.http_response.json(), strict=True)
+    assert completion.choices[0].message.content == TEXT
+    assert completion.choices[0].finish_reason == "stop"
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (2, 20)
+    assert completion.id.removeprefix("chatcmpl-") == answer.headers["x-sangha-response-id"].removeprefix("resp_")
+    refused(visitor.request("GET", f"/v1/responses/{answer.headers['x-sangha-response-id']}"), 404)
+
+
+def test_a_streamed_completion(client, visitor):
+    chunks = list(client.chat.completions.create(
+        model="default", messages=HELLO, stream=True, stream_options={"include_usage": True}
+    ))  # fmt: skip
+
+    for chunk in chunks:
+        TypeAdapter(ChatCompletionChunk).validate_python(chunk.model_dump(), strict=True)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == TEXT
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 20)
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+    eventually(lambda: jobs_of(visitor) == [])
+
+
+def test_the_clients_own_stream_puts_it_together(client):
+    with client.chat.completions.stream(model="default", messages=HELLO) as stream:
+        kinds = {event.type for event in stream}
+        completion = stream.get_final_completion()
+
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+    assert completion.choices[0].message.content == TEXT
+
+
+def test_an_answer_that_grows_too_long_is_cut(client):
+    completion = client.chat.completions.create(model="default", messages=HELLO, max_tokens=3)
+
+    assert (completion.choices[0].message.content, completion.choices[0].finish_reason) == ("w0 w1 w2 ", "length")
+
+
+def test_a_stored_completion_is_a_response_to_go_on_from(client):
+    answer = client.chat.completions.with_raw_response.create(model="default", messages=HELLO, store=True)
+    response = client.responses.retrieve(answer.headers["x-sangha-response-id"])
+
+    assert (response.output_text, response.status) == (TEXT, "completed")
+    assert client.responses.create(model="default", input="and?", previous_response_id=response.id).output_text == TEXT
+
+
+def test_one_that_comes_twice_under_a_key_is_one(client, visitor):
+    named = {"Idempotency-Key": "the-same"}
+    first, second = (
+        client.chat.completions.create(model="default", messages=HELLO, extra_headers=named) for _ in range(2)
+    )
+
+    assert first == second
+    assert len(jobs_of(visitor)) == 1
+
+
+def test_a_conversation_that_does_not_fit_is_a_400(client):
+    long = [{"role": "user", "content": "word " * 5000}]
+    with pytest.raises(openai.BadRequestError) as plain:
+        client.chat.completions.create(model="default", messages=long)
+    with pytest.raises(openai.APIError) as streamed:
+        list(client.chat.completions.create(model="default", messages=long, stream=True))
+
+    assert (plain.value.code, streamed.value.code) == ("context_length_exceeded", "context_length_exceeded")
+
+
+def test_a_bad_request_is_the_clients_own_error(client):
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model="default", messages=HELLO, n=2)
+
+    assert wrong.value.param == "n"
