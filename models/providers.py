@@ -28,7 +28,7 @@ TAKEN = "exchange"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Provider:
-    """One of them. `title` is what people call it; `issuer` is how it names itself, to the letter."""
+    """One of them. `title` is for people; `issuer` is how it names itself, to the letter."""
 
     name: str
     issuer: str
@@ -36,6 +36,11 @@ class Provider:
     client_secret: str | None = None
     scopes: str = SCOPES
     title: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.title or self.name.replace("_", " ").title()
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -63,8 +68,7 @@ def _load(name: str, environment: Mapping[str, str]) -> Provider:
     if "openid" not in scopes.split():
         raise ConfigurationError(f"{_variable(name, 'SCOPES')} is {scopes!r}: it should have 'openid' in it")
     issuer = _checked_issuer(given["ISSUER"], _variable(name, "ISSUER"))
-    title = given["TITLE"] or name.replace("_", " ").title()
-    return Provider(name, issuer, given["CLIENT_ID"], given["CLIENT_SECRET"] or None, scopes, title)
+    return Provider(name, issuer, given["CLIENT_ID"], given["CLIENT_SECRET"] or None, scopes, given["TITLE"])
 
 
 def _checked_issuer(url: str, variable: str) -> str:

@@ -15,6 +15,7 @@ TYPES = {
     "index.html": "text/html",
     "index.css": "text/css",
     "index.js": "text/javascript",
+    "providers.js": "text/javascript",
     "auth.html": "text/html",
     "auth.js": "text/javascript",
 }

@@ -106,7 +106,7 @@ def _named(call: Call) -> str:
 
 
 def _object(provider: Provider) -> ProviderObject:
-    return {"id": provider.name, "object": "oidc.provider", "name": provider.title}
+    return {"id": provider.name, "object": "oidc.provider", "name": provider.label}
 
 
 def _back(fragment: str) -> RedirectResponse:

@@ -32,7 +32,8 @@ PATIENCE = 10.0
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 
 #: What goes wrong with a provider's answers, whatever it sends.
-WRONG = (AuthlibBaseError, JoseError, httpx2.HTTPError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+WRONG = (AuthlibBaseError, JoseError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError,
+         AttributeError, RuntimeError)  # fmt: skip
 
 
 class ProviderFailed(Exception):

@@ -21,7 +21,7 @@ def test_providers_are_read_from_the_environment(monkeypatch):
     # When the settings are read
     (corp,) = load_settings().oidc_providers
     # Then it is there, and does not show its secret
-    assert (corp.name, corp.issuer, corp.title) == ("corp", "https://id.example.com/realm", "Corp")
+    assert (corp.name, corp.issuer, corp.label) == ("corp", "https://id.example.com/realm", "Corp")
     assert corp.scopes == "openid email profile"
     assert "hunter2" not in repr(corp)
 

@@ -124,7 +124,7 @@ def test_page_hears_of_the_providers(house):
     told = house.get("/auth/oidc").json()["data"]
     assert told[:2] == [
         {"id": "first", "object": "oidc.provider", "name": "The First"},
-        {"id": "second", "object": "oidc.provider", "name": ""},
+        {"id": "second", "object": "oidc.provider", "name": "Second"},
     ]
     refused(house.get("/auth/oidc/third"), 404, param="provider")
 

@@ -59,6 +59,8 @@ NOT_JSON = {
     ("GET", "/auth/verify"),
     ("GET", "/auth/reset"),
     ("GET", "/auth/invitation"),
+    ("GET", "/auth/oidc/{provider}"),
+    ("GET", "/auth/oidc/{provider}/callback"),
     ("GET", "/v1/jobs/{job_id}/events"),
     ("GET", "/v1/files/{file_id}/content"),
 }

@@ -1,4 +1,4 @@
-// The description, to read and to try. Whoever has logged in at `/` in this tab need not log in again.
+// The description, to read and to try. Whoever has logged in at `/` need not log in again.
 
 const token = localStorage.getItem("token");
 

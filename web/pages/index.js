@@ -1,6 +1,8 @@
 // A person's way in: log in, ask, follow. The stream is followed by its cursor, so a lost connection, a reload or a
 // restarted server only makes it go on from where it was.
 
+import { arrive, offer } from "/pages/providers.js";
+
 const $ = (selector) => document.querySelector(selector);
 const kept = {
   get: (name) => sessionStorage.getItem(name),
@@ -255,4 +257,12 @@ $("#ask textarea").addEventListener("keydown", (pressed) => {
 $("#leave").addEventListener("click", leave);
 // Logging out in one tab logs out in all.
 addEventListener("storage", ({ key, newValue }) => { if (key === "token" && newValue === null) location.reload(); });
-if (pass.token()) open().catch((error) => say(error.message));
+
+async function begin() {
+  const entry = await arrive();
+  if (entry) pass.keep(entry);
+  if (pass.token()) await open();
+}
+
+offer($("#providers"));
+begin().catch((error) => say(error.message));
