@@ -69,6 +69,21 @@ class Journal:
         self._writer.notice(self)
         return written
 
+    def write_together(self, events: Sequence[tuple[str, Mapping[str, Any]]], tokens: int) -> None:
+        """Write events that no crash can part: Redis and the archive get all of them, or none. Raises Fenced.
+
+        They carry `tokens` generated tokens.
+        """
+        with self._lock:
+            self._check_fence()
+            self._seal()
+            *others, (type_, payload) = events
+            for other in others:
+                self._append(*other)
+            self._append(type_, payload, tokens)
+            self.tokens += tokens
+        self._writer.notice(self)
+
     def write_text(self, type_: str, payload: Mapping[str, Any], text: str, tokens: int) -> None:
         """Write text that may join with its like that directly follows: a `delta` of `tokens` tokens. Raises Fenced."""
         with self._lock:

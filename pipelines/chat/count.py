@@ -15,7 +15,7 @@ from models.quota import check_room
 from models.responses import Response
 from models.running import Attempt, plain_ending
 from pipelines.chat.place import find_thread, resolved
-from pipelines.chat.prompt import assemble
+from pipelines.chat.prompt import assemble, form_of
 from pipelines.inference.engine import Engine
 
 KIND = "tokens.count"
@@ -50,7 +50,9 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     with attempt.database.connection() as connection:
         messages = assemble(connection, response)
     attempt.check()
-    return plain_ending(attempt, "completed", result={"input_tokens": engine.count(messages)})
+    return plain_ending(
+        attempt, "completed", result={"input_tokens": engine.count(messages, form_of(response.request))}
+    )
 
 
 def _imagined(attempt: Attempt) -> Response:

@@ -44,11 +44,16 @@ def response_object(response: Response, status: Status | None = None) -> dict[st
     }
 
 
+#: OpenAI's list of codes is closed. Ours that aren't on it are told as the nearest that is, and as the `reason`.
+ERROR_CODES = {"context_length_exceeded": "invalid_prompt", "invalid_request": "invalid_prompt"}
+
+
 def _error(response: Response) -> dict[str, Any] | None:
     if response.status != "failed" or not response.job_error:
         return None
-    # OpenAI's list of codes is closed; ours that are not on it are told in the message.
-    return {"code": "server_error", "message": response.job_error["message"], "reason": response.job_error["code"]}
+    reason = response.job_error["code"]
+    code = ERROR_CODES.get(reason, "server_error")
+    return {"code": code, "message": response.job_error["message"], "reason": reason}
 
 
 def output_message(response: Response) -> str:
@@ -60,6 +65,13 @@ def message_item(item_id: str, text: str | None, status: str) -> dict[str, Any]:
     """An assistant's message; without a text it has no content yet."""
     content = [] if text is None else [text_part(text)]
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def call_item(response: Response, number: int, name: str, arguments: str) -> dict[str, Any]:
+    """A response's call of a function, the first one's number being 0. Its ids are the same for every attempt."""
+    place = f"{response.id.removeprefix('resp_')}_{number}"
+    return {"id": f"fc_{place}", "type": "function_call", "call_id": f"call_{place}", "name": name,
+            "arguments": arguments, "status": "completed"}  # fmt: skip
 
 
 def text_part(text: str) -> dict[str, Any]:

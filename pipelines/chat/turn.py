@@ -2,11 +2,11 @@
 
 An answer survives its worker: a new attempt reads the text that is journalled, hands it to the engine as the beginning
 of the answer, and the stream goes on with the next sequence number. An engine that can't continue a text begins the
-answer again, and the stream says so.
+answer again, and the stream says so. A call is journalled whole or not at all: one that was not is made anew.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from models import conversations, responses
@@ -16,30 +16,10 @@ from models.errors import PermanentFailure
 from models.responses import Response, Usage
 from models.running import Attempt
 from pipelines.chat import objects
-from pipelines.chat.prompt import Prompt, assemble, fitted
-from pipelines.chat.transcript import DELTA, RESTARTED, STARTED, Transcript, read_transcript
-from pipelines.inference.engine import Engine, Finish, Sampling, Token
-
-#: Where the one message of an answer stands in its response.
-PLACE = {"output_index": 0}
-TEXT_PLACE = {**PLACE, "content_index": 0}
-
-
-@dataclass(slots=True)
-class Answer:
-    """The answer as it grows."""
-
-    response: Response
-    item_id: str
-    text: str
-    prompt_tokens: int
-    output_tokens: int
-    cached_tokens: int = 0
-
-    @property
-    def usage(self) -> Usage:
-        """What is billed: the tokens that are journalled."""
-        return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+from pipelines.chat.answer import Answer
+from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
+from pipelines.chat.transcript import RESTARTED, STARTED, Transcript, read_transcript
+from pipelines.inference.engine import Call, Engine, Finish, Token
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
@@ -48,7 +28,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         messages = assemble(connection, response)
-    prompt = fitted(engine, messages, response.request["max_output_tokens"])
+    prompt = fitted(engine, messages, response.request)
     answer = begin(engine, attempt, response, transcript, prompt)
     reason = generate(engine, attempt, answer, prompt)
     attempt.check()
@@ -65,52 +45,51 @@ def load(attempt: Attempt) -> Response:
 
 
 def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt) -> Answer:
-    """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said."""
-    journal, seen = attempt.journal, transcript.seen
-    item_id = objects.output_message(response)
-    if "response.in_progress" not in seen:
+    """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said.
+
+    An answer that may be nothing but calls begins its message only with its first text.
+    """
+    journal, item_id = attempt.journal, objects.output_message(response)
+    if "response.in_progress" not in transcript.seen:
         journal.write("response.in_progress", {"response": objects.response_object(response, "in_progress")})
-    if STARTED not in seen:
+    if STARTED not in transcript.seen:
         transcript.prompt_tokens = prompt.tokens
         started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
         journal.write(STARTED, {"item_id": item_id, **started})
-    if "response.output_item.added" not in seen:
-        item = objects.message_item(item_id, None, "in_progress")
-        journal.write("response.output_item.added", {**PLACE, "item": item})
-    if "response.content_part.added" not in seen:
-        part = objects.text_part("")
-        journal.write("response.content_part.added", {"item_id": item_id, **TEXT_PLACE, "part": part})
-    if transcript.text and not engine.continues:
+    if transcript.text and not (engine.continues or transcript.calls):
         journal.write(RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
         transcript.text, transcript.tokens = "", 0
-    return Answer(response, item_id, transcript.text, transcript.prompt_tokens, transcript.tokens)
+    answer = Answer(response, journal, transcript)
+    if not prompt.form.callable:
+        answer.begin_message()
+    return answer
 
 
 def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -> Literal["stop", "length"]:
-    """Journal tokens until the engine has said it all, or is told to stop."""
-    response, journal = answer.response, attempt.journal
-    request = response.request
+    """Journal tokens and calls until the engine has said it all, or is told to stop."""
     left = prompt.longest - answer.output_tokens
     if left <= 0:
         return "length"
-    sampling = Sampling(max_output_tokens=left, temperature=request["temperature"], top_p=request["top_p"])
-    place = {"item_id": answer.item_id, **TEXT_PLACE, "logprobs": []}
-    pieces: list[str] = [answer.text]
+    if answer.calls and not engine.continues:
+        return "stop"  # calls that were told stand: somebody may be running them
     finish: Finish | None = None
-    try:
-        for item in engine.generate(prompt.messages, prefix=answer.text, sampling=sampling, cancelled=attempt.stopped):
-            if isinstance(item, Token):
-                text = item.text.replace("\0", "\ufffd")  # Postgres can't hold it
-                pieces.append(text)
-                answer.output_tokens += item.count
-                journal.write_text(DELTA, place, text, item.count)
-            else:
-                finish = item
-    finally:
-        answer.text = "".join(pieces)
+    for item in engine.generate(
+        prompt.messages,
+        prefix=answer.text,
+        sampling=sampling_of(answer.response.request, left),
+        cancelled=attempt.stopped,
+        form=prompt.form,
+        calls=answer.made,
+    ):
+        if isinstance(item, Token):
+            answer.say(item)
+        elif isinstance(item, Call):
+            answer.call(item)
+        else:
+            finish = item
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt knows why, and raises it
-    if response.conversation_id or response.previous_id:
+    if answer.response.conversation_id or answer.response.previous_id:
         # Of a first turn this would tell whether somebody else has lately sent the same text.
         answer.cached_tokens = finish.cached_tokens
     return finish.reason
@@ -119,19 +98,19 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
 def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]) -> Ending:
     """The answer is whole, or as long as it may be."""
     details = {"reason": "max_output_tokens"} if reason == "length" else None
-    item = objects.message_item(answer.item_id, answer.text, "incomplete" if details else "completed")
+    status = "incomplete" if details else "completed"
+    events = [*answer.beginnings(), *answer.endings(status)]
     response = replace(
         answer.response,
         job_state="completed",
-        output=[item],
+        output=answer.output(status),
         usage=objects.usage_object(answer.usage),
         incomplete_details=details,
     )
     last = f"response.{response.status}"
-    events = [*_item_endings(item), (last, {"response": objects.response_object(response)})]
     return Ending(
         "completed",
-        attempt.journal.compose(events),
+        attempt.journal.compose([*events, (last, {"response": objects.response_object(response)})]),
         result={"response_id": response.id, "status": response.status},
         record=_recorder(response, answer.usage),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
@@ -140,36 +119,28 @@ def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
     """End a turn that `run` does not: what it has said so far is kept, and billed once."""
-    response = load(attempt)
-    transcript = read_transcript(
-        [*attempt.history, *attempt.journal.written()], attempt.tokens + attempt.journal.tokens
+    told = [*attempt.history, *attempt.journal.written()]
+    transcript = read_transcript(told, attempt.tokens + attempt.journal.tokens)
+    answer = Answer(load(attempt), attempt.journal, transcript)
+    usage = answer.usage
+    response = replace(
+        answer.response,
+        job_state=state,
+        job_error=error,
+        output=answer.output("incomplete"),
+        usage=objects.usage_object(usage),
     )
-    usage = Usage(transcript.prompt_tokens, 0, transcript.tokens)
-    output = []
-    if "response.output_item.added" in transcript.seen:
-        output = [objects.message_item(objects.output_message(response), transcript.text, "incomplete")]
-    response = replace(response, job_state=state, job_error=error, output=output, usage=objects.usage_object(usage))
     shown = {"response": objects.response_object(response)}
     last = ("sangha.job.cancelled", {"job_id": attempt.job.id, **shown}) if state == "cancelled" else (
         "response.failed", shown)  # fmt: skip
     return Ending(
         state,
-        attempt.journal.compose([*(_item_endings(output[0]) if output else []), last]),
+        attempt.journal.compose([*answer.endings("incomplete"), last]),
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_recorder(response, usage),
         tokens=usage.input_tokens + usage.output_tokens,
     )
-
-
-def _item_endings(item: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    text = objects.text_of(item)
-    place = {"item_id": item["id"], **TEXT_PLACE}
-    return [
-        ("response.output_text.done", {**place, "text": text, "logprobs": []}),
-        ("response.content_part.done", {**place, "part": objects.text_part(text)}),
-        ("response.output_item.done", {**PLACE, "item": item}),
-    ]
 
 
 def _recorder(response: Response, usage: Usage) -> Any:

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import accumulate
 
 from models.errors import PermanentFailure
-from pipelines.inference.engine import Engine, Message
+from pipelines.inference.engine import PLAIN, Engine, Form, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +18,24 @@ class Fitting:
     tokens: int
 
 
-def fit(engine: Engine, messages: Sequence[Message], reserve: int) -> Fitting:
+def fit(
+    engine: Engine, messages: Sequence[Message], reserve: int, form: Form = PLAIN, *, forget: bool = True
+) -> Fitting:
     """Drop the oldest turns, each whole, until the prompt and `reserve` tokens for the answer fit the context.
 
-    A turn is a user message with what follows it, up to the next user message. System messages and the last turn
-    always stay, and the order is kept. A conversation that fits is counted once, another about log2(turns) times more.
+    A turn is a user message with what follows it, up to the next user message behind which no call of the turn is
+    answered. System messages and the last turn always stay, and the order is kept. A conversation that fits is counted
+    once, another about log2(turns) times more.
 
-    Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn don't fit.
+    Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn don't fit, or
+    when all of it doesn't and nothing is to be forgotten.
     """
-    whole = engine.count(messages)
+    whole = engine.count(messages, form)
     if whole + reserve <= engine.context:
         return Fitting(list(messages), whole)
-    turns = list(accumulate(message.role == "user" for message in messages))  # what comes before a user is turn 0
+    if not forget:
+        raise _too_long(engine, "the conversation takes", whole, reserve)
+    turns = _turns(messages)
 
     def since(turn: int) -> list[Message]:
         return [
@@ -38,15 +44,28 @@ def fit(engine: Engine, messages: Sequence[Message], reserve: int) -> Fitting:
 
     @cache
     def tokens(turn: int) -> int:
-        return engine.count(since(turn))
+        return engine.count(since(turn), form)
 
     candidates = range(1, max(turns, default=0) + 1)
     found = bisect_left(candidates, True, key=lambda turn: tokens(turn) + reserve <= engine.context)
     if found == len(candidates):
-        raise _too_long(engine, tokens(max(turns, default=0)), reserve)
+        last = tokens(max(turns, default=0))
+        raise _too_long(engine, "the last message and its instructions take", last, reserve)
     return Fitting(since(candidates[found]), tokens(candidates[found]))
 
 
-def _too_long(engine: Engine, tokens: int, reserve: int) -> PermanentFailure:
-    asked = f"the last message and its instructions take {tokens} tokens and the answer up to {reserve}"
+def _turns(messages: Sequence[Message]) -> list[int]:
+    """The turn of each message; what comes before a user is turn 0. A call and its result are never apart."""
+    made = {call.id: at for at, message in enumerate(messages) for call in message.calls}
+    joined = {
+        between
+        for at, message in enumerate(messages)
+        if message.role == "tool"
+        for between in range(made.get(message.call_id or "", at), at)
+    }
+    return list(accumulate(message.role == "user" and at not in joined for at, message in enumerate(messages)))
+
+
+def _too_long(engine: Engine, what: str, tokens: int, reserve: int) -> PermanentFailure:
+    asked = f"{what} {tokens} tokens and the answer up to {reserve}"
     return PermanentFailure(f"{asked}, but {engine.name} holds {engine.context}", code="context_length_exceeded")

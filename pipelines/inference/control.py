@@ -7,9 +7,11 @@ that nobody sees.
 
 import re
 
-#: The spellings of the common families: ChatML, Llama 3, Phi, Qwen · Llama 2, Mistral · Gemma · BERT and T5.
+#: The spellings of the common families: ChatML, Llama 3, Phi, Qwen · Llama 2, Mistral · Gemma · BERT and T5 · and
+#: what stands around calls and their results.
 CONTROL = re.compile(
     r"<\|[^|<>]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|<\uff5c[^<>]{1,64}\uff5c>"
+    r"|</?tool_(?:call|response)>"
 )
 
 #: Zero width space: the spelling looks the same and is no longer the token's.

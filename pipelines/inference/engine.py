@@ -1,8 +1,9 @@
 """What generates text: the Protocol that every engine fulfils, and the types that cross it.
 
-The iterator of `generate` belongs to one thread. It ends with exactly one `Finish`, after zero or more `Token`s.
-Continuing is part of the contract because a worker may die mid-answer: the next attempt hands over what the client
-has already read, and only new text comes back.
+The iterator of `generate` belongs to one thread. It ends with exactly one `Finish`, after zero or more `Token`s and
+then zero or more `Call`s. Continuing is part of the contract because a worker may die mid-answer: the next attempt
+hands over what the client has already read, and only what is new comes back. Of a call the client reads nothing before
+it is whole, so a call is never continued: it is made, or made anew.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from models.errors import SanghaError
+
+#: Calls that one answer may hold: a small model doesn't know when to end.
+MOST_CALLS = 16
 
 
 class EngineError(SanghaError):
@@ -52,7 +56,7 @@ class Tool:
 class Form:
     """What an answer may look like; by default plain text.
 
-    tools        functions that may be called
+    tools        functions that may be called; with the choice `none` as good as absent
     tool_choice  auto, none, required, or `("function", name)` for that one
     parallel     whether one answer may hold several calls
     schema       the JSON Schema that a text must satisfy; `{}` is any JSON object; None is free text
@@ -62,6 +66,27 @@ class Form:
     tool_choice: Literal["auto", "none", "required"] | tuple[Literal["function"], str] = "auto"
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
+
+    @property
+    def callable(self) -> tuple[Tool, ...]:
+        """The tools that this answer may call."""
+        match self.tool_choice:
+            case "none":
+                return ()
+            case ("function", name):
+                return tuple(tool for tool in self.tools if tool.name == name)
+            case _:
+                return self.tools
+
+    @property
+    def most_calls(self) -> int:
+        """How many calls the answer may hold: one where they may not be parallel, or where it is known which."""
+        return MOST_CALLS if self.parallel and not isinstance(self.tool_choice, tuple) else 1
+
+    @property
+    def must_call(self) -> bool:
+        """Whether only calls will do."""
+        return bool(self.tools) and self.tool_choice not in ("auto", "none")
 
 
 PLAIN = Form()
@@ -92,18 +117,31 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one of the form's tools, whole. `count` is as in Token; who journals the call gives it its id."""
+
+    name: str
+    arguments: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The last item of a generation.
 
     prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before it was read
     cached_tokens     how many of those the engine still held
-    generated_tokens  the sum of the counts of the tokens given out, so that what is billed is what was journalled
+    generated_tokens  the sum of the counts given out, so that what is billed is what was journalled
     """
 
     reason: Literal["stop", "length", "cancelled"]
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+
+
+#: What comes out of a generation.
+Piece = Token | Call | Finish
 
 
 class Engine(Protocol):
@@ -120,13 +158,23 @@ class Engine(Protocol):
     slots: int
     context: int
 
-    def count(self, prompt: Sequence[Message]) -> int:
-        """Tokens of the prompt with the chat template applied, exact."""
+    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+        """Tokens of the prompt with the chat template applied and the form's tools described, exact."""
 
     def generate(
-        self, prompt: Sequence[Message], *, prefix: str, sampling: Sampling, cancelled: Callable[[], bool]
-    ) -> Iterator[Token | Finish]:
-        """Answer the prompt, going on after `prefix`, which is text already answered.
+        self,
+        prompt: Sequence[Message],
+        *,
+        prefix: str,
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        form: Form = PLAIN,
+        calls: Sequence[ToolCall] = (),
+    ) -> Iterator[Piece]:
+        """Answer the prompt in the form asked for, going on after `prefix` and `calls`, which are answered already.
+
+        Text is told up to where it can be continued from: never inside what may yet become a stop text or a call.
+        A call comes once it is whole; one that `max_output_tokens` cuts does not come.
 
         `cancelled` is asked at every token and every few milliseconds between, in the thread that iterates. Once it
         says True the slot is freed and `Finish("cancelled")` follows. Closing the iterator frees the slot as well.

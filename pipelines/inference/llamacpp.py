@@ -11,8 +11,9 @@ applies the model's own chat template. Four of its habits shape this module:
 - Errors come as chunks with the key `error`, or are raised as ValueError and RuntimeError.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -20,14 +21,18 @@ import xllamacpp
 
 from models.errors import PermanentFailure
 from models.settings import Settings
+from pipelines.inference.begun import Begun
 from pipelines.inference.chunks import Chunks, failure, read
-from pipelines.inference.control import plain
-from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
+from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, Token, ToolCall
 from pipelines.inference.files import engine_file
+from pipelines.inference.functions import rendered
+from pipelines.inference.grammar import check
 from pipelines.inference.loopback import Loopback
 from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.names import model_name
+from pipelines.inference.opening import opening
 from pipelines.inference.server import parameters, start
+from pipelines.inference.splitter import Splitter
 
 #: Prompt tokens read at a time on a CPU. Every other slot's next token waits for one batch, and a stop for up to two.
 #: 64 take 0.2 s where 512 take 1.2 s, and read 13 % slower; 16 take 0.08 s, 50 % slower. (SmolLM2-135M on 2 cores.)
@@ -64,34 +69,44 @@ class LlamaCpp:
         self.context: int = loopback.ask("GET", "/props")["default_generation_settings"]["n_ctx"]
         self._server = server
         self._loopback = loopback
+        self._opening = opening(loopback)
         # As many threads as slots: what must wait waits here, where it can be taken back without a trace.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._running: set[Chunks] = set()
 
-    def count(self, prompt: Sequence[Message]) -> int:
+    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
         """See Engine. Exact; under 1 ms for a short prompt."""
-        answer = self._loopback.ask("POST", "/v1/chat/completions/input_tokens", {"messages": _messages(prompt)})
+        body = {"messages": rendered(prompt, form)}
+        answer = self._loopback.ask("POST", "/v1/chat/completions/input_tokens", body)
         if "error" in answer:
             raise failure(answer["error"])
         tokens: int = answer["input_tokens"]
         return tokens
 
     def generate(
-        self, prompt: Sequence[Message], *, prefix: str, sampling: Sampling, cancelled: Callable[[], bool]
-    ) -> Iterator[Token | Finish]:
+        self,
+        prompt: Sequence[Message],
+        *,
+        prefix: str,
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        form: Form = PLAIN,
+        calls: Sequence[ToolCall] = (),
+    ) -> Iterator[Piece]:
         """See Engine. While a prompt is being read a stop waits for the batch under way, though Finish doesn't."""
+        begun = Begun(prompt, form, prefix, calls)
         if sampling.max_output_tokens < 1:  # llama.cpp would generate one token for nothing
-            yield Finish("length", self.count(prompt), 0, 0)
-        elif not prefix:
-            yield from self._answer(_request(prompt, "", sampling), cancelled, None)
+            yield Finish("length", self.count(prompt, form), 0, 0)
+        elif begun.ended:
+            yield Finish("stop", self.count(prompt, form), 0, 0)
+        elif not begun.held:
+            yield from self._go_on(begun, sampling, cancelled)
         else:
-            tokens = self.count(prompt)
-            try:
-                yield from self._answer(_request(prompt, prefix, sampling), cancelled, tokens)
-            except PermanentFailure as error:
-                if error.code != "context_length_exceeded" or tokens >= self.context:
-                    raise
-                yield Finish("length", tokens, 0, 0)  # the answer before had filled the slot to its end
+            check(form)
+            splitter = Splitter(form, sampling, prefix, calls)
+            # Closed here and now, whatever is raised: else the slot would go on as long as the traceback is held.
+            with closing(self._go_on(begun, sampling, lambda: splitter.done or cancelled())) as written:
+                yield from splitter.split(written)
 
     def close(self) -> None:
         """Stop every generation, wait for them, and give the memory back."""
@@ -99,6 +114,21 @@ class LlamaCpp:
             chunks.stopped = True
         self._threads.shutdown(cancel_futures=True)
         self._server = None
+
+    def _go_on(
+        self, begun: Begun, sampling: Sampling, cancelled: Callable[[], bool]
+    ) -> Generator[Token | Finish, None, None]:
+        """What the model writes. Its own figure of the prompt's tokens holds only where nothing is answered yet."""
+        if not begun.answered:
+            yield from self._answer(self._request(begun, sampling), cancelled, None)
+            return
+        tokens = self.count(begun.prompt, begun.form)
+        try:
+            yield from self._answer(self._request(begun, sampling), cancelled, tokens)
+        except PermanentFailure as error:
+            if error.code != "context_length_exceeded" or tokens >= self.context:
+                raise
+            yield Finish("length", tokens, 0, 0)  # the answer before had filled the slot to its end
 
     def _answer(
         self, request: bytes, cancelled: Callable[[], bool], prompt_tokens: int | None
@@ -116,6 +146,23 @@ class LlamaCpp:
             self._running.discard(chunks)
             running.cancel()
 
+    def _request(self, begun: Begun, sampling: Sampling) -> bytes:
+        body = {
+            "messages": begun.messages(),
+            "max_tokens": sampling.max_output_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            # A stop text inside a call would break it: there the splitter looks for them, in the text alone.
+            "stop": None if begun.form.callable else [text for text in sampling.stop if text] or None,
+            **begun.constraint(self._opening),
+            "stream": True,
+            "timings_per_token": True,  # tells how many tokens a chunk carries
+            "return_progress": True,  # tells the prompt's tokens, and calls back between its batches
+            "reasoning_format": "none",  # thoughts are text like any other
+        }
+        return orjson.dumps({name: value for name, value in body.items() if value is not None})
+
     def _run(self, request: bytes, chunks: Chunks) -> None:
         """In a slot's thread: generate until the end or a stop."""
         try:
@@ -129,30 +176,3 @@ class LlamaCpp:
 def _only_cpu() -> bool:
     cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
     return all(device["type"] == cpu for device in xllamacpp.get_device_info())
-
-
-def _request(prompt: Sequence[Message], prefix: str, sampling: Sampling) -> bytes:
-    body = {
-        "messages": _messages(prompt, prefix),
-        "max_tokens": sampling.max_output_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed,
-        "stop": [text for text in sampling.stop if text] or None,
-        "stream": True,
-        "timings_per_token": True,  # tells how many tokens a chunk carries
-        "return_progress": True,  # tells the prompt's tokens, and calls back between its batches
-        "reasoning_format": "none",  # thoughts are text like any other
-    }
-    return orjson.dumps({name: value for name, value in body.items() if value is not None})
-
-
-def _messages(prompt: Sequence[Message], prefix: str = "") -> list[dict[str, str]]:
-    """The prompt, and the prefix as the assistant's message begun; two of those in a row are one to llama.cpp."""
-    messages = [{"role": message.role, "content": plain(message.content)} for message in prompt]
-    prefix = plain(prefix)
-    if prefix and messages and messages[-1]["role"] == "assistant":
-        messages[-1]["content"] += prefix
-    elif prefix:
-        messages.append({"role": "assistant", "content": prefix})
-    return messages

@@ -15,7 +15,7 @@ from models.journal_writer import JournalWriter
 from models.responses import Response, read
 from models.running import Attempt, open_attempt
 from pipelines.chat.start import NewTurn, Started, new_turn_ids, start
-from pipelines.inference.engine import Finish, Message, Sampling, Token
+from pipelines.inference.engine import PLAIN, Call, Finish, Form, Message, Piece, Sampling, Token, ToolCall
 
 REQUEST = {
     "model": "fake", "instructions": None, "background": False, "metadata": {}, "temperature": None, "top_p": None,
@@ -24,12 +24,15 @@ REQUEST = {
 
 
 class Fake:
-    """An engine that says what it is told to say, and remembers what it was asked. Its tokens are words."""
+    """An engine that says what it is told to say, calls included, and remembers what it was asked.
+
+    Its tokens are words; a call counts as one.
+    """
 
     name = "fake"
     slots = 1
 
-    def __init__(self, *texts: str, continues: bool = True, context: int = 1000) -> None:
+    def __init__(self, *texts: str | Call, continues: bool = True, context: int = 1000) -> None:
         self.texts = texts
         self.continues = continues
         self.context = context
@@ -39,23 +42,34 @@ class Fake:
         self.prompts: list[Sequence[Message]] = []
         self.prefixes: list[str] = []
         self.samplings: list[Sampling] = []
+        self.forms: list[Form] = []
+        self.calls: list[list[ToolCall]] = []
 
-    def count(self, prompt: Sequence[Message]) -> int:
+    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
         return sum(len(message.content.split()) for message in prompt)
 
     def generate(
-        self, prompt: Sequence[Message], *, prefix: str, sampling: Sampling, cancelled: Callable[[], bool]
-    ) -> Iterator[Token | Finish]:
+        self,
+        prompt: Sequence[Message],
+        *,
+        prefix: str,
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        form: Form = PLAIN,
+        calls: Sequence[ToolCall] = (),
+    ) -> Iterator[Piece]:
         self.prompts.append(prompt)
         self.prefixes.append(prefix)
         self.samplings.append(sampling)
+        self.forms.append(form)
+        self.calls.append(list(calls))
         texts = self.texts[: sampling.max_output_tokens]
         for place, text in enumerate(texts):
             self.before_token(place)
             if cancelled():
                 yield Finish("cancelled", self.count(prompt), 0, place)
                 return
-            yield Token(text, 1)
+            yield text if isinstance(text, Call) else Token(text, 1)
         if self.error is not None:
             raise self.error
         reason = self.reason if len(texts) == len(self.texts) else "length"

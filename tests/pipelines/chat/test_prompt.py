@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake):
     engine = fake(context=40)
     messages = [Message("system", "x " * 5), *[Message("user", f"{n} " * 10) for n in range(5)]]
 
-    prompt = fitted(engine, messages, None)
+    prompt = fitted(engine, messages, {"max_output_tokens": None})
 
     assert [message.content[:2] for message in prompt.messages] == ["x ", "3 ", "4 "]
     assert (prompt.tokens, prompt.dropped, prompt.longest) == (25, 3, 40 - 25)
@@ -61,11 +61,11 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake):
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 90), (5, 5), (500, 90)])
 def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake, asked, expected):
-    assert fitted(fake(context=100), [Message("user", "x " * 10)], asked).longest == expected
+    assert fitted(fake(context=100), [Message("user", "x " * 10)], {"max_output_tokens": asked}).longest == expected
 
 
 def test_a_message_that_no_context_holds_is_refused(fake):
     with pytest.raises(PermanentFailure) as refusal:
-        fitted(fake(context=20), [Message("user", "x " * 30)], None)
+        fitted(fake(context=20), [Message("user", "x " * 30)], {"max_output_tokens": None})
 
     assert refusal.value.code == "context_length_exceeded"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.errors import PermanentFailure
 from pipelines.inference.context import fit
-from pipelines.inference.engine import Finish, Message, Sampling, Token
+from pipelines.inference.engine import PLAIN, Form, Message, Piece, Sampling, ToolCall
 
 
 class Counting:
@@ -22,13 +22,20 @@ class Counting:
         self.context = context
         self.counted = 0
 
-    def count(self, prompt: Sequence[Message]) -> int:
+    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
         self.counted += 1
         return sum(len(message.content) + 3 for message in prompt)
 
     def generate(
-        self, prompt: Sequence[Message], *, prefix: str, sampling: Sampling, cancelled: Callable[[], bool]
-    ) -> Iterator[Token | Finish]:
+        self,
+        prompt: Sequence[Message],
+        *,
+        prefix: str,
+        sampling: Sampling,
+        cancelled: Callable[[], bool],
+        form: Form = PLAIN,
+        calls: Sequence[ToolCall] = (),
+    ) -> Iterator[Piece]:
         raise NotImplementedError
 
     def close(self) -> None:

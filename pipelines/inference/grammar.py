@@ -1,0 +1,145 @@
+"""Grammars that hold an answer to its form, in llguidance's language, which llama.cpp speaks.
+
+llama.cpp says nothing where a grammar is none: the answer comes unheld. So schemas are tried here before. Keywords that
+llguidance doesn't know are passed over, as doors tell callers who want them kept. JSON comes on one line: a small model
+that may write white space writes it without end.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import orjson
+from llguidance import LLMatcher, LLTokenizer
+
+from models.errors import PermanentFailure
+from pipelines.inference.engine import Form, Tool
+from pipelines.inference.functions import ARGUMENTS, CLOSE, END, NAME, OPEN
+
+#: Properties of one object. llguidance gives up on a grammar with 2,000 choices at one place; a property makes four.
+WIDEST = 400
+
+#: Bytes of a schema: compiling takes about 1 ms for 10,000.
+LARGEST = 100_000
+
+#: Any JSON object, and the one without arguments.
+OBJECT: Mapping[str, Any] = {"type": "object"}
+NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+#: Keywords beside which an object's properties are not all that it may have.
+COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref", "patternProperties"})
+
+#: How a schema is read.
+READING = {"lenient": True, "coerce_one_of": True, "whitespace_flexible": False,
+           "item_separator": ", ", "key_separator": ": "}  # fmt: skip
+
+HEAD = "%llguidance {}\n"
+
+#: Text that doesn't call.
+TEXT = f"TEXT: /(?s:.+)/ & ~/(?s:.*{OPEN.strip()}.*)/"
+
+
+def problem(schema: Mapping[str, Any]) -> str | None:
+    """Why an answer can't be held to a JSON Schema, in a few words, or None. Loads no model."""
+    text = _json(schema)
+    if len(text) > LARGEST:
+        return f"it has more than {LARGEST} bytes"
+    if _widest(schema) > WIDEST:
+        return f"an object in it has more than {WIDEST} properties"
+    return _problem(of_json(schema))
+
+
+def check(form: Form) -> None:
+    """Raise PermanentFailure("invalid_request") where an answer can't be held to the form."""
+    if form.schema and (why := problem(form.schema)):
+        raise PermanentFailure(f"an answer can't be held to this JSON Schema: {why}", code="invalid_request")
+    for tool in form.callable:
+        if why := problem(tool.parameters):
+            raise PermanentFailure(
+                f"calls of {tool.name} can't be held to its JSON Schema: {why}", code="invalid_request"
+            )
+
+
+def of_json(schema: Mapping[str, Any], opening: str = "") -> str:
+    """The grammar of a JSON answer; `opening` is what stands before it where llama.cpp reads what was answered."""
+    return f"{HEAD}start: {opening} answer\nanswer: %json {_held(schema or OBJECT)}"
+
+
+def of_calls(form: Form, made: int) -> str:
+    """The grammar of an answer that may call, from where it stands: `made` calls are written already.
+
+    Text needs no memory: none of it holds the mark that begins a call, so its rest is text like its whole.
+    Raises PermanentFailure("invalid_request") where it can't be held, though each schema alone could be.
+    """
+    tools = form.callable
+    rules = [f"start: {_start(form, made)}"]
+    rules += [f"call: {_quoted(OPEN)} ({' | '.join(f'call{n}' for n in range(len(tools)))}) {_quoted(CLOSE)}"]
+    rules += [line for number, tool in enumerate(tools) for line in _call(number, tool)]
+    if form.schema is not None:
+        rules += [f"answer: %json {_held(form.schema or OBJECT)}"]
+    grammar = HEAD + "\n".join([*rules, TEXT])
+    if why := _problem(grammar):
+        raise PermanentFailure(f"calls can't be held to these JSON Schemas together: {why}", code="invalid_request")
+    return grammar
+
+
+def _start(form: Form, made: int) -> str:
+    left = form.most_calls - made
+    if made:
+        return f'("\\n" call){{0,{left}}}'
+    calls = f'call ("\\n" call){{0,{left - 1}}}' if left > 1 else "call"
+    if form.must_call:
+        return calls
+    return f"answer | {calls}" if form.schema is not None else f"TEXT | TEXT {calls} | {calls}"
+
+
+def _call(number: int, tool: Tool) -> tuple[str, str]:
+    opening = _quoted(f"{NAME}{_json(tool.name)}{ARGUMENTS}")
+    parameters = _held(_closed(tool.parameters) if tool.parameters else NO_ARGUMENTS)
+    return f"call{number}: {opening} arguments{number} {_quoted(END)}", f"arguments{number}: %json {parameters}"
+
+
+def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """No arguments but those that are described, unless the schema says more: a small model makes some up."""
+    return parameters if COMBINING & parameters.keys() else {"additionalProperties": False, **parameters}
+
+
+def _held(schema: Mapping[str, Any]) -> str:
+    return _json({**schema, "x-guidance": READING})
+
+
+def _quoted(text: str) -> str:
+    return _json(text)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+@cache
+def _bytes() -> LLTokenizer:
+    """A tokenizer whose tokens are bytes: enough to try a grammar."""
+    return LLTokenizer("byte")
+
+
+def _problem(grammar: str) -> str | None:
+    matcher = LLMatcher(_bytes(), grammar, log_level=0)
+    if not matcher.is_error():
+        matcher.compute_logit_bias()
+    if not matcher.is_error():
+        return None
+    first = str(matcher.get_error()).partition("\n")[0]
+    return first.rpartition("failed to compile JSON schema: ")[2] or first
+
+
+def _widest(value: object) -> int:
+    """The most entries that an object in it has."""
+    widest, left = 0, [value]
+    while left:
+        match left.pop():
+            case Mapping() as found:
+                widest = max(widest, len(found))
+                left += found.values()
+            case list() as found:
+                left += found
+    return widest

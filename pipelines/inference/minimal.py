@@ -1,0 +1,64 @@
+"""The smallest JSON that satisfies a JSON Schema, for an engine that understands nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+#: References followed into each other; a schema whose smallest value is deeper has none that ends.
+DEEPEST = 32
+
+EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
+
+
+def minimal(schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
+    """A value by the common keywords: types, properties, items, bounds, enum, const, anyOf, allOf, $ref.
+
+    Patterns and formats are not honoured. Raises RecursionError for a schema that has no finite value.
+    """
+    if depth > DEEPEST:
+        raise RecursionError("the schema's smallest value has no end")
+    if not isinstance(schema, Mapping):
+        return {}
+    root = schema if root is None else root
+    schema = _resolved(schema, root)
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return minimal(choices[0], root, depth + 1)
+    return _of_type(schema, root, depth)
+
+
+def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
+    types = schema.get("type", "object")
+    match types if isinstance(types, str) else types[0]:
+        case "object":
+            properties = schema.get("properties", {})
+            return {name: minimal(properties.get(name), root, depth + 1) for name in schema.get("required", ())}
+        case "array":
+            return [minimal(schema.get("items"), root, depth + 1) for _ in range(schema.get("minItems", 0))]
+        case "string":
+            return "x" * int(schema.get("minLength", 0))
+        case "integer" | "number":
+            return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
+        case other:
+            return EMPTY.get(other)
+
+
+def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema with what it refers to, and what it must satisfy besides, in one."""
+    merged = dict(schema)
+    for _ in range(DEEPEST):
+        if not isinstance(path := merged.pop("$ref", None), str):
+            break
+        found: Any = root
+        for step in path.removeprefix("#").split("/")[1:]:
+            found = found.get(step.replace("~1", "/").replace("~0", "~"), {})
+        merged = {**found, **merged}
+    for part in merged.pop("allOf", ()):
+        more = _resolved(part, root)
+        properties = {**merged.get("properties", {}), **more.get("properties", {})}
+        required = [*merged.get("required", ()), *more.get("required", ())]
+        merged = {**more, **merged, "properties": properties, "required": list(dict.fromkeys(required))}
+    return merged
