@@ -26,6 +26,9 @@ OnDeparture = Callable[[], Awaitable[None]]
 #: Seconds of silence before a comment shows proxies and clients that the stream lives.
 PING_SECONDS = 15.0
 
+#: Seconds after which a source that goes on is told to stop again.
+CANCEL_AGAIN = 1.0
+
 #: Frames after which a stream lets the others have their turn: neither a source that has everything at hand nor a write
 #: to a client that has left ever gives way by itself.
 BREATH = 16
@@ -177,7 +180,10 @@ class EventStream:
         self._streams.remove(self)
         self._timer.cancel()
         self.end()
-        await asyncio.wait([task for task in (self._pump, self._ping) if task])
+        tasks = [task for task in (self._pump, self._ping) if task]
+        # A cancel can get lost below: where it meets a time limit of zero, `asyncio.timeout` takes it for its own.
+        while (await asyncio.wait(tasks, timeout=CANCEL_AGAIN))[1]:
+            self._pump.cancel()
 
     async def _run(self) -> None:
         try:

@@ -53,7 +53,10 @@ class Source:
         try:
             for data in self.frames:
                 yield data
-            if self.then == "silence":
+            if self.then == "deafness":  # as redis' client is when a cancel meets a time limit of zero
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Future()
+            if self.then in ("silence", "deafness"):
                 await asyncio.Future()
             if self.then == "error":
                 raise ZeroDivisionError
@@ -162,6 +165,17 @@ def test_silence_is_filled_with_pings(monkeypatch):
     async def scenario():
         async with streaming(Source(b"one")) as (client, _):
             await client.sees(b"one: ping\n")
+            client.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_misses_its_cancel_is_told_again(monkeypatch):
+    monkeypatch.setattr(sse, "CANCEL_AGAIN", 0.01)
+
+    async def scenario():
+        async with streaming(Source(b"one", then="deafness")) as (client, _):
+            await client.sees(b"one")
             client.gone.set()
 
     asyncio.run(scenario())
