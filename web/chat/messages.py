@@ -61,6 +61,7 @@ class CalledFunction(Body):
 
     name: Name
     arguments: str
+    parsed_arguments: Any = Field(None, description="What OpenAI's client has put beside it. Not read.")
 
 
 class ToolCall(Body):
@@ -69,6 +70,7 @@ class ToolCall(Body):
     id: Id
     type: Literal["function"]
     function: CalledFunction
+    index: int | None = Field(None, description="Left over from a stream. Not read.")
 
 
 class Answer(Body):
@@ -81,6 +83,7 @@ class Answer(Body):
         list[Annotated[Annotated[ToolCall, Tag(tag("function"))], by_type("function")]], Field(max_length=MOST_ITEMS)
     ] | None = None  # fmt: skip
     annotations: list[Any] | None = Field(None, description="Not read.")
+    parsed: Any = Field(None, description="What OpenAI's client has put beside it. Not read.")
     name: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None
@@ -137,7 +140,9 @@ def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
             if said:
                 yield _message("assistant", "output_text", said)
             for call in message.tool_calls or ():
-                yield {"type": "function_call", "call_id": call.id, **call.function.model_dump()}
+                function = call.function
+                yield {"type": "function_call", "call_id": call.id, "name": function.name,
+                       "arguments": function.arguments}  # fmt: skip
         case ToolAnswer():
             output = "".join(_texts(message.content))
             yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
