@@ -16,8 +16,8 @@ from web.answers import json_answer
 from web.routing import Call
 from web.validation import Body
 
-Email = Annotated[str, Field(max_length=320)]
-Password = Annotated[str, Field(max_length=4096)]
+Email = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
+Password = Annotated[str, Field(max_length=4096, examples=["a quiet sentence of mine"])]
 
 
 class SignUp(Body):
