@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.errors import InvalidRequest
-from pipelines.chat.grammar import check_schema
+from pipelines.inference.grammar import problem
 from web.items import Name
-from web.validation import Body, Unsupported, by_type, tag, text_or
+from web.validation import Body, Unsupported, by_type, cut, exactly, tag, text_or
 
 #: Tools that one turn may offer.
 MOST_TOOLS = 128
@@ -25,9 +25,9 @@ class FunctionTool(Body):
     description: Description | None = None
     parameters: Schema | None = None
     strict: bool | None = None
-    async_: Literal[False] | None = Field(None, alias="async")
+    async_: Annotated[Literal[False], exactly(bool)] | None = Field(None, alias="async")
     allowed_callers: list[Literal["direct"]] | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: Annotated[Literal[False], exactly(bool)] | None = None
     output_schema: Unsupported = None
 
 
@@ -138,13 +138,22 @@ def _checked(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
 
 
 def _check_parameters(tool: FunctionTool, param: str) -> None:
-    schema = tool.parameters
-    if not schema:
+    if not tool.parameters:
         return
-    if schema.get("type", "object") != "object":
-        raise InvalidRequest(f"Invalid schema: '{param}.type' should be 'object'.", param=f"{param}.type",
-                             code="invalid_json_schema")  # fmt: skip
-    check_schema(schema, param, strict=tool.strict is True)
+    if tool.parameters.get("type", "object") != "object":
+        raise _wrong_schema(param, "the arguments of a function should be of type 'object'")
+    check_schema(tool.parameters, param, strict=tool.strict is True)
+
+
+def check_schema(schema: Schema, param: str, *, strict: bool) -> None:
+    """Raise InvalidRequest unless a grammar can hold an answer to the JSON Schema; `strict`: to all that it says."""
+    if why := problem(schema, strict=strict):
+        raise _wrong_schema(param, why)
+
+
+def _wrong_schema(param: str, why: str) -> InvalidRequest:
+    said = cut(why.partition("\n")[0].rstrip(".:"))
+    return InvalidRequest(f"Invalid schema for '{param}': {said}.", param=param, code="invalid_json_schema")
 
 
 def _shown(tool: FunctionTool) -> dict[str, Any]:

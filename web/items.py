@@ -96,7 +96,7 @@ class FunctionCallOutput(Body):
     type: Literal["function_call_output"]
     call_id: Id
     output: Annotated[
-        Annotated[str, Tag(tag("text"))] | Annotated[list[InputText], Tag(tag("other"))],
+        Annotated[str, Tag(tag("text"))] | Annotated[list[OutputPart], Field(max_length=MOST_ITEMS), Tag(tag("other"))],
         text_or("a list of content parts"),
     ]
     id: str | None = None

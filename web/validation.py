@@ -1,5 +1,6 @@
 """Types for what comes in, and errors in OpenAI's style when it isn't that: `Missing required parameter: 'input'.`"""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +24,9 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+#: What pydantic's reasons begin with.
+PREFACE = re.compile(r"^Value error, |^[A-Z]\w+ (?=should )")
 
 #: Characters of the caller's own words that an error says again.
 LONGEST_ECHO = 100
@@ -110,9 +114,11 @@ def _refusal(error: ValidationError, value: object) -> InvalidRequest:
 
 
 def _describe(detail: Mapping[str, Any], way: tuple[int | str, ...]) -> InvalidRequest:
-    kind, reason = detail["type"], detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if kind == "unsupported_value" and isinstance(detail["input"], Mapping):
-        return _unsupported_type(detail["input"], reason, param_name((*way, "type")))
+    kind, reason = detail["type"], PREFACE.sub("", detail["msg"]).replace(" after validation", "")
+    if kind == "unsupported_value":
+        if isinstance(detail["input"], Mapping):
+            return _unsupported_type(detail["input"], reason, param_name((*way, "type")))
+        kind, reason = "object_type", "should be an object"
     param = param_name(way)
     name = f"'{param}'" if param else "the body"
     if kind == "missing":

@@ -33,19 +33,26 @@ COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref", "patternProperties"})
 READING = {"lenient": True, "coerce_one_of": True, "whitespace_flexible": False,
            "item_separator": ", ", "key_separator": ": "}  # fmt: skip
 
+STRICT = {**READING, "lenient": False}
+
 HEAD = "%llguidance {}\n"
 
 #: Text that doesn't call.
 TEXT = f"TEXT: /(?s:.+)/ & ~/(?s:.*{OPEN.strip()}.*)/"
 
 
-def problem(schema: Mapping[str, Any]) -> str | None:
-    """Why an answer can't be held to a JSON Schema, in a few words, or None. Loads no model."""
+def problem(schema: Mapping[str, Any], *, strict: bool = False) -> str | None:
+    """Why an answer can't be held to a JSON Schema, in a few words, or None. Loads no model.
+
+    `strict` takes every keyword at its word; otherwise those that no grammar can hold, such as `not`, are passed over.
+    """
     text = _json(schema)
     if len(text) > LARGEST:
         return f"it has more than {LARGEST} bytes"
     if _widest(schema) > WIDEST:
         return f"an object in it has more than {WIDEST} properties"
+    if strict and (why := _problem(f"{HEAD}start: %json {_json({**schema, 'x-guidance': STRICT})}")):
+        return why
     return _problem(of_json(schema))
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from starlette.datastructures import QueryParams
 
 from models.errors import InvalidRequest
+from web.turns import CreateResponse
 from web.validation import Body, Query, parse_query, validate
 
 
@@ -46,6 +47,26 @@ def test_the_parameter_is_named(value, param, code):
 
     assert (caught.value.param, caught.value.code) == (param, code)
     assert f"'{param}'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"input": []}, "Invalid value for 'input': it should have at least 1 item, not 0."),
+        ({"input": 5}, "Invalid type for 'input': it should be a string or a list of items."),
+        ({"input": [5]}, "Invalid type for 'input[0]': it should be an object."),
+        ({"input": [{"role": "user"}]}, "Missing required parameter: 'input[0].content'."),
+        ({"input": [{"type": "picture" * 100}]}, f"Unsupported value for 'input[0].type': '{('picture' * 15)[:99]}…; "
+         "it should be one of 'message', 'function_call', 'function_call_output', 'reasoning', 'item_reference'."),
+        ({"input": "x", "n" * 300: 1}, f"Unknown parameter: '{'n' * 100}…'."),
+        ({"input": "x", "tool_choice": {"type": "function"}}, "Missing required parameter: 'tool_choice.name'."),
+    ],
+)  # fmt: skip
+def test_a_union_says_what_its_caller_meant(value, message):
+    with pytest.raises(InvalidRequest) as caught:
+        validate(CreateResponse, value)
+
+    assert caught.value.message == message
 
 
 def test_what_fits_passes():
