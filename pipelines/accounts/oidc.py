@@ -48,15 +48,30 @@ def recognise(database: Database, claims: Claims, trail: Trail) -> str:
 
     Raises NotAllowed `email_missing` where a new user would have no address.
     """
-    if not 0 < len(claims.identity.subject) <= LONGEST_SUBJECT or "\0" in claims.identity.subject:
+    if not 0 < len(claims.identity.subject) <= LONGEST_SUBJECT or not claims.identity.subject.isprintable():
         raise NotAllowed("The provider does not say who you are.", code="subject_missing")
+    email = _address(claims)
     with database.transaction() as connection:
         identities.lock(connection, claims.identity)
-        return identities.find(connection, claims.identity) or _tie(connection, claims, trail)
+        known = identities.find(connection, claims.identity)
+        if known is None:
+            return _tie(connection, claims, email, trail)
+        if email and claims.email_verified:
+            addresses.prove(connection, known, email)  # where it is the address that they claim
+        return known
 
 
-def _tie(connection: Connection, claims: Claims, trail: Trail) -> str:
-    email = _address(claims)
+def _address(claims: Claims) -> str:
+    """The address as it is stored, or an empty text."""
+    try:
+        return normal_address(claims.email)
+    except InvalidRequest:
+        return ""
+
+
+def _tie(connection: Connection, claims: Claims, email: str, trail: Trail) -> str:
+    if not email:
+        raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing")
     addresses.lock(connection, email)
     holder = addresses.holder(connection, email)
     if holder is not None and claims.email_verified:
@@ -64,16 +79,18 @@ def _tie(connection: Connection, claims: Claims, trail: Trail) -> str:
     else:
         user_id = _create(connection, claims, email, holder.id if holder else None, trail)
     identities.add(connection, claims.identity, user_id, email)
-    details = {"provider": claims.identity.provider}
-    audit.record(connection, "identity.linked", trail, user_id=user_id, target=user_id, details=details)
+    _record_link(connection, claims.identity, user_id, trail)
     return user_id
 
 
-def _address(claims: Claims) -> str:
-    try:
-        return normal_address(claims.email)
-    except InvalidRequest:
-        raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing") from None
+def _record_link(connection: Connection, identity: Identity, user_id: str, trail: Trail) -> None:
+    """In the log of the user's oldest account."""
+    belongs = accounts.memberships(connection, user_id)
+    account_id = belongs[0].account_id if belongs else None
+    details = {"provider": identity.provider}
+    audit.record(
+        connection, "identity.linked", trail, account_id=account_id, user_id=user_id, target=user_id, details=details
+    )
 
 
 def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, trail: Trail) -> str:

@@ -204,6 +204,18 @@ def test_address_that_the_provider_has_not_verified_is_not_linked(browser, datab
         assert addresses.holder(connection, email).id == member.user_id
 
 
+def test_address_is_proved_when_the_provider_has_verified_it_later(browser, database: Database):
+    # Given somebody who came before their provider had verified their address
+    subject, email = somebody()
+    first = browser.log_in(subject, email=email).json()
+    # When they come again after it has
+    again = browser.log_in(subject, email=email, email_verified=True).json()
+    # Then they are the same, and the address is theirs
+    assert again["user"]["id"] == first["user"]["id"]
+    with database.connection() as connection:
+        assert addresses.owns(connection, first["user"]["id"], email)
+
+
 def test_same_subject_at_two_providers_is_two_people(browser):
     # Given two providers that call different people by the same name
     subject, _ = somebody()
