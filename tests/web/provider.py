@@ -5,6 +5,7 @@ The provider is the package oidc-provider-mock. It does all of OpenID Connect bu
 
 import base64
 import hashlib
+import hmac
 import io
 import json
 import warnings
@@ -58,7 +59,47 @@ class Pkce:
         return self.challenges.pop(form.get("code", [""])[0], None) == made
 
 
+class Forger:
+    """For the clients `none`, `hmac` and `altered`: ID tokens that the provider never signed."""
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+
+    def __call__(self, environ: dict[str, Any], start: Answer) -> Iterable[bytes]:
+        """One request."""
+        if not environ["PATH_INFO"].endswith("/token"):
+            return self.provider(environ, start)
+        client, _, secret = base64.b64decode(environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2]).partition(b":")
+        if client not in (b"none", b"hmac", b"altered"):
+            return self.provider(environ, start)
+        told: list[Any] = []
+        answer = json.loads(b"".join(self.provider(environ, lambda *given: told.append(given))))
+        if "id_token" in answer:
+            answer["id_token"] = forged(answer["id_token"], client.decode(), secret)
+        body = json.dumps(answer).encode()
+        start(told[0][0], [("content-type", "application/json"), ("content-length", str(len(body)))])
+        return [body]
+
+
+def forged(token: str, how: str, secret: bytes) -> str:
+    """The same claims without a signature or with one by the client's secret, or other claims."""
+    header, claims, signature = token.split(".")
+    if how == "altered":
+        told = json.loads(base64.urlsafe_b64decode(claims + "=="))
+        return f"{header}.{part({**told, 'email': 'victim@example.com'})}.{signature}"
+    if how == "none":
+        return f"{part({'alg': 'none'})}.{claims}."
+    signed = f"{part({'alg': 'HS256'})}.{claims}"
+    made = hmac.digest(secret, signed.encode(), "sha256")
+    return f"{signed}.{base64.urlsafe_b64encode(made).decode().rstrip('=')}"
+
+
+def part(value: dict[str, Any]) -> str:
+    """A part of a JWT."""
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
 if __name__ == "__main__":
-    server = make_server("127.0.0.1", 0, Pkce(app()), threaded=True)
+    server = make_server("127.0.0.1", 0, Forger(Pkce(app())), threaded=True)
     print(server.server_port, flush=True)
     server.serve_forever()

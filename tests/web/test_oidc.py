@@ -40,6 +40,7 @@ def house(settings: Settings, provider: str) -> Iterator[httpx.Client]:
         Provider("first", provider, "sangha", "a secret", title="The First"),
         Provider("second", provider, "sangha", "a secret"),
         Provider("liar", provider + "/", "sangha", "a secret"),
+        *(Provider(forger, provider, forger, "a secret") for forger in ("none", "hmac", "altered")),
         Provider("away", "http://127.0.0.1:9", "sangha"),
     )
     changes = {"broker_url": f"{settings.redis_address}?db=9", "oidc_providers": known, "visits_per_minute": 100_000}
@@ -270,6 +271,15 @@ def test_id_token_of_another_login_is_refused(browser, nonce):
     # Given an ID token that was made for another login, or for none
     subject, email = somebody()
     here = browser.agree(browser.leave(nonce=nonce), subject, email=email, email_verified=True)
+    # When it comes with the code, then nobody is logged in
+    assert browser.come_back(here) == {"login_error": "provider_failed"}
+
+
+@pytest.mark.parametrize("forger", ["none", "hmac", "altered"])
+def test_id_token_that_the_provider_has_not_signed_is_refused(browser, forger):
+    # Given an ID token without a signature, with one that the client could make, or with other claims than were signed
+    subject, email = somebody()
+    here = browser.agree(browser.leave(forger), subject, email=email, email_verified=True)
     # When it comes with the code, then nobody is logged in
     assert browser.come_back(here) == {"login_error": "provider_failed"}
 
