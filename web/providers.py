@@ -78,8 +78,11 @@ class Providers:
         self.known = {provider.name: provider for provider in providers}
         self._registry = OAuth(cache=Waiting(client))
         self._cookies = itsdangerous.URLSafeTimedSerializer(secret, salt="sangha oidc login")
-        for provider in providers:
-            self._register(provider)
+        if providers:
+            # Made once: each client would make its own for 20 ms, on the event loop.
+            trust = httpx2.create_ssl_context()
+            for provider in providers:
+                self._register(provider, {"timeout": PATIENCE, "verify": trust})
 
     async def begin(self, name: str, redirect_uri: str) -> tuple[str, str]:
         """Where to send the browser, and the cookie for it. Raises ProviderFailed."""
@@ -105,13 +108,13 @@ class Providers:
                 raise LoginExpired from error
             raise ProviderFailed(type(error).__name__) from error
 
-    def _register(self, provider: Provider) -> None:
+    def _register(self, provider: Provider, options: dict[str, Any]) -> None:
         app = self._registry.register(
             provider.name,
             client_id=provider.client_id,
             client_secret=provider.client_secret,
             server_metadata_url=provider.issuer.rstrip("/") + "/.well-known/openid-configuration",
-            client_kwargs={"scope": provider.scopes, "code_challenge_method": "S256", "timeout": PATIENCE},
+            client_kwargs={"scope": provider.scopes, "code_challenge_method": "S256", **options},
         )
         app.framework.expires_in = LOGIN_SECONDS
 
