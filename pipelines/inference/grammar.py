@@ -37,8 +37,10 @@ STRICT = {**READING, "lenient": False}
 
 HEAD = "%llguidance {}\n"
 
-#: Text that doesn't call.
-TEXT = f"TEXT: /(?s:.+)/ & ~/(?s:.*{OPEN.strip()}.*)/"
+#: Text that doesn't call, nor plays what is called; and text up to the call that follows it. But for lazy ones, a
+#: lexeme is as long as it can be.
+TEXT = rf"""TEXT: /(?s:.+)/ & ~/(?s:.*<\/?tool_(call|response)>.*)/
+opened[lazy]: /(?s:.*){OPEN.strip()}\n/"""
 
 
 def problem(schema: Mapping[str, Any], *, strict: bool = False) -> str | None:
@@ -80,7 +82,8 @@ def of_calls(form: Form, made: int) -> str:
     """
     tools = form.callable
     rules = [f"start: {_start(form, made)}"]
-    rules += [f"call: {_quoted(OPEN)} ({' | '.join(f'call{n}' for n in range(len(tools)))}) {_quoted(CLOSE)}"]
+    rules += [f"call: {_quoted(OPEN)} called"]
+    rules += [f"called: ({' | '.join(f'call{number}' for number in range(len(tools)))}) {_quoted(CLOSE)}"]
     rules += [line for number, tool in enumerate(tools) for line in _call(number, tool)]
     if form.schema is not None:
         rules += [f"answer: %json {_held(form.schema or OBJECT)}"]
@@ -94,10 +97,10 @@ def _start(form: Form, made: int) -> str:
     left = form.most_calls - made
     if made:
         return f'("\\n" call){{0,{left}}}'
-    calls = f'call ("\\n" call){{0,{left - 1}}}' if left > 1 else "call"
+    more = f'("\\n" call){{0,{left - 1}}}' if left > 1 else ""
     if form.must_call:
-        return calls
-    return f"answer | {calls}" if form.schema is not None else f"TEXT | TEXT {calls} | {calls}"
+        return f"call {more}"
+    return f"answer | call {more}" if form.schema is not None else f"TEXT | opened called {more}"
 
 
 def _call(number: int, tool: Tool) -> tuple[str, str]:

@@ -96,13 +96,19 @@ class Room:
             connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
 
     def start(
-        self, *texts: str, conversation: str | None = None, previous: str | None = None, **request: Any
+        self,
+        *texts: str,
+        conversation: str | None = None,
+        previous: str | None = None,
+        items: Sequence[dict[str, Any]] = (),
+        **request: Any,
     ) -> Started:
-        items = [
+        """A turn that brings messages of these texts, and these items; without either, a hello."""
+        messages = [
             {"id": new_id("msg"), "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-            for text in texts or ("hello",)
+            for text in texts or (() if items else ("hello",))
         ]
-        turn = NewTurn({**REQUEST, **request}, items, conversation, previous)
+        turn = NewTurn({**REQUEST, **request}, [*messages, *items], conversation, previous)
         return start(self.database, self.caller, turn, *new_turn_ids())
 
     def attempt(self, started: Started) -> Attempt:

@@ -7,7 +7,7 @@ from models.errors import PermanentFailure
 from models.ids import new_id
 from pipelines.chat import turn
 from pipelines.chat.prompt import assemble, fitted
-from pipelines.inference.engine import Message
+from pipelines.inference.engine import Call, Message, ToolCall
 
 
 def answered(room, engine, started):
@@ -69,3 +69,37 @@ def test_a_message_that_no_context_holds_is_refused(fake):
         fitted(fake(context=20), [Message("user", "x " * 30)], {"max_output_tokens": None})
 
     assert refusal.value.code == "context_length_exceeded"
+
+
+def item(type_, **fields):
+    return {"id": new_id("x"), "type": type_, **fields}
+
+
+def test_calls_and_results_are_told_as_the_engine_knows_them(room, fake):
+    said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
+    calls = [item("function_call", call_id=f"c{n}", name="f", arguments=f"[{n}]") for n in range(2)]
+    results = [item("function_call_output", call_id=f"c{n}", output=f"r{n}") for n in (0, 1, 9)]
+    started = room.start("one", items=[item("message", **said), *calls, *results, *calls[:1]])
+
+    with room.database.connection() as connection:
+        messages = assemble(connection, started.response)
+
+    first, second = ToolCall("c0", "f", "[0]"), ToolCall("c1", "f", "[1]")
+    assert messages == [
+        Message("user", "one"),
+        Message("assistant", "Let me see.", (first, second)),
+        Message("tool", "r0", call_id="c0"),
+        Message("tool", "r1", call_id="c1"),
+        Message("assistant", "", (first,)),
+    ]
+
+
+def test_a_call_and_its_result_come_from_the_turns_before(room, fake):
+    tools = [{"type": "function", "name": "f", "description": None, "parameters": None}]
+    first = answered(room, fake(Call("f", "{}", 1)), room.start("one", tools=tools))
+    (call,) = room.stored(first).output
+
+    result = item("function_call_output", call_id=call["call_id"], output="r")
+    second = room.start(previous=first.response.id, items=[result])
+
+    assert prompt(room, second) == [("user", "one"), ("assistant", ""), ("tool", "r")]

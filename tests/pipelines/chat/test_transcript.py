@@ -1,7 +1,7 @@
 """Given a journal, when it is read back, then it tells what was said, and how much of it counts."""
 
 from models.events import event
-from pipelines.chat.transcript import DELTA, RESTARTED, STARTED, read_transcript
+from pipelines.chat.transcript import ADDED, DELTA, DONE, RESTARTED, STARTED, read_transcript
 
 
 def journal(*entries):
@@ -29,3 +29,13 @@ def test_a_restart_discards_text_and_tokens():
     )
 
     assert (transcript.text, transcript.tokens) == ("new", 2)
+
+
+def test_items_are_told_by_how_far_they_have_come():
+    message, call = {"type": "message"}, {"type": "function_call", "call_id": "call_1"}
+    begun = journal((ADDED, {"item": message}), (ADDED, {"item": call}))
+
+    assert read_transcript([], 0).message == "none"
+    assert (read_transcript(begun, 0).message, read_transcript(begun, 0).calls) == ("begun", [])
+    ended = read_transcript([*begun, *journal((DONE, {"item": message}), (DONE, {"item": call}))], 0)
+    assert (ended.message, ended.calls) == ("ended", [call])

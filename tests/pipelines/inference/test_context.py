@@ -99,3 +99,23 @@ def test_the_error_has_the_numbers() -> None:
     with pytest.raises(PermanentFailure, match="13 tokens and the answer up to 5, but counting holds 12") as caught:
         fit(Counting(12), [Message("user", "old"), Message("user", "a" * 10)], 5)
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_call_is_never_kept_without_its_result_nor_forgotten_without_it() -> None:
+    # Given a user who speaks between a call and its result
+    called = Message("assistant", "", (ToolCall("1", "f", "{}"),))
+    result = Message("tool", "x" * 10, call_id="1")
+    conversation = [Message("user", "old" * 9), Message("user", "a"), called, Message("user", "b"), result]
+    # When the oldest has to go
+    kept = fit(Counting(40), [*conversation, Message("user", "c")], 0).messages
+    # Then call and result go or stay together
+    assert kept == [*conversation[1:], Message("user", "c")]
+    assert fit(Counting(20), [*conversation, Message("user", "c")], 0).messages == [Message("user", "c")]
+
+
+def test_nothing_is_forgotten_where_the_caller_wants_all_of_it() -> None:
+    conversation = [Message("user", "old" * 9), Message("user", "a")]
+    assert fit(Counting(20), conversation, 0).messages == conversation[1:]
+    with pytest.raises(PermanentFailure, match="the conversation takes 34 tokens") as caught:
+        fit(Counting(20), conversation, 0, forget=False)
+    assert caught.value.code == "context_length_exceeded"

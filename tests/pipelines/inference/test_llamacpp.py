@@ -1,20 +1,49 @@
-"""llama.cpp with the bundled SmolLM2: continuing, counting, stopping, failing."""
+"""llama.cpp with the bundled SmolLM2: continuing, counting, stopping, calling, answering by schema, failing."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
+from jsonschema import validate
 
 from models.errors import PermanentFailure
 from models.settings import Settings
-from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
+from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Sampling, Token, Tool, ToolCall
 from pipelines.inference.llamacpp import LlamaCpp, load
 
 STORY = [Message("user", "Write a long story about a dragon and a knight.")]
 GREEDY = Sampling(max_output_tokens=24, temperature=0)
 ENDLESS = Sampling(max_output_tokens=400, temperature=0)
+
+WEATHER = Tool(
+    "get_weather",
+    "The weather of a city",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "maximum": 9}},
+        "required": ["city", "days"],
+    },
+)
+MAIL = Tool(
+    "send_mail",
+    "Send a mail",
+    {"type": "object", "properties": {"to": {"enum": ["a@b.c", "d@e.f"]}}, "required": ["to"]},
+)
+ASKED = [Message("user", "What is the weather in Paris for 3 days?")]
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "likes": {"type": "array", "items": {"enum": ["tea", "cake"]}, "maxItems": 2},
+    },
+    "required": ["name", "age", "likes"],
+    "additionalProperties": False,
+}
+OF_PERSON = [Message("user", "Tell me of a person named Zoë.")]
 
 
 def never() -> bool:
@@ -32,6 +61,22 @@ def answer(
     assert isinstance(finish, Finish)
     assert all(isinstance(token, Token) for token in tokens)
     return [token for token in tokens if isinstance(token, Token)], finish
+
+
+def formed(
+    engine: LlamaCpp,
+    form: Form,
+    prompt: list[Message] = STORY,
+    sampling: Sampling = ENDLESS,
+    prefix: str = "",
+    calls: Sequence[ToolCall] = (),
+) -> tuple[str, list[Call], Finish]:
+    """Text, calls and end of an answer in a form."""
+    *items, finish = engine.generate(prompt, prefix=prefix, sampling=sampling, cancelled=never, form=form, calls=calls)
+    assert isinstance(finish, Finish)
+    assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
+    said = "".join(item.text for item in items if isinstance(item, Token))
+    return said, [item for item in items if isinstance(item, Call)], finish
 
 
 def text(tokens: list[Token]) -> str:
@@ -174,6 +219,91 @@ def test_two_are_answered_at_once(engine: LlamaCpp) -> None:
     # Then neither waited for the other's end
     with ThreadPoolExecutor(2) as pool:
         assert all(finish.generated_tokens for finish in pool.map(run, ["Tell me of cats.", "Tell me of dogs."]))
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCpp, parallel: bool) -> None:
+    # When an answer must call, and may call either function
+    said, calls, finish = formed(engine, Form((WEATHER, MAIL), "required", parallel), ASKED)
+    # Then it does, and says nothing else
+    assert (said, finish.reason) == ("", "stop")
+    assert finish.prompt_tokens == engine.count(ASKED, Form((WEATHER, MAIL), "required"))
+    assert calls[0].name == "get_weather"
+    for call in calls:
+        validate(orjson.loads(call.arguments), WEATHER.parameters if call.name == WEATHER.name else MAIL.parameters)
+
+
+def test_the_function_that_is_named_is_called_once(engine: LlamaCpp) -> None:
+    _, (call,), _ = formed(engine, Form((WEATHER, MAIL), ("function", "send_mail")), ASKED)
+    assert call.name == "send_mail"
+    validate(orjson.loads(call.arguments), MAIL.parameters)
+
+
+def test_an_answer_that_may_call_may_also_speak(engine: LlamaCpp) -> None:
+    said, calls, finish = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
+    assert said
+    assert (calls, finish.reason) == ([], "length")
+
+
+def test_after_calls_that_were_made_come_only_others(engine: LlamaCpp) -> None:
+    # Given an answer that was cut behind a call
+    form = Form((WEATHER, MAIL), "required")
+    made = [ToolCall("1", "get_weather", '{"city": "Paris", "days": 3}')]
+    # When it goes on
+    said, calls, finish = formed(engine, form, ASKED, calls=made, prefix="So:")
+    # Then what was made isn't made again
+    assert (said, finish.prompt_tokens) == ("", engine.count(ASKED, form))
+    assert (made[0].name, made[0].arguments) not in [(call.name, call.arguments) for call in calls]
+
+
+def test_a_call_cut_by_the_limit_does_not_come(engine: LlamaCpp) -> None:
+    said, calls, finish = formed(engine, Form((WEATHER,), "required"), ASKED, Sampling(12, temperature=0))
+    assert (said, calls, finish.reason, finish.generated_tokens) == ("", [], "length", 0)
+
+
+def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCpp) -> None:
+    # Given an answer by a schema
+    whole, _, finish = formed(engine, Form(schema=PERSON), OF_PERSON)
+    validate(orjson.loads(whole), PERSON)
+    assert finish.reason == "stop"
+    # When it is cut at any character, and goes on
+    for cut in range(1, len(whole) + 1, 7):
+        rest, _, _ = formed(engine, Form(schema=PERSON), OF_PERSON, prefix=whole[:cut])
+        # Then the whole still is what the schema says
+        validate(orjson.loads(whole[:cut] + rest), PERSON)
+
+
+def test_json_cut_anywhere_goes_on_where_calls_would_have_been_possible(engine: LlamaCpp) -> None:
+    rest, calls, _ = formed(engine, Form((WEATHER,), schema=PERSON), OF_PERSON, prefix='{"name": "Z')
+    validate(orjson.loads('{"name": "Z' + rest), PERSON)
+    assert not calls
+
+
+def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCpp) -> None:
+    short = [Message("user", "A JSON object with the key a and the value 1.")]
+    whole, _, _ = formed(engine, Form(schema={}), short)
+    assert isinstance(orjson.loads(whole), dict)
+    rest, _, _ = formed(engine, Form(schema={}), short, prefix='{"a": ')
+    assert isinstance(orjson.loads('{"a": ' + rest), dict)
+
+
+def test_a_schema_that_no_grammar_holds_is_a_permanent_failure(engine: LlamaCpp) -> None:
+    with pytest.raises(PermanentFailure, match="Invalid type") as caught:
+        formed(engine, Form(schema={"type": "foo"}))
+    assert caught.value.code == "invalid_request"
+
+
+def test_a_seed_gives_the_same_answer_again(engine: LlamaCpp) -> None:
+    one, same, other = (text(answer(engine, STORY, Sampling(16, temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8))
+    assert one == same != other
+
+
+def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCpp) -> None:
+    whole, _, _ = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
+    stop = whole.split()[3]
+    said, _, finish = formed(engine, Form((WEATHER,)), ASKED, Sampling(24, temperature=0, stop=(stop,)))
+    assert (said, finish.reason) == (whole.partition(stop)[0], "stop")
+    wait_for(lambda: busy_slots(engine) == 0, seconds=1)
 
 
 def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCpp) -> None:

@@ -8,8 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.errors import PermanentFailure
 from models.settings import Script, Settings
-from pipelines.inference.engine import EngineError, Finish, Message, Sampling, Token
+from pipelines.inference.engine import (
+    PLAIN,
+    Call,
+    EngineError,
+    Finish,
+    Form,
+    Message,
+    Sampling,
+    Token,
+    Tool,
+    ToolCall,
+)
 from pipelines.inference.scripted import Scripted
 
 PROMPT = [Message("system", "be kind"), Message("user", "hello there")]
@@ -128,3 +140,77 @@ def test_an_exit_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os._exit", codes.append)
     play(scripted(tokens=3, exit_at=1))
     assert codes == [1]
+
+
+WEATHER = Tool("weather", "", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]})
+NOW = Tool("now", "", {})
+
+
+def answer(
+    engine: Scripted, form: Form, said: str = "hello", prefix: str = "", calls: int = 0, **sampling: object
+) -> tuple[str, list[tuple[str, str]], Finish]:
+    """Text, calls and end of an answer in a form."""
+    made = [ToolCall(str(number), "weather", "{}") for number in range(calls)]
+    items = list(
+        engine.generate(
+            [Message("user", said)],
+            prefix=prefix,
+            sampling=Sampling(**{"max_output_tokens": 99, **sampling}),  # type: ignore[arg-type]
+            cancelled=lambda: False,
+            form=form,
+            calls=made,
+        )
+    )
+    finish = items[-1]
+    assert isinstance(finish, Finish)
+    assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
+    told = [(item.name, item.arguments) for item in items if isinstance(item, Call)]
+    return "".join(item.text for item in items if isinstance(item, Token)), told, finish
+
+
+def test_it_calls_where_it_must_and_where_it_is_asked_to() -> None:
+    engine, both = scripted(tokens=2, calls=2, preface=1), (WEATHER, NOW)
+    call = ("weather", '{"city":""}')
+    assert answer(engine, Form(both, "required"))[:2] == ("", [call, call])
+    assert answer(engine, Form(both, "required", parallel=False))[:2] == ("", [call])
+    assert answer(engine, Form(both, ("function", "now")))[:2] == ("", [("now", "{}")])
+    assert answer(engine, Form(both), "please call now")[:2] == ("w0 ", [("now", "{}"), ("now", "{}")])
+    assert answer(engine, Form(both))[:2] == ("w0 w1 ", [])
+    assert answer(engine, Form(both, "none"), "call now")[:2] == ("w0 w1 ", [])
+
+
+def test_a_result_is_answered_in_words() -> None:
+    said = [Message("user", "call now"), Message("assistant", "", (ToolCall("1", "now", "{}"),))]
+    prompt = [*said, Message("tool", "noon", call_id="1")]
+    items = scripted(tokens=1).generate(
+        prompt, prefix="", sampling=Sampling(9), cancelled=lambda: False, form=Form((NOW,))
+    )
+    assert next(items) == Token("w0 ", 1)
+
+
+def test_it_goes_on_after_calls_that_were_made_and_ends_at_its_limit() -> None:
+    engine, form = scripted(calls=3, preface=1), Form((WEATHER,))
+    assert len(answer(engine, form, "call weather", "w0 ", 1)[1]) == 2
+    assert answer(engine, form, "call weather", "w0 ", 3)[1] == []
+    text, calls, finish = answer(engine, form, "call weather", max_output_tokens=2)
+    assert (text, len(calls), finish.reason) == ("w0 ", 1, "length")
+
+
+@given(st.data())
+def test_json_by_a_schema_is_continued_to_the_letter(data: st.DataObject) -> None:
+    form = Form(schema={"type": "object", "properties": {"a b": {"enum": ["x y"]}}, "required": ["a b"]})
+    whole, _, finish = answer(scripted(), form)
+    assert (whole, finish.reason) == ('{"a b":"x y"}', "stop")
+    cut = data.draw(st.integers(0, len(whole)))
+    assert whole[:cut] + answer(scripted(), form, prefix=whole[:cut])[0] == whole
+
+
+def test_stop_texts_end_it_also_where_they_span_tokens() -> None:
+    text, _, finish = answer(scripted(tokens=9), PLAIN, stop=("2 w3", "never"))
+    assert (text, finish) == ("w0 w1 w", Finish("stop", 1, 0, 3))
+    assert answer(scripted(tokens=2), PLAIN, stop=("w1 w",))[0] == "w0 w1 "
+
+
+def test_a_schema_that_has_no_value_is_a_permanent_failure() -> None:
+    with pytest.raises(PermanentFailure):
+        answer(scripted(), Form(schema={"type": "foo"}))

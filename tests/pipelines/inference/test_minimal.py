@@ -1,0 +1,33 @@
+"""Given a schema, then the smallest JSON that satisfies it is made."""
+
+from typing import Any
+
+import pytest
+
+from pipelines.inference.minimal import minimal
+
+TREE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({}, {}),
+        ({"type": "object", "properties": {"a": {"type": "string"}, "b": {}}, "required": ["a"]}, {"a": ""}),
+        ({"type": "array", "items": {"type": "boolean"}, "minItems": 2}, [False, False]),
+        ({"type": ["null", "string"]}, None),
+        ({"type": "string", "minLength": 3}, "xxx"),
+        ({"type": "integer", "exclusiveMinimum": 4}, 5),
+        ({"enum": ["red", "green"]}, "red"),
+        ({"anyOf": [{"const": 7}, {"type": "null"}]}, 7),
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "number", "minimum": 2}}}, 2),
+        ({"allOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}], "required": ["b"]}, {"b": {}, "a": 1}),
+    ],
+)
+def test_the_smallest_value(schema: dict[str, Any], value: Any) -> None:
+    assert minimal(schema) == value
+
+
+def test_a_schema_without_a_finite_value_is_refused() -> None:
+    with pytest.raises(RecursionError):
+        minimal(TREE)
