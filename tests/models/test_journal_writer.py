@@ -119,6 +119,21 @@ def test_text_is_joined_and_never_lost_or_mixed(client, writer, begin, pieces):
     assert unsent_yet == written.written()
 
 
+def test_what_is_written_together_stands_behind_the_text_before_it_and_counts_once(client, writer, begin):
+    # Given text that is still open
+    written = begin()
+    written.write_text(DELTA, {}, "a", 2)
+    # When events are written together
+    written.write_together([("one", {}), ("two", {})], 3)
+    # Then no batch could have held only some of them, and the last one carries their tokens
+    assert writer.drain()
+    told = journal.read_events(client, written.job_id)
+    assert [(event.sequence, event.type, event.tokens) for event in told] == [
+        (0, DELTA.encode(), 2), (1, b"one", 0), (2, b"two", 3),
+    ]  # fmt: skip
+    assert written.tokens == 5
+
+
 def test_while_redis_is_busy_text_gathers_into_few_deltas(client, writer, begin):
     """A write never waits for Redis; what has gathered meanwhile goes as one."""
     written = begin()
