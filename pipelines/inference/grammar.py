@@ -40,7 +40,9 @@ HEAD = "%llguidance {}\n"
 #: Text that doesn't call, nor plays what is called; and text up to the call that follows it. But for lazy ones, a
 #: lexeme is as long as it can be.
 TEXT = rf"""TEXT: /(?s:.+)/ & ~/(?s:.*<\/?tool_(call|response)>.*)/
-opened[lazy]: /(?s:.*){OPEN.strip()}\n/"""
+OPENED: /(?s:.*){OPEN.strip()}\n/ & ~/(?s:.*<\/(tool_call|tool_response)>.*|.*<tool_response>.*)/
+opened[lazy]: OPENED
+"""
 
 
 def problem(schema: Mapping[str, Any], *, strict: bool = False) -> str | None:
@@ -100,7 +102,9 @@ def _start(form: Form, made: int) -> str:
     more = f'("\\n" call){{0,{left - 1}}}' if left > 1 else ""
     if form.must_call:
         return f"call {more}"
-    return f"answer | call {more}" if form.schema is not None else f"TEXT | opened called {more}"
+    if form.schema is not None:
+        return f"answer | call {more}"
+    return f"(TEXT | opened called {more})?"  # what was cut may have been at its end
 
 
 def _call(number: int, tool: Tool) -> tuple[str, str]:

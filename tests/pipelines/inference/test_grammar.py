@@ -26,11 +26,13 @@ def holds(grammar: str, text: str) -> bool:
 @pytest.mark.parametrize(
     ("form", "text", "held"),
     [
+        (Form(TOOLS), "", True),
         (Form(TOOLS), "a < b", True),
         (Form(TOOLS), f"a\n{ROME}\n{ODD}", True),
         (Form(TOOLS), f"{ROME} and", False),
         (Form(TOOLS), "a <tool_call>", False),
         (Form(TOOLS), "a </tool_response>", False),
+        (Form(TOOLS), f"<tool_response> {ROME}", False),
         (Form(TOOLS), ROME.replace("city", "town"), False),
         (Form(TOOLS), ROME.replace('"}', '", "more": 1}'), False),
         (Form(TOOLS), "\n".join([ODD] * MOST_CALLS), True),
