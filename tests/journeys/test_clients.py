@@ -165,9 +165,9 @@ class Llm:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def ask(self, *arguments: str) -> str:
+    def ask(self, *arguments: str, temperature: str = "0") -> str:
         """What the model says."""
-        return self("prompt", "-m", "sangha", "-o", "temperature", "0", "-o", "max_tokens", "60", *arguments)
+        return self("prompt", "-m", "sangha", "-o", "temperature", temperature, "-o", "max_tokens", "60", *arguments)
 
 
 @pytest.fixture
@@ -190,12 +190,24 @@ def test_llm_gets_json_by_schema(llm: Llm):
 
 
 def test_llm_calls_a_function(llm: Llm):
+    """llm leaves the choice to the model. One of this size makes it now and then: it is asked until it does."""
     weather = "def weather(city: str) -> str:\n    'Tells the weather of a city.'\n    return 'It rains in ' + city"
+    machine = "You are a machine that calls functions. You never answer in words."
+    question = "Call weather for Paris now. Only the call."
 
-    llm.ask("--functions", weather, "Call the function weather with the city Paris.")
+    def results() -> list[str]:
+        return [
+            found["output"] for row in json.loads(llm("logs", "--json", "-n", "0")) for found in row["tool_results"]
+        ]
 
-    (logged,) = json.loads(llm("logs", "--json", "-n", "1"))
-    assert logged["tools"]
+    for seed in range(12):
+        temperature = "0.8" if seed else "0"
+        llm.ask("--functions", weather, "-s", machine, "-o", "seed", str(seed), question, temperature=temperature)
+        if results():
+            break
+
+    assert results()
+    assert results()[0].startswith("It rains in")
 
 
 def test_a_stream_survives_its_worker(talking: Stack):
