@@ -47,6 +47,13 @@ EXPORTS: Mapping[str, LiteralString] = {
     "audit_events": """
         SELECT id, user_id, action, target, ip, user_agent, request_id, details, created_at
         FROM audit_events WHERE account_id = %(account_id)s""",
+    "memories": """
+        SELECT id, user_id, kind, text, speaker, occurred_at, conversation_id, response_id, metadata, importance,
+               recalled, recalled_at, valid_from, closed_at, closed_by, created_at, updated_at
+        FROM memories WHERE account_id = %(account_id)s""",
+    "memory_sources": """
+        SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
+        WHERE account_id = %(account_id)s""",
     "files": """
         SELECT id, user_id, job_id, filename, purpose, content_type, bytes, created_at, expires_at
         FROM files WHERE account_id = %(account_id)s""",
@@ -59,6 +66,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "quota_usage": "told by usage_by_month",
     "idempotency_keys": "copies of answers, kept for a day",
     "sessions": "the persons' own, who may belong to several accounts",
+    "memory_spaces": "counts of what memories tells",
 }
 
 #: What an erasure deletes of an account, in this order; each statement deletes a batch and is repeated until none is
@@ -76,6 +84,10 @@ ERASED: Mapping[str, LiteralString] = {
     "conversations": """
         DELETE FROM conversations WHERE id IN (
             SELECT id FROM conversations WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "memories": """
+        DELETE FROM memories WHERE id IN (
+            SELECT id FROM memories WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "memory_spaces": "DELETE FROM memory_spaces WHERE account_id = %(account_id)s RETURNING id::text",
     "api_keys": "DELETE FROM api_keys WHERE account_id = %(account_id)s RETURNING id",
     "invitations": "DELETE FROM invitations WHERE account_id = %(account_id)s RETURNING id",
     "idempotency_keys": "DELETE FROM idempotency_keys WHERE account_id = %(account_id)s RETURNING key AS id",
@@ -203,6 +215,9 @@ FORGET = (
     "DELETE FROM api_keys WHERE user_id = %(user_id)s",
     "DELETE FROM identities WHERE user_id = %(user_id)s",
     "DELETE FROM memberships WHERE user_id = %(user_id)s",
+    # Nor do they come in again through what they have offered to others.
+    "UPDATE invitations SET revoked_at = now()"
+    " WHERE invited_by = %(user_id)s AND accepted_at IS NULL AND revoked_at IS NULL",
     # Of an address that was only claimed, invitations are somebody else's.
     "DELETE FROM invitations WHERE lower(email) IN ("
     "SELECT lower(email) FROM users WHERE id = %(user_id)s AND email_verified_at IS NOT NULL)",

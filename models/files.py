@@ -59,15 +59,18 @@ def insert(
     )
 
 
+# An export holds what only admins see: the audit log, and what was offered to whom.
 READ = """
 SELECT id, account_id, filename, purpose, content_type, bytes, object_key, created_at, expires_at
-FROM files WHERE id = %(id)s AND account_id = %(account_id)s AND (expires_at IS NULL OR expires_at > now())
+FROM files
+WHERE id = %(id)s AND account_id = %(account_id)s AND (expires_at IS NULL OR expires_at > now())
+  AND (%(exports)s OR purpose <> 'export')
 """
 
 
-def read(connection: Connection, file_id: str, account_id: str) -> File | None:
-    """The file, if the account has it and it has not expired."""
-    row = one(connection, READ, {"id": file_id, "account_id": account_id})
+def read(connection: Connection, file_id: str, account_id: str, *, exports: bool) -> File | None:
+    """The file, if the account has it and it has not expired; an export for those only who may see `exports`."""
+    row = one(connection, READ, {"id": file_id, "account_id": account_id, "exports": exports})
     return File(**row) if row else None
 
 
@@ -75,16 +78,23 @@ LIST = """
 SELECT id, account_id, filename, purpose, content_type, bytes, object_key, created_at, expires_at
 FROM files
 WHERE account_id = %(account_id)s AND (expires_at IS NULL OR expires_at > now())
+  AND (%(exports)s OR purpose <> 'export')
   AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s) AND (%(after)s::text IS NULL OR id < %(after)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
 
 
 def page(
-    connection: Connection, account_id: str, *, purpose: str | None = None, after: str | None = None, limit: int = 20
+    connection: Connection,
+    account_id: str,
+    *,
+    exports: bool,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
 ) -> list[File]:
     """At most `limit` files of an account, newest first, behind the file `after`."""
-    names = {"account_id": account_id, "purpose": purpose, "after": after, "limit": limit}
+    names = {"account_id": account_id, "exports": exports, "purpose": purpose, "after": after, "limit": limit}
     return [File(**row) for row in all_of(connection, LIST, names)]
 
 
@@ -92,6 +102,14 @@ def delete(connection: Connection, file_id: str, account_id: str) -> None:
     """Forget a file; its bytes are the caller's to delete, before."""
     connection.execute(
         "DELETE FROM files WHERE id = %(id)s AND account_id = %(account_id)s",
+        {"id": file_id, "account_id": account_id},
+    )
+
+
+def expire(connection: Connection, file_id: str, account_id: str) -> None:
+    """Let a file's time be over: nobody can read it any more, and maintenance deletes it."""
+    connection.execute(
+        "UPDATE files SET expires_at = now() WHERE id = %(id)s AND account_id = %(account_id)s",
         {"id": file_id, "account_id": account_id},
     )
 

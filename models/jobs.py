@@ -53,6 +53,7 @@ POOLS: Mapping[str, Sequence[str]] = {
     "fallback": ("fallback",),
     "memory": ("memory",),
     "billing": ("billing",),
+    "recall": ("recall",),
     "reporting": ("reporting",),
     "delivery": ("delivery",),
     "maintenance": ("maintenance",),
@@ -66,6 +67,14 @@ CATALOGUE: Mapping[str, Kind] = {
     "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
     "embedding.create": Kind(queue="memory", time_limit=600, attempts=3, backoff=1),
+    "memory.search": Kind(queue="recall", time_limit=30, attempts=2, backoff=0.2),
+    "memory.create": Kind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
+    "memory.change": Kind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
+    "memory.remember": Kind(queue="memory", time_limit=600, attempts=10, backoff=1),
+    "memory.forget": Kind(queue="memory", time_limit=3600, attempts=10, backoff=1),
+    "memory.import": Kind(queue="memory", priority=1, time_limit=4 * 3600, attempts=10, backoff=1),
+    # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
+    "memory.index": Kind(queue="maintenance", priority=1, time_limit=3600, attempts=5, backoff=60),
     "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
     "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }

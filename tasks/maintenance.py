@@ -5,6 +5,7 @@ from functools import partial
 from models.object_store import Objects
 from models.running import Handler, plain_ending
 from pipelines.maintenance import erase, prune
+from pipelines.memory import indexing
 from tasks.workshop import Workshop
 
 
@@ -13,4 +14,5 @@ def declare(workshop: Workshop) -> int:
     objects = Objects.open(workshop.settings)
     workshop.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
     workshop.declare("data.erase", Handler(run=partial(erase.run, workshop.client, objects), end=plain_ending))
+    workshop.declare("memory.index", Handler(run=indexing.run, end=plain_ending))
     return 1

@@ -2,9 +2,11 @@
 
 from functools import partial
 
+from models.object_store import Objects
 from models.running import Handler, plain_ending
 from pipelines.embeddings import embed
 from pipelines.inference.embedder import load_embedder
+from pipelines.memory import endings, forgetting, importing, remember
 from tasks.workshop import Workshop
 
 #: Jobs side by side: a short list need not wait for a long one. They share the embedder's one thread.
@@ -14,5 +16,15 @@ THREADS = 2
 def declare(workshop: Workshop) -> int:
     """Declare the actors; returns how many may run at once."""
     embedder = load_embedder(workshop.settings)
-    workshop.declare("embedding.create", Handler(run=partial(embed.run, embedder), end=plain_ending))
+    objects = Objects.open(workshop.settings)
+    runs = {
+        "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
+        "memory.create": Handler(partial(remember.run_create, embedder.embed), endings.end),
+        "memory.change": Handler(partial(forgetting.run_change, embedder.embed), endings.end),
+        "memory.remember": Handler(partial(remember.run_remember, embedder.embed), plain_ending),
+        "memory.forget": Handler(forgetting.run_forgetting, plain_ending),
+        "memory.import": Handler(partial(importing.run, embedder.embed, objects), plain_ending),
+    }
+    for kind, handler in runs.items():
+        workshop.declare(kind, handler)
     return THREADS

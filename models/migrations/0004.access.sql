@@ -175,7 +175,8 @@ ALTER TABLE responses ADD COLUMN expires_at timestamptz;
 CREATE INDEX responses_expiring ON responses (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Jobs whose result is read once go by this where nobody comes to read it.
-CREATE INDEX jobs_unread ON jobs (finished_at) WHERE kind IN ('embedding.create', 'tokens.count');
+CREATE INDEX jobs_unread ON jobs (finished_at) 
+    WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search');
 
 -- What an account has or was given as a file; the bytes are in the object store.
 CREATE TABLE files (

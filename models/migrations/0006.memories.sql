@@ -8,8 +8,8 @@ CREATE TABLE memory_spaces (
     user_id       text    NOT NULL REFERENCES users ON DELETE CASCADE,
     next_ordinal  integer NOT NULL DEFAULT 0,
     live          integer NOT NULL DEFAULT 0,       -- memories that recall looks at
-    terms         bigint  NOT NULL DEFAULT 0,       -- the sum of their lengths, for the average that BM25 needs
     indexed_at    timestamptz,                      -- since when an HNSW index of this space's own stands
+    index_asked_at timestamptz,                     -- when the job that makes or drops it was enqueued last
     UNIQUE (account_id, user_id)
 );
 
@@ -26,8 +26,6 @@ CREATE TABLE memories (
     conversation_id   text,                                -- any text: of ours, or the caller's own name for a session
     response_id       text,                                -- the turn that it comes from
     metadata          jsonb        NOT NULL DEFAULT '{}',
-    embedding         halfvec(384) NOT NULL,
-    context_embedding halfvec(384),                        -- with what was said before it
     importance        real         NOT NULL DEFAULT 0.5 CHECK (importance BETWEEN 0 AND 1),
     recalled          integer      NOT NULL DEFAULT 0,
     recalled_at       timestamptz,
@@ -35,14 +33,17 @@ CREATE TABLE memories (
     closed_at         timestamptz,                         -- replaced, merged or its sources are gone: recall passes it by
     closed_by         text,                                -- the memory that took its place
     unique_key        text,                                -- remembering the same again changes nothing
+    terms             text[]       NOT NULL DEFAULT '{}',  -- where it stands in the postings: what to take out of them
+    asks              boolean      NOT NULL DEFAULT false, -- whether it ends as a question: its answer comes next
     created_at        timestamptz  NOT NULL DEFAULT now(),
     updated_at        timestamptz  NOT NULL DEFAULT now(),
     UNIQUE (space_id, ordinal)
-);
+) WITH (fillfactor = 90);  -- recall counts its uses: that should change one page
 
 CREATE INDEX memories_listed ON memories (account_id, user_id, id DESC);
-CREATE INDEX memories_conversation ON memories (space_id, conversation_id, occurred_at, ordinal);
-CREATE INDEX memories_time ON memories (space_id, occurred_at);
+CREATE INDEX memories_conversation ON memories (space_id, conversation_id, occurred_at, ordinal)
+    INCLUDE (kind, closed_at);
+CREATE INDEX memories_time ON memories (space_id, occurred_at) INCLUDE (ordinal);
 CREATE UNIQUE INDEX memories_unique ON memories (space_id, unique_key) WHERE unique_key IS NOT NULL;
 
 -- Facts and insights cite what they come from.
@@ -54,11 +55,32 @@ CREATE TABLE memory_sources (
 
 CREATE INDEX memory_sources_source ON memory_sources (source_id);
 
+-- Apart from the memories, which change as they are used: an update of a row with a vector would write it into its HNSW
+-- index once more. Plain, so that a scan finds the vectors in the row.
+CREATE TABLE memory_vectors (
+    space_id   bigint        NOT NULL,
+    ordinal    integer       NOT NULL,
+    live       boolean       NOT NULL DEFAULT true,
+    embedding  halfvec(384)  NOT NULL,
+    PRIMARY KEY (space_id, ordinal),
+    FOREIGN KEY (space_id, ordinal) REFERENCES memories (space_id, ordinal) ON DELETE CASCADE
+);
+
+ALTER TABLE memory_vectors ALTER COLUMN embedding SET STORAGE PLAIN;
+
+-- Whose words a space has, and how many of its live memories are theirs: a question may name them.
+CREATE TABLE memory_speakers (
+    space_id  bigint  NOT NULL REFERENCES memory_spaces ON DELETE CASCADE,
+    name      text    NOT NULL,
+    live      integer NOT NULL,
+    PRIMARY KEY (space_id, name)
+);
+
 -- The inverted index: for a term, the memories of a block of ordinals that have it, as packed entries
 -- (models/postings.py). One row holds what a table of terms would need hundreds of rows for.
 CREATE TABLE memory_postings (
     space_id  bigint  NOT NULL REFERENCES memory_spaces ON DELETE CASCADE,
-    term      text    NOT NULL,
+    term      text    COLLATE "C" NOT NULL,
     block     integer NOT NULL,
     entries   bytea   NOT NULL,
     PRIMARY KEY (space_id, term, block)

@@ -13,6 +13,7 @@ from models import account_data, cancellation, files, journal
 from models.attempts import Ending
 from models.object_store import Objects
 from models.running import Attempt, plain_ending
+from pipelines.memory.forgetting import drop_indexes
 
 #: Seconds between two looks at what still runs.
 POLL = 0.2
@@ -49,6 +50,7 @@ def _unfinished(attempt: Attempt, account_id: str) -> list[str]:
 
 def _erase_account(client: redis.Redis, objects: Objects, attempt: Attempt, account_id: str) -> int:
     erased = _erase_files(objects, attempt, account_id)
+    drop_indexes(attempt.database, account_id)
     for table in account_data.ERASED:
         while gone := _erase_batch(attempt, table, account_id):
             erased += len(gone)

@@ -3,7 +3,7 @@
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
-from models import email_tokens, files, idempotency, invitations, sessions
+from models import email_tokens, files, idempotency, invitations, memory_indexes, sessions
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
@@ -48,6 +48,8 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
             while prune(connection, BATCH):
                 attempt.check()
         forget_silent(connection)
+        while memory_indexes.drop_orphans(connection):
+            attempt.check()
     return plain_ending(attempt, "completed", result={"pruned": total})
 
 

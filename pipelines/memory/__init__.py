@@ -1,0 +1,1 @@
+"""Memory: what was said is remembered, recalled, and thought over."""

@@ -1,0 +1,122 @@
+"""Memories are forgotten, or changed: what stood of them in the indexes goes in the same transaction.
+
+What was derived from a memory alone is closed with it and loses its words, for they were the memory's. What has other
+sources too stays, and cites it no more.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from models import memories, memory_indexes, memory_sources, memory_spaces, memory_vectors, postings
+from models.attempts import Ending
+from models.database import Connection, Database
+from models.memories import Change, Memory
+from models.memory_spaces import Space
+from models.running import Attempt, plain_ending
+from pipelines.memory import terms
+from pipelines.memory.endings import wordless
+from pipelines.memory.writing import Embed, ask_for_index, close, locked, withdraw
+
+#: Memories that one transaction deletes.
+BATCH = 200
+
+
+def forget(connection: Connection, space: Space, ids: Sequence[str]) -> None:
+    """Delete memories and what of them stands elsewhere. For the holder of the lock."""
+    _close_derived(connection, space, ids)
+    withdraw(connection, space, ids)
+    memories.delete(connection, space.id, ids)
+
+
+def _close_derived(connection: Connection, space: Space, ids: Sequence[str]) -> None:
+    derived = memory_sources.derived_from(connection, space.id, ids)
+    if not derived:
+        return
+    close(connection, space, derived)
+    memory_vectors.delete(connection, space.id, [m.ordinal for m in memories.standing(connection, space.id, derived)])
+    memories.empty(connection, space.id, derived)
+
+
+def forget_one(database: Database, memory: Memory) -> None:
+    """Delete a memory."""
+    with database.transaction() as connection:
+        space = memory_spaces.lock(connection, memory.space_id)
+        if space is not None:
+            forget(connection, space, [memory.id])
+            ask_for_index(connection, space.id)
+
+
+def run_forgetting(attempt: Attempt) -> Ending:
+    """Delete the memories of a conversation, or all of a user's: batch by batch, so that a later attempt goes on."""
+    arguments, deleted = attempt.job.arguments, 0
+    conversation_id: str | None = arguments["conversation_id"]
+    with attempt.database.connection() as connection:
+        space = memory_spaces.find(connection, attempt.job.account_id, arguments["user_id"])
+    while space is not None and (gone := _forget_batch(attempt, space.id, conversation_id)):
+        deleted += gone
+        attempt.progress(deleted, note="memories deleted")
+    return plain_ending(attempt, "completed", result={"deleted": deleted})
+
+
+def _forget_batch(attempt: Attempt, space_id: int, conversation_id: str | None) -> int:
+    attempt.check()
+    with attempt.database.transaction() as connection:
+        space = memory_spaces.lock(connection, space_id)
+        ids = memories.ids_of(connection, space_id, conversation_id, BATCH)
+        if space is not None and ids:
+            forget(connection, space, ids)
+            ask_for_index(connection, space.id)
+    return len(ids)
+
+
+def run_change(embed: Embed, attempt: Attempt) -> Ending:
+    """Change a memory's words: it stands under its new terms and vector from here on, and what was derived from the
+    old ones alone is closed. Doing it again changes nothing."""
+    arguments = attempt.job.arguments
+    change = change_of(arguments["change"])
+    vectors = embed([change.text]) if change.text is not None else []
+    with attempt.database.transaction() as connection:
+        found = memories.read(connection, arguments["memory_id"], attempt.job.account_id, arguments["user_id"])
+        if found is not None:
+            rewrite(connection, locked(connection, found.space_id), found, change, vectors)
+    return wordless(attempt, {"changed": found is not None})
+
+
+def change_of(told: Mapping[str, Any]) -> Change:
+    """From a job's arguments; times are RFC 3339 there."""
+    moment = told.get("occurred_at")
+    return Change(**{**told, "occurred_at": datetime.fromisoformat(moment) if moment else None})
+
+
+def rewrite(
+    connection: Connection, space: Space, memory: Memory, change: Change, vectors: Sequence[Sequence[float]] = ()
+) -> Memory | None:
+    """Change a memory; `vectors` has the new text's, if there is one. For the holder of the lock."""
+    if change.text is not None and change.text != memory.text:
+        _close_derived(connection, space, [memory.id])
+    old = next(iter(memories.standing(connection, space.id, [memory.id])), None)
+    changed = memories.update(connection, memory.id, memory.account_id, memory.user_id, change)
+    if old is None or changed is None:
+        return None
+    if vectors:
+        memory_vectors.put(connection, space.id, {old.ordinal: vectors[0]})
+    if old.closed:
+        return changed
+    if change.text is not None:
+        weights = terms.weights(changed.text)
+        postings.remove(connection, space.id, {old.ordinal: old.terms})
+        postings.add(connection, space.id, {old.ordinal: weights})
+        memories.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.asks(changed.text))})
+    counts = Counter({changed.speaker: 1})
+    counts.subtract({old.speaker: 1})
+    memory_spaces.count_speakers(connection, space.id, counts)
+    return changed
+
+
+def drop_indexes(database: Database, account_id: str) -> None:
+    """Drop the indexes of the spaces of an account that is erased, before its spaces go."""
+    with database.connection() as connection:
+        for space_id in memory_spaces.of_account(connection, account_id):
+            memory_indexes.drop(connection, space_id)

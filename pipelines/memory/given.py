@@ -1,0 +1,102 @@
+"""Memories as callers give them: in a request, or as a line of an import."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from models.memories import Kind, NewMemory
+
+#: Characters of a text. The embedding model reads its first 512 tokens, and the terms are of all of it.
+LONGEST_TEXT = 32_768
+
+#: Bytes of metadata, as JSON.
+LARGEST_METADATA = 16_384
+
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def _moment(value: Any) -> Any:
+    """RFC 3339, or Unix seconds. A time without a zone could be any of many."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = datetime.fromtimestamp(value, UTC)
+        elif isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        else:
+            raise PydanticCustomError(
+                "moment_type", "should be RFC 3339 text, such as 2026-05-04T10:00:00Z, or a number"
+            )
+        moment = value if value.tzinfo else None
+        if moment is None or not EARLIEST <= moment.astimezone(UTC) <= LATEST:
+            raise ValueError
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise PydanticCustomError(
+            "moment", "should be RFC 3339 text with a time zone, such as 2026-05-04T10:00:00Z, or Unix seconds"
+        ) from None
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(orjson.dumps(value))
+    except (TypeError, ValueError):
+        raise PydanticCustomError("value_error", "should be JSON") from None
+    if size > LARGEST_METADATA:
+        raise PydanticCustomError("value_error", "should have no more than 16384 bytes")
+    return value
+
+
+def _said(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError("value_error", "should not be blank")
+    return value
+
+
+#: A point in time: RFC 3339 text or Unix seconds.
+Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | float)]
+
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_said)]
+Name = Annotated[str, Field(max_length=256)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
+Importance = Annotated[float, Field(ge=0, le=1, strict=False)]
+
+
+class GivenMemory(BaseModel):
+    """A memory to write: one of `POST /v1/memories`, or a line of an import."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    text: Text
+    speaker: Name = ""
+    occurred_at: Moment | None = None
+    conversation_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    metadata: Metadata | None = None
+    importance: Importance | None = None
+    kind: Kind | None = None
+
+    def memory(self, memory_id: str, now: datetime, unique_key: str | None = None) -> NewMemory:
+        """What is to be written."""
+        return NewMemory(
+            memory_id,
+            self.text,
+            self.speaker,
+            self.occurred_at or now,
+            conversation_id=self.conversation_id,
+            metadata=self.metadata or {},
+            kind=self.kind or "episode",
+            importance=0.5 if self.importance is None else self.importance,
+            unique_key=unique_key,
+        )
+
+    def told(self) -> dict[str, Any]:
+        """As a job's arguments have it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def taken(told: Mapping[str, Any]) -> GivenMemory:
+    """From a job's arguments."""
+    return GivenMemory.model_validate(dict(told))

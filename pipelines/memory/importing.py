@@ -1,0 +1,120 @@
+"""Imports: JSON Lines from the object store, batch by batch.
+
+A line is known by the job and its number, so an attempt that follows one that died writes nothing twice; it begins at
+the batch behind the last one that was told. A line that is no memory is reported, and the others are imported.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from models import files
+from models.attempts import Ending
+from models.database import Connection
+from models.errors import NotFound, PermanentFailure
+from models.ids import new_id
+from models.memories import NewMemory
+from models.object_store import Objects
+from models.running import Attempt, plain_ending
+from pipelines.memory.given import GivenMemory
+from pipelines.memory.writing import BATCH, Embed, write
+
+#: Faulty lines that are told one by one; the others are counted.
+MOST_ERRORS = 100
+
+#: Bytes of a line.
+LONGEST_LINE = 256 * 1024
+
+
+@dataclass(slots=True)
+class Tally:
+    """How an import fares."""
+
+    imported: int = 0
+    failed: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def refuse(self, number: int, message: str) -> None:
+        """A line is no memory."""
+        self.failed += 1
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append({"line": number, "message": message})
+
+    def told(self, lines: int) -> dict[str, Any]:
+        """As the job's result has it."""
+        return {"lines": lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
+
+
+def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
+    """Import a file's lines into a user's space. Raises PermanentFailure when the file is gone, and Unavailable."""
+    job = attempt.job
+    tally, now = Tally(), job.created_at
+    begin = (job.progress or {}).get("done", 0)
+    batch: list[NewMemory] = []
+    number = 0
+    for number, line in enumerate(_lines(objects, job.arguments["object_key"]), start=1):
+        memory = _memory(tally, number, line, f"{job.id} {number}", now)
+        if memory is not None and number <= begin:
+            tally.imported += 1  # by an earlier attempt
+        elif memory is not None:
+            batch.append(memory)
+        if len(batch) == BATCH:
+            _write(embed, attempt, tally, batch, number)
+            batch = []
+    _write(embed, attempt, tally, batch, number)
+    ending = plain_ending(attempt, "completed", result=tally.told(number))
+    return replace(ending, record=lambda connection: _let_go(connection, attempt))
+
+
+def _write(embed: Embed, attempt: Attempt, tally: Tally, batch: Sequence[NewMemory], number: int) -> None:
+    attempt.check()
+    written = write(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
+    tally.imported += len(written.ids)
+    note = f"{tally.failed} lines are no memories" if tally.failed else ""
+    attempt.progress(number, attempt.job.arguments["lines"], note=note)
+
+
+def _memory(tally: Tally, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
+    """What a line says; None for one that is blank or wrong, which is noted."""
+    if not line.strip():
+        return None
+    try:
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"is longer than {LONGEST_LINE} bytes")
+        if b"\\u0000" in line:
+            raise ValueError("contains a NUL character")
+        return GivenMemory.model_validate(orjson.loads(line)).memory(new_id("mem"), now, unique_key=key)
+    except orjson.JSONDecodeError as error:
+        tally.refuse(number, f"is not valid JSON: {error}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        tally.refuse(number, f"{place}: {first['msg']}" if place else first["msg"])
+    except ValueError as error:
+        tally.refuse(number, str(error))
+    return None
+
+
+def _lines(objects: Objects, key: str) -> Iterator[bytes]:
+    """The lines of an object, chunk by chunk. A line that never ends is cut where it is too long anyway."""
+    rest = b""
+    try:
+        chunks = objects.get(key)
+    except NotFound:
+        raise PermanentFailure("The file of this import is gone.", code="deleted") from None
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > LONGEST_LINE:
+            rest = rest[: LONGEST_LINE + 1]
+    if rest:
+        yield rest
+
+
+def _let_go(connection: Connection, attempt: Attempt) -> None:
+    """Nobody needs the file any more: maintenance deletes it."""
+    files.expire(connection, attempt.job.arguments["file_id"], attempt.job.account_id)

@@ -1,0 +1,56 @@
+"""`memory.index`: a large space gets an index of its own, and one that has shrunk loses it.
+
+Building runs in one statement of Postgres, next to reads and writes. What is cut off is begun again by the next
+attempt; what Postgres finished after its client had died is found standing.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from models import memory_indexes, memory_spaces
+from models.attempts import Ending
+from models.database import Connection
+from models.memory_indexes import FEWEST, MOST
+from models.running import Attempt, plain_ending
+
+#: Seconds between two looks at whether to stop.
+INTERVAL = 0.5
+
+
+def run(attempt: Attempt, *, most: int = MOST, fewest: int = FEWEST) -> Ending:
+    """Make the space's index, or drop it, as its size asks for. Raises the reason to stop."""
+    space_id = attempt.job.arguments["space_id"]
+    with attempt.database.connection() as connection:
+        space = memory_spaces.read(connection, space_id)
+        if space is None or (space.indexed_at is not None and space.live < fewest):
+            memory_spaces.set_indexed(connection, space_id, stands=False)  # first: no search may rely on it
+            memory_indexes.drop(connection, space_id)
+        elif space.live > most:
+            with _stopping(attempt, connection):
+                memory_indexes.build(connection, space_id)
+        stands = memory_indexes.stands(connection, space_id)
+        if space is not None and stands != (space.indexed_at is not None):
+            memory_spaces.set_indexed(connection, space_id, stands=stands)
+    attempt.check()
+    return plain_ending(attempt, "completed", result={"indexed": stands})
+
+
+@contextmanager
+def _stopping(attempt: Attempt, connection: Connection) -> Iterator[None]:
+    """Tell Postgres to give up once the attempt is to stop."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(INTERVAL):
+            if attempt.stopped():
+                connection.cancel()
+                return
+
+    watcher = threading.Thread(target=watch, name="index-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

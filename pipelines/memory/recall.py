@@ -1,0 +1,208 @@
+"""Recall: what a user's memories say to a question. No language model takes part.
+
+Candidates are the best by meaning (`memory_vectors`) and the best by words (`postings`), and where the question names a
+time the best within it, each with the turns next to it; `fusion` ranks them. Few statements, whatever there is.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import memories, memory_spaces, memory_vectors, postings, recalls
+from models.database import Database
+from models.memories import Filters, Memory
+from models.memory_indexes import MOST
+from models.memory_spaces import Space
+from models.recalls import Neighbours, Ordinals
+from pipelines.memory import fusion, terms
+from pipelines.memory.fusion import Candidate
+from pipelines.memory.terms import Question
+from pipelines.memory.writing import Embed
+
+#: Candidates by meaning and by words each: of all memories, and of the time that a question names.
+WIDTH, WIDTH_WITHIN = 100, 50
+
+
+#: Turns on each side that lend a candidate something.
+REACH = 2
+
+#: A neighbour that is no candidate: no memory has this id.
+ELSEWHERE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: at most `limit` hits; `neighbours` asks for the turns next to each as well."""
+
+    text: str
+    limit: int = 10
+    filters: Filters = field(default_factory=Filters)
+    neighbours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory that answers, with its score, what that is made of, and what was said just before and after."""
+
+    memory: Memory
+    score: float
+    parts: Mapping[str, float]
+    neighbours: Sequence[Memory] = ()
+
+
+def recall(
+    database: Database, embed: Embed, account_id: str, user_id: str, query: Query, now: datetime | None = None
+) -> list[Hit]:
+    """The best hits among a user's memories in an account, the best first. Raises EngineError."""
+    with database.connection() as connection:
+        space = memory_spaces.find(connection, account_id, user_id)
+        if space is None or not space.live:
+            return []
+        question = terms.question(query.text, memory_spaces.speakers(connection, space.id))
+    return Search(database, embed, space, query, question).hits(now or datetime.now(UTC))
+
+
+class Search:
+    """One question to one space."""
+
+    def __init__(self, database: Database, embed: Embed, space: Space, query: Query, question: Question) -> None:
+        self._database = database
+        self._space = space
+        self._query = query
+        self._question = question
+        self._vector = embed([question.text or query.text])[0]
+        self._lexical = np.zeros(0)
+
+    def hits(self, now: datetime) -> list[Hit]:
+        """What `fusion` makes of the candidates."""
+        self._lexical = self._weigh()
+        allowed = self._matching(self._query.filters) if self._query.filters.any else None
+        found = self._candidates(allowed)
+        if not found:
+            return []
+        with self._database.connection() as connection:
+            around = recalls.neighbours(connection, self._space.id, found, REACH)
+            seen = recalls.seen(connection, self._space.id, sorted(around.around(found, REACH)), self._vector)
+        ranked = fusion.rank(self._weighed(seen, around), self._question, now)
+        passing = _ids(seen, allowed)
+        best = [hit for hit in ranked if passing is None or hit.id in passing][: self._query.limit]
+        return self._told(best)
+
+    def _weigh(self) -> NDArray[np.float64]:
+        """By ordinal, what the question's words are worth in each memory."""
+        space, weights = self._space, np.zeros(self._space.next_ordinal)
+        with self._database.connection() as connection:
+            found = postings.read(connection, space.id, self._question.terms)
+        frequencies = {term: len(having.ordinals) for term, having in found.items()}
+        shares = terms.shares(self._question.terms, space.live, frequencies)
+        for term, having in found.items():
+            if len(having.ordinals) and (last := int(having.ordinals.max())) >= len(weights):
+                weights.resize(last + 1)  # written since the space was read
+            weights[having.ordinals] += shares[term] * having.weights
+        return weights
+
+    def _matching(self, filters: Filters) -> Ordinals:
+        with self._database.connection() as connection:
+            return recalls.matching(connection, self._space.id, filters)
+
+    def _candidates(self, allowed: Ordinals | None) -> list[int]:
+        """The ordinals of the best by either way."""
+        found = [*self._nearest(self._query.filters, allowed, WIDTH), *best(self._lexical, allowed, WIDTH)]
+        if (within := self._within()) is not None:
+            ordinals = self._matching(within)
+            found += self._nearest(within, ordinals, WIDTH_WITHIN)
+            found += best(self._lexical, ordinals, WIDTH_WITHIN)
+        return list(dict.fromkeys(found))
+
+    def _within(self) -> Filters | None:
+        """The filters, and the time that the question names."""
+        if self._question.period is None:
+            return None
+        given, (begin, end) = self._query.filters, self._question.period
+        after = max(begin, given.after) if given.after else begin
+        before = min(end, given.before) if given.before else end
+        return Filters(given.kind, given.speaker, given.conversation_id, after, before, given.metadata)
+
+    def _nearest(self, filters: Filters, allowed: Ordinals | None, limit: int) -> list[int]:
+        space_id, vector = self._space.id, self._vector
+        if allowed is not None and not len(allowed):
+            return []
+        if allowed is not None and len(allowed) <= MOST:
+            with self._database.connection() as connection:
+                found = memory_vectors.among(connection, space_id, vector, allowed, limit)
+        elif self._space.indexed_at is not None:
+            with self._database.transaction() as connection:
+                found = memory_vectors.approximate(connection, space_id, vector, filters, limit)
+        else:
+            with self._database.connection() as connection:
+                found = (
+                    memory_vectors.exact(connection, space_id, vector, limit)
+                    if allowed is None
+                    else memory_vectors.among(connection, space_id, vector, allowed, limit)
+                )
+        return [ordinal for ordinal, _ in found]
+
+    def _weighed(self, seen: Sequence[recalls.Seen], around: Neighbours) -> list[Candidate]:
+        ids = defaultdict(lambda: ELSEWHERE, {row.ordinal: row.id for row in seen})
+        return [
+            Candidate(
+                id=row.id,
+                previous=ids[around.previous[row.ordinal]] if row.ordinal in around.previous else None,
+                next=ids[around.following[row.ordinal]] if row.ordinal in around.following else None,
+                speaker=row.speaker,
+                occurred_at=row.occurred_at,
+                dense=row.dense,
+                lexical=float(self._lexical[row.ordinal]) if row.ordinal < len(self._lexical) else 0.0,
+                asks=row.asks,
+                importance=row.importance,
+                words=row.words,
+            )
+            for row in seen
+        ]
+
+    def _told(self, best: Sequence[fusion.Hit]) -> list[Hit]:
+        """The hits with their texts and, on request, their neighbours."""
+        account_id, user_id = self._space.account_id, self._space.user_id
+        with self._database.connection() as connection:
+            found = {row.id: row for row in memories.read_many(connection, [h.id for h in best], account_id, user_id)}
+            hits = [Hit(found[hit.id], hit.score, hit.parts) for hit in best if hit.id in found]
+            if not self._query.neighbours:
+                return hits
+            ordinals = [hit.memory.ordinal for hit in hits]
+            around = recalls.neighbours(connection, self._space.id, ordinals, 1)
+            rows = memories.read_places(connection, self._space.id, sorted(around.around(ordinals, 1)))
+        beside = {row.ordinal: row for row in rows}
+        return [Hit(hit.memory, hit.score, hit.parts, _beside(hit.memory.ordinal, around, beside)) for hit in hits]
+
+
+def best(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> list[int]:
+    """The ordinals with the greatest weights above 0, the greatest first."""
+    if allowed is not None:
+        masked = np.zeros_like(weights)
+        inside = allowed[allowed < len(weights)]
+        masked[inside] = weights[inside]
+        weights = masked
+    ordinals = np.flatnonzero(weights)
+    if len(ordinals) > width:
+        # Those that weigh as much as the last one that fits: the earlier of them come first, whoever asks.
+        least = np.partition(weights[ordinals], -width)[-width]
+        ordinals = ordinals[weights[ordinals] >= least]
+    order = np.argsort(-weights[ordinals], kind="stable")[:width]
+    return [int(ordinal) for ordinal in ordinals[order]]
+
+
+def _ids(seen: Sequence[recalls.Seen], allowed: Ordinals | None) -> set[str] | None:
+    """Who passes the filters: neighbours count for a score whoever they are, but are no hits."""
+    if allowed is None:
+        return None
+    within = set(allowed.tolist())
+    return {row.id for row in seen if row.ordinal in within}
+
+
+def _beside(ordinal: int, around: Neighbours, beside: Mapping[int, Memory]) -> list[Memory]:
+    sides: list[Callable[[int, int], int]] = [around.previous.get, around.following.get]
+    return [beside[other] for side in sides if (other := side(ordinal, -1)) in beside]

@@ -1,0 +1,72 @@
+"""`memory.search`: a question as a job, for callers who have no embedder. Its answer is in its row until it is read."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from psycopg.errors import UniqueViolation
+
+from models.accounts import Caller
+from models.attempts import Ending
+from models.database import Database
+from models.jobs import NewJob, enqueue
+from models.memories import Filters, Memory
+from models.plans import Limits
+from models.quota import check_room
+from models.running import Attempt, plain_ending
+from pipelines.memory.noting import USED, Noting
+from pipelines.memory.recall import Hit, Query, recall
+from pipelines.memory.writing import Embed
+
+KIND = "memory.search"
+
+
+def ask(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
+    """Enqueue a question. Tell the queue afterwards. Raises TooMany."""
+    told = {**asdict(query), "filters": asdict(query.filters), "user_id": caller.user_id}
+    try:
+        with database.batch() as connection:
+            check_room(connection, caller.account_id, limits)
+            enqueue(connection, NewJob(KIND, caller.account_id, told, id=job_id))
+    except UniqueViolation as error:
+        if error.diag.constraint_name != "jobs_pkey":
+            raise
+
+
+def run(embed: Embed, noting: Noting, attempt: Attempt) -> Ending:
+    """Answer a question. The hits stand in the row only, which goes when they are read."""
+    arguments = attempt.job.arguments
+    found = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], query_of(arguments))
+    noting.note(hit.memory.id for hit in found[:USED])
+    ending = plain_ending(attempt, "completed", result={"hits": len(found)})
+    return Ending("completed", ending.events, result={"hits": [told(hit) for hit in found]})
+
+
+def query_of(arguments: dict[str, Any]) -> Query:
+    """From a job's arguments."""
+    filters = dict(arguments["filters"])
+    for name in ("after", "before"):
+        filters[name] = datetime.fromisoformat(filters[name]) if filters[name] else None
+    return Query(arguments["text"], arguments["limit"], Filters(**filters), arguments["neighbours"])
+
+
+def told(hit: Hit) -> dict[str, Any]:
+    """A hit as it goes out."""
+    return {
+        **_told(hit.memory),
+        "score": float(hit.score),
+        "parts": {name: float(part) for name, part in hit.parts.items()},
+        "neighbours": [_told(memory) for memory in hit.neighbours],
+    }
+
+
+def _told(memory: Memory) -> dict[str, Any]:
+    return {
+        "id": memory.id,
+        "text": memory.text,
+        "kind": memory.kind,
+        "speaker": memory.speaker,
+        "occurred_at": memory.occurred_at.isoformat(),
+        "conversation_id": memory.conversation_id,
+        "metadata": memory.metadata,
+    }

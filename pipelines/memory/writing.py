@@ -1,0 +1,134 @@
+"""Memories are written: rows, terms, vectors and statistics in one transaction, under the lock of their space.
+
+Embedding takes long, so it is done before the lock is taken.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg.errors import ForeignKeyViolation
+
+from models import memories, memory_sources, memory_spaces, memory_vectors, postings
+from models.database import Connection, Database
+from models.errors import PermanentFailure
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.memories import NewMemory
+from models.memory_indexes import FEWEST, MOST
+from models.memory_spaces import Space
+from pipelines.memory import terms
+
+#: Texts to unit vectors.
+Embed = Callable[[Sequence[str]], list[list[float]]]
+
+#: Memories of one transaction: a second or two of embedding on a slow core, between two looks at whether to go on.
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Ids of memories in the order in which they were given, and how many of them did not stand before."""
+
+    ids: list[str]
+    new: int
+
+
+def write(database: Database, embed: Embed, account_id: str, user_id: str, news: Sequence[NewMemory]) -> Written:
+    """Write memories into the user's space in the account, a BATCH at most: all of them or none.
+
+    Raises PermanentFailure where the account or the user goes meanwhile, and EngineError.
+    """
+    with database.connection() as connection:
+        space = _opened(connection, account_id, user_id)
+        missing = unknown(news, memories.known(connection, space.id, news))
+    vectors = dict(zip((new.id for new in missing), embed([new.text for new in missing]), strict=True))
+    with database.transaction() as connection:
+        space = locked(connection, space.id)
+        known = memories.known(connection, space.id, news)
+        added = [new for new in missing if new.id not in known and (new.unique_key or "") not in known]
+        insert(connection, space, [(new, vectors[new.id]) for new in added])
+        ask_for_index(connection, space.id)
+    keys = {new.unique_key: new.id for new in added if new.unique_key}
+    return Written([_id_of(new, known, keys) for new in news], len(added))
+
+
+def _opened(connection: Connection, account_id: str, user_id: str) -> Space:
+    try:
+        return memory_spaces.open_space(connection, account_id, user_id)
+    except ForeignKeyViolation:
+        raise PermanentFailure("The account or the user of these memories is gone.", code="deleted") from None
+
+
+def _id_of(new: NewMemory, known: Mapping[str, str], added: Mapping[str, str]) -> str:
+    """Its own id, or that of the one that stands under its key."""
+    return known.get(new.id) or known.get(new.unique_key or "") or added.get(new.unique_key or "", new.id)
+
+
+def unknown(news: Sequence[NewMemory], known: Mapping[str, str]) -> list[NewMemory]:
+    """Those that do not stand yet, each unique key once."""
+    left: dict[str, NewMemory] = {}
+    for new in news:
+        if new.id not in known and (new.unique_key or "") not in known:
+            left.setdefault(new.unique_key or new.id, new)
+    return list(left.values())
+
+
+def locked(connection: Connection, space_id: int) -> Space:
+    """The space, for this writer alone. Raises PermanentFailure when it is gone, as its account may be."""
+    space = memory_spaces.lock(connection, space_id)
+    if space is None:
+        raise PermanentFailure("These memories have been erased.", code="deleted")
+    return space
+
+
+def insert(connection: Connection, space: Space, news: Sequence[tuple[NewMemory, Sequence[float]]]) -> None:
+    """Write new memories with their vectors. For the holder of the lock."""
+    if not news:
+        return
+    numbered = list(enumerate(news, start=space.next_ordinal))
+    weights = {ordinal: terms.weights(new.text) for ordinal, (new, _) in numbered}
+    rows = [(new, ordinal, [*weights[ordinal]], terms.asks(new.text)) for ordinal, (new, _) in numbered]
+    memories.insert(connection, space, rows)
+    memory_sources.cite(connection, space.id, [new for new, _ in news])
+    memory_vectors.put(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
+    postings.add(connection, space.id, weights)
+    memory_spaces.change(connection, space.id, ordinals=len(news), live=len(news))
+    memory_spaces.count_speakers(connection, space.id, Counter(new.speaker for new, _ in news))
+
+
+def withdraw(connection: Connection, space: Space, ids: Sequence[str]) -> list[int]:
+    """Take memories out of postings and statistics, as far as they stand there: their ordinals, also of those that
+    were closed. For the holder of the lock, who does the rest."""
+    standing = memories.standing(connection, space.id, ids)
+    live = [memory for memory in standing if not memory.closed]
+    postings.remove(connection, space.id, {memory.ordinal: memory.terms for memory in live})
+    if live:
+        memory_spaces.change(connection, space.id, live=-len(live))
+        speakers = Counter(memory.speaker for memory in live)
+        memory_spaces.count_speakers(connection, space.id, {name: -count for name, count in speakers.items()})
+    return [memory.ordinal for memory in standing]
+
+
+def close(connection: Connection, space: Space, ids: Sequence[str], by: str | None = None) -> None:
+    """Let recall pass memories by from now on; `by` is what takes their place. For the holder of the lock."""
+    memory_vectors.set_live(connection, space.id, withdraw(connection, space, ids), live=False)
+    memories.close(connection, space.id, ids, by)
+
+
+def reopen(connection: Connection, space: Space, ids: Sequence[str]) -> None:
+    """Let recall see closed memories again, but for those without words. For the holder of the lock."""
+    closed = [memory for memory in memories.standing(connection, space.id, ids) if memory.closed and memory.text]
+    memories.reopen(connection, space.id, [memory.id for memory in closed])
+    memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
+    weights = {memory.ordinal: terms.weights(memory.text) for memory in closed}
+    postings.add(connection, space.id, weights)
+    rows = {memory.ordinal: ([*weights[memory.ordinal]], terms.asks(memory.text)) for memory in closed}
+    memories.set_terms(connection, space.id, rows)
+    memory_spaces.change(connection, space.id, live=len(closed))
+    memory_spaces.count_speakers(connection, space.id, Counter(memory.speaker for memory in closed))
+
+
+def ask_for_index(connection: Connection, space_id: int) -> None:
+    """Enqueue the job that makes or drops a space's own index, where its size asks for it."""
+    if memory_spaces.ask_for_index(connection, space_id, most=MOST, fewest=FEWEST):
+        enqueue(connection, NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space_id}))

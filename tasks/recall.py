@@ -1,0 +1,20 @@
+"""The actors of the recall pool. It has an embedder of its own: a question never waits for an import's texts."""
+
+from functools import partial
+
+from models.running import Handler, plain_ending
+from pipelines.inference.embedder import load_embedder
+from pipelines.memory import searching
+from pipelines.memory.noting import Noting
+from tasks.workshop import Workshop
+
+#: Questions side by side. Each waits for Postgres half of its time.
+THREADS = 4
+
+
+def declare(workshop: Workshop) -> int:
+    """Declare the actors; returns how many may run at once."""
+    embedder, noting = load_embedder(workshop.settings), Noting(workshop.database)
+    run = partial(searching.run, embedder.embed, noting)
+    workshop.declare("memory.search", Handler(run=run, end=plain_ending))
+    return THREADS
