@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 
 from models import usage as usage_records
 from models.database import Connection, all_of, one
@@ -91,7 +91,7 @@ def insert(connection: Connection, response: Response) -> None:
             "conversation_id": response.conversation_id,
             "previous_id": response.previous_id,
             "thread": response.thread,
-            "request": Jsonb(response.request),
+            "request": Json(response.request),
             "input": Jsonb(response.input),
             "created_at": response.created_at,
             "expires_at": response.expires_at,

@@ -174,6 +174,9 @@ CREATE TABLE quota_usage (
 ALTER TABLE responses ADD COLUMN expires_at timestamptz;
 CREATE INDEX responses_expiring ON responses (expires_at) WHERE expires_at IS NOT NULL;
 
+-- The order of a schema's properties is the order in which an answer gives them; jsonb would not keep it.
+ALTER TABLE responses ALTER COLUMN request TYPE json;
+
 -- Jobs whose result is read once go by this where nobody comes to read it.
 CREATE INDEX jobs_unread ON jobs (finished_at) 
     WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search');

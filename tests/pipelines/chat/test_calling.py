@@ -115,6 +115,15 @@ def test_the_request_reaches_the_engine(room, fake):
     assert engine.samplings[2].stop == ("x",)
 
 
+def test_properties_come_in_the_order_of_the_schema(room, fake):
+    engine, names = fake("a"), ["long name", "b", "a"]
+    schema = {"type": "object", "properties": {name: {} for name in names}}
+
+    run(room, engine, room.start(text={"format": {"type": "json_schema", "name": "x", "schema": schema}}))
+
+    assert list(engine.forms[0].schema["properties"]) == names
+
+
 def test_a_call_that_was_told_is_kept_and_what_follows_it_goes_on(room, fake):
     # Given an attempt that died behind its first call
     first, rest, started = fake("So: ", ROME), fake(PARIS), room.start(tools=[WEATHER], max_output_tokens=9)
