@@ -23,6 +23,9 @@ from web.validation import cut, validate
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.
 LARGEST = 2 * 1024 * 1024
 
+#: Bytes of what anybody may send, without showing who they are: an address, a password, a token.
+LARGEST_PUBLIC = 64 * 1024
+
 #: Seconds that a whole body may take to arrive.
 PATIENCE = 30.0
 
@@ -36,19 +39,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class BodyTooLarge(TooLarge):
-    """The body has more than LARGEST bytes; the rest of it has not been read."""
+    """The body has more bytes than it may; the rest of it has not been read."""
 
-    def __init__(self) -> None:
-        super().__init__(f"The body is larger than {LARGEST} bytes.")
+    def __init__(self, most: int = LARGEST) -> None:
+        super().__init__(f"The body is larger than {most} bytes.")
 
 
-async def read(scope: Scope, receive: Receive) -> bytes:
+async def read(scope: Scope, receive: Receive, most: int = LARGEST) -> bytes:
     """The whole body. Raises BodyTooLarge, ClientDisconnect, or a 408 when the body takes too long to arrive."""
-    if _declared_length(scope) > LARGEST:
-        raise BodyTooLarge
+    if declared_length(scope) > most:
+        raise BodyTooLarge(most)
     try:
         async with asyncio.timeout(PATIENCE):
-            return await _collect(receive)
+            return await _collect(receive, most)
     except TimeoutError:
         raise HTTPException(408, "The body took too long to arrive", {"connection": "close"}) from None
 
@@ -106,14 +109,15 @@ async def _drain(receive: Receive) -> None:
         return
 
 
-def _declared_length(scope: Scope) -> int:
+def declared_length(scope: Scope) -> int:
+    """What the request says it has, in bytes; 0 where it does not say."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0
     return 0
 
 
-async def _collect(receive: Receive) -> bytes:
+async def _collect(receive: Receive, most: int) -> bytes:
     chunks, size = [], 0
     while True:
         message = await receive()
@@ -121,8 +125,8 @@ async def _collect(receive: Receive) -> bytes:
             raise ClientDisconnect
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > LARGEST:
-            raise BodyTooLarge
+        if size > most:
+            raise BodyTooLarge(most)
         if not message.get("more_body", False):
             return b"".join(chunks)
 

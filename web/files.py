@@ -5,6 +5,7 @@ from starlette.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
 from models import files
+from models.accounts import Caller, Role, Scope
 from models.errors import NotFound
 from models.files import File
 from web.answers import Page, json_answer, page
@@ -49,7 +50,12 @@ def list_files(call: Call) -> Response:
     query = parse_query(call.query, Files)
     with call.platform.database.connection() as connection:
         found = files.page(
-            connection, call.caller.account_id, purpose=query.purpose, after=query.after, limit=query.limit + 1
+            connection,
+            call.caller.account_id,
+            exports=_sees_exports(call.caller),
+            purpose=query.purpose,
+            after=query.after,
+            limit=query.limit + 1,
         )
     return json_answer(page([_object(file) for file in found[: query.limit]], has_more=len(found) > query.limit))
 
@@ -83,10 +89,15 @@ def delete(call: Call) -> Response:
 def _read(call: Call) -> File:
     file_id = call.path["file_id"]
     with call.platform.database.connection() as connection:
-        file = files.read(connection, file_id, call.caller.account_id)
+        file = files.read(connection, file_id, call.caller.account_id, exports=_sees_exports(call.caller))
     if file is None:
         raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
     return file
+
+
+def _sees_exports(caller: Caller) -> bool:
+    """Whoever may ask for an export may have it: an admin, or an admin's key with that scope."""
+    return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
 
 
 def _object(file: File) -> FileObject:

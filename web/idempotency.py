@@ -150,8 +150,11 @@ async def _claim(call: "Call", key: str, fingerprint: bytes, *, shared: bool) ->
 
 
 def _fingerprint(row: "Row", call: "Call") -> bytes:
-    """What makes two requests the same: method, path, query and body."""
-    place = repr((row.method, row.path, sorted(call.path.items()), str(call.query)))
+    """What makes two requests the same: who asks, method, path, query and body.
+
+    An answer may show a secret: it is told to nobody else of the account, who may have fewer rights.
+    """
+    place = repr((call.caller.user_id, row.method, row.path, sorted(call.path.items()), str(call.query)))
     return hashlib.sha256(place.encode("utf-8", "surrogatepass") + b"\0" + call.body).digest()
 
 

@@ -2,6 +2,8 @@
 on clients that don't read.
 
 uvicorn arms a timer only between two requests; without these, a client could hold a connection for ever with one byte.
+It also takes what follows a body for headers (RFC 9110, 6.5, forbids that): a proxy that looks at heads would not have
+seen them.
 """
 
 import asyncio
@@ -12,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 #: Seconds from the first byte of a connection or request to the end of its head.
 HEAD_SECONDS = 15.0
 
-#: Bytes of a head that has not ended: request line and headers.
+#: Bytes of a head that has not ended: request line and headers; and of what is neither head nor body, in one stretch:
+#: extensions of chunks, and trailers.
 HEAD_BYTES = 64 * 1024
 
 #: Seconds in which a body may end whose request has already been answered.
@@ -42,6 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stall: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_size = 0
+        self._framing = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connects, and should now speak."""
@@ -58,10 +62,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes arrive."""
         if self._in_head:
             self._head_size += len(data)
+        self._framing += len(data)
         super().data_received(data)
-        if self._in_head and self._head_size > HEAD_BYTES and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_size > HEAD_BYTES:
             self.transport.write(TOO_LARGE)
             self.transport.close()
+        elif not self._in_head and self._framing > HEAD_BYTES:
+            self._drop()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -69,14 +78,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._head_size = True, 0
         self._arm(HEAD_SECONDS)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. A trailer, which comes after the body, counts for nothing."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head has ended; from here the application sets the bounds."""
-        self._in_head = False
+        self._in_head, self._framing = False, 0
         self._disarm()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._framing = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The request has ended, before or after its answer."""
+        self._framing = 0
         self._disarm()
         super().on_message_complete()
         if self.cycle.response_complete:

@@ -23,12 +23,13 @@ from models.errors import InvalidRequest, NotAuthenticated
 from models.idempotency import Repeat
 from models.ids import Ids
 from models.plans import Allowance
-from web import bodies, idempotency
+from web import bodies, idempotency, uploads
 from web.gate import Admission, Knock
 from web.pending import Pending
 from web.platform import Platform
 from web.rights import Rights
 from web.sse import EventStream, Seat
+from web.uploads import Upload
 
 __all__ = ["Answer", "Call", "Endpoint", "Rights", "Row", "mount"]
 
@@ -39,6 +40,7 @@ class Call:
 
     path    the path's parameters
     ip      where it came from
+    body    what came in; of an upload its digest
     seat    to be taken before anything is made that an event stream is to tell of
     repeat  whether it came before under its Idempotency-Key, and so may find what it makes
     """
@@ -52,6 +54,7 @@ class Call:
     headers: Headers
     body: bytes
     seat: Seat
+    upload: Upload | None = None
     ids: Ids = field(default_factory=Ids)
     repeat: Repeat = "first"
 
@@ -90,9 +93,11 @@ class Row:
     answer       the type of the JSON that goes out: a TypedDict or a pydantic model; None where it is not JSON
     status       of a success
     also         other statuses that it answers with on purpose, and the types of their JSON; None where it has none
+    uploads      the media type of a large body, which the endpoint finds in a file
     streams      whether the answer may be an event stream
     creates      whether it makes something, and so honours an Idempotency-Key
     joins        whether under one key its endpoint finds what it has made and answers alike, so that nobody need wait
+    acts         whether it does something although it is a GET, and so is limited like what is none
     cost         requests that it counts for against limits; 0 is never refused by one, such as a cancel
     """
 
@@ -105,9 +110,11 @@ class Row:
     answer: Any = None
     status: int = 200
     also: Mapping[int, Any] = field(default_factory=dict)
+    uploads: str = ""
     streams: bool = False
     creates: bool = False
     joins: bool = False
+    acts: bool = False
     cost: int = 1
 
     async def run(self, call: Call) -> Answer:
@@ -145,13 +152,16 @@ class Resource:
         row = self._row(scope["method"])
         platform: Platform = scope["app"].state.platform
         headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
-        knock = Knock(headers, ip, row.rights, row.cost, scope["method"] in ("GET", "HEAD"))
+        reads = scope["method"] in ("GET", "HEAD") and not row.acts
+        knock = Knock(headers, ip, row.rights, row.cost, reads)
         admission = await run_in_threadpool(platform.gate.admit, knock)
         scope["exchange"].tell(admission.headers)
         query = _query(scope)
-        body = await bodies.read(scope, receive)
+        upload = await uploads.spool(scope, receive) if row.uploads else None
+        body = upload.digest if upload else await bodies.read(scope, receive, bodies.LARGEST_PUBLIC if row.rights.public else bodies.LARGEST)
         seat = seat_of(platform, admission)
-        call = Call(platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, seat)
+        path = scope["path_params"]
+        call = Call(platform, admission, scope["request_id"], ip, path, query, headers, body, seat, upload)
         try:
             answer = await (idempotency.answer(row, call, row.run) if row.creates else row.run(call))
             if isinstance(answer, EventStream):
@@ -159,6 +169,8 @@ class Resource:
             await answer(scope, receive, send)
         finally:
             seat.leave()
+            if upload:
+                upload.file.close()
 
     def _row(self, method: str) -> Row:
         row = self.rows.get("GET" if method == "HEAD" else method)

@@ -28,6 +28,9 @@ class Query(BaseModel):
 #: What pydantic's reasons begin with.
 PREFACE = re.compile(r"^Value error, |^[A-Z]\w+ (?=should )")
 
+#: Mistakes among which the one to name is looked for: listing a hundred thousand would hold everybody up for seconds.
+MOST_MISTAKES = 1000
+
 #: Characters of the caller's own words that an error says again.
 LONGEST_ECHO = 100
 
@@ -106,6 +109,8 @@ def parse_query(query: QueryParams, model: type[Model]) -> Model:
 
 
 def _refusal(error: ValidationError, value: object) -> InvalidRequest:
+    if error.error_count() > MOST_MISTAKES:
+        return InvalidRequest(f"The request is wrong in {error.error_count()} places.", code="invalid_value")
     # A union reports an error for each of its branches: the one that got the furthest into the value is meant.
     details = error.errors(include_url=False)
     places = [place(detail["loc"], value) for detail in details]

@@ -1,7 +1,10 @@
 """Members of an account: given another role, removed, leaving.
 
-Admins handle admins and members; only owners make and unmake owners, and one owner always stays.
+Admins handle admins and members; only owners make and unmake owners, themselves and not by an API key, and one owner
+always stays.
 """
+
+from dataclasses import replace
 
 from models import audit, invitations, members
 from models.accounts import Caller, Role
@@ -63,7 +66,8 @@ def acting(connection: Connection, caller: Caller) -> Member:
     actor = members.read(connection, caller.account_id, caller.user_id) if held else None
     if actor is None:
         raise NotAllowed("You do not belong to this account any more.", code="not_a_member")
-    return actor
+    # Whoever finds an owner's key must not become an owner by it, and then do what no key may.
+    return actor if caller.key_id is None or actor.role is not Role.OWNER else replace(actor, role=Role.ADMIN)
 
 
 def _both(connection: Connection, caller: Caller, user_id: str) -> tuple[Member, Member]:

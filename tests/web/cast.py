@@ -49,7 +49,7 @@ class Cast:
     def request(self, visitor: str, method: str, path: str, **options: Any) -> httpx.Response:
         """One request. Of an event stream only the beginning is read."""
         shown = self.shows[visitor]
-        headers = {} if shown is None else {"authorization": f"Bearer {shown}"}
+        headers = {**({} if shown is None else {"authorization": f"Bearer {shown}"}), **options.pop("headers", {})}
         with self.door.stream(method, path, headers=headers, **options) as answer:
             if "event-stream" not in answer.headers.get("content-type", ""):
                 answer.read()
@@ -170,6 +170,12 @@ def _made(answer: httpx.Response) -> dict[str, Any]:
     return made
 
 
+def _schedule(cast: Cast, database: Database) -> dict[str, str]:
+    body = {"name": "daily", "trigger": {"type": "cron", "expression": "0 9 * * *"}}
+    work = {"kind": "turn", "request": {"input": "hello"}}
+    return {"schedule_id": _made(cast.request("owner", "POST", "/v1/schedules", json={**body, "work": work}))["id"]}
+
+
 def _key(cast: Cast, database: Database) -> dict[str, str]:
     with database.transaction() as connection:
         return {"key_id": cast.key(connection, cast.bystander(connection), Scope.READ)[1]}
@@ -211,6 +217,7 @@ MAKERS = {
     "job_id": _turn,
     "item_id": _turn,
     "key_id": _key,
+    "schedule_id": _schedule,
     "session_id": _session,
     "user_id": _member,
     "invitation_id": _invitation,

@@ -74,6 +74,37 @@ def test_a_large_body_is_no_large_head(connect):
     assert received.endswith(b"small")
 
 
+CHUNKED = b"POST /headers HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def told(call):
+    return Response(",".join(call.headers))
+
+
+def test_a_trailer_is_no_header(connect):
+    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+
+    connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
+
+    assert ends(connection).endswith(b"\r\n\r\nhost,connection,transfer-encoding")
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nx-endless: ", b"1;endless="])
+def test_what_is_neither_head_nor_body_is_bounded(connect, begin):
+    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        connection.sendall(CHUNKED + begin + b"y" * 40_000_000)
+
+
+def test_a_body_in_the_smallest_chunks_is_read(connect):
+    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+
+    connection.sendall(CHUNKED + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n")
+
+    assert ends(connection).startswith(b"HTTP/1.1 200")
+
+
 def test_a_body_that_does_not_end_after_its_answer_is_dropped(connect, monkeypatch):
     monkeypatch.setattr(protocol, "REST_SECONDS", 0.05)
     connection = connect()

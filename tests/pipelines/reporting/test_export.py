@@ -35,7 +35,7 @@ def remember(database, account, text):
 
 def read_zip(database, objects, account, result):
     with database.connection() as connection:
-        file = files.read(connection, result["file_id"], account)
+        file = files.read(connection, result["file_id"], account, exports=True)
     assert file is not None
     with zipfile.ZipFile(io.BytesIO(b"".join(objects.get(file.object_key)))) as archive:
         return {name: [orjson.loads(line) for line in archive.read(name).splitlines()] for name in archive.namelist()}
@@ -70,7 +70,7 @@ def test_an_attempt_after_a_death_leaves_one_file(database, objects, account, be
 
     assert first.result["file_id"] == second.result["file_id"]
     with database.connection() as connection:
-        assert [file.id for file in files.page(connection, account)] == [second.result["file_id"]]
+        assert [file.id for file in files.page(connection, account, exports=True)] == [second.result["file_id"]]
 
 
 def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account, begin):
@@ -81,4 +81,4 @@ def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account,
         export.run(objects, attempt)
 
     with database.connection() as connection:
-        assert files.page(connection, account) == []
+        assert files.page(connection, account, exports=True) == []
