@@ -6,7 +6,6 @@ CREATE TABLE meditations (
     user_id       text        NOT NULL REFERENCES users ON DELETE CASCADE,
     job_id        text        NOT NULL,               -- no reference: the changes outlive the job
     outcome       text        CHECK (outcome IN ('applied', 'nothing_to_do', 'would_harm', 'failed', 'cancelled')),
-    plan          jsonb       NOT NULL DEFAULT '{}',  -- what a later attempt goes on with
     report        jsonb       NOT NULL DEFAULT '{}',  -- counts, recall before and after, budget spent
     created_at    timestamptz NOT NULL DEFAULT now(),
     applied_at    timestamptz,
@@ -15,8 +14,11 @@ CREATE TABLE meditations (
 
 CREATE INDEX meditations_user ON meditations (account_id, user_id, id DESC);
 CREATE UNIQUE INDEX meditations_job ON meditations (job_id);
+-- One at a time: a second start finds the first.
+CREATE UNIQUE INDEX meditations_unfinished ON meditations (account_id, user_id) WHERE outcome IS NULL;
 
--- One row a changed memory: the columns that were changed, before and after. Written in the transaction that changes.
+-- One row a changed memory: the columns that were changed, before and after, and nobody's words: a memory that is deleted
+-- must not live on here. Written in the transaction that changes.
 CREATE TABLE meditation_changes (
     meditation_id  text    NOT NULL REFERENCES meditations ON DELETE CASCADE,
     position       integer NOT NULL,
@@ -25,6 +27,7 @@ CREATE TABLE meditation_changes (
     reason         text    NOT NULL DEFAULT '',
     before         jsonb,
     after          jsonb,
+    reverted       boolean,                           -- false: somebody had changed it again, and it was left to them
     PRIMARY KEY (meditation_id, position)
 );
 

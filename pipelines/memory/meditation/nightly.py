@@ -1,0 +1,57 @@
+"""`meditation.nightly`: the users that had turns since their last meditation, spread over the night, a few at once.
+
+Also what operators start: for some users, or for all, at once. Doing it again starts nothing twice: who has a
+meditation that is unfinished, or younger than the job, is passed over.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from models import meditations
+from models.attempts import Ending
+from models.running import Attempt, plain_ending
+from models.settings import Settings
+from pipelines.memory.meditation.starting import place
+
+KIND = "meditation.nightly"
+
+#: How long the night is.
+NIGHT = timedelta(hours=4)
+
+#: Users that are looked up at a time.
+PAGE = 500
+
+
+def run(settings: Settings, attempt: Attempt) -> Ending:
+    """Start the meditations. Raises the reason to stop."""
+    found = list(_whom(attempt))
+    spread = timedelta() if _asked_for(attempt) else NIGHT
+    began = 0
+    for number, (account_id, user_id) in enumerate(found):
+        if number % PAGE == 0:
+            attempt.progress(number, len(found), note="meditations started")
+        run_at = attempt.job.created_at + spread * (number / len(found))
+        lane = f"meditation lane {number % settings.nightly_meditations}"
+        with attempt.database.transaction() as connection:
+            began += place(connection, account_id, user_id, run_at=run_at, lane=lane)
+    return plain_ending(attempt, "completed", result={"started": began})
+
+
+def _asked_for(attempt: Attempt) -> bool:
+    return bool(attempt.job.arguments.get("all") or attempt.job.arguments.get("user_ids"))
+
+
+def _whom(attempt: Attempt) -> Iterator[tuple[str, str]]:
+    """(account, user) of all who are meant."""
+    last, asked_for, user_ids = ("", ""), _asked_for(attempt), attempt.job.arguments.get("user_ids")
+    while True:
+        attempt.check()
+        with attempt.database.connection() as connection:
+            if asked_for:
+                found = meditations.places(connection, last, PAGE, user_ids, since=attempt.job.created_at)
+            else:
+                found = meditations.restless(connection, last, PAGE)
+        yield from found
+        if len(found) < PAGE:
+            return
+        last = found[-1]

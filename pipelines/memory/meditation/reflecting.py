@@ -1,0 +1,142 @@
+"""`memory.insight`: the language model is asked what follows from a group of memories. A child job of a meditation.
+
+What it says is a suggestion: only what is well-formed, cites at least two of the memories, speaks their words and says
+more than one of them is kept. It stands in the job's row, and nowhere else, until the meditation has used it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from models import memory_survey
+from models.attempts import Ending
+from models.memory_survey import Said
+from models.running import Attempt, plain_ending
+from models.usage import Usage, bill
+from pipelines.inference.engine import Engine, Finish, Form, Message, Sampling, Token
+from pipelines.memory.meditation.words import content, words
+
+KIND = "memory.insight"
+
+#: Insights of one answer, characters of one, and the most tokens of the answer.
+MOST, LONGEST, ANSWER = 2, 300, 300
+
+#: Characters of a memory that are told.
+TOLD = 400
+
+#: The fewest characters and words of content that say something, and the part of them that its sources must have.
+SHORTEST, FEWEST, GROUNDED = 15, 3, 0.5
+
+#: What has so much of one source's words, and little else, says nothing new.
+REPEATS = 0.8
+
+INSTRUCTIONS = (
+    "You read notes about people and say what follows from several of them together. Each insight is one plain "
+    "sentence that no single note says, taken only from the notes; `sources` are the numbers of the notes that it "
+    "follows from, at least two. If nothing follows, answer with an empty list."
+)
+
+
+def schema(notes: int) -> Mapping[str, Any]:
+    """The JSON that the model must write about so many notes."""
+    source = {"type": "integer", "minimum": 1, "maximum": notes}
+    insight = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "maxLength": LONGEST},
+            "sources": {"type": "array", "items": source, "maxItems": notes},
+        },
+        "required": ["text", "sources"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"insights": {"type": "array", "items": insight, "maxItems": MOST}},
+        "required": ["insights"],
+        "additionalProperties": False,
+    }
+
+
+def run(engine: Engine, attempt: Attempt) -> Ending:
+    """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
+    arguments, job = attempt.job.arguments, attempt.job
+    with attempt.database.connection() as connection:
+        live = memory_survey.texts(connection, arguments["source_ids"], job.account_id, arguments["user_id"])
+    said = _fitting(engine, live)
+    if len(said) < 2:
+        return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
+    answer, finish = _ask(engine, attempt, said)
+    attempt.check()
+    found = list(accepted(answer, said))
+    tokens = finish.prompt_tokens + finish.generated_tokens
+    ending = plain_ending(attempt, "completed", result={"found": len(found), "tokens": tokens})
+    usage = Usage(finish.prompt_tokens, 0, finish.generated_tokens)
+    return Ending(
+        "completed",
+        ending.events,
+        result={"found": len(found), "tokens": tokens, "insights": found},
+        record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
+        tokens=tokens,
+    )
+
+
+def prompt(said: Sequence[Said]) -> list[Message]:
+    """What the model is asked about these memories."""
+    notes = (
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {memory.text[:TOLD]}"
+        for number, memory in enumerate(said, start=1)
+    )
+    return [Message("system", INSTRUCTIONS), Message("user", "\n".join(["Notes:", *notes]))]
+
+
+def _fitting(engine: Engine, said: Sequence[Said]) -> Sequence[Said]:
+    """As many of them, the latest, as the engine's context can hold beside an answer."""
+    while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + ANSWER > engine.context:
+        said = said[1:]
+    return said
+
+
+def _ask(engine: Engine, attempt: Attempt, said: Sequence[Said]) -> tuple[str, Finish]:
+    sampling = Sampling(max_output_tokens=ANSWER, temperature=0)
+    form = Form(schema=schema(len(said)))
+    text, finish = "", Finish("cancelled", 0, 0, 0)
+    for piece in engine.generate(prompt(said), prefix="", sampling=sampling, cancelled=attempt.stopped, form=form):
+        if isinstance(piece, Token):
+            text += piece.text
+        elif isinstance(piece, Finish):
+            finish = piece
+    return text, finish
+
+
+def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
+    """What of an answer is worth keeping: texts, each with the ids of its sources."""
+    try:
+        given = orjson.loads(answer)["insights"][:MOST]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return  # cut off, or no JSON at all
+    for insight in given:
+        text, numbers = _parts(insight)
+        sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
+        if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
+            yield {"text": text, "sources": [source.id for source in sources]}
+
+
+def _parts(insight: Any) -> tuple[str, list[int]]:
+    """Text and numbers of sources; empty where the model has written something else."""
+    if not isinstance(insight, dict):
+        return "", []
+    text, sources = insight.get("text"), insight.get("sources")
+    if not isinstance(text, str) or not isinstance(sources, list):
+        return "", []
+    return " ".join(text.split()), [number for number in sources if type(number) is int]
+
+
+def _says_something(text: str, sources: Sequence[Said]) -> bool:
+    about = content(words(text))
+    if not SHORTEST <= len(text) <= LONGEST or len(about) < FEWEST:
+        return False
+    each = [content(words(source.text)) | content(words(source.speaker)) for source in sources]
+    if len(about & frozenset[str]().union(*each)) < GROUNDED * len(about):
+        return False
+    return not any(len(about & words_) >= REPEATS * len(about | words_) for words_ in each)

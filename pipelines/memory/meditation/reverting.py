@@ -1,0 +1,50 @@
+"""A meditation is taken back: what it changed is as it was before, but for what somebody has changed since.
+
+What that means for each change stands in `models/meditation_changes.py`. Turns that came later stay; a memory that was
+deleted stays deleted, and so does what repeats it.
+"""
+
+from models import meditation_changes, meditations, memory_spaces
+from models.database import Connection, Database
+from models.errors import Conflict, NotFound
+from models.meditations import Meditation
+from models.memory_spaces import Space
+from pipelines.memory import writing
+from pipelines.memory.forgetting import forget
+
+
+def revert(database: Database, meditation_id: str, account_id: str, user_id: str) -> Meditation:
+    """Take all changes back at once; again is as once. Raises NotFound, and Conflict where nothing was changed."""
+    with database.transaction() as connection:
+        held = meditations.hold(connection, meditation_id, account_id)
+        if held is None or held.user_id != user_id:
+            raise NotFound(f"Meditation with id '{meditation_id}' not found.", param="meditation_id")
+        if held.outcome != "applied":
+            raise Conflict("This meditation has changed nothing that could be reverted.", code="not_applied")
+        if held.reverted_at is None:
+            _take_back(connection, held)
+        reverted = meditations.read(connection, meditation_id, account_id, user_id)
+    assert reverted is not None
+    return reverted
+
+
+def _take_back(connection: Connection, held: Meditation) -> None:
+    found = memory_spaces.find(connection, held.account_id, held.user_id)
+    space = memory_spaces.lock(connection, found.id) if found else None
+    if space is not None:
+        restore(connection, space, held.id)
+        writing.ask_for_index(connection, space.id)
+    tally = meditation_changes.tally(connection, held.id)
+    meditations.note_reverted(connection, held.id, held.account_id, tally)
+
+
+def restore(connection: Connection, space: Space, meditation_id: str) -> None:
+    """Undo each change whose memory stands as the meditation left it. For the holder of the lock."""
+    meditation_changes.unweigh(connection, space.id, meditation_id)
+    closed = meditation_changes.still_closed(connection, space.id, meditation_id)
+    writing.reopen(connection, space, list(closed))
+    meditation_changes.set_updated(connection, space.id, closed)
+    meditation_changes.mark(connection, meditation_id, "closed", list(closed))
+    created = meditation_changes.still_created(connection, space.id, meditation_id)
+    forget(connection, space, created)
+    meditation_changes.mark(connection, meditation_id, "created", created)

@@ -1,0 +1,111 @@
+"""`meditation.run`: a user's memories are thought over.
+
+An attempt looks, and asks the language model where there is something to ask: the questions are child jobs, and while
+they run this job holds no thread. When they have ended the next attempt looks again, at what is there by then, and
+applies what it finds together with the answers. A worker that dies loses a look; what the outcome says was done once.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from models import jobs, meditations, memory_spaces
+from models.attempts import Ending
+from models.database import Connection
+from models.errors import PermanentFailure
+from models.meditations import Meditation
+from models.running import Attempt, Outcome, Waiting, plain_ending
+from models.settings import Settings
+from pipelines.memory.meditation.applying import apply, plan
+from pipelines.memory.meditation.insights import answered, asks, budget, spent
+from pipelines.memory.meditation.probes import Measure, probes
+from pipelines.memory.meditation.thoughts import Thoughts, think
+from pipelines.memory.writing import Embed
+
+#: Steps that are told as progress: read, asked, found, applied.
+STEPS = 4
+
+
+def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
+    """Think the user's memories over. Raises the reason to stop, PermanentFailure and EngineError."""
+    meditation = _load(attempt)
+    if meditation.outcome is not None:
+        return _ended(attempt, meditation)
+    with attempt.database.connection() as connection:
+        space = memory_spaces.find(connection, meditation.account_id, meditation.user_id)
+        children = jobs.children(connection, attempt.job.id)
+    if space is None:
+        return _nothing(attempt, meditation)
+    thoughts = think(attempt, space.id)
+    if not children and (questions := _questions(settings, attempt, meditation, thoughts)):
+        attempt.progress(2, STEPS, note=f"{len(questions)} groups are asked about")
+        return Waiting(questions)
+    _apply(embed, attempt, meditation, space.id, thoughts, children)
+    return _ended(attempt, _load(attempt))
+
+
+def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
+    """The end of a meditation that `run` does not tell. What was applied stays so."""
+    ending = plain_ending(attempt, state, error)
+    outcome: Literal["cancelled", "failed"] = "cancelled" if state == "cancelled" else "failed"
+
+    def record(connection: Connection) -> None:
+        arguments = attempt.job.arguments
+        meditations.conclude(connection, arguments["meditation_id"], attempt.job.account_id, outcome, {})
+        meditations.forget_answers(connection, attempt.job.id)
+
+    return Ending(ending.state, ending.events, error=error, record=record)
+
+
+def _load(attempt: Attempt) -> Meditation:
+    """The meditation that the job is about, put back to work where it had failed. Raises PermanentFailure."""
+    arguments, account_id = attempt.job.arguments, attempt.job.account_id
+    with attempt.database.transaction() as connection:
+        meditations.resume(connection, arguments["meditation_id"], account_id)
+        found = meditations.read(connection, arguments["meditation_id"], account_id, arguments["user_id"])
+    if found is None:
+        raise PermanentFailure("The meditation is gone.", code="deleted")
+    return found
+
+
+def _questions(settings: Settings, attempt: Attempt, meditation: Meditation, thoughts: Thoughts) -> list[jobs.NewJob]:
+    with attempt.database.connection() as connection:
+        allowed = budget(connection, meditation.account_id, settings)
+    return asks(thoughts, meditation, allowed)
+
+
+def _apply(
+    embed: Embed,
+    attempt: Attempt,
+    meditation: Meditation,
+    space_id: int,
+    thoughts: Thoughts,
+    children: list[jobs.Job],
+) -> None:
+    now, survey = datetime.now(UTC), thoughts.survey
+    insights = answered(children, survey, meditation)
+    vectors = embed([insight.memory.text for insight in insights])
+    planned = plan(thoughts, now, list(zip(insights, vectors, strict=True)))
+    asked = probes(survey, thoughts.contradicted | thoughts.repeated)
+    measure = Measure(embed, asked, meditation.account_id, meditation.user_id, now)
+    with attempt.database.connection() as connection:
+        speakers = memory_spaces.speakers(connection, space_id)
+    measure.prepare(speakers)
+    report = {"memories": len(survey.memories), "groups": len(thoughts.groups), "model": spent(children)}
+    attempt.progress(3, STEPS, note="changes planned")
+    apply(attempt.database, meditation, space_id, planned, measure, report)
+
+
+def _nothing(attempt: Attempt, meditation: Meditation) -> Ending:
+    with attempt.database.transaction() as connection:
+        meditations.conclude(connection, meditation.id, meditation.account_id, "nothing_to_do", {"memories": 0})
+    return _ended(attempt, _load(attempt))
+
+
+def _ended(attempt: Attempt, meditation: Meditation) -> Ending:
+    result = {"meditation_id": meditation.id, "outcome": meditation.outcome, "report": meditation.report}
+    ending = plain_ending(attempt, "completed", result=result)
+    job_id = attempt.job.id
+    return Ending(
+        ending.state, ending.events, result, record=lambda connection: meditations.forget_answers(connection, job_id)
+    )

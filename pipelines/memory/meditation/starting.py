@@ -1,0 +1,57 @@
+"""Meditations begin: one unfinished at a time for a user in an account, whoever asks."""
+
+from datetime import datetime
+
+from models import meditations
+from models.accounts import Caller
+from models.database import Connection, Database
+from models.errors import InFlight
+from models.ids import new_id
+from models.jobs import NewJob, enqueue
+from models.meditations import KIND, Meditation
+from models.plans import UNLIMITED, Limits
+from models.quota import check_room
+
+
+def start(
+    database: Database, caller: Caller, meditation_id: str, job_id: str, limits: Limits = UNLIMITED.limits
+) -> Meditation:
+    """Begin a meditation over the caller's memories, or find the one that is unfinished. Tell the queue afterwards.
+
+    Raises TooMany.
+    """
+    with database.transaction() as connection:
+        check_room(connection, caller.account_id, limits)
+        return begin(connection, caller.account_id, caller.user_id, meditation_id, job_id)
+
+
+def begin(connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str) -> Meditation:
+    """The same in a transaction of the caller's. One that waits for the night begins now."""
+    made = place(connection, account_id, user_id, meditation_id, job_id)
+    found = meditations.unfinished(connection, account_id, user_id)
+    if found is None:
+        found = meditations.read(connection, meditation_id, account_id, user_id)
+    if found is None:
+        raise InFlight("The last meditation is just ending.")
+    if not made:
+        meditations.hasten(connection, found.job_id, account_id)
+    return found
+
+
+def place(
+    connection: Connection,
+    account_id: str,
+    user_id: str,
+    meditation_id: str | None = None,
+    job_id: str | None = None,
+    *,
+    run_at: datetime | None = None,
+    lane: str | None = None,
+) -> bool:
+    """Insert a meditation and its job, unless the user has an unfinished one. In a lane one runs at a time."""
+    meditation_id, job_id = meditation_id or new_id("med"), job_id or new_id("job")
+    meditations.settle_ended(connection, account_id, user_id)
+    if not meditations.insert(connection, meditation_id, account_id=account_id, user_id=user_id, job_id=job_id):
+        return False
+    arguments = {"meditation_id": meditation_id, "user_id": user_id}
+    return enqueue(connection, NewJob(KIND, account_id, arguments, id=job_id, run_at=run_at, serial_key=lane))
