@@ -264,9 +264,14 @@ def wait_for(connection: Connection, job: Job, jobs: Sequence[NewJob], unarchive
 HOLD = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE"
 
 
+def hold(connection: Connection, job: Job) -> None:
+    """Let no other attempt begin until the caller's transaction ends. Raises Fenced."""
+    _fenced(connection, job, HOLD, {})
+
+
 def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
     """Archive what the journal has so far. Raises Fenced."""
-    _fenced(connection, job, HOLD, {})
+    hold(connection, job)
     archive(connection, job.id, unarchived)
 
 

@@ -75,6 +75,10 @@ CATALOGUE: Mapping[str, Kind] = {
     "memory.import": Kind(queue="memory", priority=1, time_limit=4 * 3600, attempts=10, backoff=1),
     # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
     "memory.index": Kind(queue="maintenance", priority=1, time_limit=3600, attempts=5, backoff=60),
+    # Behind all that somebody waits for; each of its calls of the language model is a job of its own.
+    "meditation.run": Kind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
+    "memory.insight": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
+    "meditation.nightly": Kind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
     "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
     "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }
@@ -91,6 +95,8 @@ class NewJob:
     """A job to insert. `opening` is what its journal begins with, known before any worker has moved.
 
     reserved_tokens  its worst case, held against the account's monthly quota while the job is unfinished
+    gathers          it does all that has gathered under its serial key: while one like it is still queued, no second
+                     one is inserted
     """
 
     kind: str
@@ -102,6 +108,7 @@ class NewJob:
     unique_key: str | None = None
     opening: Sequence[Event] = ()
     reserved_tokens: int = 0
+    gathers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +159,39 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 """
 
 
+# Whoever leaves work to be gathered holds this till the commit; whoever comes to fetch it waits for them.
+LEAVE_WORK = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
+FETCH_WORK = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
+
+# A job that gathers, unless one waits that will. Where the account has begun something else within the last second, more
+# is to be expected: then it waits a second for it. An account that is busy makes one such job a second, not one a turn.
+INSERT_GATHERING = """
+INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
+SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
+       now() + CASE WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s
+                          ORDER BY id DESC OFFSET 1 LIMIT 1) > now() - interval '1 second'
+                    THEN interval '1 second' ELSE interval '0' END,
+       %(serial_key)s, %(parent_id)s
+WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s AND state = 'queued')
+"""
+
+
+def gathered(connection: Connection, job: Job) -> None:
+    """Wait for those who leave work to a job that gathers, which has been claimed: once this statement is over, all of
+    it can be read, and what comes later has a job of its own. For a connection in autocommit."""
+    connection.execute(FETCH_WORK, {"serial_key": job.serial_key})
+
+
 def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
     """Insert a job in the caller's transaction. After its commit, nudge the relay.
 
-    Returns False where its unique key is taken: then there is such a job already, and nothing is inserted. In a `batch`
-    nobody knows yet: jobs with a unique key are not for one.
+    Returns False where its unique key is taken, or another one gathers: then there is such a job already, and nothing is
+    inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
     """
+    if job.gathers:
+        connection.execute(LEAVE_WORK, {"serial_key": job.serial_key})
     inserted = connection.execute(
-        INSERT,
+        INSERT_GATHERING if job.gathers else INSERT,
         {
             "id": job.id,
             "account_id": job.account_id,

@@ -28,6 +28,9 @@ class Response:
     input    the items that this turn brought; `output` the items that it made
     thread   the conversation, or the response that began the chain; one turn of a thread runs at a time
 
+    recalled      the memories that went into its prompt, the best first: id, kind, speaker, occurred_at, text, score
+    unremembered  what was said in it is still to be remembered
+
     With an `expires_at` it is not stored: it goes once its end has been read, or `UNREAD` seconds after its end.
     """
 
@@ -49,6 +52,8 @@ class Response:
     job_error: Mapping[str, Any] | None = None
     rewound_at: int | None = None
     expires_at: datetime | None = None
+    recalled: Sequence[Mapping[str, Any]] = ()
+    unremembered: bool = False
 
     @property
     def status(self) -> Status:
@@ -73,9 +78,10 @@ class Response:
 
 INSERT = """
 INSERT INTO responses (
-    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at)
+    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at,
+    unremembered)
 VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
-        %(request)s, %(input)s, %(created_at)s, %(expires_at)s)
+        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s)
 """
 
 
@@ -95,6 +101,7 @@ def insert(connection: Connection, response: Response) -> None:
             "input": Jsonb(response.input),
             "created_at": response.created_at,
             "expires_at": response.expires_at,
+            "unremembered": response.unremembered,
         },
     )
 
@@ -155,7 +162,8 @@ def items_of(connection: Connection, response_ids: Sequence[str], account_id: st
 
 
 FINISH = """
-UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s
+UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s,
+                     recalled = %(recalled)s
 WHERE id = %(id)s
 """
 
@@ -167,6 +175,7 @@ def finish(connection: Connection, response: Response) -> None:
         {
             "id": response.id,
             "output": Jsonb(list(response.output)),
+            "recalled": Jsonb(list(response.recalled)),
             "usage": Jsonb(response.usage) if response.usage is not None else None,
             "incomplete_details": Jsonb(response.incomplete_details) if response.incomplete_details else None,
         },

@@ -102,6 +102,17 @@ class IncompleteDetails(TypedDict):
     reason: str
 
 
+class RecalledMemory(TypedDict):
+    """A memory that went into a prompt; `text` is cut where it is long."""
+
+    id: str
+    kind: Literal["episode", "fact", "insight"]
+    speaker: str
+    occurred_at: str
+    text: str
+    score: float
+
+
 class ResponseObject(TypedDict):
     """A turn."""
 
@@ -122,6 +133,7 @@ class ResponseObject(TypedDict):
     parallel_tool_calls: bool
     previous_response_id: str | None
     prompt_cache_key: str | None
+    recalled: list[RecalledMemory]
     safety_identifier: str | None
     seed: int | None
     service_tier: Literal["default"]

@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints, Tag
 
 from models.errors import InvalidRequest
 from models.settings import Settings
+from pipelines.chat.recollection import MOST
 from pipelines.chat.start import NewTurn
 from pipelines.inference.names import model_name
 from web.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
@@ -71,6 +72,18 @@ class Reasoning(Body):
     mode: Literal["standard"] | None = None
 
 
+class MemoryOptions(Body):
+    """What a turn has to do with its user's memories: both are done unless they are refused.
+
+    recall    put what earlier conversations say to it into its prompt, at most `limit` memories
+    remember  remember what is said in it, if it is stored
+    """
+
+    recall: bool | None = None
+    remember: bool | None = None
+    limit: int | None = Field(None, ge=1, le=MOST)
+
+
 class Asked(Body):
     """What a turn and the count of its tokens have in common."""
 
@@ -111,6 +124,7 @@ class CreateResponse(Asked):
     seed: int | None = Field(None, ge=0, lt=2**32 - 1)
     stop: Stops | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
+    memory: MemoryOptions | None = None
     # Hints that change nothing about an answer.
     user: Label | None = None
     safety_identifier: Label | None = None
@@ -140,6 +154,7 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "store": body.store is not False,
+        "memory": None if body.memory is None else body.memory.model_dump(exclude_none=True),
         "user": body.user,
         "safety_identifier": body.safety_identifier,
         "prompt_cache_key": body.prompt_cache_key,
@@ -192,6 +207,12 @@ def _check(body: CreateResponse) -> None:
         raise InvalidRequest(
             "A response in the background is read later, and so must be stored: 'store' can't be false.",
             param="store",
+            code="unsupported_value",
+        )
+    if body.store is False and body.memory is not None and body.memory.remember:
+        raise InvalidRequest(
+            "A response that is not stored is not remembered: 'memory.remember' can't be true.",
+            param="memory.remember",
             code="unsupported_value",
         )
     if LOGPROBS in (body.include or ()):

@@ -87,3 +87,10 @@ CREATE TABLE memory_postings (
 );
 
 ALTER TABLE memory_postings ALTER COLUMN entries SET STORAGE EXTERNAL;
+
+-- A turn tells what was recalled for it, and whether it has still to be remembered itself.
+ALTER TABLE responses
+    ADD COLUMN recalled    jsonb   NOT NULL DEFAULT '[]',
+    ADD COLUMN unremembered boolean NOT NULL DEFAULT false;
+
+CREATE INDEX responses_unremembered ON responses (account_id, user_id, id) WHERE unremembered;

@@ -26,6 +26,7 @@ def response_object(response: Response, status: Status | None = None) -> dict[st
         "output": response.output,
         "parallel_tool_calls": request.get("parallel_tool_calls", True),
         "previous_response_id": response.previous_id,
+        "recalled": list(response.recalled),
         "prompt_cache_key": request.get("prompt_cache_key"),
         "safety_identifier": request.get("safety_identifier"),
         "seed": request.get("seed"),

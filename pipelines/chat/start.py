@@ -11,7 +11,7 @@ from psycopg.errors import UniqueViolation
 from models import responses
 from models.accounts import Caller
 from models.cancellation import Cancellation
-from models.database import Database
+from models.database import Connection, Database
 from models.errors import Conflict, NotFound, TooMany
 from models.events import Event, event
 from models.idempotency import Repeat
@@ -23,6 +23,7 @@ from models.rate_limits import noted
 from models.responses import UNREAD, Response
 from pipelines.chat.objects import response_object
 from pipelines.chat.place import IfBusy, find_thread, make_way, resolved
+from pipelines.chat.recollection import remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class NewTurn:
         text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
         truncation           "auto": forget the oldest turns; "disabled": fail with context_length_exceeded
         store                False: forget the turn once it has been read
+        memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.recollection`
         seed, stop           of the sampling: an integer; a list of texts
         max_tool_calls, safety_identifier, prompt_cache_key   shown again, without effect
     """
@@ -85,8 +87,46 @@ def start(
     if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
         return existing
     with database.connection() as connection:
-        thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
-        items = resolved(connection, caller.account_id, response_id, turn.input)
+        made = _made(connection, caller, turn, response_id, job_id, allowance)
+    try:
+        with database.batch() as connection:
+            find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
+            interrupted = _insert(connection, turn, made, allowance)
+    except (UniqueViolation, Conflict, TooMany):  # it may be this very turn that is in the way
+        if (existing := _existing(database, caller, response_id, "tried")) is None:
+            raise
+        return existing
+    return Started(made.response, made.opening, interrupted)
+
+
+def start_within(connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED) -> Started:
+    """Accept a turn in the caller's transaction, as a schedule does. Tell the queue after its commit.
+
+    Raises what `start` does.
+    """
+    made = _made(connection, caller, turn, *new_turn_ids(), allowance)
+    return Started(made.response, made.opening, _insert(connection, turn, made, allowance))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A turn that has still to be inserted. `thread` is what it goes on with, None where it begins one."""
+
+    response: Response
+    job: NewJob
+    thread: str | None
+
+    @property
+    def opening(self) -> list[Event]:
+        """What its stream begins with."""
+        return list(self.job.opening)
+
+
+def _made(
+    connection: Connection, caller: Caller, turn: NewTurn, response_id: str, job_id: str, allowance: Allowance
+) -> Made:
+    thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
+    items = resolved(connection, caller.account_id, response_id, turn.input)
     now = datetime.now(UTC)
     response = Response(
         id=response_id,
@@ -100,8 +140,8 @@ def start(
         input=items,
         created_at=now,
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD),
+        unremembered=bool(turn.request.get("store", True) and remembers(turn.request)),
     )
-    opening = opening_events(response)
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
@@ -111,22 +151,21 @@ def start(
         },
         id=job_id,
         serial_key=thread or response_id,
-        opening=opening,
+        opening=opening_events(response),
         reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
     )
-    try:
-        with database.batch() as connection:
-            find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
-            interrupted = make_way(connection, caller.account_id, thread, turn.if_busy)
-            check_room(connection, caller.account_id, allowance.limits, thread)
-            check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
-            enqueue(connection, job)
-            responses.insert(connection, response)
-    except (UniqueViolation, Conflict, TooMany):  # it may be this very turn that is in the way
-        if (existing := _existing(database, caller, response_id, "tried")) is None:
-            raise
-        return existing
-    return Started(response, opening, interrupted)
+    return Made(response, job, thread)
+
+
+def _insert(connection: Connection, turn: NewTurn, made: Made, allowance: Allowance) -> Cancellation | None:
+    """Insert a turn if it has its place and its room; what was stopped to make way for it."""
+    account_id = made.response.account_id
+    interrupted = make_way(connection, account_id, made.thread, turn.if_busy)
+    check_room(connection, account_id, allowance.limits, made.thread)
+    check_quota(connection, account_id, allowance.limits, made.job.reserved_tokens)
+    enqueue(connection, made.job)
+    responses.insert(connection, made.response)
+    return interrupted
 
 
 def _existing(database: Database, caller: Caller, response_id: str, repeat: Repeat) -> Started | None:

@@ -1,6 +1,6 @@
 """What earlier attempts of a turn have said, read back from its journal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import orjson
 
 from models.events import Event
 
+RECALLED = "sangha.memory.recalled"
 STARTED = "sangha.engine.started"
 RESTARTED = "sangha.answer.restarted"
 DELTA = "response.output_text.delta"
@@ -24,6 +25,7 @@ class Transcript:
     calls          the items of its calls: each is whole, or not there
     tokens         generated tokens, since the last restart
     prompt_tokens  as counted when the answer was begun
+    recalled       the memories that were told to be in the prompt
     """
 
     seen: set[str]
@@ -32,6 +34,7 @@ class Transcript:
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
+    recalled: Sequence[Mapping[str, Any]] = ()
 
 
 def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
@@ -42,6 +45,8 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
         transcript.seen.add(type_)
         if type_ == DELTA:
             transcript.text += orjson.loads(event.data)["delta"]
+        elif type_ == RECALLED:
+            transcript.recalled = orjson.loads(event.data)["memories"]
         elif type_ == STARTED:
             transcript.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
         elif type_ == RESTARTED:

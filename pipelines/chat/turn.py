@@ -9,26 +9,36 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from models import conversations, responses
+from models import conversations, responses, unremembered
 from models.attempts import Ending
 from models.database import Connection
 from models.errors import PermanentFailure
+from models.jobs import NewJob
 from models.responses import Response, Usage
 from models.running import Attempt
 from pipelines.chat import objects
 from pipelines.chat.answer import Answer
 from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
-from pipelines.chat.transcript import RESTARTED, STARTED, Transcript, read_transcript
+from pipelines.chat.recollection import Recall, look_up, reminded
+from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
 from pipelines.inference.engine import Call, Engine, Finish, Token
 
 
-def run(engine: Engine, attempt: Attempt) -> Ending:
+def run(engine: Engine, attempt: Attempt, recall: Recall | None = None) -> Ending:
     """Answer a turn, or go on answering it. Raises the reason to stop, PermanentFailure and EngineError."""
     response = load(attempt)
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         messages = assemble(connection, response)
     prompt = fitted(engine, messages, response.request)
+    recalled = transcript.recalled
+    if recall is not None and not {RECALLED, STARTED} & transcript.seen:
+        recalled = look_up(recall, attempt.database, response, messages, prompt)
+    if recalled:
+        prompt, recalled = reminded(engine, response, messages, prompt, recalled)
+        response = replace(response, recalled=recalled)
+    if recall is not None and recalled and RECALLED not in transcript.seen:
+        recall.used([memory["id"] for memory in recalled])
     answer = begin(engine, attempt, response, transcript, prompt)
     reason = generate(engine, attempt, answer, prompt)
     attempt.check()
@@ -52,6 +62,8 @@ def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Tran
     journal, item_id = attempt.journal, objects.output_message(response)
     if "response.in_progress" not in transcript.seen:
         journal.write("response.in_progress", {"response": objects.response_object(response, "in_progress")})
+    if response.recalled and RECALLED not in transcript.seen:
+        journal.write(RECALLED, {"item_id": item_id, "memories": response.recalled})
     if STARTED not in transcript.seen:
         transcript.prompt_tokens = prompt.tokens
         started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
@@ -113,6 +125,7 @@ def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]
         attempt.journal.compose([*events, (last, {"response": objects.response_object(response)})]),
         result={"response_id": response.id, "status": response.status},
         record=_recorder(response, answer.usage),
+        follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
 
@@ -121,7 +134,8 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     """End a turn that `run` does not: what it has said so far is kept, and billed once."""
     told = [*attempt.history, *attempt.journal.written()]
     transcript = read_transcript(told, attempt.tokens + attempt.journal.tokens)
-    answer = Answer(load(attempt), attempt.journal, transcript)
+    response = replace(load(attempt), recalled=transcript.recalled)
+    answer = Answer(response, attempt.journal, transcript)
     usage = answer.usage
     response = replace(
         answer.response,
@@ -139,6 +153,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_recorder(response, usage),
+        follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
     )
 
@@ -154,3 +169,9 @@ def _recorder(response: Response, usage: Usage) -> Any:
             conversations.add_items(connection, response.conversation_id, items, response_id=response.id)
 
     return record
+
+
+def _follow_ups(response: Response) -> list[NewJob]:
+    """What begins with a turn's end."""
+    following = unremembered.follow_up(response)
+    return [following] if following else []

@@ -39,7 +39,7 @@ def write(database: Database, embed: Embed, account_id: str, user_id: str, news:
     Raises PermanentFailure where the account or the user goes meanwhile, and EngineError.
     """
     with database.connection() as connection:
-        space = _opened(connection, account_id, user_id)
+        space = opened(connection, account_id, user_id)
         missing = unknown(news, memories.known(connection, space.id, news))
     vectors = dict(zip((new.id for new in missing), embed([new.text for new in missing]), strict=True))
     with database.transaction() as connection:
@@ -52,7 +52,8 @@ def write(database: Database, embed: Embed, account_id: str, user_id: str, news:
     return Written([_id_of(new, known, keys) for new in news], len(added))
 
 
-def _opened(connection: Connection, account_id: str, user_id: str) -> Space:
+def opened(connection: Connection, account_id: str, user_id: str) -> Space:
+    """The user's space in the account, made where there is none. Raises PermanentFailure where either is gone."""
     try:
         return memory_spaces.open_space(connection, account_id, user_id)
     except ForeignKeyViolation:

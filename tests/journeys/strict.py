@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 
 #: What our objects have beside OpenAI's fields; `name` its API tells too, if not its client.
 OURS: Mapping[type, set[str]] = {
-    Response: {"job_id", "seed", "stop", "store"},
+    Response: {"job_id", "recalled", "seed", "stop", "store"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},
 }

@@ -24,6 +24,7 @@ def test_what_was_left_out_is_left_to_the_engine():
         "top_p": None, "max_output_tokens": None, "max_tool_calls": None, "user": None, "store": True, "seed": None,
         "stop": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "auto",
         "text": {"format": {"type": "text"}}, "safety_identifier": None, "prompt_cache_key": None,
+        "memory": None,
     }  # fmt: skip
     assert (turn.conversation_id, turn.previous_id, turn.if_busy) == (None, None, "queue")
 

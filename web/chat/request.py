@@ -13,7 +13,7 @@ from web import forms
 from web.chat.messages import ChatMessage, items
 from web.forms import MOST_TOOLS, Description, Schema
 from web.items import MOST_ITEMS, Name
-from web.turns import CreateResponse, Label, Metadata, Stop, new_turn
+from web.turns import CreateResponse, Label, MemoryOptions, Metadata, Stop, new_turn
 from web.validation import Body, Unsupported, by_type, exactly, tag, text_or, validate
 
 
@@ -136,6 +136,7 @@ class CreateChatCompletion(Body):
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
+    memory: MemoryOptions | None = None  # Sangha's own
     n: Annotated[Literal[1], exactly(int)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     # Hints that change nothing about an answer.
@@ -172,7 +173,7 @@ SEEDS = 2**32 - 1
 #: What both APIs name alike.
 ALIKE = (
     "model", "stream", "metadata", "temperature", "top_p", "stop", "parallel_tool_calls", "user", "safety_identifier",
-    "prompt_cache_key", "service_tier",
+    "prompt_cache_key", "service_tier", "memory",
 )  # fmt: skip
 
 #: How a turn's parameters are named here.

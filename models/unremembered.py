@@ -1,0 +1,49 @@
+"""Turns that are still to be remembered: they have a mark from their beginning, and lose it as their memories are written.
+
+A user's turns are remembered together: one job serves all that have ended before it begins.
+"""
+
+from collections.abc import Sequence
+
+from models.database import Connection, all_of
+from models.jobs import NewJob
+from models.responses import Response
+
+KIND = "memory.remember"
+
+
+def follow_up(response: Response) -> NewJob | None:
+    """The job that follows a turn's end, unless another one of the user's waits; None where nothing is to be done."""
+    if not response.unremembered or response.user_id is None:
+        return None
+    serial_key = f"{KIND} {response.account_id} {response.user_id}"
+    return NewJob(KIND, response.account_id, {"user_id": response.user_id}, serial_key=serial_key, gathers=True)
+
+
+ENDED = """
+SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+FROM responses JOIN jobs ON jobs.id = responses.job_id
+WHERE responses.account_id = %(account_id)s AND responses.user_id = %(user_id)s AND unremembered
+  AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+ORDER BY responses.id LIMIT %(limit)s
+"""
+
+
+def ended(connection: Connection, account_id: str, user_id: str, limit: int) -> list[Response]:
+    """The first of a user's turns that have ended and are to be remembered, in the order in which they were begun."""
+    parameters = {"account_id": account_id, "user_id": user_id, "limit": limit}
+    return [Response(**row) for row in all_of(connection, ENDED, parameters)]
+
+
+# What is deleted meanwhile is not there, and what was said in a conversation that is gone has lost it.
+SETTLE = """
+UPDATE responses SET unremembered = false
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND unremembered
+RETURNING id, conversation_id IS NOT NULL OR thread NOT LIKE 'conv\\_%%' AS stands
+"""
+
+
+def settle(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
+    """Take the mark off turns; returns those that may be remembered. They stay until the transaction ends."""
+    rows = all_of(connection, SETTLE, {"ids": list(ids), "account_id": account_id})
+    return {row["id"] for row in rows if row["stands"]}

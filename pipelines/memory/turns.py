@@ -1,0 +1,100 @@
+"""Remembering turns: what a person has said in them, and what was answered, word by word.
+
+A burst of turns makes few jobs: each remembers all of a user's turns that have ended. What a person said is remembered
+whatever became of the answer; an answer only where it was given to its end, or to its longest.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from models import attempts, memories, unremembered
+from models.attempts import Ending
+from models.ids import new_id
+from models.jobs import gathered
+from models.memories import NewMemory
+from models.responses import Response
+from models.running import Attempt, plain_ending
+from pipelines.memory.given import LONGEST_TEXT
+from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opened, unknown
+
+#: Turns of one transaction: a second or two of embedding on a slow core.
+BATCH = 24
+
+
+def run(embed: Embed, attempt: Attempt) -> Ending:
+    """Remember a user's turns, those included that end while it runs. Raises the reason to stop and EngineError."""
+    job, done = attempt.job, 0
+    with attempt.database.connection() as connection:
+        gathered(connection, job)
+    while turns := _next(attempt):
+        if done:
+            attempt.progress(done, note="turns remembered")
+        _remember(embed, attempt, turns)
+        done += len(turns)
+        if len(turns) < BATCH:
+            break  # what has ended meanwhile has a job of its own
+    return plain_ending(attempt, "completed", result={"turns": done})
+
+
+def _next(attempt: Attempt) -> list[Response]:
+    with attempt.database.connection() as connection:
+        return unremembered.ended(connection, attempt.job.account_id, attempt.job.arguments["user_id"], BATCH)
+
+
+def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None:
+    """Write the memories of turns and take their marks off, all at once."""
+    account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
+    news = [new for turn in turns for new in spoken(turn)]
+    with attempt.database.connection() as connection:
+        space = opened(connection, account_id, user_id)
+        missing = unknown(news, memories.known(connection, space.id, news))
+    vectors = dict(zip((new.id for new in missing), _vectors(embed, missing), strict=True))
+    attempt.check()
+    with attempt.database.transaction() as connection:
+        attempts.hold(connection, attempt.job)
+        space = locked(connection, space.id)
+        standing = unremembered.settle(connection, account_id, [turn.id for turn in turns])
+        added = [new for new in missing if new.response_id in standing]
+        insert(connection, space, [(new, vectors[new.id]) for new in added])
+        ask_for_index(connection, space.id)
+
+
+def _vectors(embed: Embed, news: Sequence[NewMemory]) -> list[list[float]]:
+    """A vector each; equal texts share the work."""
+    texts = list(dict.fromkeys(new.text for new in news))
+    made = dict(zip(texts, embed(texts), strict=True))
+    return [made[new.text] for new in news]
+
+
+def spoken(response: Response) -> Iterator[NewMemory]:
+    """What was said in a turn, in that order, all of it at one time: a turn that had to wait was said no earlier."""
+    answered = response.output if response.status in ("completed", "incomplete") else []
+    for item in (*_asked(response.input), *answered):
+        if item["type"] != "message":
+            continue
+        for number, piece in enumerate(_pieces("".join(part["text"] for part in item["content"]))):
+            yield NewMemory(
+                new_id("mem"),
+                piece,
+                item["role"],
+                response.created_at,
+                conversation_id=response.thread,
+                response_id=response.id,
+                unique_key=f"{item['id']}.{number}" if number else item["id"],
+            )
+
+
+def _asked(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What the user says in this turn. A client that keeps no state here sends all that was said before again: that
+    ends with what is no user's message."""
+    others = [place for place, item in enumerate(items) if item.get("role") in (None, "assistant")]
+    return [item for item in items[max(others, default=-1) + 1 :] if item["role"] == "user"]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text, whole unless it is longer than a memory may be; white space alone says nothing."""
+    while text.strip():
+        cut = len(text) if len(text) <= LONGEST_TEXT else text.rfind(" ", LONGEST_TEXT // 2, LONGEST_TEXT) + 1
+        piece, text = text[: cut or LONGEST_TEXT], text[cut or LONGEST_TEXT :]
+        if piece.strip():
+            yield piece
