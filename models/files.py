@@ -5,6 +5,9 @@ from datetime import datetime
 
 from models.database import Connection, all_of, one
 
+#: The purpose of a file that only a job reads.
+IMPORT = "import"
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -59,12 +62,13 @@ def insert(
     )
 
 
-# An export holds what only admins see: the audit log, and what was offered to whom.
+# An export holds what only admins see: the audit log, and what was offered to whom. An import is one member's own, and
+# is nobody's to read: the job that it is for has it.
 READ = """
 SELECT id, account_id, filename, purpose, content_type, bytes, object_key, created_at, expires_at
 FROM files
 WHERE id = %(id)s AND account_id = %(account_id)s AND (expires_at IS NULL OR expires_at > now())
-  AND (%(exports)s OR purpose <> 'export')
+  AND (%(exports)s OR purpose <> 'export') AND purpose <> 'import'
 """
 
 
@@ -78,7 +82,7 @@ LIST = """
 SELECT id, account_id, filename, purpose, content_type, bytes, object_key, created_at, expires_at
 FROM files
 WHERE account_id = %(account_id)s AND (expires_at IS NULL OR expires_at > now())
-  AND (%(exports)s OR purpose <> 'export')
+  AND (%(exports)s OR purpose <> 'export') AND purpose <> 'import'
   AND (%(purpose)s::text IS NULL OR purpose = %(purpose)s) AND (%(after)s::text IS NULL OR id < %(after)s)
 ORDER BY id DESC LIMIT %(limit)s
 """

@@ -9,7 +9,8 @@ KEPT = 600.0
 DELETE = """
 DELETE FROM jobs USING (
     SELECT id FROM jobs
-    WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search') AND finished_at < now() - make_interval(secs => %(kept)s)
+    WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search')
+      AND finished_at < now() - make_interval(secs => %(kept)s)
       AND state IN ('completed', 'failed', 'cancelled')
     ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS unread
 WHERE jobs.id = unread.id

@@ -42,28 +42,49 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     modules = [_module(pool) for pool in pools]
     workshop = _open_workshop(settings, pools)
     # Each pool's module declares its actors and answers how many of them may run at once.
-    threads = sum(module.declare(workshop) for module in modules)
+    threads = {pool: module.declare(workshop) for pool, module in zip(pools, modules, strict=True)}
+    crews = [_crew(workshop, POOLS[pool], count) for pool, count in threads.items()]
     queues = [queue for pool in pools for queue in POOLS[pool]]
+    total = sum(threads.values())
     heartbeat = Heartbeat(
-        workshop, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=threads
+        workshop, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=total
     )
-    worker = dramatiq.Worker(workshop.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
-    worker.queue_prefetch = threads  # one message in flight a thread: the others are free for other workers
     leave = _on_signals()
     heartbeat.start()
-    worker.start()
-    log.info("ready: %s with %d threads", ", ".join(pools), threads)
+    for crew in crews:
+        crew.start()
+    log.info("ready: %s", ", ".join(f"{pool} with {count} threads" for pool, count in threads.items()))
     leave.wait()
     log.info("leaving")
-    for thread in worker.workers:
+    for thread in (thread for crew in crews for thread in crew.workers):
         thread.stop()  # takes no further message, or it would be given what it has just released
     workshop.leave()
-    worker.stop(timeout=int(GRACE * 1000))
+    _stop(crews)
     workshop.writer.stop()
     workshop.relay.stop()
     heartbeat.stop()
     workshop.broker.close()
     workshop.database.close()
+
+
+def _crew(workshop: Workshop, queues: Sequence[str], threads: int) -> dramatiq.Worker:
+    """A pool's own threads and consumers: another pool's long jobs leave them free.
+
+    Dramatiq speaks of one Worker a process. What its Workers share is the broker, which hands each queue's messages to
+    the one whose queues it is among, and no signal or middleware of theirs.
+    """
+    crew = dramatiq.Worker(workshop.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
+    crew.queue_prefetch = threads  # one message in flight a thread: the others are free for other workers
+    return crew
+
+
+def _stop(crews: Sequence[dramatiq.Worker]) -> None:
+    """Stop all at once: they have their grace together."""
+    stopping = [threading.Thread(target=crew.stop, kwargs={"timeout": int(GRACE * 1000)}) for crew in crews]
+    for thread in stopping:
+        thread.start()
+    for thread in stopping:
+        thread.join()
 
 
 def _module(pool: str) -> types.ModuleType:

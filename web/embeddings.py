@@ -4,14 +4,12 @@ A job of the memory pool makes them: the door has no model. They are gone once t
 cancels what nobody could read any more.
 """
 
-import asyncio
 import struct
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +24,7 @@ from pipelines.embeddings.start import start
 from pipelines.inference.names import embedder_name
 from web import bodies
 from web.answers import json_answer
+from web.awaiting import last_event
 from web.departures import cancel_job, job_headers
 from web.models import DEFAULT
 from web.pending import Pending
@@ -143,7 +142,7 @@ def _characters(texts: Sequence[str]) -> int:
 
 async def _answer(call: Call, job_id: str, encoding: str) -> Response:
     """The vectors, once they are made. Raises what became of a job that has none."""
-    last = await _last_event(call, job_id)
+    last = await last_event(call, job_id, PATIENCE)
     if last.get("type") != "sangha.job.completed":
         if last.get("type") != "sangha.job.dead":  # the dead are for operators to look at
             await _give_up(call, job_id)
@@ -153,22 +152,6 @@ async def _answer(call: Call, job_id: str, encoding: str) -> Response:
         raise Unavailable("These embeddings have been read already.")
     # Megabytes of numbers are written in a thread: others wait on the event loop.
     return await run_in_threadpool(lambda: json_answer(embeddings_object(made, encoding), headers=job_headers(job_id)))
-
-
-async def _last_event(call: Call, job_id: str) -> dict[str, Any]:
-    """What the job's journal ends with; nothing when no worker says a word for too long, or the process leaves."""
-    told = call.platform.tail.follow(job_id)
-    try:
-        while True:
-            async with asyncio.timeout(PATIENCE):
-                events = await anext(told)
-            if events[-1].ends:
-                last: dict[str, Any] = orjson.loads(events[-1].data)
-                return last
-    except (TimeoutError, StopAsyncIteration):
-        return {}
-    finally:
-        await told.aclose()
 
 
 def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:

@@ -17,6 +17,9 @@ from web.routing import Call
 from web.sse import EventStream
 from web.validation import Query, parse_query
 
+#: Kinds whose result is for the one who waits for it, and for nobody else of the account.
+UNTOLD = frozenset({"memory.search"})
+
 
 class JobObject(TypedDict):
     """A job as its account sees it."""
@@ -89,7 +92,7 @@ def job_object(job: Job) -> JobObject:
         "cancel_requested": job.cancel_requested_at is not None,
         "attempt": job.attempt,
         "progress": job.progress,
-        "result": job.result,
+        "result": None if job.kind in UNTOLD else job.result,
         "error": job.error,
         "parent_id": job.parent_id,
         "created_at": int(job.created_at.timestamp()),

@@ -126,15 +126,16 @@ def tag(row: Row) -> str:
 def refusals(row: Row) -> Iterator[int]:
     """The statuses of the refusals that an operation can give."""
     named, known = "{" in row.path, not row.rights.public
+    has_body = row.body is not None or bool(row.uploads)
     changes = row.method != "GET"
     may = {
         400: True,  # an address with a NUL is refused everywhere
         401: known or changes,
         403: known or changes,
         404: named or row.body is not None,
-        408: row.body is not None,
+        408: has_body,
         409: changes,
-        413: row.body is not None,
+        413: has_body,
         422: row.creates,
         429: True,
         503: True,
@@ -185,6 +186,8 @@ def _parameters(row: Row, schemas: Schemas) -> Iterator[dict[str, Any]]:
 
 
 def _body(row: Row, schemas: Schemas) -> dict[str, Any]:
+    if row.uploads:
+        return {"requestBody": {"required": True, "content": {row.uploads: {"schema": {"type": "string"}}}}}
     schema = schemas.of(row, "body")
     if schema is None:
         return {}

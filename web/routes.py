@@ -17,15 +17,19 @@ from web import (
     files,
     health,
     home,
+    importing,
     invitations,
     jobs,
     letters,
     me,
     members,
+    memories,
     models,
     oidc,
     openapi,
+    recalling,
     responses,
+    schedules,
     usage,
 )
 from web.account import AccountObject, RenameAccount
@@ -56,10 +60,24 @@ from web.jobs import JobObject, List
 from web.letters import Forgot, Posted, Reset, Verified, Verify
 from web.me import ChangeMe, MeObject
 from web.members import ChangeMember, MemberObject, Members, RemovedMember
+from web.memory_shapes import (
+    ChangeMemory,
+    CitingMemory,
+    CreateMemories,
+    ForgetMemories,
+    Hits,
+    ListMemories,
+    MemoriesDeleted,
+    MemoryDeleted,
+    MemoryObject,
+    SearchMemories,
+)
 from web.oidc import Exchange, ProviderObject
 from web.responses import InputItems, Retrieve
 from web.rights import Rights
 from web.routing import Row
+from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
+from web.schedules import List as ListSchedules
 from web.shapes import (
     Alive,
     ConversationDeleted,
@@ -130,10 +148,33 @@ ROUTES = (
         OneItem, ItemObject),
     Row("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", conversations.delete_item, Rights.WRITE,
         answer=ConversationObject),
+    Row("POST", "/v1/memories", memories.create, Rights.WRITE, CreateMemories, None, Page[MemoryObject], 201,
+        {202: JobObject}, creates=True),
+    Row("GET", "/v1/memories", memories.list_memories, Rights.READ, None, ListMemories, Page[MemoryObject]),
+    Row("DELETE", "/v1/memories", memories.delete_many, Rights.WRITE, None, ForgetMemories, MemoriesDeleted,
+        also={202: JobObject}),
+    Row("POST", "/v1/memories/search", recalling.search, Rights.READ, SearchMemories, answer=Hits),
+    Row("POST", "/v1/memories/import", importing.bring, Rights.WRITE, answer=JobObject, status=202, creates=True,
+        uploads=importing.MEDIA_TYPE),
+    Row("GET", "/v1/memories/{memory_id}", memories.read, Rights.READ, answer=CitingMemory),
+    Row("PATCH", "/v1/memories/{memory_id}", memories.change, Rights.WRITE, ChangeMemory, answer=MemoryObject,
+        also={202: JobObject}),
+    Row("DELETE", "/v1/memories/{memory_id}", memories.delete, Rights.WRITE, answer=MemoryDeleted),
     Row("GET", "/v1/jobs", jobs.list_jobs, Rights.READ, query=List, answer=Page[JobObject]),
     Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, answer=JobObject),
     Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=Cursor, streams=True),
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, answer=JobObject, cost=0),
+    Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
+        creates=True),
+    Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
+    Row("GET", "/v1/schedules/{schedule_id}", schedules.read, Rights.READ, answer=ScheduleObject),
+    Row("PATCH", "/v1/schedules/{schedule_id}", schedules.change, Rights.INFERENCE, ChangeSchedule, None,
+        ScheduleObject),
+    Row("DELETE", "/v1/schedules/{schedule_id}", schedules.delete, Rights.WRITE, answer=ScheduleDeleted, cost=0),
+    Row("POST", "/v1/schedules/{schedule_id}/pause", schedules.pause, Rights.WRITE, answer=ScheduleObject, cost=0),
+    Row("POST", "/v1/schedules/{schedule_id}/resume", schedules.resume, Rights.INFERENCE, answer=ScheduleObject),
+    Row("GET", "/v1/schedules/{schedule_id}/firings", schedules.list_firings, Rights.READ, None, ListSchedules,
+        Page[FiringObject]),
     Row("GET", "/v1/account", account.read, Rights.READ, answer=AccountObject),
     Row("PATCH", "/v1/account", account.change, Rights.ADMIN, body=RenameAccount, answer=AccountObject),
     Row("GET", "/v1/account/usage", usage.read, Rights.READ, answer=AccountUsage),

@@ -158,7 +158,8 @@ class Resource:
         scope["exchange"].tell(admission.headers)
         query = _query(scope)
         upload = await uploads.spool(scope, receive) if row.uploads else None
-        body = upload.digest if upload else await bodies.read(scope, receive, bodies.LARGEST_PUBLIC if row.rights.public else bodies.LARGEST)
+        most = bodies.LARGEST_PUBLIC if row.rights.public else bodies.LARGEST
+        body = upload.digest if upload else await bodies.read(scope, receive, most)
         seat = seat_of(platform, admission)
         path = scope["path_params"]
         call = Call(platform, admission, scope["request_id"], ip, path, query, headers, body, seat, upload)

@@ -1,5 +1,6 @@
 """Memories as callers give them: in a request, or as a line of an import."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ LONGEST_TEXT = 32_768
 #: Bytes of metadata, as JSON.
 LARGEST_METADATA = 16_384
 
+SECONDS = re.compile(r"-?\d{9,11}(\.\d+)?")
+
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
@@ -24,6 +27,8 @@ def _moment(value: Any) -> Any:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = datetime.fromtimestamp(value, UTC)
+        elif isinstance(value, str) and SECONDS.fullmatch(value):  # in a query all is text
+            value = datetime.fromtimestamp(float(value), UTC)
         elif isinstance(value, str):
             value = datetime.fromisoformat(value)
         else:

@@ -16,10 +16,12 @@ from models.accounts import Caller, Role, Scope
 from models.credentials import digest
 from models.database import Connection, Database
 from models.ids import new_id
+from models.memories import NewMemory
 from models.secrets import secret_key
 from models.settings import Settings
 from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens
+from pipelines.memory.writing import write
 
 #: Not known, or not any more: they are asked who they are.
 UNKNOWN = ("nobody", "garbage token", "expired token", "garbage key", "revoked key", "expired key", "removed key")
@@ -209,6 +211,12 @@ def _file(cast: Cast, database: Database) -> dict[str, str]:
     return {"file_id": file_id}
 
 
+def _memory(cast: Cast, database: Database) -> dict[str, str]:
+    new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
+    write(database, lambda texts: [[1.0] * 384 for _ in texts], cast.account_id, cast.owner_id, [new])
+    return {"memory_id": new.id}
+
+
 #: By the names of path parameters. A route with a new one needs a line here: without a thing that could be seen, a 404
 #: for a stranger proves nothing.
 MAKERS = {
@@ -222,4 +230,5 @@ MAKERS = {
     "user_id": _member,
     "invitation_id": _invitation,
     "file_id": _file,
+    "memory_id": _memory,
 }
