@@ -54,6 +54,12 @@ EXPORTS: Mapping[str, LiteralString] = {
     "memory_sources": """
         SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
         WHERE account_id = %(account_id)s""",
+    "schedules": """
+        SELECT id, user_id, name, kind, asked, trigger, if_missed, grace_seconds, paused_at, next_fire_at, created_at
+        FROM schedules WHERE account_id = %(account_id)s""",
+    "firings": """
+        SELECT id, schedule_id, fire_time, fired_at, missed_since, status, job_id, error
+        FROM firings WHERE account_id = %(account_id)s""",
     "files": """
         SELECT id, user_id, job_id, filename, purpose, content_type, bytes, created_at, expires_at
         FROM files WHERE account_id = %(account_id)s""",
@@ -72,6 +78,10 @@ NOT_EXPORTED: Mapping[str, str] = {
 #: What an erasure deletes of an account, in this order; each statement deletes a batch and is repeated until none is
 #: left. Deleting a job takes its response and its journal along.
 ERASED: Mapping[str, LiteralString] = {
+    "firings": """
+        DELETE FROM firings WHERE id IN (
+            SELECT id FROM firings WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "schedules": "DELETE FROM schedules WHERE account_id = %(account_id)s RETURNING id",
     "jobs": """
         DELETE FROM jobs WHERE id IN (
             SELECT id FROM jobs WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",

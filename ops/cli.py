@@ -155,6 +155,17 @@ def pools(data_dir: Path | None) -> None:
     show_pools(settings)
 
 
+@main.command()
+@click.option("--all", "all_of_them", is_flag=True, help="Users' schedules too.")
+@data_dir
+def schedules(all_of_them: bool, data_dir: Path | None) -> None:
+    """Show the timetable: when each entry fires next, what came of the last time, and which process leads."""
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.schedules import show_schedules
+
+    show_schedules(settings, all_of_them=all_of_them)
+
+
 @main.group()
 def dead() -> None:
     """List, show, replay and discard dead jobs: those that ran out of attempts."""

@@ -1,25 +1,23 @@
-"""The clock process: publishes what no relay has, gives back what died, and starts what is due.
+"""The clock process: publishes what no relay has, gives back what died, and fires what is due.
 
-The sweeper may run in any number of processes; the timetable only in the leader's, and a firing's job is keyed by its
-minute, so that two leaders for a moment, or a restart at that very minute, fire once.
+The sweeper may run in any number of processes. So may the firing, which each schedule and time has once by what stands
+in the tables; that only the leader looks for what is due saves the others the work.
 """
 
 import logging
 import signal
 import threading
-from datetime import UTC, datetime
-
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from models import outbox, responses, unread
 from models.database import Database
 from models.errors import Unavailable
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.redis_client import connect
 from models.settings import Settings
+from pipelines.schedules.firing import fire_due
+from pipelines.schedules.kinds import STARTERS, Begun
 from scheduler.leader import Leadership
-from scheduler.timetable import TIMETABLE
+from scheduler.rounds import Rounds
+from scheduler.timetable import TIMETABLE, settle
 from tasks.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -27,17 +25,19 @@ log = logging.getLogger(__name__)
 #: Seconds between two rounds of the sweeper: the most that a lost nudge or an expired lease costs.
 SWEEP = 1.0
 
-#: Seconds that a firing may be late, after a pause of the process, and still happen.
-LATENESS = 3600
+#: Seconds between two looks at what is due, and at whether somebody leads: the most that a firing is late.
+TICK = 0.5
 
 
 class Clock:
     """What the scheduler's threads do."""
 
-    def __init__(self, database: Database, queue: Queue, leadership: Leadership) -> None:
+    def __init__(self, settings: Settings, database: Database, queue: Queue, leadership: Leadership) -> None:
+        self._settings = settings
         self._database = database
         self._queue = queue
         self._leadership = leadership
+        self._settled = False
 
     def sweep(self) -> None:
         """Give back what has no worker any more, forget what nobody has come to read.
@@ -57,35 +57,44 @@ class Clock:
             log.info("gave back %d jobs", moved)
             self._queue.nudge()
 
-    def fire(self, kind: str) -> None:
-        """Enqueue a periodic job, once a minute of firing, if this process leads."""
+    def fire(self) -> None:
+        """Fire all that is due, if this process leads. Raises Unavailable.
+
+        The timetable is put in its place whenever the lead is taken: that of whoever leads holds.
+        """
         if not self._leadership.held():
+            self._settled = False
             return
-        minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-        with self._database.transaction() as connection:
-            enqueue(connection, NewJob(kind, PLATFORM_ACCOUNT, unique_key=f"{kind}@{minute}"))
-        self._queue.nudge()
+        if not self._settled:
+            settle(self._database)
+            self._settled = True
+        for fired in fire_due(self._database, self._settings, [*STARTERS, *TIMETABLE]):
+            if fired.begun is not None:
+                self._tell(fired.begun)
+            if not self._leadership.held():
+                return
+
+    def _tell(self, begun: Begun) -> None:
+        """It is committed: what is lost from here on, the sweeper makes good."""
+        self._queue.enqueued(begun.job_id, begun.opening)
+        if begun.interrupted is not None:
+            self._queue.cancelled(begun.interrupted)
 
 
 def run(settings: Settings) -> None:
     """Run until TERM or INT."""
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
     database = Database(settings.postgres_dsn, size=4, name="scheduler")
     queue = Queue(settings, database, connect(settings.redis_address), every=SWEEP)
     leadership = Leadership(settings.postgres_dsn)
-    clock = Clock(database, queue, leadership)
-    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
-    scheduler.add_job(clock.sweep, IntervalTrigger(seconds=SWEEP), misfire_grace_time=None)
-    scheduler.add_job(leadership.held, IntervalTrigger(seconds=10 * SWEEP), misfire_grace_time=None)
-    for kind, trigger in TIMETABLE.items():
-        scheduler.add_job(clock.fire, trigger, args=[kind], id=kind, misfire_grace_time=LATENESS)
+    clock = Clock(settings, database, queue, leadership)
     leave = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
-    scheduler.start()
+    rounds = [Rounds("sweeper", SWEEP, clock.sweep).start(), Rounds("clock", TICK, clock.fire).start()]
     log.info("ready: sweeping every %g s, %d entries in the timetable", SWEEP, len(TIMETABLE))
     leave.wait()
-    scheduler.shutdown(wait=True)
+    for each in rounds:
+        each.stop()
     leadership.give_up()
     queue.close()
     database.close()

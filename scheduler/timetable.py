@@ -1,10 +1,57 @@
-"""What the platform does periodically, by the name of the job's kind."""
+"""What the platform does periodically, by the name of the job's kind. Its firings are those of any schedule."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from apscheduler.triggers.cron import CronTrigger
+from models import schedules
+from models.database import Database
+from models.jobs import PLATFORM_ACCOUNT
+from models.schedules import IfMissed, Schedule
+from pipelines.schedules.triggers import Cron, Interval, stored
 
-#: Kind of work → when, in UTC.
-TIMETABLE: Mapping[str, CronTrigger] = {
-    "maintenance.prune": CronTrigger(hour=3, minute=30, timezone="UTC"),
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """When a kind of work is due; a firing that is more than `grace` seconds late was missed."""
+
+    trigger: Cron | Interval
+    if_missed: IfMissed = "run_once"
+    grace: int = 3600
+
+
+#: Kind of work → when.
+TIMETABLE: Mapping[str, Entry] = {
+    "maintenance.prune": Entry(Cron("30 3 * * *")),
 }
+
+
+def schedule_id(kind: str) -> str:
+    """The id of a kind's schedule."""
+    return f"sched_{kind}"
+
+
+def settle(database: Database) -> None:
+    """Put the timetable where schedules are. What stands there as it is keeps its next time."""
+    with database.transaction() as connection:
+        now = schedules.clock(connection)
+        for kind, entry in TIMETABLE.items():
+            schedules.settle(
+                connection,
+                Schedule(
+                    id=schedule_id(kind),
+                    account_id=PLATFORM_ACCOUNT,
+                    user_id=None,
+                    name=kind,
+                    kind=kind,
+                    asked={},
+                    plan={},
+                    trigger=stored(entry.trigger),
+                    if_missed=entry.if_missed,
+                    grace_seconds=entry.grace,
+                    paused_at=None,
+                    next_fire_at=entry.trigger.next_after(now),
+                    planned_at=now,
+                    created_at=now,
+                    updated_at=now,
+                ),
+            )

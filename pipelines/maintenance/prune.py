@@ -3,7 +3,7 @@
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
-from models import email_tokens, files, idempotency, invitations, memory_indexes, sessions
+from models import email_tokens, files, firings, idempotency, invitations, memory_indexes, sessions
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
@@ -44,7 +44,7 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
         attempt.progress(total, note="ended jobs pruned")
     _expire_files(objects, attempt)
     with attempt.database.connection() as connection:
-        for prune in (sessions.prune, idempotency.prune, email_tokens.prune, invitations.prune):
+        for prune in (sessions.prune, idempotency.prune, email_tokens.prune, invitations.prune, firings.prune):
             while prune(connection, BATCH):
                 attempt.check()
         forget_silent(connection)

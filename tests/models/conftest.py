@@ -100,5 +100,6 @@ def empty_desk(own_database: Database, kinds: dict[str, Kind]) -> Desk:
     with own_database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))
         connection.execute("DELETE FROM jobs")
+        connection.execute("DELETE FROM schedules")
         connection.execute("DELETE FROM workers")
     return Desk(own_database)

@@ -1,102 +1,168 @@
-"""Given a clock, when a minute comes, then its job is there once; and what died is given back."""
+"""Given clocks, when something is due, then it is there once, whoever leads; and what died is given back."""
 
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from models import schedules
 from models.errors import Unavailable
 from models.jobs import PLATFORM_ACCOUNT, list_jobs
-from scheduler import clock as module
+from pipelines.schedules.triggers import Cron
 from scheduler.clock import Clock
-from scheduler.timetable import TIMETABLE
+from scheduler.rounds import Rounds
+from scheduler.timetable import TIMETABLE, Entry, schedule_id, settle
+from tests.waiting import eventually
 
 
 class Told:
-    """A queue that only counts its nudges."""
+    """A queue that only counts what it is told."""
 
     nudges = 0
 
+    def __init__(self):
+        self.enqueued_jobs = []
+
     def nudge(self):
         self.nudges += 1
+
+    def enqueued(self, job_id, opening):
+        self.enqueued_jobs.append(job_id)
+
+    def forget(self, job_id):
+        pass
 
 
 class Leading:
     """A leadership that is what a test says."""
 
-    def __init__(self, leads):
+    def __init__(self, leads=True):
         self.leads = leads
 
     def held(self):
         return self.leads
 
 
-class Stopped(datetime):
-    """A clock that shows what a test says."""
+@pytest.fixture
+def clock(desk, settings):
+    """`clock(leads)` → a clock and its queue."""
 
-    minute_now = 30
+    def clock(leads=True):
+        queue = Told()
+        return Clock(settings, desk.database, queue, Leading(leads)), queue
 
-    @classmethod
-    def now(cls, zone=None):
-        return datetime(2026, 1, 1, 3, cls.minute_now, 59, tzinfo=UTC)
+    return clock
 
 
 @pytest.fixture
-def fired(desk):
-    def count():
-        with desk.database.connection() as connection:
-            return len(list_jobs(connection, PLATFORM_ACCOUNT, kind="maintenance.prune"))
-
-    return count
+def timetable(desk):
+    """The timetable in its place, every entry of which has just become due."""
+    settle(desk.database)
+    make_due(desk)
 
 
-def test_a_firing_enqueues_once_a_minute_whoever_fires(desk, fired, monkeypatch):
-    """Two leaders for a moment, or a restart at that very minute."""
-    monkeypatch.setattr(module, "datetime", Stopped)
-    clocks = [Clock(desk.database, Told(), Leading(True)) for _ in range(2)]
-    for clock in [*clocks, *clocks]:
-        clock.fire("maintenance.prune")
-    assert fired() == 1
-
-    monkeypatch.setattr(Stopped, "minute_now", 31)
-    clocks[0].fire("maintenance.prune")
-
-    assert fired() == 2
-
-
-def test_only_the_leader_fires(desk, fired):
-    queue = Told()
-
-    Clock(desk.database, queue, Leading(False)).fire("maintenance.prune")
-
-    assert (fired(), queue.nudges) == (0, 0)
-
-
-def test_every_entry_can_fire(desk):
-    for kind in TIMETABLE:
-        Clock(desk.database, Told(), Leading(True)).fire(kind)
-
+def make_due(desk, ago=0):
+    """At a time of its own: none fires twice."""
+    due = "date_trunc('second', now()) - make_interval(secs => %s)"
     with desk.database.connection() as connection:
-        assert {job.kind for job in list_jobs(connection, PLATFORM_ACCOUNT)} == set(TIMETABLE)
+        connection.execute(f"UPDATE schedules SET next_fire_at = {due}", (ago,))
 
 
-def test_a_sweep_gives_back_what_has_no_worker_and_nudges(desk):
-    queue = Told()
-    clock = Clock(desk.database, queue, Leading(False))
+def jobs(desk):
+    with desk.database.connection() as connection:
+        return list_jobs(connection, PLATFORM_ACCOUNT, limit=1000)
+
+
+def next_times(desk):
+    with desk.database.connection() as connection:
+        return {found.kind: found.next_fire_at for found in schedules.any_schedules(connection, 100)}
+
+
+def test_every_entry_fires_when_it_is_due_and_the_queue_is_told(desk, clock, timetable):
+    leader, queue = clock()
+
+    leader.fire()
+
+    assert {job.kind for job in jobs(desk)} == set(TIMETABLE)
+    assert sorted(queue.enqueued_jobs) == sorted(job.id for job in jobs(desk))
+    assert all(time > datetime.now(UTC) for time in next_times(desk).values())
+
+
+def test_leaders_at_the_same_time_fire_once(desk, clock, timetable):
+    """Two leaders for a moment, again and again, or a restart at that very moment."""
+    for time in range(5):
+        make_due(desk, ago=60 * time)
+        before = len(jobs(desk))
+        with ThreadPoolExecutor(4) as pool:
+            for fired in [pool.submit(clock()[0].fire) for _ in range(8)]:
+                fired.result()
+        clock()[0].fire()
+        assert len(jobs(desk)) == before + len(TIMETABLE)
+
+
+def test_only_the_leader_fires(desk, clock, timetable):
+    follower, queue = clock(leads=False)
+
+    follower.fire()
+
+    assert (jobs(desk), queue.enqueued_jobs) == ([], [])
+
+
+def test_a_new_leader_puts_the_timetable_in_its_place(desk, clock, monkeypatch):
+    clock()[0].fire()
+    before = next_times(desk)
+    assert set(before) == set(TIMETABLE)
+
+    clock()[0].fire()
+    assert next_times(desk) == before
+
+    other = Entry(Cron("15 4 * * *"))
+    monkeypatch.setitem(TIMETABLE, "maintenance.prune", other)
+    clock()[0].fire()
+    assert next_times(desk)["maintenance.prune"] == other.trigger.next_after(datetime.now(UTC))
+
+
+def test_what_this_version_does_not_know_is_left_to_others(desk, clock, timetable):
+    with desk.database.connection() as connection:
+        connection.execute(
+            "UPDATE schedules SET kind = 'of.tomorrow' WHERE id = %s", (schedule_id("maintenance.prune"),)
+        )
+
+    clock()[0].fire()
+
+    assert "maintenance.prune" not in {job.kind for job in jobs(desk)}
+    assert next_times(desk)["of.tomorrow"] < datetime.now(UTC) + timedelta(seconds=1)
+
+
+def test_a_sweep_gives_back_what_has_no_worker_and_nudges(desk, clock):
+    sweeper, queue = clock(leads=False)
     job_id = desk.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
     desk.claim(job_id)
-    clock.sweep()
+    sweeper.sweep()
     assert (desk.job(job_id).state, queue.nudges) == ("running", 0)
 
     desk.set(job_id, "lease_until = now() - interval '1 second'")
-    clock.sweep()
+    sweeper.sweep()
 
     assert (desk.job(job_id).state, desk.job(job_id).failures, queue.nudges) == ("queued", 1, 1)
 
 
-def test_a_sweep_without_a_database_is_one_for_later(desk, monkeypatch):
+def test_a_sweep_without_a_database_is_one_for_later(desk, clock, monkeypatch):
     def away():
         raise Unavailable("away")
 
     monkeypatch.setattr(desk.database, "connection", away)
 
-    Clock(desk.database, Told(), Leading(True)).sweep()
+    clock()[0].sweep()
+
+
+def test_a_round_that_fails_is_followed_by_the_next():
+    seen = []
+
+    def work():
+        seen.append(1)
+        raise [Unavailable("away"), ValueError("a fault")][len(seen) % 2]
+
+    rounds = Rounds("test", 0.001, work).start()
+    eventually(lambda: len(seen) >= 4)
+    rounds.stop()

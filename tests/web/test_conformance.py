@@ -136,6 +136,9 @@ class Belongings:
         if name == "conversation_id":
             message = {"type": "message", "role": "user", "content": "hello"}
             return self._post("/v1/conversations", {"items": [message]})["id"]
+        if name == "schedule_id":
+            trigger, work = {"type": "interval", "seconds": 3600}, {"kind": "turn", "request": {"input": "hello"}}
+            return self._post("/v1/schedules", {"name": "hourly", "trigger": trigger, "work": work})["id"]
         if name == "key_id":
             return self._post("/v1/api_keys", {"name": "a key", "scopes": ["read"]})["id"]
         if name == "invitation_id":

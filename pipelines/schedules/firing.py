@@ -1,0 +1,175 @@
+"""Firing: a schedule whose time has come gets its firing, its job and its next time in one transaction.
+
+Any number of processes may do this at once. Each takes a row that nobody else has, by the database's clock, and finds
+it not due any more where another one was first. A clock that goes ahead makes firings that were missed; one that goes
+back, times that have fired already, which the history knows.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+
+from models import firings, schedules
+from models.credentials import Standing
+from models.database import Connection, Database
+from models.errors import NotAllowed, RequestError, Unavailable
+from models.firings import Firing
+from models.ids import new_id
+from models.schedules import Due, Schedule
+from models.settings import Settings
+from pipelines.schedules import kinds
+from pipelines.schedules.kinds import Begun
+from pipelines.schedules.triggers import Trigger, last_before, loaded
+
+log = logging.getLogger(__name__)
+
+#: Schedules that are looked up at a time.
+BATCH = 100
+
+#: A plan that was made so much in the future tells of a clock that went back.
+SLACK = timedelta(minutes=1)
+
+#: The longest between two rounds: a time may have come between the clock's going back and our seeing it.
+ROUND = timedelta(seconds=1)
+
+#: What somebody else holds for longer than this is left for the next round, so that it holds nobody up.
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A schedule that was dealt with; `begun` is None where nothing had to be begun."""
+
+    schedule_id: str
+    begun: Begun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What a schedule is to fire for.
+
+    missed_since  the first of the times that were missed; None: it is on time
+    skipped       missed, and not to be made up for
+    """
+
+    fire_time: datetime
+    missed_since: datetime | None = None
+    skipped: bool = False
+
+
+def fire_due(
+    database: Database, settings: Settings, known: Sequence[str], now: datetime | None = None
+) -> Iterator[Fired]:
+    """Fire all that is due of the `known` kinds. Each is committed when it is told; tell the queue what it began.
+
+    `now` stands for the database's clock, in tests. Raises Unavailable when the database does not answer.
+    """
+    progress = True
+    while progress:
+        with database.connection() as connection:
+            found = schedules.due(connection, known, BATCH, now)
+        progress = False
+        for due in found:
+            if (fired := fire(database, settings, due, now)) is not None:
+                progress = True
+                yield fired
+
+
+def fire(database: Database, settings: Settings, due: Due, now: datetime | None = None) -> Fired | None:
+    """Fire one schedule once. None: another process has it, or has done it, or a lock must be waited for."""
+    try:
+        with database.transaction() as connection:
+            connection.execute(LOCK_TIMEOUT)
+            standing = schedules.hold_standing(connection, due.account_id, due.user_id) if due.user_id else None
+            schedule = schedules.take(connection, due.id)
+            now = now or schedules.clock(connection)
+            return _fire(connection, settings, schedule, standing, now) if schedule else None
+    except Unavailable as error:
+        if isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
+            return None
+        raise
+    except Exception:  # it stays due; the others go on
+        log.exception("the schedule %s could not fire", due.id)
+        return None
+
+
+def _fire(
+    connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None, now: datetime
+) -> Fired | None:
+    trigger, first = loaded(schedule.trigger), schedule.next_fire_at
+    assert first is not None
+    if first > now:
+        if schedule.planned_at <= now + SLACK:
+            return None
+        schedules.plan(connection, schedule.id, trigger.next_after(now - ROUND), now)
+        return Fired(schedule.id)
+    occasion = occasion_of(trigger, first, schedule, now)
+    begun = None
+    if not firings.exists(connection, schedule.id, occasion.fire_time):
+        begun = _begin(connection, settings, schedule, standing, occasion, now)
+    schedules.plan(connection, schedule.id, trigger.next_after(occasion.fire_time), now)
+    return Fired(schedule.id, begun)
+
+
+def occasion_of(trigger: Trigger, first: datetime, schedule: Schedule, now: datetime) -> Occasion:
+    """What a schedule that was due at `first` fires for now.
+
+    Each time that is late by no more than the grace fires for itself. The earlier ones were missed: to run them once is
+    to fire for the earliest that is not, or else for the last that is.
+    """
+    horizon = now - timedelta(seconds=schedule.grace_seconds)
+    if first >= horizon:
+        return Occasion(first)
+    missed = last_before(trigger, first, horizon)
+    if schedule.if_missed == "skip":
+        return Occasion(missed, first, skipped=True)
+    following = trigger.next_after(missed)
+    return Occasion(following if following is not None and following <= now else missed, first)
+
+
+def _begin(
+    connection: Connection,
+    settings: Settings,
+    schedule: Schedule,
+    standing: Standing | None,
+    occasion: Occasion,
+    now: datetime,
+) -> Begun | None:
+    """Begin the work and note it, or note why not."""
+    begun, error = (None, None) if occasion.skipped else _attempt(connection, settings, schedule, standing)
+    fired = Firing(
+        id=new_id("fire"),
+        schedule_id=schedule.id,
+        account_id=schedule.account_id,
+        fire_time=occasion.fire_time,
+        fired_at=now,
+        missed_since=occasion.missed_since,
+        status="started" if begun else "refused" if error else "skipped",
+        job_id=begun.job_id if begun else None,
+        error=error,
+    )
+    firings.insert(connection, fired)
+    return begun
+
+
+def _attempt(
+    connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None
+) -> tuple[Begun | None, dict[str, Any] | None]:
+    """What began; or an error that is fit for its owner, and nothing of what was half begun."""
+    try:
+        with connection.transaction():
+            if schedule.user_id is not None and standing is None:
+                raise NotAllowed("Whoever this schedule acts for does not belong to the account any more.")
+            return kinds.start(connection, schedule, standing, settings), None
+    except RequestError as error:
+        return None, {"code": error.code, "message": error.message}
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        raise
+    except Exception:  # a fault of ours must stop neither the other schedules nor this one's next time
+        log.exception("the schedule %s could not start its work", schedule.id)
+        return None, {"code": "server_error", "message": "The work could not be started."}

@@ -1,0 +1,57 @@
+"""What a schedule may start. A kind of work that users may schedule needs a line here; the platform's own timetable
+needs none: what is named there is enqueued as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from models.cancellation import Cancellation
+from models.credentials import Standing
+from models.database import Connection
+from models.events import Event
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.schedules import Schedule
+from models.settings import Settings
+from pipelines.schedules import turns
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a firing began; the queue is to be told once it is committed.
+
+    opening      what the job's journal begins with
+    interrupted  jobs that were stopped to make way for it
+    """
+
+    job_id: str
+    opening: Sequence[Event] = ()
+    interrupted: Cancellation | None = None
+
+
+class Starter(Protocol):
+    """Starts a kind of work in the transaction of its firing."""
+
+    def __call__(self, connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+        """Enqueue the job for whom the schedule acts. Raises RequestError where they may not have it now."""
+
+
+def start_turn(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+    """A turn, as `POST /v1/responses` would begin it."""
+    started = turns.start(connection, schedule.plan, standing, settings)
+    return Begun(started.response.job_id, started.opening, started.interrupted)
+
+
+#: Kind of work → what starts it for a user.
+STARTERS: Mapping[str, Starter] = {
+    "turn": start_turn,
+}
+
+
+def start(connection: Connection, schedule: Schedule, standing: Standing | None, settings: Settings) -> Begun:
+    """Begin what the schedule is for. Raises RequestError."""
+    if standing is not None:
+        return STARTERS[schedule.kind](connection, schedule, standing, settings)
+    job = NewJob(schedule.kind, PLATFORM_ACCOUNT)
+    enqueue(connection, job)
+    return Begun(job.id)

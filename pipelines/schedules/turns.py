@@ -1,0 +1,36 @@
+"""Turns that a schedule starts: kept as a plan that can be stored, checked when it is made and again when it is due."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from models.credentials import Standing
+from models.database import Connection
+from models.errors import InvalidRequest
+from models.plans import Allowance
+from models.settings import Settings
+from pipelines.chat.place import find_thread, followed
+from pipelines.chat.start import NewTurn, Started, start_within
+from pipelines.inference.names import model_name
+
+
+def planned(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
+    """The turn as it is stored. `any_model`: with whatever model is there when its time has come."""
+    request = {**turn.request, "model": None if any_model else turn.request["model"]}
+    return asdict(replace(turn, request=request))
+
+
+def check(connection: Connection, account_id: str, turn: NewTurn) -> None:
+    """Raise NotFound and InvalidRequest for a place or an item that the account doesn't have."""
+    find_thread(connection, account_id, turn.conversation_id, turn.previous_id)
+    followed(connection, account_id, turn.input, "input")
+
+
+def start(connection: Connection, plan: Mapping[str, Any], standing: Standing, settings: Settings) -> Started:
+    """Accept the turn for whom the schedule acts, in their account's limits. Raises what `chat.start` does."""
+    local = model_name(settings)
+    turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or local}})
+    if turn.request["model"] != local:
+        message = f"The model '{turn.request['model']}' does not exist any more; there is '{local}'."
+        raise InvalidRequest(message, param="model", code="model_not_found")
+    return start_within(connection, standing.caller, turn, Allowance(standing.limits, context=settings.context))

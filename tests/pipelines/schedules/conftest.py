@@ -1,0 +1,23 @@
+"""A database of the module's own, in which nothing else is due."""
+
+import pytest
+
+from models import accounts
+from models.accounts import Membership
+from models.ids import new_id
+from tests.models.conftest import Desk, empty_desk, kinds, own_database
+
+__all__ = ["empty_desk", "kinds", "own_database"]
+
+
+@pytest.fixture
+def desk(empty_desk: Desk) -> Desk:
+    """A database with nothing in it."""
+    return empty_desk
+
+
+@pytest.fixture
+def member(desk: Desk) -> Membership:
+    """Somebody with an account."""
+    with desk.database.transaction() as connection:
+        return accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
