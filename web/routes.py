@@ -30,6 +30,7 @@ from web import (
     recalling,
     responses,
     schedules,
+    schedules,
     usage,
 )
 from web.account import AccountObject, RenameAccount
@@ -76,6 +77,8 @@ from web.oidc import Exchange, ProviderObject
 from web.responses import InputItems, Retrieve
 from web.rights import Rights
 from web.routing import Row
+from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
+from web.schedules import List as ListSchedules
 from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
 from web.schedules import List as ListSchedules
 from web.shapes import (
@@ -164,6 +167,17 @@ ROUTES = (
     Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, answer=JobObject),
     Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=Cursor, streams=True),
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, answer=JobObject, cost=0),
+    Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
+        creates=True),
+    Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
+    Row("GET", "/v1/schedules/{schedule_id}", schedules.read, Rights.READ, answer=ScheduleObject),
+    Row("PATCH", "/v1/schedules/{schedule_id}", schedules.change, Rights.INFERENCE, ChangeSchedule, None,
+        ScheduleObject),
+    Row("DELETE", "/v1/schedules/{schedule_id}", schedules.delete, Rights.WRITE, answer=ScheduleDeleted, cost=0),
+    Row("POST", "/v1/schedules/{schedule_id}/pause", schedules.pause, Rights.WRITE, answer=ScheduleObject, cost=0),
+    Row("POST", "/v1/schedules/{schedule_id}/resume", schedules.resume, Rights.INFERENCE, answer=ScheduleObject),
+    Row("GET", "/v1/schedules/{schedule_id}/firings", schedules.list_firings, Rights.READ, None, ListSchedules,
+        Page[FiringObject]),
     Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
         creates=True),
     Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
