@@ -110,7 +110,9 @@ def check(connection, owner, known):
         assert not known
         return
     live = {key: value for key, value in known.items() if not value[2]}
-    rows = {memory.id: memory for memory in memories.page(connection, *owner, memories.Filters(), closed=True, limit=999)}
+    rows = {
+        memory.id: memory for memory in memories.page(connection, *owner, memories.Filters(), closed=True, limit=999)
+    }
     assert set(rows) == set(known)
     assert space.live == len(live)
     names = [speaker for _, speaker, _ in live.values() if speaker]
@@ -122,7 +124,8 @@ def check(connection, owner, known):
     stored = connection.execute("SELECT term FROM memory_postings WHERE space_id = %s", (space.id,)).fetchall()
     found = postings.read(connection, space.id, [row["term"] for row in stored])
     assert {
-        term: dict(zip(having.ordinals.tolist(), having.weights.tolist(), strict=True)) for term, having in found.items()
+        term: dict(zip(having.ordinals.tolist(), having.weights.tolist(), strict=True))
+        for term, having in found.items()
     } == expected
     visible = memory_vectors.exact(connection, space.id, vector_of("x"), 999)
     assert {ordinal for ordinal, _ in visible} == {rows[key].ordinal for key in live}
@@ -131,7 +134,11 @@ def check(connection, owner, known):
 def test_postings_and_counts_are_those_of_a_naive_model(database, owner):
     case = machine(database, owner).TestCase
     case.settings = settings(
-        max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+        max_examples=15,
+        stateful_step_count=12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
     )
     case("runTest").runTest()
 
