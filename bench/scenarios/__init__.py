@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bench.bench import Scenario
-from bench.scenarios import cancel, engine, fairness, latency, recovery, startup, throughput
+from bench.scenarios import cancel, engine, fairness, latency, recall, recovery, startup, throughput
 
 SCENARIOS: Mapping[str, Scenario] = {
     "first-event": Scenario("from a turn's POST to its stream's first event", latency.first_event),
@@ -13,5 +13,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "recovery": Scenario("from a worker's kill -9 in mid-answer to the next token", recovery.recovery),
     "cancel": Scenario("from a cancel to a free slot", cancel.cancel),
     "fairness": Scenario("one account's turn behind another one's two hundred", fairness.fairness),
+    "recall": Scenario(
+        "the share of answering turns among the first hits, and what each part of recall is worth", recall.recall
+    ),
     "startup": Scenario("the engine's start and the bare engine's load", startup.startup),
 }

@@ -2,41 +2,52 @@
 
 A memory's score is the sum of its parts. Cosines and lexical shares are added as they are, not by rank: how much better
 the first is than the second tells something. A turn borrows from the turns around it, because what answers often says
-only "I finally signed up for it!". Each weight stands where recall is flat: half or double of it changes little on any
-part of the development set, see `python -m bench recall`.
+only "I finally signed up for it!". The weights stand where recall is flat, not at its peak; `python -m bench recall`
+shows what each is worth.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import repeat
 
 from pipelines.memory.terms import Question
 
-#: A lexical share against a cosine.
-LEXICAL = 0.5
+#: For how long people tell of a time that is over.
+JUST_AFTER = timedelta(days=14)
 
-#: What the second and the first turn before lend, and the first and the second after.
-BEFORE, AFTER = (0.4, 0.2), (0.25, 0.1)
+#: Different terms of a turn that says something; with less it is small talk.
+ENOUGH = 8
 
-#: What one lends that is not there, as a part of the memory's own score: facts have no neighbours.
-LONE = 0.3
+#: Days in which half of a memory's recency goes.
+HALF_LIFE = timedelta(days=30)
 
-#: A turn of a speaker that the question names.
-SPEAKER = 0.25
 
-#: A memory of the time that the question names; half of it just after, when people tell of it.
-PERIOD, JUST_AFTER = 0.3, timedelta(days=14)
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each part counts, where a cosine counts 1.
 
-#: Off for a turn that asks.
-ASKS = 0.15
+    before, after        what the first and the second turn before and after lend of their own score
+    lone                 what one lends that is not there, of the memory's own score: facts have no neighbours
+    speaker              a turn of a speaker that the question names
+    period               a memory of the time that the question names; half of it JUST_AFTER
+    substance            a memory with ENOUGH different terms
+    asks                 off for a turn that asks
+    recency, importance  little: they decide between equals
+    """
 
-#: A turn with so many different terms says something; less is small talk.
-SUBSTANCE, ENOUGH = 0.1, 8
+    lexical: float = 0.5
+    before: tuple[float, float] = (0.4, 0.2)
+    after: tuple[float, float] = (0.25, 0.1)
+    lone: float = 0.3
+    speaker: float = 0.25
+    period: float = 0.3
+    substance: float = 0.1
+    asks: float = 0.15
+    recency: float = 0.02
+    importance: float = 0.05
 
-#: Ties fall to the new and the important.
-RECENCY, HALF_LIFE = 0.02, timedelta(days=30)
-IMPORTANCE = 0.05
+
+WEIGHTS = Weights()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,62 +82,55 @@ class Hit:
     parts: Mapping[str, float]
 
 
-def rank(candidates: Sequence[Candidate], question: Question, now: datetime) -> list[Hit]:
+def rank(candidates: Sequence[Candidate], question: Question, now: datetime, weights: Weights = WEIGHTS) -> list[Hit]:
     """The best first. Candidates should come with two neighbours on each side: one that is missing lends nothing."""
-    known = {candidate.id: candidate for candidate in candidates}
-    hits = [_hit(candidate, _parts(candidate, known, question, now)) for candidate in candidates]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+    ranking = _Ranking({candidate.id: candidate for candidate in candidates}, question, now, weights)
+    return sorted((ranking.hit(candidate) for candidate in candidates), key=lambda hit: (-hit.score, hit.id))
 
 
-def _hit(candidate: Candidate, parts: Mapping[str, float]) -> Hit:
-    return Hit(candidate.id, sum(parts.values()), parts)
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """The candidates of one question by id, and what counts."""
+
+    known: Mapping[str, Candidate]
+    question: Question
+    now: datetime
+    weights: Weights
+
+    def hit(self, candidate: Candidate) -> Hit:
+        """A candidate with its score."""
+        weights, age = self.weights, max(self.now - candidate.occurred_at, timedelta())
+        parts = {
+            "dense": candidate.dense,
+            "lexical": weights.lexical * candidate.lexical,
+            "neighbours": self._lent(candidate, "previous", weights.before)
+            + self._lent(candidate, "next", weights.after),
+            "speaker": weights.speaker * (candidate.speaker in self.question.speakers),
+            "period": weights.period * _within(candidate.occurred_at, self.question.period),
+            "form": weights.substance * min(candidate.words / ENOUGH, 1) - weights.asks * candidate.asks,
+            "recency": weights.recency * 0.5 ** (age / HALF_LIFE),
+            "importance": weights.importance * candidate.importance,
+        }
+        return Hit(candidate.id, sum(parts.values()), parts)
+
+    def _own(self, candidate: Candidate) -> float:
+        return candidate.dense + self.weights.lexical * candidate.lexical
+
+    def _lent(self, candidate: Candidate, side: str, weights: Sequence[float]) -> float:
+        """What the turns on one side lend, the nearest first."""
+        near, lent = getattr(candidate, side), 0.0
+        for weight in weights:
+            if (lender := self.known.get(near)) is not None:
+                lent += weight * self._own(lender)
+                near = getattr(lender, side)
+            elif near is None:
+                lent += weight * self.weights.lone * self._own(candidate)
+        return lent
 
 
-def _parts(
-    candidate: Candidate, known: Mapping[str, Candidate], question: Question, now: datetime
-) -> Mapping[str, float]:
-    return {
-        "dense": candidate.dense,
-        "lexical": LEXICAL * candidate.lexical,
-        "neighbours": _borrowed(candidate, known),
-        "speaker": SPEAKER * (candidate.speaker in question.speakers),
-        "period": PERIOD * _within(candidate.occurred_at, question),
-        "form": SUBSTANCE * min(candidate.words, ENOUGH) / ENOUGH - ASKS * candidate.asks,
-        "recency": RECENCY * 0.5 ** (max(now - candidate.occurred_at, timedelta()) / HALF_LIFE),
-        "importance": IMPORTANCE * candidate.importance,
-    }
-
-
-def _own(candidate: Candidate) -> float:
-    return candidate.dense + LEXICAL * candidate.lexical
-
-
-def _borrowed(candidate: Candidate, known: Mapping[str, Candidate]) -> float:
-    """What the turns around it lend."""
-    before, after = _walk(candidate, known, "previous"), _walk(candidate, known, "next")
-    lone = LONE * _own(candidate)
-    return sum(
-        weight * next(lent, lone)
-        for weights, lent in ((BEFORE, before), (AFTER, after))
-        for weight in weights
-    )  # fmt: skip
-
-
-def _walk(candidate: Candidate, known: Mapping[str, Candidate], side: str) -> Iterator[float]:
-    """What the neighbours on a side score by themselves, the nearest first; 0 for one that is no candidate."""
-    at = getattr(candidate, side)
-    while at is not None:
-        near = known.get(at)
-        if near is None:
-            yield from repeat(0.0)
-        else:
-            yield _own(near)
-            at = getattr(near, side)
-
-
-def _within(at: datetime, question: Question) -> float:
+def _within(at: datetime, period: tuple[datetime, datetime] | None) -> float:
     """1 in the time that the question names, 0.5 just after it."""
-    if question.period is None:
+    if period is None:
         return 0.0
-    since, until = question.period
+    since, until = period
     return 1.0 if since <= at < until else 0.5 if until <= at < until + JUST_AFTER else 0.0
