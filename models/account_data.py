@@ -54,6 +54,12 @@ EXPORTS: Mapping[str, LiteralString] = {
     "memory_sources": """
         SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
         WHERE account_id = %(account_id)s""",
+    "meditations": """
+        SELECT id, user_id, job_id, outcome, report, created_at, applied_at, reverted_at
+        FROM meditations WHERE account_id = %(account_id)s""",
+    "meditation_changes": """
+        SELECT meditation_id, position, memory_id, action, reason, before, after, reverted
+        FROM meditation_changes JOIN meditations ON meditations.id = meditation_id WHERE account_id = %(account_id)s""",
     "schedules": """
         SELECT id, user_id, name, kind, asked, trigger, if_missed, grace_seconds, paused_at, next_fire_at, created_at
         FROM schedules WHERE account_id = %(account_id)s""",
@@ -94,6 +100,11 @@ ERASED: Mapping[str, LiteralString] = {
     "conversations": """
         DELETE FROM conversations WHERE id IN (
             SELECT id FROM conversations WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "meditation_changes": """
+        DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
+            SELECT meditation_id, position FROM meditation_changes JOIN meditations ON meditations.id = meditation_id
+            WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING memory_id AS id""",
+    "meditations": "DELETE FROM meditations WHERE account_id = %(account_id)s RETURNING id",
     "memories": """
         DELETE FROM memories WHERE id IN (
             SELECT id FROM memories WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",

@@ -20,7 +20,10 @@ BATCH = 2000
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """A live memory, as far as it is thought about. `sources` are what a fact or an insight follows from."""
+    """A live memory, as far as it is thought about. `sources` are what a fact or an insight follows from.
+
+    weighed  the importance that the last meditation gave it; None where none has
+    """
 
     id: str
     ordinal: int
@@ -37,6 +40,7 @@ class Surveyed:
     created_at: datetime
     updated_at: datetime
     sources: Sequence[str]
+    weighed: float | None = None
 
 
 # From the youngest down. Binary: a vector comes as its halves.
@@ -45,7 +49,10 @@ SELECT memories.id, memories.ordinal, kind, text, speaker, occurred_at, conversa
        recalled_at, valid_from, created_at, updated_at, embedding,
        CASE kind WHEN 'episode' THEN '{}'::text[]
             ELSE ARRAY(SELECT source_id FROM memory_sources WHERE memory_id = memories.id ORDER BY source_id) END
-           AS sources
+           AS sources,
+       (SELECT (after ->> 'importance')::real FROM meditation_changes
+        WHERE memory_id = memories.id AND action = 'weighed' AND reverted IS NOT TRUE
+        ORDER BY meditation_id DESC LIMIT 1) AS weighed
 FROM memories JOIN memory_vectors USING (space_id, ordinal)
 WHERE space_id = %(space_id)s AND live AND closed_at IS NULL AND ordinal < %(below)s
 ORDER BY ordinal DESC LIMIT %(limit)s

@@ -163,6 +163,11 @@ class Settings(BaseModel):
     context: int = Field(4096, ge=256, le=1_048_576)
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
 
+    reflection: Literal["auto", "on", "off"] = "auto"
+    reflection_calls: int = Field(8, ge=0, le=1000)
+    reflection_tokens: int = Field(20_000, ge=0, le=10_000_000)
+    nightly_meditations: int = Field(1, ge=1, le=64)
+
     @cached_property
     def home(self) -> Path:
         """The data folder, absolute."""
@@ -179,6 +184,13 @@ class Settings(BaseModel):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
+
+    @property
+    def reflects(self) -> bool:
+        """Whether the model may write facts and insights. The bundled one is too small to do it well: what it writes is
+        junk, so by itself only a model that an operator has chosen does."""
+        chosen = self.engine != "scripted" and self.model is not None
+        return self.reflection == "on" or (self.reflection == "auto" and chosen)
 
     @property
     def public_address(self) -> str:

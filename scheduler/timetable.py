@@ -22,6 +22,7 @@ class Entry:
 #: Kind of work → when.
 TIMETABLE: Mapping[str, Entry] = {
     "maintenance.prune": Entry(Cron("30 3 * * *")),
+    "meditation.nightly": Entry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 
 

@@ -22,6 +22,7 @@ from web import (
     jobs,
     letters,
     me,
+    meditations,
     members,
     memories,
     models,
@@ -29,7 +30,6 @@ from web import (
     openapi,
     recalling,
     responses,
-    schedules,
     schedules,
     usage,
 )
@@ -60,6 +60,7 @@ from web.invitations import Accept, InvitationObject, Invitations, Invite, Revok
 from web.jobs import JobObject, List
 from web.letters import Forgot, Posted, Reset, Verified, Verify
 from web.me import ChangeMe, MeObject
+from web.meditations import ChangeObject, ListChanges, ListMeditations, MeditationObject, StartMeditations
 from web.members import ChangeMember, MemberObject, Members, RemovedMember
 from web.memory_shapes import (
     ChangeMemory,
@@ -77,8 +78,6 @@ from web.oidc import Exchange, ProviderObject
 from web.responses import InputItems, Retrieve
 from web.rights import Rights
 from web.routing import Row
-from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
-from web.schedules import List as ListSchedules
 from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
 from web.schedules import List as ListSchedules
 from web.shapes import (
@@ -163,21 +162,18 @@ ROUTES = (
     Row("PATCH", "/v1/memories/{memory_id}", memories.change, Rights.WRITE, ChangeMemory, answer=MemoryObject,
         also={202: JobObject}),
     Row("DELETE", "/v1/memories/{memory_id}", memories.delete, Rights.WRITE, answer=MemoryDeleted),
+    Row("POST", "/v1/meditations", meditations.create, Rights.WRITE, answer=MeditationObject, status=202, creates=True),
+    Row("GET", "/v1/meditations", meditations.list_meditations, Rights.READ, None, ListMeditations,
+        Page[MeditationObject]),
+    Row("GET", "/v1/meditations/{meditation_id}", meditations.read, Rights.READ, answer=MeditationObject),
+    Row("GET", "/v1/meditations/{meditation_id}/changes", meditations.changes, Rights.READ, None, ListChanges,
+        Page[ChangeObject]),
+    Row("GET", "/v1/meditations/{meditation_id}/events", meditations.events, Rights.READ, query=Cursor, streams=True),
+    Row("POST", "/v1/meditations/{meditation_id}/revert", meditations.revert, Rights.WRITE, answer=MeditationObject),
     Row("GET", "/v1/jobs", jobs.list_jobs, Rights.READ, query=List, answer=Page[JobObject]),
     Row("GET", "/v1/jobs/{job_id}", jobs.read, Rights.READ, answer=JobObject),
     Row("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=Cursor, streams=True),
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, answer=JobObject, cost=0),
-    Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
-        creates=True),
-    Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
-    Row("GET", "/v1/schedules/{schedule_id}", schedules.read, Rights.READ, answer=ScheduleObject),
-    Row("PATCH", "/v1/schedules/{schedule_id}", schedules.change, Rights.INFERENCE, ChangeSchedule, None,
-        ScheduleObject),
-    Row("DELETE", "/v1/schedules/{schedule_id}", schedules.delete, Rights.WRITE, answer=ScheduleDeleted, cost=0),
-    Row("POST", "/v1/schedules/{schedule_id}/pause", schedules.pause, Rights.WRITE, answer=ScheduleObject, cost=0),
-    Row("POST", "/v1/schedules/{schedule_id}/resume", schedules.resume, Rights.INFERENCE, answer=ScheduleObject),
-    Row("GET", "/v1/schedules/{schedule_id}/firings", schedules.list_firings, Rights.READ, None, ListSchedules,
-        Page[FiringObject]),
     Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
         creates=True),
     Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
@@ -252,6 +248,8 @@ ROUTES = (
     Row("GET", "/admin/jobs", admin.list_jobs, Rights.OPERATOR, query=DeadJobs, answer=Page[AdminJob]),
     Row("POST", "/admin/jobs/{job_id}/replay", admin.replay_job, Rights.OPERATOR, answer=AdminJob),
     Row("POST", "/admin/jobs/{job_id}/discard", admin.discard_job, Rights.OPERATOR, answer=AdminJob),
+    Row("POST", "/admin/meditations", meditations.start_many, Rights.OPERATOR, StartMeditations, None, JobObject, 202,
+        creates=True),
     Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
     Row("GET", "/docs", docs.docs, Rights.PUBLIC),
     Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),

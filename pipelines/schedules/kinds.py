@@ -10,9 +10,12 @@ from models.cancellation import Cancellation
 from models.credentials import Standing
 from models.database import Connection
 from models.events import Event
+from models.ids import new_id
 from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.quota import check_room
 from models.schedules import Schedule
 from models.settings import Settings
+from pipelines.memory.meditation.starting import begin
 from pipelines.schedules import turns
 
 
@@ -42,9 +45,17 @@ def start_turn(connection: Connection, schedule: Schedule, standing: Standing, s
     return Begun(started.response.job_id, started.opening, started.interrupted)
 
 
+def start_meditation(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+    """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
+    caller = standing.caller
+    check_room(connection, caller.account_id, standing.limits)
+    return Begun(begin(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
+
+
 #: Kind of work → what starts it for a user.
 STARTERS: Mapping[str, Starter] = {
     "turn": start_turn,
+    "meditation": start_meditation,
 }
 
 

@@ -217,6 +217,10 @@ def _memory(cast: Cast, database: Database) -> dict[str, str]:
     return {"memory_id": new.id}
 
 
+def _meditation(cast: Cast, database: Database) -> dict[str, str]:
+    return {"meditation_id": str(_made(cast.request("owner", "POST", "/v1/meditations"))["id"])}
+
+
 #: By the names of path parameters. A route with a new one needs a line here: without a thing that could be seen, a 404
 #: for a stranger proves nothing.
 MAKERS = {
@@ -231,4 +235,5 @@ MAKERS = {
     "invitation_id": _invitation,
     "file_id": _file,
     "memory_id": _memory,
+    "meditation_id": _meditation,
 }

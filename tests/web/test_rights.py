@@ -47,7 +47,7 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
 NAMES = {"name": "index.css", "model": "default", "plan_id": "default", "provider": "nobody"}
 
 #: Things that belong to one person (here the owner) and are hidden from everybody else in the account too.
-PERSONAL = {"session_id", "memory_id"}
+PERSONAL = {"session_id", "memory_id", "meditation_id"}
 
 #: Whom what is the owner's own is shown to: the owner, and keys of theirs.
 OWN = {"owner", *(f"{scope} key" for scope in Scope)}
@@ -68,6 +68,7 @@ NOT_JSON = {
     ("GET", "/auth/oidc/{provider}"),
     ("GET", "/auth/oidc/{provider}/callback"),
     ("GET", "/v1/jobs/{job_id}/events"),
+    ("GET", "/v1/meditations/{meditation_id}/events"),
     ("GET", "/v1/files/{file_id}/content"),
 }
 

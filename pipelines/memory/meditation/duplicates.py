@@ -24,7 +24,7 @@ CLOSE, OVERLAP = 0.9, 0.75
 FEWEST = 2
 
 #: How far apart two tellings of one event may be: a message that was sent again, a session that was imported twice.
-SAME_EVENT = timedelta(hours=24)
+SAME_EVENT = timedelta(hours=6)
 
 
 class Duplicates:

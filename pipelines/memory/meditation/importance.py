@@ -34,8 +34,13 @@ def weight(memory: Surveyed, now: datetime) -> float:
     return float(round(FLOOR + (peak - FLOOR) * 2 ** (-idle / half_life), 3))
 
 
+def _ours(memory: Surveyed) -> bool:
+    """Whether its importance is what it began with or what a meditation has made of it, and nobody's own word."""
+    return abs(memory.importance - (START if memory.weighed is None else memory.weighed)) < 1e-6
+
+
 def changes(survey: Survey, now: datetime) -> Iterator[tuple[int, float]]:
     """The places of memories whose importance is to change, and what it is to be."""
     for place, memory in enumerate(survey.memories):
-        if abs((by_now := weight(memory, now)) - memory.importance) >= STEP:
+        if _ours(memory) and abs((by_now := weight(memory, now)) - memory.importance) >= STEP:
             yield place, by_now

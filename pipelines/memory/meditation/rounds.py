@@ -1,14 +1,19 @@
-"""`meditation.nightly`: the users that had turns since their last meditation, spread over the night, a few at once.
+"""Rounds of meditations: `meditation.nightly` starts those of the users that had turns since their last one,
+spread over the night, a few at once.
 
 Also what operators start: for some users, or for all, at once. Doing it again starts nothing twice: who has a
 meditation that is unfinished, or younger than the job, is passed over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from models import meditations
+from models import audit, meditations
+from models.accounts import Caller
 from models.attempts import Ending
+from models.audit import Trail
+from models.database import Database
+from models.jobs import NewJob, enqueue
 from models.running import Attempt, plain_ending
 from models.settings import Settings
 from pipelines.memory.meditation.starting import place
@@ -20,6 +25,18 @@ NIGHT = timedelta(hours=4)
 
 #: Users that are looked up at a time.
 PAGE = 500
+
+
+def start(database: Database, caller: Caller, trail: Trail, job_id: str, user_ids: Sequence[str] | None) -> None:
+    """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
+    arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
+    details = {"all": True} if user_ids is None else {"users": len(user_ids)}
+    with database.transaction() as connection:
+        enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id))
+        audit.record(
+            connection, "meditations.started", trail, account_id=caller.account_id, user_id=caller.user_id,
+            target=job_id, details=details,
+        )  # fmt: skip
 
 
 def run(settings: Settings, attempt: Attempt) -> Ending:
