@@ -177,6 +177,18 @@ def ids_of(connection: Connection, space_id: int, conversation_id: str | None, l
     return [row["id"] for row in all_of(connection, BY_CONVERSATION, parameters)]
 
 
+OF_TURN = """
+SELECT id FROM memories
+WHERE space_id = %(space_id)s AND conversation_id = %(conversation_id)s AND response_id = %(response_id)s
+"""
+
+
+def of_turn(connection: Connection, space_id: int, conversation_id: str, response_id: str) -> list[str]:
+    """The ids of what is remembered of a turn."""
+    parameters = {"space_id": space_id, "conversation_id": conversation_id, "response_id": response_id}
+    return [row["id"] for row in all_of(connection, OF_TURN, parameters)]
+
+
 KNOWN = """
 SELECT id, unique_key FROM memories WHERE space_id = %(space_id)s AND unique_key = ANY(%(keys)s)
 UNION ALL

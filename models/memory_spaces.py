@@ -142,3 +142,16 @@ OF_ACCOUNT = "SELECT id FROM memory_spaces WHERE account_id = %(account_id)s"
 def of_account(connection: Connection, account_id: str) -> list[int]:
     """The numbers of an account's spaces."""
     return [row["id"] for row in all_of(connection, OF_ACCOUNT, {"account_id": account_id})]
+
+
+WITH_CONVERSATION = """
+SELECT user_id FROM memory_spaces
+WHERE account_id = %(account_id)s
+  AND EXISTS (SELECT FROM memories WHERE space_id = memory_spaces.id AND conversation_id = %(conversation_id)s)
+"""
+
+
+def with_conversation(connection: Connection, account_id: str, conversation_id: str) -> list[str]:
+    """The users of an account who remember something of a conversation."""
+    parameters = {"account_id": account_id, "conversation_id": conversation_id}
+    return [row["user_id"] for row in all_of(connection, WITH_CONVERSATION, parameters)]

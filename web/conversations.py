@@ -10,6 +10,7 @@ from models import conversations
 from models.conversations import Conversation
 from models.database import Connection
 from models.errors import InvalidRequest, NotFound
+from pipelines.chat.forget import forget_conversation
 from pipelines.chat.place import PREFIXES, followed
 from web import bodies
 from web.answers import json_answer, page
@@ -86,10 +87,13 @@ def update(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    """`DELETE /v1/conversations/{id}`: its items go, its responses stay. A turn that runs in it goes on, outside."""
-    with call.platform.database.connection() as connection:
-        if not conversations.delete(connection, _id(call), call.caller.account_id):
-            raise _not_found(call)
+    """`DELETE /v1/conversations/{id}`: its items go, and what is remembered of them; its responses stay.
+
+    A turn that runs in it goes on, outside.
+    """
+    if not forget_conversation(call.platform.database, _id(call), call.caller.account_id):
+        raise _not_found(call)
+    call.platform.queue.nudge()
     return json_answer({"id": _id(call), "object": "conversation.deleted", "deleted": True})
 
 

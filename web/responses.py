@@ -8,9 +8,9 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
 
-from models import responses
-from models.errors import Conflict, InvalidRequest
+from models.errors import InvalidRequest
 from models.responses import Response
+from pipelines.chat.forget import forget_response
 from pipelines.chat.objects import response_object
 from web import bodies
 from web.answers import json_answer, page
@@ -84,11 +84,9 @@ def cancel(call: Call) -> Answer:
 
 
 def delete(call: Call) -> Answer:
-    """`DELETE /v1/responses/{id}`: forget an ended turn and its journal."""
+    """`DELETE /v1/responses/{id}`: forget an ended turn, its journal and what is remembered of it."""
     response = _read(call)
-    with call.platform.database.connection() as connection:
-        if not responses.delete(connection, response.id, call.caller.account_id):
-            raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
+    forget_response(call.platform.database, response)
     call.platform.queue.forget(response.job_id)
     return json_answer({"id": response.id, "object": "response", "deleted": True})
 

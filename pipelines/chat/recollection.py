@@ -1,8 +1,8 @@
-"""What a turn is reminded of: memories that answer to its last message go into its prompt, as quotes, before that message.
+"""What a turn is reminded of: memories that answer to its last message go into its prompt, as quotes, before it.
 
-They stand there and not with the instructions, so that the engine's cache keeps all that comes before. What was recalled
-is told by the stream and read back by later attempts: their prompt is the same. A turn never fails for want of memories:
-where recall fails or takes too long it goes on without.
+They stand there and not with the instructions, so that the engine's cache keeps all that comes before. What was
+recalled is told by the stream and read back by later attempts: their prompt is the same. A turn never fails for want of
+memories: where recall fails or takes too long it goes on without.
 """
 
 import re
@@ -19,9 +19,6 @@ from pipelines.memory.recall import Hit
 
 #: Memories that a turn is reminded of where it doesn't say, and at most.
 USUAL, MOST = 6, 20
-
-#: Tokens of all of them: a part of the context, and never more than this.
-SHARE, MOST_TOKENS = 8, 1024
 
 #: Characters of a quote, and of a speaker's name.
 LONGEST_QUOTE, LONGEST_NAME = 400, 60
@@ -46,6 +43,11 @@ class Recall(Protocol):
 
     def used(self, ids: Sequence[str]) -> None:
         """These went into a prompt."""
+
+
+def room(context: int) -> int:
+    """The most tokens of an engine's context that memories may take: a quarter of a small one, less of others."""
+    return min(context // 4, max(512, context // 16), 2048)
 
 
 def remembers(request: Mapping[str, Any]) -> bool:
@@ -96,9 +98,9 @@ def reminded(
 
     Older turns make room for it; the instructions and the last turn do not.
     """
-    room = min(engine.context // SHARE, MOST_TOKENS)
-    while recalled and (tokens := engine.count([note(recalled)])) > room:
-        recalled = recalled[: min(len(recalled) - 1, len(recalled) * room // tokens)]
+    most = room(engine.context)
+    while recalled and (tokens := engine.count([note(recalled)])) > most:
+        recalled = recalled[: min(len(recalled) - 1, len(recalled) * most // tokens)]
     if not recalled:
         return prompt, []
     try:

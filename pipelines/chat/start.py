@@ -23,7 +23,7 @@ from models.rate_limits import noted
 from models.responses import UNREAD, Response
 from pipelines.chat.objects import response_object
 from pipelines.chat.place import IfBusy, find_thread, make_way, resolved
-from pipelines.chat.recollection import remembers
+from pipelines.chat.recollection import recalls, remembers, room
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,8 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
         return 0
     brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
     output, context = turn.request["max_output_tokens"], allowance.context
-    return worst_case(len(brought), len(items) + 1, output=output, context=context, history=history)
+    quotes = room(context) if recalls(turn.request) else 0
+    return worst_case(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
 
 
 def opening_events(response: Response) -> list[Event]:

@@ -1,0 +1,172 @@
+"""Given turns that have ended, when they are remembered, then each is, once, in few jobs, through kills and deletes."""
+
+import threading
+
+import pytest
+
+from models import unremembered
+from models.errors import Fenced
+from pipelines.chat import turn
+from pipelines.memory import turns
+from pipelines.memory.given import LONGEST_TEXT
+from tests.pipelines.chat.conftest import Fake, Room
+from tests.pipelines.memory.remembering import flat, next_job, remembered, waiting
+
+
+@pytest.fixture
+def room(database, redis_client):
+    room = Room(database, redis_client)
+    yield room
+    room.close()
+
+
+def say(room, *texts, context=1000, **options):
+    started = room.start(*texts, **options)
+    attempt = room.attempt(started)
+    room.settle(attempt, turn.run(Fake("fine", context=context), attempt))
+    return started
+
+
+def remember(room, embed=flat):
+    attempt = next_job(room, "memory.remember")
+    room.settle(attempt, turns.run(embed, attempt))
+
+
+def rows(room):
+    with room.database.connection() as connection:
+        return connection.execute(
+            "SELECT speaker, conversation_id, response_id, unique_key FROM memories "
+            "WHERE account_id = %s ORDER BY ordinal",
+            (room.caller.account_id,),
+        ).fetchall()
+
+
+def test_a_turn_is_remembered_word_by_word(room):
+    started = say(room, "I have a cat.\n  Her name is Miso.")
+
+    remember(room)
+
+    assert remembered(room) == ["I have a cat.\n  Her name is Miso.", "fine"]
+    asked, answered = rows(room)
+    assert (asked["speaker"], answered["speaker"]) == ("user", "assistant")
+    assert {asked["response_id"], asked["conversation_id"]} == {started.response.id}
+    assert asked["unique_key"] == started.response.input[0]["id"]
+
+
+def test_a_burst_of_turns_makes_one_job(room):
+    for number in range(turns.BATCH + 2):
+        say(room, f"turn {number}")
+    (job,) = waiting(room, "memory.remember")
+
+    remember(room)
+
+    assert job["delay"].total_seconds() <= 0  # the first of them found nothing else going on
+    assert remembered(room)[::2] == [f"turn {number}" for number in range(turns.BATCH + 2)]
+    assert waiting(room, "memory.remember") == []
+
+
+def test_a_busy_account_waits_for_more(room):
+    say(room, "one")
+    remember(room)
+    say(room, "two")
+
+    (job,) = waiting(room, "memory.remember")
+
+    assert job["delay"].total_seconds() == pytest.approx(1, abs=0.1)
+
+
+def test_a_turn_that_ends_while_others_are_remembered_has_a_job_of_its_own(room):
+    say(room, "one")
+
+    def meanwhile(texts):
+        if "one" in texts:
+            say(room, "two")
+        return flat(texts)
+
+    remember(room, meanwhile)
+    assert "two" not in remembered(room)
+    remember(room)
+
+    assert remembered(room)[::2] == ["one", "two"]
+
+
+def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
+    """It found a queued job and left its work to that, which then must not look before it can see the turn."""
+    say(room, "one")
+    with room.database.transaction() as connection:
+        attempt = next_job(room, "memory.remember")
+        late = unremembered.follow_up(room.stored(say(room, "two")))
+        connection.execute(  # as the end of a third turn does that is frozen before its commit
+            "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
+        )
+        worker = threading.Thread(target=turns.run, args=(flat, attempt))
+        worker.start()
+        worker.join(0.2)
+        assert worker.is_alive()
+        assert remembered(room) == []
+    worker.join()
+
+    assert remembered(room)[::2] == ["one", "two"]
+
+
+def test_an_attempt_that_was_overtaken_writes_nothing_and_the_next_one_everything_once(room):
+    say(room, "one")
+    attempt = next_job(room, "memory.remember")
+
+    def frozen(texts):
+        room.give_back(attempt)
+        remember(room)
+        return flat(texts)
+
+    with pytest.raises(Fenced):
+        turns.run(frozen, attempt)
+
+    assert remembered(room) == ["one", "fine"]
+
+
+@pytest.mark.parametrize("options", [{"store": False}, {"memory": {"remember": False}}])
+def test_what_is_not_to_be_remembered_makes_no_job(room, options):
+    say(room, "a secret", **options)
+
+    assert waiting(room, "memory.remember") == []
+
+
+def test_of_a_cancelled_turn_only_the_question_is_remembered(room):
+    started = room.start("I have a cat")
+    attempt = room.attempt(started)
+    turn.run(Fake("half an ans"), attempt)
+    room.settle(attempt, turn.end(attempt, "cancelled", None))
+
+    remember(room)
+
+    assert remembered(room) == ["I have a cat"]
+
+
+def test_of_what_a_stateless_client_sends_again_only_the_last_is_new(room):
+    def message(role, text):
+        kind = "output_text" if role == "assistant" else "input_text"
+        return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+    told = [
+        message("system", "Be kind."),
+        message("user", "one"),
+        message("assistant", "first"),
+        message("user", "two"),
+    ]
+    say(room, items=told)
+
+    remember(room)
+
+    assert remembered(room) == ["two", "fine"]
+
+
+def test_a_message_longer_than_a_memory_is_remembered_in_pieces(room):
+    text = "word " * LONGEST_TEXT
+
+    say(room, text, context=1_000_000)
+    remember(room)
+
+    *pieces, _ = remembered(room)
+    assert "".join(pieces) == text
+    assert len(pieces) == 6
+    assert all(len(piece) <= LONGEST_TEXT for piece in pieces)
