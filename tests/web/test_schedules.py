@@ -1,0 +1,218 @@
+"""Given a schedule, then it says when it fires and what came of it; what can't be scheduled is refused by name."""
+
+import time
+
+import pytest
+
+from models.accounts import Role
+from models.ids import new_id
+from models.schedules import plan
+from pipelines.schedules.firing import fire_due
+from tests.web.visiting import refused
+
+TURN = {"kind": "turn", "request": {"input": "hello", "metadata": {"a": "b"}}}
+DAILY = {"type": "cron", "expression": "0 9 * * 1-5", "time_zone": "Europe/Berlin"}
+HOURLY = {"type": "interval", "seconds": 3600}
+
+
+@pytest.fixture
+def schedule(visitor):
+    """`schedule(…)` → a new schedule of the visitor's."""
+
+    def schedule(**given):
+        answer = visitor.request(
+            "POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": TURN, **given}
+        )
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    return schedule
+
+
+@pytest.fixture
+def get(visitor):
+    return lambda path: visitor.request("GET", f"/v1/schedules/{path}").json()
+
+
+@pytest.fixture
+def fire(visitor, database, settings):
+    """`fire(id)` as if its time had come."""
+
+    def fire(schedule_id):
+        with database.transaction() as connection:
+            row = connection.execute("SELECT date_trunc('second', now()) AS now").fetchone()
+            plan(connection, schedule_id, row["now"], row["now"])
+        list(fire_due(database, settings, ["turn"]))
+
+    return fire
+
+
+def test_a_schedule_tells_its_next_times_and_what_it_does(schedule, get):
+    before = int(time.time())
+    made = schedule(name="the news", trigger=DAILY, if_missed="skip", grace_seconds=600)
+
+    assert made["object"] == "schedule"
+    assert (made["name"], made["status"], made["paused"]) == ("the news", "active", False)
+    assert (made["trigger"], made["work"]) == (DAILY, TURN)
+    assert (made["if_missed"], made["grace_seconds"], made["last_firing"]) == ("skip", 600, None)
+    assert len(made["next_fire_times"]) == 5
+    assert before < made["next_fire_times"][0] <= made["next_fire_times"][4] < before + 9 * 86_400
+    assert get(made["id"]) == made
+
+
+def test_its_history_leads_to_its_turns(schedule, get, fire, visitor):
+    made = schedule()
+
+    fire(made["id"])
+
+    (fired,) = get(f"{made['id']}/firings")["data"]
+    assert (fired["status"], fired["job_state"], fired["error"]) == ("started", "queued", None)
+    turn = visitor.request("GET", f"/v1/responses/{fired['response_id']}").json()
+    assert (turn["job_id"], turn["metadata"], turn["background"]) == (fired["job_id"], {"a": "b"}, True)
+    assert turn["model"] == "scripted"
+    assert get(made["id"])["last_firing"] == fired
+
+
+def test_a_single_time_ends(schedule, get, fire, database):
+    made = schedule(trigger={"type": "once", "at": int(time.time()) + 3600})
+    assert made["next_fire_times"] == [made["trigger"]["at"]]
+
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE schedules SET trigger = trigger || '{\"at\": 1700000000}' WHERE id = %s", (made["id"],)
+        )
+    fire(made["id"])
+
+    ended = get(made["id"])
+    assert (ended["status"], ended["next_fire_times"]) == ("ended", [])
+    assert ended["last_firing"]["status"] == "started"
+
+
+def test_a_paused_schedule_has_no_next_time(schedule, get, visitor):
+    made = schedule(paused=True)
+    assert (made["status"], made["next_fire_times"]) == ("paused", [])
+
+    resumed = visitor.request("POST", f"/v1/schedules/{made['id']}/resume").json()
+    assert (resumed["status"], len(resumed["next_fire_times"])) == ("active", 5)
+    for _ in range(2):
+        paused = visitor.request("POST", f"/v1/schedules/{made['id']}/pause").json()
+        assert (paused["status"], paused["next_fire_times"]) == ("paused", [])
+    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"trigger": DAILY}).json()
+    assert (changed["status"], changed["trigger"]) == ("paused", DAILY)
+    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"paused": False}).json()
+    assert changed["status"] == "active"
+
+
+def test_a_change_leaves_what_it_does_not_name(schedule, visitor):
+    made = schedule()
+    work = {"kind": "turn", "request": {"input": "other"}}
+
+    renamed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"name": "another"}).json()
+    assert renamed == {**made, "name": "another", "updated_at": renamed["updated_at"]}
+    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"work": work}).json()
+    assert (changed["work"], changed["next_fire_times"]) == (work, made["next_fire_times"])
+
+
+def test_a_deleted_schedule_is_gone(schedule, visitor):
+    made = schedule()
+
+    assert visitor.request("DELETE", f"/v1/schedules/{made['id']}").json()["deleted"]
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/firings")):
+        refused(visitor.request(method, f"/v1/schedules/{made['id']}{path}"), 404, param="schedule_id")
+
+
+def test_lists_come_in_pages(schedule, visitor):
+    ids = [schedule()["id"] for _ in range(3)]
+
+    first = visitor.request("GET", "/v1/schedules?limit=2").json()
+    rest = visitor.request("GET", f"/v1/schedules?limit=2&after={first['last_id']}").json()
+
+    assert [each["id"] for each in [*first["data"], *rest["data"]]] == ids[::-1]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"trigger": {"type": "daily"}}, "trigger.type"),
+        ({"trigger": {**DAILY, "expression": "0 9 * * 8"}}, "trigger.expression"),
+        ({"trigger": {**DAILY, "expression": "0 0 31 2 *"}}, "trigger.expression"),
+        ({"trigger": {**DAILY, "time_zone": "Europe/Atlantis"}}, "trigger.time_zone"),
+        ({"trigger": {**DAILY, "time_zone": "../../etc/passwd"}}, "trigger.time_zone"),
+        ({"trigger": {"type": "interval", "seconds": 59}}, "trigger.seconds"),
+        ({"trigger": {**HOURLY, "start_at": 253_402_300_799}}, "trigger.start_at"),
+        ({"trigger": {"type": "once", "at": 1}}, "trigger.at"),
+        ({"work": {"kind": "nonsense"}}, "work.kind"),
+        ({"work": {"kind": "turn"}}, "work.request"),
+        ({"work": {"kind": "turn", "request": {}}}, "work.request.input"),
+        ({"work": {"kind": "turn", "request": {"input": "x", "stream": True}}}, "work.request.stream"),
+        ({"work": {"kind": "turn", "request": {"input": "x", "background": True}}}, "work.request.background"),
+        ({"work": {"kind": "turn", "request": {"input": "x", "store": False}}}, "work.request.store"),
+        ({"work": {"kind": "turn", "request": {"input": "x", "model": "gpt"}}}, "work.request.model"),
+        ({"if_missed": "perhaps"}, "if_missed"),
+        ({"grace_seconds": 0}, "grace_seconds"),
+        ({"color": "red"}, "color"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(visitor, given, param):
+    body = {"name": "a test", "trigger": HOURLY, "work": TURN, **given}
+
+    refused(visitor.request("POST", "/v1/schedules", json=body), 400, param=param)
+
+
+def test_a_conversation_of_somebody_else_is_refused(visitor, stranger):
+    theirs = stranger.request("POST", "/v1/conversations").json()["id"]
+    work = {"kind": "turn", "request": {"input": "x", "conversation": theirs}}
+
+    answer = visitor.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
+
+    refused(answer, 404, param="work.request.conversation")
+
+
+def test_there_is_an_end_to_how_many(schedule, visitor, database):
+    made = schedule()
+    copy = """
+        INSERT INTO schedules (id, account_id, user_id, name, kind, trigger, if_missed, grace_seconds)
+        SELECT id || '_' || n, account_id, user_id, name, kind, trigger, if_missed, grace_seconds
+        FROM schedules, generate_series(1, 99) AS n WHERE id = %s"""
+    with database.connection() as connection:
+        connection.execute(copy, (made["id"],))
+
+    answer = visitor.request("POST", "/v1/schedules", json={"name": "x", "trigger": HOURLY, "work": TURN})
+
+    refused(answer, 409, code="too_many_schedules")
+
+
+def test_one_key_makes_one_schedule(visitor):
+    body = {"name": "a test", "trigger": HOURLY, "work": TURN}
+    key = {"Idempotency-Key": new_id("key")}
+
+    first, second = (visitor.request("POST", "/v1/schedules", json=body, headers=key) for _ in range(2))
+
+    assert first.json() == second.json()
+    assert len(visitor.request("GET", "/v1/schedules").json()["data"]) == 1
+
+
+def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(visitor, stranger, schedule, database):
+    """The stranger is let into the visitor's account."""
+    made = schedule()
+    caller = stranger.caller
+    admin = type(caller)(caller.user_id, visitor.caller.account_id, Role.ADMIN, session_id=caller.session_id)
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'admin')",
+            (admin.account_id, admin.user_id),
+        )
+    stranger.token = stranger.door.app.state.platform.tokens.issue(admin)
+    path = f"/v1/schedules/{made['id']}"
+
+    assert stranger.request("GET", path).status_code == 200
+    assert stranger.request("POST", f"{path}/pause").json()["paused"]
+    refused(stranger.request("POST", f"{path}/resume"), 404)
+    refused(stranger.request("PATCH", path, json={"work": TURN}), 404)
+    with database.connection() as connection:
+        connection.execute("UPDATE memberships SET role = 'member' WHERE user_id = %s", (admin.user_id,))
+    refused(stranger.request("GET", path), 404)
+    assert stranger.request("GET", "/v1/schedules").json()["data"] == []
