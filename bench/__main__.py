@@ -25,8 +25,9 @@ NO_RABBITMQ = "; or measure without it: python -m bench --broker redis"
 @click.argument("names", nargs=-1, metavar="[SCENARIO]…")
 @click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there too.")
+@click.option("--full", is_flag=True, help="At the sizes that take long.")
 @click.option("--list", "listing", is_flag=True, help="List the scenarios.")
-def main(names: Sequence[str], broker: BrokerName, file: Path | None, listing: bool) -> None:
+def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool, listing: bool) -> None:
     """Measure Sangha on this machine, on servers of its own in a temporary folder; nothing else is touched.
 
     Ends with 1 when something could not be measured, or broke a promise; a goal that is missed is only said.
@@ -37,7 +38,7 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, listing: b
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
     report = Report(machine.look(), broker)
-    code = run(report, [name for name in SCENARIOS if name in names or not names], broker)
+    code = run(report, [name for name in SCENARIOS if name in names or not names], broker, full)
     if report.figures or report.failures:
         click.echo(report.text())
     if file is not None:
@@ -45,7 +46,7 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, listing: b
     sys.exit(code)
 
 
-def run(report: Report, names: Sequence[str], broker: BrokerName) -> int:
+def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
     """Measure; returns the exit code. What was measured before an interruption stands in the report."""
     progress = Progress()
     try:
@@ -53,7 +54,7 @@ def run(report: Report, names: Sequence[str], broker: BrokerName) -> int:
         with standing(broker) as stack:
             try:
                 for name in names:
-                    measure(report, name, Bench(stack, progress))
+                    measure(report, name, Bench(stack, progress, full))
             finally:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows leaves nothing behind, if it is let be
     except ConfigurationError as error:

@@ -10,10 +10,11 @@ from bench.stack import Stack
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A stack to borrow platforms from, and a way to say how far it is."""
+    """A stack to borrow platforms from, and a way to say how far it is; `full` asks for the sizes that take long."""
 
     stack: Stack
     progress: Progress
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,13 @@ class Stack:
     settings: Settings
 
     @contextmanager
-    def platform(self, *, workers: int = 1, **changes: Any) -> Iterator["Platform"]:
-        """Web, inference workers and scheduler with these settings changed, until the end of the block."""
+    def platform(
+        self, *, workers: int = 1, pools: Sequence[str] = ("inference",), **changes: Any
+    ) -> Iterator["Platform"]:
+        """Web, workers of these pools and scheduler with these settings changed, until the end of the block."""
         told = self.told(port=free_ports(1)[0], **changes)
         names = [f"worker-{number}" for number in range(1, workers + 1)]
-        parts = [ToldWeb(told), *(ToldWorker(name, told, ["inference"]) for name in names), ToldScheduler(told)]
+        parts = [ToldWeb(told), *(ToldWorker(name, told, pools) for name in names), ToldScheduler(told)]
         children = [Child(part, self.folder / "run", self.folder / "logs") for part in parts]
         try:
             for child in children:
@@ -129,6 +131,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def _text(value: object) -> str:
     if isinstance(value, Script):
         return ",".join(f"{name}={item}" for name, item in value.model_dump(exclude_none=True).items())
+    if isinstance(value, tuple):  # none of the measured platforms logs in elsewhere
+        return ""
     return "" if value is None else str(value)
 
 

@@ -1,0 +1,201 @@
+"""Remembering and searching at size: a user's memories among those of others, over HTTP, with the real embedder.
+
+What fills the tables is made up, words and vectors both, and goes in through the platform's own writer; questions and
+the memories that are timed are embedded by the bundled model.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from bench.bench import Bench
+from bench.client import Client
+from bench.figures import Figure, at_least, at_most
+from bench.progress import Progress
+from models import memory_indexes, memory_spaces, memory_vectors
+from models.database import Connection, Database, one
+from models.ids import new_id
+from models.memories import Filters, NewMemory
+from models.memory_spaces import Space
+from pipelines.memory import writing
+
+#: Memories of the user, and of everybody; with --full.
+SIZES, FULL_SIZES = (10_000, 20_000), (100_000, 1_000_000)
+
+BATCH, QUESTIONS, WARM_UP, NEW = 2_000, 200, 30, 50
+
+#: How often a word comes falls with its rank, as in any language.
+WORDS, LENGTHS = 20_000, (5, 25)
+
+#: Topics: vectors lie around their centres.
+TOPICS, SPREAD, DIMENSIONS = 500, 0.6, 384
+
+POOLS = ("memory", "recall")
+
+
+def memory(bench: Bench) -> Sequence[Figure]:
+    """How fast memories are written and found."""
+    mine, everybody = FULL_SIZES if bench.full else SIZES
+    made = Made(random.Random(7), np.random.default_rng(7))
+    with bench.stack.platform(engine="scripted", pools=POOLS) as platform:
+        database = Database(platform.settings.postgres_dsn)
+        client = platform.client()
+        client.post("/v1/memories", {"text": "the first one"})  # makes the space
+        with database.connection() as connection:
+            space = newest(connection)
+        rate = fill(bench.progress, database, space, made, mine)
+        copy(bench.progress, database, space, mine, everybody)
+        built = index(bench.progress, database, space) if mine > memory_indexes.MOST else []
+        found = recall_of(database, space, made) if built else []
+        searches = searched(bench.progress, client, made)
+        written = remembered(bench.progress, client, made)
+        database.close()
+    size = f"{mine:,} memories among {everybody:,}"
+    return [
+        Figure(f"search of {size}, p50", "ms", searches),
+        Figure(f"search of {size}, p95", "ms", searches, at_most(50), quantile=0.95),
+        Figure("POST /v1/memories of one → it can be found", "ms", written),
+        Figure("memories written by the platform's writer, vectors given", "/s", rate),
+        *([Figure("the space's own index built", "s", built)] if built else []),
+        *([Figure("of the exact 10 nearest, found by the index", "x", found, at_least(0.95))] if found else []),
+    ]
+
+
+class Made:
+    """Made-up texts and vectors, the same in each run."""
+
+    def __init__(self, words: random.Random, vectors: np.random.Generator) -> None:
+        self._random, self._vectors = words, vectors
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        self._words = ["".join(words.choices(letters, k=words.randint(3, 9))) for _ in range(WORDS)]
+        self._weights = np.cumsum(1 / np.arange(2, WORDS + 2)).tolist()
+        self._centres = vectors.standard_normal((TOPICS, DIMENSIONS))
+
+    def text(self) -> str:
+        """A memory."""
+        return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=self._random.randint(*LENGTHS)))
+
+    def vector(self) -> list[float]:
+        """Its meaning."""
+        noise = self._vectors.standard_normal(DIMENSIONS)
+        vector = self._centres[self._vectors.integers(TOPICS)] * (1 - SPREAD) + noise * SPREAD
+        made: list[float] = (vector / np.linalg.norm(vector)).tolist()
+        return made
+
+    def batch(self, begin: int) -> Iterator[tuple[NewMemory, list[float]]]:
+        """Memories of conversations of a hundred turns, a minute apart."""
+        start = datetime(2025, 1, 1, tzinfo=UTC)
+        for number in range(begin, begin + BATCH):
+            moment = start + timedelta(minutes=number)
+            speaker = ("Ada", "Ben")[number % 2]
+            new = NewMemory(new_id("mem"), self.text(), speaker, moment, conversation_id=f"talk {number // 100}")
+            yield new, self.vector()
+
+
+def newest(connection: Connection) -> Space:
+    """The space that was made last."""
+    row = one(connection, "SELECT max(id) AS id FROM memory_spaces")
+    space = memory_spaces.read(connection, row["id"]) if row else None
+    assert space is not None
+    return space
+
+
+def fill(progress: Progress, database: Database, space: Space, made: Made, count: int) -> list[float]:
+    """Write so many memories; memories a second of each batch."""
+    rates = []
+    for begin in range(0, count, BATCH):
+        progress.step(begin, count, "memories written")
+        news = list(made.batch(begin))
+        began = time.perf_counter()
+        with database.transaction() as connection:
+            writing.insert(connection, writing.locked(connection, space.id), news)
+        rates.append(BATCH / (time.perf_counter() - began))
+    return rates
+
+
+USER = """
+WITH person AS (INSERT INTO users (id, email) VALUES (%(user_id)s, %(user_id)s || '@example.com') RETURNING id)
+INSERT INTO memory_spaces (account_id, user_id, next_ordinal, live)
+SELECT account_id, person.id, next_ordinal, live FROM memory_spaces, person WHERE memory_spaces.id = %(space_id)s
+RETURNING memory_spaces.id
+"""
+
+ROWS = """
+INSERT INTO memories (id, account_id, user_id, space_id, ordinal, text, speaker, occurred_at, conversation_id, terms)
+SELECT 'mem_' || md5(id || %(user_id)s), account_id, %(user_id)s, %(copy)s, ordinal, text, speaker, occurred_at,
+       conversation_id, terms
+FROM memories WHERE space_id = %(space_id)s
+"""
+
+VECTORS = """
+INSERT INTO memory_vectors (space_id, ordinal, embedding)
+SELECT %(copy)s, ordinal, embedding FROM memory_vectors WHERE space_id = %(space_id)s
+"""
+
+POSTINGS = """
+INSERT INTO memory_postings (space_id, term, block, entries)
+SELECT %(copy)s, term, block, entries FROM memory_postings WHERE space_id = %(space_id)s
+"""
+
+
+def copy(progress: Progress, database: Database, space: Space, mine: int, everybody: int) -> None:
+    """Give others the same memories."""
+    for number in range(1, everybody // mine):
+        progress.step(number * mine, everybody, "memories of others")
+        user_id = new_id("user")
+        with database.transaction() as connection:
+            given = {"user_id": user_id, "space_id": space.id}
+            row = one(connection, USER, given)
+            for statement in (ROWS, VECTORS, POSTINGS):
+                connection.execute(statement, {**given, "copy": row and row["id"]})
+    with database.connection() as connection:
+        connection.execute("VACUUM ANALYZE")
+
+
+def index(progress: Progress, database: Database, space: Space) -> list[float]:
+    """Build the space's own index, as its job does; how long that takes."""
+    progress.say("building the index")
+    began = time.perf_counter()
+    with database.connection() as connection:
+        memory_indexes.build(connection, space.id)
+        memory_spaces.set_indexed(connection, space.id, stands=True)
+    return [time.perf_counter() - began]
+
+
+def recall_of(database: Database, space: Space, made: Made) -> list[float]:
+    """What share of the exact ten nearest the index finds, for some vectors."""
+    shares = []
+    for _ in range(50):
+        vector = made.vector()
+        with database.connection() as connection:
+            exact = memory_vectors.exact(connection, space.id, vector, 10)
+        with database.transaction() as connection:
+            found = memory_vectors.approximate(connection, space.id, vector, Filters(), 100)
+        shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in found[:10]}) / 10)
+    return shares
+
+
+def searched(progress: Progress, client: Client, made: Made) -> list[float]:
+    """Milliseconds of questions, one after another."""
+    times = []
+    for number in range(-WARM_UP, QUESTIONS):
+        progress.step(max(number, 0), QUESTIONS, "questions")
+        question = {"query": f"What did Ada say about {made.text()}?", "limit": 10}
+        began = time.perf_counter()
+        client.post("/v1/memories/search", question)
+        times.append((time.perf_counter() - began) * 1000)
+    return times[WARM_UP:]
+
+
+def remembered(progress: Progress, client: Client, made: Made) -> list[float]:
+    """Milliseconds until a memory can be found."""
+    times = []
+    for number in range(NEW):
+        progress.step(number, NEW, "memories through the door")
+        began = time.perf_counter()
+        client.post("/v1/memories", {"text": made.text(), "speaker": "Ada", "conversation_id": "today"})
+        times.append((time.perf_counter() - began) * 1000)
+    return times
