@@ -37,8 +37,8 @@ class Corpus:
         self._names = sorted({turn.speaker for turn in talk.turns})
         self.asked = [terms.question(question.text, self._names) for question in talk.questions]
         self._vectors = np.array(embed([turn.text for turn in talk.turns]))
-        self.raw = np.array(embed([question.text for question in talk.questions])) @ self._vectors.T
-        self.dense = np.array(embed([question.text for question in self.asked])) @ self._vectors.T
+        self.raw: Scores = np.array(embed([question.text for question in talk.questions])) @ self._vectors.T
+        self.dense: Scores = np.array(embed([question.text for question in self.asked])) @ self._vectors.T
         self.own = [terms.weights(turn.text) for turn in talk.turns]
         self.with_previous = [terms.weights(self._with_previous(number)) for number in range(len(talk.turns))]
         self._lexical = self.words(self.own, [question.terms for question in self.asked])

@@ -33,15 +33,13 @@ def bm25_with_previous(corpus: Corpus) -> Scores:
 
 def by_rank(corpus: Corpus) -> Scores:
     """The three fused by their ranks."""
-    fused: Scores = sum(
-        (1 / (RRF + ranks(ranking(corpus))) for ranking in (dense, bm25, bm25_with_previous)), np.zeros(1)
-    )
-    return fused
+    fused = 1 / (RRF + ranks(dense(corpus))) + 1 / (RRF + ranks(bm25(corpus)))
+    return fused + 1 / (RRF + ranks(bm25_with_previous(corpus)))
 
 
 def ranks(scores: Scores) -> Scores:
     """1 for the best of each row."""
-    return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1) + 1.0
+    return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1).astype(np.float64) + 1
 
 
 def recalled(weights: Weights) -> Ranking:

@@ -2,6 +2,8 @@
 
 Sessions a few days apart over most of a year, each with small talk around scenes of several threads.
 
+In `letters` two scenes run at once: each turn answers in one and goes on in the other, so it is long and of two minds.
+
 Who of the two plays A and who B is drawn anew for each thread, so that both have hobbies, pets and bad news; a thread's
 scenes keep their order but other threads run between them. Limits: twenty threads, one author, American and British
 mixed; the events of a thread are unlike those of another one more often than in life.
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from bench.recall.script import Line, Thread, lines, threads
+from bench.recall.script import Thread, lines, threads
 from bench.recall.shape import Question, Talk, Turn
 
 NAMES = ("Nora", "Felix", "Joan", "Tariq", "Ines", "Victor", "Hanna", "Leo", "Grace", "Mateo", "Ruth", "Anton")
@@ -30,11 +32,22 @@ def written(name: str, scripts: Sequence[str], seed: int) -> Talk:
     return Composer(name, Random(f"{name} {seed}")).compose(given)
 
 
+def letters(name: str, scripts: Sequence[str], seed: int) -> Talk:
+    """The same with two scenes at once."""
+    given = [thread for script in scripts for thread in threads(script)]
+    return Composer(name, Random(f"{name} {seed}"), together=2).compose(given)
+
+
+#: A line's place in the script (thread, scene and line), its speaker and its text.
+Told = tuple[tuple[str, str], str, str]
+
+
 class Composer:
     """Spreads threads over sessions, and notes where each scene ends up."""
 
-    def __init__(self, name: str, random: Random) -> None:
+    def __init__(self, name: str, random: Random, together: int = 1) -> None:
         self._name = name
+        self._together = together
         self._random = random
         self._people = random.sample(NAMES, 2)
         self._chatter = lines("chatter")
@@ -74,11 +87,26 @@ class Composer:
         self, session: str, at: datetime, scenes: Sequence[tuple[Thread, int]], casts: Mapping[str, Mapping[str, str]]
     ) -> None:
         self._small_talk(session, at)
-        for thread, number in scenes:
-            for place, line in enumerate(thread.scenes[number]):
-                self._at[thread.name, f"{number + 1}.{place + 1}"] = len(self._turns)
-                self._say(session, at, casts[thread.name][line.letter], filled(line, casts[thread.name]))
+        for first in range(0, len(scenes), self._together):
+            told = [self._told(thread, scene, casts) for thread, scene in scenes[first : first + self._together]]
+            while any(told):
+                self._turn(session, at, told)
             self._small_talk(session, at)
+
+    def _told(self, thread: Thread, scene: int, casts: Mapping[str, Mapping[str, str]]) -> list[Told]:
+        """The lines of a scene: where each stands in the script, who says it, and what."""
+        cast = casts[thread.name]
+        return [
+            ((thread.name, f"{scene + 1}.{place + 1}"), cast[line.letter], put_names(line.text, cast))
+            for place, line in enumerate(thread.scenes[scene])
+        ]
+
+    def _turn(self, session: str, at: datetime, told: Sequence[list[Told]]) -> None:
+        """One turn: the next line of the first scene that goes on, and of others in which the same one is next."""
+        speaker = next(lines[0][1] for lines in told if lines)
+        said = [lines.pop(0) for lines in told if lines and lines[0][1] == speaker]
+        self._at |= {place: len(self._turns) for place, _, _ in said}
+        self._say(session, at, speaker, " ".join(text for _, _, text in said))
 
     def _small_talk(self, session: str, at: datetime) -> None:
         for text in self._random.sample(self._chatter, self._random.randint(*SMALL_TALK)):
@@ -101,11 +129,6 @@ class Composer:
 
     def _month(self, thread: Thread, scene: str) -> str:
         return f"{self._turns[self._at[thread.name, f'{scene}.1']].at:%B %Y}"
-
-
-def filled(line: Line, cast: Mapping[str, str]) -> str:
-    """What is said."""
-    return put_names(line.text, cast)
 
 
 def put_names(text: str, cast: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
 """Recall: the share of the turns that answer a question among the first 10 and 20 hits, on the development set.
 
-Four conversations of different style, from seeds that the weights were not chosen on (their scripts were); see
+Five conversations of different style, from seeds that the weights were not chosen on (their scripts were); see
 `bench/recall/written.py` and `events.py` for how they were made and what they cannot tell. A sample is a conversation.
 The storage has tests of its own against the exact answer: here all is exact, so that only the ranking is measured.
 """
@@ -15,7 +15,7 @@ from bench.recall.corpus import Corpus, Scores
 from bench.recall.events import circles, texting
 from bench.recall.rankings import PARTS, USUAL, Ranking, recalled
 from bench.recall.shape import Talk
-from bench.recall.written import written
+from bench.recall.written import letters, written
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory.fusion import WEIGHTS
 
@@ -30,6 +30,7 @@ def talks() -> list[Talk]:
     return [
         written("neighbours", ["written-1"], SEED),
         written("friends", ["written-2"], SEED),
+        letters("letters", ["written-1", "written-2"], SEED),
         texting("texting", SEED),
         circles("circles", SEED),
     ]

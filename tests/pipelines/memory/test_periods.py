@@ -1,0 +1,40 @@
+"""Times in questions.
+
+Given a question that names a day, a month, a season or a year, when its period is asked for, then it has a beginning
+and an end; a time without a year, and a day that no calendar has, are none.
+"""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from pipelines.memory.periods import period_of
+
+
+def day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("query", "since", "until"),
+    [
+        ("What did she do in May 2023?", "2023-05-01", "2023-06-01"),
+        ("in december, 2023", "2023-12-01", "2024-01-01"),
+        ("Sept. 2023", "2023-09-01", "2023-10-01"),
+        ("on 7 May 2023", "2023-05-07", "2023-05-08"),
+        ("on the 31st of December 2023", "2023-12-31", "2024-01-01"),
+        ("on May 7th, 2023", "2023-05-07", "2023-05-08"),
+        ("on 2023-05-07", "2023-05-07", "2023-05-08"),
+        ("in the summer of 2022", "2022-06-01", "2022-09-01"),
+        ("winter 2022", "2022-12-01", "2023-03-01"),
+        ("back in 1999", "1999-01-01", "2000-01-01"),
+        ("between May 2023 and July 2023", "2023-05-01", "2023-08-01"),
+    ],
+)
+def test_a_named_time_is_a_period(query: str, since: str, until: str) -> None:
+    assert period_of(query) == (day(since), day(until))
+
+
+@pytest.mark.parametrize("query", ["", "in May", "may I?", "room 20234", "31 February 2023", "2023-13-01", "19 apples"])
+def test_other_texts_name_none(query: str) -> None:
+    assert period_of(query) is None
