@@ -136,20 +136,20 @@ class Stack(Parts):
             return self.children["scheduler"]
         return self.start(named("scheduler", Scheduler(self.settings), self.settings))
 
-    def begin_worker(self, script: str = "tokens=20,rate=0", **changes: Any) -> Child:
-        """A worker of the inference pool that is about to be ready."""
+    def begin_worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> Child:
+        """A worker that is about to be ready: of the inference pool, unless others are named."""
         environment = {"script": script, **changes}
         settings = self.settings.model_copy(update={"slots": environment.pop("slots", 2)})
         self._scripts += 1
         name = f"worker-{self._scripts}"
-        part = named(name, Worker(name, settings, ["inference"]), settings, **environment)
+        part = named(name, Worker(name, settings, pools or ["inference"]), settings, **environment)
         child = self.children[name] = Child(part, self.home / "run", self.home / "logs")
         child.start()
         return child
 
-    def worker(self, script: str = "tokens=20,rate=0", **changes: Any) -> Child:
-        """A worker of the inference pool."""
-        child = self.begin_worker(script, **changes)
+    def worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> Child:
+        """A worker of the inference pool, unless others are named."""
+        child = self.begin_worker(script, *pools, **changes)
         child.wait_ready(PATIENCE)
         return child
 
