@@ -89,7 +89,7 @@ def machine(database, owner):
 
         @rule()
         def die_before_the_commit(self):
-            with pytest.raises(ZeroDivisionError), database.transaction() as connection:
+            with pytest.raises(ZeroDivisionError), database.transaction() as connection:  # noqa: PT012
                 space = writing.locked(connection, memory_spaces.open_space(connection, *owner).id)
                 new = NewMemory(new_id("mem"), "lake", "Ada", NOW)
                 writing.insert(connection, space, [(new, vector_of(new.text))])
