@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field, StringConstraints, Tag
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models import firings, schedules
 from models.database import Connection
-from models.errors import InvalidRequest, NotFound
+from models.errors import InvalidRequest, NotFound, TooLarge
 from models.firings import Firing
 from models.jobs import State
 from models.schedules import IfMissed, Schedule, Status
@@ -34,6 +35,9 @@ GRACE = 60
 
 #: Ten years, in seconds: the furthest that a start or a single time may lie ahead.
 FURTHEST = 10 * 366 * 86_400
+
+#: Bytes of a turn's request as JSON: a list shows a hundred of them.
+LARGEST = 262_144
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
 Grace = Annotated[int, Field(ge=1, le=86_400)]
@@ -339,6 +343,8 @@ def _turn(call: Call, body: WorkBody) -> Work:
             turns.check(connection, call.caller.account_id, turn)
 
     said = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if len(orjson.dumps(said)) > LARGEST:
+        raise TooLarge(f"The request of a schedule should have at most {LARGEST} bytes.", param="work.request")
     plan = turns.planned(turn, any_model=asked.model in (None, DEFAULT))
     return Work("turn", {"request": said}, plan, check)
 

@@ -162,6 +162,14 @@ def test_what_cannot_be_is_refused_by_name(visitor, given, param):
     refused(visitor.request("POST", "/v1/schedules", json=body), 400, param=param)
 
 
+def test_a_request_that_is_too_large_for_a_list_is_refused(visitor):
+    work = {"kind": "turn", "request": {"input": "x" * 300_000}}
+
+    answer = visitor.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
+
+    refused(answer, 413, param="work.request")
+
+
 def test_a_conversation_of_somebody_else_is_refused(visitor, stranger):
     theirs = stranger.request("POST", "/v1/conversations").json()["id"]
     work = {"kind": "turn", "request": {"input": "x", "conversation": theirs}}
