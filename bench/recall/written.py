@@ -38,6 +38,18 @@ def letters(name: str, scripts: Sequence[str], seed: int) -> Talk:
     return Composer(name, Random(f"{name} {seed}"), together=2).compose(given)
 
 
+#: How many of the statements end with a question, and such questions.
+ASKING_BACK = 0.3
+BACK = (
+    "What about you?",
+    "How have you been?",
+    "Anything new on your side?",
+    "Have you ever tried something like that?",
+    "What are you up to these days?",
+    "How's everything with you?",
+    "What do you think?",
+)
+
 #: A line's place in the script (thread, scene and line), its speaker and its text.
 Told = tuple[tuple[str, str], str, str]
 
@@ -106,7 +118,12 @@ class Composer:
         speaker = next(lines[0][1] for lines in told if lines)
         said = [lines.pop(0) for lines in told if lines and lines[0][1] == speaker]
         self._at |= {place: len(self._turns) for place, _, _ in said}
-        self._say(session, at, speaker, " ".join(text for _, _, text in said))
+        self._say(session, at, speaker, self._asking_back(" ".join(text for _, _, text in said)))
+
+    def _asking_back(self, text: str) -> str:
+        """Many a statement ends with a question that has nothing to do with it."""
+        asks = not text.endswith("?") and self._random.random() < ASKING_BACK
+        return f"{text} {self._random.choice(BACK)}" if asks else text
 
     def _small_talk(self, session: str, at: datetime) -> None:
         for text in self._random.sample(self._chatter, self._random.randint(*SMALL_TALK)):

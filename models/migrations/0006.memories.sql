@@ -9,6 +9,7 @@ CREATE TABLE memory_spaces (
     next_ordinal  integer NOT NULL DEFAULT 0,
     live          integer NOT NULL DEFAULT 0,       -- memories that recall looks at
     indexed_at    timestamptz,                      -- since when an HNSW index of this space's own stands
+    extracted     integer NOT NULL DEFAULT 0,       -- the ordinal up to which facts have been looked for
     index_asked_at timestamptz,                     -- when the job that makes or drops it was enqueued last
     UNIQUE (account_id, user_id)
 );
@@ -34,7 +35,7 @@ CREATE TABLE memories (
     closed_by         text,                                -- the memory that took its place
     unique_key        text,                                -- remembering the same again changes nothing
     terms             text[]       NOT NULL DEFAULT '{}',  -- where it stands in the postings: what to take out of them
-    asks              boolean      NOT NULL DEFAULT false, -- whether it ends as a question: its answer comes next
+    asks              boolean      NOT NULL DEFAULT false, -- whether it only asks: its answer comes next
     created_at        timestamptz  NOT NULL DEFAULT now(),
     updated_at        timestamptz  NOT NULL DEFAULT now(),
     UNIQUE (space_id, ordinal)

@@ -57,7 +57,7 @@ class Candidate:
     previous, next  its neighbours in the conversation, whether or not they are candidates
     dense           the cosine of its vector and the question's
     lexical         Σ share x weight over the question's terms, see `terms.shares`
-    asks            whether it ends as a question
+    asks            whether it asks and says little besides
     words           how many different terms it has
     """
 

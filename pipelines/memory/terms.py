@@ -28,8 +28,11 @@ LONGEST_TERM = 40
 #: A word with what follows its apostrophe, or one sign of a script that has no spaces.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:'[^\W\d_]+)?")
 
-#: What may follow a question mark at the end.
-TAIL = " \t\n!.)\"'\u2019\u201d*_~:;-"
+#: A sentence with its end, and the signs of one that asks.
+SENTENCE, ASKING = re.compile(r"[^.!?\uff1f\n]*[.!?\uff1f\n]*"), re.compile(r"[?\uff1f]")
+
+#: Terms besides its questions with which a turn says something.
+SAYS = 5
 
 _stemmer = snowballstemmer.stemmer("english")
 _stemmer_lock = Lock()
@@ -59,8 +62,11 @@ def weights(text: str) -> Mapping[str, float]:
 
 
 def asks(text: str) -> bool:
-    """Whether it ends as a question: then the answer is elsewhere."""
-    return text.rstrip(TAIL).endswith(("?", "？"))  # noqa: RUF001 - the full-width one
+    """Whether it asks and says little besides: then the answer is elsewhere."""
+    if not ASKING.search(text):
+        return False
+    said = (sentence for sentence in SENTENCE.findall(text) if not ASKING.search(sentence))
+    return len(terms(" ".join(said))) < SAYS
 
 
 def question(query: str, speakers: Sequence[str]) -> Question:

@@ -32,14 +32,21 @@ def test_a_word_of_any_length_is_a_term_of_bounded_length() -> None:
     assert [len(term) for term in terms.terms("x" * 100_000)] == [terms.LONGEST_TERM]
 
 
-@pytest.mark.parametrize("text", ["Really?", "Really?!  ", 'He said "why?"', "how? :)", "本当？"])  # noqa: RUF001
-def test_a_text_that_ends_with_a_question_asks(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["Really?", "Really?! No way.", 'He said "why?"', "how? :)", "本当？", "Wow, lovely! Where did you find it?"],  # noqa: RUF001
+)
+def test_a_text_that_only_asks_asks(text: str) -> None:
     assert terms.asks(text)
 
 
-@pytest.mark.parametrize("text", ["", "No.", "Why? Because.", "? no"])
-def test_other_texts_do_not(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "No.", "I painted that sunrise at the lake last year! What about you?"])
+def test_a_text_that_says_something_does_not(text: str) -> None:
     assert not terms.asks(text)
+
+
+def test_whether_a_long_text_asks_is_known_soon() -> None:
+    assert not terms.asks("say more " * 20_000 + "a?" + " word" * 100_000)
 
 
 def test_a_speaker_in_a_question_speaks_as_i() -> None:
