@@ -57,7 +57,9 @@ def claimants(database, address):
 
 
 def letters_to(database, *user_ids):
-    statement = "SELECT account_id, arguments FROM jobs WHERE kind = 'email.send' AND arguments->>'user_id' = ANY(%s)"
+    statement = """
+        SELECT account_id, arguments FROM jobs
+        WHERE kind = 'email.send' AND arguments->>'user_id' = ANY(%s) ORDER BY created_at, id"""
     with database.connection() as connection:
         found = all_of(connection, statement, (list(user_ids),))
     assert {row["account_id"] for row in found} <= {"platform"}, "a member would see whose address is known"
