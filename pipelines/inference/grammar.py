@@ -5,7 +5,7 @@ llguidance doesn't know are passed over, as doors tell callers who want them kep
 that may write white space writes it without end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,10 @@ from pipelines.inference.functions import ARGUMENTS, CLOSE, END, NAME, OPEN
 
 #: Properties of one object. llguidance gives up on a grammar with 2,000 choices at one place; a property makes four.
 WIDEST = 400
+
+#: Items that all arrays of a schema may count together. llama.cpp takes 300 bytes for each before the first token: a
+#: billion of them would end the worker, and every worker after it.
+MOST_ITEMS = 5_000
 
 #: Bytes of a schema: compiling takes about 1 ms for 10,000.
 LARGEST = 100_000
@@ -55,6 +59,8 @@ def problem(schema: Mapping[str, Any], *, strict: bool = False) -> str | None:
         return f"it has more than {LARGEST} bytes"
     if _widest(schema) > WIDEST:
         return f"an object in it has more than {WIDEST} properties"
+    if _counted(schema) > MOST_ITEMS:
+        return f"its arrays count more than {MOST_ITEMS} items together"
     if strict and (why := _problem(f"{HEAD}start: %json {_json({**schema, 'x-guidance': STRICT})}")):
         return why
     return _problem(of_json(schema))
@@ -148,12 +154,22 @@ def _problem(grammar: str) -> str | None:
 
 def _widest(value: object) -> int:
     """The most entries that an object in it has."""
-    widest, left = 0, [value]
+    return max((len(found) for found in _objects(value)), default=0)
+
+
+def _counted(value: object) -> float:
+    """The items that its arrays count: as many as they may have, or must."""
+    bounds = ((found.get("minItems"), found.get("maxItems")) for found in _objects(value))
+    return sum(max((bound for bound in pair if isinstance(bound, int | float)), default=0) for pair in bounds)
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    """The objects in it, itself among them."""
+    left = [value]
     while left:
         match left.pop():
             case Mapping() as found:
-                widest = max(widest, len(found))
+                yield found
                 left += found.values()
             case list() as found:
                 left += found
-    return widest

@@ -6,44 +6,64 @@ from typing import Any
 #: References followed into each other; a schema whose smallest value is deeper has none that ends.
 DEEPEST = 32
 
+#: Values, and characters of texts, that it may have: an engine of a few thousand tokens would not say more.
+LARGEST = 100_000
+
 EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
 
 
-def minimal(schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
+def minimal(schema: Any) -> Any:
     """A value by the common keywords: types, properties, items, bounds, enum, const, anyOf, allOf, $ref.
 
-    Patterns and formats are not honoured. Raises RecursionError for a schema that has no finite value.
+    Patterns and formats are not honoured. Raises RecursionError for a schema that has no finite value, or a huge one.
     """
-    if depth > DEEPEST:
-        raise RecursionError("the schema's smallest value has no end")
-    if not isinstance(schema, Mapping):
-        return {}
-    root = schema if root is None else root
-    schema = _resolved(schema, root)
-    for key in ("const", "default"):
-        if key in schema:
-            return schema[key]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    if choices := schema.get("anyOf") or schema.get("oneOf"):
-        return minimal(choices[0], root, depth + 1)
-    return _of_type(schema, root, depth)
+    return _Smallest(schema if isinstance(schema, Mapping) else {}).value(schema, 0)
 
 
-def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
-    types = schema.get("type", "object")
-    match types if isinstance(types, str) else types[0]:
-        case "object":
-            properties = schema.get("properties", {})
-            return {name: minimal(properties.get(name), root, depth + 1) for name in schema.get("required", ())}
-        case "array":
-            return [minimal(schema.get("items"), root, depth + 1) for _ in range(schema.get("minItems", 0))]
-        case "string":
-            return "x" * int(schema.get("minLength", 0))
-        case "integer" | "number":
-            return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
-        case other:
-            return EMPTY.get(other)
+class _Smallest:
+    """Makes one value. A few references that fan out, or one bound, can ask for more than fits into memory."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = LARGEST
+
+    def value(self, schema: Any, depth: int) -> Any:
+        """The smallest value of a part of the schema."""
+        self._take(1)
+        if depth > DEEPEST:
+            raise RecursionError("the schema's smallest value has no end")
+        if not isinstance(schema, Mapping):
+            return {}
+        schema = _resolved(schema, self._root)
+        for key in ("const", "default"):
+            if key in schema:
+                return schema[key]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        if choices := schema.get("anyOf") or schema.get("oneOf"):
+            return self.value(choices[0], depth + 1)
+        return self._of_type(schema, depth)
+
+    def _of_type(self, schema: Mapping[str, Any], depth: int) -> Any:
+        types = schema.get("type", "object")
+        match types if isinstance(types, str) else types[0]:
+            case "object":
+                properties = schema.get("properties", {})
+                return {name: self.value(properties.get(name), depth + 1) for name in schema.get("required", ())}
+            case "array":
+                return [self.value(schema.get("items"), depth + 1) for _ in range(schema.get("minItems", 0))]
+            case "string":
+                self._take(int(schema.get("minLength", 0)))
+                return "x" * int(schema.get("minLength", 0))
+            case "integer" | "number":
+                return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
+            case other:
+                return EMPTY.get(other)
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise RecursionError("the schema's smallest value is too large")
 
 
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

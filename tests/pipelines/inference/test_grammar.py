@@ -84,3 +84,13 @@ def test_a_form_that_can_not_be_held_to_is_a_permanent_failure() -> None:
         with pytest.raises(PermanentFailure, match="JSON Schema") as caught:
             check(form)
         assert caught.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize("bound", ["minItems", "maxItems"])
+def test_what_counts_endlessly_is_refused(bound: str) -> None:
+    few, many = {"type": "array", bound: 1000}, {"type": "array", bound: 10**9}
+    assert problem({"properties": {"a": few}}) is None
+    assert "items" in str(problem({"properties": {"a": many}}))
+    assert "items" in str(problem({"anyOf": [few] * 6}))
+    assert "items" in str(problem({"$defs": {"a": many}, "$ref": "#/$defs/a"}))
+    assert problem({"properties": {bound: {"type": "string"}}}) is None

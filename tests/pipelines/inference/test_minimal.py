@@ -31,3 +31,24 @@ def test_the_smallest_value(schema: dict[str, Any], value: Any) -> None:
 def test_a_schema_without_a_finite_value_is_refused() -> None:
     with pytest.raises(RecursionError):
         minimal(TREE)
+
+
+FAN = {"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "required": ["a"]}
+
+
+def fan(to: str) -> dict[str, Any]:
+    names = list("abcdefgh")
+    return {"type": "object", "properties": {name: {"$ref": f"#/$defs/{to}"} for name in names}, "required": names}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10**9},
+        {"type": "string", "minLength": 10**12},
+        {**FAN, "$defs": {**{str(step): fan(str(step + 1)) for step in range(20)}, "20": {"type": "null"}}},
+    ],
+)
+def test_a_schema_whose_smallest_value_is_huge_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(RecursionError):
+        minimal(schema)
