@@ -12,6 +12,9 @@ def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(door):
     # Then it gets the page, and every file that the page names
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["content-security-policy"]
+    # And where no script runs, no form sends a password in an address, and nobody else shows the page as theirs
+    for rule in ("form-action 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert rule in answer.headers["content-security-policy"]
     for name in ("index.css", "index.js"):
         assert f"/pages/{name}" in answer.text
         assert client.get(f"/pages/{name}").status_code == 200
