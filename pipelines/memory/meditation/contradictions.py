@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.facts import Fact
 from models.memory_survey import Surveyed
 from pipelines.memory.meditation.survey import Survey
 from pipelines.memory.meditation.words import FILLERS, content, words
@@ -71,7 +72,7 @@ class Claim:
     value: frozenset[str]
 
 
-def claims(memory: Surveyed) -> Iterator[Claim]:
+def claims(memory: Surveyed | Fact) -> Iterator[Claim]:
     """What a fact claims, as far as it can be told."""
     told = _told(memory)
     if told is not None:
@@ -86,7 +87,7 @@ def claims(memory: Surveyed) -> Iterator[Claim]:
     yield _polarity(text)
 
 
-def _told(memory: Surveyed) -> Claim | None:
+def _told(memory: Surveyed | Fact) -> Claim | None:
     """The claim of a fact whose metadata tells it."""
     given = [memory.metadata.get(name) for name in ("subject", "attribute", "value")]
     if not all(isinstance(part, str) and part for part in given):

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import jobs, memory_spaces, postings
-from models.attempts import Ending
+from models import jobs, meditation_changes, meditations, memory_spaces, postings
+from models.attempts import Ending, claim
 from models.database import Database
 from models.ids import new_id
-from models.jobs import NewJob
+from models.jobs import NewJob, enqueue
+from models.journal_writer import JournalWriter
+from models.meditation_changes import Change
+from models.meditations import Meditation
 from models.memories import NewMemory
-from models.running import Attempt, Outcome
+from models.running import Attempt, Outcome, open_attempt
 from models.settings import Settings
 from pipelines.memory import writing
-from pipelines.memory.meditation import run, starting
+from pipelines.memory.meditation import reverting, run, starting
 from pipelines.memory.meditation.words import words
 
 BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -49,11 +52,10 @@ class Mind:
         self.user_id = new_id("user")
         self._begin = begin
         self._settle = settle
+        email = f"{self.user_id}@example.com"
         with database.transaction() as connection:
-            connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (self.user_id, f"{self.user_id}@a.example"))
-            connection.execute(
-                "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'owner')", (account_id, self.user_id)
-            )
+            connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (self.user_id, email))
+            connection.execute(JOIN, (account_id, self.user_id))
 
     def hear(self, *texts: str, **given: Any) -> list[str]:
         """Remember texts, a day apart unless told when; the ids."""
@@ -67,12 +69,31 @@ class Mind:
             writing.write(self.database, embed, self.account_id, self.user_id, news[start : start + writing.BATCH])
         return [new.id for new in news]
 
+    def start(self) -> Meditation:
+        """A meditation, or the one that is unfinished."""
+        with self.database.transaction() as connection:
+            return starting.begin(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
+
     def begin(self) -> tuple[str, Attempt]:
         """A meditation and the first attempt at its job."""
-        meditation_id, job_id = new_id("med"), new_id("job")
-        with self.database.transaction() as connection:
-            found = starting.begin(connection, self.account_id, self.user_id, meditation_id, job_id)
+        found = self.start()
         return found.id, self.attempt(found.job_id)
+
+    def read(self, meditation_id: str) -> Meditation:
+        """A meditation as it is told."""
+        with self.database.connection() as connection:
+            found = meditations.read(connection, meditation_id, self.account_id, self.user_id)
+        assert found is not None
+        return found
+
+    def changes(self, meditation_id: str) -> list[Change]:
+        """What a meditation has changed."""
+        with self.database.connection() as connection:
+            return meditation_changes.page(connection, meditation_id, self.account_id, limit=100_000)
+
+    def revert(self, meditation_id: str) -> Meditation:
+        """Take a meditation back."""
+        return reverting.revert(self.database, meditation_id, self.account_id, self.user_id)
 
     def attempt(self, job_id: str) -> Attempt:
         """The next attempt at a job."""
@@ -86,17 +107,17 @@ class Mind:
         """End its job."""
         self._settle(attempt, ending)
 
-    def meditate(self) -> tuple[str, dict[str, Any]]:
+    def meditate(self, settings: Settings | None = None) -> tuple[str, dict[str, Any]]:
         """A whole meditation: its id and its result."""
         meditation_id, attempt = self.begin()
-        ending = self.run(attempt)
+        ending = self.run(attempt, settings)
         assert isinstance(ending, Ending)
         self.settle(attempt, ending)
         return meditation_id, dict(ending.result or {})
 
     def live(self) -> set[str]:
         """The texts that recall can find."""
-        return {row["text"] for row in self.rows("SELECT text FROM memories WHERE account_id = %(account_id)s AND closed_at IS NULL")}
+        return {row["text"] for row in self.rows(LIVE)}
 
     def rows(self, statement: str) -> list[dict[str, Any]]:
         """Rows of the account's."""
@@ -116,9 +137,7 @@ class Mind:
             space = memory_spaces.find(connection, self.account_id, self.user_id)
             assert space is not None
             given = {"space_id": space.id}
-            tables = {
-                name: connection.execute(statement, given).fetchall() for name, statement in STATE.items()
-            }
+            tables = {name: connection.execute(statement, given).fetchall() for name, statement in STATE.items()}
             entries = connection.execute(
                 "SELECT term, block, entries FROM memory_postings WHERE space_id = %(space_id)s", given
             ).fetchall()
@@ -129,9 +148,14 @@ class Mind:
         return {**tables, "postings": packed, "live": space.live}
 
 
+JOIN = "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'owner')"
+
+LIVE = "SELECT text FROM memories WHERE account_id = %(account_id)s AND closed_at IS NULL"
+
 STATE = {
     "memories": "SELECT * FROM memories WHERE space_id = %(space_id)s ORDER BY id",
-    "vectors": "SELECT ordinal, live, embedding::text FROM memory_vectors WHERE space_id = %(space_id)s ORDER BY ordinal",
+    "vectors": """SELECT ordinal, live, embedding::text FROM memory_vectors
+                  WHERE space_id = %(space_id)s ORDER BY ordinal""",
     "speakers": "SELECT name, live FROM memory_speakers WHERE space_id = %(space_id)s ORDER BY name",
     "sources": """SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
                   WHERE space_id = %(space_id)s ORDER BY memory_id, source_id""",
@@ -142,3 +166,22 @@ STATE = {
 def mind(database, account, begin, settle) -> Mind:
     """An empty one."""
     return Mind(database, account, begin, settle)
+
+
+@pytest.fixture
+def begin_in(redis_client):
+    """`begin_in(database, job)` → an attempt at a job in a database of the test's own."""
+    writer = JournalWriter(redis_client, lambda job_id, attempt: True)
+
+    def begin(database: Database, job: NewJob) -> Attempt:
+        with database.transaction() as connection:
+            if connection.execute("SELECT 1 FROM jobs WHERE id = %s", (job.id,)).fetchone() is None:
+                enqueue(connection, job)
+            connection.execute("UPDATE jobs SET state = 'queued' WHERE id = %s", (job.id,))
+        with database.connection() as connection:
+            claimed = claim(connection, job.id, message_id=new_id("message"), worker=new_id("worker"))
+        assert claimed is not None
+        return open_attempt(claimed, database, redis_client, writer)
+
+    yield begin
+    writer.stop()

@@ -1,15 +1,10 @@
 """Given a user's memories, when they are thought over, then what repeats or no longer holds is closed in favour of what
 stands for it, once, whatever dies; and all of it can be taken back, row by row."""
 
-from datetime import timedelta
-
 import pytest
 
-from models import meditation_changes, meditations
-from models.attempts import Ending
+from models.cancellation import cancel
 from models.errors import Conflict, NotFound
-from models.running import Waiting
-from models.settings import Settings
 from pipelines.memory.meditation import applying, reverting, run
 from pipelines.memory.meditation.probes import Measure
 
@@ -25,15 +20,6 @@ def full(mind):
     return mind
 
 
-def changes_of(mind, meditation_id):
-    with mind.database.connection() as connection:
-        return meditation_changes.page(connection, meditation_id, mind.account_id, limit=1000)
-
-
-def revert(mind, meditation_id):
-    return reverting.revert(mind.database, meditation_id, mind.account_id, mind.user_id)
-
-
 def test_what_repeats_or_no_longer_holds_is_closed_and_told(full):
     meditation_id, result = full.meditate()
 
@@ -44,7 +30,7 @@ def test_what_repeats_or_no_longer_holds_is_closed_and_told(full):
     assert recall["after"] >= recall["before"]
     assert {REPEATED[0], MOVED[0]}.isdisjoint(full.live())
     assert {REPEATED[1], MOVED[1], "I went running."} <= full.live()
-    closed = {change.reason: change for change in changes_of(full, meditation_id)}
+    closed = {change.reason: change for change in full.changes(meditation_id)}
     assert set(closed) == {"repeats", "contradicted"}
     words = str([(change.before, change.after, change.reason) for change in closed.values()])
     assert "Lisbon" not in words
@@ -72,23 +58,22 @@ def test_revert_is_the_state_before_row_by_row_and_again_changes_nothing(full):
     meditation_id, _ = full.meditate()
     assert full.state() != before
 
-    first = revert(full, meditation_id)
+    first = full.revert(meditation_id)
 
     assert full.state() == before
     assert first.report["reverted"] == {"undone": 2, "left": 0}
-    assert all(change.reverted for change in changes_of(full, meditation_id))
-    assert revert(full, meditation_id) == first
+    assert all(change.reverted for change in full.changes(meditation_id))
+    assert full.revert(meditation_id) == first
     assert full.state() == before
 
 
 def test_revert_leaves_later_turns_and_what_somebody_has_changed_since(full):
     meditation_id, _ = full.meditate()
     (later,) = full.hear("Something new.", day=30)
-    rows = {row["text"]: row["id"] for row in full.rows("SELECT id, text FROM memories WHERE account_id = %(account_id)s")}
-    with full.database.transaction() as connection:  # what stood for the first was deleted, and with it what it repeated
-        connection.execute("DELETE FROM memories WHERE id = %s", (rows[REPEATED[1]],))
+    with full.database.transaction() as connection:  # what stood for the first is deleted
+        connection.execute("DELETE FROM memories WHERE text = %s AND account_id = %s", (REPEATED[1], full.account_id))
 
-    reverted = revert(full, meditation_id)
+    reverted = full.revert(meditation_id)
 
     assert reverted.report["reverted"] == {"undone": 1, "left": 1}
     assert MOVED[0] in full.live()
@@ -107,7 +92,7 @@ def test_weights_are_reverted_but_for_those_that_were_set_since(mind):
     with mind.database.transaction() as connection:
         connection.execute("UPDATE memories SET importance = 0.9 WHERE id = %s", (ids[1],))
 
-    revert(mind, meditation_id)
+    mind.revert(meditation_id)
 
     weights = {row["id"]: row["importance"] for row in mind.state()["memories"]}
     assert weights == {ids[0]: before["memories"][0]["importance"], ids[1]: pytest.approx(0.9)}
@@ -143,9 +128,9 @@ def test_what_would_lower_recall_is_not_applied_and_says_so(full, monkeypatch):
     assert result["outcome"] == "would_harm"
     assert (result["report"]["recall"]["before"], result["report"]["recall"]["after"]) == (0.9, 0.8)
     assert full.state() == before
-    assert changes_of(full, meditation_id) == []
+    assert full.changes(meditation_id) == []
     with pytest.raises(Conflict):
-        revert(full, meditation_id)
+        full.revert(meditation_id)
 
 
 class Killed(Exception):
@@ -165,7 +150,7 @@ def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(f
     full.settle(again, ending)
 
     assert ending.result["outcome"] == "applied"
-    assert [change.reason for change in changes_of(full, meditation_id)] == ["repeats", "contradicted"]
+    assert [change.reason for change in full.changes(meditation_id)] == ["repeats", "contradicted"]
 
 
 @pytest.mark.parametrize("where", ["writing.close", "meditation_changes.substitute", "meditation_changes.note_closed"])
@@ -179,7 +164,7 @@ def test_a_death_between_two_changes_leaves_none_of_them(full, monkeypatch, wher
             full.run(attempt)
 
     assert full.state() == before
-    assert changes_of(full, meditation_id) == []
+    assert full.changes(meditation_id) == []
 
 
 def die(*_, **__):
@@ -201,38 +186,34 @@ def test_a_zombie_that_wakes_up_applies_nothing_more(full):
 
 def test_one_unfinished_meditation_at_a_time(full):
     first, attempt = full.begin()
-    second = full.rows("SELECT 1 AS n FROM meditations WHERE account_id = %(account_id)s")
-    with full.database.transaction() as connection:
-        found = run.meditations.unfinished(connection, full.account_id, full.user_id)
-    assert found is not None
-    assert found.id == first
-    assert len(second) == 1
-    with full.database.transaction() as connection:
-        again = reverting_start(connection, full)
-    assert again.id == first
+
+    assert full.start().id == first
+
     full.settle(attempt, full.run(attempt))
-    with full.database.transaction() as connection:
-        assert reverting_start(connection, full).id != first
-
-
-def reverting_start(connection, mind):
-    from models.ids import new_id
-    from pipelines.memory.meditation import starting
-
-    return starting.begin(connection, mind.account_id, mind.user_id, new_id("med"), new_id("job"))
+    assert full.start().id != first
 
 
 def test_a_cancelled_meditation_makes_room_for_the_next(full):
-    first, attempt = full.begin()
+    """It never began, so that no worker could say so."""
+    first = full.start()
     with full.database.transaction() as connection:
-        connection.execute("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE id = %s", (attempt.job.id,))
-    with full.database.transaction() as connection:
-        second = reverting_start(connection, full)
-        told = meditations.read(connection, first, full.account_id, full.user_id)
+        cancel(connection, first.job_id, full.account_id)
 
-    assert second.id != first
-    assert told is not None
-    assert told.status == "cancelled"
+    second = full.start()
+
+    assert second.id != first.id
+    assert full.read(first.id).status == "cancelled"
+
+
+def test_what_an_operator_puts_back_to_work_goes_on(full):
+    meditation_id, attempt = full.begin()
+    full.settle(attempt, run.end(attempt, "dead", {"code": "server_error", "message": "x"}))
+    assert full.read(meditation_id).status == "failed"
+
+    again = full.attempt(attempt.job.id)
+    full.settle(again, full.run(again))
+
+    assert full.read(meditation_id).outcome == "applied"
 
 
 def test_nobody_reverts_what_is_another_ones(full):
@@ -240,14 +221,3 @@ def test_nobody_reverts_what_is_another_ones(full):
 
     with pytest.raises(NotFound):
         reverting.revert(full.database, meditation_id, full.account_id, "user_somebody")
-
-
-def test_a_death_is_told(full):
-    meditation_id, attempt = full.begin()
-    ending = run.end(attempt, "dead", {"code": "server_error", "message": "x"})
-    full.settle(attempt, ending)
-
-    with full.database.connection() as connection:
-        told = meditations.read(connection, meditation_id, full.account_id, full.user_id)
-    assert told is not None
-    assert (told.status, told.outcome) == ("failed", "failed")
