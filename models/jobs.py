@@ -71,6 +71,8 @@ CATALOGUE: Mapping[str, Kind] = {
     "memory.create": Kind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
     "memory.change": Kind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
     "memory.remember": Kind(queue="memory", time_limit=600, attempts=10, backoff=1),
+    "memory.extract": Kind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
+    "memory.fact": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "memory.forget": Kind(queue="memory", time_limit=3600, attempts=10, backoff=1),
     "memory.import": Kind(queue="memory", priority=1, time_limit=4 * 3600, attempts=10, backoff=1),
     # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
@@ -163,14 +165,16 @@ ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 LEAVE_WORK = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
 FETCH_WORK = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
 
-# A job that gathers, unless one waits that will. Where the account has begun something else within the last second, more
-# is to be expected: then it waits a second for it. An account that is busy makes one such job a second, not one a turn.
+# A job that gathers, unless one waits that will. Where nothing says when, and the account has begun something else
+# within the last second, more is to be expected: it waits a second. So a busy account makes one a second, not one a
+# turn.
 INSERT_GATHERING = """
 INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
-       now() + CASE WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s
-                          ORDER BY id DESC OFFSET 1 LIMIT 1) > now() - interval '1 second'
-                    THEN interval '1 second' ELSE interval '0' END,
+       coalesce(%(run_at)s, now() + CASE
+           WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 1 LIMIT 1)
+               > now() - interval '1 second'
+           THEN interval '1 second' ELSE interval '0' END),
        %(serial_key)s, %(parent_id)s
 WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s AND state = 'queued')
 """
@@ -185,8 +189,8 @@ def gathered(connection: Connection, job: Job) -> None:
 def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
     """Insert a job in the caller's transaction. After its commit, nudge the relay.
 
-    Returns False where its unique key is taken, or another one gathers: then there is such a job already, and nothing is
-    inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
+    Returns False where its unique key is taken, or another one gathers: then there is such a job already, and nothing
+    is inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
     """
     if job.gathers:
         connection.execute(LEAVE_WORK, {"serial_key": job.serial_key})

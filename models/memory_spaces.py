@@ -17,7 +17,8 @@ MOST_SPEAKERS = 100
 class Space:
     """A row of `memory_spaces`.
 
-    live  memories that recall looks at
+    live       memories that recall looks at
+    extracted  the ordinal up to which facts have been looked for
     """
 
     id: int
@@ -27,6 +28,7 @@ class Space:
     live: int
     indexed_at: datetime | None
     index_asked_at: datetime | None
+    extracted: int = 0
 
 
 FIND = "SELECT * FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s"

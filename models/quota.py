@@ -65,10 +65,11 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
         )
 
 
-# No more rows are counted than the limit has.
+# No more rows are counted than the limit has. What follows turns by itself is nobody's request.
 ROOM = """
 SELECT (SELECT count(*) FROM (
             SELECT FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
+              AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact')
             LIMIT coalesce(%(jobs)s::bigint, 0)) AS unfinished) AS jobs,
        (SELECT count(*) FROM (
             SELECT FROM jobs WHERE serial_key = %(thread)s AND state IN ('queued', 'running', 'waiting')

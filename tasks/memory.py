@@ -6,7 +6,7 @@ from models.object_store import Objects
 from models.running import Handler, plain_ending
 from pipelines.embeddings import embed
 from pipelines.inference.embedder import load_embedder
-from pipelines.memory import endings, forgetting, importing, remember, turns
+from pipelines.memory import endings, extract, forgetting, importing, remember, turns
 from pipelines.memory.meditation import run as meditate
 from tasks.workshop import Workshop
 
@@ -22,7 +22,8 @@ def declare(workshop: Workshop) -> int:
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(remember.run_create, embedder.embed), endings.end),
         "memory.change": Handler(partial(forgetting.run_change, embedder.embed), endings.end),
-        "memory.remember": Handler(partial(turns.run, embedder.embed), plain_ending),
+        "memory.remember": Handler(partial(turns.run, embedder.embed, workshop.settings), plain_ending),
+        "memory.extract": Handler(partial(extract.run, embedder.embed, workshop.settings), plain_ending),
         "memory.forget": Handler(forgetting.run_forgetting, plain_ending),
         "memory.import": Handler(partial(importing.run, embedder.embed, objects), plain_ending),
         "meditation.run": Handler(partial(meditate.run, workshop.settings, embedder.embed), meditate.end),

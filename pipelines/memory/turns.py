@@ -5,24 +5,30 @@ whatever became of the answer; an answer only where it was given to its end, or 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models import attempts, memories, unremembered
+from models import attempts, facts, memories, unremembered
 from models.attempts import Ending
 from models.ids import new_id
 from models.jobs import gathered
 from models.memories import NewMemory
 from models.responses import Response
 from models.running import Attempt, plain_ending
+from models.settings import Settings
 from pipelines.memory.given import LONGEST_TEXT
 from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opened, unknown
+
+#: How long a conversation may go on before facts are looked for in it.
+QUIET = timedelta(minutes=10)
 
 #: Turns of one transaction: a second or two of embedding on a slow core.
 BATCH = 24
 
 
-def run(embed: Embed, attempt: Attempt) -> Ending:
-    """Remember a user's turns, those included that end while it runs. Raises the reason to stop and EngineError."""
+def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
+    """Remember a user's turns, and have facts looked for in them later. Raises the reason to stop and EngineError."""
     job, done = attempt.job, 0
     with attempt.database.connection() as connection:
         gathered(connection, job)
@@ -33,7 +39,11 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
         done += len(turns)
         if len(turns) < BATCH:
             break  # what has ended meanwhile has a job of its own
-    return plain_ending(attempt, "completed", result={"turns": done})
+    ending = plain_ending(attempt, "completed", result={"turns": done})
+    if not done or not settings.reflects:
+        return ending
+    later = facts.extraction(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
+    return replace(ending, follow_ups=[later])
 
 
 def _next(attempt: Attempt) -> list[Response]:

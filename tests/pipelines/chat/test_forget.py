@@ -5,6 +5,7 @@ import pytest
 from models import conversations, memories, memory_spaces
 from models.errors import Conflict
 from models.ids import new_id
+from models.settings import Settings
 from pipelines.chat import forget, turn
 from pipelines.memory import forgetting, turns
 from tests.pipelines.memory.remembering import flat, next_job, remembered
@@ -19,7 +20,7 @@ def say(room, fake, text, **options):
 
 def remember(room):
     attempt = next_job(room, "memory.remember")
-    room.settle(attempt, turns.run(flat, attempt))
+    room.settle(attempt, turns.run(flat, Settings(), attempt))
 
 
 def test_a_deleted_turn_is_forgotten(room, fake):
@@ -47,7 +48,7 @@ def test_a_turn_that_is_deleted_before_it_is_remembered_never_is(room, fake):
         return flat(texts)
 
     attempt = next_job(room, "memory.remember")
-    room.settle(attempt, turns.run(meanwhile, attempt))
+    room.settle(attempt, turns.run(meanwhile, Settings(), attempt))
 
     assert remembered(room) == []
 
@@ -64,7 +65,9 @@ def test_a_deleted_conversation_is_forgotten(room, fake, when):
     assert forget.forget_conversation(room.database, conversation, room.caller.account_id)
 
     attempt = next_job(room, "memory.forget" if when == "after" else "memory.remember")
-    room.settle(attempt, forgetting.run_forgetting(attempt) if when == "after" else turns.run(flat, attempt))
+    room.settle(
+        attempt, forgetting.run_forgetting(attempt) if when == "after" else turns.run(flat, Settings(), attempt)
+    )
     assert remembered(room) == ["I have a dog", "fine"]
 
 

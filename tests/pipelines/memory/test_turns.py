@@ -6,6 +6,7 @@ import pytest
 
 from models import unremembered
 from models.errors import Fenced
+from models.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import turns
 from pipelines.memory.given import LONGEST_TEXT
@@ -29,7 +30,7 @@ def say(room, *texts, context=1000, **options):
 
 def remember(room, embed=flat):
     attempt = next_job(room, "memory.remember")
-    room.settle(attempt, turns.run(embed, attempt))
+    room.settle(attempt, turns.run(embed, Settings(), attempt))
 
 
 def rows(room):
@@ -99,7 +100,7 @@ def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
         connection.execute(  # as the end of a third turn does that is frozen before its commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
         )
-        worker = threading.Thread(target=turns.run, args=(flat, attempt))
+        worker = threading.Thread(target=turns.run, args=(flat, Settings(), attempt))
         worker.start()
         worker.join(0.2)
         assert worker.is_alive()
@@ -119,7 +120,7 @@ def test_an_attempt_that_was_overtaken_writes_nothing_and_the_next_one_everythin
         return flat(texts)
 
     with pytest.raises(Fenced):
-        turns.run(frozen, attempt)
+        turns.run(frozen, Settings(), attempt)
 
     assert remembered(room) == ["one", "fine"]
 

@@ -1,0 +1,29 @@
+"""One question to the engine whose answer is JSON, for work in the background."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.running import Attempt
+from pipelines.inference.engine import Engine, Finish, Form, Message, Sampling, Token
+
+
+def ask(
+    engine: Engine, attempt: Attempt, prompt: Sequence[Message], schema: Mapping[str, Any], most: int
+) -> tuple[str, Finish]:
+    """The answer, of at most so many tokens: JSON that the schema admits, unless it is cut off.
+
+    Raises PermanentFailure and EngineError; of a reason to stop the attempt knows.
+    """
+    text, finish = "", Finish("cancelled", 0, 0, 0)
+    for piece in engine.generate(
+        prompt,
+        prefix="",
+        sampling=Sampling(max_output_tokens=most, temperature=0),
+        cancelled=attempt.stopped,
+        form=Form(schema=schema),
+    ):
+        if isinstance(piece, Token):
+            text += piece.text
+        elif isinstance(piece, Finish):
+            finish = piece
+    return text, finish

@@ -1,0 +1,137 @@
+"""`memory.extract`: facts are looked for in what a user's conversations have brought since the last time.
+
+    the next window of what was said → a child asks the language model → its facts are written → the next window …
+
+It follows the remembering of turns, some minutes later, so that a conversation is read at once, and not turn by turn.
+Each window is read once: in one transaction its facts are written and it is noted as read. A fact that replaces another
+closes it, and deletes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from models import attempts, facts, jobs, memory_sources, memory_spaces, memory_survey
+from models.attempts import Ending
+from models.database import Connection
+from models.facts import Fact
+from models.ids import new_id
+from models.jobs import Job, NewJob
+from models.memories import NewMemory
+from models.memory_spaces import Space
+from models.running import Attempt, Outcome, Waiting, plain_ending
+from models.settings import Settings
+from pipelines.memory.meditation.contradictions import Claim, claims
+from pipelines.memory.writing import Embed, close, insert, locked
+
+
+def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
+    """Write what the last child has found, then send the next one, as long as there is something to read.
+
+    Raises the reason to stop and EngineError.
+    """
+    job = attempt.job
+    with attempt.database.connection() as connection:
+        children = jobs.children(connection, job.id)
+        space = memory_spaces.find(connection, job.account_id, job.arguments["user_id"])
+    if space is None:
+        return _ending(attempt, children)
+    if children:
+        _take(embed, attempt, space, children[-1])
+    attempt.check()
+    if settings.reflects and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
+        return Waiting([child])
+    return _ending(attempt, children)
+
+
+def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
+    found = sum((child.result or {}).get("found", 0) for child in children)
+    return plain_ending(attempt, "completed", result={"asked": len(children), "found": found})
+
+
+def _next(attempt: Attempt, space_id: int) -> NewJob | None:
+    """The child that reads on."""
+    job = attempt.job
+    with attempt.database.connection() as connection:
+        space = memory_spaces.read(connection, space_id)
+        ids, behind = facts.unread(connection, space_id, space.extracted) if space else ([], 0)
+    arguments = {"user_id": job.arguments["user_id"], "source_ids": ids, "behind": behind}
+    return NewJob(facts.ASKING, job.account_id, arguments) if ids else None
+
+
+def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
+    """Write a child's facts, once. What one that failed was to read is not read again."""
+    found: Sequence[Mapping[str, Any]] = (child.result or {}).get("facts", [])
+    vectors = embed([fact["text"] for fact in found])
+    with attempt.database.transaction() as connection:
+        attempts.hold(connection, attempt.job)
+        space = locked(connection, space.id)
+        if space.extracted < child.arguments["behind"]:
+            _write(connection, space, list(zip(found, vectors, strict=True)))
+            facts.set_read(connection, space.id, child.arguments["behind"])
+        facts.forget_answers(connection, [child.id])
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A fact with what it claims."""
+
+    id: str
+    text: str
+    since: datetime
+    claims: Sequence[Claim]
+
+
+def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> None:
+    known = [_holding(fact) for fact in facts.live(connection, space.account_id, space.user_id)]
+    for fact, vector in found:
+        new = _memory(connection, space, fact)
+        held = _holding(Fact(new.id, new.text, dict(new.metadata), new.occurred_at)) if new else None
+        if new is None or held is None:
+            continue
+        if (same := next((other for other in known if _same(held, other)), None)) is not None:
+            memory_sources.cite(connection, space.id, [replace(new, id=same.id)])
+            continue
+        space = locked(connection, space.id)  # its ordinals have gone on
+        insert(connection, space, [(new, vector)])
+        for other in known:
+            if _contradicts(held, other):
+                older, newer = sorted((other, held), key=lambda one: one.since)
+                close(connection, space, [older.id], newer.id)
+        known.append(held)
+
+
+def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> NewMemory | None:
+    """The fact as a memory; None where what it follows from has gone meanwhile."""
+    sources = memory_survey.texts(connection, fact["sources"], space.account_id, space.user_id)
+    if len(sources) < len(fact["sources"]):
+        return None
+    since = max(source.occurred_at for source in sources)
+    return NewMemory(
+        new_id("mem"),
+        fact["text"],
+        "",
+        since,
+        metadata={name: fact[name] for name in ("subject", "attribute", "value")},
+        kind="fact",
+        valid_from=since,
+        sources=fact["sources"],
+    )
+
+
+def _holding(fact: Fact) -> Holding:
+    return Holding(fact.id, fact.text, fact.since, list(claims(fact)))
+
+
+def _same(one: Holding, other: Holding) -> bool:
+    """Whether they say the same, in the same words or of the same thing."""
+    return one.text.casefold() == other.text.casefold() or any(claim in other.claims for claim in one.claims)
+
+
+def _contradicts(one: Holding, other: Holding) -> bool:
+    """Whether they say another thing of what can only be one."""
+    pairs = ((claim, standing) for claim in one.claims for standing in other.claims if claim.about == standing.about)
+    return one.since != other.since and any(
+        not (claim.value <= standing.value or standing.value <= claim.value) for claim, standing in pairs
+    )

@@ -1,0 +1,131 @@
+"""`memory.fact`: the language model is asked which facts stand in what was said. A child job of an extraction.
+
+What it says is a suggestion. Only what is well-formed, cites what it follows from, and speaks the words of that is
+kept: a model that makes things up makes no memories. Nobody is believed about a person but people: a fact cites
+something that is no answer of an assistant's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from models import memory_survey
+from models.attempts import Ending
+from models.memory_survey import Said
+from models.running import Attempt, plain_ending
+from models.usage import Usage, bill
+from pipelines.inference.asking import ask
+from pipelines.inference.engine import Engine, Form, Message
+from pipelines.memory.meditation.words import content, words
+
+#: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
+MOST, LONGEST, LONGEST_PART, ANSWER = 8, 240, 80, 600
+
+#: Characters of what was said that are told.
+TOLD = 400
+
+#: The part of a fact's words that its sources must have.
+GROUNDED = 0.6
+
+INSTRUCTIONS = (
+    "You read what was said in conversations, and write down the lasting facts about people in it: names, homes, jobs, "
+    "relations, likes, plans. Each fact is one plain sentence in the words of what was said, with its subject (`user` "
+    "for who says user), attribute and value; `sources` are the numbers of the lines that say it. Leave out greetings, "
+    "questions, and what an assistant only supposes. If there is no such fact, answer with an empty list."
+)
+
+PARTS = ("subject", "attribute", "value")
+
+
+def schema(lines: int) -> Mapping[str, Any]:
+    """The JSON that the model must write about so many lines."""
+    part = {"type": "string", "maxLength": LONGEST_PART}
+    source = {"type": "integer", "minimum": 1, "maximum": lines}
+    fact = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "maxLength": LONGEST},
+            **dict.fromkeys(PARTS, part),
+            "sources": {"type": "array", "items": source, "maxItems": 4},
+        },
+        "required": ["text", *PARTS, "sources"],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"facts": {"type": "array", "items": fact, "maxItems": MOST}},
+        "required": ["facts"],
+        "additionalProperties": False,
+    }
+
+
+def run(engine: Engine, attempt: Attempt) -> Ending:
+    """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
+    arguments, job = attempt.job.arguments, attempt.job
+    with attempt.database.connection() as connection:
+        live = memory_survey.texts(connection, arguments["source_ids"], job.account_id, arguments["user_id"])
+    said = _fitting(engine, live)
+    if not said:
+        return plain_ending(attempt, "completed", result={"found": 0})
+    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
+    attempt.check()
+    found = list(accepted(answer, said))
+    ending = plain_ending(attempt, "completed", result={"found": len(found)})
+    usage = Usage(finish.prompt_tokens, 0, finish.generated_tokens)
+    return Ending(
+        "completed",
+        ending.events,
+        result={"found": len(found), "facts": found},
+        record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
+        tokens=finish.prompt_tokens + finish.generated_tokens,
+    )
+
+
+def prompt(said: Sequence[Said]) -> list[Message]:
+    """What the model is asked about these lines."""
+    lines = (
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:TOLD]}"
+        for number, memory in enumerate(said, start=1)
+    )
+    return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
+
+
+def _fitting(engine: Engine, said: Sequence[Said]) -> Sequence[Said]:
+    """As many of them, the latest, as the engine's context can hold beside an answer."""
+    while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + ANSWER > engine.context:
+        said = said[1:]
+    return said
+
+
+def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
+    """What of an answer is worth keeping: facts, each with the ids of its sources."""
+    try:
+        given = orjson.loads(answer)["facts"][:MOST]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return  # cut off, or no JSON at all
+    for fact in given:
+        if (kept := _kept(fact, said)) is not None:
+            yield kept
+
+
+def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
+    if not isinstance(fact, dict) or not all(isinstance(fact.get(name), str) for name in ("text", *PARTS)):
+        return None
+    numbers = fact.get("sources")
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 < number <= len(said) for number in numbers):
+        return None
+    sources = [said[number - 1] for number in sorted(set(numbers))]
+    text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
+    if not all(parts.values()) or not _grounded(text, parts["value"], sources):
+        return None
+    return {"text": text, **parts, "sources": [source.id for source in sources]}
+
+
+def _grounded(text: str, value: str, sources: Sequence[Said]) -> bool:
+    """Whether somebody who is no assistant is cited, and has said the value and most of the words."""
+    if len(text) > LONGEST or all(source.speaker == "assistant" for source in sources):
+        return False
+    about, told = content(words(text)), content(words(value))
+    heard = frozenset({"user"}).union(*(content(words(f"{source.speaker} {source.text}")) for source in sources))
+    return len(about) >= 2 and bool(told) and told <= heard and len(about & heard) >= GROUNDED * len(about)

@@ -1,0 +1,174 @@
+"""Given things that people say, when facts are looked for, then what is grounded is kept, and closes the older."""
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from models import attempts, facts, memories, memory_sources, memory_spaces
+from models.memories import NewMemory
+from models.memory_survey import Said
+from models.running import Waiting, plain_ending
+from models.settings import Settings
+from pipelines.chat import turn
+from pipelines.memory import extract, forgetting, turns
+from pipelines.memory.facts import accepted
+from pipelines.memory.facts import run as run_fact
+from pipelines.memory.writing import write
+from tests.pipelines.chat.conftest import Fake, Room
+from tests.pipelines.memory.remembering import flat, next_job, waiting
+
+SETTINGS = Settings(reflection="on")
+
+MONDAY = datetime(2026, 11, 16, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def room(database, redis_client):
+    room = Room(database, redis_client)
+    yield room
+    room.close()
+
+
+def said(room, *texts, day=0, speaker="user"):
+    at = MONDAY + timedelta(days=day)
+    news = [
+        NewMemory(f"mem_{room.caller.user_id}_{day}_{n}", text, speaker, at, "talk") for n, text in enumerate(texts)
+    ]
+    return write(room.database, flat, room.caller.account_id, room.caller.user_id, news).ids
+
+
+def fact(text, subject, attribute, value, *sources):
+    return {"text": text, "subject": subject, "attribute": attribute, "value": value, "sources": list(sources)}
+
+
+def look(room, *answers):
+    """An extraction whose model answers so, window by window. Returns how often it was asked."""
+    with room.database.transaction() as connection:
+        job = facts.extraction(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
+        attempts.enqueue(connection, job)
+    asked = 0
+    while True:
+        attempt = next_job(room, facts.KIND)
+        outcome = extract.run(flat, SETTINGS, attempt)
+        if not isinstance(outcome, Waiting):
+            room.settle(attempt, outcome)
+            return asked
+        with room.database.transaction() as connection:
+            attempts.wait_for(connection, attempt.job, outcome.children)
+        child = next_job(room, facts.ASKING)
+        answer = answers[asked]
+        asked += 1
+        if answer is None:
+            room.settle(child, plain_ending(child, "dead", {"code": "x", "message": "x"}))
+        else:
+            engine = Fake(orjson.dumps({"facts": answer}).decode(), context=100_000)
+            room.settle(child, run_fact(engine, child))
+
+
+def held(room):
+    with room.database.connection() as connection:
+        return facts.live(connection, room.caller.account_id, room.caller.user_id)
+
+
+def test_a_fact_is_kept_with_its_source_and_its_time(room):
+    (source,) = said(room, "I live in Lisbon with my cat.")
+
+    assert look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+    (found,) = held(room)
+    assert (found.text, found.since, found.metadata["attribute"]) == ("user lives in Lisbon", MONDAY, "home")
+    with room.database.connection() as connection:
+        assert memory_sources.sources(connection, found.id, room.caller.account_id) == [source]
+        answers = connection.execute("SELECT result FROM jobs WHERE account_id = %s AND kind = 'memory.fact'",
+                                     (room.caller.account_id,)).fetchall()  # fmt: skip
+    assert answers == [{"result": {"found": 1}}]  # whose words stand among the memories only
+
+
+def test_what_was_read_is_not_read_again(room):
+    said(room, "I live in Lisbon.")
+    assert look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+    assert look(room) == 0
+    assert len(held(room)) == 1
+
+
+def test_a_fact_closes_the_one_that_it_replaces_and_deletes_nothing(room):
+    said(room, "I live in Lisbon.")
+    look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    (old,) = held(room)
+    said(room, "I live in Porto now.", day=30)
+
+    look(room, [fact("user lives in Porto", "user", "home", "Porto", 1)])
+
+    (new,) = held(room)
+    assert new.text == "user lives in Porto"
+    with room.database.connection() as connection:
+        closed = memories.read(connection, old.id, room.caller.account_id, room.caller.user_id)
+    assert (closed.closed_by, closed.text) == (new.id, "user lives in Lisbon")
+
+
+def test_the_same_fact_is_kept_once_and_cites_both_who_say_it(room):
+    sources = said(room, "I live in Lisbon.")
+    look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    sources += said(room, "Yes, I live in Lisbon!", day=3)
+
+    look(room, [fact("User lives in Lisbon", "user", "home", "Lisbon", 1)])
+
+    (found,) = held(room)
+    with room.database.connection() as connection:
+        assert memory_sources.sources(connection, found.id, room.caller.account_id) == sorted(sources)
+
+
+def test_a_fact_goes_with_what_alone_it_follows_from(room):
+    (source,) = said(room, "I live in Lisbon.")
+    look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+
+    with room.database.transaction() as connection:
+        space = memory_spaces.find(connection, room.caller.account_id, room.caller.user_id)
+        forgetting.forget(connection, memory_spaces.lock(connection, space.id), [source])
+
+    assert held(room) == []
+
+
+def test_a_thousand_things_are_read_in_windows_within_a_budget(room):
+    said(room, *[f"I own thing number {number}." for number in range(60)])
+
+    assert look(room, [], None, []) == 3  # a window that fails is passed by
+    assert look(room) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        fact("user lives in Paris", "user", "home", "Paris", 1),  # nobody said so
+        fact("user lives in Lisbon", "user", "home", "Lisbon", 3),  # there is no such line
+        fact("user lives in Lisbon", "user", "home", "Lisbon", 2),  # only the assistant said so
+        fact("user lives in Lisbon", "user", "home", "Lisbon"),
+        fact("user lives in Lisbon", "user", "", "Lisbon", 1),
+        {"text": "user lives in Lisbon"},
+        "user lives in Lisbon",
+    ],
+)
+def test_what_is_not_grounded_is_dropped(wrong):
+    lines = [Said("a", "I live in Lisbon.", "user", MONDAY), Said("b", "Lisbon it is.", "assistant", MONDAY)]
+
+    assert list(accepted(orjson.dumps({"facts": [wrong]}).decode(), lines)) == []
+
+
+@pytest.mark.parametrize("answer", ["", "{", '{"facts": 3}', "[]", "null"])
+def test_an_answer_that_is_none_gives_no_facts(answer):
+    assert list(accepted(answer, [])) == []
+
+
+@pytest.mark.parametrize(("reflection", "jobs"), [("on", 1), ("auto", 0)])
+def test_facts_are_looked_for_some_time_after_a_turn_where_the_model_is_good_enough(room, reflection, jobs):
+    started = room.start("I live in Lisbon.")
+    attempt = room.attempt(started)
+    room.settle(attempt, turn.run(Fake("fine"), attempt))
+    attempt = next_job(room, "memory.remember")
+    room.settle(attempt, turns.run(flat, Settings(reflection=reflection), attempt))
+
+    found = waiting(room, facts.KIND)
+    assert len(found) == jobs
+    assert all(job["delay"] > turns.QUIET - timedelta(seconds=5) for job in found)
