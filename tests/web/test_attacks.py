@@ -1,7 +1,5 @@
 """Given people of one account with different rights, when one uses what another has made, then it raises nobody."""
 
-import time
-
 import pytest
 
 from models import addresses, files, invitations
@@ -92,13 +90,10 @@ def test_nobody_unknown_is_read_at_length(house):
 
 
 def test_a_body_that_is_wrong_everywhere_holds_nobody_up(visitor):
-    body = b'{"input":"x",' + b",".join(b'"%d":1' % number for number in range(180_000)) + b"}"
-    begin = time.monotonic()
+    body = b'{"input":"x"' + b"".join(b',"%d":1' % number for number in range(90_000)) + b"}"
 
-    refused(visitor.request("POST", "/v1/responses", content=body), 400)
-
-    # It took more than 2 s on the event loop to list all that is wrong.
-    assert time.monotonic() - begin < 1.5
+    # To list all that is wrong took seconds on the event loop.
+    assert "90000 places" in refused(visitor.request("POST", "/v1/responses", content=body), 400)
 
 
 def test_going_to_a_provider_is_no_mere_read(settings):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import orjson
 import pytest
@@ -125,6 +126,30 @@ def test_what_cannot_be_meant_is_refused(body):
         parse_object(body)
 
     assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("member", [b"[],", b"{},", b"1,", b'"a",', b'"\\"[",'])
+def test_a_million_values_are_not_read(member):
+    body = b'{"a":[' + member * 100_001 + b"1]}"
+
+    with pytest.raises(InvalidRequest, match="100000 values"):
+        parse_object(body)
+
+
+def test_marks_within_a_text_are_no_values():
+    text = '[{,\\",' * 100_000
+
+    assert parse_object(orjson.dumps({"a": text})) == {"a": text}
+
+
+@pytest.mark.parametrize("body", [b'{"a":"' + b',\\"' * 400_000, b"," * 200_000 + b'"\\', b'"",' * 200_000])
+def test_looking_for_texts_takes_no_longer_than_there_are_any(body):
+    begin = time.monotonic()
+
+    with pytest.raises(InvalidRequest):
+        parse_object(body)
+
+    assert time.monotonic() - begin < 2
 
 
 def test_breadth_is_not_depth():
