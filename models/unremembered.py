@@ -1,4 +1,4 @@
-"""Turns that are still to be remembered: they have a mark from their beginning, and lose it as their memories are written.
+"""Turns that are still to be remembered: they have a mark from their beginning, and lose it with their memories made.
 
 A user's turns are remembered together: one job serves all that have ended before it begins.
 """
