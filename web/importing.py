@@ -22,6 +22,9 @@ def bring(call: Call) -> Response:
     upload = call.upload
     if upload is None or not upload.lines:
         raise InvalidRequest("The body should have a memory on each line.", code="empty_body")
+    if not upload.file.read(256).lstrip().startswith(b"{"):
+        raise InvalidRequest("The body should be JSON Lines: an object on each line.", code="invalid_json")
+    upload.file.seek(0)
     job_id = call.new_id("job")
     platform, who, limits = call.platform, call.caller, call.admission.limits
     count = {"size": upload.size, "lines": upload.lines}

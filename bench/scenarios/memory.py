@@ -42,14 +42,14 @@ def memory(bench: Bench) -> Sequence[Figure]:
     made = Made(random.Random(7), np.random.default_rng(7))
     with bench.stack.platform(engine="scripted", pools=POOLS) as platform:
         database = Database(platform.settings.postgres_dsn)
-        client = platform.client()
-        client.post("/v1/memories", {"text": "the first one"})  # makes the space
+        platform.client().post("/v1/memories", {"text": "the first one"})  # makes the space
         with database.connection() as connection:
             space = newest(connection)
         rate = fill(bench.progress, database, space, made, mine)
         copy(bench.progress, database, space, mine, everybody)
         built = index(bench.progress, database, space) if mine > memory_indexes.MOST else []
         found = recall_of(database, space, made) if built else []
+        client = platform.client()
         searches = searched(bench.progress, client, made)
         written = remembered(bench.progress, client, made)
         database.close()

@@ -44,6 +44,13 @@ CONFIG = SchemathesisConfig.from_dict(
     }
 )
 
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(ctx: Any, value: Any) -> bytes:
+    """What is sent where JSON Lines are expected: text, or what is none."""
+    return value.encode("utf-8", "replace") if isinstance(value, str) else f"[{value!r}]".encode("utf-8", "replace")
+
+
 API = schemathesis.openapi.from_dict(document(ROUTES), config=CONFIG)
 
 
@@ -69,7 +76,7 @@ def house(apart: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("run", "logs"):
         (folder / name).mkdir()
     app = build(apart)
-    worker = named("worker", Worker("worker", apart, ["inference", "memory"]), apart)
+    worker = named("worker", Worker("worker", apart, ["inference", "memory", "recall"]), apart)
     with serving(worker, folder / "run", folder / "logs"), running(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
@@ -141,6 +148,8 @@ class Belongings:
             return self._post("/v1/schedules", {"name": "hourly", "trigger": trigger, "work": work})["id"]
         if name == "key_id":
             return self._post("/v1/api_keys", {"name": "a key", "scopes": ["read"]})["id"]
+        if name == "memory_id":
+            return self._post("/v1/memories", {"text": "hello"})["data"][0]["id"]
         if name == "invitation_id":
             return self._post("/v1/account/invitations", {"email": "friend@example.com", "role": "member"})["id"]
         return None

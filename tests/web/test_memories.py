@@ -250,6 +250,7 @@ def test_an_upload_has_a_bound(visitor, monkeypatch):
     refused(visitor.request("POST", "/v1/memories/import", content=b"x" * 1001), 413)
     refused(visitor.request("POST", "/v1/memories/import", content=(b"x" * 600 for _ in range(2))), 413)
     refused(visitor.request("POST", "/v1/memories/import", content=b""), 400)
+    refused(visitor.request("POST", "/v1/memories/import", content=b'[{"text": "a"}]'), 400, code="invalid_json")
 
 
 def test_sources_of_another_space_are_not_cited(visitor, stranger, database):

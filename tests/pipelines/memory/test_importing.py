@@ -1,4 +1,4 @@
-"""Given an import whose worker dies anywhere, when another goes on, then each line is there once and none is missing."""
+"""Given an import whose worker dies anywhere, when another goes on, then each line is there once, none is missing."""
 
 import io
 import json
