@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 #: Seconds that recall may take. It takes some 15 ms; an embedder that has still to be loaded 100 more.
 PATIENCE = 0.5
 
+#: Candidates of either way: a turn needs few memories, and soon. A search looks at more.
+WIDTH = 40
+
 #: Vectors of questions that a process keeps: a turn that calls functions asks the same several times.
 KEPT = 256
 
@@ -38,7 +41,7 @@ class Recaller:
     def __call__(self, database: Database, response: Response, question: str, limit: int) -> list[Hit]:
         """The best hits, the best first. None where it fails or takes too long: a turn goes on without memories."""
         assert response.user_id is not None
-        asked = Query(question, limit)
+        asked = Query(question, limit, width=WIDTH)
         found = self._pool.submit(recall, database, self._vectors, response.account_id, response.user_id, asked)
         try:
             return found.result(PATIENCE)

@@ -36,12 +36,16 @@ ELSEWHERE = ""
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: at most `limit` hits; `neighbours` asks for the turns next to each as well."""
+    """What is asked: at most `limit` hits; `neighbours` asks for the turns next to each as well.
+
+    width  how many candidates of either way are ranked: who needs few hits soon looks at fewer
+    """
 
     text: str
     limit: int = 10
     filters: Filters = field(default_factory=Filters)
     neighbours: bool = False
+    width: int = WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,10 @@ class Search:
 
     def _candidates(self, allowed: Ordinals | None) -> list[int]:
         """The ordinals of the best by either way."""
-        found = [*self._nearest(self._query.filters, allowed, WIDTH), *best(self._lexical, allowed, WIDTH)]
+        found = [
+            *self._nearest(self._query.filters, allowed, self._query.width),
+            *best(self._lexical, allowed, self._query.width),
+        ]
         if (within := self._within()) is not None:
             ordinals = self._matching(within)
             found += self._nearest(within, ordinals, WIDTH_WITHIN)
