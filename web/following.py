@@ -9,6 +9,7 @@ from models.archive import last_archived
 from models.errors import InvalidRequest, Unavailable
 from models.jobs import read
 from models.journal import last_sequence
+from web.afterwards import afterwards
 from web.routing import Call
 from web.sse import Frame, frame
 from web.validation import Query
@@ -25,12 +26,12 @@ async def follow_frames(
 ) -> AsyncIterator[Frame]:
     """The events of a job above a sequence number, ready for the wire; what came together goes together.
 
-    `when_read` is called, in a thread, once the last event there will be has been written to the client.
+    `when_read` is called afterwards, in a thread, once the last event there will be has been written to the client.
     """
     async for events in call.platform.tail.follow(job_id, after):
         yield b"".join([frame(event.sequence, event.data) for event in events])
         if when_read is not None and events[-1].ends:
-            await run_in_threadpool(when_read)
+            afterwards(when_read)
 
 
 async def position(call: Call, job_id: str, cursor: Cursor) -> int:

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from functools import partial
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
 
 from models.errors import Unavailable
 from models.responses import Response
 from web import bodies
+from web.afterwards import afterwards
 from web.answers import json_answer
 from web.chat.chunks import Chunks
 from web.chat.objects import completion_object
@@ -44,7 +44,7 @@ async def _frames(call: Call, response: Response, chunks: Chunks) -> AsyncIterat
             yield frames
         if chunks.ended:
             if not chunks.diverged:
-                await _forget(call, response)
+                _forget(call, response)
             return
     yield chunks.cut()
 
@@ -55,11 +55,11 @@ async def _ended(call: Call, begun: Begun) -> Answer:
     if shown["status"] in ("queued", "in_progress") and call.platform.streams.closing:
         raise Unavailable(f"This server is leaving; the turn goes on: GET /v1/responses/{shown['id']}.")
     if shown["status"] not in ("queued", "in_progress"):
-        await _forget(call, begun.response)
+        _forget(call, begun.response)
     return json_answer(completion_object(shown, call.platform.settings), headers=begun.headers)
 
 
-async def _forget(call: Call, response: Response) -> None:
+def _forget(call: Call, response: Response) -> None:
     forget = when_read(call, response)
     if forget is not None:
-        await run_in_threadpool(forget)
+        afterwards(forget)
