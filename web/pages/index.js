@@ -94,6 +94,22 @@ function note(turn, text) {
   turn.append(line);
 }
 
+// What earlier conversations said to it, in the prompt: closed until somebody wants to know.
+function showRecalled(turn, memories) {
+  if (!memories?.length || turn.querySelector("details")) return;
+  const box = document.createElement("details");
+  const count = document.createElement("summary");
+  count.textContent = memories.length === 1 ? "1 memory" : `${memories.length} memories`;
+  const list = document.createElement("ul");
+  for (const memory of memories) {
+    const line = document.createElement("li");
+    line.textContent = `${memory.occurred_at.slice(0, 10)} · ${memory.speaker || memory.kind}: ${memory.text}`;
+    list.append(line);
+  }
+  box.append(count, list);
+  turn.append(box);
+}
+
 // The events of a response from a sequence number on, until its last one; reconnects as often as it takes.
 async function* events(id, signal) {
   let after = -1;
@@ -160,6 +176,7 @@ function step(event, turn, words) {
   if (event.type === "sangha.answer.restarted") words.said = [];
   if (event.type === "sangha.journal.rewound") words.said = words.said.filter(([at]) => at < event.sequence_number);
   words.data = words.said.map(([, text]) => text).join("");
+  if (event.type === "sangha.memory.recalled") showRecalled(turn, event.memories);
   if (event.type === "sangha.job.cancelled") note(turn, "stopped");
   if (event.type === "response.failed") note(turn, event.response.error.message);
   if (event.response?.usage) {
