@@ -73,10 +73,10 @@ CATALOGUE: Mapping[str, Kind] = {
     "memory.remember": Kind(queue="memory", time_limit=600, attempts=10, backoff=1),
     "memory.extract": Kind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
     "memory.fact": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
-    "memory.forget": Kind(queue="memory", time_limit=3600, attempts=10, backoff=1),
-    "memory.import": Kind(queue="memory", priority=1, time_limit=4 * 3600, attempts=10, backoff=1),
+    "memory.forget": Kind(queue="memory", time_limit=900, attempts=10, backoff=1),
+    "memory.import": Kind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
     # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
-    "memory.index": Kind(queue="maintenance", priority=1, time_limit=3600, attempts=5, backoff=60),
+    "memory.index": Kind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
     # Behind all that somebody waits for; each of its calls of the language model is a job of its own.
     "meditation.run": Kind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
     "memory.insight": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),

@@ -103,7 +103,7 @@ def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool
 def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None:
     """Run one worker of one or more pools.
 
-    Pools: inference, fallback, memory, billing, reporting, delivery, maintenance. TERM gives
+    Pools: inference, fallback, memory, recall, billing, reporting, delivery, maintenance. TERM gives
     running jobs back; another worker continues them.
     """
     settings = prepare(verbose, data_dir=data_dir)

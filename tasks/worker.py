@@ -97,7 +97,8 @@ def _module(pool: str) -> types.ModuleType:
 
 def _open_workshop(settings: Settings, pools: Sequence[str]) -> Workshop:
     name = f"{socket.gethostname()}:{'+'.join(pools)}:{uuid.uuid4().hex[:12]}"
-    database = Database(settings.postgres_dsn, size=settings.slots + 6, name=f"worker {'+'.join(pools)}")
+    size = settings.slots + 2 + 4 * len(pools)
+    database = Database(settings.postgres_dsn, size=size, name=f"worker {'+'.join(pools)}")
     client = connect(settings.redis_address)
     broker = build_broker(settings.broker_address)
 

@@ -1,12 +1,32 @@
-"""How jobs of memories end: nobody's words stay in their rows."""
+"""How jobs of memories end: nobody's words stay in their rows, and none holds its thread for ever."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from models.attempts import Ending
+from models.errors import Released
 from models.jobs import forget_arguments
 from models.running import Attempt, plain_ending
+
+#: Seconds of a shift.
+SHIFT = 600.0
+
+
+class Shift:
+    """The time that an attempt works at most before it gives its job back: the next one goes on where it was, and the
+    broker never takes a long job for a lost one."""
+
+    def __init__(self, attempt: Attempt, seconds: float = SHIFT) -> None:
+        self._attempt = attempt
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise the reason to stop, or Released."""
+        self._attempt.check()
+        if time.monotonic() > self._end:
+            raise Released("a long job goes on in another attempt")
 
 
 def wordless(attempt: Attempt, result: Mapping[str, Any]) -> Ending:

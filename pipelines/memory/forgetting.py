@@ -16,7 +16,7 @@ from models.memories import Change, Memory
 from models.memory_spaces import Space
 from models.running import Attempt, plain_ending
 from pipelines.memory import terms
-from pipelines.memory.endings import wordless
+from pipelines.memory.endings import Shift, wordless
 from pipelines.memory.writing import Embed, ask_for_index, close, locked, withdraw
 
 #: Memories that one transaction deletes.
@@ -50,13 +50,15 @@ def forget_one(database: Database, memory: Memory) -> None:
 
 def run_forgetting(attempt: Attempt) -> Ending:
     """Delete the memories of a conversation, or all of a user's: batch by batch, so that a later attempt goes on."""
-    arguments, deleted = attempt.job.arguments, 0
+    arguments, shift = attempt.job.arguments, Shift(attempt)
+    deleted: int = (attempt.job.progress or {}).get("done", 0)
     conversation_id: str | None = arguments["conversation_id"]
     with attempt.database.connection() as connection:
         space = memory_spaces.find(connection, attempt.job.account_id, arguments["user_id"])
     while space is not None and (gone := _forget_batch(attempt, space.id, conversation_id)):
         deleted += gone
         attempt.progress(deleted, note="memories deleted")
+        shift.check()
     return plain_ending(attempt, "completed", result={"deleted": deleted})
 
 

@@ -20,6 +20,7 @@ from models.ids import new_id
 from models.memories import NewMemory
 from models.object_store import Objects
 from models.running import Attempt, plain_ending
+from pipelines.memory.endings import Shift
 from pipelines.memory.given import GivenMemory
 from pipelines.memory.writing import BATCH, Embed, write
 
@@ -52,7 +53,7 @@ class Tally:
 def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
     """Import a file's lines into a user's space. Raises PermanentFailure when the file is gone, and Unavailable."""
     job = attempt.job
-    tally, now = Tally(), job.created_at
+    tally, now, shift = Tally(), job.created_at, Shift(attempt)
     begin = (job.progress or {}).get("done", 0)
     batch: list[NewMemory] = []
     number = 0
@@ -63,6 +64,7 @@ def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
         elif memory is not None:
             batch.append(memory)
         if len(batch) == BATCH:
+            shift.check()
             _write(embed, attempt, tally, batch, number)
             batch = []
     _write(embed, attempt, tally, batch, number)
