@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bench.bench import Scenario
-from bench.scenarios import cancel, engine, fairness, latency, memory, recall, recovery, startup, throughput
+from bench.scenarios import cancel, engine, fairness, latency, meditation, memory, recall, recovery, startup, throughput
 
 SCENARIOS: Mapping[str, Scenario] = {
     "first-event": Scenario("from a turn's POST to its stream's first event", latency.first_event),
@@ -17,5 +17,6 @@ SCENARIOS: Mapping[str, Scenario] = {
         "the share of answering turns among the first hits, and what each part of recall is worth", recall.recall
     ),
     "memory": Scenario("remembering, and searching memories over HTTP: 10,000, or 100,000 with --full", memory.memory),
+    "meditation": Scenario("10,000 memories thought over, and how much of that is right", meditation.meditation),
     "startup": Scenario("the engine's start and the bare engine's load", startup.startup),
 }
