@@ -43,7 +43,8 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT job_id, model, input_tokens, cached_tokens, output_tokens, created_at
         FROM usage_records WHERE account_id = %(account_id)s""",
     "usage_by_month": """
-        SELECT month, sum(tokens)::bigint AS tokens FROM quota_usage WHERE account_id = %(account_id)s GROUP BY month""",
+        SELECT month, sum(tokens)::bigint AS tokens FROM quota_usage
+        WHERE account_id = %(account_id)s GROUP BY month""",
     "audit_events": """
         SELECT id, user_id, action, target, ip, user_agent, request_id, details, created_at
         FROM audit_events WHERE account_id = %(account_id)s""",
