@@ -6,8 +6,9 @@ memories: where recall fails or takes too long it goes on without.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, Protocol
 
 from models.database import Database
@@ -69,10 +70,25 @@ def look_up(
         return []
     limit = (response.request.get("memory") or {}).get("limit") or USUAL
     standing = [message.content for message in prompt.messages]
-    # As many again: the latest turns of a conversation that goes on are most like its next one.
-    found = recall(database, response, question[-LONGEST_QUESTION:], 2 * limit)
-    new = [hit for hit in found if _says_something(hit) and not any(hit.memory.text in text for text in standing)]
-    return [_told(hit) for hit in new[:limit]]
+    # More than will do: the latest turns of a conversation that goes on are most like its next one.
+    found = recall(database, response, question[-LONGEST_QUESTION:], 3 * limit)
+    return [_told(hit) for hit in islice(_worth_telling(found, standing, limit), limit)]
+
+
+def _worth_telling(found: Sequence[Hit], standing: Sequence[str], limit: int) -> Iterator[Hit]:
+    """Hits that say something new, each once. Of an assistant's answers a third will do: what people have said comes
+    first, and a model that was wrong once is not to be told so again and again."""
+    told, answers = set[str](), limit // 3
+    for hit in found:
+        text = hit.memory.text
+        if not _says_something(hit) or text in told or any(text in standing_text for standing_text in standing):
+            continue
+        if hit.memory.speaker == "assistant":
+            if not answers:
+                continue
+            answers -= 1
+        told.add(text)
+        yield hit
 
 
 def _says_something(hit: Hit) -> bool:

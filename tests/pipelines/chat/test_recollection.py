@@ -91,6 +91,17 @@ def test_what_stands_in_the_prompt_or_says_nothing_is_not_recalled(room, fake):
     assert [memory["text"] for memory in room.stored(second).recalled] == ["I have a cat."]
 
 
+def test_people_come_before_answers_and_each_text_once(room, fake):
+    texts = [hit(f"answer {number}", speaker="assistant") for number in range(4)]
+    recall = Recall(*texts, hit("I have a cat."), hit("I have a cat.", speaker="me"), hit("I have a dog."))
+    started = room.start("What do I have?")
+
+    run(room, fake("ok"), started, recall)
+
+    told = [memory["text"] for memory in room.stored(started).recalled]
+    assert told == ["answer 0", "answer 1", "I have a cat.", "I have a dog."]
+
+
 def test_another_attempt_has_the_same_prompt_whatever_is_recalled_by_then(room, fake):
     engine, started = fake("a ", "b "), room.start("What can I eat?")
     attempt = room.attempt(started)
