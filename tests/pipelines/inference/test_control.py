@@ -9,7 +9,9 @@ from pipelines.inference.engine import Message
 from pipelines.inference.llamacpp import LlamaCpp
 
 
-@pytest.mark.parametrize("token", ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "[INST]", "<start_of_turn>", "</tool_call>"])
+@pytest.mark.parametrize(
+    "token", ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "[INST]", "<start_of_turn>", "</tool_call>"]
+)
 def test_a_control_token_is_broken_and_looks_the_same(token: str) -> None:
     broken = plain(f"before {token} after")
 
