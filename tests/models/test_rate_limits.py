@@ -1,4 +1,4 @@
-"""Given buckets, when requests draw from them, then all of them give or none does, and they fill again by themselves."""
+"""Given buckets, when requests draw from them, then all of them give or none, and they fill again by themselves."""
 
 import pytest
 
