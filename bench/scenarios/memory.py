@@ -78,6 +78,11 @@ class Made:
         """A memory."""
         return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=self._random.randint(*LENGTHS)))
 
+    def question(self) -> str:
+        """A question about two things, as long as people's are: made-up words have many tokens."""
+        one, other = self._random.choices(self._words, cum_weights=self._weights, k=2)
+        return f"When did Ada tell me about the {one} that she wanted to buy for her {other}?"
+
     def vector(self) -> list[float]:
         """Its meaning."""
         noise = self._vectors.standard_normal(DIMENSIONS)
@@ -183,7 +188,7 @@ def searched(progress: Progress, client: Client, made: Made) -> list[float]:
     times = []
     for number in range(-WARM_UP, QUESTIONS):
         progress.step(max(number, 0), QUESTIONS, "questions")
-        question = {"query": f"What did Ada say about {made.text()}?", "limit": 10}
+        question = {"query": made.question(), "limit": 10}
         began = time.perf_counter()
         client.post("/v1/memories/search", question)
         times.append((time.perf_counter() - began) * 1000)
