@@ -30,7 +30,7 @@ EXPORTS: Mapping[str, LiteralString] = {
         FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
     "responses": """
         SELECT id, user_id, job_id, conversation_id, previous_id, request, input, output, usage, incomplete_details,
-               created_at
+               recalled, created_at
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
         SELECT id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at, finished_at

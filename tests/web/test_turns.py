@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from pydantic import ValidationError
 
 from models.errors import InvalidRequest
 from models.settings import Settings
@@ -149,3 +150,15 @@ def test_a_schema_that_goes_round_through_its_members_is_good():
     form = {"type": "json_schema", "name": "t", "schema": {"$defs": {"tree": tree}, "$ref": "#/$defs/tree"}}
 
     assert new_turn(parsed(text={"format": form}), SETTINGS).request["text"] == {"format": form}
+
+
+def test_what_a_turn_has_to_do_with_memories_is_bounded():
+    assert new_turn(parsed(memory={"recall": False, "limit": 3}), SETTINGS).request["memory"] == {
+        "recall": False, "limit": 3,
+    }  # fmt: skip
+    for wrong in ({"limit": 0}, {"limit": 21}, {"remind": True}, {"recall": "no"}):
+        with pytest.raises(ValidationError):
+            parsed(memory=wrong)
+    with pytest.raises(InvalidRequest) as refusal:
+        new_turn(parsed(store=False, memory={"remember": True}), SETTINGS)
+    assert refusal.value.param == "memory.remember"
