@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.memory_survey import Surveyed
 from pipelines.memory.meditation.survey import Survey
 from pipelines.memory.meditation.words import TRIMMINGS, exacting, lasts
+from pipelines.memory.terms import asks
 
 #: The least cosine of two vectors, and how much of the longer text the shorter one has.
 CLOSE, OVERLAP = 0.9, 0.75
@@ -85,4 +86,4 @@ class Duplicates:
     def _same_event(self, one: Surveyed, other: Surveyed, worse: int) -> bool:
         if one.kind == "fact" or abs(one.occurred_at - other.occurred_at) <= SAME_EVENT:
             return True
-        return lasts(self._survey.words[worse])
+        return lasts(self._survey.words[worse]) and not asks(one.text)

@@ -33,12 +33,19 @@ def groups(
             near[right].append((-cosine, left))
     found, taken = list[Sequence[int]](), set[int]()
     for place in sorted(near, key=lambda place: (-len(near[place]), place)):
-        free = [other for _, other in sorted(near[place]) if other not in taken]
-        if place not in taken and len(free) + 1 >= SMALLEST:
-            members = [place, *free[: LARGEST - 1]]
+        members = _different(survey, [place, *(other for _, other in sorted(near[place]) if other not in taken)])
+        if place not in taken and len(members) >= SMALLEST:
             taken.update(members)
             found.append(sorted(members, key=lambda member: (survey.memories[member].occurred_at, member)))
     return sorted(found, key=lambda group: (-len(group), group))
+
+
+def _different(survey: Survey, places: Sequence[int]) -> list[int]:
+    """The first of these, without those that say what one before them says."""
+    about: dict[frozenset[str], int] = {}
+    for place in places:
+        about.setdefault(survey.content[place], place)
+    return list(about.values())[:LARGEST]
 
 
 def _related(survey: Survey, left: int, right: int, cosine: float) -> bool:

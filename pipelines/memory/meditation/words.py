@@ -11,10 +11,17 @@ _SHORT_FORMS = """
     |don't=do not|doesn't=does not|didn't=did not|hasn't=has not|haven't=have not|hadn't=had not|couldn't=could not
     |wouldn't=would not|shouldn't=should not"""
 
-#: What contractions stand for.
-SHORT_FORMS = {
+#: Forms that are other words without their apostrophe.
+_OTHER_WORDS = frozenset(["its", "were", "hed", "shed", "wed", "id", "ill", "well"])
+
+_LONG_FORMS = {
     short.strip(): tuple(long.split()) for short, _, long in (form.partition("=") for form in _SHORT_FORMS.split("|"))
 }
+
+#: What contractions stand for, also without the apostrophe, as many write them.
+SHORT_FORMS = {
+    bare: long for short, long in _LONG_FORMS.items() if (bare := short.replace("'", "")) not in _OTHER_WORDS
+} | _LONG_FORMS
 
 _TRIMMINGS = """
     a an the and so oh well yeah yes yep ok okay um uh hey hi hello thanks thank please just really very quite actually
@@ -36,6 +43,13 @@ _NEGATIONS = "not no never none nobody nothing neither nor without hardly stoppe
 
 NEGATIONS = frozenset(_NEGATIONS.split())
 
+_HEDGES = """
+    used almost nearly might may maybe perhaps would could should if unless except only formerly former ex before until
+    wish hope hoped think thought believe guess supposed rarely seldom sometimes often always than but instead"""
+
+#: What turns a statement into another one.
+HEDGES = frozenset(_HEDGES.split())
+
 _STATES = """
     is am are like likes love loves hate hates prefer prefers live lives work works own owns know knows speak speaks
     have has need needs want wants drive drives play plays eat eats drink drinks study studies teach teaches favorite
@@ -48,12 +62,15 @@ _EVENTS = """
     today tonight yesterday tomorrow now currently ago last next recently lately just soon later earlier morning
     afternoon evening night week weekend month year monday tuesday wednesday thursday friday saturday sunday again first
     finally already was were did had went got saw came took made bought met said told felt found gave ate ran won lost
-    left began started heard read thought going gonna will"""
+    left began started heard read thought going gonna will seen been done gone taken given eaten written broken known"""
 
 #: ...and without a word that ties it to its day.
 EVENTS = frozenset(_EVENTS.split())
 
 PAST = re.compile(r"\w{3,}ed")
+
+#: What is under way.
+PROGRESS = re.compile(r"\b(?:am|is|are|be|keep|keeps)(?: \w+)? \w{2,}ing\b")
 
 
 def words(text: str) -> list[str]:
@@ -73,12 +90,13 @@ def _singular(word: str) -> str:
 
 
 def exacting(said: list[str]) -> list[str]:
-    """The words of which none may differ: numbers and negations."""
-    return sorted(word for word in said if word in NEGATIONS or any(sign.isdigit() for sign in word))
+    """The words of which none may differ: numbers, negations, and what else turns a statement into another."""
+    telling = NEGATIONS | HEDGES
+    return sorted(word for word in said if word in telling or any(sign.isdigit() for sign in word))
 
 
 def lasts(said: list[str]) -> bool:
     """Whether a text tells of what is so, and not of what has happened."""
-    if any(word in EVENTS or PAST.fullmatch(word) for word in said):
+    if any(word in EVENTS or PAST.fullmatch(word) for word in said) or PROGRESS.search(" ".join(said)):
         return False
     return any(word in STATES for word in said)

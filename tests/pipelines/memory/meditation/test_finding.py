@@ -54,6 +54,11 @@ def test_what_says_the_same_repeats_it(texts):
         ("I have a class today", "I have a class today"),
         ("My sister is a doctor", "Your sister is a doctor"),
         ("I like olives", "I do not like olives"),
+        ("I like green olives", "I dont like green olives"),
+        ("I like to eat green olives in summer", "I used to like to eat green olives in summer"),
+        ("im getting a project in Oslo", "im getting a project in Oslo"),
+        ("Do you like my green scarf?", "Do you like my green scarf?"),  # its answer comes next
+        ("didnt want to leave tbh", "didnt want to leave tbh"),
         ("I own 3 cats", "I own 2 cats"),
         ("I like the red car", "I like the blue car"),
         ("I work at Acme", "I work at Acme in Berlin as a designer"),
