@@ -264,3 +264,18 @@ def test_sources_of_another_space_are_not_cited(visitor, stranger, database):
 
     with database.connection() as connection:
         assert memory_sources.sources(connection, mine.id, visitor.caller.account_id) == []
+
+
+def test_imports_leave_searches_their_threads(visitor, talk):
+    lines = "\n".join(json.dumps({"text": f"In week {week} we planted a tree"}) for week in range(1000))
+    jobs = [visitor.request("POST", "/v1/memories/import", content=lines).json()["id"] for _ in range(7)]
+
+    def states():
+        return {job["id"]: job["state"] for job in jobs_of(visitor)}
+
+    eventually(lambda: "running" in states().values())
+    assert search(visitor, "canoeing", limit=1)[0]["id"] == talk[0]["id"]
+    assert "queued" in states().values()  # more imports than the process has threads for them wait
+    for job_id in jobs:
+        visitor.request("POST", f"/v1/jobs/{job_id}/cancel")
+    eventually(lambda: set(states().values()) == {"cancelled"})
