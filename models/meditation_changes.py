@@ -202,6 +202,21 @@ def still_closed(connection: Connection, space_id: int, meditation_id: str) -> d
     return {row["id"]: row["restored_at"] for row in rows}
 
 
+# Whatever closed them for it, in one step: what stands for others does not itself repeat anything.
+REPEATING = """
+SELECT id FROM memories
+WHERE space_id = %(space_id)s AND closed_by = ANY(%(ids)s) AND EXISTS (
+    SELECT FROM meditation_changes
+    WHERE memory_id = memories.id AND action = 'closed' AND reason = 'repeats' AND reverted IS NOT TRUE)
+ORDER BY id
+"""
+
+
+def repeating(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
+    """Closed memories that say what these say."""
+    return [row["id"] for row in all_of(connection, REPEATING, {"space_id": space_id, "ids": list(ids)})]
+
+
 STILL_CREATED = """
 SELECT memories.id FROM meditation_changes JOIN memories ON memories.id = memory_id
 WHERE meditation_id = %(meditation_id)s AND action = 'created' AND space_id = %(space_id)s

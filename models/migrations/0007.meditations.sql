@@ -32,3 +32,6 @@ CREATE TABLE meditation_changes (
 );
 
 CREATE INDEX meditation_changes_memory ON meditation_changes (memory_id);
+
+-- Who forgets a memory forgets what was closed for repeating it.
+CREATE INDEX memories_substitutes ON memories (closed_by) WHERE closed_by IS NOT NULL;

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models import memories, memory_indexes, memory_sources, memory_spaces, memory_vectors, postings
+from models import meditation_changes, memories, memory_indexes, memory_sources, memory_spaces, memory_vectors, postings
 from models.attempts import Ending
 from models.database import Connection, Database
 from models.memories import Change, Memory
@@ -24,7 +24,11 @@ BATCH = 200
 
 
 def forget(connection: Connection, space: Space, ids: Sequence[str]) -> None:
-    """Delete memories and what of them stands elsewhere. For the holder of the lock."""
+    """Delete memories and what of them stands elsewhere. For the holder of the lock.
+
+    With them goes what a meditation has closed because it said the same: whoever forgets sees only one of them.
+    """
+    ids = [*ids, *meditation_changes.repeating(connection, space.id, ids)]
     _close_derived(connection, space, ids)
     withdraw(connection, space, ids)
     memories.delete(connection, space.id, ids)

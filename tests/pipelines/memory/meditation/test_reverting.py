@@ -116,6 +116,15 @@ def test_what_somebody_has_changed_meanwhile_is_as_they_left_it(mind, seed):
             assert row == before[id_]
 
 
+def test_who_forgets_a_memory_forgets_what_repeated_it(mind):
+    told, _ = mind.hear("I am allergic to walnuts.", "I am really allergic to walnuts!")[::-1], mind.meditate()
+    assert len(mind.live()) == 1
+
+    DEEDS["delete"](mind, told[0])
+
+    assert mind.state()["memories"] == []
+
+
 def weigh(mind, memory_id):
     with mind.database.transaction() as connection:
         connection.execute("UPDATE memories SET importance = 0.77, updated_at = now() WHERE id = %s", (memory_id,))
