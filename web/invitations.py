@@ -9,18 +9,16 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models import invitations as records
-from models.accounts import Caller, Role
+from models.accounts import Role
 from models.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Guest
 from web import bodies
 from web.accounts import Email, Password, entered
 from web.answers import json_answer, page
-from web.gate import Knock
 from web.letters import Secret
 from web.me import RoleName
 from web.names import Name
-from web.rights import Rights
 from web.routing import Call
 from web.validation import Body, Query, parse_query
 
@@ -103,17 +101,10 @@ def revoke(call: Call) -> Response:
 async def accept(call: Call) -> Response:
     """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
     body = bodies.parse(call.body, Accept)
-    guest = Guest(await run_in_threadpool(_caller, call), body.password, body.name or "")
+    guest = Guest(await run_in_threadpool(call.identify), body.password, body.name or "")
     house = call.platform
     work = partial(invitations.accept, house.database, house.tokens, house.throttle, body.token, guest, call.trail)
     return entered(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
-
-
-def _caller(call: Call) -> Caller | None:
-    """Who has logged in. The route is open to all, so the gate has not looked."""
-    if "authorization" not in call.headers:
-        return None
-    return call.platform.gate.admit(Knock(call.headers, call.ip, Rights.PERSON, 1)).identity
 
 
 def _object(invitation: Invitation) -> InvitationObject:

@@ -7,12 +7,14 @@ from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from pipelines.accounts import reset, verification
 from pipelines.accounts.signup import normal_address
 from pipelines.accounts.throttle import Try
+from pipelines.accounts.verification import Claimant
 from web import bodies, home
 from web.accounts import Email, Password
 from web.answers import json_answer
@@ -24,9 +26,10 @@ Secret = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Verify(Body):
-    """The body of `POST /auth/email/verify`."""
+    """The body of `POST /auth/email/verify`; `password` unless whoever signed up has logged in."""
 
     token: Secret
+    password: Password | None = None
 
 
 class Forgot(Body):
@@ -57,10 +60,17 @@ class Posted(TypedDict):
     accepted: bool
 
 
-def verify(call: Call) -> Response:
-    """`POST /auth/email/verify`: the address is the user's from now on."""
+async def verify(call: Call) -> Response:
+    """`POST /auth/email/verify`: the address is the user's from now on.
+
+    Besides the letter's `token` it takes the user: their `password`, or the `Authorization` of a session of theirs.
+    """
     body = bodies.parse(call.body, Verify)
-    return _verified(verification.verify(call.platform.database, body.token, call.trail).email)
+    caller = await run_in_threadpool(call.identify) if body.password is None else None
+    house, claimant = call.platform, Claimant(body.password, caller)
+    work = partial(verification.verify, house.database, house.throttle, body.token, claimant, call.trail)
+    proof = await (run_in_threadpool(work) if body.password is None else house.hashing.run(work))
+    return _verified(proof.email)
 
 
 def resend(call: Call) -> Response:

@@ -1,28 +1,49 @@
-"""Proving that an address is one's own, by the secret of a letter that was sent there."""
+"""Proving that an address is one's own: by the secret of a letter that was sent there, and as the one who claimed it.
+
+The letter alone proves the mailbox. Whoever signs up with a stranger's address would be let in by the stranger's click:
+with a password, sessions and keys that the stranger knows nothing of. So it takes both.
+"""
+
+from dataclasses import dataclass
 
 from models import accounts, addresses, audit, email_tokens
 from models.accounts import Caller
 from models.audit import Trail
 from models.database import Connection, Database
 from models.email_tokens import Proof, Purpose
-from models.errors import Conflict, InvalidRequest
-from pipelines.accounts import letters
+from models.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
+from pipelines.accounts import letters, passwords
 from pipelines.accounts.letters import Letter
+from pipelines.accounts.throttle import Throttle, Try
 
 
-def verify(database: Database, secret: str, trail: Trail) -> Proof:
-    """Give the address to the user whom the letter was for.
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who says that it was they who signed up: somebody who gives the password, or who has logged in."""
+
+    password: str | None = None
+    caller: Caller | None = None
+
+
+def verify(database: Database, throttle: Throttle, secret: str, claimant: Claimant, trail: Trail) -> Proof:
+    """Give the address to the user whom the letter was for, if it is they who ask.
 
     From then on nobody else who claimed it before comes in by it. Proving it again, by the same letter, is harmless.
-    Raises InvalidRequest `invalid_token`, and Conflict `address_taken` where somebody else has proved it before.
+    Raises InvalidRequest `invalid_token`, NotAuthenticated `proof_required` or `invalid_credentials`, NotAllowed
+    `another_user`, TooMany, and Conflict `address_taken` where somebody else has proved it before.
     """
-    with database.transaction() as connection:
-        proof = email_tokens.redeem(connection, Purpose.VERIFY, secret)
+    with database.connection() as connection:
+        proof = email_tokens.peek(connection, Purpose.VERIFY, secret)
         if proof is None:
             return _proved_before(connection, secret)
-        own(connection, proof)
-        record(connection, "email.verified", proof, trail)
-    return proof
+    _check(database, throttle, proof, claimant, trail)
+    with database.transaction() as connection:
+        redeemed = email_tokens.redeem(connection, Purpose.VERIFY, secret)
+        if redeemed is None:
+            return _proved_before(connection, secret)
+        own(connection, redeemed)
+        record(connection, "email.verified", redeemed, trail)
+    return redeemed
 
 
 def ask_again(database: Database, caller: Caller) -> bool:
@@ -52,6 +73,29 @@ def invalid_token() -> InvalidRequest:
     """The refusal of a secret that is unknown, used up or too old: nobody learns which."""
     return InvalidRequest("This link has been used, or is too old. Ask for another one.", param="token",
                           code="invalid_token")  # fmt: skip
+
+
+def _check(database: Database, throttle: Throttle, proof: Proof, claimant: Claimant, trail: Trail) -> None:
+    """Whether it was they who signed up."""
+    if claimant.password is not None:
+        return _check_password(database, throttle, proof, claimant.password, trail)
+    if claimant.caller is None:
+        message = "Give the password that you signed up with, or log in. If you never signed up, set a new password."
+        raise NotAuthenticated(message, param="password", code="proof_required")
+    if claimant.caller.user_id != proof.user_id:
+        raise NotAllowed("Another user signed up with this address than the one of your token.", code="another_user")
+
+
+def _check_password(database: Database, throttle: Throttle, proof: Proof, password: str, trail: Trail) -> None:
+    """Counted together with the log-ins by this address: each is a guess."""
+    attempt = Try(proof.email.lower(), trail.ip)
+    throttle.count(attempt)
+    with database.connection() as connection:
+        user = accounts.find(connection, proof.user_id)
+    if not passwords.verify(user.password_hash if user else None, password):
+        message = "This is not the password that somebody signed up with."
+        raise NotAuthenticated(message, param="password", code="invalid_credentials")
+    throttle.forget(attempt)
 
 
 def _proved_before(connection: Connection, secret: str) -> Proof:

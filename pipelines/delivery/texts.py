@@ -21,7 +21,8 @@ def verify_address(link: str) -> Text:
         f"""Hello,
 
 somebody, and we hope that it was you, signed up to Sangha with this address.
-Open this page within a day to confirm that it is yours:
+Open this page within a day to confirm that it is yours. It asks for the password
+that you chose, unless you are logged in there:
 
 {link}
 

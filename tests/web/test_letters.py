@@ -27,6 +27,11 @@ def sign_up(house, email):
     return sign_up
 
 
+def verify(house, secret, password=PASSWORD):
+    """As whoever signed up."""
+    return house.post("/auth/email/verify", json={"token": secret, "password": password})
+
+
 def me(house, headers):
     return house.get("/v1/me", headers=headers)
 
@@ -36,7 +41,7 @@ def test_the_link_proves_the_address_and_clicking_twice_is_harmless(house, email
     assert me(house, headers).json()["email_verified"] is False
     secret = post.secret(email)
 
-    answers = [house.post("/auth/email/verify", json={"token": secret}) for _ in range(2)]
+    answers = [verify(house, secret) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json() == {"object": "email", "email": email, "email_verified": True}
@@ -49,18 +54,54 @@ def test_once_proved_the_address_lets_no_other_claimant_in(house, email, sign_up
     sign_up()
     second = post.secret(email)
 
-    assert house.post("/auth/email/verify", json={"token": second}).status_code == 200
+    assert verify(house, second).status_code == 200
 
-    refused(house.post("/auth/email/verify", json={"token": first}), 409, param="token", code="address_taken")
+    refused(verify(house, first, ANOTHER), 409, param="token", code="address_taken")
     assert house.post("/login", json={"email": email, "password": PASSWORD}).status_code == 200
     assert house.post("/login", json={"email": email, "password": ANOTHER}).status_code == 401
 
 
+def test_a_click_of_the_mails_reader_gives_the_address_to_nobody_who_claimed_it(house, email, sign_up, post, visitor):
+    # Given somebody who signed up with an address that they don't read
+    headers = sign_up()
+    body = {"token": post.secret(email)}
+    # When its reader clicks: as nobody, by guessing, or as the user that they are already
+    alone = house.post("/auth/email/verify", json=body)
+    guessed = verify(house, body["token"], ANOTHER)
+    as_another = visitor.request("POST", "/auth/email/verify", json=body)
+    # Then it proves nothing, and nothing is used up
+    refused(alone, 401, param="password", code="proof_required")
+    refused(guessed, 401, param="password", code="invalid_credentials")
+    refused(as_another, 403, code="another_user")
+    assert me(house, headers).json()["email_verified"] is False
+    assert verify(house, body["token"]).status_code == 200
+
+
+def test_whoever_signed_up_confirms_by_their_session_but_not_by_an_ended_one(house, email, sign_up, post):
+    headers, ended = sign_up(), sign_up()
+    body = {"token": post.secret(email)}
+    house.post("/auth/logout", headers=ended)
+
+    refused(house.post("/auth/email/verify", headers=ended, json=body), 401)
+    assert house.post("/auth/email/verify", headers=headers, json=body).status_code == 200
+
+    assert me(house, headers).json()["email_verified"] is True
+
+
+def test_passwords_are_guessed_at_the_letters_link_as_seldom_as_at_the_login(house, email, sign_up, post):
+    sign_up()
+    secret = post.secret(email)
+
+    answers = [verify(house, secret, ANOTHER) for _ in range(11)]
+
+    assert answers[0].status_code == 401
+    refused(answers[-1], 429, code="too_many_attempts")
+    refused(house.post("/login", json={"email": email, "password": PASSWORD}), 429, code="too_many_attempts")
+
+
 @pytest.mark.parametrize("path", ["/auth/email/verify", "/auth/password/reset", "/auth/invitations/accept"])
 def test_what_is_no_secret_of_ours_is_refused(house, path):
-    body = {"token": "x" * 43} | ({} if path.endswith("verify") else {"password": PASSWORD})
-
-    refused(house.post(path, json=body), 400, param="token", code="invalid_token")
+    refused(house.post(path, json={"token": "x" * 43, "password": PASSWORD}), 400, param="token", code="invalid_token")
 
 
 def test_a_secret_is_good_for_its_own_purpose_only_and_not_for_ever(house, email, sign_up, post, database):
@@ -70,7 +111,7 @@ def test_a_secret_is_good_for_its_own_purpose_only_and_not_for_ever(house, email
     refused(house.post("/auth/password/reset", json={"token": secret, "password": ANOTHER}), 400, code="invalid_token")
     with database.connection() as connection:
         connection.execute("UPDATE email_tokens SET expires_at = now() WHERE email = %s", (email,))
-    refused(house.post("/auth/email/verify", json={"token": secret}), 400, code="invalid_token")
+    refused(verify(house, secret), 400, code="invalid_token")
 
 
 def test_the_letter_comes_again_when_it_is_asked_for_until_there_is_nothing_to_prove(house, email, sign_up, post):
@@ -79,7 +120,7 @@ def test_the_letter_comes_again_when_it_is_asked_for_until_there_is_nothing_to_p
 
     again = house.post("/auth/email/resend", headers=headers)
     assert (again.status_code, again.json()) == (202, {"object": "letter", "accepted": True})
-    assert house.post("/auth/email/verify", json={"token": post.secret(email)}).status_code == 200
+    assert verify(house, post.secret(email)).status_code == 200
 
     assert house.post("/auth/email/resend", headers=headers).json()["accepted"] is False
     assert post.letters(email) == []
@@ -160,7 +201,7 @@ def test_the_pages_that_links_lead_to_use_nothing_up(house, email, sign_up, post
         assert answer.headers["referrer-policy"] == "no-referrer"
     assert house.get("/pages/auth.js").status_code == 200
 
-    assert house.post("/auth/email/verify", json={"token": secret}).status_code == 200
+    assert verify(house, secret).status_code == 200
 
 
 def test_a_changed_password_is_told(house, email, sign_up, post):

@@ -3,6 +3,7 @@
 
 const $ = (selector) => document.querySelector(selector);
 const token = new URLSearchParams(location.search).get("token");
+const pass = localStorage.getItem("token");
 
 // The secret shall not stay in the address bar, nor in the history.
 history.replaceState(null, "", location.pathname);
@@ -31,18 +32,26 @@ function say(text) { $("#state").textContent = text; }
 
 async function send(path, fields) {
   const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value));
-  const answer = await fetch(path, {
-    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(given),
-  });
+  const headers = { "content-type": "application/json" };
+  if (page.form === "verify" && !given.password && pass) headers.authorization = `Bearer ${pass}`;
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(given) });
   const value = await answer.json();
-  if (!answer.ok) throw new Error(value.error.message);
+  if (!answer.ok) throw Object.assign(new Error(value.error.message), { status: answer.status });
   return value;
+}
+
+// Who confirms an address is who signed up with it: somebody who is logged in here, or who knows the password.
+function askPassword() {
+  const label = $("#verify label");
+  label.hidden = false;
+  label.querySelector("input").required = true;
 }
 
 const page = forms[location.pathname];
 const form = $(`#${page.form}`);
 say(page.title);
 form.hidden = page.form !== "forgot" && !token;
+if (!pass) askPassword();
 if (form.hidden) say("This link is not complete: open it as it stands in the letter.");
 
 form.addEventListener("submit", async (event) => {
@@ -55,7 +64,9 @@ form.addEventListener("submit", async (event) => {
     form.hidden = true;
     $("#onward").hidden = false;
   } catch (error) {
-    say(error.message);
+    const unknown = page.form === "verify" && [401, 403].includes(error.status) && $("#verify label").hidden;
+    if (unknown) askPassword();
+    say(unknown ? "Give the password that you signed up with." : error.message);
     button.disabled = false;
   }
 });
