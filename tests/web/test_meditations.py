@@ -1,4 +1,4 @@
-"""Given a person's memories and workers, when they meditate, then they follow it, read its changes, and take it back."""
+"""Given a person's memories and workers, when they meditate, then they follow it, read it, and can take it back."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipelines.memory.meditation import starting
+from pipelines.schedules.firing import fire_due
 from tests.waiting import eventually
 from tests.web.visiting import Visitor, refused
 from tests.web.working import working
@@ -130,3 +131,16 @@ def test_an_operator_starts_those_of_others(told, operator):
 @pytest.mark.parametrize("body", [{}, {"all": True, "user_ids": ["user_x"]}, {"user_ids": []}])
 def test_an_operator_says_whom(operator, body):
     refused(operator.request("POST", "/admin/meditations", json=body), 400, param="user_ids")
+
+
+def test_a_schedule_starts_one(told, settings):
+    asked = {"name": "mornings", "trigger": {"type": "interval", "seconds": 3600}, "work": {"kind": "meditation"}}
+    made = told.request("POST", "/v1/schedules", json=asked)
+    assert made.status_code == 201, made.text
+    with told.database.connection() as connection:
+        connection.execute("UPDATE schedules SET next_fire_at = now() WHERE id = %s", (made.json()["id"],))
+
+    (due,) = [fired for fired in fire_due(told.database, settings, ["meditation"]) if fired.begun]
+
+    (begun,) = told.request("GET", "/v1/meditations").json()["data"]
+    assert due.begun.job_id == begun["job_id"]
