@@ -13,12 +13,16 @@ from models.jobs import Job, State
 from web.answers import json_answer, page
 from web.departures import cancel_job
 from web.following import Cursor, follow_frames, position
+from web.rights import Rights
 from web.routing import Call
 from web.sse import EventStream
 from web.validation import Query, parse_query
 
 #: Kinds whose result is for the one who waits for it, and for nobody else of the account.
 UNTOLD = frozenset({"memory.search"})
+
+#: Kinds that only an admin begins, or that somebody else relies on: only admins, and keys of theirs, stop them.
+FOR_ADMINS = frozenset({"account.export", "email.send", "memory.forget"})
 
 
 class JobObject(TypedDict):
@@ -77,8 +81,14 @@ async def events(call: Call) -> EventStream:
 
 
 def cancel(call: Call) -> Response:
-    """`POST /v1/jobs/{id}/cancel`: stop it and all that it has started; one that has ended stays as it is."""
-    cancel_job(call, _read(call).id)
+    """`POST /v1/jobs/{id}/cancel`: stop it and all that it has started; one that has ended stays as it is.
+
+    Only admins stop exports, letters, and the forgetting of memories.
+    """
+    job = _read(call)
+    if job.kind in FOR_ADMINS:
+        Rights.ADMIN.check(call.caller)
+    cancel_job(call, job.id)
     return json_answer(job_object(_read(call)))
 
 

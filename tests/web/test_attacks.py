@@ -5,6 +5,7 @@ import pytest
 from models import addresses, files, invitations
 from models.accounts import Role, Scope
 from models.ids import new_id
+from models.jobs import NewJob, enqueue
 from tests.web.cast import Cast
 from tests.web.visiting import refused, whole_door
 from web.bodies import LARGEST_PUBLIC
@@ -48,6 +49,19 @@ def test_an_export_is_for_admins(cast, database, who):
         refused(cast.request(who, "GET", f"/v1/files/{export['id']}/content"), 404)
     if who != "read key":
         refused(cast.request(who, "DELETE", f"/v1/files/{export['id']}"), 404)
+
+
+@pytest.mark.parametrize("kind", ["account.export", "email.send", "memory.forget"])
+def test_a_member_cancels_nothing_that_admins_have_begun_or_others_rely_on(cast, database, kind):
+    job = NewJob(kind, cast.account_id)
+    with database.transaction() as connection:
+        enqueue(connection, job)
+
+    for who, code in (("member", "forbidden"), ("write key", "insufficient_scope"), ("demoted key", "forbidden")):
+        refused(cast.request(who, "POST", f"/v1/jobs/{job.id}/cancel"), 403, code=code)
+    assert cast.request("admin", "GET", f"/v1/jobs/{job.id}").json()["state"] == "queued"
+
+    assert cast.request("admin", "POST", f"/v1/jobs/{job.id}/cancel").json()["state"] == "cancelled"
 
 
 def test_whoever_finds_an_owners_key_does_not_become_an_owner_by_it(cast, database):
