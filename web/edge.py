@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models.errors import InvalidRequest
 from models.ids import new_id
 from web import errors
 from web.bodies import BodyTooLarge, Lingering
@@ -33,6 +34,7 @@ class Edge:
         scope["request_id"] = request_id(scope)
         exchange = scope["exchange"] = Exchange(scope["request_id"], send)
         try:
+            check_host(scope)
             await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
             log.debug("request %s: the client left", exchange.request_id)
@@ -79,6 +81,13 @@ class Exchange:
             await Lingering(response)(scope, receive, self.send)
         else:
             await response(scope, receive, self.send)
+
+
+def check_host(scope: Scope) -> None:
+    """HTTP/1.1 names one host (RFC 9112, 3.2). Of two, a proxy before us may have looked at the other one."""
+    hosts = sum(name == b"host" for name, _ in scope["headers"])
+    if hosts > 1 or (hosts == 0 and scope["http_version"] == "1.1"):
+        raise InvalidRequest("Send one Host header.", code="repeated_header" if hosts else "missing_header")
 
 
 def request_id(scope: Scope) -> str:

@@ -129,3 +129,21 @@ def test_a_client_that_does_not_read_is_dropped(door, monkeypatch):
 
     with client.stream("GET", "/flood"):
         assert closed.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /small HTTP/1.1\r\n", 400),
+        (b"GET /small HTTP/1.1\r\nhost: x\r\nhost: y\r\n", 400),
+        (b"GET /small HTTP/1.0\r\nhost: x\r\nhost: x\r\n", 400),
+        (b"GET /small HTTP/1.0\r\n", 200),
+        (b"GET /small HTTP/1.1\r\nhost: x\r\n", 200),
+    ],
+)
+def test_a_request_names_one_host(connect, head, status):
+    connection = connect()
+
+    connection.sendall(head + b"connection: close\r\n\r\n")
+
+    assert ends(connection).split()[1] == b"%d" % status
