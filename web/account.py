@@ -10,7 +10,7 @@ from models.members import Account
 from models.plans import Limits
 from web import bodies
 from web.answers import json_answer
-from web.names import Name
+from web.names import PublicName
 from web.routing import Call
 from web.validation import Body
 
@@ -18,7 +18,7 @@ from web.validation import Body
 class RenameAccount(Body):
     """The body of `PATCH /v1/account`; what is left out stays."""
 
-    name: Name | None = None
+    name: PublicName | None = None
 
 
 class AccountPlan(TypedDict):

@@ -18,7 +18,7 @@ from web.accounts import Email, Password, entered
 from web.answers import json_answer, page
 from web.letters import Secret
 from web.me import RoleName
-from web.names import Name
+from web.names import PublicName
 from web.routing import Call
 from web.validation import Body, Query, parse_query
 
@@ -36,7 +36,7 @@ class Accept(Body):
 
     token: Secret
     password: Password | None = None
-    name: Name | None = None
+    name: PublicName | None = None
 
 
 class Invitations(Query):

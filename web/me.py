@@ -11,7 +11,7 @@ from models.addresses import Person
 from models.members import Place
 from web import bodies
 from web.answers import json_answer
-from web.names import Name
+from web.names import PublicName
 from web.routing import Call
 from web.validation import Body
 
@@ -21,7 +21,7 @@ RoleName = Literal["owner", "admin", "member"]
 class ChangeMe(Body):
     """The body of `PATCH /v1/me`; what is left out stays."""
 
-    name: Name | None = None
+    name: PublicName | None = None
 
 
 class PlaceObject(TypedDict):

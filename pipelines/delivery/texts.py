@@ -1,6 +1,10 @@
 """What the letters say: a subject and a plain text. Names that people gave themselves are shown as one short line."""
 
+import re
 from dataclasses import dataclass
+
+#: What mail programs make a link of. Names of today have none; they may come from elsewhere, or from before.
+LINKS = re.compile(r"://|www\.", re.IGNORECASE)
 
 #: Characters of a name that somebody gave themselves: it stands in a letter to others.
 LONGEST_NAME = 80
@@ -86,10 +90,10 @@ def invitation(account: str, inviter: str, role: str, link: str) -> Text:
     """To somebody whom an account would like to have."""
     account, inviter = one_line(account), one_line(inviter)
     return Text(
-        f"You are invited to {account}",
+        f'You are invited to "{account}"',
         f"""Hello,
 
-{inviter} invites you to join the account "{account}" at Sangha as {role}.
+"{inviter}" invites you to join the account "{account}" at Sangha as {role}.
 Open this page within a week to accept:
 
 {link}
@@ -102,5 +106,5 @@ If you don't know what this is about, do nothing.
 def one_line(name: str) -> str:
     """A name without line ends and control characters, and without what mail programs would make a link of."""
     printable = "".join(character if character.isprintable() else " " for character in name)
-    words = " ".join(printable.replace("://", " ").split())
+    words = " ".join(LINKS.sub(" ", printable).split())
     return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"

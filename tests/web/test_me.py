@@ -24,7 +24,9 @@ def test_a_person_and_an_account_are_renamed(visitor):
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/account"])
-@pytest.mark.parametrize("name", ["", "x" * 101, "two\nlines", "a\u2028b", 5])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 101, "two\nlines", "a\u2028b", 5, "win at HTTPS://bad.example", "Www.bad.example"]
+)
 def test_a_name_is_one_short_line(visitor, path, name):
     refused(visitor.request("PATCH", path, json={"name": name}), 400, param="name")
 

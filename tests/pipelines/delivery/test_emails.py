@@ -88,7 +88,7 @@ def test_letters_within_a_window_are_one(post, database, person):
 
 
 def test_names_cannot_write_headers_nor_links(post, database, person, account):
-    evil = "Bank\r\nBcc: victim@example.com\r\n\r\nhttps://evil.example/ " + "x" * 500
+    evil = "Bank\r\nBcc: victim@example.com\r\n\r\nhttps://evil.example/ www.evil.example " + "x" * 500
     guest = f"{new_id('guest')}@example.com"
     with database.transaction() as connection:
         members.add(connection, account, person.id, Role.OWNER)
@@ -104,6 +104,7 @@ def test_names_cannot_write_headers_nor_links(post, database, person, account):
     assert letter["Bcc"] is None
     assert [address.addr_spec for address in letter["To"].addresses] == [guest]
     assert letter.get_content().count("://") == 1
+    assert "www." not in letter.get_content()
     assert len(letter["Subject"]) < 120
 
 
