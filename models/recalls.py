@@ -30,21 +30,25 @@ def matching(connection: Connection, space_id: int, filters: Filters) -> Ordinal
     return np.array((row and row["ordinals"]) or [], dtype=np.int64)
 
 
-# One more on each side than is looked at: so it is known who stands next to each of these, or that nobody does.
+# One more on each side than is looked at: so it is known who stands next to each of these, or that nobody does. What
+# people say in no conversation is taken for one; notes that nobody says have no neighbours.
 AROUND = """
 SELECT ordinal,
        ARRAY(SELECT near.ordinal FROM memories AS near
-             WHERE near.space_id = %(space_id)s AND near.conversation_id = memories.conversation_id
+             WHERE near.space_id = %(space_id)s AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) < (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
              ORDER BY near.occurred_at DESC, near.ordinal DESC LIMIT %(reach)s) AS before,
        ARRAY(SELECT near.ordinal FROM memories AS near
-             WHERE near.space_id = %(space_id)s AND near.conversation_id = memories.conversation_id
+             WHERE near.space_id = %(space_id)s AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) > (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
              ORDER BY near.occurred_at, near.ordinal LIMIT %(reach)s) AS after
 FROM memories
-WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND kind = 'episode' AND conversation_id IS NOT NULL
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND kind = 'episode'
+  AND (conversation_id IS NOT NULL OR speaker <> '')
 """
 
 

@@ -42,8 +42,8 @@ CREATE TABLE memories (
 ) WITH (fillfactor = 90);  -- recall counts its uses: that should change one page
 
 CREATE INDEX memories_listed ON memories (account_id, user_id, id DESC);
-CREATE INDEX memories_conversation ON memories (space_id, conversation_id, occurred_at, ordinal)
-    INCLUDE (kind, closed_at);
+CREATE INDEX memories_conversation ON memories (space_id, coalesce(conversation_id, ''), occurred_at, ordinal)
+    INCLUDE (kind, closed_at, conversation_id, speaker);
 CREATE INDEX memories_time ON memories (space_id, occurred_at) INCLUDE (ordinal);
 CREATE UNIQUE INDEX memories_unique ON memories (space_id, unique_key) WHERE unique_key IS NOT NULL;
 
