@@ -1,9 +1,10 @@
-"""Forget what nobody will ask for: the platform's own ended jobs, what has expired, and workers that are long silent.
+"""Forget what nobody will ask for: the platform's own ended jobs, what has expired, workers that are long silent, and
+people who never proved their address, left nothing and did not come back.
 
 Jobs of accounts stay, journal and all, until their owner deletes them.
 """
 
-from models import email_tokens, files, firings, idempotency, invitations, memory_indexes, sessions
+from models import claimants, email_tokens, files, firings, idempotency, invitations, memory_indexes, sessions
 from models.attempts import Ending
 from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
@@ -43,6 +44,7 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
             break
         attempt.progress(total, note="ended jobs pruned")
     _expire_files(objects, attempt)
+    _forget_claimants(attempt)
     with attempt.database.connection() as connection:
         for prune in (sessions.prune, idempotency.prune, email_tokens.prune, invitations.prune, firings.prune):
             while prune(connection, BATCH):
@@ -56,6 +58,14 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
 def _batch(connection: Connection) -> int:
     row = one(connection, PRUNE, {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS, "batch": BATCH})
     return row["gone"] if row else 0
+
+
+def _forget_claimants(attempt: Attempt) -> None:
+    gone = BATCH
+    while gone:
+        attempt.check()
+        with attempt.database.transaction() as connection:
+            gone = claimants.prune(connection, BATCH)
 
 
 def _expire_files(objects: Objects, attempt: Attempt) -> None:
