@@ -1,8 +1,9 @@
 """All live memories of a space at once, for who thinks them over: in batches, so that no result is larger than one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,8 @@ def texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: 
     """What those of these memories say that are live and the user's, the oldest first."""
     rows = all_of(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
     return sorted((Said(**row) for row in rows), key=lambda said: (said.occurred_at, said.id))
+
+
+def digest(told: Iterable[Surveyed | Said]) -> str:
+    """What proves that these say the same as when a language model was told them."""
+    return sha256("\0".join(sorted(memory.text for memory in told)).encode()).hexdigest()

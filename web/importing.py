@@ -5,6 +5,7 @@ from starlette.responses import Response
 from models import jobs
 from models.errors import InvalidRequest, NotFound
 from pipelines.memory import starting
+from pipelines.memory.importing import BYTE_ORDER_MARK
 from web.answers import json_answer
 from web.departures import job_headers
 from web.jobs import job_object
@@ -22,7 +23,7 @@ def bring(call: Call) -> Response:
     upload = call.upload
     if upload is None or not upload.lines:
         raise InvalidRequest("The body should have a memory on each line.", code="empty_body")
-    if not upload.file.read(256).lstrip().startswith(b"{"):
+    if not upload.file.read(256).removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         raise InvalidRequest("The body should be JSON Lines: an object on each line.", code="invalid_json")
     upload.file.seek(0)
     job_id = call.new_id("job")

@@ -18,8 +18,8 @@ from web.routing import Call
 from web.sse import EventStream
 from web.validation import Query, parse_query
 
-#: Kinds whose result is for the one who waits for it, and for nobody else of the account.
-UNTOLD = frozenset({"memory.search"})
+#: Kinds whose result has somebody's words: it is for the one who waits for it, and for nobody else of the account.
+UNTOLD = frozenset({"memory.search", "memory.fact", "memory.insight"})
 
 #: Kinds that only an admin begins, or that somebody else relies on: only admins, and keys of theirs, stop them.
 FOR_ADMINS = frozenset({"account.export", "email.send", "memory.forget"})

@@ -103,9 +103,9 @@ def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[s
 
 
 def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> NewMemory | None:
-    """The fact as a memory; None where what it follows from has gone meanwhile."""
+    """The fact as a memory; None where what it follows from has gone meanwhile, or has been given other words."""
     sources = memory_survey.texts(connection, fact["sources"], space.account_id, space.user_id)
-    if len(sources) < len(fact["sources"]):
+    if memory_survey.digest(sources) != fact["digest"]:
         return None
     since = max(source.occurred_at for source in sources)
     return NewMemory(

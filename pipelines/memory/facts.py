@@ -99,7 +99,7 @@ def _fitting(engine: Engine, said: Sequence[Said]) -> Sequence[Said]:
 
 
 def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
-    """What of an answer is worth keeping: facts, each with the ids of its sources."""
+    """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
     try:
         given = orjson.loads(answer)["facts"][:MOST]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -119,7 +119,7 @@ def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
     text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
     if not all(parts.values()) or not _grounded(text, parts["value"], sources):
         return None
-    return {"text": text, **parts, "sources": [source.id for source in sources]}
+    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": memory_survey.digest(sources)}
 
 
 def _grounded(text: str, value: str, sources: Sequence[Said]) -> bool:

@@ -84,10 +84,17 @@ def run_change(embed: Embed, attempt: Attempt) -> Ending:
     change = change_of(arguments["change"])
     vectors = embed([change.text]) if change.text is not None else []
     with attempt.database.transaction() as connection:
-        found = memories.read(connection, arguments["memory_id"], attempt.job.account_id, arguments["user_id"])
-        if found is not None:
-            rewrite(connection, locked(connection, found.space_id), found, change, vectors)
+        space = memory_spaces.find(connection, attempt.job.account_id, arguments["user_id"])
+        found = space and _changed(connection, locked(connection, space.id), arguments["memory_id"], change, vectors)
     return wordless(attempt, {"changed": found is not None})
+
+
+def _changed(
+    connection: Connection, space: Space, memory_id: str, change: Change, vectors: Sequence[Sequence[float]]
+) -> Memory | None:
+    """The memory as it stands once the lock is held: somebody else may have given it other words meanwhile."""
+    found = memories.read(connection, memory_id, space.account_id, space.user_id)
+    return rewrite(connection, space, found, change, vectors) if found else None
 
 
 def change_of(told: Mapping[str, Any]) -> Change:
@@ -109,6 +116,7 @@ def rewrite(
     if vectors:
         memory_vectors.put(connection, space.id, {old.ordinal: vectors[0]})
     if old.closed:
+        memory_vectors.set_live(connection, space.id, [old.ordinal], live=False)  # one without words had none
         return changed
     if change.text is not None:
         weights = terms.weights(changed.text)

@@ -67,7 +67,7 @@ Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_said)]
 Name = Annotated[str, Field(max_length=256)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
-Importance = Annotated[float, Field(ge=0, le=1, strict=False)]
+Importance = Annotated[float, Field(ge=0, le=1)]
 
 
 class GivenMemory(BaseModel):

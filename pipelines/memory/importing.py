@@ -27,6 +27,9 @@ from pipelines.memory.writing import BATCH, Embed, write
 #: Faulty lines that are told one by one; the others are counted.
 MOST_ERRORS = 100
 
+#: What some editors put before the first line.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 #: Bytes of a line.
 LONGEST_LINE = 256 * 1024
 
@@ -58,6 +61,8 @@ def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
     batch: list[NewMemory] = []
     number = 0
     for number, line in enumerate(_lines(objects, job.arguments["object_key"]), start=1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
         memory = _memory(tally, number, line, f"{job.id} {number}", now)
         if memory is not None and number <= begin:
             tally.imported += 1  # by an earlier attempt
@@ -89,7 +94,9 @@ def _memory(tally: Tally, number: int, line: bytes, key: str, now: datetime) -> 
             raise ValueError(f"is longer than {LONGEST_LINE} bytes")
         if b"\\u0000" in line:
             raise ValueError("contains a NUL character")
-        return GivenMemory.model_validate(orjson.loads(line)).memory(new_id("mem"), now, unique_key=key)
+        if not isinstance(told := orjson.loads(line), dict):
+            raise ValueError("is no JSON object")
+        return GivenMemory.model_validate(told).memory(new_id("mem"), now, unique_key=key)
     except orjson.JSONDecodeError as error:
         tally.refuse(number, f"is not valid JSON: {error}")
     except ValidationError as error:

@@ -19,6 +19,9 @@ from apscheduler.triggers.cron import CronTrigger
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
+#: A line that has no time from here on never has one: there is no year in it.
+SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 FIELDS = ("minute", "hour", "day", "month", "day_of_week")
@@ -87,7 +90,14 @@ def _walls(expression: str, start: datetime) -> Iterator[datetime]:
 
 @lru_cache(maxsize=1024)
 def _triggers(expression: str) -> tuple[CronTrigger, ...]:
-    """APScheduler's triggers of a line: each of its times is one of theirs."""
+    """APScheduler's triggers of a line: each of its times is one of theirs.
+
+    One that never fires, as for the 31st of February, is left out: it looks through eight thousand years each time.
+    """
+    return tuple(trigger for trigger in _either(expression) if trigger.get_next_fire_time(None, SOME_TIME) is not None)
+
+
+def _either(expression: str) -> tuple[CronTrigger, ...]:
     given = expression.split(" ")
     if len(given) != len(FIELDS):
         raise ValueError(f"it should have {len(FIELDS)} fields with one space between them, not {len(given)}")

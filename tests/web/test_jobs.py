@@ -3,6 +3,7 @@
 import pytest
 
 from models.ids import new_id
+from models.jobs import NewJob, enqueue
 from tests.web.telling import Telling
 from tests.web.visiting import refused
 
@@ -73,3 +74,14 @@ def test_a_running_job_is_asked_to_stop_over_redis(visitor, database, redis_clie
         heard = channel.get_message(timeout=5)
     assert (job["state"], job["cancel_requested"]) == ("running", True)
     assert heard["data"].decode() == told.id
+
+
+@pytest.mark.parametrize("kind", ["memory.insight", "memory.fact", "memory.search"])
+def test_words_that_wait_in_a_result_are_not_for_the_rest_of_the_account(visitor, database, kind):
+    job = NewJob(kind, visitor.caller.account_id)
+    with database.transaction() as connection:
+        enqueue(connection, job)
+        connection.execute('UPDATE jobs SET result = \'{"insights": ["a secret"]}\' WHERE id = %s', (job.id,))
+
+    assert visitor.request("GET", f"/v1/jobs/{job.id}").json()["result"] is None
+    assert "secret" not in visitor.request("GET", "/v1/jobs").text

@@ -187,7 +187,7 @@ def test_an_import_reports_bad_lines_and_brings_the_others_in(visitor, workers, 
     good = [json.dumps({"text": f"In week {week} we planted tree {week}", "speaker": "Ada"}) for week in range(150)]
     lines = [*good[:5], "no json", '{"speaker": "Ada"}', '{"text": "x", "colour": "red"}', "", *good[5:]]
 
-    begun = visitor.request("POST", "/v1/memories/import", content="\n".join(lines))
+    begun = visitor.request("POST", "/v1/memories/import", content="\ufeff" + "\r\n".join(lines))
 
     assert (begun.status_code, begun.json()["kind"]) == (202, "memory.import")
     path = f"/v1/jobs/{begun.json()['id']}"

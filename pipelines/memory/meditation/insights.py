@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models import installation
+from models import installation, memory_survey
 from models.database import Connection
 from models.ids import Ids
 from models.jobs import Job, NewJob
@@ -88,12 +88,13 @@ class Insight:
 
 
 def answered(children: Sequence[Job], survey: Survey, meditation: Meditation) -> list[Insight]:
-    """What the language model's answers become. What has lost a source meanwhile is dropped."""
+    """What the language model's answers become. What has lost a source meanwhile, or its words, is dropped."""
     ids, found = Ids(meditation.id), list[Insight]()
     taken: set[str] = set()
-    for text, sources in _answers(children):
-        if all(source in survey.place for source in sources):
-            latest = max(survey.memories[survey.place[source]].occurred_at for source in sources)
+    for text, sources, digest in _answers(children):
+        cited = [survey.memories[survey.place[source]] for source in sources if source in survey.place]
+        if memory_survey.digest(cited) == digest:
+            latest = max(memory.occurred_at for memory in cited)
             memory = NewMemory(ids.new("mem"), text, "", latest, metadata={"meditation_id": meditation.id},
                                kind="insight", sources=sources)  # fmt: skip
             older = [insight for insight in _replaced(survey, sources) if insight not in taken]
@@ -102,10 +103,10 @@ def answered(children: Sequence[Job], survey: Survey, meditation: Meditation) ->
     return found
 
 
-def _answers(children: Sequence[Job]) -> Iterator[tuple[str, list[str]]]:
+def _answers(children: Sequence[Job]) -> Iterator[tuple[str, list[str], str]]:
     for child in children:
         for insight in (child.result or {}).get("insights", ()):
-            yield insight["text"], insight["sources"]
+            yield insight["text"], insight["sources"], insight["digest"]
 
 
 def _replaced(survey: Survey, sources: Sequence[str]) -> Iterator[str]:

@@ -110,7 +110,7 @@ def _ask(engine: Engine, attempt: Attempt, said: Sequence[Said]) -> tuple[str, F
 
 
 def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
-    """What of an answer is worth keeping: texts, each with the ids of its sources."""
+    """What of an answer is worth keeping: texts, each with the ids and the digest of its sources."""
     try:
         given = orjson.loads(answer)["insights"][:MOST]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -119,7 +119,7 @@ def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
-            yield {"text": text, "sources": [source.id for source in sources]}
+            yield {"text": text, "sources": [s.id for s in sources], "digest": memory_survey.digest(sources)}
 
 
 def _parts(insight: Any) -> tuple[str, list[int]]:

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from models import attempts, facts, memories, memory_sources, memory_spaces
+from models.jobs import NewJob
 from models.memories import NewMemory
 from models.memory_survey import Said
 from models.running import Waiting, plain_ending
@@ -14,6 +15,7 @@ from pipelines.chat import turn
 from pipelines.memory import extract, forgetting, turns
 from pipelines.memory.facts import accepted
 from pipelines.memory.facts import run as run_fact
+from pipelines.memory.recall import Query, recall
 from pipelines.memory.writing import write
 from tests.pipelines.chat.conftest import Fake, Room
 from tests.pipelines.memory.remembering import flat, next_job, waiting
@@ -42,8 +44,9 @@ def fact(text, subject, attribute, value, *sources):
     return {"text": text, "subject": subject, "attribute": attribute, "value": value, "sources": list(sources)}
 
 
-def look(room, *answers):
-    """An extraction whose model answers so, window by window. Returns how often it was asked."""
+def look(room, *answers, meanwhile=lambda: None):
+    """An extraction whose model answers so, window by window. Returns how often it was asked. `meanwhile` happens
+    before an answer is read."""
     with room.database.transaction() as connection:
         job = facts.extraction(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
         attempts.enqueue(connection, job)
@@ -64,6 +67,7 @@ def look(room, *answers):
         else:
             engine = Fake(orjson.dumps({"facts": answer}).decode(), context=100_000)
             room.settle(child, run_fact(engine, child))
+        meanwhile()
 
 
 def held(room):
@@ -129,6 +133,35 @@ def test_a_fact_goes_with_what_alone_it_follows_from(room):
         forgetting.forget(connection, memory_spaces.lock(connection, space.id), [source])
 
     assert held(room) == []
+
+
+def change(room, memory_id, text):
+    told = {"user_id": room.caller.user_id, "memory_id": memory_id, "change": {"text": text}}
+    with room.database.transaction() as connection:
+        attempts.enqueue(connection, NewJob("memory.change", room.caller.account_id, told))
+    attempt = next_job(room, "memory.change")
+    room.settle(attempt, forgetting.run_change(flat, attempt))
+
+
+def test_nothing_follows_from_words_that_were_taken_back_while_they_were_read(room):
+    (source,) = said(room, "I live in Lisbon.")
+    found = fact("user lives in Lisbon", "user", "home", "Lisbon", 1)
+
+    look(room, [found], meanwhile=lambda: change(room, source, "I live somewhere."))
+
+    assert held(room) == []
+
+
+def test_what_has_lost_its_words_is_recalled_no_more_whatever_it_is_told_to_say(room):
+    (source,) = said(room, "I live in Lisbon.")
+    look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    (old,) = held(room)
+    change(room, source, "I live somewhere.")
+
+    change(room, old.id, "user lives in Lisbon")
+
+    hits = recall(room.database, flat, room.caller.account_id, room.caller.user_id, Query("Where do I live?"))
+    assert [hit.memory.id for hit in hits] == [source]
 
 
 def test_a_thousand_things_are_read_in_windows_within_a_budget(room):

@@ -96,3 +96,11 @@ def test_times_only_go_on_and_whoever_asks_later_hears_the_same(expression, name
 
 def test_a_day_that_never_comes_has_no_time():
     assert cron.next_after("0 0 31 2 *", UTC_ZONE, datetime(2026, 1, 1, tzinfo=UTC)) is None
+
+
+def test_of_two_ways_one_that_never_comes_is_not_looked_for_again_and_again():
+    """It would take a quarter of a second each time, and a list shows five times of each of a hundred schedules."""
+    assert len(cron._triggers("0 0 31 2 1")) == 1
+    assert times("0 0 31 2 1", UTC_ZONE, datetime(2026, 1, 1, tzinfo=UTC), 2) == [
+        datetime(2026, 2, 2, tzinfo=UTC), datetime(2026, 2, 9, tzinfo=UTC),
+    ]  # fmt: skip

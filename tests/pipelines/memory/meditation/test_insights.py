@@ -12,7 +12,9 @@ from models.memory_survey import Said
 from models.running import Waiting
 from models.settings import Settings
 from pipelines.inference.engine import Finish, Token
+from pipelines.memory import forgetting
 from pipelines.memory.meditation import reflecting
+from tests.pipelines.memory.meditation.conftest import embed
 
 ON = Settings(reflection="on")
 
@@ -105,6 +107,21 @@ def test_an_insight_that_somebody_has_put_otherwise_is_theirs(rides, begin):
 
     assert rides.revert(meditation_id).report["reverted"] == {"undone": 0, "left": 1}
     assert "I ride a lot." in rides.live()
+
+
+def test_nothing_follows_from_words_that_were_taken_back_while_it_was_asked_about(rides, begin):
+    meditation_id, attempt = rides.begin()
+    for child_id in wait(rides, attempt, rides.run(attempt, ON)):
+        answer(rides, begin, child_id, Says(SOUND))
+    first = rides.rows("SELECT id FROM memories WHERE account_id = %(account_id)s ORDER BY ordinal")[0]["id"]
+    told = {"user_id": rides.user_id, "memory_id": first, "change": {"text": "I walked to the market."}}
+    forgetting.run_change(embed, begin(NewJob("memory.change", rides.account_id, told)))
+
+    again = rides.attempt(attempt.job.id)
+    rides.settle(again, rides.run(again, ON))
+
+    assert rides.read(meditation_id).report["written"] == 0
+    assert not any("bicycle along the canal are a habit" in text for text in rides.live())
 
 
 def test_a_larger_insight_replaces_the_smaller_and_both_are_reverted(rides, begin):
@@ -215,4 +232,6 @@ def test_what_is_malformed_uncited_repeated_or_made_up_is_dropped(answer):
 def test_what_is_sound_is_kept():
     answer = orjson.dumps({"insights": [SOUND]}).decode()
 
-    assert list(reflecting.accepted(answer, SAID)) == [{"text": SOUND["text"], "sources": ["0", "2"]}]
+    (kept,) = reflecting.accepted(answer, SAID)
+
+    assert (kept["text"], kept["sources"]) == (SOUND["text"], ["0", "2"])
