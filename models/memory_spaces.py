@@ -40,6 +40,23 @@ def find(connection: Connection, account_id: str, user_id: str) -> Space | None:
     return Space(**row) if row else None
 
 
+# Recall's first look: one statement.
+ASKED = """
+SELECT *, ARRAY(SELECT name FROM memory_speakers WHERE space_id = memory_spaces.id
+                ORDER BY live DESC, name LIMIT %(most)s) AS speakers
+FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s
+"""
+
+
+def find_asked(connection: Connection, account_id: str, user_id: str) -> tuple[Space, list[str]] | None:
+    """The space of a user in an account with whose words it has, if anything has been remembered."""
+    row = one(connection, ASKED, {"account_id": account_id, "user_id": user_id, "most": MOST_SPEAKERS})
+    if row is None:
+        return None
+    speakers = row.pop("speakers")
+    return Space(**row), speakers
+
+
 READ = "SELECT * FROM memory_spaces WHERE id = %(id)s"
 
 

@@ -5,7 +5,7 @@ two: it takes an index where it loses half of what is near, and sorts where an i
 fenced (OFFSET 0), and the other one is told that sorting costs too much.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,11 @@ def written(vector: Vector) -> str:
     return "[" + ",".join([f"{number:.6g}" for number in vector]) + "]"
 
 
+def listed(ordinals: Iterable[int]) -> str:
+    """Ordinals as Postgres reads them; of a list psycopg would look at each."""
+    return "{" + ",".join([str(ordinal) for ordinal in ordinals]) + "}"
+
+
 EXACT = """
 SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance FROM (
     SELECT ordinal, embedding FROM memory_vectors WHERE space_id = %(space_id)s AND live OFFSET 0) AS mine
@@ -76,14 +81,19 @@ def exact(connection: Connection, space_id: int, vector: Vector, limit: int) -> 
 AMONG = """
 SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance FROM (
     SELECT ordinal, embedding FROM memory_vectors
-    WHERE space_id = %(space_id)s AND live AND ordinal = ANY(%(ordinals)s) OFFSET 0) AS some_of_mine
+    WHERE space_id = %(space_id)s AND live AND ordinal = ANY(%(ordinals)s::int[]) OFFSET 0) AS some_of_mine
 ORDER BY distance, ordinal LIMIT %(limit)s
 """
 
 
 def among(connection: Connection, space_id: int, vector: Vector, ordinals: NDArray[np.int64], limit: int) -> Found:
     """The nearest of these memories, as far as they are live."""
-    parameters = {"space_id": space_id, "vector": written(vector), "ordinals": ordinals.tolist(), "limit": limit}
+    parameters = {
+        "space_id": space_id,
+        "vector": written(vector),
+        "ordinals": listed(ordinals.tolist()),
+        "limit": limit,
+    }
     return _found(all_of(connection, AMONG, parameters))
 
 

@@ -115,14 +115,19 @@ def read(connection: Connection, space_id: int, terms: Iterable[str]) -> dict[st
     """Who has these terms; a term that nobody has is left out."""
     # Binary: as text, bytes are twice as many.
     rows = connection.execute(READ, {"space_id": space_id, "terms": list(terms)}, binary=True).fetchall()
-    blocks: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        blocks[row["term"]].append(row)
-    return {term: _unpacked(found) for term, found in blocks.items()}
+    return unpacked((row["term"], row["block"], row["entries"]) for row in rows)
 
 
-def _unpacked(rows: Sequence[Mapping[str, Any]]) -> Postings:
-    entries = np.frombuffer(b"".join(row["entries"] for row in rows), dtype=ENTRY)
-    counts = [len(row["entries"]) // ENTRY.itemsize for row in rows]
-    begins = np.repeat(np.array([row["block"] * BLOCK for row in rows], dtype=np.int64), counts)
+def unpacked(rows: Iterable[tuple[str, int, bytes]]) -> dict[str, Postings]:
+    """What rows say, each a term, a block and its entries."""
+    blocks: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+    for term, block, entries in rows:
+        blocks[term].append((block, entries))
+    return {term: _joined(found) for term, found in blocks.items()}
+
+
+def _joined(blocks: Sequence[tuple[int, bytes]]) -> Postings:
+    entries = np.frombuffer(b"".join(packed for _, packed in blocks), dtype=ENTRY)
+    counts = [len(packed) // ENTRY.itemsize for _, packed in blocks]
+    begins = np.repeat(np.array([block * BLOCK for block, _ in blocks], dtype=np.int64), counts)
     return Postings(begins + entries["slot"], entries["weight"] / SCALE)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.database import Connection, all_of, one
+from models.database import Connection, one
 from models.memories import PASSES, Filters
-from models.memory_vectors import Vector, written
+from models.memory_vectors import Vector, listed, written
+from models.postings import Postings, unpacked
 
 Ordinals = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ SELECT ordinal,
                AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
              ORDER BY near.occurred_at, near.ordinal LIMIT %(reach)s) AS after
 FROM memories
-WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND kind = 'episode'
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND kind = 'episode'
   AND (conversation_id IS NOT NULL OR speaker <> '')
 """
 
@@ -73,8 +73,8 @@ class Neighbours:
 def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], reach: int) -> Neighbours:
     """The neighbours of these memories, `reach` of them and one more on each side."""
     found = Neighbours({}, {})
-    parameters = {"space_id": space_id, "ordinals": list(ordinals), "reach": reach + 1}
-    for row in all_of(connection, AROUND, parameters):
+    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "reach": reach + 1}
+    for row in connection.execute(AROUND, parameters, binary=True):
         for earlier, later in pairwise([*reversed(row["before"]), row["ordinal"], *row["after"]]):
             found.previous[later], found.following[earlier] = earlier, later
     return found
@@ -82,30 +82,97 @@ def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], r
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A memory as recall weighs it: `words` are its different terms, `dense` the cosine with the question."""
+    """Memories as recall weighs them, a row each: `words` are its different terms, `dense` the cosine with the question.
 
-    id: str
-    ordinal: int
-    speaker: str
-    occurred_at: datetime
-    asks: bool
-    words: int
-    importance: float
-    dense: float
+    occurred_at  seconds since 1970
+    """
+
+    ids: list[str]
+    ordinals: Ordinals
+    speakers: list[str]
+    occurred_at: NDArray[np.float64]
+    asks: NDArray[np.bool_]
+    words: NDArray[np.float64]
+    importance: NDArray[np.float64]
+    dense: NDArray[np.float64]
 
 
-SEEN = """
-SELECT id, ordinal, speaker, occurred_at, asks, cardinality(terms) AS words, importance,
-       1 - (embedding <=> %(vector)s::halfvec) AS dense
-FROM memories JOIN memory_vectors USING (space_id, ordinal)
-WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND live
+# By column: a row each would be a thousand times as much to unpack.
+COLUMNS = """
+SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
+       array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
+       array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
+       array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense"""
+
+# Each table is told which rows: so both are read in the order of their indexes, and not one row of one at a time.
+SEEN = (
+    COLUMNS
+    + """
+FROM memories JOIN (
+    SELECT ordinal, embedding FROM memory_vectors
+    WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND live) AS vectors USING (ordinal)
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 """
+)
 
 
-def seen(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> list[Seen]:
+def seen(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Seen:
     """These memories, as far as they are live."""
-    parameters = {"space_id": space_id, "ordinals": list(ordinals), "vector": written(vector)}
-    return [Seen(**row) for row in all_of(connection, SEEN, parameters)]
+    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "vector": written(vector)}
+    return _seen(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
+
+
+def _seen(row: Mapping[str, Any]) -> Seen:
+    """From columns, which are null where there are no rows."""
+    numbers = {name: np.array(row[name] or [], dtype=float) for name in ("occurred_at", "words", "importance", "dense")}
+    return Seen(
+        ids=row["ids"] or [],
+        ordinals=np.array(row["ordinals"] or [], dtype=np.int64),
+        speakers=row["speakers"] or [],
+        asks=np.array(row["asks"] or [], dtype=np.bool_),
+        **numbers,
+    )
+
+
+# Who stands next to whom as in AROUND, and what the postings say of some terms.
+WHOLE = (
+    """
+SELECT * FROM (
+    SELECT array_agg(term) AS found, array_agg(block) AS blocks, array_agg(entries) AS entries
+    FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
+) AS words, ("""
+    + COLUMNS
+    + """, array_agg(previous) AS previous
+    FROM (
+        SELECT memories.*, embedding, CASE WHEN says THEN lag(ordinal) OVER talk END AS previous
+        FROM memories JOIN memory_vectors USING (space_id, ordinal),
+            LATERAL (SELECT kind = 'episode' AND (conversation_id IS NOT NULL OR speaker <> '') AS says) AS form
+        WHERE space_id = %(space_id)s AND live
+        WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
+    ) AS mine
+) AS columns
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A small space: all live memories, who stands next to whom, and who has the words that are asked for."""
+
+    seen: Seen
+    around: Neighbours
+    postings: dict[str, Postings]
+
+
+def whole(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> Whole:
+    """A small space, in one statement."""
+    parameters = {"space_id": space_id, "vector": written(vector), "terms": list(terms)}
+    row = connection.execute(WHOLE, parameters, binary=True).fetchone() or {}
+    pairs = zip(row["ordinals"] or [], row["previous"] or [], strict=True)
+    previous = {later: earlier for later, earlier in pairs if earlier is not None}
+    around = Neighbours(previous, {earlier: later for later, earlier in previous.items()})
+    having = zip(row["found"] or [], row["blocks"] or [], row["entries"] or [], strict=True)
+    return Whole(_seen(row), around, unpacked(having))
 
 
 # In the order of the key, past what a writer holds: a count that is missed matters less than waiting.

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.recall.shape import Talk
 from pipelines.memory import terms
-from pipelines.memory.fusion import Candidate, rank
+from pipelines.memory.fusion import ELSEWHERE, NOBODY, Candidates, rank
 from pipelines.memory.fusion import Weights as Parts
 from pipelines.memory.terms import Question
 
@@ -70,7 +69,7 @@ class Corpus:
     def _ranked(self, row: int, question: Question, weights: Parts) -> Scores:
         now = self.talk.turns[-1].at + timedelta(days=1)
         scores = np.full(len(self.talk.turns), NOTHING)
-        for hit in rank([self._candidate(row, number) for number in self._pool(row, question)], question, now, weights):
+        for hit in rank(self._candidates(row, sorted(self._pool(row, question))), question, now, weights):
             scores[int(hit.id)] = hit.score
         return scores
 
@@ -89,15 +88,21 @@ class Corpus:
         worded = among[np.argsort(-self._lexical[row, among])[:count]]
         return {*near.tolist(), *(int(at) for at in worded if self._lexical[row, at] > 0)}
 
-    def _candidate(self, row: int, number: int) -> Candidate:
-        turn = self.talk.turns[number]
-        plain = Candidate(
-            str(number), None, None, turn.speaker, turn.at, float(self.dense[row, number]),
-            float(self._lexical[row, number]), terms.asks(turn.text), 0.5, len(self.own[number]),
-        )  # fmt: skip
-        before, after = self._previous(number), self._next(number)
-        return replace(plain, previous=_id(before), next=_id(after))
+    def _candidates(self, row: int, pool: Sequence[int]) -> Candidates:
+        turns, rows = [self.talk.turns[number] for number in pool], {number: at for at, number in enumerate(pool)}
+        return Candidates(
+            ids=[str(number) for number in pool],
+            previous=np.array([_row(self._previous(number), rows) for number in pool]),
+            next=np.array([_row(self._next(number), rows) for number in pool]),
+            speakers=[turn.speaker for turn in turns],
+            occurred_at=np.array([turn.at.timestamp() for turn in turns]),
+            dense=self.dense[row, pool],
+            lexical=self._lexical[row, pool],
+            asks=np.array([terms.asks(turn.text) for turn in turns]),
+            importance=np.full(len(pool), 0.5),
+            words=np.array([len(self.own[number]) for number in pool], dtype=float),
+        )
 
 
-def _id(number: int | None) -> str | None:
-    return None if number is None else str(number)
+def _row(number: int | None, rows: Mapping[int, int]) -> int:
+    return NOBODY if number is None else rows.get(number, ELSEWHERE)

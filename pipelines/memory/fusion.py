@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.memory.terms import Question
+
+Numbers = NDArray[np.float64]
+
+#: What stands for a neighbour's row where nobody stands there, and where one does who is no candidate.
+NOBODY, ELSEWHERE = -1, -2
 
 #: For how long people tell of a time that is over.
 JUST_AFTER = timedelta(days=14)
@@ -52,26 +60,27 @@ WEIGHTS = Weights()
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A memory that may answer a question.
+class Candidates:
+    """Memories that may answer a question: a row each, a column for what counts. Hundreds are ranked at once.
 
-    previous, next  its neighbours in the conversation, whether or not they are candidates
+    previous, next  the rows of its neighbours in the conversation; NOBODY, or ELSEWHERE for one that is no candidate
+    occurred_at     seconds since 1970
     dense           the cosine of its vector and the question's
     lexical         Σ share x weight over the question's terms, see `terms.shares`
     asks            whether it asks and says little besides
     words           how many different terms it has
     """
 
-    id: str
-    previous: str | None
-    next: str | None
-    speaker: str
-    occurred_at: datetime
-    dense: float
-    lexical: float
-    asks: bool
-    importance: float
-    words: int = ENOUGH
+    ids: Sequence[str]
+    previous: NDArray[np.int64]
+    next: NDArray[np.int64]
+    speakers: Sequence[str]
+    occurred_at: Numbers
+    dense: Numbers
+    lexical: Numbers
+    asks: NDArray[np.bool_]
+    importance: Numbers
+    words: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,55 +92,69 @@ class Hit:
     parts: Mapping[str, float]
 
 
-def rank(candidates: Sequence[Candidate], question: Question, now: datetime, weights: Weights = WEIGHTS) -> list[Hit]:
-    """The best first. Candidates should come with two neighbours on each side: one that is missing lends nothing."""
-    ranking = _Ranking({candidate.id: candidate for candidate in candidates}, question, now, weights)
-    return sorted((ranking.hit(candidate) for candidate in candidates), key=lambda hit: (-hit.score, hit.id))
+def rank(
+    candidates: Candidates,
+    question: Question,
+    now: datetime,
+    weights: Weights = WEIGHTS,
+    *,
+    among: NDArray[np.bool_] | None = None,
+    limit: int | None = None,
+) -> list[Hit]:
+    """The best first: at most `limit` of those that `among` says yes to.
+
+    Candidates should come with two neighbours on each side: one that is missing lends nothing.
+    """
+    parts = _parts(candidates, question, now, weights)
+    scores = np.sum(list(parts.values()), axis=0)
+    rows = _first(scores, np.arange(len(scores)) if among is None else np.flatnonzero(among), limit)
+    best = sorted(rows.tolist(), key=lambda row: (-scores[row], candidates.ids[row]))[:limit]
+    return [
+        Hit(candidates.ids[row], float(scores[row]), {name: float(part[row]) for name, part in parts.items()})
+        for row in best
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranking:
-    """The candidates of one question by id, and what counts."""
-
-    known: Mapping[str, Candidate]
-    question: Question
-    now: datetime
-    weights: Weights
-
-    def hit(self, candidate: Candidate) -> Hit:
-        """A candidate with its score."""
-        weights, age = self.weights, max(self.now - candidate.occurred_at, timedelta())
-        parts = {
-            "dense": candidate.dense,
-            "lexical": weights.lexical * candidate.lexical,
-            "neighbours": self._lent(candidate, "previous", weights.before)
-            + self._lent(candidate, "next", weights.after),
-            "speaker": weights.speaker * (candidate.speaker in self.question.speakers),
-            "period": weights.period * _within(candidate.occurred_at, self.question.period),
-            "form": weights.substance * min(candidate.words / ENOUGH, 1) - weights.asks * candidate.asks,
-            "recency": weights.recency * 0.5 ** (age / HALF_LIFE),
-            "importance": weights.importance * candidate.importance,
-        }
-        return Hit(candidate.id, sum(parts.values()), parts)
-
-    def _own(self, candidate: Candidate) -> float:
-        return candidate.dense + self.weights.lexical * candidate.lexical
-
-    def _lent(self, candidate: Candidate, side: str, weights: Sequence[float]) -> float:
-        """What the turns on one side lend, the nearest first."""
-        near, lent = getattr(candidate, side), 0.0
-        for weight in weights:
-            if (lender := self.known.get(near)) is not None:
-                lent += weight * self._own(lender)
-                near = getattr(lender, side)
-            elif near is None:
-                lent += weight * self.weights.lone * self._own(candidate)
-        return lent
+def _first(scores: Numbers, rows: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """Of these rows those that can be among the first: as many, and those that equal the last of them."""
+    if not limit or limit >= len(rows):
+        return rows
+    least = np.partition(scores[rows], -limit)[-limit]
+    return rows[scores[rows] >= least]
 
 
-def _within(at: datetime, period: tuple[datetime, datetime] | None) -> float:
+def _parts(candidates: Candidates, question: Question, now: datetime, weights: Weights) -> dict[str, Numbers]:
+    """What each candidate's score is the sum of."""
+    own = candidates.dense + weights.lexical * candidates.lexical
+    age = np.maximum(now.timestamp() - candidates.occurred_at, 0.0)
+    said = np.array([speaker in question.speakers for speaker in candidates.speakers], dtype=float)
+    return {
+        "dense": candidates.dense,
+        "lexical": weights.lexical * candidates.lexical,
+        "neighbours": _lent(own, candidates.previous, weights.before, weights.lone)
+        + _lent(own, candidates.next, weights.after, weights.lone),
+        "speaker": weights.speaker * said,
+        "period": weights.period * _within(candidates.occurred_at, question.period),
+        "form": weights.substance * np.minimum(candidates.words / ENOUGH, 1) - weights.asks * candidates.asks,
+        "recency": weights.recency * 0.5 ** (age / HALF_LIFE.total_seconds()),
+        "importance": weights.importance * candidates.importance,
+    }
+
+
+def _lent(own: Numbers, side: NDArray[np.int64], weights: Sequence[float], lone: float) -> Numbers:
+    """What the turns on one side lend each candidate, the nearest first."""
+    near, lent = side, np.zeros_like(own)
+    for weight in weights:
+        stands = near >= 0
+        lent += weight * np.where(stands, own[near], np.where(near == NOBODY, lone * own, 0.0))
+        near = np.where(stands, side[near], near)
+    return lent
+
+
+def _within(at: Numbers, period: tuple[datetime, datetime] | None) -> Numbers:
     """1 in the time that the question names, 0.5 just after it."""
     if period is None:
-        return 0.0
-    since, until = period
-    return 1.0 if since <= at < until else 0.5 if until <= at < until + JUST_AFTER else 0.0
+        return np.zeros_like(at)
+    since, until = (moment.timestamp() for moment in period)
+    just_after = (until <= at) & (at < until + JUST_AFTER.total_seconds())
+    return np.where((since <= at) & (at < until), 1.0, np.where(just_after, 0.5, 0.0))

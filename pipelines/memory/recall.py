@@ -1,10 +1,10 @@
 """Recall: what a user's memories say to a question. No language model takes part.
 
 Candidates are the best by meaning (`memory_vectors`) and the best by words (`postings`), and where the question names a
-time the best within it, each with the turns next to it; `fusion` ranks them. Few statements, whatever there is.
+time the best within it, each with the turns next to it; `fusion` ranks them. Few statements, whatever there is. Of a
+small space all are candidates.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,21 +17,21 @@ from models.database import Database
 from models.memories import Filters, Memory
 from models.memory_indexes import MOST
 from models.memory_spaces import Space
-from models.recalls import Neighbours, Ordinals
+from models.postings import Postings
+from models.recalls import Neighbours, Ordinals, Seen
 from pipelines.memory import fusion, terms
-from pipelines.memory.fusion import Candidate
+from pipelines.memory.fusion import ELSEWHERE, NOBODY, Candidates
 from pipelines.memory.terms import Question
 from pipelines.memory.writing import Embed
 
 #: Candidates by meaning and by words each: of all memories, and of the time that a question names.
 WIDTH, WIDTH_WITHIN = 100, 50
 
-
 #: Turns on each side that lend a candidate something.
 REACH = 2
 
-#: A neighbour that is no candidate: no memory has this id.
-ELSEWHERE = ""
+#: Live memories up to which all are candidates: looking for the best of so few would take longer.
+FEW = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,11 @@ def recall(
 ) -> list[Hit]:
     """The best hits among a user's memories in an account, the best first. Raises EngineError."""
     with database.connection() as connection:
-        space = memory_spaces.find(connection, account_id, user_id)
-        if space is None or not space.live:
-            return []
-        question = terms.question(query.text, memory_spaces.speakers(connection, space.id))
+        found = memory_spaces.find_asked(connection, account_id, user_id)
+    if found is None or not found[0].live:
+        return []
+    space, speakers = found
+    question = terms.question(query.text, speakers)
     return Search(database, embed, space, query, question).hits(now or datetime.now(UTC))
 
 
@@ -83,24 +84,32 @@ class Search:
 
     def hits(self, now: datetime) -> list[Hit]:
         """What `fusion` makes of the candidates."""
-        self._lexical = self._weigh()
         allowed = self._matching(self._query.filters) if self._query.filters.any else None
+        seen, around = self._every() if self._space.live <= FEW else self._likely(allowed)
+        # Neighbours count for a score whoever they are, but are no hits where they don't pass the filters.
+        passing = None if allowed is None else np.isin(seen.ordinals, allowed)
+        candidates = _candidates(seen, around, self._lexical)
+        return self._told(fusion.rank(candidates, self._question, now, among=passing, limit=self._query.limit))
+
+    def _every(self) -> tuple[Seen, Neighbours]:
+        """All there is."""
+        with self._database.connection() as connection:
+            whole = recalls.whole(connection, self._space.id, self._vector, self._question.terms)
+        self._lexical = self._weigh(whole.postings)
+        return whole.seen, whole.around
+
+    def _likely(self, allowed: Ordinals | None) -> tuple[Seen, Neighbours]:
+        """The best by either way, and the turns next to each."""
+        with self._database.connection() as connection:
+            self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
         found = self._candidates(allowed)
-        if not found:
-            return []
         with self._database.connection() as connection:
             around = recalls.neighbours(connection, self._space.id, found, REACH)
-            seen = recalls.seen(connection, self._space.id, sorted(around.around(found, REACH)), self._vector)
-        ranked = fusion.rank(self._weighed(seen, around), self._question, now)
-        passing = _ids(seen, allowed)
-        best = [hit for hit in ranked if passing is None or hit.id in passing][: self._query.limit]
-        return self._told(best)
+            return recalls.seen(connection, self._space.id, sorted(around.around(found, REACH)), self._vector), around
 
-    def _weigh(self) -> NDArray[np.float64]:
+    def _weigh(self, found: Mapping[str, Postings]) -> NDArray[np.float64]:
         """By ordinal, what the question's words are worth in each memory."""
         space, weights = self._space, np.zeros(self._space.next_ordinal)
-        with self._database.connection() as connection:
-            found = postings.read(connection, space.id, self._question.terms)
         frequencies = {term: len(having.ordinals) for term, having in found.items()}
         shares = terms.shares(self._question.terms, space.live, frequencies)
         for term, having in found.items():
@@ -153,27 +162,11 @@ class Search:
                 )
         return [ordinal for ordinal, _ in found]
 
-    def _weighed(self, seen: Sequence[recalls.Seen], around: Neighbours) -> list[Candidate]:
-        ids = defaultdict(lambda: ELSEWHERE, {row.ordinal: row.id for row in seen})
-        return [
-            Candidate(
-                id=row.id,
-                previous=ids[around.previous[row.ordinal]] if row.ordinal in around.previous else None,
-                next=ids[around.following[row.ordinal]] if row.ordinal in around.following else None,
-                speaker=row.speaker,
-                occurred_at=row.occurred_at,
-                dense=row.dense,
-                lexical=float(self._lexical[row.ordinal]) if row.ordinal < len(self._lexical) else 0.0,
-                asks=row.asks,
-                importance=row.importance,
-                words=row.words,
-            )
-            for row in seen
-        ]
-
     def _told(self, best: Sequence[fusion.Hit]) -> list[Hit]:
         """The hits with their texts and, on request, their neighbours."""
         account_id, user_id = self._space.account_id, self._space.user_id
+        if not best:
+            return []
         with self._database.connection() as connection:
             found = {row.id: row for row in memories.read_many(connection, [h.id for h in best], account_id, user_id)}
             hits = [Hit(found[hit.id], hit.score, hit.parts) for hit in best if hit.id in found]
@@ -202,12 +195,29 @@ def best(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> 
     return [int(ordinal) for ordinal in ordinals[order]]
 
 
-def _ids(seen: Sequence[recalls.Seen], allowed: Ordinals | None) -> set[str] | None:
-    """Who passes the filters: neighbours count for a score whoever they are, but are no hits."""
-    if allowed is None:
-        return None
-    within = set(allowed.tolist())
-    return {row.id for row in seen if row.ordinal in within}
+def _candidates(seen: Seen, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
+    """As `fusion` wants them; what was written after the postings were read has no words yet."""
+    known = seen.ordinals < len(lexical)
+    return Candidates(
+        ids=seen.ids,
+        previous=_rows(seen.ordinals, around.previous),
+        next=_rows(seen.ordinals, around.following),
+        speakers=seen.speakers,
+        occurred_at=seen.occurred_at,
+        dense=seen.dense,
+        lexical=np.where(known, lexical[np.where(known, seen.ordinals, 0)], 0.0),
+        asks=seen.asks,
+        importance=seen.importance,
+        words=seen.words,
+    )
+
+
+def _rows(ordinals: Ordinals, side: Mapping[int, int]) -> NDArray[np.int64]:
+    """By row, the row of the neighbour on one side."""
+    told = ordinals.tolist()
+    row_of = {ordinal: row for row, ordinal in enumerate(told)}
+    rows = [row_of.get(side[ordinal], ELSEWHERE) if ordinal in side else NOBODY for ordinal in told]
+    return np.array(rows, dtype=np.int64)
 
 
 def _beside(ordinal: int, around: Neighbours, beside: Mapping[int, Memory]) -> list[Memory]:

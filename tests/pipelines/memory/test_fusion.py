@@ -4,19 +4,58 @@ Given candidates of a question, when they are ranked, then likeness and words co
 said it and when; the parts of a score come to it.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import numpy as np
 import pytest
 
-from pipelines.memory.fusion import ENOUGH, JUST_AFTER, Candidate, rank
+from pipelines.memory import fusion
+from pipelines.memory.fusion import ELSEWHERE, ENOUGH, JUST_AFTER, NOBODY, Candidates, Hit
 from pipelines.memory.terms import Question
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 MAY = (datetime(2023, 5, 1, tzinfo=UTC), datetime(2023, 6, 1, tzinfo=UTC))
 
-PLAIN = Candidate("plain", None, None, "Ann", datetime(2023, 1, 1, tzinfo=UTC), 0.4, 0.2, False, 0.5, ENOUGH)
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the candidates; it names its neighbours."""
+
+    id: str
+    previous: str | None = None
+    next: str | None = None
+    speaker: str = "Ann"
+    occurred_at: datetime = datetime(2023, 1, 1, tzinfo=UTC)
+    dense: float = 0.4
+    lexical: float = 0.2
+    asks: bool = False
+    importance: float = 0.5
+    words: int = ENOUGH
+
+
+PLAIN = Candidate("plain")
 ASKED = Question("what?", ["what"])
+
+
+def rank(candidates: Sequence[Candidate], question: Question, now: datetime, **asked: Any) -> list[Hit]:
+    ids = [candidate.id for candidate in candidates]
+    rows = {None: NOBODY} | {name: row for row, name in enumerate(ids)}
+    table = Candidates(
+        ids=ids,
+        previous=np.array([rows.get(candidate.previous, ELSEWHERE) for candidate in candidates], dtype=np.int64),
+        next=np.array([rows.get(candidate.next, ELSEWHERE) for candidate in candidates], dtype=np.int64),
+        speakers=[candidate.speaker for candidate in candidates],
+        occurred_at=np.array([candidate.occurred_at.timestamp() for candidate in candidates]),
+        dense=np.array([candidate.dense for candidate in candidates]),
+        lexical=np.array([candidate.lexical for candidate in candidates]),
+        asks=np.array([candidate.asks for candidate in candidates], dtype=bool),
+        importance=np.array([candidate.importance for candidate in candidates]),
+        words=np.array([candidate.words for candidate in candidates], dtype=float),
+    )
+    return fusion.rank(table, question, now, **asked)
 
 
 def first(*candidates: Candidate, question: Question = ASKED) -> str:
@@ -74,3 +113,12 @@ def test_a_score_is_the_sum_of_its_parts_and_equals_are_in_order_of_their_ids() 
 def test_a_memory_from_the_future_and_a_ring_of_neighbours_do_no_harm() -> None:
     ring = replace(PLAIN, occurred_at=NOW + timedelta(days=400), previous="plain", next="plain")
     assert 0 < rank([ring], ASKED, NOW)[0].score < 3
+
+
+def test_only_the_first_of_those_that_pass_are_told_and_equals_at_the_edge_are_in_order_of_their_ids() -> None:
+    better = replace(PLAIN, id="better", dense=0.5)
+    candidates = [*(replace(PLAIN, id=name) for name in "dcba"), better, replace(better, id="filtered", dense=0.9)]
+    passing = np.array([candidate.id != "filtered" for candidate in candidates])
+    for limit in range(8):
+        hits = rank(candidates, ASKED, NOW, among=passing, limit=limit)
+        assert [hit.id for hit in hits] == ["better", "a", "b", "c", "d"][:limit]
