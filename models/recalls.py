@@ -35,13 +35,15 @@ def matching(connection: Connection, space_id: int, filters: Filters) -> Ordinal
 AROUND = """
 SELECT ordinal,
        ARRAY(SELECT near.ordinal FROM memories AS near
-             WHERE near.space_id = %(space_id)s AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
+             WHERE near.space_id = %(space_id)s
+               AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) < (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
                AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
              ORDER BY near.occurred_at DESC, near.ordinal DESC LIMIT %(reach)s) AS before,
        ARRAY(SELECT near.ordinal FROM memories AS near
-             WHERE near.space_id = %(space_id)s AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
+             WHERE near.space_id = %(space_id)s
+               AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) > (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
                AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
@@ -82,7 +84,7 @@ def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], r
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Memories as recall weighs them, a row each: `words` are its different terms, `dense` the cosine with the question.
+    """Memories as recall weighs them, one a row: `words` are its different terms, `dense` the cosine with the question.
 
     occurred_at  seconds since 1970
     """
@@ -97,23 +99,18 @@ class Seen:
     dense: NDArray[np.float64]
 
 
-# By column: a row each would be a thousand times as much to unpack.
-COLUMNS = """
+# By column: a row each would be a thousand times as much to unpack. Each table is told which rows, so both are read in
+# the order of their indexes, and not one by one.
+SEEN = """
 SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
        array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
        array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
-       array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense"""
-
-# Each table is told which rows: so both are read in the order of their indexes, and not one row of one at a time.
-SEEN = (
-    COLUMNS
-    + """
+       array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense
 FROM memories JOIN (
     SELECT ordinal, embedding FROM memory_vectors
     WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND live) AS vectors USING (ordinal)
 WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 """
-)
 
 
 def seen(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Seen:
@@ -135,14 +132,16 @@ def _seen(row: Mapping[str, Any]) -> Seen:
 
 
 # Who stands next to whom as in AROUND, and what the postings say of some terms.
-WHOLE = (
-    """
+WHOLE = """
 SELECT * FROM (
     SELECT array_agg(term) AS found, array_agg(block) AS blocks, array_agg(entries) AS entries
     FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
-) AS words, ("""
-    + COLUMNS
-    + """, array_agg(previous) AS previous
+) AS words, (
+    SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
+           array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
+           array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
+           array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense,
+           array_agg(previous) AS previous
     FROM (
         SELECT memories.*, embedding, CASE WHEN says THEN lag(ordinal) OVER talk END AS previous
         FROM memories JOIN memory_vectors USING (space_id, ordinal),
@@ -150,9 +149,8 @@ SELECT * FROM (
         WHERE space_id = %(space_id)s AND live
         WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
     ) AS mine
-) AS columns
+) AS told
 """
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ def _first(scores: Numbers, rows: NDArray[np.int64], limit: int | None) -> NDArr
     if not limit or limit >= len(rows):
         return rows
     least = np.partition(scores[rows], -limit)[-limit]
-    return rows[scores[rows] >= least]
+    best: NDArray[np.int64] = rows[scores[rows] >= least]
+    return best
 
 
 def _parts(candidates: Candidates, question: Question, now: datetime, weights: Weights) -> dict[str, Numbers]:
