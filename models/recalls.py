@@ -31,7 +31,7 @@ def matching(connection: Connection, space_id: int, filters: Filters) -> Ordinal
 
 
 # One more on each side than is looked at: so it is known who stands next to each of these, or that nobody does. What
-# people say in no conversation is taken for one; notes that nobody says have no neighbours.
+# people say in no conversation is taken for one, turns of the platform apart; notes that nobody says stand alone.
 AROUND = """
 SELECT ordinal,
        ARRAY(SELECT near.ordinal FROM memories AS near
@@ -39,18 +39,18 @@ SELECT ordinal,
                AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) < (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
-               AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '' AND near.response_id IS NULL)
              ORDER BY near.occurred_at DESC, near.ordinal DESC LIMIT %(reach)s) AS before,
        ARRAY(SELECT near.ordinal FROM memories AS near
              WHERE near.space_id = %(space_id)s
                AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
                AND (near.occurred_at, near.ordinal) > (memories.occurred_at, memories.ordinal)
                AND near.kind = 'episode' AND near.closed_at IS NULL
-               AND (near.conversation_id IS NOT NULL OR near.speaker <> '')
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '' AND near.response_id IS NULL)
              ORDER BY near.occurred_at, near.ordinal LIMIT %(reach)s) AS after
 FROM memories
 WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND kind = 'episode'
-  AND (conversation_id IS NOT NULL OR speaker <> '')
+  AND (conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL)
 """
 
 
@@ -145,7 +145,8 @@ SELECT * FROM (
     FROM (
         SELECT memories.*, embedding, CASE WHEN says THEN lag(ordinal) OVER talk END AS previous
         FROM memories JOIN memory_vectors USING (space_id, ordinal),
-            LATERAL (SELECT kind = 'episode' AND (conversation_id IS NOT NULL OR speaker <> '') AS says) AS form
+            LATERAL (SELECT kind = 'episode' AND (
+                conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL) AS says) AS form
         WHERE space_id = %(space_id)s AND live
         WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
     ) AS mine

@@ -43,7 +43,7 @@ CREATE TABLE memories (
 
 CREATE INDEX memories_listed ON memories (account_id, user_id, id DESC);
 CREATE INDEX memories_conversation ON memories (space_id, coalesce(conversation_id, ''), occurred_at, ordinal)
-    INCLUDE (kind, closed_at, conversation_id, speaker);
+    INCLUDE (kind, closed_at, conversation_id, speaker, response_id);
 CREATE INDEX memories_time ON memories (space_id, occurred_at) INCLUDE (ordinal);
 CREATE UNIQUE INDEX memories_unique ON memories (space_id, unique_key) WHERE unique_key IS NOT NULL;
 
