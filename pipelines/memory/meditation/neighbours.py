@@ -23,7 +23,7 @@ def pairs(
     places, cosines = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
     for begin in range(0, len(vectors), ROWS):
         check()
-        left, right, found = _row_of_blocks(vectors, begin, least)
+        left, right, found = _row_of_blocks(vectors, begin, least, most)
         kept = _nearest(left, found, most)
         places.append(np.stack([left[kept], right[kept]], axis=1))
         cosines.append(found[kept])
@@ -31,19 +31,32 @@ def pairs(
 
 
 def _row_of_blocks(
-    vectors: NDArray[np.float16], begin: int, least: float
+    vectors: NDArray[np.float16], begin: int, least: float, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     rows = vectors[begin : begin + ROWS].astype(np.float32)
     lefts, rights, founds = [], [], []
     for start in range(begin, len(vectors), COLUMNS):
         products = rows @ vectors[start : start + COLUMNS].astype(np.float32).T
-        left, right = np.nonzero(products >= least)
-        later = right + start > left + begin
-        left, right = left[later], right[later]
+        if start == begin:  # a pair is told once, by its smaller place
+            products[np.tril_indices(len(rows), 0, products.shape[1])] = -np.inf
+        left, right = np.nonzero(_near(products, least, most))
         lefts.append(left + begin)
         rights.append(right + start)
         founds.append(products[left, right])
     return np.concatenate(lefts), np.concatenate(rights), np.concatenate(founds)
+
+
+def _near(products: NDArray[np.float32], least: float, most: int) -> NDArray[np.bool_]:
+    """Which of a block to look at. Where much is alike, no more than the `most` nearest of each row, the first of those
+    that are equally near: a hundred thousand equal texts must not fill the memory."""
+    near: NDArray[np.bool_] = products >= least
+    if np.count_nonzero(near) <= 4 * most * len(products):
+        return near
+    last = np.partition(products, -most, axis=1)[:, -most, np.newaxis]
+    nearer, tied = products > last, products == last
+    room = most - np.count_nonzero(nearer, axis=1, keepdims=True)
+    near &= nearer | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= room))
+    return near
 
 
 def _nearest(left: NDArray[np.int64], cosines: NDArray[np.float32], most: int) -> NDArray[np.int64]:

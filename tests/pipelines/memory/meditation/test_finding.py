@@ -9,7 +9,7 @@ import pytest
 from models.memory_survey import Surveyed
 from pipelines.memory.meditation import contradictions, importance
 from pipelines.memory.meditation.duplicates import Duplicates
-from pipelines.memory.meditation.neighbours import pairs
+from pipelines.memory.meditation.neighbours import _near, pairs
 from pipelines.memory.meditation.survey import Survey
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -175,3 +175,18 @@ def test_neighbours_are_those_of_all_pairs(monkeypatch):
     assert {tuple(pair) for pair in found.tolist()} == expected
     assert all(abs(exact[i, j] - cosine) < 1e-5 for (i, j), cosine in zip(found.tolist(), cosines, strict=True))
     assert max(np.bincount(few[:, 0])) == 2
+
+
+@pytest.mark.parametrize("columns", [20, 100])
+def test_where_all_is_alike_each_has_its_nearest_and_no_more_is_kept_at_a_time(monkeypatch, columns):
+    monkeypatch.setattr("pipelines.memory.meditation.neighbours.ROWS", 7)
+    monkeypatch.setattr("pipelines.memory.meditation.neighbours.COLUMNS", columns)
+    random = 1 + np.random.default_rng(5).standard_normal((60, 8))[np.arange(60) % 40] * 0.1
+    vectors = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float16)
+
+    found, _ = pairs(vectors, least=0.4, most=3)
+
+    exact = vectors.astype(np.float32) @ vectors.astype(np.float32).T
+    nearest = {i: sorted(range(i + 1, 60), key=lambda j, i=i: (-exact[i, j], j))[:3] for i in range(60)}
+    assert sorted(tuple(pair) for pair in found.tolist()) == [(i, j) for i in range(60) for j in sorted(nearest[i])]
+    assert np.count_nonzero(_near(exact, 0.4, 3)) == 60 * 3
