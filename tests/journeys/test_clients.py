@@ -57,6 +57,11 @@ def address(talking: Stack) -> str:
 @pytest.fixture(scope="module")
 def key(talking: Stack) -> str:
     """An API key for inference and reading."""
+    return new_key(talking)
+
+
+def new_key(talking: Stack) -> str:
+    """The key of somebody who has said nothing yet."""
     person = Person(talking)
     made = person.request("POST", "/v1/api_keys", json={"name": "clients", "scopes": ["inference", "read"]})
     assert made.status_code == 201, made.text
@@ -171,9 +176,9 @@ class Llm:
 
 
 @pytest.fixture
-def llm(tmp_path: Path, address: str, key: str) -> Llm:
-    """The command line."""
-    return Llm(tmp_path, address, key)
+def llm(tmp_path: Path, address: str, talking: Stack) -> Llm:
+    """The command line, of somebody to whom nothing is recalled."""
+    return Llm(tmp_path, address, new_key(talking))
 
 
 def test_llm_holds_a_conversation_streamed_and_not(llm: Llm):
@@ -190,19 +195,18 @@ def test_llm_gets_json_by_schema(llm: Llm):
 
 
 def test_llm_calls_a_function(llm: Llm):
-    """llm leaves the choice to the model. One of this size makes it now and then: it is asked until it does."""
+    """llm leaves the choice to the model. One of this size seldom makes it: it is asked in ways until it does."""
     weather = "def weather(city: str) -> str:\n    'Tells the weather of a city.'\n    return 'It rains in ' + city"
-    machine = "You are a machine that calls functions. You never answer in words."
-    question = "Call weather for Paris now. Only the call."
+    questions = ["Please call weather.", "Call weather.", "Please call the function weather.", "Weather, please."]
 
     def results() -> list[str]:
         return [
             found["output"] for row in json.loads(llm("logs", "--json", "-n", "0")) for found in row["tool_results"]
         ]
 
-    for seed in range(12):
-        temperature = "0.8" if seed else "0"
-        llm.ask("--functions", weather, "-s", machine, "-o", "seed", str(seed), question, temperature=temperature)
+    for seed, question in enumerate(questions * 4):
+        temperature = "0.8" if seed >= len(questions) else "0"
+        llm.ask("--functions", weather, "-o", "seed", str(seed), question, temperature=temperature)
         if results():
             break
 
