@@ -151,7 +151,7 @@ class Search:
             with self._database.connection() as connection:
                 found = memory_vectors.among(connection, space_id, vector, allowed, limit)
         elif self._space.indexed_at is not None:
-            with self._database.transaction() as connection:
+            with self._database.batch() as connection:
                 found = memory_vectors.approximate(connection, space_id, vector, filters, limit)
         else:
             with self._database.connection() as connection:

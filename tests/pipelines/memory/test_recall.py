@@ -10,6 +10,7 @@ from models.ids import new_id
 from models.jobs import NewJob
 from models.memories import Filters, NewMemory
 from pipelines.memory import indexing, writing
+from pipelines.memory import recall as recall_module
 from pipelines.memory.recall import Query, best, recall
 
 COUNT, OTHERS, TOPICS = 2000, 500, 40
@@ -138,6 +139,36 @@ def test_hits_are_scored_and_belong_to_the_one_who_asks(database, people):
     assert recall(database, lambda texts: [vector], owner[0], new_id("user"), Query("lake")) == []
     theirs = recall(database, lambda texts: [vector for _ in texts], *other, Query("number 1999 of lake", limit=100))
     assert "number 1999 of lake" not in {hit.memory.text for hit in theirs}
+
+
+def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people, monkeypatch):
+    owner, vector = people[1], np.random.default_rng(2).standard_normal(384).tolist()
+    odd = [
+        NewMemory(new_id("mem"), "a fact of lake", "Ada", NOW, conversation_id="talk 1", kind="fact"),
+        NewMemory(new_id("mem"), "a note of lake", "", NOW),
+        *(NewMemory(new_id("mem"), f"lake {n} said nowhere", "Ada", NOW + timedelta(hours=n)) for n in range(4)),
+        NewMemory(
+            new_id("mem"), "lake told within a talk", "Ben", NOW + timedelta(seconds=90), conversation_id="talk 0"
+        ),
+        NewMemory(new_id("mem"), "lake, taken back", "Ben", NOW + timedelta(seconds=95), conversation_id="talk 0"),
+    ]
+    writing.write(database, lambda texts: [vector for _ in texts], *owner, odd)
+    with database.transaction() as connection:
+        writing.close(connection, writing.locked(connection, space_of(database, owner).id), [odd[-1].id])
+
+    def hits(filters):
+        query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, width=OTHERS * 2)
+        found = recall(database, lambda texts: [vector for _ in texts], *owner, query, NOW)
+        return {hit.memory.id: dict(hit.parts) for hit in found}
+
+    for filters in (Filters(), Filters(speaker="Ada"), Filters(conversation_id="talk 0"), Filters(kind="insight")):
+        monkeypatch.setattr(recall_module, "FEW", 0)
+        chosen = hits(filters)
+        monkeypatch.setattr(recall_module, "FEW", OTHERS * 2)
+        assert hits(filters) == chosen
+        assert list(hits(filters)) == list(chosen)
+        assert odd[-1].id not in chosen
+        assert bool(chosen) == (filters.kind is None)
 
 
 def test_an_index_goes_when_its_space_shrinks_and_when_it_is_gone(database, people, begin, settle):
