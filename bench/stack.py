@@ -29,6 +29,13 @@ GRACE = 5.0
 PATIENCE = 120.0
 
 
+#: What a turn says that is neither remembered nor reminded of anything.
+FORGETFUL: Mapping[str, Any] = {"memory": {"remember": False, "recall": False}}
+
+#: The pools of the worker that stands beside the one with the engine, as `sangha up` has it.
+BESIDE = ("memory", "recall", "reporting", "delivery", "maintenance")
+
+
 @dataclass(slots=True)
 class Stack:
     """The servers that run, and the folder of all."""
@@ -39,12 +46,17 @@ class Stack:
 
     @contextmanager
     def platform(
-        self, *, workers: int = 1, pools: Sequence[str] = ("inference",), **changes: Any
+        self, *, workers: int = 1, pools: Sequence[str] = ("inference",), beside: Sequence[str] = (), **changes: Any
     ) -> Iterator["Platform"]:
-        """Web, workers of these pools and scheduler with these settings changed, until the end of the block."""
+        """Web, workers of these pools and scheduler with these settings changed, until the end of the block.
+
+        beside  pools of one more worker
+        """
         told = self.told(port=free_ports(1)[0], **changes)
         names = [f"worker-{number}" for number in range(1, workers + 1)]
-        parts = [ToldWeb(told), *(ToldWorker(name, told, pools) for name in names), ToldScheduler(told)]
+        crews = [ToldWorker(name, told, pools) for name in names]
+        crews += [ToldWorker("worker-beside", told, beside)] if beside else []
+        parts = [ToldWeb(told), *crews, ToldScheduler(told)]
         children = [Child(part, self.folder / "run", self.folder / "logs") for part in parts]
         try:
             for child in children:

@@ -18,7 +18,7 @@ from models.archive import archive
 from models.database import Connection, all_of, one
 from models.errors import Fenced
 from models.events import Event
-from models.jobs import CATALOGUE, Job, NewJob, State, enqueue
+from models.jobs import CATALOGUE, Job, NewJob, State, enqueue, follow
 
 #: Seconds that a lease lasts, and between two renewals: three may fail before a job is taken for lost.
 LEASE = 20.0
@@ -177,12 +177,11 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
             archive(connection, job.id, unarchived)
         if ending.record:
             ending.record(connection)
-        for job_to_follow in ending.follow_ups:
-            enqueue(connection, job_to_follow)
+        following = follow(connection, ending.follow_ups)
         if parent_id:
             connection.execute(WAKE_PARENT, {"id": parent_id})
     somebody = waits.fetchone()
-    return bool(parent_id or ending.follow_ups or (somebody and somebody["waits"]))
+    return bool(parent_id or following() or (somebody and somebody["waits"]))
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

@@ -9,11 +9,13 @@ The row is the truth; a message is a nudge that carries only its id. What happen
       └────────last child ends────────┘
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from psycopg import Cursor
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from models.archive import archive
@@ -158,6 +160,7 @@ INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, un
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s, coalesce(%(run_at)s, now()),
         %(serial_key)s, %(unique_key)s, %(parent_id)s, %(reserved_tokens)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+RETURNING run_at <= now() AS due
 """
 
 
@@ -166,17 +169,21 @@ LEAVE_WORK = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || 
 FETCH_WORK = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
 
 # A job that gathers, unless one waits that will. Where nothing says when, and the account has begun something else
-# within the last second, more is to be expected: it waits a second. So a busy account makes one a second, not one a
-# turn.
+# within the last second, more is to be expected: it waits a second, or five where the account has begun eight things
+# within the last two. So a busy account makes one in a while, not one a turn.
 INSERT_GATHERING = """
 INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
        coalesce(%(run_at)s, now() + CASE
+           WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
+               > now() - interval '2 seconds'
+           THEN interval '5 seconds'
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 1 LIMIT 1)
                > now() - interval '1 second'
            THEN interval '1 second' ELSE interval '0' END),
        %(serial_key)s, %(parent_id)s
 WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s AND state = 'queued')
+RETURNING run_at <= now() AS due
 """
 
 
@@ -192,6 +199,16 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
     Returns False where its unique key is taken, or another one gathers: then there is such a job already, and nothing
     is inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
     """
+    return bool(_insert(connection, job, parent_id).rowcount)
+
+
+def follow(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[], bool]:
+    """Insert jobs in the caller's transaction; answers, when asked after the batch, whether one of them is due now."""
+    inserted = [_insert(connection, job, None) for job in jobs]
+    return lambda: any(row["due"] for cursor in inserted if (row := cursor.fetchone()))
+
+
+def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Cursor[DictRow]:
     if job.gathers:
         connection.execute(LEAVE_WORK, {"serial_key": job.serial_key})
     inserted = connection.execute(
@@ -211,7 +228,7 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
     )
     if inserted.rowcount and job.opening:
         archive(connection, job.id, job.opening)
-    return bool(inserted.rowcount)
+    return inserted
 
 
 # One job of an account.

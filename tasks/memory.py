@@ -8,6 +8,7 @@ from pipelines.embeddings import embed
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory import endings, extract, forgetting, importing, remember, turns
 from pipelines.memory.meditation import run as meditate
+from pipelines.memory.yielding import Yielding
 from tasks.workshop import Workshop
 
 #: Jobs side by side: a short list need not wait for a long one. They share the embedder's one thread.
@@ -17,16 +18,17 @@ THREADS = 2
 def declare(workshop: Workshop) -> int:
     """Declare the actors; returns how many may run at once."""
     embedder = load_embedder(workshop.settings)
+    in_background = Yielding(embedder.embed)
     objects = Objects.open(workshop.settings)
     runs = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(remember.run_create, embedder.embed), endings.end),
         "memory.change": Handler(partial(forgetting.run_change, embedder.embed), endings.end),
-        "memory.remember": Handler(partial(turns.run, embedder.embed, workshop.settings), plain_ending),
-        "memory.extract": Handler(partial(extract.run, embedder.embed, workshop.settings), plain_ending),
+        "memory.remember": Handler(partial(turns.run, in_background, workshop.settings), plain_ending),
+        "memory.extract": Handler(partial(extract.run, in_background, workshop.settings), plain_ending),
         "memory.forget": Handler(forgetting.run_forgetting, plain_ending),
-        "memory.import": Handler(partial(importing.run, embedder.embed, objects), plain_ending),
-        "meditation.run": Handler(partial(meditate.run, workshop.settings, embedder.embed), meditate.end),
+        "memory.import": Handler(partial(importing.run, in_background, objects), plain_ending),
+        "meditation.run": Handler(partial(meditate.run, workshop.settings, in_background), meditate.end),
     }
     for kind, handler in runs.items():
         workshop.declare(kind, handler)

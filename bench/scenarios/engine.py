@@ -10,7 +10,7 @@ from bench.bare import BareEngine, How, bare_engine
 from bench.bench import Bench
 from bench.figures import Figure, at_least
 from bench.load import closed_loop
-from bench.stack import Platform
+from bench.stack import FORGETFUL, Platform
 
 ROUNDS, TOKENS = 5, 128
 
@@ -52,7 +52,7 @@ class Sides:
 
     def platform(self) -> float:
         """Tokens a second through the platform."""
-        options = {"max_output_tokens": TOKENS, "temperature": 0}
+        options = {"max_output_tokens": TOKENS, "temperature": 0, **FORGETFUL}
         bodies = [{"input": prompt, **options} for prompt in self._prompts]
         tokens = [*self._platform.tokens(1)] * self._at_once
         return closed_loop(self._platform.address, tokens, bodies).tokens_a_second

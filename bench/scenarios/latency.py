@@ -8,6 +8,7 @@ from bench.bench import Bench
 from bench.client import Client, Heard, check, is_delta
 from bench.figures import Figure, at_most
 from bench.progress import Progress
+from bench.stack import BESIDE, FORGETFUL
 
 TURNS, WARM_UP, TOKENS = 400, 20, 20
 
@@ -38,25 +39,27 @@ def first_event(bench: Bench) -> Sequence[Figure]:
 def first_token(bench: Bench) -> Sequence[Figure]:
     """POST → first text, with an engine that takes no time, and beyond the time of one that does."""
     scripted = [(first_delta(turn) - began) * 1000 for began, turn in scripted_turns(bench)]
+    reminded = [(first_delta(turn) - began) * 1000 for began, turn in scripted_turns(bench, memory=True)]
     with bench.stack.platform() as platform, bare_engine(platform.settings) as engine:
         platform_ms, bare_ms = interleaved(bench.progress, platform.client(), engine)
     beyond = [ours - bare for ours, bare in zip(platform_ms, bare_ms, strict=True)]
     return [
         Figure("POST → first token, scripted engine, p50", "ms", scripted, at_most(15)),
+        Figure("POST → first token, scripted engine, with memory, p50", "ms", reminded),
         Figure("POST → first token beyond the bare engine's, p50", "ms", beyond, at_most(15)),
         Figure("the bare engine's first token, prompt cached", "ms", bare_ms),
     ]
 
 
-def scripted_turns(bench: Bench) -> list[tuple[float, list[Heard]]]:
-    """When each turn was posted, and what was heard."""
-    turns = []
-    with bench.stack.platform(engine="scripted", script=f"tokens={TOKENS},rate=0") as platform:
+def scripted_turns(bench: Bench, *, memory: bool = False) -> list[tuple[float, list[Heard]]]:
+    """When each turn was posted, and what was heard; with memory each is remembered, and searches what was."""
+    turns, beside, options = [], BESIDE if memory else (), {} if memory else FORGETFUL
+    with bench.stack.platform(engine="scripted", script=f"tokens={TOKENS},rate=0", beside=beside) as platform:
         client = platform.client()
         for number in range(-WARM_UP, TURNS):
             bench.progress.step(max(number, 0), TURNS, "scripted turns")
             began = time.perf_counter()
-            events = list(client.stream("hello"))
+            events = list(client.stream(f"hello, I am number {number}", **options))
             check(events, TOKENS)
             turns.append((began, events))
             time.sleep(PAUSE)
@@ -80,7 +83,7 @@ def through(client: Client, prompt: str) -> float:
     """Milliseconds to the first token through the platform."""
     time.sleep(PAUSE)
     began = time.perf_counter()
-    events = list(client.stream(prompt, max_output_tokens=4, temperature=0))
+    events = list(client.stream(prompt, max_output_tokens=4, temperature=0, **FORGETFUL))
     check(events)
     return (first_delta(events) - began) * 1000
 

@@ -186,7 +186,7 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
         return 0
     brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
     output, context = turn.request["max_output_tokens"], allowance.context
-    quotes = room(context) if recalls(turn.request) else 0
+    quotes = room(turn.request, context) if recalls(turn.request) else 0
     return worst_case(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
 
 

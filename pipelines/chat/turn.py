@@ -33,7 +33,7 @@ def run(engine: Engine, attempt: Attempt, recall: Recall | None = None) -> Endin
     prompt = fitted(engine, messages, response.request)
     recalled = transcript.recalled
     if recall is not None and not {RECALLED, STARTED} & transcript.seen:
-        recalled = look_up(recall, attempt.database, response, messages, prompt)
+        recalled = look_up(recall, attempt.database, response, messages, prompt, engine.context)
     if recalled:
         prompt, recalled = reminded(engine, response, messages, prompt, recalled)
         response = replace(response, recalled=recalled)

@@ -1,11 +1,19 @@
 """What a process may use of the machine, which in a container is less than the machine has."""
 
 import os
+import time
 from pathlib import Path
 
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 TOPOLOGY = Path("/sys/devices/system/cpu")
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+CPU_TIMES = Path("/proc/stat")
+
+#: A second, as CPU_TIMES counts it.
+TICKS = os.sysconf("SC_CLK_TCK")
+
+#: Seconds of all cores together that tell how busy they are: it counts in hundredths.
+TELLING = 0.2
 
 
 def usable_cores(quota: Path = CGROUP_CPU) -> int:
@@ -24,6 +32,38 @@ def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
         return min(machine, int(limit.read_text()))
     except (OSError, ValueError):  # no cgroup v2, or `max`
         return machine
+
+
+class Others:
+    """How busy everything else keeps the machine. Of Linux; elsewhere nothing else is ever seen."""
+
+    def __init__(self, times: Path = CPU_TIMES) -> None:
+        self._times = times
+        self._busy, self._all = self._read()
+        self._own, self._process = 0.0, time.process_time()
+        self._share = 0.0
+
+    def share(self, own: float) -> float:
+        """The share of all cores' time that others have had since the last telling look, where the caller had `own`
+        seconds of it since the last look: at most, for he may have waited in these, too."""
+        busy, total = self._read()
+        self._own += own
+        if total - self._all >= TELLING:
+            process = time.process_time()
+            mine = min(self._own, process - self._process)
+            self._share = max(0.0, busy - self._busy - mine) / (total - self._all)
+            self._busy, self._all, self._own, self._process = busy, total, 0.0, process
+        return self._share
+
+    def _read(self) -> tuple[float, float]:
+        """Seconds since the machine began: at work, and altogether."""
+        try:
+            words = self._times.read_text().split("\n", 1)[0].split()
+            user, nice, system, idle, waiting, *rest = (int(word) / TICKS for word in words[1:9])
+        except (OSError, ValueError):
+            return 0.0, 0.0
+        busy = user + nice + system + sum(rest)
+        return busy, busy + idle + waiting
 
 
 def _siblings(cpu: int) -> str:

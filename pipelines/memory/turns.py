@@ -23,8 +23,8 @@ from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opene
 #: How long a conversation may go on before facts are looked for in it.
 QUIET = timedelta(minutes=10)
 
-#: Turns of one transaction: a second or two of embedding on a slow core.
-BATCH = 24
+#: Turns of one transaction: a second or two of embedding on a slow core, while nobody else wants it.
+BATCH = 48
 
 
 def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:

@@ -99,7 +99,7 @@ def test_people_come_before_answers_and_each_text_once(room, fake):
     run(room, fake("ok"), started, recall)
 
     told = [memory["text"] for memory in room.stored(started).recalled]
-    assert told == ["answer 0", "answer 1", "I have a cat.", "I have a dog."]
+    assert told == ["answer 0", "I have a cat.", "I have a dog."]
 
 
 def test_another_attempt_has_the_same_prompt_whatever_is_recalled_by_then(room, fake):
@@ -151,6 +151,30 @@ def test_memories_take_no_more_than_their_share_and_never_the_instructions_place
     assert 0 < len(quoted.content.split()) <= 40
     recalled = room.stored(started).recalled
     assert [memory["text"] for memory in recalled] == [hit.memory.text for hit in hits[: len(recalled)]]
+
+
+@pytest.mark.parametrize(("context", "texts"), [(4096, 3), (8192, 6)])
+def test_a_small_context_takes_few_and_short_quotes_unless_more_are_wanted(room, fake, context, texts):
+    hits = [hit(f"fact {number}: " + "word " * 70) for number in range(9)]
+    started, asking = room.start("which fact"), room.start("which fact", memory={"limit": 8})
+
+    run(room, usual := fake("ok", context=context), started, Recall(*hits))
+    run(room, wanted := fake("ok", context=context), asking, Recall(*hits))
+
+    most = context // 32
+    assert usual.count([usual.prompts[0][0]]) <= most < wanted.count([wanted.prompts[0][0]]) <= 512
+    recalled = room.stored(started).recalled
+    assert 1 <= len(recalled) <= texts
+    assert all(len(memory["text"]) <= 2 * most for memory in recalled)
+
+
+def test_a_quote_that_has_no_room_is_shortened(room, fake):
+    engine, started = fake("ok", context=160), room.start("which fact")
+
+    run(room, engine, started, Recall(hit("word " * 60)))
+
+    (memory,) = room.stored(started).recalled
+    assert memory["text"].endswith("word …")
 
 
 def test_a_prompt_that_has_no_room_goes_without(room, fake):
