@@ -23,7 +23,7 @@
         ├── TimeLimitExceeded   the attempt ran past its time limit
         └── PermanentFailure    another attempt would fail alike: fail now, do not retry
 
-Statuses are mapped in one place, `web/errors.py`.
+Statuses are mapped in one place, `web/http/errors.py`.
 """
 
 

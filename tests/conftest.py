@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -20,6 +21,11 @@ from models.settings import Settings
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, serving
 from tests.post import Post
+
+
+# Machines are noisy: how long an example takes says nothing.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

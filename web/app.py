@@ -14,9 +14,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from models.secrets import secret_key
 from models.settings import Settings
 from pipelines.accounts.tokens import Tokens
-from web import checks, errors
-from web.edge import Edge
-from web.metrics import Metrics
+from web.health import checks
+from web.health.metrics import Metrics
+from web.http import errors
+from web.http.edge import Edge
 from web.platform import Platform
 from web.routes import ROUTES
 from web.routing import Row, mount

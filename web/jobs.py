@@ -10,13 +10,13 @@ from typing_extensions import TypedDict
 from models import jobs
 from models.errors import NotFound
 from models.jobs import Job, State
-from web.answers import json_answer, page
-from web.departures import cancel_job
-from web.following import Cursor, follow_frames, position
-from web.rights import Rights
+from web.entrance.rights import Rights
+from web.http.answers import json_answer, page
+from web.http.departures import cancel_job
+from web.http.validation import Query, parse_query
 from web.routing import Call
-from web.sse import EventStream
-from web.validation import Query, parse_query
+from web.streams.following import Cursor, follow_frames, position
+from web.streams.sse import EventStream
 
 #: Kinds whose result has somebody's words: it is for the one who waits for it, and for nobody else of the account.
 UNTOLD = frozenset({"memory.search", "memory.fact", "memory.insight"})

@@ -15,13 +15,13 @@ from models.settings import Settings
 from pipelines.accounts.throttle import Throttle
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
-from web.gate import Gate, Gatekeeper
-from web.hashing import Hashing
-from web.limits import Limiter
-from web.metrics import Metrics
-from web.providers import Providers
-from web.sse import Streams
-from web.tail import Tail
+from web.accounts.hashing import Hashing
+from web.accounts.providers import Providers
+from web.entrance.gate import Gate, Gatekeeper
+from web.entrance.limits import Limiter
+from web.health.metrics import Metrics
+from web.streams.sse import Streams
+from web.streams.tail import Tail
 
 #: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else.
 CONNECTIONS = 16

@@ -2,40 +2,25 @@
 
 from typing import Any
 
-from web import (
+from web import home, jobs
+from web.accounts import (
     account,
-    accounts,
     admin,
     api_keys,
     audit,
     auth,
-    conversations,
-    counting,
-    docs,
-    embeddings,
     erasure,
     files,
-    health,
-    home,
-    importing,
     invitations,
-    jobs,
     letters,
     me,
-    meditations,
     members,
-    memories,
-    models,
     oidc,
-    openapi,
-    recalling,
-    responses,
-    schedules,
     usage,
 )
-from web.account import AccountObject, RenameAccount
-from web.accounts import Entered, LogIn, PublicKeys, SignUp
-from web.admin import (
+from web.accounts import signup as accounts
+from web.accounts.account import AccountObject, RenameAccount
+from web.accounts.admin import (
     Accounts,
     AdminAccount,
     AdminJob,
@@ -44,25 +29,28 @@ from web.admin import (
     PlanObject,
     PutPlan,
 )
-from web.answers import Page
-from web.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
-from web.audit import AuditObject, Events
-from web.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
-from web.chat import completions
-from web.chat.objects import ChatCompletion
-from web.chat.request import CreateChatCompletion
-from web.conversations import AddItems, CreateConversation, Items, OneItem, UpdateConversation
-from web.embeddings import CreateEmbeddings, EmbeddingList
-from web.erasure import Confirmation, Erasure
-from web.files import FileDeleted, FileObject, FilePage, Files
-from web.following import Cursor
-from web.invitations import Accept, InvitationObject, Invitations, Invite, RevokedInvitation
+from web.accounts.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
+from web.accounts.audit import AuditObject, Events
+from web.accounts.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
+from web.accounts.erasure import Confirmation, Erasure
+from web.accounts.files import FileDeleted, FileObject, FilePage, Files
+from web.accounts.invitations import Accept, InvitationObject, Invitations, Invite, RevokedInvitation
+from web.accounts.letters import Forgot, Posted, Reset, Verified, Verify
+from web.accounts.me import ChangeMe, MeObject
+from web.accounts.members import ChangeMember, MemberObject, Members, RemovedMember
+from web.accounts.oidc import Exchange, ProviderObject
+from web.accounts.signup import Entered, LogIn, PublicKeys, SignUp
+from web.accounts.usage import AccountUsage
+from web.description import docs, openapi
+from web.entrance.rights import Rights
+from web.health import probes as health
+from web.http.answers import Page
 from web.jobs import JobObject, List
-from web.letters import Forgot, Posted, Reset, Verified, Verify
-from web.me import ChangeMe, MeObject
-from web.meditations import ChangeObject, ListChanges, ListMeditations, MeditationObject, StartMeditations
-from web.members import ChangeMember, MemberObject, Members, RemovedMember
-from web.memory_shapes import (
+from web.memory import importing, meditations, memories, recalling, schedules
+from web.memory.meditations import ChangeObject, ListChanges, ListMeditations, MeditationObject, StartMeditations
+from web.memory.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
+from web.memory.schedules import List as ListSchedules
+from web.memory.shapes import (
     ChangeMemory,
     CitingMemory,
     CreateMemories,
@@ -74,13 +62,17 @@ from web.memory_shapes import (
     MemoryObject,
     SearchMemories,
 )
-from web.oidc import Exchange, ProviderObject
-from web.responses import InputItems, Retrieve
-from web.rights import Rights
 from web.routing import Row
-from web.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
-from web.schedules import List as ListSchedules
-from web.shapes import (
+from web.streams.following import Cursor
+from web.turns import conversations, counting, embeddings, models, responses
+from web.turns.chat import completions
+from web.turns.chat.objects import ChatCompletion
+from web.turns.chat.request import CreateChatCompletion
+from web.turns.conversations import AddItems, CreateConversation, Items, OneItem, UpdateConversation
+from web.turns.embeddings import CreateEmbeddings, EmbeddingList
+from web.turns.requests import CountTokens, CreateResponse
+from web.turns.responses import InputItems, Retrieve
+from web.turns.shapes import (
     Alive,
     ConversationDeleted,
     ConversationObject,
@@ -91,8 +83,6 @@ from web.shapes import (
     ResponseDeleted,
     ResponseObject,
 )
-from web.turns import CountTokens, CreateResponse
-from web.usage import AccountUsage
 
 ROUTES = (
     Row("GET", "/", home.home, Rights.PUBLIC),

@@ -23,13 +23,14 @@ from models.errors import InvalidRequest, NotAuthenticated
 from models.idempotency import Repeat
 from models.ids import Ids
 from models.plans import Allowance
-from web import bodies, idempotency, uploads
-from web.gate import Admission, Knock
-from web.pending import Pending
+from web.entrance import idempotency
+from web.entrance.gate import Admission, Knock
+from web.entrance.rights import Rights
+from web.http import bodies, uploads
+from web.http.pending import Pending
+from web.http.uploads import Upload
 from web.platform import Platform
-from web.rights import Rights
-from web.sse import EventStream, Seat
-from web.uploads import Upload
+from web.streams.sse import EventStream, Seat
 
 __all__ = ["Answer", "Call", "Endpoint", "Rights", "Row", "mount"]
 
@@ -154,7 +155,7 @@ class Resource:
     rows: dict[str, Row]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or raise what `web.errors` maps."""
+        """Answer one request, or raise what `web.http.errors` maps."""
         row = self._row(scope["method"])
         platform: Platform = scope["app"].state.platform
         headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]

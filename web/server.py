@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from models.errors import ConfigurationError
 from models.settings import Settings, variable
 from web.app import build
+from web.http.protocol import BoundedProtocol
 from web.platform import Platform
-from web.protocol import BoundedProtocol
 
 log = logging.getLogger(__name__)
 

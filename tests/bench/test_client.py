@@ -6,7 +6,7 @@ from bench.client import Broken, Heard, check, heard, script, text_of
 from bench.load import _turn
 from bench.scenarios.recovery import TOKENS, amiss
 from models.events import event
-from web.sse import frame
+from web.streams.sse import frame
 
 PLACE = {"item_id": "msg_1"}
 

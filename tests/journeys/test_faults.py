@@ -13,7 +13,7 @@ from models.accounts import Caller, Role
 from pipelines.chat.start import NewTurn, new_turn_ids, start
 from tests.journeys.following import DELTA, RESTARTED, REWOUND, Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury, note, restart
-from web.turns import CreateResponse, new_turn
+from web.turns.requests import CreateResponse, new_turn
 
 TOKENS = 60
 SCRIPT = f"tokens={TOKENS},rate=40"

@@ -14,7 +14,7 @@ from models.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from tests.web.visiting import Visitor, running, whole_door
 from web.app import build
-from web.gate import Admission, Knock, bearer
+from web.entrance.gate import Admission, Knock, bearer
 from web.routing import Row
 
 Serve = Callable[[Starlette], httpx.Client]

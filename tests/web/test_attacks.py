@@ -8,7 +8,7 @@ from models.ids import new_id
 from models.jobs import NewJob, enqueue
 from tests.web.cast import Cast
 from tests.web.visiting import refused, whole_door
-from web.bodies import LARGEST_PUBLIC
+from web.http.bodies import LARGEST_PUBLIC
 
 NEW_KEY = {"name": "ours", "scopes": ["read", "admin"]}
 

@@ -26,7 +26,7 @@ from ops.servers import Postgres, serving
 from tests.journeys.stack import named
 from tests.web.visiting import Visitor, running
 from web.app import build
-from web.openapi import document
+from web.description.openapi import document
 from web.routes import ROUTES
 
 CONFIG = SchemathesisConfig.from_dict(

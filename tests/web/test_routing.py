@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import Response
 
 from models.errors import Conflict
-from web.answers import json_answer
+from web.http.answers import json_answer
 from web.routing import Call, Rights, Row, mount
 
 

@@ -1,0 +1,174 @@
+"""Given bytes from anyone, when they are read and parsed, then what passes can be stored; the rest is refused."""
+
+import asyncio
+import json
+import time
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from models.errors import InvalidRequest
+from web.http import bodies
+from web.http.bodies import LARGEST, BodyTooLarge, Lingering, parse_object, read
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=20,
+)
+
+
+def read_from(*messages, headers=()):
+    pending = list(messages)
+
+    async def receive():
+        if not pending:
+            await asyncio.Future()
+        return pending.pop(0)
+
+    return asyncio.run(read({"headers": list(headers)}, receive))
+
+
+def chunk(data, more=False):
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+def test_chunks_are_joined():
+    assert read_from(chunk(b"ab", True), chunk(b"", True), chunk(b"c")) == b"abc"
+
+
+def test_a_declared_length_is_refused_before_reading():
+    with pytest.raises(BodyTooLarge):
+        read_from(headers=[(b"content-length", b"50000000")])
+
+
+def test_a_body_without_length_is_refused_where_it_crosses_the_bound():
+    half = b"x" * (LARGEST // 2 + 1)
+
+    with pytest.raises(BodyTooLarge):
+        read_from(chunk(half, True), chunk(half, True))
+
+
+def test_a_body_of_exactly_the_bound_passes():
+    assert len(read_from(chunk(b"x" * LARGEST))) == LARGEST
+
+
+def test_a_client_that_leaves_is_told_apart():
+    with pytest.raises(ClientDisconnect):
+        read_from(chunk(b"a", True), {"type": "http.disconnect"})
+
+
+def test_a_body_that_does_not_arrive_times_out(monkeypatch):
+    monkeypatch.setattr(bodies, "PATIENCE", 0.01)
+
+    with pytest.raises(HTTPException) as caught:
+        read_from(chunk(b"a", True))
+
+    assert caught.value.status_code == 408
+
+
+@given(st.dictionaries(TEXT, VALUES))
+def test_every_json_object_passes_unchanged(value):
+    assert parse_object(json.dumps(value).encode()) == value
+
+
+@given(st.binary() | VALUES.map(orjson.dumps) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_an_object_or_refused(body):
+    try:
+        value = parse_object(body)
+    except InvalidRequest:
+        return
+    assert isinstance(value, dict)
+    assert b"\\u0000" not in orjson.dumps(value).replace(b"\\\\", b"")
+
+
+@given(VALUES, st.sampled_from(["\0", "a\0b"]), st.booleans())
+def test_nul_is_found_anywhere(value, text, as_key):
+    nested = {"outer": [value, {text: 1} if as_key else {"key": [text]}]}
+
+    with pytest.raises(InvalidRequest):
+        parse_object(json.dumps(nested).encode())
+
+
+def test_an_escaped_backslash_before_u0000_is_no_nul():
+    assert parse_object(rb'{"a": "\\u0000"}') == {"a": r"\u0000"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{",
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 2}',
+        b'{"b": [{"a": 1, "a": 2}]}',
+        b'{"a": "\xff"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+        b'{"a": ' + b"[" * 100_000,
+        b'{"a":' * 900 + b"1" + b"}" * 900,
+    ],
+)
+def test_what_cannot_be_meant_is_refused(body):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_object(body)
+
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("member", [b"[],", b"{},", b"1,", b'"a",', b'"\\"[",'])
+def test_a_million_values_are_not_read(member):
+    body = b'{"a":[' + member * 100_001 + b"1]}"
+
+    with pytest.raises(InvalidRequest, match="100000 values"):
+        parse_object(body)
+
+
+def test_marks_within_a_text_are_no_values():
+    text = '[{,\\",' * 100_000
+
+    assert parse_object(orjson.dumps({"a": text})) == {"a": text}
+
+
+@pytest.mark.parametrize("body", [b'{"a":"' + b',\\"' * 400_000, b"," * 200_000 + b'"\\', b'"",' * 200_000])
+def test_looking_for_texts_takes_no_longer_than_there_are_any(body):
+    begin = time.monotonic()
+
+    with pytest.raises(InvalidRequest):
+        parse_object(body)
+
+    assert time.monotonic() - begin < 2
+
+
+def test_breadth_is_not_depth():
+    body = b'{"a": [' + b",".join([b"[]"] * 1000) + b"]}"
+
+    assert len(parse_object(body)["a"]) == 1000
+
+
+def test_a_lingering_answer_comes_before_the_rest_is_read():
+    happened = []
+    rest = [chunk(b"x", True), chunk(b"x", False)]
+
+    async def receive():
+        happened.append("read")
+        return rest.pop(0)
+
+    async def send(message):
+        happened.append(message["type"])
+
+    asyncio.run(Lingering(Response(b"no", 413))({}, receive, send))
+
+    assert happened == ["http.response.start", "http.response.body", "read", "read", "http.response.body"]

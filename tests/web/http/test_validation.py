@@ -1,0 +1,90 @@
+"""Given values that do not fit, when they are validated, then the parameter is named in OpenAI's style."""
+
+from typing import Literal
+
+import pytest
+from pydantic import Field
+from starlette.datastructures import QueryParams
+
+from models.errors import InvalidRequest
+from web.http.validation import Body, Query, parse_query, validate
+from web.turns.requests import CreateResponse
+
+
+class Item(Body):
+    type: Literal["message"] = "message"
+    content: str
+
+
+class Turn(Body):
+    input: str | list[Item]
+    temperature: float | None = Field(None, ge=0, le=2)
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class Page(Query):
+    limit: int = Field(20, ge=1, le=100)
+    include: list[str] = Field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("value", "param", "code"),
+    [
+        ({}, "input", "missing_required_parameter"),
+        ({"input": "x", "surprise": 1}, "surprise", "unknown_parameter"),
+        ({"input": [{"content": 5}]}, "input[0].content", "invalid_type"),
+        ({"input": [{"content": "a"}, {}]}, "input[1].content", "missing_required_parameter"),
+        ({"input": [{"content": "a", "b": 1}]}, "input[0].b", "unknown_parameter"),
+        ({"input": [{"content": "a", "type": "x"}]}, "input[0].type", "invalid_value"),
+        ({"input": "x", "temperature": 3}, "temperature", "invalid_value"),
+        ({"input": "x", "temperature": "1"}, "temperature", "invalid_type"),
+        ({"input": "x", "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ],
+)
+def test_the_parameter_is_named(value, param, code):
+    with pytest.raises(InvalidRequest) as caught:
+        validate(Turn, value)
+
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert f"'{param}'" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"input": []}, "Invalid value for 'input': it should have at least 1 item, not 0."),
+        ({"input": 5}, "Invalid type for 'input': it should be a string or a list of items."),
+        ({"input": [5]}, "Invalid type for 'input[0]': it should be an object."),
+        ({"input": [{"role": "user"}]}, "Missing required parameter: 'input[0].content'."),
+        ({"input": [{"type": "picture" * 100}]}, f"Unsupported value for 'input[0].type': '{('picture' * 15)[:99]}…; "
+         "it should be one of 'message', 'function_call', 'function_call_output', 'reasoning', 'item_reference'."),
+        ({"input": "x", "n" * 300: 1}, f"Unknown parameter: '{'n' * 100}…'."),
+        ({"input": "x", "tool_choice": {"type": "function"}}, "Missing required parameter: 'tool_choice.name'."),
+    ],
+)  # fmt: skip
+def test_a_union_says_what_its_caller_meant(value, message):
+    with pytest.raises(InvalidRequest) as caught:
+        validate(CreateResponse, value)
+
+    assert caught.value.message == message
+
+
+def test_what_fits_passes():
+    assert validate(Turn, {"input": [{"content": "hi"}], "temperature": 1}).input == [Item(content="hi")]
+
+
+def test_a_query_is_text_and_becomes_numbers():
+    assert parse_query(QueryParams("limit=5"), Page).limit == 5
+
+
+@pytest.mark.parametrize("query", ["include[]=a", "include=a&include=b", "include[]=a&include[]=b"])
+def test_a_query_may_hold_lists(query):
+    assert parse_query(QueryParams(query), Page).include[0] == "a"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1&limit=2", "nothing=1"])
+def test_a_query_that_does_not_fit_is_refused(query):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_query(QueryParams(query), Page)
+
+    assert caught.value.param in ("limit", "nothing")

@@ -1,0 +1,174 @@
+"""Given texts and a worker with a model, when they are embedded, then the official client gets a vector for each."""
+
+import struct
+from base64 import b64decode
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+from openai.types import CreateEmbeddingResponse, Model
+from pydantic import TypeAdapter
+
+from models import unread
+from models.embeddings import Embeddings
+from models.settings import Settings
+from pipelines.embeddings.start import start
+from tests.waiting import eventually
+from tests.web.visiting import refused
+from tests.web.working import working
+from web.turns import embeddings as door
+from web.turns.embeddings import MOST_CHARACTERS, embeddings_object
+
+MODEL = "all-minilm-l6-v2"
+
+
+@pytest.fixture(scope="module")
+def worker(settings: Settings, tmp_path_factory: pytest.TempPathFactory):
+    """The memory pool."""
+    with working(settings, ["memory"], tmp_path_factory.mktemp("memory")):
+        yield
+
+
+@pytest.fixture
+def client(visitor, worker):
+    """The official client."""
+    return OpenAI(base_url=f"{visitor.door.base_url}/v1", api_key=visitor.token, max_retries=0, timeout=30)
+
+
+def jobs_of(visitor):
+    return visitor.request("GET", "/v1/jobs").json()["data"]
+
+
+# The first two have no worker: it starts with the first test that asks for it.
+
+
+def test_without_a_worker_it_is_a_503_and_the_job_is_gone(visitor, monkeypatch):
+    monkeypatch.setattr(door, "PATIENCE", 0.05)
+
+    answer = visitor.request("POST", "/v1/embeddings", json={"input": "hello"})
+
+    refused(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert jobs_of(visitor) == []
+
+
+def test_a_client_that_leaves_takes_its_job_along(visitor):
+    with pytest.raises(httpx.ReadTimeout):
+        visitor.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
+
+    eventually(lambda: jobs_of(visitor) == [])
+
+
+def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, visitor, database):
+    made = client.embeddings.create(model=MODEL, input=["a cat sleeps", "the kitten naps", "shares fell on Monday"])
+
+    assert [(item.index, len(item.embedding)) for item in made.data] == [(0, 384), (1, 384), (2, 384)]
+    cat, kitten, shares = (item.embedding for item in made.data)
+    assert dot(cat, kitten) > 0.5 > 0.2 > dot(cat, shares)
+    assert (made.model, made.usage.prompt_tokens) == (MODEL, made.usage.total_tokens)
+    assert jobs_of(visitor) == []
+    with database.connection() as connection:
+        bills = connection.execute(
+            "SELECT model, input_tokens, output_tokens FROM usage_records WHERE account_id = %s",
+            (visitor.caller.account_id,),
+        ).fetchall()
+    assert bills == [{"model": MODEL, "input_tokens": made.usage.prompt_tokens, "output_tokens": 0}]
+
+
+def test_both_encodings_are_the_same_vectors_and_strictly_openais_shape(client, visitor):
+    asked = {"model": "default", "input": "hello"}
+    plain = visitor.request("POST", "/v1/embeddings", json=asked).json()
+    packed = visitor.request("POST", "/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
+
+    TypeAdapter(CreateEmbeddingResponse).validate_python(plain, strict=True)
+    vector = plain["data"][0]["embedding"]
+    assert list(struct.unpack("<384f", b64decode(packed["data"][0]["embedding"]))) == vector
+    assert dot(vector, vector) == pytest.approx(1, abs=1e-5)
+    assert client.embeddings.create(**asked, encoding_format="float").data[0].embedding == vector
+    assert client.embeddings.create(**asked, dimensions=384).data[0].embedding == pytest.approx(vector)
+
+
+def test_more_texts_than_a_batch_keep_their_order(client):
+    words = ["cat", "stock market", "bicycle"]
+    alone = [client.embeddings.create(model=MODEL, input=word).data[0].embedding for word in words]
+
+    together = client.embeddings.create(model=MODEL, input=words * 25)
+
+    assert len(together.data) == 75
+    assert all(dot(item.embedding, alone[item.index % 3]) > 0.999 for item in together.data)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"input": ["short", "word " * 600]}, "input"),
+        ({"input": "hello", "dimensions": 256}, "dimensions"),
+    ],
+)
+def test_what_only_the_model_can_tell_is_refused_by_name(client, visitor, asked, param):
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.embeddings.create(model=MODEL, **asked)
+
+    assert wrong.value.param == param
+    assert "place 1" in str(wrong.value) or param == "dimensions"
+    assert jobs_of(visitor) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["a", ""]}, "input[1]"),
+        ({"input": [1, 2]}, "input"),
+        ({"input": [[1, 2]]}, "input"),
+        ({"input": ["a", 5]}, "input[1]"),
+        ({"input": ["a"] * 2049}, "input"),
+        ({"input": ["a" * (MOST_CHARACTERS // 2 + 1)] * 2}, "input"),
+        ({"input": "a", "model": "scripted"}, "model"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "unknown": 1}, "unknown"),
+    ],
+)
+def test_what_is_wrong_is_named(visitor, asked, param):
+    answer = visitor.request("POST", "/v1/embeddings", json=asked)
+
+    refused(answer, 400, param=param)
+    assert jobs_of(visitor) == []
+
+
+def test_the_models_are_listed_in_openais_shape(visitor):
+    shown = visitor.request("GET", "/v1/models").json()["data"]
+
+    assert [model["id"] for model in shown] == ["scripted", "default", MODEL]
+    for model in shown:
+        TypeAdapter(Model).validate_python(model, strict=True)
+    assert visitor.request("GET", f"/v1/models/{MODEL}").json() in shown
+
+
+def test_a_text_that_goes_unread_is_forgotten(visitor, worker, database):
+    """As after a web process that died: its client comes no more."""
+    job_id = "job_unread_" + visitor.caller.account_id
+    start(database, visitor.caller, ["hello"], None, job_id)
+    start(database, visitor.caller, ["hello"], None, job_id)  # a request that came twice
+    visitor.door.app.state.platform.queue.nudge()
+    eventually(lambda: jobs_of(visitor)[0]["state"] == "completed")
+
+    with database.connection() as connection:
+        assert job_id not in unread.delete_unread(connection)
+        assert job_id in unread.delete_unread(connection, kept=0)
+    assert jobs_of(visitor) == []
+
+
+def test_vectors_are_written_exactly():
+    made = Embeddings(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
+
+    assert [item["embedding"] for item in embeddings_object(made, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
+    assert embeddings_object(made, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="
+
+
+def dot(one, other):
+    return sum(a * b for a, b in zip(one, other, strict=True))

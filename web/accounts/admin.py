@@ -1,0 +1,201 @@
+"""`/admin/*`: what operators see and do across accounts. Elsewhere they see their own account, like anybody."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import installation, journal, operations
+from models.errors import InvalidRequest
+from models.installation import AccountState, Plan
+from models.jobs import Job
+from pipelines.accounts import oversight
+from web.accounts.account import AccountLimits, limits_object
+from web.accounts.names import Name
+from web.http import bodies
+from web.http.answers import json_answer, page
+from web.http.moments import seconds
+from web.http.validation import Body, Query, parse_query
+from web.jobs import JobObject, job_object
+from web.routing import Call
+
+#: What a minute may bring: at least one, or nothing would ever pass.
+Rate = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+Amount = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+
+#: What a plan may be called.
+PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class NewLimits(Body):
+    """Limits of a plan, where null is no limit; or of an account above its plan's, where null takes one away."""
+
+    requests_per_minute: Rate | None = None
+    tokens_per_minute: Rate | None = None
+    streams: Amount | None = None
+    unfinished_jobs: Amount | None = None
+    tokens_per_month: Amount | None = None
+
+
+class ChangeAccount(Body):
+    """The body of `PATCH /admin/accounts/{id}`; what is left out stays."""
+
+    plan_id: str | None = Field(None, max_length=64)
+    limits: NewLimits | None = None
+
+
+class PutPlan(Body):
+    """The body of `PUT /admin/plans/{id}`: a limit that is left out is none."""
+
+    name: Name
+    limits: NewLimits
+
+
+class Accounts(Query):
+    """The query of `GET /admin/accounts`: `search` is an id, or a part of a name or of a member's address."""
+
+    search: str | None = Field(None, min_length=1, max_length=320)
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class DeadJobs(Query):
+    """The query of `GET /admin/jobs`."""
+
+    state: Literal["dead"] = "dead"
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class AdminAccount(TypedDict):
+    """An account as operators see it. `limits` are those that hold, `overrides` those that operators have set."""
+
+    id: str
+    object: Literal["account"]
+    name: str
+    plan_id: str
+    limits: AccountLimits
+    overrides: dict[str, int]
+    members: int
+    created_at: int
+    erased_at: int | None
+
+
+class PlanObject(TypedDict):
+    """A plan."""
+
+    id: str
+    object: Literal["plan"]
+    name: str
+    limits: AccountLimits
+    created_at: int
+
+
+class AdminJob(JobObject):
+    """A job as operators see it: whose it is, and how it died."""
+
+    account_id: str
+    traceback: str | None
+
+
+def list_accounts(call: Call) -> Response:
+    """`GET /admin/accounts`: all accounts, newest first."""
+    query = parse_query(call.query, Accounts)
+    with call.platform.database.connection() as connection:
+        found = installation.list_accounts(connection, search=query.search, after=query.after, limit=query.limit + 1)
+    data = [account_object(account) for account in found[: query.limit]]
+    return json_answer(page(data, has_more=len(found) > query.limit))
+
+
+def read_account(call: Call) -> Response:
+    """`GET /admin/accounts/{id}`."""
+    with call.platform.database.connection() as connection:
+        return json_answer(account_object(oversight.account(connection, call.path["account_id"])))
+
+
+def change_account(call: Call) -> Response:
+    """`PATCH /admin/accounts/{id}`: another plan, other limits, from the account's next request on."""
+    body = bodies.parse(call.body, ChangeAccount)
+    account = oversight.change_account(
+        call.platform.database,
+        call.caller,
+        call.path["account_id"],
+        call.trail,
+        plan_id=body.plan_id,
+        limits=body.limits.model_dump(exclude_unset=True) if body.limits else {},
+    )
+    return json_answer(account_object(account))
+
+
+def list_plans(call: Call) -> Response:
+    """`GET /admin/plans`: all of them, which are few."""
+    with call.platform.database.connection() as connection:
+        return json_answer(page([plan_object(plan) for plan in installation.list_plans(connection)]))
+
+
+def put_plan(call: Call) -> Response:
+    """`PUT /admin/plans/{id}`: make a plan, or replace it for all accounts that are on it."""
+    plan_id = call.path["plan_id"]
+    if not PLAN_ID.fullmatch(plan_id):
+        raise InvalidRequest("A plan's id is made of a-z, 0-9, _ and -, at most 64.", param="plan_id")
+    body = bodies.parse(call.body, PutPlan)
+    limits = body.limits.model_dump()
+    plan = oversight.put_plan(call.platform.database, call.caller, plan_id, call.trail, name=body.name, limits=limits)
+    return json_answer(plan_object(plan))
+
+
+def list_jobs(call: Call) -> Response:
+    """`GET /admin/jobs`: the dead of all accounts, the latest first."""
+    query = parse_query(call.query, DeadJobs)
+    with call.platform.database.connection() as connection:
+        found = operations.dead_jobs(connection, query.limit + 1, after=query.after)
+    data = [admin_job(job) for job in found[: query.limit]]
+    return json_answer(page(data, has_more=len(found) > query.limit))
+
+
+def replay_job(call: Call) -> Response:
+    """`POST /admin/jobs/{id}/replay`: a new life, with all attempts."""
+    platform = call.platform
+    job = oversight.replay(platform.database, call.caller, call.path["job_id"], call.trail)
+    journal.forget(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
+    platform.queue.nudge()
+    return json_answer(admin_job(job))
+
+
+def discard_job(call: Call) -> Response:
+    """`POST /admin/jobs/{id}/discard`: off the list; for its owner it stays failed."""
+    job = oversight.discard(call.platform.database, call.caller, call.path["job_id"], call.trail)
+    return json_answer(admin_job(job))
+
+
+def account_object(account: AccountState) -> AdminAccount:
+    """An account as it is told."""
+    return {
+        "id": account.id,
+        "object": "account",
+        "name": account.name,
+        "plan_id": account.plan_id,
+        "limits": limits_object(account.limits),
+        "overrides": dict(account.overrides),
+        "members": account.members,
+        "created_at": int(account.created_at.timestamp()),
+        "erased_at": seconds(account.erased_at),
+    }
+
+
+def plan_object(plan: Plan) -> PlanObject:
+    """A plan as it is told."""
+    return {
+        "id": plan.id,
+        "object": "plan",
+        "name": plan.name,
+        "limits": limits_object(plan.limits),
+        "created_at": int(plan.created_at.timestamp()),
+    }
+
+
+def admin_job(job: Job) -> AdminJob:
+    """A job as it is told to operators."""
+    return {**job_object(job), "account_id": job.account_id, "traceback": job.traceback}

@@ -1,0 +1,154 @@
+"""`/v1/api_keys`: what applications show. Members manage their own, admins all of the account."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import api_keys
+from models.accounts import Scope
+from models.api_keys import ApiKey
+from models.errors import InvalidRequest
+from pipelines.accounts import keys
+from pipelines.accounts.keys import NewKey
+from web.accounts.names import Name
+from web.http import bodies
+from web.http.answers import json_answer, page
+from web.http.moments import Moment, moment, seconds
+from web.http.validation import Body, Query, parse_query
+from web.routing import Call
+
+ScopeName = Literal["read", "write", "inference", "billing", "admin"]
+
+#: Ten years, in seconds.
+LONGEST = 10 * 366 * 86_400
+
+
+class CreateKey(Body):
+    """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
+
+    name: Name
+    scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=10)] | None = None
+    expires_at: Moment | None = None
+    expires_in: int | None = Field(None, ge=1, le=LONGEST)
+
+
+class ChangeKey(Body):
+    """The body of `PATCH /v1/api_keys/{id}`; what is left out stays, and `expires_at: null` is no end."""
+
+    name: Name | None = None
+    expires_at: Moment | None = None
+
+
+class Keys(Query):
+    """The query of `GET /v1/api_keys`."""
+
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class KeyObject(TypedDict):
+    """A key as its maker and the account's admins see it."""
+
+    id: str
+    object: Literal["api_key"]
+    name: str
+    hint: str
+    scopes: list[ScopeName]
+    status: api_keys.Status
+    user_id: str
+    created_at: int
+    expires_at: int | None
+    last_used_at: int | None
+    revoked_at: int | None
+
+
+class CreatedKey(KeyObject):
+    """The one answer that has the secret."""
+
+    key: str
+
+
+class RevokedKey(TypedDict):
+    """A key that opens nothing any more."""
+
+    id: str
+    object: Literal["api_key.deleted"]
+    deleted: bool
+
+
+def create(call: Call) -> Response:
+    """`POST /v1/api_keys`: a new key, shown this once."""
+    body = bodies.parse(call.body, CreateKey)
+    key, secret = keys.create(call.platform.database, call.caller, _new(body), call.new_id("key"), call.trail)
+    created: CreatedKey = {**key_object(key), "key": secret}
+    return json_answer(created, 201, {"cache-control": "no-store"})
+
+
+def list_keys(call: Call) -> Response:
+    """`GET /v1/api_keys`: the caller's keys, newest first; for an admin the account's."""
+    query = parse_query(call.query, Keys)
+    user_id = keys.visible(call.caller)
+    with call.platform.database.connection() as connection:
+        found = api_keys.list_keys(
+            connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.limit + 1
+        )
+    return json_answer(page([key_object(key) for key in found[: query.limit]], has_more=len(found) > query.limit))
+
+
+def read(call: Call) -> Response:
+    """`GET /v1/api_keys/{id}`."""
+    with call.platform.database.connection() as connection:
+        return json_answer(key_object(keys.find(connection, call.caller, call.path["key_id"])))
+
+
+def change(call: Call) -> Response:
+    """`PATCH /v1/api_keys/{id}`: another name, another end."""
+    body = bodies.parse(call.body, ChangeKey)
+    key = keys.change(
+        call.platform.database,
+        call.caller,
+        call.path["key_id"],
+        call.trail,
+        name=body.name,
+        retime="expires_at" in body.model_fields_set,
+        expires_at=moment(body.expires_at),
+    )
+    return json_answer(key_object(key))
+
+
+def revoke(call: Call) -> Response:
+    """`DELETE /v1/api_keys/{id}`: it opens nothing from here on."""
+    key_id = call.path["key_id"]
+    keys.revoke(call.platform.database, call.caller, key_id, call.trail)
+    revoked: RevokedKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
+    return json_answer(revoked)
+
+
+def key_object(key: ApiKey) -> KeyObject:
+    """A key without what opens anything."""
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "name": key.name,
+        "hint": key.hint,
+        "scopes": [scope.value for scope in key.scopes],
+        "status": key.status,
+        "user_id": key.user_id,
+        "created_at": int(key.created_at.timestamp()),
+        "expires_at": seconds(key.expires_at),
+        "last_used_at": seconds(key.last_used_at),
+        "revoked_at": seconds(key.revoked_at),
+    }
+
+
+def _new(body: CreateKey) -> NewKey:
+    if body.expires_at is not None and body.expires_in is not None:
+        raise InvalidRequest("Give either 'expires_at' or 'expires_in', not both.", param="expires_in")
+    ends = moment(body.expires_at)
+    if body.expires_in is not None:
+        ends = datetime.now(UTC) + timedelta(seconds=body.expires_in)
+    scopes = keys.DEFAULT if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
+    return NewKey(body.name, scopes, ends)

@@ -1,0 +1,76 @@
+"""`GET /v1/audit_events`: what happened in the account that matters for security."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import audit
+from models.audit import AuditEvent
+from web.http.answers import json_answer, page
+from web.http.moments import Moment, moment
+from web.http.validation import Query, parse_query
+from web.routing import Call
+
+
+class Events(Query):
+    """The query of `GET /v1/audit_events`: the times are Unix seconds, `created_before` itself is left out."""
+
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+    action: str | None = Field(None, max_length=100)
+    user_id: str | None = Field(None, max_length=100)
+    created_after: Moment | None = None
+    created_before: Moment | None = None
+
+
+class AuditObject(TypedDict):
+    """An event: `user_id` did `action` to `target`, from `ip`, with the request `request_id`."""
+
+    id: str
+    object: Literal["audit_event"]
+    action: str
+    user_id: str | None
+    email: str | None
+    target: str
+    details: dict[str, Any]
+    ip: str
+    user_agent: str
+    request_id: str
+    created_at: int
+
+
+def list_events(call: Call) -> Response:
+    """`GET /v1/audit_events`: the account's events, newest first."""
+    query = parse_query(call.query, Events)
+    with call.platform.database.connection() as connection:
+        found = audit.list_events(
+            connection,
+            call.caller.account_id,
+            action=query.action,
+            user_id=query.user_id,
+            since=moment(query.created_after),
+            until=moment(query.created_before),
+            after=query.after,
+            limit=query.limit + 1,
+        )
+    data = [event_object(event) for event in found[: query.limit]]
+    return json_answer(page(data, has_more=len(found) > query.limit))
+
+
+def event_object(event: AuditEvent) -> AuditObject:
+    """An event as admins see it."""
+    return {
+        "id": event.id,
+        "object": "audit_event",
+        "action": event.action,
+        "user_id": event.user_id,
+        "email": event.email,
+        "target": event.target,
+        "details": dict(event.details),
+        "ip": event.ip,
+        "user_agent": event.user_agent,
+        "request_id": event.request_id,
+        "created_at": int(event.created_at.timestamp()),
+    }

@@ -1,0 +1,149 @@
+"""`/auth/…` and `/v1/me/sessions`: how a login goes on, and how it ends."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import sessions as records
+from models.errors import NotFound
+from models.sessions import Session
+from pipelines.accounts import sessions
+from web.accounts.signup import Password, entered
+from web.http import bodies
+from web.http.answers import json_answer, page
+from web.http.validation import Body, Query, parse_query
+from web.routing import Call
+
+
+class Refresh(Body):
+    """The body of `POST /auth/refresh`; `account` changes to another account of the person."""
+
+    refresh_token: str = Field(max_length=200)
+    account: str | None = Field(None, max_length=64)
+
+
+class ChangePassword(Body):
+    """The body of `POST /auth/password/change`."""
+
+    current_password: Password
+    new_password: Password
+
+
+class Sessions(Query):
+    """The query of `GET /v1/me/sessions`."""
+
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class SessionObject(TypedDict):
+    """A login that lives; `current` is the one that asks."""
+
+    id: str
+    object: Literal["session"]
+    current: bool
+    user_agent: str
+    ip: str
+    created_at: int
+    last_used_at: int
+    expires_at: int
+
+
+class EndedSession(TypedDict):
+    """A session whose tokens hold no more."""
+
+    id: str
+    object: Literal["session.deleted"]
+    deleted: bool
+
+
+class Ended(TypedDict):
+    """How many sessions ended."""
+
+    object: Literal["sessions.deleted"]
+    deleted: int
+
+
+def refresh(call: Call) -> Response:
+    """`POST /auth/refresh`: the next tokens. A refresh token is good once: shown again, it ends its session."""
+    body = bodies.parse(call.body, Refresh)
+    entry = sessions.refresh(
+        call.platform.database,
+        call.platform.tokens,
+        body.refresh_token,
+        account_id=body.account,
+        trail=call.trail,
+    )
+    return entered(entry)
+
+
+def logout(call: Call) -> Response:
+    """`POST /auth/logout`: end this session, at once."""
+    session_id = call.caller.session_id or ""
+    sessions.log_out(call.platform.database, call.caller, session_id, call.trail)
+    return _ended(session_id)
+
+
+def logout_all(call: Call) -> Response:
+    """`POST /auth/logout_all`: end all sessions of the person, this one too."""
+    return _all_ended(sessions.log_out_everywhere(call.platform.database, call.caller, call.trail))
+
+
+async def change_password(call: Call) -> Response:
+    """`POST /auth/password/change`: another password; all other sessions end."""
+    body = bodies.parse(call.body, ChangePassword)
+    work = partial(
+        sessions.change_password,
+        call.platform.database,
+        call.platform.throttle,
+        call.caller,
+        current=body.current_password,
+        new=body.new_password,
+        trail=call.trail,
+    )
+    ended = await call.platform.hashing.run(work)
+    call.platform.queue.nudge()
+    return _all_ended(ended)
+
+
+def list_sessions(call: Call) -> Response:
+    """`GET /v1/me/sessions`: the person's sessions that live, newest first."""
+    query = parse_query(call.query, Sessions)
+    with call.platform.database.connection() as connection:
+        found = records.living(connection, call.caller.user_id, after=query.after, limit=query.limit + 1)
+    shown = [_session_object(session, call.caller.session_id) for session in found[: query.limit]]
+    return json_answer(page(shown, has_more=len(found) > query.limit))
+
+
+def revoke(call: Call) -> Response:
+    """`DELETE /v1/me/sessions/{id}`: end a session of the person's, at once."""
+    session_id = call.path["session_id"]
+    if not sessions.log_out(call.platform.database, call.caller, session_id, call.trail):
+        raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
+    return _ended(session_id)
+
+
+def _session_object(session: Session, current: str | None) -> SessionObject:
+    return {
+        "id": session.id,
+        "object": "session",
+        "current": session.id == current,
+        "user_agent": session.user_agent,
+        "ip": session.ip,
+        "created_at": int(session.created_at.timestamp()),
+        "last_used_at": int(session.last_used_at.timestamp()),
+        "expires_at": int(session.expires_at.timestamp()),
+    }
+
+
+def _ended(session_id: str) -> Response:
+    answer: EndedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
+    return json_answer(answer)
+
+
+def _all_ended(count: int) -> Response:
+    answer: Ended = {"object": "sessions.deleted", "deleted": count}
+    return json_answer(answer)

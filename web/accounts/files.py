@@ -1,0 +1,113 @@
+"""`/v1/files`: what the platform has made for an account, such as exports."""
+
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+from typing_extensions import TypedDict
+
+from models import files
+from models.accounts import Caller, Role, Scope
+from models.errors import NotFound
+from models.files import File
+from web.http.answers import Page, json_answer, page
+from web.http.validation import Query, parse_query
+from web.routing import Call
+
+
+class FileObject(TypedDict):
+    """A file, as OpenAI shows one."""
+
+    id: str
+    object: str
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: str
+
+
+class FileDeleted(TypedDict):
+    """That a file is gone."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+FilePage = Page[FileObject]
+
+
+class Files(Query):
+    """The query of `GET /v1/files`."""
+
+    after: str | None = Field(None, max_length=64)
+    limit: int = Field(20, ge=1, le=100)
+    purpose: str | None = Field(None, max_length=64)
+
+
+def list_files(call: Call) -> Response:
+    """`GET /v1/files`: the account's files, newest first."""
+    query = parse_query(call.query, Files)
+    with call.platform.database.connection() as connection:
+        found = files.page(
+            connection,
+            call.caller.account_id,
+            exports=_sees_exports(call.caller),
+            purpose=query.purpose,
+            after=query.after,
+            limit=query.limit + 1,
+        )
+    return json_answer(page([_object(file) for file in found[: query.limit]], has_more=len(found) > query.limit))
+
+
+def read(call: Call) -> Response:
+    """`GET /v1/files/{id}`."""
+    return json_answer(_object(_read(call)))
+
+
+def content(call: Call) -> Response:
+    """`GET /v1/files/{id}/content`: the bytes."""
+    file = _read(call)
+    headers = {
+        "content-length": str(file.bytes),
+        "content-disposition": f'attachment; filename="{file.filename}"',
+        "x-content-type-options": "nosniff",
+        "cache-control": "private, no-store",
+    }
+    return StreamingResponse(call.platform.objects.get(file.object_key), 200, headers, media_type=file.content_type)
+
+
+def delete(call: Call) -> Response:
+    """`DELETE /v1/files/{id}`: the bytes first, then the row, so that a second try finds what a first has left."""
+    file = _read(call)
+    call.platform.objects.delete([file.object_key])
+    with call.platform.database.connection() as connection:
+        files.delete(connection, file.id, file.account_id)
+    return json_answer({"id": file.id, "object": "file", "deleted": True})
+
+
+def _read(call: Call) -> File:
+    file_id = call.path["file_id"]
+    with call.platform.database.connection() as connection:
+        file = files.read(connection, file_id, call.caller.account_id, exports=_sees_exports(call.caller))
+    if file is None:
+        raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
+    return file
+
+
+def _sees_exports(caller: Caller) -> bool:
+    """Whoever may ask for an export may have it: an admin, or an admin's key with that scope."""
+    return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
+
+
+def _object(file: File) -> FileObject:
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    }

@@ -1,0 +1,119 @@
+"""`/v1/account/invitations`: asking people to join, and `/auth/invitations/accept`, by which they do."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import invitations as records
+from models.accounts import Role
+from models.invitations import Invitation
+from pipelines.accounts import invitations
+from pipelines.accounts.invitations import Guest
+from web.accounts.letters import Secret
+from web.accounts.me import RoleName
+from web.accounts.names import PublicName
+from web.accounts.signup import Email, Password, entered
+from web.http import bodies
+from web.http.answers import json_answer, page
+from web.http.validation import Body, Query, parse_query
+from web.routing import Call
+
+
+class Invite(Body):
+    """The body of `POST /v1/account/invitations`."""
+
+    email: Email
+    role: RoleName = "member"
+
+
+class Accept(Body):
+    """The body of `POST /auth/invitations/accept`: with a token in the header only `token`, without one the password
+    of the invited address, or for somebody new the one that they would like to have."""
+
+    token: Secret
+    password: Password | None = None
+    name: PublicName | None = None
+
+
+class Invitations(Query):
+    """The query of `GET /v1/account/invitations`."""
+
+    after: str | None = Field(None, max_length=100)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class InvitationObject(TypedDict):
+    """An invitation that can be accepted until `expires_at`."""
+
+    id: str
+    object: Literal["invitation"]
+    email: str
+    role: RoleName
+    invited_by: str | None
+    created_at: int
+    expires_at: int
+
+
+class RevokedInvitation(TypedDict):
+    """An invitation that can't be accepted any more."""
+
+    id: str
+    object: Literal["invitation.deleted"]
+    deleted: bool
+
+
+def create(call: Call) -> Response:
+    """`POST /v1/account/invitations`: a letter goes out; inviting an address again makes the earlier letter void."""
+    body = bodies.parse(call.body, Invite)
+    made = invitations.invite(
+        call.platform.database,
+        call.caller,
+        call.new_id("inv"),
+        email=body.email,
+        role=Role(body.role),
+        trail=call.trail,
+    )
+    call.platform.queue.nudge()
+    return json_answer(_object(made), 201)
+
+
+def list_invitations(call: Call) -> Response:
+    """`GET /v1/account/invitations`: those that can be accepted, newest first."""
+    query = parse_query(call.query, Invitations)
+    with call.platform.database.connection() as connection:
+        found = records.pending(connection, call.caller.account_id, after=query.after, limit=query.limit + 1)
+    shown = [_object(invitation) for invitation in found[: query.limit]]
+    return json_answer(page(shown, has_more=len(found) > query.limit))
+
+
+def revoke(call: Call) -> Response:
+    """`DELETE /v1/account/invitations/{id}`."""
+    invitation_id = call.path["invitation_id"]
+    invitations.revoke(call.platform.database, call.caller, invitation_id, call.trail)
+    revoked: RevokedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
+    return json_answer(revoked)
+
+
+async def accept(call: Call) -> Response:
+    """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
+    body = bodies.parse(call.body, Accept)
+    guest = Guest(await run_in_threadpool(call.identify), body.password, body.name or "")
+    house = call.platform
+    work = partial(invitations.accept, house.database, house.tokens, house.throttle, body.token, guest, call.trail)
+    return entered(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
+
+
+def _object(invitation: Invitation) -> InvitationObject:
+    return {
+        "id": invitation.id,
+        "object": "invitation",
+        "email": invitation.email,
+        "role": invitation.role.value,
+        "invited_by": invitation.invited_by,
+        "created_at": int(invitation.created_at.timestamp()),
+        "expires_at": int(invitation.expires_at.timestamp()),
+    }

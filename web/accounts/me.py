@@ -1,0 +1,90 @@
+"""`/v1/me`: who asks, and where they belong."""
+
+from typing import Literal
+
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import addresses, members
+from models.accounts import Role
+from models.addresses import Person
+from models.members import Place
+from web.accounts.names import PublicName
+from web.http import bodies
+from web.http.answers import json_answer
+from web.http.validation import Body
+from web.routing import Call
+
+RoleName = Literal["owner", "admin", "member"]
+
+
+class ChangeMe(Body):
+    """The body of `PATCH /v1/me`; what is left out stays."""
+
+    name: PublicName | None = None
+
+
+class PlaceObject(TypedDict):
+    """An account that the person belongs to; `id` is the account's."""
+
+    id: str
+    object: Literal["membership"]
+    name: str
+    role: RoleName
+    created_at: int
+
+
+class MeObject(TypedDict):
+    """A person: `account_id` is the account that the token or key is for, one of `memberships`."""
+
+    id: str
+    object: Literal["user"]
+    email: str
+    email_verified: bool
+    name: str
+    operator: bool
+    account_id: str
+    role: RoleName
+    memberships: list[PlaceObject]
+
+
+def read(call: Call) -> Response:
+    """`GET /v1/me`."""
+    with call.platform.database.connection() as connection:
+        person = addresses.person(connection, call.caller.user_id)
+        places = members.places(connection, call.caller.user_id)
+    assert person is not None, "the gate has just seen them"
+    return json_answer(_me(person, places, call.caller.account_id, call.caller.role))
+
+
+def change(call: Call) -> Response:
+    """`PATCH /v1/me`: another name."""
+    body = bodies.parse(call.body, ChangeMe)
+    if body.name is not None:
+        with call.platform.database.connection() as connection:
+            addresses.rename(connection, call.caller.user_id, body.name)
+    return read(call)
+
+
+def _me(person: Person, places: list[Place], account_id: str, role: Role) -> MeObject:
+    return {
+        "id": person.id,
+        "object": "user",
+        "email": person.email,
+        "email_verified": person.verified,
+        "name": person.name,
+        "operator": person.operator,
+        "account_id": account_id,
+        "role": role.value,
+        "memberships": [_place(place) for place in places],
+    }
+
+
+def _place(place: Place) -> PlaceObject:
+    return {
+        "id": place.account_id,
+        "object": "membership",
+        "name": place.account_name,
+        "role": place.role.value,
+        "created_at": int(place.created_at.timestamp()),
+    }

@@ -1,0 +1,32 @@
+"""`/v1/account/usage`: what the account has used this month."""
+
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models import quota
+from web.http.answers import json_answer
+from web.routing import Call
+
+
+class AccountUsage(TypedDict):
+    """Tokens of the calendar month (UTC): billed, reserved by what is unfinished, and the most there may be."""
+
+    object: str
+    month: str
+    tokens_used: int
+    tokens_reserved: int
+    tokens_limit: int | None
+
+
+def read(call: Call) -> Response:
+    """`GET /v1/account/usage`."""
+    with call.platform.database.connection() as connection:
+        now = quota.usage(connection, call.caller.account_id)
+    told: AccountUsage = {
+        "object": "account.usage",
+        "month": f"{now.month:%Y-%m}",
+        "tokens_used": now.used,
+        "tokens_reserved": now.reserved,
+        "tokens_limit": call.admission.limits.tokens_per_month,
+    }
+    return json_answer(told)

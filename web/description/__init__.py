@@ -1,0 +1,1 @@
+"""The route table told to people and programs: OpenAPI and the page to try it."""

@@ -1,0 +1,1 @@
+"""How the process fares: liveness, readiness, metrics."""

@@ -1,0 +1,1 @@
+"""Requests and answers: bodies, validation, errors, and the bounds of the protocol."""

@@ -1,0 +1,1 @@
+"""Memories, meditations and schedules."""

@@ -1,0 +1,1 @@
+"""Event streams: from the journal's tail to the wire."""

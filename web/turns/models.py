@@ -1,0 +1,36 @@
+"""`/v1/models`: the names that turns and embeddings may ask for."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from models.errors import NotFound
+from models.settings import Settings
+from pipelines.inference.names import embedder_name, model_name
+from web.http.answers import json_answer, page
+from web.routing import Call
+
+#: The local models answer to this name too, so that a caller need not know which are installed.
+DEFAULT = "default"
+
+
+async def list_models(call: Call) -> Response:
+    """`GET /v1/models`."""
+    names = _names(call.platform.settings)
+    return json_answer(page([_model(name, call.platform.started) for name in names]))
+
+
+async def get_model(call: Call) -> Response:
+    """`GET /v1/models/{model}`."""
+    name = call.path["model"]
+    if name not in _names(call.platform.settings):
+        raise NotFound(f"The model '{name}' does not exist.", param="model", code="model_not_found")
+    return json_answer(_model(name, call.platform.started))
+
+
+def _names(settings: Settings) -> list[str]:
+    return list(dict.fromkeys([model_name(settings), DEFAULT, embedder_name(settings)]))
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "sangha"}

@@ -1,0 +1,104 @@
+"""A turn at the door, whichever API asks for it: begun, waited for, and forgotten once it has been read."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+
+from models import responses
+from models.errors import NotFound
+from models.responses import Response
+from pipelines.chat.objects import response_object
+from pipelines.chat.start import NewTurn, Started, start
+from web.entrance.idempotency import NAME
+from web.http.departures import job_headers, on_departure
+from web.http.validation import cut
+from web.routing import Call
+from web.streams.sse import OnDeparture
+
+#: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
+#: OpenAI's client gives up after 600 and posts the same again: a second turn.
+LONGEST_WAIT = 540.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn that was accepted, the headers that name it, and what to do when its client leaves."""
+
+    started: Started
+    headers: dict[str, str]
+    leave: OnDeparture | None
+
+    @property
+    def response(self) -> Response:
+        """The turn as it began."""
+        return self.started.response
+
+
+async def begin(call: Call, turn: NewTurn, *, stream: bool) -> Begun:
+    """Accept a turn. Raises what `start` does, and TooMany when there is no seat for another stream."""
+    response_id, job_id = call.new_id("resp"), call.new_id("job")
+    leave = on_departure(call, job_id)
+    if stream:
+        call.seat.take()
+
+    def accept() -> Started:
+        started = start(
+            call.platform.database, call.caller, turn, response_id, job_id, call.allowance, repeat=call.repeat
+        )
+        call.platform.queue.enqueued(job_id, started.opening)
+        if started.interrupted is not None:
+            call.platform.queue.cancelled(started.interrupted)
+        return started
+
+    return Begun(await run_in_threadpool(accept), job_headers(job_id, response_id), leave)
+
+
+async def final(call: Call, response: Response) -> dict[str, Any]:
+    """The response once it has ended, told by its journal; no connection is held meanwhile.
+
+    As far as it is, when that takes longer than `LONGEST_WAIT` or the process leaves.
+    """
+    try:
+        async with asyncio.timeout(LONGEST_WAIT):
+            shown = await _told_by_journal(call, response.job_id)
+    except TimeoutError:
+        shown = None
+    if shown is not None:
+        return shown
+    return response_object(await run_in_threadpool(read_named, call, response.id))
+
+
+async def _told_by_journal(call: Call, job_id: str) -> dict[str, Any] | None:
+    async for events in call.platform.tail.follow(job_id):
+        if events[-1].ends:
+            shown: dict[str, Any] | None = orjson.loads(events[-1].data).get("response")
+            return shown
+    return None
+
+
+def read_named(call: Call, response_id: str) -> Response:
+    """A response of the caller's account. Raises NotFound."""
+    with call.platform.database.connection() as connection:
+        response = responses.read(connection, response_id, call.caller.account_id)
+    if response is None:
+        raise NotFound(f"Response with id '{cut(response_id)}' not found.", param="response_id")
+    return response
+
+
+def when_read(call: Call, response: Response) -> Callable[[], None] | None:
+    """What to do once a client has the end of a response; nothing where an Idempotency-Key may ask for it again."""
+    asks_again = NAME in call.headers
+    return None if response.expires_at is None or asks_again else partial(_forget, call, response)
+
+
+def _forget(call: Call, response: Response) -> None:
+    """Delete a response that has ended. Should this not come to pass, the sweeper does it."""
+    with call.platform.database.connection() as connection:
+        deleted = responses.delete(connection, response.id, response.account_id)
+    if deleted:
+        call.platform.queue.forget(response.job_id)
