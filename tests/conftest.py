@@ -22,7 +22,6 @@ from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, serving
 from tests.post import Post
 
-
 # Machines are noisy: how long an example takes says nothing.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
