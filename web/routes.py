@@ -16,9 +16,9 @@ from web.accounts import (
     me,
     members,
     oidc,
+    signup,
     usage,
 )
-from web.accounts import signup as accounts
 from web.accounts.account import AccountObject, RenameAccount
 from web.accounts.admin import (
     Accounts,
@@ -43,7 +43,7 @@ from web.accounts.signup import Entered, LogIn, PublicKeys, SignUp
 from web.accounts.usage import AccountUsage
 from web.description import docs, openapi
 from web.entrance.rights import Rights
-from web.health import probes as health
+from web.health import probes
 from web.http.answers import Page
 from web.jobs import JobObject, List
 from web.memory import importing, meditations, memories, recalling, schedules
@@ -87,9 +87,9 @@ from web.turns.shapes import (
 ROUTES = (
     Row("GET", "/", home.home, Rights.PUBLIC),
     Row("GET", "/pages/{name}", home.page, Rights.PUBLIC),
-    Row("POST", "/signup", accounts.signup, Rights.PUBLIC, body=SignUp, answer=Entered, status=201),
-    Row("POST", "/login", accounts.login, Rights.PUBLIC, body=LogIn, answer=Entered),
-    Row("GET", "/.well-known/jwks.json", accounts.jwks, Rights.PUBLIC, answer=PublicKeys),
+    Row("POST", "/signup", signup.signup, Rights.PUBLIC, body=SignUp, answer=Entered, status=201),
+    Row("POST", "/login", signup.login, Rights.PUBLIC, body=LogIn, answer=Entered),
+    Row("GET", "/.well-known/jwks.json", signup.jwks, Rights.PUBLIC, answer=PublicKeys),
     Row("POST", "/auth/refresh", auth.refresh, Rights.PUBLIC, body=Refresh, answer=Entered, cost=0),
     Row("POST", "/auth/logout", auth.logout, Rights.PERSON, answer=EndedSession, cost=0),
     Row("POST", "/auth/logout_all", auth.logout_all, Rights.PERSON, answer=Ended, cost=0),
@@ -243,7 +243,7 @@ ROUTES = (
     Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC, answer=dict[str, Any], also={304: None}),
     Row("GET", "/docs", docs.docs, Rights.PUBLIC),
     Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC),
-    Row("GET", "/healthz", health.healthz, Rights.PUBLIC, answer=Alive),
-    Row("GET", "/readyz", health.readyz, Rights.PUBLIC, answer=Readiness, also={503: Readiness}),
-    Row("GET", "/metrics", health.metrics, Rights.PUBLIC),
+    Row("GET", "/healthz", probes.healthz, Rights.PUBLIC, answer=Alive),
+    Row("GET", "/readyz", probes.readyz, Rights.PUBLIC, answer=Readiness, also={503: Readiness}),
+    Row("GET", "/metrics", probes.metrics, Rights.PUBLIC),
 )  # fmt: skip

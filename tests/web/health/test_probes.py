@@ -6,14 +6,14 @@ import pytest
 
 from models.errors import Unavailable
 from web.app import build
-from web.health import probes as health
+from web.health import probes
 from web.health.checks import count_jobs
 from web.routing import Rights, Row
 
 ROWS = (
-    Row("GET", "/healthz", health.healthz, Rights.PUBLIC),
-    Row("GET", "/readyz", health.readyz, Rights.PUBLIC),
-    Row("GET", "/metrics", health.metrics, Rights.PUBLIC),
+    Row("GET", "/healthz", probes.healthz, Rights.PUBLIC),
+    Row("GET", "/readyz", probes.readyz, Rights.PUBLIC),
+    Row("GET", "/metrics", probes.metrics, Rights.PUBLIC),
 )
 
 
