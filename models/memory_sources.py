@@ -1,4 +1,4 @@
-"""What memories follow from: facts and insights cite their sources."""
+"""What memories follow from: facts and insights cite their sources, answers what was recalled for them."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,19 @@ def cite(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> No
         connection.execute(CITE, {"space_id": space_id, "memory_ids": list(ids), "source_ids": list(sources)})
 
 
+MISSING = """
+SELECT asked.id FROM unnest(%(ids)s::text[]) AS asked (id)
+WHERE NOT EXISTS (SELECT FROM memories WHERE memories.id = asked.id AND space_id = %(space_id)s)
+"""
+
+
+def missing(connection: Connection, space_id: int, ids: Sequence[str]) -> set[str]:
+    """Which of these the space has no more."""
+    return (
+        {row["id"] for row in all_of(connection, MISSING, {"space_id": space_id, "ids": list(ids)})} if ids else set()
+    )
+
+
 SOURCES = """
 SELECT source_id FROM memory_sources JOIN memories ON memories.id = memory_id
 WHERE memory_id = %(id)s AND account_id = %(account_id)s ORDER BY source_id
@@ -32,18 +45,20 @@ def sources(connection: Connection, memory_id: str, account_id: str) -> list[str
     return [row["source_id"] for row in all_of(connection, SOURCES, {"id": memory_id, "account_id": account_id})]
 
 
-# What follows from these alone, and from what follows from them alone.
+# What follows from these alone, and from what follows from them alone. An answer goes with any memory that it was given
+# by: which of them it repeats nobody can tell.
 DERIVED = """
 SELECT DISTINCT memory_id FROM memory_sources AS citing
 JOIN memories ON memories.id = memory_id
 WHERE source_id = ANY(%(ids)s) AND space_id = %(space_id)s AND NOT memory_id = ANY(%(ids)s)
-  AND NOT EXISTS (SELECT FROM memory_sources AS other
-                  WHERE other.memory_id = citing.memory_id AND NOT other.source_id = ANY(%(ids)s))
+  AND (kind = 'episode'
+       OR NOT EXISTS (SELECT FROM memory_sources AS other
+                      WHERE other.memory_id = citing.memory_id AND NOT other.source_id = ANY(%(ids)s)))
 """
 
 
 def derived_from(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
-    """The ids of what follows from these memories and from nothing else, at any remove."""
+    """The ids of what goes with these memories: what follows from nothing else, and answers, at any remove."""
     gone, found = list(ids), list[str]()
     while True:
         rows = all_of(connection, DERIVED, {"space_id": space_id, "ids": gone})

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models import attempts, facts, memories, unremembered
+from models import attempts, facts, memories, memory_sources, unremembered
 from models.attempts import Ending
 from models.ids import new_id
 from models.jobs import gathered
@@ -65,7 +65,10 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
         space = locked(connection, space.id)
         standing = unremembered.settle(connection, account_id, [turn.id for turn in turns])
         added = [new for new in missing if new.response_id in standing]
-        insert(connection, space, [(new, vectors[new.id]) for new in added])
+        # What was recalled for an answer may have been forgotten since: then the answer is not remembered.
+        forgotten = memory_sources.missing(connection, space.id, [each for new in added for each in new.sources])
+        kept = [new for new in added if forgotten.isdisjoint(new.sources)]
+        insert(connection, space, [(new, vectors[new.id]) for new in kept])
         ask_for_index(connection, space.id)
 
 
@@ -91,7 +94,13 @@ def spoken(response: Response) -> Iterator[NewMemory]:
                 conversation_id=response.thread,
                 response_id=response.id,
                 unique_key=f"{item['id']}.{number}" if number else item["id"],
+                sources=_given(response) if item["role"] == "assistant" else (),
             )
+
+
+def _given(response: Response) -> tuple[str, ...]:
+    """The memories that an answer may repeat: it goes when one of them is forgotten."""
+    return tuple(known["id"] for known in response.recalled)
 
 
 def _asked(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -4,11 +4,12 @@ import threading
 
 import pytest
 
-from models import unremembered
+from models import memories, unremembered
 from models.errors import Fenced
 from models.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import turns
+from pipelines.memory.forgetting import forget_one
 from pipelines.memory.given import LONGEST_TEXT
 from tests.pipelines.chat.conftest import Fake, Room
 from tests.pipelines.memory.remembering import flat, next_job, remembered, waiting
@@ -171,3 +172,41 @@ def test_a_message_longer_than_a_memory_is_remembered_in_pieces(room):
     assert "".join(pieces) == text
     assert len(pieces) == 6
     assert all(len(piece) <= LONGEST_TEXT for piece in pieces)
+
+
+def answered_by(room, text, memory_id):
+    """A turn whose answer was given a memory."""
+    started = say(room, text)
+    with room.database.connection() as connection:
+        connection.execute(
+            "UPDATE responses SET recalled = jsonb_build_array(jsonb_build_object('id', %s::text)) WHERE id = %s",
+            (memory_id, started.response.id),
+        )
+
+
+def memory_of(room, text):
+    with room.database.connection() as connection:
+        row = connection.execute(
+            "SELECT id FROM memories WHERE account_id = %s AND text = %s", (room.caller.account_id, text)
+        ).fetchone()
+        return memories.read(connection, row["id"], room.caller.account_id, room.caller.user_id)
+
+
+def test_an_answer_that_may_repeat_a_memory_goes_with_it(room):
+    say(room, "My dog is called Rex.")
+    remember(room)
+    source = memory_of(room, "My dog is called Rex.")
+    answered_by(room, "What is my dog called?", source.id)
+    remember(room)
+
+    forget_one(room.database, source)
+
+    assert remembered(room) == ["fine", "What is my dog called?", ""]
+
+
+def test_an_answer_is_not_remembered_once_what_it_may_repeat_is_forgotten(room):
+    answered_by(room, "What is my dog called?", "mem_forgotten")
+
+    remember(room)
+
+    assert remembered(room) == ["What is my dog called?"]
