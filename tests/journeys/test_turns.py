@@ -82,8 +82,8 @@ def test_two_hundred_turns_do_not_stand_in_front_of_one(stack: Stack, person: Pe
 
     assert waited < 0.5 + 0.5  # a turn's length, and what a busy machine adds
     assert finished[0]["count"] < 20
-    wait_until(lambda: not stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND finished_at IS NULL",
-                                      person.account))  # fmt: skip
+    unfinished = "SELECT 1 FROM jobs WHERE account_id = %s AND kind = 'turn.run' AND finished_at IS NULL"
+    wait_until(lambda: not stack.rows(unfinished, person.account))
 
 
 def test_a_turn_that_kills_its_worker_ends_dead_while_others_are_served(stack: Stack, person: Person):
