@@ -1,6 +1,7 @@
 """Given clocks, when something is due, then it is there once, whoever leads; and what died is given back."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -55,8 +56,12 @@ def clock(desk, settings):
 
 
 @pytest.fixture
-def timetable(desk):
-    """The timetable in its place, every entry of which has just become due."""
+def timetable(desk, monkeypatch):
+    """The timetable in its place, every entry of which has just become due; its own next times are far away, whatever
+    the time of day is now."""
+    hour = (datetime.now(UTC) + timedelta(hours=12)).hour
+    for kind, entry in TIMETABLE.items():
+        monkeypatch.setitem(TIMETABLE, kind, replace(entry, trigger=Cron(f"0 {hour} * * *")))
     settle(desk.database)
     make_due(desk)
 
