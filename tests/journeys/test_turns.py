@@ -58,6 +58,12 @@ def test_a_cancelled_queued_turn_never_runs(stack: Stack, person: Person):
     assert person.get(f"/v1/responses/{queued.response_id}")["output"] == []
 
 
+def served(stack: Stack, person: Person) -> int:
+    """How many jobs of a person's account are completed."""
+    rows = stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'completed'", person.account)
+    return len(rows)
+
+
 def test_two_hundred_turns_do_not_stand_in_front_of_one(stack: Stack, person: Person):
     """One turn lasts half a second, so that all of them would take fifty with these two slots."""
     other = Person(stack)
@@ -70,17 +76,15 @@ def test_two_hundred_turns_do_not_stand_in_front_of_one(stack: Stack, person: Pe
 
         with ThreadPoolExecutor(8) as pool:
             crowd = list(pool.map(ask, range(200)))
-            since = time.monotonic()
+            before, since = served(stack, person), time.monotonic()
             single = other.stream()
             single.wait_for(deltas=1)
-            waited = time.monotonic() - since
+            note(f"one turn behind 200, {stack.broker}: until its first token", time.monotonic() - since)
             single.end()
-            note(f"one turn behind 200, {stack.broker}: until its first token", waited)
-            finished = stack.rows("SELECT count(*) FROM jobs WHERE account_id = %s AND state = 'completed'",
-                                  person.account)  # fmt: skip
+            ahead = served(stack, person) - before
             list(pool.map(lambda id_: client.post(f"/v1/responses/{id_}/cancel"), crowd))
 
-    assert finished[0]["count"] < 50  # a few in a quiet house; with nobody to hold them back all two hundred
+    assert ahead < 20  # a few; with nobody to hold them back all two hundred
     unfinished = "SELECT 1 FROM jobs WHERE account_id = %s AND kind = 'turn.run' AND finished_at IS NULL"
     wait_until(lambda: not stack.rows(unfinished, person.account))
 
