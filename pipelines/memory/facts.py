@@ -8,15 +8,13 @@ something that is no answer of an assistant's.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from models import memory_survey
 from models.attempts import Ending
 from models.memory_survey import Said
 from models.running import Attempt, plain_ending
-from models.usage import Usage, bill
 from pipelines.inference.asking import ask
-from pipelines.inference.engine import Engine, Form, Message
+from pipelines.inference.engine import Engine, Message
+from pipelines.memory import suggesting
 from pipelines.memory.meditation.words import content, words
 
 #: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
@@ -41,45 +39,19 @@ PARTS = ("subject", "attribute", "value")
 def schema(lines: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many lines."""
     part = {"type": "string", "maxLength": LONGEST_PART}
-    source = {"type": "integer", "minimum": 1, "maximum": lines}
-    fact = {
-        "type": "object",
-        "properties": {
-            "text": {"type": "string", "maxLength": LONGEST},
-            **dict.fromkeys(PARTS, part),
-            "sources": {"type": "array", "items": source, "maxItems": 4},
-        },
-        "required": ["text", *PARTS, "sources"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"facts": {"type": "array", "items": fact, "maxItems": MOST}},
-        "required": ["facts"],
-        "additionalProperties": False,
-    }
+    members = {"text": {"type": "string", "maxLength": LONGEST}, **dict.fromkeys(PARTS, part)}
+    return suggesting.schema("facts", members, most=MOST, lines=lines, cited=4)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    arguments, job = attempt.job.arguments, attempt.job
-    with attempt.database.connection() as connection:
-        live = memory_survey.texts(connection, arguments["source_ids"], job.account_id, arguments["user_id"])
-    said = _fitting(engine, live)
+    said = suggesting.fitting(engine, attempt, prompt, schema, ANSWER)
     if not said:
         return plain_ending(attempt, "completed", result={"found": 0})
     answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
     attempt.check()
     found = list(accepted(answer, said))
-    ending = plain_ending(attempt, "completed", result={"found": len(found)})
-    usage = Usage(finish.prompt_tokens, 0, finish.generated_tokens)
-    return Ending(
-        "completed",
-        ending.events,
-        result={"found": len(found), "facts": found},
-        record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
-        tokens=finish.prompt_tokens + finish.generated_tokens,
-    )
+    return suggesting.ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
 
 
 def prompt(said: Sequence[Said]) -> list[Message]:
@@ -91,20 +63,9 @@ def prompt(said: Sequence[Said]) -> list[Message]:
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
 
 
-def _fitting(engine: Engine, said: Sequence[Said]) -> Sequence[Said]:
-    """As many of them, the latest, as the engine's context can hold beside an answer."""
-    while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + ANSWER > engine.context:
-        said = said[1:]
-    return said
-
-
 def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
-    try:
-        given = orjson.loads(answer)["facts"][:MOST]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return  # cut off, or no JSON at all
-    for fact in given:
+    for fact in suggesting.listed(answer, "facts", MOST):
         if (kept := _kept(fact, said)) is not None:
             yield kept
 

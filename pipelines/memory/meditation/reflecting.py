@@ -7,14 +7,13 @@ more than one of them is kept. It stands in the job's row, and nowhere else, unt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from models import memory_survey
 from models.attempts import Ending
 from models.memory_survey import Said
 from models.running import Attempt, plain_ending
-from models.usage import Usage, bill
-from pipelines.inference.engine import Engine, Finish, Form, Message, Sampling, Token
+from pipelines.inference.asking import ask
+from pipelines.inference.engine import Engine, Message
+from pipelines.memory import suggesting
 from pipelines.memory.meditation.words import content, words
 
 KIND = "memory.insight"
@@ -40,45 +39,20 @@ INSTRUCTIONS = (
 
 def schema(notes: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many notes."""
-    source = {"type": "integer", "minimum": 1, "maximum": notes}
-    insight = {
-        "type": "object",
-        "properties": {
-            "text": {"type": "string", "maxLength": LONGEST},
-            "sources": {"type": "array", "items": source, "maxItems": notes},
-        },
-        "required": ["text", "sources"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"insights": {"type": "array", "items": insight, "maxItems": MOST}},
-        "required": ["insights"],
-        "additionalProperties": False,
-    }
+    members = {"text": {"type": "string", "maxLength": LONGEST}}
+    return suggesting.schema("insights", members, most=MOST, lines=notes, cited=notes)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    arguments, job = attempt.job.arguments, attempt.job
-    with attempt.database.connection() as connection:
-        live = memory_survey.texts(connection, arguments["source_ids"], job.account_id, arguments["user_id"])
-    said = _fitting(engine, live)
+    said = suggesting.fitting(engine, attempt, prompt, schema, ANSWER)
     if len(said) < 2:
         return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
-    answer, finish = _ask(engine, attempt, said)
+    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
     attempt.check()
     found = list(accepted(answer, said))
-    tokens = finish.prompt_tokens + finish.generated_tokens
-    ending = plain_ending(attempt, "completed", result={"found": len(found), "tokens": tokens})
-    usage = Usage(finish.prompt_tokens, 0, finish.generated_tokens)
-    return Ending(
-        "completed",
-        ending.events,
-        result={"found": len(found), "tokens": tokens, "insights": found},
-        record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
-        tokens=tokens,
-    )
+    told = {"found": len(found), "tokens": finish.prompt_tokens + finish.generated_tokens}
+    return suggesting.ending(engine, attempt, finish, told, {"insights": found})
 
 
 def prompt(said: Sequence[Said]) -> list[Message]:
@@ -90,32 +64,9 @@ def prompt(said: Sequence[Said]) -> list[Message]:
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(["Notes:", *notes]))]
 
 
-def _fitting(engine: Engine, said: Sequence[Said]) -> Sequence[Said]:
-    """As many of them, the latest, as the engine's context can hold beside an answer."""
-    while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + ANSWER > engine.context:
-        said = said[1:]
-    return said
-
-
-def _ask(engine: Engine, attempt: Attempt, said: Sequence[Said]) -> tuple[str, Finish]:
-    sampling = Sampling(max_output_tokens=ANSWER, temperature=0)
-    form = Form(schema=schema(len(said)))
-    text, finish = "", Finish("cancelled", 0, 0, 0)
-    for piece in engine.generate(prompt(said), prefix="", sampling=sampling, cancelled=attempt.stopped, form=form):
-        if isinstance(piece, Token):
-            text += piece.text
-        elif isinstance(piece, Finish):
-            finish = piece
-    return text, finish
-
-
 def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: texts, each with the ids and the digest of its sources."""
-    try:
-        given = orjson.loads(answer)["insights"][:MOST]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return  # cut off, or no JSON at all
-    for insight in given:
+    for insight in suggesting.listed(answer, "insights", MOST):
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
