@@ -15,7 +15,7 @@ from models.memories import Change, Memory
 from pipelines.memory import forgetting, starting
 from web.http import bodies
 from web.http.answers import json_answer, page
-from web.http.awaiting import last_event
+from web.http.awaiting import forget_ended, last_event
 from web.http.departures import job_headers
 from web.http.validation import cut, parse_query
 from web.jobs import job_object
@@ -81,7 +81,7 @@ async def change(call: Call) -> Response:
     await run_in_threadpool(starting.change, call.platform.database, who, memory.id, told, job_id, limits)
     if not await _done(call, job_id):
         return await run_in_threadpool(_job, call, job_id)
-    await run_in_threadpool(_forget_job, call, job_id)
+    await run_in_threadpool(forget_ended, call, job_id)
     return json_answer(memory_object(await run_in_threadpool(_read, call)))
 
 
@@ -103,7 +103,7 @@ async def delete_many(call: Call) -> Response:
     await run_in_threadpool(starting.forget, *begun)
     if not (last := await _done(call, job_id)):
         return await run_in_threadpool(_job, call, job_id)
-    await run_in_threadpool(_forget_job, call, job_id)
+    await run_in_threadpool(forget_ended, call, job_id)
     return json_answer({"object": "memory.deletion", "deleted": last["result"]["deleted"]})
 
 
@@ -135,14 +135,8 @@ def _written(call: Call, job_id: str, ids: list[str]) -> Response:
     """The memories; of a job whose end has been heard nothing need stay."""
     with call.platform.database.connection() as connection:
         found = memories.read_many(connection, ids, call.caller.account_id, call.caller.user_id)
-    _forget_job(call, job_id)
+    forget_ended(call, job_id)
     return json_answer(page([memory_object(memory) for memory in found]), 201, job_headers(job_id))
-
-
-def _forget_job(call: Call, job_id: str) -> None:
-    with call.platform.database.connection() as connection:
-        if jobs.delete_ended(connection, job_id, call.caller.account_id):
-            call.platform.queue.forget(job_id)
 
 
 def _job(call: Call, job_id: str) -> Response:

@@ -9,14 +9,14 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from models import jobs, recalls
+from models import recalls
 from models.errors import Conflict, Failed, RequestError, Unavailable
 from pipelines.memory import searching
 from pipelines.memory.recall import Query
 from web.http import bodies
 from web.http.answers import json_answer
-from web.http.awaiting import last_event
-from web.http.departures import cancel_job, job_headers
+from web.http.awaiting import give_up, read_once
+from web.http.departures import job_headers
 from web.http.pending import Pending
 from web.memory.shapes import SearchMemories
 from web.routing import Call
@@ -33,16 +33,11 @@ async def search(call: Call) -> Pending:
     begun = (call.platform.database, call.caller, query, job_id, call.admission.limits)
     await run_in_threadpool(searching.ask, *begun)
     call.platform.queue.nudge()
-    return Pending(partial(_answer, call, job_id), partial(_give_up, call, job_id))
+    return Pending(partial(_answer, call, job_id), partial(give_up, call, job_id))
 
 
 async def _answer(call: Call, job_id: str) -> Response:
-    last = await last_event(call, job_id, PATIENCE)
-    if last.get("type") != "sangha.job.completed":
-        if last.get("type") != "sangha.job.dead":  # the dead are for operators to look at
-            await _give_up(call, job_id)
-        raise _refusal(last)
-    hits = await run_in_threadpool(_take, call, job_id)
+    hits = await read_once(call, job_id, PATIENCE, recalls.take, _refusal)
     if hits is None:
         raise Unavailable("This search has been read already.")
     return json_answer({"object": "list", "data": hits}, headers=job_headers(job_id))
@@ -56,22 +51,3 @@ def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:
             return Conflict("The job of this search was cancelled.", code="cancelled")
         case _:
             return Failed("The search failed; it has been noted for the operators.")
-
-
-def _take(call: Call, job_id: str) -> list[dict[str, Any]] | None:
-    with call.platform.database.connection() as connection:
-        hits = recalls.take(connection, job_id, call.caller.account_id)
-    call.platform.queue.forget(job_id)
-    return hits
-
-
-async def _give_up(call: Call, job_id: str) -> None:
-    await run_in_threadpool(_cancel, call, job_id)
-
-
-def _cancel(call: Call, job_id: str) -> None:
-    """Stop the job, and leave nothing of it behind that has ended."""
-    cancel_job(call, job_id)
-    with call.platform.database.connection() as connection:
-        if jobs.delete_ended(connection, job_id, call.caller.account_id):
-            call.platform.queue.forget(job_id)

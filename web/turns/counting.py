@@ -11,11 +11,11 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from models import jobs
 from models.errors import InvalidRequest, Unavailable
 from pipelines.chat.count import Question, ask
 from web.http import bodies
 from web.http.answers import json_answer
+from web.http.awaiting import forget_ended
 from web.http.departures import cancel_job
 from web.routing import Call
 from web.turns.items import stored
@@ -41,7 +41,7 @@ async def count(call: Call) -> Response:
         last = {}
         await run_in_threadpool(cancel_job, call, job_id)
     finally:
-        await run_in_threadpool(_forget, call, job_id)
+        await run_in_threadpool(forget_ended, call, job_id)
     return json_answer({"object": "response.input_tokens", "input_tokens": _told(last)})
 
 
@@ -61,9 +61,3 @@ def _told(last: dict[str, Any]) -> int:
     if last.get("type") == "sangha.job.failed":
         raise InvalidRequest(last["error"]["message"], param="input", code=last["error"]["code"])
     raise Unavailable("No worker had time to count.", retry_after=5)
-
-
-def _forget(call: Call, job_id: str) -> None:
-    with call.platform.database.connection() as connection:
-        jobs.delete_ended(connection, job_id, call.caller.account_id)
-    call.platform.queue.forget(job_id)

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import embeddings, jobs
+from models import embeddings
 from models.embeddings import NUMBER, Embeddings
 from models.errors import Conflict, Failed, InvalidRequest, RequestError, Unavailable
 from models.settings import Settings
@@ -24,8 +24,8 @@ from pipelines.embeddings.start import start
 from pipelines.inference.names import embedder_name
 from web.http import bodies
 from web.http.answers import json_answer
-from web.http.awaiting import last_event
-from web.http.departures import cancel_job, job_headers
+from web.http.awaiting import give_up, read_once
+from web.http.departures import job_headers
 from web.http.pending import Pending
 from web.http.validation import Body, cut
 from web.routing import Call
@@ -102,7 +102,7 @@ async def create(call: Call) -> Pending:
         start, call.platform.database, call.caller, body.input, body.dimensions, job_id, call.allowance
     )
     call.platform.queue.nudge()
-    return Pending(partial(_answer, call, job_id, body.encoding_format or "float"), partial(_give_up, call, job_id))
+    return Pending(partial(_answer, call, job_id, body.encoding_format or "float"), partial(give_up, call, job_id))
 
 
 def embeddings_object(made: Embeddings, encoding: str) -> EmbeddingList:
@@ -142,12 +142,7 @@ def _characters(texts: Sequence[str]) -> int:
 
 async def _answer(call: Call, job_id: str, encoding: str) -> Response:
     """The vectors, once they are made. Raises what became of a job that has none."""
-    last = await last_event(call, job_id, PATIENCE)
-    if last.get("type") != "sangha.job.completed":
-        if last.get("type") != "sangha.job.dead":  # the dead are for operators to look at
-            await _give_up(call, job_id)
-        raise _refusal(last)
-    made = await run_in_threadpool(_take, call, job_id)
+    made = await read_once(call, job_id, PATIENCE, embeddings.take, _refusal)
     if made is None:
         raise Unavailable("These embeddings have been read already.")
     # Megabytes of numbers are written in a thread: others wait on the event loop.
@@ -166,22 +161,3 @@ def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:
             return InvalidRequest(last["error"]["message"], param="dimensions", code="unsupported_value")
         case _:
             return Failed("The embeddings could not be made; it has been noted for the operators.")
-
-
-def _take(call: Call, job_id: str) -> Embeddings | None:
-    with call.platform.database.connection() as connection:
-        made = embeddings.take(connection, job_id, call.caller.account_id)
-    call.platform.queue.forget(job_id)
-    return made
-
-
-async def _give_up(call: Call, job_id: str) -> None:
-    await run_in_threadpool(_cancel, call, job_id)
-
-
-def _cancel(call: Call, job_id: str) -> None:
-    """Stop the job, and leave nothing of it behind that has ended."""
-    cancel_job(call, job_id)
-    with call.platform.database.connection() as connection:
-        if jobs.delete_ended(connection, job_id, call.caller.account_id):
-            call.platform.queue.forget(job_id)
