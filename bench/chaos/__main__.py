@@ -1,0 +1,84 @@
+"""`python -m bench.chaos`: break Sangha on purpose, by a seed, and say which promises did not hold."""
+
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import orjson
+
+from bench import machine
+from bench.chaos import run
+from bench.chaos.report import Report
+from bench.chaos.run import Wanted
+from bench.progress import Progress
+from bench.stack import BrokerName
+from models.errors import ConfigurationError, SanghaError
+
+VIOLATED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
+
+NO_RABBITMQ = "; or do it without: python -m bench.chaos --broker redis"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seed", type=int, help="Says what happens when. Drawn unless given.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=4, show_default=True, help="How long.")
+@click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
+@click.option("--only", multiple=True, metavar="FAULT", help="Strike this fault and no other; may be repeated.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all of it there too.")
+@click.option("--list", "listing", is_flag=True, help="List the faults.")
+def main(
+    seed: int | None, minutes: float, broker: BrokerName, only: Sequence[str], file: Path | None, listing: bool
+) -> None:
+    """Break Sangha's parts and servers while clients work, on a stack of its own; nothing else is touched.
+
+    Ends with 1 when a promise was broken. The same seed, length and faults break the same things in the same order.
+    """
+    wanted = Wanted(random.randrange(1_000_000) if seed is None else seed, minutes, broker, only)
+    if listing:
+        click.echo("\n".join(f"{name:<18} {fault.what}" for name, fault in Wanted(0, 1, broker).faults().items()))
+        return
+    if unknown := set(only) - set(wanted.faults()):
+        raise click.UsageError(f"There is no fault {', '.join(sorted(unknown))} over {broker}; see --list.")
+    report = Report(machine.look(), broker, wanted.seed, minutes, wanted.command)
+    code = try_out(wanted, report)
+    if report.struck or report.violations:
+        click.echo(report.text())
+    if file is not None:
+        file.write_bytes(orjson.dumps(report.json(), option=orjson.OPT_INDENT_2))
+    sys.exit(code)
+
+
+def try_out(wanted: Wanted, report: Report) -> int:
+    """Fill the report; returns the exit code."""
+    progress = Progress()
+    try:
+        run.run(wanted, report, progress)
+    except ConfigurationError as error:
+        hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
+        click.echo(f"chaos: {error}{hint}", err=True)
+        return MISCONFIGURED
+    except SanghaError as error:
+        click.echo(f"chaos: {error}", err=True)
+        return VIOLATED
+    except KeyboardInterrupt:
+        click.echo("chaos: interrupted", err=True)
+        return INTERRUPTED
+    finally:
+        progress.clear()
+    return VIOLATED if report.violations else 0
+
+
+def leave(*_: object) -> None:
+    """End in good order, once: what follows leaves nothing behind, if it is let be."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    main()
