@@ -12,7 +12,7 @@ import orjson
 from bench.client import Address, Broken, Client, Heard, heard
 from models.ids import new_id
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 - of accounts that live as long as the run
+PASSWORD = "correct horse battery staple"
 
 #: Seconds that a connection may stand unused: before the server closes it as idle.
 FRESH = 2.0

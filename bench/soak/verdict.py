@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from bench.figures import quantile
+
 #: The share of the run that is warm-up: caches fill, pools grow to their size.
 WARM_UP = 1 / 3
 
@@ -131,14 +133,15 @@ def theil_sen(points: Sequence[tuple[float, float]]) -> float:
 
 
 def risen_floor(points: Sequence[Point]) -> float:
-    """What the lowest values of both halves say of how much the whole has risen."""
+    """What the lowest tenths of both halves say of how much the whole has risen."""
     half = len(points) // 2
-    return 2 * (min(point.value for point in points[half:]) - min(point.value for point in points[:half]))
+    first, second = (quantile([point.value for point in part], 0.1) for part in (points[:half], points[half:]))
+    return 2 * (second - first)
 
 
 def edges(points: Sequence[Point]) -> tuple[float, float]:
-    """Where a series stands in its first eighth and in its last."""
-    share = max(1, len(points) // 8)
+    """Where a series stands in its first quarter and in its last."""
+    share = max(1, len(points) // 4)
     return (
         statistics.median(point.value for point in points[:share]),
         statistics.median(point.value for point in points[-share:]),

@@ -30,7 +30,7 @@ def noise(seed, size):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=some.integers(0, 999), level=some.floats(10, 1000), size=some.floats(0, 10))
+@given(seed=some.integers(0, 999), level=some.floats(10, 1000), size=some.floats(0, 4))
 def test_a_flat_noisy_series_is_steady(seed, level, size):
     some_noise = noise(seed, size * MIB)
 
@@ -40,7 +40,7 @@ def test_a_flat_noisy_series_is_steady(seed, level, size):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=some.integers(0, 999), size=some.floats(0, 2))
+@given(seed=some.integers(0, 999), size=some.floats(0, 1))
 def test_a_kilobyte_a_turn_is_found(seed, size):
     some_noise = noise(seed, size * MIB)
 
