@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -11,9 +10,10 @@ from models import jobs
 from models.errors import NotFound
 from models.jobs import Job, State
 from web.entrance.rights import Rights
-from web.http.answers import json_answer, page
+from web.http.answers import json_answer
 from web.http.departures import cancel_job
-from web.http.validation import Query, parse_query
+from web.http.paging import Listing, paged
+from web.http.validation import parse_query
 from web.routing import Call
 from web.streams.following import Cursor, follow_frames, position
 from web.streams.sse import EventStream
@@ -43,11 +43,10 @@ class JobObject(TypedDict):
     finished_at: int | None
 
 
-class List(Query):
+class List(Listing):
     """The query of `GET /v1/jobs`."""
 
     after: str | None = None
-    limit: int = Field(20, ge=1, le=100)
     kind: str | None = None
     state: State | None = None
 
@@ -62,9 +61,9 @@ def list_jobs(call: Call) -> Response:
             kind=query.kind,
             state=query.state,
             after=query.after,
-            limit=query.limit + 1,
+            limit=query.wanted,
         )
-    return json_answer(page([job_object(job) for job in found[: query.limit]], has_more=len(found) > query.limit))
+    return paged(found, query.limit, job_object)
 
 
 def read(call: Call) -> Response:

@@ -29,15 +29,15 @@ from web.accounts.admin import (
     PlanObject,
     PutPlan,
 )
-from web.accounts.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, Keys, RevokedKey
+from web.accounts.api_keys import ChangeKey, CreatedKey, CreateKey, KeyObject, RevokedKey
 from web.accounts.audit import AuditObject, Events
-from web.accounts.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject, Sessions
+from web.accounts.auth import ChangePassword, Ended, EndedSession, Refresh, SessionObject
 from web.accounts.erasure import Confirmation, Erasure
 from web.accounts.files import FileDeleted, FileObject, FilePage, Files
-from web.accounts.invitations import Accept, InvitationObject, Invitations, Invite, RevokedInvitation
+from web.accounts.invitations import Accept, InvitationObject, Invite, RevokedInvitation
 from web.accounts.letters import Forgot, Posted, Reset, Verified, Verify
 from web.accounts.me import ChangeMe, MeObject
-from web.accounts.members import ChangeMember, MemberObject, Members, RemovedMember
+from web.accounts.members import ChangeMember, MemberObject, RemovedMember
 from web.accounts.oidc import Exchange, ProviderObject
 from web.accounts.signup import Entered, LogIn, PublicKeys, SignUp
 from web.accounts.usage import AccountUsage
@@ -45,11 +45,11 @@ from web.description import docs, openapi
 from web.entrance.rights import Rights
 from web.health import probes
 from web.http.answers import Page
+from web.http.paging import Listing
 from web.jobs import JobObject, List
 from web.memory import importing, meditations, memories, recalling, schedules
-from web.memory.meditations import ChangeObject, ListChanges, ListMeditations, MeditationObject, StartMeditations
+from web.memory.meditations import ChangeObject, ListChanges, MeditationObject, StartMeditations
 from web.memory.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
-from web.memory.schedules import List as ListSchedules
 from web.memory.shapes import (
     ChangeMemory,
     CitingMemory,
@@ -108,7 +108,7 @@ ROUTES = (
     Row("GET", "/auth/oidc/{provider}/callback", oidc.callback, Rights.PUBLIC, status=302, acts=True),
     Row("GET", "/v1/me", me.read, Rights.READ, answer=MeObject),
     Row("PATCH", "/v1/me", me.change, Rights.PERSON, body=ChangeMe, answer=MeObject),
-    Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Sessions, answer=Page[SessionObject]),
+    Row("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Listing, answer=Page[SessionObject]),
     Row("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, answer=EndedSession, cost=0),
     Row("GET", "/v1/models", models.list_models, Rights.READ, answer=Page[ModelObject]),
     Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ, answer=ModelObject),
@@ -153,7 +153,7 @@ ROUTES = (
         also={202: JobObject}),
     Row("DELETE", "/v1/memories/{memory_id}", memories.delete, Rights.WRITE, answer=MemoryDeleted),
     Row("POST", "/v1/meditations", meditations.create, Rights.WRITE, answer=MeditationObject, status=202, creates=True),
-    Row("GET", "/v1/meditations", meditations.list_meditations, Rights.READ, None, ListMeditations,
+    Row("GET", "/v1/meditations", meditations.list_meditations, Rights.READ, None, Listing,
         Page[MeditationObject]),
     Row("GET", "/v1/meditations/{meditation_id}", meditations.read, Rights.READ, answer=MeditationObject),
     Row("GET", "/v1/meditations/{meditation_id}/changes", meditations.changes, Rights.READ, None, ListChanges,
@@ -166,19 +166,19 @@ ROUTES = (
     Row("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, answer=JobObject, cost=0),
     Row("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, CreateSchedule, None, ScheduleObject, 201,
         creates=True),
-    Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, ListSchedules, Page[ScheduleObject]),
+    Row("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, None, Listing, Page[ScheduleObject]),
     Row("GET", "/v1/schedules/{schedule_id}", schedules.read, Rights.READ, answer=ScheduleObject),
     Row("PATCH", "/v1/schedules/{schedule_id}", schedules.change, Rights.INFERENCE, ChangeSchedule, None,
         ScheduleObject),
     Row("DELETE", "/v1/schedules/{schedule_id}", schedules.delete, Rights.WRITE, answer=ScheduleDeleted, cost=0),
     Row("POST", "/v1/schedules/{schedule_id}/pause", schedules.pause, Rights.WRITE, answer=ScheduleObject, cost=0),
     Row("POST", "/v1/schedules/{schedule_id}/resume", schedules.resume, Rights.INFERENCE, answer=ScheduleObject),
-    Row("GET", "/v1/schedules/{schedule_id}/firings", schedules.list_firings, Rights.READ, None, ListSchedules,
+    Row("GET", "/v1/schedules/{schedule_id}/firings", schedules.list_firings, Rights.READ, None, Listing,
         Page[FiringObject]),
     Row("GET", "/v1/account", account.read, Rights.READ, answer=AccountObject),
     Row("PATCH", "/v1/account", account.change, Rights.ADMIN, body=RenameAccount, answer=AccountObject),
     Row("GET", "/v1/account/usage", usage.read, Rights.READ, answer=AccountUsage),
-    Row("GET", "/v1/account/members", members.list_members, Rights.READ, query=Members, answer=Page[MemberObject]),
+    Row("GET", "/v1/account/members", members.list_members, Rights.READ, query=Listing, answer=Page[MemberObject]),
     Row("PATCH", "/v1/account/members/{user_id}", members.change, Rights.ADMIN, ChangeMember, None, MemberObject),
     Row("DELETE", "/v1/account/members/{user_id}", members.remove, Rights.KEYS, answer=RemovedMember, cost=0),
     Row(
@@ -198,7 +198,7 @@ ROUTES = (
         invitations.list_invitations,
         Rights.ADMIN,
         None,
-        Invitations,
+        Listing,
         Page[InvitationObject],
     ),
     Row(
@@ -217,7 +217,7 @@ ROUTES = (
     Row("GET", "/v1/files/{file_id}/content", files.content, Rights.READ),
     Row("DELETE", "/v1/files/{file_id}", files.delete, Rights.WRITE, answer=FileDeleted),
     Row("POST", "/v1/api_keys", api_keys.create, Rights.PERSON, CreateKey, None, CreatedKey, 201, creates=True),
-    Row("GET", "/v1/api_keys", api_keys.list_keys, Rights.KEYS, query=Keys, answer=Page[KeyObject]),
+    Row("GET", "/v1/api_keys", api_keys.list_keys, Rights.KEYS, query=Listing, answer=Page[KeyObject]),
     Row("GET", "/v1/api_keys/{key_id}", api_keys.read, Rights.KEYS, answer=KeyObject),
     Row("PATCH", "/v1/api_keys/{key_id}", api_keys.change, Rights.PERSON, body=ChangeKey, answer=KeyObject),
     Row("DELETE", "/v1/api_keys/{key_id}", api_keys.revoke, Rights.KEYS, answer=RevokedKey, cost=0),

@@ -17,7 +17,8 @@ from web.accounts.names import Name
 from web.http import bodies
 from web.http.answers import json_answer, page
 from web.http.moments import seconds
-from web.http.validation import Body, Query, parse_query
+from web.http.paging import Listing, paged
+from web.http.validation import Body, parse_query
 from web.jobs import JobObject, job_object
 from web.routing import Call
 
@@ -53,20 +54,16 @@ class PutPlan(Body):
     limits: NewLimits
 
 
-class Accounts(Query):
+class Accounts(Listing):
     """The query of `GET /admin/accounts`: `search` is an id, or a part of a name or of a member's address."""
 
     search: str | None = Field(None, min_length=1, max_length=320)
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
-class DeadJobs(Query):
+class DeadJobs(Listing):
     """The query of `GET /admin/jobs`."""
 
     state: Literal["dead"] = "dead"
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class AdminAccount(TypedDict):
@@ -104,9 +101,8 @@ def list_accounts(call: Call) -> Response:
     """`GET /admin/accounts`: all accounts, newest first."""
     query = parse_query(call.query, Accounts)
     with call.platform.database.connection() as connection:
-        found = installation.list_accounts(connection, search=query.search, after=query.after, limit=query.limit + 1)
-    data = [account_object(account) for account in found[: query.limit]]
-    return json_answer(page(data, has_more=len(found) > query.limit))
+        found = installation.list_accounts(connection, search=query.search, after=query.after, limit=query.wanted)
+    return paged(found, query.limit, account_object)
 
 
 def read_account(call: Call) -> Response:
@@ -150,9 +146,8 @@ def list_jobs(call: Call) -> Response:
     """`GET /admin/jobs`: the dead of all accounts, the latest first."""
     query = parse_query(call.query, DeadJobs)
     with call.platform.database.connection() as connection:
-        found = operations.dead_jobs(connection, query.limit + 1, after=query.after)
-    data = [admin_job(job) for job in found[: query.limit]]
-    return json_answer(page(data, has_more=len(found) > query.limit))
+        found = operations.dead_jobs(connection, query.wanted, after=query.after)
+    return paged(found, query.limit, admin_job)
 
 
 def replay_job(call: Call) -> Response:

@@ -15,9 +15,10 @@ from pipelines.accounts import keys
 from pipelines.accounts.keys import NewKey
 from web.accounts.names import Name
 from web.http import bodies
-from web.http.answers import json_answer, page
+from web.http.answers import json_answer
 from web.http.moments import Moment, moment, seconds
-from web.http.validation import Body, Query, parse_query
+from web.http.paging import Listing, paged
+from web.http.validation import Body, parse_query
 from web.routing import Call
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
@@ -40,13 +41,6 @@ class ChangeKey(Body):
 
     name: Name | None = None
     expires_at: Moment | None = None
-
-
-class Keys(Query):
-    """The query of `GET /v1/api_keys`."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class KeyObject(TypedDict):
@@ -89,13 +83,13 @@ def create(call: Call) -> Response:
 
 def list_keys(call: Call) -> Response:
     """`GET /v1/api_keys`: the caller's keys, newest first; for an admin the account's."""
-    query = parse_query(call.query, Keys)
+    query = parse_query(call.query, Listing)
     user_id = keys.visible(call.caller)
     with call.platform.database.connection() as connection:
         found = api_keys.list_keys(
-            connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.limit + 1
+            connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.wanted
         )
-    return json_answer(page([key_object(key) for key in found[: query.limit]], has_more=len(found) > query.limit))
+    return paged(found, query.limit, key_object)
 
 
 def read(call: Call) -> Response:

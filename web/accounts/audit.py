@@ -8,17 +8,15 @@ from typing_extensions import TypedDict
 
 from models import audit
 from models.audit import AuditEvent
-from web.http.answers import json_answer, page
 from web.http.moments import Moment, moment
-from web.http.validation import Query, parse_query
+from web.http.paging import Listing, paged
+from web.http.validation import parse_query
 from web.routing import Call
 
 
-class Events(Query):
+class Events(Listing):
     """The query of `GET /v1/audit_events`: the times are Unix seconds, `created_before` itself is left out."""
 
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
     action: str | None = Field(None, max_length=100)
     user_id: str | None = Field(None, max_length=100)
     created_after: Moment | None = None
@@ -53,10 +51,9 @@ def list_events(call: Call) -> Response:
             since=moment(query.created_after),
             until=moment(query.created_before),
             after=query.after,
-            limit=query.limit + 1,
+            limit=query.wanted,
         )
-    data = [event_object(event) for event in found[: query.limit]]
-    return json_answer(page(data, has_more=len(found) > query.limit))
+    return paged(found, query.limit, event_object)
 
 
 def event_object(event: AuditEvent) -> AuditObject:

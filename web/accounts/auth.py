@@ -13,8 +13,9 @@ from models.sessions import Session
 from pipelines.accounts import sessions
 from web.accounts.signup import Password, entered
 from web.http import bodies
-from web.http.answers import json_answer, page
-from web.http.validation import Body, Query, parse_query
+from web.http.answers import json_answer
+from web.http.paging import Listing, paged
+from web.http.validation import Body, parse_query
 from web.routing import Call
 
 
@@ -30,13 +31,6 @@ class ChangePassword(Body):
 
     current_password: Password
     new_password: Password
-
-
-class Sessions(Query):
-    """The query of `GET /v1/me/sessions`."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class SessionObject(TypedDict):
@@ -111,11 +105,10 @@ async def change_password(call: Call) -> Response:
 
 def list_sessions(call: Call) -> Response:
     """`GET /v1/me/sessions`: the person's sessions that live, newest first."""
-    query = parse_query(call.query, Sessions)
+    query = parse_query(call.query, Listing)
     with call.platform.database.connection() as connection:
-        found = records.living(connection, call.caller.user_id, after=query.after, limit=query.limit + 1)
-    shown = [_session_object(session, call.caller.session_id) for session in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+        found = records.living(connection, call.caller.user_id, after=query.after, limit=query.wanted)
+    return paged(found, query.limit, partial(_session_object, current=call.caller.session_id))
 
 
 def revoke(call: Call) -> Response:

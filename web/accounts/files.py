@@ -8,8 +8,9 @@ from models import files
 from models.accounts import Caller, Role, Scope
 from models.errors import NotFound
 from models.files import File
-from web.http.answers import Page, json_answer, page
-from web.http.validation import Query, parse_query
+from web.http.answers import Page, json_answer
+from web.http.paging import Listing, paged
+from web.http.validation import parse_query
 from web.routing import Call
 
 
@@ -37,11 +38,10 @@ class FileDeleted(TypedDict):
 FilePage = Page[FileObject]
 
 
-class Files(Query):
+class Files(Listing):
     """The query of `GET /v1/files`."""
 
     after: str | None = Field(None, max_length=64)
-    limit: int = Field(20, ge=1, le=100)
     purpose: str | None = Field(None, max_length=64)
 
 
@@ -55,9 +55,9 @@ def list_files(call: Call) -> Response:
             exports=_sees_exports(call.caller),
             purpose=query.purpose,
             after=query.after,
-            limit=query.limit + 1,
+            limit=query.wanted,
         )
-    return json_answer(page([_object(file) for file in found[: query.limit]], has_more=len(found) > query.limit))
+    return paged(found, query.limit, _object)
 
 
 def read(call: Call) -> Response:

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Literal
 
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -18,8 +17,9 @@ from web.accounts.me import RoleName
 from web.accounts.names import PublicName
 from web.accounts.signup import Email, Password, entered
 from web.http import bodies
-from web.http.answers import json_answer, page
-from web.http.validation import Body, Query, parse_query
+from web.http.answers import json_answer
+from web.http.paging import Listing, paged
+from web.http.validation import Body, parse_query
 from web.routing import Call
 
 
@@ -37,13 +37,6 @@ class Accept(Body):
     token: Secret
     password: Password | None = None
     name: PublicName | None = None
-
-
-class Invitations(Query):
-    """The query of `GET /v1/account/invitations`."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class InvitationObject(TypedDict):
@@ -83,11 +76,10 @@ def create(call: Call) -> Response:
 
 def list_invitations(call: Call) -> Response:
     """`GET /v1/account/invitations`: those that can be accepted, newest first."""
-    query = parse_query(call.query, Invitations)
+    query = parse_query(call.query, Listing)
     with call.platform.database.connection() as connection:
-        found = records.pending(connection, call.caller.account_id, after=query.after, limit=query.limit + 1)
-    shown = [_object(invitation) for invitation in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+        found = records.pending(connection, call.caller.account_id, after=query.after, limit=query.wanted)
+    return paged(found, query.limit, _object)
 
 
 def revoke(call: Call) -> Response:

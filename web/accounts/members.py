@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -12,8 +11,9 @@ from models.members import Member
 from pipelines.accounts import members
 from web.accounts.me import RoleName
 from web.http import bodies
-from web.http.answers import json_answer, page
-from web.http.validation import Body, Query, parse_query
+from web.http.answers import json_answer
+from web.http.paging import Listing, paged
+from web.http.validation import Body, parse_query
 from web.routing import Call
 
 
@@ -21,13 +21,6 @@ class ChangeMember(Body):
     """The body of `PATCH /v1/account/members/{user_id}`."""
 
     role: RoleName
-
-
-class Members(Query):
-    """The query of `GET /v1/account/members`."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class MemberObject(TypedDict):
@@ -51,10 +44,10 @@ class RemovedMember(TypedDict):
 
 def list_members(call: Call) -> Response:
     """`GET /v1/account/members`: in the order in which their users came to be."""
-    query = parse_query(call.query, Members)
+    query = parse_query(call.query, Listing)
     with call.platform.database.connection() as connection:
-        found = records.page(connection, call.caller.account_id, after=query.after, limit=query.limit + 1)
-    return json_answer(page([_object(member) for member in found[: query.limit]], has_more=len(found) > query.limit))
+        found = records.page(connection, call.caller.account_id, after=query.after, limit=query.wanted)
+    return paged(found, query.limit, _object)
 
 
 def change(call: Call) -> Response:

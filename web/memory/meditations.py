@@ -13,20 +13,14 @@ from models.meditation_changes import Action, Change
 from models.meditations import Meditation, Outcome, Status
 from pipelines.memory.meditation import reverting, rounds, starting
 from web.http import bodies
-from web.http.answers import json_answer, page
+from web.http.answers import json_answer
 from web.http.moments import seconds
+from web.http.paging import Listing, paged
 from web.http.validation import Body, Query, parse_query
 from web.jobs import job_object
 from web.routing import Call
 from web.streams.following import Cursor, follow_frames, position
 from web.streams.sse import EventStream
-
-
-class ListMeditations(Query):
-    """The query of `GET /v1/meditations`."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
 
 
 class ListChanges(Query):
@@ -85,11 +79,10 @@ def create(call: Call) -> Response:
 
 def list_meditations(call: Call) -> Response:
     """`GET /v1/meditations`: the caller's, newest first."""
-    query, who = parse_query(call.query, ListMeditations), call.caller
+    query, who = parse_query(call.query, Listing), call.caller
     with call.platform.database.connection() as connection:
-        found = meditations.page(connection, who.account_id, who.user_id, after=query.after, limit=query.limit + 1)
-    shown = [meditation_object(meditation) for meditation in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+        found = meditations.page(connection, who.account_id, who.user_id, after=query.after, limit=query.wanted)
+    return paged(found, query.limit, meditation_object)
 
 
 def read(call: Call) -> Response:
@@ -106,8 +99,7 @@ def changes(call: Call) -> Response:
         found = meditation_changes.page(
             connection, meditation.id, meditation.account_id, action=query.action, after=after, limit=query.limit + 1
         )
-    shown = [change_object(change) for change in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+    return paged(found, query.limit, change_object)
 
 
 async def events(call: Call) -> EventStream:

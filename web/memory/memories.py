@@ -17,6 +17,7 @@ from web.http import bodies
 from web.http.answers import json_answer, page
 from web.http.awaiting import forget_ended, last_event
 from web.http.departures import job_headers
+from web.http.paging import paged
 from web.http.validation import cut, parse_query
 from web.jobs import job_object
 from web.memory.shapes import ChangeMemory, CreateMemories, ForgetMemories, ListMemories, memory_object
@@ -52,10 +53,9 @@ def list_memories(call: Call) -> Response:
             query.filters(),
             cursor=query.after,
             closed=query.include_closed,
-            limit=query.limit + 1,
+            limit=query.wanted,
         )
-    shown = [memory_object(memory) for memory in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+    return paged(found, query.limit, memory_object)
 
 
 def read(call: Call) -> Response:

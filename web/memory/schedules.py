@@ -20,9 +20,10 @@ from pipelines.schedules.keeping import Changes, NewSchedule, Work
 from pipelines.schedules.kinds import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once, loaded, next_times
 from web.http import bodies
-from web.http.answers import json_answer, page
+from web.http.answers import json_answer
 from web.http.moments import Moment, moment, seconds
-from web.http.validation import Body, Query, by_type, cut, parse_query, tag
+from web.http.paging import Listing, paged
+from web.http.validation import Body, by_type, cut, parse_query, tag
 from web.routing import Call
 from web.turns.models import DEFAULT
 from web.turns.requests import CreateResponse, new_turn
@@ -103,13 +104,6 @@ class ChangeSchedule(Body):
     paused: bool | None = None
 
 
-class List(Query):
-    """The query of lists of schedules and of firings."""
-
-    after: str | None = Field(None, max_length=100)
-    limit: int = Field(20, ge=1, le=100)
-
-
 class WorkObject(TypedDict):
     """What happens."""
 
@@ -184,14 +178,13 @@ def create(call: Call) -> Response:
 
 def list_schedules(call: Call) -> Response:
     """`GET /v1/schedules`: the caller's schedules, newest first; for an admin the account's."""
-    query = parse_query(call.query, List)
+    query = parse_query(call.query, Listing)
     user_id = keeping.visible(call.caller)
     with call.platform.database.connection() as connection:
         found = schedules.list_schedules(
-            connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.limit + 1
+            connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.wanted
         )
-    shown = [schedule_object(schedule) for schedule in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+    return paged(found, query.limit, schedule_object)
 
 
 def read(call: Call) -> Response:
@@ -236,14 +229,13 @@ def delete(call: Call) -> Response:
 
 def list_firings(call: Call) -> Response:
     """`GET /v1/schedules/{id}/firings`: when it fired and what came of it, newest first, for the last 90 days."""
-    query = parse_query(call.query, List)
+    query = parse_query(call.query, Listing)
     with call.platform.database.connection() as connection:
         schedule = keeping.find(connection, call.caller, call.path["schedule_id"])
         found = firings.list_firings(
-            connection, schedule.id, call.caller.account_id, after=query.after, limit=query.limit + 1
+            connection, schedule.id, call.caller.account_id, after=query.after, limit=query.wanted
         )
-    shown = [firing_object(firing) for firing in found[: query.limit]]
-    return json_answer(page(shown, has_more=len(found) > query.limit))
+    return paged(found, query.limit, firing_object)
 
 
 def schedule_object(schedule: Schedule) -> ScheduleObject:

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from models.memories import Filters, Kind, Memory
 from pipelines.memory.given import GivenMemory, Importance, Metadata, Moment, Name, Text
 from web.http.moments import seconds
+from web.http.paging import Listing
 from web.http.validation import Body, Query
 
 #: Memories of one request.
@@ -65,11 +66,10 @@ class ChangeMemory(Body):
         return self
 
 
-class ListMemories(Query):
+class ListMemories(Listing):
     """The query of `GET /v1/memories`. `from` is within the time, `until` is not."""
 
     after: str | None = Field(None, max_length=64)
-    limit: int = Field(20, ge=1, le=100)
     kind: Kind | None = None
     speaker: Name | None = None
     conversation_id: Place | None = None
