@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
+from psycopg import sql
+
 from models.database import Connection, all_of, one
 
 #: Rows that are fetched or deleted at a time.
@@ -82,41 +84,37 @@ NOT_EXPORTED: Mapping[str, str] = {
     "memory_spaces": "counts of what memories tells",
 }
 
-#: What an erasure deletes of an account, in this order; each statement deletes a batch and is repeated until none is
-#: left. Deleting a job takes its response and its journal along.
-ERASED: Mapping[str, LiteralString] = {
-    "firings": """
-        DELETE FROM firings WHERE id IN (
-            SELECT id FROM firings WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
-    "schedules": "DELETE FROM schedules WHERE account_id = %(account_id)s RETURNING id",
-    "jobs": """
-        DELETE FROM jobs WHERE id IN (
-            SELECT id FROM jobs WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
-    "responses": """
-        DELETE FROM responses WHERE id IN (
-            SELECT id FROM responses WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
-    "conversation_items": """
-        DELETE FROM conversation_items WHERE id IN (
-            SELECT id FROM conversation_items WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
-    "conversations": """
-        DELETE FROM conversations WHERE id IN (
-            SELECT id FROM conversations WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+# A batch of an account's rows, for tables whose rows have an id.
+DELETE_BY_ID = sql.SQL("""
+DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id
+""")
+
+
+def _by_id(table: str) -> sql.Composed:
+    return DELETE_BY_ID.format(table=sql.Identifier(table))
+
+
+#: What an erasure deletes of an account, in this order; each statement is repeated until it finds nothing more.
+#: Deleting a job takes its response and its journal along.
+ERASED: Mapping[str, sql.Composed | LiteralString] = {
+    "firings": _by_id("firings"),
+    "schedules": _by_id("schedules"),
+    "jobs": _by_id("jobs"),
+    "responses": _by_id("responses"),
+    "conversation_items": _by_id("conversation_items"),
+    "conversations": _by_id("conversations"),
     "meditation_changes": """
         DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
             SELECT meditation_id, position FROM meditation_changes JOIN meditations ON meditations.id = meditation_id
             WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING memory_id AS id""",
-    "meditations": "DELETE FROM meditations WHERE account_id = %(account_id)s RETURNING id",
-    "memories": """
-        DELETE FROM memories WHERE id IN (
-            SELECT id FROM memories WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "meditations": _by_id("meditations"),
+    "memories": _by_id("memories"),
     "memory_spaces": "DELETE FROM memory_spaces WHERE account_id = %(account_id)s RETURNING id::text",
-    "api_keys": "DELETE FROM api_keys WHERE account_id = %(account_id)s RETURNING id",
-    "invitations": "DELETE FROM invitations WHERE account_id = %(account_id)s RETURNING id",
+    "api_keys": _by_id("api_keys"),
+    "invitations": _by_id("invitations"),
     "idempotency_keys": "DELETE FROM idempotency_keys WHERE account_id = %(account_id)s RETURNING key AS id",
     "memberships": "DELETE FROM memberships WHERE account_id = %(account_id)s RETURNING user_id AS id",
-    "audit_events": """
-        DELETE FROM audit_events WHERE id IN (
-            SELECT id FROM audit_events WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id""",
+    "audit_events": _by_id("audit_events"),
 }
 
 #: Tables with an account that outlive an erasure, and why.
@@ -139,7 +137,7 @@ def rows(connection: Connection, name: str, account_id: str) -> Iterator[list[di
 def erase_batch(connection: Connection, table: str, account_id: str) -> list[str]:
     """Delete a batch of an account's rows; returns what it deleted."""
     parameters = {"account_id": account_id, "batch": BATCH}
-    return [row["id"] for row in all_of(connection, ERASED[table], parameters)]
+    return [row["id"] for row in connection.execute(ERASED[table], parameters)]
 
 
 # Jobs of an account that have still to end.
