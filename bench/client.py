@@ -58,14 +58,11 @@ class Client:
     def stream(self, text: str, **options: Any) -> Iterator[Heard]:
         """A turn, streamed to its end."""
         body = {"input": text, "stream": True, **options}
-        answer = self._request("POST", "/v1/responses", orjson.dumps(body))
-        buffer = b""
-        while data := answer.read1(65536):
-            now = time.perf_counter()
-            *frames, buffer = (buffer + data).split(b"\n\n")
-            yield from (heard(now, frame) for frame in frames if not frame.startswith(b":"))
-        if buffer:
-            raise Broken("the stream ended within an event")
+        return frames(self._request("POST", "/v1/responses", orjson.dumps(body)))
+
+    def follow(self, path: str) -> Iterator[Heard]:
+        """A stream that is there already, to its end."""
+        return frames(self._request("GET", path))
 
     def close(self) -> None:
         """Leave."""
@@ -77,6 +74,17 @@ class Client:
         if answer.status >= 300:
             raise Broken(f"{method} {path} was answered with {answer.status}: {answer.read().decode()[:500]}")
         return answer
+
+
+def frames(answer: http.client.HTTPResponse) -> Iterator[Heard]:
+    """The events of a stream as they come. Raises Broken when it ends within one."""
+    buffer = b""
+    while data := answer.read1(65536):
+        now = time.perf_counter()
+        *whole, buffer = (buffer + data).split(b"\n\n")
+        yield from (heard(now, frame) for frame in whole if not frame.startswith(b":"))
+    if buffer:
+        raise Broken("the stream ended within an event")
 
 
 def heard(now: float, frame: bytes) -> Heard:

@@ -1,6 +1,6 @@
 """Many clients that cost little, since they share the cores with what they measure: raw sockets, nothing parsed.
 
-A closed loop: each connection begins its next turn when the one before has ended.
+A closed loop: each connection begins its next turn when the one before has ended. `bench.crowd` keeps to a rate.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ async def _loop(address: Address, tokens: Sequence[str], bodies: Sequence[Mappin
     seconds = time.perf_counter() - began
     for _, writer in connections:
         writer.close()
-    return Load(seconds, [_turn(taken, answer) for taken, answer in raw])
+    return Load(seconds, [turn(taken, answer) for taken, answer in raw])
 
 
 async def _speak(
@@ -81,14 +81,19 @@ async def _speak(
     raw: list[tuple[float, bytes]],
 ) -> None:
     for body in left:
-        head = (
-            "POST /v1/responses HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
         began = time.perf_counter()
-        writer.write(head.encode() + body)
-        answer = await _answer(reader)
+        answer = await ask(reader, writer, token, body)
         raw.append((time.perf_counter() - began, answer))
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str, body: bytes) -> bytes:
+    """The whole answer to a turn, as it came. Raises Broken when the connection ends within it."""
+    head = (
+        "POST /v1/responses HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    return await _answer(reader)
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:
@@ -102,7 +107,8 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
-def _turn(seconds: float, answer: bytes) -> Turn:
+def turn(seconds: float, answer: bytes) -> Turn:
+    """What came as an answer, understood. Raises Broken when the turn didn't complete."""
     begin = max(answer.rfind(ending) for ending in COMPLETED)
     if begin < 0:
         raise Broken(f"a turn did not complete: {answer[-500:].decode(errors='replace')}")

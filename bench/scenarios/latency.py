@@ -1,4 +1,4 @@
-"""How soon a client hears something: one turn at a time, with nothing else going on."""
+"""How soon a client hears something: one turn at a time, alone, or beside half of the turns that there can be."""
 
 import time
 from collections.abc import Sequence
@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from bench.bare import BareEngine, bare_engine
 from bench.bench import Bench
 from bench.client import Client, Heard, check, is_delta
+from bench.crowd import CONNECTIONS, crowd
 from bench.figures import Figure, at_most
+from bench.load import closed_loop
 from bench.progress import Progress
-from bench.stack import BESIDE, FORGETFUL
+from bench.stack import BESIDE, FORGETFUL, Platform
 
 TURNS, WARM_UP, TOKENS = 400, 20, 20
 
 #: Seconds between two turns, so that each finds everything idle.
 PAUSE = 0.01
+
+#: Turns that tell how many there can be a second.
+MOST = 600
+
+SCRIPT = f"tokens={TOKENS},rate=0"
 
 #: Rounds of bare, platform, platform, bare over the prompts; one more before them fills the prompt caches.
 ROUNDS = 6
@@ -28,42 +35,69 @@ PROMPTS = (
 
 
 def first_event(bench: Bench) -> Sequence[Figure]:
-    """POST → first event."""
-    firsts = [(turn[0].at - began) * 1000 for began, turn in scripted_turns(bench)]
+    """POST → first event, idle and with half of the turns that there can be going on beside it."""
+    with bench.stack.platform(engine="scripted", script=SCRIPT) as platform:
+        idle = scripted_turns(bench.progress, platform)
+        rate = half_of_most(platform)
+        with crowd(platform, rate, {"input": "hello", **FORGETFUL}):
+            loaded = scripted_turns(bench.progress, platform)
+    events, busy = firsts(idle), firsts(loaded)
     return [
-        Figure("POST → first event, idle, p50", "ms", firsts, at_most(10)),
-        Figure("POST → first event, idle, p99", "ms", firsts, at_most(40), quantile=0.99),
+        Figure("POST → first event, idle, p50", "ms", events, at_most(10)),
+        Figure("POST → first event, idle, p99", "ms", events, at_most(40), quantile=0.99),
+        Figure("POST → first token, scripted engine, idle, p50", "ms", tokens(idle), at_most(15)),
+        Figure("half load: other turns", "/s", [rate]),
+        Figure("POST → first event, half load, p50", "ms", busy),
+        Figure("POST → first event, half load, p99", "ms", busy, quantile=0.99),
+        Figure("POST → first token, scripted engine, half load, p50", "ms", tokens(loaded)),
     ]
 
 
 def first_token(bench: Bench) -> Sequence[Figure]:
-    """POST → first text, with an engine that takes no time, and beyond the time of one that does."""
-    scripted = [(first_delta(turn) - began) * 1000 for began, turn in scripted_turns(bench)]
-    reminded = [(first_delta(turn) - began) * 1000 for began, turn in scripted_turns(bench, memory=True)]
+    """POST → first text, with memories to search, and beyond the time of an engine that takes some."""
+    with bench.stack.platform(engine="scripted", script=SCRIPT, beside=BESIDE) as platform:
+        reminded = tokens(scripted_turns(bench.progress, platform, memory=True))
     with bench.stack.platform() as platform, bare_engine(platform.settings) as engine:
         platform_ms, bare_ms = interleaved(bench.progress, platform.client(), engine)
     beyond = [ours - bare for ours, bare in zip(platform_ms, bare_ms, strict=True)]
     return [
-        Figure("POST → first token, scripted engine, p50", "ms", scripted, at_most(15)),
         Figure("POST → first token, scripted engine, with memory, p50", "ms", reminded),
         Figure("POST → first token beyond the bare engine's, p50", "ms", beyond, at_most(15)),
         Figure("the bare engine's first token, prompt cached", "ms", bare_ms),
     ]
 
 
-def scripted_turns(bench: Bench, *, memory: bool = False) -> list[tuple[float, list[Heard]]]:
+def half_of_most(platform: Platform) -> float:
+    """Half of the finished turns a second that the platform can carry."""
+    bodies = [{"input": "hello", **FORGETFUL}] * MOST
+    return closed_loop(platform.address, platform.tokens(2 * CONNECTIONS), bodies).turns_a_second / 2
+
+
+Turns = Sequence[tuple[float, list[Heard]]]
+
+
+def scripted_turns(progress: Progress, platform: Platform, *, memory: bool = False) -> Turns:
     """When each turn was posted, and what was heard; with memory each is remembered, and searches what was."""
-    turns, beside, options = [], BESIDE if memory else (), {} if memory else FORGETFUL
-    with bench.stack.platform(engine="scripted", script=f"tokens={TOKENS},rate=0", beside=beside) as platform:
-        client = platform.client()
-        for number in range(-WARM_UP, TURNS):
-            bench.progress.step(max(number, 0), TURNS, "scripted turns")
-            began = time.perf_counter()
-            events = list(client.stream(f"hello, I am number {number}", **options))
-            check(events, TOKENS)
-            turns.append((began, events))
-            time.sleep(PAUSE)
+    turns: list[tuple[float, list[Heard]]] = []
+    client, options = platform.client(), {} if memory else FORGETFUL
+    for number in range(-WARM_UP, TURNS):
+        progress.step(max(number, 0), TURNS, "scripted turns")
+        began = time.perf_counter()
+        events = list(client.stream(f"hello, I am number {number}", **options))
+        check(events, TOKENS)
+        turns.append((began, events))
+        time.sleep(PAUSE)
     return turns[WARM_UP:]
+
+
+def firsts(turns: Turns) -> list[float]:
+    """Milliseconds to each turn's first event."""
+    return [(events[0].at - began) * 1000 for began, events in turns]
+
+
+def tokens(turns: Turns) -> list[float]:
+    """Milliseconds to each turn's first text."""
+    return [(first_delta(events) - began) * 1000 for began, events in turns]
 
 
 def interleaved(progress: Progress, client: Client, engine: BareEngine) -> tuple[list[float], list[float]]:

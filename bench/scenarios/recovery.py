@@ -19,7 +19,7 @@ from models.redis_client import connect
 from models.workers import bury
 from ops.process import Child
 
-KILLS = 8
+KILLS = 20
 
 #: A turn's tokens and their rate, and after how many of its deltas the worker dies.
 TOKENS, RATE, HEARD = 150, 50, 30

@@ -1,6 +1,7 @@
 """How many turns the platform itself can carry, with an engine that costs nothing: all cores are busy.
 
-Turns without memory say what the platform carries; the same turns remembered, and also reminded, what memory costs.
+Turns without memory say what the platform carries, over either broker; the same turns remembered, and also reminded,
+say what memory costs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from bench.bench import Bench
 from bench.figures import Figure, at_least
 from bench.load import Load, closed_loop
-from bench.stack import BESIDE, FORGETFUL, Platform
+from bench.stack import BESIDE, FORGETFUL, Platform, Stack, standing
 
 TOKENS, ROUNDS, TURNS, WARM_UP = 20, 5, 600, 200
 
@@ -30,20 +31,28 @@ REMINDED: Mapping[str, Any] = {}
 
 def turns_per_second(bench: Bench) -> Sequence[Figure]:
     """Finished turns a second."""
-    default, more = ([*measured(bench, slots)] for slots in SLOTS)
+    default, more = (measured(bench, bench.stack, slots) for slots in SLOTS)
     times = [turn.seconds * 1000 for load in default for turn in load.turns]
     return [
         Figure("finished 20-token turns, scripted engine", "/s", speeds(default), at_least(200)),
         Figure("events that reached clients", "/s", [load.events_a_second for load in default]),
         Figure(f"a turn's time, {CONNECTIONS} clients", "ms", times),
         Figure(f"finished turns, {SLOTS[1]} slots", "/s", speeds(more)),
+        *over_redis(bench),
         *with_memory(bench),
     ]
 
 
-def measured(bench: Bench, slots: int) -> list[Load]:
+def over_redis(bench: Bench) -> Iterator[Figure]:
+    """The same turns where Redis carries the queue, on servers of their own."""
+    if bench.stack.broker != "redis":
+        with standing("redis") as stack:
+            yield Figure("finished turns, Redis as the broker", "/s", speeds(measured(bench, stack, SLOTS[0])))
+
+
+def measured(bench: Bench, stack: Stack, slots: int) -> list[Load]:
     """Rounds with a number of slots, without memory."""
-    with bench.stack.platform(engine="scripted", script=SCRIPT, slots=slots) as platform:
+    with stack.platform(engine="scripted", script=SCRIPT, slots=slots) as platform:
         round_of(platform, WARM_UP, FORGETFUL)
         loads = []
         for number in range(ROUNDS):
@@ -66,11 +75,11 @@ def with_memory(bench: Bench) -> Iterator[Figure]:
         yield Figure(f"finished turns in turn, {name}", "/s", speeds(rounds))
 
 
-def round_of(platform: Platform, turns: int, memory: Mapping[str, Any]) -> Load:
-    """So many turns, as fast as they go."""
+def round_of(platform: Platform, turns: int, memory: Mapping[str, Any], connections: int = CONNECTIONS) -> Load:
+    """So many turns, as fast as they go, over as many connections, each of an account of its own."""
     said = (f"Tell me of my {THINGS[number % len(THINGS)]} number {number}." for number in NUMBERS)
     bodies = [{"input": next(said), **memory} for _ in range(turns)]
-    return closed_loop(platform.address, platform.tokens(CONNECTIONS), bodies)
+    return closed_loop(platform.address, platform.tokens(connections), bodies)
 
 
 def speeds(loads: Sequence[Load]) -> list[float]:

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.client import Broken, Heard, check, heard, script, text_of
-from bench.load import _turn
+from bench.load import turn
 from bench.scenarios.recovery import TOKENS, amiss
 from models.events import event
 from web.streams.sse import frame
@@ -58,15 +58,15 @@ def test_a_broken_turn_is_not_measured(events):
 def test_a_raw_answer_yields_its_events_and_usage():
     body = b"".join(frame(e.sequence, e.data) for e in [event(0, *deltas("w0 ")[0]), event(1, *COMPLETED)])
 
-    turn = _turn(0.5, b"HTTP/1.1 200 OK\r\n\r\n2a\r\n" + body + b"\r\n0\r\n\r\n")
+    ended = turn(0.5, b"HTTP/1.1 200 OK\r\n\r\n2a\r\n" + body + b"\r\n0\r\n\r\n")
 
-    assert (turn.seconds, turn.events) == (0.5, 2)
-    assert turn.last["response"]["usage"]["output_tokens"] == 2
+    assert (ended.seconds, ended.events) == (0.5, 2)
+    assert ended.last["response"]["usage"]["output_tokens"] == 2
 
 
 def test_a_raw_answer_without_an_end_is_not_measured():
     with pytest.raises(Broken):
-        _turn(0.5, b"HTTP/1.1 503 Service Unavailable\r\n\r\n{}\r\n0\r\n\r\n")
+        turn(0.5, b"HTTP/1.1 503 Service Unavailable\r\n\r\n{}\r\n0\r\n\r\n")
 
 
 def test_tokens_lost_and_repeated_are_counted():
