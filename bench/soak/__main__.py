@@ -148,7 +148,7 @@ def wait(report: Report, progress: Progress) -> None:
     began, seconds = time.monotonic(), report.minutes * 60
     while (left := began + seconds - time.monotonic()) > 0:
         count = report.ledger.count()
-        failed = f", {count.failed:,} failed" if count.failed else ""
+        failed = f", {count.failed:,} failed ({report.ledger.why[-1]:.100})" if count.failed else ""
         progress.say(
             f"{(seconds - left) / 60:.1f} of {report.minutes:g} min, {count.done:,} pieces of work done{failed}"
         )
@@ -156,5 +156,6 @@ def wait(report: Report, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored by what a shell starts in the background
+        signal.signal(number, signal.default_int_handler)
     main()

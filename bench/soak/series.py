@@ -38,25 +38,27 @@ HANDLES = Flat(least=6, each=1 / 1000)
 WAITING = Flat(least=40, each=1 / 500)
 
 PANELS: Mapping[str, Panel] = {
-    "memory": Panel("Memory of our processes, unshared", "bytes", MEMORY),
-    "resident": Panel("Resident memory of our processes", "bytes", Seen()),
+    "memory": Panel("Memory of ours, unshared", "bytes", MEMORY),
+    "resident": Panel("Resident memory of ours", "bytes", Seen()),
     "servers": Panel("Memory of the servers", "bytes", MEMORY, {
         "valkey": ByUse(2 * MIB),  # journals of ended jobs stay a while
         "rabbitmq": ByUse(32 * MIB),  # its write-ahead log stands in memory until it is full
         "postgres": Flat(least=16 * MIB, each=512, step=256 * MIB),  # each session's caches
     }),
-    "files": Panel("File descriptors", "descriptors", HANDLES, {"postgres": Flat(least=150, each=1 / 200)}),
+    "files": Panel("File descriptors of ours", "descriptors", HANDLES),
+    "server files": Panel("Descriptors of the servers", "descriptors", HANDLES, {
+        "postgres": Flat(least=400, each=1 / 100),  # each session opens the tables and indexes that it meets
+    }),
     "threads": Panel("Threads", "threads", HANDLES),
-    "connections": Panel("Connections to servers", "connections", HANDLES),
-    "work": Panel("Pieces of work under way", "pieces", WAITING),
-    "jobs": Panel("Unfinished jobs", "jobs", WAITING),
+    "connections": Panel("Connections", "connections", HANDLES),
+    "jobs": Panel("Unfinished jobs, work under way", "jobs", WAITING),
     "queues": Panel("Messages in queues", "messages", WAITING),
     "keys": Panel("Keys in Valkey", "keys", Flat(least=100, each=1 / 500), {
         "journals of ended jobs": ByUse(200),
         "others that expire": ByUse(50),
         "that never expire": Flat(least=20, each=1 / 2000),
     }),
-    "tables": Panel("Tables, with indexes", "bytes", ByUse(MIB)),
+    "tables": Panel("Tables with indexes", "bytes", ByUse(MIB)),
     "dead": Panel("Dead rows in tables", "rows", ByUse(2_000)),
     "latency": Panel("A streamed turn's time", "s", Seen()),
     "rate": Panel("Work done a second", "/s", Seen()),

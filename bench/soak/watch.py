@@ -67,7 +67,7 @@ class Processes:
         found: dict[tuple[str, str], float] = {}
         for name, processes in self._parts(wanted):
             memory, resident, files, count = map(sum, zip(*map(_measure, processes), strict=True))
-            found |= {(panel, name): memory, ("files", name): files}
+            found |= {(panel, name): memory, ("files" if ours else "server files", name): files}
             found |= {("resident", name): resident, ("threads", name): count} if ours else {}
         return found
 
@@ -138,7 +138,7 @@ class Keys:
         cursor: Any = None
         while cursor != 0:
             cursor, keys = self._client.scan(cursor or 0, count=1000)
-            yield keys
+            yield [key for key in keys if isinstance(key, bytes)]
 
     def _lifetimes(self, keys: Sequence[bytes]) -> Sequence[int]:
         pipeline = self._client.pipeline(transaction=False)
@@ -188,7 +188,7 @@ class Answers:
     def under_way(self) -> Reading:
         """Work that has begun and not ended."""
         count = self._ledger.count()
-        return {("work", "under way"): float(count.begun - count.done - count.failed)}
+        return {("jobs", "work under way"): float(count.begun - count.done - count.failed)}
 
     def read(self) -> Reading:
         """Since the last time: work a second, and quantiles of the turns' time."""

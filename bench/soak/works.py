@@ -1,4 +1,4 @@
-"""The kinds of work, how often each comes, and how its answer is checked: Broken is raised where a promise is broken."""
+"""The kinds of work, how often each comes, and how its answer is checked. A broken promise raises Broken."""
 
 import random
 import time
