@@ -97,6 +97,15 @@ def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_
     return [found[memory_id] for memory_id in ids if memory_id in found]
 
 
+READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
+
+
+def read_places(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
+    """The memories with these ordinals, but for closed ones."""
+    rows = all_of(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
+    return [Memory(**row) for row in rows]
+
+
 # What `Filters` leave.
 PASSES = """
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
@@ -294,82 +303,3 @@ DELETE = "DELETE FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)
 def delete(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
     """Delete rows with their vectors and citations; the postings are the caller's to change."""
     connection.execute(DELETE, {"space_id": space_id, "ids": list(ids)})
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a memory stands in the indexes: under which terms, unless it is closed, and as whose."""
-
-    id: str
-    ordinal: int
-    text: str
-    speaker: str
-    terms: list[str]
-    closed: bool
-
-
-STANDING = """
-SELECT id, ordinal, text, speaker, terms, closed_at IS NOT NULL AS closed
-FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) ORDER BY ordinal
-"""
-
-
-def standing(connection: Connection, space_id: int, ids: Sequence[str]) -> list[Standing]:
-    """How these memories stand, as far as the space has them. For the holder of its lock."""
-    return [Standing(**row) for row in all_of(connection, STANDING, {"space_id": space_id, "ids": list(ids)})]
-
-
-SET_TERMS = """
-UPDATE memories SET terms = new.terms, asks = new.asks
-FROM jsonb_to_recordset(%(rows)s) AS new (ordinal int, terms text[], asks boolean)
-WHERE space_id = %(space_id)s AND memories.ordinal = new.ordinal
-"""
-
-
-def set_terms(connection: Connection, space_id: int, rows: Mapping[int, tuple[Sequence[str], bool]]) -> None:
-    """Note under which terms memories are indexed now, and whether they ask, by ordinal."""
-    told = [{"ordinal": ordinal, "terms": list(terms), "asks": asks} for ordinal, (terms, asks) in rows.items()]
-    if told:
-        connection.execute(SET_TERMS, {"space_id": space_id, "rows": Jsonb(told)})
-
-
-CLOSE = """
-UPDATE memories SET closed_at = now(), closed_by = %(by)s, terms = '{}', updated_at = now()
-WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) AND closed_at IS NULL
-"""
-
-
-def close(connection: Connection, space_id: int, ids: Sequence[str], by: str | None = None) -> None:
-    """Mark memories as closed; the indexes are the caller's to change."""
-    connection.execute(CLOSE, {"space_id": space_id, "ids": list(ids), "by": by})
-
-
-# What said it is gone: that it was there is all that stays.
-EMPTY = """
-UPDATE memories SET text = '', metadata = '{}', speaker = '' WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)
-"""
-
-
-def empty(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
-    """Take the words of closed memories away."""
-    connection.execute(EMPTY, {"space_id": space_id, "ids": list(ids)})
-
-
-REOPEN = """
-UPDATE memories SET closed_at = NULL, closed_by = NULL, updated_at = now()
-WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)
-"""
-
-
-def reopen(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
-    """Take the mark away; the indexes are the caller's to change."""
-    connection.execute(REOPEN, {"space_id": space_id, "ids": list(ids)})
-
-
-READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
-
-
-def read_places(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
-    """The memories with these ordinals, but for closed ones."""
-    rows = all_of(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
-    return [Memory(**row) for row in rows]

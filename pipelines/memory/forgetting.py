@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models import meditation_changes, memories, memory_indexes, memory_sources, memory_spaces, memory_vectors, postings
+from models import (
+    meditation_changes,
+    memories,
+    memory_indexes,
+    memory_sources,
+    memory_spaces,
+    memory_standing,
+    memory_vectors,
+    postings,
+)
 from models.attempts import Ending
 from models.database import Connection, Database
 from models.memories import Change, Memory
@@ -39,8 +48,10 @@ def _close_derived(connection: Connection, space: Space, ids: Sequence[str]) -> 
     if not derived:
         return
     close(connection, space, derived)
-    memory_vectors.delete(connection, space.id, [m.ordinal for m in memories.standing(connection, space.id, derived)])
-    memories.empty(connection, space.id, derived)
+    memory_vectors.delete(
+        connection, space.id, [m.ordinal for m in memory_standing.standing(connection, space.id, derived)]
+    )
+    memory_standing.empty(connection, space.id, derived)
 
 
 def forget_one(database: Database, memory: Memory) -> None:
@@ -109,7 +120,7 @@ def rewrite(
     """Change a memory; `vectors` has the new text's, if there is one. For the holder of the lock."""
     if change.text is not None and change.text != memory.text:
         _close_derived(connection, space, [memory.id])
-    old = next(iter(memories.standing(connection, space.id, [memory.id])), None)
+    old = next(iter(memory_standing.standing(connection, space.id, [memory.id])), None)
     changed = memories.update(connection, memory.id, memory.account_id, memory.user_id, change)
     if old is None or changed is None:
         return None
@@ -122,7 +133,7 @@ def rewrite(
         weights = terms.weights(changed.text)
         postings.remove(connection, space.id, {old.ordinal: old.terms})
         postings.add(connection, space.id, {old.ordinal: weights})
-        memories.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.asks(changed.text))})
+        memory_standing.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.asks(changed.text))})
     counts = Counter({changed.speaker: 1})
     counts.subtract({old.speaker: 1})
     memory_spaces.count_speakers(connection, space.id, counts)

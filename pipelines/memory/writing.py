@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from psycopg.errors import ForeignKeyViolation
 
-from models import memories, memory_sources, memory_spaces, memory_vectors, postings
+from models import memories, memory_sources, memory_spaces, memory_standing, memory_vectors, postings
 from models.database import Connection, Database
 from models.errors import PermanentFailure
 from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
@@ -100,7 +100,7 @@ def insert(connection: Connection, space: Space, news: Sequence[tuple[NewMemory,
 def withdraw(connection: Connection, space: Space, ids: Sequence[str]) -> list[int]:
     """Take memories out of postings and statistics, as far as they stand there: their ordinals, also of those that
     were closed. For the holder of the lock, who does the rest."""
-    standing = memories.standing(connection, space.id, ids)
+    standing = memory_standing.standing(connection, space.id, ids)
     live = [memory for memory in standing if not memory.closed]
     postings.remove(connection, space.id, {memory.ordinal: memory.terms for memory in live})
     if live:
@@ -113,18 +113,18 @@ def withdraw(connection: Connection, space: Space, ids: Sequence[str]) -> list[i
 def close(connection: Connection, space: Space, ids: Sequence[str], by: str | None = None) -> None:
     """Let recall pass memories by from now on; `by` is what takes their place. For the holder of the lock."""
     memory_vectors.set_live(connection, space.id, withdraw(connection, space, ids), live=False)
-    memories.close(connection, space.id, ids, by)
+    memory_standing.close(connection, space.id, ids, by)
 
 
 def reopen(connection: Connection, space: Space, ids: Sequence[str]) -> None:
     """Let recall see closed memories again, but for those without words. For the holder of the lock."""
-    closed = [memory for memory in memories.standing(connection, space.id, ids) if memory.closed and memory.text]
-    memories.reopen(connection, space.id, [memory.id for memory in closed])
+    closed = [memory for memory in memory_standing.standing(connection, space.id, ids) if memory.closed and memory.text]
+    memory_standing.reopen(connection, space.id, [memory.id for memory in closed])
     memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
     weights = {memory.ordinal: terms.weights(memory.text) for memory in closed}
     postings.add(connection, space.id, weights)
     rows = {memory.ordinal: ([*weights[memory.ordinal]], terms.asks(memory.text)) for memory in closed}
-    memories.set_terms(connection, space.id, rows)
+    memory_standing.set_terms(connection, space.id, rows)
     memory_spaces.change(connection, space.id, live=len(closed))
     memory_spaces.count_speakers(connection, space.id, Counter(memory.speaker for memory in closed))
 
