@@ -14,18 +14,29 @@ from email.headerregistry import Address
 from email.utils import parseaddr
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from models.errors import ConfigurationError
 from models.providers import Provider, load_providers
 
 #: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
 LONGEST_SOCKET_FOLDER = 80
+
+#: Fields that are never shown.
+SECRETS = frozenset({"secret_key", "fallback_api_key"})
 
 
 def _url_of(*schemes: str) -> AfterValidator:
@@ -63,6 +74,21 @@ def _with_host(url: str | None) -> str | None:
     if url is not None and (not (parts := urlsplit(url)).hostname or parts.path.strip("/") or parts.query):
         raise ValueError("should name a host, and have nothing behind it")
     return url
+
+
+def _endpoint(url: str | None) -> str | None:
+    """Where an API begins, such as `https://api.example.com/v1`."""
+    if url is not None and (
+        not (parts := urlsplit(url)).hostname or "@" in parts.netloc or parts.query or parts.fragment
+    ):
+        raise ValueError("should be the address that an API's paths begin with, such as https://api.example.com/v1")
+    return url
+
+
+def _header_safe(value: str | None) -> str | None:
+    if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("should be letters, digits and marks of ASCII, without spaces")
+    return value
 
 
 def _sender(value: str) -> str:
@@ -156,17 +182,28 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
     visits_per_minute: int = Field(120, ge=1)
 
-    engine: Literal["llamacpp", "scripted"] = "llamacpp"
+    engine: Literal["llamacpp", "openai", "scripted"] = "llamacpp"
     model: str | None = None
     embedding_model: str | None = None
     slots: int = Field(4, ge=1, le=256)
     context: int = Field(4096, ge=256, le=1_048_576)
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
 
+    fallback_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_endpoint)] = None
+    fallback_api_key: Annotated[str | None, AfterValidator(_header_safe)] = None
+    fallback_model: str | None = None
+
     reflection: Literal["auto", "on", "off"] = "auto"
     reflection_calls: int = Field(8, ge=0, le=1000)
     reflection_tokens: int = Field(20_000, ge=0, le=10_000_000)
     nightly_meditations: int = Field(1, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _has_what_its_engine_needs(self) -> Self:
+        for field in ("fallback_url", "fallback_model"):
+            if self.engine == "openai" and getattr(self, field) is None:
+                raise ValueError(f"{variable(field)} is unset: SANGHA_ENGINE=openai needs it")
+        return self
 
     @cached_property
     def home(self) -> Path:
@@ -189,7 +226,7 @@ class Settings(BaseModel):
     def reflects(self) -> bool:
         """Whether the model may write facts and insights. The bundled one is too small to do it well: what it writes is
         junk, so by itself only a model that an operator has chosen does."""
-        chosen = self.engine != "scripted" and self.model is not None
+        chosen = self.engine == "openai" or (self.engine == "llamacpp" and self.model is not None)
         return self.reflection == "on" or (self.reflection == "auto" and chosen)
 
     @property
@@ -236,10 +273,12 @@ def variable(field: str) -> str:
 
 def _one_line(error: ValidationError, given: dict[str, object]) -> str:
     first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not first["loc"]:  # of no one field: it names what it means
+        return message
     field, *inner = [str(part) for part in first["loc"]]
     where = f" (in {'.'.join(inner)})" if inner else ""
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = "***" if field == "secret_key" else _without_password(repr(given[field]))
+    value = "***" if field in SECRETS else _without_password(repr(given[field]))
     return f"{variable(field)} is {value}: it {message}{where}"
 
 

@@ -182,9 +182,13 @@ def rabbitmq(address: str) -> Finding:
 
 
 def engine(settings: Settings) -> Finding:
-    """The engine's model is there and is a GGUF file."""
+    """The engine's model is there and is a GGUF file, or its endpoint says a token."""
     if settings.engine == "scripted":
         return Finding("warn", "engine", "scripted: it answers the same to everybody", "unset SANGHA_ENGINE")
+    if settings.engine == "openai":
+        from pipelines.inference.hosted import greet
+
+        return Finding("ok", "engine", greet(settings))
     from pipelines.inference.files import engine_file
 
     return Finding("ok", "engine", f"{settings.engine} with {sized(engine_file(settings))}")

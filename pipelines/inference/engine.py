@@ -159,7 +159,10 @@ class Engine(Protocol):
     context: int
 
     def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
-        """Tokens of the prompt with the chat template applied and the form's tools described, exact."""
+        """Tokens of the prompt with the chat template applied and the form's tools described.
+
+        Exact where the model is in the process, an estimate where it is not.
+        """
 
     def generate(
         self,

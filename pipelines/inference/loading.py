@@ -13,6 +13,10 @@ def load_engine(settings: Settings) -> Engine:
         from pipelines.inference.scripted import Scripted
 
         return Scripted(settings)
+    if settings.engine == "openai":
+        from pipelines.inference.hosted import Hosted
+
+        return Hosted(settings)
     from pipelines.inference.llamacpp import load
 
     return load(settings)

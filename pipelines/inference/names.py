@@ -12,9 +12,12 @@ BUNDLED_EMBEDDER = "all-minilm-l6-v2"
 
 
 def model_name(settings: Settings) -> str:
-    """The name that the local engine answers to. Reads no file and imports no engine."""
+    """The name that the engine answers to. Reads no file and imports no engine."""
     if settings.engine == "scripted":
         return "scripted"
+    if settings.engine == "openai":
+        assert settings.fallback_model is not None
+        return settings.fallback_model
     return Path(settings.model).stem if settings.model else BUNDLED
 
 

@@ -3,22 +3,15 @@
 import contextlib
 import os
 import socket
-import ssl
 import stat
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
-from ipaddress import IPv4Address
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from models.errors import PermanentFailure
 from models.settings import Settings
@@ -140,26 +133,6 @@ def test_no_tls_where_it_is_asked_for_is_another_try_and_nothing_is_sent(serve_m
         SmtpMailer(scheme="smtp+starttls", host="127.0.0.1", port=port, user="u", password="p").send(letter)
 
     assert inbox.letters == []
-
-
-@pytest.fixture
-def trusted(tmp_path, monkeypatch):
-    """The TLS context of a server on this machine, whose certificate this process trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a mail server")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain = tmp_path / "chain.pem"
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    chain.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
-    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(chain)
-    return context
 
 
 @pytest.mark.parametrize(("scheme", "option"), [("smtps", "ssl_context"), ("smtp+starttls", "tls_context")])

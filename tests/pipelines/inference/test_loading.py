@@ -16,6 +16,7 @@ from pipelines.inference.names import embedder_name, model_name
         (Settings(), "smollm2-135m-instruct"),
         (Settings(model="/models/Llama-3.1-8B.Q4_K_M.gguf"), "Llama-3.1-8B.Q4_K_M"),
         (Settings(engine="scripted", model="/models/other.gguf"), "scripted"),
+        (Settings(engine="openai", fallback_url="https://x/v1", fallback_model="big/model-7"), "big/model-7"),
     ],
 )
 def test_the_engine_has_a_name_before_it_is_loaded(settings: Settings, name: str) -> None:
