@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -95,6 +95,12 @@ class Arena:
     def addresses(self) -> Sequence[Address]:
         """Where the HTTP doors answer."""
         return [("127.0.0.1", self.children[name].part.settings.port) for name in WEBS]  # type: ignore[attr-defined]
+
+    @property
+    def control(self) -> Callable[..., str] | None:
+        """RabbitMQ's `rabbitmqctl`, where the queue is its."""
+        node = self.children.get("rabbitmq")
+        return node.part.control if node and isinstance(node.part, RabbitMQ) else None
 
     @property
     def pids(self) -> Mapping[str, int]:

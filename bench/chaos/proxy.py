@@ -142,9 +142,10 @@ class Link:
         self.port = self.server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Listen no more. For the thread of the links."""
+        """Listen no more, and end what stands. For the thread of the links."""
         if self.server is not None:
             self.server.close()
+        self._cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:

@@ -85,7 +85,13 @@ class Trial:
         transcripts = self._finish()
         self._progress.say("checking")
         self._report.recovery = recovery.times(transcripts, self._adversary.struck)
-        self._report.violations += checker.check(transcripts, self._arena.settings, PATIENCE)
+        self._report.violations += checker.check(
+            transcripts,
+            self._arena.settings,
+            PATIENCE,
+            struck=self._adversary.struck,
+            control=self._arena.control,
+        )
         self._report.violations += baseline.violations(self._arena.pids, self._arena.settings)
         self._report.violations += [Violation("comes back", *lost) for lost in self._adversary.lost]
 

@@ -1,0 +1,185 @@
+"""Given a server behind a link, when the link fails in some way, then its client sees that very failure."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.chaos.proxy import Link, Links
+from tests.waiting import eventually
+
+
+class Echo:
+    """A server on a Unix socket that sends back what it hears, and keeps what it heard."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: list[bytes] = []
+        self.ended = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._answer, args=[connection]))
+            self._threads[-1].start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                while data := connection.recv(65536):
+                    self.heard.append(data)
+                    connection.sendall(data)
+            except OSError:
+                pass
+        self.ended += 1
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Echo]:
+    echo = Echo(tmp_path / "echo.sock")
+    yield echo
+    echo.close()
+
+
+@pytest.fixture
+def link(server: Echo) -> Iterator[Link]:
+    with Links() as links:
+        yield links.open("a link", server.path)
+
+
+@pytest.fixture
+def client(link: Link) -> Iterator[socket.socket]:
+    with connected(link) as connection:
+        yield connection
+
+
+def connected(link: Link) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", link.port), timeout=10)
+
+
+def ask(client: socket.socket, what: bytes) -> bytes:
+    client.sendall(what)
+    return client.recv(65536)
+
+
+def is_cut(client: socket.socket) -> bool:
+    try:
+        return client.recv(65536) == b""
+    except ConnectionError:
+        return True
+
+
+def takes_none(link: Link) -> bool:
+    try:
+        with connected(link) as client:
+            return is_cut(client)
+    except ConnectionError:  # the reset was faster than the connection's first look at itself
+        return True
+
+
+def test_an_ordinary_link_carries_all_there_is(client: socket.socket):
+    whole = bytes(range(256)) * 4096
+
+    client.sendall(whole)
+
+    heard = b""
+    while len(heard) < len(whole):
+        heard += client.recv(65536)
+    assert heard == whole
+
+
+def test_who_leaves_is_seen_to_leave(client: socket.socket, server: Echo):
+    assert ask(client, b"hello") == b"hello"
+
+    client.close()
+
+    eventually(lambda: server.ended == 1)
+
+
+def test_a_slow_link_is_late_each_way(client: socket.socket, link: Link):
+    link.delay(0.05)
+
+    began = time.monotonic()
+    assert ask(client, b"hello") == b"hello"
+
+    assert time.monotonic() - began > 0.1
+
+
+def test_a_stalled_link_holds_requests_back_until_it_is_healed(client: socket.socket, link: Link, server: Echo):
+    assert ask(client, b"hello") == b"hello"
+    link.stall()
+    client.sendall(b"again")
+    client.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    assert server.heard == [b"hello"]
+
+    link.heal()
+
+    client.settimeout(10)
+    assert client.recv(5) == b"again"
+
+
+def test_a_deaf_link_loses_answers_and_no_requests(client: socket.socket, link: Link, server: Echo):
+    link.stall(up=False)
+
+    client.sendall(b"hello")
+    eventually(lambda: server.heard == [b"hello"])
+    link.cut()
+
+    assert is_cut(client)
+
+
+def test_a_cut_link_takes_new_connections(client: socket.socket, link: Link):
+    assert ask(client, b"hello") == b"hello"
+
+    link.cut()
+
+    assert is_cut(client)
+    with connected(link) as another:
+        assert ask(another, b"hello") == b"hello"
+
+
+def test_a_refusing_link_takes_none_until_it_is_healed(client: socket.socket, link: Link):
+    assert ask(client, b"hello") == b"hello"
+
+    link.refuse()
+
+    assert is_cut(client)
+    assert takes_none(link)
+    link.heal()
+    with connected(link) as another:
+        assert ask(another, b"hello") == b"hello"
+
+
+def test_a_torn_link_lets_half_an_answer_through(client: socket.socket, link: Link):
+    link.tear()
+
+    assert ask(client, b"0123456789") == b"01234"
+    assert is_cut(client)
+
+
+def test_a_server_that_is_away_takes_its_link_with_it(link: Link, server: Echo):
+    server.path.rename(server.path.with_name("elsewhere"))
+
+    assert takes_none(link)
+    server.path.with_name("elsewhere").rename(server.path)
+    with connected(link) as client:
+        assert ask(client, b"hello") == b"hello"
