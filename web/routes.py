@@ -49,7 +49,7 @@ from web.http.paging import Listing
 from web.jobs import JobObject, List
 from web.memory import importing, meditations, memories, recalling, schedules
 from web.memory.meditations import ChangeObject, ListChanges, MeditationObject, StartMeditations
-from web.memory.schedules import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
+from web.memory.schedule_shapes import ChangeSchedule, CreateSchedule, FiringObject, ScheduleDeleted, ScheduleObject
 from web.memory.shapes import (
     ChangeMemory,
     CitingMemory,
