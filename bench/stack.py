@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.client import Client, sign_up
+from bench.client import Address, Client, sign_up
 from models.migrate import migrate
 from models.settings import Script, Settings, variable
 from ops.parts import Process, Scheduler, Web, Worker
@@ -46,17 +46,24 @@ class Stack:
 
     @contextmanager
     def platform(
-        self, *, workers: int = 1, pools: Sequence[str] = ("inference",), beside: Sequence[str] = (), **changes: Any
+        self,
+        *,
+        workers: int = 1,
+        webs: int = 1,
+        pools: Sequence[str] = ("inference",),
+        beside: Sequence[str] = (),
+        **changes: Any,
     ) -> Iterator["Platform"]:
         """Web, workers of these pools and scheduler with these settings changed, until the end of the block.
 
         beside  pools of one more worker
         """
-        told = self.told(port=free_ports(1)[0], **changes)
+        told, *others = [self.told(port=port, **changes) for port in free_ports(webs)]
+        doors = [ToldWeb(told), *(ToldWeb(other, f"web-{number}") for number, other in enumerate(others, 2))]
         names = [f"worker-{number}" for number in range(1, workers + 1)]
         crews = [ToldWorker(name, told, pools) for name in names]
         crews += [ToldWorker("worker-beside", told, beside)] if beside else []
-        parts = [ToldWeb(told), *crews, ToldScheduler(told)]
+        parts = [*doors, *crews, ToldScheduler(told)]
         children = [Child(part, self.folder / "run", self.folder / "logs") for part in parts]
         try:
             for child in children:
@@ -82,8 +89,14 @@ class Platform:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the HTTP door is."""
+        """Where the HTTP door is; the first one of several."""
         return self.settings.host, self.settings.port
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Where each web process is."""
+        parts = [child.part for child in self.children.values()]
+        return [(part.settings.host, part.settings.port) for part in parts if isinstance(part, ToldWeb)]
 
     def tokens(self, count: int) -> Sequence[str]:
         """Tokens of as many accounts."""
@@ -157,7 +170,11 @@ class Told(Process):
 
 
 class ToldWeb(Told, Web):
-    """The HTTP door."""
+    """The HTTP door; one of several has a name of its own."""
+
+    def __init__(self, settings: Settings, name: str = "web") -> None:
+        super().__init__(settings)
+        self.name = name
 
 
 class ToldWorker(Told, Worker):

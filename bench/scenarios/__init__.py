@@ -14,8 +14,10 @@ from bench.scenarios import (
     pools,
     recall,
     recovery,
+    restart,
     scaling,
     startup,
+    streams,
     throughput,
 )
 
@@ -27,6 +29,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "scaling": Scenario("the same with 1, 2 and 4 workers", scaling.scaling),
     "cost": Scenario("CPU milliseconds a turn, by process", cost.cost),
     "recovery": Scenario("from a worker's kill -9 in mid-answer to the next token", recovery.recovery),
+    "web-restart": Scenario("from a web process's end to clients that have caught up at another", restart.restart),
+    "streams": Scenario("1,000 and 10,000 idle clients on one web process, and 500 busy ones", streams.streams),
     "cancel": Scenario("from a cancel to a free slot", cancel.cancel),
     "fairness": Scenario("one account's turn behind another one's two hundred", fairness.fairness),
     "pools": Scenario("work of the other pools, through the door and back", pools.pools),
