@@ -8,7 +8,7 @@ from models import files
 from models.accounts import Caller, Role, Scope
 from models.errors import NotFound
 from models.files import File
-from web.http.answers import Page, json_answer
+from web.http.answers import json_answer
 from web.http.paging import Listing, paged
 from web.http.validation import parse_query
 from web.routing import Call
@@ -33,9 +33,6 @@ class FileDeleted(TypedDict):
     id: str
     object: str
     deleted: bool
-
-
-FilePage = Page[FileObject]
 
 
 class Files(Listing):
