@@ -3,18 +3,20 @@
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 
 from bench import machine
 from bench.chaos import run
-from bench.chaos.report import Report
+from bench.chaos.faults import Fault
+from bench.chaos.planted import PLANTED, demonstrate, rows
+from bench.chaos.report import Report, aligned
 from bench.chaos.run import Wanted
 from bench.progress import Progress
-from bench.stack import BrokerName
 from models.errors import ConfigurationError, SanghaError
 
 VIOLATED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
@@ -28,27 +30,54 @@ NO_RABBITMQ = "; or do it without: python -m bench.chaos --broker redis"
 @click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
 @click.option("--only", multiple=True, metavar="FAULT", help="Strike this fault and no other; may be repeated.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all of it there too.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long what was begun may take to end, once all is whole.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the faults.")
-def main(
-    seed: int | None, minutes: float, broker: BrokerName, only: Sequence[str], file: Path | None, listing: bool
-) -> None:
+@click.option("--planted", "plant", is_flag=True, help="Show that broken builds are caught; --only names some of them.")
+def main(file: Path | None, listing: bool, plant: bool, **options: Any) -> None:
     """Break Sangha's parts and servers while clients work, on a stack of its own; nothing else is touched.
 
     Ends with 1 when a promise was broken. The same seed, length and faults break the same things in the same order.
     """
-    wanted = Wanted(random.randrange(1_000_000) if seed is None else seed, minutes, broker, only)
+    if options["seed"] is None:
+        options["seed"] = random.randrange(1_000_000)
+    if plant:
+        sys.exit(show_planted(options["only"]))
+    wanted = Wanted(**options)
+    table = known(wanted)
     if listing:
-        click.echo("\n".join(f"{name:<18} {fault.what}" for name, fault in Wanted(0, 1, broker).faults().items()))
+        click.echo("\n".join(f"{name:<18} {fault.what}" for name, fault in table.items()))
         return
-    if unknown := set(only) - set(wanted.faults()):
-        raise click.UsageError(f"There is no fault {', '.join(sorted(unknown))} over {broker}; see --list.")
-    report = Report(machine.look(), broker, wanted.seed, minutes, wanted.command)
+    report = Report(machine.look(), wanted.broker, wanted.seed, wanted.minutes, wanted.command)
     code = try_out(wanted, report)
     if report.struck or report.violations:
         click.echo(report.text())
     if file is not None:
         file.write_bytes(orjson.dumps(report.json(), option=orjson.OPT_INDENT_2))
     sys.exit(code)
+
+
+def known(wanted: Wanted) -> Mapping[str, Fault]:
+    """The faults to strike. Raises UsageError for a name that is none."""
+    try:
+        return wanted.faults()
+    except KeyError as error:
+        raise click.UsageError(f"There is no fault {error} over {wanted.broker}; see --list.") from None
+
+
+def show_planted(names: Sequence[str]) -> int:
+    """Run over each planted bug; returns the exit code: 1 where one is not caught."""
+    progress = Progress()
+    verdicts = list(demonstrate([planted for planted in PLANTED if planted.name in names or not names], progress))
+    progress.clear()
+    click.echo("\n".join(aligned(rows(verdicts))))
+    return 0 if all(verdict.caught for verdict in verdicts) else VIOLATED
 
 
 def try_out(wanted: Wanted, report: Report) -> int:

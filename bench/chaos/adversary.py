@@ -94,9 +94,15 @@ class Standing:
 
 
 class Adversary:
-    """Carries out a plan, from the thread that made the arena."""
+    """Carries out a plan, from the thread that made the arena; calls `before_last` just before the last fault."""
 
-    def __init__(self, arena: Arena, strokes: Sequence[Stroke], table: Mapping[str, Fault]) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        strokes: Sequence[Stroke],
+        table: Mapping[str, Fault],
+        before_last: Callable[[], None] = lambda: None,
+    ) -> None:
         self.struck: list[Struck] = []
         self.lost: list[tuple[str, str]] = []
         self._arena = arena
@@ -104,6 +110,8 @@ class Adversary:
         self._table = table
         self._standing: list[Standing] = []
         self._late = 0.0
+        self._before_last = before_last
+        self._told = False
 
     def run(self, seconds: float, say: Callable[[str], None]) -> None:
         """Strike and heal until the plan is at its end and the time is over, and all is whole again."""
@@ -115,6 +123,7 @@ class Adversary:
             self._arena.supervise()
             say(", ".join(f"{each.fault.name} {each.stroke.target}" for each in self._standing) or "all is well")
             time.sleep(TICK)
+        self._tell_of_last()
 
     def heal_all(self) -> None:
         """End all that stands, as far as it can be ended."""
@@ -132,10 +141,16 @@ class Adversary:
             self._late += due - stroke.at
             return
         self._left.pop(0)
+        self._tell_of_last()
         fault = self._table[stroke.fault]
         standing = Standing(stroke, fault, time.monotonic())
         self._standing.append(standing)
         fault.strike(self._arena, stroke.target)
+
+    def _tell_of_last(self) -> None:
+        if not self._left and not self._told:
+            self._told = True
+            self._before_last()
 
     def _shorten(self, over: bool) -> None:
         """When the time is over only what was not struck yet is still struck."""

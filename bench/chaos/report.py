@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,7 +46,9 @@ class Report:
         """All of it, the verdict last."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         restarts = [f"started again: {why}" for why in self.restarts]
-        return "\n".join([*self._top(), "", *aligned(self._rows()), "", counts, *restarts, *self._verdict()])
+        return "\n".join(
+            [*self._top(), "", *aligned(self._rows(), right=(1, 2, 3)), "", counts, *restarts, *self._verdict()]
+        )
 
     def json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -69,14 +71,12 @@ class Report:
         return [f"{sum(1 for _ in self.struck)} faults, {len(self.violations)} violations", *told, *logs, *again]
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns, names to the left and numbers to the right."""
+def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Lines with aligned columns, some of them to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) if place else cell.ljust(width)
-                  for place, (cell, width) in enumerate(zip(cells, widths, strict=True))).rstrip()
-        for cells in rows
-    ]  # fmt: skip
+    cells = [[(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return ["  ".join(cell.rjust(width) if place in right else cell.ljust(width)
+                      for place, (cell, width) in enumerate(row)).rstrip() for row in cells]  # fmt: skip
 
 
 def spread(seconds: Sequence[float]) -> tuple[str, str]:

@@ -1,10 +1,10 @@
 """One run: start the arena, let the fleet work, break things, heal them, let everything end, and check."""
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.chaos import checker, recovery
 from bench.chaos.adversary import TICK, Adversary, plan
@@ -18,21 +18,23 @@ from bench.chaos.violations import Violation
 from bench.progress import Progress
 from bench.stack import BrokerName
 
-#: Seconds that everything begun gets to end once all is whole: a lost nudge and a lease have their time twice.
-PATIENCE = 120.0
-
 #: Seconds that the clients work undisturbed, before descriptors and threads are counted.
 WARM = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the caller asked for. `only` are names of faults; none is all."""
+    """What the caller asked for.
+
+    only      names of faults, or `fault:target`; none is all
+    patience  seconds that everything begun gets to end once all is whole
+    """
 
     seed: int
     minutes: float
     broker: BrokerName
     only: Sequence[str] = ()
+    patience: float = 120.0  # a lost message and a lease have their time twice
 
     @property
     def seconds(self) -> float:
@@ -46,9 +48,14 @@ class Wanted:
         return f"python -m bench.chaos --seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}{only}"
 
     def faults(self) -> dict[str, Fault]:
-        """The faults to strike."""
-        links = [*LINKS, "all-rabbitmq"] if self.broker == "rabbitmq" else LINKS
-        return {name: fault for name, fault in faults(links).items() if name in self.only or not self.only}
+        """The faults to strike, each with the targets to choose from. Raises KeyError for what isn't there."""
+        table = faults([*LINKS, "all-rabbitmq"] if self.broker == "rabbitmq" else LINKS)
+        chosen: dict[str, list[str]] = {}
+        for name, _, target in (each.partition(":") for each in self.only or table):
+            if target and target not in table[name].targets:
+                raise KeyError(f"{name}:{target}")
+            chosen.setdefault(name, []).extend([target] if target else table[name].targets)
+        return {name: replace(table[name], targets=targets) for name, targets in chosen.items()}
 
 
 def run(wanted: Wanted, report: Report, progress: Progress) -> None:
@@ -63,37 +70,58 @@ def run(wanted: Wanted, report: Report, progress: Progress) -> None:
             trial.leave()
 
 
+class Finishing(threading.Thread):
+    """The fleet's end, in the background: the arena needs the main thread."""
+
+    def __init__(self, fleet: Fleet, patience: float) -> None:
+        super().__init__(name="finishing", daemon=True)
+        self._fleet = fleet
+        self._patience = patience
+        self._transcripts: Sequence[Transcript] = ()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Begin nothing new, and wait for what was begun."""
+        try:
+            self._transcripts = self._fleet.finish(self._patience)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that asks
+            self._error = error
+
+    def result(self) -> Sequence[Transcript]:
+        """What all clients heard. Raises what broke one of them."""
+        if self._error is not None:
+            raise self._error
+        return self._transcripts
+
+
 class Trial:
     """A run on an arena that stands."""
 
     def __init__(self, standing: Arena, wanted: Wanted, report: Report, progress: Progress) -> None:
         self._arena = standing
+        self._wanted = wanted
         self._report = report
         self._progress = progress
-        self._seconds = wanted.seconds
         self._fleet = Fleet(standing.addresses, wanted.seed)
-        self._adversary = Adversary(standing, report.plan, wanted.faults())
+        self._finishing = Finishing(self._fleet, wanted.patience)
+        self._adversary = Adversary(standing, report.plan, wanted.faults(), self._finishing.start)
 
     def run(self) -> None:
-        """Break, heal, wait and check."""
+        """Break, heal, wait and check.
+
+        The last fault strikes while the clients begin nothing more: no later request brings on what it has lost.
+        """
+        self._progress.say("the clients begin")
         self._fleet.start()
-        self._wait(WARM)
+        time.sleep(WARM)
         baseline = Baseline.take(self._arena.pids, self._arena.settings)
-        self._adversary.run(self._seconds, self._say)
-        self._arena.await_ready(self._arena.children)
-        self._progress.say("all is whole; waiting for what was begun")
+        self._adversary.run(self._wanted.seconds, self._say)
         transcripts = self._finish()
+        self._arena.await_ready(self._arena.children)
         self._progress.say("checking")
-        self._report.recovery = recovery.times(transcripts, self._adversary.struck)
-        self._report.violations += checker.check(
-            transcripts,
-            self._arena.settings,
-            PATIENCE,
-            struck=self._adversary.struck,
-            control=self._arena.control,
-        )
+        self._report.recovery = dict(recovery.times(transcripts, self._adversary.struck))
+        self._report.violations += self._broken(transcripts)
         self._report.violations += baseline.violations(self._arena.pids, self._arena.settings)
-        self._report.violations += [Violation("comes back", *lost) for lost in self._adversary.lost]
 
     def leave(self) -> None:
         """Note what there is, and keep the logs where somebody will want them."""
@@ -104,17 +132,17 @@ class Trial:
             self._report.logs = str(self._arena.keep_logs())
 
     def _finish(self) -> Sequence[Transcript]:
-        """What all clients heard, while the arena is looked after."""
-        with ThreadPoolExecutor(1) as waiting:
-            finished = waiting.submit(self._fleet.finish, PATIENCE)
-            while not finished.done():
-                self._arena.supervise()
-                time.sleep(TICK)
-            return finished.result()
+        """Look after the arena until all that was begun has ended."""
+        while self._finishing.is_alive():
+            self._arena.supervise()
+            self._say("waiting for the last")
+            time.sleep(TICK)
+        return self._finishing.result()
 
-    def _wait(self, seconds: float) -> None:
-        self._progress.say("the clients begin")
-        time.sleep(seconds)
+    def _broken(self, transcripts: Sequence[Transcript]) -> Sequence[Violation]:
+        lost = [Violation("comes back", *what) for what in self._adversary.lost]
+        settings, struck, control = self._arena.settings, self._adversary.struck, self._arena.control
+        return [*lost, *checker.check(transcripts, settings, self._wanted.patience, struck=struck, control=control)]
 
     def _say(self, standing: str) -> None:
         self._progress.say(f"{self._fleet.say()}; {standing}")
