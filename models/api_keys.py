@@ -168,6 +168,22 @@ def by_hash(connection: Connection, secret_hash: bytes) -> ApiKey | None:
     return _key(row) if row else None
 
 
+#: Days for which a key that opens nothing any more is shown, and known by its secret where somebody still shows it.
+KEPT_DAYS = 90
+
+# A batch of keys that ended long ago. What was done about them stands in the audit log.
+PRUNE = """
+DELETE FROM api_keys WHERE id IN (
+    SELECT id FROM api_keys
+    WHERE least(revoked_at, expires_at) < now() - make_interval(days => %(days)s) LIMIT %(batch)s)
+"""
+
+
+def prune(connection: Connection, batch: int) -> int:
+    """Forget a batch of what ended long ago; returns how many."""
+    return connection.execute(PRUNE, {"days": KEPT_DAYS, "batch": batch}).rowcount
+
+
 def _key(row: Mapping[str, Any]) -> ApiKey:
     values = {field.name: row[field.name] for field in fields(ApiKey)}
     return ApiKey(**{**values, "scopes": tuple(Scope(scope) for scope in row["scopes"])})

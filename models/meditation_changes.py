@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from models import meditations
 from models.database import Connection, all_of
 
 Action = Literal["created", "closed", "weighed"]
@@ -229,6 +230,19 @@ def still_created(connection: Connection, space_id: int, meditation_id: str) -> 
     """Memories that the meditation has written, in its own words still."""
     rows = all_of(connection, STILL_CREATED, {"space_id": space_id, "meditation_id": meditation_id})
     return [row["id"] for row in rows]
+
+
+# A batch of changes of the meditations that can't be taken back any more, since a day: nobody is at it just now.
+PRUNE = """
+DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
+    SELECT meditation_id, position FROM meditations JOIN meditation_changes ON meditation_id = meditations.id
+    WHERE created_at < now() - make_interval(days => %(days)s) LIMIT %(batch)s)
+"""
+
+
+def prune(connection: Connection, batch: int) -> int:
+    """Forget a batch of them; returns how many."""
+    return connection.execute(PRUNE, {"days": meditations.KEPT_DAYS + 1, "batch": batch}).rowcount
 
 
 SET_UPDATED = """

@@ -15,6 +15,9 @@ from models.database import Connection, all_of, one
 #: The kind of work that meditates.
 KIND = "meditation.run"
 
+#: Days for which a meditation can be taken back, and tell its changes.
+KEPT_DAYS = 90
+
 Outcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
@@ -148,6 +151,15 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'can
 def resume(connection: Connection, meditation_id: str, account_id: str) -> None:
     """Take back that it failed, where its job runs again and no other one does."""
     connection.execute(RESUME, {"id": meditation_id, "account_id": account_id})
+
+
+TOO_OLD = "SELECT created_at < now() - make_interval(days => %(days)s) AS too_old FROM meditations WHERE id = %(id)s"
+
+
+def too_old(connection: Connection, meditation_id: str) -> bool:
+    """Whether its changes may have been forgotten."""
+    row = one(connection, TOO_OLD, {"id": meditation_id, "days": KEPT_DAYS})
+    return row is None or bool(row["too_old"])
 
 
 CONCLUDE = """

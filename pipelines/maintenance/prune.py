@@ -1,12 +1,22 @@
-"""Forget what nobody will ask for: the platform's own ended jobs, what has expired, workers that are long silent, and
-people who never proved their address, left nothing and did not come back.
+"""Forget what nobody will ask for: ended jobs that no response holds, what has ended or expired, workers that are long
+silent, and people who never proved their address, left nothing and did not come back.
 
-Jobs of accounts stay, journal and all, until their owner deletes them.
+Turns stay, journal and all, until their owner deletes them.
 """
 
-from models import claimants, email_tokens, files, firings, idempotency, invitations, memory_indexes, sessions
+from models import (
+    api_keys,
+    claimants,
+    email_tokens,
+    files,
+    firings,
+    idempotency,
+    invitations,
+    meditation_changes,
+    memory_indexes,
+    sessions,
+)
 from models.attempts import Ending
-from models.database import Connection, one
 from models.jobs import PLATFORM_ACCOUNT
 from models.object_store import Objects
 from models.running import Attempt, plain_ending
@@ -18,35 +28,44 @@ KEPT_DAYS = 7
 #: Rows that one statement deletes at most, so that it never holds locks for long.
 BATCH = 500
 
-# A batch of ended jobs of the platform's own, and of those that end with the request that waits for them; the dead
-# stay until an operator has dealt with them.
-PRUNE = """
-WITH old AS (
+#: What each forgets a batch of its own rows.
+PRUNED = (
+    sessions.prune,
+    api_keys.prune,
+    idempotency.prune,
+    email_tokens.prune,
+    invitations.prune,
+    firings.prune,
+    meditation_changes.prune,
+)
+
+#: Days that ended jobs of accounts are kept which no response holds: what they made stands elsewhere.
+KEPT_DAYS_OF_ACCOUNTS = 30
+
+# A batch of the platform's own; the dead stay until an operator has dealt with them.
+PRUNE_OWN = """
+DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
-    WHERE state IN ('completed', 'failed', 'cancelled')
-      AND (account_id = %(account_id)s AND finished_at < now() - make_interval(days => %(days)s)
-           OR kind = 'tokens.count' AND finished_at < now() - interval '1 hour')
-    LIMIT %(batch)s
-), gone AS (DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id)
-SELECT count(*) AS gone FROM gone
+    WHERE account_id = %(account_id)s AND finished_at < now() - make_interval(days => %(days)s)
+      AND state IN ('completed', 'failed', 'cancelled') LIMIT %(batch)s)
+"""
+
+# A batch of those of accounts, in the words of the index.
+PRUNE = """
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs
+    WHERE kind <> 'turn.run' AND finished_at < now() - make_interval(days => %(days)s)
+      AND state IN ('completed', 'failed', 'cancelled') LIMIT %(batch)s)
 """
 
 
 def run(objects: Objects, attempt: Attempt) -> Ending:
     """Delete batch by batch. Each commits by itself, so a crash loses nothing and the next attempt goes on."""
-    total = 0
-    while True:
-        attempt.check()
-        with attempt.database.transaction() as connection:
-            gone = _batch(connection)
-        total += gone
-        if gone < BATCH:
-            break
-        attempt.progress(total, note="ended jobs pruned")
+    total = _prune_jobs(attempt)
     _expire_files(objects, attempt)
     _forget_claimants(attempt)
     with attempt.database.connection() as connection:
-        for prune in (sessions.prune, idempotency.prune, email_tokens.prune, invitations.prune, firings.prune):
+        for prune in PRUNED:
             while prune(connection, BATCH):
                 attempt.check()
         forget_silent(connection)
@@ -55,9 +74,18 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
     return plain_ending(attempt, "completed", result={"pruned": total})
 
 
-def _batch(connection: Connection) -> int:
-    row = one(connection, PRUNE, {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS, "batch": BATCH})
-    return row["gone"] if row else 0
+def _prune_jobs(attempt: Attempt) -> int:
+    own = {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS}
+    total = 0
+    for statement, given in ((PRUNE_OWN, own), (PRUNE, {"days": KEPT_DAYS_OF_ACCOUNTS})):
+        gone = BATCH
+        while gone:
+            attempt.check()
+            with attempt.database.connection() as connection:
+                gone = connection.execute(statement, {**given, "batch": BATCH}).rowcount
+            total += gone
+            attempt.progress(total, note="ended jobs pruned")
+    return total
 
 
 def _forget_claimants(attempt: Attempt) -> None:

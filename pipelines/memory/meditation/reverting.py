@@ -21,6 +21,8 @@ def revert(database: Database, meditation_id: str, account_id: str, user_id: str
             raise NotFound(f"Meditation with id '{meditation_id}' not found.", param="meditation_id")
         if held.outcome != "applied":
             raise Conflict("This meditation has changed nothing that could be reverted.", code="not_applied")
+        if held.reverted_at is None and meditations.too_old(connection, held.id):
+            raise Conflict("This meditation is too old to be reverted.", code="too_old")
         if held.reverted_at is None:
             _take_back(connection, held)
         reverted = meditations.read(connection, meditation_id, account_id, user_id)

@@ -1,8 +1,10 @@
 """Given what nobody will ask for, when the platform prunes, then it goes, and what is asked for stays."""
 
-from models import accounts, addresses
+import pytest
+
+from models import accounts, addresses, api_keys, jobs
 from models.ids import new_id
-from models.jobs import PLATFORM_ACCOUNT, NewJob
+from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.object_store import Objects
 from models.settings import Settings
 from pipelines.maintenance import prune
@@ -17,12 +19,89 @@ def sign_up(database, *, days_ago):
     return made.user_id
 
 
+def pruned(begin, folder):
+    ending = prune.run(Objects.open(Settings(data_dir=folder)), begin(NewJob("maintenance.prune", PLATFORM_ACCOUNT)))
+    assert ending.state == "completed"
+
+
+def ended(database, account_id, kind, *, days_ago, state="completed"):
+    job = NewJob(kind, account_id)
+    with database.transaction() as connection:
+        enqueue(connection, job)
+        connection.execute(
+            "UPDATE jobs SET state = %s, finished_at = now() - make_interval(days => %s) WHERE id = %s",
+            (state, days_ago, job.id),
+        )
+    return job.id
+
+
+@pytest.mark.parametrize(
+    ("kind", "days_ago", "state", "stays"),
+    [
+        ("memory.remember", 31, "completed", False),
+        ("memory.remember", 29, "completed", True),
+        ("email.send", 31, "cancelled", False),
+        ("account.export", 31, "dead", True),
+        ("turn.run", 400, "completed", True),
+    ],
+)
+def test_ended_work_is_kept_for_a_month_and_turns_for_ever(
+    database, account, begin, tmp_path, kind, days_ago, state, stays
+):
+    job_id = ended(database, account, kind, days_ago=days_ago, state=state)
+
+    pruned(begin, tmp_path)
+
+    with database.connection() as connection:
+        assert (jobs.read(connection, job_id, account) is not None) is stays
+
+
+def test_more_than_a_batch_goes(database, account, begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(prune, "BATCH", 2)
+    job_ids = [ended(database, account, "memory.remember", days_ago=40) for _ in range(5)]
+
+    pruned(begin, tmp_path)
+
+    with database.connection() as connection:
+        assert [jobs.read(connection, job_id, account) for job_id in job_ids] == [None] * 5
+
+
+def test_keys_that_ended_long_ago_are_forgotten(database, begin, tmp_path):
+    # Given keys that were revoked long ago, that expired long ago, that were revoked lately, and that hold
+    user_id = sign_up(database, days_ago=200)
+    place = "SELECT account_id FROM memberships WHERE user_id = %s"
+    given = {"name": "a key", "hint": "sk_…", "scopes": (), "user_id": user_id}
+    ends = {"revoked": (100, None), "expired": (None, 100), "lately": (10, None), "holds": (None, None)}
+    with database.transaction() as connection:
+        account_id = connection.execute(place, (user_id,)).fetchone()["account_id"]
+        keys = {
+            name: api_keys.insert(
+                connection, key_id=new_id("key"), account_id=account_id, secret_hash=name.encode() * 4,
+                expires_at=None, **given
+            ).id
+            for name in ends
+        }  # fmt: skip
+        for name, (revoked, expired) in ends.items():
+            connection.execute(
+                "UPDATE api_keys SET revoked_at = now() - make_interval(days => %s),"
+                " expires_at = now() - make_interval(days => %s) WHERE id = %s",
+                (revoked, expired, keys[name]),
+            )
+
+    # When the platform prunes
+    pruned(begin, tmp_path)
+
+    # Then only those of long ago are gone
+    with database.connection() as connection:
+        left = {key.id for key in api_keys.list_keys(connection, account_id)}
+    assert left == {keys["lately"], keys["holds"]}
+
+
 def test_people_who_never_came_back_are_forgotten(database, begin, tmp_path):
     recent, lapsed = (sign_up(database, days_ago=days) for days in (1, 60))
 
-    ending = prune.run(Objects.open(Settings(data_dir=tmp_path)), begin(NewJob("maintenance.prune", PLATFORM_ACCOUNT)))
+    pruned(begin, tmp_path)
 
-    assert ending.state == "completed"
     with database.connection() as connection:
         assert addresses.person(connection, recent) is not None
         assert addresses.person(connection, lapsed) is None

@@ -5,6 +5,8 @@ from random import Random
 
 import pytest
 
+from models import meditation_changes
+from models.errors import Conflict
 from models.memory_spaces import find
 from pipelines.memory import forgetting, writing
 
@@ -123,6 +125,25 @@ def test_who_forgets_a_memory_forgets_what_repeated_it(mind):
     DEEDS["delete"](mind, told[0])
 
     assert mind.state()["memories"] == []
+
+
+def test_a_meditation_that_is_too_old_stays_as_it_is(mind):
+    # Given a meditation of a hundred days ago, whose changes are forgotten
+    mind.hear("I am allergic to walnuts.", "I am really allergic to walnuts!")
+    meditation_id, _ = mind.meditate()
+    with mind.database.transaction() as connection:
+        age = "UPDATE meditations SET created_at = now() - interval '100 days' WHERE id = %s"
+        connection.execute(age, (meditation_id,))
+        while meditation_changes.prune(connection, 100):
+            pass
+    assert mind.changes(meditation_id) == []
+    before = mind.state()
+
+    # When somebody wants to take it back, then they are told that it is too late, and nothing has changed
+    with pytest.raises(Conflict) as refused:
+        mind.revert(meditation_id)
+    assert refused.value.code == "too_old"
+    assert mind.state() == before
 
 
 def weigh(mind, memory_id):
