@@ -51,7 +51,7 @@ class Asking(threading.Thread):
 
     @property
     def job_id(self):
-        jobs = eventually(lambda: self.visitor.request("GET", "/v1/jobs").json()["data"])
+        jobs = eventually(self.visitor.jobs)
         return jobs[0]["id"]
 
     def heard(self):

@@ -79,6 +79,10 @@ class Visitor:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs of the account, the newest first."""
+        return self.request("GET", "/v1/jobs").json()["data"]
+
     def leave(self) -> None:
         """Nothing that was asked for stays behind."""
         with self.database.connection() as connection:

@@ -127,10 +127,10 @@ def test_over_a_socket_only_the_header_cancels(visitor, path, stream, header):
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in asked.headers.items()), "", ""]
     with socket.create_connection((asked.url.host, asked.url.port)) as connection:
         connection.sendall("\r\n".join(lines).encode() + asked.content)
-        eventually(lambda: visitor.request("GET", "/v1/jobs").json()["data"])
+        eventually(visitor.jobs)
 
     def states():
-        return [job["state"] for job in visitor.request("GET", "/v1/jobs").json()["data"]]
+        return [job["state"] for job in visitor.jobs()]
 
     if header == "cancel":  # and if it is not stored, forgotten
         eventually(lambda: states() in (["cancelled"], []))
@@ -144,4 +144,4 @@ def test_another_word_is_refused(visitor):
     )
 
     refused(answer, 400, param="x-sangha-on-disconnect")
-    assert visitor.request("GET", "/v1/jobs").json()["data"] == []
+    assert visitor.jobs() == []

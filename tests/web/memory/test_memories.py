@@ -48,10 +48,6 @@ def search(visitor, query, **options):
     return answer.json()["data"]
 
 
-def jobs_of(visitor):
-    return visitor.request("GET", "/v1/jobs").json()["data"]
-
-
 def test_without_a_worker_a_memory_is_accepted_and_a_search_is_refused(visitor, monkeypatch):
     monkeypatch.setattr("web.memory.memories.PATIENCE", 0.05)
     monkeypatch.setattr("web.memory.recalling.PATIENCE", 0.05)
@@ -60,7 +56,7 @@ def test_without_a_worker_a_memory_is_accepted_and_a_search_is_refused(visitor, 
 
     assert (begun.status_code, begun.json()["kind"]) == (202, "memory.create")
     refused(visitor.request("POST", "/v1/memories/search", json={"query": "tea"}), 503)
-    assert [job["kind"] for job in jobs_of(visitor)] == ["memory.create"]
+    assert [job["kind"] for job in visitor.jobs()] == ["memory.create"]
 
 
 def test_what_is_remembered_is_found_with_its_parts_and_its_neighbours(visitor, talk):
@@ -77,7 +73,7 @@ def test_what_is_remembered_is_found_with_its_parts_and_its_neighbours(visitor, 
     by_id = {hit["id"]: hit for hit in hits}
     assert [near["id"] for near in by_id[talk[1]["id"]]["neighbours"]] == [talk[0]["id"], talk[2]["id"]]
     assert search(visitor, "Who plays an instrument?")[0]["id"] == talk[3]["id"]
-    assert jobs_of(visitor) == []  # neither the texts nor the questions stay in any
+    assert visitor.jobs() == []  # neither the texts nor the questions stay in any
 
 
 @pytest.mark.parametrize(
@@ -104,7 +100,7 @@ def test_a_changed_text_is_found_under_its_new_words_only(visitor, talk):
     assert all(hit["parts"]["lexical"] == 0 for hit in search(visitor, "violin"))
     weighed = visitor.request("PATCH", f"/v1/memories/{talk[3]['id']}", json={"importance": 1, "metadata": {}}).json()
     assert (weighed["importance"], weighed["metadata"], weighed["text"]) == (1, {}, "My daughter plays chess now")
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 def test_what_is_forgotten_is_gone_with_what_followed_from_it_alone(visitor, talk, database):
@@ -142,7 +138,7 @@ def test_a_conversation_is_forgotten_and_then_all(visitor, talk):
     assert [hit["text"] for hit in search(visitor, "lake")] == ["I like tea"]
     assert visitor.request("DELETE", "/v1/memories?all=true").json()["deleted"] == 1
     assert search(visitor, "tea") == []
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 def test_another_member_sees_nothing_whatever_their_role(visitor, talk, database, house):
@@ -271,7 +267,7 @@ def test_imports_leave_searches_their_threads(visitor, talk):
     jobs = [visitor.request("POST", "/v1/memories/import", content=lines).json()["id"] for _ in range(7)]
 
     def states():
-        return {job["id"]: job["state"] for job in jobs_of(visitor)}
+        return {job["id"]: job["state"] for job in visitor.jobs()}
 
     eventually(lambda: "running" in states().values())
     assert search(visitor, "canoeing", limit=1)[0]["id"] == talk[0]["id"]

@@ -2,33 +2,15 @@
 
 import openai
 import pytest
-from openai import OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from models.settings import Settings
 from tests.waiting import eventually
-from tests.web.working import working
+
+POOL = "inference"
 
 TEXT = "".join(f"w{index} " for index in range(20))
 HELLO = [{"role": "user", "content": "hello there"}]
-
-
-@pytest.fixture(scope="module")
-def worker(settings: Settings, tmp_path_factory: pytest.TempPathFactory):
-    """The inference pool."""
-    with working(settings, ["inference"], tmp_path_factory.mktemp("inference")):
-        yield
-
-
-@pytest.fixture
-def client(visitor, worker):
-    """The official client."""
-    return OpenAI(base_url=f"{visitor.door.base_url}/v1", api_key=visitor.token, max_retries=0, timeout=30)
-
-
-def jobs_of(visitor):
-    return visitor.request("GET", "/v1/jobs").json()["data"]
 
 
 # The first has no worker: it starts with the first test that asks for one.
@@ -72,7 +54,7 @@ def test_a_streamed_completion(client, visitor):
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 20)
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-    eventually(lambda: jobs_of(visitor) == [])
+    eventually(lambda: visitor.jobs() == [])
 
 
 def test_the_clients_own_stream_puts_it_together(client):
@@ -105,7 +87,7 @@ def test_one_that_comes_twice_under_a_key_is_one(client, visitor):
     )
 
     assert first == second
-    assert len(jobs_of(visitor)) == 1
+    assert len(visitor.jobs()) == 1
 
 
 def test_a_conversation_that_does_not_fit_is_a_400(client):

@@ -6,38 +6,20 @@ from base64 import b64decode
 import httpx
 import openai
 import pytest
-from openai import OpenAI
 from openai.types import CreateEmbeddingResponse, Model
 from pydantic import TypeAdapter
 
 from models import unread
 from models.embeddings import Embeddings
-from models.settings import Settings
 from pipelines.embeddings.start import start
 from tests.waiting import eventually
 from tests.web.visiting import refused
-from tests.web.working import working
 from web.turns import embeddings as door
 from web.turns.embeddings import MOST_CHARACTERS, embeddings_object
 
+POOL = "memory"
+
 MODEL = "all-minilm-l6-v2"
-
-
-@pytest.fixture(scope="module")
-def worker(settings: Settings, tmp_path_factory: pytest.TempPathFactory):
-    """The memory pool."""
-    with working(settings, ["memory"], tmp_path_factory.mktemp("memory")):
-        yield
-
-
-@pytest.fixture
-def client(visitor, worker):
-    """The official client."""
-    return OpenAI(base_url=f"{visitor.door.base_url}/v1", api_key=visitor.token, max_retries=0, timeout=30)
-
-
-def jobs_of(visitor):
-    return visitor.request("GET", "/v1/jobs").json()["data"]
 
 
 # The first two have no worker: it starts with the first test that asks for it.
@@ -50,14 +32,14 @@ def test_without_a_worker_it_is_a_503_and_the_job_is_gone(visitor, monkeypatch):
 
     refused(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 def test_a_client_that_leaves_takes_its_job_along(visitor):
     with pytest.raises(httpx.ReadTimeout):
         visitor.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
 
-    eventually(lambda: jobs_of(visitor) == [])
+    eventually(lambda: visitor.jobs() == [])
 
 
 def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, visitor, database):
@@ -67,7 +49,7 @@ def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, 
     cat, kitten, shares = (item.embedding for item in made.data)
     assert dot(cat, kitten) > 0.5 > 0.2 > dot(cat, shares)
     assert (made.model, made.usage.prompt_tokens) == (MODEL, made.usage.total_tokens)
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
     with database.connection() as connection:
         bills = connection.execute(
             "SELECT model, input_tokens, output_tokens FROM usage_records WHERE account_id = %s",
@@ -112,7 +94,7 @@ def test_what_only_the_model_can_tell_is_refused_by_name(client, visitor, asked,
 
     assert wrong.value.param == param
     assert "place 1" in str(wrong.value) or param == "dimensions"
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +119,7 @@ def test_what_is_wrong_is_named(visitor, asked, param):
     answer = visitor.request("POST", "/v1/embeddings", json=asked)
 
     refused(answer, 400, param=param)
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 def test_the_models_are_listed_in_openais_shape(visitor):
@@ -155,12 +137,12 @@ def test_a_text_that_goes_unread_is_forgotten(visitor, worker, database):
     start(database, visitor.caller, ["hello"], None, job_id)
     start(database, visitor.caller, ["hello"], None, job_id)  # a request that came twice
     visitor.door.app.state.platform.queue.nudge()
-    eventually(lambda: jobs_of(visitor)[0]["state"] == "completed")
+    eventually(lambda: visitor.jobs()[0]["state"] == "completed")
 
     with database.connection() as connection:
         assert job_id not in unread.delete_unread(connection)
         assert job_id in unread.delete_unread(connection, kept=0)
-    assert jobs_of(visitor) == []
+    assert visitor.jobs() == []
 
 
 def test_vectors_are_written_exactly():
