@@ -166,20 +166,17 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     `unarchived` are the journal's events since the last checkpoint, those of the ending included. Returns whether the
     relay has something to publish now. Raises Fenced when the attempt is no longer the present one.
     """
-    # Two round trips: the fence's answer must be known before anything else is written. Each ends with a sync, so that
-    # Postgres sees an idle transaction, and ends it, where a worker is frozen in between.
-    with connection.pipeline():
-        ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
-        waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
+    waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    connection.settle()  # the fence's answer must be known before anything else is written
     parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
-    with connection.pipeline():
-        if unarchived:
-            archive(connection, job.id, unarchived)
-        if ending.record:
-            ending.record(connection)
-        following = follow(connection, ending.follow_ups)
-        if parent_id:
-            connection.execute(WAKE_PARENT, {"id": parent_id})
+    if unarchived:
+        archive(connection, job.id, unarchived)
+    if ending.record:
+        ending.record(connection)
+    following = follow(connection, ending.follow_ups)
+    if parent_id:
+        connection.execute(WAKE_PARENT, {"id": parent_id})
     somebody = waits.fetchone()
     return bool(parent_id or following() or (somebody and somebody["waits"]))
 

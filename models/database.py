@@ -1,7 +1,7 @@
 """The one way to Postgres: a pool of connections, shared by every thread of a process.
 
 Connections stand in autocommit: a single statement costs one round trip. `transaction()` opens a transaction, and
-`batch()` one whose statements travel together up to the next result that is read.
+`batch()` one whose statements travel together up to the next result that is read, BEGIN and COMMIT among them.
 """
 
 import logging
@@ -18,8 +18,6 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from models.errors import Unavailable
-
-Connection = PsycopgConnection[DictRow]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +39,19 @@ OPTIONS = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s"
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
 
 
+class Connection(PsycopgConnection[DictRow]):
+    """A connection whose rows are dictionaries."""
+
+    def settle(self) -> None:
+        """In a batch, wait until all that was said so far is answered, in one round trip.
+
+        Then Postgres sees a transaction that is idle, and ends it where we are frozen before we go on. Before each wait
+        for anything else, and before each decision that must not hold locks for long, a batch is to be settled.
+        """
+        if self._pipeline is not None:
+            self._pipeline.sync()
+
+
 class Database:
     """A pool of at most `size` connections to `dsn`. Opening it does not wait for the server."""
 
@@ -48,7 +59,7 @@ class Database:
         self.dsn = dsn
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
-            connection_class=PsycopgConnection[DictRow],
+            connection_class=Connection,
             min_size=1,
             max_size=size,
             reconnect_timeout=0,
@@ -92,9 +103,20 @@ class Database:
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
-        """A transaction whose statements travel together: only a read of a result waits for the server."""
-        with self.connection() as connection, connection.pipeline(), connection.transaction():
-            yield connection
+        """A transaction whose statements travel together: only a read of a result waits for the server.
+
+        What fails on the way is raised by the next read, or at the end; whatever came after it was not done.
+        """
+        with self.connection() as connection:
+            try:
+                with connection.pipeline():
+                    connection.execute("BEGIN")
+                    yield connection
+                    connection.execute("COMMIT")
+            except BaseException:
+                with suppress(psycopg.Error):  # of a connection that is lost, Postgres takes back what it began
+                    connection.rollback()
+                raise
 
     def _checkout(self) -> Connection:
         deadline = time.monotonic() + CHECKOUT_TIMEOUT

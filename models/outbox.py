@@ -87,7 +87,9 @@ def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) 
         "limit": limit,
         "suspicious": SUSPICIOUS,
     }
-    return _one_suspect_a_queue([Due(**row) for row in all_of(connection, DUE, parameters)])
+    found = connection.execute(DUE, parameters)
+    connection.settle()  # the caller goes to the broker now, and may be frozen there with the lock
+    return _one_suspect_a_queue([Due(**row) for row in found.fetchall()])
 
 
 def _one_suspect_a_queue(due: Sequence[Due]) -> list[Due]:

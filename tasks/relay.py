@@ -60,8 +60,7 @@ class Relay:
     def publish_due(self) -> int:
         """One pass: publish what is due and return how many jobs that were."""
         windows = self._fresh_windows()
-        # No batch: between two statements Postgres must see a transaction that is idle, and end it when we are frozen.
-        with self._database.transaction() as connection:
+        with self._database.batch() as connection:
             sent, failure = self._send(outbox.due(connection, windows))
             if sent:
                 outbox.mark_published(connection, sent)

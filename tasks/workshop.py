@@ -253,7 +253,9 @@ class Workshop:
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
         unarchived = [*attempt.journal.unarchived(), *ending.events]
         try:
-            return self._patiently(lambda connection: attempts.end(connection, attempt.job, ending, unarchived))
+            return self._patiently(
+                lambda connection: attempts.end(connection, attempt.job, ending, unarchived), self.database.batch
+            )
         except Fenced:
             # Refused: overtaken, or it was this very ending whose confirmation got lost with the connection.
             if self._patiently(lambda connection: attempts.has_ended(connection, attempt.job)):
