@@ -46,6 +46,11 @@ bench: $(VENV)/.developing ## Measure, as one table
 	@sh tests/rabbitmq.sh
 	$(BIN)/python -m bench
 
+.PHONY: soak
+soak: $(VENV)/.developing ## Load it steadily, and see whether anything grows: make soak [MINUTES=10]
+	@sh tests/rabbitmq.sh
+	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
+
 .PHONY: clean
 clean: ## Remove .venv and what tools left; the data in .sangha stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

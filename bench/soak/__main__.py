@@ -35,8 +35,8 @@ ACCOUNTS, SLOTS = 12, 16
 #: Turns that tell what this machine can do, by so many clients; and the share of it that a soak asks for.
 TRIALS, CLIENTS, SHARE = 240, 16, 1 / 3
 
-#: Seconds between two readings, of a run of ten minutes and more; a shorter one is read as often.
-EVERY, READINGS = 1.0, 240
+#: Seconds between two readings, of a run of four minutes and more; a shorter one is read as often, down to a tenth.
+EVERY, READINGS, OFTEN = 1.0, 240, 0.1
 
 PICTURE = Path("soak.png")
 
@@ -121,7 +121,7 @@ def capacity(platform: Platform, progress: Progress) -> float:
 @contextmanager
 def watched(report: Report, stack: Stack) -> Iterator[None]:
     """Everything is read until the end of the block."""
-    every = min(EVERY, report.minutes * 60 / READINGS)
+    every = min(EVERY, max(OFTEN, report.minutes * 60 / READINGS))
     watch = Watch(stack, report.ledger, every)
     report.records = watch.records
     try:

@@ -172,7 +172,6 @@ def _told(report: Report) -> str:
     latency = [
         f"{line} {quantity(judged.end, 's')}" for key, line, judged in report.records.judged() if key == "latency"
     ]
-    return (
-        f"{report.began:%Y-%m-%d %H:%M} UTC, {report.asked()}. "
-        f"{done.done:,} pieces of work done, {done.failed:,} failed. Shaded: warm-up, not judged. A streamed turn in the last quarter: {', '.join(latency)}."
-    )
+    work = f"{done.done:,} pieces of work done, {done.failed:,} failed. Shaded: warm-up, not judged."
+    turns = f" A streamed turn in the last quarter: {', '.join(latency)}." if latency else ""
+    return f"{report.began:%Y-%m-%d %H:%M} UTC, {report.asked()}. {work}{turns}"

@@ -13,6 +13,9 @@ from bench.soak.verdict import Judged, Seen
 
 HEADINGS = ("watched", "series", "start", "end", "trend an hour", "a piece of work", "tolerated in all", "verdict")
 
+#: Lines of a panel that are told even where they don't grow.
+LARGEST = 7
+
 EXPLANATION = (
     "Start and end: medians of the first and the last quarter of what came after the warm-up, a third of the run.\n"
     "Trend: what the whole and both halves have in common. GROWING: it came to more than is tolerated in all; what\n"
@@ -60,15 +63,17 @@ class Report:
     def headline(self) -> str:
         """The verdict in a line."""
         if self.steady:
-            return "STEADY"
+            judged = any(each.say != "too short" for *_, each in self.records.judged())
+            return "STEADY" if judged else "NOTHING FAILED, and too short to tell whether anything grows"
         said = [f"GROWING: {'; '.join(self.growing)}"] if self.growing else []
         return ". ".join([*said, *(["FAILED: " + "; ".join(self.faults)] if self.faults else [])])
 
     def text(self) -> str:
         """All lines."""
-        rows = [row(panel, line, judged) for panel, line, judged in self.records.judged()]
         top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {self.asked()}", ""]
-        return "\n".join([*top, *render(rows), "", EXPLANATION, "", *self._done(), *self.ledger.why, self.headline()])
+        return "\n".join(
+            [*top, *render(rows(self.records)), "", EXPLANATION, "", *self._done(), *self.ledger.why, self.headline()]
+        )
 
     def asked(self) -> str:
         """What the run was."""
@@ -100,6 +105,19 @@ class Report:
         if self.retention is not None:
             pruned = ", ".join(f"{name} {count:,}" for name, count in self.retention.pruned.items())
             yield f"Rows that went when all was 400 days old and the nightly pruning ran: {pruned or 'none'}."
+
+
+def rows(records: Records) -> list[tuple[str, ...]]:
+    """The cells: of each panel what grows and the largest, and how many more there are, none of which grows."""
+    judged = list(records.judged())
+    shown = []
+    for key, panel in PANELS.items():
+        lines = [each for each in judged if each[0] == key]
+        told = [each for place, each in enumerate(lines) if place < LARGEST or each[2].grows]
+        shown += [row(*each) for each in told]
+        if more := len(lines) - len(told):
+            shown.append((panel.title, f"{more} more, none of which grows", *[""] * (len(HEADINGS) - 2)))
+    return shown
 
 
 def row(panel: str, line: str, judged: Judged) -> tuple[str, ...]:

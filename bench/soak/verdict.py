@@ -20,6 +20,9 @@ WARM_UP = 1 / 3
 #: Stretches that a series is told in.
 STRETCHES = 48
 
+#: Seconds after the warm-up and stretches that a verdict takes: nothing is told from less.
+SHORTEST, FEWEST = 40.0, 8
+
 #: A series that grows by use may grow this much faster, for the same work, in the second half than in the first.
 FASTER = 1.5
 
@@ -87,7 +90,7 @@ class Judged:
 def judge(points: Sequence[Point], rule: Rule) -> Judged:
     """A series under its rule; what came in the first third counts for nothing."""
     told = stretches(after_warm_up(points))
-    if len(told) < 4:
+    if len(told) < FEWEST or told[-1].at - told[0].at < SHORTEST:
         value = points[-1].value if points else 0.0
         return Judged(value, value, 0.0, 0.0, None, "too short")
     seconds, work = told[-1].at - told[0].at, told[-1].work - told[0].work
