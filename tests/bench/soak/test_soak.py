@@ -6,6 +6,7 @@ each job ended, nothing outlives the pruning, and there is a picture.
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -82,7 +83,7 @@ def test_names_are_moved_apart_and_stay_in_order():
     placed = spread([0.0, 0.0, 0.01, 0.5, 0.99, 1.0, 1.0])
 
     assert placed == sorted(placed)
-    assert all(after - before >= APART - 1e-9 for before, after in zip(placed, placed[1:], strict=False))
+    assert all(after - before >= APART - 1e-9 for before, after in pairwise(placed))
     assert placed[-1] <= 1.0
 
 
