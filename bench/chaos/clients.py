@@ -18,8 +18,8 @@ from bench.stack import FORGETFUL
 #: Seconds between two polls of one piece of work, and on average between two pieces of work.
 POLL, REST = 0.25, 0.3
 
-#: How many turns of a client are to be remembered; the others leave the memory pools alone.
-REMEMBERED = 0.15
+#: How many turns are to be remembered (the others leave the memory pools alone), and how many are cut short.
+REMEMBERED, CUT = 0.15, 0.4
 
 #: How many ended streams are asked for again, and how many turns are asked for once more under their key.
 REPLAYED, DOUBTED = 0.3, 0.2
@@ -75,14 +75,13 @@ class Client:
         self.transcripts.append(transcript)
         return transcript
 
-    def turn(self, **options: Any) -> Transcript:
-        """A new turn, as long as the script or cut short."""
+    def turn(self, *, length: int | None = None, **options: Any) -> Transcript:
+        """A new turn: as long as the script, or cut short."""
         key = f"{self.seed}-{self.name}-{len(self.transcripts)}"
-        cut = self.rng.randrange(1, self.tokens) if self.rng.random() < 0.4 else None
-        kept = self.rng.random() < REMEMBERED
-        asked: dict[str, Any] = {"input": f"Tell me about {key}.", "metadata": {"chaos": key}, **options}
-        if not kept:
-            asked |= FORGETFUL
+        drawn = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT else None
+        forgetful = {} if self.rng.random() < REMEMBERED else FORGETFUL
+        asked = {"input": f"Tell me about {key}.", "metadata": {"chaos": key}, **forgetful, **options}
+        cut = length or drawn
         if cut is not None:
             asked["max_output_tokens"] = cut
         return self.begin("turn", asked, length=cut or self.tokens)

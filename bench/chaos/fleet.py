@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.chaos.clients import Canceller, Client, Lister, OpenAIClient, Poller, Streamer, Talker
 from bench.chaos.door import Doors, Patience
-from bench.chaos.rememberers import Embedder, Importer, Thinker
+from bench.chaos.rememberers import Embedder, Importer, Thinker, Warmer
 from bench.chaos.transcripts import TOKENS, Transcript
 from bench.client import Address
 
@@ -53,16 +53,20 @@ class Fleet:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Sign up and begin. To be called while all is well."""
-        for number, makers in enumerate(self._crew):
-            account, token = sign_up(self._addresses, f"chaos-{self._seed}-{number}")
+        """Sign up, have every process warmed up, and begin. To be called while all is well."""
+        accounts = [sign_up(self._addresses, f"chaos-{self._seed}-{number}") for number in range(len(self._crew))]
+        self._join(Warmer, "warmer", *accounts[0]).run()
+        for number, (makers, known) in enumerate(zip(self._crew, accounts, strict=True)):
             for place, make in enumerate(makers):
-                name = f"{make.__name__.lower()}-{number}{place}"
-                given = (name, account, self._addresses, token, self._seed, self._patience, self._tokens)
-                self._clients.append(make(*given))
-        self._threads = [threading.Thread(target=each.run, name=each.name, daemon=True) for each in self._clients]
+                client = self._join(make, f"{make.__name__.lower()}-{number}{place}", *known)
+                self._threads.append(threading.Thread(target=client.run, name=client.name, daemon=True))
         for thread in self._threads:
             thread.start()
+
+    def _join(self, make: Callable[..., Client], name: str, account: str, token: str) -> Client:
+        client = make(name, account, self._addresses, token, self._seed, self._patience, self._tokens)
+        self._clients.append(client)
+        return client
 
     def say(self) -> str:
         """One line about how far they are."""

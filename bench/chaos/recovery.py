@@ -29,7 +29,7 @@ def times(transcripts: Sequence[Transcript], struck: Sequence[Struck]) -> Mappin
     for fault in struck:
         if (longest := felt_of(fault, every)) is not None:
             felt[fault.name].append(longest)
-    return felt
+    return dict(felt)
 
 
 def felt_of(fault: Struck, every: Sequence[Silence]) -> float | None:

@@ -7,10 +7,14 @@ from typing import Any
 
 from bench.chaos.clients import Client
 from bench.chaos.door import WORK
+from bench.chaos.listening import stream_path
 from bench.chaos.transcripts import Transcript
 
 #: How many memories an import brings: mostly few, now and then as many as take a worker a while.
 SIZES = (1, 2, 5, 10, 10, 25, 40, 80, 200)
+
+#: Turns that come to all slots of all workers, more than once, and how long they are.
+WARM_TURNS, WARM_TOKENS = 24, 8
 
 #: What memories are about: enough for their vectors to lie apart, and few enough for some to be alike.
 WHO = ("Ana", "Bruno", "Chiara", "Dmitri", "Eun-ji", "Farid", "Greta", "Hugo")
@@ -20,10 +24,11 @@ WHAT = (
 )  # fmt: skip
 
 
-class Importer(Client):
-    """Imports memories, waits for them or for their job, and searches for one of them."""
+class Rememberer(Client):
+    """What may be done with memories."""
 
-    def work(self) -> None:
+    def bring(self) -> None:
+        """Import memories, wait for them or for their job, and search for one of them. Raises OutOfPatience."""
         transcript = self.begin("memories", self._batch())
         prefer = {"Prefer": "respond-async"} if self.rng.random() < 0.5 else {}
         made = self.create(transcript, "/v1/memories", headers=prefer, timeout=WORK)
@@ -33,6 +38,17 @@ class Importer(Client):
             transcript.final = made
         if transcript.accepted_at is not None:
             self._search(transcript)
+            transcript.ended = time.monotonic()
+
+    def embed(self) -> None:
+        """Ask for the vectors of some texts. Raises OutOfPatience."""
+        texts = [f"{self.rng.choice(WHO)} {self.rng.choice(WHAT)}" for _ in range(self.rng.randrange(1, 6))]
+        transcript = self.begin("embeddings", {"input": texts})
+        made = self.create(transcript, "/v1/embeddings", timeout=WORK)
+        if transcript.accepted_at is not None:
+            vectors = [each["embedding"] for each in made["data"]]
+            lengths = [round(math.sqrt(sum(number * number for number in vector)), 3) for vector in vectors]
+            transcript.final = {"lengths": lengths, "usage": made["usage"]}
             transcript.ended = time.monotonic()
 
     def _batch(self) -> Mapping[str, Any]:
@@ -80,15 +96,30 @@ class Thinker(Client):
         return changes
 
 
-class Embedder(Client):
-    """Asks for embeddings; the same text has the same vector whenever and by whomever it is made."""
+class Importer(Rememberer):
+    """Imports memories."""
 
     def work(self) -> None:
-        texts = [f"{self.rng.choice(WHO)} {self.rng.choice(WHAT)}" for _ in range(self.rng.randrange(1, 6))]
-        transcript = self.begin("embeddings", {"input": texts})
-        made = self.create(transcript, "/v1/embeddings", timeout=WORK)
-        if transcript.accepted_at is not None:
-            vectors = [each["embedding"] for each in made["data"]]
-            lengths = [round(math.sqrt(sum(number * number for number in vector)), 3) for vector in vectors]
-            transcript.final = {"lengths": lengths, "usage": made["usage"]}
-            transcript.ended = time.monotonic()
+        self.bring()
+
+
+class Embedder(Rememberer):
+    """Asks for embeddings."""
+
+    def work(self) -> None:
+        self.embed()
+
+
+class Warmer(Rememberer):
+    """Has every process do once all that it does: what they load and open for that is there from the start."""
+
+    def run(self) -> None:
+        """Once, and not as long as the fleet lives."""
+        self.bring()
+        self.embed()
+        turns = [self.turn(background=True, memory={"recall": True}, length=WARM_TOKENS) for _ in range(WARM_TURNS)]
+        for transcript in turns:
+            self.create(transcript, "/v1/responses")
+        for transcript in turns:
+            self.listener.follow(transcript, stream_path(transcript))
+            self.settle_turn(transcript)

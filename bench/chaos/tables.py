@@ -172,8 +172,8 @@ def _bills(
     for row in all_of(connection, SUMS, {"accounts": accounts}):
         yield Violation("billed", row["account_id"], f"{row['billed']} tokens in bills, {row['counted']} in the months")
     bills: dict[str, Row] = {each["job_id"]: each for each in all_of(connection, BILLS, {"accounts": accounts})}
-    for row in rows:
-        bills.pop(row["job_id"], None)
+    for turn in rows:
+        bills.pop(turn["job_id"], None)
     for transcript in transcripts:
         if transcript.kind == "embeddings" and transcript.ended is not None:
             yield from embedded(transcript, bills.pop(transcript.job_id, None))
