@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.journeys.following import DELTA, wait_until
+from tests.journeys.following import wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, Supervisor, note
 
 
@@ -35,7 +35,7 @@ def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Stack, p
     assert stored["status"] == "cancelled"
     assert stored["output"][0]["status"] == "incomplete"
     assert stored["output"][0]["content"][0]["text"] == first.text
-    assert billed(stack, first.job_id) == [first.types.count(DELTA)] == [len(first.text.split())]
+    assert billed(stack, first.job_id) == [len(first.text.split())]
     person.post(f"/v1/responses/{second.response_id}/cancel")
 
 
