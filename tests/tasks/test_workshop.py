@@ -1,64 +1,19 @@
 """Given a delivery, when its handler does well, badly or nothing at all, then the row says what comes next."""
 
-import signal
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-import redis
 
-from models import attempts, journal, outbox, rate_limits
-from models.archive import read_archive
-from models.attempts import Ending
+from models import journal, outbox, rate_limits
 from models.cancellation import cancel
-from models.database import Database
-from models.errors import Fenced, PermanentFailure, SanghaError, Unavailable
+from models.errors import PermanentFailure, SanghaError
 from models.jobs import CATALOGUE, NewJob, children, enqueue
 from models.rate_limits import Bucket
-from models.redis_client import connect
-from models.running import Handler, Waiting, plain_ending
-from ops.servers import Valkey, serving
+from models.running import Waiting, plain_ending
+from tests.tasks.handling import COMPLETES, completes, due_again, handler, raises, story
 from tests.waiting import eventually
-
-
-def completes(attempt):
-    attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
-    return plain_ending(attempt, "completed", result={"attempt": attempt.job.attempt})
-
-
-def raises(error):
-    def run(attempt):
-        attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
-        raise error
-
-    return run
-
-
-def handler(run, end=plain_ending):
-    return Handler(run=run, end=end)
-
-
-COMPLETES = handler(completes)
-
-
-def story(workshop, desk, job_id):
-    """The types of a journal's events; Redis and the archive tell the same as far as both know it."""
-    workshop.writer.drain()
-    with desk.database.connection() as connection:
-        archived = read_archive(connection, job_id).events
-    recent = journal.read_events(workshop.client, job_id)
-    for event in recent:
-        if event.sequence < len(archived):
-            assert event == replace(archived[event.sequence], tokens=event.tokens)
-    events = archived + [event for event in recent if event.sequence >= len(archived)]
-    assert [event.sequence for event in events] == list(range(len(events)))
-    return [event.type.decode() for event in events]
-
-
-def due_again(desk, job_id):
-    desk.set(job_id, "run_at = now()")
 
 
 def test_what_succeeds_is_completed_and_its_journal_closed(workshop, desk, account):
@@ -197,26 +152,6 @@ def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(workshops, desk, acc
     assert story(other, desk, job_id) == ["test.said", "test.said", "sangha.job.completed"]
 
 
-@pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
-def test_what_meets_a_part_that_is_down_waits_and_counts_no_failure(workshop, desk, account, error):
-    job_id = desk.enqueue(account)
-
-    workshop.execute(handler(raises(error)), job_id, "m")
-
-    job = desk.job(job_id)
-    assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
-    assert desk.claim(job_id) is None  # a moment later
-
-
-def test_without_redis_a_job_waits(workshop, desk, account, tmp_path):
-    job_id = desk.enqueue(account)
-    workshop.client = connect(f"unix://{tmp_path}/nothing.sock")
-
-    workshop.execute(COMPLETES, job_id, "m")
-
-    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
-
-
 def no_words(attempt, state, error=None):
     raise KeyError("no words")
 
@@ -336,146 +271,6 @@ def test_a_cancel_that_comes_before_the_children_is_settled_at_once(workshop, de
     assert story(workshop, desk, job_id) == ["sangha.job.cancelled"]
 
 
-@pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
-def test_a_zombie_that_wakes_up_changes_nothing(workshops, desk, account, outcome):
-    zombie, other = workshops("zombie"), workshops("other")
-    job_id, inside, go = desk.enqueue(account), threading.Event(), threading.Event()
-
-    def run(attempt):
-        inside.set()
-        assert go.wait(20)
-        if outcome == "completes":
-            return completes(attempt)
-        if outcome == "waits":
-            return Waiting([NewJob("test.child", account)])
-        raise ValueError("late") if outcome == "fails" else Fenced("late")
-
-    thread = threading.Thread(target=zombie.execute, args=(handler(run), job_id, "m"))
-    thread.start()
-    assert inside.wait(20)
-    other.execute(COMPLETES, job_id, "m")
-    go.set()
-    thread.join(20)
-
-    assert not thread.is_alive()
-    assert (desk.job(job_id).state, desk.job(job_id).result) == ("completed", {"attempt": 2})
-    assert story(other, desk, job_id) == ["test.said", "sangha.job.completed"]
-    with desk.database.connection() as connection:
-        assert children(connection, job_id) == []
-
-
-class Unconfirming(Database):
-    """A database that loses the confirmation of the next commits of one kind of transaction."""
-
-    lost = 0
-
-    @contextmanager
-    def _losing(self, within):
-        with within() as connection:
-            yield connection
-        if self.lost:
-            self.lost -= 1
-            raise Unavailable("the connection was lost while the commit was on its way back")
-
-    def transaction(self):
-        return self._losing(super().transaction)
-
-    def batch(self):
-        return self._losing(super().batch)
-
-
-@pytest.fixture
-def unconfirming(desk):
-    database = Unconfirming(desk.database.dsn)
-    yield database
-    database.close()
-
-
-def test_an_end_whose_confirmation_is_lost_is_an_end_once(workshops, unconfirming, desk, account):
-    workshop = workshops("worker", unconfirming)
-    job_id, recorded = desk.enqueue(account), []
-
-    def run(attempt):
-        unconfirming.lost = 1
-        return replace(completes(attempt), record=lambda connection: recorded.append(desk.enqueue(account)))
-
-    workshop.execute(handler(run), job_id, "m")
-
-    assert desk.job(job_id).state == "completed"
-    assert len(recorded) == 1  # the repeat was refused before it
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
-    assert journal.read_events(workshop.client, job_id)[-1].ends
-
-
-def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(workshop, desk, account, monkeypatch):
-    job_id, claim, lost = desk.enqueue(account), attempts.claim, []
-
-    def unconfirmed(*given, **named):
-        claimed = claim(*given, **named)
-        if not lost:
-            lost.append(claimed)
-            raise Unavailable("the connection was lost while the commit was on its way back")
-        return claimed
-
-    monkeypatch.setattr(attempts, "claim", unconfirmed)
-    workshop.execute(COMPLETES, job_id, "m")
-
-    job = desk.job(job_id)
-    assert (job.state, job.attempt, job.failures) == ("completed", 2, 0)
-
-
-def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(workshop, desk, account):
-    job_id = desk.enqueue(account)
-
-    def run(attempt):
-        workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
-        return completes(attempt)
-
-    workshop.execute(handler(run), job_id, "m")
-
-    assert (desk.job(job_id).state, desk.job(job_id).attempt) == ("completed", 1)
-
-
-def test_a_cancel_that_comes_between_claim_and_run_is_heard(workshop, desk, account, monkeypatch):
-    job_id, claim = desk.enqueue(account), attempts.claim
-
-    def claim_then_cancel(*given, **named):
-        claimed = claim(*given, **named)
-        with desk.database.transaction() as connection:
-            cancel(connection, job_id, account)
-        workshop.cancel(job_id)
-        return claimed
-
-    def run(attempt):
-        attempt.check()
-        return completes(attempt)
-
-    monkeypatch.setattr(attempts, "claim", claim_then_cancel)
-    workshop.execute(handler(run), job_id, "m")
-
-    assert desk.job(job_id).state == "cancelled"
-
-
-@pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
-def test_other_steps_whose_confirmation_is_lost_count_once(workshops, unconfirming, desk, account, outcome):
-    workshop = workshops("worker", unconfirming)
-    job_id = desk.enqueue(account)
-
-    def run(attempt):
-        attempt.journal.write("test.said", {})
-        unconfirming.lost = 1
-        if outcome == "waits":
-            return Waiting([NewJob("test.child", account)])
-        raise ValueError if outcome == "fails" else Unavailable("down")
-
-    workshop.execute(handler(run), job_id, "m")
-
-    job = desk.job(job_id)
-    assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
-    assert job.pending_children == (outcome == "waits")
-    assert story(workshop, desk, job_id) == ["test.said"]
-
-
 def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account):
     follow_up = NewJob("test.child", account)
 
@@ -497,82 +292,3 @@ def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account)
     workshop.execute(handler(run), job_id, "m2")
 
     assert (desk.job(job_id).state, desk.job(follow_up.id).state) == ("completed", "queued")
-
-
-def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(workshops, desk, account, tmp_path):
-    """kill -9, an empty new one: the journal is whole again, in Redis and in the archive."""
-    for name in ("run", "logs"):
-        (tmp_path / name).mkdir()
-    with serving(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
-        workshop = workshops()
-        workshop.client = workshop.writer._client = connect(server.part.url)
-        job_id = desk.enqueue(account)
-
-        def run(attempt):
-            for n in range(20):
-                attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
-            workshop.writer.drain()
-            server.signal(signal.SIGKILL)
-            eventually(lambda: not server.running)
-            for n in range(20, 40):
-                attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
-            for file in (tmp_path / "valkey").rglob("*aof*"):
-                if file.is_file():
-                    file.unlink()
-            server.start()
-            server.wait_ready()
-            return plain_ending(attempt, "completed")
-
-        workshop.execute(handler(run), job_id, "m")
-        assert workshop.writer.drain(20)
-
-        recent = journal.read_events(workshop.client, job_id)
-        with desk.database.connection() as connection:
-            archived = read_archive(connection, job_id)
-        assert [event.data for event in recent] == [event.data for event in archived.events]
-        assert archived.tokens == 40
-        workshop.client.close()
-
-
-def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(workshop, desk, account):
-    """Those who follow hear of it at once, and not when somebody looks into the archive."""
-    job_id = desk.enqueue(account)
-
-    def run(attempt):
-        attempt.journal.write("test.said", {})
-        workshop.writer.drain()
-
-        def record(connection):
-            journal.forget(workshop.client, job_id)
-
-        return replace(plain_ending(attempt, "completed"), record=record)
-
-    workshop.execute(handler(run), job_id, "m")
-    workshop.writer.drain()
-
-    assert [event.sequence for event in journal.read_events(workshop.client, job_id)] == [0, 1]
-
-
-def test_what_leaves_while_postgres_is_away_gives_up(workshop, monkeypatch):
-    """A worker that is told to stop does not wait for a database that may never come back."""
-
-    @contextmanager
-    def away():
-        raise Unavailable("away")
-        yield
-
-    monkeypatch.setattr(workshop.database, "connection", away)
-    workshop.leave()
-
-    with pytest.raises(Unavailable):
-        workshop.execute(COMPLETES, "job", "m")
-
-
-def test_an_end_of_an_attempt_that_never_was_is_fenced(workshop, desk, account):
-    job = desk.started(account)
-    object.__setattr__(job, "attempt", 9)
-
-    with pytest.raises(Fenced), desk.database.batch() as connection:
-        attempts.end(connection, job, Ending("completed", []), [])
-
-    assert desk.job(job.id).state == "running"
