@@ -176,3 +176,33 @@ def test_a_long_line_is_refused():
         return refusals
 
     assert anyio.run(crowd) == ["Unavailable"] * 2
+
+
+def test_always_the_same_threads_hash():
+    # Given a common pool of threads that is in use
+    async def crowd():
+        hashing, hashed, common = Hashing(at_once=2), set(), set()
+
+        async def one():
+            common.add(await anyio.to_thread.run_sync(lambda: time.sleep(0.001) or threading.get_ident()))
+            hashed.add(await hashing.run(lambda: time.sleep(0.001) or threading.get_ident()))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(one)
+        return hashed, common
+
+    # When many people log in
+    hashed, common = anyio.run(crowd)
+
+    # Then the memory of no other thread has held a hash
+    assert len(hashed) <= 2
+    assert hashed.isdisjoint(common)
+
+
+def test_work_that_fails_says_so_to_who_waits():
+    def fail():
+        raise ValueError("no such password")
+
+    with pytest.raises(ValueError, match="no such password"):
+        anyio.run(Hashing().run, fail)
