@@ -35,7 +35,7 @@ INK, FAINT, SHADE, ALARM, CALM = "#333333", "#c9c9c9", "#f4f4f2", "#c0392b", "#4
 APART, CEILING = 0.085, 1.12
 
 #: Where a panel's verdict ends, in widths of the panel: above the names.
-VERDICT = 1.52
+VERDICT = 1.44
 
 STYLE: Mapping[str, object] = {
     "font.size": 9,

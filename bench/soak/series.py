@@ -29,7 +29,7 @@ class Panel:
 
 
 #: A leak of half a kilobyte a piece of work is found as soon as it has come to 4 MiB.
-MEMORY = Flat(least=4 * MIB, each=512, step=96 * MIB)
+MEMORY = Flat(least=4 * MIB, each=512, step=32 * MIB)
 
 #: One handle, thread or connection that is lost in a thousand pieces of work.
 HANDLES = Flat(least=6, each=1 / 1000)
