@@ -9,12 +9,14 @@ The row is the truth; a message is a nudge that carries only its id. What happen
       └────────last child ends────────┘
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from psycopg import Cursor
+from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
@@ -200,6 +202,16 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
     is inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
     """
     return bool(_insert(connection, job, parent_id).rowcount)
+
+
+@contextmanager
+def unless_it_stands() -> Iterator[None]:
+    """Around the transaction that inserts a job: where one has its id already it is this one, asked for again."""
+    try:
+        yield
+    except UniqueViolation as error:
+        if error.diag.constraint_name != "jobs_pkey":
+            raise
 
 
 def follow(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[], bool]:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from psycopg.errors import UniqueViolation
-
 from models.accounts import Caller
 from models.database import Database
 from models.embeddings import KIND
-from models.jobs import NewJob, enqueue
+from models.jobs import NewJob, enqueue, unless_it_stands
 from models.plans import UNLIMITED, Allowance
 from models.quota import check_quota, check_room
 from models.rate_limits import noted
@@ -36,14 +34,10 @@ def start(
         id=job_id,
         reserved_tokens=worst_case(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
-    try:
-        with database.transaction() as connection:
-            check_room(connection, caller.account_id, allowance.limits)
-            check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
-            enqueue(connection, job)
-    except UniqueViolation as error:
-        if error.diag.constraint_name != "jobs_pkey":
-            raise
+    with unless_it_stands(), database.transaction() as connection:
+        check_room(connection, caller.account_id, allowance.limits)
+        check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
+        enqueue(connection, job)
 
 
 def worst_case(texts: Sequence[str]) -> int:

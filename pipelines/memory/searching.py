@@ -4,18 +4,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from psycopg.errors import UniqueViolation
-
 from models.accounts import Caller
 from models.attempts import Ending
 from models.database import Database
-from models.jobs import NewJob, enqueue
 from models.memories import Filters, Memory
 from models.plans import Limits
-from models.quota import check_room
 from models.running import Attempt, plain_ending
 from pipelines.memory.noting import USED, Noting
 from pipelines.memory.recall import Hit, Query, recall
+from pipelines.memory.starting import begin
 from pipelines.memory.writing import Embed
 
 KIND = "memory.search"
@@ -23,14 +20,7 @@ KIND = "memory.search"
 
 def ask(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
     """Enqueue a question. Tell the queue afterwards. Raises TooMany."""
-    told = {**asdict(query), "filters": asdict(query.filters), "user_id": caller.user_id}
-    try:
-        with database.batch() as connection:
-            check_room(connection, caller.account_id, limits)
-            enqueue(connection, NewJob(KIND, caller.account_id, told, id=job_id))
-    except UniqueViolation as error:
-        if error.diag.constraint_name != "jobs_pkey":
-            raise
+    begin(database, caller, KIND, asdict(query), job_id, limits)
 
 
 def run(embed: Embed, noting: Noting, attempt: Attempt) -> Ending:

@@ -1,15 +1,13 @@
 """Work on memories begins: what a request asks for as a job."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO
-
-from psycopg.errors import UniqueViolation
 
 from models import files
 from models.accounts import Caller
 from models.database import Database
-from models.jobs import NewJob, enqueue
+from models.jobs import NewJob, enqueue, unless_it_stands
 from models.object_store import Objects
 from models.plans import Limits
 from models.quota import check_room
@@ -30,19 +28,19 @@ def create(
 ) -> None:
     """Have memories written. Tell the queue afterwards. Raises TooMany."""
     told = {"ids": list(ids), "now": now, "memories": [memory.told() for memory in given]}
-    _begin(database, caller, "memory.create", told, job_id, limits)
+    begin(database, caller, "memory.create", told, job_id, limits)
 
 
 def change(
     database: Database, caller: Caller, memory_id: str, told: dict[str, Any], job_id: str, limits: Limits
 ) -> None:
     """Have a memory's words changed. Tell the queue afterwards. Raises TooMany."""
-    _begin(database, caller, "memory.change", {"memory_id": memory_id, "change": told}, job_id, limits)
+    begin(database, caller, "memory.change", {"memory_id": memory_id, "change": told}, job_id, limits)
 
 
 def forget(database: Database, caller: Caller, conversation_id: str | None, job_id: str, limits: Limits) -> None:
     """Have the memories of a conversation deleted, or with None all. Tell the queue afterwards. Raises TooMany."""
-    _begin(database, caller, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
+    begin(database, caller, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
 
 
 def bring(
@@ -78,18 +76,14 @@ def bring(
         )
     objects.put(key, file)
     told = {"file_id": file_id, "object_key": key, "lines": lines}
-    _begin(database, caller, "memory.import", told, job_id, limits)
+    begin(database, caller, "memory.import", told, job_id, limits)
 
 
-def _begin(
-    database: Database, caller: Caller, kind: str, arguments: dict[str, Any], job_id: str, limits: Limits
+def begin(
+    database: Database, caller: Caller, kind: str, arguments: Mapping[str, Any], job_id: str, limits: Limits
 ) -> None:
-    """A job that stands already is this one, asked for again."""
+    """Enqueue work on the caller's memories. Tell the queue afterwards. Raises TooMany."""
     told = {"user_id": caller.user_id, **arguments}
-    try:
-        with database.batch() as connection:
-            check_room(connection, caller.account_id, limits)
-            enqueue(connection, NewJob(kind, caller.account_id, told, id=job_id))
-    except UniqueViolation as error:
-        if error.diag.constraint_name != "jobs_pkey":
-            raise
+    with unless_it_stands(), database.batch() as connection:
+        check_room(connection, caller.account_id, limits)
+        enqueue(connection, NewJob(kind, caller.account_id, told, id=job_id))
