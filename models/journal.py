@@ -32,6 +32,7 @@ CANCEL_CHANNEL = "sangha:cancel"
 # The order of checks matters: the fence first, then what is known of the past, then the append.
 # `force` raises the fence to the attempt and accepts a gap before the first event, which the archive fills; what stood
 # before the gap goes, for readers take a stream to have none inside.
+# Nobody has to be told of an opening, which no attempt writes: whoever follows by then has it, or reads it here.
 APPEND = """
 local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
 local known = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
@@ -59,7 +60,7 @@ if force or ended or begin == 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[4])
     redis.call('EXPIRE', KEYS[2], ARGV[4])
 end
-if begin then
+if begin and (attempt > 0 or begin > 0 or ended) then
     local all = table.concat(lines, '\\n')
     if #all > 65536 then all = '' end -- too much for everybody: who follows the job reads it there
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', all)

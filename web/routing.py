@@ -5,6 +5,7 @@ A plain function runs in the thread pool, where it may block; an `async def` run
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -43,6 +44,7 @@ class Call:
     ip      where it came from
     body    what came in; of an upload its digest
     seat    to be taken before anything is made that an event stream is to tell of
+    exits   what is to be given back once it is answered, or can't be
     repeat  whether it came before under its Idempotency-Key, and so may find what it makes
     """
 
@@ -57,6 +59,7 @@ class Call:
     seat: Seat
     upload: Upload | None = None
     ids: Ids = field(default_factory=Ids)
+    exits: ExitStack = field(default_factory=ExitStack)
     repeat: Repeat = "first"
 
     @property
@@ -176,6 +179,7 @@ class Resource:
                 seat.take()
             await answer(scope, receive, send)
         finally:
+            call.exits.close()
             seat.leave()
             if upload:
                 upload.file.close()

@@ -125,18 +125,41 @@ def test_a_door_that_is_late_with_the_opening_writes_over_nothing(redis_client, 
     assert append(0, 0, 1, force=True, by="the door") == ("fenced", 3)
 
 
-def test_every_append_goes_to_the_shard_too_as_its_readers_expect(redis_client, job_id, append):
+@pytest.fixture
+def told(redis_client, job_id):
+    """`told()` → what the shards have been told of the job since."""
     cursors = {key: (redis_client.xrevrange(key, count=1) or [(b"0-0",)])[0][0] for key in journal.shard_keys()}
+
+    def read_shards():
+        entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
+        return [journal.shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.key(job_id)]
+
+    return read_shards
+
+
+def test_every_append_goes_to_the_shard_too_as_its_readers_expect(redis_client, job_id, append, told):
     take(redis_client, job_id, 1)
     append(1, 0, 1)
     append(1, 0, 3)
 
-    entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
-    mine = [journal.shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.key(job_id)]
+    mine = told()
     assert [(id_, first, len(lines)) for id_, first, lines in mine] == [(job_id, 0, 2), (job_id, 2, 2)]
     assert [line for _, _, lines in mine for line in lines] == [
         found.data for found in journal.read_events(redis_client, job_id)
     ]
+
+
+def test_an_opening_wakes_nobody_but_an_end_that_follows_it_does(redis_client, job_id, told):
+    journal.append(redis_client, job_id, 0, [event(0, "test.said", {}), event(1, "test.said", {})])
+    journal.append(redis_client, job_id, 0, [event(2, "sangha.job.cancelled", {})])
+
+    assert [(first, len(lines)) for _, first, lines in told()] == [(2, 1)]
+
+
+def test_an_end_without_an_opening_is_told(redis_client, job_id, told):
+    journal.append(redis_client, job_id, 0, [event(0, "sangha.job.cancelled", {})])
+
+    assert [(first, len(lines)) for _, first, lines in told()] == [(0, 1)]
 
 
 def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):

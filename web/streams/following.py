@@ -7,12 +7,16 @@ from starlette.concurrency import run_in_threadpool
 
 from models.archive import last_archived
 from models.errors import InvalidRequest, Unavailable
+from models.events import Event
 from models.jobs import read
 from models.journal import last_sequence
 from web.http.afterwards import afterwards
 from web.http.validation import Query
 from web.routing import Call
 from web.streams.sse import Frame, frame
+
+#: Events of a job as a `Tail` tells them: groups that came together.
+Told = AsyncIterator[list[Event]]
 
 
 class Cursor(Query):
@@ -21,14 +25,19 @@ class Cursor(Query):
     starting_after: int | None = Field(None, ge=-1)
 
 
-async def follow_frames(
+def follow_frames(
     call: Call, job_id: str, after: int = -1, *, when_read: Callable[[], object] | None = None
 ) -> AsyncIterator[Frame]:
-    """The events of a job above a sequence number, ready for the wire; what came together goes together.
+    """The events of a job above a sequence number, as `frames`."""
+    return frames(call.platform.tail.follow(job_id, after), when_read=when_read)
+
+
+async def frames(told: Told, *, when_read: Callable[[], object] | None = None) -> AsyncIterator[Frame]:
+    """Events ready for the wire; what came together goes together.
 
     `when_read` is called afterwards, in a thread, once the last event there will be has been written to the client.
     """
-    async for events in call.platform.tail.follow(job_id, after):
+    async for events in told:
         yield b"".join([frame(event.sequence, event.data) for event in events])
         if when_read is not None and events[-1].ends:
             afterwards(when_read)

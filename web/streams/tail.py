@@ -66,6 +66,12 @@ class Follower:
         self.heard = True
         self.wake.set()
 
+    def begin(self, events: Sequence[Event]) -> None:
+        """What the journal begins with is known: nobody need look it up."""
+        if events:
+            self.waiting.appendleft((events[0].sequence, [event.data for event in events]))
+            self.wake.set()
+
     def look_again(self, *, over: bool = False) -> None:
         """Something may have been missed; `over` when the job has ended, and nothing more will come."""
         self.stale = True
@@ -113,24 +119,41 @@ class Tail:
             for follower in followers:
                 follower.close()
 
-    async def follow(self, job_id: str, after: int = -1) -> AsyncGenerator[list[Event], None]:
-        """The events of a job above the sequence number `after`, as they come, until its journal ends.
-
-        Yields groups that came together. Ends early when the process leaves or the follower is too slow.
-        """
+    def subscribe(self, job_id: str) -> Follower:
+        """Hear of a job from now on, which may have still to begin. Whoever calls this unsubscribes in the end."""
         follower = Follower()
         self._followers.setdefault(job_id, set()).add(follower)
+        return follower
+
+    def unsubscribe(self, job_id: str, follower: Follower) -> None:
+        """Hear no more; may be said twice."""
+        followers = self._followers.get(job_id, set())
+        followers.discard(follower)
+        if not followers:
+            self._followers.pop(job_id, None)
+
+    async def follow(
+        self, job_id: str, after: int = -1, follower: Follower | None = None
+    ) -> AsyncGenerator[list[Event], None]:
+        """The events of a job above the sequence number `after`, as they come, until its journal ends.
+
+        Yields groups that came together. Ends early when the process leaves or the follower is too slow. A follower
+        that has been there since before the job began, and was told how, spares the look at its history.
+        """
+        follower = follower or self.subscribe(job_id)
         try:
             async for events in self._follow(follower, job_id, after):
                 yield events
         finally:
-            self._unsubscribe(job_id, follower)
+            self.unsubscribe(job_id, follower)
 
     async def _follow(self, follower: Follower, job_id: str, after: int) -> AsyncGenerator[list[Event], None]:
-        position, events = after, await self._history(job_id, after)
-        if not events:  # a client that has heard it all may well ask again
-            ended = await run_in_threadpool(self._ended, [job_id])
-            follower.look_again(over=job_id in ended)
+        position, events = after, list[Event]()
+        if not follower.waiting:
+            events = await self._history(job_id, after)
+            if not events:  # a client that has heard it all may well ask again
+                ended = await run_in_threadpool(self._ended, [job_id])
+                follower.look_again(over=job_id in ended)
         while not follower.closed:
             if events:
                 yield events
@@ -176,12 +199,6 @@ class Tail:
                 return read_archive(connection, job_id, after).events
         except Unavailable:
             return []
-
-    def _unsubscribe(self, job_id: str, follower: Follower) -> None:
-        followers = self._followers[job_id]
-        followers.discard(follower)
-        if not followers:
-            del self._followers[job_id]
 
     async def _read(self) -> None:
         """Read on for ever. The cursors stay good when Redis comes back, with its data or empty: ids are its clock."""

@@ -18,7 +18,7 @@ from web.http.departures import cancel_job
 from web.http.pending import Pending
 from web.http.validation import Query, cut, listed, parse_query
 from web.routing import Call
-from web.streams.following import Cursor, follow_frames, position
+from web.streams.following import Cursor, follow_frames, frames, position
 from web.streams.sse import EventStream
 from web.turns.requests import CreateResponse, Includable, new_turn
 from web.turns.running import begin, final, read_named, when_read
@@ -52,13 +52,13 @@ async def create(call: Call) -> Answer | EventStream | Pending:
     begun = await begin(call, turn, stream=bool(body.stream))
     response = begun.response
     if body.stream:
-        frames = follow_frames(call, response.job_id, when_read=when_read(call, response))
-        return EventStream(frames, call.platform.streams, begun.headers, on_departure=begun.leave)
+        told = frames(begun.told, when_read=when_read(call, response))
+        return EventStream(told, call.platform.streams, begun.headers, on_departure=begun.leave)
     if body.background:
         return json_answer(response_object(response), headers=begun.headers)
 
     async def ended() -> Answer:
-        return _shown(call, response, await final(call, response), begun.headers)
+        return _shown(call, response, await final(call, begun), begun.headers)
 
     return Pending(ended, begun.leave)
 
@@ -70,8 +70,8 @@ async def retrieve(call: Call) -> Answer | EventStream:
     if not query.stream:
         return _shown(call, response, response_object(response))
     after = await position(call, response.job_id, query)
-    frames = follow_frames(call, response.job_id, after, when_read=when_read(call, response))
-    return EventStream(frames, call.platform.streams)
+    told = follow_frames(call, response.job_id, after, when_read=when_read(call, response))
+    return EventStream(told, call.platform.streams)
 
 
 def cancel(call: Call) -> Answer:

@@ -18,6 +18,7 @@ from web.entrance.idempotency import NAME
 from web.http.departures import job_headers, on_departure
 from web.http.validation import cut
 from web.routing import Call
+from web.streams.following import Told
 from web.streams.sse import OnDeparture
 
 #: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
@@ -27,9 +28,10 @@ LONGEST_WAIT = 540.0
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn that was accepted, the headers that name it, and what to do when its client leaves."""
+    """A turn that was accepted, its events, the headers that name it, and what to do when its client leaves."""
 
     started: Started
+    told: Told
     headers: dict[str, str]
     leave: OnDeparture | None
 
@@ -45,6 +47,9 @@ async def begin(call: Call, turn: NewTurn, *, stream: bool) -> Begun:
     leave = on_departure(call, job_id)
     if stream:
         call.seat.take()
+    tail = call.platform.tail
+    follower = tail.subscribe(job_id)  # before there is anything to hear: so nothing has to be looked up
+    call.exits.callback(tail.unsubscribe, job_id, follower)
 
     def accept() -> Started:
         started = start(
@@ -55,26 +60,29 @@ async def begin(call: Call, turn: NewTurn, *, stream: bool) -> Begun:
             call.platform.queue.cancelled(started.interrupted)
         return started
 
-    return Begun(await run_in_threadpool(accept), job_headers(job_id, response_id), leave)
+    started = await run_in_threadpool(accept)
+    follower.begin(started.opening)
+    told = tail.follow(job_id, follower=follower)
+    return Begun(started, told, job_headers(job_id, response_id), leave)
 
 
-async def final(call: Call, response: Response) -> dict[str, Any]:
+async def final(call: Call, begun: Begun) -> dict[str, Any]:
     """The response once it has ended, told by its journal; no connection is held meanwhile.
 
     As far as it is, when that takes longer than `LONGEST_WAIT` or the process leaves.
     """
     try:
         async with asyncio.timeout(LONGEST_WAIT):
-            shown = await _told_by_journal(call, response.job_id)
+            shown = await _shown_at_end(begun.told)
     except TimeoutError:
         shown = None
     if shown is not None:
         return shown
-    return response_object(await run_in_threadpool(read_named, call, response.id))
+    return response_object(await run_in_threadpool(read_named, call, begun.response.id))
 
 
-async def _told_by_journal(call: Call, job_id: str) -> dict[str, Any] | None:
-    async for events in call.platform.tail.follow(job_id):
+async def _shown_at_end(told: Told) -> dict[str, Any] | None:
+    async for events in told:
         if events[-1].ends:
             shown: dict[str, Any] | None = orjson.loads(events[-1].data).get("response")
             return shown

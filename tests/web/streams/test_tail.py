@@ -114,6 +114,33 @@ def test_events_that_were_delivered_twice_are_heard_once(told, follow):
     follow(scenario)
 
 
+def test_who_was_there_before_the_job_reads_nothing_and_hears_all(told, follow, monkeypatch):
+    async def never(self, job_id, after):
+        raise AssertionError("there is nothing to look up")
+
+    async def scenario(tail):
+        follower = tail.subscribe(told.id)
+        told.say(2)  # a worker may be quicker than the thread that began the job
+        monkeypatch.setattr(Tail, "_history", never)
+        follower.begin(told.told[:2])
+        told.end()
+
+        heard = [event async for group in tail.follow(told.id, follower=follower) for event in group]
+        assert [event.data for event in heard] == [event.data for event in told.told]
+
+    follow(scenario)
+
+
+def test_who_subscribed_and_never_followed_is_not_left_behind(told, follow):
+    async def scenario(tail):
+        follower = tail.subscribe(told.id)
+        events = tail.follow(told.id, follower=follower)
+        tail.unsubscribe(told.id, follower)
+        await events.aclose()
+
+    follow(scenario)
+
+
 def test_a_slow_follower_is_dropped_and_goes_on_from_its_last_number(told, follow, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_QUEUE", 3)
 

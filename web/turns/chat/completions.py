@@ -28,7 +28,7 @@ async def create(call: Call) -> EventStream | Pending:
         return Pending(partial(_ended, call, begun), begun.leave)
     chunks = Chunks(begun.response, settings, include_usage=body.include_usage)
     return EventStream(
-        _frames(call, begun.response, chunks),
+        _frames(call, begun, chunks),
         call.platform.streams,
         begun.headers,
         on_departure=begun.leave,
@@ -36,22 +36,22 @@ async def create(call: Call) -> EventStream | Pending:
     )
 
 
-async def _frames(call: Call, response: Response, chunks: Chunks) -> AsyncIterator[Frame]:
+async def _frames(call: Call, begun: Begun, chunks: Chunks) -> AsyncIterator[Frame]:
     """The chunks of a turn as it goes on; what came together goes together."""
     yield chunks.opening()
-    async for events in call.platform.tail.follow(response.job_id):
+    async for events in begun.told:
         if frames := b"".join([frame for event in events for frame in chunks.frames(event)]):
             yield frames
         if chunks.ended:
             if not chunks.diverged:
-                _forget(call, response)
+                _forget(call, begun.response)
             return
     yield chunks.cut()
 
 
 async def _ended(call: Call, begun: Begun) -> Answer:
     """The completion. Raises what became of a turn that has none."""
-    shown = await final(call, begun.response)
+    shown = await final(call, begun)
     if shown["status"] in ("queued", "in_progress") and call.platform.streams.closing:
         raise Unavailable(f"This server is leaving; the turn goes on: GET /v1/responses/{shown['id']}.")
     if shown["status"] not in ("queued", "in_progress"):
