@@ -74,11 +74,11 @@ class Fleet:
         return ", ".join(f"{told[name]} {name}" for name in TOLD)
 
     def counts(self) -> Mapping[str, int]:
-        """How much was asked for and heard."""
+        """How much was asked for and heard; `ended` are those of the turns that have."""
         counts: Counter[str] = Counter(dict.fromkeys(TOLD, 0))
         for transcript in self.transcripts():
             counts["turns" if transcript.kind == "turn" else transcript.kind] += 1
-            counts["ended"] += transcript.ended is not None
+            counts["ended"] += transcript.kind == "turn" and transcript.ended is not None
             counts["events"] += len(transcript.events)
             counts["tries again"] += sum(not answer.accepted for answer in transcript.answers)
             counts["reconnects"] += max(0, len(transcript.connections) - 1)

@@ -24,19 +24,29 @@ Silence = tuple[float, float]
 
 def times(transcripts: Sequence[Transcript], struck: Sequence[Struck]) -> Mapping[str, Sequence[float]]:
     """Seconds by kind of fault, one for each time that it fell into some running answer."""
-    every = [silence for transcript in transcripts for silence in silences(transcript)]
-    felt: dict[str, list[float]] = defaultdict(list)
-    for fault in struck:
-        if (longest := felt_of(fault, every)) is not None:
-            felt[fault.name].append(longest)
-    return dict(felt)
+    felt: dict[int, float] = {}
+    for silence in (each for transcript in transcripts for each in silences(transcript)):
+        if (place := charged(silence, struck)) is not None:
+            felt[place] = max(felt.get(place, 0.0), counted(silence, struck[place]))
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for place, seconds in sorted(felt.items()):
+        by_name[struck[place].name].append(seconds)
+    return dict(by_name)
 
 
-def felt_of(fault: Struck, every: Sequence[Silence]) -> float | None:
-    """The longest of the silences that a fault fell into, counted from when it could have ended."""
+def charged(silence: Silence, struck: Sequence[Struck]) -> int | None:
+    """The place of the fault that a silence is laid to: of those that stood meanwhile, the one whose strike is nearest
+    to its beginning."""
+    begin, end = silence
+    standing = [place for place, fault in enumerate(struck) if begin < fault.healed_at and end > fault.struck_at]
+    return min(standing, key=lambda place: abs(struck[place].struck_at - begin), default=None)
+
+
+def counted(silence: Silence, fault: Struck) -> float:
+    """Seconds of a silence from when it could have ended."""
+    begin, end = silence
     since = fault.struck_at if substituted(fault.target) else fault.healed_at
-    overlapping = [(begin, end) for begin, end in every if begin < fault.healed_at and end > fault.struck_at]
-    return max((max(0.0, end - max(begin, since)) for begin, end in overlapping), default=None)
+    return max(0.0, end - max(begin, since))
 
 
 def substituted(target: str) -> bool:

@@ -45,3 +45,10 @@ def test_silence_after_a_cancel_is_what_was_asked_for():
     cancelled.cancels = [Answer(11.5, 200)]
 
     assert times([cancelled], [Struck("kill-worker", "inference-a", 12.0, 13.0)]) == {}
+
+
+def test_of_two_faults_the_one_is_felt_that_was_struck_when_the_silence_began():
+    spoke = heard(9.0, 10.0, 11.0, 31.0)
+    faults = [Struck("freeze-worker", "inference-a", 11.1, 33.0), Struck("kill-web", "web-a", 20.0, 21.0)]
+
+    assert times([spoke], faults) == {"freeze-worker": [pytest.approx(19.9)]}
