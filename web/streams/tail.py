@@ -43,6 +43,9 @@ PATIENCE = 10.0
 #: Seconds after a lost connection.
 RETRY_INTERVAL = 0.2
 
+#: A lost connection. The last one is what uvloop says to writing on one that was reset, and redis-py passes on.
+LOST = (redis.RedisError, OSError, RuntimeError)
+
 
 class Follower:
     """One follower of one job: what it has not looked at yet."""
@@ -184,7 +187,7 @@ class Tail:
         try:
             entries = await self._client.xrange(journal.stream_key(job_id), min=f"{after + 2}-0")
             recent = journal.events_of(entries)
-        except (redis.RedisError, OSError):
+        except LOST:
             recent = []
         if recent and recent[0].sequence == after + 1:
             return recent
@@ -210,7 +213,7 @@ class Tail:
                 for shard, entries in await self._reader.xread(cursors, count=BATCH, block=BLOCK) or ():
                     cursors[shard.decode()] = entries[-1][0].decode()
                     self._hand_out(entries)
-            except (redis.RedisError, OSError) as error:
+            except LOST as error:
                 log.warning("the journal's tail is lost, will be back: %s", error)
                 self._reading.set()  # nobody waits for a server that is down
                 await self._reconnect()
@@ -230,7 +233,7 @@ class Tail:
         """Wait until Redis is back, then have every follower read again: it may have forgotten what was on its way."""
         while True:
             await asyncio.sleep(RETRY_INTERVAL)
-            with contextlib.suppress(redis.RedisError, OSError):
+            with contextlib.suppress(*LOST):
                 await self._reader.ping()
                 break
         for followers in self._followers.values():
