@@ -1,4 +1,4 @@
-"""Given a web process that reaches Redis over TCP, when its connections are reset, then nobody who follows is the wiser.
+"""Given a web process that reaches Redis over TCP, when its connections are reset, then no follower is the wiser.
 
 uvloop has a word of its own for writing to a connection that was reset, which redis-py passes on as it is.
 """
