@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
-import psycopg
 import pytest
 import redis
 
@@ -20,6 +19,7 @@ from models.redis_client import connect
 from models.settings import Settings
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, serving
+from tests.databases import new_database
 from tests.post import Post
 
 # Machines are noisy: how long an example takes says nothing.
@@ -90,16 +90,8 @@ def database(postgres: Postgres) -> Iterator[Database]:
 @pytest.fixture
 def empty_database(postgres: Postgres) -> Iterator[Database]:
     """A database of the test's own, with the present schema and nothing in it."""
-    name = new_id("test")
-    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    dsn = postgres.dsn.replace("/sangha?", f"/{name}?")
-    migrate(dsn)
-    database = Database(dsn)
-    yield database
-    database.close()
-    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(postgres) as database:
+        yield database
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 from models.attempts import claim
 from models.database import Database
 from models.ids import new_id
 from models.jobs import CATALOGUE, PLATFORM_ACCOUNT, Job, Kind, NewJob, enqueue
-from models.migrate import migrate
 from ops.servers import Postgres
+from tests.databases import new_database
 
 #: Kinds that no worker serves. The long backoff makes "not yet" certain on a slow machine too.
 KINDS = {
@@ -81,17 +80,8 @@ def desk(database: Database, kinds: dict[str, Kind]) -> Desk:
 @pytest.fixture(scope="module")
 def own_database(postgres: Postgres) -> Iterator[Database]:
     """A database of the module's own."""
-    name = new_id("test")
-    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # no test here is about power cuts
-    dsn = postgres.dsn.replace("/sangha?", f"/{name}?")
-    migrate(dsn)
-    database = Database(dsn)
-    yield database
-    database.close()
-    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database(postgres, durable=False) as database:
+        yield database
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from models.errors import Unavailable
-from models.ids import new_id
 from models.migrate import FOLDER, LOCK, migrate, pending
+from tests.databases import bare_database
 from tests.waiting import eventually
 
 ALL = sorted(path.name.removesuffix(".sql") for path in FOLDER.glob("*.sql") if "rollback" not in path.name)
@@ -25,12 +25,8 @@ EXPECTED = {
 @pytest.fixture
 def bare(postgres):
     """The DSN of a database with nothing in it."""
-    name = new_id("bare")
-    admin = psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres")
-    admin.execute(f"CREATE DATABASE {name}")
-    yield postgres.dsn.replace("/sangha?", f"/{name}?")
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
+    with bare_database(postgres) as dsn:
+        yield dsn
 
 
 def test_a_bare_database_gets_every_table_and_a_second_run_does_nothing(bare):

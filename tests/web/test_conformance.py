@@ -9,7 +9,6 @@ from itertools import cycle
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
@@ -23,6 +22,7 @@ from models.migrate import migrate
 from models.settings import Settings
 from ops.parts import Worker
 from ops.servers import Postgres, serving
+from tests.databases import bare_database
 from tests.journeys.stack import named
 from tests.web.visiting import Visitor, running
 from web.app import build
@@ -57,16 +57,12 @@ API = schemathesis.openapi.from_dict(document(ROUTES), config=CONFIG)
 @pytest.fixture(scope="module")
 def apart(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
     """Settings of an installation that shares the servers with the other tests, and nothing on them."""
-    name = new_id("conformance")
-    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        database_url = postgres.dsn.replace("/sangha?", f"/{name}?")
+    with bare_database(postgres) as database_url:
         migrate(database_url)
         redis_url = f"{settings.redis_address}?db=7"
         yield settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "visits_per_minute": 1_000_000}
         )
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")

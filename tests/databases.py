@@ -1,0 +1,38 @@
+"""Databases of a test's own, on the session's server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from models.database import Database
+from models.ids import new_id
+from models.migrate import migrate
+from ops.servers import Postgres
+
+
+@contextmanager
+def bare_database(postgres: Postgres) -> Iterator[str]:
+    """The DSN of a database with nothing in it, not even the schema; dropped at the end, whoever is still in it."""
+    name = new_id("test")
+    with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            yield postgres.dsn.replace("/sangha?", f"/{name}?")
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def new_database(postgres: Postgres, *, durable: bool = True) -> Iterator[Database]:
+    """A database with the present schema and nothing in it; where it need not be `durable`, a faster one."""
+    with bare_database(postgres) as dsn:
+        migrate(dsn)
+        if not durable:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")
+        database = Database(dsn)
+        try:
+            yield database
+        finally:
+            database.close()
