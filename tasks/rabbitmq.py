@@ -53,11 +53,10 @@ class QuorumBroker(RabbitmqBroker):
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish and wait for the confirm. Raises ConnectionClosed, also for a queue that does not answer."""
-        if self.state.__dict__.get("sure_of") is not self.connection:
-            self.declare_queue(message.queue_name, ensure=True)
-            if not self._answers(message.queue_name):
-                raise ConnectionClosed(f"the queue {message.queue_name} does not answer")
-            self.state.sure_of = self.connection
+        try:
+            self._make_sure_of(message.queue_name)
+        except (pika.exceptions.AMQPError, OSError) as error:
+            raise ConnectionClosed(error) from None
         return super().enqueue(message, delay=delay)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
@@ -69,6 +68,14 @@ class QuorumBroker(RabbitmqBroker):
             self.emit_after("declare_queue", queue_name)
         if ensure:
             self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
+
+    def _make_sure_of(self, queue_name: str) -> None:
+        """On a new connection: have the queue there. Raises ConnectionClosed where it does not answer."""
+        if self.state.__dict__.get("sure_of") is not self.connection:
+            self.declare_queue(queue_name, ensure=True)
+            if not self._answers(queue_name):
+                raise ConnectionClosed(f"the queue {queue_name} does not answer")
+            self.state.sure_of = self.connection
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ from models.errors import ConfigurationError, Unavailable
 from models.jobs import CATALOGUE, Kind
 from tasks.broker import build_broker, nudge
 from tasks.rabbitmq import DELIVERY_LIMIT
+from tests.tasks.conftest import with_queue
 from tests.waiting import eventually
 
 QUEUE = "test_broker"
@@ -20,13 +21,8 @@ QUEUE = "test_broker"
 def broker(on_each_broker, monkeypatch):
     """Each broker in turn, with a queue of the test's own."""
     monkeypatch.setitem(CATALOGUE, "test.heard", Kind(queue=QUEUE))
-    broker = build_broker(on_each_broker.broker_address)
-    if on_each_broker.broker_url:
-        broker.declare_queue(QUEUE, ensure=True)
-    broker.flush(QUEUE)
-    yield broker
-    broker.flush(QUEUE)
-    broker.close()
+    with with_queue(on_each_broker, QUEUE) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -113,6 +109,13 @@ def test_a_broker_answers_when_asked(broker):
 def test_one_that_is_not_there_is_unavailable(url):
     with pytest.raises(Unavailable):
         build_broker(url).check()
+
+
+def test_publishing_to_one_that_is_not_there_is_a_lost_connection():
+    broker = build_broker("amqp://127.0.0.1:1/")
+
+    with pytest.raises(dramatiq.errors.ConnectionClosed):
+        broker.enqueue(nudge("memory", "memory.change", "job_1"))
 
 
 @pytest.mark.parametrize("url", ["amqp://guest@host/", "amqp://a:b@host:port/"])
