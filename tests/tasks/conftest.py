@@ -1,6 +1,7 @@
 """A workshop on real servers, and handlers that do what a test tells them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -46,6 +47,18 @@ def broker(settings: Settings, kinds: None) -> Iterator[Broker]:
     broker.flush_all()
     yield broker
     broker.flush_all()
+    broker.close()
+
+
+@contextmanager
+def with_queue(settings: Settings, queue: str) -> Iterator[Broker]:
+    """The broker of the settings, with this queue declared and empty."""
+    broker = build_broker(settings.broker_address)
+    if settings.broker_url:
+        broker.declare_queue(queue, ensure=True)
+    broker.flush(queue)
+    yield broker
+    broker.flush(queue)
     broker.close()
 
 

@@ -8,8 +8,8 @@ import pytest
 from models import outbox
 from models.errors import Unavailable
 from models.workers import register
-from tasks.broker import build_broker
 from tasks.relay import Relay
+from tests.tasks.conftest import with_queue
 from tests.waiting import eventually
 
 QUEUE = "test"
@@ -17,13 +17,8 @@ QUEUE = "test"
 
 @pytest.fixture
 def broker(on_each_broker, kinds):
-    broker = build_broker(on_each_broker.broker_address)
-    if on_each_broker.broker_url:
-        broker.declare_queue(QUEUE, ensure=True)
-    broker.flush(QUEUE)
-    yield broker
-    broker.flush(QUEUE)
-    broker.close()
+    with with_queue(on_each_broker, QUEUE) as broker:
+        yield broker
 
 
 @pytest.fixture
