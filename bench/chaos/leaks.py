@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.chaos.slots import lost
 from bench.chaos.violations import Violation
 from models.database import Database, all_of
 from models.redis_client import connect
@@ -26,6 +27,9 @@ DESCRIPTORS = 32
 
 #: Connections to Postgres and to Redis, a process: the pools of the largest, once more.
 CONNECTIONS = 10
+
+#: The keys of journals.
+JOURNALS = ("sangha:journal:*", "sangha:events:*")
 
 #: Seconds that idle threads and connections have to go.
 PATIENCE, PAUSE = 30.0, 0.5
@@ -69,12 +73,16 @@ class Baseline:
         deadline = time.monotonic() + PATIENCE
         while (found := list(self._found(pids, settings))) and time.monotonic() < deadline:
             time.sleep(PAUSE)
-        return found
+        addresses = [
+            ("127.0.0.1", port) for name, pid in pids.items() if kind_of(name) == "web" for port in _doors(pid)
+        ]
+        return [*found, *lost(pids, addresses, settings)]
 
     def _found(self, pids: Mapping[str, int], settings: Settings) -> Iterator[Violation]:
         for name, pid in pids.items():
             yield from self.grown(name, held(pid))
             yield from streams(name, pid)
+        yield from kept_for_ever(settings)
         now = connections(settings)
         for server, count in now.items():
             if count > self.connections.get(server, 0) + CONNECTIONS * len(pids):
@@ -137,6 +145,18 @@ def forgotten(settings: Settings) -> Iterator[Violation]:
                 yield Violation("leak", f"postgres {row['application_name']}", detail)
     finally:
         database.close()
+
+
+def kept_for_ever(settings: Settings) -> Iterator[Violation]:
+    """Journals that Redis is never to forget."""
+    client = connect(settings.redis_address)
+    try:
+        for pattern in JOURNALS:
+            for key in client.scan_iter(pattern, count=1000):
+                if client.ttl(key) == -1:
+                    yield Violation("leak", "redis", f"{key.decode()} is kept for ever")
+    finally:
+        client.close()
 
 
 def streams(name: str, pid: int) -> Iterator[Violation]:
