@@ -51,6 +51,11 @@ soak: $(VENV)/.developing ## Load it steadily, and see whether anything grows: m
 	@sh tests/rabbitmq.sh
 	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
+.PHONY: chaos
+chaos: $(VENV)/.developing ## Break one part after the other, and check all promises: make chaos [MINUTES=4] [SEED=7]
+	@sh tests/rabbitmq.sh
+	$(BIN)/python -m bench.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: clean
 clean: ## Remove .venv and what tools left; the data in .sangha stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
