@@ -1,0 +1,94 @@
+"""Given the scripted endpoint, when it is asked as platforms ask it, then it plays its script, and only that."""
+
+import asyncio
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from bench.client import script
+from bench.peers.endpoint import serve
+from bench.peers.limit import answers_a_second
+from models.settings import Settings
+from ops.rabbitmq import free_ports
+from pipelines.inference.engine import Finish, Message, Sampling, Token
+from pipelines.inference.hosted import Hosted
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where it listens, until the test ends."""
+    port, ready = free_ports(1)[0], threading.Event()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(serve(port, ready.set))
+    thread = threading.Thread(target=run, args=(loop, task))
+    thread.start()
+    assert ready.wait(5)
+    yield port
+    loop.call_soon_threadsafe(task.cancel)
+    thread.join()
+
+
+def run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    try:
+        loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def engine(port: int, model: str) -> Hosted:
+    return Hosted(Settings(engine="openai", fallback_url=f"http://127.0.0.1:{port}/v1", fallback_model=model))
+
+
+def answer(engine: Hosted) -> tuple[str, Finish]:
+    *told, finish = engine.generate(
+        [Message("user", "hello")], prefix="", sampling=Sampling(99), cancelled=lambda: False
+    )
+    assert isinstance(finish, Finish)
+    return "".join(token.text for token in told if isinstance(token, Token)), finish
+
+
+def test_it_plays_its_script_again_and_again_on_one_connection(port: int) -> None:
+    asked = engine(port, "tokens=20,rate=0")
+    for _ in range(3):
+        assert answer(asked) == (script(20), Finish("stop", 1, 0, 20))
+    asked.close()
+
+
+def test_it_keeps_its_rate(port: int) -> None:
+    asked = engine(port, "tokens=11,rate=100")
+    began = time.monotonic()
+    assert answer(asked)[0] == script(11)
+    assert time.monotonic() - began >= 0.1
+    asked.close()
+
+
+def test_who_leaves_is_told_nothing_more_and_others_are(port: int) -> None:
+    leaving, staying = engine(port, "tokens=1000,rate=100"), engine(port, "tokens=3,rate=0")
+    items = leaving.generate([Message("user", "hello")], prefix="", sampling=Sampling(9), cancelled=lambda: False)
+    assert next(items) == Token("w0 ", 1)
+    items.close()  # type: ignore[attr-defined]
+    assert answer(staying)[0] == script(3)
+    leaving.close()
+    staying.close()
+    assert eventually(lambda: not leaving._pool.connections)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"{", b'{"model": "gpt"}', b"7"])
+def test_what_is_no_script_is_refused(port: int, body: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    for _ in range(2):
+        connection.request("POST", "/v1/chat/completions", body)
+        told = connection.getresponse()
+        assert told.status == 400
+        assert orjson.loads(told.read())["error"]["message"]
+    connection.close()
+
+
+def test_its_own_limit_is_measured(port: int) -> None:
+    assert answers_a_second(("127.0.0.1", port), 2, "tokens=5,rate=0", answers=20) > 0
