@@ -14,12 +14,21 @@ from pipelines.inference.control import plain
 from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Piece, Sampling, Token, Tool
 
 
-def question(model: str, prompt: Sequence[Message], sampling: Sampling, form: Form) -> dict[str, Any]:
-    """The request's JSON. What is None is left to the endpoint's default."""
+def limit_of(host: str) -> str:
+    """What a host calls the most tokens of an answer: its inventors have renamed it, and others know the first name."""
+    name, _, _ = host.partition(":")
+    renamed = name.endswith((".openai.com", ".openai.azure.com"))
+    return "max_completion_tokens" if renamed else "max_tokens"
+
+
+def question(
+    model: str, prompt: Sequence[Message], sampling: Sampling, form: Form, limit: str = "max_tokens"
+) -> dict[str, Any]:
+    """The request's JSON. What is None is left to the endpoint's default; `limit` is what `limit_of` tells."""
     asked = {
         "model": model,
         "messages": [_message(message) for message in prompt],
-        "max_tokens": sampling.max_output_tokens,
+        limit: sampling.max_output_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "seed": sampling.seed,

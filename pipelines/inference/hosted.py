@@ -16,7 +16,7 @@ import orjson
 
 from models.errors import PermanentFailure, SanghaError
 from models.settings import Settings
-from pipelines.inference.completions import Heard, question
+from pipelines.inference.completions import Heard, limit_of, question
 from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, ToolCall
 from pipelines.inference.interruptible import BROKEN, POLL, Interrupted, Network
 from pipelines.inference.names import model_name
@@ -87,7 +87,8 @@ class Hosted:
             yield Finish("length", tokens, 0, 0)
             return
         heard = Heard(form)
-        request = self._request(orjson.dumps(question(self.name, prompt, sampling, form)))
+        asked = question(self.name, prompt, sampling, form, limit_of(self._host))
+        request = self._request(orjson.dumps(asked))
         try:
             with self._slot(cancelled), closing(self._chunks(request, heard, cancelled)) as chunks:
                 for chunk in chunks:

@@ -12,6 +12,7 @@ import pytest
 from models.errors import PermanentFailure
 from models.settings import Settings
 from pipelines.inference import hosted
+from pipelines.inference.completions import limit_of, question
 from pipelines.inference.engine import (
     PLAIN,
     Call,
@@ -124,6 +125,21 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: Hosted) ->
         "stream": True,
         "stream_options": {"include_usage": True},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("host", "limit"),
+    [
+        ("api.openai.com", "max_completion_tokens"),
+        ("us.openai.azure.com:443", "max_completion_tokens"),
+        ("api.example.com", "max_tokens"),
+        ("openai.com.example.com:8000", "max_tokens"),
+    ],
+)
+def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str) -> None:
+    assert limit_of(host) == limit
+    asked = question("big", PROMPT, Sampling(7), PLAIN, limit_of(host))
+    assert {name: asked[name] for name in asked if name.startswith("max_")} == {limit: 7}
 
 
 @pytest.mark.parametrize(
