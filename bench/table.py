@@ -77,12 +77,12 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def render(rows: Sequence[Sequence[str]]) -> list[str]:
+def render(rows: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> list[str]:
     """Lines with aligned columns below the headings."""
-    widths = [max(len(cells[column]) for cells in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
+    widths = [max(len(cells[column]) for cells in [headings, *rows]) for column in range(len(headings))]
     rule = ["─" * width for width in widths]
     return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-            for cells in [HEADINGS, rule, *rows]]  # fmt: skip
+            for cells in [headings, rule, *rows]]  # fmt: skip
 
 
 def as_json(scenario: str, figure: Figure) -> Mapping[str, Any]:

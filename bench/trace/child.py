@@ -1,0 +1,22 @@
+"""`python -m bench.trace.child FILE …`: what `sangha …` does, with instruments. Its spans are in FILE when it ends."""
+
+import atexit
+import sys
+from pathlib import Path
+
+from bench.trace import instruments
+from bench.trace.spans import Recorder
+
+
+def main(file: Path, *arguments: str) -> None:
+    """Run a process of ours."""
+    recorder = Recorder()
+    atexit.register(recorder.save, file)
+    instruments.install(recorder)
+    from ops.cli import main
+
+    main(arguments, prog_name="sangha")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,187 @@
+"""The instruments: wrappers around what a process says to others, and around what its threads hand to each other.
+
+A trip to Postgres is a wait for its answer. In a pipeline several statements share one: there the trip begins with the
+first of them.
+"""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+import psycopg
+import redis
+import redis.asyncio
+
+# Before anything of Dramatiq: this tells it how soon to connect again.
+from tasks import rabbitmq  # noqa: F401  isort: skip
+import dramatiq.worker
+import pika.adapters.blocking_connection as pika_blocking
+
+from bench.trace.names import name_of
+from bench.trace.spans import Kind, Recorder
+
+#: Waits of psycopg in a pipeline that are for the server's answer; the others only hand over.
+ANSWERS = {"BasePipeline._sync_gen", "BasePipeline._exit_gen", "BasePipeline._fetch_gen"}
+
+#: The present thread's statements to Postgres that have not been answered yet, and when the first was given.
+unanswered = threading.local()
+
+
+def install(recorder: Recorder) -> None:
+    """Wrap everything."""
+    postgres(recorder)
+    valkey(recorder)
+    broker(recorder)
+    threads(recorder)
+    ours(recorder)
+
+
+def around(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
+    """Have a span around each call of a method; `label` is given its arguments."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def measured(*arguments: Any, **options: Any) -> Any:
+        with recorder.around(kind, label(*arguments, **options)):
+            return original(*arguments, **options)
+
+    setattr(owner, name, measured)
+
+
+def around_async(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
+    """The same for a coroutine function."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    async def measured(*arguments: Any, **options: Any) -> Any:
+        with recorder.around(kind, label(*arguments, **options)):
+            return await original(*arguments, **options)
+
+    setattr(owner, name, measured)
+
+
+def before(owner: Any, name: str, note: Callable[..., None]) -> None:
+    """Note each call of a method."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def noted(*arguments: Any, **options: Any) -> Any:
+        note(*arguments, **options)
+        return original(*arguments, **options)
+
+    setattr(owner, name, noted)
+
+
+def postgres(recorder: Recorder) -> None:
+    """Statements and trips."""
+
+    def given(statement: Any) -> None:
+        if not getattr(unanswered, "parts", None):
+            unanswered.parts, unanswered.begin = [], time.monotonic_ns()
+        unanswered.parts.append(name_of(statement))
+
+    before(psycopg.Connection, "execute", lambda connection, statement, *rest, **options: given(statement))
+    before(psycopg.Connection, "_exec_command", lambda connection, command, *rest, **options: given(command))
+    original = psycopg.Connection.wait
+
+    def wait(connection: Any, generator: Any, *rest: Any, **options: Any) -> Any:
+        try:
+            return original(connection, generator, *rest, **options)
+        finally:
+            parts = getattr(unanswered, "parts", None)
+            if parts and (connection._pipeline is None or generator.__qualname__ in ANSWERS):
+                recorder.add("postgres", " + ".join(parts), unanswered.begin, parts)
+                unanswered.parts = []
+
+    psycopg.Connection.wait = wait  # type: ignore[assignment,method-assign]
+
+
+def valkey(recorder: Recorder) -> None:
+    """Commands and pipelines. A blocked read is a moment: the one at which it hears something."""
+    around(recorder, redis.Redis, "execute_command", "valkey", lambda client, *command, **options: name_of(command))
+    execute = redis.client.Pipeline.execute
+
+    def batch(pipeline: Any, *arguments: Any, **options: Any) -> Any:
+        parts = [name_of(command[0]) for command in pipeline.command_stack]
+        with recorder.around("valkey", " + ".join(parts), parts):
+            return execute(pipeline, *arguments, **options)
+
+    redis.client.Pipeline.execute = batch  # type: ignore[assignment,method-assign]
+    command: Any = redis.asyncio.Redis.execute_command
+
+    async def asked(client: Any, *words: Any, **options: Any) -> Any:
+        begin = time.monotonic_ns()
+        answer = await command(client, *words, **options)
+        blocked = b"BLOCK" in words
+        recorder.add("valkey", name_of(words), time.monotonic_ns() if blocked else begin, [name_of(words)])
+        return answer
+
+    redis.asyncio.Redis.execute_command = asked  # type: ignore[assignment,method-assign]
+
+
+def broker(recorder: Recorder) -> None:
+    """Publishing with its confirm, deliveries and acknowledgements."""
+    channel = pika_blocking.BlockingChannel
+    around(recorder, channel, "basic_publish", "rabbitmq", lambda *words, **options: "publish, confirm")
+    before(channel, "basic_ack", lambda *words, **options: recorder.mark("ack"))
+    consumer = dramatiq.worker.ConsumerThread
+    before(consumer, "handle_message", lambda thread, message: recorder.mark(f"delivered: {message.actor_name}"))
+
+
+def threads(recorder: Recorder) -> None:
+    """Hand-overs from the event loop to a thread, and what the thread does."""
+    original = anyio.to_thread.run_sync
+
+    async def run_sync(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        label = work_name(work)
+
+        def run(*given: Any) -> Any:
+            with recorder.around("work", label):
+                return work(*given)
+
+        with recorder.around("wait", label):
+            return await original(run, *arguments, **options)
+
+    anyio.to_thread.run_sync = run_sync  # type: ignore[assignment]
+
+
+def work_name(work: Any) -> str:
+    """`admit`, of a function that may be wrapped in partials."""
+    while isinstance(work, functools.partial):
+        work = work.func
+    return str(getattr(work, "__qualname__", work)).replace("<locals>.", "")
+
+
+def ours(recorder: Recorder) -> None:
+    """The steps of our own that hold the rest together."""
+    from models import journal_writer
+    from pipelines.inference import chunks, loopback
+    from tasks import relay, workshop
+    from web.http import edge
+
+    around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
+    before(chunks.Chunks, "heard", lambda chunks, chunk: recorder.mark(told(chunk)))
+    around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
+    around(recorder, workshop.Workshop, "execute", "work", lambda workshop, *words: "execute")
+    around(recorder, workshop, "open_attempt", "work", lambda *words: "open_attempt")
+    around(recorder, journal_writer.JournalWriter, "_send", "work", lambda writer, batch: "send")
+    before(journal_writer.Journal, "write", lambda journal, type_, payload: recorder.mark(type_))
+    before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
+    around_async(recorder, edge.Edge, "__call__", "work", lambda edge, scope, receive, send: scope.get("path", ""))
+    before(edge.Exchange, "send", lambda exchange, message: recorder.mark(sent(message)))
+
+
+def told(chunk: bytes) -> str:
+    """What the engine tells: how far it has read, or what it has written."""
+    return "progress" if b"prompt_progress" in chunk else "token"
+
+
+def sent(message: Any) -> str:
+    """What goes out: the head of an answer, or the types of its events."""
+    if message["type"] == "http.response.start":
+        return f"head {message['status']}"
+    types = [line[7:].decode() for line in message.get("body", b"").split(b"\n") if line.startswith(b"event: ")]
+    return " + ".join(types) or "end"

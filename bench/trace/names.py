@@ -1,0 +1,42 @@
+"""Names of what goes over the wire: a statement is called as the constant of the module that it stands in."""
+
+import sys
+from functools import cache
+from typing import Any
+
+#: The longest name of a statement that stands nowhere.
+LONGEST = 24
+
+
+def name_of(said: Any) -> str:
+    """`attempts.CLAIM` of a statement, `journal.APPEND` of a script, `XREAD` of a command, `COMMIT` of a bare one."""
+    if isinstance(said, (tuple, list)):
+        command = text(said[0])
+        return scripts().get(text(said[1]), command) if command in ("EVALSHA", "EVAL") else command
+    statement = text(said)
+    return constants().get(statement) or " ".join(statement.split())[:LONGEST]
+
+
+def text(said: Any) -> str:
+    """As text."""
+    return said.decode() if isinstance(said, bytes) else str(said)
+
+
+@cache
+def constants() -> dict[str, str]:
+    """Statement → name. To be asked once all modules are there: with the first statement they are."""
+    named: dict[str, str] = {}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("models."):
+            for name, value in vars(module).items():
+                if name.isupper() and isinstance(value, str) and " " in value:
+                    named.setdefault(value, f"{module_name.removeprefix('models.')}.{name}")
+    return named
+
+
+@cache
+def scripts() -> dict[str, str]:
+    """A script's hash → name."""
+    from models import journal, rate_limits
+
+    return {journal.APPEND_SHA: "journal.APPEND", rate_limits.DRAW_SHA: "rate_limits.DRAW"}

@@ -1,0 +1,104 @@
+"""A platform whose processes have instruments, and some turns on it."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.client import Client, Heard, check
+from bench.stack import FORGETFUL, PATIENCE, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker, stop
+from bench.trace.spans import Span, load
+from models.settings import Settings
+from ops.process import Child
+from ops.rabbitmq import free_ports
+
+TOKENS = 20
+
+SCRIPT = f"tokens={TOKENS},rate=0"
+
+QUESTION = "Write a long story about a river."
+
+#: Seconds between two turns, so that each finds everything idle, and nothing of one is taken for the next's.
+PAUSE = 0.03
+
+#: Turns before the ones that count.
+WARM_UP = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn as its client saw it: when it was posted and what was heard, by the monotonic clock in nanoseconds."""
+
+    begin: int
+    heard: Sequence[Heard]
+
+    @property
+    def end(self) -> int:
+        """When its last event came."""
+        return int(self.heard[-1].at * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The turns, and the spans of each process."""
+
+    turns: Sequence[Turn]
+    spans: Mapping[str, Sequence[Span]]
+
+
+def trace(stack: Stack, turns: int, engine: str = "scripted") -> Traced:
+    """Run so many warm turns, one after another."""
+    with instrumented(stack, engine) as platform:
+        client = platform.client()
+        done = [turn(client, QUESTION) for _ in range(WARM_UP + turns)]
+    files = {name: stack.folder / f"{name}.spans" for name in platform.children if name != "scheduler"}
+    return Traced(done[WARM_UP:], {name: load(file) for name, file in files.items()})
+
+
+def turn(client: Client, text: str) -> Turn:
+    """One turn, and what others do after it."""
+    begin = time.perf_counter()
+    heard = list(client.stream(text, max_output_tokens=TOKENS, temperature=0, **FORGETFUL))
+    check(heard)
+    time.sleep(PAUSE)
+    return Turn(int(begin * 1e9), heard)
+
+
+@contextmanager
+def instrumented(stack: Stack, engine: str) -> Iterator[Platform]:
+    """Web, a worker and the scheduler; the first two leave their spans when the block ends."""
+    told = stack.told(port=free_ports(1)[0], engine=engine, script=SCRIPT)
+    parts = [TracedWeb(told), TracedWorker("worker", told, ["inference"]), ToldScheduler(told)]
+    children = [Child(part, stack.folder / "run", stack.folder / "logs") for part in parts]
+    try:
+        for child in children:
+            child.start()
+        for child in children:
+            child.wait_ready(PATIENCE)
+        yield Platform(told, {child.name: child for child in children})
+    finally:
+        stop(children)
+
+
+def command(name: str, settings: Settings, arguments: Sequence[str]) -> list[str]:
+    """A process of ours that writes its spans down."""
+    file: Path = settings.home / f"{name}.spans"
+    return [sys.executable, "-m", "bench.trace.child", str(file), *arguments]
+
+
+class TracedWeb(ToldWeb):
+    """The HTTP door with instruments."""
+
+    def command(self) -> list[str]:
+        """Through `child`."""
+        return command(self.name, self.settings, self.arguments)
+
+
+class TracedWorker(ToldWorker):
+    """A worker with instruments."""
+
+    def command(self) -> list[str]:
+        """Through `child`."""
+        return command(self.name, self.settings, self.arguments)
