@@ -13,8 +13,8 @@ import orjson
 from bench import machine
 from bench.chaos import run
 from bench.chaos.faults import Fault
-from bench.chaos.planted import PLANTED, demonstrate, rows
-from bench.chaos.report import Report, aligned
+from bench.chaos.planted import PLANTED, demonstrate, line
+from bench.chaos.report import Report
 from bench.chaos.run import Wanted
 from bench.progress import Progress
 from models.errors import ConfigurationError, SanghaError
@@ -73,11 +73,12 @@ def known(wanted: Wanted) -> Mapping[str, Fault]:
 
 def show_planted(names: Sequence[str]) -> int:
     """Run over each planted bug; returns the exit code: 1 where one is not caught."""
-    progress = Progress()
-    verdicts = list(demonstrate([planted for planted in PLANTED if planted.name in names or not names], progress))
-    progress.clear()
-    click.echo("\n".join(aligned(rows(verdicts))))
-    return 0 if all(verdict.caught for verdict in verdicts) else VIOLATED
+    progress, blind = Progress(), 0
+    for verdict in demonstrate([planted for planted in PLANTED if planted.name in names or not names], progress):
+        progress.clear()
+        click.echo(line(verdict))
+        blind += not verdict.caught
+    return VIOLATED if blind else 0
 
 
 def try_out(wanted: Wanted, report: Report) -> int:
@@ -90,11 +91,14 @@ def try_out(wanted: Wanted, report: Report) -> int:
         click.echo(f"chaos: {error}{hint}", err=True)
         return MISCONFIGURED
     except SanghaError as error:
-        click.echo(f"chaos: {error}", err=True)
+        click.echo(f"chaos: {error}; the logs of all parts are in {report.logs}", err=True)
         return VIOLATED
     except KeyboardInterrupt:
         click.echo("chaos: interrupted", err=True)
         return INTERRUPTED
+    except Exception:
+        click.echo(f"chaos: broke itself; the logs of all parts are in {report.logs}", err=True)
+        raise
     finally:
         progress.clear()
     return VIOLATED if report.violations else 0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.chaos import checker, recovery
+from bench.chaos import checker, recovery, slots
 from bench.chaos.adversary import TICK, Adversary, plan
 from bench.chaos.arena import LINKS, Arena, arena
 from bench.chaos.faults import Fault, faults
@@ -19,7 +19,7 @@ from bench.progress import Progress
 from bench.stack import BrokerName
 
 #: Seconds that the clients work undisturbed, before descriptors and threads are counted.
-WARM = 3.0
+WARM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ class Trial:
         self._progress.say("checking")
         self._report.recovery = dict(recovery.times(transcripts, self._adversary.struck))
         self._report.violations += self._broken(transcripts)
-        self._report.violations += baseline.violations(self._arena.pids, self._arena.settings)
+        if not self._report.violations:  # what is stuck holds things, and would be told of twice
+            self._report.violations += self._leaked(baseline)
 
     def leave(self) -> None:
         """Note what there is, and keep the logs where somebody will want them."""
@@ -143,6 +144,10 @@ class Trial:
         lost = [Violation("comes back", *what) for what in self._adversary.lost]
         settings, struck, control = self._arena.settings, self._adversary.struck, self._arena.control
         return [*lost, *checker.check(transcripts, settings, self._wanted.patience, struck=struck, control=control)]
+
+    def _leaked(self, baseline: Baseline) -> Sequence[Violation]:
+        pids, settings = self._arena.pids, self._arena.settings
+        return [*slots.lost(pids, self._arena.addresses, settings), *baseline.violations(pids, settings)]
 
     def _say(self, standing: str) -> None:
         self._progress.say(f"{self._fleet.say()}; {standing}")
