@@ -65,6 +65,13 @@ LEFT_OVER: Mapping[str, str] = {
 
 COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
+#: Tables whose rows stay by somebody's will, until they delete them: all others are looked at above.
+KEPT = frozenset({
+    "accounts", "audit_events", "conversation_items", "conversations", "identities", "meditations", "memberships",
+    "memory_sources", "memory_spaces", "memory_speakers", "memory_vectors", "plans", "quota_usage",
+    "schedules", "signing_keys", "usage_records", "users", "workers",
+})  # fmt: skip
+
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('queued', 'running', 'waiting')"
 
 STATE = "SELECT state FROM jobs WHERE id = %(id)s"

@@ -3,7 +3,8 @@
 A series is first told as the medians of equal stretches of time, so that spikes and the teeth of a garbage collector
 vanish. A trend is what all of it and each half of it have in common: the least of three Theil-Sen slopes. So one step
 is no trend (on one of its sides it is flat), and a leak is one, whatever its form. And what grows never comes back to
-where it was: the floor of the second half must have risen as well, which under long teeth it has not.
+where it was: the floor of the second half must have risen as well, and so must the last quarter, by more than half of
+what the series swings by anyway. Under long teeth they have not.
 """
 
 import statistics
@@ -96,7 +97,9 @@ def judge(points: Sequence[Point], rule: Rule) -> Judged:
     seconds, work = told[-1].at - told[0].at, told[-1].work - told[0].work
     slope = trend([(point.at, point.value) for point in told])
     start, end = edges(told)
-    tolerance, say = _say(told, rule, min(slope * seconds, risen_floor(told)), end - start, work)
+    risen = min(slope * seconds, risen_floor(told), (end - start) * 4 / 3)  # the quarters' middles are 3/4 of it apart
+    risen = risen if risen > swing(told, slope) / 2 else 0.0
+    tolerance, say = _say(told, rule, risen, end - start, work)
     each = theil_sen([(point.work, point.value) for point in told])
     return Judged(start, end, slope, each, tolerance, say)
 
@@ -140,6 +143,12 @@ def risen_floor(points: Sequence[Point]) -> float:
     half = len(points) // 2
     first, second = (quantile([point.value for point in part], 0.1) for part in (points[:half], points[half:]))
     return 2 * (second - first)
+
+
+def swing(points: Sequence[Point], slope: float) -> float:
+    """What the values swing by about a slope: from the lowest tenth to the highest."""
+    rest = [point.value - slope * point.at for point in points]
+    return quantile(rest, 0.9) - quantile(rest, 0.1)
 
 
 def edges(points: Sequence[Point]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ Given a stack of its own, when it is loaded with work of all kinds and all is ma
 each job ended, nothing outlives the pruning, and there is a picture.
 """
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,13 +13,14 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from bench import machine
+from bench import machine, stack
 from bench.soak.__main__ import main
 from bench.soak.pace import Ledger
 from bench.soak.picture import APART, draw, spread
 from bench.soak.report import Report, quantity
-from bench.soak.retention import Retention
+from bench.soak.retention import KEPT, LEFT_OVER, NAMES, Retention
 from bench.soak.watch import kind_of
+from models.errors import ConfigurationError
 
 
 def test_a_short_soak(tmp_path):
@@ -113,3 +115,23 @@ def test_a_folder_that_is_not_there_is_told_before_anything_starts(tmp_path):
 
     assert refused.exit_code == 2
     assert "There is no folder" in refused.output
+
+
+def test_without_rabbitmq_one_line_says_what_to_do(monkeypatch):
+    def missing(name):
+        raise ConfigurationError("RabbitMQ is missing: install it, on Debian with apt install rabbitmq-server")
+
+    monkeypatch.setattr(stack, "program", missing)
+
+    told = CliRunner().invoke(main, [])
+
+    assert told.exit_code == 2
+    assert "--broker redis" in told.output
+
+
+def test_of_each_table_it_is_known_what_stays_in_it(database):
+    looked_at = {name for statement in LEFT_OVER.values() for name in re.findall(r"FROM (\w+)", statement)}
+    with database.connection() as connection:
+        tables = {row["name"] for row in connection.execute(NAMES)}
+
+    assert tables - looked_at == KEPT

@@ -68,7 +68,7 @@ def test_a_step_that_is_too_high_is_growth():
     assert judge(series(lambda second, _: (100 + 80 * (second > 400)) * MIB), MEMORY).say == "GROWING"
 
 
-@given(period=some.integers(2, 90), height=some.floats(0, 40))
+@given(period=some.integers(2, 60), height=some.floats(0, 40))
 @settings(max_examples=40, deadline=None)
 def test_the_teeth_of_a_garbage_collector_are_steady(period, height):
     judged = judge(series(lambda second, _: (100 + height * (second % period) / period) * MIB), MEMORY)
