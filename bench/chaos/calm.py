@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pika
 import redis
@@ -16,9 +16,6 @@ from models.settings import Settings
 
 #: Seconds between two looks; it is calm when so many in a row find nothing.
 PAUSE, LOOKS = 0.5, 3
-
-#: Where Dramatiq keeps its queues in Redis, and seconds after which a consumer that says nothing is none any more.
-QUEUES, HEARTBEAT = "sangha:queue", 10.0
 
 # Jobs that should be moving. What is to begin later is at rest.
 UNDONE = """
@@ -97,23 +94,14 @@ def _of_rabbitmq(settings: Settings, control: Control | None) -> Sequence[Mappin
 
 
 def _of_redis(settings: Settings) -> Sequence[Mapping[str, Any]]:
-    """What living consumers hold counts. What a dead one held are nudges that Dramatiq sends again some day, when
-    nobody needs them any more."""
+    """What waits. A consumer may hold what it never got, for the connection was cut under Dramatiq's answer: a nudge
+    that the outbox has sent again, and that goes with the consumer."""
     client = connect(settings.broker_address)
     try:
         queues = sorted({kind.queue for kind in CATALOGUE.values()})
-        ready = {name: int(client.llen(f"{QUEUES}:{name}")) for name in queues}
-        since = (time.time() - HEARTBEAT) * 1000
-        beating = cast(list[bytes], client.zrangebyscore(f"{QUEUES}:__heartbeats__", since, "+inf"))
-        living = [each.decode() for each in beating]
-        held = {name: sum(int(client.scard(_held(each, name))) for each in living) for name in queues}
+        ready = {name: int(client.llen(f"sangha:queue:{name}")) for name in queues}
     except redis.RedisError as error:
         return [{"queue": "redis", "error": repr(error)}]
     finally:
         client.close()
-    counts = [{"queue": name, "ready": ready[name], "unacknowledged": held[name]} for name in queues]
-    return [row for row in counts if row["ready"] or row["unacknowledged"]]
-
-
-def _held(consumer: str, queue: str) -> str:
-    return f"{QUEUES}:__acks__.{consumer}.{queue}"
+    return [{"queue": name, "ready": count} for name, count in ready.items() if count]

@@ -7,9 +7,13 @@ import pytest
 
 from bench.chaos.clients import Canceller, OpenAIClient, Poller, Streamer, Talker
 from bench.chaos.fleet import Fleet
+from bench.chaos.leaks import Baseline
 from bench.chaos.rememberers import Embedder, Importer, Thinker
+from bench.chaos.slots import lost
 from bench.chaos.transcripts import Transcript
+from bench.chaos.violations import Violation
 from bench.stack import BESIDE, standing
+from models import workers
 from models.database import Database
 from models.settings import Settings
 from tests.waiting import eventually
@@ -22,11 +26,17 @@ ENOUGH = 24 + 16
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a fleet heard, and the servers that hold the rest; the platform's processes are gone."""
+    """What a fleet heard, and the servers that hold the rest; the platform's processes are gone.
+
+    leaks         what they held too much of in the end
+    without_slot  the same, where one slot more is promised than there is
+    """
 
     transcripts: Sequence[Transcript]
     settings: Settings
     database: Database
+    leaks: Sequence[Violation]
+    without_slot: Sequence[Violation]
 
     @property
     def accounts(self) -> Sequence[str]:
@@ -40,14 +50,25 @@ def finished() -> Iterator[Finished]:
     changes = {"engine": "scripted", "script": "tokens=12,rate=60", "visits_per_minute": 100_000}
     with standing("redis") as stack:
         with stack.platform(beside=BESIDE, **changes) as platform:
+            pids = {name: child.pid for name, child in platform.children.items()}
             fleet = Fleet([platform.address], seed=4, tokens=12, crew=CREW)
             fleet.start()
+            baseline = Baseline.take(pids, platform.settings)
             eventually(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=60)
             transcripts = fleet.finish(60)
             database = Database(platform.settings.postgres_dsn, size=2)
             eventually(lambda: nothing_moves(database), timeout=30)
-        yield Finished(transcripts, platform.settings, database)
+            leaks = baseline.violations(pids, platform.settings)
+            without_slot = list(lost({**pids, "ghost": ghost(database)}, [platform.address], platform.settings))
+        yield Finished(transcripts, platform.settings, database, leaks, without_slot)
         database.close()
+
+
+def ghost(database: Database) -> int:
+    """The pid of a worker that is on the list, and has a slot that nobody serves."""
+    with database.connection() as connection:
+        workers.register(connection, "ghost", host="", pid=-1, pools=["inference"], queues=["inference"], threads=1)
+    return -1
 
 
 def nothing_moves(database: Database) -> bool:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bench.chaos import leaks
 from bench.chaos.leaks import DESCRIPTORS, THREADS, Baseline, Held, forgotten, held
 from models.database import Database
+from tests.bench.chaos.conftest import Finished
 
 BASELINE = Baseline({"web-a": Held(1, 10, 30), "web-b": Held(2, 12, 40), "inference-a": Held(3, 50, 60)}, {})
 
@@ -47,3 +48,12 @@ def test_a_transaction_that_nobody_ends_is_named(database: Database, settings, m
         found = list(forgotten(settings))
 
     assert any("left open" in violation.detail for violation in found)
+
+
+def test_a_fleet_leaves_nothing_behind(finished: Finished):
+    assert [str(leak) for leak in finished.leaks] == []
+
+
+def test_a_slot_that_nobody_gets_is_named(finished: Finished):
+    assert [violation.subject for violation in finished.without_slot] == ["slots"]
+    assert "of 5 turns at once, [4, 4, 4] ran at once" in finished.without_slot[0].detail
