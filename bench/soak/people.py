@@ -14,6 +14,9 @@ from models.ids import new_id
 
 PASSWORD = "correct horse battery staple"
 
+#: Seconds that an answer may take: more than the door itself waits for a worker before it answers with a job.
+PATIENCE = 120.0
+
 #: Seconds that a connection may stand unused: before the server closes it as idle.
 FRESH = 2.0
 
@@ -26,6 +29,7 @@ class Visitor(Client):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
+        self._connection.timeout = PATIENCE
         self.used = time.monotonic()
 
     def speak_for(self, token: str) -> None:
