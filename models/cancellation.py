@@ -11,10 +11,12 @@ from typing import Any
 
 import orjson
 
+from models import unremembered
 from models.archive import archive, read_archive
 from models.attempts import WAKE_PARENT
 from models.database import Connection, all_of, one
 from models.events import Event, event
+from models.jobs import enqueue
 
 # The unfinished part of the subtrees that has no flag yet; the youngest first, and so children before their parents, as
 # ends lock them.
@@ -80,6 +82,8 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
         result.ended[job_id] = _last_event(connection, job_id)
         if row["parent_id"]:
             connection.execute(WAKE_PARENT, {"id": row["parent_id"]})
+        if (following := unremembered.left_by(connection, job_id)) is not None:
+            enqueue(connection, following)
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:

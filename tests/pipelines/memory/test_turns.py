@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from models import memories, unremembered
+from models.cancellation import cancel
 from models.errors import Fenced
 from models.settings import Settings
 from pipelines.chat import turn
@@ -75,6 +76,18 @@ def test_a_busy_account_waits_for_more(room):
     (job,) = waiting(room, "memory.remember")
 
     assert job["delay"].total_seconds() == pytest.approx(1, abs=0.1)
+
+
+def test_what_was_said_in_a_turn_that_is_cancelled_before_it_begins_is_remembered(room):
+    """No worker ever ends it."""
+    started = room.start("I have a dog.")
+    with room.database.transaction() as connection:
+        assert cancel(connection, started.response.job_id, room.caller.account_id).ended
+
+    remember(room)
+
+    assert remembered(room) == ["I have a dog."]
+    assert waiting(room, "memory.remember") == []
 
 
 def test_a_turn_that_ends_while_others_are_remembered_has_a_job_of_its_own(room):
