@@ -54,7 +54,7 @@ def finished() -> Iterator[Finished]:
             fleet = Fleet([platform.address], seed=4, tokens=12, crew=CREW)
             fleet.start()
             baseline = Baseline.take(pids, platform.settings)
-            eventually(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=60)
+            eventually(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
             transcripts = fleet.finish(60)
             database = Database(platform.settings.postgres_dsn, size=2)
             eventually(lambda: nothing_moves(database), timeout=30)
