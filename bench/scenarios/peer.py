@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from bench.bench import Bench
@@ -24,14 +25,15 @@ from bench.peers.environment import environment
 from bench.peers.instances import Endpoint, Peer, endpoint, peer
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import Following, Runs
+from bench.scenarios.cost import seconds as cpu_seconds
 from bench.scenarios.latency import first_delta
 from bench.scenarios.recovery import HEARD, RATE, TOKENS, amiss, holder, last_told, start_again
-from bench.stack import FORGETFUL, Platform
+from bench.stack import FORGETFUL, Platform, Stack
 from models.database import Database
 from models.workers import bury
 
 #: Rounds of ours and theirs; the first warms up. Turns one by one in each, then turns of all clients at once.
-ROUNDS, SINGLE, TOGETHER = 5, 20, {"ours": 600, "theirs": 80}
+ROUNDS, SINGLE, TOGETHER = 5, 20, {"ours": 400, "theirs": 64}
 
 CLIENTS = 16
 
@@ -51,12 +53,13 @@ CLAIMED_BY = "SELECT claimed_by FROM runs WHERE run_id = %s"
 
 @dataclass(slots=True)
 class Samples:
-    """Of one platform: milliseconds to the first event and text; turns a second, and how many streams lacked text or
-    their end, each round; and its kills."""
+    """Of one platform: milliseconds to the first event and text; of each round turns a second, CPU milliseconds a turn,
+    and how many streams lacked text or their end; and its kills."""
 
     first_events: list[float] = field(default_factory=list)
     first_texts: list[float] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
     lacking: list[int] = field(default_factory=list)
     kills: "list[Kill]" = field(default_factory=list)
 
@@ -110,10 +113,22 @@ def measure_turns(bench: Bench, platform: Platform, its: Peer, ours: Samples, th
         for begin, event, text in their_turns(Runs(its.address)):
             other.first_events.append((event - begin) * 1000)
             other.first_texts.append((text - begin) * 1000)
+        threads = their_threads(its)
+        began = used(bench.stack)
         mine.speeds.append(our_speed(bench, platform, number))
-        together = their_round(bench, its, number)
+        between = used(bench.stack)
+        bench.progress.step(number, ROUNDS, f"rounds of {len(threads)} runs of theirs")
+        together = runs.closed_loop(its.address, CLIENTS, threads, script(20))
         other.speeds.append(together.runs_a_second)
         other.lacking.append(together.lacking)
+        mine.costs.append((between - began) / TOGETHER["ours"])
+        other.costs.append((used(bench.stack) - between) / len(threads))
+
+
+def used(stack: Stack) -> float:
+    """CPU milliseconds of all processes so far: of servers, endpoint and both platforms, of which one is idle."""
+    files = (stack.folder / "run").glob("*.pid")
+    return sum(1000 * cpu_seconds(psutil.Process(int(file.read_text()))) for file in files)
 
 
 def our_turns(client: Client) -> Iterator[tuple[float, float, float]]:
@@ -147,14 +162,12 @@ def our_speed(bench: Bench, platform: Platform, number: int) -> float:
     return closed_loop(platform.address, platform.tokens(CLIENTS), bodies).turns_a_second
 
 
-def their_round(bench: Bench, its: Peer, number: int) -> runs.Round:
-    """Runs of all clients at once, each in a thread made before."""
-    count = TOGETHER["theirs"]
-    bench.progress.step(number, ROUNDS, f"rounds of {count} runs of theirs")
+def their_threads(its: Peer) -> list[str]:
+    """As many threads as a round has runs."""
     client = Runs(its.address)
-    threads = [client.thread() for _ in range(count)]
+    threads = [client.thread() for _ in range(TOGETHER["theirs"])]
     client.close()
-    return runs.closed_loop(its.address, CLIENTS, threads, script(20))
+    return threads
 
 
 def measure_kills(bench: Bench, platform: Platform, its: Peer, ours: Samples, theirs: Samples) -> None:
@@ -223,6 +236,8 @@ def of_turns(ours: Samples, theirs: Samples, in_process: list[float], limit: lis
         Figure(f"finished 20-token turns, {CLIENTS} clients: ours", "/s", ours.speeds),
         Figure(f"finished 20-token turns, {CLIENTS} clients: Aegra", "/s", theirs.speeds),
         Figure("ours ÷ Aegra", "x", ratios, at_least(10)),
+        Figure("CPU of all processes, a turn: ours", "ms", ours.costs),
+        Figure("CPU of all processes, a turn: Aegra", "ms", theirs.costs),
         Figure(f"streams that lacked tokens or their end, of {TOGETHER['theirs']}: Aegra", "", theirs.lacking),
         Figure("the same turns of ours with the engine in the process", "/s", in_process),
         Figure("answers that the endpoint itself can give", "/s", limit),
@@ -231,21 +246,16 @@ def of_turns(ours: Samples, theirs: Samples, in_process: list[float], limit: lis
 
 def of_kills(ours: Samples, theirs: Samples) -> list[Figure]:
     """The figures of kills."""
-    silent = sum(kill.seconds is None for kill in theirs.kills)
-    return [
-        *kills_of("ours", ours.kills, promised=True),
-        *kills_of("Aegra", [kill for kill in theirs.kills if kill.seconds is not None], promised=False),
-        Figure("of these: Aegra's streams that told no token any more", "", [silent]),
-    ]
+    return [*kills_of("ours", ours.kills, promised=True), *kills_of("Aegra", theirs.kills, promised=False)]
 
 
 def kills_of(whose: str, kills: list[Kill], *, promised: bool) -> Iterator[Figure]:
-    """What the streams of one platform showed; what is promised has a goal."""
+    """What the streams of one platform showed; what is promised has a goal. A stream may tell no token any more."""
     if not kills:
         return
     soon, none = (at_most(1), at_most(0)) if promised else (None, None)
-    seconds = [kill.seconds for kill in kills if kill.seconds is not None]
-    yield Figure(f"kill -9 of the worker → next token: {whose}", "s", seconds, soon)
+    if seconds := [kill.seconds for kill in kills if kill.seconds is not None]:
+        yield Figure(f"kill -9 of the worker → next token: {whose}", "s", seconds, soon)
     yield Figure(f"tokens lost, a kill: {whose}", "", [kill.lost for kill in kills], none)
     yield Figure(f"tokens repeated, a kill: {whose}", "", [kill.repeated for kill in kills], none)
     yield Figure(f"streams that ended well, of {len(kills)}: {whose}", "", [sum(kill.ended for kill in kills)])
