@@ -5,10 +5,8 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from models.secrets import secret_key
@@ -16,7 +14,6 @@ from models.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from web.health import checks
 from web.health.metrics import Metrics
-from web.http import errors
 from web.http.edge import Edge
 from web.platform import Platform
 from web.routes import ROUTES
@@ -42,15 +39,22 @@ def build(settings: Settings, rows: Iterable[Row] = ROUTES) -> Starlette:
             await platform.tail.stop()
             platform.close()
 
-    app = Starlette(
-        routes=mount(rows),
-        middleware=[*behind_proxies(settings), Middleware(Edge, metrics=metrics)],
-        exception_handlers={HTTPException: _on_http_exception},
-        lifespan=lifespan,
-    )
+    middleware = [*behind_proxies(settings), Middleware(Edge, metrics=metrics)]
+    app = Application(routes=mount(rows), middleware=middleware, lifespan=lifespan)
     # An address is right or wrong: a redirect would lose the body of a POST in many clients.
     app.router.redirect_slashes = False
     return app
+
+
+class Application(Starlette):
+    """Starlette without its own two layers for errors: `Edge` answers them all, and each stream would hold both."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The router behind our layers, the outermost first."""
+        app: ASGIApp = self.router
+        for layer in reversed(self.user_middleware):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
+        return app
 
 
 def behind_proxies(settings: Settings) -> list[Middleware]:
@@ -59,8 +63,3 @@ def behind_proxies(settings: Settings) -> list[Middleware]:
         return []
     proxies = [part.strip() for part in settings.trusted_proxies.split(",")]
     return [Middleware(ProxyHeadersMiddleware, trusted_hosts=proxies)]
-
-
-def _on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own errors, such as an unknown route, in our envelope."""
-    return errors.answer(error, request.scope["request_id"])

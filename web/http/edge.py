@@ -40,6 +40,10 @@ class Edge:
             log.debug("request %s: the client left", exchange.request_id)
         except Exception as error:  # noqa: BLE001 - the one place where errors become answers
             await exchange.fail(error, scope, receive)
+        finally:
+            del scope[
+                "exchange"
+            ]  # the server's side holds the scope: a ring that only the garbage collector would open
         if exchange.status:
             route = getattr(scope.get("endpoint"), "path", "unmatched")
             self.metrics.observe(route, scope["method"], exchange.status, exchange.seconds)

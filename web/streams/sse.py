@@ -1,14 +1,14 @@
 """Server-sent events (HTML standard, 9.2), with few enough parts that ten thousand idle streams fit in one process.
 
-A stream has two tasks and one timer: the server's own task for the request, which waits for the client to leave; a pump
-from the source to the client; and a timer that writes a comment into silence. A client that doesn't read is dropped one
-level below, by `web.http.protocol`, for streams and all other answers alike.
+A stream has two tasks: the server's own task for the request, which waits for the client to leave, and a pump from the
+source to the client. One timer for all writes comments into silence. A client that doesn't read is dropped one level
+below, by `web.http.protocol`, for streams and all other answers alike.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,9 @@ OnDeparture = Callable[[], Awaitable[None]]
 
 #: Seconds of silence before a comment shows proxies and clients that the stream lives.
 PING_SECONDS = 15.0
+
+#: Comments that are written in one go, and seconds until the next ones: after an event to all, all are due at once.
+PINGS, PING_PAUSE = 100, 0.01
 
 #: Seconds after which a source that goes on is told to stop again.
 CANCEL_AGAIN = 1.0
@@ -54,10 +57,11 @@ def frame(sequence: int, data: bytes) -> Frame:
 
 
 class Streams:
-    """The open streams of one process, and the seats that each account has for them."""
+    """The open streams of one process, the longest silent one first, and the seats that each account has for them."""
 
     def __init__(self) -> None:
-        self._open: set[EventStream] = set()
+        self._open: OrderedDict[EventStream, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
         self.seats: Counter[str] = Counter()
         self.closing = False
 
@@ -66,17 +70,41 @@ class Streams:
 
     def add(self, stream: "EventStream") -> None:
         """A stream begins."""
-        self._open.add(stream)
+        loop = asyncio.get_running_loop()
+        self._open[stream] = loop.time()
+        self._timer = self._timer or loop.call_later(PING_SECONDS, self._tick, loop)
+
+    def heard(self, stream: "EventStream") -> None:
+        """A stream has been written to, and so is the last to be silent."""
+        if stream in self._open:
+            self._open[stream] = asyncio.get_running_loop().time()
+            self._open.move_to_end(stream)
 
     def remove(self, stream: "EventStream") -> None:
         """A stream has ended."""
-        self._open.discard(stream)
+        self._open.pop(stream, None)
+        if self._timer is not None and not self._open:
+            self._timer.cancel()
+            self._timer = None
 
     def close(self) -> None:
         """End all of them, from now on."""
         self.closing = True
         for stream in list(self._open):
             stream.end()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write comments into silence, the longest one first."""
+        pause = PING_PAUSE
+        for _ in range(PINGS):
+            stream, since = next(iter(self._open.items()))
+            left = since + PING_SECONDS - loop.time()
+            if left > 0:
+                pause = max(left, PING_PAUSE)
+                break
+            stream.ping()
+            self.heard(stream)
+        self._timer = loop.call_later(pause, self._tick, loop)
 
 
 class Seat:
@@ -120,8 +148,8 @@ class EventStream:
     """
 
     __slots__ = (
-        "_farewell", "_last", "_left", "_on_departure", "_over", "_ping", "_pump", "_send", "_source", "_streams",
-        "_timer", "_writing", "headers",
+        "_farewell", "_left", "_on_departure", "_over", "_ping", "_pump", "_send", "_source", "_streams", "_writing",
+        "headers",
     )  # fmt: skip
 
     def __init__(
@@ -141,7 +169,6 @@ class EventStream:
         self.headers = [*HEADERS, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
         self._ping: asyncio.Task[None] | None = None
         self._writing = False
-        self._last = 0.0
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """More headers, before it is served."""
@@ -164,21 +191,22 @@ class EventStream:
         if left and self._on_departure is not None:
             await self._on_departure()
 
+    def ping(self) -> None:
+        """Write a comment. A write that still waits needs none: its client is not silent but slow."""
+        if not self._writing:
+            self._ping = asyncio.get_running_loop().create_task(self._write(PING))
+
     def end(self) -> None:
         """Stop early, in good order: the client gets all that was written and a proper end."""
         # A task that is cancelled before its first step never runs, and so would not say good-bye.
         asyncio.get_running_loop().call_soon(self._pump.cancel)
 
     def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._last = loop.time()
-        self._pump = loop.create_task(self._run())
-        self._timer = loop.call_later(PING_SECONDS, self._tick, loop)
+        self._pump = asyncio.get_running_loop().create_task(self._run())
         self._streams.add(self)
 
     async def _stop(self) -> None:
         self._streams.remove(self)
-        self._timer.cancel()
         self.end()
         tasks = [task for task in (self._pump, self._ping) if task]
         # A cancel can get lost below: where it meets a time limit of zero, `asyncio.timeout` takes it for its own.
@@ -210,15 +238,7 @@ class EventStream:
             self._left = True
             raise
         self._writing = False
-        self._last = asyncio.get_running_loop().time()
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Write a comment into silence. A write that still waits needs none: its client is not silent but slow."""
-        silence = loop.time() - self._last
-        if silence >= PING_SECONDS and not self._writing:
-            self._ping = loop.create_task(self._write(PING))
-            silence = 0.0
-        self._timer = loop.call_later(max(PING_SECONDS - silence, 1.0), self._tick, loop)
+        self._streams.heard(self)
 
     async def _close(self) -> None:
         if isinstance(self._source, AsyncGenerator):

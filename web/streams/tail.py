@@ -8,7 +8,6 @@ perfect, only the journal to be.
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -26,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: Appends that may wait for a follower before it is dropped. Its client comes back with its last id.
 LONGEST_QUEUE = 2048
+
+#: Appends of those that wait which a follower gets together: they go to the client in one piece.
+TOGETHER = 64
 
 #: Appends that one read takes from a shard at most.
 BATCH = 512
@@ -48,17 +50,17 @@ LOST = (redis.RedisError, OSError, RuntimeError)
 
 
 class Follower:
-    """One follower of one job: what it has not looked at yet."""
+    """One follower of one job: what it has not looked at yet. Lean, since ten thousand of them wait for nothing."""
 
-    __slots__ = ("closed", "heard", "over", "stale", "waiting", "wake")
+    __slots__ = ("_waiter", "closed", "heard", "over", "stale", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[int, list[bytes]]] = deque()
-        self.wake = asyncio.Event()
+        self.waiting: list[tuple[int, list[bytes]]] = []
         self.heard = True
         self.stale = False
         self.over = False
         self.closed = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def offer(self, first: int, lines: list[bytes]) -> None:
         """Events have come; the first has the sequence number `first`."""
@@ -67,24 +69,41 @@ class Follower:
             return
         self.waiting.append((first, lines))
         self.heard = True
-        self.wake.set()
+        self._wake()
 
     def begin(self, events: Sequence[Event]) -> None:
         """What the journal begins with is known: nobody need look it up."""
         if events:
-            self.waiting.appendleft((events[0].sequence, [event.data for event in events]))
-            self.wake.set()
+            self.waiting.insert(0, (events[0].sequence, [event.data for event in events]))
+            self._wake()
 
     def look_again(self, *, over: bool = False) -> None:
         """Something may have been missed; `over` when the job has ended, and nothing more will come."""
         self.stale = True
         self.over = self.over or over
-        self.wake.set()
+        self._wake()
 
     def close(self) -> None:
         """No more will come; the client goes on from its last id, here or elsewhere."""
         self.closed = True
-        self.wake.set()
+        self._wake()
+
+    def take(self) -> list[tuple[int, list[bytes]]]:
+        """What waits, or the beginning of it."""
+        taken, self.waiting = self.waiting[:TOGETHER], self.waiting[TOGETHER:]
+        return taken
+
+    async def wait(self) -> None:
+        """Wait until there is something to look at."""
+        if not (self.waiting or self.stale or self.closed):
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
 
 
 class Tail:
@@ -145,42 +164,40 @@ class Tail:
         """
         follower = follower or self.subscribe(job_id)
         try:
-            async for events in self._follow(follower, job_id, after):
-                yield events
+            position, events = after, await self._begin(follower, job_id, after)
+            while not follower.closed:
+                if events:
+                    yield events
+                    position = events[-1].sequence
+                    if events[-1].ends:
+                        return
+                events = await self._next(follower, job_id, position)
         finally:
             self.unsubscribe(job_id, follower)
 
-    async def _follow(self, follower: Follower, job_id: str, after: int) -> AsyncGenerator[list[Event], None]:
-        position, events = after, list[Event]()
-        if not follower.waiting:
-            events = await self._history(job_id, after)
-            if not events:  # a client that has heard it all may well ask again
-                ended = await run_in_threadpool(self._ended, [job_id])
-                follower.look_again(over=job_id in ended)
-        while not follower.closed:
-            if events:
-                yield events
-                position = events[-1].sequence
-                if events[-1].ends:
-                    return
-            events = await self._next(follower, job_id, position)
+    async def _begin(self, follower: Follower, job_id: str, after: int) -> list[Event]:
+        """What is there already, unless the follower was told how the job began."""
+        if follower.waiting:
+            return []
+        events = await self._history(job_id, after)
+        if not events:  # a client that has heard it all may well ask again
+            ended = await run_in_threadpool(self._ended, [job_id])
+            follower.look_again(over=job_id in ended)
+        return events
 
     async def _next(self, follower: Follower, job_id: str, position: int) -> list[Event]:
-        """What comes next after `position`; nothing when there was only old news."""
-        await follower.wake.wait()
-        if not follower.waiting:
-            follower.wake.clear()
-            if not follower.stale:
-                return []
-            follower.stale = False
-            events = await self._history(job_id, position)
-            if follower.over and not events:
-                follower.close()  # there is nothing more to hear, or its row is gone, journal and all
-            return events
-        first, lines = follower.waiting.popleft()
-        if first > position + 1 or not lines:
-            return await self._history(job_id, position)
-        return unseen([Event(first + place, line) for place, line in enumerate(lines)], position)
+        """What comes next after `position`, all of it that is there by now; nothing when there was only old news."""
+        await follower.wait()
+        if follower.waiting:
+            events = joined(follower.take(), position)
+            return await self._history(job_id, position) if events is None else events
+        if not follower.stale:
+            return []
+        follower.stale = False
+        events = await self._history(job_id, position)
+        if follower.over and not events:
+            follower.close()  # there is nothing more to hear, or its row is gone, journal and all
+        return events
 
     async def _history(self, job_id: str, after: int) -> list[Event]:
         """The events above `after` that are there now, from Redis, and from the archive where Redis has a gap."""
@@ -268,6 +285,22 @@ class Tail:
         except Exception:
             log.exception("can't tell which jobs have ended; the next round may")
             return set()
+
+
+def joined(appends: Sequence[tuple[int, list[bytes]]], position: int) -> list[Event] | None:
+    """The events of appends that are not heard at `position`; None where some are missing before or between them.
+
+    One that tells that what was heard there has been lost counts as not heard.
+    """
+    events: list[Event] = []
+    for first, lines in appends:
+        if first > position + 1 or not lines:
+            return None
+        new = unseen([Event(first + place, line) for place, line in enumerate(lines)], position)
+        if new:
+            events += new
+            position = new[-1].sequence
+    return events
 
 
 def unseen(events: list[Event], position: int) -> list[Event]:

@@ -170,6 +170,37 @@ def test_silence_is_filled_with_pings(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_pings_are_few_at_a_time_and_reach_all(monkeypatch):
+    monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(sse, "PINGS", 1)
+    monkeypatch.setattr(sse, "PING_PAUSE", 0.001)
+
+    async def scenario():
+        streams = Streams()
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [(await stack.enter_async_context(streaming(Source(), streams)))[0] for _ in range(3)]
+            for client in clients:
+                await client.sees(b": ping\n: ping\n")
+            for client in clients:
+                client.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_who_was_written_to_is_the_last_to_be_pinged():
+    async def scenario():
+        streams, first, second = Streams(), object(), object()
+        streams.add(first)
+        streams.add(second)
+        streams.heard(first)
+        assert list(streams._open) == [second, first]
+        streams.remove(first)
+        streams.remove(second)
+        assert streams._timer is None
+
+    asyncio.run(scenario())
+
+
 def test_a_source_that_misses_its_cancel_is_told_again(monkeypatch):
     monkeypatch.setattr(sse, "CANCEL_AGAIN", 0.01)
 

@@ -161,6 +161,41 @@ def test_a_slow_follower_is_dropped_and_goes_on_from_its_last_number(told, follo
     follow(scenario)
 
 
+def test_what_came_while_a_client_was_busy_comes_together(told, follow):
+    async def scenario(tail):
+        slow = tail.follow(told.id)
+        assert numbers(await anext(slow)) == [0, 1]
+        quick = Listener(tail, told.id)
+        for count in (1, 2, 1):
+            await quick.hears(told.say(count)[-1].sequence)  # and so the slow one's queue has it too
+        assert numbers(await anext(slow)) == [2, 3, 4, 5]
+        told.end()
+        assert numbers([event async for group in slow for event in group]) == [6]
+        await quick.end()
+
+    follow(scenario)
+
+
+@pytest.mark.parametrize(
+    ("appends", "expected"),
+    [
+        ([(3, [b"three"]), (4, [b"four", b"five"])], [3, 4, 5]),
+        ([(0, [b"old"]), (2, [b"old", b"three"]), (3, [b"three"])], [3]),
+        ([(0, [b"old"])], []),
+        ([(4, [b"four"])], None),
+        ([(3, [b"three"]), (5, [b"five"])], None),
+        ([(3, [])], None),
+        ([(1, [b'{"type":"sangha.journal.rewound"}', b"new"]), (3, [b"newer"])], [1, 2, 3]),
+    ],
+)
+def test_appends_are_joined_where_nothing_is_missing(appends, expected):
+    lines = [(first, [data if data[:1] == b"{" else b'{"type":"t"}' for data in given]) for first, given in appends]
+
+    events = module.joined(lines, 2)
+
+    assert (numbers(events) if events is not None else None) == expected
+
+
 def test_a_job_that_ended_without_redis_being_told_ends_its_streams(told, follow, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 0.05)
 
