@@ -101,7 +101,7 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
             finish = item
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt knows why, and raises it
-    answer.prompt_tokens = finish.prompt_tokens  # what was told at the start may have been an estimate
+    answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # which may have been an estimate
     if answer.response.conversation_id or answer.response.previous_id:
         # Of a first turn this would tell whether somebody else has lately sent the same text.
         answer.cached_tokens = finish.cached_tokens

@@ -1,5 +1,7 @@
 """Given a turn and an engine, when it runs, is cut and runs again, then one answer is told, stored and billed."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -8,7 +10,7 @@ from models.errors import Cancelled, Fenced, PermanentFailure, Released
 from models.ids import new_id
 from pipelines.chat import turn
 from pipelines.chat.transcript import DELTA, RESTARTED
-from pipelines.inference.engine import EngineError
+from pipelines.inference.engine import EngineError, Token
 
 
 class Worker(BaseException):
@@ -66,6 +68,24 @@ def test_an_answer_is_told_stored_and_billed(room, fake, reason, status):
     assert [payload["sequence_number"] for _, payload in told] == list(range(len(told)))
     assert room.billed(started) == [(2, 0, 3)]
     assert told[-1][1]["response"]["usage"]["total_tokens"] == 5
+
+
+def test_what_an_engine_knows_only_at_its_end_is_billed(room, fake, monkeypatch):
+    """The prompt's tokens where it could only estimate them, and what it has generated beside the text."""
+    engine, started = fake("a ", "b"), room.start("one two")
+    generate = engine.generate
+
+    def hosted(*asked, **options):
+        *told, finish = generate(*asked, **options)
+        yield from [*told, Token("", 5), replace(finish, prompt_tokens=9, generated_tokens=7)]
+
+    monkeypatch.setattr(engine, "generate", hosted)
+
+    run(room, engine, started)
+
+    assert room.billed(started) == [(9, 0, 7)]
+    assert room.stored(started).output[0]["content"][0]["text"] == text(events(room, started)) == "a b"
+    assert events(room, started)[-1][1]["response"]["usage"]["input_tokens"] == 9
 
 
 def test_what_was_cached_is_told_only_of_what_continues(room, fake):
