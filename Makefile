@@ -58,7 +58,7 @@ chaos: $(VENV)/.developing ## Break one part after the other, and check all prom
 
 .PHONY: clean
 clean: ## Remove .venv and what tools left; the data in .sangha stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: a target below is made again only when what it depends on has changed.
