@@ -208,8 +208,9 @@ class Follower(asyncio.Protocol):
 
     def _greeted(self, data: bytes, now: float) -> None:
         self._head = True
-        self.opened = self.opened or now - self._came
-        if not data.startswith(b"HTTP/1.1 200 "):
+        if data.startswith(b"HTTP/1.1 200 "):
+            self.opened = self.opened or now - self._came
+        else:
             self.refusal = data.decode(errors="replace")[:500]
 
     def _hear(self, now: float, sequence: int, type_: bytes, data: bytes) -> None:
