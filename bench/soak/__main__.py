@@ -18,7 +18,7 @@ from bench.soak.pace import Pace
 from bench.soak.people import People
 from bench.soak.picture import draw
 from bench.soak.report import Report
-from bench.soak.retention import retention
+from bench.soak.retention import drained, retention
 from bench.soak.watch import Watch
 from bench.soak.works import SCRIPT
 from bench.stack import BESIDE, BrokerName, Platform, Stack, standing
@@ -112,10 +112,17 @@ def soak(report: Report, stack: Stack, progress: Progress) -> None:
 
 
 def capacity(platform: Platform, progress: Progress) -> float:
-    """Turns a second that go through here now, remembered and reminded."""
+    """Turns a second that go through here now, reminded of earlier ones and remembered to the end."""
     progress.say("measuring what this machine can do")
     bodies = [{"input": f"I lost the key number {number}."} for number in range(TRIALS)]
-    return closed_loop(platform.address, platform.tokens(CLIENTS), bodies).turns_a_second
+    tokens, began = platform.tokens(CLIENTS), time.monotonic()
+    closed_loop(platform.address, tokens, bodies)
+    database = Database(platform.settings.postgres_dsn, size=1, name="soak")
+    try:
+        drained(database)
+    finally:
+        database.close()
+    return TRIALS / (time.monotonic() - began)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Retention:
 
 def retention(database: Database) -> Retention:
     """Wait for the last job, make all old, prune, and look. Raises TimeoutError when the pruning does not end."""
-    unfinished = _drained(database)
+    unfinished = drained(database)
     with database.connection() as connection:
         before = _rows(connection)
         connection.execute(AGE)
@@ -110,8 +110,8 @@ def retention(database: Database) -> Retention:
     return Retention(unfinished, pruned, {name: count for name, count in left.items() if count})
 
 
-def _drained(database: Database) -> int:
-    """How many jobs are unfinished, at last."""
+def drained(database: Database) -> int:
+    """Wait for the last job; how many are unfinished when patience has an end."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with database.connection() as connection:

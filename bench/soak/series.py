@@ -59,7 +59,7 @@ PANELS: Mapping[str, Panel] = {
         "that never expire": Flat(least=20, each=1 / 2000),
     }),
     "tables": Panel("Tables with indexes", "bytes", ByUse(MIB)),
-    "dead": Panel("Dead rows in tables", "rows", ByUse(2_000)),
+    "dead": Panel("Dead rows that autovacuum owes", "rows", Flat(least=3_000, each=1 / 5)),
     "latency": Panel("A streamed turn's time", "s", Seen()),
     "rate": Panel("Work done a second", "/s", Seen()),
 }  # fmt: skip
