@@ -5,6 +5,7 @@ up to three minutes after its declaration, and for good). Publishers and consume
 that the rows don't, so a worker that finds it so makes it anew.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ os.environ.setdefault("dramatiq_restart_delay", "300")
 import dramatiq
 import pika
 from dramatiq.broker import Consumer
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
 from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
@@ -43,6 +44,11 @@ class QuorumBroker(RabbitmqBroker):
             super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
         except (TypeError, ValueError):  # what pika makes of half an address
             raise ConfigurationError("SANGHA_BROKER_URL should be amqp://user:password@host:port/vhost") from None
+
+    @property
+    def consumer_class(self) -> type["LightConsumer"]:
+        """Consumers that keep no thread waiting for a connection that is gone."""
+        return LightConsumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """A consumer of a queue that answers; one that has lost its leader for good is made anew."""
@@ -118,6 +124,32 @@ class QuorumBroker(RabbitmqBroker):
             pika.BlockingConnection(self.parameters).close()
         except (pika.exceptions.AMQPError, OSError) as error:
             raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__} {error}") from error
+
+
+class LightConsumer(_RabbitmqConsumer):
+    """A consumer that acknowledges what it has brought itself, while it can.
+
+    What a lost connection had brought comes again by itself, and its claim drops it. Dramatiq would have the thread try
+    every five seconds to acknowledge it on the next connection, where its number means another message or none.
+    """
+
+    def __next__(self) -> Any:
+        message = super().__next__()  # type: ignore[no-untyped-call]
+        if message is not None:
+            message.brought_by = self
+        return message
+
+    def ack(self, message: Any) -> None:
+        """Acknowledge, if there is somebody to hear it."""
+        if message.brought_by is self:
+            with contextlib.suppress(ConnectionClosed):
+                super().ack(message)  # type: ignore[no-untyped-call]
+
+    def nack(self, message: Any) -> None:
+        """Reject, if there is somebody to hear it."""
+        if message.brought_by is self:
+            with contextlib.suppress(ConnectionClosed):
+                super().nack(message)  # type: ignore[no-untyped-call]
 
 
 def answers(parameters: pika.URLParameters, queue_name: str, patience: float) -> bool:

@@ -2,12 +2,15 @@
 
 import threading
 import time
+from urllib.parse import urlsplit
 
 import dramatiq
 import pika
 import pytest
 
+from bench.chaos.proxy import Links
 from models.errors import ConfigurationError, Unavailable
+from models.ids import new_id
 from models.jobs import CATALOGUE, Kind
 from tasks.broker import build_broker, nudge
 from tasks.rabbitmq import DELIVERY_LIMIT
@@ -109,6 +112,31 @@ def test_a_broker_answers_when_asked(broker):
 def test_one_that_is_not_there_is_unavailable(url):
     with pytest.raises(Unavailable):
         build_broker(url).check()
+
+
+def test_what_a_lost_connection_had_brought_keeps_nobody_waiting(rabbitmq_url):
+    """It comes again; nobody takes it for what has its number on the next connection."""
+    parts = urlsplit(rabbitmq_url)
+    with Links() as links:
+        link = links.open("worker-rabbitmq", (parts.hostname, parts.port))
+        broker = build_broker(f"amqp://{parts.username}:{parts.password}@127.0.0.1:{link.port}{parts.path}")
+        broker.enqueue(nudge("memory", "memory.change", new_id("job")))
+        consumer = broker.consume("memory", timeout=1000)
+        message = eventually(lambda: next(consumer))
+
+        link.cut()
+        with pytest.raises(dramatiq.errors.ConnectionClosed):
+            eventually(lambda: next(consumer))
+        consumer.ack(message)
+
+        another = broker.consume("memory", timeout=1000)
+        again = eventually(lambda: next(another))
+        another.ack(message)
+        assert (again.message_id, again._tag) == (message.message_id, message._tag)
+        assert another.known_tags == {again._tag}
+        another.ack(again)
+        another.close()
+        broker.close()
 
 
 def test_publishing_to_one_that_is_not_there_is_a_lost_connection():
