@@ -12,6 +12,7 @@ import orjson
 
 from bench import machine
 from bench.chaos import run
+from bench.chaos.arena import SLOTS
 from bench.chaos.faults import Fault
 from bench.chaos.planted import PLANTED, demonstrate, line
 from bench.chaos.report import Report
@@ -30,6 +31,7 @@ NO_RABBITMQ = "; or do it without: python -m bench.chaos --broker redis"
 @click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
 @click.option("--only", multiple=True, metavar="FAULT", help="Strike this fault and no other; may be repeated.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all of it there too.")
+@click.option("--slots", type=click.IntRange(1, 64), default=SLOTS, show_default=True, help="Of each of two engines.")
 @click.option(
     "--patience",
     type=click.FloatRange(min=1),

@@ -32,6 +32,9 @@ from ops.process import Child, Part
 from ops.rabbitmq import RabbitMQ, free_ports, program
 from ops.servers import Postgres, Valkey
 
+#: Answers at once of each engine: too few for all clients, so that some of what they ask for always waits.
+SLOTS = 4
+
 #: What the folder is called in which logs are kept.
 KEPT = "sangha-chaos-logs-"
 
@@ -50,6 +53,9 @@ SERVERS = ("postgres", "valkey", "rabbitmq")
 #: Who has links of its own, to which servers.
 KINDS = ("web", "worker", "scheduler")
 LINKS = tuple(f"{kind}-{server}" for kind in KINDS for server in ("postgres", "valkey"))
+
+#: To RabbitMQ: that of all, and before it one of a single worker, whose neighbour takes over what comes again.
+QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
 
 
 class Behind(Process):
@@ -77,8 +83,9 @@ class SchedulerBehind(Behind, Scheduler):
 class Arena:
     """All parts and links, by name. Parts live as long as the thread that made it."""
 
-    def __init__(self, folder: Path, broker: BrokerName, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, broker: BrokerName, slots: int, stack: ExitStack) -> None:
         self.folder = folder
+        self.slots = slots
         self.broker = broker
         self.children: dict[str, Child] = {}
         self.links: dict[str, Link] = {}
@@ -199,7 +206,10 @@ class Arena:
             socket_ = run / ".s.PGSQL.5432" if link.endswith("postgres") else valkey.socket
             self.links[link] = self._links.open(link, socket_)
         if rabbitmq:
-            self.links["all-rabbitmq"] = self._links.open("all-rabbitmq", ("127.0.0.1", rabbitmq[0].port))
+            port = rabbitmq[0].port
+            for link in QUEUE_LINKS:
+                self.links[link] = self._links.open(link, ("127.0.0.1", port))
+                port = self.links[link].port
         told = {
             "data_dir": self.folder,
             "database_url": postgres.dsn,
@@ -208,6 +218,7 @@ class Arena:
             "secret_key": "a secret of the chaos",
             "engine": "scripted",
             "script": SCRIPT,
+            "slots": self.slots,
             "visits_per_minute": 1_000_000,  # all clients visit from one address
         }
         return Settings.model_validate(told)
@@ -229,7 +240,7 @@ class Arena:
 
     def _behind(self, process: Behind, kind: str) -> Behind:
         """The process, told to go through the links of its kind."""
-        queue = self.links.get("all-rabbitmq")
+        queue = self.links.get(f"{process.name}-rabbitmq") or self.links.get("all-rabbitmq")
         changes = {
             "database_url": f"postgresql://postgres@127.0.0.1:{self.links[f'{kind}-postgres'].port}/sangha",
             "redis_url": f"redis://127.0.0.1:{self.links[f'{kind}-valkey'].port}",
@@ -253,8 +264,8 @@ class Arena:
 
 
 @contextmanager
-def arena(broker: BrokerName) -> Iterator[Arena]:
-    """A stack in a temporary folder, all of it ready, which goes with the block.
+def arena(broker: BrokerName, slots: int = SLOTS) -> Iterator[Arena]:
+    """A stack in a temporary folder, all of it ready, which goes with the block. Each engine has so many slots.
 
     Raises ConfigurationError where a program is missing, and Unavailable where a part does not start.
     """
@@ -264,7 +275,7 @@ def arena(broker: BrokerName) -> Iterator[Arena]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sangha-chaos-")))
         for name in ("run", "logs"):
             (folder / name).mkdir()
-        built = Arena(folder, broker, stack)
+        built = Arena(folder, broker, slots, stack)
         built.start_all()
         yield built
 

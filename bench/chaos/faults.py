@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.chaos.arena import LINKS, SCHEDULERS, WEBS, WORKERS, Arena
+from bench.chaos.arena import LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, Arena
 from models.attempts import LEASE
 from ops.servers import Valkey
 
@@ -60,7 +60,7 @@ class Fault:
     @property
     def is_of_links(self) -> bool:
         """Whether its targets are links and not parts."""
-        return self.targets[0] in (*LINKS, "all-rabbitmq")
+        return self.targets[0] in (*LINKS, *QUEUE_LINKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def whole(arena: Arena, fault: Fault, target: str) -> bool:
 def faults(links: Sequence[str]) -> Mapping[str, Fault]:
     """All faults by name, for an arena with these links."""
     table = [*deaths(), *freezes(), *others(), *bad_links(links)]
-    if "all-rabbitmq" in links:
+    if QUEUE_LINKS[0] in links:
         table += [
             Fault("kill-rabbitmq", "kill -9 RabbitMQ", ["rabbitmq"], AWAY, kill, start),
             Fault("freeze-rabbitmq", "SIGSTOP RabbitMQ", ["rabbitmq"], SHORT, freeze, thaw),

@@ -46,6 +46,7 @@ class Planted:
     edits: Sequence[Edit]
     only: Sequence[str]
     broker: str = "rabbitmq"
+    slots: int = 4
     seed: int = 7
     minutes: float = 0.75
 
@@ -58,17 +59,25 @@ FENCE_OF_ROW = Edit(
     "WHERE id = %(id)s AND state = 'running'\nRETURNING parent_id",
 )
 
-#: Messages come again while their first attempt still runs.
-TWICE = ("cut-link:all-rabbitmq",)
+#: Messages come again while their first attempt still runs, to a neighbour with room for them.
+ROOM = 8
+TWICE = ("cut-link:inference-a-rabbitmq",)
 
 PLANTED = (
-    Planted("no-fence", "nobody asks whether an attempt is over", [FENCE_OF_JOURNAL, FENCE_OF_ROW], TWICE),
-    Planted("no-fence-in-journal", "the journal takes events of an attempt that is over", [FENCE_OF_JOURNAL], TWICE),
+    Planted("no-fence", "nobody asks whether an attempt is over", [FENCE_OF_JOURNAL, FENCE_OF_ROW], TWICE, slots=ROOM),
+    Planted(
+        "no-fence-in-journal",
+        "the journal takes events of an attempt that is over",
+        [FENCE_OF_JOURNAL],
+        TWICE,
+        slots=ROOM,
+    ),
     Planted(
         "no-fence-in-row",
         "an attempt that is over may end its job",
         [FENCE_OF_ROW],
         (*TWICE, "slow-link:worker-valkey"),  # it takes the new one so long to raise the journal's fence
+        slots=ROOM,
     ),
     Planted(
         "no-sweeper",
@@ -80,7 +89,8 @@ PLANTED = (
                 "connect(settings.redis_address))",
             )
         ],
-        ("refuse-link:worker-valkey",),
+        ("kill-worker:inference-a+inference-b",),  # what is given back here nobody publishes but the sweeper
+        broker="redis",
     ),
     Planted(
         "no-second-message",
@@ -197,6 +207,7 @@ def judged(planted: Planted, folder: Path) -> Verdict:
     found = folder / "found.json"
     only = [word for name in planted.only for word in ("--only", name)]
     told = ["--seed", planted.seed, "--minutes", planted.minutes, "--broker", planted.broker, "--patience", PATIENCE]
+    told += ["--slots", planted.slots]
     command = [sys.executable, "-m", "bench.chaos", *map(str, told), "--json", str(found), *only]
     whole = launched(command, signal.SIGTERM)
     environment = os.environ | {"TMPDIR": str(folder)}  # what the run keeps goes with the copy

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bench.chaos import checker, recovery, slots
 from bench.chaos.adversary import TICK, Adversary, plan
-from bench.chaos.arena import LINKS, Arena, arena
+from bench.chaos.arena import LINKS, QUEUE_LINKS, SLOTS, Arena, arena
 from bench.chaos.faults import Fault, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
@@ -27,6 +27,7 @@ class Wanted:
     """What the caller asked for.
 
     only      names of faults, or `fault:target`; none is all
+    slots     answers at once of each engine
     patience  seconds that everything begun gets to end once all is whole
     """
 
@@ -34,6 +35,7 @@ class Wanted:
     minutes: float
     broker: BrokerName
     only: Sequence[str] = ()
+    slots: int = SLOTS
     patience: float = 120.0  # a lost message and a lease have their time twice
 
     @property
@@ -45,11 +47,14 @@ class Wanted:
     def command(self) -> str:
         """What does the same again."""
         only = "".join(f" --only {name}" for name in self.only)
-        return f"python -m bench.chaos --seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}{only}"
+        slots = f" --slots {self.slots}" if self.slots != SLOTS else ""
+        return (
+            f"python -m bench.chaos --seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}{slots}{only}"
+        )
 
     def faults(self) -> dict[str, Fault]:
         """The faults to strike, each with the targets to choose from. Raises KeyError for what isn't there."""
-        table = faults([*LINKS, "all-rabbitmq"] if self.broker == "rabbitmq" else LINKS)
+        table = faults([*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
             if target and target not in table[name].targets:
@@ -62,7 +67,7 @@ def run(wanted: Wanted, report: Report, progress: Progress) -> None:
     """Fill the report, as far as it goes. Raises ConfigurationError and Unavailable where no stack stands."""
     report.plan = plan(wanted.seed, wanted.seconds, wanted.faults())
     progress.say("starting all parts")
-    with arena(wanted.broker) as standing:
+    with arena(wanted.broker, wanted.slots) as standing:
         trial = Trial(standing, wanted, report, progress)
         try:
             trial.run()

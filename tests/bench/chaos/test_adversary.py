@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.chaos.adversary import QUIET, Stroke, plan
-from bench.chaos.arena import LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
+from bench.chaos.arena import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
 from bench.chaos.faults import faults, parts_of
 
-TABLES = [faults([*LINKS, "all-rabbitmq"]), faults(LINKS)]
+TABLES = [faults([*LINKS, *QUEUE_LINKS]), faults(LINKS)]
 
 #: The default length in seconds: the shortest that has every fault, whatever the seed.
 DEFAULT = 240.0
@@ -75,4 +75,4 @@ def test_in_an_hour_each_fault_strikes_all_of_its_targets():
 def test_every_part_and_every_link_is_struck():
     targets = {part for fault in TABLES[0].values() for target in fault.targets for part in parts_of(target)}
 
-    assert targets == {*WEBS, *WORKERS, *SCHEDULERS, *SERVERS, *LINKS, "all-rabbitmq"}
+    assert targets == {*WEBS, *WORKERS, *SCHEDULERS, *SERVERS, *LINKS, *QUEUE_LINKS}
