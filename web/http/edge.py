@@ -1,5 +1,6 @@
 """The outermost layer: gives each request an id, answers what went wrong, counts and times."""
 
+import asyncio
 import logging
 import re
 import time
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import InvalidRequest
+from models.errors import InvalidRequest, Unavailable
 from models.ids import new_id
 from web.health.metrics import Metrics
 from web.http import errors
@@ -38,6 +39,11 @@ class Edge:
             await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
             log.debug("request %s: the client left", exchange.request_id)
+        except asyncio.CancelledError:
+            # The process leaves, and the grace is over that it gave its requests: uvicorn would answer with a bare 500.
+            if exchange.status:
+                raise
+            await exchange.fail(Unavailable("This server is leaving; another one may answer."), scope, receive)
         except Exception as error:  # noqa: BLE001 - the one place where errors become answers
             await exchange.fail(error, scope, receive)
         finally:
