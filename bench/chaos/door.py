@@ -104,10 +104,17 @@ class Doors:
         self.token = token
         self.patience = patience
         self._rng = rng
+        self._failed: int | None = None
 
     def choose(self) -> int:
-        """The number of a door."""
-        return self._rng.randrange(len(self.addresses))
+        """The number of a door: any, but after one that failed the next."""
+        if self._failed is None:
+            return self._rng.randrange(len(self.addresses))
+        return (self._failed + 1) % len(self.addresses)
+
+    def note(self, door: int, *, failed: bool) -> None:
+        """Whether somebody answered at a door."""
+        self._failed = door if failed else None
 
     @contextmanager
     def open(
@@ -125,7 +132,12 @@ class Doors:
         sent = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}", **(headers or {})}
         try:
             connection.request(method, path, None if body is None else orjson.dumps(body), sent)
-            yield connection, connection.getresponse()
+            answer = connection.getresponse()
+            self.note(door, failed=answer.status == 503)
+            yield connection, answer
+        except BROKEN:
+            self.note(door, failed=True)
+            raise
         finally:
             connection.close()
 

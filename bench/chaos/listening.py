@@ -99,13 +99,17 @@ class Listener:
         headers = {"Last-Event-ID": str(after)} if by_header else {}
         if not by_header:
             path += f"{'&' if '?' in path else '?'}starting_after={after}"
-        with suppress(*BROKEN), self._doors.open(door, "GET", path, headers=headers) as (connection, answer):
-            if answer.status != 200:
-                self._put_off(transcript, answer, path)
-                return
-            how: How = "Last-Event-ID" if by_header else "starting_after"
-            transcript.connections.append(Connection(time.monotonic(), door, after, how))
-            self._hear(transcript, connection, answer, on_heard)
+        try:
+            with self._doors.open(door, "GET", path, headers=headers) as (connection, answer):
+                if answer.status != 200:
+                    transcript.refused.append(Answer(time.monotonic(), answer.status, str(door)))
+                    self._put_off(transcript, answer, path)
+                    return
+                how: How = "Last-Event-ID" if by_header else "starting_after"
+                transcript.connections.append(Connection(time.monotonic(), door, after, how))
+                self._hear(transcript, connection, answer, on_heard)
+        except BROKEN as error:
+            transcript.refused.append(Answer(time.monotonic(), 0, f"{door} {type(error).__name__}"))
 
     def _put_off(self, transcript: Transcript, answer: HTTPResponse, path: str) -> bool:
         """Whether to ask again."""
@@ -141,6 +145,7 @@ class Official:
                 base_url=f"http://{host}:{port}/v1",
                 api_key=doors.token,
                 timeout=openai.Timeout(ANSWER, read=STALL),
+                max_retries=0,  # it would knock at the same door
                 http_client=openai.DefaultHttpxClient(trust_env=False),
             )
             for host, port in doors.addresses
@@ -156,16 +161,20 @@ class Official:
         for _ in self._doors.tries(lambda: len(transcript.events)):
             if transcript.over or (transcript.strange and not transcript.id):
                 return
+            door = self._doors.choose()
             try:
-                self._connect(transcript, on_heard)
+                self._connect(transcript, door, on_heard)
+                self._doors.note(door, failed=False)
             except openai.APIStatusError as error:
+                self._doors.note(door, failed=True)
                 self._refused(transcript, error)
             except openai.APIError as error:
+                self._doors.note(door, failed=True)
                 if not transcript.id:
                     transcript.answers.append(Answer(time.monotonic(), 0, type(error).__name__))
 
-    def _connect(self, transcript: Transcript, on_heard: OnHeard) -> None:
-        door, after = self._doors.choose(), transcript.last
+    def _connect(self, transcript: Transcript, door: int, on_heard: OnHeard) -> None:
+        after = transcript.last
         stream = self._stream(self._clients[door], transcript)
         number = len(transcript.connections)
         transcript.connections.append(Connection(time.monotonic(), door, after, "openai"))

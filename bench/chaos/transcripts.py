@@ -89,6 +89,7 @@ class Transcript:
     answers   to all tries of the creating request
     cancels   to all tries of its cancel
     statuses  what polls said, in order
+    refused   connections to its stream that broke or were not opened: `code` says which door, and how
     final     the object as it was once the client knew that it had ended
     strange   answers that no client should get, whatever breaks
     """
@@ -107,6 +108,7 @@ class Transcript:
     connections: list[Connection] = field(default_factory=list)
     events: list[Heard] = field(default_factory=list)
     cancels: list[Answer] = field(default_factory=list)
+    refused: list[Answer] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
     final: Mapping[str, Any] | None = None
