@@ -55,12 +55,11 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tools(form: Form) -> dict[str, Any]:
-    choice: Any = form.tool_choice
-    if isinstance(choice, tuple):
-        choice = {"type": "function", "function": {"name": choice[1]}}
+    # Which one must be called is told by offering no other: llama-server doesn't know the object that names it.
+    choice = "required" if form.must_call else "auto"
     asked = {"tools": [{"type": "function", "function": _function(tool)} for tool in form.callable],
              "tool_choice": choice}  # fmt: skip
-    return asked if form.parallel else {**asked, "parallel_tool_calls": False}
+    return asked if form.most_calls > 1 else {**asked, "parallel_tool_calls": False}
 
 
 def _function(tool: Tool) -> dict[str, Any]:

@@ -31,6 +31,9 @@ KEPT = 4.0
 #: Bytes of a chunk, and of an error's text, that are read at most.
 LONGEST_CHUNK, LONGEST_ERROR = 1 << 20, 1 << 16
 
+#: What it looks like when a server has closed a kept connection.
+CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+
 #: Statuses that another attempt may see the end of, beside all from 500.
 PASSING = frozenset({408, 409, 425, 429})
 
@@ -124,15 +127,21 @@ class Hosted:
     ) -> Generator[bytes, None, None]:
         """The data of each event of the answer. Raises Interrupted, EngineError and PermanentFailure."""
         try:
-            with self._network.watching(cancelled, FIRST):
-                response = self._pool.handle_request(request)
-            with closing(response):
+            with closing(self._begin(request, cancelled)) as response:
                 self._check(response, cancelled)
                 yield from self._events(response, heard, cancelled)
         except BROKEN as error:
             if not heard.done:
                 why = str(error) or type(error).__name__
                 raise EngineError(f"the endpoint {self._host} broke off or does not answer: {why}") from error
+
+    def _begin(self, request: httpcore.Request, cancelled: Callable[[], bool]) -> httpcore.Response:
+        """The answer's head. Where a kept connection was closed as it was taken nothing was answered: ask again."""
+        with self._network.watching(cancelled, FIRST):
+            try:
+                return self._pool.handle_request(request)
+            except CLOSED:
+                return self._pool.handle_request(request)
 
     def _events(self, response: httpcore.Response, heard: Heard, cancelled: Callable[[], bool]) -> Iterator[bytes]:
         begun, patience = b"", FIRST

@@ -33,6 +33,7 @@ from tests.waiting import eventually
 
 PROMPT = [Message("system", "be kind"), Message("user", "hello there")]
 KEY = "sk-hunter2"
+NOW, NOTHING = Tool("now", "", {}), {"type": "object", "properties": {}}
 WEATHER = Tool("weather", "of a city", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 
@@ -150,11 +151,14 @@ def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str)
          {"response_format": {"type": "json_schema",
                               "json_schema": {"name": "answer", "schema": {"type": "object"}}}}),
         (Form((WEATHER,), tool_choice="none"), {}),
+        (Form((WEATHER, NOW), tool_choice=("function", "now")),
+         {"tools": [{"type": "function", "function": {"name": "now", "description": "", "parameters": NOTHING}}],
+          "tool_choice": "required"}),
     ],
 )  # fmt: skip
 def test_a_form_is_passed_on(endpoint: Endpoint, engine: Hosted, form: Form, asked: dict[str, object]) -> None:
-    endpoint.plays += [says("{", "}")]
-    assert answer(engine, form)[0] == "{}"
+    endpoint.plays += [calls((0, "now", ""))] if form.must_call else [says("{", "}")]
+    assert answer(engine, form)[0] == ("" if form.must_call else "{}")
     said = endpoint.asked[0].body
     assert {name: said[name] for name in said if name in ("tools", "tool_choice", "response_format")} == asked
 
@@ -367,6 +371,14 @@ def test_an_idle_connection_that_the_endpoint_closes_is_not_used(endpoint: Endpo
     assert answer(engine)[0] == "a"
     assert closed.wait(5)
     assert answer(engine)[0] == "b"
+
+
+def test_what_is_closed_as_it_is_taken_is_asked_again_once(endpoint: Endpoint, engine: Hosted) -> None:
+    endpoint.plays += [says("a"), Asked.cut, says("b"), Asked.cut, Asked.cut]
+    assert answer(engine)[0] == "a"
+    assert answer(engine)[0] == "b"
+    with pytest.raises(EngineError, match="broke off"):
+        answer(engine)
 
 
 def test_tls_is_spoken_with_one_that_is_who_it_says(
