@@ -7,5 +7,5 @@ The platform's own code is untouched: its processes are started through `child`,
     spans        what was noted, and the file of it         turn     one turn's spans, by lane
     instruments  the wrappers around drivers and threads    picture  the lanes as a drawing
     child        a process of ours, with instruments        table    trips by name, a turn and a token
-    run          a platform of such processes, and its turns
+    run          a platform of such processes, and its turns    server   what Postgres says of them
 """

@@ -158,12 +158,13 @@ def work_name(work: Any) -> str:
 def ours(recorder: Recorder) -> None:
     """The steps of our own that hold the rest together."""
     from models import journal_writer
-    from pipelines.inference import chunks, loopback
+    from pipelines.chat import answer
+    from pipelines.inference import loopback
     from tasks import relay, workshop
     from web.http import edge
 
     around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
-    before(chunks.Chunks, "heard", lambda chunks, chunk: recorder.mark(told(chunk)))
+    before(answer.Answer, "say", lambda answer, token: None if answer.output_tokens else recorder.mark("first token"))
     around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
     around(recorder, workshop.Workshop, "execute", "work", lambda workshop, *words: "execute")
     around(recorder, workshop, "open_attempt", "work", lambda *words: "open_attempt")
@@ -172,11 +173,6 @@ def ours(recorder: Recorder) -> None:
     before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
     around_async(recorder, edge.Edge, "__call__", "work", lambda edge, scope, receive, send: scope.get("path", ""))
     before(edge.Exchange, "send", lambda exchange, message: recorder.mark(sent(message)))
-
-
-def told(chunk: bytes) -> str:
-    """What the engine tells: how far it has read, or what it has written."""
-    return "progress" if b"prompt_progress" in chunk else "token"
 
 
 def sent(message: Any) -> str:

@@ -1,8 +1,11 @@
 """Names of what goes over the wire: a statement is called as the constant of the module that it stands in."""
 
-import sys
+import importlib
+import pkgutil
 from functools import cache
 from typing import Any
+
+import models
 
 #: The longest name of a statement that stands nowhere.
 LONGEST = 24
@@ -24,13 +27,12 @@ def text(said: Any) -> str:
 
 @cache
 def constants() -> dict[str, str]:
-    """Statement → name. To be asked once all modules are there: with the first statement they are."""
+    """Statement → name, of all that models has."""
     named: dict[str, str] = {}
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("models."):
-            for name, value in vars(module).items():
-                if name.isupper() and isinstance(value, str) and " " in value:
-                    named.setdefault(value, f"{module_name.removeprefix('models.')}.{name}")
+    for found in pkgutil.iter_modules(models.__path__):
+        for name, value in vars(importlib.import_module(f"models.{found.name}")).items():
+            if name.isupper() and isinstance(value, str) and " " in value:
+                named.setdefault(value, f"{found.name}.{name}")
     return named
 
 

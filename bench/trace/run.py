@@ -3,12 +3,13 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.client import Client, Heard, check
 from bench.stack import FORGETFUL, PATIENCE, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker, stop
+from bench.trace import server
 from bench.trace.spans import Span, load
 from models.settings import Settings
 from ops.process import Child
@@ -46,15 +47,21 @@ class Traced:
 
     turns: Sequence[Turn]
     spans: Mapping[str, Sequence[Span]]
+    log: str = ""
 
 
-def trace(stack: Stack, turns: int, engine: str = "scripted") -> Traced:
-    """Run so many warm turns, one after another."""
+def trace(stack: Stack, turns: int, engine: str = "scripted", *, inside: bool = False) -> Traced:
+    """Run so many warm turns, one after another; with what Postgres says about them, if it is to look inside."""
     with instrumented(stack, engine) as platform:
         client = platform.client()
-        done = [turn(client, QUESTION) for _ in range(WARM_UP + turns)]
+        for _ in range(WARM_UP):
+            turn(client, QUESTION)
+        with server.logging(stack.settings.postgres_dsn) if inside else nullcontext():
+            log = stack.folder / "logs" / "postgres.log"
+            begin = log.stat().st_size
+            done = [turn(client, QUESTION) for _ in range(turns)]
     files = {name: stack.folder / f"{name}.spans" for name in platform.children if name != "scheduler"}
-    return Traced(done[WARM_UP:], {name: load(file) for name, file in files.items()})
+    return Traced(done, {name: load(file) for name, file in files.items()}, server.since(log, begin) if inside else "")
 
 
 def turn(client: Client, text: str) -> Turn:

@@ -17,7 +17,6 @@ LANES: Mapping[tuple[str, str], str] = {
     ("web", "relay"): "web: relay",
     ("worker", "ConsumerThread"): "worker: consumer",
     ("worker", "WorkerThread"): "worker: turn",
-    ("worker", "slot_0"): "worker: engine",
     ("worker", "journal-writer"): "worker: journal",
 }
 SERVERS: Mapping[Kind, str] = {"postgres": POSTGRES, "valkey": VALKEY, "rabbitmq": RABBITMQ}
