@@ -153,10 +153,10 @@ class Adversary:
             self._before_last()
 
     def _shorten(self, over: bool) -> None:
-        """When the time is over only what was not struck yet is still struck."""
+        """When the time is over only what was not struck yet is still struck, and the last one in any case."""
         if over:
             known = {each.name for each in self.struck} | {each.fault.name for each in self._standing}
-            self._left = [stroke for stroke in self._left if stroke.fault not in known]
+            self._left = [each for each in self._left if each.fault not in known or each is self._left[-1]]
 
     def _busy(self, stroke: Stroke) -> bool:
         struck = {part for each in self._standing for part in parts_of(each.stroke.target)}

@@ -1,11 +1,12 @@
 """Given a seed and a length, when the adversary plans, then it is the same plan each time, and can be carried out."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.chaos.adversary import QUIET, Stroke, plan
+from bench.chaos.adversary import QUIET, Adversary, Stroke, plan
 from bench.chaos.arena import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
 from bench.chaos.faults import faults, parts_of
 
@@ -76,3 +77,31 @@ def test_every_part_and_every_link_is_struck():
     targets = {part for fault in TABLES[0].values() for target in fault.targets for part in parts_of(target)}
 
     assert targets == {*WEBS, *WORKERS, *SCHEDULERS, *SERVERS, *LINKS, *QUEUE_LINKS}
+
+
+class Unbroken:
+    """An arena of which nothing can be broken, and that strikes no faster than the adversary looks."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.leaving: set[str] = set()
+
+    def supervise(self) -> None:
+        pass
+
+
+def test_the_last_fault_strikes_once_the_clients_begin_no_more_however_late_it_is():
+    arena = Unbroken()
+
+    def strike(arena, target):
+        arena.told.append(target)
+
+    links = list(LINKS)
+    table = {"slow-link": replace(TABLES[1]["slow-link"], targets=links, strike=strike, heal=lambda *_: None)}
+    strokes = [Stroke(place * 0.001, "slow-link", name, 0.0) for place, name in enumerate(links)]
+    adversary = Adversary(arena, strokes, table, lambda: arena.told.append("the clients end"))
+
+    adversary.run(0.01, lambda line: None)
+
+    assert arena.told[-2:] == ["the clients end", links[-1]]
+    assert len(arena.told) < len(links)
