@@ -11,7 +11,7 @@ import pytest
 
 from models.errors import ConfigurationError
 from models.settings import Settings
-from web.server import bind
+from web.server import COLLECTOR, bind
 
 START = "from models.settings import load_settings; from web.server import serve; serve(load_settings())"
 
@@ -48,3 +48,14 @@ def test_a_signal_ends_it_in_good_order(tmp_path, number):
                 assert process.wait(20) == 0
         finally:
             process.kill()
+
+
+def test_the_collector_is_kept_from_what_is_loaded():
+    look = (
+        "import gc; from web.server import spare_collector as s; s(); print(gc.get_freeze_count(), *gc.get_threshold())"
+    )
+
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+
+    assert int(told[0]) > 10_000
+    assert tuple(map(int, told[1:])) == COLLECTOR
