@@ -26,8 +26,9 @@ HOST = "127.0.0.1"
 #: The peer's database, and its number on the Redis that both share.
 DATABASE, REDIS_NUMBER = "aegra", 1
 
-#: Runs at once in one worker, and connections for them: as many as clients, within what Postgres gives all together.
-AT_ONCE = 16
+#: Workers, and runs at once in each of them: with as many as clients in all, both platforms' connections to Postgres
+#: stay within what it gives. Two use two cores better than one.
+WORKERS, AT_ONCE = 2, 8
 
 CONFIGURATION = Path(__file__).parent / "aegra" / "aegra.json"
 
@@ -90,13 +91,13 @@ class Endpoint(Told):
 class Aegra(Told):
     """One instance."""
 
-    def __init__(self, name: str, python: Path, stack: Stack, model: Mapping[str, str], workers: int) -> None:
+    def __init__(self, name: str, python: Path, stack: Stack, model: Mapping[str, str], *, works: bool) -> None:
         self.name = name
         self.port = free_ports(1)[0]
         self._python = python
         self._stack = stack
         self._model = model
-        self._workers = workers
+        self._works = works
 
     def command(self) -> list[str]:
         """As its own command `aegra serve` does; our own log of visits is off too."""
@@ -104,7 +105,8 @@ class Aegra(Told):
         return [str(self._python), *serve]
 
     def environment(self) -> Mapping[str, str]:
-        """Its settings, by the names of its documentation."""
+        """Its settings, by the names of its documentation. The door has a connection for each client."""
+        connections = str(AT_ONCE if self._works else WORKERS * AT_ONCE)
         return {
             **self._model,
             "PYTHONPATH": "",
@@ -116,11 +118,12 @@ class Aegra(Told):
             "ENV_MODE": "PRODUCTION",
             "LOG_LEVEL": "WARNING",
             "LANGSMITH_TRACING": "false",
-            "WORKER_COUNT": str(self._workers),
+            "WORKER_COUNT": "1" if self._works else "0",
             "N_JOBS_PER_WORKER": str(AT_ONCE),
-            "SQLALCHEMY_POOL_SIZE": str(AT_ONCE),
+            "SQLALCHEMY_POOL_SIZE": connections,
             "SQLALCHEMY_MAX_OVERFLOW": "0",
-            "LANGGRAPH_MAX_POOL_SIZE": str(AT_ONCE),
+            "LANGGRAPH_MIN_POOL_SIZE": "1",
+            "LANGGRAPH_MAX_POOL_SIZE": connections,
         }
 
     def ready(self, pid: int) -> bool:
@@ -158,12 +161,12 @@ def endpoint(stack: Stack) -> Iterator[Endpoint]:
 
 
 @contextmanager
-def peer(stack: Stack, python: Path, model: Endpoint, script: str, workers: int = 1) -> Iterator[Peer]:
-    """The door and so many workers, in a database of their own, until the end of the block."""
+def peer(stack: Stack, python: Path, model: Endpoint, script: str) -> Iterator[Peer]:
+    """The door and its workers, in a database of their own, until the end of the block."""
     remake_database(stack)
     told = {"PEER_ENDPOINT": model.url, "PEER_MODEL": script}
-    door = Aegra("peer-web", python, stack, told, workers=0)
-    crews = [Aegra(f"peer-worker-{number}", python, stack, told, workers=1) for number in range(1, workers + 1)]
+    door = Aegra("peer-web", python, stack, told, works=False)
+    crews = [Aegra(f"peer-worker-{number}", python, stack, told, works=True) for number in range(1, WORKERS + 1)]
     with running(stack, [door]), running(stack, crews) as children:  # the first to start migrates the database
         yield Peer((HOST, door.port), children, dsn(stack))
 

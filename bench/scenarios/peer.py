@@ -1,7 +1,7 @@
 """Another platform beside ours, on the same turns of the same model, by turns: Aegra, whose promises are the nearest.
 
 Both ask one scripted endpoint over HTTP, and stand at once on the same Postgres and Redis, each idle while the other
-is measured. Each has two processes that work: a door and a worker. `docs/performance.md` says how the peer is set up.
+is measured. Each has a door and two workers. `docs/performance.md` says how the peer is set up.
 Where it can't be installed the scenario fails with the reason, and the others don't.
 """
 
@@ -22,7 +22,7 @@ from bench.figures import Figure, at_least, at_most
 from bench.load import closed_loop
 from bench.peers import runs
 from bench.peers.environment import environment
-from bench.peers.instances import Endpoint, Peer, endpoint, peer
+from bench.peers.instances import AT_ONCE, WORKERS, Endpoint, Peer, endpoint, peer
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import Following, Runs
 from bench.scenarios.cost import seconds as cpu_seconds
@@ -35,7 +35,7 @@ from models.workers import bury
 #: Rounds of ours and theirs; the first warms up. Turns one by one in each, then turns of all clients at once.
 ROUNDS, SINGLE, TOGETHER = 5, 20, {"ours": 400, "theirs": 64}
 
-CLIENTS = 16
+CLIENTS = WORKERS * AT_ONCE
 
 #: What is said fast, and slowly enough to be killed in its middle.
 FAST, SLOW = "tokens=20,rate=0", f"tokens={TOKENS},rate={RATE}"
@@ -83,21 +83,21 @@ def beside(bench: Bench) -> Sequence[Figure]:
         limit = [answers_a_second(model.address, CLIENTS, FAST) for _ in range(ROUNDS)]
         with both(bench, python, model, FAST) as (platform, its):
             measure_turns(bench, platform, its, ours, theirs)
-        with bench.stack.platform(engine="scripted", script=FAST, slots=CLIENTS) as platform:
+        with bench.stack.platform(engine="scripted", script=FAST, workers=WORKERS, slots=AT_ONCE) as platform:
             in_process = [our_speed(bench, platform, number) for number in range(ROUNDS + 1)][1:]
-        with both(bench, python, model, SLOW, workers=2) as (platform, its):
+        with both(bench, python, model, SLOW) as (platform, its):
             measure_kills(bench, platform, its, ours, theirs)
     return [*of_turns(ours, theirs, in_process, limit), *of_kills(ours, theirs)]
 
 
 @contextmanager
-def both(bench: Bench, python: Path, model: Endpoint, script: str, workers: int = 1) -> Iterator[tuple[Platform, Peer]]:
+def both(bench: Bench, python: Path, model: Endpoint, script: str) -> Iterator[tuple[Platform, Peer]]:
     """Both platforms, ready."""
     bench.progress.say("starting both platforms")
     settings: dict[str, Any] = {"engine": "openai", "fallback_url": model.url, "fallback_model": script}
     with (
-        peer(bench.stack, python, model, script, workers) as its,
-        bench.stack.platform(workers=workers, slots=CLIENTS, **settings) as platform,
+        peer(bench.stack, python, model, script) as its,
+        bench.stack.platform(workers=WORKERS, slots=AT_ONCE, **settings) as platform,
     ):
         yield platform, its
 
