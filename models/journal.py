@@ -22,9 +22,10 @@ from models.events import Event
 SHARDS = 4
 SHARD_LENGTH = 4096
 
-#: Seconds that Redis remembers a journal that nobody appends to, and one that has ended.
+#: Seconds that Redis remembers a journal that nobody appends to, and one that has ended: Postgres has it by then, so
+#: this is for those who come back at once, and hundreds of turns a second take no more than some hundred MB.
 MEMORY = 86_400
-MEMORY_ENDED = 900
+MEMORY_ENDED = 120
 
 #: Where workers hear of cancelled jobs.
 CANCEL_CHANNEL = "sangha:cancel"
