@@ -129,9 +129,10 @@ class Client:
 
     def doubt(self, transcript: Transcript) -> None:
         """Ask for the turn once more under its key, as a client that has lost the answer. Raises OutOfPatience."""
-        if transcript.asked.get("stream") or not transcript.exact:
-            return  # it would be told from its beginning; those replays are heard elsewhere
-        self.create(transcript, "/v1/responses")
+        if transcript.asked.get("stream"):
+            self.listener.doubt(transcript)
+        elif transcript.exact:  # OpenAI's client sends another body
+            self.create(transcript, "/v1/responses")
 
     def cancel(self, transcript: Transcript) -> None:
         """Cancel a turn. Raises OutOfPatience."""

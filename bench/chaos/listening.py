@@ -49,20 +49,32 @@ class Listener:
 
     def replay(self, transcript: Transcript, path: str, after: int) -> None:
         """Ask for an ended stream again behind a number. Raises OutOfPatience."""
+        self._again(transcript, after, "GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
+
+    def doubt(self, transcript: Transcript) -> None:
+        """Ask for an ended turn once more under its key: it is told from its beginning. Raises OutOfPatience."""
+        self._again(transcript, -1, "POST", "/v1/responses")
+
+    def _again(self, transcript: Transcript, after: int, method: str, path: str) -> None:
+        """Read an ended stream to its end, unless it is refused for good."""
         for _ in self._doors.tries():
-            events = self._read_again(transcript, f"{path}{'&' if '?' in path else '?'}starting_after={after}")
+            events = self._read_again(transcript, method, path)
+            if events is None:
+                return
             if events and events[-1].ends:
                 transcript.replays.append(Replay(after, events))
                 return
-            if events is None:
-                return
 
-    def _read_again(self, transcript: Transcript, path: str) -> list[Heard] | None:
+    def _read_again(self, transcript: Transcript, method: str, path: str) -> list[Heard] | None:
         """The events of an ended stream as far as they came; None where they were refused for good."""
+        posts = method == "POST"
+        body, headers = (transcript.asked, {"Idempotency-Key": transcript.key}) if posts else (None, {})
         events: list[Heard] = []
-        with suppress(*BROKEN), self._doors.open(self._doors.choose(), "GET", path) as (_, answer):
+        with suppress(*BROKEN), self._doors.open(self._doors.choose(), method, path, body, headers) as (_, answer):
             if answer.status != 200:
                 return [] if self._put_off(transcript, answer, path) else None
+            if posts:
+                transcript.answers.append(Answer(time.monotonic(), 200, "", answer.headers["x-sangha-response-id"]))
             for sequence, type_, data in frames(_chunks(answer)):
                 events.append(Heard(time.monotonic(), -1, sequence, type_, data))
         return events
