@@ -81,15 +81,16 @@ PLANTED = (
     ),
     Planted(
         "no-sweeper",
-        "what no relay has published stays unpublished",
+        "nobody publishes what no relay has, and gives back what was lost",
         [
             Edit(
                 "scheduler/clock.py",
                 "connect(settings.redis_address), every=SWEEP)",
                 "connect(settings.redis_address))",
-            )
+            ),
+            Edit("scheduler/clock.py", 'Rounds("sweeper", SWEEP, clock.sweep).start(), ', ""),
         ],
-        ("kill-worker:inference-a+inference-b",),  # what is given back here nobody publishes but the sweeper
+        ("wipe-valkey",),
         broker="redis",
     ),
     Planted(
