@@ -82,9 +82,16 @@ def frames(answer: http.client.HTTPResponse) -> Iterator[Heard]:
     while data := answer.read1(65536):
         now = time.perf_counter()
         *whole, buffer = (buffer + data).split(b"\n\n")
-        yield from (heard(now, frame) for frame in whole if not frame.startswith(b":"))
+        yield from (heard(now, frame) for frame in map(without_pings, whole) if frame)
     if buffer:
         raise Broken("the stream ended within an event")
+
+
+def without_pings(frame: bytes) -> bytes:
+    """A frame without the comments in front of it: each is a line, and no frame of its own."""
+    while frame.startswith(b":"):
+        frame = frame.partition(b"\n")[2]
+    return frame
 
 
 def heard(now: float, frame: bytes) -> Heard:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.client import Broken, Heard, check, heard, script, text_of
+from bench.client import Broken, Heard, check, heard, script, text_of, without_pings
 from bench.load import turn
 from bench.scenarios.recovery import TOKENS, amiss
 from models.events import event
@@ -29,6 +29,11 @@ def test_a_frame_of_the_server_is_understood():
 
     assert (first.sequence, first.type, first.json()["delta"]) == (0, "response.output_text.delta", "w0 ")
     assert last.sequence == 1
+
+
+def test_pings_in_front_of_an_event_are_passed_over():
+    assert without_pings(b": ping\n: ping\nid: 0\nevent: e\ndata: {}") == b"id: 0\nevent: e\ndata: {}"
+    assert without_pings(b": ping") == b""
 
 
 def test_a_whole_scripted_turn_passes():
