@@ -24,7 +24,7 @@ PAGE = 1000
 def connected(settings: Settings) -> Iterator[Connection]:
     """One transaction. Raises Unavailable when the database does not answer, ConfigurationError without our tables."""
     try:
-        with psycopg.connect(settings.postgres_dsn, connect_timeout=5, row_factory=dict_row) as connection:
+        with Connection.connect(settings.postgres_dsn, connect_timeout=5, row_factory=dict_row) as connection:
             yield connection
     except psycopg.OperationalError as error:
         raise Unavailable(f"The database does not answer ({one_line(error)}): run `sangha doctor`") from None
