@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpcore
@@ -79,9 +79,13 @@ class Stream(NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has come, once something has."""
-        if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return self._inner.read(max_bytes, timeout)
+        while True:
             self._wait(self._poller)
-        return self._inner.read(max_bytes, timeout)
+            # What can be read may be TLS's own, such as a ticket, or half a record: then there is still nothing.
+            with suppress(ReadTimeout):
+                return self._inner.read(max_bytes, POLL)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """See httpcore."""

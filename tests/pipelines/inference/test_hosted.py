@@ -402,6 +402,23 @@ def test_tls_is_spoken_with_one_that_is_who_it_says(
     engine.close()
 
 
+def test_what_tls_says_to_itself_keeps_nobody_from_stopping(endpoint: Endpoint, trusted: ssl.SSLContext) -> None:
+    """TLS 1.3 sends its tickets after the greeting: bytes that can be read, and no answer."""
+    endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
+    freed, told = threading.Event(), threading.Event()
+    endpoint.plays += [lambda asked: (told.set(), hangs(asked, freed))]
+    engine = Hosted(given(endpoint).model_copy(update={"fallback_url": endpoint.url.replace("http:", "https:")}))
+    looks = iter([False] * 5)
+    begun = time.monotonic()
+
+    told_at_last = [*generate(engine, cancelled=lambda: told.is_set() and next(looks, True))]
+
+    assert told_at_last == [Finish("cancelled", 0, 0, 0)]
+    assert time.monotonic() - begun < 3
+    assert freed.wait(5)
+    engine.close()
+
+
 def test_nobody_there_is_an_engines_error() -> None:
     with serving() as endpoint:
         settings = given(endpoint)
