@@ -66,13 +66,6 @@ TWICE = ("cut-link:inference-a-rabbitmq",)
 PLANTED = (
     Planted("no-fence", "nobody asks whether an attempt is over", [FENCE_OF_JOURNAL, FENCE_OF_ROW], TWICE, slots=ROOM),
     Planted(
-        "no-fence-in-journal",
-        "the journal takes events of an attempt that is over",
-        [FENCE_OF_JOURNAL],
-        TWICE,
-        slots=ROOM,
-    ),
-    Planted(
         "no-fence-in-row",
         "an attempt that is over may end its job",
         [FENCE_OF_ROW],
