@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import Connection as PsycopgConnection
+from psycopg.errors import InFailedSqlTransaction
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -37,6 +39,10 @@ OPTIONS = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s"
 
 #: A server that has gone without a word is noticed after about ten seconds.
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+
+
+#: Postgres answers COMMIT with ROLLBACK there, and calls that a success.
+LET_PASS = "a statement of the transaction failed, and its error was let pass: nothing was done"
 
 
 class Connection(PsycopgConnection[DictRow]):
@@ -100,6 +106,8 @@ class Database:
         """A connection in a transaction that commits at the end."""
         with self.connection() as connection, connection.transaction():
             yield connection
+            if connection.info.transaction_status == TransactionStatus.INERROR:
+                raise InFailedSqlTransaction(LET_PASS)
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
@@ -112,7 +120,9 @@ class Database:
                 with connection.pipeline():
                     connection.execute("BEGIN")
                     yield connection
-                    connection.execute("COMMIT")
+                    committed = connection.execute("COMMIT")
+                if committed.statusmessage != "COMMIT":
+                    raise InFailedSqlTransaction(LET_PASS)
             except BaseException:
                 with suppress(psycopg.Error):  # of a connection that is lost, Postgres takes back what it began
                     connection.rollback()

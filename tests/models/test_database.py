@@ -1,5 +1,7 @@
 """Given a batch, when its statements fail, stop or succeed, then all of them count, or none, and few trips are made."""
 
+from contextlib import suppress
+
 import psycopg
 import pytest
 
@@ -75,6 +77,18 @@ def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(desk, account_id, c
 
     assert found(desk.database, account_id) == 0
     assert not of_the_pool(caplog.records)
+
+
+@pytest.mark.parametrize("way", ["batch", "transaction"])
+def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, way):
+    """Postgres answers COMMIT with ROLLBACK then, and calls it a success."""
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction), getattr(desk.database, way)() as connection:
+        connection.execute(INSERT, (account_id,))
+        with suppress(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+            connection.settle()
+
+    assert found(desk.database, account_id) == 0
 
 
 def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(desk, account_id):
