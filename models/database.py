@@ -42,7 +42,7 @@ KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count":
 
 
 #: Postgres answers COMMIT with ROLLBACK there, and calls that a success.
-LET_PASS = "a statement of the transaction failed, and its error was let pass: nothing was done"
+NOTHING_DONE = "a statement of the transaction failed, and its error was let pass: nothing was done"
 
 
 class Connection(PsycopgConnection[DictRow]):
@@ -106,8 +106,8 @@ class Database:
         """A connection in a transaction that commits at the end."""
         with self.connection() as connection, connection.transaction():
             yield connection
-            if connection.info.transaction_status == TransactionStatus.INERROR:
-                raise InFailedSqlTransaction(LET_PASS)
+            if connection.info.transaction_status in (TransactionStatus.INERROR, TransactionStatus.UNKNOWN):
+                raise InFailedSqlTransaction(NOTHING_DONE)
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
@@ -122,7 +122,7 @@ class Database:
                     yield connection
                     committed = connection.execute("COMMIT")
                 if committed.statusmessage != "COMMIT":
-                    raise InFailedSqlTransaction(LET_PASS)
+                    raise InFailedSqlTransaction(NOTHING_DONE)
             except BaseException:
                 with suppress(psycopg.Error):  # of a connection that is lost, Postgres takes back what it began
                     connection.rollback()

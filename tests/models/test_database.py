@@ -82,11 +82,16 @@ def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(desk, account_id, c
 @pytest.mark.parametrize("way", ["batch", "transaction"])
 def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, way):
     """Postgres answers COMMIT with ROLLBACK then, and calls it a success."""
-    with pytest.raises(psycopg.errors.InFailedSqlTransaction), getattr(desk.database, way)() as connection:
-        connection.execute(INSERT, (account_id,))
-        with suppress(psycopg.errors.DivisionByZero):
-            connection.execute("SELECT 1 / 0")
-            connection.settle()
+
+    def let_pass():
+        with getattr(desk.database, way)() as connection:
+            connection.execute(INSERT, (account_id,))
+            with suppress(psycopg.errors.DivisionByZero):
+                connection.execute("SELECT 1 / 0")
+                connection.settle()
+
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+        let_pass()
 
     assert found(desk.database, account_id) == 0
 
