@@ -159,7 +159,7 @@ def test_a_deleted_turn_does_not_come_back(post, visitor, database, rows):
     assert visitor.request("DELETE", f"/v1/responses/{turn['id']}").status_code == 200
 
     refused(post(), 404)
-    assert rows("jobs") == 0
+    assert rows("responses") == 0
 
 
 def test_a_stream_is_told_again_from_its_beginning(post, visitor, database):
