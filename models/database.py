@@ -35,7 +35,8 @@ PATIENCE = 0.5
 
 
 #: A process that is frozen inside a transaction must not hold its locks for long.
-OPTIONS = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s"
+FROZEN = 10
+OPTIONS = f"-c idle_in_transaction_session_timeout={FROZEN}s -c lock_timeout=10s"
 
 #: A server that has gone without a word is noticed after about ten seconds.
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
@@ -150,3 +151,21 @@ def one(connection: Connection, statement: str, parameters: Any = None) -> DictR
 def all_of(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
     """All rows of a statement."""
     return connection.execute(statement, parameters).fetchall()
+
+
+# Until a batch is settled or commits, Postgres takes it for active, and its timeout for idle transactions does not run.
+# One that waits for its client for so long is ended here; COPY waits for its client by nature.
+END_FROZEN = """
+SELECT pid, application_name AS name, pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+  AND state = 'active' AND wait_event = 'ClientRead' AND query !~* '^\\s*copy'
+  AND state_change < clock_timestamp() - make_interval(secs => %(seconds)s)
+"""
+
+
+def end_frozen(connection: Connection, *, seconds: float = FROZEN) -> int:
+    """Take back the batches of processes that say nothing more in the middle of them. Returns how many there were."""
+    ended = all_of(connection, END_FROZEN, {"seconds": seconds})
+    for row in ended:
+        log.warning("a session of %s said nothing more in the middle of a batch, which is taken back", row["name"])
+    return len(ended)

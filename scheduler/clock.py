@@ -9,7 +9,7 @@ import signal
 import threading
 
 from models import outbox, responses, unread
-from models.database import Database
+from models.database import Database, end_frozen
 from models.errors import Unavailable
 from models.redis_client import connect
 from models.settings import Settings
@@ -40,12 +40,13 @@ class Clock:
         self._settled = False
 
     def sweep(self) -> None:
-        """Give back what has no worker any more, forget what nobody has come to read.
+        """Give back what has no worker any more, forget what nobody has come to read, end who is frozen with locks.
 
         The queue's relay publishes by its own clock.
         """
         try:
             with self._database.connection() as connection:
+                end_frozen(connection)  # first: what comes next may wait for its locks
                 moved = outbox.recover(connection)
                 forgotten = [*responses.delete_unread(connection), *unread.delete_unread(connection)]
         except Unavailable as error:

@@ -5,13 +5,14 @@ from contextlib import suppress
 import psycopg
 import pytest
 
+from models.database import end_frozen
 from models.errors import Unavailable
 from models.ids import new_id
 from tests.waiting import eventually
 
 INSERT = "INSERT INTO accounts (id, name) VALUES (%s, 'a batch')"
 COUNT = "SELECT count(*) AS found FROM accounts WHERE id = %s"
-STATE = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+STATE = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = %s"
 
 
 @pytest.fixture
@@ -107,6 +108,23 @@ def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(desk, acc
         assert found(desk.database, account_id) == 0
 
     assert found(desk.database, account_id) == 1
+
+
+def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, account_id):
+    """Without a sync Postgres takes it for active, and lets it hold its locks for ever."""
+
+    def freeze(connection):
+        with desk.database.connection() as other:
+            pid = connection.info.backend_pid
+            eventually(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
+            assert other.execute(STATE, (pid,)).fetchone()["state"] == "active"
+            assert end_frozen(other) == 0
+            assert end_frozen(other, seconds=0) == 1
+
+    with pytest.raises(Unavailable):
+        insert(desk.database, account_id, then=freeze)
+
+    assert found(desk.database, account_id) == 0
 
 
 def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(desk, account_id):
