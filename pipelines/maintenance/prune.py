@@ -42,12 +42,14 @@ PRUNED = (
 #: Days that ended jobs of accounts are kept which no response holds: what they made stands elsewhere.
 KEPT_DAYS_OF_ACCOUNTS = 30
 
-# A batch of the platform's own; the dead stay until an operator has dealt with them.
+# A batch of the platform's own; the dead stay until an operator has dealt with them, and with them who has started
+# them: a job takes those along.
 PRUNE_OWN = """
 DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
     WHERE account_id = %(account_id)s AND finished_at < now() - make_interval(days => %(days)s)
-      AND state IN ('completed', 'failed', 'cancelled') LIMIT %(batch)s)
+      AND state IN ('completed', 'failed', 'cancelled')
+      AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id) LIMIT %(batch)s)
 """
 
 # A batch of those of accounts, in the words of the index.
@@ -55,7 +57,8 @@ PRUNE = """
 DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
     WHERE kind <> 'turn.run' AND finished_at < now() - make_interval(days => %(days)s)
-      AND state IN ('completed', 'failed', 'cancelled') LIMIT %(batch)s)
+      AND state IN ('completed', 'failed', 'cancelled')
+      AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id) LIMIT %(batch)s)
 """
 
 

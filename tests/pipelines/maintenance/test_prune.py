@@ -56,6 +56,24 @@ def test_ended_work_is_kept_for_a_month_and_turns_for_ever(
         assert (jobs.read(connection, job_id, account) is not None) is stays
 
 
+def test_whoever_has_started_what_is_dead_stays_with_it(database, account, begin, tmp_path):
+    """A job takes what it has started along when it goes."""
+    parent, dead = (
+        ended(database, account, kind, days_ago=31, state=state)
+        for kind, state in (("meditation.run", "completed"), ("memory.insight", "dead"))
+    )
+    other, gone = (ended(database, account, kind, days_ago=31) for kind in ("meditation.run", "memory.insight"))
+    with database.connection() as connection:
+        for child, started_by in ((dead, parent), (gone, other)):
+            connection.execute("UPDATE jobs SET parent_id = %s WHERE id = %s", (started_by, child))
+
+    pruned(begin, tmp_path)
+
+    with database.connection() as connection:
+        stay = {job_id for job_id in (parent, dead, other, gone) if jobs.read(connection, job_id, account)}
+    assert stay == {parent, dead}
+
+
 def test_more_than_a_batch_goes(database, account, begin, tmp_path, monkeypatch):
     monkeypatch.setattr(prune, "BATCH", 2)
     job_ids = [ended(database, account, "memory.remember", days_ago=40) for _ in range(5)]
