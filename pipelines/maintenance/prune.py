@@ -52,13 +52,14 @@ DELETE FROM jobs WHERE id IN (
       AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id) LIMIT %(batch)s)
 """
 
-# A batch of those of accounts, in the words of the index.
+# A batch of those of accounts, in the words of the index. A meditation without an outcome tells its job's.
 PRUNE = """
 DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
     WHERE kind <> 'turn.run' AND finished_at < now() - make_interval(days => %(days)s)
       AND state IN ('completed', 'failed', 'cancelled')
-      AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id) LIMIT %(batch)s)
+      AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id)
+      AND NOT EXISTS (SELECT FROM meditations WHERE job_id = jobs.id AND outcome IS NULL) LIMIT %(batch)s)
 """
 
 

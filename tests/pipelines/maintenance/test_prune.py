@@ -2,7 +2,7 @@
 
 import pytest
 
-from models import accounts, addresses, api_keys, jobs
+from models import accounts, addresses, api_keys, jobs, meditations
 from models.ids import new_id
 from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.object_store import Objects
@@ -72,6 +72,19 @@ def test_whoever_has_started_what_is_dead_stays_with_it(database, account, begin
     with database.connection() as connection:
         stay = {job_id for job_id in (parent, dead, other, gone) if jobs.read(connection, job_id, account)}
     assert stay == {parent, dead}
+
+
+def test_what_a_meditation_still_tells_by_its_job_stays_told(database, account, begin, tmp_path):
+    """One that was cancelled before it began has no outcome but its job's."""
+    user_id, told = sign_up(database, days_ago=1), new_id("med")
+    job_id = ended(database, account, "meditation.run", days_ago=31, state="cancelled")
+    with database.transaction() as connection:
+        assert meditations.insert(connection, told, account_id=account, user_id=user_id, job_id=job_id)
+
+    pruned(begin, tmp_path)
+
+    with database.connection() as connection:
+        assert meditations.read(connection, told, account, user_id).status == "cancelled"
 
 
 def test_more_than_a_batch_goes(database, account, begin, tmp_path, monkeypatch):
