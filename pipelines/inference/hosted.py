@@ -164,8 +164,9 @@ class Hosted:
         text, parts = b"", response.iter_stream()
         while len(text) < LONGEST_ERROR and (part := self._next(parts, cancelled, BETWEEN)) is not None:
             text += part
-        said = _message_of(text)
-        raise failure(response.status, said.replace(self._key, "***") if self._key else said)
+        # Before anything is cut off, or half of the key might be left.
+        masked = text.replace(self._key.encode(), b"***") if self._key else text
+        raise failure(response.status, _message_of(masked))
 
 
 def greet(settings: Settings, patience: float = 10.0) -> str:

@@ -207,6 +207,13 @@ def test_what_passes_is_tried_again(endpoint: Endpoint, engine: Hosted, status: 
     assert answer(engine)[0] == "a"
 
 
+def test_no_half_of_the_key_is_left_where_an_error_is_cut_off(endpoint: Endpoint, engine: Hosted) -> None:
+    endpoint.plays += [refuses(500, "x" * 295 + KEY)]
+    with pytest.raises(EngineError) as caught:
+        answer(engine)
+    assert KEY[:4] not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("status", "said", "code", "told"),
     [
