@@ -5,7 +5,6 @@ is measured. Each has a door and two workers. `docs/performance.md` says how the
 Where it can't be installed the scenario fails with the reason, and the others don't.
 """
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from bench.bench import Bench
-from bench.client import Broken, Client, Heard, Listener, check, is_delta, script, text_of
+from bench.client import Broken, Client, Heard, check, script, text_of
 from bench.figures import Figure, at_least, at_most
 from bench.load import closed_loop
 from bench.peers import runs
@@ -27,10 +26,9 @@ from bench.peers.limit import answers_a_second
 from bench.peers.runs import Following, Runs
 from bench.scenarios.cost import seconds as cpu_seconds
 from bench.scenarios.latency import first_delta
-from bench.scenarios.recovery import HEARD, RATE, TOKENS, amiss, holder, last_told, start_again
+from bench.scenarios.recovery import HEARD, RATE, TOKENS, amiss, killed_in_mid_answer, start_again
 from bench.stack import FORGETFUL, Platform, Stack
 from models.database import Database
-from models.workers import bury
 
 #: Rounds of ours and theirs; the first warms up. Turns one by one in each, then turns of all clients at once.
 ROUNDS, SINGLE, TOGETHER = 5, 20, {"ours": 400, "theirs": 64}
@@ -185,22 +183,9 @@ def measure_kills(bench: Bench, platform: Platform, its: Peer, ours: Samples, th
 
 
 def kill_ours(platform: Platform, database: Database) -> Kill:
-    """One turn, one kill; afterwards both workers are up again."""
-    turn = Listener(platform.client(), "hello", **FORGETFUL)
-    job_id = turn.wait(lambda event: event.type == "response.created").json()["response"]["job_id"]
-    turn.wait(is_delta, HEARD)
-    with database.connection() as connection:
-        worker = platform.worker_of(holder(connection, job_id))
-    began = time.perf_counter()
-    worker.kill()
-    told = last_told(platform, job_id)
-    if platform.settings.broker_url is None:
-        bury(database, socket.gethostname(), worker.pid)
-    following = turn.wait(lambda event: is_delta(event) and event.sequence > told)
-    events = turn.to_end()
-    check(events)
-    start_again(worker)
-    return Kill(following.at - began, *amiss(text_of(since_restart(events))), ended=True)
+    """One turn, one kill, and what is amiss with the answer."""
+    seconds, events = killed_in_mid_answer(platform, database)
+    return Kill(seconds, *amiss(text_of(since_restart(events))), ended=True)
 
 
 def since_restart(events: list[Heard]) -> list[Heard]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.bench import Bench
-from bench.client import Broken, Listener, check, is_delta, text_of
+from bench.client import Broken, Heard, Listener, check, is_delta, text_of
 from bench.figures import Figure, at_most
-from bench.stack import Platform
+from bench.stack import FORGETFUL, Platform
 from models import journal
 from models.database import Connection, Database, one
 from models.redis_client import connect
@@ -59,8 +59,14 @@ def recovery(bench: Bench) -> Sequence[Figure]:
 
 
 def kill(platform: Platform, database: Database) -> Kill:
-    """One turn, one kill; afterwards both workers are up again."""
-    turn = Listener(platform.client(), "hello")
+    """One turn, one kill, and what is amiss with the answer."""
+    seconds, events = killed_in_mid_answer(platform, database)
+    return Kill(seconds * 1000, *amiss(text_of(events)))
+
+
+def killed_in_mid_answer(platform: Platform, database: Database) -> tuple[float, list[Heard]]:
+    """Seconds from a kill to the next token, and all of the turn; afterwards the worker is up again."""
+    turn = Listener(platform.client(), "hello", **FORGETFUL)
     job_id = turn.wait(lambda event: event.type == "response.created").json()["response"]["job_id"]
     turn.wait(is_delta, HEARD)
     with database.connection() as connection:
@@ -74,7 +80,7 @@ def kill(platform: Platform, database: Database) -> Kill:
     events = turn.to_end()
     check(events)
     start_again(worker)
-    return Kill((following.at - began) * 1000, *amiss(text_of(events)))
+    return following.at - began, events
 
 
 def holder(connection: Connection, job_id: str) -> int:
