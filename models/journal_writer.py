@@ -22,7 +22,7 @@ from models.events import Event, event
 log = logging.getLogger(__name__)
 
 #: Seconds from one batch to the next: with only more text of answers that have begun, and with anything else.
-TEXT_INTERVAL = 0.02
+TEXT_INTERVAL = 0.04
 INTERVAL = 0.004
 
 #: Seconds between two tries while Redis does not answer.

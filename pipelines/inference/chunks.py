@@ -14,8 +14,8 @@ from pipelines.inference.engine import EngineError, Finish, Token
 POLL = 0.02
 
 #: Seconds in which tokens gather once an answer has begun: waking a thread for each costs the threads that compute,
-#: and nobody reads faster.
-GATHER = 0.015
+#: and nobody reads faster. A little shorter than the journal's own interval, which so finds what it waits for.
+GATHER = 0.035
 
 
 class Chunks:
