@@ -12,13 +12,16 @@ from bench.figures import Figure, at_least
 from bench.load import closed_loop
 from bench.stack import FORGETFUL, Platform
 
-ROUNDS, TOKENS = 5, 128
+TOKENS = 128
 
 #: Of the engine, at least: the default.
 SLOTS = 4
 
 #: Answers of each side in a quarter of a round, by how many are given at once.
 ANSWERS = {1: 2, 4: 4, 8: 8}
+
+#: Rounds, by how many are given at once.
+ROUNDS = {1: 5, 4: 4, 8: 2}
 
 #: By how many at once the goal is set.
 GOALS = {1: at_least(0.95), 4: at_least(0.95)}
@@ -41,8 +44,8 @@ def tokens_per_second(bench: Bench) -> Sequence[Figure]:
             sides = Sides(platform, engine, at_once, answers)
             sides.platform(), sides.bare("bare")  # fill the prompt caches
             rounds = []
-            for number in range(ROUNDS):
-                bench.progress.step(number, ROUNDS, f"rounds with {at_once} at once")
+            for number in range(ROUNDS[at_once]):
+                bench.progress.step(number, ROUNDS[at_once], f"rounds with {at_once} at once")
                 rounds.append(sides.round())
             figures += figures_of(at_once, rounds)
     return figures

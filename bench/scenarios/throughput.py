@@ -13,7 +13,7 @@ from bench.figures import Figure, at_least
 from bench.load import Load, closed_loop
 from bench.stack import BESIDE, FORGETFUL, Platform, Stack, standing
 
-TOKENS, ROUNDS, TURNS, WARM_UP = 20, 5, 600, 200
+TOKENS, ROUNDS, TURNS, WARM_UP = 20, 5, 400, 200
 
 SCRIPT = f"tokens={TOKENS},rate=0"
 
