@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,10 +73,12 @@ def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = F
 def measure(report: Report, name: str, bench: Bench) -> None:
     """Measure one scenario; the others are measured whatever becomes of it."""
     bench.progress.begin(name)
+    began = time.monotonic()
     try:
         report.figures[name] = SCENARIOS[name].measure(bench)
     except Exception as error:  # noqa: BLE001 - it stands below the table
         report.failures[name] = f"{type(error).__name__}: {error}"
+    report.seconds[name] = time.monotonic() - began
 
 
 if __name__ == "__main__":

@@ -20,17 +20,19 @@ EXPLANATION = (
 
 @dataclass(slots=True)
 class Report:
-    """One run: figures by scenario, and why a scenario has none."""
+    """One run: figures by scenario, the seconds that each took, and why a scenario has none."""
 
     machine: Machine
     broker: str
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     figures: dict[str, Sequence[Figure]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         """The table, with the machine above it."""
-        top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, queue: {self.broker}", ""]
+        took = f"{sum(self.seconds.values()) / 60:.1f} minutes"
+        top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {took}, queue: {self.broker}", ""]
         failed = [f"{name} FAILED: {why}" for name, why in self.failures.items()]
         return "\n".join([*top, *render(self.rows()), "", EXPLANATION, *failed])
 
@@ -49,6 +51,7 @@ class Report:
             "machine": asdict(self.machine),
             "broker": self.broker,
             "began": self.began.isoformat(timespec="seconds"),
+            "seconds": {name: round(seconds, 1) for name, seconds in self.seconds.items()},
             "figures": figures,
             "failures": self.failures,
         }

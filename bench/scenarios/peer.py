@@ -31,7 +31,7 @@ from bench.stack import FORGETFUL, Platform, Stack
 from models.database import Database
 
 #: Rounds of ours and theirs; the first warms up. Turns one by one in each, then turns of all clients at once.
-ROUNDS, SINGLE, TOGETHER = 5, 20, {"ours": 400, "theirs": 64}
+ROUNDS, SINGLE, TOGETHER = 3, 20, {"ours": 400, "theirs": 64}
 
 CLIENTS = WORKERS * AT_ONCE
 
@@ -39,7 +39,7 @@ CLIENTS = WORKERS * AT_ONCE
 FAST, SLOW = "tokens=20,rate=0", f"tokens={TOKENS},rate={RATE}"
 
 #: Kills of each; the peer's take most of a minute.
-KILLS, MANY_KILLS = 3, 8
+KILLS, MANY_KILLS = 2, 8
 
 #: Seconds after a kill in which what the dead worker had sent may still come.
 ON_ITS_WAY = 0.5

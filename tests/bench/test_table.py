@@ -19,6 +19,7 @@ def report() -> Report:
         Figure("turns", "/s", [150.0], at_least(200)),
     ]
     report.failures["recovery"] = "Broken: a turn did not end"
+    report.seconds.update({"first-event": 30.0, "recovery": 60.0})
     return report
 
 
@@ -54,7 +55,7 @@ def test_the_table_names_machine_scenarios_and_failures(report):
     lines = report.text().splitlines()
 
     assert lines[0] == "A processor, 2 cores, 8 GB, Linux 6, Python 3.11.7, commit abc1234+, load 0.5 before"
-    assert lines[1] == "2026-01-02 03:04 UTC, queue: rabbitmq"
+    assert lines[1] == "2026-01-02 03:04 UTC, 1.5 minutes, queue: rabbitmq"
     assert [line.split()[0] for line in lines[5:7]] == ["first-event", "turns"]
     assert lines[6].endswith("MISSED")
     assert lines[-1] == "recovery FAILED: Broken: a turn did not end"
