@@ -21,8 +21,8 @@ from ops.process import Child
 
 KILLS = 20
 
-#: A turn's tokens and their rate, and after how many of its deltas the worker dies.
-TOKENS, RATE, HEARD = 150, 50, 30
+#: A turn's tokens and their rate, and after about how many of them the worker dies: a delta has two, as they gather.
+TOKENS, RATE, HEARD, IN_A_DELTA = 150, 50, 30, 2
 
 HOLDER = """
 SELECT workers.pid FROM jobs JOIN workers ON workers.name = jobs.worker WHERE jobs.id = %(id)s AND state = 'running'
@@ -68,7 +68,7 @@ def killed_in_mid_answer(platform: Platform, database: Database) -> tuple[float,
     """Seconds from a kill to the next token, and all of the turn; afterwards the worker is up again."""
     turn = Listener(platform.client(), "hello", **FORGETFUL)
     job_id = turn.wait(lambda event: event.type == "response.created").json()["response"]["job_id"]
-    turn.wait(is_delta, HEARD)
+    turn.wait(is_delta, HEARD // IN_A_DELTA)
     with database.connection() as connection:
         worker = platform.worker_of(holder(connection, job_id))
     began = time.perf_counter()

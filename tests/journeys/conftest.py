@@ -18,8 +18,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers
     finally:
         servers.end_all()
-    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    assert not left
+    assert not [process for process in psutil.Process().children(recursive=True) if not before & family(process)]
+
+
+def family(process: psutil.Process) -> set[int]:
+    """The pids of a process and of all whose child it is: a server that stood before has new sessions now."""
+    return {process.pid, *(parent.pid for parent in process.parents())}
 
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])

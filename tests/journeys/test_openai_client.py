@@ -462,7 +462,7 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: 
     runner = stack.worker(engine="llamacpp", slots=1, context=1024)
 
     follower = person.stream(question, temperature=0, max_output_tokens=longest)
-    follower.wait_for(deltas=8)
+    follower.wait_for(deltas=3)  # of some tokens each
     runner.kill()
     heard = len(follower.events)
     stack.begin_worker(engine="llamacpp", slots=1, context=1024)

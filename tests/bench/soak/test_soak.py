@@ -100,7 +100,7 @@ def test_quantities_are_short(value, unit, text):
 @pytest.mark.parametrize(
     ("key", "lifetime", "kind"),
     [
-        (b"sangha:journal:job_1", 800, "journals of ended jobs"),
+        (b"sangha:journal:job_1", 100, "journals of ended jobs"),
         (b"sangha:events:job_1", 80_000, "journals of unfinished jobs"),
         (b"sangha:journal:job_1", -1, "that never expire"),
         (b"sangha:limit:account", 30, "others that expire"),
