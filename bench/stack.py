@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
+
 from bench.client import Address, Client, sign_up
 from models.migrate import migrate
 from models.settings import Script, Settings, variable
@@ -73,6 +75,7 @@ class Stack:
             yield Platform(told, {child.name: child for child in children})
         finally:
             stop(children)
+            leave_nothing(told)
 
     def told(self, **changes: Any) -> Settings:
         """The settings of all processes, with changes."""
@@ -137,6 +140,18 @@ def standing(broker: BrokerName) -> Iterator[Stack]:
             "secret_key": "a secret of the measurements",
         }
         yield Stack(folder, broker, Settings.model_validate(told))
+
+
+#: What a platform was given and has not done, so that the workers of the next one find nothing of it.
+GIVE_UP = """
+UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('queued', 'running', 'waiting')
+"""
+
+
+def leave_nothing(settings: Settings) -> None:
+    """End all work that is left over, now that nobody does any."""
+    with psycopg.connect(settings.postgres_dsn) as connection:
+        connection.execute(GIVE_UP)
 
 
 def stop(children: Sequence[Child]) -> None:

@@ -110,6 +110,8 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         before = most_memory(worker.pid)
         client = platform.client()  # the first one has been idle for too long
         done = meditated(client)
+        if done["outcome"] != "applied":
+            raise Broken(f"the meditation came to {done['outcome']}: {done['report']}")
         grown = most_memory(worker.pid) - before
         closed = closed_by(database, done["id"])
         began = time.perf_counter()
@@ -117,8 +119,6 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         reverted = time.perf_counter() - began
         job = client.get(f"/v1/jobs/{done['job_id']}")
         database.close()
-    if done["outcome"] != "applied":
-        raise Broken(f"the meditation came to {done['outcome']}: {done['report']}")
     report = done["report"]
     return [
         Figure(f"meditation over {MEMORIES:,} memories", "s", [done["seconds"]], at_most(60)),
