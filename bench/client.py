@@ -81,10 +81,16 @@ def frames(answer: http.client.HTTPResponse) -> Iterator[Heard]:
     buffer = b""
     while data := answer.read1(65536):
         now = time.perf_counter()
-        *whole, buffer = (buffer + data).split(b"\n\n")
-        yield from (heard(now, frame) for frame in map(without_pings, whole) if frame)
+        whole, buffer = cut(buffer + data)
+        yield from (heard(now, frame) for frame in whole)
     if buffer:
         raise Broken("the stream ended within an event")
+
+
+def cut(received: bytes) -> tuple[list[bytes], bytes]:
+    """The whole frames in what has come of a stream, comments left out, and the beginning of the next one."""
+    *whole, rest = received.split(b"\n\n")
+    return [frame for frame in map(without_pings, whole) if frame], rest
 
 
 def without_pings(frame: bytes) -> bytes:

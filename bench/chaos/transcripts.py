@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
+from bench import client
 from models.events import ENDINGS
 
 Kind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
@@ -170,8 +171,6 @@ def frames(chunks: Iterator[bytes]) -> Iterator[tuple[int, str, bytes]]:
     """Sequence number, type and data of each whole event in a stream's bytes. Comments are passed over."""
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n\n")
-        for frame in whole:
-            lines = [line for line in frame.split(b"\n") if line and not line.startswith(b":")]
-            fields = dict(line.split(b": ", 1) for line in lines)
-            yield int(fields[b"id"]), fields[b"event"].decode(), fields[b"data"]
+        whole, rest = client.cut(rest + chunk)
+        for event in (client.heard(0.0, frame) for frame in whole):
+            yield event.sequence, event.type, event.data

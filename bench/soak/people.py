@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from bench.client import Address, Broken, Client, Heard, heard
+from bench.client import Address, Client
 from models.ids import new_id
 
 PASSWORD = "correct horse battery staple"
@@ -57,16 +57,6 @@ class Visitor(Client):
         finally:
             self._headers["Content-Type"] = "application/json"
         return parsed
-
-    def rejoin(self, path: str) -> Iterator[Heard]:
-        """A stream that was left, from where its path says."""
-        answer, buffer = self._request("GET", path), b""
-        while data := answer.read1(65536):
-            *frames, buffer = (buffer + data).split(b"\n\n")
-            now = time.perf_counter()
-            yield from (heard(now, frame) for frame in frames if not frame.startswith(b":"))
-        if buffer:
-            raise Broken("the stream ended within an event")
 
 
 class Person:

@@ -93,7 +93,7 @@ def leave(scene: Scene) -> Times:
         visitor.close()
         path = f"/v1/responses/{response_id(events)}?stream=true&starting_after={events[-1].sequence}"
         if not _ended(events):
-            events += other.rejoin(path)
+            events += other.follow(path)
     check(events, TOKENS)
     return None
 
