@@ -65,8 +65,8 @@ POOLS: Mapping[str, Sequence[str]] = {
 
 CATALOGUE: Mapping[str, Kind] = {
     "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
-    # Over some five hours: a mail server may be down for longer than most things.
     "tokens.count": Kind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
+    # Over some five hours: a mail server may be down for longer than most things.
     "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
