@@ -11,13 +11,11 @@ import orjson
 
 from bench import machine
 from bench.bench import Bench
+from bench.command import FAILED, INTERRUPTED, carried_out, servers
 from bench.progress import Progress
 from bench.scenarios import SCENARIOS
-from bench.stack import BrokerName, standing
+from bench.stack import BrokerName
 from bench.table import Report
-from models.errors import ConfigurationError
-
-FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 NO_RABBITMQ = "; or measure without it: python -m bench --broker redis"
 
@@ -50,24 +48,14 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool
 def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
     """Measure; returns the exit code. What was measured before an interruption stands in the report."""
     progress = Progress()
-    try:
-        progress.say("starting the servers")
-        with standing(broker) as stack:
-            try:
-                for name in names:
-                    measure(report, name, Bench(stack, progress, full))
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows leaves nothing behind, if it is let be
-    except ConfigurationError as error:
-        hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
-        click.echo(f"bench: {error}{hint}", err=True)
-        return MISCONFIGURED
-    except KeyboardInterrupt:
-        click.echo("bench: interrupted", err=True)
-        return INTERRUPTED
-    finally:
-        progress.clear()
-    return FAILED if report.failures else 0
+
+    def work() -> int:
+        with servers(broker, progress) as stack:
+            for name in names:
+                measure(report, name, Bench(stack, progress, full))
+        return FAILED if report.failures else 0
+
+    return carried_out("bench", NO_RABBITMQ, progress, work)
 
 
 def measure(report: Report, name: str, bench: Bench) -> None:

@@ -66,16 +66,24 @@ class Stack:
         crews = [ToldWorker(name, told, pools) for name in names]
         crews += [ToldWorker("worker-beside", told, beside)] if beside else []
         parts = [*doors, *crews, ToldScheduler(told)]
-        children = [Child(part, self.folder / "run", self.folder / "logs") for part in parts]
         try:
-            for child in children:
-                child.start()
-            for child in children:
-                child.wait_ready(PATIENCE)
-            yield Platform(told, {child.name: child for child in children})
+            with self.running(parts) as children:
+                yield Platform(told, children)
         finally:
-            stop(children)
             leave_nothing(told)
+
+    @contextmanager
+    def running(self, parts: Sequence[Part]) -> Iterator[Mapping[str, Child]]:
+        """These as children by name, all ready, until the end of the block."""
+        children = {part.name: Child(part, self.folder / "run", self.folder / "logs") for part in parts}
+        try:
+            for child in children.values():
+                child.start()
+            for child in children.values():
+                child.wait_ready(PATIENCE)
+            yield children
+        finally:
+            stop([*children.values()])
 
     def told(self, **changes: Any) -> Settings:
         """The settings of all processes, with changes."""

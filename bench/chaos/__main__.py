@@ -17,10 +17,9 @@ from bench.chaos.faults import Fault
 from bench.chaos.planted import PLANTED, demonstrate, line
 from bench.chaos.report import Report
 from bench.chaos.run import Wanted
+from bench.command import FAILED, carried_out
 from bench.progress import Progress
 from models.errors import ConfigurationError, SanghaError
-
-VIOLATED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 NO_RABBITMQ = "; or do it without: python -m bench.chaos --broker redis"
 
@@ -80,30 +79,28 @@ def show_planted(names: Sequence[str]) -> int:
         progress.clear()
         click.echo(line(verdict))
         blind += not verdict.caught
-    return VIOLATED if blind else 0
+    return FAILED if blind else 0
 
 
 def try_out(wanted: Wanted, report: Report) -> int:
     """Fill the report; returns the exit code."""
     progress = Progress()
+    return carried_out("chaos", NO_RABBITMQ, progress, lambda: broken(wanted, report, progress))
+
+
+def broken(wanted: Wanted, report: Report, progress: Progress) -> int:
+    """The run itself, and where its logs are when it can't be finished."""
     try:
         run.run(wanted, report, progress)
-    except ConfigurationError as error:
-        hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
-        click.echo(f"chaos: {error}{hint}", err=True)
-        return MISCONFIGURED
+    except ConfigurationError:
+        raise
     except SanghaError as error:
         click.echo(f"chaos: {error}; the logs of all parts are in {report.logs}", err=True)
-        return VIOLATED
-    except KeyboardInterrupt:
-        click.echo("chaos: interrupted", err=True)
-        return INTERRUPTED
+        return FAILED
     except Exception:
         click.echo(f"chaos: broke itself; the logs of all parts are in {report.logs}", err=True)
         raise
-    finally:
-        progress.clear()
-    return VIOLATED if report.violations else 0
+    return FAILED if report.violations else 0
 
 
 def leave(*_: object) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from bench.client import Address
-from bench.stack import Stack, stop
+from bench.stack import Stack
 from ops.process import Child
 from ops.rabbitmq import free_ports
 
@@ -31,9 +31,6 @@ DATABASE, REDIS_NUMBER = "aegra", 1
 WORKERS, AT_ONCE = 2, 8
 
 CONFIGURATION = Path(__file__).parent / "aegra" / "aegra.json"
-
-#: Seconds that an instance gets to start; it imports for several.
-PATIENCE = 120.0
 
 
 class Told:
@@ -156,7 +153,7 @@ def dsn(stack: Stack) -> str:
 def endpoint(stack: Stack) -> Iterator[Endpoint]:
     """The model, until the end of the block."""
     part = Endpoint(free_ports(1)[0])
-    with running(stack, [part]):
+    with stack.running([part]):
         yield part
 
 
@@ -167,22 +164,8 @@ def peer(stack: Stack, python: Path, model: Endpoint, script: str) -> Iterator[P
     told = {"PEER_ENDPOINT": model.url, "PEER_MODEL": script}
     door = Aegra("peer-web", python, stack, told, works=False)
     crews = [Aegra(f"peer-worker-{number}", python, stack, told, works=True) for number in range(1, WORKERS + 1)]
-    with running(stack, [door]), running(stack, crews) as children:  # the first to start migrates the database
-        yield Peer((HOST, door.port), children, dsn(stack))
-
-
-@contextmanager
-def running(stack: Stack, parts: "list[Endpoint] | list[Aegra]") -> Iterator[list[Child]]:
-    """Children, all ready, until the end of the block."""
-    children = [Child(part, stack.folder / "run", stack.folder / "logs") for part in parts]
-    try:
-        for child in children:
-            child.start()
-        for child in children:
-            child.wait_ready(PATIENCE)
-        yield children
-    finally:
-        stop(children)
+    with stack.running([door]), stack.running(crews) as children:  # the first to start migrates the database
+        yield Peer((HOST, door.port), [*children.values()], dsn(stack))
 
 
 def remake_database(stack: Stack) -> None:

@@ -12,6 +12,7 @@ import click
 import orjson
 
 from bench import machine
+from bench.command import FAILED, carried_out, servers
 from bench.load import closed_loop
 from bench.progress import Progress
 from bench.soak.pace import Pace
@@ -21,11 +22,8 @@ from bench.soak.report import Report
 from bench.soak.retention import drained, retention
 from bench.soak.watch import Watch
 from bench.soak.works import SCRIPT
-from bench.stack import BESIDE, BrokerName, Platform, Stack, standing
+from bench.stack import BESIDE, BrokerName, Platform, Stack
 from models.database import Database
-from models.errors import ConfigurationError
-
-GROWN, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
 NO_RABBITMQ = "; or soak without it: python -m bench.soak --broker redis"
 
@@ -73,23 +71,13 @@ def main(minutes: float, rate: float | None, broker: BrokerName, picture: Path, 
 def run(report: Report, broker: BrokerName) -> int:
     """Soak; returns the exit code. What was read before an interruption stands in the report."""
     progress = Progress()
-    try:
-        progress.say("starting the servers")
-        with standing(broker) as stack:
-            try:
-                soak(report, stack, progress)
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows leaves nothing behind, if it is let be
-    except ConfigurationError as error:
-        hint = NO_RABBITMQ if "RabbitMQ is missing" in str(error) else ""
-        click.echo(f"soak: {error}{hint}", err=True)
-        return MISCONFIGURED
-    except KeyboardInterrupt:
-        click.echo("soak: interrupted", err=True)
-        return INTERRUPTED
-    finally:
-        progress.clear()
-    return 0 if report.steady else GROWN
+
+    def work() -> int:
+        with servers(broker, progress) as stack:
+            soak(report, stack, progress)
+        return 0 if report.steady else FAILED
+
+    return carried_out("soak", NO_RABBITMQ, progress, work)
 
 
 def soak(report: Report, stack: Stack, progress: Progress) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.client import Client, Heard, check
-from bench.stack import FORGETFUL, PATIENCE, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker, stop
+from bench.stack import FORGETFUL, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker
 from bench.trace import server
 from bench.trace.spans import Span, load
 from models.settings import Settings
-from ops.process import Child
 from ops.rabbitmq import free_ports
 
 TOKENS = 20
@@ -78,15 +77,8 @@ def instrumented(stack: Stack, engine: str) -> Iterator[Platform]:
     """Web, a worker and the scheduler; the first two leave their spans when the block ends."""
     told = stack.told(port=free_ports(1)[0], engine=engine, script=SCRIPT)
     parts = [TracedWeb(told), TracedWorker("worker", told, ["inference"]), ToldScheduler(told)]
-    children = [Child(part, stack.folder / "run", stack.folder / "logs") for part in parts]
-    try:
-        for child in children:
-            child.start()
-        for child in children:
-            child.wait_ready(PATIENCE)
-        yield Platform(told, {child.name: child for child in children})
-    finally:
-        stop(children)
+    with stack.running(parts) as children:
+        yield Platform(told, children)
 
 
 def command(name: str, settings: Settings, arguments: Sequence[str]) -> list[str]:
