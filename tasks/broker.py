@@ -12,14 +12,14 @@ import dramatiq
 
 from models.jobs import CATALOGUE
 from tasks.rabbitmq import QuorumBroker
-from tasks.wakeful import WakefulBroker
+from tasks.redis_broker import BlockingRedisBroker
 
-Broker = QuorumBroker | WakefulBroker
+Broker = QuorumBroker | BlockingRedisBroker
 
 
 def build_broker(url: str) -> Broker:
     """The broker at an address. It connects when first used."""
-    broker: Broker = QuorumBroker(url) if url.startswith("amqp") else WakefulBroker(url)
+    broker: Broker = QuorumBroker(url) if url.startswith("amqp") else BlockingRedisBroker(url)
     for queue in sorted({kind.queue for kind in CATALOGUE.values()}):
         broker.declare_queue(queue)
     return broker

@@ -7,15 +7,15 @@ from models.secrets import secret_key
 from pipelines.accounts import reset
 from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 #: Letters that are sent at once: each waits for a mail server nearly all of its time.
 THREADS = 4
 
 
-def declare(workshop: Workshop) -> int:
+def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
-    office = emails.Office(workshop.settings, secret_key(workshop.settings), open_mailer(workshop.settings))
-    workshop.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
-    workshop.declare("password.forgotten", Handler(run=reset.look_up, end=reset.end))
+    office = emails.Office(runner.settings, secret_key(runner.settings), open_mailer(runner.settings))
+    runner.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
+    runner.declare("password.forgotten", Handler(run=reset.look_up, end=reset.end))
     return THREADS

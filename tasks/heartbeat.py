@@ -9,7 +9,7 @@ import redis
 from models import attempts, journal, workers
 from models.errors import Fenced, Unavailable
 from models.running import Attempt
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ LISTEN_INTERVAL = 1.0
 class Heartbeat:
     """Two threads: one beats every few seconds, one listens for cancels so that they take effect at once."""
 
-    def __init__(self, workshop: Workshop, *, host: str, pid: int, pools: list[str], queues: list[str], threads: int):
-        self._workshop = workshop
+    def __init__(self, runner: JobRunner, *, host: str, pid: int, pools: list[str], queues: list[str], threads: int):
+        self._runner = runner
         self._identity = {"host": host, "pid": pid, "pools": pools, "queues": queues, "threads": threads}
         self._stopped = threading.Event()
         self._threads = [
@@ -47,8 +47,8 @@ class Heartbeat:
         for thread in self._threads:
             thread.join(2 * LISTEN_INTERVAL)
         try:
-            with self._workshop.database.connection() as connection:
-                workers.unregister(connection, self._workshop.name)
+            with self._runner.database.connection() as connection:
+                workers.unregister(connection, self._runner.name)
         except Unavailable:
             return  # it will be forgotten in time
 
@@ -66,11 +66,11 @@ class Heartbeat:
                 pause = RETRY_INTERVAL
 
     def _once(self) -> None:
-        running = {attempt.job.id: attempt for attempt in self._workshop.running()}
+        running = {attempt.job.id: attempt for attempt in self._runner.running()}
         overdue = {job_id for job_id, attempt in running.items() if _overdue(attempt)}
-        held = {job_id: attempt for job_id, attempt in self._workshop.held().items() if job_id not in overdue}
-        with self._workshop.database.connection() as connection:
-            workers.register(connection, self._workshop.name, **self._identity)  # type: ignore[arg-type]
+        held = {job_id: attempt for job_id, attempt in self._runner.held().items() if job_id not in overdue}
+        with self._runner.database.connection() as connection:
+            workers.register(connection, self._runner.name, **self._identity)  # type: ignore[arg-type]
             renewed = attempts.renew(connection, held) if held else {}
         for job_id, attempt in running.items():
             if job_id in held:
@@ -90,7 +90,7 @@ class Heartbeat:
         if not unarchived:
             return
         try:
-            with self._workshop.database.transaction() as connection:
+            with self._runner.database.transaction() as connection:
                 attempts.checkpoint(connection, attempt.job, unarchived)
         except Fenced:
             return  # it ended meanwhile, or was overtaken: the next beat or write will tell
@@ -105,13 +105,13 @@ class Heartbeat:
                 self._stopped.wait(RETRY_INTERVAL / 4)
 
     def _listen_until_lost(self) -> None:
-        with self._workshop.client.pubsub(ignore_subscribe_messages=True) as channel:
+        with self._runner.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(journal.CANCEL_CHANNEL)
             while not self._stopped.is_set():
                 message = channel.get_message(timeout=LISTEN_INTERVAL)
                 if message is not None:
                     for job_id in message["data"].decode().split("\n"):
-                        self._workshop.cancel(job_id)
+                        self._runner.cancel(job_id)
 
 
 def _overdue(attempt: Attempt) -> bool:

@@ -10,15 +10,15 @@ from pipelines.inference.loading import load_engine
 from pipelines.memory import facts
 from pipelines.memory.meditation import reflecting
 from pipelines.memory.noting import Noting
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 
-def declare(workshop: Workshop) -> int:
+def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once: the engine's slots."""
-    engine = load_engine(workshop.settings)
-    recaller = Recaller(lambda: load_embedder(workshop.settings).embed, Noting(workshop.database), engine.slots)
-    workshop.declare("turn.run", Handler(run=partial(turn.run, engine, recall=recaller), end=turn.end))
-    workshop.declare("tokens.count", Handler(run=partial(count.run, engine), end=plain_ending))
-    workshop.declare("memory.fact", Handler(run=partial(facts.run, engine), end=plain_ending))
-    workshop.declare("memory.insight", Handler(run=partial(reflecting.run, engine), end=plain_ending))
+    engine = load_engine(runner.settings)
+    recaller = Recaller(lambda: load_embedder(runner.settings).embed, Noting(runner.database), engine.slots)
+    runner.declare("turn.run", Handler(run=partial(turn.run, engine, recall=recaller), end=turn.end))
+    runner.declare("tokens.count", Handler(run=partial(count.run, engine), end=plain_ending))
+    runner.declare("memory.fact", Handler(run=partial(facts.run, engine), end=plain_ending))
+    runner.declare("memory.insight", Handler(run=partial(reflecting.run, engine), end=plain_ending))
     return engine.slots

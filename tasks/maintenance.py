@@ -7,14 +7,14 @@ from models.running import Handler, plain_ending
 from pipelines.maintenance import erase, prune
 from pipelines.memory import indexing
 from pipelines.memory.meditation import rounds
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 
-def declare(workshop: Workshop) -> int:
+def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
-    objects = Objects.open(workshop.settings)
-    workshop.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
-    workshop.declare("data.erase", Handler(run=partial(erase.run, workshop.client, objects), end=plain_ending))
-    workshop.declare("memory.index", Handler(run=indexing.run, end=plain_ending))
-    workshop.declare("meditation.nightly", Handler(run=partial(rounds.run, workshop.settings), end=plain_ending))
+    objects = Objects.open(runner.settings)
+    runner.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
+    runner.declare("data.erase", Handler(run=partial(erase.run, runner.client, objects), end=plain_ending))
+    runner.declare("memory.index", Handler(run=indexing.run, end=plain_ending))
+    runner.declare("meditation.nightly", Handler(run=partial(rounds.run, runner.settings), end=plain_ending))
     return 1

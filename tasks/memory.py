@@ -9,27 +9,27 @@ from pipelines.inference.embedder import load_embedder
 from pipelines.memory import endings, extract, forgetting, importing, remember, turns
 from pipelines.memory.meditation import run as meditate
 from pipelines.memory.yielding import Yielding
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 #: Jobs side by side: a short list need not wait for a long one. They share the embedder's one thread.
 THREADS = 2
 
 
-def declare(workshop: Workshop) -> int:
+def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
-    embedder = load_embedder(workshop.settings)
+    embedder = load_embedder(runner.settings)
     in_background = Yielding(embedder.embed)
-    objects = Objects.open(workshop.settings)
+    objects = Objects.open(runner.settings)
     runs = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(remember.run_create, embedder.embed), endings.end),
         "memory.change": Handler(partial(forgetting.run_change, embedder.embed), endings.end),
-        "memory.remember": Handler(partial(turns.run, in_background, workshop.settings), plain_ending),
-        "memory.extract": Handler(partial(extract.run, in_background, workshop.settings), plain_ending),
+        "memory.remember": Handler(partial(turns.run, in_background, runner.settings), plain_ending),
+        "memory.extract": Handler(partial(extract.run, in_background, runner.settings), plain_ending),
         "memory.forget": Handler(forgetting.run_forgetting, plain_ending),
         "memory.import": Handler(partial(importing.run, in_background, objects), plain_ending),
-        "meditation.run": Handler(partial(meditate.run, workshop.settings, in_background), meditate.end),
+        "meditation.run": Handler(partial(meditate.run, runner.settings, in_background), meditate.end),
     }
     for kind, handler in runs.items():
-        workshop.declare(kind, handler)
+        runner.declare(kind, handler)
     return THREADS

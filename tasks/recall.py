@@ -6,15 +6,15 @@ from models.running import Handler, plain_ending
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory import searching
 from pipelines.memory.noting import Noting
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 #: Questions side by side. Each waits for Postgres half of its time.
 THREADS = 4
 
 
-def declare(workshop: Workshop) -> int:
+def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
-    embedder, noting = load_embedder(workshop.settings), Noting(workshop.database)
+    embedder, noting = load_embedder(runner.settings), Noting(runner.database)
     run = partial(searching.run, embedder.embed, noting)
-    workshop.declare("memory.search", Handler(run=run, end=plain_ending))
+    runner.declare("memory.search", Handler(run=run, end=plain_ending))
     return THREADS

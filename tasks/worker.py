@@ -21,8 +21,8 @@ from models.redis_client import connect
 from models.settings import Settings
 from tasks.broker import build_broker
 from tasks.heartbeat import Heartbeat
+from tasks.job_runner import JobRunner
 from tasks.relay import Relay
-from tasks.workshop import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     """
     pools = list(dict.fromkeys(pools))
     modules = [_module(pool) for pool in pools]
-    workshop = _open_workshop(settings, pools)
+    runner = _open_runner(settings, pools)
     # Each pool's module declares its actors and answers how many of them may run at once.
-    threads = {pool: module.declare(workshop) for pool, module in zip(pools, modules, strict=True)}
-    crews = [_crew(workshop, POOLS[pool], count) for pool, count in threads.items()]
+    threads = {pool: module.declare(runner) for pool, module in zip(pools, modules, strict=True)}
+    crews = [_crew(runner, POOLS[pool], count) for pool, count in threads.items()]
     queues = [queue for pool in pools for queue in POOLS[pool]]
     total = sum(threads.values())
     heartbeat = Heartbeat(
-        workshop, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=total
+        runner, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=total
     )
     leave = _on_signals()
     heartbeat.start()
@@ -58,22 +58,22 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     log.info("leaving")
     for thread in (thread for crew in crews for thread in crew.workers):
         thread.stop()  # takes no further message, or it would be given what it has just released
-    workshop.leave()
+    runner.leave()
     _stop(crews)
-    workshop.writer.stop()
-    workshop.relay.stop()
+    runner.writer.stop()
+    runner.relay.stop()
     heartbeat.stop()
-    workshop.broker.close()
-    workshop.database.close()
+    runner.broker.close()
+    runner.database.close()
 
 
-def _crew(workshop: Workshop, queues: Sequence[str], threads: int) -> dramatiq.Worker:
+def _crew(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
     """A pool's own threads and consumers: another pool's long jobs leave them free.
 
     Dramatiq speaks of one Worker a process. What its Workers share is the broker, which hands each queue's messages to
     the one whose queues it is among, and no signal or middleware of theirs.
     """
-    crew = dramatiq.Worker(workshop.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
+    crew = dramatiq.Worker(runner.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
     crew.queue_prefetch = threads  # one message in flight a thread: the others are free for other workers
     return crew
 
@@ -95,7 +95,7 @@ def _module(pool: str) -> types.ModuleType:
     return importlib.import_module(f"tasks.{pool}")
 
 
-def _open_workshop(settings: Settings, pools: Sequence[str]) -> Workshop:
+def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     name = f"{socket.gethostname()}:{'+'.join(pools)}:{uuid.uuid4().hex[:12]}"
     size = settings.slots + 2 + 4 * len(pools)
     database = Database(settings.postgres_dsn, size=size, name=f"worker {'+'.join(pools)}")
@@ -108,7 +108,7 @@ def _open_workshop(settings: Settings, pools: Sequence[str]) -> Workshop:
 
     writer = JournalWriter(client, may_write)
     relay = Relay(database, broker).start()
-    return Workshop(name, settings, database, client, broker, writer, relay)
+    return JobRunner(name, settings, database, client, broker, writer, relay)
 
 
 def _on_signals() -> threading.Event:

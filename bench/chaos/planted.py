@@ -117,7 +117,7 @@ PLANTED = (
         "the archive lacks what a journal ends with",
         [
             Edit(
-                "tasks/workshop.py",
+                "tasks/job_runner.py",
                 "unarchived = [*attempt.journal.unarchived(), *ending.events]",
                 "unarchived = attempt.journal.unarchived()",
             )

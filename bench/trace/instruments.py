@@ -160,14 +160,14 @@ def ours(recorder: Recorder) -> None:
     from models import journal_writer
     from pipelines.chat import answer
     from pipelines.inference import loopback
-    from tasks import relay, workshop
+    from tasks import job_runner, relay
     from web.http import edge
 
     around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
     before(answer.Answer, "say", lambda answer, token: None if answer.output_tokens else recorder.mark("first token"))
     around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
-    around(recorder, workshop.Workshop, "execute", "work", lambda workshop, *words: "execute")
-    around(recorder, workshop, "open_attempt", "work", lambda *words: "open_attempt")
+    around(recorder, job_runner.JobRunner, "execute", "work", lambda runner, *words: "execute")
+    around(recorder, job_runner, "open_attempt", "work", lambda *words: "open_attempt")
     around(recorder, journal_writer.JournalWriter, "_send", "work", lambda writer, batch: "send")
     before(journal_writer.Journal, "write", lambda journal, type_, payload: recorder.mark(type_))
     before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))

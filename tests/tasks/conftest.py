@@ -1,4 +1,4 @@
-"""A workshop on real servers, and handlers that do what a test tells them."""
+"""A runner on real servers, and handlers that do what a test tells them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from models.journal_writer import JournalWriter
 from models.redis_client import connect
 from models.settings import Settings
 from tasks.broker import Broker, build_broker
+from tasks.job_runner import JobRunner
 from tasks.relay import Relay
-from tasks.workshop import Workshop
 from tests.models.conftest import Desk, empty_desk, own_database
 
 __all__ = ["empty_desk", "own_database"]  # fixtures of the records' tests, used here too
@@ -72,11 +72,11 @@ class Counted(Relay):
 
 
 @pytest.fixture
-def workshops(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., Workshop]]:
-    """`workshops(name)` → a worker's workshop, without its threads for messages and heartbeats."""
+def runners(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., JobRunner]]:
+    """`runners(name)` → a worker's runner, without its threads for messages and heartbeats."""
     made: list[tuple[JournalWriter, redis.Redis]] = []
 
-    def open_workshop(name: str = "worker", database: Database | None = None) -> Workshop:
+    def open_runner(name: str = "worker", database: Database | None = None) -> JobRunner:
         client = connect(valkey.url)
 
         def may_write(job_id: str, attempt: int) -> bool:
@@ -86,15 +86,15 @@ def workshops(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> It
         writer = JournalWriter(client, may_write)
         made.append((writer, client))
         database = database or desk.database
-        return Workshop(name, settings, database, client, broker, writer, Counted(database, broker))
+        return JobRunner(name, settings, database, client, broker, writer, Counted(database, broker))
 
-    yield open_workshop
+    yield open_runner
     for writer, client in made:
         writer.stop()
         client.close()
 
 
 @pytest.fixture
-def workshop(workshops: Callable[..., Workshop]) -> Workshop:
-    """One worker's workshop."""
-    return workshops()
+def runner(runners: Callable[..., JobRunner]) -> JobRunner:
+    """One worker's runner."""
+    return runners()

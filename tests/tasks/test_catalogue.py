@@ -8,7 +8,7 @@ from models.jobs import CATALOGUE, POOLS, pools_with_work
 from models.settings import Settings
 from scheduler.timetable import TIMETABLE
 from tasks.broker import build_broker
-from tasks.workshop import Workshop
+from tasks.job_runner import JobRunner
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def declared(tmp_path):
     """Every pool's actors, by name: declaring them needs no server."""
     settings = Settings(data_dir=tmp_path, engine="scripted")
     broker = build_broker(settings.broker_address)
-    workshop = Workshop("w", settings, None, None, broker, None, None)
+    runner = JobRunner("w", settings, None, None, broker, None, None)
     found, threads = {}, {}
     for pool in pools_with_work():
         before = set(broker.actors)
-        threads[pool] = importlib.import_module(f"tasks.{pool}").declare(workshop)
+        threads[pool] = importlib.import_module(f"tasks.{pool}").declare(runner)
         found |= {name: (pool, broker.actors[name]) for name in set(broker.actors) - before}
     return found, threads
 

@@ -16,18 +16,18 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def heartbeat(workshop, monkeypatch):
+def heartbeat(runner, monkeypatch):
     """A quick heart."""
     monkeypatch.setattr(attempts, "RENEWAL", 0.05)
     monkeypatch.setattr("tasks.heartbeat.LISTEN_INTERVAL", 0.1)
-    heartbeat = Heartbeat(workshop, host="h", pid=1, pools=["p"], queues=["test"], threads=3)
+    heartbeat = Heartbeat(runner, host="h", pid=1, pools=["p"], queues=["test"], threads=3)
     yield heartbeat
     if heartbeat._threads[0].is_alive():
         heartbeat.stop()
 
 
 @pytest.fixture
-def working(workshop, desk, account):
+def working(runner, desk, account):
     """A job that works until it is told to stop: its id, its attempt and its thread."""
     job_id, inside = desk.enqueue(account), threading.Event()
 
@@ -37,20 +37,20 @@ def working(workshop, desk, account):
         eventually(attempt.stopped)
         attempt.check()
 
-    thread = threading.Thread(target=workshop.execute, args=(Handler(run, plain_ending), job_id, "m"))
+    thread = threading.Thread(target=runner.execute, args=(Handler(run, plain_ending), job_id, "m"))
     thread.start()
     assert inside.wait(20)
-    (attempt,) = workshop.running()
+    (attempt,) = runner.running()
     yield job_id, attempt, thread
     attempt.stop("released")
     thread.join(20)
 
 
-def test_a_worker_is_on_the_list_from_its_start_to_its_stop(heartbeat, workshop, desk):
+def test_a_worker_is_on_the_list_from_its_start_to_its_stop(heartbeat, runner, desk):
     heartbeat.start()
     with desk.database.connection() as connection:
         (worker,) = living(connection)
-    assert (worker.name, worker.queues, worker.threads) == (workshop.name, ["test"], 3)
+    assert (worker.name, worker.queues, worker.threads) == (runner.name, ["test"], 3)
 
     heartbeat.stop()
 
@@ -71,17 +71,17 @@ def test_leases_are_renewed_and_what_was_said_is_kept(heartbeat, working, desk):
         eventually(lambda: len(read_archive(connection, job_id).events) == 2)
 
 
-def test_a_cancel_is_heard_over_redis_at_once(heartbeat, working, workshop, desk, account, monkeypatch):
+def test_a_cancel_is_heard_over_redis_at_once(heartbeat, working, runner, desk, account, monkeypatch):
     monkeypatch.setattr(attempts, "RENEWAL", 3600)
     job_id, _, thread = working
     heartbeat.start()
     channel = journal.CANCEL_CHANNEL
-    eventually(lambda: workshop.client.pubsub_numsub(channel)[0][1] >= 1)
+    eventually(lambda: runner.client.pubsub_numsub(channel)[0][1] >= 1)
     with desk.database.transaction() as connection:
         done = cancel(connection, job_id, account)
     began = time.monotonic()
 
-    journal.tell_cancelled(workshop.client, done.running)
+    journal.tell_cancelled(runner.client, done.running)
     thread.join(20)
 
     assert time.monotonic() - began < 0.5

@@ -18,33 +18,33 @@ from models.jobs import NewJob, children
 from models.redis_client import connect
 from models.running import Waiting, plain_ending
 from ops.servers import Valkey, serving
-from tests.tasks.handling import COMPLETES, completes, handler, raises, story
+from tests.tasks.handlers import COMPLETES, completes, handler, raises, story
 from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
-def test_what_meets_a_part_that_is_down_waits_and_counts_no_failure(workshop, desk, account, error):
+def test_what_meets_a_part_that_is_down_waits_and_counts_no_failure(runner, desk, account, error):
     job_id = desk.enqueue(account)
 
-    workshop.execute(handler(raises(error)), job_id, "m")
+    runner.execute(handler(raises(error)), job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
     assert desk.claim(job_id) is None  # a moment later
 
 
-def test_without_redis_a_job_waits(workshop, desk, account, tmp_path):
+def test_without_redis_a_job_waits(runner, desk, account, tmp_path):
     job_id = desk.enqueue(account)
-    workshop.client = connect(f"unix://{tmp_path}/nothing.sock")
+    runner.client = connect(f"unix://{tmp_path}/nothing.sock")
 
-    workshop.execute(COMPLETES, job_id, "m")
+    runner.execute(COMPLETES, job_id, "m")
 
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
 
 
 @pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
-def test_a_zombie_that_wakes_up_changes_nothing(workshops, desk, account, outcome):
-    zombie, other = workshops("zombie"), workshops("other")
+def test_a_zombie_that_wakes_up_changes_nothing(runners, desk, account, outcome):
+    zombie, other = runners("zombie"), runners("other")
     job_id, inside, go = desk.enqueue(account), threading.Event(), threading.Event()
 
     def run(attempt):
@@ -97,23 +97,23 @@ def unconfirming(desk):
     database.close()
 
 
-def test_an_end_whose_confirmation_is_lost_is_an_end_once(workshops, unconfirming, desk, account):
-    workshop = workshops("worker", unconfirming)
+def test_an_end_whose_confirmation_is_lost_is_an_end_once(runners, unconfirming, desk, account):
+    runner = runners("worker", unconfirming)
     job_id, recorded = desk.enqueue(account), []
 
     def run(attempt):
         unconfirming.lost = 1
         return replace(completes(attempt), record=lambda connection: recorded.append(desk.enqueue(account)))
 
-    workshop.execute(handler(run), job_id, "m")
+    runner.execute(handler(run), job_id, "m")
 
     assert desk.job(job_id).state == "completed"
     assert len(recorded) == 1  # the repeat was refused before it
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
-    assert journal.read_events(workshop.client, job_id)[-1].ends
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert journal.read_events(runner.client, job_id)[-1].ends
 
 
-def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(workshop, desk, account, monkeypatch):
+def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(runner, desk, account, monkeypatch):
     job_id, claim, lost = desk.enqueue(account), attempts.claim, []
 
     def unconfirmed(*given, **named):
@@ -124,32 +124,32 @@ def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(workshop, desk,
         return claimed
 
     monkeypatch.setattr(attempts, "claim", unconfirmed)
-    workshop.execute(COMPLETES, job_id, "m")
+    runner.execute(COMPLETES, job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.attempt, job.failures) == ("completed", 2, 0)
 
 
-def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(workshop, desk, account):
+def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(runner, desk, account):
     job_id = desk.enqueue(account)
 
     def run(attempt):
-        workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
+        runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
         return completes(attempt)
 
-    workshop.execute(handler(run), job_id, "m")
+    runner.execute(handler(run), job_id, "m")
 
     assert (desk.job(job_id).state, desk.job(job_id).attempt) == ("completed", 1)
 
 
-def test_a_cancel_that_comes_between_claim_and_run_is_heard(workshop, desk, account, monkeypatch):
+def test_a_cancel_that_comes_between_claim_and_run_is_heard(runner, desk, account, monkeypatch):
     job_id, claim = desk.enqueue(account), attempts.claim
 
     def claim_then_cancel(*given, **named):
         claimed = claim(*given, **named)
         with desk.database.transaction() as connection:
             cancel(connection, job_id, account)
-        workshop.cancel(job_id)
+        runner.cancel(job_id)
         return claimed
 
     def run(attempt):
@@ -157,14 +157,14 @@ def test_a_cancel_that_comes_between_claim_and_run_is_heard(workshop, desk, acco
         return completes(attempt)
 
     monkeypatch.setattr(attempts, "claim", claim_then_cancel)
-    workshop.execute(handler(run), job_id, "m")
+    runner.execute(handler(run), job_id, "m")
 
     assert desk.job(job_id).state == "cancelled"
 
 
 @pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
-def test_other_steps_whose_confirmation_is_lost_count_once(workshops, unconfirming, desk, account, outcome):
-    workshop = workshops("worker", unconfirming)
+def test_other_steps_whose_confirmation_is_lost_count_once(runners, unconfirming, desk, account, outcome):
+    runner = runners("worker", unconfirming)
     job_id = desk.enqueue(account)
 
     def run(attempt):
@@ -174,27 +174,27 @@ def test_other_steps_whose_confirmation_is_lost_count_once(workshops, unconfirmi
             return Waiting([NewJob("test.child", account)])
         raise ValueError if outcome == "fails" else Unavailable("down")
 
-    workshop.execute(handler(run), job_id, "m")
+    runner.execute(handler(run), job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
     assert job.pending_children == (outcome == "waits")
-    assert story(workshop, desk, job_id) == ["test.said"]
+    assert story(runner, desk, job_id) == ["test.said"]
 
 
-def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(workshops, desk, account, tmp_path):
+def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(runners, desk, account, tmp_path):
     """kill -9, an empty new one: the journal is whole again, in Redis and in the archive."""
     for name in ("run", "logs"):
         (tmp_path / name).mkdir()
     with serving(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
-        workshop = workshops()
-        workshop.client = workshop.writer._client = connect(server.part.url)
+        runner = runners()
+        runner.client = runner.writer._client = connect(server.part.url)
         job_id = desk.enqueue(account)
 
         def run(attempt):
             for n in range(20):
                 attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
-            workshop.writer.drain()
+            runner.writer.drain()
             server.signal(signal.SIGKILL)
             eventually(lambda: not server.running)
             for n in range(20, 40):
@@ -206,37 +206,37 @@ def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(workshops, de
             server.wait_ready()
             return plain_ending(attempt, "completed")
 
-        workshop.execute(handler(run), job_id, "m")
-        assert workshop.writer.drain(20)
+        runner.execute(handler(run), job_id, "m")
+        assert runner.writer.drain(20)
 
-        recent = journal.read_events(workshop.client, job_id)
+        recent = journal.read_events(runner.client, job_id)
         with desk.database.connection() as connection:
             archived = read_archive(connection, job_id)
         assert [event.data for event in recent] == [event.data for event in archived.events]
         assert archived.tokens == 40
-        workshop.client.close()
+        runner.client.close()
 
 
-def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(workshop, desk, account):
+def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(runner, desk, account):
     """Those who follow hear of it at once, and not when somebody looks into the archive."""
     job_id = desk.enqueue(account)
 
     def run(attempt):
         attempt.journal.write("test.said", {})
-        workshop.writer.drain()
+        runner.writer.drain()
 
         def record(connection):
-            journal.forget(workshop.client, job_id)
+            journal.forget(runner.client, job_id)
 
         return replace(plain_ending(attempt, "completed"), record=record)
 
-    workshop.execute(handler(run), job_id, "m")
-    workshop.writer.drain()
+    runner.execute(handler(run), job_id, "m")
+    runner.writer.drain()
 
-    assert [event.sequence for event in journal.read_events(workshop.client, job_id)] == [0, 1]
+    assert [event.sequence for event in journal.read_events(runner.client, job_id)] == [0, 1]
 
 
-def test_what_leaves_while_postgres_is_away_gives_up(workshop, monkeypatch):
+def test_what_leaves_while_postgres_is_away_gives_up(runner, monkeypatch):
     """A worker that is told to stop does not wait for a database that may never come back."""
 
     @contextmanager
@@ -244,14 +244,14 @@ def test_what_leaves_while_postgres_is_away_gives_up(workshop, monkeypatch):
         raise Unavailable("away")
         yield
 
-    monkeypatch.setattr(workshop.database, "connection", away)
-    workshop.leave()
+    monkeypatch.setattr(runner.database, "connection", away)
+    runner.leave()
 
     with pytest.raises(Unavailable):
-        workshop.execute(COMPLETES, "job", "m")
+        runner.execute(COMPLETES, "job", "m")
 
 
-def test_an_end_of_an_attempt_that_never_was_is_fenced(workshop, desk, account):
+def test_an_end_of_an_attempt_that_never_was_is_fenced(runner, desk, account):
     job = desk.started(account)
     object.__setattr__(job, "attempt", 9)
 

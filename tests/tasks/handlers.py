@@ -27,12 +27,12 @@ def handler(run, end=plain_ending):
 COMPLETES = handler(completes)
 
 
-def story(workshop, desk, job_id):
+def story(runner, desk, job_id):
     """The types of a journal's events; Redis and the archive tell the same as far as both know it."""
-    workshop.writer.drain()
+    runner.writer.drain()
     with desk.database.connection() as connection:
         archived = read_archive(connection, job_id).events
-    recent = journal.read_events(workshop.client, job_id)
+    recent = journal.read_events(runner.client, job_id)
     for event in recent:
         if event.sequence < len(archived):
             assert event == replace(archived[event.sequence], tokens=event.tokens)

@@ -1,4 +1,4 @@
-"""The workshop: what all jobs of a worker process share, and the one wrapper around every job.
+"""The runner: what all jobs of a worker process share, and the one wrapper around every job.
 
     claim → open the journal → run the pipeline → end, in one transaction → close the journal
 
@@ -53,7 +53,7 @@ REMEMBERED_CANCELS = 256
 LONGEST_TRACEBACK = 20_000
 
 
-class Workshop:
+class JobRunner:
     """One worker process: its name, its connections, and the attempts that run in it."""
 
     def __init__(

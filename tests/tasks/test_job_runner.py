@@ -12,103 +12,103 @@ from models.errors import PermanentFailure, SanghaError
 from models.jobs import CATALOGUE, NewJob, children, enqueue
 from models.rate_limits import Bucket
 from models.running import Waiting, plain_ending
-from tests.tasks.handling import COMPLETES, completes, due_again, handler, raises, story
+from tests.tasks.handlers import COMPLETES, completes, due_again, handler, raises, story
 from tests.waiting import eventually
 
 
-def test_what_succeeds_is_completed_and_its_journal_closed(workshop, desk, account):
+def test_what_succeeds_is_completed_and_its_journal_closed(runner, desk, account):
     job_id = desk.enqueue(account)
 
-    workshop.execute(COMPLETES, job_id, "m")
+    runner.execute(COMPLETES, job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.completed"]
-    assert len(journal.read_events(workshop.client, job_id)) == 2
-    assert workshop.running() == []
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert len(journal.read_events(runner.client, job_id)) == 2
+    assert runner.running() == []
 
 
-def test_the_tokens_that_it_used_are_told_along_with_its_end(workshop, desk, account):
+def test_the_tokens_that_it_used_are_told_along_with_its_end(runner, desk, account):
     at_the_door = Bucket(f"account {account}", "tokens", 1000, 100)
-    rate_limits.draw(workshop.client, [at_the_door])
+    rate_limits.draw(runner.client, [at_the_door])
     job_id = desk.enqueue(account, arguments=rate_limits.noted(None, 1000, 100))
 
-    workshop.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
+    runner.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
 
-    assert workshop.writer.drain()
-    (level,) = rate_limits.draw(workshop.client, [replace(at_the_door, cost=0)]).levels
+    assert runner.writer.drain()
+    (level,) = rate_limits.draw(runner.client, [replace(at_the_door, cost=0)]).levels
     assert level.remaining == pytest.approx(600, abs=30)
 
 
-def test_a_second_delivery_of_what_has_ended_is_dropped(workshop, desk, account):
+def test_a_second_delivery_of_what_has_ended_is_dropped(runner, desk, account):
     job_id = desk.enqueue(account)
-    workshop.execute(COMPLETES, job_id, "m")
+    runner.execute(COMPLETES, job_id, "m")
 
-    workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
-    workshop.execute(handler(raises(AssertionError("it ran twice"))), job_id, "another")
+    runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
+    runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "another")
 
     assert desk.job(job_id).attempt == 1
 
 
-def test_a_failure_is_tried_again_later_and_the_last_one_is_death(workshop, desk, account):
+def test_a_failure_is_tried_again_later_and_the_last_one_is_death(runner, desk, account):
     job_id, failing = desk.enqueue(account), handler(raises(ValueError("the reason")))
     for failures in (1, 2):
-        workshop.execute(failing, job_id, f"m{failures}")
+        runner.execute(failing, job_id, f"m{failures}")
         job = desk.job(job_id)
         assert (job.state, job.failures, job.published_at) == ("queued", failures, None)
         assert "ValueError: the reason" in job.traceback
         assert desk.claim(job_id) is None  # run_at lies in the future
         due_again(desk, job_id)
 
-    workshop.execute(failing, job_id, "m3")
+    runner.execute(failing, job_id, "m3")
 
     job = desk.job(job_id)
     assert (job.state, job.attempt) == ("dead", 3)
     assert "ValueError: the reason" in job.traceback
     assert "the reason" not in str(job.error)  # for operators only
-    assert story(workshop, desk, job_id) == ["test.said"] * 3 + ["sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["test.said"] * 3 + ["sangha.job.dead"]
 
 
-def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(workshop, desk, account):
+def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(runner, desk, account):
     job_id = desk.enqueue(account)
 
-    workshop.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
+    runner.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
 
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 1)
 
 
-def test_a_failure_that_another_attempt_would_meet_again_fails_at_once(workshop, desk, account):
+def test_a_failure_that_another_attempt_would_meet_again_fails_at_once(runner, desk, account):
     job_id = desk.enqueue(account)
 
-    workshop.execute(handler(raises(PermanentFailure("no such file", code="gone"))), job_id, "m")
+    runner.execute(handler(raises(PermanentFailure("no such file", code="gone"))), job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.error) == ("failed", {"code": "gone", "message": "no such file"})
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.failed"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.failed"]
 
 
-def test_what_takes_too_long_fails(workshop, desk, account, monkeypatch):
+def test_what_takes_too_long_fails(runner, desk, account, monkeypatch):
     monkeypatch.setitem(CATALOGUE, "test.work", replace(CATALOGUE["test.work"], time_limit=0))
     job_id = desk.enqueue(account)
 
-    workshop.execute(handler(lambda attempt: attempt.check()), job_id, "m")
+    runner.execute(handler(lambda attempt: attempt.check()), job_id, "m")
 
     assert (desk.job(job_id).state, desk.job(job_id).error["code"]) == ("failed", "time_limit_exceeded")
 
 
-def test_what_was_cancelled_before_its_next_attempt_ends_without_running(workshop, desk, account):
+def test_what_was_cancelled_before_its_next_attempt_ends_without_running(runner, desk, account):
     job_id = desk.enqueue(account)
-    workshop.execute(handler(raises(ValueError())), job_id, "m")
+    runner.execute(handler(raises(ValueError())), job_id, "m")
     with desk.database.transaction() as connection:
         cancel(connection, job_id, account)
 
-    workshop.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
+    runner.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
 
     assert desk.job(job_id).state == "cancelled"
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.cancelled"]
 
 
-def running_in_a_thread(workshop, desk, job_id, started=None):
+def running_in_a_thread(runner, desk, job_id, started=None):
     """A job that works until it is told to stop."""
     inside = threading.Event()
 
@@ -118,28 +118,28 @@ def running_in_a_thread(workshop, desk, job_id, started=None):
         eventually(attempt.stopped)
         attempt.check()
 
-    thread = threading.Thread(target=workshop.execute, args=(handler(run), job_id, "m"))
+    thread = threading.Thread(target=runner.execute, args=(handler(run), job_id, "m"))
     thread.start()
     assert inside.wait(20)
     return thread
 
 
-def test_what_is_cancelled_while_it_runs_stops(workshop, desk, account):
+def test_what_is_cancelled_while_it_runs_stops(runner, desk, account):
     job_id = desk.enqueue(account)
-    thread = running_in_a_thread(workshop, desk, job_id)
-    workshop.cancel("job_of_another_worker")
+    thread = running_in_a_thread(runner, desk, job_id)
+    runner.cancel("job_of_another_worker")
     began = time.monotonic()
 
-    workshop.cancel(job_id)
+    runner.cancel(job_id)
     thread.join(20)
 
     assert time.monotonic() - began < 0.5
     assert desk.job(job_id).state == "cancelled"
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.cancelled"]
 
 
-def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(workshops, desk, account):
-    leaving, other = workshops("leaving"), workshops("other")
+def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(runners, desk, account):
+    leaving, other = runners("leaving"), runners("other")
     job_id = desk.enqueue(account)
     thread = running_in_a_thread(leaving, desk, job_id)
 
@@ -157,22 +157,22 @@ def no_words(attempt, state, error=None):
 
 
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
-def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(workshop, desk, account, run):
+def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(runner, desk, account, run):
     job_id = desk.enqueue(account)
-    journal.append(workshop.client, job_id, 0, [])  # Redis has heard of it
+    journal.append(runner.client, job_id, 0, [])  # Redis has heard of it
     desk.set(job_id, "failures = 2")
 
-    workshop.execute(handler(run, no_words), job_id, "m")
+    runner.execute(handler(run, no_words), job_id, "m")
 
     assert desk.job(job_id).state == "dead"
-    assert story(workshop, desk, job_id) == ["test.said", "sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha.job.dead"]
 
 
 def broken(connection):
     connection.execute("SELECT no_such_column FROM jobs")
 
 
-def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(workshop, desk, account):
+def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(runner, desk, account):
     """Nothing of it stays; after the last try the job ends without its record."""
 
     def run(attempt):
@@ -183,20 +183,20 @@ def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(workshop, desk, ac
 
     job_id = desk.enqueue(account)
     for failures in (1, 2):
-        workshop.execute(handler(run, end), job_id, f"m{failures}")
+        runner.execute(handler(run, end), job_id, f"m{failures}")
         assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", failures)
         assert "no_such_column" in desk.job(job_id).traceback
-        assert story(workshop, desk, job_id) == []
+        assert story(runner, desk, job_id) == []
         due_again(desk, job_id)
 
-    workshop.execute(handler(run, end), job_id, "m3")
+    runner.execute(handler(run, end), job_id, "m3")
 
     assert desk.job(job_id).state == "dead"
     assert "no_such_column" in desk.job(job_id).traceback
-    assert story(workshop, desk, job_id) == ["sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["sangha.job.dead"]
 
 
-def test_a_job_that_kills_its_workers_ends_dead_without_running_again(workshops, desk, account):
+def test_a_job_that_kills_its_workers_ends_dead_without_running_again(runners, desk, account):
     """The process is gone, so nothing but the next claim can count it."""
 
     class Killed(BaseException):
@@ -213,7 +213,7 @@ def test_a_job_that_kills_its_workers_ends_dead_without_running_again(workshops,
             connection.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
             outbox.recover(connection)
         due_again(desk, job_id)
-        worker = workshops(f"worker {number}")
+        worker = runners(f"worker {number}")
         if desk.job(job_id).failures < 3:
             with pytest.raises(Killed):
                 worker.execute(handler(run), job_id, f"m{number}")
@@ -225,7 +225,7 @@ def test_a_job_that_kills_its_workers_ends_dead_without_running_again(workshops,
     assert (job.state, job.error["code"], len(runs)) == ("dead", "worker_lost", 3)
 
 
-def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(workshop, desk, account):
+def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner, desk, account):
     def run(attempt):
         with attempt.database.connection() as connection:
             done = children(connection, attempt.job.id)
@@ -238,23 +238,23 @@ def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(worksho
         return plain_ending(attempt, "completed", result={"n": attempt.job.arguments["n"] + 1})
 
     parent_id = desk.enqueue(account)
-    workshop.execute(handler(run), parent_id, "m")
+    runner.execute(handler(run), parent_id, "m")
     assert desk.job(parent_id).state == "waiting"
-    assert workshop.running() == []
+    assert runner.running() == []
     with desk.database.connection() as connection:
         born = [job.id for job in children(connection, parent_id)]
     for job_id in born:
-        nudges = workshop.relay.nudges
-        workshop.execute(handler(child), job_id, f"m {job_id}")
-        assert workshop.relay.nudges > nudges
+        nudges = runner.relay.nudges
+        runner.execute(handler(child), job_id, f"m {job_id}")
+        assert runner.relay.nudges > nudges
 
-    workshop.execute(handler(run), parent_id, "m2")
+    runner.execute(handler(run), parent_id, "m2")
 
     assert (desk.job(parent_id).state, desk.job(parent_id).result) == ("completed", {"sum": 3})
-    assert story(workshop, desk, parent_id) == ["test.said", "sangha.job.completed"]
+    assert story(runner, desk, parent_id) == ["test.said", "sangha.job.completed"]
 
 
-def test_a_cancel_that_comes_before_the_children_is_settled_at_once(workshop, desk, account):
+def test_a_cancel_that_comes_before_the_children_is_settled_at_once(runner, desk, account):
     """Nobody else would: until the lease ran out the job would seem to run."""
 
     def run(attempt):
@@ -263,15 +263,15 @@ def test_a_cancel_that_comes_before_the_children_is_settled_at_once(workshop, de
         return Waiting([NewJob("test.child", account)])
 
     job_id = desk.enqueue(account)
-    workshop.execute(handler(run), job_id, "m")
+    runner.execute(handler(run), job_id, "m")
 
     assert desk.job(job_id).state == "cancelled"
     with desk.database.connection() as connection:
         assert children(connection, job_id) == []
-    assert story(workshop, desk, job_id) == ["sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["sangha.job.cancelled"]
 
 
-def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account):
+def test_follow_ups_are_born_with_the_end_or_not_at_all(runner, desk, account):
     follow_up = NewJob("test.child", account)
 
     def run(attempt):
@@ -285,10 +285,10 @@ def test_follow_ups_are_born_with_the_end_or_not_at_all(workshop, desk, account)
         return replace(completes(attempt), record=record)
 
     job_id = desk.enqueue(account)
-    workshop.execute(handler(run_in_vain), job_id, "m")
+    runner.execute(handler(run_in_vain), job_id, "m")
     with pytest.raises(AssertionError):
         desk.job(follow_up.id)
     due_again(desk, job_id)
-    workshop.execute(handler(run), job_id, "m2")
+    runner.execute(handler(run), job_id, "m2")
 
     assert (desk.job(job_id).state, desk.job(follow_up.id).state) == ("completed", "queued")

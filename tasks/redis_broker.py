@@ -19,16 +19,16 @@ LONGEST_WAIT = 1.0
 WAKE_UPS = 128
 
 
-class WakefulBroker(RedisBroker):
+class BlockingRedisBroker(RedisBroker):
     """Dramatiq's Redis broker, whose consumers are woken instead of polling: about 1 ms in place of 9 and more."""
 
     def __init__(self, url: str) -> None:
         super().__init__(client=connect(url), namespace="sangha:queue", middleware=[CurrentMessage()])  # type: ignore[no-untyped-call]
 
     @property
-    def consumer_class(self) -> type["WakefulConsumer"]:
+    def consumer_class(self) -> type["BlockingRedisConsumer"]:
         """Consumers that wait for a wake-up."""
-        return WakefulConsumer
+        return BlockingRedisConsumer
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue without its delay queue."""
@@ -62,10 +62,10 @@ def wake_key(queue_name: str) -> str:
     return f"sangha:wake:{queue_name}"
 
 
-class WakefulConsumer(_RedisConsumer):
+class BlockingRedisConsumer(_RedisConsumer):
     """Waits for a wake-up when the queue is empty, and for an acknowledgement when its hands are full."""
 
-    def __init__(self, broker: WakefulBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+    def __init__(self, broker: BlockingRedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]  # with a timeout of 0 the base class never sleeps
         self.patience = min(timeout / 1000, LONGEST_WAIT)
         self.hand_free = threading.Event()
