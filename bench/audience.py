@@ -22,7 +22,7 @@ import uvloop
 
 from bench.client import Address, Broken
 from models.events import ENDINGS
-from ops.process import launched
+from ops.process import launcher_command
 
 #: Seconds that all clients together have for what they wait for.
 PATIENCE = 120.0
@@ -100,7 +100,7 @@ class Audience:
 def audience() -> Iterator[Audience]:
     """A process for clients, until the end of the block."""
     process = subprocess.Popen(
-        launched([sys.executable, "-m", "bench.audience"], signal.SIGKILL),
+        launcher_command([sys.executable, "-m", "bench.audience"], signal.SIGKILL),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -19,7 +19,7 @@ import orjson
 
 from bench.stack import environment
 from models.settings import Settings, load_settings
-from ops.process import launched
+from ops.process import launcher_command
 
 How = Literal["bare", "wrapped"]
 
@@ -84,7 +84,7 @@ def loading_seconds(settings: Settings, how: How) -> float:
 def start(settings: Settings, task: str) -> "subprocess.Popen[bytes]":
     """This module as a child that dies with this process."""
     return subprocess.Popen(
-        launched([sys.executable, "-m", "bench.bare", task], 9),  # type: ignore[arg-type]
+        launcher_command([sys.executable, "-m", "bench.bare", task], 9),  # type: ignore[arg-type]
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(settings),

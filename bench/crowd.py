@@ -19,7 +19,7 @@ import uvloop
 from bench.client import Broken
 from bench.load import ask, turn
 from bench.stack import Platform, environment
-from ops.process import launched
+from ops.process import launcher_command
 
 #: Connections, each of an account of its own.
 CONNECTIONS = 8
@@ -32,7 +32,7 @@ KEPT = 0.9
 def crowd(platform: Platform, rate: float, body: Mapping[str, Any]) -> Iterator[None]:
     """So many turns a second until the end of the block. Raises Broken where they couldn't be had."""
     process = subprocess.Popen(
-        launched([sys.executable, "-m", "bench.crowd"], 9),  # type: ignore[arg-type]
+        launcher_command([sys.executable, "-m", "bench.crowd"], 9),  # type: ignore[arg-type]
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(platform.settings),

@@ -2,13 +2,13 @@
 
 import psutil  # type: ignore[import-untyped]
 
-from ops.process import Child
+from ops.process import ChildProcess
 
 
 class Footprint:
     """One process, looked at from outside."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: ChildProcess) -> None:
         self._process = psutil.Process(child.pid)
 
     def kilobytes(self) -> float:

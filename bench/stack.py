@@ -17,10 +17,10 @@ import psycopg
 from bench.client import Address, Client, sign_up
 from models.migrate import migrate
 from models.settings import Script, Settings, variable
-from ops.parts import Process, Scheduler, Web, Worker
-from ops.process import Child, Part
+from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports, program
-from ops.servers import Postgres, Valkey, serving
+from ops.servers import Postgres, Valkey, running_server
+from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
 
 BrokerName = Literal["rabbitmq", "redis"]
 
@@ -73,9 +73,9 @@ class Stack:
             leave_nothing(told)
 
     @contextmanager
-    def running(self, parts: Sequence[Part]) -> Iterator[Mapping[str, Child]]:
+    def running(self, parts: Sequence[Service]) -> Iterator[Mapping[str, ChildProcess]]:
         """These as children by name, all ready, until the end of the block."""
-        children = {part.name: Child(part, self.folder / "run", self.folder / "logs") for part in parts}
+        children = {part.name: ChildProcess(part, self.folder / "run", self.folder / "logs") for part in parts}
         try:
             for child in children.values():
                 child.start()
@@ -95,7 +95,7 @@ class Platform:
     """Sangha's processes, all ready, by name."""
 
     settings: Settings
-    children: Mapping[str, Child]
+    children: Mapping[str, ChildProcess]
     _tokens: list[str] = field(default_factory=list)
 
     @property
@@ -106,7 +106,7 @@ class Platform:
     @property
     def addresses(self) -> Sequence[Address]:
         """Where each web process is."""
-        parts = [child.part for child in self.children.values()]
+        parts = [child.service for child in self.children.values()]
         return [(part.settings.host, part.settings.port) for part in parts if isinstance(part, ToldWeb)]
 
     def tokens(self, count: int) -> Sequence[str]:
@@ -119,7 +119,7 @@ class Platform:
         """A connection that speaks for an account, by its number."""
         return Client(self.address, self.tokens(account + 1)[account])
 
-    def worker_of(self, pid: int) -> Child:
+    def worker_of(self, pid: int) -> ChildProcess:
         """The worker with this pid."""
         return next(child for child in self.children.values() if child.pid == pid)
 
@@ -136,9 +136,9 @@ def standing(broker: BrokerName) -> Iterator[Stack]:
         logs.mkdir()
         postgres, valkey = Postgres(folder / "postgres", run), Valkey(folder / "valkey", run)
         rabbitmq = [RabbitMQ(folder / "rabbitmq")] if broker == "rabbitmq" else []
-        parts: list[Part] = [postgres, valkey, *rabbitmq]
+        parts: list[Service] = [postgres, valkey, *rabbitmq]
         for part in parts:
-            stack.enter_context(serving(part, run, logs, grace=GRACE))
+            stack.enter_context(running_server(part, run, logs, grace=GRACE))
         migrate(postgres.dsn)
         told = {
             "data_dir": folder,
@@ -162,7 +162,7 @@ def leave_nothing(settings: Settings) -> None:
         connection.execute(GIVE_UP)
 
 
-def stop(children: Sequence[Child]) -> None:
+def stop(children: Sequence[ChildProcess]) -> None:
     """End all at once."""
     for child in children:
         child.signal(signal.SIGTERM)
@@ -184,7 +184,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-class Told(Process):
+class Told(SanghaProcess):
     """A process that is told all of its settings."""
 
     def environment(self) -> Mapping[str, str]:
@@ -192,7 +192,7 @@ class Told(Process):
         return environment(self.settings)
 
 
-class ToldWeb(Told, Web):
+class ToldWeb(Told, WebProcess):
     """The HTTP door; one of several has a name of its own."""
 
     def __init__(self, settings: Settings, name: str = "web") -> None:
@@ -200,9 +200,9 @@ class ToldWeb(Told, Web):
         self.name = name
 
 
-class ToldWorker(Told, Worker):
+class ToldWorker(Told, WorkerProcess):
     """A worker."""
 
 
-class ToldScheduler(Told, Scheduler):
+class ToldScheduler(Told, SchedulerProcess):
     """The clock."""

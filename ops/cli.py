@@ -294,9 +294,9 @@ def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
     """Set up logging and parse the settings; what the command line leaves out stands in the environment."""
     from models.settings import load_settings
-    from ops.logs import configure
+    from ops.logs import configure_logging
 
-    configure(verbose=verbose, quiet=quiet)
+    configure_logging(verbose=verbose, quiet=quiet)
     return load_settings(**{field: value for field, value in overrides.items() if value is not None})
 
 

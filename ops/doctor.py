@@ -18,8 +18,8 @@ import redis
 
 from models.errors import ConfigurationError, SanghaError
 from models.settings import Settings
-from ops.parts import reachable
-from ops.preflight import LEAST_DISK
+from ops.preflight import MIN_FREE_DISK
+from ops.services import connectable_host
 
 Verdict = Literal["ok", "warn", "FAIL"]
 
@@ -88,7 +88,7 @@ def data_folder(settings: Settings) -> Finding:
     if not home.exists():
         return Finding("warn", "data folder", f"{home} does not exist yet", UP)
     free = shutil.disk_usage(home).free
-    if free < LEAST_DISK:
+    if free < MIN_FREE_DISK:
         return Finding("FAIL", "data folder", f"{home} has {free // 1_000_000} MB free", "make room")
     return Finding("ok", "data folder", f"{home}, {free // 1_000_000_000} GB free")
 
@@ -245,7 +245,7 @@ def web(settings: Settings) -> Finding:
     import http.client
 
     where = f"{settings.host}:{settings.port}"
-    connection = http.client.HTTPConnection(reachable(settings.host), settings.port, timeout=5)
+    connection = http.client.HTTPConnection(connectable_host(settings.host), settings.port, timeout=5)
     try:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status

@@ -8,10 +8,10 @@ FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 #: What a person in front of `sangha up` should see of a process's log. Not its warnings: while a server restarts, every
 #: part that needs it warns. A letter that nobody sends is worth a look: its link is what somebody waits for.
-NOTEWORTHY = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: a letter)")
+CONSOLE_PATTERN = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: a letter)")
 
 #: Libraries that tell more than anybody wants to know.
-TALKATIVE = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
+VERBOSE_LIBRARIES = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
 
 
 class OneLine(logging.Formatter):
@@ -22,7 +22,7 @@ class OneLine(logging.Formatter):
         return super().format(record).replace("\n", "\\n")
 
 
-def configure(*, verbose: bool = False, quiet: bool = False) -> None:
+def configure_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     """Log to standard error: INFO and above, with `verbose` everything, with `quiet` only errors.
 
     Quiet is for commands that answer the person in front of them in their own words.
@@ -31,7 +31,7 @@ def configure(*, verbose: bool = False, quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in TALKATIVE:
+    for name in VERBOSE_LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
     # A lost connection is ten errors and three tracebacks to pika; who uses it tells it in one line.
     logging.getLogger("pika").setLevel(logging.INFO if verbose else logging.CRITICAL)

@@ -13,11 +13,11 @@ from models.errors import ConfigurationError
 from models.settings import Settings, variable
 
 #: A fresh database takes 50 MB and its write-ahead log grows under load: with less than this nothing works for long.
-LEAST_DISK = 500_000_000
+MIN_FREE_DISK = 500_000_000
 
 
 @contextmanager
-def locked(home: Path) -> Iterator[None]:
+def data_folder_lock(home: Path) -> Iterator[None]:
     """Hold the data folder. Raises ConfigurationError when another `sangha up` does.
 
     The lock goes with the process, however it dies; the pid in the file is only for the message.
@@ -46,12 +46,12 @@ def open_lock(home: Path) -> IO[str]:
         raise ConfigurationError(f"{variable('data_dir')} is {home}: {error.strerror}") from None
 
 
-def check_disk(folder: Path) -> None:
+def check_free_disk(folder: Path) -> None:
     """Raises ConfigurationError when too little is free."""
     free = shutil.disk_usage(folder).free
-    if free < LEAST_DISK:
+    if free < MIN_FREE_DISK:
         raise ConfigurationError(
-            f"{folder} has {free // 1_000_000} MB free and Sangha needs {LEAST_DISK // 1_000_000} MB: "
+            f"{folder} has {free // 1_000_000} MB free and Sangha needs {MIN_FREE_DISK // 1_000_000} MB: "
             "make room, or choose another --data-dir"
         )
 

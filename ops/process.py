@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from models.errors import Unavailable
-from ops.tail import Log
+from ops.child_log import Log
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
 
-class Part(Protocol):
+class Service(Protocol):
     """What a supervisor has to know of a part: a server, or one of Sangha's own processes."""
 
     name: str
@@ -30,9 +30,9 @@ class Part(Protocol):
     #: What the kernel sends when the parent is killed.
     orphan_signal: signal.Signals
     #: The folder of a part that refuses to run as root.
-    owned: Path | None
+    unprivileged_folder: Path | None
     #: Which lines of its log a person should see.
-    noteworthy: re.Pattern[str] | None
+    console_pattern: re.Pattern[str] | None
 
     def prepare(self) -> None:
         """Make what the part needs before each start. Raises ConfigurationError with one line."""
@@ -50,11 +50,11 @@ class Part(Protocol):
         """End what the part keeps beside its process."""
 
 
-class Child:
+class ChildProcess:
     """One part and, while it runs, its process."""
 
-    def __init__(self, part: Part, run_folder: Path, log_folder: Path) -> None:
-        self.part = part
+    def __init__(self, part: Service, run_folder: Path, log_folder: Path) -> None:
+        self.service = part
         self.name = part.name
         self.pid_file = run_folder / f"{part.name}.pid"
         self.log = Log(log_folder / f"{part.name}.log")
@@ -78,16 +78,16 @@ class Child:
 
     def start(self) -> None:
         """Prepare the part and start it. Raises ConfigurationError when it can't be."""
-        self.part.prepare()
+        self.service.prepare()
         self.log.mark()
-        command = launched(self.part.command(), self.part.orphan_signal, self.part.owned)
+        command = launcher_command(self.service.command(), self.service.orphan_signal, self.service.unprivileged_folder)
         with self.log.open() as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | dict(self.part.environment()),
+                env=os.environ | dict(self.service.environment()),
                 start_new_session=True,
             )
         self.started = time.monotonic()
@@ -95,7 +95,7 @@ class Child:
 
     def ready(self) -> bool:
         """Whether the process lives and answers."""
-        return self.running and self.part.ready(self.pid)
+        return self.running and self.service.ready(self.pid)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the part answers. Raises Unavailable with the last line of its log."""
@@ -112,7 +112,7 @@ class Child:
 
     def stop(self, grace: float = 20.0) -> int | None:
         """End the process: gracefully, and after `grace` seconds by force. Returns its exit code."""
-        self.signal(self.part.stop_signal)
+        self.signal(self.service.stop_signal)
         return self.wait(grace)
 
     def wait(self, grace: float) -> int | None:
@@ -139,9 +139,11 @@ class Child:
         self.pid_file.unlink(missing_ok=True)
 
 
-def launched(command: Sequence[str], orphan_signal: signal.Signals, owned: Path | None = None) -> list[str]:
+def launcher_command(
+    command: Sequence[str], orphan_signal: signal.Signals, unprivileged_folder: Path | None = None
+) -> list[str]:
     """The command that runs another as a child that dies with this process."""
-    conditions = [str(os.getpid()), str(int(orphan_signal)), str(owned or "-")]
+    conditions = [str(os.getpid()), str(int(orphan_signal)), str(unprivileged_folder or "-")]
     return [sys.executable, "-I", "-S", str(LAUNCH), *conditions, *command]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.errors import ConfigurationError
-from ops.process import launched
+from ops.process import launcher_command
 
 #: Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its folders; the program itself stands here.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -39,8 +39,8 @@ class RabbitMQ:
     name = "rabbitmq"
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL  # quorum queues are made for it
-    owned: Path | None = None
-    noteworthy: re.Pattern[str] | None = None
+    unprivileged_folder: Path | None = None
+    console_pattern: re.Pattern[str] | None = None
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder
@@ -126,7 +126,7 @@ class RabbitMQ:
             )
         command = [epmd, "-port", str(self.mapper_port), "-address", "127.0.0.1"]
         return subprocess.Popen(
-            launched(command, signal.SIGKILL),
+            launcher_command(command, signal.SIGKILL),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

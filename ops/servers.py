@@ -22,15 +22,15 @@ import psycopg
 import redis
 
 from models.errors import ConfigurationError
-from ops.process import Child, Part, launched
+from ops.process import ChildProcess, Service, launcher_command
 
 INSTALL = "install Sangha's packages: make install"
 
 
 @contextmanager
-def serving(part: Part, run_folder: Path, log_folder: Path, *, grace: float = 20.0) -> Iterator[Child]:
+def running_server(part: Service, run_folder: Path, log_folder: Path, *, grace: float = 20.0) -> Iterator[ChildProcess]:
     """Start a part, wait until it answers, and stop it at the end."""
-    child = Child(part, run_folder, log_folder)
+    child = ChildProcess(part, run_folder, log_folder)
     try:
         child.start()
         child.wait_ready()
@@ -46,13 +46,13 @@ class Postgres:
     name = "postgres"
     stop_signal = signal.SIGINT  # "fast": ends the sessions and writes a checkpoint
     orphan_signal = signal.SIGINT
-    noteworthy: re.Pattern[str] | None = re.compile(r" PANIC: | No space left ")
+    console_pattern: re.Pattern[str] | None = re.compile(r" PANIC: | No space left ")
 
     def __init__(self, folder: Path, sockets: Path, *, database: str = "sangha") -> None:
         self.folder = folder
         self.sockets = sockets
         self.database = database
-        self.owned: Path | None = folder
+        self.unprivileged_folder: Path | None = folder
 
     @property
     def dsn(self) -> str:
@@ -109,8 +109,8 @@ class Postgres:
         self._run([str(postgres_binary("postgres")), "--single", "-D", str(fresh), "postgres"], fresh, statement)
         fresh.rename(self.folder)
 
-    def _run(self, command: list[str], owned: Path, text: str = "") -> None:
-        whole = launched(command, signal.SIGKILL, owned)
+    def _run(self, command: list[str], unprivileged_folder: Path, text: str = "") -> None:
+        whole = launcher_command(command, signal.SIGKILL, unprivileged_folder)
         done = subprocess.run(whole, input=text, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
@@ -140,8 +140,8 @@ class Valkey:
     name = "valkey"
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGTERM
-    owned: Path | None = None
-    noteworthy: re.Pattern[str] | None = re.compile(r"No space left|Can't |Bad file format", re.IGNORECASE)
+    unprivileged_folder: Path | None = None
+    console_pattern: re.Pattern[str] | None = re.compile(r"No space left|Can't |Bad file format", re.IGNORECASE)
 
     def __init__(self, folder: Path, sockets: Path) -> None:
         self.folder = folder

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.errors import ConfigurationError, SanghaError, Unavailable
-from ops.process import Child, Part
+from ops.process import ChildProcess, Service
 
 #: Seconds between two looks at the children.
 TICK = 0.05
@@ -41,7 +41,7 @@ WIDTH = 200
 class Watched:
     """A child and what the supervisor knows of its past."""
 
-    def __init__(self, child: Child, on_death: Callable[[int], None] | None) -> None:
+    def __init__(self, child: ChildProcess, on_death: Callable[[int], None] | None) -> None:
         self.child = child
         self.on_death = on_death
         self.ready = False
@@ -75,12 +75,12 @@ class Supervisor:
         """Ask for the end; asked a second time, for an end at once. Fit to be a signal handler."""
         self._asked += 1
 
-    def start(self, parts: Sequence[Part], on_death: Callable[[int], None] | None = None) -> None:
+    def start(self, parts: Sequence[Service], on_death: Callable[[int], None] | None = None) -> None:
         """Start a stage and return when all of it is ready, or when the end was asked for.
 
         Raises ConfigurationError or Unavailable with one line when a part can't be started.
         """
-        stage = [Watched(Child(part, self.run_folder, self.log_folder), on_death) for part in parts]
+        stage = [Watched(ChildProcess(part, self.run_folder, self.log_folder), on_death) for part in parts]
         self.stages.append(stage)
         remind = time.monotonic() + PATIENCE
         while not self.stopping and not all(watched.ready for watched in stage):
@@ -100,10 +100,10 @@ class Supervisor:
         """Stop the stages, the last first; within a stage, parts are told in their order and end together."""
         for stage in reversed(self.stages):
             for watched in stage:
-                watched.child.signal(watched.child.part.stop_signal)
+                watched.child.signal(watched.child.service.stop_signal)
             self._await_end(stage)
             for watched in stage:
-                watched.child.part.close()
+                watched.child.service.close()
         self.stages.clear()
 
     def _await_end(self, stage: Sequence[Watched]) -> None:
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _overhear(self, watched: Watched) -> None:
         """Show what a part warns of."""
-        pattern = watched.child.part.noteworthy
+        pattern = watched.child.service.console_pattern
         if pattern is not None:
             for line in watched.child.log.fresh(pattern)[:5]:
                 self.say(f"{watched.child.name}: {brief(line)}")

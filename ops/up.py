@@ -21,9 +21,9 @@ from models.jobs import pools_with_work
 from models.settings import Settings, variable
 from models.workers import bury
 from ops import preflight
-from ops.parts import Process, Scheduler, Web, Worker, reachable
-from ops.process import Part
+from ops.process import Service
 from ops.servers import Postgres, Valkey, make_private
+from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
 from ops.supervisor import Supervisor
 from ops.version import version
 from tasks.broker import build_broker
@@ -61,8 +61,8 @@ def up(settings: Settings) -> None:
 
     Raises ConfigurationError or Unavailable with one line when something can't be started.
     """
-    with preflight.locked(settings.home):
-        preflight.check_disk(settings.home)
+    with preflight.data_folder_lock(settings.home):
+        preflight.check_free_disk(settings.home)
         settings = settings.model_copy(update={"port": preflight.choose_port(settings)})
         supervisor = Supervisor(make(settings.home / "run"), make(settings.home / "logs"), say)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -97,9 +97,9 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
     say("Stopping …")
 
 
-def embedded(settings: Settings) -> list[Part]:
+def embedded(settings: Settings) -> list[Service]:
     """The servers that the settings name no address for."""
-    parts: list[Part] = []
+    parts: list[Service] = []
     if settings.database_url is None:
         parts.append(Postgres(settings.home / "postgres", settings.socket_dir))
     if settings.redis_url is None:
@@ -132,13 +132,13 @@ def check_database_of_others(dsn: str) -> None:
         raise Unavailable(f"Postgres: does not answer ({line}) — check {variable('database_url')}") from error
 
 
-def processes(settings: Settings) -> list[Process]:
+def processes(settings: Settings) -> list[SanghaProcess]:
     """Workers first: that is the order in which they are stopped."""
     light = [pool for pool in pools_with_work() if pool != "inference"]
-    workers = [Worker("worker-inference", settings, ["inference"])]
+    workers = [WorkerProcess("worker-inference", settings, ["inference"])]
     if light:
-        workers.append(Worker("worker-light", settings, light))
-    return [*workers, Web(settings), Scheduler(settings)]
+        workers.append(WorkerProcess("worker-light", settings, light))
+    return [*workers, WebProcess(settings), SchedulerProcess(settings)]
 
 
 def migrate(settings: Settings) -> None:
@@ -194,7 +194,7 @@ class Undertaker:
 
 def first_call(settings: Settings) -> str:
     """Text to paste, that works as often as it is pasted."""
-    host = reachable(settings.host)
+    host = connectable_host(settings.host)
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     python = shlex.quote(sys.executable)
     install = "" if find_spec("openai") else f"{python} -m pip install openai\n"

@@ -16,7 +16,7 @@ from models.settings import Settings
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.kinds import STARTERS, Begun
 from scheduler.leader import Leadership
-from scheduler.rounds import Rounds
+from scheduler.rounds import PeriodicThread
 from scheduler.timetable import TIMETABLE, settle
 from tasks.queue import Queue
 
@@ -53,7 +53,7 @@ class Clock:
             log.warning("the sweeper does not reach the database: %s", error)
             return
         for job_id in forgotten:
-            self._queue.forget(job_id)
+            self._queue.forget_journal(job_id)
         if moved:
             log.info("gave back %d jobs", moved)
             self._queue.nudge()
@@ -77,21 +77,21 @@ class Clock:
 
     def _tell(self, begun: Begun) -> None:
         """It is committed: what is lost from here on, the sweeper makes good."""
-        self._queue.enqueued(begun.job_id, begun.opening)
+        self._queue.announce_job(begun.job_id, begun.opening)
         if begun.interrupted is not None:
-            self._queue.cancelled(begun.interrupted)
+            self._queue.announce_cancellation(begun.interrupted)
 
 
 def run(settings: Settings) -> None:
     """Run until TERM or INT."""
     database = Database(settings.postgres_dsn, size=4, name="scheduler")
-    queue = Queue(settings, database, connect(settings.redis_address), every=SWEEP)
+    queue = Queue(settings, database, connect(settings.redis_address), interval=SWEEP)
     leadership = Leadership(settings.postgres_dsn)
     clock = Clock(settings, database, queue, leadership)
     leave = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
-    rounds = [Rounds("sweeper", SWEEP, clock.sweep).start(), Rounds("clock", TICK, clock.fire).start()]
+    rounds = [PeriodicThread("sweeper", SWEEP, clock.sweep).start(), PeriodicThread("clock", TICK, clock.fire).start()]
     log.info("ready: sweeping every %g s, %d entries in the timetable", SWEEP, len(TIMETABLE))
     leave.wait()
     for each in rounds:

@@ -25,6 +25,6 @@ def build_broker(url: str) -> Broker:
     return broker
 
 
-def nudge(queue: str, kind: str, job_id: str) -> dramatiq.Message[Any]:
+def job_message(queue: str, kind: str, job_id: str) -> dramatiq.Message[Any]:
     """The message that tells a worker to look at a job's row: its id, and nothing else."""
     return dramatiq.Message(queue_name=queue, actor_name=kind, args=(job_id,), kwargs={}, options={})

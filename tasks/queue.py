@@ -18,13 +18,13 @@ class Queue:
     """The door's end of the queue: a relay thread, and what must be said over Redis after a commit."""
 
     def __init__(
-        self, settings: Settings, database: Database, client: redis.Redis, *, every: float | None = None
+        self, settings: Settings, database: Database, client: redis.Redis, *, interval: float | None = None
     ) -> None:
         self._broker = build_broker(settings.broker_address)
         self._client = client
-        self._relay = Relay(database, self._broker, every=every).start()
+        self._relay = Relay(database, self._broker, interval=interval).start()
 
-    def enqueued(self, job_id: str, opening: Sequence[Event]) -> None:
+    def announce_job(self, job_id: str, opening: Sequence[Event]) -> None:
         """A job was committed: publish it, and begin its journal.
 
         Neither may fail the caller, for the job is accepted: what is lost here the sweeper and the worker make good.
@@ -33,7 +33,7 @@ class Queue:
         if opening:
             self._append(job_id, opening)
 
-    def cancelled(self, cancellation: Cancellation) -> None:
+    def announce_cancellation(self, cancellation: Cancellation) -> None:
         """A cancel was committed: end the journals of what ended, tell the workers of what runs."""
         self._relay.nudge()
         for job_id, ending in cancellation.ended.items():
@@ -41,7 +41,7 @@ class Queue:
         with suppress(redis.RedisError):  # the worker's next heartbeat tells it
             journal.tell_cancelled(self._client, cancellation.running)
 
-    def forget(self, job_id: str) -> None:
+    def forget_journal(self, job_id: str) -> None:
         """A job was deleted: its journal goes too. Redis forgets by itself what it can't be told now."""
         with suppress(redis.RedisError):
             journal.forget(self._client, job_id)

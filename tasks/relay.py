@@ -17,7 +17,7 @@ from models import outbox
 from models.database import Database
 from models.errors import Unavailable
 from models.outbox import Due
-from tasks.broker import Broker, nudge
+from tasks.broker import Broker, job_message
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ IDLE_INTERVAL = 5.0
 
 
 class Relay:
-    """Publishes due jobs when nudged; with `every` seconds also by the clock, as the sweeper does."""
+    """Publishes due jobs when nudged; with `interval` seconds also by the clock, as the sweeper does."""
 
-    def __init__(self, database: Database, broker: Broker, *, every: float | None = None) -> None:
+    def __init__(self, database: Database, broker: Broker, *, interval: float | None = None) -> None:
         self._database = database
         self._broker = broker
-        self._every = every
+        self._interval = interval
         self._windows: dict[str, int] = {}
         self._windows_read = 0.0
         self._nudged = threading.Event()
@@ -73,7 +73,7 @@ class Relay:
         sent: list[Due] = []
         try:
             for job in due:
-                self._broker.enqueue(nudge(job.queue, job.kind, job.id))
+                self._broker.enqueue(job_message(job.queue, job.kind, job.id))
                 sent.append(job)
         except Exception as error:  # noqa: BLE001 - raised again after the mark
             return sent, error
@@ -88,7 +88,7 @@ class Relay:
 
     def _run(self) -> None:
         while self._running:
-            if not self._nudged.wait(self._every or IDLE_INTERVAL) and self._every is None:
+            if not self._nudged.wait(self._interval or IDLE_INTERVAL) and self._interval is None:
                 self._keep_alive()
                 continue
             self._nudged.clear()

@@ -18,7 +18,7 @@ from models.migrate import migrate
 from models.redis_client import connect
 from models.settings import Settings
 from ops.rabbitmq import RabbitMQ
-from ops.servers import Postgres, Valkey, serving
+from ops.servers import Postgres, Valkey, running_server
 from tests.databases import new_database
 from tests.post import Post
 
@@ -40,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres(home: Path) -> Iterator[Postgres]:
     """A running Postgres with the present schema in the database `sangha`."""
     part = Postgres(home / "postgres", Settings(data_dir=home).socket_dir)
-    with serving(part, home / "run", home / "logs"):
+    with running_server(part, home / "run", home / "logs"):
         migrate(part.dsn)
         yield part
 
@@ -49,7 +49,7 @@ def postgres(home: Path) -> Iterator[Postgres]:
 def valkey(home: Path) -> Iterator[Valkey]:
     """A running Valkey."""
     part = Valkey(home / "valkey", Settings(data_dir=home).socket_dir)
-    with serving(part, home / "run", home / "logs"):
+    with running_server(part, home / "run", home / "logs"):
         yield part
 
 
@@ -60,7 +60,7 @@ def rabbitmq_url(home: Path) -> Iterator[str]:
         yield given
         return
     part = RabbitMQ(home / "rabbitmq")
-    with serving(part, home / "run", home / "logs"):
+    with running_server(part, home / "run", home / "logs"):
         yield part.url
 
 

@@ -27,10 +27,10 @@ from models.database import Database
 from models.errors import SanghaError, Unavailable
 from models.migrate import migrate
 from models.settings import Settings
-from ops.parts import Process, Scheduler, Web, Worker
-from ops.process import Child, Part
+from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports, program
 from ops.servers import Postgres, Valkey
+from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
 
 #: Answers at once of each engine: too few for all clients, so that some of what they ask for always waits.
 SLOTS = 4
@@ -58,7 +58,7 @@ LINKS = tuple(f"{kind}-{server}" for kind in KINDS for server in ("postgres", "v
 QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
 
 
-class Behind(Process):
+class Behind(SanghaProcess):
     """A process that is told addresses of links; whoever asks whether it is ready goes past them."""
 
     told: Settings
@@ -68,15 +68,15 @@ class Behind(Process):
         return environment(self.told)
 
 
-class WebBehind(Behind, Web):
+class WebBehind(Behind, WebProcess):
     """The HTTP door."""
 
 
-class WorkerBehind(Behind, Worker):
+class WorkerBehind(Behind, WorkerProcess):
     """A worker."""
 
 
-class SchedulerBehind(Behind, Scheduler):
+class SchedulerBehind(Behind, SchedulerProcess):
     """The clock."""
 
 
@@ -87,7 +87,7 @@ class Arena:
         self.folder = folder
         self.slots = slots
         self.broker = broker
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ChildProcess] = {}
         self.links: dict[str, Link] = {}
         self.restarts: list[str] = []
         self.held: set[str] = set()  # what the adversary has struck: nobody else starts it again
@@ -101,13 +101,13 @@ class Arena:
     @property
     def addresses(self) -> Sequence[Address]:
         """Where the HTTP doors answer."""
-        return [("127.0.0.1", self.children[name].part.settings.port) for name in WEBS]  # type: ignore[attr-defined]
+        return [("127.0.0.1", self.children[name].service.settings.port) for name in WEBS]  # type: ignore[attr-defined]
 
     @property
     def control(self) -> Callable[..., str] | None:
         """RabbitMQ's `rabbitmqctl`, where the queue is its."""
         node = self.children.get("rabbitmq")
-        return node.part.control if node and isinstance(node.part, RabbitMQ) else None
+        return node.service.control if node and isinstance(node.service, RabbitMQ) else None
 
     @property
     def pids(self) -> Mapping[str, int]:
@@ -121,7 +121,7 @@ class Arena:
             self._start(part)
         self.await_ready(self.children)
 
-    def await_ready(self, names: Sequence[str] | Mapping[str, Child]) -> None:
+    def await_ready(self, names: Sequence[str] | Mapping[str, ChildProcess]) -> None:
         """Wait until these answer. Raises Unavailable with the last words of one that doesn't."""
         for name in names:
             self.children[name].wait_ready(PATIENCE)
@@ -146,7 +146,7 @@ class Arena:
     def ask_to_leave(self, name: str) -> None:
         """What a deployment does: the part's successor starts when it has left."""
         self.leaving.add(name)
-        self.children[name].signal(self.children[name].part.stop_signal)
+        self.children[name].signal(self.children[name].service.stop_signal)
 
     def freeze(self, name: str) -> None:
         """Stop a part, with all of its processes, wherever they are."""
@@ -167,7 +167,7 @@ class Arena:
             elif time.monotonic() - child.started > PAUSE:
                 self._start_again(child)
 
-    def _start_again(self, child: Child) -> None:
+    def _start_again(self, child: ChildProcess) -> None:
         self.leaving.discard(child.name)
         self.restarts.append(f"{child.name} ended with {child.exit_code}: {child.log.last_line()}")
         self._bury(child)
@@ -186,8 +186,8 @@ class Arena:
         for names in ((*WEBS, *WORKERS, *SCHEDULERS), SERVERS):
             stop([self.children[name] for name in names if name in self.children])
 
-    def _start(self, part: Part) -> Child:
-        child = Child(part, self.folder / "run", self.folder / "logs")
+    def _start(self, part: Service) -> ChildProcess:
+        child = ChildProcess(part, self.folder / "run", self.folder / "logs")
         child.start()
         self.children[part.name] = child
         return child
@@ -197,7 +197,7 @@ class Arena:
         run = self.folder / "run"
         postgres, valkey = Postgres(self.folder / "postgres", run), Valkey(self.folder / "valkey", run)
         rabbitmq = [RabbitMQ(self.folder / "rabbitmq")] if self.broker == "rabbitmq" else []
-        servers: list[Part] = [*rabbitmq, postgres, valkey]
+        servers: list[Service] = [*rabbitmq, postgres, valkey]
         for part in servers:
             self._start(part)
         self.await_ready(self.children)
@@ -249,7 +249,7 @@ class Arena:
         process.told = process.settings.model_copy(update=changes)
         return process
 
-    def _bury(self, child: Child) -> None:
+    def _bury(self, child: ChildProcess) -> None:
         """What `sangha up` does for a dead worker. With RabbitMQ nobody need do it, and nobody does."""
         if self.broker == "redis" and child.name in WORKERS:
             threading.Thread(target=self._bury_patiently, args=[child.pid], daemon=True).start()
@@ -280,13 +280,13 @@ def arena(broker: BrokerName, slots: int = SLOTS) -> Iterator[Arena]:
         yield built
 
 
-def stop(children: Sequence[Child]) -> None:
+def stop(children: Sequence[ChildProcess]) -> None:
     """End all at once."""
     for child in children:
-        child.signal(child.part.stop_signal)
+        child.signal(child.service.stop_signal)
     for child in children:
         child.wait(GRACE)
-        child.part.close()
+        child.service.close()
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:

@@ -93,7 +93,7 @@ def start(arena: Arena, target: str) -> None:
 def start_empty(arena: Arena, target: str) -> None:
     """Start each part again, servers without the data that they had."""
     for name in parts_of(target):
-        part = arena.children[name].part
+        part = arena.children[name].service
         if isinstance(part, Valkey):
             shutil.rmtree(part.folder)
     start(arena, target)

@@ -19,7 +19,7 @@ import orjson
 
 from bench.machine import ROOT
 from bench.progress import Progress
-from ops.process import launched
+from ops.process import launcher_command
 
 #: The folders that make up Sangha and its measurements.
 SOURCES = ("bench", "models", "ops", "pipelines", "scheduler", "tasks", "web")
@@ -78,7 +78,7 @@ PLANTED = (
         [
             Edit(
                 "scheduler/clock.py",
-                "connect(settings.redis_address), every=SWEEP)",
+                "connect(settings.redis_address), interval=SWEEP)",
                 "connect(settings.redis_address))",
             ),
             Edit("scheduler/clock.py", 'Rounds("sweeper", SWEEP, clock.sweep).start(), ', ""),
@@ -203,7 +203,7 @@ def judged(planted: Planted, folder: Path) -> Verdict:
     told = ["--seed", planted.seed, "--minutes", planted.minutes, "--broker", planted.broker, "--patience", PATIENCE]
     told += ["--slots", planted.slots]
     command = [sys.executable, "-m", "bench.chaos", *map(str, told), "--json", str(found), *only]
-    whole = launched(command, signal.SIGTERM)
+    whole = launcher_command(command, signal.SIGTERM)
     environment = os.environ | {"TMPDIR": str(folder)}  # what the run keeps goes with the copy
     done = subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     violations = orjson.loads(found.read_bytes())["violations"] if found.exists() else []

@@ -18,7 +18,7 @@ import psycopg
 
 from bench.client import Address
 from bench.stack import Stack
-from ops.process import Child
+from ops.process import ChildProcess
 from ops.rabbitmq import free_ports
 
 HOST = "127.0.0.1"
@@ -38,8 +38,8 @@ class Told:
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
-    owned: Path | None = None
-    noteworthy: re.Pattern[str] | None = None
+    unprivileged_folder: Path | None = None
+    console_pattern: re.Pattern[str] | None = None
     name: str
     port: int
 
@@ -140,7 +140,7 @@ class Peer:
     """The peer's processes, all ready: the door's address, and the workers."""
 
     address: Address
-    workers: list[Child]
+    workers: list[ChildProcess]
     dsn: str
 
 

@@ -17,7 +17,7 @@ from models import journal
 from models.database import Connection, Database, one
 from models.redis_client import connect
 from models.workers import bury
-from ops.process import Child
+from ops.process import ChildProcess
 
 KILLS = 20
 
@@ -100,7 +100,7 @@ def last_told(platform: Platform, job_id: str) -> int:
         client.close()
 
 
-def start_again(worker: Child) -> None:
+def start_again(worker: ChildProcess) -> None:
     """Have the worker back."""
     worker.clear()
     worker.start()

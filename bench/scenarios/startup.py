@@ -17,7 +17,7 @@ from bench.client import Broken
 from bench.figures import Figure, at_most
 from bench.stack import environment
 from models.settings import Settings
-from ops.process import launched
+from ops.process import launcher_command
 from ops.rabbitmq import free_ports
 
 ROUNDS, STARTS = 6, 4
@@ -57,7 +57,7 @@ def seconds_to_ready(settings: Settings) -> float:
     """Start, wait for the line that says so, stop. Raises Broken when it ends before."""
     began = time.perf_counter()
     with subprocess.Popen(
-        launched([sys.executable, "-m", "ops", "up"], signal.SIGTERM),
+        launcher_command([sys.executable, "-m", "ops", "up"], signal.SIGTERM),
         stdout=subprocess.PIPE,
         env=environment(settings),
         start_new_session=True,

@@ -19,10 +19,10 @@ from models.ids import new_id
 from models.migrate import migrate
 from models.redis_client import connect
 from models.settings import Settings, variable
-from ops.parts import Process, Scheduler, Web, Worker
-from ops.process import Child, Part
+from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports
 from ops.servers import Postgres, Valkey
+from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
 from tests.journeys.following import Follower, wait_until
 
 #: Seconds that anything may take to start, on a machine that does much else.
@@ -37,21 +37,21 @@ class Parts:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, ChildProcess] = {}
         for name in ("run", "logs"):
             (home / name).mkdir(parents=True, exist_ok=True)
 
-    def start(self, part: Part) -> Child:
+    def start(self, part: Service) -> ChildProcess:
         """Start a part and wait until it answers."""
-        child = self.children[part.name] = Child(part, self.home / "run", self.home / "logs")
+        child = self.children[part.name] = ChildProcess(part, self.home / "run", self.home / "logs")
         child.start()
         child.wait_ready(PATIENCE)
         return child
 
-    def end(self, child: Child) -> None:
+    def end(self, child: ChildProcess) -> None:
         """Stop a part in good order."""
         child.stop(15)
-        child.part.close()
+        child.service.close()
         self.children.pop(child.name, None)
 
     def end_all(self) -> None:
@@ -73,7 +73,7 @@ class Servers(Parts):
         self.valkey = self.start(self.valkey_part)
 
     @property
-    def rabbitmq(self) -> Child:
+    def rabbitmq(self) -> ChildProcess:
         """The node, started when it is first asked for."""
         return self.children.get("rabbitmq") or self.start(self.rabbitmq_part)
 
@@ -91,7 +91,7 @@ class Servers(Parts):
         return dsn
 
 
-def restart(child: Child) -> None:
+def restart(child: ChildProcess) -> None:
     """Start a part again that is dead by now."""
     child.clear()
     child.start()
@@ -123,37 +123,37 @@ class Stack(Parts):
         self.redis.close()
         self.database.close()
 
-    def web(self, name: str = "web-a") -> Child:
+    def web(self, name: str = "web-a") -> ChildProcess:
         """A web process, started unless it runs."""
         if name in self.children and self.children[name].running:
             return self.children[name]
         settings = self.settings.model_copy(update={"port": free_ports(1)[0]})
-        return self.start(named(name, Web(settings), settings))
+        return self.start(named(name, WebProcess(settings), settings))
 
-    def scheduler(self) -> Child:
+    def scheduler(self) -> ChildProcess:
         """The scheduler, started unless it runs."""
         if "scheduler" in self.children and self.children["scheduler"].running:
             return self.children["scheduler"]
-        return self.start(named("scheduler", Scheduler(self.settings), self.settings))
+        return self.start(named("scheduler", SchedulerProcess(self.settings), self.settings))
 
-    def begin_worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> Child:
+    def begin_worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> ChildProcess:
         """A worker that is about to be ready: of the inference pool, unless others are named."""
         environment = {"script": script, **changes}
         settings = self.settings.model_copy(update={"slots": environment.pop("slots", 2)})
         self._scripts += 1
         name = f"worker-{self._scripts}"
-        part = named(name, Worker(name, settings, pools or ["inference"]), settings, **environment)
-        child = self.children[name] = Child(part, self.home / "run", self.home / "logs")
+        part = named(name, WorkerProcess(name, settings, pools or ["inference"]), settings, **environment)
+        child = self.children[name] = ChildProcess(part, self.home / "run", self.home / "logs")
         child.start()
         return child
 
-    def worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> Child:
+    def worker(self, script: str = "tokens=20,rate=0", *pools: str, **changes: Any) -> ChildProcess:
         """A worker of the inference pool, unless others are named."""
         child = self.begin_worker(script, *pools, **changes)
         child.wait_ready(PATIENCE)
         return child
 
-    def workers(self, count: int, script: str, **changes: Any) -> list[Child]:
+    def workers(self, count: int, script: str, **changes: Any) -> list[ChildProcess]:
         """Several workers, which start beside one another."""
         children = [self.begin_worker(script, **changes) for _ in range(count)]
         for child in children:
@@ -168,9 +168,9 @@ class Stack(Parts):
             bury(self, child)
             del self.children[child.name]
 
-    def address(self, web: Child) -> str:
+    def address(self, web: ChildProcess) -> str:
         """Where a web process answers."""
-        return f"http://127.0.0.1:{web.part.settings.port}"  # type: ignore[attr-defined]
+        return f"http://127.0.0.1:{web.service.settings.port}"  # type: ignore[attr-defined]
 
     def addresses(self) -> list[str]:
         """Where the web processes answer that live."""
@@ -178,7 +178,7 @@ class Stack(Parts):
             self.address(child) for name, child in self.children.items() if name.startswith("web") and child.running
         ]
 
-    def runner(self, job_id: str) -> Child:
+    def runner(self, job_id: str) -> ChildProcess:
         """The worker that runs a job."""
         (row,) = self.rows("SELECT pid FROM workers JOIN jobs ON jobs.worker = workers.name WHERE jobs.id = %s", job_id)
         return next(child for child in self.children.values() if child.pid == row["pid"])
@@ -193,7 +193,7 @@ class Stack(Parts):
                 time.sleep(0.05)
 
 
-def named(name: str, part: Process, settings: Settings, **changes: Any) -> Process:
+def named(name: str, part: SanghaProcess, settings: Settings, **changes: Any) -> SanghaProcess:
     """A part with a name of its own and the whole of its settings in its environment."""
     part.name = name
     given = {**settings.model_dump(exclude_unset=True, exclude={"script"}), **changes}
@@ -203,7 +203,7 @@ def named(name: str, part: Process, settings: Settings, **changes: Any) -> Proce
     return part
 
 
-def bury(stack: Stack, child: Child) -> int:
+def bury(stack: Stack, child: ChildProcess) -> int:
     """What a supervisor does when it has seen a worker die."""
     stack.rows("SELECT 1")
     return workers.bury(stack.database, socket.gethostname(), child.pid)

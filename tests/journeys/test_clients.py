@@ -17,7 +17,7 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from ops.parts import Worker
+from ops.services import WorkerProcess
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury, named
 
 pytestmark = [ON_REDIS, pytest.mark.timeout(300)]
@@ -42,7 +42,9 @@ def talking(installation: Stack) -> Iterator[Stack]:
     installation.web("web-a")
     installation.scheduler()
     settings = installation.settings.model_copy(update={"slots": 2})
-    part = named("worker-real", Worker("worker-real", settings, ["inference", "memory"]), settings, engine="llamacpp")
+    part = named(
+        "worker-real", WorkerProcess("worker-real", settings, ["inference", "memory"]), settings, engine="llamacpp"
+    )
     installation.start(part)
     yield installation
     installation.end_workers()

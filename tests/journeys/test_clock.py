@@ -10,7 +10,7 @@ from models import accounts, schedules
 from models.database import Database
 from models.ids import new_id
 from models.schedules import Schedule
-from ops.parts import Scheduler
+from ops.services import SchedulerProcess
 from pipelines.chat.start import NewTurn
 from pipelines.schedules import turns
 from pipelines.schedules.triggers import Interval, stored
@@ -68,7 +68,7 @@ def once_each(stack: Stack, schedule_id: str) -> None:
 def schedulers(installation: Stack):
     """Three of them."""
     names = [f"clock-{number}" for number in range(3)]
-    children = [installation.start(named(name, Scheduler(installation.settings), installation.settings))
+    children = [installation.start(named(name, SchedulerProcess(installation.settings), installation.settings))
                 for name in names]  # fmt: skip
     yield children
     for name in names:

@@ -15,26 +15,26 @@ from models.errors import Fenced
 from models.ids import new_id
 from models.journal_writer import Journal, JournalWriter
 from models.redis_client import connect
-from ops.process import Child
-from ops.servers import Valkey, serving
+from ops.process import ChildProcess
+from ops.servers import Valkey, running_server
 from tests.waiting import eventually
 
 DELTA = "response.output_text.delta"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcess]:
     """A Valkey that may be emptied and killed."""
     folder = tmp_path_factory.mktemp("own")
     for name in ("run", "logs"):
         (folder / name).mkdir()
-    with serving(Valkey(folder / "valkey", folder), folder / "run", folder / "logs") as child:
+    with running_server(Valkey(folder / "valkey", folder), folder / "run", folder / "logs") as child:
         yield child
 
 
 @pytest.fixture(scope="module")
-def client(server: Child) -> Iterator[redis.Redis]:
-    client = connect(server.part.url)
+def client(server: ChildProcess) -> Iterator[redis.Redis]:
+    client = connect(server.service.url)
     yield client
     client.close()
 

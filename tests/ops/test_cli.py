@@ -21,7 +21,7 @@ from ops.up import first_call
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SANGHA_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("ops.logs.configure", lambda **_: None)
+    monkeypatch.setattr("ops.logs.configure_logging", lambda **_: None)
 
 
 def sangha(*arguments: str) -> Result:
@@ -80,14 +80,14 @@ def test_up_names_a_taken_port_before_it_starts_anything(tmp_path: Path) -> None
 
 
 def test_a_second_up_names_the_first(tmp_path: Path) -> None:
-    with preflight.locked(tmp_path):
+    with preflight.data_folder_lock(tmp_path):
         answer = sangha("up", "--port", "0", "--data-dir", str(tmp_path))
     assert answer.exit_code == 2
     assert answer.stderr.startswith(f"sangha: {tmp_path} is in use by another `sangha up` (pid {os.getpid()})")
 
 
 def test_up_needs_some_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "LEAST_DISK", 1 << 60)
+    monkeypatch.setattr(preflight, "MIN_FREE_DISK", 1 << 60)
     answer = sangha("up", "--port", "0", "--data-dir", str(tmp_path))
     assert answer.exit_code == 2
     assert "MB free" in answer.stderr

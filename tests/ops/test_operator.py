@@ -12,7 +12,7 @@ from ops.cli import main
 def installation(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database of the test's own that the commands work on."""
     monkeypatch.setenv("SANGHA_DATABASE_URL", empty_database.dsn)
-    monkeypatch.setattr("ops.logs.configure", lambda **_: None)
+    monkeypatch.setattr("ops.logs.configure_logging", lambda **_: None)
     return empty_database
 
 

@@ -15,7 +15,7 @@ from tests.scheduler.test_clock import Told
 @pytest.fixture
 def shown(monkeypatch, empty_database: Database):
     """What the command prints."""
-    monkeypatch.setattr("ops.logs.configure", lambda **_: None)
+    monkeypatch.setattr("ops.logs.configure_logging", lambda **_: None)
     monkeypatch.setenv("SANGHA_DATABASE_URL", empty_database.dsn)
 
     def shown(*options: str) -> str:

@@ -19,11 +19,11 @@ from models.migrate import migrate, pending
 from models.settings import Settings
 from ops import doctor, rabbitmq, servers
 from ops.launch import own
-from ops.process import Child
+from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
-from ops.servers import Postgres, Valkey, serving
+from ops.servers import Postgres, Valkey, running_server
 from ops.up import check_servers_of_others
-from tests.ops.parts import FAILS, Script, gone, wait_until
+from tests.ops.scripts import FAILS, Script, gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -49,11 +49,11 @@ def count(postgres: Postgres) -> int:
 
 def test_postgres_has_pgvector_and_keeps_its_data(postgres: Postgres, folders: Folders) -> None:
     # Given a server that was stopped in good order
-    with serving(postgres, *folders), psycopg.connect(postgres.dsn) as connection:
+    with running_server(postgres, *folders), psycopg.connect(postgres.dsn) as connection:
         connection.execute("CREATE EXTENSION vector")
         connection.execute("CREATE TABLE things AS SELECT '[1,2]'::vector AS place")
     # When it starts again
-    with serving(postgres, *folders):
+    with running_server(postgres, *folders):
         # Then its data is there
         assert count(postgres) == 1
     assert not (folders[0] / "postgres.pid").exists()
@@ -65,7 +65,7 @@ def test_both_serve_below_a_folder_with_a_strange_name(name: str, tmp_path: Path
     settings = Settings(data_dir=tmp_path / name)
     postgres = Postgres(settings.home / "postgres", settings.socket_dir)
     valkey = Valkey(settings.home / "valkey", settings.socket_dir)
-    with serving(postgres, *folders), serving(valkey, *folders):
+    with running_server(postgres, *folders), running_server(valkey, *folders):
         # When the schema is brought up, then yoyo finds the server too
         assert migrate(settings.postgres_dsn)
         assert pending(postgres.dsn) == []
@@ -83,7 +83,7 @@ async def read(url: str, key: str) -> object:
 
 
 def test_postgres_killed_with_open_sessions_starts_again(postgres: Postgres, folders: Folders) -> None:
-    with serving(postgres, *folders) as child:
+    with running_server(postgres, *folders) as child:
         # Given a session in the middle of a long statement, which outlives its postmaster
         with psycopg.connect(postgres.dsn) as connection:
             connection.execute("CREATE TABLE things AS SELECT 1 AS one")
@@ -104,7 +104,7 @@ def test_postgres_ignores_a_pid_file_whose_pid_lives_again(postgres: Postgres, f
     postgres.prepare()
     (postgres.folder / "postmaster.pid").write_text(f"{os.getpid()}\n{postgres.folder}\n1\n5432\n\n\n1 1\nready\n")
     # When it starts, then it does
-    with serving(postgres, *folders) as child:
+    with running_server(postgres, *folders) as child:
         assert child.running
 
 
@@ -114,7 +114,7 @@ def test_postgres_that_was_half_made_is_made_anew(postgres: Postgres, folders: F
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
     # When it starts, then it serves
-    with serving(postgres, *folders) as child:
+    with running_server(postgres, *folders) as child:
         assert child.ready()
 
 
@@ -129,18 +129,18 @@ def test_postgres_starts_for_root_where_namespaces_are_forbidden(
     monkeypatch.setattr("ops.process.LAUNCH", launcher)
     tmp_path.chmod(0o700)
     # When it starts, then it serves, and does not run as root
-    with serving(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:
+    with running_server(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:
         connection.execute("CREATE TABLE things AS SELECT 1 AS one")
         assert Path(f"/proc/{child.pid}").stat().st_uid != 0
     # And started in a namespace afterwards, it has the same data
     own(str(postgres.folder), 0, 0)
     monkeypatch.undo()
-    with serving(postgres, *folders):
+    with running_server(postgres, *folders):
         assert count(postgres) == 1
 
 
 def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders) -> None:
-    with serving(valkey, *folders) as child:
+    with running_server(valkey, *folders) as child:
         # Given a confirmed write
         with redis.Redis.from_url(valkey.url) as client:
             client.xadd("stream", {"event": "1"}, id="1-0")
@@ -154,7 +154,7 @@ def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders)
 
 
 def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey, folders: Folders) -> None:
-    with serving(valkey, *folders) as child:
+    with running_server(valkey, *folders) as child:
         assert folders[0].stat().st_mode & 0o777 == 0o700
         assert valkey.folder.stat().st_mode & 0o777 == 0o700
         assert not valkey.socket.stat().st_mode & 0o077
@@ -164,7 +164,7 @@ def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey,
 
 def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folders) -> None:
     server = RabbitMQ(tmp_path / "rabbitmq")
-    with serving(server, *folders) as child:
+    with running_server(server, *folders) as child:
         # Given a confirmed message in a quorum queue
         with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
             channel = connection.channel()
@@ -185,8 +185,9 @@ def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folder
 def test_a_server_dies_with_the_process_that_started_it(make: Callable[[Path, Path], Postgres], tmp_path: Path) -> None:
     # Given a process that starts a server and then does nothing
     program = (
-        "import sys, time; from pathlib import Path; from ops.process import Child; from ops.servers import *\n"
-        f"folder = Path({str(tmp_path)!r}); child = Child({make.__name__}(folder / 'data', folder), folder, folder)\n"
+        "import sys, time; from pathlib import Path; from ops.process import ChildProcess; from ops.servers import *\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        f"child = ChildProcess({make.__name__}(folder / 'data', folder), folder, folder)\n"
         "child.start(); child.wait_ready(); print(child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -217,14 +218,14 @@ def test_a_missing_rabbitmq_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path, folders: Folders) -> None:
     # Given a part whose program ends at once
-    child = Child(Script("part", tmp_path, FAILS), *folders)
+    child = ChildProcess(Script("part", tmp_path, FAILS), *folders)
     child.start()
     # When we wait for it, then its last words come back
     with pytest.raises(Unavailable, match="part does not start: SANGHA_MODEL is wrong"):
         child.wait_ready()
     child.stop()
     assert child.exit_code == 1
-    assert child.part.stop_signal == signal.SIGTERM
+    assert child.service.stop_signal == signal.SIGTERM
 
 
 def test_a_database_of_others_that_does_not_answer_is_named() -> None:

@@ -12,7 +12,7 @@ import pytest
 from models.errors import ConfigurationError, Unavailable
 from ops import supervisor as module
 from ops.supervisor import Supervisor
-from tests.ops.parts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone, wait_until
+from tests.ops.scripts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -143,9 +143,9 @@ def test_asked_twice_it_ends_at_once(supervisor: Supervisor, tmp_path: Path) -> 
 
 
 def test_a_long_log_is_cut(supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ops import tail
+    from ops import child_log
 
-    monkeypatch.setattr(tail, "BOUND", 1000)
+    monkeypatch.setattr(child_log, "BOUND", 1000)
     part = Script(
         "web", tmp_path, "import sys, time; print('x' * 5000, flush=True); open(sys.argv[1], 'w'); time.sleep(9)"
     )

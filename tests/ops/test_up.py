@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.ops.parts import gone, wait_until
+from tests.ops.scripts import gone, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 

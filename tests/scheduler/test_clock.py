@@ -11,7 +11,7 @@ from models.errors import Unavailable
 from models.jobs import PLATFORM_ACCOUNT, list_jobs
 from pipelines.schedules.triggers import Cron
 from scheduler.clock import Clock
-from scheduler.rounds import Rounds
+from scheduler.rounds import PeriodicThread
 from scheduler.timetable import TIMETABLE, Entry, schedule_id, settle
 from tests.waiting import eventually
 
@@ -27,10 +27,10 @@ class Told:
     def nudge(self):
         self.nudges += 1
 
-    def enqueued(self, job_id, opening):
+    def announce_job(self, job_id, opening):
         self.enqueued_jobs.append(job_id)
 
-    def forget(self, job_id):
+    def forget_journal(self, job_id):
         pass
 
 
@@ -168,6 +168,6 @@ def test_a_round_that_fails_is_followed_by_the_next():
         seen.append(1)
         raise [Unavailable("away"), ValueError("a fault")][len(seen) % 2]
 
-    rounds = Rounds("test", 0.001, work).start()
+    rounds = PeriodicThread("test", 0.001, work).start()
     eventually(lambda: len(seen) >= 4)
     rounds.stop()

@@ -12,7 +12,7 @@ from bench.chaos.proxy import Links
 from models.errors import ConfigurationError, Unavailable
 from models.ids import new_id
 from models.jobs import CATALOGUE, Kind
-from tasks.broker import build_broker, nudge
+from tasks.broker import build_broker, job_message
 from tasks.rabbitmq import DELIVERY_LIMIT
 from tests.tasks.conftest import with_queue
 from tests.waiting import eventually
@@ -51,7 +51,7 @@ def test_messages_reach_a_worker_each_once(broker, listening):
     heard = []
     listening(heard.append)
     for n in range(100):
-        broker.enqueue(nudge(QUEUE, "test.heard", f"job_{n}"))
+        broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}"))
 
     eventually(lambda: len(heard) >= 100)
 
@@ -61,14 +61,14 @@ def test_messages_reach_a_worker_each_once(broker, listening):
 def test_an_idle_worker_hears_at_once(broker, listening):
     heard = threading.Event()
     listening(lambda job_id: heard.set())
-    broker.enqueue(nudge(QUEUE, "test.heard", "to warm up"))
+    broker.enqueue(job_message(QUEUE, "test.heard", "to warm up"))
     assert heard.wait(20)
 
     delays = []
     for n in range(20):
         heard.clear()
         began = time.monotonic()
-        broker.enqueue(nudge(QUEUE, "test.heard", f"job_{n}"))
+        broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}"))
         assert heard.wait(20)
         delays.append(time.monotonic() - began)
 
@@ -76,7 +76,7 @@ def test_an_idle_worker_hears_at_once(broker, listening):
 
 
 def test_a_message_carries_the_id_and_nothing_else(broker):
-    message = nudge(QUEUE, "test.heard", "job_1")
+    message = job_message(QUEUE, "test.heard", "job_1")
 
     assert (message.args, message.kwargs, message.options) == (("job_1",), {}, {})
     assert message.actor_name == "test.heard"
@@ -85,7 +85,7 @@ def test_a_message_carries_the_id_and_nothing_else(broker):
 def test_what_a_worker_leaves_undone_another_gets(broker, listening):
     """With its very message id, by which a claim knows that the first one is gone."""
     heard, consumer = [], broker.consume(QUEUE, prefetch=1, timeout=500)
-    sent = broker.enqueue(nudge(QUEUE, "test.heard", "job_1"))
+    sent = broker.enqueue(job_message(QUEUE, "test.heard", "job_1"))
     first = eventually(lambda: next(consumer))
     assert first.message_id == sent.message_id
 
@@ -120,7 +120,7 @@ def test_what_a_lost_connection_had_brought_keeps_nobody_waiting(rabbitmq_url):
     with Links() as links:
         link = links.open("worker-rabbitmq", (parts.hostname, parts.port))
         broker = build_broker(f"amqp://{parts.username}:{parts.password}@127.0.0.1:{link.port}{parts.path}")
-        broker.enqueue(nudge("memory", "memory.change", new_id("job")))
+        broker.enqueue(job_message("memory", "memory.change", new_id("job")))
         consumer = broker.consume("memory", timeout=1000)
         message = eventually(lambda: next(consumer))
 
@@ -143,7 +143,7 @@ def test_publishing_to_one_that_is_not_there_is_a_lost_connection():
     broker = build_broker("amqp://127.0.0.1:1/")
 
     with pytest.raises(dramatiq.errors.ConnectionClosed):
-        broker.enqueue(nudge("memory", "memory.change", "job_1"))
+        broker.enqueue(job_message("memory", "memory.change", "job_1"))
 
 
 @pytest.mark.parametrize("url", ["amqp://guest@host/", "amqp://a:b@host:port/"])
@@ -177,7 +177,7 @@ def test_rabbitmq_queues_are_replicated_and_bounded(rabbitmq_url):
 
 def test_a_consumer_with_full_hands_waits_for_a_free_one(broker):
     """Prefetch is one message a thread: the others are free for other workers."""
-    sent = [broker.enqueue(nudge(QUEUE, "test.heard", f"job_{n}")).message_id for n in range(2)]
+    sent = [broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}")).message_id for n in range(2)]
     one, two = (broker.consume(QUEUE, prefetch=1, timeout=200) for _ in range(2))
 
     first, second = eventually(lambda: next(one)), eventually(lambda: next(two))
@@ -196,7 +196,7 @@ def test_a_consumer_with_full_hands_gives_signs_of_life(settings):
     broker = build_broker(settings.broker_address)
     broker.flush_all()
     consumer = broker.consume("inference", prefetch=1, timeout=20)
-    broker.enqueue(nudge("inference", "turn.run", "job_1"))
+    broker.enqueue(job_message("inference", "turn.run", "job_1"))
     assert next(message for message in consumer if message) is not None
 
     def sign_of_life():

@@ -17,7 +17,7 @@ from models.errors import Fenced, Unavailable
 from models.jobs import NewJob, children
 from models.redis_client import connect
 from models.running import Waiting, plain_ending
-from ops.servers import Valkey, serving
+from ops.servers import Valkey, running_server
 from tests.tasks.handlers import COMPLETES, completes, handler, raises, story
 from tests.waiting import eventually
 
@@ -186,9 +186,9 @@ def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(runners, desk
     """kill -9, an empty new one: the journal is whole again, in Redis and in the archive."""
     for name in ("run", "logs"):
         (tmp_path / name).mkdir()
-    with serving(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
+    with running_server(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
         runner = runners()
-        runner.client = runner.writer._client = connect(server.part.url)
+        runner.client = runner.writer._client = connect(server.service.url)
         job_id = desk.enqueue(account)
 
         def run(attempt):

@@ -22,7 +22,7 @@ def queue(settings, desk, redis_client, broker):
 def test_an_enqueued_job_is_published_and_its_journal_begun(queue, desk, account, redis_client):
     job_id = desk.enqueue(account, opening=OPENING)
 
-    queue.enqueued(job_id, OPENING)
+    queue.announce_job(job_id, OPENING)
 
     assert journal.read_events(redis_client, job_id) == OPENING
     eventually(lambda: desk.job(job_id).published_at)
@@ -30,11 +30,11 @@ def test_an_enqueued_job_is_published_and_its_journal_begun(queue, desk, account
 
 def test_a_cancel_ends_the_journal_of_what_never_ran(queue, desk, account, redis_client):
     job_id = desk.enqueue(account, opening=OPENING)
-    queue.enqueued(job_id, OPENING)
+    queue.announce_job(job_id, OPENING)
     with desk.database.transaction() as connection:
         done = cancel(connection, job_id, account)
 
-    queue.cancelled(done)
+    queue.announce_cancellation(done)
 
     found = journal.read_events(redis_client, job_id)
     assert [event.sequence for event in found] == [0, 1, 2]
@@ -43,9 +43,9 @@ def test_a_cancel_ends_the_journal_of_what_never_ran(queue, desk, account, redis
 
 def test_a_deleted_job_is_forgotten(queue, desk, account, redis_client):
     job_id = desk.enqueue(account)
-    queue.enqueued(job_id, OPENING)
+    queue.announce_job(job_id, OPENING)
 
-    queue.forget(job_id)
+    queue.forget_journal(job_id)
 
     assert journal.read_events(redis_client, job_id) == []
 
@@ -54,10 +54,10 @@ def test_without_redis_a_door_goes_on(settings, desk, account, broker, tmp_path)
     queue = Queue(settings, desk.database, connect(f"unix://{tmp_path}/nothing.sock"))
     job_id = desk.enqueue(account)
 
-    queue.enqueued(job_id, OPENING)
+    queue.announce_job(job_id, OPENING)
     with desk.database.transaction() as connection:
-        queue.cancelled(cancel(connection, job_id, account))
-    queue.forget(job_id)
+        queue.announce_cancellation(cancel(connection, job_id, account))
+    queue.forget_journal(job_id)
     queue.check()
 
     queue.close()

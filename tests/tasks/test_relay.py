@@ -165,7 +165,7 @@ def test_a_nudge_is_heard_at_once_and_a_relay_sleeps_without_one(desk, account, 
 
 
 def test_a_sweepers_relay_needs_no_nudge(desk, account, broker):
-    relay = Relay(desk.database, broker, every=0.05).start()
+    relay = Relay(desk.database, broker, interval=0.05).start()
     job_id = desk.enqueue(account)
 
     eventually(lambda: desk.job(job_id).published_at)

@@ -20,8 +20,8 @@ from models.database import Database
 from models.ids import new_id
 from models.migrate import migrate
 from models.settings import Settings
-from ops.parts import Worker
-from ops.servers import Postgres, serving
+from ops.services import WorkerProcess
+from ops.servers import Postgres, running_server
 from tests.databases import bare_database
 from tests.journeys.stack import named
 from tests.web.visiting import Visitor, running
@@ -72,8 +72,8 @@ def house(apart: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("run", "logs"):
         (folder / name).mkdir()
     app = build(apart)
-    worker = named("worker", Worker("worker", apart, ["inference", "memory", "recall"]), apart)
-    with serving(worker, folder / "run", folder / "logs"), running(app) as (_, client):
+    worker = named("worker", WorkerProcess("worker", apart, ["inference", "memory", "recall"]), apart)
+    with running_server(worker, folder / "run", folder / "logs"), running(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
 

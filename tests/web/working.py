@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.settings import Settings
-from ops.parts import Worker
-from ops.servers import serving
+from ops.services import WorkerProcess
+from ops.servers import running_server
 from tests.journeys.stack import named
 
 
@@ -17,7 +17,7 @@ def working(settings: Settings, pools: Sequence[str], folder: Path, script: str 
         (folder / name).mkdir(parents=True, exist_ok=True)
     settings = settings.model_copy(update={"broker_url": f"{settings.redis_address}?db=9"})
     part = named(
-        "worker", Worker("worker", settings, pools), settings, broker_url=settings.broker_address, script=script
+        "worker", WorkerProcess("worker", settings, pools), settings, broker_url=settings.broker_address, script=script
     )
-    with serving(part, folder / "run", folder / "logs"):
+    with running_server(part, folder / "run", folder / "logs"):
         yield

@@ -59,13 +59,13 @@ def forget_ended(call: Call, job_id: str) -> None:
     """Delete a job of the caller's account that has ended, with its journal; any other stays."""
     with call.platform.database.connection() as connection:
         if jobs.delete_ended(connection, job_id, call.caller.account_id):
-            call.platform.queue.forget(job_id)
+            call.platform.queue.forget_journal(job_id)
 
 
 def _taken(call: Call, job_id: str, take: Take[Result]) -> Result | None:
     with call.platform.database.connection() as connection:
         result = take(connection, job_id, call.caller.account_id)
-    call.platform.queue.forget(job_id)
+    call.platform.queue.forget_journal(job_id)
     return result
 
 

@@ -34,4 +34,4 @@ def cancel_job(call: Call, job_id: str) -> None:
     """Cancel a job of the caller's account with all that it has started, and tell whoever must know."""
     with call.platform.database.transaction() as connection:
         done = cancellation.cancel(connection, job_id, call.caller.account_id)
-    call.platform.queue.cancelled(done)
+    call.platform.queue.announce_cancellation(done)

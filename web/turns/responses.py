@@ -87,7 +87,7 @@ def delete(call: Call) -> Answer:
     """`DELETE /v1/responses/{id}`: forget an ended turn, its journal and what is remembered of it."""
     response = _read(call)
     forget_response(call.platform.database, response)
-    call.platform.queue.forget(response.job_id)
+    call.platform.queue.forget_journal(response.job_id)
     return json_answer({"id": response.id, "object": "response", "deleted": True})
 
 

@@ -55,9 +55,9 @@ async def begin(call: Call, turn: NewTurn, *, stream: bool) -> Begun:
         started = start(
             call.platform.database, call.caller, turn, response_id, job_id, call.allowance, repeat=call.repeat
         )
-        call.platform.queue.enqueued(job_id, started.opening)
+        call.platform.queue.announce_job(job_id, started.opening)
         if started.interrupted is not None:
-            call.platform.queue.cancelled(started.interrupted)
+            call.platform.queue.announce_cancellation(started.interrupted)
         return started
 
     started = await run_in_threadpool(accept)
@@ -109,4 +109,4 @@ def _forget(call: Call, response: Response) -> None:
     with call.platform.database.connection() as connection:
         deleted = responses.delete(connection, response.id, response.account_id)
     if deleted:
-        call.platform.queue.forget(response.job_id)
+        call.platform.queue.forget_journal(response.job_id)

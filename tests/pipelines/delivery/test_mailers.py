@@ -15,7 +15,7 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from models.errors import PermanentFailure
 from models.settings import Settings
-from ops.logs import FORMAT, NOTEWORTHY, OneLine
+from ops.logs import FORMAT, CONSOLE_PATTERN, OneLine
 from pipelines.delivery.mailers import Mailbox, NotDelivered, SmtpMailer, open_mailer
 
 
@@ -190,7 +190,7 @@ def test_without_a_server_a_letter_is_a_file_that_only_we_can_read(tmp_path, let
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     # The one line that `sangha up` shows of it
     line = OneLine(FORMAT, datefmt="%Y-%m-%d %H:%M:%S").format(caplog.records[-1])
-    assert NOTEWORTHY.search(line)
+    assert CONSOLE_PATTERN.search(line)
     assert str(file) in line
     assert "Good day." not in caplog.text
 

@@ -118,7 +118,7 @@ def test_what_a_crash_left_behind_is_found(post, rows, path, visitor, monkeypatc
     """The process dies between what it made and its answer: here it raises."""
     body = TURN if path == "/v1/responses" else {"metadata": {"a": "b"}}
     with monkeypatch.context() as crash:
-        crash.setattr(visitor.door.app.state.platform.queue, "enqueued", None)
+        crash.setattr(visitor.door.app.state.platform.queue, "announce_job", None)
         crash.setattr("web.turns.conversations._object", None)
         assert post(path, **body).status_code == 500
 

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from models.redis_client import connect
-from ops.servers import Valkey, serving
+from ops.servers import Valkey, running_server
 from tests.web.telling import Telling, numbers
 from web.streams import tail as module
 from web.streams.tail import Tail
@@ -297,7 +297,7 @@ def test_redis_goes_and_comes_back(tmp_path, database, account):
         (tmp_path / name).mkdir()
     part = Valkey(tmp_path / "valkey", tmp_path / "run")
 
-    with serving(part, tmp_path / "run", tmp_path / "logs") as child, connect(part.url) as client:
+    with running_server(part, tmp_path / "run", tmp_path / "logs") as child, connect(part.url) as client:
         told = Telling(database, client, account)
 
         async def scenario():

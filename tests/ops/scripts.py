@@ -15,8 +15,8 @@ class Script:
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
-    owned: Path | None = None
-    noteworthy: re.Pattern[str] | None = None
+    unprivileged_folder: Path | None = None
+    console_pattern: re.Pattern[str] | None = None
 
     def __init__(self, name: str, folder: Path, program: str) -> None:
         self.name = name

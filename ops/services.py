@@ -12,19 +12,19 @@ from pathlib import Path
 import psycopg
 
 from models.settings import Settings, variable
-from ops.logs import NOTEWORTHY
+from ops.logs import CONSOLE_PATTERN
 
 #: The scheduler has nothing to ask it by: it counts as ready when it has lived this long.
 SETTLED = 0.5
 
 
-class Process:
+class SanghaProcess:
     """`sangha …` as a child. If its parent is killed it is killed too: what it held is given back on the next start."""
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
-    owned: Path | None = None
-    noteworthy: re.Pattern[str] | None = NOTEWORTHY
+    unprivileged_folder: Path | None = None
+    console_pattern: re.Pattern[str] | None = CONSOLE_PATTERN
 
     def __init__(self, name: str, settings: Settings, arguments: Sequence[str]) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Process:
         """Nothing is left to end."""
 
 
-class Web(Process):
+class WebProcess(SanghaProcess):
     """The HTTP door; ready when /readyz says so."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,7 +61,7 @@ class Web(Process):
 
     def ready(self, pid: int) -> bool:
         """Whether it says that all it needs works."""
-        connection = http.client.HTTPConnection(reachable(self.settings.host), self.settings.port, timeout=3)
+        connection = http.client.HTTPConnection(connectable_host(self.settings.host), self.settings.port, timeout=3)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == 200
@@ -71,7 +71,7 @@ class Web(Process):
             connection.close()
 
 
-class Worker(Process):
+class WorkerProcess(SanghaProcess):
     """A worker of some pools; ready when it has put itself on the list of workers."""
 
     def __init__(self, name: str, settings: Settings, pools: Sequence[str]) -> None:
@@ -87,13 +87,13 @@ class Worker(Process):
             return False
 
 
-class Scheduler(Process):
+class SchedulerProcess(SanghaProcess):
     """The clock."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("scheduler", settings, ["scheduler"])
 
 
-def reachable(host: str) -> str:
+def connectable_host(host: str) -> str:
     """The address by which this machine reaches what listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - the answer to it
