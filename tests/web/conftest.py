@@ -8,11 +8,11 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from models.accounts import Caller, Role
-from models.database import Database
-from models.settings import Settings
+from models.accounts.accounts import Caller, Role
+from models.platform.database import Database
+from models.platform.settings import Settings
 from pipelines.accounts.tokens import Tokens
-from tests.web.visiting import Visitor, running, whole_door
+from tests.web.api_client import ApiUser, app_client, run_server
 from web.app import build
 from web.entrance.gate import Admission, Knock, bearer
 from web.routing import Row
@@ -40,35 +40,35 @@ class TrustingGate:
 @pytest.fixture
 def run_app():
     """`running`, for tests that stop the server themselves."""
-    return running
+    return run_server
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """`serve(app)` → a client of the running application, stopped at the end of the test."""
     with ExitStack() as stack:
-        yield lambda app: stack.enter_context(running(app))[1]
+        yield lambda app: stack.enter_context(run_server(app))[1]
 
 
 @pytest.fixture
-def offline(tmp_path: Path) -> Settings:
+def offline_settings(tmp_path: Path) -> Settings:
     """Settings whose servers do not run."""
     return Settings(data_dir=tmp_path, engine="scripted", secret_key="a secret of the tests")
 
 
 @pytest.fixture
-def door(offline: Settings, serve: Serve) -> Callable[..., httpx.Client]:
+def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx.Client]:
     """`door(Row(…), …)` → a client of an application with these routes and no servers behind it."""
 
-    def open_door(*rows: Row) -> httpx.Client:
-        app = build(offline, rows)
+    def make_client(*rows: Row) -> httpx.Client:
+        app = build(offline_settings, rows)
         client = serve(app)
         app.state.platform.gate = TrustingGate(app.state.platform.tokens)
         client.headers["authorization"] = f"Bearer {app.state.platform.tokens.issue(ALICE)}"
         client.app = app  # type: ignore[attr-defined]
         return client
 
-    return open_door
+    return make_client
 
 
 @pytest.fixture
@@ -78,23 +78,23 @@ def alice() -> Caller:
 
 
 @pytest.fixture(scope="module")
-def house(settings: Settings) -> Iterator[httpx.Client]:
+def api(settings: Settings) -> Iterator[httpx.Client]:
     """A client of the whole door, with the session's servers behind it."""
-    with whole_door(settings) as client:
+    with app_client(settings) as client:
         yield client
 
 
 @pytest.fixture
-def visitor(house: httpx.Client, database: Database) -> Iterator[Visitor]:
+def user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
     """Somebody with an account."""
-    visitor = Visitor(house, database)
-    yield visitor
-    visitor.leave()
+    user = ApiUser(api, database)
+    yield user
+    user.delete_account()
 
 
 @pytest.fixture
-def stranger(house: httpx.Client, database: Database) -> Iterator[Visitor]:
+def other_user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
     """Somebody with another account."""
-    stranger = Visitor(house, database)
-    yield stranger
-    stranger.leave()
+    other_user = ApiUser(api, database)
+    yield other_user
+    other_user.delete_account()

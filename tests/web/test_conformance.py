@@ -16,15 +16,15 @@ from hypothesis import settings as effort
 from schemathesis import Case, GenerationMode
 from schemathesis.config import SchemathesisConfig
 
-from models.database import Database
-from models.ids import new_id
-from models.migrate import migrate
-from models.settings import Settings
-from ops.services import WorkerProcess
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.migrate import migrate
+from models.platform.settings import Settings
 from ops.servers import Postgres, running_server
+from ops.services import WorkerProcess
 from tests.databases import bare_database
 from tests.journeys.stack import named
-from tests.web.visiting import Visitor, running
+from tests.web.api_client import ApiUser, run_server
 from web.app import build
 from web.description.openapi import document
 from web.routes import ROUTES
@@ -66,14 +66,14 @@ def apart(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="module")
-def house(apart: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def api(apart: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The whole door, with a worker behind it."""
     folder = tmp_path_factory.mktemp("conformance")
     for name in ("run", "logs"):
         (folder / name).mkdir()
     app = build(apart)
     worker = named("worker", WorkerProcess("worker", apart, ["inference", "memory", "recall"]), apart)
-    with running_server(worker, folder / "run", folder / "logs"), running(app) as (_, client):
+    with running_server(worker, folder / "run", folder / "logs"), run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
 
@@ -87,26 +87,26 @@ def database(apart: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def operator(visitor: Visitor) -> Visitor:
+def operator(user: ApiUser) -> ApiUser:
     """A visitor who may go everywhere."""
-    with visitor.database.connection() as connection:
+    with user.database.connection() as connection:
         connection.execute(
-            "UPDATE users SET operator = true, email_verified_at = now() WHERE id = %s", (visitor.caller.user_id,)
+            "UPDATE users SET operator = true, email_verified_at = now() WHERE id = %s", (user.caller.user_id,)
         )
-    return visitor
+    return user
 
 
 class Belongings:
     """Things of the visitor's that a path can name, made when they are first asked for."""
 
-    def __init__(self, visitor: Visitor) -> None:
-        self.visitor = visitor
+    def __init__(self, user: ApiUser) -> None:
+        self.user = user
         self.turns = cycle([False, True])
         self.keys: set[object] = set()
         self.made = 0
         self.known = {
-            "account_id": visitor.caller.account_id,
-            "user_id": visitor.caller.user_id,
+            "account_id": user.caller.account_id,
+            "user_id": user.caller.user_id,
             "model": "default",
             "name": "index.css",
         }
@@ -151,13 +151,13 @@ class Belongings:
         return None
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self.visitor.request("POST", path, json=body)
+        answer = self.user.request("POST", path, json=body)
         assert answer.status_code < 300, answer.text
         return answer.json()
 
 
 @pytest.fixture
-def belongings(operator: Visitor) -> Belongings:
+def belongings(operator: ApiUser) -> Belongings:
     """What the visitor has."""
     return Belongings(operator)
 
@@ -169,7 +169,7 @@ def belongings(operator: Visitor) -> Belongings:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_no_answer_is_a_5xx_or_off_its_description(case: Case, house, operator, belongings):
+def test_no_answer_is_a_5xx_or_off_its_description(case: Case, api, operator, belongings):
     if belongings.is_one_too_many():
         return
     # Given anything that somebody sends who has logged in, every second time to a thing that is there
@@ -177,4 +177,4 @@ def test_no_answer_is_a_5xx_or_off_its_description(case: Case, house, operator, 
     belongings.freshen(case)
     headers = {"authorization": f"Bearer {operator.token}"}
     # When it is sent, then the answer is one that the description foresees
-    case.call_and_validate(base_url=str(house.base_url), headers=headers)
+    case.call_and_validate(base_url=str(api.base_url), headers=headers)

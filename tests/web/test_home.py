@@ -4,9 +4,11 @@ from web import home
 from web.routing import Rights, Row
 
 
-def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(door):
+def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(make_client):
     # Given a door with the page's routes
-    client = door(Row("GET", "/", home.home, Rights.PUBLIC), Row("GET", "/pages/{name}", home.page, Rights.PUBLIC))
+    client = make_client(
+        Row("GET", "/", home.home, Rights.PUBLIC), Row("GET", "/pages/{name}", home.page, Rights.PUBLIC)
+    )
     # When a browser comes without a token
     answer = client.get("/", headers={"authorization": ""})
     # Then it gets the page, and every file that the page names
@@ -20,9 +22,9 @@ def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(door):
         assert client.get(f"/pages/{name}").status_code == 200
 
 
-def test_unknown_file_is_not_found_in_the_envelope(door):
+def test_unknown_file_is_not_found_in_the_envelope(make_client):
     # Given the page's route
-    client = door(Row("GET", "/pages/{name}", home.page, Rights.PUBLIC))
+    client = make_client(Row("GET", "/pages/{name}", home.page, Rights.PUBLIC))
     # When a file is asked for that is not on the list
     answer = client.get("/pages/..%2Fhome.py")
     # Then it is not found

@@ -5,7 +5,7 @@ import threading
 import pytest
 from starlette.responses import Response
 
-from models.errors import Conflict
+from models.platform.errors import Conflict
 from web.http.answers import json_answer
 from web.routing import Call, Rights, Row, mount
 
@@ -48,8 +48,8 @@ ROWS = (
 
 
 @pytest.fixture
-def client(door):
-    return door(*ROWS)
+def client(make_client):
+    return make_client(*ROWS)
 
 
 def test_an_endpoint_gets_path_query_and_body(client):

@@ -9,8 +9,8 @@ import sys
 import httpx
 import pytest
 
-from models.errors import ConfigurationError
-from models.settings import Settings
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings
 from web.server import COLLECTOR, bind
 
 START = "from models.settings import load_settings; from web.server import serve; serve(load_settings())"

@@ -4,72 +4,72 @@ import logging
 
 import pytest
 
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 
 
 @pytest.fixture
-def theirs(stranger):
+def theirs(other_user):
     """Somebody else's conversation."""
-    return stranger.request("POST", "/v1/conversations", json={}).json()["id"]
+    return other_user.request("POST", "/v1/conversations", json={}).json()["id"]
 
 
 @pytest.mark.parametrize(
     "header",
     ["x-account-id", "x-sangha-account", "openai-organization", "openai-project", "x-user-id", "x-original-url"],
 )
-def test_a_header_chooses_no_account(visitor, stranger, theirs, header):
-    values = {"x-user-id": stranger.caller.user_id, "x-original-url": f"/v1/conversations/{theirs}"}
-    value = values.get(header, stranger.caller.account_id)
+def test_a_header_chooses_no_account(user, other_user, theirs, header):
+    values = {"x-user-id": other_user.caller.user_id, "x-original-url": f"/v1/conversations/{theirs}"}
+    value = values.get(header, other_user.caller.account_id)
 
-    answer = visitor.request("GET", f"/v1/conversations/{theirs}", headers={header: value})
+    answer = user.request("GET", f"/v1/conversations/{theirs}", headers={header: value})
 
-    refused(answer, 404, code="not_found")
+    assert_error(answer, 404, code="not_found")
 
 
 @pytest.mark.parametrize("name", ["account_id", "account", "user_id", "caller", "operator", "role"])
-def test_a_body_and_a_query_that_name_an_account_are_refused(visitor, stranger, name):
-    value = stranger.caller.account_id
+def test_a_body_and_a_query_that_name_an_account_are_refused(user, other_user, name):
+    value = other_user.caller.account_id
 
-    refused(visitor.request("POST", "/v1/conversations", json={name: value}), 400, param=name)
-    refused(visitor.request("POST", "/v1/responses", json={"input": "hello", name: value}), 400, param=name)
+    assert_error(user.request("POST", "/v1/conversations", json={name: value}), 400, param=name)
+    assert_error(user.request("POST", "/v1/responses", json={"input": "hello", name: value}), 400, param=name)
     for path in ("/v1/jobs", "/v1/api_keys", "/v1/files"):
-        refused(visitor.request("GET", path, params={name: value}), 400, param=name)
+        assert_error(user.request("GET", path, params={name: value}), 400, param=name)
 
 
-def test_two_authorization_headers_are_refused(house, visitor, stranger):
-    headers = [("authorization", f"Bearer {someone.token}") for someone in (visitor, stranger)]
+def test_two_authorization_headers_are_refused(api, user, other_user):
+    headers = [("authorization", f"Bearer {someone.token}") for someone in (user, other_user)]
 
-    refused(house.get("/v1/models", headers=headers), 400, code="repeated_header")
+    assert_error(api.get("/v1/models", headers=headers), 400, code="repeated_header")
 
 
 @pytest.mark.parametrize("header", ["api-key", "x-api-key", "cookie", "proxy-authorization"])
-def test_credentials_count_in_one_place_only(house, visitor, header):
-    refused(house.get("/v1/models", headers={header: f"Bearer {visitor.token}"}), 401)
+def test_credentials_count_in_one_place_only(api, user, header):
+    assert_error(api.get("/v1/models", headers={header: f"Bearer {user.token}"}), 401)
 
 
-def test_credentials_in_the_address_do_not_count(house, visitor):
-    refused(house.get("/v1/models", params={"access_token": visitor.token}), 401)
+def test_credentials_in_the_address_do_not_count(api, user):
+    assert_error(api.get("/v1/models", params={"access_token": user.token}), 401)
 
 
 @pytest.mark.parametrize(
     "way", ["own/../{}", "own%2F..%2F{}", "..%2Fconversations%2F{}", "%2e%2e/{}", "{}%20", "{}%0a", "{};", "{}'--"]
 )
-def test_tricks_in_a_path_lead_nowhere(visitor, theirs, way):
-    answer = visitor.request("GET", f"/v1/conversations/{way.format(theirs)}")
+def test_tricks_in_a_path_lead_nowhere(user, theirs, way):
+    answer = user.request("GET", f"/v1/conversations/{way.format(theirs)}")
 
     assert answer.status_code == 404, answer.text
 
 
-def test_an_encoded_slash_does_not_reach_a_route_with_other_rights(house, visitor):
+def test_an_encoded_slash_does_not_reach_a_route_with_other_rights(api, user):
     for path in ("/v1/models/..%2F..%2Fadmin%2Faccounts", "/v1/models/../../admin/accounts", "//admin/accounts"):
-        answer = visitor.request("GET", path)
+        answer = user.request("GET", path)
         assert answer.status_code in (403, 404), path
         assert "data" not in answer.json()
 
 
 @pytest.mark.parametrize("text", ["' OR 1=1 --", "%", "\\", "'; DROP TABLE accounts; --", "acct_' || ''", "{}", "é'"])
-def test_sql_in_a_filter_finds_nothing(visitor, stranger, text):
-    stranger.request("POST", "/v1/api_keys", json={"name": "theirs"})
+def test_sql_in_a_filter_finds_nothing(user, other_user, text):
+    other_user.request("POST", "/v1/api_keys", json={"name": "theirs"})
 
     for path, name in [
         ("/v1/audit_events", "action"),
@@ -78,19 +78,19 @@ def test_sql_in_a_filter_finds_nothing(visitor, stranger, text):
         ("/v1/api_keys", "after"),
         ("/v1/jobs", "after"),
     ]:
-        answer = visitor.request("GET", path, params={name: text})
+        answer = user.request("GET", path, params={name: text})
         assert (answer.status_code, answer.json().get("data")) == (200, []), (path, answer.text)
 
 
 @pytest.mark.parametrize("name", ["x\nINFO forged", "x\r\nforged", "x\u0000", "x\u0085forged", "x\x1b[2J"])
-def test_a_name_can_not_break_a_line(visitor, name):
-    refused(visitor.request("POST", "/v1/api_keys", json={"name": name}), 400)
+def test_a_name_can_not_break_a_line(user, name):
+    assert_error(user.request("POST", "/v1/api_keys", json={"name": name}), 400)
 
 
-def test_what_comes_in_does_not_forge_lines_of_the_log(house, visitor, caplog):
+def test_what_comes_in_does_not_forge_lines_of_the_log(api, user, caplog):
     caplog.set_level(logging.INFO)
 
-    visitor.request("GET", "/v1/conversations/x%0AINFO%20forged", headers={"user-agent": "x\\nforged"})
-    house.get("/v1/models%0d%0aforged", headers={"authorization": "Bearer sk-x%0aforged", "x-request-id": "a b"})
+    user.request("GET", "/v1/conversations/x%0AINFO%20forged", headers={"user-agent": "x\\nforged"})
+    api.get("/v1/models%0d%0aforged", headers={"authorization": "Bearer sk-x%0aforged", "x-request-id": "a b"})
 
     assert not [line for line in caplog.text.splitlines() if line.startswith(("INFO forged", "forged"))]

@@ -4,15 +4,16 @@ import threading
 
 import pytest
 
-from models import journal, responses
-from models.attempts import Ending, claim, end
-from models.events import event
+from models.jobs.attempts import Ending, claim, end
+from models.journal import journal
+from models.journal.events import event
+from models.turns import responses
 from tests.waiting import eventually
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 
 
 @pytest.fixture
-def answered(visitor, database, redis_client):
+def answered(user, database, redis_client):
     """`answered(job_id)` ends a turn in the place of a worker."""
 
     def answer(job_id, state="completed"):
@@ -41,17 +42,17 @@ def unread(database):
 class Asking(threading.Thread):
     """Somebody who asks and waits; `job_id` is what became of it so far."""
 
-    def __init__(self, visitor, **body):
+    def __init__(self, user, **body):
         super().__init__()
-        self.visitor, self.body = visitor, {"input": "hello", "store": False, **body}
+        self.user, self.body = user, {"input": "hello", "store": False, **body}
         self.start()
 
     def run(self):
-        self.answer = self.visitor.request("POST", "/v1/responses", json=self.body)
+        self.answer = self.user.request("POST", "/v1/responses", json=self.body)
 
     @property
     def job_id(self):
-        jobs = eventually(self.visitor.jobs)
+        jobs = eventually(self.user.jobs)
         return jobs[0]["id"]
 
     def heard(self):
@@ -60,41 +61,41 @@ class Asking(threading.Thread):
         return self.answer
 
 
-def turn_of(visitor, job_id):
-    with visitor.database.connection() as connection:
+def turn_of(user, job_id):
+    with user.database.connection() as connection:
         row = connection.execute("SELECT id FROM responses WHERE job_id = %s", (job_id,)).fetchone()
     return row and row["id"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_turn_goes_once_its_end_was_read(visitor, answered, stream, redis_client):
-    asking = Asking(visitor, stream=stream)
+def test_a_turn_goes_once_its_end_was_read(user, answered, stream, redis_client):
+    asking = Asking(user, stream=stream)
     job_id = asking.job_id
-    turn = turn_of(visitor, job_id)
+    turn = turn_of(user, job_id)
 
     answered(job_id)
     asking.heard()
 
-    eventually(lambda: turn_of(visitor, job_id) is None)
-    refused(visitor.request("GET", f"/v1/responses/{turn}"), 404)
-    refused(visitor.request("GET", f"/v1/jobs/{job_id}/events"), 404)
+    eventually(lambda: turn_of(user, job_id) is None)
+    assert_error(user.request("GET", f"/v1/responses/{turn}"), 404)
+    assert_error(user.request("GET", f"/v1/jobs/{job_id}/events"), 404)
     eventually(lambda: not redis_client.exists(journal.stream_key(job_id)))
 
 
-def test_to_look_at_a_turn_that_runs_takes_nothing_away(visitor, answered):
-    asking = Asking(visitor, stream=True)
+def test_to_look_at_a_turn_that_runs_takes_nothing_away(user, answered):
+    asking = Asking(user, stream=True)
     job_id = asking.job_id
-    turn = turn_of(visitor, job_id)
+    turn = turn_of(user, job_id)
 
-    seen = [visitor.request("GET", f"/v1/responses/{turn}").json() for _ in range(2)]
+    seen = [user.request("GET", f"/v1/responses/{turn}").json() for _ in range(2)]
 
     assert [look["store"] for look in seen] == [False, False]
     answered(job_id)
     assert "response.completed" in asking.heard().text
 
 
-def test_an_end_that_nobody_reads_waits_its_time_and_goes(visitor, answered, unread, database):
-    turn = visitor.request("POST", "/v1/responses", json={"input": "x", "background": True}).json()
+def test_an_end_that_nobody_reads_waits_its_time_and_goes(user, answered, unread, database):
+    turn = user.request("POST", "/v1/responses", json={"input": "x", "background": True}).json()
     job_id = turn["job_id"]
     make_unstored = "UPDATE responses SET expires_at = now() - interval '1 day' WHERE job_id = %s"
     with database.connection() as connection:
@@ -109,32 +110,32 @@ def test_an_end_that_nobody_reads_waits_its_time_and_goes(visitor, answered, unr
     assert not unread(job_id)
 
 
-def test_a_stored_turn_stays(visitor, answered, unread, database):
-    turn = visitor.ask()
+def test_a_stored_turn_stays(user, answered, unread, database):
+    turn = user.create_response()
     answered(turn["job_id"])
     with database.connection() as connection:
         aged = "UPDATE jobs SET finished_at = now() - interval '1 year' WHERE id = %s"
         connection.execute(aged, (turn["job_id"],))
 
-    assert visitor.request("GET", f"/v1/responses/{turn['id']}").status_code == 200
+    assert user.request("GET", f"/v1/responses/{turn['id']}").status_code == 200
     assert unread(turn["job_id"])
 
 
-def test_nothing_goes_on_from_a_turn_that_is_not_stored(visitor):
-    asking = Asking(visitor)
+def test_nothing_goes_on_from_a_turn_that_is_not_stored(user):
+    asking = Asking(user)
     job_id = asking.job_id
-    turn = turn_of(visitor, job_id)
+    turn = turn_of(user, job_id)
 
-    refused(
-        visitor.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": turn}),
+    assert_error(
+        user.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": turn}),
         400,
         code="previous_response_not_found",
     )
     item = f"msg_{turn.removeprefix('resp_')}i0"
-    refused(
-        visitor.request("POST", "/v1/responses", json={"input": [{"type": "item_reference", "id": item}]}),
+    assert_error(
+        user.request("POST", "/v1/responses", json={"input": [{"type": "item_reference", "id": item}]}),
         400,
         code="item_not_found",
     )
-    visitor.request("POST", f"/v1/jobs/{job_id}/cancel")
+    user.request("POST", f"/v1/jobs/{job_id}/cancel")
     asking.heard()

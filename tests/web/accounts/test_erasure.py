@@ -4,103 +4,99 @@ import io
 
 import pytest
 
-from models import files
-from models.ids import new_id
-from tests.web.visiting import refused
+from models.accounts import files
+from models.platform.ids import new_id
+from tests.web.api_client import assert_error
 
 
-def test_an_export_is_a_job(visitor):
-    job = visitor.request("POST", "/v1/account/export")
+def test_an_export_is_a_job(user):
+    job = user.request("POST", "/v1/account/export")
 
     assert job.status_code == 202
     assert job.json()["kind"] == "account.export"
-    assert visitor.request("GET", f"/v1/jobs/{job.json()['id']}").json()["state"] == "queued"
+    assert user.request("GET", f"/v1/jobs/{job.json()['id']}").json()["state"] == "queued"
 
 
 @pytest.mark.parametrize(
     ("path", "params"), [("/v1/account", {}), ("/v1/account", {"confirm": "yes"}), ("/v1/me", {"confirm": ""})]
 )
-def test_what_cannot_be_undone_wants_to_be_said_twice(visitor, path, params):
-    answer = visitor.request("DELETE", path, params=params)
+def test_what_cannot_be_undone_wants_to_be_said_twice(user, path, params):
+    answer = user.request("DELETE", path, params=params)
 
-    refused(answer, 400, param="confirm")
-    assert visitor.request("GET", "/v1/files").status_code == 200
+    assert_error(answer, 400, param="confirm")
+    assert user.request("GET", "/v1/files").status_code == 200
 
 
-def test_a_closed_account_lets_nobody_in(visitor):
-    answer = visitor.request("DELETE", "/v1/account", params={"confirm": visitor.caller.account_id})
+def test_a_closed_account_lets_nobody_in(user):
+    answer = user.request("DELETE", "/v1/account", params={"confirm": user.caller.account_id})
 
     assert answer.status_code == 202, answer.text
-    refused(visitor.request("GET", "/v1/jobs"), 401)
+    assert_error(user.request("GET", "/v1/jobs"), 401)
 
 
-def test_a_person_who_leaves_frees_the_address(visitor, database):
+def test_a_person_who_leaves_frees_the_address(user, database):
     with database.connection() as connection:
-        email = connection.execute("SELECT email FROM users WHERE id = %s", (visitor.caller.user_id,)).fetchone()[
-            "email"
-        ]
+        email = connection.execute("SELECT email FROM users WHERE id = %s", (user.caller.user_id,)).fetchone()["email"]
 
-    assert visitor.request("DELETE", "/v1/me", params={"confirm": email.upper()}).status_code == 202
+    assert user.request("DELETE", "/v1/me", params={"confirm": email.upper()}).status_code == 202
 
-    refused(visitor.request("GET", "/v1/jobs"), 401)
+    assert_error(user.request("GET", "/v1/jobs"), 401)
     with database.connection() as connection:
         assert connection.execute("SELECT 1 FROM users WHERE email = %s", (email,)).fetchone() is None
 
 
-def test_the_only_owner_of_others_can_not_leave(visitor, stranger, database):
+def test_the_only_owner_of_others_can_not_leave(user, other_user, database):
     with database.connection() as connection:
         connection.execute(
             "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'admin')",
-            (visitor.caller.account_id, stranger.caller.user_id),
+            (user.caller.account_id, other_user.caller.user_id),
         )
-        email = connection.execute("SELECT email FROM users WHERE id = %s", (visitor.caller.user_id,)).fetchone()[
-            "email"
-        ]
+        email = connection.execute("SELECT email FROM users WHERE id = %s", (user.caller.user_id,)).fetchone()["email"]
 
-    refused(visitor.request("DELETE", "/v1/me", params={"confirm": email}), 409, code="sole_owner")
+    assert_error(user.request("DELETE", "/v1/me", params={"confirm": email}), 409, code="sole_owner")
 
-    assert visitor.request("GET", "/v1/jobs").status_code == 200
+    assert user.request("GET", "/v1/jobs").status_code == 200
 
 
 @pytest.fixture
-def file(visitor, database):
+def file(user, database):
     """A file of the visitor's."""
-    key, file_id = f"{visitor.caller.account_id}/x", new_id("file")
-    visitor.door.app.state.platform.objects.put(key, io.BytesIO(b"some bytes"))
+    key, file_id = f"{user.caller.account_id}/x", new_id("file")
+    user.client.app.state.platform.objects.put(key, io.BytesIO(b"some bytes"))
     with database.connection() as connection:
         files.insert(
-            connection, file_id, visitor.caller.account_id, job_id=new_id("job"), filename="x.zip", purpose="export",
+            connection, file_id, user.caller.account_id, job_id=new_id("job"), filename="x.zip", purpose="export",
             content_type="application/zip", size=10, object_key=key, days=7,
         )  # fmt: skip
     return file_id
 
 
-def test_a_file_is_listed_read_and_fetched(visitor, file):
-    assert [entry["id"] for entry in visitor.request("GET", "/v1/files").json()["data"]] == [file]
-    assert visitor.request("GET", f"/v1/files/{file}").json()["bytes"] == 10
+def test_a_file_is_listed_read_and_fetched(user, file):
+    assert [entry["id"] for entry in user.request("GET", "/v1/files").json()["data"]] == [file]
+    assert user.request("GET", f"/v1/files/{file}").json()["bytes"] == 10
 
-    content = visitor.request("GET", f"/v1/files/{file}/content")
+    content = user.request("GET", f"/v1/files/{file}/content")
 
     assert content.content == b"some bytes"
     assert content.headers["content-type"] == "application/zip"
     assert content.headers["content-disposition"] == 'attachment; filename="x.zip"'
 
 
-def test_a_file_of_another_account_does_not_exist(stranger, file):
+def test_a_file_of_another_account_does_not_exist(other_user, file):
     for method, path in [("GET", ""), ("GET", "/content"), ("DELETE", "")]:
-        refused(stranger.request(method, f"/v1/files/{file}{path}"), 404, param="file_id")
-    assert stranger.request("GET", "/v1/files").json()["data"] == []
+        assert_error(other_user.request(method, f"/v1/files/{file}{path}"), 404, param="file_id")
+    assert other_user.request("GET", "/v1/files").json()["data"] == []
 
 
-def test_a_deleted_file_is_gone_with_its_bytes(visitor, file):
-    assert visitor.request("DELETE", f"/v1/files/{file}").json() == {"id": file, "object": "file", "deleted": True}
+def test_a_deleted_file_is_gone_with_its_bytes(user, file):
+    assert user.request("DELETE", f"/v1/files/{file}").json() == {"id": file, "object": "file", "deleted": True}
 
-    refused(visitor.request("GET", f"/v1/files/{file}/content"), 404)
-    assert list(visitor.request("GET", "/v1/files").json()["data"]) == []
+    assert_error(user.request("GET", f"/v1/files/{file}/content"), 404)
+    assert list(user.request("GET", "/v1/files").json()["data"]) == []
 
 
-def test_a_file_whose_time_is_over_is_gone(visitor, file, database):
+def test_a_file_whose_time_is_over_is_gone(user, file, database):
     with database.connection() as connection:
         connection.execute("UPDATE files SET expires_at = now() WHERE id = %s", (file,))
 
-    refused(visitor.request("GET", f"/v1/files/{file}"), 404)
+    assert_error(user.request("GET", f"/v1/files/{file}"), 404)

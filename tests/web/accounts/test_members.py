@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from models import addresses, members
-from models.accounts import Role
-from models.database import all_of
-from tests.web.visiting import Visitor, refused
+from models.accounts import emails, members
+from models.accounts.accounts import Role
+from models.platform.database import all_of
+from tests.web.api_client import ApiUser, assert_error
 
 
 class Household:
@@ -19,28 +19,28 @@ class Household:
         self.account_id = owner.caller.account_id
 
 
-def joined(visitor: Visitor, account_id: str, role: Role) -> Visitor:
+def joined(user: ApiUser, account_id: str, role: Role) -> ApiUser:
     """The visitor, with a token for an account in which they are now."""
-    with visitor.database.transaction() as connection:
-        members.add(connection, account_id, visitor.caller.user_id, role)
-    visitor.caller = replace(visitor.caller, account_id=account_id, role=role)
-    visitor.token = visitor.door.app.state.platform.tokens.issue(visitor.caller)
-    return visitor
+    with user.database.transaction() as connection:
+        members.add(connection, account_id, user.caller.user_id, role)
+    user.caller = replace(user.caller, account_id=account_id, role=role)
+    user.token = user.client.app.state.platform.tokens.issue(user.caller)
+    return user
 
 
 @pytest.fixture
-def household(house, visitor, database) -> Household:
-    home = visitor.caller.account_id
-    admin = joined(Visitor(house, database), home, Role.ADMIN)
-    return Household(visitor, admin, joined(Visitor(house, database), home, Role.MEMBER))
+def household(api, user, database) -> Household:
+    home = user.caller.account_id
+    admin = joined(ApiUser(api, database), home, Role.ADMIN)
+    return Household(user, admin, joined(ApiUser(api, database), home, Role.MEMBER))
 
 
-def path(visitor):
-    return f"/v1/account/members/{visitor.caller.user_id}"
+def path(user):
+    return f"/v1/account/members/{user.caller.user_id}"
 
 
-def role_of(visitor):
-    return {member["id"]: member["role"] for member in visitor.request("GET", "/v1/account/members").json()["data"]}
+def role_of(user):
+    return {member["id"]: member["role"] for member in user.request("GET", "/v1/account/members").json()["data"]}
 
 
 def change(who, whom, role):
@@ -60,7 +60,7 @@ def test_members_are_listed_in_pages(household):
 def test_an_admin_handles_admins_and_members_and_a_new_role_holds_from_the_next_request_on(household, database):
     assert change(household.admin, household.member, "admin").json()["role"] == "admin"
     assert change(household.member, household.admin, "member").json()["role"] == "member"
-    refused(change(household.admin, household.member, "member"), 403)
+    assert_error(change(household.admin, household.member, "member"), 403)
 
     events = household.owner.request("GET", "/v1/audit_events").json()["data"]
     assert [event["action"] for event in events].count("member.role_changed") == 2
@@ -69,20 +69,20 @@ def test_an_admin_handles_admins_and_members_and_a_new_role_holds_from_the_next_
 def test_only_owners_make_and_unmake_owners(household):
     owner, admin, member = household.owner, household.admin, household.member
 
-    refused(change(admin, member, "owner"), 403, code="owner_required")
-    refused(change(admin, admin, "owner"), 403, code="owner_required")
-    refused(change(admin, owner, "member"), 403, code="owner_required")
-    refused(admin.request("DELETE", path(owner)), 403, code="owner_required")
-    refused(change(member, member, "admin"), 403)
-    refused(member.request("DELETE", path(admin)), 403)
+    assert_error(change(admin, member, "owner"), 403, code="owner_required")
+    assert_error(change(admin, admin, "owner"), 403, code="owner_required")
+    assert_error(change(admin, owner, "member"), 403, code="owner_required")
+    assert_error(admin.request("DELETE", path(owner)), 403, code="owner_required")
+    assert_error(change(member, member, "admin"), 403)
+    assert_error(member.request("DELETE", path(admin)), 403)
 
     assert change(owner, admin, "owner").status_code == 200
     assert change(owner, owner, "member").status_code == 200
 
 
 def test_the_last_owner_stays(household):
-    refused(change(household.owner, household.owner, "admin"), 409, code="last_owner")
-    refused(household.owner.request("DELETE", path(household.owner)), 409, code="last_owner")
+    assert_error(change(household.owner, household.owner, "admin"), 409, code="last_owner")
+    assert_error(household.owner.request("DELETE", path(household.owner)), 409, code="last_owner")
 
 
 def test_of_two_owners_who_leave_at_once_one_stays(household):
@@ -108,7 +108,7 @@ def test_who_is_removed_comes_in_no_more_nor_do_their_keys_for_this_account(hous
     assert removed.json() == {"id": household.member.caller.user_id, "object": "member.deleted", "deleted": True}
     assert household.member.request("GET", "/v1/account", headers=key).status_code == 401
     assert household.member.request("GET", "/v1/account").status_code == 401
-    refused(household.admin.request("DELETE", path(household.member)), 404, param="user_id")
+    assert_error(household.admin.request("DELETE", path(household.member)), 404, param="user_id")
 
 
 def test_a_member_leaves(household):
@@ -117,16 +117,16 @@ def test_a_member_leaves(household):
     assert household.member.caller.user_id not in role_of(household.owner)
 
 
-def test_another_accounts_members_are_out_of_reach(household, stranger):
-    refused(change(stranger, household.member, "admin"), 404, param="user_id")
-    refused(stranger.request("DELETE", path(household.member)), 404, param="user_id")
-    assert list(role_of(stranger)) == [stranger.caller.user_id]
+def test_another_accounts_members_are_out_of_reach(household, other_user):
+    assert_error(change(other_user, household.member, "admin"), 404, param="user_id")
+    assert_error(other_user.request("DELETE", path(household.member)), 404, param="user_id")
+    assert list(role_of(other_user)) == [other_user.caller.user_id]
 
 
 def test_what_somebody_offered_holds_no_more_when_they_lose_their_role(household, database):
     with database.transaction() as connection:
-        person = addresses.person(connection, household.admin.caller.user_id)
-        addresses.prove(connection, person.id, person.email)
+        person = emails.person(connection, household.admin.caller.user_id)
+        emails.prove(connection, person.id, person.email)
     invited = household.admin.request("POST", "/v1/account/invitations", json={"email": "back@example.com"})
     assert invited.status_code == 201, invited.text
 

@@ -14,19 +14,19 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import httpx
 import pytest
 
-from models import accounts, addresses
-from models.database import Database
-from models.ids import new_id
-from models.providers import Provider
-from models.settings import Settings
-from tests.web.visiting import refused, running
+from models.accounts import accounts, emails
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.oidc_providers import Provider
+from models.platform.settings import Settings
+from tests.web.api_client import assert_error, run_server
 from web.app import build
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
     """Where a provider answers."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "provider.py")]
+    command = [sys.executable, str(Path(__file__).parents[1] / "oidc_provider.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -34,7 +34,7 @@ def provider() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def house(settings: Settings, provider: str) -> Iterator[httpx.Client]:
+def api(settings: Settings, provider: str) -> Iterator[httpx.Client]:
     """The whole door, which takes the word of two providers, and knows of a third one that is not what it says."""
     known = (
         Provider("first", provider, "sangha", "a secret", title="The First"),
@@ -45,7 +45,7 @@ def house(settings: Settings, provider: str) -> Iterator[httpx.Client]:
     )
     changes = {"broker_url": f"{settings.redis_address}?db=9", "oidc_providers": known, "visits_per_minute": 100_000}
     app = build(settings.model_copy(update=changes))
-    with running(app) as (_, client):
+    with run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
 
@@ -53,13 +53,13 @@ def house(settings: Settings, provider: str) -> Iterator[httpx.Client]:
 class Browser:
     """A browser of somebody's, with cookies of its own."""
 
-    def __init__(self, house: httpx.Client, provider: str) -> None:
+    def __init__(self, api: httpx.Client, provider: str) -> None:
         self.provider = provider
-        self.door = httpx.Client(base_url=house.base_url, timeout=20)
+        self.client = httpx.Client(base_url=api.base_url, timeout=20)
 
     def leave(self, at: str = "first", **changes: str | None) -> str:
         """Where the door sends the browser; `changes` are what somebody on the way does to the address."""
-        answer = self.door.get(f"/auth/oidc/{at}")
+        answer = self.client.get(f"/auth/oidc/{at}")
         assert answer.status_code == 302, answer.text
         there = urlsplit(answer.headers["location"])
         query = {key: values[0] for key, values in parse_qs(there.query).items()} | changes
@@ -76,7 +76,7 @@ class Browser:
 
     def come_back(self, here: str) -> dict[str, str]:
         """What the page is told in the fragment."""
-        answer = self.door.get(here)
+        answer = self.client.get(here)
         assert answer.status_code == 302, answer.text
         there = urlsplit(answer.headers["location"])
         assert (there.scheme, there.netloc, there.path) == ("", "", "/")
@@ -84,7 +84,7 @@ class Browser:
 
     def exchange(self, code: str) -> httpx.Response:
         """What the page does with its code."""
-        return self.door.post("/auth/oidc/exchange", json={"code": code})
+        return self.client.post("/auth/oidc/exchange", json={"code": code})
 
     def log_in(self, subject: str, at: str = "first", **claims: object) -> httpx.Response:
         """All of it."""
@@ -101,18 +101,18 @@ class Browser:
 
 
 @pytest.fixture
-def browser(house: httpx.Client, provider: str) -> Iterator[Browser]:
+def browser(api: httpx.Client, provider: str) -> Iterator[Browser]:
     """Somebody's browser."""
-    browser = Browser(house, provider)
-    with browser.door:
+    browser = Browser(api, provider)
+    with browser.client:
         yield browser
 
 
 @pytest.fixture
-def other(house: httpx.Client, provider: str) -> Iterator[Browser]:
+def other(api: httpx.Client, provider: str) -> Iterator[Browser]:
     """Somebody else's browser."""
-    browser = Browser(house, provider)
-    with browser.door:
+    browser = Browser(api, provider)
+    with browser.client:
         yield browser
 
 
@@ -121,16 +121,16 @@ def somebody() -> tuple[str, str]:
     return new_id("sub"), f"{new_id('me')}@example.com"
 
 
-def test_page_hears_of_the_providers(house):
-    told = house.get("/auth/oidc").json()["data"]
+def test_page_hears_of_the_providers(api):
+    told = api.get("/auth/oidc").json()["data"]
     assert told[:2] == [
         {"id": "first", "object": "oidc.provider", "name": "The First"},
         {"id": "second", "object": "oidc.provider", "name": "Second"},
     ]
-    refused(house.get("/auth/oidc/third"), 404, param="provider")
+    assert_error(api.get("/auth/oidc/third"), 404, param="provider")
 
 
-def test_somebody_new_gets_a_user_who_holds_the_address(browser, house):
+def test_somebody_new_gets_a_user_who_holds_the_address(browser, api):
     # Given somebody with an address that the provider has verified
     subject, email = somebody()
     # When they log in
@@ -138,11 +138,11 @@ def test_somebody_new_gets_a_user_who_holds_the_address(browser, house):
     # Then they have a session, and the address is theirs
     assert answer.status_code == 200, answer.text
     told = answer.json()
-    me = house.get("/v1/me", headers={"authorization": f"Bearer {told['token']}"}).json()
+    me = api.get("/v1/me", headers={"authorization": f"Bearer {told['token']}"}).json()
     assert me["email"].lower() == email
     assert me["email_verified"] is True
     assert me["name"] == "Ada"
-    assert house.post("/auth/refresh", json={"refresh_token": told["refresh_token"]}).status_code == 200
+    assert api.post("/auth/refresh", json={"refresh_token": told["refresh_token"]}).status_code == 200
     assert answer.headers["cache-control"] == "no-store"
     # And when they come again with another address, they are the same
     again = browser.log_in(subject, email=somebody()[1], email_verified=True).json()
@@ -151,7 +151,7 @@ def test_somebody_new_gets_a_user_who_holds_the_address(browser, house):
 
 def test_leaving_says_what_the_provider_must_know_and_no_more(browser):
     # When somebody leaves for the provider, asking to be sent elsewhere afterwards
-    answer = browser.door.get("/auth/oidc/first", params={"next": "https://evil.example", "redirect_uri": "//evil"})
+    answer = browser.client.get("/auth/oidc/first", params={"next": "https://evil.example", "redirect_uri": "//evil"})
     query = parse_qs(urlsplit(answer.headers["location"]).query)
     # Then the provider hears of a state, a nonce and a challenge, and is to send them to us
     assert query["code_challenge_method"] == ["S256"]
@@ -170,7 +170,7 @@ def test_verified_address_links_to_the_user_who_has_proved_it(browser, database:
     subject, email = somebody()
     with database.transaction() as connection:
         member = accounts.create(connection, email=email, password_hash=None)
-        assert addresses.prove(connection, member.user_id, email)
+        assert emails.prove(connection, member.user_id, email)
     # When somebody comes with the provider's word for it, then that is who they are
     told = browser.log_in(subject, email=email, email_verified=True).json()
     assert told["user"]["id"] == member.user_id
@@ -186,7 +186,7 @@ def test_address_that_was_only_claimed_is_taken_over_and_not_linked(browser, dat
     # Then they are somebody else, the address is theirs, and the squatter's claim is over
     assert told["user"]["id"] != squatter.user_id
     with database.connection() as connection:
-        assert addresses.holder(connection, email).id == told["user"]["id"]
+        assert emails.holder(connection, email).id == told["user"]["id"]
         assert [user.id for user in accounts.candidates(connection, email)] == [told["user"]["id"]]
 
 
@@ -196,13 +196,13 @@ def test_address_that_the_provider_has_not_verified_is_not_linked(browser, datab
     subject, email = somebody()
     with database.transaction() as connection:
         member = accounts.create(connection, email=email, password_hash=None)
-        addresses.prove(connection, member.user_id, email)
+        emails.prove(connection, member.user_id, email)
     # When somebody claims it at a provider that has not looked
     told = browser.log_in(subject, email=email, **claim).json()
     # Then they are somebody else, and the address stays whose it was
     assert told["user"]["id"] != member.user_id
     with database.connection() as connection:
-        assert addresses.holder(connection, email).id == member.user_id
+        assert emails.holder(connection, email).id == member.user_id
 
 
 def test_address_is_proved_when_the_provider_has_verified_it_later(browser, database: Database):
@@ -214,7 +214,7 @@ def test_address_is_proved_when_the_provider_has_verified_it_later(browser, data
     # Then they are the same, and the address is theirs
     assert again["user"]["id"] == first["user"]["id"]
     with database.connection() as connection:
-        assert addresses.owns(connection, first["user"]["id"], email)
+        assert emails.owns(connection, first["user"]["id"], email)
 
 
 def test_same_subject_at_two_providers_is_two_people(browser):
@@ -234,11 +234,11 @@ def test_state_is_good_once(browser):
     # Given somebody who has come back, and kept the cookie
     subject, email = somebody()
     here = browser.agree(browser.leave(), subject, email=email, email_verified=True)
-    cookie = browser.door.cookies["sangha_login"]
+    cookie = browser.client.cookies["sangha_login"]
     assert "login" in browser.come_back(here)
     # When the same address is opened again, with the cookie and without
     assert browser.come_back(here) == {"login_error": "login_expired"}
-    browser.door.cookies.set("sangha_login", cookie, path="/auth/oidc")
+    browser.client.cookies.set("sangha_login", cookie, path="/auth/oidc")
     # Then it is over
     assert browser.come_back(here) == {"login_error": "login_expired"}
 
@@ -262,7 +262,7 @@ def test_state_is_good_for_its_own_provider_only(browser):
 
 def test_forged_cookie_is_none(browser):
     browser.leave()
-    browser.door.cookies.set("sangha_login", "e30.forged.cookie", path="/auth/oidc")
+    browser.client.cookies.set("sangha_login", "e30.forged.cookie", path="/auth/oidc")
     assert browser.come_back("/auth/oidc/first/callback?code=x&state=y") == {"login_error": "login_expired"}
 
 
@@ -313,17 +313,17 @@ def test_provider_that_is_not_what_the_settings_say_is_not_used(browser, name):
     assert browser.come_back(f"/auth/oidc/{name}") == {"login_error": "provider_unavailable"}
 
 
-def test_code_of_the_page_is_good_once_and_in_its_own_browser_only(browser, other, house):
+def test_code_of_the_page_is_good_once_and_in_its_own_browser_only(browser, other, api):
     # Given somebody who came back, and another browser that came back too
     told = browser.come_back(browser.agree(browser.leave(), somebody()[0], email=somebody()[1], email_verified=True))
     others = other.come_back(other.agree(other.leave(), somebody()[0], email=somebody()[1], email_verified=True))
     # When the code is exchanged elsewhere, or again, or made up
-    refused(other.exchange(told["login"]), 401, code="invalid_code")
-    refused(browser.exchange(told["login"]), 401, code="invalid_code")
-    refused(house.post("/auth/oidc/exchange", json={"code": "made up"}), 401, code="invalid_code")
+    assert_error(other.exchange(told["login"]), 401, code="invalid_code")
+    assert_error(browser.exchange(told["login"]), 401, code="invalid_code")
+    assert_error(api.post("/auth/oidc/exchange", json={"code": "made up"}), 401, code="invalid_code")
     # Then it is of no use, while the other one's own is
     assert other.exchange(others["login"]).status_code == 200
-    refused(other.exchange(others["login"]), 401, code="invalid_code")
+    assert_error(other.exchange(others["login"]), 401, code="invalid_code")
 
 
 def test_two_who_come_back_at_once_are_one_user(browser, other, database: Database):

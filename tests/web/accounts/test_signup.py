@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 
-from models import signing_keys
-from models.ids import new_id
+from models.access import signing_keys
+from models.platform.ids import new_id
 from pipelines.accounts import passwords
 from tests.waiting import eventually
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 from web.accounts.hashing import Hashing
 from web.app import THREADS, build
 
@@ -20,8 +20,8 @@ UNREACHABLE = "redis://127.0.0.1:1"
 
 
 @pytest.fixture
-def client(house):
-    return house
+def client(api):
+    return api
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_too_many_guesses_are_told_when_to_come_again(client, person):
     client.post("/signup", json=person)
     answers = [client.post("/login", json=person | {"password": f"guess {n}"}) for n in range(11)]
 
-    refused(answers[-1], 429, code="too_many_attempts")
+    assert_error(answers[-1], 429, code="too_many_attempts")
     assert 0 < int(answers[-1].headers["retry-after"]) <= 15
 
 

@@ -2,16 +2,16 @@
 
 import re
 
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 from web.description import docs
 from web.routing import Rights, Row
 
 ROWS = (Row("GET", "/docs", docs.docs, Rights.PUBLIC), Row("GET", "/docs/{name}", docs.asset, Rights.PUBLIC))
 
 
-def test_page_loads_its_files_from_here_and_nothing_from_elsewhere(door):
+def test_page_loads_its_files_from_here_and_nothing_from_elsewhere(make_client):
     # Given a door with the page
-    client = door(*ROWS)
+    client = make_client(*ROWS)
     # When a browser comes without a token
     answer = client.get("/docs", headers={"authorization": ""})
     # Then it gets the page, and every file that the page names, under the policy of our other pages
@@ -26,7 +26,7 @@ def test_page_loads_its_files_from_here_and_nothing_from_elsewhere(door):
         assert "default-src 'self'" in file.headers["content-security-policy"]
 
 
-def test_other_files_of_the_package_stay_there(door):
-    client = door(*ROWS)
-    refused(client.get("/docs/..%2Fflask_swagger_ui.py"), 404)
-    refused(client.get("/docs/index.css"), 404)
+def test_other_files_of_the_package_stay_there(make_client):
+    client = make_client(*ROWS)
+    assert_error(client.get("/docs/..%2Fflask_swagger_ui.py"), 404)
+    assert_error(client.get("/docs/index.css"), 404)

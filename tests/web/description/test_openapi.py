@@ -128,9 +128,9 @@ def test_row_becomes_an_operation():
     assert {"404", "413", "422"}.isdisjoint(look_at["responses"])
 
 
-def test_description_is_sent_once(door):
+def test_description_is_sent_once(make_client):
     # Given a client that has the description
-    client = door(Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC))
+    client = make_client(Row("GET", "/openapi.json", openapi.read, Rights.PUBLIC))
     first = client.get("/openapi.json")
     assert first.json()["openapi"] == "3.1.0"
     # When it asks whether there is another

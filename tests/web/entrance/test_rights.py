@@ -7,17 +7,25 @@ import re
 
 import pytest
 
-from models.accounts import Scope
-from tests.web.cast import KEYS, MAKERS, OUTSIDERS, PEOPLE, UNKNOWN, Cast, Things
-from tests.web.visiting import whole_door
+from models.accounts.accounts import Scope
+from tests.web.api_client import app_client
+from tests.web.principals import (
+    API_KEYS,
+    OTHER_ACCOUNTS,
+    RESOURCE_FACTORIES,
+    ROLES,
+    UNAUTHENTICATED,
+    Principals,
+    Resources,
+)
 from web.entrance.rights import Rights
 from web.routes import ROUTES
 from web.routing import Row
 
 COMES_IN = None
 
-EVERYBODY = dict.fromkeys((*PEOPLE, *OUTSIDERS), COMES_IN)
-NO_KEY = dict.fromkeys(KEYS, "person_required")
+EVERYBODY = dict.fromkeys((*ROLES, *OTHER_ACCOUNTS), COMES_IN)
+NO_KEY = dict.fromkeys(API_KEYS, "person_required")
 
 
 def with_scope(needed: Scope) -> dict[str, str | None]:
@@ -31,7 +39,7 @@ NOT_MEMBERS = {"member": "forbidden", "demoted key": "forbidden"}
 
 #: What each visitor that is known hears: the code of a 403, or COMES_IN.
 MATRIX: dict[Rights, dict[str, str | None]] = {
-    Rights.PUBLIC: EVERYBODY | dict.fromkeys(KEYS, COMES_IN),
+    Rights.PUBLIC: EVERYBODY | dict.fromkeys(API_KEYS, COMES_IN),
     Rights.READ: EVERYBODY | with_scope(Scope.READ),
     Rights.WRITE: EVERYBODY | with_scope(Scope.WRITE),
     Rights.INFERENCE: EVERYBODY | with_scope(Scope.INFERENCE),
@@ -95,32 +103,32 @@ def parameters(row: Row) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def house(settings):
+def api(settings):
     """The whole door. Everybody comes from one address, which would else have failed too often."""
-    with whole_door(settings.model_copy(update={"visits_per_minute": 1_000_000})) as client:
+    with app_client(settings.model_copy(update={"visits_per_minute": 1_000_000})) as client:
         yield client
 
 
 @pytest.fixture
-def cast(house, database, settings):
+def principals(api, database, settings):
     """Everybody, fresh."""
-    cast = Cast(house, database, settings)
-    yield cast
-    cast.leave(database)
+    principals = Principals(api, database, settings)
+    yield principals
+    principals.delete(database)
 
 
 @pytest.fixture
-def knock(cast, database):
+def knock(principals, database):
     """`knock(visitor, row)` → the answer, or what of it there is when it is a stream."""
-    things = Things(cast, database)
+    things = Resources(principals, database)
 
     def path(row: Row) -> str:
         filled = {name: NAMES[name] if name in NAMES else things[name] for name in parameters(row)}
         return re.sub(r"{(\w+)[^}]*}", lambda match: filled[match[1]], row.path)
 
-    def knock(visitor: str, row: Row):
+    def knock(principal: str, row: Row):
         body = {} if row.body is None else {"json": BODIES.get((row.method, row.path), {})}
-        return cast.request(visitor, row.method, path(row), **body)
+        return principals.request(principal, row.method, path(row), **body)
 
     return knock
 
@@ -128,45 +136,47 @@ def knock(cast, database):
 @pytest.mark.parametrize("row", ROUTES, ids=name)
 def test_exactly_those_come_in_whom_the_rights_name(row, knock):
     expected = MATRIX[row.rights]
-    for visitor in UNKNOWN:
-        answer = knock(visitor, row)
+    for principal in UNAUTHENTICATED:
+        answer = knock(principal, row)
         if row.rights == Rights.PUBLIC:
-            came_in(answer, visitor, row)
+            came_in(answer, principal, row)
         else:
-            code = "token_expired" if visitor == "expired token" else "invalid_api_key"
-            turned_away(answer, visitor, 401, code)
+            code = "token_expired" if principal == "expired token" else "invalid_api_key"
+            turned_away(answer, principal, 401, code)
     # Those who come in go last: the route may do what it is for.
-    for visitor in [visitor for visitor in expected if expected[visitor] is not COMES_IN]:
-        turned_away(knock(visitor, row), visitor, 403, expected[visitor])
-    for visitor in [visitor for visitor in (*OUTSIDERS, *PEOPLE, *KEYS) if expected[visitor] is COMES_IN]:
-        answer = knock(visitor, row)
-        came_in(answer, visitor, row)
-        hidden_from_others(answer, visitor, row)
+    for principal in [principal for principal in expected if expected[principal] is not COMES_IN]:
+        turned_away(knock(principal, row), principal, 403, expected[principal])
+    for principal in [
+        principal for principal in (*OTHER_ACCOUNTS, *ROLES, *API_KEYS) if expected[principal] is COMES_IN
+    ]:
+        answer = knock(principal, row)
+        came_in(answer, principal, row)
+        hidden_from_others(answer, principal, row)
 
 
-def came_in(answer, visitor: str, row: Row) -> None:
+def came_in(answer, principal: str, row: Row) -> None:
     """Whatever the route made of it, the visitor was let through."""
     if answer.status_code == 503 and row.path in MAY_BE_DOWN:
         return
     allowed = {429} if row.rights == Rights.PUBLIC else set()
-    assert answer.status_code not in {401, 403, 429} - allowed, (visitor, answer.text)
-    assert answer.status_code < 500, (visitor, answer.text)
+    assert answer.status_code not in {401, 403, 429} - allowed, (principal, answer.text)
+    assert answer.status_code < 500, (principal, answer.text)
 
 
-def turned_away(answer, visitor: str, status: int, code: str | None) -> None:
-    assert answer.status_code == status, (visitor, answer.status_code)
-    assert answer.json()["error"]["code"] == code, (visitor, answer.text)
-    assert ("www-authenticate" in answer.headers) == (status == 401), visitor
+def turned_away(answer, principal: str, status: int, code: str | None) -> None:
+    assert answer.status_code == status, (principal, answer.status_code)
+    assert answer.json()["error"]["code"] == code, (principal, answer.text)
+    assert ("www-authenticate" in answer.headers) == (status == 401), principal
 
 
-def hidden_from_others(answer, visitor: str, row: Row) -> None:
+def hidden_from_others(answer, principal: str, row: Row) -> None:
     """What an account has does not exist for others; that its owner gets it shows that it was there to be seen."""
     named = set(parameters(row)) - set(NAMES)
     if row.rights in (Rights.PUBLIC, Rights.OPERATOR) or not named:
         return
-    if visitor in OUTSIDERS or (named & PERSONAL and visitor not in OWN):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (visitor, answer.text)
-    elif visitor == "owner":
+    if principal in OTHER_ACCOUNTS or (named & PERSONAL and principal not in OWN):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (principal, answer.text)
+    elif principal == "owner":
         assert answer.status_code != 404, answer.text
 
 
@@ -174,8 +184,8 @@ def hidden_from_others(answer, visitor: str, row: Row) -> None:
 def test_a_row_states_rights_and_an_answer_and_names_known_things(row):
     assert row.rights in MATRIX, "state one of the rights of web/entrance/rights.py"
     assert row.answer is not None or (row.method, row.path) in NOT_JSON, "state the type of its answer"
-    unknown = set(parameters(row)) - set(NAMES) - set(MAKERS) - {"account_id"}
-    assert not unknown, "tests/web/cast.py should make such a thing"
+    unknown = set(parameters(row)) - set(NAMES) - set(RESOURCE_FACTORIES) - {"account_id"}
+    assert not unknown, "tests/web/principals.py should make such a thing"
 
 
 @pytest.mark.parametrize("row", ROUTES, ids=name)
@@ -189,4 +199,4 @@ def test_rights_are_fit_for_their_address(row):
 
 def test_the_matrix_tells_of_everybody():
     for told in MATRIX.values():
-        assert set(told) == {*PEOPLE, *OUTSIDERS, *KEYS}
+        assert set(told) == {*ROLES, *OTHER_ACCOUNTS, *API_KEYS}

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from models.errors import Unavailable
+from models.platform.errors import Unavailable
 from web.app import build
 from web.health import probes
 from web.health.checks import count_jobs
@@ -18,14 +18,14 @@ ROWS = (
 
 
 @pytest.fixture
-def client(door):
-    client = door(*ROWS)
+def client(make_client):
+    client = make_client(*ROWS)
     client.app.state.platform.checks.clear()
     return client
 
 
-def test_the_process_lives_whatever_else_does_not(door):
-    assert door(*ROWS).get("/healthz").json() == {"status": "ok"}
+def test_the_process_lives_whatever_else_does_not(make_client):
+    assert make_client(*ROWS).get("/healthz").json() == {"status": "ok"}
 
 
 def test_each_part_is_named(client):

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 from web.http import bodies
 from web.http.bodies import LARGEST, BodyTooLarge, Lingering, parse_object, read
 

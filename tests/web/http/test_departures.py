@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tests.waiting import eventually
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 from web.http.pending import Pending
 from web.streams.sse import EventStream, Streams
 
@@ -118,19 +118,19 @@ def test_a_stream_tells_a_client_that_left_from_its_own_end_and_from_a_shutdown(
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("header", ["cancel", "finish", None])
-def test_over_a_socket_only_the_header_cancels(visitor, path, stream, header):
-    headers = {"authorization": f"Bearer {visitor.token}", **({"x-sangha-on-disconnect": header} if header else {})}
+def test_over_a_socket_only_the_header_cancels(user, path, stream, header):
+    headers = {"authorization": f"Bearer {user.token}", **({"x-sangha-on-disconnect": header} if header else {})}
     body = {"input": "x"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "x"}]}
-    asked = visitor.door.build_request(
+    asked = user.client.build_request(
         "POST", path, json={"model": "default", "stream": stream, **body}, headers=headers
     )
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in asked.headers.items()), "", ""]
     with socket.create_connection((asked.url.host, asked.url.port)) as connection:
         connection.sendall("\r\n".join(lines).encode() + asked.content)
-        eventually(visitor.jobs)
+        eventually(user.jobs)
 
     def states():  # what was said in the turn is remembered all the same, by another job
-        return [job["state"] for job in visitor.jobs() if job["kind"] == "turn.run"]
+        return [job["state"] for job in user.jobs() if job["kind"] == "turn.run"]
 
     if header == "cancel":  # and if it is not stored, forgotten
         eventually(lambda: states() in (["cancelled"], []))
@@ -138,10 +138,8 @@ def test_over_a_socket_only_the_header_cancels(visitor, path, stream, header):
         assert states() == ["queued"]
 
 
-def test_another_word_is_refused(visitor):
-    answer = visitor.request(
-        "POST", "/v1/responses", json={"input": "x"}, headers={"x-sangha-on-disconnect": "explode"}
-    )
+def test_another_word_is_refused(user):
+    answer = user.request("POST", "/v1/responses", json={"input": "x"}, headers={"x-sangha-on-disconnect": "explode"})
 
-    refused(answer, 400, param="x-sangha-on-disconnect")
-    assert visitor.jobs() == []
+    assert_error(answer, 400, param="x-sangha-on-disconnect")
+    assert user.jobs() == []

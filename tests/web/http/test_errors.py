@@ -9,8 +9,8 @@ import pytest
 import redis
 from starlette.exceptions import HTTPException
 
-from models import errors as tree
-from models.errors import RequestError, Unavailable
+from models.platform import errors as tree
+from models.platform.errors import RequestError, Unavailable
 from web.http import errors
 
 

@@ -18,11 +18,11 @@ ROWS = (
 
 
 @pytest.fixture
-def connect(door):
+def connect(make_client):
     opened = []
 
     def open_socket(*rows):
-        client = door(*(rows or ROWS))
+        client = make_client(*(rows or ROWS))
         client.headers.clear()
         opened.append(socket.create_connection((client.base_url.host, client.base_url.port), timeout=20))
         return opened[-1]
@@ -114,7 +114,7 @@ def test_a_body_that_does_not_end_after_its_answer_is_dropped(connect, monkeypat
     assert ends(connection).startswith(b"HTTP/1.1 401")
 
 
-def test_a_client_that_does_not_read_is_dropped(door, monkeypatch):
+def test_a_client_that_does_not_read_is_dropped(make_client, monkeypatch):
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.1)
     closed = threading.Event()
 
@@ -125,7 +125,7 @@ def test_a_client_that_does_not_read_is_dropped(door, monkeypatch):
         finally:
             closed.set()
 
-    client = door(Row("GET", "/flood", lambda call: EventStream(flood(), call.platform.streams), Rights.PUBLIC))
+    client = make_client(Row("GET", "/flood", lambda call: EventStream(flood(), call.platform.streams), Rights.PUBLIC))
 
     with client.stream("GET", "/flood"):
         assert closed.wait(20)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 from starlette.datastructures import QueryParams
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 from web.http.validation import Body, Query, parse_query, validate
 from web.turns.requests import CreateResponse
 

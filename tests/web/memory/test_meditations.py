@@ -8,8 +8,8 @@ import pytest
 from pipelines.memory.meditation import starting
 from pipelines.schedules.firing import fire_due
 from tests.waiting import eventually
-from tests.web.visiting import Visitor, refused
-from tests.web.working import working
+from tests.web.api_client import ApiUser, assert_error
+from tests.web.worker_process import run_worker
 
 TOLD = [
     "My sister Clara teaches chemistry at a school in Graz.",
@@ -21,42 +21,42 @@ TOLD = [
 @pytest.fixture(scope="module")
 def workers(settings, tmp_path_factory):
     """The pools that meditate, in one process."""
-    with working(settings, ["memory", "maintenance"], tmp_path_factory.mktemp("meditation")):
+    with run_worker(settings, ["memory", "maintenance"], tmp_path_factory.mktemp("meditation")):
         yield
 
 
 @pytest.fixture
-def told(visitor, workers):
+def told(user, workers):
     """A visitor of whom something is remembered."""
-    answer = visitor.request("POST", "/v1/memories", json={"memories": [{"text": text} for text in TOLD]})
+    answer = user.request("POST", "/v1/memories", json={"memories": [{"text": text} for text in TOLD]})
     assert answer.status_code == 201, answer.text
-    return visitor
+    return user
 
 
 @pytest.fixture
-def operator(house, database):
-    operator = Visitor(house, database)
+def operator(api, database):
+    operator = ApiUser(api, database)
     with database.connection() as connection:
         connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator.caller.user_id,))
     yield operator
-    operator.leave()
+    operator.delete_account()
 
 
-def texts(visitor):
-    return {memory["text"] for memory in visitor.request("GET", "/v1/memories").json()["data"]}
+def texts(user):
+    return {memory["text"] for memory in user.request("GET", "/v1/memories").json()["data"]}
 
 
-def ended(visitor, meditation_id):
+def ended(user, meditation_id):
     """The meditation as it has ended."""
 
     def look():
-        found = visitor.request("GET", f"/v1/meditations/{meditation_id}").json()
+        found = user.request("GET", f"/v1/meditations/{meditation_id}").json()
         return found if found["status"] not in ("queued", "in_progress") else None
 
     return eventually(look)
 
 
-def test_a_meditation_is_followed_read_and_reverted(told, stranger):
+def test_a_meditation_is_followed_read_and_reverted(told, other_user):
     begun = told.request("POST", "/v1/meditations")
     assert begun.status_code == 202, begun.text
     path = f"/v1/meditations/{begun.json()['id']}"
@@ -72,8 +72,8 @@ def test_a_meditation_is_followed_read_and_reverted(told, stranger):
     assert done["report"]["recall"]["after"] >= done["report"]["recall"]["before"]
     assert [(change["action"], change["reason"]) for change in changes] == [("closed", "repeats")]
     assert len(texts(told)) == 2
-    refused(stranger.request("GET", path), 404, param="meditation_id")
-    refused(stranger.request("POST", f"{path}/revert"), 404, param="meditation_id")
+    assert_error(other_user.request("GET", path), 404, param="meditation_id")
+    assert_error(other_user.request("POST", f"{path}/revert"), 404, param="meditation_id")
 
     reverted = told.request("POST", f"{path}/revert").json()
     again = told.request("POST", f"{path}/revert").json()
@@ -107,11 +107,11 @@ def test_one_that_waits_for_the_night_begins_when_it_is_asked_for(told):
     assert ended(told, waiting["id"])["outcome"] == "applied"
 
 
-def test_what_has_changed_nothing_is_not_reverted(visitor, workers):
-    meditation_id = visitor.request("POST", "/v1/meditations").json()["id"]
-    assert ended(visitor, meditation_id)["outcome"] == "nothing_to_do"
+def test_what_has_changed_nothing_is_not_reverted(user, workers):
+    meditation_id = user.request("POST", "/v1/meditations").json()["id"]
+    assert ended(user, meditation_id)["outcome"] == "nothing_to_do"
 
-    refused(visitor.request("POST", f"/v1/meditations/{meditation_id}/revert"), 409, code="not_applied")
+    assert_error(user.request("POST", f"/v1/meditations/{meditation_id}/revert"), 409, code="not_applied")
 
 
 def test_an_operator_starts_those_of_others(told, operator):
@@ -130,7 +130,7 @@ def test_an_operator_starts_those_of_others(told, operator):
 
 @pytest.mark.parametrize("body", [{}, {"all": True, "user_ids": ["user_x"]}, {"user_ids": []}])
 def test_an_operator_says_whom(operator, body):
-    refused(operator.request("POST", "/admin/meditations", json=body), 400, param="user_ids")
+    assert_error(operator.request("POST", "/admin/meditations", json=body), 400, param="user_ids")
 
 
 def test_a_schedule_starts_one(told, settings):

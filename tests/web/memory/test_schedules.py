@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from models.accounts import Role
-from models.ids import new_id
-from models.schedules import plan
+from models.accounts.accounts import Role
+from models.platform.ids import new_id
+from models.schedules.schedules import plan
 from pipelines.schedules.firing import fire_due
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 
 TURN = {"kind": "turn", "request": {"input": "hello", "metadata": {"a": "b"}}}
 DAILY = {"type": "cron", "expression": "0 9 * * 1-5", "time_zone": "Europe/Berlin"}
@@ -16,11 +16,11 @@ HOURLY = {"type": "interval", "seconds": 3600}
 
 
 @pytest.fixture
-def schedule(visitor):
+def schedule(user):
     """`schedule(…)` → a new schedule of the visitor's."""
 
     def schedule(**given):
-        answer = visitor.request(
+        answer = user.request(
             "POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": TURN, **given}
         )
         assert answer.status_code == 201, answer.text
@@ -30,12 +30,12 @@ def schedule(visitor):
 
 
 @pytest.fixture
-def get(visitor):
-    return lambda path: visitor.request("GET", f"/v1/schedules/{path}").json()
+def get(user):
+    return lambda path: user.request("GET", f"/v1/schedules/{path}").json()
 
 
 @pytest.fixture
-def fire(visitor, database, settings):
+def fire(user, database, settings):
     """`fire(id)` as if its time had come."""
 
     def fire(schedule_id):
@@ -60,14 +60,14 @@ def test_a_schedule_tells_its_next_times_and_what_it_does(schedule, get):
     assert get(made["id"]) == made
 
 
-def test_its_history_leads_to_its_turns(schedule, get, fire, visitor):
+def test_its_history_leads_to_its_turns(schedule, get, fire, user):
     made = schedule()
 
     fire(made["id"])
 
     (fired,) = get(f"{made['id']}/firings")["data"]
     assert (fired["status"], fired["job_state"], fired["error"]) == ("started", "queued", None)
-    turn = visitor.request("GET", f"/v1/responses/{fired['response_id']}").json()
+    turn = user.request("GET", f"/v1/responses/{fired['response_id']}").json()
     assert (turn["job_id"], turn["metadata"], turn["background"]) == (fired["job_id"], {"a": "b"}, True)
     assert turn["model"] == "scripted"
     assert get(made["id"])["last_firing"] == fired
@@ -88,44 +88,44 @@ def test_a_single_time_ends(schedule, get, fire, database):
     assert ended["last_firing"]["status"] == "started"
 
 
-def test_a_paused_schedule_has_no_next_time(schedule, get, visitor):
+def test_a_paused_schedule_has_no_next_time(schedule, get, user):
     made = schedule(paused=True)
     assert (made["status"], made["next_fire_times"]) == ("paused", [])
 
-    resumed = visitor.request("POST", f"/v1/schedules/{made['id']}/resume").json()
+    resumed = user.request("POST", f"/v1/schedules/{made['id']}/resume").json()
     assert (resumed["status"], len(resumed["next_fire_times"])) == ("active", 5)
     for _ in range(2):
-        paused = visitor.request("POST", f"/v1/schedules/{made['id']}/pause").json()
+        paused = user.request("POST", f"/v1/schedules/{made['id']}/pause").json()
         assert (paused["status"], paused["next_fire_times"]) == ("paused", [])
-    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"trigger": DAILY}).json()
+    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"trigger": DAILY}).json()
     assert (changed["status"], changed["trigger"]) == ("paused", DAILY)
-    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"paused": False}).json()
+    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"paused": False}).json()
     assert changed["status"] == "active"
 
 
-def test_a_change_leaves_what_it_does_not_name(schedule, visitor):
+def test_a_change_leaves_what_it_does_not_name(schedule, user):
     made = schedule()
     work = {"kind": "turn", "request": {"input": "other"}}
 
-    renamed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"name": "another"}).json()
+    renamed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"name": "another"}).json()
     assert renamed == {**made, "name": "another", "updated_at": renamed["updated_at"]}
-    changed = visitor.request("PATCH", f"/v1/schedules/{made['id']}", json={"work": work}).json()
+    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"work": work}).json()
     assert (changed["work"], changed["next_fire_times"]) == (work, made["next_fire_times"])
 
 
-def test_a_deleted_schedule_is_gone(schedule, visitor):
+def test_a_deleted_schedule_is_gone(schedule, user):
     made = schedule()
 
-    assert visitor.request("DELETE", f"/v1/schedules/{made['id']}").json()["deleted"]
+    assert user.request("DELETE", f"/v1/schedules/{made['id']}").json()["deleted"]
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/firings")):
-        refused(visitor.request(method, f"/v1/schedules/{made['id']}{path}"), 404, param="schedule_id")
+        assert_error(user.request(method, f"/v1/schedules/{made['id']}{path}"), 404, param="schedule_id")
 
 
-def test_lists_come_in_pages(schedule, visitor):
+def test_lists_come_in_pages(schedule, user):
     ids = [schedule()["id"] for _ in range(3)]
 
-    first = visitor.request("GET", "/v1/schedules?limit=2").json()
-    rest = visitor.request("GET", f"/v1/schedules?limit=2&after={first['last_id']}").json()
+    first = user.request("GET", "/v1/schedules?limit=2").json()
+    rest = user.request("GET", f"/v1/schedules?limit=2&after={first['last_id']}").json()
 
     assert [each["id"] for each in [*first["data"], *rest["data"]]] == ids[::-1]
     assert (first["has_more"], rest["has_more"]) == (True, False)
@@ -156,30 +156,30 @@ def test_lists_come_in_pages(schedule, visitor):
         ({"color": "red"}, "color"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(visitor, given, param):
+def test_what_cannot_be_is_refused_by_name(user, given, param):
     body = {"name": "a test", "trigger": HOURLY, "work": TURN, **given}
 
-    refused(visitor.request("POST", "/v1/schedules", json=body), 400, param=param)
+    assert_error(user.request("POST", "/v1/schedules", json=body), 400, param=param)
 
 
-def test_a_request_that_is_too_large_for_a_list_is_refused(visitor):
+def test_a_request_that_is_too_large_for_a_list_is_refused(user):
     work = {"kind": "turn", "request": {"input": "x" * 300_000}}
 
-    answer = visitor.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
+    answer = user.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
 
-    refused(answer, 413, param="work.request")
+    assert_error(answer, 413, param="work.request")
 
 
-def test_a_conversation_of_somebody_else_is_refused(visitor, stranger):
-    theirs = stranger.request("POST", "/v1/conversations").json()["id"]
+def test_a_conversation_of_somebody_else_is_refused(user, other_user):
+    theirs = other_user.request("POST", "/v1/conversations").json()["id"]
     work = {"kind": "turn", "request": {"input": "x", "conversation": theirs}}
 
-    answer = visitor.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
+    answer = user.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
 
-    refused(answer, 404, param="work.request.conversation")
+    assert_error(answer, 404, param="work.request.conversation")
 
 
-def test_there_is_an_end_to_how_many(schedule, visitor, database):
+def test_there_is_an_end_to_how_many(schedule, user, database):
     made = schedule()
     copy = """
         INSERT INTO schedules (id, account_id, user_id, name, kind, trigger, if_missed, grace_seconds)
@@ -188,39 +188,39 @@ def test_there_is_an_end_to_how_many(schedule, visitor, database):
     with database.connection() as connection:
         connection.execute(copy, (made["id"],))
 
-    answer = visitor.request("POST", "/v1/schedules", json={"name": "x", "trigger": HOURLY, "work": TURN})
+    answer = user.request("POST", "/v1/schedules", json={"name": "x", "trigger": HOURLY, "work": TURN})
 
-    refused(answer, 409, code="too_many_schedules")
+    assert_error(answer, 409, code="too_many_schedules")
 
 
-def test_one_key_makes_one_schedule(visitor):
+def test_one_key_makes_one_schedule(user):
     body = {"name": "a test", "trigger": HOURLY, "work": TURN}
     key = {"Idempotency-Key": new_id("key")}
 
-    first, second = (visitor.request("POST", "/v1/schedules", json=body, headers=key) for _ in range(2))
+    first, second = (user.request("POST", "/v1/schedules", json=body, headers=key) for _ in range(2))
 
     assert first.json() == second.json()
-    assert len(visitor.request("GET", "/v1/schedules").json()["data"]) == 1
+    assert len(user.request("GET", "/v1/schedules").json()["data"]) == 1
 
 
-def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(visitor, stranger, schedule, database):
+def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(user, other_user, schedule, database):
     """The stranger is let into the visitor's account."""
     made = schedule()
-    caller = stranger.caller
-    admin = type(caller)(caller.user_id, visitor.caller.account_id, Role.ADMIN, session_id=caller.session_id)
+    caller = other_user.caller
+    admin = type(caller)(caller.user_id, user.caller.account_id, Role.ADMIN, session_id=caller.session_id)
     with database.connection() as connection:
         connection.execute(
             "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'admin')",
             (admin.account_id, admin.user_id),
         )
-    stranger.token = stranger.door.app.state.platform.tokens.issue(admin)
+    other_user.token = other_user.client.app.state.platform.tokens.issue(admin)
     path = f"/v1/schedules/{made['id']}"
 
-    assert stranger.request("GET", path).status_code == 200
-    assert stranger.request("POST", f"{path}/pause").json()["paused"]
-    refused(stranger.request("POST", f"{path}/resume"), 404)
-    refused(stranger.request("PATCH", path, json={"work": TURN}), 404)
+    assert other_user.request("GET", path).status_code == 200
+    assert other_user.request("POST", f"{path}/pause").json()["paused"]
+    assert_error(other_user.request("POST", f"{path}/resume"), 404)
+    assert_error(other_user.request("PATCH", path, json={"work": TURN}), 404)
     with database.connection() as connection:
         connection.execute("UPDATE memberships SET role = 'member' WHERE user_id = %s", (admin.user_id,))
-    refused(stranger.request("GET", path), 404)
-    assert stranger.request("GET", "/v1/schedules").json()["data"] == []
+    assert_error(other_user.request("GET", path), 404)
+    assert other_user.request("GET", "/v1/schedules").json()["data"] == []

@@ -3,15 +3,15 @@
 import httpx
 import pytest
 
-from models import journal
-from models.attempts import note_rewind
-from tests.web.telling import Telling
-from tests.web.visiting import refused
+from models.jobs.attempts import note_rewind
+from models.journal import journal
+from tests.web.api_client import assert_error
+from tests.web.scripted_job import ScriptedJob
 
 
 @pytest.fixture
-def told(visitor, database, redis_client):
-    return Telling(database, redis_client, visitor.caller.account_id)
+def scripted(user, database, redis_client):
+    return ScriptedJob(database, redis_client, user.caller.account_id)
 
 
 def ids(answer: httpx.Response) -> list[int]:
@@ -23,69 +23,71 @@ def ids(answer: httpx.Response) -> list[int]:
 @pytest.mark.parametrize(("after", "first"), [(-1, 0), (0, 1), (3, 4), (5, 6)])
 @pytest.mark.parametrize("how", ["query", "header"])
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_stream_begins_behind_the_cursor(visitor, told, after, first, how, forgotten):
-    told.say(3)
-    told.end()
+def test_a_stream_begins_behind_the_cursor(user, scripted, after, first, how, forgotten):
+    scripted.append_deltas(3)
+    scripted.end()
     if forgotten:
-        told.forget()
-    path, headers = f"/v1/jobs/{told.id}/events", {}
+        scripted.forget_journal()
+    path, headers = f"/v1/jobs/{scripted.id}/events", {}
     if how == "query":
         path += f"?starting_after={after}"
     elif after >= 0:
         headers = {"last-event-id": str(after)}
 
-    assert ids(visitor.request("GET", path, headers=headers)) == list(range(first, 6))
+    assert ids(user.request("GET", path, headers=headers)) == list(range(first, 6))
 
 
-def test_the_query_goes_before_the_header(visitor, told):
-    told.end()
+def test_the_query_goes_before_the_header(user, scripted):
+    scripted.end()
 
-    answer = visitor.request("GET", f"/v1/jobs/{told.id}/events?starting_after=1", headers={"last-event-id": "0"})
+    answer = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=1", headers={"last-event-id": "0"})
 
     assert ids(answer) == [2]
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_cursor_beyond_the_end_is_refused_by_name(visitor, told, ended):
+def test_a_cursor_beyond_the_end_is_refused_by_name(user, scripted, ended):
     if ended:
-        told.end()
+        scripted.end()
 
-    query = visitor.request("GET", f"/v1/jobs/{told.id}/events?starting_after=50")
-    header = visitor.request("GET", f"/v1/jobs/{told.id}/events", headers={"last-event-id": "50"})
+    query = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=50")
+    header = user.request("GET", f"/v1/jobs/{scripted.id}/events", headers={"last-event-id": "50"})
 
-    assert "50" in refused(query, 400, param="starting_after")
-    refused(header, 400, param="Last-Event-ID")
+    assert "50" in assert_error(query, 400, param="starting_after")
+    assert_error(header, 400, param="Last-Event-ID")
 
 
 @pytest.mark.parametrize("cursor", ["-2", "x", "1.5", "1e3", ""])
-def test_a_cursor_that_is_none_is_refused(visitor, told, cursor):
-    refused(visitor.request("GET", f"/v1/jobs/{told.id}/events?starting_after={cursor}"), 400, param="starting_after")
+def test_a_cursor_that_is_none_is_refused(user, scripted, cursor):
+    assert_error(
+        user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after={cursor}"), 400, param="starting_after"
+    )
 
 
 @pytest.mark.parametrize("cursor", ["-1", "x", "1.5", "99999999999999999999", "\xb2", "0x1"])
-def test_a_last_event_id_that_is_none_is_refused(visitor, told, cursor):
+def test_a_last_event_id_that_is_none_is_refused(user, scripted, cursor):
     headers = {"last-event-id": cursor.encode("latin-1")}
 
-    refused(visitor.request("GET", f"/v1/jobs/{told.id}/events", headers=headers), 400, param="Last-Event-ID")
+    assert_error(user.request("GET", f"/v1/jobs/{scripted.id}/events", headers=headers), 400, param="Last-Event-ID")
 
 
-def test_a_cursor_that_redis_has_forgotten_is_put_off_and_not_refused(visitor, told):
-    told.say(5)
-    told.forget()
+def test_a_cursor_that_redis_has_forgotten_is_put_off_and_not_refused(user, scripted):
+    scripted.append_deltas(5)
+    scripted.forget_journal()
 
-    answer = visitor.request("GET", f"/v1/jobs/{told.id}/events?starting_after=5")
+    answer = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")
 
-    refused(answer, 503, code="service_unavailable")
+    assert_error(answer, 503, code="service_unavailable")
     assert answer.headers["retry-after"] == "1"
 
 
-def test_who_heard_what_was_lost_is_taken_back(visitor, told, database, redis_client):
-    told.say(5)
-    told.forget()
+def test_who_heard_what_was_lost_is_taken_back(user, scripted, database, redis_client):
+    scripted.append_deltas(5)
+    scripted.forget_journal()
     with database.connection() as connection:
-        note_rewind(connection, told.job, 2)
-    told.told = told.told[:2]
-    journal.append(redis_client, told.id, 1, told.told)
-    told.end()
+        note_rewind(connection, scripted.job, 2)
+    scripted.events = scripted.events[:2]
+    journal.append(redis_client, scripted.id, 1, scripted.events)
+    scripted.end()
 
-    assert ids(visitor.request("GET", f"/v1/jobs/{told.id}/events?starting_after=5")) == [2]
+    assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")) == [2]

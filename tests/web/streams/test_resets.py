@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from bench.chaos.proxy import Link, Links
-from tests.web.telling import Telling, numbers
+from tests.web.scripted_job import ScriptedJob, numbers
 from web.streams.tail import Tail
 
 
@@ -28,13 +28,13 @@ async def cut(link: Link) -> None:
 
 
 def test_histories_are_read_on_over_another_connection(link, database, redis_client, account):
-    told = Telling(database, redis_client, account)
-    told.say(5)
+    scripted = ScriptedJob(database, redis_client, account)
+    scripted.append_deltas(5)
 
     async def scenario():
         tail = Tail(f"redis://127.0.0.1:{link.port}", database)
         for _ in range(20):
-            assert numbers(await tail._history(told.id, -1)) in (list(range(7)), [0, 1])
+            assert numbers(await tail._history(scripted.id, -1)) in (list(range(7)), [0, 1])
             await cut(link)
         await tail.stop()
 
@@ -42,22 +42,22 @@ def test_histories_are_read_on_over_another_connection(link, database, redis_cli
 
 
 def test_the_reader_survives_and_misses_nothing(link, database, redis_client, account):
-    told = Telling(database, redis_client, account)
+    scripted = ScriptedJob(database, redis_client, account)
 
     async def scenario():
         tail = Tail(f"redis://127.0.0.1:{link.port}", database)
         await tail.start()
         heard = asyncio.create_task(listen(tail))
         for _ in range(10):
-            told.say(1)
+            scripted.append_deltas(1)
             await cut(link)
-        told.end()
+        scripted.end()
         async with asyncio.timeout(20):
-            assert numbers(await heard) == list(range(len(told.told)))
+            assert numbers(await heard) == list(range(len(scripted.events)))
         assert not tail._tasks[0].done()
         await tail.stop()
 
     async def listen(tail):
-        return [event async for group in tail.follow(told.id) for event in group]
+        return [event async for group in tail.follow(scripted.id) for event in group]
 
     uvloop.run(scenario())

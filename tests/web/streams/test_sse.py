@@ -228,9 +228,11 @@ def test_head_gets_headers_only():
     asyncio.run(scenario())
 
 
-def test_over_a_socket_a_client_that_leaves_is_noticed(door):
+def test_over_a_socket_a_client_that_leaves_is_noticed(make_client):
     source = Source(b"one")
-    client = door(Row("GET", "/stream", lambda call: EventStream(source(), call.platform.streams), Rights.PUBLIC))
+    client = make_client(
+        Row("GET", "/stream", lambda call: EventStream(source(), call.platform.streams), Rights.PUBLIC)
+    )
     streams = client.app.state.platform.streams
 
     with client.stream("GET", "/stream") as response:
@@ -243,11 +245,11 @@ def test_over_a_socket_a_client_that_leaves_is_noticed(door):
     assert len(streams) == 0
 
 
-def test_a_server_that_stops_ends_its_streams_first(offline, run_app):
+def test_a_server_that_stops_ends_its_streams_first(offline_settings, run_app):
     source = Source(b"one")
     rows = [Row("GET", "/stream", lambda call: EventStream(source(), call.platform.streams), Rights.PUBLIC)]
 
-    with run_app(build(offline, rows)) as (server, client), client.stream("GET", "/stream") as response:
+    with run_app(build(offline_settings, rows)) as (server, client), client.stream("GET", "/stream") as response:
         parts = response.iter_raw()
         assert next(parts) == b"one"
         server.should_exit = True

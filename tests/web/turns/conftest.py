@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 
-from models.settings import Settings
-from tests.web.visiting import Visitor
-from tests.web.working import working
+from models.platform.settings import Settings
+from tests.web.api_client import ApiUser
+from tests.web.worker_process import run_worker
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,11 @@ def worker(
 ) -> Iterator[None]:
     """The pool that the module names as `POOL`. It starts with the first test that asks for it."""
     pool = request.module.POOL
-    with working(settings, [pool], tmp_path_factory.mktemp(pool)):
+    with run_worker(settings, [pool], tmp_path_factory.mktemp(pool)):
         yield
 
 
 @pytest.fixture
-def client(visitor: Visitor, worker: None) -> OpenAI:
+def client(user: ApiUser, worker: None) -> OpenAI:
     """The official client, as the visitor."""
-    return OpenAI(base_url=f"{visitor.door.base_url}/v1", api_key=visitor.token, max_retries=0, timeout=30)
+    return OpenAI(base_url=f"{user.client.base_url}/v1", api_key=user.token, max_retries=0, timeout=30)

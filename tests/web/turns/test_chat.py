@@ -16,20 +16,20 @@ HELLO = [{"role": "user", "content": "hello there"}]
 # The first has no worker: it starts with the first test that asks for one.
 
 
-def test_a_completion_that_is_cancelled_is_told_so(visitor):
-    with visitor.door.stream(
+def test_a_completion_that_is_cancelled_is_told_so(user):
+    with user.client.stream(
         "POST", "/v1/chat/completions", json={"messages": HELLO, "stream": True},
-        headers={"authorization": f"Bearer {visitor.token}"},
+        headers={"authorization": f"Bearer {user.token}"},
     ) as answer:  # fmt: skip
         response_id = answer.headers["x-sangha-response-id"]
-        assert visitor.request("POST", f"/v1/responses/{response_id}/cancel").json()["status"] == "cancelled"
+        assert user.request("POST", f"/v1/responses/{response_id}/cancel").json()["status"] == "cancelled"
         frames = answer.read().decode()
 
     assert '"code":"cancelled"' in frames
     assert "[DONE]" not in frames
 
 
-def test_a_plain_completion(client, visitor):
+def test_a_plain_completion(client, user):
     answer = client.chat.completions.with_raw_response.create(model="default", messages=HELLO, temperature=0)
     completion = answer.parse()
 
@@ -39,10 +39,10 @@ def test_a_plain_completion(client, visitor):
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (2, 20)
     assert completion.id.removeprefix("chatcmpl-") == answer.headers["x-sangha-response-id"].removeprefix("resp_")
     path = f"/v1/responses/{answer.headers['x-sangha-response-id']}"
-    eventually(lambda: visitor.request("GET", path).status_code == 404)
+    eventually(lambda: user.request("GET", path).status_code == 404)
 
 
-def test_a_streamed_completion(client, visitor):
+def test_a_streamed_completion(client, user):
     chunks = list(client.chat.completions.create(
         model="default", messages=HELLO, stream=True, stream_options={"include_usage": True}
     ))  # fmt: skip
@@ -54,7 +54,7 @@ def test_a_streamed_completion(client, visitor):
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 20)
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-    eventually(lambda: visitor.jobs() == [])
+    eventually(lambda: user.jobs() == [])
 
 
 def test_the_clients_own_stream_puts_it_together(client):
@@ -80,14 +80,14 @@ def test_a_stored_completion_is_a_response_to_go_on_from(client):
     assert client.responses.create(model="default", input="and?", previous_response_id=response.id).output_text == TEXT
 
 
-def test_one_that_comes_twice_under_a_key_is_one(client, visitor):
+def test_one_that_comes_twice_under_a_key_is_one(client, user):
     named = {"Idempotency-Key": "the-same"}
     first, second = (
         client.chat.completions.create(model="default", messages=HELLO, extra_headers=named) for _ in range(2)
     )
 
     assert first == second
-    assert len(visitor.jobs()) == 1
+    assert len(user.jobs()) == 1
 
 
 def test_a_conversation_that_does_not_fit_is_a_400(client):

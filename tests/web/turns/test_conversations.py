@@ -4,33 +4,33 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from models import conversations
-from models.ids import new_id
+from models.platform.ids import new_id
+from models.turns import conversations
 from tests.waiting import eventually
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 
 
-def made(visitor, **body):
-    answer = visitor.request("POST", "/v1/conversations", json=body)
+def made(user, **body):
+    answer = user.request("POST", "/v1/conversations", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_a_conversation_without_a_body_is_empty(visitor):
-    answer = visitor.request("POST", "/v1/conversations")
+def test_a_conversation_without_a_body_is_empty(user):
+    answer = user.request("POST", "/v1/conversations")
 
     assert answer.status_code == 200
-    items = visitor.request("GET", f"/v1/conversations/{answer.json()['id']}/items").json()
+    items = user.request("GET", f"/v1/conversations/{answer.json()['id']}/items").json()
     assert (items["data"], items["has_more"], items["first_id"]) == ([], False, None)
 
 
-def test_items_come_in_pages_both_ways(visitor):
-    conversation = made(visitor, items=[{"role": "user", "content": str(number)} for number in range(5)])["id"]
+def test_items_come_in_pages_both_ways(user):
+    conversation = made(user, items=[{"role": "user", "content": str(number)} for number in range(5)])["id"]
 
     for order, expected in (("asc", "01234"), ("desc", "43210")):
         path = f"/v1/conversations/{conversation}/items?order={order}&limit=3"
-        first = visitor.request("GET", path).json()
-        second = visitor.request("GET", f"{path}&after={first['last_id']}").json()
+        first = user.request("GET", path).json()
+        second = user.request("GET", f"{path}&after={first['last_id']}").json()
         assert (first["has_more"], second["has_more"]) == (True, False)
         assert "".join(item["content"][0]["text"] for item in first["data"] + second["data"]) == expected
 
@@ -39,20 +39,20 @@ def test_items_come_in_pages_both_ways(visitor):
     ("method", "path"),
     [("GET", ""), ("DELETE", ""), ("GET", "/items"), ("GET", "/items/msg_1"), ("DELETE", "/items/msg_1")],
 )
-def test_a_strangers_conversation_looks_like_one_that_does_not_exist(visitor, stranger, method, path):
-    theirs, nobodys = made(visitor)["id"], new_id("conv")
+def test_a_strangers_conversation_looks_like_one_that_does_not_exist(user, other_user, method, path):
+    theirs, nobodys = made(user)["id"], new_id("conv")
 
-    foreign = stranger.request(method, f"/v1/conversations/{theirs}{path}")
-    unknown = stranger.request(method, f"/v1/conversations/{nobodys}{path}")
+    foreign = other_user.request(method, f"/v1/conversations/{theirs}{path}")
+    unknown = other_user.request(method, f"/v1/conversations/{nobodys}{path}")
 
-    assert refused(foreign, 404, param="conversation_id") == refused(unknown, 404).replace(nobodys, theirs)
-    assert visitor.request("GET", f"/v1/conversations/{theirs}").status_code == 200
+    assert assert_error(foreign, 404, param="conversation_id") == assert_error(unknown, 404).replace(nobodys, theirs)
+    assert user.request("GET", f"/v1/conversations/{theirs}").status_code == 200
 
 
-def test_a_strangers_conversation_can_not_be_gone_on_with(visitor, stranger):
-    theirs = made(visitor)["id"]
+def test_a_strangers_conversation_can_not_be_gone_on_with(user, other_user):
+    theirs = made(user)["id"]
 
-    refused(stranger.request("POST", "/v1/responses", json={"input": "x", "conversation": theirs}), 404)
+    assert_error(other_user.request("POST", "/v1/responses", json={"input": "x", "conversation": theirs}), 404)
 
 
 @pytest.mark.parametrize(
@@ -65,91 +65,93 @@ def test_a_strangers_conversation_can_not_be_gone_on_with(visitor, stranger):
         ({"name": "x"}, "name"),
     ],
 )
-def test_what_is_wrong_is_named(visitor, body, param):
-    message = refused(visitor.request("POST", "/v1/conversations", json=body), 400)
+def test_what_is_wrong_is_named(user, body, param):
+    message = assert_error(user.request("POST", "/v1/conversations", json=body), 400)
 
     assert param in message
 
 
-def test_a_deleted_conversation_is_gone_and_its_turns_stay(visitor):
-    conversation = made(visitor)["id"]
-    turn = visitor.ask(conversation=conversation)["id"]
+def test_a_deleted_conversation_is_gone_and_its_turns_stay(user):
+    conversation = made(user)["id"]
+    turn = user.create_response(conversation=conversation)["id"]
 
-    deleted = visitor.request("DELETE", f"/v1/conversations/{conversation}").json()
+    deleted = user.request("DELETE", f"/v1/conversations/{conversation}").json()
 
     assert deleted == {"id": conversation, "object": "conversation.deleted", "deleted": True}
-    refused(visitor.request("GET", f"/v1/conversations/{conversation}"), 404)
-    assert visitor.request("GET", f"/v1/responses/{turn}").json()["conversation"] is None
+    assert_error(user.request("GET", f"/v1/conversations/{conversation}"), 404)
+    assert user.request("GET", f"/v1/responses/{turn}").json()["conversation"] is None
 
 
-def texts(visitor, conversation):
-    items = visitor.request("GET", f"/v1/conversations/{conversation}/items?order=asc").json()["data"]
+def texts(user, conversation):
+    items = user.request("GET", f"/v1/conversations/{conversation}/items?order=asc").json()["data"]
     return [item.get("output") or item["content"][0]["text"] for item in items]
 
 
-def test_metadata_is_replaced(visitor):
-    conversation = made(visitor, metadata={"a": "1"})
+def test_metadata_is_replaced(user):
+    conversation = made(user, metadata={"a": "1"})
     path = f"/v1/conversations/{conversation['id']}"
 
-    changed = visitor.request("POST", path, json={"metadata": {"b": "2"}})
+    changed = user.request("POST", path, json={"metadata": {"b": "2"}})
 
-    assert changed.json() == {**conversation, "metadata": {"b": "2"}} == visitor.request("GET", path).json()
-    assert visitor.request("POST", path, json={"metadata": None}).json()["metadata"] == {}
-    refused(visitor.request("POST", path, json={}), 400, param="metadata")
+    assert changed.json() == {**conversation, "metadata": {"b": "2"}} == user.request("GET", path).json()
+    assert user.request("POST", path, json={"metadata": None}).json()["metadata"] == {}
+    assert_error(user.request("POST", path, json={}), 400, param="metadata")
 
 
-def test_items_are_added_read_and_taken_out(visitor):
-    path = f"/v1/conversations/{made(visitor)['id']}"
+def test_items_are_added_read_and_taken_out(user):
+    path = f"/v1/conversations/{made(user)['id']}"
     given = [
         {"role": "user", "content": "one"},
         {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_1", "output": "two"},
     ]
 
-    added = visitor.request("POST", f"{path}/items", json={"items": given}).json()
+    added = user.request("POST", f"{path}/items", json={"items": given}).json()
 
     assert [item["type"] for item in added["data"]] == ["message", "function_call", "function_call_output"]
     assert (added["first_id"], added["last_id"], added["has_more"]) == (
         added["data"][0]["id"], added["data"][2]["id"], False)  # fmt: skip
     for item in added["data"]:
-        assert visitor.request("GET", f"{path}/items/{item['id']}").json() == item
-    gone = visitor.request("DELETE", f"{path}/items/{added['first_id']}")
-    assert gone.json() == visitor.request("GET", path).json()
-    refused(visitor.request("GET", f"{path}/items/{added['first_id']}"), 404, param="item_id")
-    refused(visitor.request("DELETE", f"{path}/items/{added['first_id']}"), 404, param="item_id")
+        assert user.request("GET", f"{path}/items/{item['id']}").json() == item
+    gone = user.request("DELETE", f"{path}/items/{added['first_id']}")
+    assert gone.json() == user.request("GET", path).json()
+    assert_error(user.request("GET", f"{path}/items/{added['first_id']}"), 404, param="item_id")
+    assert_error(user.request("DELETE", f"{path}/items/{added['first_id']}"), 404, param="item_id")
 
 
-def test_an_item_belongs_to_its_conversation_alone(visitor):
-    here, there = made(visitor, items=[{"role": "user", "content": "x"}])["id"], made(visitor)["id"]
-    (item,) = visitor.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+def test_an_item_belongs_to_its_conversation_alone(user):
+    here, there = made(user, items=[{"role": "user", "content": "x"}])["id"], made(user)["id"]
+    (item,) = user.request("GET", f"/v1/conversations/{here}/items").json()["data"]
 
-    refused(visitor.request("GET", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
-    refused(visitor.request("DELETE", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
-    after = visitor.request("GET", f"/v1/conversations/{there}/items?after={item['id']}")
-    assert item["id"] in refused(after, 400, param="after", code="item_not_found")
+    assert_error(user.request("GET", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
+    assert_error(user.request("DELETE", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
+    after = user.request("GET", f"/v1/conversations/{there}/items?after={item['id']}")
+    assert item["id"] in assert_error(after, 400, param="after", code="item_not_found")
 
 
-def test_a_reference_is_a_copy_of_what_it_names(visitor, stranger):
-    here, there = made(visitor, items=[{"role": "user", "content": "said before"}])["id"], made(visitor)["id"]
-    (item,) = visitor.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+def test_a_reference_is_a_copy_of_what_it_names(user, other_user):
+    here, there = made(user, items=[{"role": "user", "content": "said before"}])["id"], made(user)["id"]
+    (item,) = user.request("GET", f"/v1/conversations/{here}/items").json()["data"]
     reference = {"type": "item_reference", "id": item["id"]}
 
-    turn = visitor.ask(input=[{"id": item["id"]}, {"role": "user", "content": "new"}])
-    (added,) = visitor.request("POST", f"/v1/conversations/{there}/items", json={"items": [reference]}).json()["data"]
+    turn = user.create_response(input=[{"id": item["id"]}, {"role": "user", "content": "new"}])
+    (added,) = user.request("POST", f"/v1/conversations/{there}/items", json={"items": [reference]}).json()["data"]
 
-    brought = visitor.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
+    brought = user.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
     assert [each["content"][0]["text"] for each in brought] == ["said before", "new"]
-    assert visitor.ask(input=[{"type": "item_reference", "id": brought[1]["id"]}]), "items of responses are named too"
+    assert user.create_response(input=[{"type": "item_reference", "id": brought[1]["id"]}]), (
+        "items of responses are named too"
+    )
     assert added["content"] == item["content"]
     assert len({item["id"], added["id"], brought[0]["id"]}) == 3
-    assert texts(visitor, here) == texts(visitor, there) == ["said before"]
-    theirs = stranger.request("POST", "/v1/responses", json={"input": [reference], "background": True})
-    refused(theirs, 400, param="input[0].id", code="item_not_found")
+    assert texts(user, here) == texts(user, there) == ["said before"]
+    theirs = other_user.request("POST", "/v1/responses", json={"input": [reference], "background": True})
+    assert_error(theirs, 400, param="input[0].id", code="item_not_found")
 
 
-def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(visitor, database):
-    conversation = made(visitor)["id"]
-    visitor.ask(conversation=conversation)
+def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(user, database):
+    conversation = made(user)["id"]
+    user.create_response(conversation=conversation)
     item = {"id": new_id("msg"), "type": "message", "role": "user", "content": []}
     with ThreadPoolExecutor(1) as pool, database.connection() as ending:
         with database.transaction() as deleting:
@@ -158,7 +160,7 @@ def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(visitor, 
             eventually(lambda: waiting_for_a_lock(database))
         added.result(10)
 
-    assert visitor.request("GET", f"/v1/conversations/{conversation}").status_code == 404
+    assert user.request("GET", f"/v1/conversations/{conversation}").status_code == 404
 
 
 def waiting_for_a_lock(database):

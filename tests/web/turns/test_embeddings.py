@@ -9,12 +9,12 @@ import pytest
 from openai.types import CreateEmbeddingResponse, Model
 from pydantic import TypeAdapter
 
-from models import unread
-from models.embeddings import Embeddings
+from models.jobs import unclaimed_results
+from models.turns.embeddings import Embeddings
 from pipelines.embeddings.start import start
 from tests.waiting import eventually
-from tests.web.visiting import refused
-from web.turns import embeddings as door
+from tests.web.api_client import assert_error
+from web.turns import embeddings as endpoint
 from web.turns.embeddings import MOST_CHARACTERS, embeddings_object
 
 POOL = "memory"
@@ -25,43 +25,43 @@ MODEL = "all-minilm-l6-v2"
 # The first two have no worker: it starts with the first test that asks for it.
 
 
-def test_without_a_worker_it_is_a_503_and_the_job_is_gone(visitor, monkeypatch):
-    monkeypatch.setattr(door, "PATIENCE", 0.05)
+def test_without_a_worker_it_is_a_503_and_the_job_is_gone(user, monkeypatch):
+    monkeypatch.setattr(endpoint, "PATIENCE", 0.05)
 
-    answer = visitor.request("POST", "/v1/embeddings", json={"input": "hello"})
+    answer = user.request("POST", "/v1/embeddings", json={"input": "hello"})
 
-    refused(answer, 503)
+    assert_error(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
-    assert visitor.jobs() == []
+    assert user.jobs() == []
 
 
-def test_a_client_that_leaves_takes_its_job_along(visitor):
+def test_a_client_that_leaves_takes_its_job_along(user):
     with pytest.raises(httpx.ReadTimeout):
-        visitor.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
+        user.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
 
-    eventually(lambda: visitor.jobs() == [])
+    eventually(lambda: user.jobs() == [])
 
 
-def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, visitor, database):
+def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, user, database):
     made = client.embeddings.create(model=MODEL, input=["a cat sleeps", "the kitten naps", "shares fell on Monday"])
 
     assert [(item.index, len(item.embedding)) for item in made.data] == [(0, 384), (1, 384), (2, 384)]
     cat, kitten, shares = (item.embedding for item in made.data)
     assert dot(cat, kitten) > 0.5 > 0.2 > dot(cat, shares)
     assert (made.model, made.usage.prompt_tokens) == (MODEL, made.usage.total_tokens)
-    assert visitor.jobs() == []
+    assert user.jobs() == []
     with database.connection() as connection:
         bills = connection.execute(
             "SELECT model, input_tokens, output_tokens FROM usage_records WHERE account_id = %s",
-            (visitor.caller.account_id,),
+            (user.caller.account_id,),
         ).fetchall()
     assert bills == [{"model": MODEL, "input_tokens": made.usage.prompt_tokens, "output_tokens": 0}]
 
 
-def test_both_encodings_are_the_same_vectors_and_strictly_openais_shape(client, visitor):
+def test_both_encodings_are_the_same_vectors_and_strictly_openais_shape(client, user):
     asked = {"model": "default", "input": "hello"}
-    plain = visitor.request("POST", "/v1/embeddings", json=asked).json()
-    packed = visitor.request("POST", "/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
+    plain = user.request("POST", "/v1/embeddings", json=asked).json()
+    packed = user.request("POST", "/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
 
     TypeAdapter(CreateEmbeddingResponse).validate_python(plain, strict=True)
     vector = plain["data"][0]["embedding"]
@@ -88,13 +88,13 @@ def test_more_texts_than_a_batch_keep_their_order(client):
         ({"input": "hello", "dimensions": 256}, "dimensions"),
     ],
 )
-def test_what_only_the_model_can_tell_is_refused_by_name(client, visitor, asked, param):
+def test_what_only_the_model_can_tell_is_refused_by_name(client, user, asked, param):
     with pytest.raises(openai.BadRequestError) as wrong:
         client.embeddings.create(model=MODEL, **asked)
 
     assert wrong.value.param == param
     assert "place 1" in str(wrong.value) or param == "dimensions"
-    assert visitor.jobs() == []
+    assert user.jobs() == []
 
 
 @pytest.mark.parametrize(
@@ -115,34 +115,34 @@ def test_what_only_the_model_can_tell_is_refused_by_name(client, visitor, asked,
         ({"input": "a", "unknown": 1}, "unknown"),
     ],
 )
-def test_what_is_wrong_is_named(visitor, asked, param):
-    answer = visitor.request("POST", "/v1/embeddings", json=asked)
+def test_what_is_wrong_is_named(user, asked, param):
+    answer = user.request("POST", "/v1/embeddings", json=asked)
 
-    refused(answer, 400, param=param)
-    assert visitor.jobs() == []
+    assert_error(answer, 400, param=param)
+    assert user.jobs() == []
 
 
-def test_the_models_are_listed_in_openais_shape(visitor):
-    shown = visitor.request("GET", "/v1/models").json()["data"]
+def test_the_models_are_listed_in_openais_shape(user):
+    shown = user.request("GET", "/v1/models").json()["data"]
 
     assert [model["id"] for model in shown] == ["scripted", "default", MODEL]
     for model in shown:
         TypeAdapter(Model).validate_python(model, strict=True)
-    assert visitor.request("GET", f"/v1/models/{MODEL}").json() in shown
+    assert user.request("GET", f"/v1/models/{MODEL}").json() in shown
 
 
-def test_a_text_that_goes_unread_is_forgotten(visitor, worker, database):
+def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
     """As after a web process that died: its client comes no more."""
-    job_id = "job_unread_" + visitor.caller.account_id
-    start(database, visitor.caller, ["hello"], None, job_id)
-    start(database, visitor.caller, ["hello"], None, job_id)  # a request that came twice
-    visitor.door.app.state.platform.queue.nudge()
-    eventually(lambda: visitor.jobs()[0]["state"] == "completed")
+    job_id = "job_unread_" + user.caller.account_id
+    start(database, user.caller, ["hello"], None, job_id)
+    start(database, user.caller, ["hello"], None, job_id)  # a request that came twice
+    user.client.app.state.platform.queue.nudge()
+    eventually(lambda: user.jobs()[0]["state"] == "completed")
 
     with database.connection() as connection:
-        assert job_id not in unread.delete_unread(connection)
-        assert job_id in unread.delete_unread(connection, kept=0)
-    assert visitor.jobs() == []
+        assert job_id not in unclaimed_results.delete_unread(connection)
+        assert job_id in unclaimed_results.delete_unread(connection, kept=0)
+    assert user.jobs() == []
 
 
 def test_vectors_are_written_exactly():

@@ -7,8 +7,8 @@ from web.turns import models
 
 
 @pytest.fixture
-def client(door):
-    return door(
+def client(make_client):
+    return make_client(
         Row("GET", "/v1/models", models.list_models, Rights.READ),
         Row("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
     )

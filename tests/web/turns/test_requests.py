@@ -5,8 +5,8 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from models.errors import InvalidRequest
-from models.settings import Settings
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
 from web.turns.items import stored
 from web.turns.requests import CreateResponse, checked_model, new_turn
 

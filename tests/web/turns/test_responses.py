@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from models.ids import new_id
+from models.platform.ids import new_id
 from pipelines.accounts.tokens import LEEWAY, LIFETIME
-from tests.web.visiting import refused
+from tests.web.api_client import assert_error
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"nonsense", b'{"input": "a" "b"}', b'{"input": NaN}', b"[]", b'"hello"', b"\xff"]
 )
-def test_malformed_json_is_refused(visitor, body):
-    answer = visitor.request("POST", "/v1/responses", content=body)
+def test_malformed_json_is_refused(user, body):
+    answer = user.request("POST", "/v1/responses", content=body)
 
-    refused(answer, 400, code="invalid_json")
+    assert_error(answer, 400, code="invalid_json")
 
 
 @pytest.mark.parametrize(
@@ -66,26 +66,26 @@ def test_malformed_json_is_refused(visitor, body):
         ({"input": "x", "previous_response_id": "resp_none"}, "previous_response_id"),
     ],
 )
-def test_what_is_wrong_is_named(visitor, body, param):
-    answer = visitor.request("POST", "/v1/responses", json=body)
+def test_what_is_wrong_is_named(user, body, param):
+    answer = user.request("POST", "/v1/responses", json=body)
 
-    refused(answer, 400, param=param)
-
-
-def test_a_conversation_that_does_not_exist_is_not_found(visitor):
-    answer = visitor.request("POST", "/v1/responses", json={"input": "x", "conversation": new_id("conv")})
-
-    refused(answer, 404, param="conversation")
+    assert_error(answer, 400, param=param)
 
 
-def test_a_body_of_fifty_megabytes_is_refused(visitor):
-    answer = visitor.request("POST", "/v1/responses", content=b'{"input": "' + b"x" * 50_000_000 + b'"}')
+def test_a_conversation_that_does_not_exist_is_not_found(user):
+    answer = user.request("POST", "/v1/responses", json={"input": "x", "conversation": new_id("conv")})
 
-    refused(answer, 413, code="request_too_large")
+    assert_error(answer, 404, param="conversation")
 
 
-def test_a_nul_character_is_refused(visitor):
-    refused(visitor.request("POST", "/v1/responses", json={"input": "a\0b"}), 400, code="invalid_character")
+def test_a_body_of_fifty_megabytes_is_refused(user):
+    answer = user.request("POST", "/v1/responses", content=b'{"input": "' + b"x" * 50_000_000 + b'"}')
+
+    assert_error(answer, 413, code="request_too_large")
+
+
+def test_a_nul_character_is_refused(user):
+    assert_error(user.request("POST", "/v1/responses", json={"input": "a\0b"}), 400, code="invalid_character")
 
 
 @pytest.mark.parametrize(
@@ -99,51 +99,51 @@ def test_a_nul_character_is_refused(visitor):
         ("GET", "/input_items"),
     ],
 )
-def test_a_strangers_turn_looks_like_one_that_does_not_exist(visitor, stranger, method, path):
-    theirs, nobodys = visitor.ask()["id"], new_id("resp")
+def test_a_strangers_turn_looks_like_one_that_does_not_exist(user, other_user, method, path):
+    theirs, nobodys = user.create_response()["id"], new_id("resp")
 
-    foreign = stranger.request(method, f"/v1/responses/{theirs}{path}")
-    unknown = stranger.request(method, f"/v1/responses/{nobodys}{path}")
+    foreign = other_user.request(method, f"/v1/responses/{theirs}{path}")
+    unknown = other_user.request(method, f"/v1/responses/{nobodys}{path}")
 
-    assert refused(foreign, 404, param="response_id") == refused(unknown, 404).replace(nobodys, theirs)
-    assert visitor.request("GET", f"/v1/responses/{theirs}").json()["status"] == "queued"
+    assert assert_error(foreign, 404, param="response_id") == assert_error(unknown, 404).replace(nobodys, theirs)
+    assert user.request("GET", f"/v1/responses/{theirs}").json()["status"] == "queued"
 
 
-def test_a_strangers_turn_can_not_be_gone_on_with(visitor, stranger):
-    theirs = visitor.ask()["id"]
+def test_a_strangers_turn_can_not_be_gone_on_with(user, other_user):
+    theirs = user.create_response()["id"]
 
-    answer = stranger.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": theirs})
+    answer = other_user.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": theirs})
 
-    refused(answer, 400, param="previous_response_id", code="previous_response_not_found")
+    assert_error(answer, 400, param="previous_response_id", code="previous_response_not_found")
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c", "a b"])
-def test_whoever_shows_no_token_of_ours_is_not_let_in(visitor, token):
-    visitor.token = token
+def test_whoever_shows_no_token_of_ours_is_not_let_in(user, token):
+    user.token = token
 
-    refused(visitor.request("POST", "/v1/responses", json={"input": "x"}), 401, code="invalid_api_key")
+    assert_error(user.request("POST", "/v1/responses", json={"input": "x"}), 401, code="invalid_api_key")
 
 
-def test_an_expired_token_is_refused(visitor):
-    tokens = visitor.door.app.state.platform.tokens
+def test_an_expired_token_is_refused(user):
+    tokens = user.client.app.state.platform.tokens
     tokens._clock = lambda: time.time() - LIFETIME - 2 * LEEWAY
-    visitor.token = tokens.issue(visitor.caller)
+    user.token = tokens.issue(user.caller)
     tokens._clock = time.time
 
-    assert "expired" in refused(visitor.request("POST", "/v1/responses", json={"input": "x"}), 401)
+    assert "expired" in assert_error(user.request("POST", "/v1/responses", json={"input": "x"}), 401)
 
 
-def test_a_token_of_another_account_sees_nothing(visitor, stranger):
-    theirs = visitor.ask()["id"]
+def test_a_token_of_another_account_sees_nothing(user, other_user):
+    theirs = user.create_response()["id"]
 
-    refused(stranger.request("GET", f"/v1/responses/{theirs}"), 404)
+    assert_error(other_user.request("GET", f"/v1/responses/{theirs}"), 404)
 
 
-def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(visitor, stranger):
-    tokens = visitor.door.app.state.platform.tokens
-    stranger.token = tokens.issue(replace(stranger.caller, account_id=visitor.caller.account_id))
+def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(user, other_user):
+    tokens = user.client.app.state.platform.tokens
+    other_user.token = tokens.issue(replace(other_user.caller, account_id=user.caller.account_id))
 
-    refused(stranger.request("GET", "/v1/responses/resp_any"), 401)
+    assert_error(other_user.request("GET", "/v1/responses/resp_any"), 401)
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,18 @@ def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(visitor, 
         ("DELETE", "/v1/responses/resp_1/input_items", "GET, HEAD"),
     ],
 )
-def test_methods_that_are_not_there_are_refused_with_those_that_are(visitor, method, path, allowed):
-    answer = visitor.request(method, path)
+def test_methods_that_are_not_there_are_refused_with_those_that_are(user, method, path, allowed):
+    answer = user.request(method, path)
 
-    refused(answer, 405)
+    assert_error(answer, 405)
     assert answer.headers["allow"] == allowed
 
 
-def test_head_is_answered_like_get_without_a_body(visitor):
-    turn = visitor.ask()["id"]
+def test_head_is_answered_like_get_without_a_body(user):
+    turn = user.create_response()["id"]
 
-    plain = visitor.request("HEAD", f"/v1/responses/{turn}")
-    stream = visitor.request("HEAD", f"/v1/responses/{turn}?stream=true")
+    plain = user.request("HEAD", f"/v1/responses/{turn}")
+    stream = user.request("HEAD", f"/v1/responses/{turn}?stream=true")
 
     assert (plain.status_code, plain.content, stream.status_code, stream.content) == (200, b"", 200, b"")
     assert stream.headers["content-type"].startswith("text/event-stream")
@@ -177,38 +177,38 @@ def test_head_is_answered_like_get_without_a_body(visitor):
     ("query", "param"),
     [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("order=up", "order"), ("offset=1", "offset")],
 )
-def test_a_page_that_can_not_be_is_refused(visitor, query, param):
-    turn = visitor.ask()["id"]
+def test_a_page_that_can_not_be_is_refused(user, query, param):
+    turn = user.create_response()["id"]
 
-    refused(visitor.request("GET", f"/v1/responses/{turn}/input_items?{query}"), 400, param=param)
+    assert_error(user.request("GET", f"/v1/responses/{turn}/input_items?{query}"), 400, param=param)
 
 
-def test_a_turn_in_progress_is_not_deleted_and_a_cancelled_one_is(visitor):
-    turn = visitor.ask()
+def test_a_turn_in_progress_is_not_deleted_and_a_cancelled_one_is(user):
+    turn = user.create_response()
 
-    conflict = visitor.request("DELETE", f"/v1/responses/{turn['id']}")
-    cancelled = visitor.request("POST", f"/v1/responses/{turn['id']}/cancel")
-    again = visitor.request("POST", f"/v1/responses/{turn['id']}/cancel")
-    deleted = visitor.request("DELETE", f"/v1/responses/{turn['id']}")
+    conflict = user.request("DELETE", f"/v1/responses/{turn['id']}")
+    cancelled = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    again = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    deleted = user.request("DELETE", f"/v1/responses/{turn['id']}")
 
-    refused(conflict, 409, code="response_in_progress")
+    assert_error(conflict, 409, code="response_in_progress")
     assert conflict.headers["x-should-retry"] == "false"
     assert cancelled.json()["status"] == again.json()["status"] == "cancelled"
     assert deleted.json() == {"id": turn["id"], "object": "response", "deleted": True}
-    refused(visitor.request("GET", f"/v1/responses/{turn['id']}"), 404)
-    refused(visitor.request("GET", f"/v1/jobs/{turn['job_id']}/events"), 404)
+    assert_error(user.request("GET", f"/v1/responses/{turn['id']}"), 404)
+    assert_error(user.request("GET", f"/v1/jobs/{turn['job_id']}/events"), 404)
 
 
-def test_input_that_was_accepted_can_be_read_back(visitor):
+def test_input_that_was_accepted_can_be_read_back(user):
     items = [
         {"role": "user", "content": "one"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "two"}]},
         {"role": "user", "content": [{"type": "input_text", "text": "three \U0001f3d4"}]},
     ]
-    turn = visitor.ask(input=items)["id"]
+    turn = user.create_response(input=items)["id"]
 
-    first = visitor.request("GET", f"/v1/responses/{turn}/input_items?order=asc&limit=2").json()
-    second = visitor.request("GET", f"/v1/responses/{turn}/input_items?order=asc&after={first['last_id']}").json()
+    first = user.request("GET", f"/v1/responses/{turn}/input_items?order=asc&limit=2").json()
+    second = user.request("GET", f"/v1/responses/{turn}/input_items?order=asc&after={first['last_id']}").json()
 
     assert (first["has_more"], second["has_more"]) == (True, False)
     texts = [item["content"][0]["text"] for item in first["data"] + second["data"]]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from models.errors import Conflict, Failed, InvalidRequest, Overdue
-from models.events import event
-from models.responses import Response
-from models.settings import Settings
+from models.journal.events import event
+from models.platform.errors import Conflict, Failed, InvalidRequest, Overdue
+from models.platform.settings import Settings
+from models.turns.responses import Response
 from web.turns.chat.chunks import DONE, Chunks
 from web.turns.chat.objects import completion_object
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import InvalidRequest
-from models.settings import Settings
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
 from web.http.validation import validate
 from web.turns.chat.request import CreateChatCompletion, chat_turn
 

@@ -11,36 +11,44 @@ from typing import Any
 
 import httpx
 
-from models import accounts, api_keys, invitations, sessions
-from models.accounts import Caller, Role, Scope
-from models.credentials import digest
-from models.database import Connection, Database
-from models.ids import new_id
-from models.memories import NewMemory
-from models.secrets import secret_key
-from models.settings import Settings
+from models.access import api_keys, sessions
+from models.accounts import accounts, invitations
+from models.accounts.accounts import Caller, Role, Scope
+from models.memory.memories import NewMemory
+from models.platform.database import Connection, Database
+from models.platform.ids import new_id
+from models.platform.secrets import digest, secret_key
+from models.platform.settings import Settings
 from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens
 from pipelines.memory.writing import write
 
 #: Not known, or not any more: they are asked who they are.
-UNKNOWN = ("nobody", "garbage token", "expired token", "garbage key", "revoked key", "expired key", "removed key")
+UNAUTHENTICATED = (
+    "nobody",
+    "garbage token",
+    "expired token",
+    "garbage key",
+    "revoked key",
+    "expired key",
+    "removed key",
+)
 
 #: Of the account that has the things, by the role of the person or the scope of the key, which its owner has made.
 #: The demoted key has every scope, and its maker was an admin.
-PEOPLE = ("owner", "admin", "member")
-KEYS = (*(f"{scope} key" for scope in Scope), "demoted key")
+ROLES = ("owner", "admin", "member")
+API_KEYS = (*(f"{scope} key" for scope in Scope), "demoted key")
 
 #: Owners of accounts of their own, who have nothing to do with the account.
-OUTSIDERS = ("stranger", "operator")
+OTHER_ACCOUNTS = ("stranger", "operator")
 
 
-class Cast:
+class Principals:
     """An account with things in it, and what each visitor shows in the Authorization header."""
 
-    def __init__(self, door: httpx.Client, database: Database, settings: Settings) -> None:
-        self.door = door
-        self._tokens = door.app.state.platform.tokens  # type: ignore[attr-defined]
+    def __init__(self, client: httpx.Client, database: Database, settings: Settings) -> None:
+        self.client = client
+        self._tokens = client.app.state.platform.tokens  # type: ignore[attr-defined]
         self._past = Tokens(secret_key(settings), clock=lambda: time.time() - 86_400)
         self._rooms: list[str] = []
         self._people: list[str] = []
@@ -48,16 +56,16 @@ class Cast:
         with database.batch() as connection:
             self._gather(connection)
 
-    def request(self, visitor: str, method: str, path: str, **options: Any) -> httpx.Response:
+    def request(self, principal: str, method: str, path: str, **options: Any) -> httpx.Response:
         """One request. Of an event stream only the beginning is read."""
-        shown = self.shows[visitor]
+        shown = self.shows[principal]
         headers = {**({} if shown is None else {"authorization": f"Bearer {shown}"}), **options.pop("headers", {})}
-        with self.door.stream(method, path, headers=headers, **options) as answer:
+        with self.client.stream(method, path, headers=headers, **options) as answer:
             if "event-stream" not in answer.headers.get("content-type", ""):
                 answer.read()
             return answer
 
-    def leave(self, database: Database) -> None:
+    def delete(self, database: Database) -> None:
         """Nobody and nothing stays behind."""
         with database.transaction() as connection:
             connection.execute("DELETE FROM accounts WHERE id = ANY(%s)", (self._rooms,))
@@ -133,26 +141,26 @@ ENDS: Mapping[str, str] = {
 }
 
 
-class Things:
+class Resources:
     """What the cast's account has, made when a route's path asks for it: `things["response_id"]`."""
 
-    def __init__(self, cast: Cast, database: Database) -> None:
-        self._cast = cast
+    def __init__(self, principals: Principals, database: Database) -> None:
+        self._cast = principals
         self._database = database
-        self._made: dict[str, str] = {"account_id": cast.account_id}
+        self._made: dict[str, str] = {"account_id": principals.account_id}
 
     def __getitem__(self, parameter: str) -> str:
         """The id that stands for a parameter of a path."""
         if parameter not in self._made:
-            self._made.update(MAKERS[parameter](self._cast, self._database))
+            self._made.update(RESOURCE_FACTORIES[parameter](self._cast, self._database))
         return self._made[parameter]
 
 
-def _turn(cast: Cast, database: Database) -> dict[str, str]:
-    body = {"input": "hello", "background": True, "conversation": _conversation(cast)}
-    response = _made(cast.request("owner", "POST", "/v1/responses", json=body))
-    jobs = _made(cast.request("owner", "GET", "/v1/jobs"))
-    items = _made(cast.request("owner", "GET", f"/v1/conversations/{body['conversation']}/items"))
+def _turn(principals: Principals, database: Database) -> dict[str, str]:
+    body = {"input": "hello", "background": True, "conversation": _conversation(principals)}
+    response = _made(principals.request("owner", "POST", "/v1/responses", json=body))
+    jobs = _made(principals.request("owner", "GET", "/v1/jobs"))
+    items = _made(principals.request("owner", "GET", f"/v1/conversations/{body['conversation']}/items"))
     return {
         "response_id": response["id"],
         "conversation_id": body["conversation"],
@@ -161,9 +169,9 @@ def _turn(cast: Cast, database: Database) -> dict[str, str]:
     }
 
 
-def _conversation(cast: Cast) -> str:
+def _conversation(principals: Principals) -> str:
     body = {"items": [{"type": "message", "role": "user", "content": "hello"}]}
-    return str(_made(cast.request("owner", "POST", "/v1/conversations", json=body))["id"])
+    return str(_made(principals.request("owner", "POST", "/v1/conversations", json=body))["id"])
 
 
 def _made(answer: httpx.Response) -> dict[str, Any]:
@@ -172,58 +180,60 @@ def _made(answer: httpx.Response) -> dict[str, Any]:
     return made
 
 
-def _schedule(cast: Cast, database: Database) -> dict[str, str]:
+def _schedule(principals: Principals, database: Database) -> dict[str, str]:
     body = {"name": "daily", "trigger": {"type": "cron", "expression": "0 9 * * *"}}
     work = {"kind": "turn", "request": {"input": "hello"}}
-    return {"schedule_id": _made(cast.request("owner", "POST", "/v1/schedules", json={**body, "work": work}))["id"]}
+    return {
+        "schedule_id": _made(principals.request("owner", "POST", "/v1/schedules", json={**body, "work": work}))["id"]
+    }
 
 
-def _key(cast: Cast, database: Database) -> dict[str, str]:
+def _key(principals: Principals, database: Database) -> dict[str, str]:
     with database.transaction() as connection:
-        return {"key_id": cast.key(connection, cast.bystander(connection), Scope.READ)[1]}
+        return {"key_id": principals.key(connection, principals.bystander(connection), Scope.READ)[1]}
 
 
-def _session(cast: Cast, database: Database) -> dict[str, str]:
+def _session(principals: Principals, database: Database) -> dict[str, str]:
     with database.transaction() as connection:
-        return {"session_id": cast.session(connection, cast.owner_id)}
+        return {"session_id": principals.session(connection, principals.owner_id)}
 
 
-def _member(cast: Cast, database: Database) -> dict[str, str]:
+def _member(principals: Principals, database: Database) -> dict[str, str]:
     with database.transaction() as connection:
-        return {"user_id": cast.bystander(connection)}
+        return {"user_id": principals.bystander(connection)}
 
 
-def _invitation(cast: Cast, database: Database) -> dict[str, str]:
+def _invitation(principals: Principals, database: Database) -> dict[str, str]:
     with database.transaction() as connection:
-        invites = {"email": "guest@example.com", "role": Role.MEMBER, "invited_by": cast.owner_id}
-        return {"invitation_id": invitations.create(connection, new_id("inv"), cast.account_id, **invites).id}
+        invites = {"email": "guest@example.com", "role": Role.MEMBER, "invited_by": principals.owner_id}
+        return {"invitation_id": invitations.create(connection, new_id("inv"), principals.account_id, **invites).id}
 
 
-def _file(cast: Cast, database: Database) -> dict[str, str]:
+def _file(principals: Principals, database: Database) -> dict[str, str]:
     file_id = new_id("file")
-    cast.door.app.state.platform.objects.put(f"cast/{file_id}", io.BytesIO(b"x"))  # type: ignore[attr-defined]
+    principals.client.app.state.platform.objects.put(f"cast/{file_id}", io.BytesIO(b"x"))  # type: ignore[attr-defined]
     with database.transaction() as connection:
         connection.execute(
             "INSERT INTO files (id, account_id, filename, purpose, content_type, bytes, object_key)"
             " VALUES (%s, %s, 'a.txt', 'export', 'text/plain', 1, %s)",
-            (file_id, cast.account_id, f"cast/{file_id}"),
+            (file_id, principals.account_id, f"cast/{file_id}"),
         )
     return {"file_id": file_id}
 
 
-def _memory(cast: Cast, database: Database) -> dict[str, str]:
+def _memory(principals: Principals, database: Database) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
-    write(database, lambda texts: [[1.0] * 384 for _ in texts], cast.account_id, cast.owner_id, [new])
+    write(database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new])
     return {"memory_id": new.id}
 
 
-def _meditation(cast: Cast, database: Database) -> dict[str, str]:
-    return {"meditation_id": str(_made(cast.request("owner", "POST", "/v1/meditations"))["id"])}
+def _meditation(principals: Principals, database: Database) -> dict[str, str]:
+    return {"meditation_id": str(_made(principals.request("owner", "POST", "/v1/meditations"))["id"])}
 
 
 #: By the names of path parameters. A route with a new one needs a line here: without a thing that could be seen, a 404
 #: for a stranger proves nothing.
-MAKERS = {
+RESOURCE_FACTORIES = {
     "response_id": _turn,
     "conversation_id": _turn,
     "job_id": _turn,

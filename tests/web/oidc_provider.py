@@ -1,4 +1,4 @@
-"""An OIDC provider as a process of its own: `python provider.py` prints its port. It insists on PKCE's verifier.
+"""An OIDC provider as a process of its own: `python oidc_provider.py` prints its port. It insists on PKCE's verifier.
 
 The provider is the package oidc-provider-mock. It does all of OpenID Connect but PKCE, which stands before it here.
 """

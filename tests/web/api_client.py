@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from models import accounts, sessions
-from models.accounts import Caller, Role
-from models.database import Database
-from models.ids import new_id
-from models.settings import Settings
+from models.access import sessions
+from models.accounts import accounts
+from models.accounts.accounts import Caller, Role
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 from web.app import build
 from web.server import Server, bind, configure
 
@@ -30,7 +31,7 @@ class ThreadedServer(Server):
 
 
 @contextmanager
-def running(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
+def run_server(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
     """The application on a free port, and a client to it."""
     listener = bind(Settings(port=0))
     server = ThreadedServer(app)
@@ -48,32 +49,32 @@ def running(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
 
 
 @contextmanager
-def whole_door(settings: Settings) -> Iterator[httpx.Client]:
+def app_client(settings: Settings) -> Iterator[httpx.Client]:
     """A client of the application. Its queue is its own, so that no worker of another test takes what it asks for."""
     app = build(settings.model_copy(update={"broker_url": f"{settings.redis_address}?db=9"}))
-    with running(app) as (_, client):
+    with run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
 
 
-class Visitor:
+class ApiUser:
     """Somebody with an account and a token."""
 
-    def __init__(self, door: httpx.Client, database: Database) -> None:
+    def __init__(self, client: httpx.Client, database: Database) -> None:
         with database.transaction() as connection:
             member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
             session_id = sessions.create(connection, member.user_id)
-        self.door = door
+        self.client = client
         self.database = database
         self.caller = Caller(member.user_id, member.account_id, Role.OWNER, session_id=session_id)
-        self.token = door.app.state.platform.tokens.issue(self.caller)  # type: ignore[attr-defined]
+        self.token = client.app.state.platform.tokens.issue(self.caller)  # type: ignore[attr-defined]
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any):
         """One request."""
         sent = {"authorization": f"Bearer {self.token}", **(headers or {})}
-        return self.door.request(method, path, headers=sent, **options)
+        return self.client.request(method, path, headers=sent, **options)
 
-    def ask(self, **body: Any) -> dict[str, Any]:
+    def create_response(self, **body: Any) -> dict[str, Any]:
         """A turn in the background."""
         answer = self.request("POST", "/v1/responses", json={"input": "hello", "background": True, **body})
         assert answer.status_code == 200, answer.text
@@ -83,13 +84,13 @@ class Visitor:
         """The jobs of the account, the newest first."""
         return self.request("GET", "/v1/jobs").json()["data"]
 
-    def leave(self) -> None:
+    def delete_account(self) -> None:
         """Nothing that was asked for stays behind."""
         with self.database.connection() as connection:
             connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
 
 
-def refused(answer: httpx.Response, status: int, *, param: str | None = None, code: str | None = None) -> str:
+def assert_error(answer: httpx.Response, status: int, *, param: str | None = None, code: str | None = None) -> str:
     """The message of a refusal in the one envelope, which names what is wrong and shows nothing of our insides."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
