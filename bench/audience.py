@@ -21,7 +21,7 @@ import orjson
 import uvloop
 
 from bench.client import Address, Broken
-from models.events import ENDINGS
+from models.journal.events import ENDINGS
 from ops.process import launcher_command
 
 #: Seconds that all clients together have for what they wait for.

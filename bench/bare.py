@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from bench.stack import environment
-from models.settings import Settings, load_settings
+from models.platform.settings import Settings, load_settings
 from ops.process import launcher_command
 
 How = Literal["bare", "wrapped"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from models.ids import new_id
+from models.platform.ids import new_id
 
 Address = tuple[str, int]
 

@@ -8,7 +8,7 @@ import click
 
 from bench.progress import Progress
 from bench.stack import BrokerName, Stack, standing
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 
 #: Exit codes: what was looked at is not as it should be, it can't be looked at here, somebody has stopped it.
 FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130

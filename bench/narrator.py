@@ -8,12 +8,12 @@ from time import perf_counter
 import redis
 
 from bench.stack import Platform
-from models import journal
-from models.database import Database
-from models.events import Event, event
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.redis_client import connect
+from models.jobs.jobs import NewJob, enqueue
+from models.journal import journal
+from models.journal.events import Event, event
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.redis_client import connect
 
 #: When the jobs are due: no worker ever has them.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)

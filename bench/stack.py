@@ -15,8 +15,8 @@ from typing import Any, Literal
 import psycopg
 
 from bench.client import Address, Client, sign_up
-from models.migrate import migrate
-from models.settings import Script, Settings, variable
+from models.platform.migrate import migrate
+from models.platform.settings import Script, Settings, variable
 from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports, program
 from ops.servers import Postgres, Valkey, running_server

@@ -4,9 +4,9 @@ import sys
 
 import click
 
-from models import operators
-from models.errors import ConfigurationError, RequestError
-from models.settings import Settings
+from models.accounts import operators
+from models.platform.errors import ConfigurationError, RequestError
+from models.platform.settings import Settings
 from ops.operator import connected, table
 from pipelines.accounts import operators as staff
 from pipelines.accounts.signup import normal_address

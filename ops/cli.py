@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import ConfigurationError, SanghaError
+from models.platform.errors import ConfigurationError, SanghaError
 
 if TYPE_CHECKING:
-    from models.settings import Settings
+    from models.platform.settings import Settings
 
 #: Exit codes: a setting is wrong (the same again ends alike), or something does not answer (trying again may help).
 MISCONFIGURED, UNAVAILABLE = 2, 1
@@ -129,7 +129,7 @@ def scheduler(data_dir: Path | None, verbose: bool) -> None:
 def migrate(data_dir: Path | None, verbose: bool) -> None:
     """Bring the database to the present schema. Safe to run twice, and on several machines at once."""
     settings = prepare(verbose, data_dir=data_dir)
-    from models.migrate import migrate
+    from models.platform.migrate import migrate
 
     applied = migrate(settings.postgres_dsn)
     click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
@@ -293,7 +293,7 @@ def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
 
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
     """Set up logging and parse the settings; what the command line leaves out stands in the environment."""
-    from models.settings import load_settings
+    from models.platform.settings import load_settings
     from ops.logs import configure_logging
 
     configure_logging(verbose=verbose, quiet=quiet)

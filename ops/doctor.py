@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psycopg
 import redis
 
-from models.errors import ConfigurationError, SanghaError
-from models.settings import Settings
+from models.platform.errors import ConfigurationError, SanghaError
+from models.platform.settings import Settings
 from ops.preflight import MIN_FREE_DISK
 from ops.services import connectable_host
 
@@ -110,7 +110,7 @@ def postgres(settings: Settings) -> Finding:
 
 def migrations(settings: Settings, what: str) -> Finding:
     """The schema is the present one."""
-    from models.migrate import pending
+    from models.platform.migrate import pending
 
     if missing := pending(settings.postgres_dsn):
         return Finding("FAIL", "Postgres", f"{what}, {len(missing)} migrations pending", "run `sangha migrate`")
@@ -203,7 +203,7 @@ def embedding_model(settings: Settings) -> Finding:
 
 def object_store(settings: Settings) -> Finding:
     """A file goes in and comes out again."""
-    from models.object_store import Objects
+    from models.platform.object_store import Objects
 
     if settings.object_store is None and not settings.home.exists():
         return Finding("warn", "object store", "none yet: a folder is made on first use", UP)
@@ -260,7 +260,7 @@ def web(settings: Settings) -> Finding:
 
 def workers(settings: Settings) -> Finding:
     """Every pool that has work has a worker."""
-    from models.jobs import pools_with_work
+    from models.jobs.catalogue import pools_with_work
 
     found = Counter(pool for row in living_workers(settings) for pool in row)
     idle = [pool for pool in pools_with_work() if not found[pool]]
@@ -272,7 +272,7 @@ def workers(settings: Settings) -> Finding:
 
 def living_workers(settings: Settings) -> Sequence[Sequence[str]]:
     """The pools of each worker that gave a sign of life lately."""
-    from models.workers import SILENCE
+    from models.jobs.workers import SILENCE
 
     found = "SELECT pools FROM workers WHERE seen_at > now() - make_interval(secs => %s)"
     try:

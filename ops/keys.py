@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 import click
 
-from models import audit, signing_keys
-from models.audit import Trail
-from models.settings import Settings
-from models.signing_keys import Generation
+from models.access import signing_keys
+from models.access.signing_keys import Generation
+from models.accounts import audit
+from models.accounts.audit import Trail
+from models.platform.settings import Settings
 from ops.operator import connected, table
 
 

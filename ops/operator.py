@@ -8,12 +8,13 @@ import psycopg
 from psycopg.rows import dict_row
 from redis import RedisError
 
-from models import journal, operations
-from models.database import Connection
-from models.errors import ConfigurationError, Unavailable
-from models.jobs import Job
-from models.redis_client import connect
-from models.settings import Settings
+from models.jobs import operations
+from models.jobs.jobs import Job
+from models.journal import journal
+from models.platform.database import Connection
+from models.platform.errors import ConfigurationError, Unavailable
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 from ops.doctor import one_line
 
 #: How many of the dead are listed and, with --all, replayed or discarded at a time.

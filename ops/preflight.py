@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from models.errors import ConfigurationError
-from models.settings import Settings, variable
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, variable
 
 #: A fresh database takes 50 MB and its write-ahead log grows under load: with less than this nothing works for long.
 MIN_FREE_DISK = 500_000_000

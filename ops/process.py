@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from models.errors import Unavailable
+from models.platform.errors import Unavailable
 from ops.child_log import Log
 
 LAUNCH = Path(__file__).with_name("launch.py")

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 from ops.process import launcher_command
 
 #: Debian's wrapper in /usr/sbin changes to the user `rabbitmq` and its folders; the program itself stands here.

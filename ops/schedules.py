@@ -5,10 +5,10 @@ from datetime import datetime
 
 import click
 
-from models import schedules
-from models.jobs import PLATFORM_ACCOUNT
-from models.schedules import Schedule
-from models.settings import Settings
+from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.platform.settings import Settings
+from models.schedules import schedules
+from models.schedules.schedules import Schedule
 from ops.operator import connected, table
 from scheduler.leader import leader
 

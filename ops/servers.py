@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 import redis
 
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 from ops.process import ChildProcess, Service, launcher_command
 
 INSTALL = "install Sangha's packages: make install"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from models.settings import Settings, variable
+from models.platform.settings import Settings, variable
 from ops.logs import CONSOLE_PATTERN
 
 #: The scheduler has nothing to ask it by: it counts as ready when it has lived this long.

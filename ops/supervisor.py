@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from models.errors import ConfigurationError, SanghaError, Unavailable
+from models.platform.errors import ConfigurationError, SanghaError, Unavailable
 from ops.process import ChildProcess, Service
 
 #: Seconds between two looks at the children.

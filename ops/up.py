@@ -15,11 +15,11 @@ import psycopg
 from dramatiq.errors import BrokerError
 from redis import RedisError
 
-from models.database import Database
-from models.errors import SanghaError, Unavailable
-from models.jobs import pools_with_work
-from models.settings import Settings, variable
-from models.workers import bury
+from models.jobs.catalogue import pools_with_work
+from models.jobs.workers import bury
+from models.platform.database import Database
+from models.platform.errors import SanghaError, Unavailable
+from models.platform.settings import Settings, variable
 from ops import preflight
 from ops.process import Service
 from ops.servers import Postgres, Valkey, make_private
@@ -143,7 +143,7 @@ def processes(settings: Settings) -> list[SanghaProcess]:
 
 def migrate(settings: Settings) -> None:
     """Bring the database to the present schema."""
-    from models.migrate import migrate as apply
+    from models.platform.migrate import migrate as apply
 
     began = time.monotonic()
     if applied := apply(settings.postgres_dsn):

@@ -8,11 +8,12 @@ import logging
 import signal
 import threading
 
-from models import outbox, responses, unread
-from models.database import Database, end_frozen
-from models.errors import Unavailable
-from models.redis_client import connect
-from models.settings import Settings
+from models.jobs import outbox, unclaimed_results
+from models.platform.database import Database, end_frozen
+from models.platform.errors import Unavailable
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
+from models.turns import responses
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.kinds import STARTERS, Begun
 from scheduler.leader import Leadership
@@ -48,7 +49,7 @@ class Clock:
             with self._database.connection() as connection:
                 end_frozen(connection)  # first: what comes next may wait for its locks
                 moved = outbox.recover(connection)
-                forgotten = [*responses.delete_unread(connection), *unread.delete_unread(connection)]
+                forgotten = [*responses.delete_unread(connection), *unclaimed_results.delete_unread(connection)]
         except Unavailable as error:
             log.warning("the sweeper does not reach the database: %s", error)
             return

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import psycopg
 
-from models.database import Connection, one
+from models.platform.database import Connection, one
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from models.errors import Unavailable
+from models.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 
-class Rounds:
+class PeriodicThread:
     """Calls `work` every `seconds`, from now until it is stopped, whatever becomes of a round."""
 
     def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
@@ -18,7 +18,7 @@ class Rounds:
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> "Rounds":
+    def start(self) -> "PeriodicThread":
         """Begin with the first round at once."""
         self._thread.start()
         return self

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models import schedules
-from models.database import Database
-from models.jobs import PLATFORM_ACCOUNT
-from models.schedules import IfMissed, Schedule
+from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.platform.database import Database
+from models.schedules import schedules
+from models.schedules.schedules import IfMissed, Schedule
 from pipelines.schedules.triggers import Cron, Interval, stored
 
 

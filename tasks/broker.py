@@ -10,7 +10,7 @@ from typing import Any
 
 import dramatiq
 
-from models.jobs import CATALOGUE
+from models.jobs.catalogue import CATALOGUE
 from tasks.rabbitmq import QuorumBroker
 from tasks.redis_broker import BlockingRedisBroker
 

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from models.running import Handler, plain_ending
-from models.secrets import secret_key
+from models.jobs.attempt_context import Handler, plain_ending
+from models.platform.secrets import secret_key
 from pipelines.accounts import reset
 from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer

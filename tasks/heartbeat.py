@@ -6,9 +6,10 @@ import time
 
 import redis
 
-from models import attempts, journal, workers
-from models.errors import Fenced, Unavailable
-from models.running import Attempt
+from models.jobs import attempts, workers
+from models.jobs.attempt_context import Attempt
+from models.journal import journal
+from models.platform.errors import Fenced, Unavailable
 from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from models.running import Handler, plain_ending
+from models.jobs.attempt_context import Handler, plain_ending
 from pipelines.chat import count, turn
 from pipelines.chat.recaller import Recaller
 from pipelines.inference.embedder import load_embedder

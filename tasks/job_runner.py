@@ -19,22 +19,17 @@ import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from models import attempts, rate_limits
-from models.attempts import Ending
-from models.database import Connection, Database
-from models.errors import (
-    Cancelled,
-    Fenced,
-    PermanentFailure,
-    Released,
-    TimeLimitExceeded,
-    Unavailable,
-)
-from models.events import Event
-from models.jobs import CATALOGUE, Job
-from models.journal_writer import JournalWriter
-from models.running import Attempt, Handler, Outcome, Waiting, open_attempt, plain_ending
-from models.settings import Settings
+from models.access import rate_limits
+from models.jobs import attempts
+from models.jobs.attempt_context import Attempt, Handler, Outcome, Waiting, open_attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.catalogue import CATALOGUE
+from models.jobs.jobs import Job
+from models.journal.events import Event
+from models.journal.writer import JournalWriter
+from models.platform.database import Connection, Database
+from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released, TimeLimitExceeded, Unavailable
+from models.platform.settings import Settings
 from tasks.broker import Broker
 from tasks.relay import Relay
 

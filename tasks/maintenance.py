@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from models.object_store import Objects
-from models.running import Handler, plain_ending
+from models.jobs.attempt_context import Handler, plain_ending
+from models.platform.object_store import Objects
 from pipelines.maintenance import erase, prune
 from pipelines.memory import indexing
 from pipelines.memory.meditation import rounds

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from models.object_store import Objects
-from models.running import Handler, plain_ending
+from models.jobs.attempt_context import Handler, plain_ending
+from models.platform.object_store import Objects
 from pipelines.embeddings import embed
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory import endings, extract, forgetting, importing, remember, turns

@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import redis
 
-from models import journal
-from models.cancellation import Cancellation
-from models.database import Database
-from models.events import Event
-from models.settings import Settings
+from models.jobs.cancellation import Cancellation
+from models.journal import journal
+from models.journal.events import Event
+from models.platform.database import Database
+from models.platform.settings import Settings
 from tasks.broker import build_broker
 from tasks.relay import Relay
 

@@ -24,7 +24,7 @@ from dramatiq.common import xq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
 
-from models.errors import ConfigurationError, Unavailable
+from models.platform.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from models.running import Handler, plain_ending
+from models.jobs.attempt_context import Handler, plain_ending
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory import searching
 from pipelines.memory.noting import Noting

@@ -9,8 +9,8 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
 
-from models.errors import Unavailable
-from models.redis_client import connect
+from models.platform.errors import Unavailable
+from models.platform.redis_client import connect
 
 #: Seconds that an idle consumer waits for a wake-up, at most.
 LONGEST_WAIT = 1.0

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import dramatiq
 import redis
 
-from models import outbox
-from models.database import Database
-from models.errors import Unavailable
-from models.outbox import Due
+from models.jobs import outbox
+from models.jobs.outbox import Due
+from models.platform.database import Database
+from models.platform.errors import Unavailable
 from tasks.broker import Broker, job_message
 
 log = logging.getLogger(__name__)

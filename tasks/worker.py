@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import dramatiq
 
-from models import attempts
-from models.database import Database
-from models.errors import ConfigurationError
-from models.jobs import POOLS, pools_with_work
-from models.journal_writer import JournalWriter
-from models.redis_client import connect
-from models.settings import Settings
+from models.jobs import attempts
+from models.jobs.catalogue import POOLS, pools_with_work
+from models.journal.writer import JournalWriter
+from models.platform.database import Database
+from models.platform.errors import ConfigurationError
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 from tasks.broker import build_broker
 from tasks.heartbeat import Heartbeat
 from tasks.job_runner import JobRunner

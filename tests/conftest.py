@@ -12,11 +12,11 @@ import hypothesis
 import pytest
 import redis
 
-from models.database import Database
-from models.ids import new_id
-from models.migrate import migrate
-from models.redis_client import connect
-from models.settings import Settings
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.migrate import migrate
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
 from tests.databases import new_database

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import psycopg
 
-from models.database import Database
-from models.ids import new_id
-from models.migrate import migrate
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.migrate import migrate
 from ops.servers import Postgres
 
 

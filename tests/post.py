@@ -7,12 +7,12 @@ from functools import partial
 
 import redis
 
-from models import attempts
-from models.database import Database, all_of
-from models.ids import new_id
-from models.journal_writer import JournalWriter
-from models.running import open_attempt
-from models.settings import Settings
+from models.jobs import attempts
+from models.jobs.attempt_context import open_attempt
+from models.journal.writer import JournalWriter
+from models.platform.database import Database, all_of
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 from pipelines.accounts import reset
 from pipelines.delivery import emails
 

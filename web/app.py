@@ -9,8 +9,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from models.secrets import secret_key
-from models.settings import Settings
+from models.platform.secrets import secret_key
+from models.platform.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from web.health import checks
 from web.health.metrics import Metrics

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from models.errors import NotFound
+from models.platform.errors import NotFound
 from web.routing import Call
 
 FOLDER = Path(__file__).parent / "pages"

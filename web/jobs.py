@@ -6,9 +6,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import jobs
-from models.errors import NotFound
-from models.jobs import Job, State
+from models.jobs import jobs
+from models.jobs.jobs import Job, State
+from models.platform.errors import NotFound
 from web.entrance.rights import Rights
 from web.http.answers import json_answer
 from web.http.departures import cancel_job

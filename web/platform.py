@@ -7,11 +7,11 @@ from typing import Any
 
 import redis
 
-from models.database import Database
-from models.object_store import Objects
-from models.redis_client import connect
-from models.secrets import Seal, secret_key
-from models.settings import Settings
+from models.platform.database import Database
+from models.platform.object_store import Objects
+from models.platform.redis_client import connect
+from models.platform.secrets import Seal, secret_key
+from models.platform.settings import Settings
 from pipelines.accounts.throttle import Throttle
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue

@@ -18,12 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from models.accounts import Caller
-from models.audit import Trail
-from models.errors import InvalidRequest, NotAuthenticated
-from models.idempotency import Repeat
-from models.ids import Ids
-from models.plans import Allowance
+from models.access.idempotency import Repeat
+from models.accounts.accounts import Caller
+from models.accounts.audit import Trail
+from models.accounts.plans import Allowance
+from models.platform.errors import InvalidRequest, NotAuthenticated
+from models.platform.ids import Ids
 from web.entrance import idempotency
 from web.entrance.gate import Admission, Knock
 from web.entrance.rights import Rights

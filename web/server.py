@@ -11,8 +11,8 @@ import sys
 import uvicorn
 from starlette.applications import Starlette
 
-from models.errors import ConfigurationError
-from models.settings import Settings, variable
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, variable
 from web.app import build
 from web.http.protocol import BoundedProtocol
 from web.platform import Platform

@@ -19,7 +19,7 @@ from bench.chaos.report import Report
 from bench.chaos.run import Wanted
 from bench.command import FAILED, carried_out
 from bench.progress import Progress
-from models.errors import ConfigurationError, SanghaError
+from models.platform.errors import ConfigurationError, SanghaError
 
 NO_RABBITMQ = "; or do it without: python -m bench.chaos --broker redis"
 

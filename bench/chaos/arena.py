@@ -22,11 +22,11 @@ from bench.chaos.proxy import Link, Links
 from bench.chaos.transcripts import SCRIPT
 from bench.client import Address
 from bench.stack import BESIDE, GRACE, PATIENCE, BrokerName, environment
-from models import workers
-from models.database import Database
-from models.errors import SanghaError, Unavailable
-from models.migrate import migrate
-from models.settings import Settings
+from models.jobs import workers
+from models.platform.database import Database
+from models.platform.errors import SanghaError, Unavailable
+from models.platform.migrate import migrate
+from models.platform.settings import Settings
 from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports, program
 from ops.servers import Postgres, Valkey

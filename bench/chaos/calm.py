@@ -8,11 +8,11 @@ import pika
 import redis
 
 from bench.chaos.violations import Violation
-from models.database import Database, all_of
-from models.errors import Unavailable
-from models.jobs import CATALOGUE
-from models.redis_client import connect
-from models.settings import Settings
+from models.jobs.catalogue import CATALOGUE
+from models.platform.database import Database, all_of
+from models.platform.errors import Unavailable
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 
 #: Seconds between two looks; it is calm when so many in a row find nothing.
 PAUSE, LOOKS = 0.5, 3

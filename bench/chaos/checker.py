@@ -12,9 +12,9 @@ from bench.chaos.calm import Control, calmed
 from bench.chaos.faults import Struck
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
-from models.database import Connection, Database, all_of
-from models.jobs import CATALOGUE
-from models.settings import Settings
+from models.jobs.catalogue import CATALOGUE
+from models.platform.database import Connection, Database, all_of
+from models.platform.settings import Settings
 
 #: Faults after which the journal's store has lost what it held.
 FORGETTING = frozenset({"wipe-valkey", "wipe-with-worker"})

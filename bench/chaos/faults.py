@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.chaos.arena import LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, Arena
-from models.attempts import LEASE
+from models.jobs.attempts import LEASE
 from ops.servers import Valkey
 
 #: Seconds that a killed part stays away, at least and at most: a supervisor is fast, an orchestrator is not.

@@ -15,9 +15,9 @@ import psutil  # type: ignore[import-untyped]
 
 from bench.chaos.slots import lost
 from bench.chaos.violations import Violation
-from models.database import Database, all_of
-from models.redis_client import connect
-from models.settings import Settings
+from models.platform.database import Database, all_of
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 
 #: Threads by which a process may have grown: Starlette's pool of 40 gives its idle ones back, the smaller ones don't.
 THREADS = 16

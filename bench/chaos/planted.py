@@ -51,10 +51,10 @@ class Planted:
     minutes: float = 0.75
 
 
-FENCE_OF_JOURNAL = Edit("models/journal.py", "if fence > attempt then return {'fenced', last} end\n", "")
+FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if fence > attempt then return {'fenced', last} end\n", "")
 
 FENCE_OF_ROW = Edit(
-    "models/attempts.py",
+    "models/jobs/attempts.py",
     "WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'\nRETURNING parent_id",
     "WHERE id = %(id)s AND state = 'running'\nRETURNING parent_id",
 )
@@ -127,7 +127,13 @@ PLANTED = (
     Planted(
         "silent-rewind",
         "what was lost with worker and Valkey is told anew without a word",
-        [Edit("models/running.py", "lost = job.failures > 0 and (evicted or not taken.same_server)", "lost = False")],
+        [
+            Edit(
+                "models/jobs/attempt_context.py",
+                "lost = job.failures > 0 and (evicted or not taken.same_server)",
+                "lost = False",
+            )
+        ],
         ("wipe-with-worker",),
     ),
     Planted(
@@ -135,7 +141,7 @@ PLANTED = (
         "a request that is repeated under its Idempotency-Key makes another thing",
         [
             Edit(
-                "models/idempotency.py",
+                "models/access/idempotency.py",
                 "DO UPDATE SET locked_until = excluded.locked_until\n",
                 "DO UPDATE SET locked_until = excluded.locked_until, seed = excluded.seed\n",
             )
@@ -147,7 +153,7 @@ PLANTED = (
         "a connection to Postgres that broke is never given back",
         [
             Edit(
-                "models/database.py",
+                "models/platform/database.py",
                 "            finally:\n                self._pool.putconn(checked_out)",
                 "            except ZeroDivisionError:\n                pass\n"
                 "            else:\n                self._pool.putconn(checked_out)",

@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
-from models.database import Connection, all_of
-from models.postings import ENTRY
+from models.memory.postings import ENTRY
+from models.platform.database import Connection, all_of
 
 Row = Mapping[str, Any]
 

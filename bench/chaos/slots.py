@@ -10,9 +10,9 @@ from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from bench.client import Address
 from bench.stack import FORGETFUL
-from models.database import Database, one
-from models.ids import new_id
-from models.settings import Settings
+from models.platform.database import Database, one
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 
 #: Seconds between two looks, and how often turns are sent before a slot counts as lost: the machine may be busy.
 PAUSE, ROUNDS = 0.02, 3

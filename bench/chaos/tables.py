@@ -8,8 +8,8 @@ import orjson
 
 from bench.chaos.transcripts import RESTARTED, Heard, Transcript, text_of
 from bench.chaos.violations import Violation
-from models.database import Connection, all_of
-from models.events import Event, from_lines
+from models.journal.events import Event, from_lines
+from models.platform.database import Connection, all_of
 
 Row = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from bench import client
-from models.events import ENDINGS
+from models.journal.events import ENDINGS
 
 Kind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 

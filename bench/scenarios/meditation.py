@@ -16,9 +16,9 @@ from bench.bench import Bench
 from bench.client import Broken, Client
 from bench.figures import Figure, at_least, at_most
 from bench.scenarios.memory import newest
-from models.database import Database, all_of
-from models.ids import new_id
-from models.memories import NewMemory
+from models.memory.memories import NewMemory
+from models.platform.database import Database, all_of
+from models.platform.ids import new_id
 from pipelines.inference.embedder import load_embedder
 from pipelines.memory import writing
 

@@ -16,11 +16,12 @@ from bench.bench import Bench
 from bench.client import Client
 from bench.figures import Figure, at_least, at_most
 from bench.progress import Progress
-from models import memory_indexes, memory_spaces, memory_vectors
-from models.database import Connection, Database, one
-from models.ids import new_id
-from models.memories import Filters, NewMemory
-from models.memory_spaces import Space
+from models.memory import spaces, vector_indexes
+from models.memory import vectors as memory_vectors
+from models.memory.memories import Filters, NewMemory
+from models.memory.spaces import Space
+from models.platform.database import Connection, Database, one
+from models.platform.ids import new_id
 from pipelines.memory import writing
 
 #: Memories of the user, and of everybody then; with --full.
@@ -69,7 +70,7 @@ class Sized:
         size = f"{mine:,} memories among {everybody:,}"
         rate = fill(self.progress, self.database, self.space, self.made, mine)
         copy(self.progress, self.database, self.space, mine, everybody)
-        built = index(self.progress, self.database, self.space) if mine > memory_indexes.MOST else []
+        built = index(self.progress, self.database, self.space) if mine > vector_indexes.MOST else []
         found = recall_of(self.database, self.space, self.made) if built else []
         searches = searched(self.progress, self.client, self.made)
         yield Figure(f"search of {size}, p50", "ms", searches)
@@ -121,7 +122,7 @@ class Made:
 def newest(connection: Connection) -> Space:
     """The space that was made last."""
     row = one(connection, "SELECT max(id) AS id FROM memory_spaces")
-    space = memory_spaces.read(connection, row["id"]) if row else None
+    space = spaces.read(connection, row["id"]) if row else None
     assert space is not None
     return space
 
@@ -185,8 +186,8 @@ def index(progress: Progress, database: Database, space: Space) -> list[float]:
     progress.say("building the index")
     began = time.perf_counter()
     with database.connection() as connection:
-        memory_indexes.build(connection, space.id)
-        memory_spaces.set_indexed(connection, space.id, stands=True)
+        vector_indexes.build(connection, space.id)
+        spaces.set_indexed(connection, space.id, stands=True)
     return [time.perf_counter() - began]
 
 

@@ -28,7 +28,7 @@ from bench.scenarios.cost import seconds as cpu_seconds
 from bench.scenarios.latency import first_delta
 from bench.scenarios.recovery import HEARD, RATE, TOKENS, amiss, killed_in_mid_answer, start_again
 from bench.stack import FORGETFUL, Platform, Stack
-from models.database import Database
+from models.platform.database import Database
 
 #: Rounds of ours and theirs; the first warms up. Turns one by one in each, then turns of all clients at once.
 ROUNDS, SINGLE, TOGETHER = 3, 20, {"ours": 400, "theirs": 64}

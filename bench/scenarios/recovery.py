@@ -13,10 +13,10 @@ from bench.bench import Bench
 from bench.client import Broken, Heard, Listener, check, is_delta, text_of
 from bench.figures import Figure, at_most
 from bench.stack import FORGETFUL, Platform
-from models import journal
-from models.database import Connection, Database, one
-from models.redis_client import connect
-from models.workers import bury
+from models.jobs.workers import bury
+from models.journal import journal
+from models.platform.database import Connection, Database, one
+from models.platform.redis_client import connect
 from ops.process import ChildProcess
 
 KILLS = 20

@@ -16,7 +16,7 @@ from bench.bench import Bench
 from bench.client import Broken
 from bench.figures import Figure, at_most
 from bench.stack import environment
-from models.settings import Settings
+from models.platform.settings import Settings
 from ops.process import launcher_command
 from ops.rabbitmq import free_ports
 

@@ -23,7 +23,7 @@ from bench.soak.retention import drained, retention
 from bench.soak.watch import Watch
 from bench.soak.works import SCRIPT
 from bench.stack import BESIDE, BrokerName, Platform, Stack
-from models.database import Database
+from models.platform.database import Database
 
 NO_RABBITMQ = "; or soak without it: python -m bench.soak --broker redis"
 

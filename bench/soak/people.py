@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from bench.client import Address, Client
-from models.ids import new_id
+from models.platform.ids import new_id
 
 PASSWORD = "correct horse battery staple"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from models.database import Connection, Database, all_of, one
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.platform.database import Connection, Database, all_of, one
 
 #: Seconds that the pruning may take, and that a platform may take to end its jobs.
 PATIENCE = 120.0

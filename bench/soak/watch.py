@@ -16,9 +16,9 @@ from bench.figures import quantile
 from bench.soak.pace import Ledger
 from bench.soak.series import Reading, Records
 from bench.stack import Stack
-from models.database import Connection, Database, all_of, one
-from models.jobs import CATALOGUE
-from models.journal import MEMORY_ENDED
+from models.jobs.catalogue import CATALOGUE
+from models.journal.journal import MEMORY_ENDED
+from models.platform.database import Connection, Database, all_of, one
 
 #: Parts that are not ours: each of their readings costs more, and tells of many processes.
 SERVERS = frozenset({"postgres", "valkey", "rabbitmq"})

@@ -11,7 +11,7 @@ import orjson
 from bench.client import Broken, Heard, check, is_delta, script, text_of
 from bench.soak.people import PASSWORD, PATIENCE, People, Person, Visitor
 from bench.stack import FORGETFUL
-from models.ids import new_id
+from models.platform.ids import new_id
 
 #: What an answer says, and how fast: slow enough to be left and cancelled in the middle.
 TOKENS = 20

@@ -15,7 +15,7 @@ from bench.trace.picture import picture
 from bench.trace.run import TOKENS, trace
 from bench.trace.table import HEADINGS, totals, trips
 from bench.trace.turn import median, steps
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

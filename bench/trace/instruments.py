@@ -157,7 +157,7 @@ def work_name(work: Any) -> str:
 
 def ours(recorder: Recorder) -> None:
     """The steps of our own that hold the rest together."""
-    from models import journal_writer
+    from models.journal import writer as journal_writer
     from pipelines.chat import answer
     from pipelines.inference import loopback
     from tasks import job_runner, relay

@@ -29,16 +29,17 @@ def text(said: Any) -> str:
 def constants() -> dict[str, str]:
     """Statement → name, of all that models has."""
     named: dict[str, str] = {}
-    for found in pkgutil.iter_modules(models.__path__):
-        for name, value in vars(importlib.import_module(f"models.{found.name}")).items():
+    for module in pkgutil.walk_packages(models.__path__, "models."):
+        for name, value in vars(importlib.import_module(module.name)).items():
             if name.isupper() and isinstance(value, str) and " " in value:
-                named.setdefault(value, f"{found.name}.{name}")
+                named.setdefault(value, f"{module.name.rpartition('.')[2]}.{name}")
     return named
 
 
 @cache
 def scripts() -> dict[str, str]:
     """A script's hash → name."""
-    from models import journal, rate_limits
+    from models.access import rate_limits
+    from models.journal import journal
 
     return {journal.APPEND_SHA: "journal.APPEND", rate_limits.DRAW_SHA: "rate_limits.DRAW"}

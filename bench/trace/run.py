@@ -11,7 +11,7 @@ from bench.client import Client, Heard, check
 from bench.stack import FORGETFUL, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker
 from bench.trace import server
 from bench.trace.spans import Span, load
-from models.settings import Settings
+from models.platform.settings import Settings
 from ops.rabbitmq import free_ports
 
 TOKENS = 20

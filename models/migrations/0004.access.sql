@@ -11,7 +11,7 @@ DROP INDEX users_email;
 CREATE INDEX users_email ON users (lower(email), created_at);
 CREATE UNIQUE INDEX users_verified_email ON users (lower(email)) WHERE email_verified_at IS NOT NULL;
 
--- What an account may use. `limits` has the fields of `models.plans.Limits`; null is no limit.
+-- What an account may use. `limits` has the fields of `models.accounts.plans.Limits`; null is no limit.
 CREATE TABLE plans (
     id          text        PRIMARY KEY,
     name        text        NOT NULL,

@@ -78,7 +78,7 @@ CREATE TABLE memory_speakers (
 );
 
 -- The inverted index: for a term, the memories of a block of ordinals that have it, as packed entries
--- (models/postings.py). One row holds what a table of terms would need hundreds of rows for.
+-- (models/memory/postings.py). One row holds what a table of terms would need hundreds of rows for.
 CREATE TABLE memory_postings (
     space_id  bigint  NOT NULL REFERENCES memory_spaces ON DELETE CASCADE,
     term      text    COLLATE "C" NOT NULL,

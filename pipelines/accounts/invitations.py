@@ -7,14 +7,14 @@ their own, or claims this one, which is thereby proved; or a new user, with the 
 
 from dataclasses import dataclass
 
-from models import accounts, addresses, audit, invitations, members
-from models.accounts import Caller, Membership, Role, User
-from models.addresses import Person
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
-from models.invitations import Invitation
-from models.members import Member
+from models.accounts import accounts, audit, emails, invitations, members
+from models.accounts.accounts import Caller, Membership, Role, User
+from models.accounts.audit import Trail
+from models.accounts.emails import Person
+from models.accounts.invitations import Invitation
+from models.accounts.members import Member
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
 from pipelines.accounts import letters, passwords, sessions
 from pipelines.accounts.letters import Letter
 from pipelines.accounts.members import acting, check_may_give
@@ -97,10 +97,10 @@ def _good(invitation: Invitation | None) -> Invitation:
 
 
 def _check_host(connection: Connection, actor: Member, account_id: str, address: str) -> None:
-    host = addresses.person(connection, actor.user_id)
+    host = emails.person(connection, actor.user_id)
     if host is None or not host.verified:
         raise NotAllowed("Confirm your own e-mail address before you invite others.", code="email_unverified")
-    guest = addresses.holder(connection, address)
+    guest = emails.holder(connection, address)
     if guest is not None and members.read(connection, account_id, guest.id) is not None:
         raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
     if invitations.recent(connection, account_id) >= MOST_A_DAY:
@@ -141,17 +141,17 @@ def _guest(
 ) -> Person:
     """The user who becomes a member; their address is proved from here on."""
     if new_hash is not None:
-        made = addresses.create_holder(connection, invitation.email, name=guest.name, password_hash=new_hash)
+        made = emails.create_holder(connection, invitation.email, name=guest.name, password_hash=new_hash)
         return made or _not_yours()
     user_id = known.id if known else guest.caller.user_id if guest.caller else ""
-    person = addresses.person(connection, user_id)
+    person = emails.person(connection, user_id)
     if person is None:
         raise NotAuthenticated("The user of this token is gone.")
-    holder = addresses.holder(connection, invitation.email)
+    holder = emails.holder(connection, invitation.email)
     if holder is not None:
         return person if holder.id == person.id else _not_yours()
     if person.email.lower() == invitation.email.lower():
-        return person if addresses.prove(connection, person.id, invitation.email) else _not_yours()
+        return person if emails.prove(connection, person.id, invitation.email) else _not_yours()
     if not person.verified:
         raise NotAllowed("Confirm your own e-mail address before you accept.", code="email_unverified")
     return person

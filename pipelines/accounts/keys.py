@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from models import api_keys, audit
-from models.accounts import Caller, Role, Scope
-from models.api_keys import ApiKey
-from models.audit import Trail
-from models.credentials import digest
-from models.database import Connection, Database
-from models.errors import Conflict, InvalidRequest, NotAllowed, NotFound
+from models.access import api_keys
+from models.access.api_keys import ApiKey
+from models.accounts import audit
+from models.accounts.accounts import Caller, Role, Scope
+from models.accounts.audit import Trail
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
+from models.platform.secrets import digest
 
 #: What API keys begin with; access tokens never do.
 PREFIX = "sk-"

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from models import account_data, audit
-from models.accounts import Caller
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import Conflict
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.accounts import account_data, audit
+from models.accounts.accounts import Caller
+from models.accounts.audit import Trail
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict
 
 #: Requests that came in before the door was closed have ended by then.
 DELAY = timedelta(seconds=10)

@@ -7,8 +7,8 @@ sent (`pipelines.delivery`): no address and no secret stands in the arguments of
 import time
 from enum import StrEnum
 
-from models.database import Connection
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.platform.database import Connection
 
 KIND = "email.send"
 

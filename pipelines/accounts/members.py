@@ -6,12 +6,12 @@ always stays.
 
 from dataclasses import replace
 
-from models import audit, invitations, members
-from models.accounts import Caller, Role
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import Conflict, NotAllowed, NotFound
-from models.members import Member
+from models.accounts import audit, invitations, members
+from models.accounts.accounts import Caller, Role
+from models.accounts.audit import Trail
+from models.accounts.members import Member
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, NotAllowed, NotFound
 
 
 def change_role(database: Database, caller: Caller, user_id: str, role: Role, trail: Trail) -> Member:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import orjson
 import redis
 
-from models import accounts, addresses, audit, identities
-from models.audit import Trail
-from models.credentials import digest
-from models.database import Connection, Database
-from models.errors import InvalidRequest, NotAllowed, NotAuthenticated
-from models.identities import Identity
+from models.accounts import accounts, audit, emails, identities
+from models.accounts.audit import Trail
+from models.accounts.identities import Identity
+from models.platform.database import Connection, Database
+from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
+from models.platform.secrets import digest
 from pipelines.accounts import letters, sessions
 from pipelines.accounts.letters import Letter
 from pipelines.accounts.sessions import Entry
@@ -57,7 +57,7 @@ def recognise(database: Database, claims: Claims, trail: Trail) -> str:
         if known is None:
             return _tie(connection, claims, email, trail)
         if email and claims.email_verified:
-            addresses.prove(connection, known, email)  # where it is the address that they claim
+            emails.prove(connection, known, email)  # where it is the address that they claim
         return known
 
 
@@ -72,8 +72,8 @@ def _address(claims: Claims) -> str:
 def _tie(connection: Connection, claims: Claims, email: str, trail: Trail) -> str:
     if not email:
         raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing")
-    addresses.lock(connection, email)
-    holder = addresses.holder(connection, email)
+    emails.lock(connection, email)
+    holder = emails.holder(connection, email)
     if holder is not None and claims.email_verified:
         user_id = holder.id
     else:
@@ -98,9 +98,9 @@ def _create(connection: Connection, claims: Claims, email: str, holder_id: str |
     membership = accounts.create(connection, email=email, password_hash=None)
     user_id, account_id = membership.user_id, membership.account_id
     name = "".join(letter for letter in claims.name if letter.isprintable())[:LONGEST_NAME]
-    addresses.rename(connection, user_id, name)
+    emails.rename(connection, user_id, name)
     if claims.email_verified:
-        addresses.prove(connection, user_id, email)
+        emails.prove(connection, user_id, email)
     else:
         letter = Letter.SIGNUP_ATTEMPTED if holder_id else Letter.VERIFY_ADDRESS
         letters.post(connection, letter, user_id=holder_id or user_id)

@@ -1,9 +1,9 @@
 """Operators come and go at the machine itself, by `sangha admin`: no route makes one."""
 
-from models import accounts, audit, operators
-from models.audit import Trail
-from models.database import Connection
-from models.errors import Conflict, NotFound
+from models.accounts import accounts, audit, operators
+from models.accounts.audit import Trail
+from models.platform.database import Connection
+from models.platform.errors import Conflict, NotFound
 from pipelines.accounts import passwords
 
 #: Where an operator's coming and going is done.

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from models import audit, installation, operations
-from models.accounts import Caller
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import Conflict, InvalidRequest, NotFound
-from models.installation import AccountState, Plan
-from models.jobs import Job
+from models.accounts import admin, audit
+from models.accounts.accounts import Caller
+from models.accounts.admin import AccountState, Plan
+from models.accounts.audit import Trail
+from models.jobs import operations
+from models.jobs.jobs import Job
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, InvalidRequest, NotFound
 
 
 def change_account(
@@ -26,9 +27,9 @@ def change_account(
     removed = [name for name, value in limits.items() if value is None]
     with database.transaction() as connection:
         account(connection, account_id)
-        if plan_id is not None and not installation.has_plan(connection, plan_id):
+        if plan_id is not None and not admin.has_plan(connection, plan_id):
             raise InvalidRequest(f"There is no plan '{plan_id}'.", param="plan_id", code="plan_not_found")
-        installation.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
+        admin.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
         details = {"plan_id": plan_id, "limits": dict(limits)}
         _record(connection, "account.limits_changed", caller, trail, account_id, account_id, details)
         return account(connection, account_id)
@@ -39,7 +40,7 @@ def put_plan(
 ) -> Plan:
     """Make a plan or replace it, from the next request of each account that is on it."""
     with database.transaction() as connection:
-        plan = installation.put_plan(connection, plan_id, name, limits)
+        plan = admin.put_plan(connection, plan_id, name, limits)
         _record(connection, "plan.changed", caller, trail, caller.account_id, plan_id, {"limits": dict(limits)})
     return plan
 
@@ -69,7 +70,7 @@ def discard(database: Database, caller: Caller, job_id: str, trail: Trail) -> Jo
 
 def account(connection: Connection, account_id: str) -> AccountState:
     """Any account. Raises NotFound."""
-    found = installation.read_account(connection, account_id)
+    found = admin.read_account(connection, account_id)
     if found is None:
         raise NotFound(f"Account with id '{account_id}' not found.", param="account_id")
     return found

@@ -17,7 +17,7 @@ from functools import cache
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 
 SHORTEST, LONGEST = 8, 1024
 

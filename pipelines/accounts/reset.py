@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from models import accounts, addresses, email_tokens, sessions
-from models.attempts import Ending
-from models.audit import Trail
-from models.database import Connection, Database
-from models.email_tokens import Proof, Purpose
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
-from models.running import Attempt, plain_ending
+from models.access import sessions
+from models.accounts import accounts, email_tokens, emails
+from models.accounts.audit import Trail
+from models.accounts.email_tokens import Proof, Purpose
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
+from models.platform.database import Connection, Database
 from pipelines.accounts import letters, passwords
 from pipelines.accounts.letters import Letter, window
 from pipelines.accounts.verification import invalid_token, own, record
@@ -84,11 +85,11 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
 
 
 def _replace(connection: Connection, proof: Proof, password_hash: str) -> None:
-    person = addresses.person(connection, proof.user_id)
+    person = emails.person(connection, proof.user_id)
     own(connection, proof)
     if person is not None and not person.verified:
         # Whoever signed up with this address need not be who reads its mail: nothing that they left opens the door.
-        addresses.shut_out(connection, proof.user_id)
+        emails.shut_out(connection, proof.user_id)
     accounts.set_password(connection, proof.user_id, password_hash)
     sessions.revoke_all(connection, proof.user_id)
 

@@ -9,12 +9,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models import accounts, audit, sessions, signing_keys
-from models.accounts import Caller, Membership, User
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import NotAllowed, NotAuthenticated
-from models.sessions import Refresh
+from models.access import sessions, signing_keys
+from models.access.sessions import Refresh
+from models.accounts import accounts, audit
+from models.accounts.accounts import Caller, Membership, User
+from models.accounts.audit import Trail
+from models.platform.database import Connection, Database
+from models.platform.errors import NotAllowed, NotAuthenticated
 from pipelines.accounts import letters, passwords
 from pipelines.accounts.letters import Letter
 from pipelines.accounts.throttle import Throttle, Try

@@ -1,18 +1,18 @@
 """Signing up and logging in: from an address and a password to a session.
 
 Nobody learns here whether an address is known. It may have several claimants until one of them has proved that it is
-theirs (`models.addresses`), so signing up always succeeds, and whoever comes with the right password of one of them
+theirs (`models.accounts.emails`), so signing up always succeeds, and whoever comes with the right password of one of them
 is that one. Both try the password on the same number of people, and make up those who are missing; both are counted,
 for a signup is a guess too. Docs: decisions/0009.
 """
 
 import email_validator
 
-from models import accounts, addresses, audit
-from models.accounts import CANDIDATES_MOST, User
-from models.audit import Trail
-from models.database import Connection, Database
-from models.errors import InvalidRequest, NotAuthenticated, Unavailable
+from models.accounts import accounts, audit, emails
+from models.accounts.accounts import CANDIDATES_MOST, User
+from models.accounts.audit import Trail
+from models.platform.database import Connection, Database
+from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
 from pipelines.accounts import letters, passwords, sessions
 from pipelines.accounts.letters import Letter
 from pipelines.accounts.sessions import Entry
@@ -41,7 +41,7 @@ def sign_up(
         if (user := _whose(known, password)) is not None:
             return _let_in(database, tokens, throttle, attempt, user, password, trail)
         with database.transaction() as connection:
-            addresses.lock(connection, address)
+            emails.lock(connection, address)
             if accounts.candidates(connection, address) == known:
                 return _welcome(connection, tokens, known, address, password_hash, trail)
 

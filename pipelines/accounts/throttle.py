@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import redis
 
-from models.errors import TooMany, Unavailable
+from models.platform.errors import TooMany, Unavailable
 
 #: Milliseconds that a try costs, and tries that may be owed: address and place, network, address.
 PAIR = (15_000, 10)

@@ -22,8 +22,8 @@ from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import GuestProtocol, OKPKey
 
-from models.accounts import Caller, Role
-from models.errors import NotAuthenticated
+from models.accounts.accounts import Caller, Role
+from models.platform.errors import NotAuthenticated
 
 #: Seconds that a token holds.
 LIFETIME = 900

@@ -6,12 +6,12 @@ with a password, sessions and keys that the stranger knows nothing of. So it tak
 
 from dataclasses import dataclass
 
-from models import accounts, addresses, audit, email_tokens
-from models.accounts import Caller
-from models.audit import Trail
-from models.database import Connection, Database
-from models.email_tokens import Proof, Purpose
-from models.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
+from models.accounts import accounts, audit, email_tokens, emails
+from models.accounts.accounts import Caller
+from models.accounts.audit import Trail
+from models.accounts.email_tokens import Proof, Purpose
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
 from pipelines.accounts import letters, passwords
 from pipelines.accounts.letters import Letter
 from pipelines.accounts.throttle import Throttle, Try
@@ -49,7 +49,7 @@ def verify(database: Database, throttle: Throttle, secret: str, claimant: Claima
 def ask_again(database: Database, caller: Caller) -> bool:
     """Send the letter once more. Returns False where the address is proved already."""
     with database.transaction() as connection:
-        person = addresses.person(connection, caller.user_id)
+        person = emails.person(connection, caller.user_id)
         if person is None or person.verified:
             return False
         letters.post(connection, Letter.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
@@ -58,7 +58,7 @@ def ask_again(database: Database, caller: Caller) -> bool:
 
 def own(connection: Connection, proof: Proof) -> None:
     """Make the address the user's. Raises Conflict `address_taken`."""
-    if not addresses.prove(connection, proof.user_id, proof.email):
+    if not emails.prove(connection, proof.user_id, proof.email):
         raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
 
 
@@ -101,6 +101,6 @@ def _check_password(database: Database, throttle: Throttle, proof: Proof, passwo
 def _proved_before(connection: Connection, secret: str) -> Proof:
     """Whoever clicks twice has what they wanted."""
     proof = email_tokens.used(connection, Purpose.VERIFY, secret)
-    if proof is None or not addresses.owns(connection, proof.user_id, proof.email):
+    if proof is None or not emails.owns(connection, proof.user_id, proof.email):
         raise invalid_token()
     return proof

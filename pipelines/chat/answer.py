@@ -7,8 +7,8 @@ told only once it is whole, its events together, so that no crash leaves a half 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.journal_writer import Journal
-from models.responses import Response, Usage
+from models.journal.writer import Journal
+from models.turns.responses import Response, Usage
 from pipelines.chat import objects
 from pipelines.chat.transcript import ADDED, DELTA, DONE, Transcript
 from pipelines.inference.engine import Call, Token, ToolCall

@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from models.accounts import Caller
-from models.attempts import Ending
-from models.database import Database
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.plans import Limits
-from models.quota import check_room
-from models.responses import Response
-from models.running import Attempt, plain_ending
+from models.accounts.accounts import Caller
+from models.accounts.plans import Limits
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_room
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.turns.responses import Response
 from pipelines.chat.place import find_thread, resolved
 from pipelines.chat.prompt import assemble, form_of
 from pipelines.inference.engine import Engine

@@ -1,10 +1,11 @@
 """Turns and conversations are deleted, and what is remembered of them goes with them."""
 
-from models import conversations, memories, memory_spaces, responses
-from models.database import Connection, Database
-from models.errors import Conflict
-from models.jobs import NewJob, enqueue
-from models.responses import Response
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import memories, spaces
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict
+from models.turns import conversations, responses
+from models.turns.responses import Response
 from pipelines.memory.forgetting import forget
 from pipelines.memory.writing import ask_for_index
 
@@ -21,8 +22,8 @@ def _forget_memories(connection: Connection, response: Response) -> None:
     """First of all: who remembers the turn at this moment holds the lock of the space, and then wants the turn."""
     if response.user_id is None:
         return
-    space = memory_spaces.find(connection, response.account_id, response.user_id)
-    space = memory_spaces.lock(connection, space.id) if space else None
+    space = spaces.find(connection, response.account_id, response.user_id)
+    space = spaces.lock(connection, space.id) if space else None
     if space is not None and (ids := memories.of_turn(connection, space.id, response.thread, response.id)):
         forget(connection, space, ids)
         ask_for_index(connection, space.id)
@@ -36,7 +37,7 @@ def forget_conversation(database: Database, conversation_id: str, account_id: st
     with database.transaction() as connection:
         if not conversations.delete(connection, conversation_id, account_id):
             return False
-        for user_id in memory_spaces.with_conversation(connection, account_id, conversation_id):
+        for user_id in spaces.with_conversation(connection, account_id, conversation_id):
             arguments = {"user_id": user_id, "conversation_id": conversation_id}
             enqueue(connection, NewJob("memory.forget", account_id, arguments))
     return True

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.responses import Response, Status, Usage
+from models.turns.responses import Response, Status, Usage
 
 
 def response_object(response: Response, status: Status | None = None) -> dict[str, Any]:

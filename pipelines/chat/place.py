@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from models import conversations, responses
-from models.cancellation import Cancellation, cancel_all
-from models.database import Connection
-from models.errors import Conflict, InvalidRequest, NotFound
+from models.jobs.cancellation import Cancellation, cancel_all
+from models.platform.database import Connection
+from models.platform.errors import Conflict, InvalidRequest, NotFound
+from models.turns import conversations, responses
 
 IfBusy = Literal["queue", "reject", "interrupt"]
 

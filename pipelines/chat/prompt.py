@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from models import conversations, responses
-from models.database import Connection
-from models.responses import Response
+from models.platform.database import Connection
+from models.turns import conversations, responses
+from models.turns.responses import Response
 from pipelines.chat.objects import text_of
 from pipelines.inference.context import fit
 from pipelines.inference.engine import PLAIN, Engine, Form, Message, Sampling, Tool, ToolCall

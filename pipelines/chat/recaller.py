@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from models.database import Database
-from models.responses import Response
+from models.platform.database import Database
+from models.turns.responses import Response
 from pipelines.memory.noting import Noting
 from pipelines.memory.recall import Hit, Query, recall
 from pipelines.memory.writing import Embed

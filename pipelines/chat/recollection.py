@@ -11,9 +11,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol
 
-from models.database import Database
-from models.errors import PermanentFailure
-from models.responses import Response
+from models.platform.database import Database
+from models.platform.errors import PermanentFailure
+from models.turns.responses import Response
 from pipelines.chat.prompt import Prompt, fitted
 from pipelines.inference.engine import Engine, Message
 from pipelines.memory.recall import Hit

@@ -8,19 +8,19 @@ from typing import Any
 import orjson
 from psycopg.errors import UniqueViolation
 
-from models import responses
-from models.accounts import Caller
-from models.cancellation import Cancellation
-from models.database import Connection, Database
-from models.errors import Conflict, NotFound, TooMany
-from models.events import Event, event
-from models.idempotency import Repeat
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.plans import UNLIMITED, Allowance
-from models.quota import check_quota, check_room, worst_case
-from models.rate_limits import noted
-from models.responses import UNREAD, Response
+from models.access.idempotency import Repeat
+from models.access.rate_limits import noted
+from models.accounts.accounts import Caller
+from models.accounts.plans import UNLIMITED, Allowance
+from models.jobs.cancellation import Cancellation
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_quota, check_room, worst_case
+from models.journal.events import Event, event
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, NotFound, TooMany
+from models.platform.ids import new_id
+from models.turns import responses
+from models.turns.responses import UNREAD, Response
 from pipelines.chat.objects import response_object
 from pipelines.chat.place import IfBusy, find_thread, make_way, resolved
 from pipelines.chat.recollection import recalls, remembers, room

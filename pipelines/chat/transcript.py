@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-from models.events import Event
+from models.journal.events import Event
 
 RECALLED = "sangha.memory.recalled"
 STARTED = "sangha.engine.started"

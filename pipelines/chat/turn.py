@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from models import conversations, responses, unremembered
-from models.attempts import Ending
-from models.database import Connection
-from models.errors import PermanentFailure
-from models.jobs import NewJob
-from models.responses import Response, Usage
-from models.running import Attempt
+from models.jobs.attempt_context import Attempt
+from models.jobs.attempts import Ending
+from models.jobs.jobs import NewJob
+from models.memory import pending_turns
+from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
+from models.turns import conversations, responses
+from models.turns.responses import Response, Usage
 from pipelines.chat import objects
 from pipelines.chat.answer import Answer
 from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
@@ -174,5 +175,5 @@ def _recorder(response: Response, usage: Usage) -> Any:
 
 def _follow_ups(response: Response) -> list[NewJob]:
     """What begins with a turn's end."""
-    following = unremembered.follow_up(response)
+    following = pending_turns.follow_up(response)
     return [following] if following else []

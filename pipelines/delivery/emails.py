@@ -17,15 +17,15 @@ from email.utils import format_datetime, parseaddr
 
 import email_validator
 
-from models import addresses, email_tokens, invitations
-from models.addresses import Person
-from models.attempts import Ending
-from models.database import Connection
-from models.email_tokens import Purpose
-from models.errors import PermanentFailure
-from models.jobs import Job
-from models.running import Attempt, plain_ending
-from models.settings import Settings
+from models.accounts import email_tokens, emails, invitations
+from models.accounts.email_tokens import Purpose
+from models.accounts.emails import Person
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import Job
+from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.accounts.letters import Letter
 from pipelines.delivery import texts
 from pipelines.delivery.mailers import Mailer
@@ -95,7 +95,7 @@ def secret_of(key: bytes, job_id: str) -> str:
 
 def _verify_address(connection: Connection, office: Office, job: Job) -> Written:
     person = _person(connection, job)
-    if person is None or person.verified or addresses.holder(connection, person.email):
+    if person is None or person.verified or emails.holder(connection, person.email):
         return None
     secret = _issue(connection, office, job, Purpose.VERIFY, person)
     return person.email, texts.verify_address(office.link("verify", secret))
@@ -128,7 +128,7 @@ def _invitation(connection: Connection, office: Office, job: Job) -> Written:
         return None
     invitation = invitations.read(connection, invitation_id, account_id)
     assert invitation is not None
-    inviter = addresses.person(connection, invitation.invited_by or "")
+    inviter = emails.person(connection, invitation.invited_by or "")
     who = (inviter.name or inviter.email) if inviter else "Somebody"
     link = office.link("invitation", secret)
     return invitation.email, texts.invitation(invitation.account_name, who, invitation.role, link)
@@ -144,7 +144,7 @@ WRITERS: dict[Letter, Writer] = {
 
 
 def _person(connection: Connection, job: Job) -> Person | None:
-    return addresses.person(connection, job.arguments["user_id"])
+    return emails.person(connection, job.arguments["user_id"])
 
 
 def _issue(connection: Connection, office: Office, job: Job, purpose: Purpose, person: Person) -> str:

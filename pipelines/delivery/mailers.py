@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from models.errors import PermanentFailure, SanghaError
-from models.settings import Settings
+from models.platform.errors import PermanentFailure, SanghaError
+from models.platform.settings import Settings
 
 log = logging.getLogger(__name__)
 

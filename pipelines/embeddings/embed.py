@@ -7,12 +7,12 @@ import struct
 from base64 import b64encode
 from collections.abc import Sequence
 
-from models.attempts import Ending
-from models.database import Connection
-from models.errors import PermanentFailure
-from models.jobs import Job
-from models.running import Attempt, plain_ending
-from models.usage import Usage, bill
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import Job
+from models.jobs.usage import Usage, bill
+from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
 from pipelines.inference.embedder import Embedded, Embedder, TooLong
 
 #: Texts between two looks at whether to go on: about four seconds of the longest ones on a slow core.

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from models.accounts import Caller
-from models.database import Database
-from models.embeddings import KIND
-from models.jobs import NewJob, enqueue, unless_it_stands
-from models.plans import UNLIMITED, Allowance
-from models.quota import check_quota, check_room
-from models.rate_limits import noted
+from models.access.rate_limits import noted
+from models.accounts.accounts import Caller
+from models.accounts.plans import UNLIMITED, Allowance
+from models.jobs.jobs import NewJob, enqueue, unless_it_stands
+from models.jobs.quota import check_quota, check_room
+from models.platform.database import Database
+from models.turns.embeddings import KIND
 
 #: The most tokens of a text, and those that a tokenizer adds to one.
 LONGEST, ADDED = 512, 2

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.running import Attempt
+from models.jobs.attempt_context import Attempt
 from pipelines.inference.engine import Engine, Finish, Form, Message, Sampling, Token
 
 

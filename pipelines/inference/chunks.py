@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import orjson
 
-from models.errors import PermanentFailure, SanghaError
+from models.platform.errors import PermanentFailure, SanghaError
 from pipelines.inference.engine import EngineError, Finish, Token
 
 #: Seconds between two looks at `cancelled` while no token comes.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 
-from models.errors import PermanentFailure
+from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import PLAIN, Engine, Form, Message
 
 

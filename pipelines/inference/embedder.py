@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from models.errors import ConfigurationError, SanghaError
-from models.settings import Settings, variable
+from models.platform.errors import ConfigurationError, SanghaError
+from models.platform.settings import Settings, variable
 from pipelines.inference.engine import EngineError
 from pipelines.inference.files import embedder_file
 from pipelines.inference.machine import usable_cores

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from models.errors import SanghaError
+from models.platform.errors import SanghaError
 
 #: Calls that one answer may hold: a small model doesn't know when to end.
 MOST_CALLS = 16

@@ -4,8 +4,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from models.errors import ConfigurationError
-from models.settings import Settings, variable
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, variable
 
 MAGIC = b"GGUF"
 

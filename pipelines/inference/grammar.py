@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from llguidance import LLMatcher, LLTokenizer
 
-from models.errors import PermanentFailure
+from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import Form, Tool
 from pipelines.inference.functions import ARGUMENTS, CLOSE, END, NAME, OPEN
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpcore
 import orjson
 
-from models.errors import PermanentFailure, SanghaError
-from models.settings import Settings
+from models.platform.errors import PermanentFailure, SanghaError
+from models.platform.settings import Settings
 from pipelines.inference.completions import Heard, limit_of, question
 from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, ToolCall
 from pipelines.inference.interruptible import BROKEN, POLL, Interrupted, Network

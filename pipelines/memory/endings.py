@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from models.attempts import Ending
-from models.errors import Released
-from models.jobs import forget_arguments
-from models.running import Attempt, plain_ending
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import forget_arguments
+from models.platform.errors import Released
 
 #: Seconds of a shift.
 SHIFT = 600.0

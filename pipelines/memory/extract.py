@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from models import attempts, facts, jobs, memory_sources, memory_spaces, memory_survey
-from models.attempts import Ending
-from models.database import Connection
-from models.facts import Fact
-from models.ids import new_id
-from models.jobs import Job, NewJob
-from models.memories import NewMemory
-from models.memory_spaces import Space
-from models.running import Attempt, Outcome, Waiting, plain_ending
-from models.settings import Settings
+from models.jobs import attempts, jobs
+from models.jobs.attempt_context import Attempt, Outcome, Waiting, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import Job, NewJob
+from models.memory import facts, scan, spaces
+from models.memory import sources as memory_sources
+from models.memory.facts import Fact
+from models.memory.memories import NewMemory
+from models.memory.spaces import Space
+from models.platform.database import Connection
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 from pipelines.memory.meditation.contradictions import Claim, claims
 from pipelines.memory.writing import Embed, close, insert, locked
 
@@ -34,7 +36,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     job = attempt.job
     with attempt.database.connection() as connection:
         children = jobs.children(connection, job.id)
-        space = memory_spaces.find(connection, job.account_id, job.arguments["user_id"])
+        space = spaces.find(connection, job.account_id, job.arguments["user_id"])
     if space is None:
         return _ending(attempt, children)
     if children:
@@ -54,7 +56,7 @@ def _next(attempt: Attempt, space_id: int) -> NewJob | None:
     """The child that reads on."""
     job = attempt.job
     with attempt.database.connection() as connection:
-        space = memory_spaces.read(connection, space_id)
+        space = spaces.read(connection, space_id)
         ids, behind = facts.unread(connection, space_id, space.extracted) if space else ([], 0)
     arguments = {"user_id": job.arguments["user_id"], "source_ids": ids, "behind": behind}
     return NewJob(facts.ASKING, job.account_id, arguments) if ids else None
@@ -104,8 +106,8 @@ def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[s
 
 def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> NewMemory | None:
     """The fact as a memory; None where what it follows from has gone meanwhile, or has been given other words."""
-    sources = memory_survey.texts(connection, fact["sources"], space.account_id, space.user_id)
-    if memory_survey.digest(sources) != fact["digest"]:
+    sources = scan.texts(connection, fact["sources"], space.account_id, space.user_id)
+    if scan.digest(sources) != fact["digest"]:
         return None
     since = max(source.occurred_at for source in sources)
     return NewMemory(

@@ -8,10 +8,10 @@ something that is no answer of an assistant's.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from models import memory_survey
-from models.attempts import Ending
-from models.memory_survey import Said
-from models.running import Attempt, plain_ending
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import scan
+from models.memory.scan import Said
 from pipelines.inference.asking import ask
 from pipelines.inference.engine import Engine, Message
 from pipelines.memory import suggesting
@@ -80,7 +80,7 @@ def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
     text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
     if not all(parts.values()) or not _grounded(text, parts["value"], sources):
         return None
-    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": memory_survey.digest(sources)}
+    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": scan.digest(sources)}
 
 
 def _grounded(text: str, value: str, sources: Sequence[Said]) -> bool:

@@ -9,21 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from models import (
-    meditation_changes,
-    memories,
-    memory_indexes,
-    memory_sources,
-    memory_spaces,
-    memory_standing,
-    memory_vectors,
-    postings,
-)
-from models.attempts import Ending
-from models.database import Connection, Database
-from models.memories import Change, Memory
-from models.memory_spaces import Space
-from models.running import Attempt, plain_ending
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import index_state, meditation_changes, memories, postings, sources, spaces, vector_indexes
+from models.memory import vectors as memory_vectors
+from models.memory.memories import Change, Memory
+from models.memory.spaces import Space
+from models.platform.database import Connection, Database
 from pipelines.memory import terms
 from pipelines.memory.endings import Shift, wordless
 from pipelines.memory.writing import Embed, ask_for_index, close, locked, withdraw
@@ -44,20 +36,20 @@ def forget(connection: Connection, space: Space, ids: Sequence[str]) -> None:
 
 
 def _close_derived(connection: Connection, space: Space, ids: Sequence[str]) -> None:
-    derived = memory_sources.derived_from(connection, space.id, ids)
+    derived = sources.derived_from(connection, space.id, ids)
     if not derived:
         return
     close(connection, space, derived)
     memory_vectors.delete(
-        connection, space.id, [m.ordinal for m in memory_standing.standing(connection, space.id, derived)]
+        connection, space.id, [m.ordinal for m in index_state.standing(connection, space.id, derived)]
     )
-    memory_standing.empty(connection, space.id, derived)
+    index_state.empty(connection, space.id, derived)
 
 
 def forget_one(database: Database, memory: Memory) -> None:
     """Delete a memory."""
     with database.transaction() as connection:
-        space = memory_spaces.lock(connection, memory.space_id)
+        space = spaces.lock(connection, memory.space_id)
         if space is not None:
             forget(connection, space, [memory.id])
             ask_for_index(connection, space.id)
@@ -69,7 +61,7 @@ def run_forgetting(attempt: Attempt) -> Ending:
     deleted: int = (attempt.job.progress or {}).get("done", 0)
     conversation_id: str | None = arguments["conversation_id"]
     with attempt.database.connection() as connection:
-        space = memory_spaces.find(connection, attempt.job.account_id, arguments["user_id"])
+        space = spaces.find(connection, attempt.job.account_id, arguments["user_id"])
     while space is not None and (gone := _forget_batch(attempt, space.id, conversation_id)):
         deleted += gone
         attempt.progress(deleted, note="memories deleted")
@@ -80,7 +72,7 @@ def run_forgetting(attempt: Attempt) -> Ending:
 def _forget_batch(attempt: Attempt, space_id: int, conversation_id: str | None) -> int:
     attempt.check()
     with attempt.database.transaction() as connection:
-        space = memory_spaces.lock(connection, space_id)
+        space = spaces.lock(connection, space_id)
         ids = memories.ids_of(connection, space_id, conversation_id, BATCH)
         if space is not None and ids:
             forget(connection, space, ids)
@@ -95,7 +87,7 @@ def run_change(embed: Embed, attempt: Attempt) -> Ending:
     change = change_of(arguments["change"])
     vectors = embed([change.text]) if change.text is not None else []
     with attempt.database.transaction() as connection:
-        space = memory_spaces.find(connection, attempt.job.account_id, arguments["user_id"])
+        space = spaces.find(connection, attempt.job.account_id, arguments["user_id"])
         found = space and _changed(connection, locked(connection, space.id), arguments["memory_id"], change, vectors)
     return wordless(attempt, {"changed": found is not None})
 
@@ -120,7 +112,7 @@ def rewrite(
     """Change a memory; `vectors` has the new text's, if there is one. For the holder of the lock."""
     if change.text is not None and change.text != memory.text:
         _close_derived(connection, space, [memory.id])
-    old = next(iter(memory_standing.standing(connection, space.id, [memory.id])), None)
+    old = next(iter(index_state.standing(connection, space.id, [memory.id])), None)
     changed = memories.update(connection, memory.id, memory.account_id, memory.user_id, change)
     if old is None or changed is None:
         return None
@@ -133,15 +125,15 @@ def rewrite(
         weights = terms.weights(changed.text)
         postings.remove(connection, space.id, {old.ordinal: old.terms})
         postings.add(connection, space.id, {old.ordinal: weights})
-        memory_standing.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.asks(changed.text))})
+        index_state.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.asks(changed.text))})
     counts = Counter({changed.speaker: 1})
     counts.subtract({old.speaker: 1})
-    memory_spaces.count_speakers(connection, space.id, counts)
+    spaces.count_speakers(connection, space.id, counts)
     return changed
 
 
 def drop_indexes(database: Database, account_id: str) -> None:
     """Drop the indexes of the spaces of an account that is erased, before its spaces go."""
     with database.connection() as connection:
-        for space_id in memory_spaces.of_account(connection, account_id):
-            memory_indexes.drop(connection, space_id)
+        for space_id in spaces.of_account(connection, account_id):
+            vector_indexes.drop(connection, space_id)

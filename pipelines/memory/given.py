@@ -9,7 +9,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from models.memories import Kind, NewMemory
+from models.memory.memories import Kind, NewMemory
 
 #: Characters of a text. The embedding model reads its first 512 tokens, and the terms are of all of it.
 LONGEST_TEXT = 32_768

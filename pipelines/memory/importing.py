@@ -12,14 +12,14 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from models import files
-from models.attempts import Ending
-from models.database import Connection
-from models.errors import NotFound, PermanentFailure
-from models.ids import new_id
-from models.memories import NewMemory
-from models.object_store import Objects
-from models.running import Attempt, plain_ending
+from models.accounts import files
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory.memories import NewMemory
+from models.platform.database import Connection
+from models.platform.errors import NotFound, PermanentFailure
+from models.platform.ids import new_id
+from models.platform.object_store import Objects
 from pipelines.memory.endings import Shift
 from pipelines.memory.given import GivenMemory
 from pipelines.memory.writing import BATCH, Embed, write

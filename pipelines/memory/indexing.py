@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models import memory_indexes, memory_spaces
-from models.attempts import Ending
-from models.database import Connection
-from models.memory_indexes import FEWEST, MOST
-from models.running import Attempt, plain_ending
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import spaces, vector_indexes
+from models.memory.vector_indexes import FEWEST, MOST
+from models.platform.database import Connection
 
 #: Seconds between two looks at whether to stop.
 INTERVAL = 0.5
@@ -22,16 +22,16 @@ def run(attempt: Attempt, *, most: int = MOST, fewest: int = FEWEST) -> Ending:
     """Make the space's index, or drop it, as its size asks for. Raises the reason to stop."""
     space_id = attempt.job.arguments["space_id"]
     with attempt.database.connection() as connection:
-        space = memory_spaces.read(connection, space_id)
+        space = spaces.read(connection, space_id)
         if space is None or (space.indexed_at is not None and space.live < fewest):
-            memory_spaces.set_indexed(connection, space_id, stands=False)  # first: no search may rely on it
-            memory_indexes.drop(connection, space_id)
+            spaces.set_indexed(connection, space_id, stands=False)  # first: no search may rely on it
+            vector_indexes.drop(connection, space_id)
         elif space.live > most:
             with _stopping(attempt, connection):
-                memory_indexes.build(connection, space_id)
-        stands = memory_indexes.stands(connection, space_id)
+                vector_indexes.build(connection, space_id)
+        stands = vector_indexes.stands(connection, space_id)
         if space is not None and stands != (space.indexed_at is not None):
-            memory_spaces.set_indexed(connection, space_id, stands=stands)
+            spaces.set_indexed(connection, space_id, stands=stands)
     attempt.check()
     return plain_ending(attempt, "completed", result={"indexed": stands})
 

@@ -9,9 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 
-from models import recalls
-from models.database import Database
-from models.errors import Unavailable
+from models.memory import recall_queries
+from models.platform.database import Database
+from models.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Noting:
             return
         try:
             with self._database.connection() as connection:
-                recalls.note_recalled(connection, counts)
+                recall_queries.note_recalled(connection, counts)
         except Unavailable as error:
             log.warning("uses of %d memories go uncounted: %s", len(counts), error)
 

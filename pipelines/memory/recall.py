@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from models import memories, memory_spaces, memory_vectors, postings, recalls
-from models.database import Database
-from models.memories import Filters, Memory
-from models.memory_indexes import MOST
-from models.memory_spaces import Space
-from models.postings import Postings
-from models.recalls import Neighbours, Ordinals, Seen
+from models.memory import memories, postings, recall_queries, spaces, vectors
+from models.memory.memories import Filters, Memory
+from models.memory.postings import Postings
+from models.memory.recall_queries import Neighbours, Ordinals, Seen
+from models.memory.spaces import Space
+from models.memory.vector_indexes import MOST
+from models.platform.database import Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import ELSEWHERE, NOBODY, Candidates
 from pipelines.memory.terms import Question
@@ -63,7 +63,7 @@ def recall(
 ) -> list[Hit]:
     """The best hits among a user's memories in an account, the best first. Raises EngineError."""
     with database.connection() as connection:
-        found = memory_spaces.find_asked(connection, account_id, user_id)
+        found = spaces.find_asked(connection, account_id, user_id)
     if found is None or not found[0].live:
         return []
     space, speakers = found
@@ -94,7 +94,7 @@ class Search:
     def _every(self) -> tuple[Seen, Neighbours]:
         """All there is."""
         with self._database.connection() as connection:
-            whole = recalls.whole(connection, self._space.id, self._vector, self._question.terms)
+            whole = recall_queries.whole(connection, self._space.id, self._vector, self._question.terms)
         self._lexical = self._weigh(whole.postings)
         return whole.seen, whole.around
 
@@ -104,8 +104,10 @@ class Search:
             self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
         found = self._candidates(allowed)
         with self._database.connection() as connection:
-            around = recalls.neighbours(connection, self._space.id, found, REACH)
-            return recalls.seen(connection, self._space.id, sorted(around.around(found, REACH)), self._vector), around
+            around = recall_queries.neighbours(connection, self._space.id, found, REACH)
+            return recall_queries.seen(
+                connection, self._space.id, sorted(around.around(found, REACH)), self._vector
+            ), around
 
     def _weigh(self, found: Mapping[str, Postings]) -> NDArray[np.float64]:
         """By ordinal, what the question's words are worth in each memory."""
@@ -120,7 +122,7 @@ class Search:
 
     def _matching(self, filters: Filters) -> Ordinals:
         with self._database.connection() as connection:
-            return recalls.matching(connection, self._space.id, filters)
+            return recall_queries.matching(connection, self._space.id, filters)
 
     def _candidates(self, allowed: Ordinals | None) -> list[int]:
         """The ordinals of the best by either way."""
@@ -149,16 +151,16 @@ class Search:
             return []
         if allowed is not None and len(allowed) <= MOST:
             with self._database.connection() as connection:
-                found = memory_vectors.among(connection, space_id, vector, allowed, limit)
+                found = vectors.among(connection, space_id, vector, allowed, limit)
         elif self._space.indexed_at is not None:
             with self._database.batch() as connection:
-                found = memory_vectors.approximate(connection, space_id, vector, filters, limit)
+                found = vectors.approximate(connection, space_id, vector, filters, limit)
         else:
             with self._database.connection() as connection:
                 found = (
-                    memory_vectors.exact(connection, space_id, vector, limit)
+                    vectors.exact(connection, space_id, vector, limit)
                     if allowed is None
-                    else memory_vectors.among(connection, space_id, vector, allowed, limit)
+                    else vectors.among(connection, space_id, vector, allowed, limit)
                 )
         return [ordinal for ordinal, _ in found]
 
@@ -173,7 +175,7 @@ class Search:
             if not self._query.neighbours:
                 return hits
             ordinals = [hit.memory.ordinal for hit in hits]
-            around = recalls.neighbours(connection, self._space.id, ordinals, 1)
+            around = recall_queries.neighbours(connection, self._space.id, ordinals, 1)
             rows = memories.read_places(connection, self._space.id, sorted(around.around(ordinals, 1)))
         beside = {row.ordinal: row for row in rows}
         return [Hit(hit.memory, hit.score, hit.parts, _beside(hit.memory.ordinal, around, beside)) for hit in hits]

@@ -6,9 +6,9 @@ Doing it again changes nothing: what was given is known by the ids that the requ
 from collections.abc import Sequence
 from datetime import datetime
 
-from models.attempts import Ending
-from models.memories import NewMemory
-from models.running import Attempt
+from models.jobs.attempt_context import Attempt
+from models.jobs.attempts import Ending
+from models.memory.memories import NewMemory
 from pipelines.memory.endings import wordless
 from pipelines.memory.given import taken
 from pipelines.memory.writing import BATCH, Embed, write

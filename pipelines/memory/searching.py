@@ -4,12 +4,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from models.accounts import Caller
-from models.attempts import Ending
-from models.database import Database
-from models.memories import Filters, Memory
-from models.plans import Limits
-from models.running import Attempt, plain_ending
+from models.accounts.accounts import Caller
+from models.accounts.plans import Limits
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory.memories import Filters, Memory
+from models.platform.database import Database
 from pipelines.memory.noting import USED, Noting
 from pipelines.memory.recall import Hit, Query, recall
 from pipelines.memory.starting import begin

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from models import files
-from models.accounts import Caller
-from models.database import Database
-from models.jobs import NewJob, enqueue, unless_it_stands
-from models.object_store import Objects
-from models.plans import Limits
-from models.quota import check_room
+from models.accounts import files
+from models.accounts.accounts import Caller
+from models.accounts.plans import Limits
+from models.jobs.jobs import NewJob, enqueue, unless_it_stands
+from models.jobs.quota import check_room
+from models.platform.database import Database
+from models.platform.object_store import Objects
 from pipelines.memory.given import GivenMemory
 
 #: Days that an import's file is kept, if nothing comes of it.

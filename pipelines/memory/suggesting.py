@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from models import memory_survey
-from models.attempts import Ending
-from models.memory_survey import Said
-from models.running import Attempt, plain_ending
-from models.usage import Usage, bill
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.usage import Usage, bill
+from models.memory import scan
+from models.memory.scan import Said
 from pipelines.inference.engine import Engine, Finish, Form, Message
 
 Prompt = Callable[[Sequence[Said]], Sequence[Message]]
@@ -41,7 +41,7 @@ def fitting(engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, an
     """
     arguments = attempt.job.arguments
     with attempt.database.connection() as connection:
-        said: Sequence[Said] = memory_survey.texts(
+        said: Sequence[Said] = scan.texts(
             connection, arguments["source_ids"], attempt.job.account_id, arguments["user_id"]
         )
     while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + answer > engine.context:

@@ -9,14 +9,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models import attempts, facts, memories, memory_sources, unremembered
-from models.attempts import Ending
-from models.ids import new_id
-from models.jobs import gathered
-from models.memories import NewMemory
-from models.responses import Response
-from models.running import Attempt, plain_ending
-from models.settings import Settings
+from models.jobs import attempts
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import gathered
+from models.memory import facts, memories, pending_turns, sources
+from models.memory.memories import NewMemory
+from models.platform.ids import new_id
+from models.platform.settings import Settings
+from models.turns.responses import Response
 from pipelines.memory.given import LONGEST_TEXT
 from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opened, unknown
 
@@ -48,7 +49,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
 
 def _next(attempt: Attempt) -> list[Response]:
     with attempt.database.connection() as connection:
-        return unremembered.ended(connection, attempt.job.account_id, attempt.job.arguments["user_id"], BATCH)
+        return pending_turns.ended(connection, attempt.job.account_id, attempt.job.arguments["user_id"], BATCH)
 
 
 def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None:
@@ -63,10 +64,10 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
     with attempt.database.transaction() as connection:
         attempts.hold(connection, attempt.job)
         space = locked(connection, space.id)
-        standing = unremembered.settle(connection, account_id, [turn.id for turn in turns])
+        standing = pending_turns.settle(connection, account_id, [turn.id for turn in turns])
         added = [new for new in missing if new.response_id in standing]
         # What was recalled for an answer may have been forgotten since: then the answer is not remembered.
-        forgotten = memory_sources.missing(connection, space.id, [each for new in added for each in new.sources])
+        forgotten = sources.missing(connection, space.id, [each for new in added for each in new.sources])
         kept = [new for new in added if forgotten.isdisjoint(new.sources)]
         insert(connection, space, [(new, vectors[new.id]) for new in kept])
         ask_for_index(connection, space.id)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from psycopg.errors import ForeignKeyViolation
 
-from models import memories, memory_sources, memory_spaces, memory_standing, memory_vectors, postings
-from models.database import Connection, Database
-from models.errors import PermanentFailure
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.memories import NewMemory
-from models.memory_indexes import FEWEST, MOST
-from models.memory_spaces import Space
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.memory import index_state, memories, postings, sources, spaces
+from models.memory import vectors as memory_vectors
+from models.memory.memories import NewMemory
+from models.memory.spaces import Space
+from models.memory.vector_indexes import FEWEST, MOST
+from models.platform.database import Connection, Database
+from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
 
 #: Texts to unit vectors.
@@ -55,7 +56,7 @@ def write(database: Database, embed: Embed, account_id: str, user_id: str, news:
 def opened(connection: Connection, account_id: str, user_id: str) -> Space:
     """The user's space in the account, made where there is none. Raises PermanentFailure where either is gone."""
     try:
-        return memory_spaces.open_space(connection, account_id, user_id)
+        return spaces.open_space(connection, account_id, user_id)
     except ForeignKeyViolation:
         raise PermanentFailure("The account or the user of these memories is gone.", code="deleted") from None
 
@@ -76,7 +77,7 @@ def unknown(news: Sequence[NewMemory], known: Mapping[str, str]) -> list[NewMemo
 
 def locked(connection: Connection, space_id: int) -> Space:
     """The space, for this writer alone. Raises PermanentFailure when it is gone, as its account may be."""
-    space = memory_spaces.lock(connection, space_id)
+    space = spaces.lock(connection, space_id)
     if space is None:
         raise PermanentFailure("These memories have been erased.", code="deleted")
     return space
@@ -90,46 +91,46 @@ def insert(connection: Connection, space: Space, news: Sequence[tuple[NewMemory,
     weights = {ordinal: terms.weights(new.text) for ordinal, (new, _) in numbered}
     rows = [(new, ordinal, [*weights[ordinal]], terms.asks(new.text)) for ordinal, (new, _) in numbered]
     memories.insert(connection, space, rows)
-    memory_sources.cite(connection, space.id, [new for new, _ in news])
+    sources.cite(connection, space.id, [new for new, _ in news])
     memory_vectors.put(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
     postings.add(connection, space.id, weights)
-    memory_spaces.change(connection, space.id, ordinals=len(news), live=len(news))
-    memory_spaces.count_speakers(connection, space.id, Counter(new.speaker for new, _ in news))
+    spaces.change(connection, space.id, ordinals=len(news), live=len(news))
+    spaces.count_speakers(connection, space.id, Counter(new.speaker for new, _ in news))
 
 
 def withdraw(connection: Connection, space: Space, ids: Sequence[str]) -> list[int]:
     """Take memories out of postings and statistics, as far as they stand there: their ordinals, also of those that
     were closed. For the holder of the lock, who does the rest."""
-    standing = memory_standing.standing(connection, space.id, ids)
+    standing = index_state.standing(connection, space.id, ids)
     live = [memory for memory in standing if not memory.closed]
     postings.remove(connection, space.id, {memory.ordinal: memory.terms for memory in live})
     if live:
-        memory_spaces.change(connection, space.id, live=-len(live))
+        spaces.change(connection, space.id, live=-len(live))
         speakers = Counter(memory.speaker for memory in live)
-        memory_spaces.count_speakers(connection, space.id, {name: -count for name, count in speakers.items()})
+        spaces.count_speakers(connection, space.id, {name: -count for name, count in speakers.items()})
     return [memory.ordinal for memory in standing]
 
 
 def close(connection: Connection, space: Space, ids: Sequence[str], by: str | None = None) -> None:
     """Let recall pass memories by from now on; `by` is what takes their place. For the holder of the lock."""
     memory_vectors.set_live(connection, space.id, withdraw(connection, space, ids), live=False)
-    memory_standing.close(connection, space.id, ids, by)
+    index_state.close(connection, space.id, ids, by)
 
 
 def reopen(connection: Connection, space: Space, ids: Sequence[str]) -> None:
     """Let recall see closed memories again, but for those without words. For the holder of the lock."""
-    closed = [memory for memory in memory_standing.standing(connection, space.id, ids) if memory.closed and memory.text]
-    memory_standing.reopen(connection, space.id, [memory.id for memory in closed])
+    closed = [memory for memory in index_state.standing(connection, space.id, ids) if memory.closed and memory.text]
+    index_state.reopen(connection, space.id, [memory.id for memory in closed])
     memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
     weights = {memory.ordinal: terms.weights(memory.text) for memory in closed}
     postings.add(connection, space.id, weights)
     rows = {memory.ordinal: ([*weights[memory.ordinal]], terms.asks(memory.text)) for memory in closed}
-    memory_standing.set_terms(connection, space.id, rows)
-    memory_spaces.change(connection, space.id, live=len(closed))
-    memory_spaces.count_speakers(connection, space.id, Counter(memory.speaker for memory in closed))
+    index_state.set_terms(connection, space.id, rows)
+    spaces.change(connection, space.id, live=len(closed))
+    spaces.count_speakers(connection, space.id, Counter(memory.speaker for memory in closed))
 
 
 def ask_for_index(connection: Connection, space_id: int) -> None:
     """Enqueue the job that makes or drops a space's own index, where its size asks for it."""
-    if memory_spaces.ask_for_index(connection, space_id, most=MOST, fewest=FEWEST):
+    if spaces.ask_for_index(connection, space_id, most=MOST, fewest=FEWEST):
         enqueue(connection, NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space_id}))

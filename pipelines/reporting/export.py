@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import orjson
 
-from models import account_data, files
-from models.attempts import Ending
-from models.database import Connection
-from models.object_store import Objects
-from models.running import Attempt, plain_ending
+from models.accounts import account_data, files
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.platform.database import Connection
+from models.platform.object_store import Objects
 
 #: Days that an export can be fetched.
 KEPT_DAYS = 7

@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from models import firings, schedules
-from models.credentials import Standing
-from models.database import Connection, Database
-from models.errors import NotAllowed, RequestError, Unavailable
-from models.firings import Firing
-from models.ids import new_id
-from models.schedules import Due, Schedule
-from models.settings import Settings
+from models.access.auth_context import Standing
+from models.platform.database import Connection, Database
+from models.platform.errors import NotAllowed, RequestError, Unavailable
+from models.platform.ids import new_id
+from models.platform.settings import Settings
+from models.schedules import firings, schedules
+from models.schedules.firings import Firing
+from models.schedules.schedules import Due, Schedule
 from pipelines.schedules import kinds
 from pipelines.schedules.kinds import Begun
 from pipelines.schedules.triggers import Trigger, last_before, loaded

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from models import schedules
-from models.accounts import Caller, Role
-from models.database import Connection, Database
-from models.errors import Conflict, InvalidRequest, NotFound
-from models.schedules import IfMissed, Schedule
+from models.accounts.accounts import Caller, Role
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, InvalidRequest, NotFound
+from models.schedules import schedules
+from models.schedules.schedules import IfMissed, Schedule
 from pipelines.schedules.triggers import Cron, Interval, Once, loaded, stored
 
 #: Schedules that a member may have in an account.

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from models.cancellation import Cancellation
-from models.credentials import Standing
-from models.database import Connection
-from models.events import Event
-from models.ids import new_id
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.quota import check_room
-from models.schedules import Schedule
-from models.settings import Settings
+from models.access.auth_context import Standing
+from models.jobs.cancellation import Cancellation
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.jobs.quota import check_room
+from models.journal.events import Event
+from models.platform.database import Connection
+from models.platform.ids import new_id
+from models.platform.settings import Settings
+from models.schedules.schedules import Schedule
 from pipelines.memory.meditation.starting import begin
 from pipelines.schedules import turns
 

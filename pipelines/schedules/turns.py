@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from models.credentials import Standing
-from models.database import Connection
-from models.errors import InvalidRequest
-from models.plans import Allowance
-from models.settings import Settings
+from models.access.auth_context import Standing
+from models.accounts.plans import Allowance
+from models.platform.database import Connection
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
 from pipelines.chat.place import find_thread, followed
 from pipelines.chat.start import NewTurn, Started, start_within
 from pipelines.inference.names import model_name

@@ -8,7 +8,7 @@ import pytest
 from bench.audience import audience
 from bench.client import Broken
 from bench.scenarios.restart import caught_up
-from models.events import event
+from models.journal.events import event
 from web.streams.sse import frame
 
 

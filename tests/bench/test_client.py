@@ -5,7 +5,7 @@ import pytest
 from bench.client import Broken, Heard, check, heard, script, text_of, without_pings
 from bench.load import turn
 from bench.scenarios.recovery import TOKENS, amiss
-from models.events import event
+from models.journal.events import event
 from web.streams.sse import frame
 
 PLACE = {"item_id": "msg_1"}

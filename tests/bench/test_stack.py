@@ -8,8 +8,8 @@ from bench import stack
 from bench.__main__ import main
 from bench.scenarios import SCENARIOS
 from bench.stack import environment
-from models.errors import ConfigurationError
-from models.settings import Settings, load_settings, variable
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, load_settings, variable
 
 
 def test_a_child_gets_the_very_settings(monkeypatch):

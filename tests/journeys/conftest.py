@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from models.ids import new_id
+from models.platform.ids import new_id
 from tests.journeys.stack import Person, Servers, Stack
 
 

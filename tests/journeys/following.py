@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
-from models.events import ENDINGS
+from models.journal.events import ENDINGS
 
 REWOUND = "sangha.journal.rewound"
 RESTARTED = "sangha.answer.restarted"

@@ -12,13 +12,13 @@ import httpx
 import psycopg
 import pytest
 
-from models import workers
-from models.database import Database
-from models.errors import Unavailable
-from models.ids import new_id
-from models.migrate import migrate
-from models.redis_client import connect
-from models.settings import Settings, variable
+from models.jobs import workers
+from models.platform.database import Database
+from models.platform.errors import Unavailable
+from models.platform.ids import new_id
+from models.platform.migrate import migrate
+from models.platform.redis_client import connect
+from models.platform.settings import Settings, variable
 from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports
 from ops.servers import Postgres, Valkey

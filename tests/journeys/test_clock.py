@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from models import accounts, schedules
-from models.database import Database
-from models.ids import new_id
-from models.schedules import Schedule
+from models.accounts import accounts
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.schedules import schedules
+from models.schedules.schedules import Schedule
 from ops.services import SchedulerProcess
 from pipelines.chat.start import NewTurn
 from pipelines.schedules import turns

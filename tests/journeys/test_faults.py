@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from models.accounts import Caller, Role
+from models.accounts.accounts import Caller, Role
 from pipelines.chat.start import NewTurn, new_turn_ids, start
 from tests.journeys.following import DELTA, RESTARTED, REWOUND, Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury, note, restart

@@ -13,8 +13,8 @@ from openai.types.responses import Response, ResponseItemList
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from pydantic import BaseModel
 
-from models.ids import new_id
-from models.settings import Settings
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 from pipelines.inference.engine import Message as Asked
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp import load

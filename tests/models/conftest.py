@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from models.attempts import claim
-from models.database import Database
-from models.ids import new_id
-from models.jobs import CATALOGUE, PLATFORM_ACCOUNT, Job, Kind, NewJob, enqueue
+from models.jobs.attempts import claim
+from models.jobs.catalogue import CATALOGUE, Kind
+from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob, enqueue
+from models.platform.database import Database
+from models.platform.ids import new_id
 from ops.servers import Postgres
 from tests.databases import new_database
 

@@ -3,8 +3,8 @@
 import pytest
 from click.testing import CliRunner, Result
 
-from models import accounts
-from models.database import Database
+from models.accounts import accounts
+from models.platform.database import Database
 from ops.cli import main
 from pipelines.accounts import passwords
 

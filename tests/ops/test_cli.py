@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from models.errors import Unavailable
-from models.settings import Settings
+from models.platform.errors import Unavailable
+from models.platform.settings import Settings
 from ops import preflight
 from ops.cli import main
 from ops.doctor import broker, examine, redis_server, run
@@ -62,7 +62,7 @@ def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    monkeypatch.delitem(sys.modules, "models.settings")
+    monkeypatch.delitem(sys.modules, "models.platform.settings")
     answer = sangha("migrate")
     assert answer.stderr == "sangha: the Python package pydantic is missing: run make install\n"
 

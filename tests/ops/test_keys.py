@@ -3,8 +3,8 @@
 import pytest
 from click.testing import CliRunner
 
-from models import signing_keys
-from models.database import Database
+from models.access import signing_keys
+from models.platform.database import Database
 from ops.cli import main
 
 

@@ -3,8 +3,8 @@
 import pytest
 from click.testing import CliRunner, Result
 
-from models.database import Database
-from models.jobs import NewJob, enqueue
+from models.jobs.jobs import NewJob, enqueue
+from models.platform.database import Database
 from ops.cli import main
 
 

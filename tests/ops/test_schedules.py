@@ -5,7 +5,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from models.database import Database
+from models.platform.database import Database
 from ops.cli import main
 from scheduler.clock import Clock
 from scheduler.leader import Leadership

@@ -14,9 +14,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from models.errors import ConfigurationError, Unavailable
-from models.migrate import migrate, pending
-from models.settings import Settings
+from models.platform.errors import ConfigurationError, Unavailable
+from models.platform.migrate import migrate, pending
+from models.platform.settings import Settings
 from ops import doctor, rabbitmq, servers
 from ops.launch import own
 from ops.process import ChildProcess

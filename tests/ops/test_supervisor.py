@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models.errors import ConfigurationError, Unavailable
+from models.platform.errors import ConfigurationError, Unavailable
 from ops import supervisor as module
 from ops.supervisor import Supervisor
 from tests.ops.scripts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone, wait_until

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from models import attempts
-from models.attempts import Ending
-from models.database import Database
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.journal_writer import JournalWriter
-from models.running import Attempt, open_attempt
+from models.jobs import attempts
+from models.jobs.attempt_context import Attempt, open_attempt
+from models.jobs.attempts import Ending
+from models.jobs.jobs import NewJob, enqueue
+from models.journal.writer import JournalWriter
+from models.platform.database import Database
+from models.platform.ids import new_id
 
 Begin = Callable[[NewJob], Attempt]
 Settle = Callable[[Attempt, Ending], None]

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models import schedules
-from models.errors import Unavailable
-from models.jobs import PLATFORM_ACCOUNT, list_jobs
+from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
+from models.platform.errors import Unavailable
+from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
 from scheduler.clock import Clock
 from scheduler.rounds import PeriodicThread

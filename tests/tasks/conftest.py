@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import redis
 
-from models import attempts
-from models.database import Database
-from models.jobs import CATALOGUE, Kind
-from models.journal_writer import JournalWriter
-from models.redis_client import connect
-from models.settings import Settings
+from models.jobs import attempts
+from models.jobs.catalogue import CATALOGUE, Kind
+from models.journal.writer import JournalWriter
+from models.platform.database import Database
+from models.platform.redis_client import connect
+from models.platform.settings import Settings
 from tasks.broker import Broker, build_broker
 from tasks.job_runner import JobRunner
 from tasks.relay import Relay

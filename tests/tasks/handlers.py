@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from models import journal
-from models.archive import read_archive
-from models.running import Handler, plain_ending
+from models.jobs.attempt_context import Handler, plain_ending
+from models.journal import journal
+from models.journal.archive import read_archive
 
 
 def completes(attempt):

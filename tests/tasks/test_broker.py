@@ -9,9 +9,9 @@ import pika
 import pytest
 
 from bench.chaos.proxy import Links
-from models.errors import ConfigurationError, Unavailable
-from models.ids import new_id
-from models.jobs import CATALOGUE, Kind
+from models.jobs.catalogue import CATALOGUE, Kind
+from models.platform.errors import ConfigurationError, Unavailable
+from models.platform.ids import new_id
 from tasks.broker import build_broker, job_message
 from tasks.rabbitmq import DELIVERY_LIMIT
 from tests.tasks.conftest import with_queue

@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-from models.jobs import CATALOGUE, POOLS, pools_with_work
-from models.settings import Settings
+from models.jobs.catalogue import CATALOGUE, POOLS, pools_with_work
+from models.platform.settings import Settings
 from scheduler.timetable import TIMETABLE
 from tasks.broker import build_broker
 from tasks.job_runner import JobRunner

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from models import attempts, journal
-from models.archive import read_archive
-from models.cancellation import cancel
-from models.running import Handler, plain_ending
-from models.workers import living
+from models.jobs import attempts
+from models.jobs.attempt_context import Handler, plain_ending
+from models.jobs.cancellation import cancel
+from models.jobs.workers import living
+from models.journal import journal
+from models.journal.archive import read_archive
 from tasks.heartbeat import GRACE, Heartbeat
 from tests.waiting import eventually
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from models import journal, outbox, rate_limits
-from models.cancellation import cancel
-from models.errors import PermanentFailure, SanghaError
-from models.jobs import CATALOGUE, NewJob, children, enqueue
-from models.rate_limits import Bucket
-from models.running import Waiting, plain_ending
+from models.access import rate_limits
+from models.access.rate_limits import Bucket
+from models.jobs import outbox
+from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.cancellation import cancel
+from models.jobs.catalogue import CATALOGUE
+from models.jobs.jobs import NewJob, children, enqueue
+from models.journal import journal
+from models.platform.errors import PermanentFailure, SanghaError
 from tests.tasks.handlers import COMPLETES, completes, due_again, handler, raises, story
 from tests.waiting import eventually
 

@@ -8,15 +8,16 @@ from dataclasses import replace
 import pytest
 import redis
 
-from models import attempts, journal
-from models.archive import read_archive
-from models.attempts import Ending
-from models.cancellation import cancel
-from models.database import Database
-from models.errors import Fenced, Unavailable
-from models.jobs import NewJob, children
-from models.redis_client import connect
-from models.running import Waiting, plain_ending
+from models.jobs import attempts
+from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.cancellation import cancel
+from models.jobs.jobs import NewJob, children
+from models.journal import journal
+from models.journal.archive import read_archive
+from models.platform.database import Database
+from models.platform.errors import Fenced, Unavailable
+from models.platform.redis_client import connect
 from ops.servers import Valkey, running_server
 from tests.tasks.handlers import COMPLETES, completes, handler, raises, story
 from tests.waiting import eventually

@@ -2,10 +2,10 @@
 
 import pytest
 
-from models import journal
-from models.cancellation import cancel
-from models.events import event
-from models.redis_client import connect
+from models.jobs.cancellation import cancel
+from models.journal import journal
+from models.journal.events import event
+from models.platform.redis_client import connect
 from tasks.queue import Queue
 from tests.waiting import eventually
 

@@ -5,9 +5,9 @@ import time
 import dramatiq
 import pytest
 
-from models import outbox
-from models.errors import Unavailable
-from models.workers import register
+from models.jobs import outbox
+from models.jobs.workers import register
+from models.platform.errors import Unavailable
 from tasks.relay import Relay
 from tests.tasks.conftest import with_queue
 from tests.waiting import eventually

@@ -5,9 +5,9 @@ from typing import Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import members
-from models.members import Account
-from models.plans import Limits
+from models.accounts import members
+from models.accounts.members import Account
+from models.accounts.plans import Limits
 from web.accounts.names import PublicName
 from web.http import bodies
 from web.http.answers import json_answer

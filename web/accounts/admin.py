@@ -7,10 +7,12 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import installation, journal, operations
-from models.errors import InvalidRequest
-from models.installation import AccountState, Plan
-from models.jobs import Job
+from models.accounts import admin
+from models.accounts.admin import AccountState, Plan
+from models.jobs import operations
+from models.jobs.jobs import Job
+from models.journal import journal
+from models.platform.errors import InvalidRequest
 from pipelines.accounts import oversight
 from web.accounts.account import AccountLimits, limits_object
 from web.accounts.names import Name
@@ -101,7 +103,7 @@ def list_accounts(call: Call) -> Response:
     """`GET /admin/accounts`: all accounts, newest first."""
     query = parse_query(call.query, Accounts)
     with call.platform.database.connection() as connection:
-        found = installation.list_accounts(connection, search=query.search, after=query.after, limit=query.wanted)
+        found = admin.list_accounts(connection, search=query.search, after=query.after, limit=query.wanted)
     return paged(found, query.limit, account_object)
 
 
@@ -128,7 +130,7 @@ def change_account(call: Call) -> Response:
 def list_plans(call: Call) -> Response:
     """`GET /admin/plans`: all of them, which are few."""
     with call.platform.database.connection() as connection:
-        return json_answer(page([plan_object(plan) for plan in installation.list_plans(connection)]))
+        return json_answer(page([plan_object(plan) for plan in admin.list_plans(connection)]))
 
 
 def put_plan(call: Call) -> Response:

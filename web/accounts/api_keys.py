@@ -7,10 +7,10 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import api_keys
-from models.accounts import Scope
-from models.api_keys import ApiKey
-from models.errors import InvalidRequest
+from models.access import api_keys
+from models.access.api_keys import ApiKey
+from models.accounts.accounts import Scope
+from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewKey
 from web.accounts.names import Name

@@ -6,8 +6,8 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import audit
-from models.audit import AuditEvent
+from models.accounts import audit
+from models.accounts.audit import AuditEvent
 from web.http.moments import Moment, moment
 from web.http.paging import Listing, paged
 from web.http.validation import parse_query

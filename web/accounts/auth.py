@@ -7,9 +7,9 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import sessions as records
-from models.errors import NotFound
-from models.sessions import Session
+from models.access import sessions as records
+from models.access.sessions import Session
+from models.platform.errors import NotFound
 from pipelines.accounts import sessions
 from web.accounts.signup import Password, entered
 from web.http import bodies

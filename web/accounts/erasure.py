@@ -4,9 +4,10 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import account_data, jobs
-from models.errors import InvalidRequest
-from models.jobs import NewJob, enqueue
+from models.accounts import account_data
+from models.jobs import jobs
+from models.jobs.jobs import NewJob, enqueue
+from models.platform.errors import InvalidRequest
 from pipelines.accounts.leaving import close_account, leave
 from web.http.answers import json_answer
 from web.http.validation import Query, parse_query

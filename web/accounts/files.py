@@ -4,10 +4,10 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 from typing_extensions import TypedDict
 
-from models import files
-from models.accounts import Caller, Role, Scope
-from models.errors import NotFound
-from models.files import File
+from models.accounts import files
+from models.accounts.accounts import Caller, Role, Scope
+from models.accounts.files import File
+from models.platform.errors import NotFound
 from web.http.answers import json_answer
 from web.http.paging import Listing, paged
 from web.http.validation import parse_query

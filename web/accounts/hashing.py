@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import anyio
 
-from models.errors import Unavailable
+from models.platform.errors import Unavailable
 
 Result = TypeVar("Result")
 

@@ -7,9 +7,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import invitations as records
-from models.accounts import Role
-from models.invitations import Invitation
+from models.accounts import invitations as records
+from models.accounts.accounts import Role
+from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Guest
 from web.accounts.letters import Secret

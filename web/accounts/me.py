@@ -5,10 +5,10 @@ from typing import Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import addresses, members
-from models.accounts import Role
-from models.addresses import Person
-from models.members import Place
+from models.accounts import emails, members
+from models.accounts.accounts import Role
+from models.accounts.emails import Person
+from models.accounts.members import Place
 from web.accounts.names import PublicName
 from web.http import bodies
 from web.http.answers import json_answer
@@ -51,7 +51,7 @@ class MeObject(TypedDict):
 def read(call: Call) -> Response:
     """`GET /v1/me`."""
     with call.platform.database.connection() as connection:
-        person = addresses.person(connection, call.caller.user_id)
+        person = emails.person(connection, call.caller.user_id)
         places = members.places(connection, call.caller.user_id)
     assert person is not None, "the gate has just seen them"
     return json_answer(_me(person, places, call.caller.account_id, call.caller.role))
@@ -62,7 +62,7 @@ def change(call: Call) -> Response:
     body = bodies.parse(call.body, ChangeMe)
     if body.name is not None:
         with call.platform.database.connection() as connection:
-            addresses.rename(connection, call.caller.user_id, body.name)
+            emails.rename(connection, call.caller.user_id, body.name)
     return read(call)
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import members as records
-from models.accounts import Role
-from models.members import Member
+from models.accounts import members as records
+from models.accounts.accounts import Role
+from models.accounts.members import Member
 from pipelines.accounts import members
 from web.accounts.me import RoleName
 from web.http import bodies

@@ -13,8 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 from typing_extensions import TypedDict
 
-from models.errors import NotAllowed, NotFound
-from models.providers import Provider
+from models.platform.errors import NotAllowed, NotFound
+from models.platform.oidc_providers import Provider
 from pipelines.accounts import oidc
 from pipelines.accounts.oidc import Pass
 from web.accounts.providers import LOGIN_SECONDS, LoginExpired, ProviderFailed

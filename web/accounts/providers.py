@@ -18,8 +18,8 @@ from joserfc.errors import JoseError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
-from models.identities import Identity
-from models.providers import Provider
+from models.accounts.identities import Identity
+from models.platform.oidc_providers import Provider
 from pipelines.accounts.oidc import Claims
 
 #: Seconds that somebody may take at the provider.

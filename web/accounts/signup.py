@@ -7,8 +7,8 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import signing_keys
-from models.errors import Unavailable
+from models.access import signing_keys
+from models.platform.errors import Unavailable
 from pipelines.accounts.sessions import Entry
 from pipelines.accounts.signup import log_in, sign_up
 from web.http import bodies

@@ -3,7 +3,7 @@
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import quota
+from models.jobs import quota
 from web.http.answers import json_answer
 from web.routing import Call
 

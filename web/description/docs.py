@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from models.errors import NotFound
+from models.platform.errors import NotFound
 from web import home
 from web.routing import Call
 

@@ -8,12 +8,13 @@ from typing import Protocol
 
 from starlette.datastructures import Headers
 
-from models import api_keys, credentials, signing_keys
-from models.accounts import Caller, Scope
-from models.credentials import Standing
-from models.database import Database
-from models.errors import InvalidRequest, NotAuthenticated
-from models.plans import Limits
+from models.access import api_keys, auth_context, signing_keys
+from models.access.auth_context import Standing
+from models.accounts.accounts import Caller, Scope
+from models.accounts.plans import Limits
+from models.platform import secrets
+from models.platform.database import Database
+from models.platform.errors import InvalidRequest, NotAuthenticated
 from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens, UnknownGeneration
 from web.entrance.limits import Limiter, estimate
@@ -100,8 +101,8 @@ class Gatekeeper:
         if not keys.well_formed(secret):
             raise NotAuthenticated("This is no API key of ours: it was mistyped or cut off.")
         with self._database.connection() as connection:
-            standing = credentials.of_key(connection, secret)
-            ended = api_keys.by_hash(connection, credentials.digest(secret)) if standing is None else None
+            standing = auth_context.of_key(connection, secret)
+            ended = api_keys.by_hash(connection, secrets.digest(secret)) if standing is None else None
         if ended is not None:
             log.info("the API key %s is %s and was shown again, from %s", ended.id, ended.status, ip)
         return standing
@@ -109,7 +110,7 @@ class Gatekeeper:
     def _session(self, token: str) -> Standing | None:
         shown = self._verified(token)
         with self._database.connection() as connection:
-            return credentials.of_session(
+            return auth_context.of_session(
                 connection, session_id=shown.session_id or "", user_id=shown.user_id, account_id=shown.account_id
             )
 

@@ -18,11 +18,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from models import idempotency
-from models.database import Database
-from models.errors import Conflict, InFlight, InvalidRequest, RequestError, Unavailable
-from models.idempotency import LEASE, Claim, Stored
-from models.ids import Ids
+from models.access import idempotency
+from models.access.idempotency import LEASE, Claim, Stored
+from models.platform.database import Database
+from models.platform.errors import Conflict, InFlight, InvalidRequest, RequestError, Unavailable
+from models.platform.ids import Ids
 
 if TYPE_CHECKING:
     from web.routing import Answer, Call, Row

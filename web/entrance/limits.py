@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import redis
 
-from models import rate_limits
-from models.accounts import Caller
-from models.errors import TooMany, Unavailable
-from models.plans import Limits
-from models.rate_limits import Bucket, Drawn, Level
+from models.access import rate_limits
+from models.access.rate_limits import Bucket, Drawn, Level
+from models.accounts.accounts import Caller
+from models.accounts.plans import Limits
+from models.platform.errors import TooMany, Unavailable
 
 #: Bytes of a request that are taken for one token of its turn, until the turn has ended.
 BYTES_A_TOKEN = 4

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from models.accounts import Caller, Role, Scope
-from models.errors import NotAllowed
+from models.accounts.accounts import Caller, Role, Scope
+from models.platform.errors import NotAllowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from functools import partial
 
 import redis
 
-from models import workers
-from models.database import Database, all_of, one
-from models.errors import Unavailable
-from models.migrate import pending
+from models.jobs import workers
+from models.platform.database import Database, all_of, one
+from models.platform.errors import Unavailable
+from models.platform.migrate import pending
 from web.health.metrics import Metrics
 from web.platform import Platform
 

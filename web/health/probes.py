@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 from starlette.responses import Response
 
-from models.errors import SanghaError
+from models.platform.errors import SanghaError
 from web.http.answers import json_answer
 from web.routing import Call
 

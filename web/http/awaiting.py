@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import orjson
 from starlette.concurrency import run_in_threadpool
 
-from models import jobs
-from models.database import Connection
+from models.jobs import jobs
+from models.platform.database import Connection
 from web.http.departures import cancel_job
 from web.routing import Call
 

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.errors import InvalidRequest, TooLarge
+from models.platform.errors import InvalidRequest, TooLarge
 from web.http.validation import cut, validate
 
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.

@@ -5,8 +5,8 @@ By default it is finished, for whoever reads it later. With `X-Sangha-On-Disconn
 
 from starlette.concurrency import run_in_threadpool
 
-from models import cancellation
-from models.errors import InvalidRequest
+from models.jobs import cancellation
+from models.platform.errors import InvalidRequest
 from web.routing import Call
 from web.streams.sse import OnDeparture
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import InvalidRequest, Unavailable
-from models.ids import new_id
+from models.platform.errors import InvalidRequest, Unavailable
+from models.platform.ids import new_id
 from web.health.metrics import Metrics
 from web.http import errors
 from web.http.bodies import BodyTooLarge, Lingering

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.errors import (
+from models.platform.errors import (
     Conflict,
     Failed,
     InFlight,

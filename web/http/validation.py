@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Vali
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -2,8 +2,8 @@
 
 from starlette.responses import Response
 
-from models import jobs
-from models.errors import InvalidRequest, NotFound
+from models.jobs import jobs
+from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory import starting
 from pipelines.memory.importing import BYTE_ORDER_MARK
 from web.http.answers import json_answer

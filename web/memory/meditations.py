@@ -7,10 +7,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import jobs, meditation_changes, meditations
-from models.errors import InvalidRequest, NotFound
-from models.meditation_changes import Action, Change
-from models.meditations import Meditation, Outcome, Status
+from models.jobs import jobs
+from models.memory import meditation_changes, meditations
+from models.memory.meditation_changes import Action, Change
+from models.memory.meditations import Meditation, Outcome, Status
+from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory.meditation import reverting, rounds, starting
 from web.http import bodies
 from web.http.answers import json_answer

@@ -9,9 +9,11 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from models import jobs, memories, memory_sources, memory_spaces
-from models.errors import Conflict, Failed, InvalidRequest, NotFound, RequestError
-from models.memories import Change, Memory
+from models.jobs import jobs
+from models.memory import memories, spaces
+from models.memory import sources as memory_sources
+from models.memory.memories import Change, Memory
+from models.platform.errors import Conflict, Failed, InvalidRequest, NotFound, RequestError
 from pipelines.memory import forgetting, starting
 from web.http import bodies
 from web.http.answers import json_answer, page
@@ -151,7 +153,7 @@ def _job(call: Call, job_id: str) -> Response:
 def _change_now(call: Call, memory: Memory, change: Change) -> Response:
     """What changes no words needs no worker."""
     with call.platform.database.transaction() as connection:
-        space = memory_spaces.lock(connection, memory.space_id)
+        space = spaces.lock(connection, memory.space_id)
         changed = space and forgetting.rewrite(connection, space, memory, change)
     if not changed:
         raise _not_found(call)

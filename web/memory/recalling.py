@@ -9,8 +9,8 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from models import recalls
-from models.errors import Conflict, Failed, RequestError, Unavailable
+from models.memory import recall_queries
+from models.platform.errors import Conflict, Failed, RequestError, Unavailable
 from pipelines.memory import searching
 from pipelines.memory.recall import Query
 from web.http import bodies
@@ -37,7 +37,7 @@ async def search(call: Call) -> Pending:
 
 
 async def _answer(call: Call, job_id: str) -> Response:
-    hits = await read_once(call, job_id, PATIENCE, recalls.take, _refusal)
+    hits = await read_once(call, job_id, PATIENCE, recall_queries.take, _refusal)
     if hits is None:
         raise Unavailable("This search has been read already.")
     return json_answer({"object": "list", "data": hits}, headers=job_headers(job_id))

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, Tag
 from typing_extensions import TypedDict
 
-from models import firings
-from models.firings import Firing
-from models.jobs import State
-from models.schedules import IfMissed, Schedule, Status
+from models.jobs.jobs import State
+from models.schedules import firings
+from models.schedules.firings import Firing
+from models.schedules.schedules import IfMissed, Schedule, Status
 from pipelines.schedules.triggers import loaded, next_times
 from web.http.moments import Moment, seconds
 from web.http.validation import Body, by_type, tag

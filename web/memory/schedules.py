@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import orjson
 from starlette.responses import Response
 
-from models import firings, schedules
-from models.database import Connection
-from models.errors import InvalidRequest, NotFound, TooLarge
+from models.platform.database import Connection
+from models.platform.errors import InvalidRequest, NotFound, TooLarge
+from models.schedules import firings, schedules
 from pipelines.schedules import cron, keeping, turns
 from pipelines.schedules.keeping import Changes, NewSchedule, Work
 from pipelines.schedules.kinds import STARTERS

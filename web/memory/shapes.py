@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from models.memories import Filters, Kind, Memory
+from models.memory.memories import Filters, Kind, Memory
 from pipelines.memory.given import GivenMemory, Importance, Metadata, Moment, Name, Text
 from web.http.moments import seconds
 from web.http.paging import Listing

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from models.archive import last_archived
-from models.errors import InvalidRequest, Unavailable
-from models.events import Event
-from models.jobs import read
-from models.journal import last_sequence
+from models.jobs.jobs import read
+from models.journal.archive import last_archived
+from models.journal.events import Event
+from models.journal.journal import last_sequence
+from models.platform.errors import InvalidRequest, Unavailable
 from web.http.afterwards import afterwards
 from web.http.validation import Query
 from web.routing import Call

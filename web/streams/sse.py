@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 
 from starlette.types import Receive, Scope, Send
 
-from models.errors import TooMany
+from models.platform.errors import TooMany
 
 log = logging.getLogger(__name__)
 

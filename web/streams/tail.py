@@ -14,12 +14,12 @@ from typing import Any
 import redis.asyncio
 from starlette.concurrency import run_in_threadpool
 
-from models import journal
-from models.archive import read_archive
-from models.database import Database
-from models.errors import Unavailable
-from models.events import REWOUND, Event
-from models.jobs import ended_among
+from models.jobs.jobs import ended_among
+from models.journal import journal
+from models.journal.archive import read_archive
+from models.journal.events import REWOUND, Event
+from models.platform.database import Database
+from models.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from models import conversations
-from models.conversations import Conversation
-from models.database import Connection
-from models.errors import InvalidRequest, NotFound
+from models.platform.database import Connection
+from models.platform.errors import InvalidRequest, NotFound
+from models.turns import conversations
+from models.turns.conversations import Conversation
 from pipelines.chat.forget import forget_conversation
 from pipelines.chat.place import PREFIXES, followed
 from web.http import bodies

@@ -11,7 +11,7 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from models.errors import InvalidRequest, Unavailable
+from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.count import Question, ask
 from web.http import bodies
 from web.http.answers import json_answer

@@ -16,10 +16,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models import embeddings
-from models.embeddings import NUMBER, Embeddings
-from models.errors import Conflict, Failed, InvalidRequest, RequestError, Unavailable
-from models.settings import Settings
+from models.platform.errors import Conflict, Failed, InvalidRequest, RequestError, Unavailable
+from models.platform.settings import Settings
+from models.turns import embeddings
+from models.turns.embeddings import NUMBER, Embeddings
 from pipelines.embeddings.start import start
 from pipelines.inference.names import embedder_name
 from web.http import bodies

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 from pipelines.inference.grammar import problem
 from web.http.validation import Body, Unsupported, by_type, cut, exactly, tag, text_or
 from web.turns.items import Name

@@ -4,8 +4,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from models.errors import NotFound
-from models.settings import Settings
+from models.platform.errors import NotFound
+from models.platform.settings import Settings
 from pipelines.inference.names import embedder_name, model_name
 from web.http.answers import json_answer, page
 from web.routing import Call

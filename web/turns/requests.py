@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, Tag
 
-from models.errors import InvalidRequest
-from models.settings import Settings
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
 from pipelines.chat.recollection import MOST
 from pipelines.chat.start import NewTurn
 from pipelines.inference.names import model_name

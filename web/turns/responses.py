@@ -8,8 +8,8 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
 
-from models.errors import InvalidRequest
-from models.responses import Response
+from models.platform.errors import InvalidRequest
+from models.turns.responses import Response
 from pipelines.chat.forget import forget_response
 from pipelines.chat.objects import response_object
 from web.http import bodies

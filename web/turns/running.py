@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from starlette.concurrency import run_in_threadpool
 
-from models import responses
-from models.errors import NotFound
-from models.responses import Response
+from models.platform.errors import NotFound
+from models.turns import responses
+from models.turns.responses import Response
 from pipelines.chat.objects import response_object
 from pipelines.chat.start import NewTurn, Started, start
 from web.entrance.idempotency import NAME

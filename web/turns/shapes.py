@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from models.responses import Status
+from models.turns.responses import Status
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from models import meditation_changes, meditations
-from models.database import Connection, Database
-from models.meditation_changes import Standing
-from models.meditations import Meditation, Outcome
-from models.memory_spaces import Space
+from models.memory import meditation_changes, meditations
+from models.memory.meditation_changes import Standing
+from models.memory.meditations import Meditation, Outcome
+from models.memory.spaces import Space
+from models.platform.database import Connection, Database
 from pipelines.memory import writing
 from pipelines.memory.meditation import importance
 from pipelines.memory.meditation.insights import Insight

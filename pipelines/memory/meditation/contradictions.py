@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.facts import Fact
-from models.memory_survey import Surveyed
+from models.memory.facts import Fact
+from models.memory.scan import Surveyed
 from pipelines.memory.meditation.survey import Survey
 from pipelines.memory.meditation.words import FILLERS, content, words
 

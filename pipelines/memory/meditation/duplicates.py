@@ -13,7 +13,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory_survey import Surveyed
+from models.memory.scan import Surveyed
 from pipelines.memory.meditation.survey import Survey
 from pipelines.memory.meditation.words import TRIMMINGS, exacting, lasts
 from pipelines.memory.terms import asks

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from datetime import datetime
 
-from models.memory_survey import Surveyed
+from models.memory.scan import Surveyed
 from pipelines.memory.meditation.survey import Survey
 
 #: What a memory begins with, and what it never falls below.

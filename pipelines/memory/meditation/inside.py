@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models.database import Connection, Database
+from models.platform.database import Connection, Database
 
 
 class Inside(Database):

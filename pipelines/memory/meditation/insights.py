@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models import installation, memory_survey
-from models.database import Connection
-from models.ids import Ids
-from models.jobs import Job, NewJob
-from models.meditations import Meditation
-from models.memories import NewMemory
-from models.quota import usage
-from models.settings import Settings
+from models.accounts import admin
+from models.jobs.jobs import Job, NewJob
+from models.jobs.quota import usage
+from models.memory import scan
+from models.memory.meditations import Meditation
+from models.memory.memories import NewMemory
+from models.platform.database import Connection
+from models.platform.ids import Ids
+from models.platform.settings import Settings
 from pipelines.memory.meditation.reflecting import ANSWER, KIND, TOLD
 from pipelines.memory.meditation.survey import Survey
 from pipelines.memory.meditation.thoughts import Thoughts
@@ -37,7 +38,7 @@ def budget(connection: Connection, account_id: str, settings: Settings) -> Budge
     """What a meditation may spend: the setting's word, and no more than the account's month has left."""
     if not settings.reflects:
         return Budget(0, 0)
-    tokens, account = settings.reflection_tokens, installation.read_account(connection, account_id)
+    tokens, account = settings.reflection_tokens, admin.read_account(connection, account_id)
     if account is not None and (limit := account.limits.tokens_per_month) is not None:
         month = usage(connection, account_id)
         tokens = min(tokens, limit - month.used - month.reserved)
@@ -93,7 +94,7 @@ def answered(children: Sequence[Job], survey: Survey, meditation: Meditation) ->
     taken: set[str] = set()
     for text, sources, digest in _answers(children):
         cited = [survey.memories[survey.place[source]] for source in sources if source in survey.place]
-        if memory_survey.digest(cited) == digest:
+        if scan.digest(cited) == digest:
             latest = max(memory.occurred_at for memory in cited)
             memory = NewMemory(ids.new("mem"), text, "", latest, metadata={"meditation_id": meditation.id},
                                kind="insight", sources=sources)  # fmt: skip

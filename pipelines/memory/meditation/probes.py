@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from models.database import Connection
+from models.platform.database import Connection
 from pipelines.memory import terms
 from pipelines.memory.meditation.inside import Inside
 from pipelines.memory.meditation.survey import Survey

@@ -7,10 +7,10 @@ more than one of them is kept. It stands in the job's row, and nowhere else, unt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from models import memory_survey
-from models.attempts import Ending
-from models.memory_survey import Said
-from models.running import Attempt, plain_ending
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import scan
+from models.memory.scan import Said
 from pipelines.inference.asking import ask
 from pipelines.inference.engine import Engine, Message
 from pipelines.memory import suggesting
@@ -70,7 +70,7 @@ def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
-            yield {"text": text, "sources": [s.id for s in sources], "digest": memory_survey.digest(sources)}
+            yield {"text": text, "sources": [s.id for s in sources], "digest": scan.digest(sources)}
 
 
 def _parts(insight: Any) -> tuple[str, list[int]]:

@@ -1,14 +1,14 @@
 """A meditation is taken back: what it changed is as it was before, but for what somebody has changed since.
 
-What that means for each change stands in `models/meditation_changes.py`. Turns that came later stay; a memory that was
+What that means for each change stands in `models/memory/meditation_changes.py`. Turns that came later stay; a memory that was
 deleted stays deleted, and so does what repeats it.
 """
 
-from models import meditation_changes, meditations, memory_spaces
-from models.database import Connection, Database
-from models.errors import Conflict, NotFound
-from models.meditations import Meditation
-from models.memory_spaces import Space
+from models.memory import meditation_changes, meditations, spaces
+from models.memory.meditations import Meditation
+from models.memory.spaces import Space
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict, NotFound
 from pipelines.memory import writing
 from pipelines.memory.forgetting import forget
 
@@ -31,8 +31,8 @@ def revert(database: Database, meditation_id: str, account_id: str, user_id: str
 
 
 def _take_back(connection: Connection, held: Meditation) -> None:
-    found = memory_spaces.find(connection, held.account_id, held.user_id)
-    space = memory_spaces.lock(connection, found.id) if found else None
+    found = spaces.find(connection, held.account_id, held.user_id)
+    space = spaces.lock(connection, found.id) if found else None
     if space is not None:
         restore(connection, space, held.id)
         writing.ask_for_index(connection, space.id)

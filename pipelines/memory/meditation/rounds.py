@@ -8,14 +8,15 @@ meditation that is unfinished, or younger than the job, is passed over.
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from models import audit, meditations
-from models.accounts import Caller
-from models.attempts import Ending
-from models.audit import Trail
-from models.database import Database
-from models.jobs import NewJob, enqueue
-from models.running import Attempt, plain_ending
-from models.settings import Settings
+from models.accounts import audit
+from models.accounts.accounts import Caller
+from models.accounts.audit import Trail
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import meditations
+from models.platform.database import Database
+from models.platform.settings import Settings
 from pipelines.memory.meditation.starting import place
 
 KIND = "meditation.nightly"

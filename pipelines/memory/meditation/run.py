@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from models import jobs, meditations, memory_spaces
-from models.attempts import Ending
-from models.database import Connection
-from models.errors import PermanentFailure
-from models.meditations import Meditation
-from models.running import Attempt, Outcome, Waiting, plain_ending
-from models.settings import Settings
+from models.jobs import jobs
+from models.jobs.attempt_context import Attempt, Outcome, Waiting, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import meditations, spaces
+from models.memory.meditations import Meditation
+from models.platform.database import Connection
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.memory.meditation.applying import apply, plan
 from pipelines.memory.meditation.insights import answered, asks, budget, spent
 from pipelines.memory.meditation.probes import Measure, probes
@@ -32,7 +33,7 @@ def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
     if meditation.outcome is not None:
         return _ended(attempt, meditation)
     with attempt.database.connection() as connection:
-        space = memory_spaces.find(connection, meditation.account_id, meditation.user_id)
+        space = spaces.find(connection, meditation.account_id, meditation.user_id)
         children = jobs.children(connection, attempt.job.id)
     if space is None:
         return _nothing(attempt, meditation)
@@ -89,7 +90,7 @@ def _apply(
     asked = probes(survey, thoughts.contradicted | thoughts.repeated)
     measure = Measure(embed, asked, meditation.account_id, meditation.user_id, now)
     with attempt.database.connection() as connection:
-        speakers = memory_spaces.speakers(connection, space_id)
+        speakers = spaces.speakers(connection, space_id)
     measure.prepare(speakers)
     report = {"memories": len(survey.memories), "groups": len(thoughts.groups), "model": spent(children)}
     attempt.progress(3, STEPS, note="changes planned")

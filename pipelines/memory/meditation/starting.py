@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from models import meditations
-from models.accounts import Caller
-from models.database import Connection, Database
-from models.errors import InFlight
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.meditations import KIND, Meditation
-from models.plans import UNLIMITED, Limits
-from models.quota import check_room
+from models.accounts.accounts import Caller
+from models.accounts.plans import UNLIMITED, Limits
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_room
+from models.memory import meditations
+from models.memory.meditations import KIND, Meditation
+from models.platform.database import Connection, Database
+from models.platform.errors import InFlight
+from models.platform.ids import new_id
 
 
 def start(

@@ -6,10 +6,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from models import memory_survey
-from models.database import Connection
-from models.memory_survey import Surveyed
-from models.running import Attempt
+from models.jobs.attempt_context import Attempt
+from models.memory import scan
+from models.memory.scan import Surveyed
+from models.platform.database import Connection
 from pipelines.memory.meditation.words import content, words
 
 
@@ -47,7 +47,7 @@ def read(connection: Connection, space_id: int, attempt: Attempt | None = None) 
     """A space as the connection's transaction sees it."""
     memories: list[Surveyed] = []
     parts: list[NDArray[np.float16]] = []
-    for found, vectors in memory_survey.batches(connection, space_id):
+    for found, vectors in scan.batches(connection, space_id):
         if attempt is not None:
             attempt.check()
         memories += found

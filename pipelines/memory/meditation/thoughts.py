@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.running import Attempt
+from models.jobs.attempt_context import Attempt
 from pipelines.memory.meditation import contradictions
 from pipelines.memory.meditation.duplicates import Duplicates
 from pipelines.memory.meditation.grouping import MOST_NEIGHBOURS, RELATED, groups

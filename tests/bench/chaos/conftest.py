@@ -13,9 +13,9 @@ from bench.chaos.slots import lost
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from bench.stack import BESIDE, standing
-from models import workers
-from models.database import Database
-from models.settings import Settings
+from models.jobs import workers
+from models.platform.database import Database
+from models.platform.settings import Settings
 from tests.waiting import eventually
 
 CREW = ((Streamer, OpenAIClient, Poller, Canceller, Talker), (Importer, Thinker, Embedder, Streamer))

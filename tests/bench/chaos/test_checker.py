@@ -9,9 +9,9 @@ import redis
 from bench.chaos import remembered, tables
 from bench.chaos.calm import calmed
 from bench.chaos.checker import casualties, check, given_up
-from models.database import Connection
-from models.ids import new_id
-from models.redis_client import connect
+from models.platform.database import Connection
+from models.platform.ids import new_id
+from models.platform.redis_client import connect
 from tests.bench.chaos.conftest import Finished
 
 COMPLETED = "(SELECT id FROM jobs WHERE kind = 'turn.run' AND state = 'completed' ORDER BY id LIMIT 1)"

@@ -8,7 +8,7 @@ import pytest
 from bench.chaos.heard import judged
 from bench.chaos.transcripts import Answer, Connection, Heard, Replay, Transcript, frames, text_of
 from bench.client import script
-from models.events import event
+from models.journal.events import event
 from web.streams.sse import PING, frame
 
 LENGTH = 4

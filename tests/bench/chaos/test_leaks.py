@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.chaos import leaks
 from bench.chaos.leaks import DESCRIPTORS, THREADS, Baseline, Held, forgotten, held
-from models.database import Database
+from models.platform.database import Database
 from tests.bench.chaos.conftest import Finished
 
 BASELINE = Baseline({"web-a": Held(1, 10, 30), "web-b": Held(2, 12, 40), "inference-a": Held(3, 50, 60)}, {})

@@ -12,7 +12,7 @@ import pytest
 from bench.client import script
 from bench.peers.endpoint import serve
 from bench.peers.limit import answers_a_second
-from models.settings import Settings
+from models.platform.settings import Settings
 from ops.rabbitmq import free_ports
 from pipelines.inference.engine import Finish, Message, Sampling, Token
 from pipelines.inference.hosted import Hosted

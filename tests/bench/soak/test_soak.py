@@ -20,7 +20,7 @@ from bench.soak.picture import APART, draw, spread
 from bench.soak.report import Report, quantity
 from bench.soak.retention import KEPT, LEFT_OVER, NAMES, Retention
 from bench.soak.watch import kind_of
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 
 
 def test_a_short_soak(tmp_path):

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from models.audit import Trail
-from models.database import Database, all_of
-from models.ids import new_id
+from models.accounts.audit import Trail
+from models.platform.database import Database, all_of
+from models.platform.ids import new_id
 from pipelines.accounts.throttle import Throttle
 from pipelines.accounts.tokens import Tokens
 

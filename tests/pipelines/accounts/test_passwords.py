@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from argon2 import PasswordHasher
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 from pipelines.accounts import passwords
 
 

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from models import accounts, credentials
-from models.accounts import Role
-from models.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
+from models.access import auth_context
+from models.accounts import accounts
+from models.accounts.accounts import Role
+from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
 from pipelines.accounts import sessions
 from pipelines.accounts.signup import log_in, sign_up
 
@@ -43,7 +44,7 @@ def lives(database):
         caller = entry.caller
         names = {"session_id": caller.session_id, "user_id": caller.user_id, "account_id": caller.account_id}
         with database.connection() as connection:
-            return credentials.of_session(connection, **names) is not None
+            return auth_context.of_session(connection, **names) is not None
 
     return lives
 

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 from argon2 import PasswordHasher
 
-from models import accounts, addresses
-from models.accounts import Role
-from models.database import all_of
-from models.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
-from models.ids import new_id
+from models.accounts import accounts, emails
+from models.accounts.accounts import Role
+from models.platform.database import all_of
+from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
+from models.platform.ids import new_id
 from pipelines.accounts import passwords, signup
 from pipelines.accounts.passwords import hash_password
 from pipelines.accounts.signup import log_in, normal_address, sign_up
@@ -46,7 +46,7 @@ def prove(database):
 
     def prove(entry):
         with database.transaction() as connection:
-            assert addresses.prove(connection, entry.caller.user_id, entry.email)
+            assert emails.prove(connection, entry.caller.user_id, entry.email)
 
     return prove
 

@@ -8,7 +8,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from models.errors import TooMany, Unavailable
+from models.platform.errors import TooMany, Unavailable
 from pipelines.accounts import throttle as module
 from pipelines.accounts.throttle import Throttle, Try
 

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 
-from models.accounts import Caller, Role
-from models.errors import NotAuthenticated
+from models.accounts.accounts import Caller, Role
+from models.platform.errors import NotAuthenticated
 from pipelines.accounts import tokens as module
 from pipelines.accounts.tokens import ALGORITHM, LEEWAY, LIFETIME, Tokens, UnknownGeneration
 

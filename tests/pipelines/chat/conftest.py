@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 import redis
 
-from models import accounts, attempts
-from models.accounts import Caller, Role
-from models.attempts import Ending
-from models.database import Database
-from models.ids import new_id
-from models.journal_writer import JournalWriter
-from models.responses import Response, read
-from models.running import Attempt, open_attempt
+from models.accounts import accounts
+from models.accounts.accounts import Caller, Role
+from models.jobs import attempts
+from models.jobs.attempt_context import Attempt, open_attempt
+from models.jobs.attempts import Ending
+from models.journal.writer import JournalWriter
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.turns.responses import Response, read
 from pipelines.chat.start import NewTurn, Started, new_turn_ids, start
 from pipelines.inference.engine import PLAIN, Call, Finish, Form, Message, Piece, Sampling, Token, ToolCall
 

@@ -7,9 +7,9 @@ from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from models import journal
-from models.errors import PermanentFailure
-from models.settings import Script, Settings
+from models.journal import journal
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Script, Settings
 from pipelines.chat import turn
 from pipelines.chat.transcript import DELTA, RESTARTED
 from pipelines.inference.engine import PLAIN, Call, EngineError, Form, Tool, ToolCall

@@ -2,10 +2,11 @@
 
 import pytest
 
-from models import conversations, memories, memory_spaces
-from models.errors import Conflict
-from models.ids import new_id
-from models.settings import Settings
+from models.memory import memories, spaces
+from models.platform.errors import Conflict
+from models.platform.ids import new_id
+from models.platform.settings import Settings
+from models.turns import conversations
 from pipelines.chat import forget, turn
 from pipelines.memory import forgetting, turns
 from tests.pipelines.memory.remembering import flat, next_job, remembered
@@ -81,7 +82,7 @@ def test_a_space_knows_who_remembers_a_conversation(room, fake):
 
     with room.database.connection() as connection:
         account_id = room.caller.account_id
-        found = memory_spaces.with_conversation(connection, account_id, started.response.thread)
-        space = memory_spaces.find(connection, account_id, room.caller.user_id)
+        found = spaces.with_conversation(connection, account_id, started.response.thread)
+        space = spaces.find(connection, account_id, room.caller.user_id)
         assert found == [room.caller.user_id]
         assert len(memories.of_turn(connection, space.id, started.response.thread, started.response.id)) == 2

@@ -2,9 +2,9 @@
 
 import pytest
 
-from models import conversations
-from models.errors import PermanentFailure
-from models.ids import new_id
+from models.platform.errors import PermanentFailure
+from models.platform.ids import new_id
+from models.turns import conversations
 from pipelines.chat import turn
 from pipelines.chat.prompt import assemble, fitted
 from pipelines.inference.engine import Call, Message, ToolCall

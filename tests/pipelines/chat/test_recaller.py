@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from models.errors import ConfigurationError
-from models.memories import NewMemory
+from models.memory.memories import NewMemory
+from models.platform.errors import ConfigurationError
 from pipelines.chat import recaller
 from pipelines.chat.recaller import Recaller
 from pipelines.memory.noting import Noting

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from models import journal
-from models.memories import Memory
+from models.journal import journal
+from models.memory.memories import Memory
 from pipelines.chat import turn
 from pipelines.chat.recollection import HEADER, LONGEST_QUOTE, note
 from pipelines.chat.transcript import RECALLED, STARTED

@@ -3,10 +3,10 @@
 import orjson
 import pytest
 
-from models import conversations
-from models.archive import read_archive
-from models.errors import InvalidRequest, NotFound
-from models.ids import new_id
+from models.journal.archive import read_archive
+from models.platform.errors import InvalidRequest, NotFound
+from models.platform.ids import new_id
+from models.turns import conversations
 
 
 def test_a_turn_is_there_with_its_job_and_its_opening(room):

@@ -1,6 +1,6 @@
 """Given a journal, when it is read back, then it tells what was said, and how much of it counts."""
 
-from models.events import event
+from models.journal.events import event
 from pipelines.chat.transcript import ADDED, DELTA, DONE, RESTARTED, STARTED, read_transcript
 
 

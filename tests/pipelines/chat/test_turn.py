@@ -5,9 +5,10 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from models import conversations, journal
-from models.errors import Cancelled, Fenced, PermanentFailure, Released
-from models.ids import new_id
+from models.journal import journal
+from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released
+from models.platform.ids import new_id
+from models.turns import conversations
 from pipelines.chat import turn
 from pipelines.chat.transcript import DELTA, RESTARTED
 from pipelines.inference.engine import EngineError, Token

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from models import accounts, addresses, invitations, members
-from models.accounts import Role
-from models.errors import ConfigurationError
-from models.ids import new_id
-from models.settings import load_settings
+from models.accounts import accounts, invitations, members
+from models.accounts import emails as addresses
+from models.accounts.accounts import Role
+from models.platform.errors import ConfigurationError
+from models.platform.ids import new_id
+from models.platform.settings import load_settings
 from pipelines.accounts import letters
 from pipelines.accounts.letters import Letter
 from pipelines.delivery import emails, texts

@@ -13,9 +13,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from models.errors import PermanentFailure
-from models.settings import Settings
-from ops.logs import FORMAT, CONSOLE_PATTERN, OneLine
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
+from ops.logs import CONSOLE_PATTERN, FORMAT, OneLine
 from pipelines.delivery.mailers import Mailbox, NotDelivered, SmtpMailer, open_mailer
 
 

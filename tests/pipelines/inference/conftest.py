@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.settings import Settings
+from models.platform.settings import Settings
 from pipelines.inference.embedder import Embedder, load_embedder
 from pipelines.inference.llamacpp import LlamaCpp, load
 from pipelines.inference.minilm import convert

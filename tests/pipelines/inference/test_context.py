@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import PermanentFailure
+from models.platform.errors import PermanentFailure
 from pipelines.inference.context import fit
 from pipelines.inference.engine import PLAIN, Form, Message, Piece, Sampling, ToolCall
 

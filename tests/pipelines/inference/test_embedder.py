@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ConfigurationError
+from models.platform.errors import ConfigurationError
 from pipelines.inference import files, minilm
 from pipelines.inference.embedder import Embedder
 

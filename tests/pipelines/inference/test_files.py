@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ConfigurationError
-from models.settings import Settings
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings
 from pipelines.inference import files
 from pipelines.inference.embedder import load_embedder
 from pipelines.inference.llamacpp import load

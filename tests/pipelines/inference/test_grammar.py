@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from models.errors import PermanentFailure
+from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import MOST_CALLS, Form, Tool, ToolCall
 from pipelines.inference.functions import written
 from pipelines.inference.grammar import check, of_calls, of_json, problem

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from models.errors import PermanentFailure
-from models.settings import Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.inference import hosted
 from pipelines.inference.completions import limit_of, question
 from pipelines.inference.engine import (

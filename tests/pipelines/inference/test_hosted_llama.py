@@ -2,8 +2,8 @@
 
 import pytest
 
-from models.errors import PermanentFailure
-from models.settings import Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.inference.engine import PLAIN, Finish, Form, Message, Sampling, Token
 from pipelines.inference.hosted import Hosted
 from pipelines.inference.llamacpp import LlamaCpp

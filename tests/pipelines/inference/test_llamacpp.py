@@ -9,8 +9,8 @@ import orjson
 import pytest
 from jsonschema import validate
 
-from models.errors import PermanentFailure
-from models.settings import Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Settings
 from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Sampling, Token, Tool, ToolCall
 from pipelines.inference.llamacpp import LlamaCpp, load
 

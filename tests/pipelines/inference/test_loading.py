@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from models.settings import Settings
+from models.platform.settings import Settings
 from pipelines.inference.loading import load_engine
 from pipelines.inference.names import embedder_name, model_name
 

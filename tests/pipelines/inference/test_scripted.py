@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import PermanentFailure
-from models.settings import Script, Settings
+from models.platform.errors import PermanentFailure
+from models.platform.settings import Script, Settings
 from pipelines.inference.engine import (
     PLAIN,
     Call,

@@ -4,12 +4,15 @@ import io
 
 import pytest
 
-from models import account_data, accounts, conversations, files, journal, sessions
-from models.events import event
-from models.ids import new_id
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.object_store import Objects
-from models.settings import Settings
+from models.access import sessions
+from models.accounts import account_data, accounts, files
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.journal import journal
+from models.journal.events import event
+from models.platform.ids import new_id
+from models.platform.object_store import Objects
+from models.platform.settings import Settings
+from models.turns import conversations
 from pipelines.maintenance import erase
 
 

@@ -2,11 +2,14 @@
 
 import pytest
 
-from models import accounts, addresses, api_keys, jobs, meditations
-from models.ids import new_id
-from models.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.object_store import Objects
-from models.settings import Settings
+from models.access import api_keys
+from models.accounts import accounts, emails
+from models.jobs import jobs
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.memory import meditations
+from models.platform.ids import new_id
+from models.platform.object_store import Objects
+from models.platform.settings import Settings
 from pipelines.maintenance import prune
 
 
@@ -134,5 +137,5 @@ def test_people_who_never_came_back_are_forgotten(database, begin, tmp_path):
     pruned(begin, tmp_path)
 
     with database.connection() as connection:
-        assert addresses.person(connection, recent) is not None
-        assert addresses.person(connection, lapsed) is None
+        assert emails.person(connection, recent) is not None
+        assert emails.person(connection, lapsed) is None

@@ -1,8 +1,8 @@
 """What tests of remembered turns share."""
 
-from models import attempts
-from models.ids import new_id
-from models.running import open_attempt
+from models.jobs import attempts
+from models.jobs.attempt_context import open_attempt
+from models.platform.ids import new_id
 
 
 def flat(texts):

@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from models import attempts, facts, memories, memory_sources, memory_spaces
-from models.jobs import NewJob
-from models.memories import NewMemory
-from models.memory_survey import Said
-from models.running import Waiting, plain_ending
-from models.settings import Settings
+from models.jobs import attempts
+from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.jobs import NewJob
+from models.memory import facts, memories, spaces
+from models.memory import sources as memory_sources
+from models.memory.memories import NewMemory
+from models.memory.scan import Said
+from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import extract, forgetting, turns
 from pipelines.memory.facts import accepted
@@ -129,8 +131,8 @@ def test_a_fact_goes_with_what_alone_it_follows_from(room):
     look(room, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
 
     with room.database.transaction() as connection:
-        space = memory_spaces.find(connection, room.caller.account_id, room.caller.user_id)
-        forgetting.forget(connection, memory_spaces.lock(connection, space.id), [source])
+        space = spaces.find(connection, room.caller.account_id, room.caller.user_id)
+        forgetting.forget(connection, spaces.lock(connection, space.id), [source])
 
     assert held(room) == []
 

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from models import memories
-from models.errors import Cancelled, PermanentFailure
-from models.ids import new_id
-from models.jobs import NewJob
-from models.memories import Filters
-from models.object_store import Objects
+from models.jobs.jobs import NewJob
+from models.memory import memories
+from models.memory.memories import Filters
+from models.platform.errors import Cancelled, PermanentFailure
+from models.platform.ids import new_id
+from models.platform.object_store import Objects
 from pipelines.memory import importing
 from pipelines.memory.writing import BATCH
 

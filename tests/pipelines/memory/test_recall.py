@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from models import memories, memory_indexes, memory_spaces, memory_vectors
-from models.ids import new_id
-from models.jobs import NewJob
-from models.memories import Filters, NewMemory
+from models.jobs.jobs import NewJob
+from models.memory import memories, spaces, vector_indexes, vectors
+from models.memory.memories import Filters, NewMemory
+from models.platform.ids import new_id
 from pipelines.memory import indexing, writing
 from pipelines.memory import recall as recall_module
 from pipelines.memory.recall import Query, best, recall
@@ -38,7 +38,7 @@ def people(database):
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         for user_id, count in ((mine, COUNT), (theirs, OTHERS)):
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-            space = memory_spaces.open_space(connection, account_id, user_id)
+            space = spaces.open_space(connection, account_id, user_id)
             writing.insert(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
     yield (account_id, mine), (account_id, theirs), lambda: unit(rng, centres)
     with database.transaction() as connection:
@@ -48,7 +48,7 @@ def people(database):
 
 def space_of(database, owner):
     with database.connection() as connection:
-        return memory_spaces.find(connection, *owner)
+        return spaces.find(connection, *owner)
 
 
 def run_job(begin, settle, space, **sizes):
@@ -61,7 +61,7 @@ def run_job(begin, settle, space, **sizes):
 
 def found(database, space, vector, filters=None, limit=10):
     with database.transaction() as connection:
-        return memory_vectors.approximate(connection, space.id, vector, filters or Filters(), limit)
+        return vectors.approximate(connection, space.id, vector, filters or Filters(), limit)
 
 
 def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, begin, settle):
@@ -75,7 +75,7 @@ def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, be
     for _ in range(40):
         vector = some_vector()
         with database.connection() as connection:
-            exact = memory_vectors.exact(connection, space.id, vector, 10)
+            exact = vectors.exact(connection, space.id, vector, 10)
         shares.append(len({ordinal for ordinal, _ in exact} & {o for o, _ in found(database, space, vector)}) / 10)
     assert np.mean(shares) >= 0.95
 
@@ -83,17 +83,17 @@ def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, be
 def test_the_index_is_used_where_it_stands_and_the_fence_holds_where_not(database, people, begin, settle):
     (mine, theirs, some_vector), plans = people, {}
     run_job(begin, settle, space_of(database, mine), most=COUNT - 1, fewest=10)
-    for owner, statement, guided in ((mine, memory_vectors.BY_INDEX, True), (theirs, memory_vectors.EXACT, False)):
-        told = {"space_id": space_of(database, owner).id, "vector": memory_vectors.written(some_vector()), "limit": 10}
+    for owner, statement, guided in ((mine, vectors.BY_INDEX, True), (theirs, vectors.EXACT, False)):
+        told = {"space_id": space_of(database, owner).id, "vector": vectors.written(some_vector()), "limit": 10}
         with database.transaction() as connection:
             if guided:
-                connection.execute(memory_vectors.GUIDE, {"looked_at": "200"})
+                connection.execute(vectors.GUIDE, {"looked_at": "200"})
             rows = connection.execute("EXPLAIN " + statement, told, prepare=False).fetchall()
         plans[owner] = "\n".join(row["QUERY PLAN"] for row in rows)
 
-    assert memory_indexes.name_of(space_of(database, mine).id) in plans[mine]
+    assert vector_indexes.name_of(space_of(database, mine).id) in plans[mine]
     assert "Sort" not in plans[mine]
-    assert memory_indexes.NAME not in plans[theirs]
+    assert vector_indexes.NAME not in plans[theirs]
 
 
 def test_filters_hold_by_the_index_too(database, people, begin, settle):
@@ -180,25 +180,25 @@ def test_an_index_goes_when_its_space_shrinks_and_when_it_is_gone(database, peop
     assert space_of(database, owner).indexed_at is None
 
     with database.connection() as connection:
-        memory_indexes.build(connection, space.id)
+        vector_indexes.build(connection, space.id)
         connection.execute(
             "CREATE INDEX memory_vectors_of_999999999 ON memory_vectors USING hnsw (embedding halfvec_cosine_ops)"
             " WHERE space_id = 999999999 AND live"
         )
-        assert memory_indexes.drop_orphans(connection) >= 1
-        assert memory_indexes.stands(connection, space.id)
-        memory_indexes.drop(connection, space.id)
+        assert vector_indexes.drop_orphans(connection) >= 1
+        assert vector_indexes.stands(connection, space.id)
+        vector_indexes.drop(connection, space.id)
 
 
 def test_a_space_that_grows_asks_for_its_index_once(database, people):
     owner = people[0]
     with database.transaction() as connection:
-        space = memory_spaces.find(connection, *owner)
+        space = spaces.find(connection, *owner)
         connection.execute(
             "UPDATE memory_spaces SET indexed_at = NULL, index_asked_at = NULL WHERE id = %s", (space.id,)
         )
-        asked = [memory_spaces.ask_for_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
-        memory_spaces.set_indexed(connection, space.id, stands=False)
+        asked = [spaces.ask_for_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
+        spaces.set_indexed(connection, space.id, stands=False)
 
     assert asked == [True, False]
 

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from models import memories, unremembered
-from models.cancellation import cancel
-from models.errors import Fenced
-from models.settings import Settings
+from models.jobs.cancellation import cancel
+from models.memory import memories, pending_turns
+from models.platform.errors import Fenced
+from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import turns
 from pipelines.memory.forgetting import forget_one
@@ -110,7 +110,7 @@ def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
     say(room, "one")
     with room.database.transaction() as connection:
         attempt = next_job(room, "memory.remember")
-        late = unremembered.follow_up(room.stored(say(room, "two")))
+        late = pending_turns.follow_up(room.stored(say(room, "two")))
         connection.execute(  # as the end of a third turn does that is frozen before its commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
         )

@@ -6,12 +6,13 @@ import zipfile
 import orjson
 import pytest
 
-from models import account_data, conversations, files
-from models.errors import Cancelled
-from models.ids import new_id
-from models.jobs import NewJob
-from models.object_store import Objects
-from models.settings import Settings
+from models.accounts import account_data, files
+from models.jobs.jobs import NewJob
+from models.platform.errors import Cancelled
+from models.platform.ids import new_id
+from models.platform.object_store import Objects
+from models.platform.settings import Settings
+from models.turns import conversations
 from pipelines.reporting import export
 
 

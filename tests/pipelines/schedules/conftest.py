@@ -2,9 +2,9 @@
 
 import pytest
 
-from models import accounts
-from models.accounts import Membership
-from models.ids import new_id
+from models.accounts import accounts
+from models.accounts.accounts import Membership
+from models.platform.ids import new_id
 from tests.models.conftest import Desk, empty_desk, kinds, own_database
 
 __all__ = ["empty_desk", "kinds", "own_database"]

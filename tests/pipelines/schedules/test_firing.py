@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg.types.json import Jsonb
 
-from models import conversations, firings, schedules
-from models.ids import new_id
-from models.jobs import list_jobs
-from models.schedules import Schedule
+from models.jobs.jobs import list_jobs
+from models.platform.ids import new_id
+from models.schedules import firings, schedules
+from models.schedules.schedules import Schedule
+from models.turns import conversations
 from pipelines.chat.start import NewTurn
 from pipelines.schedules import kinds, turns
 from pipelines.schedules.firing import fire, fire_due

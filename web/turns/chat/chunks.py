@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from models.errors import Failed, RequestError
-from models.events import REWOUND, Event
-from models.responses import Response
-from models.settings import Settings
+from models.journal.events import REWOUND, Event
+from models.platform.errors import Failed, RequestError
+from models.platform.settings import Settings
+from models.turns.responses import Response
 from pipelines.chat.transcript import RESTARTED
 from web.streams.sse import Frame
 from web.turns.chat import objects

@@ -5,8 +5,8 @@ from functools import partial
 
 from starlette.responses import Response as Answer
 
-from models.errors import Unavailable
-from models.responses import Response
+from models.platform.errors import Unavailable
+from models.turns.responses import Response
 from web.http import bodies
 from web.http.afterwards import afterwards
 from web.http.answers import json_answer

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from models.errors import InvalidRequest
+from models.platform.errors import InvalidRequest
 from web.http.validation import Body, Unsupported, by_type, tag, text_or
 from web.turns.items import MOST_ITEMS, Id, Name
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from models.errors import Conflict, Failed, InvalidRequest, Overdue, RequestError
-from models.settings import Settings
+from models.platform.errors import Conflict, Failed, InvalidRequest, Overdue, RequestError
+from models.platform.settings import Settings
 from pipelines.inference.names import model_name
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from models.errors import InvalidRequest
-from models.settings import Settings
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
 from pipelines.chat.start import NewTurn
 from web.http.validation import Body, Unsupported, by_type, exactly, tag, text_or, validate
 from web.turns import forms

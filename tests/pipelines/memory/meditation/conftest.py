@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import jobs, meditation_changes, meditations, memory_spaces, postings
-from models.attempts import Ending, claim
-from models.database import Database
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.journal_writer import JournalWriter
-from models.meditation_changes import Change
-from models.meditations import Meditation
-from models.memories import NewMemory
-from models.running import Attempt, Outcome, open_attempt
-from models.settings import Settings
+from models.jobs import jobs
+from models.jobs.attempt_context import Attempt, Outcome, open_attempt
+from models.jobs.attempts import Ending, claim
+from models.jobs.jobs import NewJob, enqueue
+from models.journal.writer import JournalWriter
+from models.memory import meditation_changes, meditations, postings, spaces
+from models.memory.meditation_changes import Change
+from models.memory.meditations import Meditation
+from models.memory.memories import NewMemory
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.settings import Settings
 from pipelines.memory import writing
 from pipelines.memory.meditation import reverting, run, starting
 from pipelines.memory.meditation.words import words
@@ -134,7 +135,7 @@ class Mind:
     def state(self) -> dict[str, Any]:
         """Row by row, all that recall looks at."""
         with self.database.connection() as connection:
-            space = memory_spaces.find(connection, self.account_id, self.user_id)
+            space = spaces.find(connection, self.account_id, self.user_id)
             assert space is not None
             given = {"space_id": space.id}
             tables = {name: connection.execute(statement, given).fetchall() for name, statement in STATE.items()}

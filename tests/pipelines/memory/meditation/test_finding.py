@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from models.memory_survey import Surveyed
+from models.memory.scan import Surveyed
 from pipelines.memory.meditation import contradictions, importance
 from pipelines.memory.meditation.duplicates import Duplicates
 from pipelines.memory.meditation.neighbours import _near, pairs

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from models import attempts, jobs
-from models.jobs import NewJob
-from models.memory_survey import Said
-from models.running import Waiting
-from models.settings import Settings
+from models.jobs import attempts, jobs
+from models.jobs.attempt_context import Waiting
+from models.jobs.jobs import NewJob
+from models.memory.scan import Said
+from models.platform.settings import Settings
 from pipelines.inference.engine import Finish, Token
 from pipelines.memory import forgetting
 from pipelines.memory.meditation import reflecting

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from models import meditation_changes
-from models.errors import Conflict
-from models.memory_spaces import find
+from models.memory import meditation_changes
+from models.memory.spaces import find
+from models.platform.errors import Conflict
 from pipelines.memory import forgetting, writing
 
 PEOPLE, PLACES, THINGS = ("Ana", "Ben", "I"), ("Lisbon", "Porto", "Graz"), ("sushi", "old maps", "cold rain", "jazz")

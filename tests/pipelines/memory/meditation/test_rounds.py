@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from models.jobs import PLATFORM_ACCOUNT, NewJob
-from models.settings import Settings
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
+from models.platform.settings import Settings
 from pipelines.memory.meditation import rounds
 from tests.pipelines.memory.meditation.conftest import Mind
 

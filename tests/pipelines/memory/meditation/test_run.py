@@ -3,8 +3,8 @@ stands for it, once, whatever dies; and all of it can be taken back, row by row.
 
 import pytest
 
-from models.cancellation import cancel
-from models.errors import Conflict, NotFound
+from models.jobs.cancellation import cancel
+from models.platform.errors import Conflict, NotFound
 from pipelines.memory.meditation import applying, reverting, run
 from pipelines.memory.meditation.probes import Measure
 

@@ -1,0 +1,72 @@
+"""What somebody shows to come in, and what stands behind it now: one statement a request.
+
+Nothing of it is remembered, so that whoever is revoked, removed or given another role feels it with the next request.
+"""
+
+from dataclasses import dataclass
+
+from models.accounts import plans
+from models.accounts.accounts import Caller, Role, Scope
+from models.accounts.plans import Limits
+from models.platform.database import Connection, one
+from models.platform.secrets import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who asks, and how much their account may use."""
+
+    caller: Caller
+    limits: Limits
+
+
+# A session that lives, of a user who belongs to the account.
+SESSION = """
+SELECT memberships.role, users.operator, plans.limits || accounts.limits AS limits
+FROM sessions
+JOIN users ON users.id = sessions.user_id
+JOIN memberships ON memberships.user_id = users.id AND memberships.account_id = %(account_id)s
+JOIN accounts ON accounts.id = memberships.account_id
+JOIN plans ON plans.id = accounts.plan_id
+WHERE sessions.id = %(session_id)s AND sessions.user_id = %(user_id)s
+  AND sessions.revoked_at IS NULL AND sessions.expires_at > now()
+"""
+
+
+def of_session(connection: Connection, *, session_id: str, user_id: str, account_id: str) -> Standing | None:
+    """What stands behind an access token, or None when its session has ended or its user has left the account."""
+    names = {"session_id": session_id, "user_id": user_id, "account_id": account_id}
+    row = one(connection, SESSION, names)
+    if row is None:
+        return None
+    caller = Caller(user_id, account_id, Role(row["role"]), session_id=session_id, operator=row["operator"])
+    return Standing(caller, plans.limits(row["limits"]))
+
+
+# A key that holds, of a member who still belongs. Its use is noted once a minute.
+KEY = """
+WITH found AS (
+    SELECT * FROM api_keys
+    WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+), used AS (
+    UPDATE api_keys SET last_used_at = now() FROM found
+    WHERE api_keys.id = found.id
+      AND (found.last_used_at IS NULL OR found.last_used_at < now() - interval '1 minute')
+)
+SELECT found.id, found.user_id, found.account_id, found.scopes, memberships.role,
+       plans.limits || accounts.limits AS limits
+FROM found
+JOIN memberships USING (account_id, user_id)
+JOIN accounts ON accounts.id = found.account_id
+JOIN plans ON plans.id = accounts.plan_id
+"""
+
+
+def of_key(connection: Connection, secret: str) -> Standing | None:
+    """What stands behind an API key, or None when it is unknown, expired or revoked, or its maker has left."""
+    row = one(connection, KEY, {"hash": digest(secret)})
+    if row is None:
+        return None
+    scopes = frozenset(Scope(scope) for scope in row["scopes"])
+    caller = Caller(row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes)
+    return Standing(caller, plans.limits(row["limits"]))

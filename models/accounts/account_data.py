@@ -1,0 +1,258 @@
+"""All that an account holds, table by table: what an export writes and an erasure deletes.
+
+A test compares the names below with the schema: a new table that belongs to an account must be put into one of them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from models.platform.database import Connection, all_of, one
+
+#: Rows that are fetched or deleted at a time.
+BATCH = 500
+
+#: Name in the export → the rows of an account. Hashes of secrets are of no use to anybody and stay out.
+EXPORTS: Mapping[str, LiteralString] = {
+    "account": "SELECT id, name, plan_id, limits, created_at FROM accounts WHERE id = %(account_id)s",
+    "members": """
+        SELECT users.id, users.email, users.name, users.email_verified_at, memberships.role, memberships.created_at
+        FROM memberships JOIN users ON users.id = memberships.user_id WHERE account_id = %(account_id)s""",
+    "invitations": """
+        SELECT id, email, role, invited_by, created_at, expires_at, accepted_at, revoked_at
+        FROM invitations WHERE account_id = %(account_id)s""",
+    "api_keys": """
+        SELECT id, user_id, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at
+        FROM api_keys WHERE account_id = %(account_id)s""",
+    "conversations": "SELECT id, metadata, created_at FROM conversations WHERE account_id = %(account_id)s",
+    "conversation_items": """
+        SELECT conversation_id, response_id, item, created_at
+        FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
+    "responses": """
+        SELECT id, user_id, job_id, conversation_id, previous_id, request, input, output, usage, incomplete_details,
+               recalled, created_at
+        FROM responses WHERE account_id = %(account_id)s""",
+    "jobs": """
+        SELECT id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at, finished_at
+        FROM jobs WHERE account_id = %(account_id)s""",
+    "job_events": """
+        SELECT job_id, first_sequence, last_sequence, tokens, events
+        FROM job_events JOIN jobs ON jobs.id = job_events.job_id
+        WHERE jobs.account_id = %(account_id)s""",
+    "usage": """
+        SELECT job_id, model, input_tokens, cached_tokens, output_tokens, created_at
+        FROM usage_records WHERE account_id = %(account_id)s""",
+    "usage_by_month": """
+        SELECT month, sum(tokens)::bigint AS tokens FROM quota_usage
+        WHERE account_id = %(account_id)s GROUP BY month""",
+    "audit_events": """
+        SELECT id, user_id, action, target, ip, user_agent, request_id, details, created_at
+        FROM audit_events WHERE account_id = %(account_id)s""",
+    "memories": """
+        SELECT id, user_id, kind, text, speaker, occurred_at, conversation_id, response_id, metadata, importance,
+               recalled, recalled_at, valid_from, closed_at, closed_by, created_at, updated_at
+        FROM memories WHERE account_id = %(account_id)s""",
+    "memory_sources": """
+        SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
+        WHERE account_id = %(account_id)s""",
+    "meditations": """
+        SELECT id, user_id, job_id, outcome, report, created_at, applied_at, reverted_at
+        FROM meditations WHERE account_id = %(account_id)s""",
+    "meditation_changes": """
+        SELECT meditation_id, position, memory_id, action, reason, before, after, reverted
+        FROM meditation_changes JOIN meditations ON meditations.id = meditation_id WHERE account_id = %(account_id)s""",
+    "schedules": """
+        SELECT id, user_id, name, kind, asked, trigger, if_missed, grace_seconds, paused_at, next_fire_at, created_at
+        FROM schedules WHERE account_id = %(account_id)s""",
+    "firings": """
+        SELECT id, schedule_id, fire_time, fired_at, missed_since, status, job_id, error
+        FROM firings WHERE account_id = %(account_id)s""",
+    "files": """
+        SELECT id, user_id, job_id, filename, purpose, content_type, bytes, created_at, expires_at
+        FROM files WHERE account_id = %(account_id)s""",
+}
+
+#: Tables with an account that an export leaves out, and why.
+NOT_EXPORTED: Mapping[str, str] = {
+    "memberships": "told by members",
+    "usage_records": "told by usage",
+    "quota_usage": "told by usage_by_month",
+    "idempotency_keys": "copies of answers, kept for a day",
+    "sessions": "the persons' own, who may belong to several accounts",
+    "memory_spaces": "counts of what memories tells",
+}
+
+# A batch of an account's rows, for tables whose rows have an id.
+DELETE_BY_ID = sql.SQL("""
+DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id
+""")
+
+
+def _by_id(table: str) -> sql.Composed:
+    return DELETE_BY_ID.format(table=sql.Identifier(table))
+
+
+#: What an erasure deletes of an account, in this order; each statement is repeated until it finds nothing more.
+#: Deleting a job takes its response and its journal along.
+ERASED: Mapping[str, sql.Composed | LiteralString] = {
+    "firings": _by_id("firings"),
+    "schedules": _by_id("schedules"),
+    "jobs": _by_id("jobs"),
+    "responses": _by_id("responses"),
+    "conversation_items": _by_id("conversation_items"),
+    "conversations": _by_id("conversations"),
+    "meditation_changes": """
+        DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
+            SELECT meditation_id, position FROM meditation_changes JOIN meditations ON meditations.id = meditation_id
+            WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING memory_id AS id""",
+    "meditations": _by_id("meditations"),
+    "memories": _by_id("memories"),
+    "memory_spaces": "DELETE FROM memory_spaces WHERE account_id = %(account_id)s RETURNING id::text",
+    "api_keys": _by_id("api_keys"),
+    "invitations": _by_id("invitations"),
+    "idempotency_keys": "DELETE FROM idempotency_keys WHERE account_id = %(account_id)s RETURNING key AS id",
+    "memberships": "DELETE FROM memberships WHERE account_id = %(account_id)s RETURNING user_id AS id",
+    "audit_events": _by_id("audit_events"),
+}
+
+#: Tables with an account that outlive an erasure, and why.
+KEPT: Mapping[str, str] = {
+    "usage_records": "money: tokens and a model's name, nobody's words",
+    "quota_usage": "money",
+    "files": "deleted one by one, after their bytes",
+    "sessions": "they go with their persons",
+}
+
+
+def rows(connection: Connection, name: str, account_id: str) -> Iterator[list[dict[str, Any]]]:
+    """The rows of an export, batch by batch, through a cursor of the server's. To be called in a transaction."""
+    with connection.cursor(name="export") as cursor:
+        cursor.execute(EXPORTS[name], {"account_id": account_id})
+        while batch := cursor.fetchmany(BATCH):
+            yield batch
+
+
+def erase_batch(connection: Connection, table: str, account_id: str) -> list[str]:
+    """Delete a batch of an account's rows; returns what it deleted."""
+    parameters = {"account_id": account_id, "batch": BATCH}
+    return [row["id"] for row in connection.execute(ERASED[table], parameters)]
+
+
+# Jobs of an account that have still to end.
+UNFINISHED = """
+SELECT id FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting') LIMIT %(batch)s
+"""
+
+
+def unfinished_jobs(connection: Connection, account_id: str) -> list[str]:
+    """At most BATCH jobs that have still to end."""
+    return [row["id"] for row in all_of(connection, UNFINISHED, {"account_id": account_id, "batch": BATCH})]
+
+
+FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMIT %(batch)s"
+
+
+def files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
+    """(id, key) of at most BATCH files, those whose time is over among them."""
+    found = all_of(connection, FILES, {"account_id": account_id, "batch": BATCH})
+    return [(row["id"], row["object_key"]) for row in found]
+
+
+# From here on nobody comes in: the gate asks for a membership.
+CLOSE = """
+WITH account AS (
+    UPDATE accounts SET erased_at = now(), name = 'erased', limits = '{}' WHERE id = %(account_id)s RETURNING id
+)
+DELETE FROM memberships USING account WHERE memberships.account_id = account.id RETURNING user_id
+"""
+
+
+def close(connection: Connection, account_id: str) -> list[str]:
+    """Take an account from its members; returns who they were."""
+    return [row["user_id"] for row in all_of(connection, CLOSE, {"account_id": account_id})]
+
+
+# A person who belongs nowhere any more. The sessions, keys and proofs go along; the audit log of others keeps what was
+# done, by an id that leads nowhere.
+ERASE_PERSON = """
+WITH gone AS (
+    DELETE FROM users
+    WHERE id = %(user_id)s AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)
+    RETURNING id
+), forgotten AS (
+    DELETE FROM audit_events USING gone WHERE audit_events.user_id = gone.id AND account_id IS NULL
+), blurred AS (
+    UPDATE audit_events SET ip = '', user_agent = '', details = '{}'
+    FROM gone WHERE audit_events.user_id = gone.id AND account_id IS NOT NULL
+)
+SELECT id FROM gone
+"""
+
+
+def erase_person(connection: Connection, user_id: str) -> bool:
+    """Delete a user who has no membership left. Returns whether there was one to delete."""
+    return one(connection, ERASE_PERSON, {"user_id": user_id}) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """An account that a user belongs to: how many others do, and whether nobody else owns it."""
+
+    id: str
+    others: int
+    sole_owner: bool
+
+
+# Locked, so that of two owners who leave at the same moment the second sees that the first has left.
+LOCK_ACCOUNTS = """
+SELECT accounts.id FROM accounts JOIN memberships ON memberships.account_id = accounts.id
+WHERE memberships.user_id = %(user_id)s ORDER BY accounts.id FOR NO KEY UPDATE OF accounts
+"""
+
+BELONGINGS = """
+SELECT mine.account_id AS id,
+       count(*) FILTER (WHERE theirs.user_id <> mine.user_id) AS others,
+       mine.role = 'owner' AND count(*) FILTER (
+           WHERE theirs.user_id <> mine.user_id AND theirs.role = 'owner') = 0 AS sole_owner
+FROM memberships AS mine JOIN memberships AS theirs USING (account_id)
+WHERE mine.user_id = %(user_id)s
+GROUP BY mine.account_id, mine.user_id, mine.role
+ORDER BY mine.account_id
+"""
+
+
+def accounts_of(connection: Connection, user_id: str) -> list[Belonging]:
+    """The accounts of a user, locked until the transaction ends: nobody joins or leaves them meanwhile."""
+    connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
+    return [Belonging(**row) for row in all_of(connection, BELONGINGS, {"user_id": user_id})]
+
+
+# What lets somebody in goes at once, and the address is free again.
+FORGET = (
+    "DELETE FROM sessions WHERE user_id = %(user_id)s",
+    "DELETE FROM api_keys WHERE user_id = %(user_id)s",
+    "DELETE FROM identities WHERE user_id = %(user_id)s",
+    "DELETE FROM memberships WHERE user_id = %(user_id)s",
+    # Nor do they come in again through what they have offered to others.
+    "UPDATE invitations SET revoked_at = now()"
+    " WHERE invited_by = %(user_id)s AND accepted_at IS NULL AND revoked_at IS NULL",
+    # Of an address that was only claimed, invitations are somebody else's.
+    "DELETE FROM invitations WHERE lower(email) IN ("
+    "SELECT lower(email) FROM users WHERE id = %(user_id)s AND email_verified_at IS NOT NULL)",
+    "UPDATE users SET email = id || '@erased.invalid', email_verified_at = NULL, password_hash = NULL, name = '',"
+    " operator = false WHERE id = %(user_id)s",
+)
+
+
+def forget_person(connection: Connection, user_id: str) -> None:
+    """Take away all that a person comes in with, and their place in every account."""
+    for statement in FORGET:
+        connection.execute(statement, {"user_id": user_id})
+
+
+def address_of(connection: Connection, user_id: str) -> str:
+    """A user's e-mail address."""
+    row = one(connection, "SELECT email FROM users WHERE id = %(user_id)s", {"user_id": user_id})
+    return row["email"] if row else ""

@@ -1,0 +1,130 @@
+"""All accounts and plans of the installation: for operators only. Everything else asks for one account's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from models.accounts import plans
+from models.accounts.plans import Limits
+from models.platform.database import Connection, all_of, one
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account. `limits` is what it may use: its plan's word, with the operators' `overrides` above it."""
+
+    id: str
+    name: str
+    plan_id: str
+    overrides: Mapping[str, int]
+    limits: Limits
+    members: int
+    created_at: datetime
+    erased_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What accounts may use that are on it."""
+
+    id: str
+    name: str
+    limits: Limits
+    created_at: datetime
+
+
+# A page of accounts, the newest first: those with this id, or with this text in their name or a member's address.
+LIST = """
+SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, plans.limits || accounts.limits AS limits,
+       accounts.created_at, erased_at,
+       (SELECT count(*)::int FROM memberships WHERE account_id = accounts.id) AS members
+FROM accounts JOIN plans ON plans.id = plan_id
+WHERE (%(after)s::text IS NULL OR accounts.id < %(after)s)
+  AND (%(search)s::text IS NULL
+       OR accounts.id = %(search)s
+       OR strpos(lower(accounts.name), lower(%(search)s)) > 0
+       OR accounts.id IN (SELECT account_id FROM memberships JOIN users ON users.id = user_id
+                          WHERE strpos(lower(email), lower(%(search)s)) > 0))
+ORDER BY accounts.id DESC LIMIT %(limit)s
+"""
+
+
+def list_accounts(
+    connection: Connection, *, search: str | None = None, after: str | None = None, limit: int = 20
+) -> list[AccountState]:
+    """At most `limit` accounts that are older than the account `after`."""
+    rows = all_of(connection, LIST, {"search": search, "after": after, "limit": limit})
+    return [_account(row) for row in rows]
+
+
+READ = """
+SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, plans.limits || accounts.limits AS limits,
+       accounts.created_at, erased_at,
+       (SELECT count(*)::int FROM memberships WHERE account_id = accounts.id) AS members
+FROM accounts JOIN plans ON plans.id = plan_id
+WHERE accounts.id = %(id)s
+"""
+
+
+def read_account(connection: Connection, account_id: str) -> AccountState | None:
+    """Any account."""
+    row = one(connection, READ, {"id": account_id})
+    return _account(row) if row else None
+
+
+# Holds from the account's next request on.
+CHANGE = """
+UPDATE accounts SET plan_id = coalesce(%(plan_id)s, plan_id), limits = (limits || %(overrides)s) - %(removed)s::text[]
+WHERE id = %(id)s
+"""
+
+
+def change_account(
+    connection: Connection,
+    account_id: str,
+    *,
+    plan_id: str | None,
+    overrides: Mapping[str, int],
+    removed: Sequence[str],
+) -> None:
+    """Another plan, if one is given; overrides that are added, replaced and removed."""
+    values = {"plan_id": plan_id, "overrides": Jsonb(dict(overrides)), "removed": list(removed)}
+    connection.execute(CHANGE, {"id": account_id, **values})
+
+
+PLANS = "SELECT * FROM plans ORDER BY id"
+
+
+def list_plans(connection: Connection) -> list[Plan]:
+    """All plans, by id."""
+    return [_plan(row) for row in all_of(connection, PLANS)]
+
+
+def has_plan(connection: Connection, plan_id: str) -> bool:
+    """Whether there is this plan. None is ever deleted."""
+    return one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
+
+
+PUT_PLAN = """
+INSERT INTO plans (id, name, limits) VALUES (%(id)s, %(name)s, %(limits)s)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, limits = excluded.limits
+RETURNING *
+"""
+
+
+def put_plan(connection: Connection, plan_id: str, name: str, limits: Mapping[str, int | None]) -> Plan:
+    """Make a plan, or replace it for all accounts that are on it."""
+    row = one(connection, PUT_PLAN, {"id": plan_id, "name": name, "limits": Jsonb(dict(limits))})
+    assert row is not None
+    return _plan(row)
+
+
+def _account(row: Mapping[str, Any]) -> AccountState:
+    return AccountState(**{**row, "limits": plans.limits(row["limits"])})
+
+
+def _plan(row: Mapping[str, Any]) -> Plan:
+    return Plan(row["id"], row["name"], plans.limits(row["limits"]), row["created_at"])

@@ -1,0 +1,108 @@
+"""The audit log: what happened that matters for security, written in the transaction of what it tells of.
+
+Actions are `noun.verb` in the past: `session.created`, `key.revoked`, `password.changed`, `member.removed`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from models.platform.database import Connection, all_of
+from models.platform.ids import new_id
+
+#: Characters that are kept of what a caller may write into the log at will.
+LONGEST_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Where a request came from."""
+
+    ip: str = ""
+    user_agent: str = ""
+    request_id: str = ""
+
+
+INSERT = """
+INSERT INTO audit_events (id, account_id, user_id, action, target, ip, user_agent, request_id, details)
+VALUES (%(id)s, %(account_id)s, %(user_id)s, %(action)s, %(target)s, %(ip)s, %(user_agent)s, %(request_id)s,
+        %(details)s)
+"""
+
+
+def record(
+    connection: Connection,
+    action: str,
+    trail: Trail,
+    *,
+    account_id: str | None = None,
+    user_id: str | None = None,
+    target: str = "",
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an event. `target` is the id of what was acted upon; `details` must hold no secret."""
+    connection.execute(
+        INSERT,
+        {
+            "id": new_id("audit"),
+            "account_id": account_id,
+            "user_id": user_id,
+            "action": action,
+            "target": target[:LONGEST_TEXT],
+            "ip": trail.ip,
+            "user_agent": trail.user_agent[:LONGEST_TEXT],
+            "request_id": trail.request_id,
+            "details": Jsonb(details or {}),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """What happened. `email` is the address that the user has now; None for nobody, or somebody who is gone."""
+
+    id: str
+    user_id: str | None
+    email: str | None
+    action: str
+    target: str
+    ip: str
+    user_agent: str
+    request_id: str
+    details: Mapping[str, Any]
+    created_at: datetime
+
+
+# A page of an account's events, newest first. An id tells when it was born, so that it is a cursor too.
+LIST = """
+SELECT audit_events.id, user_id, users.email, action, target, ip, user_agent, request_id, details,
+       audit_events.created_at
+FROM audit_events LEFT JOIN users ON users.id = audit_events.user_id
+WHERE account_id = %(account_id)s
+  AND (%(action)s::text IS NULL OR action = %(action)s)
+  AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
+  AND (%(since)s::timestamptz IS NULL OR audit_events.created_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR audit_events.created_at < %(until)s)
+  AND (%(after)s::text IS NULL OR audit_events.id < %(after)s)
+ORDER BY audit_events.id DESC LIMIT %(limit)s
+"""
+
+
+def list_events(
+    connection: Connection,
+    account_id: str,
+    *,
+    action: str | None = None,
+    user_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: str | None = None,
+    limit: int = 20,
+) -> list[AuditEvent]:
+    """At most `limit` events of an account that are older than the event `after`; `until` itself is left out."""
+    filters = {"action": action, "user_id": user_id, "since": since, "until": until}
+    rows = all_of(connection, LIST, {"account_id": account_id, "after": after, "limit": limit, **filters})
+    return [AuditEvent(**row) for row in rows]

@@ -1,0 +1,66 @@
+"""The kinds of work, and the pools whose queues they go to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of work: where it runs, how long it may take, how often it is tried.
+
+    priority    within a pool, the lower runs first
+    time_limit  seconds for one attempt
+    attempts    how many may fail before the job is dead; a worker that dies under it counts as one
+    backoff     seconds before the second attempt, doubled for each one after it
+    """
+
+    queue: str
+    priority: int = 0
+    time_limit: float = 600.0
+    attempts: int = 5
+    backoff: float = 1.0
+
+
+#: Which queues a pool serves. A pool without a kind of work has no worker to run yet.
+POOLS: Mapping[str, Sequence[str]] = {
+    "inference": ("inference", "inference_batch"),
+    "fallback": ("fallback",),
+    "memory": ("memory",),
+    "billing": ("billing",),
+    "recall": ("recall",),
+    "reporting": ("reporting",),
+    "delivery": ("delivery",),
+    "maintenance": ("maintenance",),
+}
+
+CATALOGUE: Mapping[str, Kind] = {
+    "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
+    "tokens.count": Kind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
+    # Over some five hours: a mail server may be down for longer than most things.
+    "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
+    "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
+    "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
+    "embedding.create": Kind(queue="memory", time_limit=600, attempts=3, backoff=1),
+    "memory.search": Kind(queue="recall", time_limit=30, attempts=2, backoff=0.2),
+    "memory.create": Kind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
+    "memory.change": Kind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
+    "memory.remember": Kind(queue="memory", time_limit=600, attempts=10, backoff=1),
+    "memory.extract": Kind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
+    "memory.fact": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
+    "memory.forget": Kind(queue="memory", time_limit=900, attempts=10, backoff=1),
+    "memory.import": Kind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
+    # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
+    "memory.index": Kind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
+    # Behind all that somebody waits for; each of its calls of the language model is a job of its own.
+    "meditation.run": Kind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
+    "memory.insight": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
+    "meditation.nightly": Kind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
+    "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
+    "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
+}
+
+
+def pools_with_work() -> list[str]:
+    """The pools for which the catalogue has a kind of work."""
+    queues = {kind.queue for kind in CATALOGUE.values()}
+    return [pool for pool, served in POOLS.items() if queues & set(served)]

@@ -1,0 +1,73 @@
+"""The journal's archive in Postgres: what Redis may forget.
+
+A chunk is written when a job is enqueued, at checkpoints while it runs, and when it ends, always in the transaction of
+that step. Chunks follow one another without gap; together they replay the whole journal, for ever.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.journal.events import Event, from_lines, to_lines
+from models.platform.database import Connection, all_of, one
+
+# One chunk. One that is there already was written by the same attempt, whose commit was not confirmed or whose
+# heartbeat was faster: it is the beginning of this one.
+INSERT = """
+INSERT INTO job_events (job_id, first_sequence, last_sequence, tokens, events)
+VALUES (%(job_id)s, %(first)s, %(last)s, %(tokens)s, %(events)s)
+ON CONFLICT (job_id, first_sequence) DO UPDATE
+    SET last_sequence = excluded.last_sequence, tokens = excluded.tokens, events = excluded.events
+    WHERE excluded.last_sequence >= job_events.last_sequence
+"""
+
+
+def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> None:
+    """Write events as a chunk, in the caller's transaction. The caller has checked the fence."""
+    connection.execute(
+        INSERT,
+        {
+            "job_id": job_id,
+            "first": events[0].sequence,
+            "last": events[-1].sequence,
+            "tokens": sum(event.tokens for event in events),
+            "events": to_lines(events).decode(),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What the archive holds of a journal: its events and the generated tokens that they carry."""
+
+    events: list[Event]
+    tokens: int
+
+    @property
+    def last(self) -> int:
+        """The sequence number of the last event, or -1."""
+        return self.events[-1].sequence if self.events else -1
+
+
+# The chunks that reach beyond a sequence number.
+READ = """
+SELECT first_sequence, tokens, events FROM job_events
+WHERE job_id = %(job_id)s AND last_sequence > %(after)s
+ORDER BY first_sequence
+"""
+
+
+def read_archive(connection: Connection, job_id: str, after: int = -1) -> Archived:
+    """The archived events with a sequence number above `after`; tokens are those of the chunks they stand in."""
+    rows = all_of(connection, READ, {"job_id": job_id, "after": after})
+    events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
+    return Archived([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
+
+
+LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(job_id)s"
+
+
+def last_archived(connection: Connection, job_id: str) -> int:
+    """The sequence number of the last archived event, or -1."""
+    row = one(connection, LAST, {"job_id": job_id})
+    assert row is not None
+    return int(row["last"])

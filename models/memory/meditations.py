@@ -1,0 +1,252 @@
+"""Meditations: what thinking over a user's memories came to. What each changed stands in `meditation_changes`.
+
+The row is the fence of its changes: whoever applies or reverts locks it first, and applies where no outcome stands.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from models.platform.database import Connection, all_of, one
+
+#: The kind of work that meditates.
+KIND = "meditation.run"
+
+#: Days for which a meditation can be taken back, and tell its changes.
+KEPT_DAYS = 90
+
+Outcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meditation:
+    """A row of `meditations`, and how far its job has come.
+
+    outcome  None while it is unfinished
+    report   counts, recall before and after, what was spent
+    """
+
+    id: str
+    account_id: str
+    user_id: str
+    job_id: str
+    outcome: Outcome | None
+    report: dict[str, Any]
+    created_at: datetime
+    applied_at: datetime | None
+    reverted_at: datetime | None
+    job_state: str | None
+    progress: dict[str, Any] | None
+
+    @property
+    def status(self) -> Status:
+        """What its owner is told: a job may end without a word, as one that is cancelled before it has begun."""
+        if self.outcome in ("failed", "cancelled"):
+            return self.outcome
+        if self.outcome is not None:
+            return "completed"
+        told: Mapping[str | None, Status] = {
+            "queued": "queued", "running": "in_progress", "waiting": "in_progress", "cancelled": "cancelled",
+        }  # fmt: skip
+        return told.get(self.job_state, "failed")
+
+
+INSERT = """
+INSERT INTO meditations (id, account_id, user_id, job_id) VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s)
+ON CONFLICT DO NOTHING
+"""
+
+
+def insert(connection: Connection, meditation_id: str, *, account_id: str, user_id: str, job_id: str) -> bool:
+    """Begin a meditation; False where the user has an unfinished one, or it stands already."""
+    given = {"id": meditation_id, "account_id": account_id, "user_id": user_id, "job_id": job_id}
+    return connection.execute(INSERT, given).rowcount > 0
+
+
+SELECT = """
+SELECT meditations.id, meditations.account_id, meditations.user_id, job_id, outcome, report, meditations.created_at,
+       applied_at, reverted_at, jobs.state AS job_state, jobs.progress
+FROM meditations LEFT JOIN jobs ON jobs.id = job_id
+"""
+
+READ = (
+    SELECT
+    + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s"
+)
+
+
+def read(connection: Connection, meditation_id: str, account_id: str, user_id: str) -> Meditation | None:
+    """The meditation, if it is the user's in this account."""
+    row = one(connection, READ, {"id": meditation_id, "account_id": account_id, "user_id": user_id})
+    return Meditation(**row) if row else None
+
+
+UNFINISHED = (
+    SELECT + "WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND outcome IS NULL"
+)
+
+
+def unfinished(connection: Connection, account_id: str, user_id: str) -> Meditation | None:
+    """The one meditation of the user that has no outcome yet."""
+    row = one(connection, UNFINISHED, {"account_id": account_id, "user_id": user_id})
+    return Meditation(**row) if row else None
+
+
+# Its job has ended without telling: cancelled before it began, or deleted.
+SETTLE_ENDED = """
+UPDATE meditations SET outcome = CASE ended.state WHEN 'cancelled' THEN 'cancelled' ELSE 'failed' END
+FROM (SELECT meditations.id, jobs.state FROM meditations LEFT JOIN jobs ON jobs.id = job_id
+      WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND outcome IS NULL
+        AND (jobs.id IS NULL OR jobs.state IN ('completed', 'failed', 'cancelled', 'dead'))) AS ended
+WHERE meditations.id = ended.id AND outcome IS NULL
+"""
+
+
+def settle_ended(connection: Connection, account_id: str, user_id: str) -> None:
+    """Give the user's unfinished meditation an outcome where its job has none to give any more."""
+    connection.execute(SETTLE_ENDED, {"account_id": account_id, "user_id": user_id})
+
+
+LIST = (
+    SELECT
+    + """
+WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s
+  AND (%(after)s::text IS NULL OR meditations.id < %(after)s)
+ORDER BY meditations.id DESC LIMIT %(limit)s
+"""
+)
+
+
+def page(
+    connection: Connection, account_id: str, user_id: str, *, after: str | None = None, limit: int = 20
+) -> list[Meditation]:
+    """At most `limit` meditations of the user that were begun before `after`, the newest first."""
+    given = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
+    return [Meditation(**row) for row in all_of(connection, LIST, given)]
+
+
+HOLD = SELECT + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s FOR UPDATE OF meditations"
+
+
+def hold(connection: Connection, meditation_id: str, account_id: str) -> Meditation | None:
+    """The meditation as it is, for this transaction alone."""
+    row = one(connection, HOLD, {"id": meditation_id, "account_id": account_id})
+    return Meditation(**row) if row else None
+
+
+# What an operator has put back to work goes on, unless it has changed something already.
+RESUME = """
+UPDATE meditations SET outcome = NULL
+WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'cancelled')
+  AND NOT EXISTS (SELECT FROM meditations AS other
+                  WHERE other.account_id = meditations.account_id AND other.user_id = meditations.user_id
+                    AND other.outcome IS NULL)
+"""
+
+
+def resume(connection: Connection, meditation_id: str, account_id: str) -> None:
+    """Take back that it failed, where its job runs again and no other one does."""
+    connection.execute(RESUME, {"id": meditation_id, "account_id": account_id})
+
+
+TOO_OLD = "SELECT created_at < now() - make_interval(days => %(days)s) AS too_old FROM meditations WHERE id = %(id)s"
+
+
+def too_old(connection: Connection, meditation_id: str) -> bool:
+    """Whether its changes may have been forgotten."""
+    row = one(connection, TOO_OLD, {"id": meditation_id, "days": KEPT_DAYS})
+    return row is None or bool(row["too_old"])
+
+
+CONCLUDE = """
+UPDATE meditations SET outcome = %(outcome)s, report = %(report)s,
+                       applied_at = CASE %(outcome)s WHEN 'applied' THEN now() END
+WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IS NULL
+"""
+
+
+def conclude(
+    connection: Connection, meditation_id: str, account_id: str, outcome: Outcome, report: Mapping[str, Any]
+) -> bool:
+    """Say how it ended; False where that was said before."""
+    given = {"id": meditation_id, "account_id": account_id, "outcome": outcome, "report": Jsonb(dict(report))}
+    return connection.execute(CONCLUDE, given).rowcount > 0
+
+
+REVERTED = """
+UPDATE meditations SET reverted_at = now(), report = report || jsonb_build_object('reverted', %(report)s::jsonb)
+WHERE id = %(id)s AND account_id = %(account_id)s
+"""
+
+
+def note_reverted(connection: Connection, meditation_id: str, account_id: str, report: Mapping[str, Any]) -> None:
+    """Note that its changes were taken back, and how many of them could be."""
+    connection.execute(REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
+
+
+# Members whose memories have grown since they were last thought over, or never were: the youngest by its place.
+RESTLESS = """
+SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
+CROSS JOIN LATERAL (
+    SELECT created_at FROM memories WHERE space_id = memory_spaces.id AND kind <> 'insight'
+    ORDER BY ordinal DESC LIMIT 1) AS newest
+WHERE (account_id, user_id) > (%(account_id)s, %(user_id)s)
+  AND newest.created_at > coalesce((
+      SELECT max(meditations.created_at) FROM meditations
+      WHERE meditations.account_id = memory_spaces.account_id AND meditations.user_id = memory_spaces.user_id
+        AND outcome IN ('applied', 'nothing_to_do', 'would_harm')), '-infinity')
+ORDER BY account_id, user_id LIMIT %(limit)s
+"""
+
+
+def restless(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+    """(account, user) of at most `limit` behind `after` who have had turns since their last meditation."""
+    rows = all_of(connection, RESTLESS, {"account_id": after[0], "user_id": after[1], "limit": limit})
+    return [(row["account_id"], row["user_id"]) for row in rows]
+
+
+# Wherever they have memories, and have not meditated since.
+PLACES = """
+SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
+WHERE (account_id, user_id) > (%(account_id)s, %(user_id)s)
+  AND (%(user_ids)s::text[] IS NULL OR user_id = ANY(%(user_ids)s))
+  AND NOT EXISTS (SELECT FROM meditations
+                  WHERE meditations.account_id = memory_spaces.account_id
+                    AND meditations.user_id = memory_spaces.user_id AND meditations.created_at >= %(since)s)
+ORDER BY account_id, user_id LIMIT %(limit)s
+"""
+
+
+def places(
+    connection: Connection, after: tuple[str, str], limit: int, user_ids: Sequence[str] | None, *, since: datetime
+) -> list[tuple[str, str]]:
+    """(account, user) of at most `limit` behind `after` who have memories and no meditation `since`; of all users, or
+    of these."""
+    ids = list(user_ids) if user_ids else None
+    given = {"account_id": after[0], "user_id": after[1], "limit": limit, "user_ids": ids, "since": since}
+    return [(row["account_id"], row["user_id"]) for row in all_of(connection, PLACES, given)]
+
+
+# Somebody waits for it now.
+HASTEN = """
+UPDATE jobs SET run_at = least(run_at, now()), serial_key = NULL
+WHERE id = %(job_id)s AND account_id = %(account_id)s AND state = 'queued' AND attempt = 0 AND published_at IS NULL
+"""
+
+
+def hasten(connection: Connection, job_id: str, account_id: str) -> None:
+    """Let a meditation that waits for its time begin, whoever else meditates."""
+    connection.execute(HASTEN, {"job_id": job_id, "account_id": account_id})
+
+
+# What a child has answered is used or not by now; words do not stay where nobody looks for them.
+FORGET_ANSWERS = "UPDATE jobs SET result = result - 'insights' WHERE parent_id = %(job_id)s AND result ? 'insights'"
+
+
+def forget_answers(connection: Connection, job_id: str) -> None:
+    """Take the words out of what the language model has answered for a meditation."""
+    connection.execute(FORGET_ANSWERS, {"job_id": job_id})

@@ -1,0 +1,305 @@
+"""Memories: what was said (episodes), what follows from it (facts), and what meditation makes of it (insights).
+
+A row stands in the indexes beside it: `postings` by its terms, `memory_vectors` by its meaning. Who changes these
+holds the lock of the space (`memory_spaces`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from models.memory.spaces import Space
+from models.platform.database import Connection, all_of, one
+
+Kind = Literal["episode", "fact", "insight"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """A memory to write. Under a `unique_key`, or an id, that stands already in its space nothing is written.
+
+    sources  ids of the memories that it follows from
+    """
+
+    id: str
+    text: str
+    speaker: str
+    occurred_at: datetime
+    conversation_id: str | None = None
+    response_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "episode"
+    importance: float = 0.5
+    unique_key: str | None = None
+    valid_from: datetime | None = None
+    sources: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A row of `memories`.
+
+    ordinal      its place in the space
+    recalled     how often recall has used it, and when last
+    closed_at    when something took its place, or its sources went: recall passes it by
+    """
+
+    id: str
+    account_id: str
+    user_id: str
+    space_id: int
+    ordinal: int
+    kind: Kind
+    text: str
+    speaker: str
+    occurred_at: datetime
+    conversation_id: str | None
+    response_id: str | None
+    metadata: dict[str, Any]
+    importance: float
+    recalled: int
+    recalled_at: datetime | None
+    valid_from: datetime | None
+    closed_at: datetime | None
+    closed_by: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+COLUMNS = """
+memories.id, memories.account_id, memories.user_id, memories.space_id, memories.ordinal, memories.kind, memories.text,
+memories.speaker, memories.occurred_at, memories.conversation_id, memories.response_id, memories.metadata,
+memories.importance, memories.recalled, memories.recalled_at, memories.valid_from, memories.closed_at,
+memories.closed_by, memories.created_at, memories.updated_at
+"""
+
+SELECT = "SELECT " + COLUMNS + " FROM memories "  # noqa: S608 - of constants
+
+READ = SELECT + "WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s"
+
+
+def read(connection: Connection, memory_id: str, account_id: str, user_id: str) -> Memory | None:
+    """The memory, if the user has it in this account."""
+    row = one(connection, READ, {"id": memory_id, "account_id": account_id, "user_id": user_id})
+    return Memory(**row) if row else None
+
+
+READ_MANY = SELECT + "WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id = ANY(%(ids)s)"
+
+
+def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[Memory]:
+    """Those of these memories that the user has in this account, in the order of the ids."""
+    rows = all_of(connection, READ_MANY, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
+    found = {row["id"]: Memory(**row) for row in rows}
+    return [found[memory_id] for memory_id in ids if memory_id in found]
+
+
+READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
+
+
+def read_places(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
+    """The memories with these ordinals, but for closed ones."""
+    rows = all_of(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
+    return [Memory(**row) for row in rows]
+
+
+# What `Filters` leave.
+PASSES = """
+  AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+  AND (%(speaker)s::text IS NULL OR speaker = %(speaker)s)
+  AND (%(conversation_id)s::text IS NULL OR conversation_id = %(conversation_id)s)
+  AND (%(after)s::timestamptz IS NULL OR occurred_at >= %(after)s)
+  AND (%(before)s::timestamptz IS NULL OR occurred_at < %(before)s)
+  AND (%(metadata)s::jsonb IS NULL OR metadata @> %(metadata)s)
+"""
+
+# A page of a user's memories, the latest written first.
+LIST = (
+    SELECT
+    + """
+WHERE account_id = %(account_id)s AND user_id = %(user_id)s
+  AND (%(cursor)s::text IS NULL OR id < %(cursor)s)
+  AND (%(closed)s OR closed_at IS NULL)
+"""
+    + PASSES
+    + "ORDER BY id DESC LIMIT %(limit)s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which memories are meant; None is all. `after` is within the time, `before` is not; `metadata` is contained."""
+
+    kind: Kind | None = None
+    speaker: str | None = None
+    conversation_id: str | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether they leave anything out."""
+        return self != Filters()
+
+    def parameters(self) -> dict[str, Any]:
+        """For the statements that know them."""
+        return {
+            "kind": self.kind,
+            "speaker": self.speaker,
+            "conversation_id": self.conversation_id,
+            "after": self.after,
+            "before": self.before,
+            "metadata": None if self.metadata is None else Jsonb(dict(self.metadata)),
+        }
+
+
+def page(
+    connection: Connection,
+    account_id: str,
+    user_id: str,
+    filters: Filters,
+    *,
+    cursor: str | None = None,
+    closed: bool = False,
+    limit: int = 20,
+) -> list[Memory]:
+    """At most `limit` memories behind the one with the id `cursor`; those that are closed only where asked for."""
+    scope = {"account_id": account_id, "user_id": user_id, "cursor": cursor, "closed": closed, "limit": limit}
+    return [Memory(**row) for row in all_of(connection, LIST, {**filters.parameters(), **scope})]
+
+
+# In the order in which they were said.
+BY_CONVERSATION = """
+SELECT id FROM memories
+WHERE space_id = %(space_id)s AND (%(conversation_id)s::text IS NULL OR conversation_id = %(conversation_id)s)
+ORDER BY occurred_at, ordinal LIMIT %(limit)s
+"""
+
+
+def ids_of(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
+    """The ids of a conversation's memories, or with None of a space's: at most `limit`."""
+    parameters = {"space_id": space_id, "conversation_id": conversation_id, "limit": limit}
+    return [row["id"] for row in all_of(connection, BY_CONVERSATION, parameters)]
+
+
+OF_TURN = """
+SELECT id FROM memories
+WHERE space_id = %(space_id)s AND conversation_id = %(conversation_id)s AND response_id = %(response_id)s
+"""
+
+
+def of_turn(connection: Connection, space_id: int, conversation_id: str, response_id: str) -> list[str]:
+    """The ids of what is remembered of a turn."""
+    parameters = {"space_id": space_id, "conversation_id": conversation_id, "response_id": response_id}
+    return [row["id"] for row in all_of(connection, OF_TURN, parameters)]
+
+
+KNOWN = """
+SELECT id, unique_key FROM memories WHERE space_id = %(space_id)s AND unique_key = ANY(%(keys)s)
+UNION ALL
+SELECT id, unique_key FROM memories WHERE id = ANY(%(ids)s)
+"""
+
+
+def known(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> dict[str, str]:
+    """Of what is to be written, id and unique key → the id of the memory that stands already."""
+    keys = [new.unique_key for new in news if new.unique_key]
+    rows = all_of(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in news]})
+    found = {row["id"]: row["id"] for row in rows}
+    return found | {row["unique_key"]: row["id"] for row in rows if row["unique_key"]}
+
+
+INSERT = """
+INSERT INTO memories (id, account_id, user_id, space_id, ordinal, kind, text, speaker, occurred_at, conversation_id,
+                      response_id, metadata, importance, unique_key, valid_from, terms, asks)
+SELECT id, %(account_id)s, %(user_id)s, %(space_id)s, ordinal, kind, text, speaker, occurred_at, conversation_id,
+       response_id, metadata, importance, unique_key, valid_from, terms, asks
+FROM jsonb_to_recordset(%(rows)s) AS new (
+    id text, ordinal int, kind text, text text, speaker text, occurred_at timestamptz, conversation_id text,
+    response_id text, metadata jsonb, importance real, unique_key text, valid_from timestamptz, terms text[],
+    asks boolean)
+"""
+
+
+def insert(connection: Connection, space: Space, rows: Sequence[tuple[NewMemory, int, Sequence[str], bool]]) -> None:
+    """Write memories, each with its ordinal, the terms under which it is indexed, and whether it asks."""
+    belongs = {"account_id": space.account_id, "user_id": space.user_id, "space_id": space.id}
+    connection.execute(INSERT, {**belongs, "rows": Jsonb([_told(*row) for row in rows])})
+
+
+def _told(new: NewMemory, ordinal: int, terms: Sequence[str], asks: bool) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "ordinal": ordinal,
+        "kind": new.kind,
+        "text": new.text,
+        "speaker": new.speaker,
+        "occurred_at": new.occurred_at,
+        "conversation_id": new.conversation_id,
+        "response_id": new.response_id,
+        "metadata": new.metadata,
+        "importance": new.importance,
+        "unique_key": new.unique_key,
+        "valid_from": new.valid_from,
+        "terms": list(terms),
+        "asks": asks,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be another; None stays as it is."""
+
+    text: str | None = None
+    speaker: str | None = None
+    occurred_at: datetime | None = None
+    conversation_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    importance: float | None = None
+
+    @property
+    def touches_indexes(self) -> bool:
+        """Whether more changes than the row."""
+        return any(value is not None for value in (self.text, self.speaker, self.occurred_at, self.conversation_id))
+
+
+UPDATE = (
+    """
+UPDATE memories SET
+    text = coalesce(%(text)s, text),
+    speaker = coalesce(%(speaker)s, speaker),
+    occurred_at = coalesce(%(occurred_at)s, occurred_at),
+    conversation_id = coalesce(%(conversation_id)s, conversation_id),
+    metadata = coalesce(%(metadata)s, metadata),
+    importance = coalesce(%(importance)s, importance),
+    updated_at = now()
+WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s
+RETURNING """
+    + COLUMNS
+)
+
+
+def update(connection: Connection, memory_id: str, account_id: str, user_id: str, change: Change) -> Memory | None:
+    """The memory as it is from now on, if the user has it. The indexes are the caller's to change."""
+    told = {
+        "text": change.text,
+        "speaker": change.speaker,
+        "occurred_at": change.occurred_at,
+        "conversation_id": change.conversation_id,
+        "metadata": None if change.metadata is None else Jsonb(dict(change.metadata)),
+        "importance": change.importance,
+    }
+    row = one(connection, UPDATE, {**told, "id": memory_id, "account_id": account_id, "user_id": user_id})
+    return Memory(**row) if row else None
+
+
+DELETE = "DELETE FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)"
+
+
+def delete(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
+    """Delete rows with their vectors and citations; the postings are the caller's to change."""
+    connection.execute(DELETE, {"space_id": space_id, "ids": list(ids)})

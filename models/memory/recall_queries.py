@@ -1,0 +1,203 @@
+"""What a recall reads of a space, in few statements, and what it leaves behind: how often a memory was of use."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.memory.memories import PASSES, Filters
+from models.memory.postings import Postings, unpacked
+from models.memory.vectors import Vector, listed, written
+from models.platform.database import Connection, one
+
+Ordinals = NDArray[np.int64]
+
+# Whether they are live the indexes know.
+MATCHING = (
+    """
+SELECT array_agg(ordinal) AS ordinals FROM memories WHERE space_id = %(space_id)s"""
+    + PASSES
+)
+
+
+def matching(connection: Connection, space_id: int, filters: Filters) -> Ordinals:
+    """The ordinals that the filters leave."""
+    parameters = {"space_id": space_id, **filters.parameters()}
+    row = connection.execute(MATCHING, parameters, binary=True, prepare=False).fetchone()
+    return np.array((row and row["ordinals"]) or [], dtype=np.int64)
+
+
+# One more on each side than is looked at: so it is known who stands next to each of these, or that nobody does. What
+# people say in no conversation is taken for one, turns of the platform apart; notes that nobody says stand alone.
+AROUND = """
+SELECT ordinal,
+       ARRAY(SELECT near.ordinal FROM memories AS near
+             WHERE near.space_id = %(space_id)s
+               AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
+               AND (near.occurred_at, near.ordinal) < (memories.occurred_at, memories.ordinal)
+               AND near.kind = 'episode' AND near.closed_at IS NULL
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '' AND near.response_id IS NULL)
+             ORDER BY near.occurred_at DESC, near.ordinal DESC LIMIT %(reach)s) AS before,
+       ARRAY(SELECT near.ordinal FROM memories AS near
+             WHERE near.space_id = %(space_id)s
+               AND coalesce(near.conversation_id, '') = coalesce(memories.conversation_id, '')
+               AND (near.occurred_at, near.ordinal) > (memories.occurred_at, memories.ordinal)
+               AND near.kind = 'episode' AND near.closed_at IS NULL
+               AND (near.conversation_id IS NOT NULL OR near.speaker <> '' AND near.response_id IS NULL)
+             ORDER BY near.occurred_at, near.ordinal LIMIT %(reach)s) AS after
+FROM memories
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND kind = 'episode'
+  AND (conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL)
+"""
+
+
+@dataclass(slots=True)
+class Neighbours:
+    """Who was said next to whom, by ordinal, in the conversations around some memories."""
+
+    previous: dict[int, int]
+    following: dict[int, int]
+
+    def around(self, ordinals: Iterable[int], reach: int) -> set[int]:
+        """These, and those at most `reach` before and behind each."""
+        found = set(ordinals)
+        for side in (self.previous, self.following):
+            edge = set(ordinals)
+            for _ in range(reach):
+                edge = {side[ordinal] for ordinal in edge if ordinal in side}
+                found |= edge
+        return found
+
+
+def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], reach: int) -> Neighbours:
+    """The neighbours of these memories, `reach` of them and one more on each side."""
+    found = Neighbours({}, {})
+    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "reach": reach + 1}
+    for row in connection.execute(AROUND, parameters, binary=True):
+        for earlier, later in pairwise([*reversed(row["before"]), row["ordinal"], *row["after"]]):
+            found.previous[later], found.following[earlier] = earlier, later
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Memories as recall weighs them, one a row: `words` are its different terms, `dense` the cosine with the question.
+
+    occurred_at  seconds since 1970
+    """
+
+    ids: list[str]
+    ordinals: Ordinals
+    speakers: list[str]
+    occurred_at: NDArray[np.float64]
+    asks: NDArray[np.bool_]
+    words: NDArray[np.float64]
+    importance: NDArray[np.float64]
+    dense: NDArray[np.float64]
+
+
+# By column: a row each would be a thousand times as much to unpack. Each table is told which rows, so both are read in
+# the order of their indexes, and not one by one.
+SEEN = """
+SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
+       array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
+       array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
+       array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense
+FROM memories JOIN (
+    SELECT ordinal, embedding FROM memory_vectors
+    WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND live) AS vectors USING (ordinal)
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
+"""
+
+
+def seen(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Seen:
+    """These memories, as far as they are live."""
+    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "vector": written(vector)}
+    return _seen(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
+
+
+def _seen(row: Mapping[str, Any]) -> Seen:
+    """From columns, which are null where there are no rows."""
+    numbers = {name: np.array(row[name] or [], dtype=float) for name in ("occurred_at", "words", "importance", "dense")}
+    return Seen(
+        ids=row["ids"] or [],
+        ordinals=np.array(row["ordinals"] or [], dtype=np.int64),
+        speakers=row["speakers"] or [],
+        asks=np.array(row["asks"] or [], dtype=np.bool_),
+        **numbers,
+    )
+
+
+# Who stands next to whom as in AROUND, and what the postings say of some terms.
+WHOLE = """
+SELECT * FROM (
+    SELECT array_agg(term) AS found, array_agg(block) AS blocks, array_agg(entries) AS entries
+    FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
+) AS words, (
+    SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
+           array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
+           array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
+           array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense,
+           array_agg(previous) AS previous
+    FROM (
+        SELECT memories.*, embedding, CASE WHEN says THEN lag(ordinal) OVER talk END AS previous
+        FROM memories JOIN memory_vectors USING (space_id, ordinal),
+            LATERAL (SELECT kind = 'episode' AND (
+                conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL) AS says) AS form
+        WHERE space_id = %(space_id)s AND live
+        WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
+    ) AS mine
+) AS told
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A small space: all live memories, who stands next to whom, and who has the words that are asked for."""
+
+    seen: Seen
+    around: Neighbours
+    postings: dict[str, Postings]
+
+
+def whole(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> Whole:
+    """A small space, in one statement."""
+    parameters = {"space_id": space_id, "vector": written(vector), "terms": list(terms)}
+    row = connection.execute(WHOLE, parameters, binary=True).fetchone() or {}
+    pairs = zip(row["ordinals"] or [], row["previous"] or [], strict=True)
+    previous = {later: earlier for later, earlier in pairs if earlier is not None}
+    around = Neighbours(previous, {earlier: later for later, earlier in previous.items()})
+    having = zip(row["found"] or [], row["blocks"] or [], row["entries"] or [], strict=True)
+    return Whole(_seen(row), around, unpacked(having))
+
+
+# In the order of the key, past what a writer holds: a count that is missed matters less than waiting.
+NOTE_RECALLED = """
+WITH used AS (
+    SELECT id AS used_id, times FROM memories
+    JOIN unnest(%(ids)s::text[], %(counts)s::int[]) AS counted (counted_id, times) ON id = counted_id
+    ORDER BY id FOR NO KEY UPDATE OF memories SKIP LOCKED
+)
+UPDATE memories SET recalled = recalled + times, recalled_at = now() FROM used WHERE id = used_id
+"""
+
+
+def note_recalled(connection: Connection, counts: Mapping[str, int]) -> None:
+    """Count uses of memories: id → how many more."""
+    connection.execute(NOTE_RECALLED, {"ids": list(counts), "counts": list(counts.values())})
+
+
+# An ended job goes as it is read, with its journal.
+TAKE = """
+DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s AND kind = 'memory.search' AND state = 'completed'
+RETURNING result
+"""
+
+
+def take(connection: Connection, job_id: str, account_id: str) -> list[dict[str, Any]] | None:
+    """The hits of a completed search, which is gone from here on; None where there is none."""
+    row = one(connection, TAKE, {"id": job_id, "account_id": account_id})
+    return row["result"]["hits"] if row else None

@@ -1,0 +1,137 @@
+"""Vectors of memories, as half-precision numbers, and the search by meaning.
+
+It is exact, unless the space has an index of its own (`memory_indexes`). Postgres is not left to choose between the
+two: it takes an index where it loses half of what is near, and sorts where an index stands. So the exact search is
+fenced (OFFSET 0), and the other one is told that sorting costs too much.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.memory.memories import PASSES, Filters
+from models.platform.database import Connection, all_of
+
+Vector = Sequence[float]
+
+#: Ordinal and cosine distance, the nearest first.
+Found = list[tuple[int, float]]
+
+#: What an index looks at for a search, at least.
+LOOKED_AT = 200
+
+PUT = """
+INSERT INTO memory_vectors (space_id, ordinal, embedding)
+SELECT %(space_id)s, ordinal, embedding::halfvec
+FROM unnest(%(ordinals)s::int[], %(embeddings)s::text[]) AS new (ordinal, embedding)
+ON CONFLICT (space_id, ordinal) DO UPDATE SET embedding = excluded.embedding
+"""
+
+
+def put(connection: Connection, space_id: int, vectors: Mapping[int, Vector]) -> None:
+    """Write vectors, by ordinal; they take the place of those that stand."""
+    if vectors:
+        embeddings = [written(vector) for vector in vectors.values()]
+        connection.execute(PUT, {"space_id": space_id, "ordinals": list(vectors), "embeddings": embeddings})
+
+
+SET_LIVE = """
+UPDATE memory_vectors SET live = %(live)s
+WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND live <> %(live)s
+"""
+
+
+def set_live(connection: Connection, space_id: int, ordinals: Sequence[int], *, live: bool) -> None:
+    """Let searches see these, or not."""
+    connection.execute(SET_LIVE, {"space_id": space_id, "ordinals": list(ordinals), "live": live})
+
+
+DELETE = "DELETE FROM memory_vectors WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s)"
+
+
+def delete(connection: Connection, space_id: int, ordinals: Sequence[int]) -> None:
+    """Delete vectors of memories that stay as rows."""
+    connection.execute(DELETE, {"space_id": space_id, "ordinals": list(ordinals)})
+
+
+def written(vector: Vector) -> str:
+    """A vector as Postgres reads it; six digits are more than a halfvec holds."""
+    return "[" + ",".join([f"{number:.6g}" for number in vector]) + "]"
+
+
+def listed(ordinals: Iterable[int]) -> str:
+    """Ordinals as Postgres reads them; of a list psycopg would look at each."""
+    return "{" + ",".join([str(ordinal) for ordinal in ordinals]) + "}"
+
+
+EXACT = """
+SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance FROM (
+    SELECT ordinal, embedding FROM memory_vectors WHERE space_id = %(space_id)s AND live OFFSET 0) AS mine
+ORDER BY distance, ordinal LIMIT %(limit)s
+"""
+
+
+def exact(connection: Connection, space_id: int, vector: Vector, limit: int) -> Found:
+    """The nearest of all live memories."""
+    parameters = {"space_id": space_id, "vector": written(vector), "limit": limit}
+    return _found(all_of(connection, EXACT, parameters))
+
+
+AMONG = """
+SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance FROM (
+    SELECT ordinal, embedding FROM memory_vectors
+    WHERE space_id = %(space_id)s AND live AND ordinal = ANY(%(ordinals)s::int[]) OFFSET 0) AS some_of_mine
+ORDER BY distance, ordinal LIMIT %(limit)s
+"""
+
+
+def among(connection: Connection, space_id: int, vector: Vector, ordinals: NDArray[np.int64], limit: int) -> Found:
+    """The nearest of these memories, as far as they are live."""
+    parameters = {
+        "space_id": space_id,
+        "vector": written(vector),
+        "ordinals": listed(ordinals.tolist()),
+        "limit": limit,
+    }
+    return _found(all_of(connection, AMONG, parameters))
+
+
+# For the transaction. The space's number must be known to the planner, or it can't see that the index is this space's.
+GUIDE = """
+SELECT set_config('hnsw.ef_search', %(looked_at)s, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
+       set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('enable_bitmapscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)
+"""
+
+BY_INDEX = """
+SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance FROM memory_vectors
+WHERE space_id = %(space_id)s AND live
+ORDER BY embedding <=> %(vector)s::halfvec LIMIT %(limit)s
+"""
+
+BY_INDEX_FILTERED = (
+    """
+SELECT ordinal, embedding <=> %(vector)s::halfvec AS distance
+FROM memory_vectors JOIN memories USING (space_id, ordinal)
+WHERE space_id = %(space_id)s AND live"""
+    + PASSES
+    + "ORDER BY embedding <=> %(vector)s::halfvec LIMIT %(limit)s"
+)
+
+
+def approximate(connection: Connection, space_id: int, vector: Vector, filters: Filters, limit: int) -> Found:
+    """The nearest of what the filters leave, nearly all of them, by the space's own index.
+
+    For a transaction of its own: it changes how the rest of that is planned.
+    """
+    connection.execute(GUIDE, {"looked_at": str(max(LOOKED_AT, limit))})
+    statement = BY_INDEX_FILTERED if filters.any else BY_INDEX
+    parameters = {"space_id": space_id, "vector": written(vector), "limit": limit, **filters.parameters()}
+    rows = connection.execute(statement, parameters, prepare=False).fetchall()
+    return sorted(_found(rows), key=lambda found: (found[1], found[0]))
+
+
+def _found(rows: Sequence[Mapping[str, float]]) -> Found:
+    return [(int(row["ordinal"]), row["distance"]) for row in rows]

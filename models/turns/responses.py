@@ -1,0 +1,238 @@
+"""Responses: the turns. A response's status is its job's state, stored once, there; it is read joined with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from psycopg.types.json import Json, Jsonb
+
+from models.jobs import usage as usage_records
+from models.jobs.jobs import ENDED
+from models.jobs.usage import Usage
+from models.platform.database import Connection, all_of, one
+
+__all__ = ["Response", "Status", "Usage", "bill", "chain_items", "delete", "finish", "insert", "read"]
+
+#: Seconds that the end of a turn that is not stored waits for its reader.
+UNREAD = 300.0
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A row of `responses` with what its job knows.
+
+    request  what was asked: model, instructions, sampling, metadata, …
+    input    the items that this turn brought; `output` the items that it made
+    thread   the conversation, or the response that began the chain; one turn of a thread runs at a time
+
+    recalled      the memories that went into its prompt, the best first: id, kind, speaker, occurred_at, text, score
+    unremembered  what was said in it is still to be remembered
+
+    With an `expires_at` it is not stored: it goes once its end has been read, or `UNREAD` seconds after its end.
+    """
+
+    id: str
+    account_id: str
+    user_id: str | None
+    job_id: str
+    conversation_id: str | None
+    previous_id: str | None
+    thread: str
+    request: dict[str, Any]
+    input: list[dict[str, Any]]
+    created_at: datetime
+    output: Sequence[Mapping[str, Any]] = ()
+    usage: Mapping[str, Any] | None = None
+    incomplete_details: Mapping[str, Any] | None = None
+    job_state: str = "queued"
+    job_attempt: int = 0
+    job_error: Mapping[str, Any] | None = None
+    rewound_at: int | None = None
+    expires_at: datetime | None = None
+    recalled: Sequence[Mapping[str, Any]] = ()
+    unremembered: bool = False
+
+    @property
+    def status(self) -> Status:
+        """The status as OpenAI names it."""
+        match self.job_state:
+            case "completed":
+                return "incomplete" if self.incomplete_details else "completed"
+            case "failed" | "dead":
+                return "failed"
+            case "cancelled":
+                return "cancelled"
+            case "queued" if self.job_attempt == 0:
+                return "queued"
+            case _:
+                return "in_progress"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.job_state in ENDED
+
+
+INSERT = """
+INSERT INTO responses (
+    id, account_id, user_id, job_id, conversation_id, previous_id, thread, request, input, created_at, expires_at,
+    unremembered)
+VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(previous_id)s, %(thread)s,
+        %(request)s, %(input)s, %(created_at)s, %(expires_at)s, %(unremembered)s)
+"""
+
+
+def insert(connection: Connection, response: Response) -> None:
+    """Write a new turn, whose job stands already."""
+    connection.execute(
+        INSERT,
+        {
+            "id": response.id,
+            "account_id": response.account_id,
+            "user_id": response.user_id,
+            "job_id": response.job_id,
+            "conversation_id": response.conversation_id,
+            "previous_id": response.previous_id,
+            "thread": response.thread,
+            "request": Json(response.request),
+            "input": Jsonb(response.input),
+            "created_at": response.created_at,
+            "expires_at": response.expires_at,
+            "unremembered": response.unremembered,
+        },
+    )
+
+
+# A response of an account, with what its job knows.
+READ = """
+SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+FROM responses JOIN jobs ON jobs.id = responses.job_id
+WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
+"""
+
+
+def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
+    """The response, if the account has it."""
+    row = one(connection, READ, {"id": response_id, "account_id": account_id})
+    return Response(**row) if row else None
+
+
+# The thread of a response that a turn may go on from. One that is not stored is none. Until the caller's transaction
+# ends it can't be deleted.
+THREAD = """
+SELECT thread FROM responses WHERE id = %(id)s AND account_id = %(account_id)s AND expires_at IS NULL FOR KEY SHARE
+"""
+
+
+def hold_thread(connection: Connection, response_id: str, account_id: str) -> str | None:
+    """The thread of a stored response, if the account has it. Holds the response till the transaction ends."""
+    row = one(connection, THREAD, {"id": response_id, "account_id": account_id})
+    return row["thread"] if row else None
+
+
+# Posts to one thread that depend on what it does come one after another.
+LOCK_THREAD = "SELECT pg_advisory_xact_lock(hashtext('thread'), hashtext(%(thread)s))"
+
+UNFINISHED = """
+SELECT id FROM jobs
+WHERE serial_key = %(thread)s AND account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
+"""
+
+
+def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> list[str]:
+    """The jobs of a thread's unfinished turns. No other caller gets an answer till the transaction ends."""
+    connection.execute(LOCK_THREAD, {"thread": thread})
+    return [row["id"] for row in all_of(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
+
+
+# What these responses brought and made.
+ITEMS = """
+SELECT item FROM responses CROSS JOIN LATERAL jsonb_array_elements(input || output) AS item
+WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
+"""
+
+
+def items_of(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
+    """All items of stored responses, in no order."""
+    rows = all_of(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
+    return [row["item"] for row in rows]
+
+
+FINISH = """
+UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s,
+                     recalled = %(recalled)s
+WHERE id = %(id)s
+"""
+
+
+def finish(connection: Connection, response: Response) -> None:
+    """Store what the turn made, in the transaction that ends its job."""
+    connection.execute(
+        FINISH,
+        {
+            "id": response.id,
+            "output": Jsonb(list(response.output)),
+            "recalled": Jsonb(list(response.recalled)),
+            "usage": Jsonb(response.usage) if response.usage is not None else None,
+            "incomplete_details": Jsonb(response.incomplete_details) if response.incomplete_details else None,
+        },
+    )
+
+
+# The turns of a chain, oldest first; a turn that was deleted ends it.
+CHAIN = """
+WITH RECURSIVE chain AS (
+    SELECT previous_id, input, output, 1 AS depth FROM responses WHERE id = %(id)s AND account_id = %(account_id)s
+    UNION ALL
+    SELECT older.previous_id, older.input, older.output, chain.depth + 1
+    FROM chain JOIN responses AS older ON older.id = chain.previous_id
+    WHERE older.account_id = %(account_id)s AND chain.depth < %(limit)s
+)
+SELECT input, output FROM chain ORDER BY depth DESC
+"""
+
+
+def chain_items(connection: Connection, response_id: str, account_id: str, limit: int) -> list[dict[str, Any]]:
+    """The items of a response and of those before it, at most `limit` turns, in the order in which they were said."""
+    rows = all_of(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
+    return [item for row in rows for item in (*row["input"], *row["output"])]
+
+
+# The job carries the response, its journal and its archive: with it all of them go. What was billed stays.
+DELETE = """
+DELETE FROM jobs USING responses
+WHERE jobs.id = responses.job_id AND responses.id = %(id)s AND responses.account_id = %(account_id)s
+  AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+"""
+
+
+def delete(connection: Connection, response_id: str, account_id: str) -> bool:
+    """Delete an ended response with its journal. Returns whether it was deleted."""
+    return connection.execute(DELETE, {"id": response_id, "account_id": account_id}).rowcount > 0
+
+
+def bill(connection: Connection, response: Response, usage: Usage) -> None:
+    """Record a turn's usage."""
+    usage_records.bill(
+        connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
+    )
+
+
+# Turns that are not stored, and whose end nobody has come to read. The clock begins with the end, however late that is.
+DELETE_UNREAD = """
+DELETE FROM jobs USING (
+    SELECT job_id FROM responses JOIN jobs ON jobs.id = job_id
+    WHERE expires_at < now() AND finished_at < now() - make_interval(secs => %(unread)s)
+      AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
+    ORDER BY job_id DESC LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED) AS unread
+WHERE jobs.id = unread.job_id
+RETURNING jobs.id
+"""
+
+
+def delete_unread(connection: Connection, limit: int = 500) -> list[str]:
+    """Delete turns that are not stored and whose time is over. Returns the ids of their jobs."""
+    return [row["id"] for row in all_of(connection, DELETE_UNREAD, {"unread": UNREAD, "limit": limit})]

@@ -1,0 +1,97 @@
+"""Given buckets, when requests draw from them, then all of them give or none, and they fill again by themselves."""
+
+import pytest
+
+from models.access import rate_limits
+from models.access.rate_limits import PERIOD, Bucket, correction, draw, noted, owners
+from models.platform.ids import new_id
+
+
+@pytest.fixture
+def owner():
+    return f"account {new_id('acct')}"
+
+
+def test_a_bucket_gives_what_it_holds_and_then_says_when_there_is_more(redis_client, owner):
+    bucket = Bucket(owner, "requests", 3, 1)
+
+    drawn = [draw(redis_client, [bucket]) for _ in range(4)]
+
+    assert [draw.refused for draw in drawn] == [None, None, None, bucket]
+    assert [draw.levels[0].remaining for draw in drawn] == [2, 1, 0, 0]
+    assert PERIOD / 3 - 5 < drawn[3].wait <= PERIOD / 3
+    assert PERIOD - 5 < drawn[3].levels[0].reset <= PERIOD
+
+
+def test_one_empty_bucket_leaves_the_others_as_they_are(redis_client, owner):
+    empty, full = Bucket(owner, "requests", 1, 1), Bucket(owner, "tokens", 100, 10)
+    draw(redis_client, [empty])
+
+    refused = draw(redis_client, [full, empty])
+
+    assert refused.refused == empty
+    assert redis_client.get(full.key) is None
+    assert refused.levels[0].remaining == 100
+
+
+def test_a_draw_above_the_limit_takes_the_whole_bucket(redis_client, owner):
+    bucket = Bucket(owner, "tokens", 10, 1000)
+
+    assert draw(redis_client, [bucket]).refused is None
+    assert draw(redis_client, [bucket]).refused == bucket
+
+
+def test_a_limit_of_zero_gives_nothing(redis_client, owner):
+    assert draw(redis_client, [Bucket(owner, "requests", 0, 1)]).refused is not None
+
+
+def test_a_bucket_is_one_number_that_expires_when_it_is_full(redis_client, owner):
+    bucket = Bucket(owner, "requests", 60, 1)
+    for _ in range(30):
+        draw(redis_client, [bucket])
+
+    assert redis_client.type(bucket.key) == b"string"
+    assert 0 < redis_client.pttl(bucket.key) <= 30_000
+
+
+def test_large_limits_lose_nothing_to_rounding(redis_client, owner):
+    bucket = Bucket(owner, "tokens", 60_000_000, 30_000_000)
+
+    assert draw(redis_client, [bucket]).levels[0].remaining == pytest.approx(30_000_000, rel=0.01)
+    assert draw(redis_client, [Bucket(owner, "tokens", 60_000_000, 40_000_000)]).refused is not None
+
+
+@pytest.mark.parametrize(("used", "left"), [(40, 60), (10, 90), (0, 100)])
+def test_an_estimate_is_corrected_by_what_was_used(redis_client, used, left):
+    account, key = new_id("acct"), new_id("key")
+    arguments = noted(key, 100, 10)
+    draw(redis_client, [Bucket(owner, "tokens", 100, 10) for owner in owners(account, key)])
+
+    command = correction(account, arguments, used)
+    if command is not None:
+        redis_client.execute_command(*command)
+
+    for owner in owners(account, key):
+        (level,) = draw(redis_client, [Bucket(owner, "tokens", 100, 0)]).levels
+        assert left <= level.remaining <= left + 10  # it fills as we look
+
+
+def test_a_debt_is_waited_for(redis_client):
+    account = new_id("acct")
+
+    redis_client.execute_command(*correction(account, noted(None, 100, 0), 200))
+
+    refused = draw(redis_client, [Bucket(f"account {account}", "tokens", 100, 1)])
+    assert refused.wait > PERIOD
+
+
+def test_what_has_no_limit_is_not_corrected():
+    assert correction("acct_x", noted(None, None, 10), 99) is None
+    assert correction("acct_x", {}, 99) is None
+
+
+def test_redis_may_have_forgotten_the_script(redis_client, owner):
+    redis_client.script_flush()
+
+    assert draw(redis_client, [Bucket(owner, "requests", 1, 1)]).refused is None
+    assert redis_client.script_exists(rate_limits.DRAW_SHA) == [True]

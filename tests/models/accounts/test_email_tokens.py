@@ -1,0 +1,59 @@
+"""Given tokens and invitations, when their time is over, then they are good for nothing, and go after a while."""
+
+import pytest
+
+from models.accounts import accounts, email_tokens, invitations
+from models.accounts.accounts import Role
+from models.accounts.email_tokens import Proof, Purpose
+from models.platform.database import one
+from models.platform.ids import new_id
+
+
+@pytest.fixture
+def connection(empty_database):
+    with empty_database.connection() as connection:
+        yield connection
+
+
+@pytest.fixture
+def member(connection):
+    return accounts.create(connection, email="me@example.com", password_hash=None)
+
+
+def issue(connection, member, secret, purpose=Purpose.RESET):
+    email_tokens.issue(connection, purpose, secret, user_id=member.user_id, email="me@example.com")
+
+
+def test_a_token_is_good_once_and_takes_its_kind_along(connection, member):
+    for secret in ("first", "second"):
+        issue(connection, member, secret)
+    issue(connection, member, "other", Purpose.VERIFY)
+
+    assert email_tokens.redeem(connection, Purpose.RESET, "first") == Proof(member.user_id, "me@example.com")
+
+    for secret in ("first", "second"):
+        assert email_tokens.redeem(connection, Purpose.RESET, secret) is None
+        # Sending the letter again does not bring it back
+        issue(connection, member, secret)
+        assert email_tokens.peek(connection, Purpose.RESET, secret) is None
+    assert email_tokens.redeem(connection, Purpose.VERIFY, "other") is not None
+
+
+def test_what_ended_long_ago_is_pruned_and_nothing_else(connection, member):
+    for secret in ("old", "good"):
+        issue(connection, member, secret)
+        invitation = invitations.create(
+            connection,
+            new_id("inv"),
+            member.account_id,
+            email=f"{secret}@example.com",
+            role=Role.MEMBER,
+            invited_by=member.user_id,
+        )
+    connection.execute("UPDATE email_tokens SET expires_at = now() - interval '2 days' WHERE hash = sha256('old')")
+    connection.execute("UPDATE invitations SET revoked_at = now() - interval '31 days' WHERE email = 'old@example.com'")
+
+    assert (email_tokens.prune(connection, 10), invitations.prune(connection, 10)) == (1, 1)
+
+    assert email_tokens.peek(connection, Purpose.RESET, "good") is not None
+    assert one(connection, "SELECT id FROM invitations") == {"id": invitation.id}

@@ -1,0 +1,119 @@
+"""Given limits of an account, when work is to begin, then it finds room or not, and gives it back however it ends."""
+
+import threading
+
+import pytest
+
+from models.accounts.plans import Limits
+from models.jobs import quota, usage
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_quota, check_room, worst_case
+from models.jobs.usage import Usage
+from models.platform.errors import InsufficientQuota, TooMany
+from models.platform.ids import new_id
+
+MONTHLY = Limits(tokens_per_month=100)
+
+
+def reserve(database, account, tokens):
+    with database.transaction() as connection:
+        check_quota(connection, account, MONTHLY, tokens)
+        enqueue(connection, NewJob("turn.run", account, reserved_tokens=tokens))
+
+
+def usage_of(database, account):
+    with database.connection() as connection:
+        now = quota.usage(connection, account)
+    return now.used, now.reserved
+
+
+def bill(database, account, job_id, tokens):
+    with database.transaction() as connection:
+        usage.bill(connection, Usage(tokens, 0, tokens), job_id=job_id, account_id=account, model="fake")
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "dead"])
+def test_a_reservation_ends_with_its_job(database, account, state):
+    reserve(database, account, 60)
+    with pytest.raises(InsufficientQuota):
+        reserve(database, account, 41)
+
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = %s WHERE account_id = %s", (state, account))
+
+    reserve(database, account, 100)
+    assert usage_of(database, account) == (0, 100)
+
+
+def test_a_replayed_job_adds_the_difference_only(database, account):
+    job_id = new_id("job")
+    for tokens in (10, 10, 15):
+        bill(database, account, job_id, tokens)
+    bill(database, account, new_id("job"), 5)
+
+    assert usage_of(database, account) == (40, 0)
+
+
+def test_what_is_billed_counts(database, account):
+    bill(database, account, new_id("job"), 20)
+
+    reserve(database, account, 60)
+    with pytest.raises(InsufficientQuota):
+        reserve(database, account, 1)
+
+
+def test_those_who_ask_at_once_do_not_overshoot_together(database, account):
+    refused = []
+
+    def ask():
+        try:
+            reserve(database, account, 30)
+        except InsufficientQuota:
+            refused.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (len(refused), usage_of(database, account)) == (5, (0, 90))
+
+
+def test_without_a_monthly_limit_nobody_waits_for_a_lock(database, account):
+    with database.transaction() as holder:
+        holder.execute(quota.LOCK, {"account_id": account})
+        with database.transaction() as connection:
+            check_quota(connection, account, Limits(), 10**9)
+
+
+def test_unfinished_jobs_are_bounded(database, account):
+    limits = Limits(unfinished_jobs=2)
+    with database.transaction() as connection:
+        for _ in range(2):
+            check_room(connection, account, limits)
+            enqueue(connection, NewJob("turn.run", account))
+        with pytest.raises(TooMany) as refusal:
+            check_room(connection, account, limits)
+        connection.execute("UPDATE jobs SET state = 'completed' WHERE account_id = %s", (account,))
+        check_room(connection, account, limits)
+
+    assert refusal.value.code == "too_many_jobs"
+
+
+def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkeypatch):
+    monkeypatch.setattr(quota, "MOST_IN_THREAD", 1)
+    with database.transaction() as connection:
+        enqueue(connection, NewJob("turn.run", account, serial_key=account))
+        check_room(connection, account, Limits(), "another")
+        with pytest.raises(TooMany) as refusal:
+            check_room(connection, account, Limits(), account)
+
+    assert refusal.value.code == "conversation_full"
+
+
+@pytest.mark.parametrize(
+    ("output", "history", "expected"), [(10, False, 126), (None, False, 4096), (10, True, 4096), (5000, False, 4096)]
+)
+def test_the_worst_case_is_bounded_by_the_context(output, history, expected):
+    assert worst_case(100, 1, output=output, context=4096, history=history) == expected

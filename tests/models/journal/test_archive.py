@@ -1,0 +1,49 @@
+"""Given chunks of a journal, when they are written again or in part, then the archive has each event once, in order."""
+
+from models.journal.archive import archive, read_archive
+from models.journal.events import event
+
+
+def events(first, last, tokens=0):
+    return [event(sequence, "test.said", {"n": sequence}, tokens) for sequence in range(first, last + 1)]
+
+
+def test_chunks_replay_the_whole_journal_from_any_place(desk, account):
+    job_id = desk.enqueue(account, opening=events(0, 1))
+    with desk.database.connection() as connection:
+        archive(connection, job_id, events(2, 6, tokens=2))
+        archive(connection, job_id, events(7, 7, tokens=1))
+
+        whole = read_archive(connection, job_id)
+
+        assert [event.data for event in whole.events] == [event.data for event in events(0, 7)]
+        assert (whole.last, whole.tokens) == (7, 11)
+        for after in range(-1, 9):
+            rest = read_archive(connection, job_id, after).events
+            assert [event.sequence for event in rest] == list(range(after + 1, 8))
+
+
+def test_nothing_is_there_of_what_never_was(desk):
+    with desk.database.connection() as connection:
+        nothing = read_archive(connection, "job_nobody")
+
+    assert (nothing.events, nothing.last, nothing.tokens) == ([], -1, 0)
+
+
+def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(desk, account):
+    job_id = desk.enqueue(account, opening=events(0, 1))
+    with desk.database.connection() as connection:
+        archive(connection, job_id, events(2, 4, tokens=1))
+        archive(connection, job_id, events(2, 9, tokens=1))
+        archive(connection, job_id, events(2, 4, tokens=1))
+
+        assert [event.sequence for event in read_archive(connection, job_id).events] == list(range(10))
+        assert read_archive(connection, job_id).tokens == 8
+
+
+def test_text_of_every_kind_survives(desk, account):
+    said = [event(0, "test.said", {"delta": 'nul \0, break \n\r\u2028, quote " and 🦜'})]
+    job_id = desk.enqueue(account, opening=said)
+
+    with desk.database.connection() as connection:
+        assert read_archive(connection, job_id).events == said

@@ -1,0 +1,47 @@
+"""Given any event, when it is written and read again, then it is the same to the byte."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.journal.events import ENDINGS, Event, event, from_lines, to_lines
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('abc\n"\\é\0', max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+TYPES = st.text("abcdefghijklmnopqrstuvwxyz._", min_size=1, max_size=30)
+PAYLOADS = st.dictionaries(st.sampled_from(["delta", "item", "usage", "x"]), JSON, max_size=3)
+
+
+@given(st.integers(0, 2**31), TYPES, PAYLOADS)
+def test_an_event_is_one_line_of_json_that_begins_with_its_type_and_number(sequence, type_, payload):
+    written = event(sequence, type_, payload)
+
+    assert b"\n" not in written.data
+    assert written.type == type_.encode()
+    assert list(orjson.loads(written.data).items()) == [
+        ("type", type_),
+        ("sequence_number", sequence),
+        *payload.items(),
+    ]
+
+
+@given(st.integers(0, 1000), st.lists(st.tuples(TYPES, PAYLOADS), min_size=1, max_size=5))
+def test_lines_come_back_as_the_same_events(first, contents):
+    events = [event(first + place, type_, payload) for place, (type_, payload) in enumerate(contents)]
+
+    assert from_lines(first, to_lines(events)) == events
+
+
+@pytest.mark.parametrize("ending", sorted(ENDINGS))
+def test_endings_end(ending):
+    assert event(3, ending.decode(), {}).ends
+    assert not event(3, ending.decode() + ".not", {"kind": ending.decode()}).ends
+
+
+def test_an_event_without_a_type_is_a_mistake():
+    with pytest.raises(ValueError, match="subsection"):
+        _ = Event(0, b"{}").type

@@ -1,0 +1,178 @@
+"""Given a journal in Redis, when attempts append, then only the latest one can, and numbers follow one another."""
+
+import pytest
+
+from models.journal import journal
+from models.journal.events import event
+from models.platform.ids import new_id
+
+
+@pytest.fixture
+def job_id(redis_client):
+    id_ = new_id("job")
+    yield id_
+    journal.forget(redis_client, id_)
+
+
+@pytest.fixture
+def append(redis_client, job_id):
+    """`append(attempt, first, last)` → what Redis said, and by default without force as the writer does it."""
+
+    def run(attempt, first, last, *, force=False, by=None):
+        events = [event(n, "test.said", {"by": by or attempt}, 1) for n in range(first, last + 1)]
+        command = journal.append_command(job_id, attempt, events, force=force)
+        reply = journal.appended(redis_client.eval(journal.APPEND, *command))
+        return reply.status, reply.last
+
+    return run
+
+
+def read(redis_client, job_id, after=-1):
+    return [event.sequence for event in journal.read_events(redis_client, job_id, after)]
+
+
+def take(redis_client, job_id, attempt):
+    """Take the fence, as an attempt does first of all."""
+    return journal.append(redis_client, job_id, attempt, [])
+
+
+def test_events_are_appended_in_order_and_read_from_any_place(redis_client, job_id, append):
+    take(redis_client, job_id, 1)
+
+    assert append(1, 0, 2) == ("ok", 2)
+    assert append(1, 3, 3) == ("ok", 3)
+
+    assert read(redis_client, job_id) == [0, 1, 2, 3]
+    assert read(redis_client, job_id, 1) == [2, 3]
+    assert read(redis_client, job_id, 3) == read(redis_client, job_id, 9) == []
+    assert journal.last_sequence(redis_client, job_id) == 3
+    assert {found.tokens for found in journal.read_events(redis_client, job_id)} == {1}
+
+
+def test_a_repeat_changes_nothing_also_where_it_overlaps(redis_client, job_id, append):
+    """The answer to an append may get lost with its connection."""
+    take(redis_client, job_id, 1)
+    append(1, 0, 2)
+
+    assert append(1, 0, 2, by="a repeat") == ("ok", 2)
+    assert append(1, 1, 4, by="an overlap") == ("ok", 4)
+
+    found = journal.read_events(redis_client, job_id)
+    assert [found.sequence for found in found] == [0, 1, 2, 3, 4]
+    assert [b"repeat" in f.data or b"overlap" in f.data for f in found] == [False, False, False, True, True]
+
+
+def test_a_gap_is_refused(redis_client, job_id, append):
+    take(redis_client, job_id, 1)
+    append(1, 0, 2)
+
+    assert append(1, 4, 5) == ("lost", 2)
+    assert read(redis_client, job_id) == [0, 1, 2]
+
+
+def test_an_earlier_attempt_is_refused_whatever_it_tries(redis_client, job_id, append):
+    take(redis_client, job_id, 1)
+    append(1, 0, 2)
+    assert take(redis_client, job_id, 2).last == 2
+
+    assert append(1, 3, 4) == ("fenced", 2)
+    assert append(1, 3, 4, force=True) == ("fenced", 2)
+    assert take(redis_client, job_id, 1).status == "fenced"
+    assert append(2, 3, 3) == ("ok", 3)
+
+
+def test_who_has_not_taken_the_fence_is_sent_to_ask_postgres(redis_client, job_id, append):
+    assert append(1, 0, 1) == ("lost", -1)
+    assert read(redis_client, job_id) == []
+
+
+def test_what_redis_forgot_is_written_again_by_force(redis_client, job_id, append):
+    take(redis_client, job_id, 3)
+    append(3, 0, 5)
+    journal.forget(redis_client, job_id)
+
+    assert append(3, 6, 6) == ("lost", -1)
+    assert append(3, 4, 6, force=True) == ("ok", 6)  # all before 4 is in the archive
+    assert read(redis_client, job_id) == [4, 5, 6]
+    assert append(3, 7, 7) == ("ok", 7)
+
+
+def test_a_stream_never_has_a_gap_inside(redis_client, job_id, append):
+    """Redis came back with an old copy of itself; what the writer no longer holds is in the archive alone."""
+    take(redis_client, job_id, 1)
+    append(1, 0, 3)
+
+    assert append(1, 8, 9, force=True) == ("ok", 9)
+
+    assert read(redis_client, job_id) == [8, 9]
+
+
+def test_a_zombie_cannot_begin_a_forgotten_journal_once_a_later_attempt_has(redis_client, job_id, append):
+    take(redis_client, job_id, 1)
+    append(1, 0, 5)
+    journal.forget(redis_client, job_id)
+    take(redis_client, job_id, 2)
+
+    assert append(1, 3, 6, force=True) == ("fenced", -1)
+    assert read(redis_client, job_id) == []
+
+
+def test_a_door_that_is_late_with_the_opening_writes_over_nothing(redis_client, job_id, append):
+    """The worker was faster, and has read the opening from the archive."""
+    take(redis_client, job_id, 1)
+    append(1, 0, 3)
+
+    assert append(0, 0, 1, force=True, by="the door") == ("fenced", 3)
+
+
+@pytest.fixture
+def told(redis_client, job_id):
+    """`told()` → what the shards have been told of the job since."""
+    cursors = {key: (redis_client.xrevrange(key, count=1) or [(b"0-0",)])[0][0] for key in journal.shard_keys()}
+
+    def read_shards():
+        entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
+        return [journal.shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.key(job_id)]
+
+    return read_shards
+
+
+def test_every_append_goes_to_the_shard_too_as_its_readers_expect(redis_client, job_id, append, told):
+    take(redis_client, job_id, 1)
+    append(1, 0, 1)
+    append(1, 0, 3)
+
+    mine = told()
+    assert [(id_, first, len(lines)) for id_, first, lines in mine] == [(job_id, 0, 2), (job_id, 2, 2)]
+    assert [line for _, _, lines in mine for line in lines] == [
+        found.data for found in journal.read_events(redis_client, job_id)
+    ]
+
+
+def test_an_opening_wakes_nobody_but_an_end_that_follows_it_does(redis_client, job_id, told):
+    journal.append(redis_client, job_id, 0, [event(0, "test.said", {}), event(1, "test.said", {})])
+    journal.append(redis_client, job_id, 0, [event(2, "sangha.job.cancelled", {})])
+
+    assert [(first, len(lines)) for _, first, lines in told()] == [(2, 1)]
+
+
+def test_an_end_without_an_opening_is_told(redis_client, job_id, told):
+    journal.append(redis_client, job_id, 0, [event(0, "sangha.job.cancelled", {})])
+
+    assert [(first, len(lines)) for _, first, lines in told()] == [(0, 1)]
+
+
+def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):
+    journal.append(redis_client, job_id, 1, [event(0, "test.said", {})])
+    assert journal.MEMORY_ENDED < redis_client.ttl(journal.key(job_id)) <= journal.MEMORY
+
+    journal.append(redis_client, job_id, 1, [event(1, "sangha.job.completed", {})])
+
+    for key in (journal.key(job_id), journal.stream_key(job_id)):
+        assert 0 < redis_client.ttl(key) <= journal.MEMORY_ENDED
+
+
+def test_a_redis_that_does_not_answer_knows_nothing(tmp_path):
+    from models.platform.redis_client import connect
+
+    assert journal.last_sequence(connect(f"unix://{tmp_path}/nothing.sock"), "job") == -1

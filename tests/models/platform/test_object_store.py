@@ -1,0 +1,97 @@
+"""Given a folder or an S3 service, when bytes are put there, then they come back whole, and are gone when deleted."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from models.platform.errors import ConfigurationError, NotFound, Unavailable
+from models.platform.object_store import Objects
+from models.platform.settings import Settings
+from tests.waiting import eventually
+
+KEY = "acct_1/exports/a.zip"
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """An S3 service on this machine, and the standard variables that lead there."""
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "bucket").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keys = {"NANIO_ACCESS_KEY": "key-of-tests", "NANIO_SECRET_KEY": "secret-of-tests"}
+    command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen(
+            [*command, "--data-dir", str(folder)], env=os.environ | keys, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        eventually(lambda: listens(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def objects(request, tmp_path, monkeypatch):
+    if request.param == "folder":
+        return Objects.open(Settings(data_dir=tmp_path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3"))
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-tests")
+    return Objects.open(Settings(data_dir=tmp_path, object_store="s3://bucket/sangha"))
+
+
+def test_a_large_file_comes_back_whole(objects):
+    content = os.urandom(1024) * 11_000  # more than one part of a multipart upload
+
+    assert objects.put(KEY, io.BytesIO(content)) == len(content)
+
+    assert b"".join(objects.get(KEY)) == content
+
+
+def test_a_second_put_replaces_the_first(objects):
+    objects.put(KEY, io.BytesIO(b"first"))
+    objects.put(KEY, io.BytesIO(b"second"))
+
+    assert b"".join(objects.get(KEY)) == b"second"
+
+
+def test_what_is_deleted_is_gone_and_deleting_again_does_no_harm(objects):
+    objects.put(KEY, io.BytesIO(b"bytes"))
+
+    objects.delete([KEY, "acct_1/never-there"])
+    objects.delete([KEY])
+
+    with pytest.raises(NotFound):
+        objects.get(KEY)
+
+
+def test_a_store_that_does_not_answer_is_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    objects = Objects.open(Settings(data_dir=tmp_path, object_store="s3://bucket"))
+
+    with pytest.raises(Unavailable):
+        objects.put(KEY, io.BytesIO(b"bytes"))
+
+
+def test_a_folder_that_can_not_be_made_is_named_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+
+    with pytest.raises(ConfigurationError, match="SANGHA_OBJECT_STORE"):
+        Objects.open(Settings(data_dir=tmp_path, object_store=str(tmp_path / "file")))

@@ -1,0 +1,178 @@
+"""Given variables, when a process starts, then it has its settings, or one line that names what is wrong."""
+
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import ValidationError
+from redis.connection import parse_url
+
+from models.platform.errors import ConfigurationError
+from models.platform.secrets import secret_key
+from models.platform.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable(field), raising=False)
+
+
+def test_unset_and_empty_variables_fall_to_the_embedded_default(monkeypatch):
+    monkeypatch.setenv("SANGHA_DATABASE_URL", "")
+
+    settings = load_settings()
+
+    assert settings == Settings()
+    assert settings.postgres_dsn == f"postgresql://postgres@/sangha?host={settings.socket_dir}"
+    assert settings.redis_address == settings.broker_address == f"unix://{settings.socket_dir}/valkey.sock"
+
+
+def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
+    given = {
+        "SANGHA_DATABASE_URL": "postgresql://db/x",
+        "SANGHA_REDIS_URL": "redis://r:6379/0",
+        "SANGHA_BROKER_URL": "amqp://guest@mq//",
+        "SANGHA_PORT": "8123",
+        "SANGHA_SCRIPT": "tokens=7, rate=2.5,fail_at=3,trigger=boom",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    settings = load_settings(port=9000, data_dir=None)
+
+    assert (settings.postgres_dsn, settings.redis_address) == ("postgresql://db/x", "redis://r:6379/0")
+    assert (settings.broker_address, settings.port) == ("amqp://guest@mq//", 9000)
+    assert (settings.script.tokens, settings.script.rate, settings.script.fail_at) == (7, 2.5, 3)
+    assert settings.script.trigger == "boom"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "should"),
+    [
+        ("SANGHA_PORT", "eighty", "integer"),
+        ("SANGHA_PORT", "99999", "65535"),
+        ("SANGHA_SLOTS", "0", "greater than or equal to 1"),
+        ("SANGHA_TRUSTED_PROXIES", "10.0.0.0/8, proxy", "networks such as"),
+        ("SANGHA_TRUSTED_PROXIES", "*", "networks such as"),
+        ("SANGHA_CONTEXT", "-1", "256"),
+        ("SANGHA_DATABASE_URL", "mysql://db", "postgresql://… or postgres://…"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/x?nonsense=1", r"well-formed postgresql://….*\"nonsense\""),
+        ("SANGHA_DATABASE_URL", "postgresql://h:port/x", "'port'"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/%zz", "well-formed"),
+        ("SANGHA_REDIS_URL", "localhost:6379", "redis://…"),
+        ("SANGHA_REDIS_URL", "redis://x:notaport", "well-formed redis://….*'notaport'"),
+        ("SANGHA_REDIS_URL", "redis://x:99999", "well-formed"),
+        ("SANGHA_BROKER_URL", "amqp://[bad", "well-formed amqp://…"),
+        ("SANGHA_BROKER_URL", "kafka://b", "amqp://…"),
+        ("SANGHA_ENGINE", "gpt", "llamacpp"),
+        ("SANGHA_FALLBACK_URL", "api.example.com/v1", "https://…"),
+        ("SANGHA_FALLBACK_URL", "https://api.example.com/v1?version=2", "API's paths begin with"),
+        ("SANGHA_FALLBACK_URL", "https://me:hunter2@api.example.com/v1", "API's paths begin with"),
+        ("SANGHA_SCRIPT", "tokens", "tokens=20,rate=0"),
+        ("SANGHA_SCRIPT", "tokens=many", "script.tokens|in tokens"),
+        ("SANGHA_SCRIPT", "colour=red", "colour"),
+        ("SANGHA_SECRET_KEY", "short", "16"),
+    ],
+)
+def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(monkeypatch, name, value, should):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=should) as caught:
+        load_settings()
+
+    line = str(caught.value)
+    assert line.startswith(f"{name} is ")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(("name", "value"), [("SANGHA_SECRET_KEY", "hunter2"),
+                                             ("SANGHA_FALLBACK_API_KEY", "hunter2\nX-Other: 1")])  # fmt: skip
+def test_a_secret_is_never_shown(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("left", "names"), [("URL", "SANGHA_FALLBACK_MODEL"), ("MODEL", "SANGHA_FALLBACK_URL")])
+def test_an_engine_that_lacks_what_it_needs_is_one_line(monkeypatch, left, names):
+    monkeypatch.setenv("SANGHA_ENGINE", "openai")
+    monkeypatch.setenv(f"SANGHA_FALLBACK_{left}", "https://api.example.com/v1")
+
+    with pytest.raises(ConfigurationError, match=f"^{names} is unset: SANGHA_ENGINE=openai needs it$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANGHA_DATABASE_URL", "postgresql://me:hunter2@h:port/x"),
+        ("SANGHA_DATABASE_URL", "postgresql://me:hunter2@h/x?nonsense=1"),
+        ("SANGHA_DATABASE_URL", "postgresql://me:a?hunter2@h/x"),
+        ("SANGHA_DATABASE_URL", "postgresql://h/x?password=hunter2&nonsense=1"),
+        ("SANGHA_REDIS_URL", "redis://:hunter2/@h:notaport"),
+        ("SANGHA_REDIS_URL", "redis://:p@hunter2@h:notaport"),
+        ("SANGHA_BROKER_URL", "kafka://me:hunter2@b"),
+    ],
+)
+def test_the_password_of_a_url_is_never_shown(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANGHA_DATABASE_URL", "postgres://me:p%40ss@[::1]:5432/x?sslmode=require&host=%2Frun%2Fpg"),
+        ("SANGHA_REDIS_URL", "rediss://:p%2Fss@cache.example.com:6380/3"),
+        ("SANGHA_REDIS_URL", "unix:///run/my%20folder/valkey.sock?db=2"),
+        ("SANGHA_BROKER_URL", "amqps://me:pass@mq:5671/%2F?heartbeat=30"),
+    ],
+)
+def test_a_well_formed_url_passes_as_it_is(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    assert load_settings().model_dump()[name.removeprefix("SANGHA_").lower()] == value
+
+
+def test_addresses_of_a_strange_data_folder_are_quoted():
+    settings = Settings(data_dir=Path("/a b%c#d?e'f\"g"))
+
+    assert conninfo_to_dict(settings.postgres_dsn)["host"] == str(settings.socket_dir)
+    assert parse_url(settings.redis_address)["path"] == f"{settings.socket_dir}/valkey.sock"
+    assert settings.socket_dir == settings.home / "run"
+
+
+def test_sockets_move_when_the_path_of_the_data_folder_has_a_comma():
+    assert "," not in Settings(data_dir=Path("/a,b")).postgres_dsn
+
+
+def test_a_data_folder_that_the_secret_makes_is_private(tmp_path):
+    settings = Settings(data_dir=tmp_path / "new")
+
+    secret_key(settings)
+
+    assert S_IMODE(settings.home.stat().st_mode) == 0o700
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_sockets_move_to_a_short_path_when_the_data_folder_has_a_long_one():
+    short, long = Settings(data_dir=Path("/data")), Settings(data_dir=Path("/" + "d" * 100))
+
+    assert short.socket_dir == Path("/data/run")
+    assert len(str(long.socket_dir)) <= LONGEST_SOCKET_FOLDER
+    assert long.socket_dir == Settings(data_dir=Path("/" + "d" * 100)).socket_dir
+    assert long.socket_dir != Settings(data_dir=Path("/" + "e" * 100)).socket_dir
