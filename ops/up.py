@@ -15,7 +15,7 @@ import psycopg
 from dramatiq.errors import BrokerError
 from redis import RedisError
 
-from models.jobs.catalogue import pools_with_work
+from models.jobs.catalogue import POOLS
 from models.jobs.workers import bury
 from models.platform.database import Database
 from models.platform.errors import SanghaError, Unavailable
@@ -134,7 +134,7 @@ def check_database_of_others(dsn: str) -> None:
 
 def processes(settings: Settings) -> list[SanghaProcess]:
     """Workers first: that is the order in which they are stopped."""
-    light = [pool for pool in pools_with_work() if pool != "inference"]
+    light = [pool for pool in POOLS if pool != "inference"]
     workers = [WorkerProcess("worker-inference", settings, ["inference"])]
     if light:
         workers.append(WorkerProcess("worker-light", settings, light))

@@ -21,12 +21,10 @@ class Kind:
     backoff: float = 1.0
 
 
-#: Which queues a pool serves. A pool without a kind of work has no worker to run yet.
+#: Pool → the queues that its workers serve.
 POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
-    "fallback": ("fallback",),
     "memory": ("memory",),
-    "billing": ("billing",),
     "recall": ("recall",),
     "reporting": ("reporting",),
     "delivery": ("delivery",),
@@ -58,9 +56,3 @@ CATALOGUE: Mapping[str, Kind] = {
     "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
     "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }
-
-
-def pools_with_work() -> list[str]:
-    """The pools for which the catalogue has a kind of work."""
-    queues = {kind.queue for kind in CATALOGUE.values()}
-    return [pool for pool, served in POOLS.items() if queues & set(served)]

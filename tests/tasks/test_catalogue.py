@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from models.jobs.catalogue import CATALOGUE, POOLS, pools_with_work
+from models.jobs.catalogue import CATALOGUE, POOLS
 from models.platform.settings import Settings
 from scheduler.timetable import TIMETABLE
 from tasks.broker import build_broker
@@ -18,7 +18,7 @@ def declared(tmp_path):
     broker = build_broker(settings.broker_address)
     runner = JobRunner("w", settings, None, None, broker, None, None)
     found, threads = {}, {}
-    for pool in pools_with_work():
+    for pool in POOLS:
         before = set(broker.actors)
         threads[pool] = importlib.import_module(f"tasks.{pool}").declare(runner)
         found |= {name: (pool, broker.actors[name]) for name in set(broker.actors) - before}

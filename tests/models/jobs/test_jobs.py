@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.jobs.catalogue import CATALOGUE, POOLS, pools_with_work
+from models.jobs.catalogue import CATALOGUE, POOLS
 from models.jobs.jobs import NewJob, ended_among, enqueue, list_jobs, read
 from models.journal.archive import read_archive
 from models.journal.events import event
@@ -82,4 +82,7 @@ def test_every_kind_has_a_pool_and_room_for_an_attempt():
         assert kind.attempts >= 1
         assert kind.time_limit > 0
         assert kind.backoff > 0
-    assert {"inference", "maintenance"} <= set(pools_with_work())
+
+    queues = {kind.queue for kind in CATALOGUE.values()}
+    assert all(queues & set(pool_queues) for pool_queues in POOLS.values())
+    assert {"inference", "maintenance"} <= set(POOLS)
