@@ -12,10 +12,8 @@ from typing import Any
 import orjson
 
 from models.jobs.attempts import WAKE_PARENT
-from models.jobs.jobs import enqueue
 from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
-from models.memory import pending_turns
 from models.platform.database import Connection, all_of, one
 
 # The unfinished part of the subtrees that has no flag yet; the youngest first, and so children before their parents, as
@@ -82,8 +80,6 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
         result.ended[job_id] = _last_event(connection, job_id)
         if row["parent_id"]:
             connection.execute(WAKE_PARENT, {"id": row["parent_id"]})
-        if (following := pending_turns.left_by(connection, job_id)) is not None:
-            enqueue(connection, following)
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from models.jobs.jobs import NewJob
 from models.platform.database import Connection, all_of
 
 #: The kinds of work: who looks for facts, and its children, which ask the language model.
@@ -16,19 +15,6 @@ MOST_COMPARED = 2000
 
 #: Said things that the model reads at once, and the most characters of them.
 WINDOW, WINDOW_CHARACTERS = 24, 6000
-
-
-def extraction(account_id: str, user_id: str, run_at: datetime) -> NewJob:
-    """The job that looks for facts in what a user's conversations have brought, unless one waits already."""
-    return NewJob(
-        KIND,
-        account_id,
-        {"user_id": user_id},
-        run_at=run_at,
-        serial_key=f"{KIND} {account_id} {user_id}",
-        gathers=True,
-    )
-
 
 UNREAD = """
 SELECT id, ordinal, length(text) AS length FROM memories

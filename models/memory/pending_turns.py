@@ -5,33 +5,17 @@ A user's turns are remembered together: one job serves all that have ended befor
 
 from collections.abc import Sequence
 
-from models.jobs.jobs import NewJob
 from models.platform.database import Connection, all_of, one
 from models.turns.responses import Response
 
-KIND = "memory.remember"
+# The user whose ended turn is not remembered yet.
+OWNER = "SELECT account_id, user_id FROM responses WHERE job_id = %(job_id)s AND unremembered AND user_id IS NOT NULL"
 
 
-def follow_up(response: Response) -> NewJob | None:
-    """The job that follows a turn's end, unless another one of the user's waits; None where nothing is to be done."""
-    return _remembering(response.account_id, response.user_id) if response.unremembered else None
-
-
-# Whose a turn is that is still to be remembered.
-OF_JOB = "SELECT account_id, user_id FROM responses WHERE job_id = %(job_id)s AND unremembered"
-
-
-def left_by(connection: Connection, job_id: str) -> NewJob | None:
-    """The same for the turn of a job that was cancelled before any worker came to end it."""
-    row = one(connection, OF_JOB, {"job_id": job_id})
-    return _remembering(row["account_id"], row["user_id"]) if row else None
-
-
-def _remembering(account_id: str, user_id: str | None) -> NewJob | None:
-    if user_id is None:
-        return None
-    serial_key = f"{KIND} {account_id} {user_id}"
-    return NewJob(KIND, account_id, {"user_id": user_id}, serial_key=serial_key, gathers=True)
+def owner_of(connection: Connection, job_id: str) -> tuple[str, str] | None:
+    """Return the account and the user of a job's turn if it is still to be remembered."""
+    row = one(connection, OWNER, {"job_id": job_id})
+    return (row["account_id"], row["user_id"]) if row else None
 
 
 ENDED = """

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from models.jobs.cancellation import Cancellation, cancel_all
+from models.jobs.cancellation import Cancellation
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.turns import conversations, responses
+from pipelines.chat.cancellation import cancel_jobs
 
 IfBusy = Literal["queue", "reject", "interrupt"]
 
@@ -57,7 +58,7 @@ def make_way(connection: Connection, account_id: str, thread: str | None, if_bus
     unfinished = responses.unfinished_jobs(connection, thread, account_id)
     if unfinished and if_busy == "reject":
         raise Conflict("An earlier turn of this conversation is unfinished.", param="if_busy", code="conversation_busy")
-    return cancel_all(connection, unfinished, account_id) if unfinished else None
+    return cancel_jobs(connection, unfinished, account_id) if unfinished else None
 
 
 def resolved(

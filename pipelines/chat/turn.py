@@ -12,7 +12,6 @@ from typing import Any, Literal
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob
-from models.memory import pending_turns
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
@@ -23,6 +22,7 @@ from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
 from pipelines.chat.recollection import Recall, look_up, reminded
 from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
 from pipelines.inference.engine import Call, Engine, Finish, Token
+from pipelines.memory.follow_ups import remember_turn
 
 
 def run(engine: Engine, attempt: Attempt, recall: Recall | None = None) -> Ending:
@@ -175,5 +175,5 @@ def _recorder(response: Response, usage: Usage) -> Any:
 
 def _follow_ups(response: Response) -> list[NewJob]:
     """What begins with a turn's end."""
-    following = pending_turns.follow_up(response)
+    following = remember_turn(response)
     return [following] if following else []

@@ -13,11 +13,12 @@ from models.jobs import attempts
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import gathered
-from models.memory import facts, memories, pending_turns, sources
+from models.memory import memories, pending_turns, sources
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns.responses import Response
+from pipelines.memory.follow_ups import extract_facts
 from pipelines.memory.given import LONGEST_TEXT
 from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opened, unknown
 
@@ -43,7 +44,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
     ending = plain_ending(attempt, "completed", result={"turns": done})
     if not done or not settings.reflects:
         return ending
-    later = facts.extraction(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
+    later = extract_facts(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
     return replace(ending, follow_ups=[later])
 
 

@@ -5,8 +5,8 @@ By default it is finished, for whoever reads it later. With `X-Sangha-On-Disconn
 
 from starlette.concurrency import run_in_threadpool
 
-from models.jobs import cancellation
 from models.platform.errors import InvalidRequest
+from pipelines.chat.cancellation import cancel_jobs
 from web.routing import Call
 from web.streams.sse import OnDeparture
 
@@ -33,5 +33,5 @@ def job_headers(job_id: str, response_id: str | None = None) -> dict[str, str]:
 def cancel_job(call: Call, job_id: str) -> None:
     """Cancel a job of the caller's account with all that it has started, and tell whoever must know."""
     with call.platform.database.transaction() as connection:
-        done = cancellation.cancel(connection, job_id, call.caller.account_id)
+        done = cancel_jobs(connection, [job_id], call.caller.account_id)
     call.platform.queue.announce_cancellation(done)

@@ -17,6 +17,7 @@ from pipelines.chat import turn
 from pipelines.memory import extract, forgetting, turns
 from pipelines.memory.facts import accepted
 from pipelines.memory.facts import run as run_fact
+from pipelines.memory.follow_ups import extract_facts
 from pipelines.memory.recall import Query, recall
 from pipelines.memory.writing import write
 from tests.pipelines.chat.conftest import Fake, Room
@@ -50,7 +51,7 @@ def look(room, *answers, meanwhile=lambda: None):
     """An extraction whose model answers so, window by window. Returns how often it was asked. `meanwhile` happens
     before an answer is read."""
     with room.database.transaction() as connection:
-        job = facts.extraction(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
+        job = extract_facts(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
         attempts.enqueue(connection, job)
     asked = 0
     while True:

@@ -4,12 +4,13 @@ import threading
 
 import pytest
 
-from models.jobs.cancellation import cancel
-from models.memory import memories, pending_turns
+from models.memory import memories
 from models.platform.errors import Fenced
 from models.platform.settings import Settings
 from pipelines.chat import turn
+from pipelines.chat.cancellation import cancel_jobs
 from pipelines.memory import turns
+from pipelines.memory.follow_ups import remember_turn
 from pipelines.memory.forgetting import forget_one
 from pipelines.memory.given import LONGEST_TEXT
 from tests.pipelines.chat.conftest import Fake, Room
@@ -82,7 +83,7 @@ def test_what_was_said_in_a_turn_that_is_cancelled_before_it_begins_is_remembere
     """No worker ever ends it."""
     started = room.start("I have a dog.")
     with room.database.transaction() as connection:
-        assert cancel(connection, started.response.job_id, room.caller.account_id).ended
+        assert cancel_jobs(connection, [started.response.job_id], room.caller.account_id).ended
 
     remember(room)
 
@@ -110,7 +111,7 @@ def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
     say(room, "one")
     with room.database.transaction() as connection:
         attempt = next_job(room, "memory.remember")
-        late = pending_turns.follow_up(room.stored(say(room, "two")))
+        late = remember_turn(room.stored(say(room, "two")))
         connection.execute(  # as the end of a third turn does that is frozen before its commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
         )

@@ -1,0 +1,34 @@
+"""The jobs that follow a turn's end: remembering what was said, and later the search for facts in it."""
+
+from datetime import datetime
+
+from models.jobs.jobs import NewJob
+from models.memory import facts
+from models.turns.responses import Response
+
+REMEMBER = "memory.remember"
+
+
+def remember_turn(response: Response) -> NewJob | None:
+    """Build the job that remembers an ended turn; None if the turn is not to be remembered."""
+    if response.user_id is None or not response.unremembered:
+        return None
+    return remember_user(response.account_id, response.user_id)
+
+
+def remember_user(account_id: str, user_id: str) -> NewJob:
+    """Build the job that remembers all of a user's ended turns. It is inserted unless one is queued already."""
+    serial_key = f"{REMEMBER} {account_id} {user_id}"
+    return NewJob(REMEMBER, account_id, {"user_id": user_id}, serial_key=serial_key, gathers=True)
+
+
+def extract_facts(account_id: str, user_id: str, run_at: datetime) -> NewJob:
+    """Build the job that looks for facts in a user's conversations. It is inserted unless one is queued already."""
+    return NewJob(
+        facts.KIND,
+        account_id,
+        {"user_id": user_id},
+        run_at=run_at,
+        serial_key=f"{facts.KIND} {account_id} {user_id}",
+        gathers=True,
+    )
