@@ -15,9 +15,9 @@ from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from models.turns import responses
 from pipelines.schedules.firing import fire_due
-from pipelines.schedules.kinds import STARTERS, Begun
+from pipelines.schedules.starters import STARTERS, Begun
 from scheduler.leader import Leadership
-from scheduler.rounds import PeriodicThread
+from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, settle
 from tasks.queue import Queue
 

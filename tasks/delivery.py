@@ -4,7 +4,7 @@ from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.secrets import secret_key
-from pipelines.accounts import reset
+from pipelines.accounts import password_reset
 from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
 from tasks.job_runner import JobRunner
@@ -17,5 +17,5 @@ def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
     office = emails.Office(runner.settings, secret_key(runner.settings), open_mailer(runner.settings))
     runner.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
-    runner.declare("password.forgotten", Handler(run=reset.look_up, end=reset.end))
+    runner.declare("password.forgotten", Handler(run=password_reset.look_up, end=password_reset.end))
     return THREADS

@@ -13,7 +13,7 @@ from models.journal.writer import JournalWriter
 from models.platform.database import Database, all_of
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.accounts import reset
+from pipelines.accounts import password_reset
 from pipelines.delivery import emails
 
 #: The jobs that lead to a letter to somebody.
@@ -68,7 +68,7 @@ class Post:
             return all_of(connection, WAITING, {"address": address})
 
     def _work(self, job_id: str, kind: str) -> None:
-        run = reset.look_up if kind == reset.KIND else partial(emails.run, self.office)
+        run = password_reset.look_up if kind == password_reset.KIND else partial(emails.run, self.office)
         with self.database.connection() as connection:
             claimed = attempts.claim(connection, job_id, message_id=new_id("message"), worker=new_id("worker"))
         assert claimed is not None

@@ -12,7 +12,7 @@ from models.platform.object_store import Objects
 from models.platform.redis_client import connect
 from models.platform.secrets import Seal, secret_key
 from models.platform.settings import Settings
-from pipelines.accounts.throttle import Throttle
+from pipelines.accounts.login_limits import Throttle
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
 from web.accounts.hashing import Hashing

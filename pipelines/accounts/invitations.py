@@ -15,14 +15,14 @@ from models.accounts.invitations import Invitation
 from models.accounts.members import Member
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
-from pipelines.accounts import letters, passwords, sessions
-from pipelines.accounts.letters import Letter
+from pipelines.accounts import email_jobs, passwords, sessions
+from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.email_verification import invalid_token
+from pipelines.accounts.login_limits import Throttle, Try
 from pipelines.accounts.members import acting, check_may_give
 from pipelines.accounts.sessions import Entry
 from pipelines.accounts.signup import normal_address
-from pipelines.accounts.throttle import Throttle, Try
 from pipelines.accounts.tokens import Tokens
-from pipelines.accounts.verification import invalid_token
 
 #: Invitations that an account may send within a day: each is a letter to a stranger.
 MOST_A_DAY = 100
@@ -43,7 +43,7 @@ def invite(
         made = invitations.create(
             connection, invitation_id, caller.account_id, email=address, role=role, invited_by=caller.user_id
         )
-        letters.post(connection, Letter.INVITATION, account_id=caller.account_id, invitation_id=made.id)
+        email_jobs.post(connection, Letter.INVITATION, account_id=caller.account_id, invitation_id=made.id)
         _record(connection, "invitation.created", made, caller.user_id, trail)
     return made
 

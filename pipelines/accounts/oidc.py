@@ -17,8 +17,8 @@ from models.accounts.identities import Identity
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from models.platform.secrets import digest
-from pipelines.accounts import letters, sessions
-from pipelines.accounts.letters import Letter
+from pipelines.accounts import email_jobs, sessions
+from pipelines.accounts.email_jobs import Letter
 from pipelines.accounts.sessions import Entry
 from pipelines.accounts.signup import normal_address
 from pipelines.accounts.tokens import Tokens
@@ -103,7 +103,7 @@ def _create(connection: Connection, claims: Claims, email: str, holder_id: str |
         emails.prove(connection, user_id, email)
     else:
         letter = Letter.SIGNUP_ATTEMPTED if holder_id else Letter.VERIFY_ADDRESS
-        letters.post(connection, letter, user_id=holder_id or user_id)
+        email_jobs.post(connection, letter, user_id=holder_id or user_id)
     audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
     return user_id
 

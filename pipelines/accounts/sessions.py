@@ -16,9 +16,9 @@ from models.accounts.accounts import Caller, Membership, User
 from models.accounts.audit import Trail
 from models.platform.database import Connection, Database
 from models.platform.errors import NotAllowed, NotAuthenticated
-from pipelines.accounts import letters, passwords
-from pipelines.accounts.letters import Letter
-from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts import email_jobs, passwords
+from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.login_limits import Throttle, Try
 from pipelines.accounts.tokens import LIFETIME, Tokens
 
 #: What refresh tokens begin with, so that a leaked one is known for what it is.
@@ -112,7 +112,7 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
             raise _wrong_password()  # it was changed at this moment
         ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
-        letters.post(connection, Letter.PASSWORD_CHANGED, user_id=user.id)
+        email_jobs.post(connection, Letter.PASSWORD_CHANGED, user_id=user.id)
         _record(connection, "password.changed", trail, caller, user.id)
     return ended
 

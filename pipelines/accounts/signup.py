@@ -13,10 +13,10 @@ from models.accounts.accounts import CANDIDATES_MOST, User
 from models.accounts.audit import Trail
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
-from pipelines.accounts import letters, passwords, sessions
-from pipelines.accounts.letters import Letter
+from pipelines.accounts import email_jobs, passwords, sessions
+from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.login_limits import Throttle, Try
 from pipelines.accounts.sessions import Entry
-from pipelines.accounts.throttle import Throttle, Try
 from pipelines.accounts.tokens import Tokens
 
 # Names of a home or office network are good enough for an installation that stands in one.
@@ -137,7 +137,7 @@ def _welcome(
     audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
     owner = next((user for user in known if user.verified), None)
     letter = Letter.SIGNUP_ATTEMPTED if owner else Letter.VERIFY_ADDRESS
-    letters.post(connection, letter, user_id=owner.id if owner else user_id)
+    email_jobs.post(connection, letter, user_id=owner.id if owner else user_id)
     return sessions.begin(connection, tokens, membership, address, trail)
 
 

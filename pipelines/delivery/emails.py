@@ -26,10 +26,10 @@ from models.jobs.jobs import Job
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.accounts.letters import Letter
-from pipelines.delivery import texts
+from pipelines.accounts.email_jobs import Letter
+from pipelines.delivery import email_templates
+from pipelines.delivery.email_templates import Text
 from pipelines.delivery.mailers import Mailer
-from pipelines.delivery.texts import Text
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _verify_address(connection: Connection, office: Office, job: Job) -> Written
     if person is None or person.verified or emails.holder(connection, person.email):
         return None
     secret = _issue(connection, office, job, Purpose.VERIFY, person)
-    return person.email, texts.verify_address(office.link("verify", secret))
+    return person.email, email_templates.verify_address(office.link("verify", secret))
 
 
 def _reset_password(connection: Connection, office: Office, job: Job) -> Written:
@@ -106,19 +106,19 @@ def _reset_password(connection: Connection, office: Office, job: Job) -> Written
     if person is None:
         return None
     secret = _issue(connection, office, job, Purpose.RESET, person)
-    return person.email, texts.reset_password(office.link("reset", secret))
+    return person.email, email_templates.reset_password(office.link("reset", secret))
 
 
 def _signup_attempted(connection: Connection, office: Office, job: Job) -> Written:
     person = _person(connection, job)
     if person is None:
         return None
-    return person.email, texts.signup_attempted(office.settings.public_address, office.link("reset"))
+    return person.email, email_templates.signup_attempted(office.settings.public_address, office.link("reset"))
 
 
 def _password_changed(connection: Connection, office: Office, job: Job) -> Written:
     person = _person(connection, job)
-    return (person.email, texts.password_changed(office.link("reset"))) if person else None
+    return (person.email, email_templates.password_changed(office.link("reset"))) if person else None
 
 
 def _invitation(connection: Connection, office: Office, job: Job) -> Written:
@@ -131,7 +131,7 @@ def _invitation(connection: Connection, office: Office, job: Job) -> Written:
     inviter = emails.person(connection, invitation.invited_by or "")
     who = (inviter.name or inviter.email) if inviter else "Somebody"
     link = office.link("invitation", secret)
-    return invitation.email, texts.invitation(invitation.account_name, who, invitation.role, link)
+    return invitation.email, email_templates.invitation(invitation.account_name, who, invitation.role, link)
 
 
 WRITERS: dict[Letter, Writer] = {

@@ -22,8 +22,8 @@ from models.platform.settings import Settings
 from models.schedules import firings, schedules
 from models.schedules.firings import Firing
 from models.schedules.schedules import Due, Schedule
-from pipelines.schedules import kinds
-from pipelines.schedules.kinds import Begun
+from pipelines.schedules import starters
+from pipelines.schedules.starters import Begun
 from pipelines.schedules.triggers import Trigger, last_before, loaded
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _attempt(
         with connection.transaction():
             if schedule.user_id is not None and standing is None:
                 raise NotAllowed("Whoever this schedule acts for does not belong to the account any more.")
-            return kinds.start(connection, schedule, standing, settings), None
+            return starters.start(connection, schedule, standing, settings), None
     except RequestError as error:
         return None, {"code": error.code, "message": error.message}
     except (psycopg.OperationalError, psycopg.InterfaceError):

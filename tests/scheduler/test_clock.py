@@ -11,7 +11,7 @@ from models.platform.errors import Unavailable
 from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
 from scheduler.clock import Clock
-from scheduler.rounds import PeriodicThread
+from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, Entry, schedule_id, settle
 from tests.waiting import eventually
 

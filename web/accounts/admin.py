@@ -13,7 +13,7 @@ from models.jobs import operations
 from models.jobs.jobs import Job
 from models.journal import journal
 from models.platform.errors import InvalidRequest
-from pipelines.accounts import oversight
+from pipelines.accounts import operator_actions
 from web.accounts.account import AccountLimits, limits_object
 from web.accounts.names import Name
 from web.http import bodies
@@ -110,13 +110,13 @@ def list_accounts(call: Call) -> Response:
 def read_account(call: Call) -> Response:
     """`GET /admin/accounts/{id}`."""
     with call.platform.database.connection() as connection:
-        return json_answer(account_object(oversight.account(connection, call.path["account_id"])))
+        return json_answer(account_object(operator_actions.account(connection, call.path["account_id"])))
 
 
 def change_account(call: Call) -> Response:
     """`PATCH /admin/accounts/{id}`: another plan, other limits, from the account's next request on."""
     body = bodies.parse(call.body, ChangeAccount)
-    account = oversight.change_account(
+    account = operator_actions.change_account(
         call.platform.database,
         call.caller,
         call.path["account_id"],
@@ -140,7 +140,7 @@ def put_plan(call: Call) -> Response:
         raise InvalidRequest("A plan's id is made of a-z, 0-9, _ and -, at most 64.", param="plan_id")
     body = bodies.parse(call.body, PutPlan)
     limits = body.limits.model_dump()
-    plan = oversight.put_plan(call.platform.database, call.caller, plan_id, call.trail, name=body.name, limits=limits)
+    plan = operator_actions.put_plan(call.platform.database, call.caller, plan_id, call.trail, name=body.name, limits=limits)
     return json_answer(plan_object(plan))
 
 
@@ -155,7 +155,7 @@ def list_jobs(call: Call) -> Response:
 def replay_job(call: Call) -> Response:
     """`POST /admin/jobs/{id}/replay`: a new life, with all attempts."""
     platform = call.platform
-    job = oversight.replay(platform.database, call.caller, call.path["job_id"], call.trail)
+    job = operator_actions.replay(platform.database, call.caller, call.path["job_id"], call.trail)
     journal.forget(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
     platform.queue.nudge()
     return json_answer(admin_job(job))
@@ -163,7 +163,7 @@ def replay_job(call: Call) -> Response:
 
 def discard_job(call: Call) -> Response:
     """`POST /admin/jobs/{id}/discard`: off the list; for its owner it stays failed."""
-    job = oversight.discard(call.platform.database, call.caller, call.path["job_id"], call.trail)
+    job = operator_actions.discard(call.platform.database, call.caller, call.path["job_id"], call.trail)
     return json_answer(admin_job(job))
 
 

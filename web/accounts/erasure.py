@@ -8,7 +8,7 @@ from models.accounts import account_data
 from models.jobs import jobs
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import InvalidRequest
-from pipelines.accounts.leaving import close_account, leave
+from pipelines.accounts.deletion import close_account, leave
 from web.http.answers import json_answer
 from web.http.validation import Query, parse_query
 from web.jobs import job_object

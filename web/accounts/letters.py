@@ -11,10 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from pipelines.accounts import reset, verification
+from pipelines.accounts import email_verification, password_reset
+from pipelines.accounts.email_verification import Claimant
+from pipelines.accounts.login_limits import Try
 from pipelines.accounts.signup import normal_address
-from pipelines.accounts.throttle import Try
-from pipelines.accounts.verification import Claimant
 from web import home
 from web.accounts.signup import Email, Password
 from web.http import bodies
@@ -69,7 +69,7 @@ async def verify(call: Call) -> Response:
     body = bodies.parse(call.body, Verify)
     caller = await run_in_threadpool(call.identify) if body.password is None else None
     house, claimant = call.platform, Claimant(body.password, caller)
-    work = partial(verification.verify, house.database, house.throttle, body.token, claimant, call.trail)
+    work = partial(email_verification.verify, house.database, house.throttle, body.token, claimant, call.trail)
     proof = await (run_in_threadpool(work) if body.password is None else house.hashing.run(work))
     return _verified(proof.email)
 
@@ -77,7 +77,7 @@ async def verify(call: Call) -> Response:
 def resend(call: Call) -> Response:
     """`POST /auth/email/resend`: the letter once more, unless there is nothing to prove."""
     call.platform.throttle.count(Try(f"resend {call.caller.user_id}", call.ip))
-    accepted = verification.ask_again(call.platform.database, call.caller)
+    accepted = email_verification.ask_again(call.platform.database, call.caller)
     return _posted(call, accepted)
 
 
@@ -85,14 +85,14 @@ def forgot(call: Call) -> Response:
     """`POST /auth/password/forgot`: a letter, if somebody has the address. The answer is the same if nobody has."""
     address = normal_address(bodies.parse(call.body, Forgot).email)
     call.platform.throttle.count(Try(f"forgot {address.lower()}", call.ip))
-    reset.forgot(call.platform.database, address)
+    password_reset.forgot(call.platform.database, address)
     return _posted(call, True)
 
 
 async def set_password(call: Call) -> Response:
     """`POST /auth/password/reset`: a new password, by the secret of a letter; all sessions end."""
     body = bodies.parse(call.body, Reset)
-    work = partial(reset.set_password, call.platform.database, body.token, body.password, call.trail)
+    work = partial(password_reset.set_password, call.platform.database, body.token, body.password, call.trail)
     proof = await call.platform.hashing.run(work)
     call.platform.queue.nudge()
     return _verified(proof.email)

@@ -9,10 +9,10 @@ from starlette.responses import Response
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
 from models.schedules import firings, schedules
-from pipelines.schedules import cron, keeping, turns
-from pipelines.schedules.keeping import Changes, NewSchedule, Work
-from pipelines.schedules.kinds import STARTERS
+from pipelines.schedules import cron, turns, user_schedules
+from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
+from pipelines.schedules.user_schedules import Changes, NewSchedule, Work
 from web.http import bodies
 from web.http.answers import json_answer
 from web.http.moments import moment
@@ -51,14 +51,14 @@ def create(call: Call) -> Response:
         grace_seconds=body.grace_seconds,
         paused=body.paused,
     )
-    made = keeping.create(call.platform.database, call.caller, new, call.new_id("sched"))
+    made = user_schedules.create(call.platform.database, call.caller, new, call.new_id("sched"))
     return json_answer(schedule_object(made), 201)
 
 
 def list_schedules(call: Call) -> Response:
     """`GET /v1/schedules`: the caller's schedules, newest first; for an admin the account's."""
     query = parse_query(call.query, Listing)
-    user_id = keeping.visible(call.caller)
+    user_id = user_schedules.visible(call.caller)
     with call.platform.database.connection() as connection:
         found = schedules.list_schedules(
             connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.wanted
@@ -69,7 +69,7 @@ def list_schedules(call: Call) -> Response:
 def read(call: Call) -> Response:
     """`GET /v1/schedules/{id}`: with its next times and its last firing."""
     with call.platform.database.connection() as connection:
-        return json_answer(schedule_object(keeping.find(connection, call.caller, call.path["schedule_id"])))
+        return json_answer(schedule_object(user_schedules.find(connection, call.caller, call.path["schedule_id"])))
 
 
 def change(call: Call) -> Response:
@@ -83,25 +83,25 @@ def change(call: Call) -> Response:
         grace_seconds=body.grace_seconds,
         paused=body.paused,
     )
-    changed = keeping.change(call.platform.database, call.caller, call.path["schedule_id"], changes)
+    changed = user_schedules.change(call.platform.database, call.caller, call.path["schedule_id"], changes)
     return json_answer(schedule_object(changed))
 
 
 def pause(call: Call) -> Response:
     """`POST /v1/schedules/{id}/pause`: it does not fire until it is resumed."""
-    paused = keeping.pause(call.platform.database, call.caller, call.path["schedule_id"], paused=True)
+    paused = user_schedules.pause(call.platform.database, call.caller, call.path["schedule_id"], paused=True)
     return json_answer(schedule_object(paused))
 
 
 def resume(call: Call) -> Response:
     """`POST /v1/schedules/{id}/resume`: it fires at its next time; times while it was paused are not made up for."""
-    resumed = keeping.pause(call.platform.database, call.caller, call.path["schedule_id"], paused=False)
+    resumed = user_schedules.pause(call.platform.database, call.caller, call.path["schedule_id"], paused=False)
     return json_answer(schedule_object(resumed))
 
 
 def delete(call: Call) -> Response:
     """`DELETE /v1/schedules/{id}`: forget it and its history; jobs that it has started go on."""
-    keeping.delete(call.platform.database, call.caller, call.path["schedule_id"])
+    user_schedules.delete(call.platform.database, call.caller, call.path["schedule_id"])
     deleted: ScheduleDeleted = {"id": call.path["schedule_id"], "object": "schedule.deleted", "deleted": True}
     return json_answer(deleted)
 
@@ -110,7 +110,7 @@ def list_firings(call: Call) -> Response:
     """`GET /v1/schedules/{id}/firings`: when it fired and what came of it, newest first, for the last 90 days."""
     query = parse_query(call.query, Listing)
     with call.platform.database.connection() as connection:
-        schedule = keeping.find(connection, call.caller, call.path["schedule_id"])
+        schedule = user_schedules.find(connection, call.caller, call.path["schedule_id"])
         found = firings.list_firings(
             connection, schedule.id, call.caller.account_id, after=query.after, limit=query.wanted
         )

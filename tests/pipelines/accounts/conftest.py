@@ -8,7 +8,7 @@ import pytest
 from models.accounts.audit import Trail
 from models.platform.database import Database, all_of
 from models.platform.ids import new_id
-from pipelines.accounts.throttle import Throttle
+from pipelines.accounts.login_limits import Throttle
 from pipelines.accounts.tokens import Tokens
 
 SECRET = b"a secret of the tests, long enough"

@@ -13,9 +13,9 @@ from models.schedules import firings, schedules
 from models.schedules.schedules import Schedule
 from models.turns import conversations
 from pipelines.chat.start import NewTurn
-from pipelines.schedules import kinds, turns
+from pipelines.schedules import starters, turns
 from pipelines.schedules.firing import fire, fire_due
-from pipelines.schedules.kinds import STARTERS, Begun
+from pipelines.schedules.starters import STARTERS, Begun
 from pipelines.schedules.triggers import Cron, Interval, Once, stored
 from tests.waiting import eventually
 
@@ -240,7 +240,7 @@ def test_a_conversation_that_is_gone_is_told(add, desk, member, strike, history)
 
 def test_a_fault_of_ours_stops_neither_the_others_nor_the_next_time(add, strike, history, jobs, monkeypatch):
     broken, sound = add(Interval(60, NOON), input=[{**HELLO, "id": "broken"}]), add(Interval(60, NOON))
-    start = kinds.start
+    start = starters.start
 
     def fail(connection, schedule, *given):
         begun = start(connection, schedule, *given)
@@ -248,7 +248,7 @@ def test_a_fault_of_ours_stops_neither_the_others_nor_the_next_time(add, strike,
             raise ValueError("after all was inserted")
         return begun
 
-    monkeypatch.setattr(kinds, "start", fail)
+    monkeypatch.setattr(starters, "start", fail)
     strike(NOON)
     assert (told(history(broken)), told(history(sound))) == ([(0, "refused")], [(0, "started")])
     assert len(jobs()) == 1

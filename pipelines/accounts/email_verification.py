@@ -12,9 +12,9 @@ from models.accounts.audit import Trail
 from models.accounts.email_tokens import Proof, Purpose
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
-from pipelines.accounts import letters, passwords
-from pipelines.accounts.letters import Letter
-from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts import email_jobs, passwords
+from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.login_limits import Throttle, Try
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def ask_again(database: Database, caller: Caller) -> bool:
         person = emails.person(connection, caller.user_id)
         if person is None or person.verified:
             return False
-        letters.post(connection, Letter.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
+        email_jobs.post(connection, Letter.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
     return True
 
 

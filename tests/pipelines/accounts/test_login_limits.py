@@ -9,8 +9,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from models.platform.errors import TooMany, Unavailable
-from pipelines.accounts import throttle as module
-from pipelines.accounts.throttle import Throttle, Try
+from pipelines.accounts import login_limits as module
+from pipelines.accounts.login_limits import Throttle, Try
 
 BURST = module.PAIR[1]
 

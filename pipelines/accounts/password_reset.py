@@ -15,9 +15,9 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
 from models.platform.database import Connection, Database
-from pipelines.accounts import letters, passwords
-from pipelines.accounts.letters import Letter, window
-from pipelines.accounts.verification import invalid_token, own, record
+from pipelines.accounts import email_jobs, passwords
+from pipelines.accounts.email_jobs import Letter, window
+from pipelines.accounts.email_verification import invalid_token, own, record
 
 KIND = "password.forgotten"
 
@@ -42,7 +42,7 @@ def look_up(attempt: Attempt) -> Ending:
     """The job: find whose address it is and have the letter written. The address does not stay in the job."""
     with attempt.database.connection() as connection:
         known = accounts.candidates(connection, attempt.job.arguments.get("email", ""))
-    follow_ups = [letters.job(Letter.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
+    follow_ups = [email_jobs.job(Letter.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
     plain = plain_ending(attempt, "completed")
     return Ending(
         "completed", plain.events, record=lambda connection: _forget(connection, attempt), follow_ups=follow_ups
@@ -79,7 +79,7 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
         if redeemed is None:
             raise invalid_token()
         _replace(connection, redeemed, password_hash)
-        letters.post(connection, Letter.PASSWORD_CHANGED, user_id=redeemed.user_id)
+        email_jobs.post(connection, Letter.PASSWORD_CHANGED, user_id=redeemed.user_id)
         record(connection, "password.reset", redeemed, trail)
     return redeemed
 
