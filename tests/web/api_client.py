@@ -1,4 +1,4 @@
-"""People who call the whole door, with real servers and no worker behind it."""
+"""Users of the whole web application, which runs in a thread on real servers without a worker."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from web.server import Server, bind, configure
 
 
 class ThreadedServer(Server):
-    """The server, telling when it listens."""
+    """A server that sets an event when it listens."""
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(configure(app))
@@ -32,7 +32,7 @@ class ThreadedServer(Server):
 
 @contextmanager
 def run_server(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
-    """The application on a free port, and a client to it."""
+    """Run the application on a free port; yields the server and a client of it."""
     listener = bind(Settings(port=0))
     server = ThreadedServer(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -50,7 +50,7 @@ def run_server(app: Starlette) -> Iterator[tuple[ThreadedServer, httpx.Client]]:
 
 @contextmanager
 def app_client(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of the application. Its queue is its own, so that no worker of another test takes what it asks for."""
+    """Yield a client of the whole application, with a queue of its own that no other test's worker reads."""
     app = build(settings.model_copy(update={"broker_url": f"{settings.redis_address}?db=9"}))
     with run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
@@ -58,7 +58,7 @@ def app_client(settings: Settings) -> Iterator[httpx.Client]:
 
 
 class ApiUser:
-    """Somebody with an account and a token."""
+    """A user with an account and an access token."""
 
     def __init__(self, client: httpx.Client, database: Database) -> None:
         with database.transaction() as connection:
@@ -70,28 +70,28 @@ class ApiUser:
         self.token = client.app.state.platform.tokens.issue(self.caller)  # type: ignore[attr-defined]
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any):
-        """One request."""
+        """Send one request with the user's token."""
         sent = {"authorization": f"Bearer {self.token}", **(headers or {})}
         return self.client.request(method, path, headers=sent, **options)
 
     def create_response(self, **body: Any) -> dict[str, Any]:
-        """A turn in the background."""
+        """Create a background response; returns the response object."""
         answer = self.request("POST", "/v1/responses", json={"input": "hello", "background": True, **body})
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs of the account, the newest first."""
+        """List the account's jobs, newest first."""
         return self.request("GET", "/v1/jobs").json()["data"]
 
     def delete_account(self) -> None:
-        """Nothing that was asked for stays behind."""
+        """Delete the account and everything in it."""
         with self.database.connection() as connection:
             connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
 
 
 def assert_error(answer: httpx.Response, status: int, *, param: str | None = None, code: str | None = None) -> str:
-    """The message of a refusal in the one envelope, which names what is wrong and shows nothing of our insides."""
+    """Assert the status and the error envelope without internals; returns the error's message."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}

@@ -1,4 +1,4 @@
-"""A real web process in a thread, for tests of the door."""
+"""Fixtures for tests of the web application: a real server in a thread, clients and users."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,13 +23,13 @@ ALICE = Caller("user_alice", "acct_alice", Role.OWNER, session_id="sess_alice")
 
 
 class TrustingGate:
-    """A gate that has no database: it takes a token's word."""
+    """A gate without a database: it trusts the claims of a token with a valid signature."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
 
     def admit(self, knock: Knock) -> Admission:
-        """Check the signature and the rights."""
+        """Check the token's signature and the rights."""
         if knock.rights.public:
             return Admission()
         caller = self.tokens.verify(bearer(knock.headers))
@@ -39,7 +39,7 @@ class TrustingGate:
 
 @pytest.fixture
 def run_app():
-    """`running`, for tests that stop the server themselves."""
+    """`run_server`, for tests that stop the server themselves."""
     return run_server
 
 
@@ -52,13 +52,13 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def offline_settings(tmp_path: Path) -> Settings:
-    """Settings whose servers do not run."""
+    """Settings of servers that do not run."""
     return Settings(data_dir=tmp_path, engine="scripted", secret_key="a secret of the tests")
 
 
 @pytest.fixture
 def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx.Client]:
-    """`door(Row(…), …)` → a client of an application with these routes and no servers behind it."""
+    """`make_client(Row(…), …)` → a client of an application with these routes and without Postgres and Redis."""
 
     def make_client(*rows: Row) -> httpx.Client:
         app = build(offline_settings, rows)
@@ -73,20 +73,20 @@ def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx
 
 @pytest.fixture
 def alice() -> Caller:
-    """Whom the client of `door` speaks for."""
+    """The caller whose token the client of `make_client` sends."""
     return ALICE
 
 
 @pytest.fixture(scope="module")
 def api(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of the whole door, with the session's servers behind it."""
+    """A client of the whole application on the session's servers."""
     with app_client(settings) as client:
         yield client
 
 
 @pytest.fixture
 def user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
-    """Somebody with an account."""
+    """A user with an account."""
     user = ApiUser(api, database)
     yield user
     user.delete_account()
@@ -94,7 +94,7 @@ def user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
 
 @pytest.fixture
 def other_user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
-    """Somebody with another account."""
+    """A user with another account."""
     other_user = ApiUser(api, database)
     yield other_user
     other_user.delete_account()

@@ -1,4 +1,4 @@
-"""A job whose events a test tells one by one, in the place of its worker."""
+"""A job whose events a test appends one by one, as its worker would."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from models.platform.ids import new_id
 
 
 class ScriptedJob:
-    """A turn's job with two events to begin with; `told` is the whole journal so far."""
+    """A claimed `turn.run` job with two opening events; `events` is its whole journal so far."""
 
     def __init__(self, database: Database, client: redis.Redis, account: str) -> None:
         self.database = database
@@ -29,32 +29,34 @@ class ScriptedJob:
         self.job = self._claim()
 
     def append_deltas(self, count: int = 1, *, published: bool = True) -> list[Event]:
-        """More events, together. Those that are not `heard` reach Redis, but not those who follow."""
-        begin = len(self.events)
-        said = [event(begin + place, "response.output_text.delta", {"delta": "w "}, 1) for place in range(count)]
-        self.events += said
+        """Append delta events in one batch. Unless `published`, Redis has them but subscribers are not notified."""
+        start = len(self.events)
+        deltas = [event(start + offset, "response.output_text.delta", {"delta": "w "}, 1) for offset in range(count)]
+        self.events += deltas
         if published:
-            journal.append(self.client, self.id, 1, said)
+            journal.append(self.client, self.id, 1, deltas)
         else:
-            for one in said:
-                self.client.xadd(journal.stream_key(self.id), {"e": one.data, "n": one.tokens}, f"{one.sequence + 1}-0")
+            for delta in deltas:
+                self.client.xadd(
+                    journal.stream_key(self.id), {"e": delta.data, "n": delta.tokens}, f"{delta.sequence + 1}-0"
+                )
             self.client.hset(journal.key(self.id), "last", len(self.events) - 1)
-        return said
+        return deltas
 
     def checkpoint(self) -> None:
-        """Archive what was said so far."""
+        """Archive the events appended since the last checkpoint."""
         with self.database.transaction() as connection:
             archive(connection, self.id, self.events[self.archived :])
         self.archived = len(self.events)
 
     def rewind(self, to: int) -> None:
-        """Take back what was said from a number on."""
+        """Discard the events from this sequence number on and append `rewound`."""
         self.events = [*self.events[:to], event(to, "sangha.journal.rewound", {})]
         journal.forget(self.client, self.id)
         journal.append(self.client, self.id, 2, self.events)
 
     def end(self, *, published: bool = True) -> None:
-        """The last event; Redis may not be told of it."""
+        """End the job with its last event. Unless `published`, the event is in Postgres only."""
         last = event(len(self.events), "response.completed", {"response": {"id": "resp_told"}})
         self.events.append(last)
         with self.database.transaction() as connection:
@@ -63,7 +65,7 @@ class ScriptedJob:
             journal.append(self.client, self.id, 1, [last])
 
     def forget_journal(self) -> None:
-        """Redis forgets."""
+        """Delete the job's journal from Redis."""
         journal.forget(self.client, self.id)
 
     def _claim(self) -> Job:
@@ -74,5 +76,5 @@ class ScriptedJob:
 
 
 def numbers(events: Sequence[Event]) -> list[int]:
-    """The sequence numbers of events."""
+    """Return the sequence numbers of events."""
     return [event.sequence for event in events]

@@ -1,4 +1,4 @@
-"""Given a place whose turn is unfinished, when another turn comes there, then it waits, gives up or makes way."""
+"""Turns that arrive while another turn of their conversation is unfinished: `if_busy` queues, rejects or interrupts."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,67 +10,67 @@ from tests.web.api_client import assert_error
 
 
 @pytest.fixture(params=["conversation", "previous_response_id"])
-def place(request, user):
-    """Where turns go on: a conversation, or a chain that begins with an unfinished turn."""
+def thread(request, user):
+    """A conversation, or a chain of responses whose first turn is unfinished."""
     if request.param == "conversation":
         return {"conversation": user.request("POST", "/v1/conversations").json()["id"]}
     return {"previous_response_id": user.create_response()["id"]}
 
 
-def post(user, place, **body):
-    sent = {"input": "hello", "background": True, **place, **body}
-    return user.request("POST", "/v1/responses", json=sent)
+def create_turn(user, thread, **body):
+    json = {"input": "hello", "background": True, **thread, **body}
+    return user.request("POST", "/v1/responses", json=json)
 
 
-def state(user, turn):
+def get_job(user, turn):
     return user.request("GET", f"/v1/jobs/{turn['job_id']}").json()
 
 
-def test_another_turn_waits_unless_its_caller_would_rather_not(user, place):
-    first, second = post(user, place).json(), post(user, place, if_busy="queue").json()
+def test_a_second_turn_is_queued_by_default_and_rejected_on_request(user, thread):
+    first, second = create_turn(user, thread).json(), create_turn(user, thread, if_busy="queue").json()
 
-    conflict = post(user, place, if_busy="reject")
+    conflict = create_turn(user, thread, if_busy="reject")
 
     assert first["status"] == second["status"] == "queued"
     assert_error(conflict, 409, param="if_busy", code="conversation_busy")
     assert conflict.headers["x-should-retry"] == "false"
 
 
-def test_of_two_that_come_at_once_and_would_not_wait_one_passes(user):
-    place = {"conversation": user.request("POST", "/v1/conversations").json()["id"]}
+def test_one_of_eight_concurrent_turns_with_reject_is_accepted(user):
+    thread = {"conversation": user.request("POST", "/v1/conversations").json()["id"]}
 
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: post(user, place, if_busy="reject").status_code, range(8)))
+        answers = list(pool.map(lambda _: create_turn(user, thread, if_busy="reject").status_code, range(8)))
 
     assert sorted(answers) == [200] + [409] * 7
 
 
-def test_an_interrupt_stops_what_runs_and_what_waits(user, place, database):
-    running, waiting = post(user, place).json(), post(user, place).json()
+def test_interrupt_cancels_the_running_turn_and_the_queued_ones(user, thread, database):
+    running, waiting = create_turn(user, thread).json(), create_turn(user, thread).json()
     with database.connection() as connection:
         connection.execute("UPDATE jobs SET state = 'queued' WHERE id = %s", (running["job_id"],))
         claim(connection, running["job_id"], message_id="a message", worker=f"worker of {running['job_id']}")
 
-    third = post(user, place, if_busy="interrupt")
+    third = create_turn(user, thread, if_busy="interrupt")
 
     assert third.status_code == 200, third.text
-    assert state(user, running)["cancel_requested"]
-    assert state(user, running)["state"] == "running", "its worker ends it, and keeps what was said"
-    assert state(user, waiting)["state"] == "cancelled"
-    assert state(user, third.json())["state"] == "queued"
-    assert not state(user, third.json())["cancel_requested"]
+    assert get_job(user, running)["cancel_requested"]
+    assert get_job(user, running)["state"] == "running", "its worker ends it and keeps the partial answer"
+    assert get_job(user, waiting)["state"] == "cancelled"
+    assert get_job(user, third.json())["state"] == "queued"
+    assert not get_job(user, third.json())["cancel_requested"]
 
 
-def test_another_accounts_turns_are_no_matter(user, other_user):
-    theirs = {"conversation": user.request("POST", "/v1/conversations").json()["id"]}
-    turn = post(user, theirs).json()
+def test_interrupt_does_not_reach_turns_of_another_account(user, other_user):
+    thread = {"conversation": user.request("POST", "/v1/conversations").json()["id"]}
+    turn = create_turn(user, thread).json()
 
-    assert_error(post(other_user, theirs, if_busy="interrupt"), 404, param="conversation")
+    assert_error(create_turn(other_user, thread, if_busy="interrupt"), 404, param="conversation")
 
-    assert state(user, turn)["state"] == "queued"
+    assert get_job(user, turn)["state"] == "queued"
 
 
-def test_the_last_event_of_a_turn_that_never_ran_shows_it(user):
+def test_last_event_of_a_turn_cancelled_in_the_queue_carries_the_response(user):
     turn = user.create_response(metadata={"a": "b"})
     user.request("POST", f"/v1/responses/{turn['id']}/cancel")
 

@@ -1,7 +1,7 @@
-"""What the door answers to whatever its description allows or forbids: never a 5xx, never off the description.
+"""Check the web application against its OpenAPI document: no 5xx, and no answer that the document does not describe.
 
-Schemathesis makes the requests from the route table, the same ones in each run. Behind the door stand a database of its
-own, since some of what is asked changes things for all, and a worker, so that turns end.
+Schemathesis generates the requests from the route table, the same ones in each run. The application has a database of
+its own, since some requests change settings for all accounts, and a worker, so that turns end.
 """
 
 from collections.abc import Iterator
@@ -34,11 +34,11 @@ CONFIG = SchemathesisConfig.from_dict(
         "seed": 1,
         "request-timeout": 20,
         "checks": {
-            # A description can't say which ids exist, which addresses are free and which passwords are common.
+            # The document cannot say which ids exist, which e-mail addresses are free and which passwords are common.
             "positive_data_acceptance": {"enabled": False},
-            # What breaks a bound may be refused for its size.
+            # A value above a limit may be rejected for its size.
             "negative_data_rejection": {"expected-statuses": [400, 401, 403, 404, 409, 413, 422, 429]},
-            # The matrix of rights asks this of every route, and of more people.
+            # test_rights.py checks this for every route and for more kinds of callers.
             "ignored_auth": {"enabled": False},
         },
     }
@@ -47,7 +47,7 @@ CONFIG = SchemathesisConfig.from_dict(
 
 @schemathesis.serializer("application/x-ndjson")
 def lines(ctx: Any, value: Any) -> bytes:
-    """What is sent where JSON Lines are expected: text, or what is none."""
+    """Serialize a generated body as JSON Lines: strings as they are, other values as an invalid line."""
     return value.encode("utf-8", "replace") if isinstance(value, str) else f"[{value!r}]".encode("utf-8", "replace")
 
 
@@ -55,8 +55,8 @@ API = schemathesis.openapi.from_dict(document(ROUTES), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
-def apart(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
-    """Settings of an installation that shares the servers with the other tests, and nothing on them."""
+def isolated_settings(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
+    """Settings with a database and a Redis database of their own, on the servers of the test session."""
     with bare_database(postgres) as database_url:
         migrate(database_url)
         redis_url = f"{settings.redis_address}?db=7"
@@ -66,29 +66,31 @@ def apart(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
 
 
 @pytest.fixture(scope="module")
-def api(apart: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The whole door, with a worker behind it."""
+def api(isolated_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the whole application, with a worker process."""
     folder = tmp_path_factory.mktemp("conformance")
     for name in ("run", "logs"):
         (folder / name).mkdir()
-    app = build(apart)
-    worker = named("worker", WorkerProcess("worker", apart, ["inference", "memory", "recall"]), apart)
+    app = build(isolated_settings)
+    worker = named(
+        "worker", WorkerProcess("worker", isolated_settings, ["inference", "memory", "recall"]), isolated_settings
+    )
     with running_server(worker, folder / "run", folder / "logs"), run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
 
 
 @pytest.fixture(scope="module")
-def database(apart: Settings) -> Iterator[Database]:
-    """The installation's database."""
-    database = Database(apart.postgres_dsn)
+def database(isolated_settings: Settings) -> Iterator[Database]:
+    """The database of `isolated_settings`."""
+    database = Database(isolated_settings.postgres_dsn)
     yield database
     database.close()
 
 
 @pytest.fixture
 def operator(user: ApiUser) -> ApiUser:
-    """A visitor who may go everywhere."""
+    """A user who is an operator and has verified their e-mail address."""
     with user.database.connection() as connection:
         connection.execute(
             "UPDATE users SET operator = true, email_verified_at = now() WHERE id = %s", (user.caller.user_id,)
@@ -96,42 +98,42 @@ def operator(user: ApiUser) -> ApiUser:
     return user
 
 
-class Belongings:
-    """Things of the visitor's that a path can name, made when they are first asked for."""
+class ExistingResources:
+    """Resources of the user that a path can name, created when first needed."""
 
     def __init__(self, user: ApiUser) -> None:
         self.user = user
-        self.turns = cycle([False, True])
-        self.keys: set[object] = set()
-        self.made = 0
-        self.known = {
+        self.use_existing = cycle([False, True])
+        self.idempotency_keys: set[object] = set()
+        self.requests = 0
+        self.ids = {
             "account_id": user.caller.account_id,
             "user_id": user.caller.user_id,
             "model": "default",
             "name": "index.css",
         }
 
-    def place(self, case: Case) -> None:
-        """Let the path of every second request that keeps to the description name what there is."""
-        if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or not next(self.turns):
+    def fill_path(self, case: Case) -> None:
+        """Put the ids of existing resources into the path of every second valid request."""
+        if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or not next(self.use_existing):
             return
         for name in case.path_parameters:
-            if (found := self.known.get(name) or self._make(name)) is not None:
-                case.path_parameters[name] = self.known[name] = found
+            if (id_ := self.ids.get(name) or self._create(name)) is not None:
+                case.path_parameters[name] = self.ids[name] = id_
 
-    def is_one_too_many(self) -> bool:
-        """Whether to pass over a request. The body of a turn alone makes a thousand: of such, one in five is sent."""
-        self.made += 1
-        return self.made > 100 and self.made % 5 > 0
+    def should_skip(self) -> bool:
+        """Return whether to skip this request. A turn's body alone makes a thousand: after 100, one in five is sent."""
+        self.requests += 1
+        return self.requests > 100 and self.requests % 5 > 0
 
-    def freshen(self, case: Case) -> None:
-        """Let no Idempotency-Key come again: all that it could say is that the body is another one."""
+    def replace_used_idempotency_key(self, case: Case) -> None:
+        """Replace a repeated Idempotency-Key, which could only be answered with `idempotency_key_reused`."""
         key = (case.headers or {}).get("Idempotency-Key")
-        if key is not None and key in self.keys:
+        if key is not None and key in self.idempotency_keys:
             case.headers["Idempotency-Key"] = key = new_id("key")
-        self.keys.add(key)
+        self.idempotency_keys.add(key)
 
-    def _make(self, name: str) -> str | None:
+    def _create(self, name: str) -> str | None:
         if name == "response_id":
             return self._post("/v1/responses", {"input": "hello"})["id"]
         if name == "job_id":
@@ -157,9 +159,9 @@ class Belongings:
 
 
 @pytest.fixture
-def belongings(operator: ApiUser) -> Belongings:
-    """What the visitor has."""
-    return Belongings(operator)
+def existing_resources(operator: ApiUser) -> ExistingResources:
+    """Resources of the operator."""
+    return ExistingResources(operator)
 
 
 @API.parametrize()
@@ -169,12 +171,12 @@ def belongings(operator: ApiUser) -> Belongings:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_no_answer_is_a_5xx_or_off_its_description(case: Case, api, operator, belongings):
-    if belongings.is_one_too_many():
+def test_every_answer_conforms_to_the_openapi_document(case: Case, api, operator, existing_resources):
+    if existing_resources.should_skip():
         return
-    # Given anything that somebody sends who has logged in, every second time to a thing that is there
-    belongings.place(case)
-    belongings.freshen(case)
+    # Given a generated request of an operator, every second one to an existing resource
+    existing_resources.fill_path(case)
+    existing_resources.replace_used_idempotency_key(case)
     headers = {"authorization": f"Bearer {operator.token}"}
-    # When it is sent, then the answer is one that the description foresees
+    # When it is sent, then the answer conforms to the document
     case.call_and_validate(base_url=str(api.base_url), headers=headers)

@@ -1,20 +1,20 @@
-"""The page at `/`."""
+"""The home page at `/` and its static files."""
 
 from web import home
 from web.routing import Rights, Row
 
 
-def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(make_client):
-    # Given a door with the page's routes
+def test_page_and_its_files_are_served_and_load_nothing_from_other_hosts(make_client):
+    # Given an application with the page's routes
     client = make_client(
         Row("GET", "/", home.home, Rights.PUBLIC), Row("GET", "/pages/{name}", home.page, Rights.PUBLIC)
     )
-    # When a browser comes without a token
+    # When a browser requests it without a token
     answer = client.get("/", headers={"authorization": ""})
-    # Then it gets the page, and every file that the page names
+    # Then it gets the page and every file that the page references
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["content-security-policy"]
-    # And where no script runs, no form sends a password in an address, and nobody else shows the page as theirs
+    # And without scripts no form puts a password into a URL, and no other site can frame the page
     for rule in ("form-action 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
         assert rule in answer.headers["content-security-policy"]
     for name in ("index.css", "index.js"):
@@ -22,11 +22,11 @@ def test_page_and_its_files_are_served_and_load_nothing_from_elsewhere(make_clie
         assert client.get(f"/pages/{name}").status_code == 200
 
 
-def test_unknown_file_is_not_found_in_the_envelope(make_client):
+def test_unknown_file_is_a_404_in_the_error_envelope(make_client):
     # Given the page's route
     client = make_client(Row("GET", "/pages/{name}", home.page, Rights.PUBLIC))
-    # When a file is asked for that is not on the list
+    # When a file outside the list is requested
     answer = client.get("/pages/..%2Fhome.py")
-    # Then it is not found
+    # Then the answer is a 404
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"

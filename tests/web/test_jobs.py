@@ -1,4 +1,4 @@
-"""Given jobs, when their account reads, lists and cancels them, then it sees its own and nothing of our insides."""
+"""`/v1/jobs`: reading, listing and cancelling the jobs of an account."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.web.api_client import assert_error
 from tests.web.scripted_job import ScriptedJob
 
 
-def test_a_job_shows_nothing_of_our_insides(user):
+def test_a_job_object_has_no_internal_fields(user):
     turn = user.create_response()
 
     job = user.request("GET", f"/v1/jobs/{turn['job_id']}").json()
@@ -21,14 +21,14 @@ def test_a_job_shows_nothing_of_our_insides(user):
 
 
 def test_jobs_are_listed_in_pages_newest_first(user, other_user):
-    asked = [user.create_response()["job_id"] for _ in range(5)]
+    job_ids = [user.create_response()["job_id"] for _ in range(5)]
     other_user.create_response()
 
     first = user.request("GET", "/v1/jobs?limit=3").json()
     second = user.request("GET", f"/v1/jobs?limit=3&after={first['last_id']}").json()
 
     assert (first["has_more"], second["has_more"]) == (True, False)
-    assert [job["id"] for job in first["data"] + second["data"]] == asked[::-1]
+    assert [job["id"] for job in first["data"] + second["data"]] == job_ids[::-1]
     assert user.request("GET", "/v1/jobs?state=completed").json()["data"] == []
     assert len(user.request("GET", "/v1/jobs?kind=turn.run&state=queued").json()["data"]) == 5
 
@@ -36,22 +36,22 @@ def test_jobs_are_listed_in_pages_newest_first(user, other_user):
 @pytest.mark.parametrize(
     ("query", "param"), [("limit=0", "limit"), ("limit=1000", "limit"), ("state=odd", "state"), ("what=1", "what")]
 )
-def test_a_list_that_can_not_be_is_refused(user, query, param):
+def test_an_invalid_list_query_is_rejected_by_parameter(user, query, param):
     assert_error(user.request("GET", f"/v1/jobs?{query}"), 400, param=param)
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/events"), ("POST", "/cancel")])
-def test_a_strangers_job_looks_like_one_that_does_not_exist(user, other_user, method, path):
-    theirs, nobodys = user.create_response()["job_id"], new_id("job")
+def test_a_job_of_another_account_is_not_found(user, other_user, method, path):
+    foreign_id, unknown_id = user.create_response()["job_id"], new_id("job")
 
-    foreign = other_user.request(method, f"/v1/jobs/{theirs}{path}")
-    unknown = other_user.request(method, f"/v1/jobs/{nobodys}{path}")
+    foreign = other_user.request(method, f"/v1/jobs/{foreign_id}{path}")
+    unknown = other_user.request(method, f"/v1/jobs/{unknown_id}{path}")
 
-    assert assert_error(foreign, 404, param="job_id") == assert_error(unknown, 404).replace(nobodys, theirs)
-    assert user.request("GET", f"/v1/jobs/{theirs}").json()["state"] == "queued"
+    assert assert_error(foreign, 404, param="job_id") == assert_error(unknown, 404).replace(unknown_id, foreign_id)
+    assert user.request("GET", f"/v1/jobs/{foreign_id}").json()["state"] == "queued"
 
 
-def test_a_queued_job_is_cancelled_on_the_spot_and_its_stream_ends(user):
+def test_cancelling_a_queued_job_is_immediate_and_ends_its_stream(user):
     turn = user.create_response()
 
     job = user.request("POST", f"/v1/jobs/{turn['job_id']}/cancel").json()
@@ -63,7 +63,7 @@ def test_a_queued_job_is_cancelled_on_the_spot_and_its_stream_ends(user):
     assert events == ["response.created", "response.queued", "sangha.job.cancelled"]
 
 
-def test_a_running_job_is_asked_to_stop_over_redis(user, database, redis_client):
+def test_cancelling_a_running_job_is_announced_over_redis(user, database, redis_client):
     scripted = ScriptedJob(database, redis_client, user.caller.account_id)
     with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("sangha:cancel")
@@ -71,13 +71,13 @@ def test_a_running_job_is_asked_to_stop_over_redis(user, database, redis_client)
 
         job = user.request("POST", f"/v1/jobs/{scripted.id}/cancel").json()
 
-        heard = channel.get_message(timeout=5)
+        message = channel.get_message(timeout=5)
     assert (job["state"], job["cancel_requested"]) == ("running", True)
-    assert heard["data"].decode() == scripted.id
+    assert message["data"].decode() == scripted.id
 
 
 @pytest.mark.parametrize("kind", ["memory.insight", "memory.fact", "memory.search"])
-def test_words_that_wait_in_a_result_are_not_for_the_rest_of_the_account(user, database, kind):
+def test_results_with_memory_texts_are_hidden_from_the_job_api(user, database, kind):
     job = NewJob(kind, user.caller.account_id)
     with database.transaction() as connection:
         enqueue(connection, job)

@@ -1,4 +1,4 @@
-"""Given a route table, when requests come, then rights come first, then the body, then the endpoint."""
+"""The route table: authentication and rights first, then the body, then the endpoint."""
 
 import threading
 
@@ -14,7 +14,7 @@ def echo(call: Call) -> Response:
     return json_answer({"path": call.path, "query": dict(call.query), "body": call.body.decode()})
 
 
-def who(call: Call) -> Response:
+def whoami(call: Call) -> Response:
     return json_answer({"user_id": call.caller.user_id, "account_id": call.caller.account_id, "role": call.caller.role})
 
 
@@ -27,23 +27,23 @@ async def loop(call: Call) -> Response:
 
 
 def broken(call: Call) -> Response:
-    raise ZeroDivisionError("the secret of the house")
+    raise ZeroDivisionError("an internal secret")
 
 
-def taken(call: Call) -> Response:
+def conflict(call: Call) -> Response:
     raise Conflict("It exists.")
 
 
 ROWS = (
     Row("POST", "/echo/{name}", echo, Rights.PUBLIC),
     Row("GET", "/echo/{name}", echo, Rights.PUBLIC),
-    Row("GET", "/who", who, Rights.READ),
-    Row("POST", "/who", who, Rights.READ),
-    Row("GET", "/nobody", who, Rights.PUBLIC),
+    Row("GET", "/whoami", whoami, Rights.READ),
+    Row("POST", "/whoami", whoami, Rights.READ),
+    Row("GET", "/nobody", whoami, Rights.PUBLIC),
     Row("GET", "/thread", thread, Rights.PUBLIC),
     Row("GET", "/loop", loop, Rights.PUBLIC),
     Row("GET", "/broken", broken, Rights.PUBLIC),
-    Row("GET", "/taken", taken, Rights.PUBLIC),
+    Row("GET", "/conflict", conflict, Rights.PUBLIC),
 )
 
 
@@ -58,39 +58,39 @@ def test_an_endpoint_gets_path_query_and_body(client):
     assert answer == {"path": {"name": "hello"}, "query": {"x": "1"}, "body": "text"}
 
 
-def test_a_member_is_known(client, alice):
-    answer = client.get("/who").json()
+def test_the_endpoint_gets_the_authenticated_caller(client, alice):
+    answer = client.get("/whoami").json()
 
     assert answer == {"user_id": alice.user_id, "account_id": alice.account_id, "role": "owner"}
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer", "Basic abc", "Bearer a.b.c", "Bearer é", "Bearer " + "x" * 9000])
-def test_a_stranger_is_refused(client, value):
+def test_missing_and_malformed_tokens_are_rejected(client, value):
     del client.headers["authorization"]
     headers = {} if value is None else {"authorization": value.encode()}
 
-    response = client.get("/who", headers=headers)
+    response = client.get("/whoami", headers=headers)
 
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.json()["error"]["type"] == "authentication_error"
 
 
-def test_a_public_endpoint_that_asks_who_it_is_gets_no_answer(client):
+def test_a_public_endpoint_that_needs_a_caller_answers_401(client):
     assert client.get("/nobody").status_code == 401
 
 
-def test_rights_come_before_the_body(client):
+def test_rights_are_checked_before_the_body_is_read(client):
     del client.headers["authorization"]
 
-    assert client.post("/who", content=b"x" * 3_000_000).status_code == 401
+    assert client.post("/whoami", content=b"x" * 3_000_000).status_code == 401
 
 
-def test_plain_functions_run_in_threads_and_coroutines_on_the_loop(client):
+def test_functions_run_in_threads_and_coroutines_on_the_event_loop(client):
     assert client.get("/thread").text != client.get("/loop").text
 
 
-def test_an_unforeseen_error_tells_nothing(client):
+def test_an_unexpected_error_reveals_only_the_request_id(client):
     response = client.get("/broken")
 
     assert response.status_code == 500
@@ -98,20 +98,20 @@ def test_an_unforeseen_error_tells_nothing(client):
     assert response.headers["x-request-id"] in response.text
 
 
-def test_a_permanent_conflict_is_not_repeated(client):
-    response = client.get("/taken")
+def test_a_permanent_conflict_is_marked_as_not_retryable(client):
+    response = client.get("/conflict")
 
     assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
 
 
-def test_an_unknown_address_is_a_404(client):
+def test_an_unknown_path_is_a_404(client):
     response = client.get("/nowhere")
 
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
 
 
-def test_another_method_is_a_405_that_names_the_right_ones(client):
+def test_an_unsupported_method_is_a_405_with_the_allowed_methods(client):
     response = client.delete("/echo/x")
 
     assert response.status_code == 405
@@ -126,21 +126,21 @@ def test_head_is_get_without_a_body(client):
 
 
 @pytest.mark.parametrize("address", ["/echo/a%00b", "/echo/a?x=%00"])
-def test_nul_in_the_address_is_refused(client, address):
-    assert client.get(address).status_code == 400
+def test_a_nul_character_in_the_url_is_rejected(client, url):
+    assert client.get(url).status_code == 400
 
 
-def test_a_callers_request_id_comes_back(client):
+def test_a_request_id_of_the_caller_is_returned(client):
     assert client.get("/loop", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
 
 
 @pytest.mark.parametrize("value", ["a b", "x" * 200, "<script>"])
-def test_an_odd_request_id_is_replaced(client, value):
+def test_a_malformed_request_id_is_replaced(client, value):
     assert client.get("/loop", headers={"x-request-id": value}).headers["x-request-id"].startswith("req_")
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_body_of_50_mb_is_refused_in_words(client, declared):
+def test_a_body_of_50_mb_is_rejected_with_an_error_object(client, declared):
     block = b"x" * 1_000_000
     content = block * 50 if declared else (block for _ in range(50))
 
@@ -150,6 +150,6 @@ def test_a_body_of_50_mb_is_refused_in_words(client, declared):
     assert response.json()["error"]["code"] == "request_too_large"
 
 
-def test_a_table_with_one_line_twice_is_refused():
+def test_a_duplicate_row_in_the_route_table_is_rejected():
     with pytest.raises(ValueError, match="twice"):
         mount([ROWS[0], ROWS[0]])

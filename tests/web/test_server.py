@@ -1,4 +1,4 @@
-"""Given settings, when the web process is started, then it listens or says why it can't, and TERM ends it."""
+"""Start-up and shutdown of the web process: bind errors, signals, garbage collector settings."""
 
 import os
 import signal
@@ -16,24 +16,24 @@ from web.server import COLLECTOR, bind
 START = "from models.settings import load_settings; from web.server import serve; serve(load_settings())"
 
 
-def test_a_taken_port_is_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_an_occupied_port_is_reported_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
 
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(ConfigurationError) as error:
             bind(Settings(port=port))
 
-    assert f"SANGHA_PORT is {port}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert f"SANGHA_PORT is {port}" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_an_unknown_host_is_one_line():
+def test_an_unknown_host_is_reported_by_its_setting():
     with pytest.raises(ConfigurationError, match="SANGHA_HOST"):
         bind(Settings(host="no.such.host.invalid"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_good_order(tmp_path, number):
+def test_a_signal_shuts_the_server_down_cleanly(tmp_path, number):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {"SANGHA_PORT": str(port), "SANGHA_DATA_DIR": str(tmp_path)}
@@ -50,12 +50,12 @@ def test_a_signal_ends_it_in_good_order(tmp_path, number):
             process.kill()
 
 
-def test_the_collector_is_kept_from_what_is_loaded():
-    look = (
+def test_loaded_modules_are_frozen_out_of_garbage_collection():
+    script = (
         "import gc; from web.server import spare_collector as s; s(); print(gc.get_freeze_count(), *gc.get_threshold())"
     )
 
-    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
 
-    assert int(told[0]) > 10_000
-    assert tuple(map(int, told[1:])) == COLLECTOR
+    assert int(output[0]) > 10_000
+    assert tuple(map(int, output[1:])) == COLLECTOR

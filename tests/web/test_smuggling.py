@@ -1,4 +1,4 @@
-"""Given two accounts, when one asks for the other's in every way that a request can, then it gets only its own."""
+"""Requests that name another account in headers, bodies, queries or paths reach only the caller's own data."""
 
 import logging
 
@@ -8,8 +8,8 @@ from tests.web.api_client import assert_error
 
 
 @pytest.fixture
-def theirs(other_user):
-    """Somebody else's conversation."""
+def foreign_id(other_user):
+    """The id of a conversation of another account."""
     return other_user.request("POST", "/v1/conversations", json={}).json()["id"]
 
 
@@ -17,17 +17,17 @@ def theirs(other_user):
     "header",
     ["x-account-id", "x-sangha-account", "openai-organization", "openai-project", "x-user-id", "x-original-url"],
 )
-def test_a_header_chooses_no_account(user, other_user, theirs, header):
-    values = {"x-user-id": other_user.caller.user_id, "x-original-url": f"/v1/conversations/{theirs}"}
+def test_headers_cannot_select_another_account(user, other_user, foreign_id, header):
+    values = {"x-user-id": other_user.caller.user_id, "x-original-url": f"/v1/conversations/{foreign_id}"}
     value = values.get(header, other_user.caller.account_id)
 
-    answer = user.request("GET", f"/v1/conversations/{theirs}", headers={header: value})
+    answer = user.request("GET", f"/v1/conversations/{foreign_id}", headers={header: value})
 
     assert_error(answer, 404, code="not_found")
 
 
 @pytest.mark.parametrize("name", ["account_id", "account", "user_id", "caller", "operator", "role"])
-def test_a_body_and_a_query_that_name_an_account_are_refused(user, other_user, name):
+def test_account_fields_in_bodies_and_queries_are_rejected(user, other_user, name):
     value = other_user.caller.account_id
 
     assert_error(user.request("POST", "/v1/conversations", json={name: value}), 400, param=name)
@@ -36,26 +36,26 @@ def test_a_body_and_a_query_that_name_an_account_are_refused(user, other_user, n
         assert_error(user.request("GET", path, params={name: value}), 400, param=name)
 
 
-def test_two_authorization_headers_are_refused(api, user, other_user):
-    headers = [("authorization", f"Bearer {someone.token}") for someone in (user, other_user)]
+def test_two_authorization_headers_are_rejected(api, user, other_user):
+    headers = [("authorization", f"Bearer {caller.token}") for caller in (user, other_user)]
 
     assert_error(api.get("/v1/models", headers=headers), 400, code="repeated_header")
 
 
 @pytest.mark.parametrize("header", ["api-key", "x-api-key", "cookie", "proxy-authorization"])
-def test_credentials_count_in_one_place_only(api, user, header):
+def test_credentials_in_other_headers_are_ignored(api, user, header):
     assert_error(api.get("/v1/models", headers={header: f"Bearer {user.token}"}), 401)
 
 
-def test_credentials_in_the_address_do_not_count(api, user):
+def test_credentials_in_the_query_are_ignored(api, user):
     assert_error(api.get("/v1/models", params={"access_token": user.token}), 401)
 
 
 @pytest.mark.parametrize(
-    "way", ["own/../{}", "own%2F..%2F{}", "..%2Fconversations%2F{}", "%2e%2e/{}", "{}%20", "{}%0a", "{};", "{}'--"]
+    "pattern", ["own/../{}", "own%2F..%2F{}", "..%2Fconversations%2F{}", "%2e%2e/{}", "{}%20", "{}%0a", "{};", "{}'--"]
 )
-def test_tricks_in_a_path_lead_nowhere(user, theirs, way):
-    answer = user.request("GET", f"/v1/conversations/{way.format(theirs)}")
+def test_path_traversal_and_injection_in_a_path_are_a_404(user, foreign_id, pattern):
+    answer = user.request("GET", f"/v1/conversations/{pattern.format(foreign_id)}")
 
     assert answer.status_code == 404, answer.text
 
@@ -68,7 +68,7 @@ def test_an_encoded_slash_does_not_reach_a_route_with_other_rights(api, user):
 
 
 @pytest.mark.parametrize("text", ["' OR 1=1 --", "%", "\\", "'; DROP TABLE accounts; --", "acct_' || ''", "{}", "é'"])
-def test_sql_in_a_filter_finds_nothing(user, other_user, text):
+def test_sql_in_a_filter_matches_nothing(user, other_user, text):
     other_user.request("POST", "/v1/api_keys", json={"name": "theirs"})
 
     for path, name in [
@@ -83,11 +83,11 @@ def test_sql_in_a_filter_finds_nothing(user, other_user, text):
 
 
 @pytest.mark.parametrize("name", ["x\nINFO forged", "x\r\nforged", "x\u0000", "x\u0085forged", "x\x1b[2J"])
-def test_a_name_can_not_break_a_line(user, name):
+def test_control_characters_in_a_name_are_rejected(user, name):
     assert_error(user.request("POST", "/v1/api_keys", json={"name": name}), 400)
 
 
-def test_what_comes_in_does_not_forge_lines_of_the_log(api, user, caplog):
+def test_request_data_cannot_forge_log_lines(api, user, caplog):
     caplog.set_level(logging.INFO)
 
     user.request("GET", "/v1/conversations/x%0AINFO%20forged", headers={"user-agent": "x\\nforged"})

@@ -1,4 +1,4 @@
-"""A real worker behind the whole door."""
+"""A real worker process for tests of the web application."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -145,7 +145,7 @@ def test_nobody_gives_a_key_more_than_their_role(principals):
 
 def test_members_see_and_manage_their_own_keys_and_admins_all(principals, database):
     with database.transaction() as connection:
-        _, others = principals.key(connection, principals.owner_id, Scope.READ)
+        _, others = principals.create_key(connection, principals.owner_id, Scope.READ)
     own = principals.request("member", "POST", "/v1/api_keys", json={"name": "mine"}).json()["id"]
 
     listed = principals.request("member", "GET", "/v1/api_keys").json()["data"]
@@ -239,7 +239,7 @@ def test_blanks_around_a_secret_are_none_of_it(api, make):
 def test_a_mistyped_secret_is_refused_without_a_look_up():
     secret = keys.make_secret()
 
-    assert keys.well_formed(secret)
+    assert keys.is_well_formed(secret)
     wrong = [secret[:place] + ("a" if secret[place] != "a" else "b") + secret[place + 1 :] for place in range(54)]
-    assert not any(keys.well_formed(typed) for typed in wrong)
+    assert not any(keys.is_well_formed(typed) for typed in wrong)
     assert len({keys.make_secret() for _ in range(100)}) == 100

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from models.jobs import unclaimed_results
 from models.turns.embeddings import Embeddings
-from pipelines.embeddings.start import start
+from pipelines.embeddings.start import enqueue_embedding
 from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from web.turns import embeddings as endpoint
@@ -134,8 +134,8 @@ def test_the_models_are_listed_in_openais_shape(user):
 def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
     """As after a web process that died: its client comes no more."""
     job_id = "job_unread_" + user.caller.account_id
-    start(database, user.caller, ["hello"], None, job_id)
-    start(database, user.caller, ["hello"], None, job_id)  # a request that came twice
+    enqueue_embedding(database, user.caller, ["hello"], None, job_id)
+    enqueue_embedding(database, user.caller, ["hello"], None, job_id)  # a request that came twice
     user.client.app.state.platform.queue.nudge()
     eventually(lambda: user.jobs()[0]["state"] == "completed")
 
