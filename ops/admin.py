@@ -1,4 +1,4 @@
-"""`sangha admin`: who may work across accounts."""
+"""`sangha admin`: create, list and revoke operators."""
 
 import sys
 
@@ -7,67 +7,70 @@ import click
 from models.accounts import operators
 from models.platform.errors import ConfigurationError, RequestError
 from models.platform.settings import Settings
-from ops.operator import connected, table
+from ops.connection import transaction
+from ops.table import align_columns
 from pipelines.accounts import operators as staff
-from pipelines.accounts.signup import normal_address
+from pipelines.accounts.signup import normalize_email
 
-#: Bytes of standard input that can be a password.
-LONGEST = 8192
+#: Bytes read from standard input for a password.
+MAX_PASSWORD_INPUT = 8192
+
+HEADINGS = ("email", "user", "user since")
 
 
 def create_admin(settings: Settings, email: str, *, password_stdin: bool) -> None:
-    """Make somebody an operator; only a new user needs a password. Raises ConfigurationError in one line."""
+    """Make a user an operator, or create one with a password. Raises ConfigurationError for invalid input."""
     try:
-        address = normal_address(email)
-        click.echo(_known(settings, address) or _new(settings, address, password_stdin))
+        address = normalize_email(email)
+        click.echo(_appoint_user(settings, address) or _create_user(settings, address, password_stdin))
     except RequestError as error:
         raise ConfigurationError(error.message) from None
 
 
 def list_admins(settings: Settings) -> None:
-    """One line an operator."""
-    with connected(settings) as connection:
-        found = operators.list_operators(connection)
-    if not found:
-        click.echo("No operators. Make one: sangha admin create EMAIL")
+    """Print one line per operator."""
+    with transaction(settings) as connection:
+        rows = operators.list_operators(connection)
+    if not rows:
+        click.echo("No operators. Create one: sangha admin create EMAIL")
         return
-    rows = [[operator.email, operator.id, f"{operator.created_at:%Y-%m-%d %H:%M:%S}"] for operator in found]
-    table(["email", "user", "user since"], rows)
+    cells = [[operator.email, operator.id, f"{operator.created_at:%Y-%m-%d %H:%M:%S}"] for operator in rows]
+    click.echo("\n".join(align_columns([HEADINGS, *cells])))
 
 
 def revoke_admin(settings: Settings, email: str) -> None:
-    """Make an operator a user like others. Raises ConfigurationError when there is none of that address."""
+    """Revoke an operator's rights. Raises ConfigurationError when the address is not an operator's."""
     try:
-        with connected(settings) as connection:
-            staff.dismiss(connection, normal_address(email))
+        with transaction(settings) as connection:
+            staff.revoke(connection, normalize_email(email))
     except RequestError as error:
         raise ConfigurationError(error.message) from None
-    click.echo(f"{email} is no operator any more.")
+    click.echo(f"{email} is no longer an operator.")
 
 
-def _known(settings: Settings, address: str) -> str | None:
-    with connected(settings) as connection:
+def _appoint_user(settings: Settings, address: str) -> str | None:
+    with transaction(settings) as connection:
         known = operators.find(connection, address)
-        appointed = known is not None and staff.appoint(connection, known[0])
+        appointed = known is not None and staff.grant(connection, known[0])
     if known is None:
         return None
-    return f"{address} is an operator{' now' if appointed else ' already'}, with the password as it was."
+    return f"{address} is {'now' if appointed else 'already'} an operator; the password is unchanged."
 
 
-def _new(settings: Settings, address: str, password_stdin: bool) -> str:
-    password = _piped() if password_stdin else _asked(address)
-    with connected(settings) as connection:
+def _create_user(settings: Settings, address: str, password_stdin: bool) -> str:
+    password = _read_password() if password_stdin else _prompt_password(address)
+    with transaction(settings) as connection:
         staff.create(connection, address, password)
-    return f"{address} is an operator now: POST /login, or the page at /, lets them in."
+    return f"{address} is now an operator and can log in with POST /login or at /."
 
 
-def _piped() -> str:
-    """The first line of standard input."""
-    return sys.stdin.readline(LONGEST).rstrip("\r\n")
+def _read_password() -> str:
+    """Read the first line of standard input."""
+    return sys.stdin.readline(MAX_PASSWORD_INPUT).rstrip("\r\n")
 
 
-def _asked(address: str) -> str:
+def _prompt_password(address: str) -> str:
     if not sys.stdin.isatty():
-        raise ConfigurationError("there is no terminal to ask for a password at: pipe it in, with --password-stdin")
+        raise ConfigurationError("cannot prompt for a password without a terminal: pipe it to --password-stdin")
     password: str = click.prompt(f"Password for {address}", hide_input=True, confirmation_prompt=True)
     return password

@@ -15,10 +15,10 @@ from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from models.turns import responses
 from pipelines.schedules.firing import fire_due
-from pipelines.schedules.starters import STARTERS, Begun
+from pipelines.schedules.starters import STARTERS, StartedWork
 from scheduler.leader import Leadership
 from scheduler.periodic_thread import PeriodicThread
-from scheduler.timetable import TIMETABLE, settle
+from scheduler.timetable import TIMETABLE, store_timetable
 from tasks.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -68,17 +68,17 @@ class Clock:
             self._settled = False
             return
         if not self._settled:
-            settle(self._database)
+            store_timetable(self._database)
             self._settled = True
         for fired in fire_due(self._database, self._settings, [*STARTERS, *TIMETABLE]):
-            if fired.begun is not None:
-                self._tell(fired.begun)
+            if fired.started is not None:
+                self._tell(fired.started)
             if not self._leadership.held():
                 return
 
-    def _tell(self, begun: Begun) -> None:
+    def _tell(self, begun: StartedWork) -> None:
         """It is committed: what is lost from here on, the sweeper makes good."""
-        self._queue.announce_job(begun.job_id, begun.opening)
+        self._queue.announce_job(begun.job_id, begun.opening_events)
         if begun.interrupted is not None:
             self._queue.announce_cancellation(begun.interrupted)
 

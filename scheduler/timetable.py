@@ -7,11 +7,11 @@ from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Database
 from models.schedules import schedules
 from models.schedules.schedules import IfMissed, Schedule
-from pipelines.schedules.triggers import Cron, Interval, stored
+from pipelines.schedules.triggers import Cron, Interval, trigger_to_json
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TimetableEntry:
     """When a kind of work is due; a firing that is more than `grace` seconds late was missed."""
 
     trigger: Cron | Interval
@@ -20,9 +20,9 @@ class Entry:
 
 
 #: Kind of work → when.
-TIMETABLE: Mapping[str, Entry] = {
-    "maintenance.prune": Entry(Cron("30 3 * * *")),
-    "meditation.nightly": Entry(Cron("0 1 * * *"), grace=6 * 3600),
+TIMETABLE: Mapping[str, TimetableEntry] = {
+    "maintenance.prune": TimetableEntry(Cron("30 3 * * *")),
+    "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 
 
@@ -31,7 +31,7 @@ def schedule_id(kind: str) -> str:
     return f"sched_{kind}"
 
 
-def settle(database: Database) -> None:
+def store_timetable(database: Database) -> None:
     """Put the timetable where schedules are. What stands there as it is keeps its next time."""
     with database.transaction() as connection:
         now = schedules.clock(connection)
@@ -46,7 +46,7 @@ def settle(database: Database) -> None:
                     kind=kind,
                     asked={},
                     plan={},
-                    trigger=stored(entry.trigger),
+                    trigger=trigger_to_json(entry.trigger),
                     if_missed=entry.if_missed,
                     grace_seconds=entry.grace,
                     paused_at=None,

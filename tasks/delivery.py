@@ -15,7 +15,7 @@ THREADS = 4
 
 def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
-    office = emails.Office(runner.settings, secret_key(runner.settings), open_mailer(runner.settings))
+    office = emails.EmailSender(runner.settings, secret_key(runner.settings), open_mailer(runner.settings))
     runner.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
-    runner.declare("password.forgotten", Handler(run=password_reset.look_up, end=password_reset.end))
+    runner.declare("password.forgotten", Handler(run=password_reset.run, end=password_reset.end_without_result))
     return THREADS

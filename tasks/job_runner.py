@@ -229,7 +229,7 @@ class JobRunner:
         if self._end(attempt, outcome):
             self.relay.nudge()
         if (
-            command := rate_limits.correction(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
+            command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
         ) is not None:
             self.writer.send_along(command)
         attempt.journal.close(outcome.events)

@@ -49,7 +49,7 @@ class Post:
         self.client = client
         self.writer = JournalWriter(client, lambda job_id, attempt: True)
         self.bag = Bag()
-        self.office = emails.Office(settings, b"a key of the tests", self.bag)
+        self.office = emails.EmailSender(settings, b"a key of the tests", self.bag)
 
     def letters(self, address: str) -> list[EmailMessage]:
         """Deliver all that waits for the address; returns it."""
@@ -68,7 +68,7 @@ class Post:
             return all_of(connection, WAITING, {"address": address})
 
     def _work(self, job_id: str, kind: str) -> None:
-        run = password_reset.look_up if kind == password_reset.KIND else partial(emails.run, self.office)
+        run = password_reset.run if kind == password_reset.KIND else partial(emails.run, self.office)
         with self.database.connection() as connection:
             claimed = attempts.claim(connection, job_id, message_id=new_id("message"), worker=new_id("worker"))
         assert claimed is not None

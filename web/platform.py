@@ -12,7 +12,7 @@ from models.platform.object_store import Objects
 from models.platform.redis_client import connect
 from models.platform.secrets import Seal, secret_key
 from models.platform.settings import Settings
-from pipelines.accounts.login_limits import Throttle
+from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
 from web.accounts.hashing import Hashing
@@ -49,7 +49,7 @@ class Platform:
     objects: Objects
     seal: Seal
     providers: Providers
-    throttle: Throttle = field(init=False)
+    login_limiter: LoginLimiter = field(init=False)
     hashing: Hashing = field(default_factory=Hashing)
     streams: Streams = field(default_factory=Streams)
     started: int = field(default_factory=lambda: int(time.time()))
@@ -57,7 +57,7 @@ class Platform:
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.throttle = Throttle(self.redis)
+        self.login_limiter = LoginLimiter(self.redis)
 
     @classmethod
     def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics) -> "Platform":

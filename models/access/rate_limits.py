@@ -82,7 +82,7 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class BucketLevel:
     """How full a bucket is: tokens that are left, and seconds until it is full."""
 
     bucket: Bucket
@@ -91,19 +91,19 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawResult:
     """What became of a draw: `refused` is the bucket that has too little, and will have enough after `wait` seconds."""
 
-    levels: Sequence[Level]
+    levels: Sequence[BucketLevel]
     refused: Bucket | None = None
     wait: float = 0.0
 
 
-def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> Drawn:
+def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
     """Draw from all buckets or from none. Raises redis.RedisError."""
     closed = next((bucket for bucket in buckets if bucket.limit <= 0), None)
     if closed is not None:
-        return Drawn([Level(closed, 0, PERIOD)], closed, PERIOD)
+        return DrawResult([BucketLevel(closed, 0, PERIOD)], closed, PERIOD)
     command = _command(buckets, forced=False)
     try:
         reply: Any = client.evalsha(DRAW_SHA, *command)
@@ -111,27 +111,27 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> Drawn:
         reply = client.eval(DRAW, *command)
     refusing, wait, *numbers = reply
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
-    levels = [Level(bucket, left, full / MICROSECONDS) for bucket, (left, full) in zip(buckets, pairs, strict=True)]
-    return Drawn(levels, buckets[refusing - 1] if refusing else None, wait / MICROSECONDS)
+    levels = [BucketLevel(bucket, left, full / MICROSECONDS) for bucket, (left, full) in zip(buckets, pairs, strict=True)]
+    return DrawResult(levels, buckets[refusing - 1] if refusing else None, wait / MICROSECONDS)
 
 
-def owners(account_id: str, key_id: str | None) -> list[str]:
+def bucket_owners(account_id: str, key_id: str | None) -> list[str]:
     """Whose buckets a request draws from: the account's and, alike, its API key's."""
     return [f"account {account_id}", *([f"key {key_id}"] if key_id else [])]
 
 
-def noted(key_id: str | None, limit: int | None, charged: int) -> dict[str, Any]:
+def token_draw_arguments(key_id: str | None, limit: int | None, charged: int) -> dict[str, Any]:
     """What a job must know of the tokens that the door drew for it, as an argument; nothing where there is no limit."""
     return {"drawn": {"tokens": charged, "limit": limit, "key_id": key_id}} if limit else {}
 
 
-def correction(account_id: str, arguments: Mapping[str, Any], used: int) -> list[Any] | None:
+def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> list[Any] | None:
     """The command that corrects the door's estimate by the tokens that were `used`; None where it drew nothing."""
     drawn = arguments.get("drawn")
     if not drawn or used == drawn["tokens"]:
         return None
     cost = used - drawn["tokens"]
-    buckets = [Bucket(owner, "tokens", drawn["limit"], cost) for owner in owners(account_id, drawn["key_id"])]
+    buckets = [Bucket(owner, "tokens", drawn["limit"], cost) for owner in bucket_owners(account_id, drawn["key_id"])]
     return ["EVALSHA", DRAW_SHA, *_command(buckets, forced=True)]
 
 

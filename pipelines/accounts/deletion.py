@@ -20,7 +20,7 @@ def close_account(database: Database, caller: Caller, trail: Trail) -> str:
         return _close(connection, [caller.account_id], [], caller, trail)
 
 
-def leave(database: Database, caller: Caller, trail: Trail) -> str:
+def delete_user(database: Database, caller: Caller, trail: Trail) -> str:
     """Have a person erased, with the accounts that are theirs alone. Returns the job's id.
 
     Raises Conflict `sole_owner` while others belong to an account that only this person owns.

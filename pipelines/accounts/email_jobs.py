@@ -13,7 +13,7 @@ from models.platform.database import Connection
 KIND = "email.send"
 
 
-class Letter(StrEnum):
+class EmailTemplate(StrEnum):
     """What is written, and by which id it finds whom it is written to.
 
     VERIFY_ADDRESS    user_id        a link that proves the address
@@ -30,9 +30,9 @@ class Letter(StrEnum):
     INVITATION = "invitation"
 
 
-def post(
+def enqueue_email(
     connection: Connection,
-    letter: Letter,
+    letter: EmailTemplate,
     *,
     account_id: str = PLATFORM_ACCOUNT,
     user_id: str | None = None,
@@ -48,18 +48,18 @@ def post(
     ids = {"user_id": user_id, "invitation_id": invitation_id}
     key = f"letter:{letter}:{invitation_id}" if invitation_id else None
     if at_most_every:
-        key = f"letter:{letter}:{user_id}:{window(at_most_every)}"
-    enqueue(connection, job(letter, account_id=account_id, unique_key=key, **ids))
+        key = f"letter:{letter}:{user_id}:{current_window(at_most_every)}"
+    enqueue(connection, email_job(letter, account_id=account_id, unique_key=key, **ids))
 
 
-def job(
-    letter: Letter, *, account_id: str = PLATFORM_ACCOUNT, unique_key: str | None = None, **ids: str | None
+def email_job(
+    letter: EmailTemplate, *, account_id: str = PLATFORM_ACCOUNT, unique_key: str | None = None, **ids: str | None
 ) -> NewJob:
     """The job that sends a letter, for those who enqueue it in another way."""
     arguments = {"letter": letter.value} | {name: value for name, value in ids.items() if value}
     return NewJob(kind=KIND, account_id=account_id, arguments=arguments, unique_key=unique_key)
 
 
-def window(minutes: int) -> int:
+def current_window(minutes: int) -> int:
     """The number of the present stretch of so many minutes, for unique keys."""
     return int(time.time() // (60 * minutes))

@@ -13,19 +13,19 @@ from models.accounts.email_tokens import Proof, Purpose
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
 from pipelines.accounts import email_jobs, passwords
-from pipelines.accounts.email_jobs import Letter
-from pipelines.accounts.login_limits import Throttle, Try
+from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 
 
 @dataclass(frozen=True, slots=True)
-class Claimant:
+class SignupCredentials:
     """Who says that it was they who signed up: somebody who gives the password, or who has logged in."""
 
     password: str | None = None
     caller: Caller | None = None
 
 
-def verify(database: Database, throttle: Throttle, secret: str, claimant: Claimant, trail: Trail) -> Proof:
+def verify(database: Database, throttle: LoginLimiter, secret: str, claimant: SignupCredentials, trail: Trail) -> Proof:
     """Give the address to the user whom the letter was for, if it is they who ask.
 
     From then on nobody else who claimed it before comes in by it. Proving it again, by the same letter, is harmless.
@@ -41,28 +41,28 @@ def verify(database: Database, throttle: Throttle, secret: str, claimant: Claima
         redeemed = email_tokens.redeem(connection, Purpose.VERIFY, secret)
         if redeemed is None:
             return _proved_before(connection, secret)
-        own(connection, redeemed)
-        record(connection, "email.verified", redeemed, trail)
+        assign_email(connection, redeemed)
+        record_audit(connection, "email.verified", redeemed, trail)
     return redeemed
 
 
-def ask_again(database: Database, caller: Caller) -> bool:
+def resend(database: Database, caller: Caller) -> bool:
     """Send the letter once more. Returns False where the address is proved already."""
     with database.transaction() as connection:
         person = emails.person(connection, caller.user_id)
         if person is None or person.verified:
             return False
-        email_jobs.post(connection, Letter.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
+        email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
     return True
 
 
-def own(connection: Connection, proof: Proof) -> None:
+def assign_email(connection: Connection, proof: Proof) -> None:
     """Make the address the user's. Raises Conflict `address_taken`."""
     if not emails.prove(connection, proof.user_id, proof.email):
         raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
 
 
-def record(connection: Connection, action: str, proof: Proof, trail: Trail) -> None:
+def record_audit(connection: Connection, action: str, proof: Proof, trail: Trail) -> None:
     """Tell it in the log of the user's oldest account."""
     belongs = accounts.memberships(connection, proof.user_id)
     account_id = belongs[0].account_id if belongs else None
@@ -75,7 +75,7 @@ def invalid_token() -> InvalidRequest:
                           code="invalid_token")  # fmt: skip
 
 
-def _check(database: Database, throttle: Throttle, proof: Proof, claimant: Claimant, trail: Trail) -> None:
+def _check(database: Database, throttle: LoginLimiter, proof: Proof, claimant: SignupCredentials, trail: Trail) -> None:
     """Whether it was they who signed up."""
     if claimant.password is not None:
         return _check_password(database, throttle, proof, claimant.password, trail)
@@ -86,16 +86,16 @@ def _check(database: Database, throttle: Throttle, proof: Proof, claimant: Claim
         raise NotAllowed("Another user signed up with this address than the one of your token.", code="another_user")
 
 
-def _check_password(database: Database, throttle: Throttle, proof: Proof, password: str, trail: Trail) -> None:
+def _check_password(database: Database, throttle: LoginLimiter, proof: Proof, password: str, trail: Trail) -> None:
     """Counted together with the log-ins by this address: each is a guess."""
-    attempt = Try(proof.email.lower(), trail.ip)
-    throttle.count(attempt)
+    attempt = LoginAttempt(proof.email.lower(), trail.ip)
+    throttle.count_attempt(attempt)
     with database.connection() as connection:
         user = accounts.find(connection, proof.user_id)
     if not passwords.verify(user.password_hash if user else None, password):
         message = "This is not the password that somebody signed up with."
         raise NotAuthenticated(message, param="password", code="invalid_credentials")
-    throttle.forget(attempt)
+    throttle.record_success(attempt)
 
 
 def _proved_before(connection: Connection, secret: str) -> Proof:

@@ -16,16 +16,16 @@ from models.accounts.members import Member
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
 from pipelines.accounts import email_jobs, passwords, sessions
-from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.email_verification import invalid_token
-from pipelines.accounts.login_limits import Throttle, Try
+from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.members import acting, check_may_give
-from pipelines.accounts.sessions import Entry
-from pipelines.accounts.signup import normal_address
+from pipelines.accounts.sessions import SessionTokens
+from pipelines.accounts.signup import normalize_email
 from pipelines.accounts.tokens import Tokens
 
 #: Invitations that an account may send within a day: each is a letter to a stranger.
-MOST_A_DAY = 100
+MAX_PER_DAY = 100
 
 
 def invite(
@@ -35,7 +35,7 @@ def invite(
 
     Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and TooMany.
     """
-    address = normal_address(email)
+    address = normalize_email(email)
     with database.transaction() as connection:
         actor = acting(connection, caller)
         check_may_give(actor, role)
@@ -43,7 +43,9 @@ def invite(
         made = invitations.create(
             connection, invitation_id, caller.account_id, email=address, role=role, invited_by=caller.user_id
         )
-        email_jobs.post(connection, Letter.INVITATION, account_id=caller.account_id, invitation_id=made.id)
+        email_jobs.enqueue_email(
+            connection, EmailTemplate.INVITATION, account_id=caller.account_id, invitation_id=made.id
+        )
         _record(connection, "invitation.created", made, caller.user_id, trail)
     return made
 
@@ -59,7 +61,7 @@ def revoke(database: Database, caller: Caller, invitation_id: str, trail: Trail)
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class Invitee:
     """Who accepts: somebody who has logged in, or who gives the password of the address, or would like to have it."""
 
     caller: Caller | None = None
@@ -67,7 +69,9 @@ class Guest:
     name: str = ""
 
 
-def accept(database: Database, tokens: Tokens, throttle: Throttle, secret: str, guest: Guest, trail: Trail) -> Entry:
+def accept(
+    database: Database, tokens: Tokens, throttle: LoginLimiter, secret: str, guest: Invitee, trail: Trail
+) -> SessionTokens:
     """Become a member, and come in. Who is one already stays what they are; the invitation is used up all the same.
 
     Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and TooMany.
@@ -82,7 +86,7 @@ def accept(database: Database, tokens: Tokens, throttle: Throttle, secret: str, 
         invitation = _good(invitations.by_secret(connection, secret))
         person = _guest(connection, invitation, guest, known, new_hash)
         membership = _join(connection, invitation, person, trail)
-        return sessions.begin(connection, tokens, membership, person.email, trail)
+        return sessions.start(connection, tokens, membership, person.email, trail)
 
 
 def _look(database: Database, secret: str) -> Invitation | None:
@@ -103,11 +107,13 @@ def _check_host(connection: Connection, actor: Member, account_id: str, address:
     guest = emails.holder(connection, address)
     if guest is not None and members.read(connection, account_id, guest.id) is not None:
         raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
-    if invitations.recent(connection, account_id) >= MOST_A_DAY:
-        raise TooMany(f"An account may send {MOST_A_DAY} invitations a day.", retry_after=3600)
+    if invitations.recent(connection, account_id) >= MAX_PER_DAY:
+        raise TooMany(f"An account may send {MAX_PER_DAY} invitations a day.", retry_after=3600)
 
 
-def _known_by_password(database: Database, throttle: Throttle, address: str, guest: Guest, trail: Trail) -> User | None:
+def _known_by_password(
+    database: Database, throttle: LoginLimiter, address: str, guest: Invitee, trail: Trail
+) -> User | None:
     """Whose password it is, of those who have the address or claim it.
 
     Raises NotAuthenticated where somebody has the address, and the password isn't theirs.
@@ -116,13 +122,13 @@ def _known_by_password(database: Database, throttle: Throttle, address: str, gue
         return None
     if guest.password is None:
         raise NotAuthenticated("Log in, or give a password.", param="password")
-    attempt = Try(address.lower(), trail.ip)
-    throttle.count(attempt)
+    attempt = LoginAttempt(address.lower(), trail.ip)
+    throttle.count_attempt(attempt)
     with database.connection() as connection:
         candidates = accounts.candidates(connection, address)
     for user in candidates:
         if passwords.verify(user.password_hash, guest.password):
-            throttle.forget(attempt)
+            throttle.record_success(attempt)
             return user
         if user.verified:
             message = "The address has a user: log in as that user, or give their password."
@@ -130,14 +136,14 @@ def _known_by_password(database: Database, throttle: Throttle, address: str, gue
     return None
 
 
-def _new_hash(address: str, guest: Guest) -> str:
+def _new_hash(address: str, guest: Invitee) -> str:
     assert guest.password is not None
     passwords.check_strength(guest.password, email=address)
     return passwords.hash_password(guest.password)
 
 
 def _guest(
-    connection: Connection, invitation: Invitation, guest: Guest, known: User | None, new_hash: str | None
+    connection: Connection, invitation: Invitation, guest: Invitee, known: User | None, new_hash: str | None
 ) -> Person:
     """The user who becomes a member; their address is proved from here on."""
     if new_hash is not None:

@@ -28,21 +28,21 @@ ALPHABET = string.ascii_letters + string.digits
 LENGTH = 43
 
 #: What a key may do if nobody says otherwise.
-DEFAULT = (Scope.READ, Scope.WRITE, Scope.INFERENCE)
+DEFAULT_SCOPES = (Scope.READ, Scope.WRITE, Scope.INFERENCE)
 
 #: The least role of who may give a key this scope; any member gives the others.
-TAKES = {Scope.BILLING: Role.ADMIN, Scope.ADMIN: Role.ADMIN}
+REQUIRED_ROLES = {Scope.BILLING: Role.ADMIN, Scope.ADMIN: Role.ADMIN}
 
 #: Living keys that a member may have in an account.
-MOST = 100
+MAX_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class NewKey:
+class NewApiKey:
     """What is asked for. `expires_at` None: it holds until it is revoked."""
 
     name: str
-    scopes: tuple[Scope, ...] = DEFAULT
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     expires_at: datetime | None = None
 
 
@@ -52,14 +52,14 @@ def make_secret() -> str:
     return body + _checksum(body)
 
 
-def well_formed(secret: str) -> bool:
+def is_well_formed(secret: str) -> bool:
     """Whether it can be one of ours: anything else was mistyped, cut off or made up."""
     body, checksum = secret[:-8], secret[-8:]
     shaped = secret.isascii() and len(body) == len(PREFIX) + LENGTH and body.startswith(PREFIX)
     return shaped and checksum == _checksum(body)
 
 
-def create(database: Database, caller: Caller, new: NewKey, key_id: str, trail: Trail) -> tuple[ApiKey, str]:
+def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, trail: Trail) -> tuple[ApiKey, str]:
     """A new key of the caller's, and its secret, which nobody can read again.
 
     Raises InvalidRequest for an end in the past, NotAllowed for a scope above the caller's role, Conflict
@@ -82,14 +82,16 @@ def change(
     trail: Trail,
     *,
     name: str | None = None,
-    retime: bool = False,
+    change_expiry: bool = False,
     expires_at: datetime | None = None,
 ) -> ApiKey:
     """Another name, and if `retime` another end. Raises NotFound, InvalidRequest, and Conflict for what has ended."""
     _check_end(expires_at)
     with database.transaction() as connection:
         find(connection, caller, key_id)
-        key = api_keys.change(connection, key_id, caller.account_id, name=name, retime=retime, expires_at=expires_at)
+        key = api_keys.change(
+            connection, key_id, caller.account_id, name=name, retime=change_expiry, expires_at=expires_at
+        )
         if key is None:
             raise Conflict("This key has been revoked or has expired. Make a new one.", code="key_ended")
         details = {"name": key.name, "expires_at": key.expires_at}
@@ -107,13 +109,13 @@ def revoke(database: Database, caller: Caller, key_id: str, trail: Trail) -> Non
 
 def find(connection: Connection, caller: Caller, key_id: str) -> ApiKey:
     """A key that the caller may see. Raises NotFound."""
-    key = api_keys.read(connection, key_id, caller.account_id, user_id=visible(caller))
+    key = api_keys.read(connection, key_id, caller.account_id, user_id=owner_filter(caller))
     if key is None:
         raise NotFound(f"API key with id '{key_id}' not found.", param="key_id")
     return key
 
 
-def visible(caller: Caller) -> str | None:
+def owner_filter(caller: Caller) -> str | None:
     """Whose keys the caller sees and manages: their own, or as an admin everybody's in the account (None)."""
     return None if caller.role.covers(Role.ADMIN) else caller.user_id
 
@@ -129,13 +131,15 @@ def _check_maker(connection: Connection, caller: Caller, scopes: tuple[Scope, ..
     if role is None:
         raise NotAllowed("You do not belong to this account any more.")
     for scope in scopes:
-        if not role.covers(TAKES.get(scope, Role.MEMBER)):
-            raise NotAllowed(f"The scope '{scope}' takes the role {TAKES[scope]}; yours is {role}.", param="scopes")
-    if api_keys.count_live(connection, caller.account_id, caller.user_id, beside=key_id) >= MOST:
-        raise Conflict(f"You have {MOST} keys that hold. Revoke one first.", code="too_many_keys")
+        if not role.covers(REQUIRED_ROLES.get(scope, Role.MEMBER)):
+            raise NotAllowed(
+                f"The scope '{scope}' takes the role {REQUIRED_ROLES[scope]}; yours is {role}.", param="scopes"
+            )
+    if api_keys.count_live(connection, caller.account_id, caller.user_id, beside=key_id) >= MAX_KEYS:
+        raise Conflict(f"You have {MAX_KEYS} keys that hold. Revoke one first.", code="too_many_keys")
 
 
-def _insert(connection: Connection, caller: Caller, new: NewKey, key_id: str, secret: str) -> ApiKey:
+def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str, secret: str) -> ApiKey:
     return api_keys.insert(
         connection,
         key_id=key_id,

@@ -70,7 +70,7 @@ return 0
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class LoginAttempt:
     """Somebody who tries to get in: `subject` is what they name, an address or a user."""
 
     subject: str
@@ -89,14 +89,14 @@ class Try:
         ]
 
 
-class Throttle:
+class LoginLimiter:
     """Counts tries in Redis, in one call each."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._script = client.register_script(SCRIPT)
 
-    def count(self, attempt: Try) -> None:
+    def count_attempt(self, attempt: LoginAttempt) -> None:
         """Count a try that is about to be made. Raises TooMany `too_many_attempts`, and Unavailable without Redis."""
         try:
             wait = self._script(keys=attempt.keys, args=[*PAIR, *NETWORK, *ADDRESS, DEAR])
@@ -106,7 +106,7 @@ class Throttle:
             message = "There were too many attempts. Try again later."
             raise TooMany(message, code="too_many_attempts", retry_after=int(wait) / 1000)
 
-    def forget(self, attempt: Try) -> None:
+    def record_success(self, attempt: LoginAttempt) -> None:
         """The password was right: the place is known from now on, and owes nothing. If Redis is there to hear it."""
         known, pair, *_ = attempt.keys
         with suppress(redis.ConnectionError, redis.TimeoutError), self._client.pipeline() as together:

@@ -18,9 +18,9 @@ from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from models.platform.secrets import digest
 from pipelines.accounts import email_jobs, sessions
-from pipelines.accounts.email_jobs import Letter
-from pipelines.accounts.sessions import Entry
-from pipelines.accounts.signup import normal_address
+from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.sessions import SessionTokens
+from pipelines.accounts.signup import normalize_email
 from pipelines.accounts.tokens import Tokens
 
 #: Seconds from a provider's answer to the exchange of the code, which the page does at once.
@@ -43,7 +43,7 @@ class Claims:
     name: str = ""
 
 
-def recognise(database: Database, claims: Claims, trail: Trail) -> str:
+def resolve_user(database: Database, claims: Claims, trail: Trail) -> str:
     """The id of the user whom the provider means, who is new if nobody is known. Letters may have been posted.
 
     Raises NotAllowed `email_missing` where a new user would have no address.
@@ -64,7 +64,7 @@ def recognise(database: Database, claims: Claims, trail: Trail) -> str:
 def _address(claims: Claims) -> str:
     """The address as it is stored, or an empty text."""
     try:
-        return normal_address(claims.email)
+        return normalize_email(claims.email)
     except InvalidRequest:
         return ""
 
@@ -102,14 +102,14 @@ def _create(connection: Connection, claims: Claims, email: str, holder_id: str |
     if claims.email_verified:
         emails.prove(connection, user_id, email)
     else:
-        letter = Letter.SIGNUP_ATTEMPTED if holder_id else Letter.VERIFY_ADDRESS
-        email_jobs.post(connection, letter, user_id=holder_id or user_id)
+        letter = EmailTemplate.SIGNUP_ATTEMPTED if holder_id else EmailTemplate.VERIFY_ADDRESS
+        email_jobs.enqueue_email(connection, letter, user_id=holder_id or user_id)
     audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
     return user_id
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class LoginCode:
     """What gives a session, once: `code` goes to the page in its address, `binding` into a cookie of the browser.
 
     Neither is good without the other: an address may be seen or sent by others, and no other site can use the cookie.
@@ -119,15 +119,17 @@ class Pass:
     binding: str
 
 
-def issue_pass(client: redis.Redis, user_id: str) -> Pass:
+def issue_login_code(client: redis.Redis, user_id: str) -> LoginCode:
     """A pass for a user, good for EXCHANGE_SECONDS. Only hashes are kept of it."""
-    made = Pass(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    made = LoginCode(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
     kept = {"user": user_id, "binding": digest(made.binding).hex()}
     client.set(_key(made.code), orjson.dumps(kept), ex=EXCHANGE_SECONDS)
     return made
 
 
-def exchange(database: Database, client: redis.Redis, tokens: Tokens, shown: Pass, trail: Trail) -> Entry:
+def exchange_login_code(
+    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, trail: Trail
+) -> SessionTokens:
     """A session for a pass; whatever comes of it, the pass is spent. Raises NotAuthenticated `invalid_code`."""
     kept = client.getdel(_key(shown.code))
     known = orjson.loads(kept) if isinstance(kept, bytes) else None
@@ -137,8 +139,8 @@ def exchange(database: Database, client: redis.Redis, tokens: Tokens, shown: Pas
         user = accounts.find(connection, known["user"])
         if user is None:
             raise _spent()
-        membership = sessions.choose(accounts.memberships(connection, user.id), None)
-        return sessions.begin(connection, tokens, membership, user.email, trail)
+        membership = sessions.choose_membership(accounts.memberships(connection, user.id), None)
+        return sessions.start(connection, tokens, membership, user.email, trail)
 
 
 def _key(code: str) -> str:

@@ -26,13 +26,13 @@ def change_account(
     overrides = {name: value for name, value in limits.items() if value is not None}
     removed = [name for name, value in limits.items() if value is None]
     with database.transaction() as connection:
-        account(connection, account_id)
+        find_account(connection, account_id)
         if plan_id is not None and not admin.has_plan(connection, plan_id):
             raise InvalidRequest(f"There is no plan '{plan_id}'.", param="plan_id", code="plan_not_found")
         admin.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
         details = {"plan_id": plan_id, "limits": dict(limits)}
         _record(connection, "account.limits_changed", caller, trail, account_id, account_id, details)
-        return account(connection, account_id)
+        return find_account(connection, account_id)
 
 
 def put_plan(
@@ -51,24 +51,24 @@ def replay(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job
     Raises NotFound, and Conflict for what is not dead, or is the child of a job that has gone on without it.
     """
     with database.transaction() as connection:
-        found = job(connection, job_id)
+        found = find_job(connection, job_id)
         if not operations.replay(connection, [job_id]):
             raise Conflict("This job is not dead, or its parent has gone on without it.", code="not_dead")
         _record(connection, "job.replayed", caller, trail, found.account_id, job_id)
-        return job(connection, job_id)
+        return find_job(connection, job_id)
 
 
 def discard(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job:
     """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
     with database.transaction() as connection:
-        found = job(connection, job_id)
+        found = find_job(connection, job_id)
         if not operations.discard(connection, [job_id]):
             raise Conflict("This job is not dead.", code="not_dead")
         _record(connection, "job.discarded", caller, trail, found.account_id, job_id)
-        return job(connection, job_id)
+        return find_job(connection, job_id)
 
 
-def account(connection: Connection, account_id: str) -> AccountState:
+def find_account(connection: Connection, account_id: str) -> AccountState:
     """Any account. Raises NotFound."""
     found = admin.read_account(connection, account_id)
     if found is None:
@@ -76,7 +76,7 @@ def account(connection: Connection, account_id: str) -> AccountState:
     return found
 
 
-def job(connection: Connection, job_id: str) -> Job:
+def find_job(connection: Connection, job_id: str) -> Job:
     """A job of any account. Raises NotFound."""
     found = operations.any_job(connection, job_id)
     if found is None:

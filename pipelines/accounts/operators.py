@@ -19,7 +19,7 @@ def create(connection: Connection, email: str, password: str) -> None:
     _record(connection, "operator.created", membership.user_id)
 
 
-def appoint(connection: Connection, user_id: str) -> bool:
+def grant(connection: Connection, user_id: str) -> bool:
     """Make a known user an operator. Whether they were not one before; harmless to repeat."""
     appointed = operators.appoint(connection, user_id)
     if appointed:
@@ -27,7 +27,7 @@ def appoint(connection: Connection, user_id: str) -> bool:
     return appointed
 
 
-def dismiss(connection: Connection, email: str) -> None:
+def revoke(connection: Connection, email: str) -> None:
     """Take an operator's rights, from their next request on. Raises NotFound when there is no such operator."""
     known = operators.find(connection, email)
     if known is None or not operators.dismiss(connection, known[0]):

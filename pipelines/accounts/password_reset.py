@@ -16,8 +16,8 @@ from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
 from models.platform.database import Connection, Database
 from pipelines.accounts import email_jobs, passwords
-from pipelines.accounts.email_jobs import Letter, window
-from pipelines.accounts.email_verification import invalid_token, own, record
+from pipelines.accounts.email_jobs import EmailTemplate, current_window
+from pipelines.accounts.email_verification import assign_email, invalid_token, record_audit
 
 KIND = "password.forgotten"
 
@@ -25,31 +25,31 @@ KIND = "password.forgotten"
 QUIET = 2
 
 
-def forgot(database: Database, email: str) -> None:
+def request_reset(database: Database, email: str) -> None:
     """Have a letter sent to the address, if somebody has it. `email` is an address in its normal form."""
     name = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
     job = NewJob(
         kind=KIND,
         account_id=PLATFORM_ACCOUNT,
         arguments={"email": email},
-        unique_key=f"forgotten:{name}:{window(QUIET)}",
+        unique_key=f"forgotten:{name}:{current_window(QUIET)}",
     )
     with database.connection() as connection:
         enqueue(connection, job)
 
 
-def look_up(attempt: Attempt) -> Ending:
+def run(attempt: Attempt) -> Ending:
     """The job: find whose address it is and have the letter written. The address does not stay in the job."""
     with attempt.database.connection() as connection:
         known = accounts.candidates(connection, attempt.job.arguments.get("email", ""))
-    follow_ups = [email_jobs.job(Letter.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
+    follow_ups = [email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
     plain = plain_ending(attempt, "completed")
     return Ending(
         "completed", plain.events, record=lambda connection: _forget(connection, attempt), follow_ups=follow_ups
     )
 
 
-def end(
+def end_without_result(
     attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None = None
 ) -> Ending:
     """The end where there was no other: nor does the address stay here."""
@@ -79,14 +79,14 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
         if redeemed is None:
             raise invalid_token()
         _replace(connection, redeemed, password_hash)
-        email_jobs.post(connection, Letter.PASSWORD_CHANGED, user_id=redeemed.user_id)
-        record(connection, "password.reset", redeemed, trail)
+        email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=redeemed.user_id)
+        record_audit(connection, "password.reset", redeemed, trail)
     return redeemed
 
 
 def _replace(connection: Connection, proof: Proof, password_hash: str) -> None:
     person = emails.person(connection, proof.user_id)
-    own(connection, proof)
+    assign_email(connection, proof)
     if person is not None and not person.verified:
         # Whoever signed up with this address need not be who reads its mail: nothing that they left opens the door.
         emails.shut_out(connection, proof.user_id)

@@ -17,8 +17,8 @@ from models.accounts.audit import Trail
 from models.platform.database import Connection, Database
 from models.platform.errors import NotAllowed, NotAuthenticated
 from pipelines.accounts import email_jobs, passwords
-from pipelines.accounts.email_jobs import Letter
-from pipelines.accounts.login_limits import Throttle, Try
+from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.tokens import LIFETIME, Tokens
 
 #: What refresh tokens begin with, so that a leaked one is known for what it is.
@@ -26,17 +26,17 @@ PREFIX = "rt_"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SessionTokens:
     """What lets somebody in: an access token that holds `expires_in` seconds, and a refresh token for what follows."""
 
     caller: Caller
     email: str
-    token: str
+    access_token: str
     refresh_token: str
     expires_in: int = LIFETIME
 
 
-def begin(connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: Trail) -> Entry:
+def start(connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: Trail) -> SessionTokens:
     """A new session of somebody who has shown who they are. To be called in a transaction."""
     session_id = sessions.create(
         connection,
@@ -49,7 +49,7 @@ def begin(connection: Connection, tokens: Tokens, membership: Membership, email:
     return _next_pair(connection, tokens, membership, email, session_id)
 
 
-def choose(memberships: Sequence[Membership], account_id: str | None) -> Membership:
+def choose_membership(memberships: Sequence[Membership], account_id: str | None) -> Membership:
     """The place in the named account, or in the oldest one. Raises NotAllowed `not_a_member`."""
     for membership in memberships:
         if account_id in (None, membership.account_id):
@@ -57,7 +57,7 @@ def choose(memberships: Sequence[Membership], account_id: str | None) -> Members
     raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
 
 
-def refresh(database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: Trail) -> Entry:
+def refresh(database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: Trail) -> SessionTokens:
     """The next pair of tokens, for the same account as the last one or for another one of the person.
 
     Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed for an account that the person doesn't belong to,
@@ -90,20 +90,20 @@ def log_out_everywhere(database: Database, caller: Caller, trail: Trail) -> int:
 
 
 def change_password(
-    database: Database, throttle: Throttle, caller: Caller, *, current: str, new: str, trail: Trail
+    database: Database, throttle: LoginLimiter, caller: Caller, *, current: str, new: str, trail: Trail
 ) -> int:
     """Set another password and end all other sessions; returns how many ended. A letter was posted: nudge the queue.
 
     Raises InvalidRequest for a weak password, TooMany, and NotAllowed `invalid_credentials` for a wrong current one.
     """
-    attempt = Try(caller.user_id, trail.ip)
+    attempt = LoginAttempt(caller.user_id, trail.ip)
     with database.connection() as connection:
         user = accounts.find(connection, caller.user_id)
     passwords.check_strength(new, email=user.email if user else "", param="new_password")
-    throttle.count(attempt)
+    throttle.count_attempt(attempt)
     if not passwords.verify(user.password_hash if user else None, current) or user is None:
         raise _wrong_password()
-    throttle.forget(attempt)
+    throttle.record_success(attempt)
     return _set_password(database, user, passwords.hash_password(new), caller, trail)
 
 
@@ -112,17 +112,17 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
             raise _wrong_password()  # it was changed at this moment
         ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
-        email_jobs.post(connection, Letter.PASSWORD_CHANGED, user_id=user.id)
+        email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=user.id)
         _record(connection, "password.changed", trail, caller, user.id)
     return ended
 
 
 def _rotate(
     connection: Connection, tokens: Tokens, shown: Refresh, secret: str, account_id: str | None, trail: Trail
-) -> Entry:
+) -> SessionTokens:
     belongs = accounts.memberships(connection, shown.user_id)
     stays = any(membership.account_id == shown.account_id for membership in belongs)
-    membership = choose(belongs, account_id or (shown.account_id if stays else None))
+    membership = choose_membership(belongs, account_id or (shown.account_id if stays else None))
     # Between the look at the token and here somebody else may have spent it, or ended the session.
     good = sessions.spend(connection, secret) and sessions.prolong(
         connection, shown.session_id, account_id=membership.account_id, ip=trail.ip
@@ -144,12 +144,14 @@ def _end_family(connection: Connection, shown: Refresh, trail: Trail) -> None:
         )
 
 
-def _next_pair(connection: Connection, tokens: Tokens, membership: Membership, email: str, session_id: str) -> Entry:
+def _next_pair(
+    connection: Connection, tokens: Tokens, membership: Membership, email: str, session_id: str
+) -> SessionTokens:
     secret = PREFIX + secrets.token_urlsafe(32)
     sessions.add_token(connection, session_id, secret)
-    tokens.learn(signing_keys.holding(connection))
+    tokens.set_generations(signing_keys.holding(connection))
     caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
-    return Entry(caller, email, tokens.issue(caller), secret)
+    return SessionTokens(caller, email, tokens.issue(caller), secret)
 
 
 def _record(connection: Connection, action: str, trail: Trail, who: Caller | Membership, target: str) -> None:

@@ -14,9 +14,9 @@ from models.accounts.audit import Trail
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
 from pipelines.accounts import email_jobs, passwords, sessions
-from pipelines.accounts.email_jobs import Letter
-from pipelines.accounts.login_limits import Throttle, Try
-from pipelines.accounts.sessions import Entry
+from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
+from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.tokens import Tokens
 
 # Names of a home or office network are good enough for an installation that stands in one.
@@ -24,17 +24,17 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
 
 def sign_up(
-    database: Database, tokens: Tokens, throttle: Throttle, *, email: str, password: str, trail: Trail
-) -> Entry:
+    database: Database, tokens: Tokens, throttle: LoginLimiter, *, email: str, password: str, trail: Trail
+) -> SessionTokens:
     """A session of a new user with an account of their own, or of the one who has signed up so before.
 
     Letters may have been posted: nudge the queue. Raises InvalidRequest for a malformed address or a weak password,
     and TooMany.
     """
-    address = normal_address(email)
+    address = normalize_email(email)
     passwords.check_strength(password, email=address)
-    attempt = Try(address.lower(), trail.ip)
-    throttle.count(attempt)
+    attempt = LoginAttempt(address.lower(), trail.ip)
+    throttle.count_attempt(attempt)
     password_hash = passwords.hash_password(password)
     while True:
         known = _candidates(database, address)
@@ -49,21 +49,21 @@ def sign_up(
 def log_in(
     database: Database,
     tokens: Tokens,
-    throttle: Throttle,
+    throttle: LoginLimiter,
     *,
     email: str,
     password: str,
     account_id: str | None = None,
     trail: Trail,
-) -> Entry:
+) -> SessionTokens:
     """A session of a known user, for the named account or their oldest one.
 
     Raises NotAuthenticated `invalid_credentials`, alike for an unknown address and a wrong password, TooMany, and
     NotAllowed for an account that the user doesn't belong to.
     """
     address = _known_address(email)
-    attempt = Try(address.lower(), trail.ip)
-    throttle.count(attempt)
+    attempt = LoginAttempt(address.lower(), trail.ip)
+    throttle.count_attempt(attempt)
     known = _candidates(database, address)
     user = _whose(known, password)
     if user is None:
@@ -72,7 +72,7 @@ def log_in(
     return _let_in(database, tokens, throttle, attempt, user, password, trail, account_id)
 
 
-def normal_address(email: str) -> str:
+def normalize_email(email: str) -> str:
     """The address as it is stored. Raises InvalidRequest when it isn't one; whether it takes mail is not asked."""
     try:
         checked = email_validator.validate_email(
@@ -86,7 +86,7 @@ def normal_address(email: str) -> str:
 def _known_address(email: str) -> str:
     """The address as signing up would have stored it; what is no address is looked up as it is, and not found."""
     try:
-        return normal_address(email)
+        return normalize_email(email)
     except InvalidRequest:
         return email
 
@@ -106,39 +106,39 @@ def _whose(known: list[User], password: str) -> User | None:
 def _let_in(
     database: Database,
     tokens: Tokens,
-    throttle: Throttle,
-    attempt: Try,
+    throttle: LoginLimiter,
+    attempt: LoginAttempt,
     user: User,
     password: str,
     trail: Trail,
     account_id: str | None = None,
-) -> Entry:
+) -> SessionTokens:
     stored = user.password_hash or ""
     renewed = passwords.hash_password(password) if passwords.needs_rehash(stored) else None
     with database.transaction() as connection:
         # A password that is changed at this moment ends all sessions: this one must not begin behind its back.
         if not accounts.has_password(connection, user.id, stored):
             raise Unavailable("The password was changed at this moment. Try again.")
-        membership = sessions.choose(accounts.memberships(connection, user.id), account_id)
-        entry = sessions.begin(connection, tokens, membership, user.email, trail)
+        membership = sessions.choose_membership(accounts.memberships(connection, user.id), account_id)
+        entry = sessions.start(connection, tokens, membership, user.email, trail)
     if renewed is not None:
         with database.connection() as connection:
             accounts.change_password(connection, user.id, stored, renewed)
-    throttle.forget(attempt)
+    throttle.record_success(attempt)
     return entry
 
 
 def _welcome(
     connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, trail: Trail
-) -> Entry:
+) -> SessionTokens:
     """A new user. Who owns the address already hears of it; anybody else is asked to prove that it is theirs."""
     membership = accounts.create(connection, email=address, password_hash=password_hash)
     user_id, account_id = membership.user_id, membership.account_id
     audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
     owner = next((user for user in known if user.verified), None)
-    letter = Letter.SIGNUP_ATTEMPTED if owner else Letter.VERIFY_ADDRESS
-    email_jobs.post(connection, letter, user_id=owner.id if owner else user_id)
-    return sessions.begin(connection, tokens, membership, address, trail)
+    letter = EmailTemplate.SIGNUP_ATTEMPTED if owner else EmailTemplate.VERIFY_ADDRESS
+    email_jobs.enqueue_email(connection, letter, user_id=owner.id if owner else user_id)
+    return sessions.start(connection, tokens, membership, address, trail)
 
 
 def _record_failure(database: Database, known: list[User], trail: Trail) -> None:

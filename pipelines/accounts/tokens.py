@@ -81,11 +81,11 @@ class Tokens:
         self._lock = threading.Lock()
 
     @property
-    def due(self) -> bool:
+    def generations_stale(self) -> bool:
         """Whether it is time to ask which generations hold."""
         return self._clock() - self._heard > NEWS
 
-    def learn(self, generations: Sequence[int]) -> None:
+    def set_generations(self, generations: Sequence[int]) -> None:
         """Take tokens of these generations from now on, and sign with the last one."""
         self._generations = tuple(generations) or (FIRST,)
         self._heard = self._clock()

@@ -9,7 +9,7 @@ import orjson
 from psycopg.errors import UniqueViolation
 
 from models.access.idempotency import Repeat
-from models.access.rate_limits import noted
+from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.cancellation import Cancellation
@@ -147,7 +147,7 @@ def _made(
         account_id=caller.account_id,
         arguments={
             "response_id": response_id,
-            **noted(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged),
+            **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged),
         },
         id=job_id,
         serial_key=thread or response_id,

@@ -11,16 +11,16 @@ LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class EmailContent:
     """A letter without its envelope."""
 
     subject: str
     body: str
 
 
-def verify_address(link: str) -> Text:
+def verify_address(link: str) -> EmailContent:
     """To whoever signed up."""
-    return Text(
+    return EmailContent(
         "Confirm your e-mail address",
         f"""Hello,
 
@@ -35,9 +35,9 @@ If it wasn't you, do nothing: nobody can use your address without this letter.
     )
 
 
-def signup_attempted(home: str, forgot: str) -> Text:
+def signup_attempted(home: str, forgot: str) -> EmailContent:
     """To the owner of an address that somebody tried to sign up with."""
-    return Text(
+    return EmailContent(
         "You have an account already",
         f"""Hello,
 
@@ -55,9 +55,9 @@ If it wasn't you, there is nothing to do: nothing has changed.
     )
 
 
-def reset_password(link: str) -> Text:
+def reset_password(link: str) -> EmailContent:
     """To whoever asked for it."""
-    return Text(
+    return EmailContent(
         "Set a new password",
         f"""Hello,
 
@@ -71,9 +71,9 @@ If it wasn't you, do nothing: your password stays as it is.
     )
 
 
-def password_changed(forgot: str) -> Text:
+def password_changed(forgot: str) -> EmailContent:
     """To whose password it is."""
-    return Text(
+    return EmailContent(
         "Your password was changed",
         f"""Hello,
 
@@ -86,10 +86,10 @@ If it wasn't you, set a new one at once, which also ends all sessions:
     )
 
 
-def invitation(account: str, inviter: str, role: str, link: str) -> Text:
+def invitation(account: str, inviter: str, role: str, link: str) -> EmailContent:
     """To somebody whom an account would like to have."""
     account, inviter = one_line(account), one_line(inviter)
-    return Text(
+    return EmailContent(
         f'You are invited to "{account}"',
         f"""Hello,
 

@@ -26,16 +26,16 @@ from models.jobs.jobs import Job
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.delivery import email_templates
-from pipelines.delivery.email_templates import Text
+from pipelines.delivery.email_templates import EmailContent
 from pipelines.delivery.mailers import Mailer
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
+class EmailSender:
     """What letters are written with: the settings name their sender and their links, the key makes their secrets."""
 
     settings: Settings
@@ -49,14 +49,14 @@ class Office:
 
 
 #: A text and the address that it goes to, or None where there is nothing to tell any more.
-Written = tuple[str, Text] | None
-Writer = Callable[[Connection, Office, Job], Written]
+Written = tuple[str, EmailContent] | None
+Writer = Callable[[Connection, EmailSender, Job], Written]
 
 
-def run(office: Office, attempt: Attempt) -> Ending:
+def run(office: EmailSender, attempt: Attempt) -> Ending:
     """Send one letter. Raises NotDelivered, which is worth another attempt, and PermanentFailure."""
     attempt.check()
-    write = WRITERS[Letter(attempt.job.arguments["letter"])]
+    write = WRITERS[EmailTemplate(attempt.job.arguments["letter"])]
     with attempt.database.transaction() as connection:
         written = write(connection, office, attempt.job)
     if written is not None:
@@ -64,7 +64,7 @@ def run(office: Office, attempt: Attempt) -> Ending:
     return plain_ending(attempt, "completed", result={"sent": written is not None})
 
 
-def _hand_over(office: Office, job: Job, address: str, text: Text) -> None:
+def _hand_over(office: EmailSender, job: Job, address: str, text: EmailContent) -> None:
     try:
         office.mailer.send(compose(office, job, address, text))
     except PermanentFailure as refusal:
@@ -72,7 +72,7 @@ def _hand_over(office: Office, job: Job, address: str, text: Text) -> None:
         raise
 
 
-def compose(office: Office, job: Job, address: str, text: Text) -> EmailMessage:
+def compose(office: EmailSender, job: Job, address: str, text: EmailContent) -> EmailMessage:
     """The message. Its headers are set through a policy that refuses line ends in them."""
     # Lines as long as RFC 5322 allows: a link in one piece can be clicked also in the file.
     message = EmailMessage(policy=SMTP.clone(max_line_length=998))
@@ -87,13 +87,13 @@ def compose(office: Office, job: Job, address: str, text: Text) -> EmailMessage:
     return message
 
 
-def secret_of(key: bytes, job_id: str) -> str:
+def link_secret(key: bytes, job_id: str) -> str:
     """The secret of a letter's link, 43 characters; who lacks the installation's key can't tell it from chance."""
     made = hmac.digest(key, b"sangha e-mail token " + job_id.encode(), "sha256")
     return urlsafe_b64encode(made).decode().rstrip("=")
 
 
-def _verify_address(connection: Connection, office: Office, job: Job) -> Written:
+def _verify_address(connection: Connection, office: EmailSender, job: Job) -> Written:
     person = _person(connection, job)
     if person is None or person.verified or emails.holder(connection, person.email):
         return None
@@ -101,7 +101,7 @@ def _verify_address(connection: Connection, office: Office, job: Job) -> Written
     return person.email, email_templates.verify_address(office.link("verify", secret))
 
 
-def _reset_password(connection: Connection, office: Office, job: Job) -> Written:
+def _reset_password(connection: Connection, office: EmailSender, job: Job) -> Written:
     person = _person(connection, job)
     if person is None:
         return None
@@ -109,20 +109,20 @@ def _reset_password(connection: Connection, office: Office, job: Job) -> Written
     return person.email, email_templates.reset_password(office.link("reset", secret))
 
 
-def _signup_attempted(connection: Connection, office: Office, job: Job) -> Written:
+def _signup_attempted(connection: Connection, office: EmailSender, job: Job) -> Written:
     person = _person(connection, job)
     if person is None:
         return None
     return person.email, email_templates.signup_attempted(office.settings.public_address, office.link("reset"))
 
 
-def _password_changed(connection: Connection, office: Office, job: Job) -> Written:
+def _password_changed(connection: Connection, office: EmailSender, job: Job) -> Written:
     person = _person(connection, job)
     return (person.email, email_templates.password_changed(office.link("reset"))) if person else None
 
 
-def _invitation(connection: Connection, office: Office, job: Job) -> Written:
-    secret = secret_of(office.key, job.id)
+def _invitation(connection: Connection, office: EmailSender, job: Job) -> Written:
+    secret = link_secret(office.key, job.id)
     invitation_id, account_id = job.arguments["invitation_id"], job.account_id
     if not invitations.set_secret(connection, invitation_id, account_id, secret):
         return None
@@ -134,12 +134,12 @@ def _invitation(connection: Connection, office: Office, job: Job) -> Written:
     return invitation.email, email_templates.invitation(invitation.account_name, who, invitation.role, link)
 
 
-WRITERS: dict[Letter, Writer] = {
-    Letter.VERIFY_ADDRESS: _verify_address,
-    Letter.SIGNUP_ATTEMPTED: _signup_attempted,
-    Letter.RESET_PASSWORD: _reset_password,
-    Letter.PASSWORD_CHANGED: _password_changed,
-    Letter.INVITATION: _invitation,
+WRITERS: dict[EmailTemplate, Writer] = {
+    EmailTemplate.VERIFY_ADDRESS: _verify_address,
+    EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
+    EmailTemplate.RESET_PASSWORD: _reset_password,
+    EmailTemplate.PASSWORD_CHANGED: _password_changed,
+    EmailTemplate.INVITATION: _invitation,
 }
 
 
@@ -147,8 +147,8 @@ def _person(connection: Connection, job: Job) -> Person | None:
     return emails.person(connection, job.arguments["user_id"])
 
 
-def _issue(connection: Connection, office: Office, job: Job, purpose: Purpose, person: Person) -> str:
-    secret = secret_of(office.key, job.id)
+def _issue(connection: Connection, office: EmailSender, job: Job, purpose: Purpose, person: Person) -> str:
+    secret = link_secret(office.key, job.id)
     email_tokens.issue(connection, purpose, secret, user_id=person.id, email=person.email)
     return secret
 

@@ -46,7 +46,7 @@ class Mailer(Protocol):
 def open_mailer(settings: Settings) -> Mailer:
     """What the settings ask for. Connects to nothing yet."""
     if settings.smtp_url is None:
-        return Mailbox(settings.home / "mailbox")
+        return FolderMailer(settings.home / "mailbox")
     url = urlsplit(settings.smtp_url)
     return SmtpMailer(
         scheme=url.scheme,
@@ -58,7 +58,7 @@ def open_mailer(settings: Settings) -> Mailer:
 
 
 @dataclass(frozen=True)
-class Mailbox:
+class FolderMailer:
     """A folder with a file a letter, for an installation without a mail server. A repeat overwrites its first copy."""
 
     folder: Path

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from models.access.rate_limits import noted
+from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.jobs import NewJob, enqueue, unless_it_stands
@@ -14,7 +14,7 @@ from models.turns.embeddings import KIND
 LONGEST, ADDED = 512, 2
 
 
-def start(
+def enqueue_embedding(
     database: Database,
     caller: Caller,
     texts: Sequence[str],
@@ -26,13 +26,13 @@ def start(
 
     `dimensions` is what the vectors should have; None: what they have. Raises TooMany and InsufficientQuota.
     """
-    drawn = noted(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
+    drawn = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
     job = NewJob(
         KIND,
         caller.account_id,
         {"texts": list(texts), "dimensions": dimensions, **drawn},
         id=job_id,
-        reserved_tokens=worst_case(texts) if allowance.limits.tokens_per_month is not None else 0,
+        reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
     with unless_it_stands(), database.transaction() as connection:
         check_room(connection, caller.account_id, allowance.limits)
@@ -40,6 +40,6 @@ def start(
         enqueue(connection, job)
 
 
-def worst_case(texts: Sequence[str]) -> int:
+def max_tokens(texts: Sequence[str]) -> int:
     """The most tokens that these texts can have: a token has at least one byte."""
     return sum(min(len(text.encode()) + ADDED, LONGEST) for text in texts)

@@ -36,7 +36,7 @@ def time_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def check(expression: str) -> None:
+def validate(expression: str) -> None:
     """Raise ValueError, saying what is wrong, unless this is a crontab line."""
     _triggers(expression)
 

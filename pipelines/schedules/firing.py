@@ -23,8 +23,8 @@ from models.schedules import firings, schedules
 from models.schedules.firings import Firing
 from models.schedules.schedules import Due, Schedule
 from pipelines.schedules import starters
-from pipelines.schedules.starters import Begun
-from pipelines.schedules.triggers import Trigger, last_before, loaded
+from pipelines.schedules.starters import StartedWork
+from pipelines.schedules.triggers import Trigger, last_before, trigger_from_json
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
+class FiredSchedule:
     """A schedule that was dealt with; `begun` is None where nothing had to be begun."""
 
     schedule_id: str
-    begun: Begun | None = None
+    started: StartedWork | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Occasion:
+class FiringPlan:
     """What a schedule is to fire for.
 
     missed_since  the first of the times that were missed; None: it is on time
@@ -64,7 +64,7 @@ class Occasion:
 
 def fire_due(
     database: Database, settings: Settings, known: Sequence[str], now: datetime | None = None
-) -> Iterator[Fired]:
+) -> Iterator[FiredSchedule]:
     """Fire all that is due of the `known` kinds. Each is committed when it is told; tell the queue what it began.
 
     `now` stands for the database's clock, in tests. Raises Unavailable when the database does not answer.
@@ -80,7 +80,7 @@ def fire_due(
                 yield fired
 
 
-def fire(database: Database, settings: Settings, due: Due, now: datetime | None = None) -> Fired | None:
+def fire(database: Database, settings: Settings, due: Due, now: datetime | None = None) -> FiredSchedule | None:
     """Fire one schedule once. None: another process has it, or has done it, or a lock must be waited for."""
     try:
         with database.transaction() as connection:
@@ -100,23 +100,23 @@ def fire(database: Database, settings: Settings, due: Due, now: datetime | None 
 
 def _fire(
     connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None, now: datetime
-) -> Fired | None:
-    trigger, first = loaded(schedule.trigger), schedule.next_fire_at
+) -> FiredSchedule | None:
+    trigger, first = trigger_from_json(schedule.trigger), schedule.next_fire_at
     assert first is not None
     if first > now:
         if schedule.planned_at <= now + SLACK:
             return None
         schedules.plan(connection, schedule.id, trigger.next_after(now - ROUND), now)
-        return Fired(schedule.id)
-    occasion = occasion_of(trigger, first, schedule, now)
+        return FiredSchedule(schedule.id)
+    occasion = plan_firing(trigger, first, schedule, now)
     begun = None
     if not firings.exists(connection, schedule.id, occasion.fire_time):
         begun = _begin(connection, settings, schedule, standing, occasion, now)
     schedules.plan(connection, schedule.id, trigger.next_after(occasion.fire_time), now)
-    return Fired(schedule.id, begun)
+    return FiredSchedule(schedule.id, begun)
 
 
-def occasion_of(trigger: Trigger, first: datetime, schedule: Schedule, now: datetime) -> Occasion:
+def plan_firing(trigger: Trigger, first: datetime, schedule: Schedule, now: datetime) -> FiringPlan:
     """What a schedule that was due at `first` fires for now.
 
     Each time that is late by no more than the grace fires for itself. The earlier ones were missed: to run them once is
@@ -124,12 +124,12 @@ def occasion_of(trigger: Trigger, first: datetime, schedule: Schedule, now: date
     """
     horizon = now - timedelta(seconds=schedule.grace_seconds)
     if first >= horizon:
-        return Occasion(first)
+        return FiringPlan(first)
     missed = last_before(trigger, first, horizon)
     if schedule.if_missed == "skip":
-        return Occasion(missed, first, skipped=True)
+        return FiringPlan(missed, first, skipped=True)
     following = trigger.next_after(missed)
-    return Occasion(following if following is not None and following <= now else missed, first)
+    return FiringPlan(following if following is not None and following <= now else missed, first)
 
 
 def _begin(
@@ -137,9 +137,9 @@ def _begin(
     settings: Settings,
     schedule: Schedule,
     standing: Standing | None,
-    occasion: Occasion,
+    occasion: FiringPlan,
     now: datetime,
-) -> Begun | None:
+) -> StartedWork | None:
     """Begin the work and note it, or note why not."""
     begun, error = (None, None) if occasion.skipped else _attempt(connection, settings, schedule, standing)
     fired = Firing(
@@ -159,7 +159,7 @@ def _begin(
 
 def _attempt(
     connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None
-) -> tuple[Begun | None, dict[str, Any] | None]:
+) -> tuple[StartedWork | None, dict[str, Any] | None]:
     """What began; or an error that is fit for its owner, and nothing of what was half begun."""
     try:
         with connection.transaction():

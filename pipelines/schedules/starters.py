@@ -20,7 +20,7 @@ from pipelines.schedules import turns
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedWork:
     """What a firing began; the queue is to be told once it is committed.
 
     opening      what the job's journal begins with
@@ -28,28 +28,30 @@ class Begun:
     """
 
     job_id: str
-    opening: Sequence[Event] = ()
+    opening_events: Sequence[Event] = ()
     interrupted: Cancellation | None = None
 
 
 class Starter(Protocol):
     """Starts a kind of work in the transaction of its firing."""
 
-    def __call__(self, connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+    def __call__(
+        self, connection: Connection, schedule: Schedule, standing: Standing, settings: Settings
+    ) -> StartedWork:
         """Enqueue the job for whom the schedule acts. Raises RequestError where they may not have it now."""
 
 
-def start_turn(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+def start_turn(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> StartedWork:
     """A turn, as `POST /v1/responses` would begin it."""
     started = turns.start(connection, schedule.plan, standing, settings)
-    return Begun(started.response.job_id, started.opening, started.interrupted)
+    return StartedWork(started.response.job_id, started.opening, started.interrupted)
 
 
-def start_meditation(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> Begun:
+def start_meditation(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> StartedWork:
     """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
     caller = standing.caller
     check_room(connection, caller.account_id, standing.limits)
-    return Begun(begin(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
+    return StartedWork(begin(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
 
 
 #: Kind of work → what starts it for a user.
@@ -59,10 +61,10 @@ STARTERS: Mapping[str, Starter] = {
 }
 
 
-def start(connection: Connection, schedule: Schedule, standing: Standing | None, settings: Settings) -> Begun:
+def start(connection: Connection, schedule: Schedule, standing: Standing | None, settings: Settings) -> StartedWork:
     """Begin what the schedule is for. Raises RequestError."""
     if standing is not None:
         return STARTERS[schedule.kind](connection, schedule, standing, settings)
     job = NewJob(schedule.kind, PLATFORM_ACCOUNT)
     enqueue(connection, job)
-    return Begun(job.id)
+    return StartedWork(job.id)

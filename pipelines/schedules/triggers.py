@@ -58,7 +58,7 @@ class Once:
 TYPES: Mapping[str, type[Cron] | type[Interval] | type[Once]] = {"cron": Cron, "interval": Interval, "once": Once}
 
 
-def stored(trigger: Cron | Interval | Once) -> dict[str, Any]:
+def trigger_to_json(trigger: Cron | Interval | Once) -> dict[str, Any]:
     """The trigger as it stands in its row; times are Unix seconds."""
     (name,) = (name for name, known in TYPES.items() if isinstance(trigger, known))
     values = {key: _seconds(value) for key, value in asdict(trigger).items()}
@@ -69,7 +69,7 @@ def _seconds(value: Any) -> Any:
     return int(value.timestamp()) if isinstance(value, datetime) else value
 
 
-def loaded(row: Mapping[str, Any]) -> Trigger:
+def trigger_from_json(row: Mapping[str, Any]) -> Trigger:
     """The trigger of a row."""
     values = {key: value for key, value in row.items() if key != "type"}
     for name in ("start", "at"):
@@ -78,16 +78,16 @@ def loaded(row: Mapping[str, Any]) -> Trigger:
     return TYPES[row["type"]](**values)
 
 
-def upcoming(trigger: Trigger, first: datetime | None) -> Iterator[datetime]:
+def fire_times(trigger: Trigger, first: datetime | None) -> Iterator[datetime]:
     """The times from `first` on, which is one of them."""
     while first is not None:
         yield first
         first = trigger.next_after(first)
 
 
-def next_times(trigger: Trigger, first: datetime | None, count: int) -> list[datetime]:
+def next_fire_times(trigger: Trigger, first: datetime | None, count: int) -> list[datetime]:
     """At most `count` of them."""
-    return list(islice(upcoming(trigger, first), count))
+    return list(islice(fire_times(trigger, first), count))
 
 
 def last_before(trigger: Trigger, first: datetime, end: datetime) -> datetime:

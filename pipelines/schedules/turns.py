@@ -14,7 +14,7 @@ from pipelines.chat.start import NewTurn, Started, start_within
 from pipelines.inference.names import model_name
 
 
-def planned(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
+def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
     """The turn as it is stored. `any_model`: with whatever model is there when its time has come."""
     request = {**turn.request, "model": None if any_model else turn.request["model"]}
     return asdict(replace(turn, request=request))

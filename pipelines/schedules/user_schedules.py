@@ -13,14 +13,14 @@ from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.schedules import schedules
 from models.schedules.schedules import IfMissed, Schedule
-from pipelines.schedules.triggers import Cron, Interval, Once, loaded, stored
+from pipelines.schedules.triggers import Cron, Interval, Once, trigger_from_json, trigger_to_json
 
 #: Schedules that a member may have in an account.
-MOST = 100
+MAX_SCHEDULES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ScheduledWork:
     """What is to happen: its kind, the words it was asked in, and its plan. `check` raises RequestError for what the
     account doesn't have."""
 
@@ -31,12 +31,12 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ScheduleChanges:
     """What is to be another; None: it stays."""
 
     name: str | None = None
     trigger: Cron | Interval | Once | None = None
-    work: Work | None = None
+    work: ScheduledWork | None = None
     if_missed: IfMissed | None = None
     grace_seconds: int | None = None
     paused: bool | None = None
@@ -48,20 +48,20 @@ class NewSchedule:
 
     name: str
     trigger: Cron | Interval | Once
-    work: Work
+    work: ScheduledWork
     if_missed: IfMissed
     grace_seconds: int
     paused: bool
 
 
-def visible(caller: Caller) -> str | None:
+def owner_filter(caller: Caller) -> str | None:
     """Whose schedules the caller sees: None for all of the account."""
     return None if caller.role.covers(Role.ADMIN) else caller.user_id
 
 
 def find(connection: Connection, caller: Caller, schedule_id: str) -> Schedule:
     """A schedule that the caller may see. Raises NotFound."""
-    found = schedules.read(connection, schedule_id, caller.account_id, user_id=visible(caller))
+    found = schedules.read(connection, schedule_id, caller.account_id, user_id=owner_filter(caller))
     if found is None:
         raise _missing(schedule_id)
     return found
@@ -77,8 +77,8 @@ def create(database: Database, caller: Caller, new: NewSchedule, schedule_id: st
         if (found := schedules.read(connection, schedule_id, caller.account_id, user_id=caller.user_id)) is not None:
             return found
         new.work.check(connection)
-        if schedules.count_held(connection, caller.account_id, caller.user_id) >= MOST:
-            raise Conflict(f"You have {MOST} schedules; delete one first.", code="too_many_schedules")
+        if schedules.count_held(connection, caller.account_id, caller.user_id) >= MAX_SCHEDULES:
+            raise Conflict(f"You have {MAX_SCHEDULES} schedules; delete one first.", code="too_many_schedules")
         made = _made(caller, new, schedule_id, schedules.clock(connection))
         schedules.insert(connection, made)
     return made
@@ -94,7 +94,7 @@ def _made(caller: Caller, new: NewSchedule, schedule_id: str, now: datetime) -> 
         kind=new.work.kind,
         asked=dict(new.work.asked),
         plan=dict(new.work.plan),
-        trigger=stored(new.trigger),
+        trigger=trigger_to_json(new.trigger),
         if_missed=new.if_missed,
         grace_seconds=new.grace_seconds,
         paused_at=now if new.paused else None,
@@ -105,7 +105,7 @@ def _made(caller: Caller, new: NewSchedule, schedule_id: str, now: datetime) -> 
     )
 
 
-def change(database: Database, caller: Caller, schedule_id: str, changes: Changes) -> Schedule:
+def change(database: Database, caller: Caller, schedule_id: str, changes: ScheduleChanges) -> Schedule:
     """The caller's schedule with other words, times or work. Raises NotFound, InvalidRequest, and the work's check."""
     with database.transaction() as connection:
         schedule = schedules.lock(connection, schedule_id, caller.account_id, user_id=caller.user_id)
@@ -124,7 +124,7 @@ def pause(database: Database, caller: Caller, schedule_id: str, *, paused: bool)
 
     An admin may pause any; who it acts for resumes it.
     """
-    user_id = visible(caller) if paused else caller.user_id
+    user_id = owner_filter(caller) if paused else caller.user_id
     with database.transaction() as connection:
         schedule = schedules.lock(connection, schedule_id, caller.account_id, user_id=user_id)
         if schedule is None:
@@ -136,11 +136,11 @@ def pause(database: Database, caller: Caller, schedule_id: str, *, paused: bool)
 def delete(database: Database, caller: Caller, schedule_id: str) -> None:
     """Forget a schedule with its history; jobs that it started go on. Raises NotFound."""
     with database.connection() as connection:
-        if not schedules.delete(connection, schedule_id, caller.account_id, user_id=visible(caller)):
+        if not schedules.delete(connection, schedule_id, caller.account_id, user_id=owner_filter(caller)):
             raise _missing(schedule_id)
 
 
-def _reworded(schedule: Schedule, changes: Changes) -> Schedule:
+def _reworded(schedule: Schedule, changes: ScheduleChanges) -> Schedule:
     work = changes.work
     return replace(
         schedule,
@@ -158,7 +158,7 @@ def _replanned(schedule: Schedule, trigger: Cron | Interval | Once | None, now: 
         return schedule
     next_fire_at = _next(trigger, now)
     planned = None if schedule.paused_at else next_fire_at
-    return replace(schedule, trigger=stored(trigger), next_fire_at=planned, planned_at=now)
+    return replace(schedule, trigger=trigger_to_json(trigger), next_fire_at=planned, planned_at=now)
 
 
 def _paused(schedule: Schedule, paused: bool | None, now: datetime) -> Schedule:
@@ -166,7 +166,7 @@ def _paused(schedule: Schedule, paused: bool | None, now: datetime) -> Schedule:
         return schedule
     if paused:
         return replace(schedule, paused_at=now, next_fire_at=None, planned_at=now)
-    next_fire_at = loaded(schedule.trigger).next_after(now)
+    next_fire_at = trigger_from_json(schedule.trigger).next_after(now)
     return replace(schedule, paused_at=None, next_fire_at=next_fire_at, planned_at=now)
 
 

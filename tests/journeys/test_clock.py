@@ -14,7 +14,7 @@ from models.schedules.schedules import Schedule
 from ops.services import SchedulerProcess
 from pipelines.chat.start import NewTurn
 from pipelines.schedules import turns
-from pipelines.schedules.triggers import Interval, stored
+from pipelines.schedules.triggers import Interval, trigger_to_json
 from scheduler.leader import leader
 from tests.journeys.stack import ON_REDIS, PATIENCE, Stack, named
 from tests.pipelines.schedules.test_firing import HELLO, REQUEST
@@ -32,7 +32,7 @@ def every_second(database: Database) -> str:
         trigger = Interval(1, now.replace(microsecond=0))
         schedule = Schedule(
             id=new_id("sched"), account_id=member.account_id, user_id=member.user_id, name="a test", kind="turn",
-            asked={}, plan=turns.planned(NewTurn(REQUEST, [HELLO]), any_model=True), trigger=stored(trigger),
+            asked={}, plan=turns.turn_plan(NewTurn(REQUEST, [HELLO]), any_model=True), trigger=trigger_to_json(trigger),
             if_missed="run_once", grace_seconds=3600, paused_at=None, next_fire_at=trigger.next_after(now),
             planned_at=now, created_at=now, updated_at=now,
         )  # fmt: skip

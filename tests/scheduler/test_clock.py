@@ -12,7 +12,7 @@ from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
 from scheduler.clock import Clock
 from scheduler.periodic_thread import PeriodicThread
-from scheduler.timetable import TIMETABLE, Entry, schedule_id, settle
+from scheduler.timetable import TIMETABLE, TimetableEntry, schedule_id, store_timetable
 from tests.waiting import eventually
 
 
@@ -62,7 +62,7 @@ def timetable(desk, monkeypatch):
     hour = (datetime.now(UTC) + timedelta(hours=12)).hour
     for kind, entry in TIMETABLE.items():
         monkeypatch.setitem(TIMETABLE, kind, replace(entry, trigger=Cron(f"0 {hour} * * *")))
-    settle(desk.database)
+    store_timetable(desk.database)
     make_due(desk)
 
 
@@ -121,7 +121,7 @@ def test_a_new_leader_puts_the_timetable_in_its_place(desk, clock, monkeypatch):
     clock()[0].fire()
     assert next_times(desk) == before
 
-    other = Entry(Cron("15 4 * * *"))
+    other = TimetableEntry(Cron("15 4 * * *"))
     monkeypatch.setitem(TIMETABLE, "maintenance.prune", other)
     clock()[0].fire()
     assert next_times(desk)["maintenance.prune"] == other.trigger.next_after(datetime.now(UTC))

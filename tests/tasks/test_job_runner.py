@@ -26,7 +26,7 @@ def test_what_succeeds_is_completed_and_its_journal_closed(runner, desk, account
 
     job = desk.job(job_id)
     assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.completed"]
     assert len(journal.read_events(runner.client, job_id)) == 2
     assert runner.running() == []
 
@@ -34,7 +34,7 @@ def test_what_succeeds_is_completed_and_its_journal_closed(runner, desk, account
 def test_the_tokens_that_it_used_are_told_along_with_its_end(runner, desk, account):
     at_the_door = Bucket(f"account {account}", "tokens", 1000, 100)
     rate_limits.draw(runner.client, [at_the_door])
-    job_id = desk.enqueue(account, arguments=rate_limits.noted(None, 1000, 100))
+    job_id = desk.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 100))
 
     runner.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
 
@@ -69,7 +69,7 @@ def test_a_failure_is_tried_again_later_and_the_last_one_is_death(runner, desk, 
     assert (job.state, job.attempt) == ("dead", 3)
     assert "ValueError: the reason" in job.traceback
     assert "the reason" not in str(job.error)  # for operators only
-    assert story(runner, desk, job_id) == ["test.said"] * 3 + ["sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["test.said"] * 3 + ["sangha:job.dead"]
 
 
 def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(runner, desk, account):
@@ -87,7 +87,7 @@ def test_a_failure_that_another_attempt_would_meet_again_fails_at_once(runner, d
 
     job = desk.job(job_id)
     assert (job.state, job.error) == ("failed", {"code": "gone", "message": "no such file"})
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.failed"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.failed"]
 
 
 def test_what_takes_too_long_fails(runner, desk, account, monkeypatch):
@@ -108,7 +108,7 @@ def test_what_was_cancelled_before_its_next_attempt_ends_without_running(runner,
     runner.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
 
     assert desk.job(job_id).state == "cancelled"
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.cancelled"]
 
 
 def running_in_a_thread(runner, desk, job_id, started=None):
@@ -138,7 +138,7 @@ def test_what_is_cancelled_while_it_runs_stops(runner, desk, account):
 
     assert time.monotonic() - began < 0.5
     assert desk.job(job_id).state == "cancelled"
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.cancelled"]
 
 
 def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(runners, desk, account):
@@ -152,7 +152,7 @@ def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(runners, desk, accou
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
     other.execute(COMPLETES, job_id, "m2")
     assert desk.job(job_id).result == {"attempt": 2}
-    assert story(other, desk, job_id) == ["test.said", "test.said", "sangha.job.completed"]
+    assert story(other, desk, job_id) == ["test.said", "test.said", "sangha:job.completed"]
 
 
 def no_words(attempt, state, error=None):
@@ -168,7 +168,7 @@ def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(runner, desk, accou
     runner.execute(handler(run, no_words), job_id, "m")
 
     assert desk.job(job_id).state == "dead"
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.dead"]
 
 
 def broken(connection):
@@ -196,7 +196,7 @@ def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(runner, desk, acco
 
     assert desk.job(job_id).state == "dead"
     assert "no_such_column" in desk.job(job_id).traceback
-    assert story(runner, desk, job_id) == ["sangha.job.dead"]
+    assert story(runner, desk, job_id) == ["sangha:job.dead"]
 
 
 def test_a_job_that_kills_its_workers_ends_dead_without_running_again(runners, desk, account):
@@ -254,7 +254,7 @@ def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner,
     runner.execute(handler(run), parent_id, "m2")
 
     assert (desk.job(parent_id).state, desk.job(parent_id).result) == ("completed", {"sum": 3})
-    assert story(runner, desk, parent_id) == ["test.said", "sangha.job.completed"]
+    assert story(runner, desk, parent_id) == ["test.said", "sangha:job.completed"]
 
 
 def test_a_cancel_that_comes_before_the_children_is_settled_at_once(runner, desk, account):
@@ -271,7 +271,7 @@ def test_a_cancel_that_comes_before_the_children_is_settled_at_once(runner, desk
     assert desk.job(job_id).state == "cancelled"
     with desk.database.connection() as connection:
         assert children(connection, job_id) == []
-    assert story(runner, desk, job_id) == ["sangha.job.cancelled"]
+    assert story(runner, desk, job_id) == ["sangha:job.cancelled"]
 
 
 def test_follow_ups_are_born_with_the_end_or_not_at_all(runner, desk, account):

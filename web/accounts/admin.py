@@ -110,7 +110,7 @@ def list_accounts(call: Call) -> Response:
 def read_account(call: Call) -> Response:
     """`GET /admin/accounts/{id}`."""
     with call.platform.database.connection() as connection:
-        return json_answer(account_object(operator_actions.account(connection, call.path["account_id"])))
+        return json_answer(account_object(operator_actions.find_account(connection, call.path["account_id"])))
 
 
 def change_account(call: Call) -> Response:

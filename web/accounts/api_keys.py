@@ -12,7 +12,7 @@ from models.access.api_keys import ApiKey
 from models.accounts.accounts import Scope
 from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
-from pipelines.accounts.keys import NewKey
+from pipelines.accounts.keys import NewApiKey
 from web.accounts.names import Name
 from web.http import bodies
 from web.http.answers import json_answer
@@ -84,7 +84,7 @@ def create(call: Call) -> Response:
 def list_keys(call: Call) -> Response:
     """`GET /v1/api_keys`: the caller's keys, newest first; for an admin the account's."""
     query = parse_query(call.query, Listing)
-    user_id = keys.visible(call.caller)
+    user_id = keys.owner_filter(call.caller)
     with call.platform.database.connection() as connection:
         found = api_keys.list_keys(
             connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.wanted
@@ -107,7 +107,7 @@ def change(call: Call) -> Response:
         call.path["key_id"],
         call.trail,
         name=body.name,
-        retime="expires_at" in body.model_fields_set,
+        change_expiry="expires_at" in body.model_fields_set,
         expires_at=moment(body.expires_at),
     )
     return json_answer(key_object(key))
@@ -138,11 +138,11 @@ def key_object(key: ApiKey) -> KeyObject:
     }
 
 
-def _new(body: CreateKey) -> NewKey:
+def _new(body: CreateKey) -> NewApiKey:
     if body.expires_at is not None and body.expires_in is not None:
         raise InvalidRequest("Give either 'expires_at' or 'expires_in', not both.", param="expires_in")
     ends = moment(body.expires_at)
     if body.expires_in is not None:
         ends = datetime.now(UTC) + timedelta(seconds=body.expires_in)
-    scopes = keys.DEFAULT if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
-    return NewKey(body.name, scopes, ends)
+    scopes = keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
+    return NewApiKey(body.name, scopes, ends)

@@ -92,7 +92,7 @@ async def change_password(call: Call) -> Response:
     work = partial(
         sessions.change_password,
         call.platform.database,
-        call.platform.throttle,
+        call.platform.login_limiter,
         call.caller,
         current=body.current_password,
         new=body.new_password,

@@ -8,7 +8,7 @@ from models.accounts import account_data
 from models.jobs import jobs
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import InvalidRequest
-from pipelines.accounts.deletion import close_account, leave
+from pipelines.accounts.deletion import close_account, delete_user
 from web.http.answers import json_answer
 from web.http.validation import Query, parse_query
 from web.jobs import job_object
@@ -51,7 +51,7 @@ def erase_me(call: Call) -> Response:
     with call.platform.database.connection() as connection:
         address = account_data.address_of(connection, call.caller.user_id)
     _confirmed(call, address, "your e-mail address")
-    return _begun(call, leave(call.platform.database, call.caller, call.trail))
+    return _begun(call, delete_user(call.platform.database, call.caller, call.trail))
 
 
 def _confirmed(call: Call, expected: str, what: str) -> None:

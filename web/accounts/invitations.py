@@ -11,7 +11,7 @@ from models.accounts import invitations as records
 from models.accounts.accounts import Role
 from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
-from pipelines.accounts.invitations import Guest
+from pipelines.accounts.invitations import Invitee
 from web.accounts.letters import Secret
 from web.accounts.me import RoleName
 from web.accounts.names import PublicName
@@ -93,9 +93,9 @@ def revoke(call: Call) -> Response:
 async def accept(call: Call) -> Response:
     """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
     body = bodies.parse(call.body, Accept)
-    guest = Guest(await run_in_threadpool(call.identify), body.password, body.name or "")
+    guest = Invitee(await run_in_threadpool(call.identify), body.password, body.name or "")
     house = call.platform
-    work = partial(invitations.accept, house.database, house.tokens, house.throttle, body.token, guest, call.trail)
+    work = partial(invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, call.trail)
     return entered(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
 
 

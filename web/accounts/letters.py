@@ -12,9 +12,9 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from pipelines.accounts import email_verification, password_reset
-from pipelines.accounts.email_verification import Claimant
-from pipelines.accounts.login_limits import Try
-from pipelines.accounts.signup import normal_address
+from pipelines.accounts.email_verification import SignupCredentials
+from pipelines.accounts.login_limits import LoginAttempt
+from pipelines.accounts.signup import normalize_email
 from web import home
 from web.accounts.signup import Email, Password
 from web.http import bodies
@@ -68,24 +68,24 @@ async def verify(call: Call) -> Response:
     """
     body = bodies.parse(call.body, Verify)
     caller = await run_in_threadpool(call.identify) if body.password is None else None
-    house, claimant = call.platform, Claimant(body.password, caller)
-    work = partial(email_verification.verify, house.database, house.throttle, body.token, claimant, call.trail)
+    house, claimant = call.platform, SignupCredentials(body.password, caller)
+    work = partial(email_verification.verify, house.database, house.login_limiter, body.token, claimant, call.trail)
     proof = await (run_in_threadpool(work) if body.password is None else house.hashing.run(work))
     return _verified(proof.email)
 
 
 def resend(call: Call) -> Response:
     """`POST /auth/email/resend`: the letter once more, unless there is nothing to prove."""
-    call.platform.throttle.count(Try(f"resend {call.caller.user_id}", call.ip))
-    accepted = email_verification.ask_again(call.platform.database, call.caller)
+    call.platform.login_limiter.count_attempt(LoginAttempt(f"resend {call.caller.user_id}", call.ip))
+    accepted = email_verification.resend(call.platform.database, call.caller)
     return _posted(call, accepted)
 
 
 def forgot(call: Call) -> Response:
     """`POST /auth/password/forgot`: a letter, if somebody has the address. The answer is the same if nobody has."""
-    address = normal_address(bodies.parse(call.body, Forgot).email)
-    call.platform.throttle.count(Try(f"forgot {address.lower()}", call.ip))
-    password_reset.forgot(call.platform.database, address)
+    address = normalize_email(bodies.parse(call.body, Forgot).email)
+    call.platform.login_limiter.count_attempt(LoginAttempt(f"forgot {address.lower()}", call.ip))
+    password_reset.request_reset(call.platform.database, address)
     return _posted(call, True)
 
 

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from models.platform.errors import NotAllowed, NotFound
 from models.platform.oidc_providers import Provider
 from pipelines.accounts import oidc
-from pipelines.accounts.oidc import Pass
+from pipelines.accounts.oidc import LoginCode
 from web.accounts.providers import LOGIN_SECONDS, LoginExpired, ProviderFailed
 from web.accounts.signup import entered
 from web.http import bodies
@@ -74,7 +74,7 @@ async def callback(call: Call) -> Response:
         return _done(call, _back(f"login_error={reason}"))
     try:
         claims = await call.platform.providers.finish(name, call.query, _cookie(call, LOGIN_COOKIE))
-        user_id = await run_in_threadpool(oidc.recognise, call.platform.database, claims, call.trail)
+        user_id = await run_in_threadpool(oidc.resolve_user, call.platform.database, claims, call.trail)
     except LoginExpired:
         return _done(call, _back("login_error=login_expired"))
     except ProviderFailed as error:
@@ -83,7 +83,7 @@ async def callback(call: Call) -> Response:
     except NotAllowed as error:
         return _done(call, _back(f"login_error={error.code}"))
     call.platform.queue.nudge()
-    given = await run_in_threadpool(oidc.issue_pass, call.platform.redis, user_id)
+    given = await run_in_threadpool(oidc.issue_login_code, call.platform.redis, user_id)
     answer = _done(call, _back(f"login={given.code}"))
     where = _cookie_for(call, "/auth/oidc/exchange")
     answer.set_cookie(PASS_COOKIE, given.binding, max_age=oidc.EXCHANGE_SECONDS, samesite="strict", **where)
@@ -93,9 +93,9 @@ async def callback(call: Call) -> Response:
 def exchange(call: Call) -> Response:
     """`POST /auth/oidc/exchange`: tokens for the code that the page got, once, in the browser that it was given to."""
     body = bodies.parse(call.body, Exchange)
-    shown = Pass(body.code, _cookie(call, PASS_COOKIE))
+    shown = LoginCode(body.code, _cookie(call, PASS_COOKIE))
     house = call.platform
-    return entered(oidc.exchange(house.database, house.redis, house.tokens, shown, call.trail))
+    return entered(oidc.exchange_login_code(house.database, house.redis, house.tokens, shown, call.trail))
 
 
 def _named(call: Call) -> str:

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from models.access import signing_keys
 from models.platform.errors import Unavailable
-from pipelines.accounts.sessions import Entry
+from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import log_in, sign_up
 from web.http import bodies
 from web.http.answers import json_answer
@@ -85,7 +85,7 @@ async def signup(call: Call) -> Response:
     """
     body = bodies.parse(call.body, SignUp)
     house = call.platform
-    work = partial(sign_up, house.database, house.tokens, house.throttle, email=body.email, password=body.password)
+    work = partial(sign_up, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
     entry = await house.hashing.run(partial(work, trail=call.trail))
     house.queue.nudge()
     return entered(entry, 201)
@@ -95,7 +95,7 @@ async def login(call: Call) -> Response:
     """`POST /login`: tokens for a known user."""
     body = bodies.parse(call.body, LogIn)
     house = call.platform
-    work = partial(log_in, house.database, house.tokens, house.throttle, email=body.email, password=body.password)
+    work = partial(log_in, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
     return entered(await house.hashing.run(partial(work, account_id=body.account, trail=call.trail)))
 
 
@@ -103,16 +103,16 @@ def jwks(call: Call) -> Response:
     """`GET /.well-known/jwks.json`: the public keys (RFC 7517). Without the database, those that this process knows."""
     try:
         with call.platform.database.connection() as connection:
-            call.platform.tokens.learn(signing_keys.holding(connection))
+            call.platform.tokens.set_generations(signing_keys.holding(connection))
     except Unavailable:
         pass
     return json_answer(call.platform.tokens.jwks(), headers={"cache-control": "public, max-age=300"})
 
 
-def entered(entry: Entry, status: int = 200) -> Response:
+def entered(entry: SessionTokens, status: int = 200) -> Response:
     """What lets somebody in, as an answer that no cache keeps."""
     answer: Entered = {
-        "token": entry.token,
+        "token": entry.access_token,
         "token_type": "bearer",
         "expires_in": entry.expires_in,
         "refresh_token": entry.refresh_token,

@@ -98,7 +98,7 @@ class Gatekeeper:
         return standing
 
     def _key(self, secret: str, ip: str) -> Standing | None:
-        if not keys.well_formed(secret):
+        if not keys.is_well_formed(secret):
             raise NotAuthenticated("This is no API key of ours: it was mistyped or cut off.")
         with self._database.connection() as connection:
             standing = auth_context.of_key(connection, secret)
@@ -116,11 +116,11 @@ class Gatekeeper:
 
     def _verified(self, token: str) -> Caller:
         """What the token says. Other processes may have begun a new generation of keys: then we hear of it here."""
-        if not self._tokens.due:
+        if not self._tokens.generations_stale:
             with suppress(UnknownGeneration):
                 return self._tokens.verify(token)
         with self._database.connection() as connection:
-            self._tokens.learn(signing_keys.holding(connection))
+            self._tokens.set_generations(signing_keys.holding(connection))
         return self._tokens.verify(token)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import redis
 
 from models.access import rate_limits
-from models.access.rate_limits import Bucket, Drawn, Level
+from models.access.rate_limits import Bucket, BucketLevel, DrawResult
 from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
 from models.platform.errors import TooMany, Unavailable
@@ -26,7 +26,7 @@ PAUSE = 1.0
 class RateLimited(TooMany):
     """A bucket has too little; `headers` tell how full it is."""
 
-    def __init__(self, drawn: Drawn, bucket: Bucket) -> None:
+    def __init__(self, drawn: DrawResult, bucket: Bucket) -> None:
         kind = bucket.owner.partition(" ")[0]
         super().__init__(
             f"Rate limit reached for {OWNERS[kind]}: {bucket.limit} {bucket.unit} a minute. "
@@ -57,7 +57,7 @@ class Limiter:
     def caller(self, caller: Caller, limits: Limits, *, cost: int, tokens: int, reads: bool) -> Mapping[str, str]:
         """Draw for a request of somebody known; the answer's headers. Raises RateLimited and Unavailable."""
         buckets = []
-        for owner in rate_limits.owners(caller.account_id, caller.key_id):
+        for owner in rate_limits.bucket_owners(caller.account_id, caller.key_id):
             if limits.requests_per_minute is not None:
                 buckets.append(Bucket(owner, "requests", limits.requests_per_minute, cost))
             if limits.tokens_per_minute is not None and tokens:
@@ -72,7 +72,7 @@ class Limiter:
         """Count a token or a key that does not hold. Raises RateLimited."""
         self._draw([Bucket(f"failures {network(ip)}", "requests", self._by_address, 1)], reads=True)
 
-    def _draw(self, buckets: Sequence[Bucket], *, reads: bool) -> Sequence[Level]:
+    def _draw(self, buckets: Sequence[Bucket], *, reads: bool) -> Sequence[BucketLevel]:
         if not buckets:
             return ()
         drawn = self._asked(buckets)
@@ -84,7 +84,7 @@ class Limiter:
             raise RateLimited(drawn, drawn.refused)
         return drawn.levels
 
-    def _asked(self, buckets: Sequence[Bucket]) -> Drawn | None:
+    def _asked(self, buckets: Sequence[Bucket]) -> DrawResult | None:
         """What Redis says, or None. While it is down one request in a while waits for it, not all of them."""
         if not self._may_ask():
             return None
@@ -107,7 +107,7 @@ class Limiter:
             return True
 
 
-def headers(levels: Sequence[Level]) -> dict[str, str]:
+def headers(levels: Sequence[BucketLevel]) -> dict[str, str]:
     """What OpenAI's clients read; of several buckets of a unit the emptiest is told."""
     told: dict[str, str] = {}
     for level in sorted(levels, key=lambda level: -level.remaining):

@@ -9,7 +9,7 @@ from models.jobs.jobs import State
 from models.schedules import firings
 from models.schedules.firings import Firing
 from models.schedules.schedules import IfMissed, Schedule, Status
-from pipelines.schedules.triggers import loaded, next_times
+from pipelines.schedules.triggers import next_fire_times, trigger_from_json
 from web.http.moments import Moment, seconds
 from web.http.validation import Body, by_type, tag
 from web.turns.requests import CreateResponse
@@ -143,7 +143,7 @@ class ScheduleDeleted(TypedDict):
 
 def schedule_object(schedule: Schedule) -> ScheduleObject:
     """A schedule as its owner sees it."""
-    foretold = next_times(loaded(schedule.trigger), schedule.next_fire_at, FORETOLD)
+    foretold = next_fire_times(trigger_from_json(schedule.trigger), schedule.next_fire_at, FORETOLD)
     return {
         "id": schedule.id,
         "object": "schedule",

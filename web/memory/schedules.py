@@ -12,7 +12,7 @@ from models.schedules import firings, schedules
 from pipelines.schedules import cron, turns, user_schedules
 from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
-from pipelines.schedules.user_schedules import Changes, NewSchedule, Work
+from pipelines.schedules.user_schedules import NewSchedule, ScheduleChanges, ScheduledWork
 from web.http import bodies
 from web.http.answers import json_answer
 from web.http.moments import moment
@@ -58,7 +58,7 @@ def create(call: Call) -> Response:
 def list_schedules(call: Call) -> Response:
     """`GET /v1/schedules`: the caller's schedules, newest first; for an admin the account's."""
     query = parse_query(call.query, Listing)
-    user_id = user_schedules.visible(call.caller)
+    user_id = user_schedules.owner_filter(call.caller)
     with call.platform.database.connection() as connection:
         found = schedules.list_schedules(
             connection, call.caller.account_id, user_id=user_id, after=query.after, limit=query.wanted
@@ -75,7 +75,7 @@ def read(call: Call) -> Response:
 def change(call: Call) -> Response:
     """`PATCH /v1/schedules/{id}`: other words, times or work, by who it acts for. A new trigger counts from now."""
     body = bodies.parse(call.body, ChangeSchedule)
-    changes = Changes(
+    changes = ScheduleChanges(
         name=body.name,
         trigger=_trigger(call, body.trigger) if body.trigger else None,
         work=_work(call, body.work) if body.work else None,
@@ -135,14 +135,14 @@ def _cron(body: CronTrigger) -> Cron:
         message = f"Invalid value for 'trigger.time_zone': there is no time zone '{cut(body.time_zone)}'."
         raise InvalidRequest(message, param="trigger.time_zone")
     try:
-        cron.check(body.expression)
+        cron.validate(body.expression)
     except ValueError as error:
         param = "trigger.expression"
         raise InvalidRequest(f"Invalid value for '{param}': {cut(str(error))}.", param=param) from None
     return Cron(body.expression, body.time_zone)
 
 
-def _work(call: Call, body: WorkBody) -> Work:
+def _work(call: Call, body: WorkBody) -> ScheduledWork:
     """The work as it will be started. Raises InvalidRequest for what is not to be had, as the work's own door does."""
     if body.kind not in STARTERS:
         message = f"Unsupported value for 'work.kind': '{cut(body.kind)}'; there is {', '.join(STARTERS)}."
@@ -152,10 +152,10 @@ def _work(call: Call, body: WorkBody) -> Work:
     if body.request is not None:
         param = "work.request"
         raise InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
-    return Work(body.kind, {}, {}, lambda _: None)
+    return ScheduledWork(body.kind, {}, {}, lambda _: None)
 
 
-def _turn(call: Call, body: WorkBody) -> Work:
+def _turn(call: Call, body: WorkBody) -> ScheduledWork:
     asked = body.request
     if asked is None:
         param = "work.request"
@@ -174,8 +174,8 @@ def _turn(call: Call, body: WorkBody) -> Work:
     said = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if len(orjson.dumps(said)) > LARGEST:
         raise TooLarge(f"The request of a schedule should have at most {LARGEST} bytes.", param="work.request")
-    plan = turns.planned(turn, any_model=asked.model in (None, DEFAULT))
-    return Work("turn", {"request": said}, plan, check)
+    plan = turns.turn_plan(turn, any_model=asked.model in (None, DEFAULT))
+    return ScheduledWork("turn", {"request": said}, plan, check)
 
 
 @contextmanager

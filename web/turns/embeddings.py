@@ -20,7 +20,7 @@ from models.platform.errors import Conflict, Failed, InvalidRequest, RequestErro
 from models.platform.settings import Settings
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER, Embeddings
-from pipelines.embeddings.start import start
+from pipelines.embeddings.start import enqueue_embedding
 from pipelines.inference.names import embedder_name
 from web.http import bodies
 from web.http.answers import json_answer
@@ -99,7 +99,7 @@ async def create(call: Call) -> Pending:
     _check(body, call.platform.settings)
     job_id = call.new_id("job")
     await run_in_threadpool(
-        start, call.platform.database, call.caller, body.input, body.dimensions, job_id, call.allowance
+        enqueue_embedding, call.platform.database, call.caller, body.input, body.dimensions, job_id, call.allowance
     )
     call.platform.queue.nudge()
     return Pending(partial(_answer, call, job_id, body.encoding_format or "float"), partial(give_up, call, job_id))
@@ -153,7 +153,7 @@ def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:
     match last.get("type"), (last.get("error") or {}).get("code"):
         case None, _:
             return Unavailable("No worker had time for these embeddings.", retry_after=10)
-        case "sangha.job.cancelled", _:
+        case "sangha:job.cancelled", _:
             return Conflict("The job of these embeddings was cancelled.", code="cancelled")
         case _, "context_length_exceeded" as code:
             return InvalidRequest(last["error"]["message"], param="input", code=code)

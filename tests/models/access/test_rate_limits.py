@@ -3,7 +3,7 @@
 import pytest
 
 from models.access import rate_limits
-from models.access.rate_limits import PERIOD, Bucket, correction, draw, noted, owners
+from models.access.rate_limits import PERIOD, Bucket, bucket_owners, correction_command, draw, token_draw_arguments
 from models.platform.ids import new_id
 
 
@@ -64,14 +64,14 @@ def test_large_limits_lose_nothing_to_rounding(redis_client, owner):
 @pytest.mark.parametrize(("used", "left"), [(40, 60), (10, 90), (0, 100)])
 def test_an_estimate_is_corrected_by_what_was_used(redis_client, used, left):
     account, key = new_id("acct"), new_id("key")
-    arguments = noted(key, 100, 10)
-    draw(redis_client, [Bucket(owner, "tokens", 100, 10) for owner in owners(account, key)])
+    arguments = token_draw_arguments(key, 100, 10)
+    draw(redis_client, [Bucket(owner, "tokens", 100, 10) for owner in bucket_owners(account, key)])
 
-    command = correction(account, arguments, used)
+    command = correction_command(account, arguments, used)
     if command is not None:
         redis_client.execute_command(*command)
 
-    for owner in owners(account, key):
+    for owner in bucket_owners(account, key):
         (level,) = draw(redis_client, [Bucket(owner, "tokens", 100, 0)]).levels
         assert left <= level.remaining <= left + 10  # it fills as we look
 
@@ -79,15 +79,15 @@ def test_an_estimate_is_corrected_by_what_was_used(redis_client, used, left):
 def test_a_debt_is_waited_for(redis_client):
     account = new_id("acct")
 
-    redis_client.execute_command(*correction(account, noted(None, 100, 0), 200))
+    redis_client.execute_command(*correction_command(account, token_draw_arguments(None, 100, 0), 200))
 
     refused = draw(redis_client, [Bucket(f"account {account}", "tokens", 100, 1)])
     assert refused.wait > PERIOD
 
 
 def test_what_has_no_limit_is_not_corrected():
-    assert correction("acct_x", noted(None, None, 10), 99) is None
-    assert correction("acct_x", {}, 99) is None
+    assert correction_command("acct_x", token_draw_arguments(None, None, 10), 99) is None
+    assert correction_command("acct_x", {}, 99) is None
 
 
 def test_redis_may_have_forgotten_the_script(redis_client, owner):

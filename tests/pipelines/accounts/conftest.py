@@ -8,7 +8,7 @@ import pytest
 from models.accounts.audit import Trail
 from models.platform.database import Database, all_of
 from models.platform.ids import new_id
-from pipelines.accounts.login_limits import Throttle
+from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.accounts.tokens import Tokens
 
 SECRET = b"a secret of the tests, long enough"
@@ -21,7 +21,7 @@ def tokens():
 
 @pytest.fixture
 def throttle(redis_client):
-    return Throttle(redis_client)
+    return LoginLimiter(redis_client)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from redis.retry import Retry
 
 from models.platform.errors import TooMany, Unavailable
 from pipelines.accounts import login_limits as module
-from pipelines.accounts.login_limits import Throttle, Try
+from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 
 BURST = module.PAIR[1]
 
@@ -33,19 +33,19 @@ def wait(throttle, attempt):
 def attack(throttle, address):
     """Guess from so many places that the address is under attack."""
     places = [f"2a00:{secrets.randbelow(65536):x}:{number:x}::1" for number in range(module.ADDRESS[1])]
-    assert not any(wait(throttle, Try(address, place)) for place in places)
+    assert not any(wait(throttle, LoginAttempt(address, place)) for place in places)
 
 
 def test_one_place_gets_some_tries_and_then_one_every_few_seconds(throttle, address, network):
-    guesser = Try(address, f"{network}::1")
+    guesser = LoginAttempt(address, f"{network}::1")
 
     assert [wait(throttle, guesser) for _ in range(BURST)] == [0] * BURST
     assert 0 < wait(throttle, guesser) <= module.PAIR[0] / 1000
-    assert wait(throttle, Try(f"other-{address}", f"{network}::1")) == 0
+    assert wait(throttle, LoginAttempt(f"other-{address}", f"{network}::1")) == 0
 
 
 def test_the_next_address_in_the_same_subnet_is_the_same_place(throttle, address, network):
-    tries = [wait(throttle, Try(address, f"{network}::{number:x}")) for number in range(BURST + 1)]
+    tries = [wait(throttle, LoginAttempt(address, f"{network}::{number:x}")) for number in range(BURST + 1)]
 
     assert tries[:BURST] == [0] * BURST
     assert tries[BURST] > 0
@@ -53,13 +53,13 @@ def test_the_next_address_in_the_same_subnet_is_the_same_place(throttle, address
 
 def test_a_thousand_at_once_are_counted_one_by_one(throttle, address, network):
     with ThreadPoolExecutor(8) as pool:
-        waits = list(pool.map(lambda _: wait(throttle, Try(address, f"{network}::1")), range(100)))
+        waits = list(pool.map(lambda _: wait(throttle, LoginAttempt(address, f"{network}::1")), range(100)))
 
     assert waits.count(0) == BURST
 
 
 def test_a_right_password_owes_nothing(throttle, address, network):
-    attempt = Try(address, f"{network}::1")
+    attempt = LoginAttempt(address, f"{network}::1")
     for _ in range(BURST):
         throttle.count(attempt)
 
@@ -71,13 +71,13 @@ def test_a_right_password_owes_nothing(throttle, address, network):
 def test_an_attack_from_everywhere_keeps_no_newcomer_out(throttle, address, network):
     attack(throttle, address)
 
-    owner = Try(address, f"{network}::1")
+    owner = LoginAttempt(address, f"{network}::1")
     assert wait(throttle, owner) == 0
     assert 0 < wait(throttle, owner) <= module.DEAR / 1000
 
 
 def test_an_attack_is_not_felt_where_the_owner_has_been_before(throttle, address, network):
-    owner = Try(address, f"{network}::1")
+    owner = LoginAttempt(address, f"{network}::1")
     throttle.count(owner)
     throttle.forget(owner)
     attack(throttle, address)
@@ -89,7 +89,7 @@ def test_an_attack_is_not_felt_where_the_owner_has_been_before(throttle, address
 def test_an_attack_does_not_outlast_itself(throttle, address, redis_client):
     attack(throttle, address)
     attack(throttle, f"more-{address}")
-    *_, key = Try(address, "").keys
+    *_, key = LoginAttempt(address, "").keys
 
     assert 0 < redis_client.pttl(key) <= module.ADDRESS[0] * module.ADDRESS[1]
 
@@ -97,14 +97,14 @@ def test_an_attack_does_not_outlast_itself(throttle, address, redis_client):
 def test_one_network_can_not_try_many_addresses_without_end(throttle, address, monkeypatch, network):
     monkeypatch.setattr(module, "NETWORK", (1000, 5))
 
-    tries = [wait(throttle, Try(f"{number}-{address}", f"{network}:{number:x}::1")) for number in range(6)]
+    tries = [wait(throttle, LoginAttempt(f"{number}-{address}", f"{network}:{number:x}::1")) for number in range(6)]
 
     assert tries[:5] == [0] * 5
     assert tries[5] > 0
 
 
 def test_nothing_of_the_address_stands_in_redis(throttle, address, network, redis_client):
-    attempt = Try(address, f"{network}::1")
+    attempt = LoginAttempt(address, f"{network}::1")
     throttle.count(attempt)
     throttle.forget(attempt)
 
@@ -124,14 +124,14 @@ def test_nothing_of_the_address_stands_in_redis(throttle, address, network, redi
     ],
 )
 def test_a_place_is_an_address_or_a_subnet_of_the_new_protocol(one, other, same):
-    assert (Try("a", one).keys[1] == Try("a", other).keys[1]) is same
+    assert (LoginAttempt("a", one).keys[1] == LoginAttempt("a", other).keys[1]) is same
 
 
 def test_without_redis_nobody_guesses(address):
     client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0), protocol=2)
-    throttle = Throttle(client)
+    throttle = LoginLimiter(client)
 
     with pytest.raises(Unavailable):
-        throttle.count(Try(address, ""))
-    throttle.forget(Try(address, ""))
+        throttle.count_attempt(LoginAttempt(address, ""))
+    throttle.record_success(LoginAttempt(address, ""))
     client.close()

@@ -14,7 +14,7 @@ from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated,
 from models.platform.ids import new_id
 from pipelines.accounts import passwords, signup
 from pipelines.accounts.passwords import hash_password
-from pipelines.accounts.signup import log_in, normal_address, sign_up
+from pipelines.accounts.signup import log_in, normalize_email, sign_up
 
 PASSWORD = "correct horse"
 OTHER = "another horse"
@@ -194,7 +194,7 @@ def test_login_takes_the_address_in_the_form_that_signup_took(join, enter, local
     user_id = join(email).caller.user_id
 
     assert enter(email).caller.user_id == user_id
-    assert enter(normal_address(email)).caller.user_id == user_id
+    assert enter(normalize_email(email)).caller.user_id == user_id
 
 
 def test_what_is_no_address_is_looked_up_as_it_is(database, enter):
@@ -261,7 +261,7 @@ def test_guesses_by_signing_up_count_as_well(join, enter, address):
 
 @pytest.mark.parametrize("email", ["a@example.com", "a@x.test", "a@box.local", "a@intranet", "ä@example.com"])
 def test_addresses_that_pass(email):
-    assert normal_address(email) == email
+    assert normalize_email(email) == email
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_addresses_that_pass(email):
 )
 def test_addresses_that_do_not(email):
     with pytest.raises(InvalidRequest) as caught:
-        normal_address(email)
+        normalize_email(email)
     assert caught.value.param == "email"
 
 

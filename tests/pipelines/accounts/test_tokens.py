@@ -225,7 +225,7 @@ def test_a_key_of_another_name_does_not_count(tokens, kid):
 
 def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
     old, both = tokens.issue(ALICE), Tokens(SECRET, clock=clock)
-    both.learn([1, 2])
+    both.set_generations([1, 2])
 
     assert both.verify(old) == ALICE
     assert both.issue(ALICE) != old
@@ -233,7 +233,7 @@ def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
 
 def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
     other = Tokens(SECRET, clock=clock)
-    other.learn([1, 2])
+    other.set_generations([1, 2])
     token = other.issue(ALICE)
 
     with pytest.raises(UnknownGeneration):
@@ -244,7 +244,7 @@ def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
 
 def test_a_forged_token_is_no_reason_to_ask(tokens, clock):
     other = Tokens(b"another secret, also long enough", clock=clock)
-    other.learn([2])
+    other.set_generations([2])
 
     with pytest.raises(NotAuthenticated) as caught:
         tokens.verify(other.issue(ALICE))

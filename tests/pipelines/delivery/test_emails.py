@@ -14,7 +14,7 @@ from models.platform.errors import ConfigurationError
 from models.platform.ids import new_id
 from models.platform.settings import load_settings
 from pipelines.accounts import email_jobs
-from pipelines.accounts.email_jobs import Letter
+from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.delivery import email_templates, emails
 from pipelines.delivery.mailers import NotDelivered
 from tests.post import secret_in
@@ -29,7 +29,7 @@ def person(database):
 
 def test_a_letter_says_who_sends_it_and_where_its_link_leads(post, database, person):
     with database.transaction() as connection:
-        email_jobs.post(connection, Letter.VERIFY_ADDRESS, user_id=person.id)
+        email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
 
     (letter,) = post.letters(person.email)
 
@@ -43,7 +43,7 @@ def test_a_letter_says_who_sends_it_and_where_its_link_leads(post, database, per
 
 
 def test_a_repeat_is_the_same_letter_with_the_same_secret(post, database, person, begin):
-    job = email_jobs.job(Letter.RESET_PASSWORD, user_id=person.id)
+    job = email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=person.id)
     attempt = begin(job)
     for _ in range(2):
         emails.run(post.office, attempt)
@@ -56,7 +56,7 @@ def test_a_repeat_is_the_same_letter_with_the_same_secret(post, database, person
 
 
 def test_what_the_server_does_not_take_now_fails_the_attempt_and_the_next_one_sends_it(post, database, person, begin):
-    job = email_jobs.job(Letter.VERIFY_ADDRESS, user_id=person.id)
+    job = email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
     post.bag.error = NotDelivered("the mail server answered 451")
 
     with pytest.raises(NotDelivered):
@@ -71,9 +71,9 @@ def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, perso
         assert addresses.prove(connection, person.id, person.email)
 
     for job in (
-        email_jobs.job(Letter.VERIFY_ADDRESS, user_id=person.id),
-        email_jobs.job(Letter.RESET_PASSWORD, user_id="user_gone"),
-        email_jobs.job(Letter.INVITATION, invitation_id="inv_gone"),
+        email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id),
+        email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id="user_gone"),
+        email_jobs.email_job(EmailTemplate.INVITATION, invitation_id="inv_gone"),
     ):
         assert emails.run(post.office, begin(job)).result == {"sent": False}
     assert post.bag.letters == []
@@ -82,7 +82,7 @@ def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, perso
 def test_letters_within_a_window_are_one(post, database, person):
     with database.transaction() as connection:
         for _ in range(3):
-            email_jobs.post(connection, Letter.VERIFY_ADDRESS, user_id=person.id, at_most_every=60)
+            email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id, at_most_every=60)
 
     # Or two, where the window ended in between
     assert len(post.letters(person.email)) in (1, 2)
@@ -98,7 +98,7 @@ def test_names_cannot_write_headers_nor_links(post, database, person, account):
         made = invitations.create(
             connection, new_id("inv"), account, email=guest, role=Role.MEMBER, invited_by=person.id
         )
-        email_jobs.post(connection, Letter.INVITATION, account_id=account, invitation_id=made.id)
+        email_jobs.enqueue_email(connection, EmailTemplate.INVITATION, account_id=account, invitation_id=made.id)
 
     (letter,) = post.letters(guest)
 
@@ -112,7 +112,9 @@ def test_names_cannot_write_headers_nor_links(post, database, person, account):
 def test_a_domain_beyond_ascii_is_written_in_punycode(post):
     job = SimpleNamespace(id="job_1", created_at=datetime.now(UTC))
 
-    letter = emails.compose(post.office, job, "someone@bücher.example", email_templates.Text("Hello", "Good day.\n"))
+    letter = emails.compose(
+        post.office, job, "someone@bücher.example", email_templates.EmailContent("Hello", "Good day.\n")
+    )
 
     assert letter["To"].addresses[0].addr_spec == "someone@xn--bcher-kva.example"
 

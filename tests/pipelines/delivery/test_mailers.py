@@ -16,7 +16,7 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from ops.logs import CONSOLE_PATTERN, FORMAT, OneLine
-from pipelines.delivery.mailers import Mailbox, NotDelivered, SmtpMailer, open_mailer
+from pipelines.delivery.mailers import FolderMailer, NotDelivered, SmtpMailer, open_mailer
 
 
 class Inbox:
@@ -178,7 +178,7 @@ def test_a_server_that_is_silent_or_drips_holds_nobody_for_long(letter, drip):
 def test_without_a_server_a_letter_is_a_file_that_only_we_can_read(tmp_path, letter, caplog):
     mailbox = open_mailer(Settings(data_dir=tmp_path))
 
-    assert isinstance(mailbox, Mailbox)
+    assert isinstance(mailbox, FolderMailer)
     with caplog.at_level("INFO"):
         mailbox.send(letter)
         mailbox.send(letter)
@@ -200,7 +200,7 @@ def test_old_letters_leave_the_mailbox(tmp_path, letter):
     old.write_text("Good day.")
     os.utime(old, (0, 0))
 
-    Mailbox(tmp_path).send(letter)
+    FolderMailer(tmp_path).send(letter)
 
     assert [path.name for path in tmp_path.iterdir()] == ["job_1.eml"]
 

@@ -53,7 +53,7 @@ def test_days_are_those_of_a_crontab(expression, expected):
 )  # fmt: skip
 def test_what_is_no_crontab_line_is_refused(expression):
     with pytest.raises(ValueError, match="field"):
-        cron.check(expression)
+        cron.validate(expression)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from models.turns import conversations
 from pipelines.chat.start import NewTurn
 from pipelines.schedules import starters, turns
 from pipelines.schedules.firing import fire, fire_due
-from pipelines.schedules.starters import STARTERS, Begun
-from pipelines.schedules.triggers import Cron, Interval, Once, stored
+from pipelines.schedules.starters import STARTERS, StartedWork
+from pipelines.schedules.triggers import Cron, Interval, Once, trigger_to_json
 from tests.waiting import eventually
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -47,7 +47,7 @@ def add(desk, member):
         request = {"request": REQUEST, "input": [HELLO], **turn}
         schedule = Schedule(
             id=new_id("sched"), account_id=member.account_id, user_id=member.user_id, name="a test", kind="turn",
-            asked={}, plan=turns.planned(NewTurn(**request), any_model=True), trigger=stored(trigger),
+            asked={}, plan=turns.turn_plan(NewTurn(**request), any_model=True), trigger=trigger_to_json(trigger),
             if_missed=if_missed, grace_seconds=grace, paused_at=None,
             next_fire_at=trigger.next_after(later(microseconds=-1)), planned_at=NOON, created_at=NOON, updated_at=NOON,
         )  # fmt: skip
@@ -278,7 +278,7 @@ def test_a_member_who_is_removed_while_a_schedule_fires_waits_and_nobody_waits_f
         removal.start()
         with desk.database.connection() as other:
             eventually(lambda: other.execute(waiting).fetchone() is not None)
-        return Begun("job_1")
+        return StartedWork("job_1")
 
     monkeypatch.setitem(STARTERS, "turn", start)
     fired = list(fire_due(desk.database, settings, ["turn"], NOON))

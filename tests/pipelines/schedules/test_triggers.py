@@ -4,7 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipelines.schedules.triggers import Cron, Interval, Once, last_before, loaded, next_times, stored
+from pipelines.schedules.triggers import (
+    Cron,
+    Interval,
+    Once,
+    last_before,
+    next_fire_times,
+    trigger_from_json,
+    trigger_to_json,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -15,7 +23,7 @@ def later(**given):
 
 @pytest.mark.parametrize("trigger", [Cron("0 9 * * 1-5", "Europe/Berlin"), Interval(90, NOON), Once(NOON)])
 def test_a_trigger_comes_back_from_its_row_as_it_was(trigger):
-    assert loaded(stored(trigger)) == trigger
+    assert trigger_from_json(trigger_to_json(trigger)) == trigger
 
 
 def test_intervals_are_counted_from_their_start():
@@ -28,7 +36,7 @@ def test_intervals_are_counted_from_their_start():
 
 
 def test_once_is_once():
-    assert next_times(Once(NOON), Once(NOON).next_after(later(seconds=-1)), 5) == [NOON]
+    assert next_fire_times(Once(NOON), Once(NOON).next_after(later(seconds=-1)), 5) == [NOON]
     assert Once(NOON).next_after(NOON) is None
 
 

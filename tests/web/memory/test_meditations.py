@@ -66,8 +66,8 @@ def test_a_meditation_is_followed_read_and_reverted(told, other_user):
     done = told.request("GET", path).json()
     changes = told.request("GET", f"{path}/changes").json()["data"]
 
-    assert events[-1]["type"] == "sangha.job.completed"
-    assert [event["progress"]["done"] for event in events if event["type"] == "sangha.job.progress"] == [1, 3]
+    assert events[-1]["type"] == "sangha:job.completed"
+    assert [event["progress"]["done"] for event in events if event["type"] == "sangha:job.progress"] == [1, 3]
     assert (done["status"], done["outcome"], done["report"]["merged"]) == ("completed", "applied", 1)
     assert done["report"]["recall"]["after"] >= done["report"]["recall"]["before"]
     assert [(change["action"], change["reason"]) for change in changes] == [("closed", "repeats")]
@@ -140,7 +140,7 @@ def test_a_schedule_starts_one(told, settings):
     with told.database.connection() as connection:
         connection.execute("UPDATE schedules SET next_fire_at = now() WHERE id = %s", (made.json()["id"],))
 
-    (due,) = [fired for fired in fire_due(told.database, settings, ["meditation"]) if fired.begun]
+    (due,) = [fired for fired in fire_due(told.database, settings, ["meditation"]) if fired.started]
 
     (begun,) = told.request("GET", "/v1/meditations").json()["data"]
-    assert due.begun.job_id == begun["job_id"]
+    assert due.started.job_id == begun["job_id"]
