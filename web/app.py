@@ -1,7 +1,8 @@
-"""The HTTP door as an ASGI application."""
+"""The web process as an ASGI application."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio.to_thread
 from starlette.applications import Starlette
@@ -12,25 +13,27 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from models.platform.secrets import secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.tokens import Tokens
-from web.health import checks
-from web.health.metrics import Metrics
-from web.http.edge import Edge
-from web.platform import Platform
+from web.api.platform import Platform
+from web.api.routing import Route, mount
+from web.api.system import checks, openapi
+from web.http.documents import CachedDocument
+from web.http.metrics import Metrics
+from web.http.middleware import RequestMiddleware
 from web.routes import ROUTES
-from web.routing import Row, mount
 
-#: Requests that may wait for the database at the same time; each costs a thread's stack only while it runs.
+#: Requests that may wait for the database concurrently; each costs a thread's stack only while it runs.
 THREADS = 64
 
 
-def build(settings: Settings, rows: Iterable[Row] = ROUTES) -> Starlette:
-    """The application; it opens its platform when it starts and closes it when it ends. Raises ConfigurationError."""
+def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
+    """Build the application; it opens its platform at startup and closes it at shutdown. Raises ConfigurationError."""
     tokens, metrics = Tokens(secret_key(settings)), Metrics()
+    document = CachedDocument(partial(openapi.render, routes), "application/json")
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-        platform = app.state.platform = Platform.open(settings, tokens, metrics)
+        platform = app.state.platform = Platform.open(settings, tokens, metrics, document)
         checks.install(platform)
         await platform.tail.start()
         try:
@@ -39,26 +42,28 @@ def build(settings: Settings, rows: Iterable[Row] = ROUTES) -> Starlette:
             await platform.tail.stop()
             platform.close()
 
-    middleware = [*behind_proxies(settings), Middleware(Edge, metrics=metrics)]
-    app = Application(routes=mount(rows), middleware=middleware, lifespan=lifespan)
-    # An address is right or wrong: a redirect would lose the body of a POST in many clients.
+    middleware = [*_proxy_middleware(settings), Middleware(RequestMiddleware, metrics=metrics)]
+    app = Application(routes=mount(routes), middleware=middleware, lifespan=lifespan)
+    # A redirect to the path with or without a final slash would lose the body of a POST in many clients.
     app.router.redirect_slashes = False
     return app
 
 
 class Application(Starlette):
-    """Starlette without its own two layers for errors: `Edge` answers them all, and each stream would hold both."""
+    """Starlette without its two error layers: `RequestMiddleware` handles all errors, and each open stream would keep
+    both layers in memory.
+    """
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The router behind our layers, the outermost first."""
+        """Wrap the router in our middleware, the first one outermost."""
         app: ASGIApp = self.router
         for layer in reversed(self.user_middleware):
             app = layer.cls(app, *layer.args, **layer.kwargs)
         return app
 
 
-def behind_proxies(settings: Settings) -> list[Middleware]:
-    """What takes a trusted proxy's word for where a request came from; anybody else's is not heard."""
+def _proxy_middleware(settings: Settings) -> list[Middleware]:
+    """Return the middleware that takes the client's address from `X-Forwarded-For`, from trusted proxies only."""
     if settings.trusted_proxies is None:
         return []
     proxies = [part.strip() for part in settings.trusted_proxies.split(",")]

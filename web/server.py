@@ -13,9 +13,9 @@ from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings, variable
+from web.api.platform import Platform
 from web.app import build
 from web.http.protocol import BoundedProtocol
-from web.platform import Platform
 
 log = logging.getLogger(__name__)
 

@@ -161,7 +161,7 @@ def ours(recorder: Recorder) -> None:
     from pipelines.chat import answer
     from pipelines.inference import loopback
     from tasks import job_runner, relay
-    from web.http import edge
+    from web.http import middleware
 
     around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
     before(answer.Answer, "say", lambda answer, token: None if answer.output_tokens else recorder.mark("first token"))
@@ -171,8 +171,9 @@ def ours(recorder: Recorder) -> None:
     around(recorder, journal_writer.JournalWriter, "_send", "work", lambda writer, batch: "send")
     before(journal_writer.Journal, "write", lambda journal, type_, payload: recorder.mark(type_))
     before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
-    around_async(recorder, edge.Edge, "__call__", "work", lambda edge, scope, receive, send: scope.get("path", ""))
-    before(edge.Exchange, "send", lambda exchange, message: recorder.mark(sent(message)))
+    serve = middleware.RequestMiddleware
+    around_async(recorder, serve, "__call__", "work", lambda layer, scope, receive, send: scope.get("path", ""))
+    before(middleware.Exchange, "send", lambda exchange, message: recorder.mark(sent(message)))
 
 
 def sent(message: Any) -> str:

@@ -1,7 +1,7 @@
 """Passwords as Argon2id hashes.
 
 The parameters are OWASP's first choice with the least memory (Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane).
-Each hash takes a core for some 20 ms: endpoints call what hashes through `web.accounts.hashing`, which has threads for
+Each hash takes a core for some 20 ms: endpoints call what hashes through `web.access.hashing_pool`, which has threads for
 it.
 
 A password is hashed in Unicode's composed form (NFC): keyboards differ in how they send an ä.

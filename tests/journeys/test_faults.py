@@ -13,7 +13,7 @@ from models.accounts.accounts import Caller, Role
 from pipelines.chat.start import NewTurn, new_turn_ids, start
 from tests.journeys.following import DELTA, RESTARTED, REWOUND, Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury, note, restart
-from web.turns.requests import CreateResponse, new_turn
+from web.api.turns.requests import CreateResponse, new_turn
 
 TOKENS = 60
 SCRIPT = f"tokens={TOKENS},rate=40"
@@ -177,7 +177,7 @@ def test_rabbitmq_is_killed_and_comes_back(stack: Stack, person: Person):
     follower = person.stream()
 
     with fault("kill -9 RabbitMQ", stack, follower):
-        stack.servers.rabbitmq_part.settle()
+        stack.servers.rabbitmq_part.sync_queues()
         stack.servers.rabbitmq.kill()
         later = person.stream("while it is down")
         later.wait_for(type_="response.queued")

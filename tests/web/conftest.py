@@ -13,9 +13,9 @@ from models.platform.database import Database
 from models.platform.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from tests.web.api_client import ApiUser, app_client, run_server
+from web.access.gate import Admission, AuthRequest, bearer_credential
+from web.api.routing import Route
 from web.app import build
-from web.entrance.gate import Admission, Knock, bearer
-from web.routing import Row
 
 Serve = Callable[[Starlette], httpx.Client]
 
@@ -28,11 +28,11 @@ class TrustingGate:
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
 
-    def admit(self, knock: Knock) -> Admission:
+    def admit(self, knock: AuthRequest) -> Admission:
         """Check the token's signature and the rights."""
         if knock.rights.public:
             return Admission()
-        caller = self.tokens.verify(bearer(knock.headers))
+        caller = self.tokens.verify(bearer_credential(knock.headers))
         knock.rights.check(caller)
         return Admission(caller)
 
@@ -60,7 +60,7 @@ def offline_settings(tmp_path: Path) -> Settings:
 def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx.Client]:
     """`make_client(Row(…), …)` → a client of an application with these routes and without Postgres and Redis."""
 
-    def make_client(*rows: Row) -> httpx.Client:
+    def make_client(*rows: Route) -> httpx.Client:
         app = build(offline_settings, rows)
         client = serve(app)
         app.state.platform.gate = TrustingGate(app.state.platform.tokens)

@@ -51,7 +51,7 @@ class ScriptedJob:
 
     def rewind(self, to: int) -> None:
         """Discard the events from this sequence number on and append `rewound`."""
-        self.events = [*self.events[:to], event(to, "sangha.journal.rewound", {})]
+        self.events = [*self.events[:to], event(to, "sangha:journal.rewound", {})]
         journal.forget(self.client, self.id)
         journal.append(self.client, self.id, 2, self.events)
 

@@ -77,6 +77,6 @@ def test_last_event_of_a_turn_cancelled_in_the_queue_carries_the_response(user):
     stream = user.request("GET", f"/v1/responses/{turn['id']}?stream=true").text
 
     last = orjson.loads(stream.rstrip().rpartition("data: ")[2])
-    assert last["type"] == "sangha.job.cancelled"
+    assert last["type"] == "sangha:job.cancelled"
     assert last["response"] == user.request("GET", f"/v1/responses/{turn['id']}").json()
     assert last["response"]["status"] == "cancelled"

@@ -25,8 +25,8 @@ from ops.services import WorkerProcess
 from tests.databases import bare_database
 from tests.journeys.stack import named
 from tests.web.api_client import ApiUser, run_server
+from web.api.system.openapi import document
 from web.app import build
-from web.description.openapi import document
 from web.routes import ROUTES
 
 CONFIG = SchemathesisConfig.from_dict(

@@ -1,11 +1,11 @@
-"""The one mapping from errors to answers, and the one envelope: `{"error": {"message", "type", "param", "code"}}`.
-
-The types are OpenAI's, so that its clients raise the exceptions that their users know.
+"""Map errors to responses: the only place with statuses, and the one envelope `{"error": {"message", "type", "param",
+"code"}}`. The types are OpenAI's, so that its clients raise the exceptions that their users know.
 """
 
 import http
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -31,13 +31,12 @@ from models.platform.errors import (
     TooMany,
     Unavailable,
 )
-from web.entrance.limits import RateLimited
 
 log = logging.getLogger(__name__)
 
 
 class ErrorDetails(TypedDict):
-    """What went wrong: `message` for people, `type` and `code` for programs, `param` names the field."""
+    """What failed: `message` for people, `type` and `code` for programs, `param` names the field."""
 
     message: str
     type: str
@@ -45,63 +44,71 @@ class ErrorDetails(TypedDict):
     code: str | None
 
 
-class ErrorAnswer(TypedDict):
-    """The one envelope of every refusal."""
+class ErrorEnvelope(TypedDict):
+    """The body of every error response."""
 
     error: ErrorDetails
 
 
-#: OpenAI's clients repeat a 409 and a 408; told this, they don't.
+class RateLimited(TooMany):
+    """A rate limit was reached. `headers` report the levels of its buckets."""
+
+    def __init__(self, message: str, *, retry_after: float, headers: Mapping[str, str]) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.headers = headers
+
+
+#: OpenAI's clients retry statuses 408 and 409 unless this header forbids it.
 PERMANENT = {"x-should-retry": "false"}
 RETRY = {"x-should-retry": "true"}
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """How one branch of the tree looks from outside."""
+class ErrorKind:
+    """The status, OpenAI's type and the headers of a class of errors."""
 
     status: int
     type: str
     headers: dict[str, str] = field(default_factory=dict)
 
 
-KINDS: dict[type[RequestError], Kind] = {
-    InvalidRequest: Kind(400, "invalid_request_error"),
-    NotAuthenticated: Kind(401, "authentication_error", {"www-authenticate": "Bearer"}),
-    NotAllowed: Kind(403, "permission_error"),
-    NotFound: Kind(404, "invalid_request_error"),
-    InFlight: Kind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),
-    Conflict: Kind(409, "invalid_request_error", PERMANENT),
-    TooLarge: Kind(413, "invalid_request_error"),
-    Mismatch: Kind(422, "invalid_request_error"),
-    InsufficientQuota: Kind(429, "insufficient_quota"),
-    TooMany: Kind(429, "rate_limit_error"),
+KINDS: dict[type[RequestError], ErrorKind] = {
+    InvalidRequest: ErrorKind(400, "invalid_request_error"),
+    NotAuthenticated: ErrorKind(401, "authentication_error", {"www-authenticate": "Bearer"}),
+    NotAllowed: ErrorKind(403, "permission_error"),
+    NotFound: ErrorKind(404, "invalid_request_error"),
+    InFlight: ErrorKind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),
+    Conflict: ErrorKind(409, "invalid_request_error", PERMANENT),
+    TooLarge: ErrorKind(413, "invalid_request_error"),
+    Mismatch: ErrorKind(422, "invalid_request_error"),
+    InsufficientQuota: ErrorKind(429, "insufficient_quota"),
+    TooMany: ErrorKind(429, "rate_limit_error"),
 }
 
-UNKNOWN = Kind(400, "invalid_request_error")
+OTHER = ErrorKind(400, "invalid_request_error")
 
 
-def answer(error: Exception, request_id: str) -> Response:
-    """The response to an error. What nobody foresaw is logged with its traceback, and the caller gets only the id."""
+def error_response(error: Exception, request_id: str) -> Response:
+    """Return the response to an error. An unexpected error is logged with its traceback."""
     if isinstance(error, RequestError):
-        return _refusal(error)
+        return _request_error(error)
     if isinstance(error, psycopg.errors.ForeignKeyViolation) and _names_the_caller(error):
-        return _refusal(NotAuthenticated("The account or the user of this token is gone."))
+        return _request_error(NotAuthenticated("The account or the user of this token has been deleted."))
     if isinstance(error, Failed):
         status = 504 if isinstance(error, Overdue) else 500
-        return respond(status, error.message, "server_error", code=error.code, headers=PERMANENT)
+        return envelope(status, error.message, "server_error", code=error.code, headers=PERMANENT)
     if isinstance(error, Unavailable):
         return _unavailable(error.message, error.retry_after)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return _unavailable("The event journal does not answer.", 1)
+        return _unavailable("The event journal cannot be reached at the moment.", 1)
     if isinstance(error, HTTPException):
-        return _http(error)
-    log.error("request %s failed", request_id, exc_info=error)
-    message = f"Something went wrong on our side. Please quote the request id {request_id}."
-    return respond(500, message, "server_error", code="server_error")
+        return _http_exception(error)
+    log.error("Request %s failed", request_id, exc_info=error)
+    message = f"Internal error. Quote the request id {request_id} when you report it."
+    return envelope(500, message, "server_error", code="server_error")
 
 
-def respond(
+def envelope(
     status: int,
     message: str,
     error_type: str,
@@ -110,25 +117,25 @@ def respond(
     code: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """The envelope."""
-    body = {"error": {"message": message, "type": error_type, "param": param, "code": code}}
+    """Return an error response."""
+    body: ErrorEnvelope = {"error": {"message": message, "type": error_type, "param": param, "code": code}}
     return Response(orjson.dumps(body), status, headers, media_type="application/json")
 
 
 def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
-    """Whether what is missing is the row's account or user: these come from the token, which outlives them."""
+    """Whether the missing row is an account or a user: both ids come from the access token, which outlives them."""
     return (error.diag.constraint_name or "").endswith(("account_id_fkey", "user_id_fkey"))
 
 
-def _refusal(error: RequestError) -> Response:
-    kind = next((KINDS[branch] for branch in type(error).__mro__ if branch in KINDS), UNKNOWN)
-    headers = kind.headers | (_waiting(error.retry_after) if isinstance(error, TooMany) else {})
+def _request_error(error: RequestError) -> Response:
+    kind = next((KINDS[base] for base in type(error).__mro__ if base in KINDS), OTHER)
+    headers = kind.headers | (_retry_headers(error.retry_after) if isinstance(error, TooMany) else {})
     headers |= error.headers if isinstance(error, RateLimited) else {}
-    return respond(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
+    return envelope(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
 
 
-def _waiting(seconds: float | None) -> dict[str, str]:
-    """When to come again, in whole seconds (RFC 9110, 10.2.3) and for OpenAI's clients more exactly; or never."""
+def _retry_headers(seconds: float | None) -> dict[str, str]:
+    """When to retry, in whole seconds (RFC 9110, 10.2.3) and in milliseconds for OpenAI's clients; None is never."""
     if seconds is None:
         return PERMANENT
     return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000)), **RETRY}
@@ -136,12 +143,12 @@ def _waiting(seconds: float | None) -> dict[str, str]:
 
 def _unavailable(message: str, retry_after: int) -> Response:
     headers = {"retry-after": str(retry_after), **RETRY}
-    return respond(503, message, "server_error", code="service_unavailable", headers=headers)
+    return envelope(503, message, "server_error", code="service_unavailable", headers=headers)
 
 
-def _http(error: HTTPException) -> Response:
+def _http_exception(error: HTTPException) -> Response:
     phrase = http.HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_")
-    return respond(
+    return envelope(
         error.status_code, f"{error.detail}.", "invalid_request_error", code=code, headers=dict(error.headers or {})
     )

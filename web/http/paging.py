@@ -1,29 +1,30 @@
 """Lists that are read page by page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import Field
 from starlette.responses import Response
 
-from web.http.answers import json_answer, page
+from web.http.responses import json_response, page_object
 from web.http.validation import Query
 
 Record = TypeVar("Record")
 
 
 class Listing(Query):
-    """The query of a list: at most `limit`, those behind the one with the id `after`."""
+    """The query of a list: at most `limit` objects, beginning behind the object with the id `after`."""
 
     after: str | None = Field(None, max_length=100)
     limit: int = Field(20, ge=1, le=100)
 
     @property
-    def wanted(self) -> int:
-        """How many to look for: one more than a page has, which tells whether there are more."""
+    def fetch_limit(self) -> int:
+        """How many records to select: one more than a page has, which shows whether there is another page."""
         return self.limit + 1
 
 
-def paged(found: Sequence[Record], limit: int, shown: Callable[[Record], Any]) -> Response:
-    """A page of at most so many of what was found, each as it is shown; what was found beyond is told as more."""
-    return json_answer(page([shown(record) for record in found[:limit]], has_more=len(found) > limit))
+def page_response(records: Sequence[Record], limit: int, to_object: Callable[[Record], Mapping[str, Any]]) -> Response:
+    """Return the first `limit` records as a page of objects; a record beyond them sets `has_more`."""
+    objects = [to_object(record) for record in records[:limit]]
+    return json_response(page_object(objects, has_more=len(records) > limit))

@@ -15,7 +15,7 @@ const pass = {
   keep: (entry) => ["token", "refresh_token"].forEach((name) => localStorage.setItem(name, entry[name])),
   drop: () => ["token", "refresh_token"].forEach((name) => localStorage.removeItem(name)),
 };
-const LAST = ["response.completed", "response.incomplete", "response.failed", "sangha.job.cancelled"];
+const LAST = ["response.completed", "response.incomplete", "response.failed", "sangha:job.cancelled"];
 const QUIET = "Every answer is a durable job.";
 let stream = new AbortController();  // ends the following of the present answer
 
@@ -173,11 +173,11 @@ async function follow(id) {
 
 function step(event, turn, words) {
   if (event.type === "response.output_text.delta") words.said.push([event.sequence_number, event.delta]);
-  if (event.type === "sangha.answer.restarted") words.said = [];
-  if (event.type === "sangha.journal.rewound") words.said = words.said.filter(([at]) => at < event.sequence_number);
+  if (event.type === "sangha:answer.restarted") words.said = [];
+  if (event.type === "sangha:journal.rewound") words.said = words.said.filter(([at]) => at < event.sequence_number);
   words.data = words.said.map(([, text]) => text).join("");
-  if (event.type === "sangha.memory.recalled") showRecalled(turn, event.memories);
-  if (event.type === "sangha.job.cancelled") note(turn, "stopped");
+  if (event.type === "sangha:memory.recalled") showRecalled(turn, event.memories);
+  if (event.type === "sangha:job.cancelled") note(turn, "stopped");
   if (event.type === "response.failed") note(turn, event.response.error.message);
   if (event.response?.usage) {
     note(turn, `${event.response.usage.output_tokens} tokens · ${event.response.model}`);

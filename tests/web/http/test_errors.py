@@ -30,7 +30,7 @@ def envelope(response):
     ],
 )
 def test_each_branch_has_a_status(error, status, kind):
-    response = errors.answer(error, "req_1")
+    response = errors.error_response(error, "req_1")
 
     assert response.status_code == status
     assert envelope(response) == {"message": "no", "type": kind, "param": None, "code": error.code}
@@ -46,29 +46,29 @@ def test_a_subclass_has_its_parents_status():
     class Vanished(tree.NotFound):
         pass
 
-    assert errors.answer(Vanished("gone"), "req_1").status_code == 404
+    assert errors.error_response(Vanished("gone"), "req_1").status_code == 404
 
 
 def test_the_field_is_named():
     error = tree.InvalidRequest("no", param="input[0].content", code="invalid_type")
 
-    assert envelope(errors.answer(error, "req_1"))["param"] == "input[0].content"
+    assert envelope(errors.error_response(error, "req_1"))["param"] == "input[0].content"
 
 
 def test_a_conflict_is_not_to_be_repeated():
-    assert errors.answer(tree.Conflict("taken"), "req_1").headers["x-should-retry"] == "false"
+    assert errors.error_response(tree.Conflict("taken"), "req_1").headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("error", [Unavailable("down", retry_after=7), redis.ConnectionError("down")])
 def test_what_is_down_says_when_to_come_back(error):
-    response = errors.answer(error, "req_1")
+    response = errors.error_response(error, "req_1")
 
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
 
 
 def test_starlettes_errors_keep_status_and_headers():
-    response = errors.answer(HTTPException(405, headers={"allow": "GET"}), "req_1")
+    response = errors.error_response(HTTPException(405, headers={"allow": "GET"}), "req_1")
 
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
     assert envelope(response)["code"] == "method_not_allowed"
@@ -82,12 +82,12 @@ def test_only_a_missing_account_or_user_is_the_tokens_fault(constraint, status):
     class Violation(psycopg.errors.ForeignKeyViolation):
         diag = SimpleNamespace(constraint_name=constraint)
 
-    assert errors.answer(Violation("no such row"), "req_1").status_code == status
+    assert errors.error_response(Violation("no such row"), "req_1").status_code == status
 
 
 def test_the_unforeseen_is_logged_and_not_told(caplog):
     with caplog.at_level(logging.ERROR):
-        response = errors.answer(ZeroDivisionError("the secret of the house"), "req_77")
+        response = errors.error_response(ZeroDivisionError("the secret of the house"), "req_77")
 
     assert response.status_code == 500
     assert b"secret" not in response.body

@@ -7,13 +7,14 @@ import threading
 import pytest
 from starlette.responses import Response
 
+from web.access.rights import Rights
+from web.api.routing import Route
 from web.http import protocol
-from web.routing import Rights, Row
 from web.streams.sse import EventStream
 
 ROWS = (
-    Row("GET", "/small", lambda call: Response("small"), Rights.PUBLIC),
-    Row("POST", "/member", lambda call: Response("member"), Rights.READ),
+    Route("GET", "/small", lambda request: Response("small"), Rights.PUBLIC),
+    Route("POST", "/member", lambda request: Response("member"), Rights.READ),
 )
 
 
@@ -77,12 +78,12 @@ def test_a_large_body_is_no_large_head(connect):
 CHUNKED = b"POST /headers HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def told(call):
-    return Response(",".join(call.headers))
+def told(request):
+    return Response(",".join(request.headers))
 
 
 def test_a_trailer_is_no_header(connect):
-    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
 
     connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
 
@@ -91,14 +92,14 @@ def test_a_trailer_is_no_header(connect):
 
 @pytest.mark.parametrize("begin", [b"0\r\nx-endless: ", b"1;endless="])
 def test_what_is_neither_head_nor_body_is_bounded(connect, begin):
-    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
 
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         connection.sendall(CHUNKED + begin + b"y" * 40_000_000)
 
 
 def test_a_body_in_the_smallest_chunks_is_read(connect):
-    connection = connect(Row("POST", "/headers", told, Rights.PUBLIC))
+    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
 
     connection.sendall(CHUNKED + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n")
 
@@ -125,7 +126,9 @@ def test_a_client_that_does_not_read_is_dropped(make_client, monkeypatch):
         finally:
             closed.set()
 
-    client = make_client(Row("GET", "/flood", lambda call: EventStream(flood(), call.platform.streams), Rights.PUBLIC))
+    client = make_client(
+        Route("GET", "/flood", lambda request: EventStream(flood(), request.platform.streams), Rights.PUBLIC)
+    )
 
     with client.stream("GET", "/flood"):
         assert closed.wait(20)

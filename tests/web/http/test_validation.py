@@ -7,8 +7,8 @@ from pydantic import Field
 from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
+from web.api.turns.requests import CreateResponse
 from web.http.validation import Body, Query, parse_query, validate
-from web.turns.requests import CreateResponse
 
 
 class Item(Body):

@@ -7,10 +7,11 @@ import time
 import pytest
 from openai._streaming import SSEDecoder
 
+from web.access.rights import Rights
+from web.api.routing import Route
 from web.app import build
-from web.routing import Rights, Row
 from web.streams import sse
-from web.streams.sse import EventStream, Streams, frame
+from web.streams.sse import EventStream, OpenStreams, frame
 
 SCOPE = {"type": "http", "method": "GET"}
 
@@ -66,7 +67,7 @@ class Source:
 
 @contextlib.asynccontextmanager
 async def streaming(source, streams=None):
-    client, streams = Client(), streams if streams is not None else Streams()
+    client, streams = Client(), streams if streams is not None else OpenStreams()
     task = asyncio.create_task(EventStream(source(), streams)(SCOPE, client.receive, client.send))
     yield client, streams
     await asyncio.wait_for(task, 5)
@@ -108,7 +109,7 @@ def test_a_client_that_leaves_closes_the_source():
 
 def test_closing_ends_every_stream_and_those_to_come():
     async def scenario():
-        streams = Streams()
+        streams = OpenStreams()
         async with streaming(Source(b"one"), streams) as (client, _):
             await client.sees(b"one")
             streams.close()
@@ -124,7 +125,7 @@ def test_closing_ends_every_stream_and_those_to_come():
 
 def test_closing_before_the_first_step_still_says_goodbye():
     async def scenario():
-        client, streams = Client(), Streams()
+        client, streams = Client(), OpenStreams()
         task = asyncio.create_task(EventStream(Source(b"one")(), streams)(SCOPE, client.receive, client.send))
         while not len(streams):
             await asyncio.sleep(0)
@@ -149,7 +150,7 @@ def test_an_error_in_the_source_ends_the_stream_in_good_order(caplog):
 def test_a_request_that_is_cancelled_closes_the_source():
     async def scenario():
         client, source = Client(), Source(b"one")
-        task = asyncio.create_task(EventStream(source(), Streams())(SCOPE, client.receive, client.send))
+        task = asyncio.create_task(EventStream(source(), OpenStreams())(SCOPE, client.receive, client.send))
         await client.sees(b"one")
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -176,7 +177,7 @@ def test_pings_are_few_at_a_time_and_reach_all(monkeypatch):
     monkeypatch.setattr(sse, "PING_PAUSE", 0.001)
 
     async def scenario():
-        streams = Streams()
+        streams = OpenStreams()
         async with contextlib.AsyncExitStack() as stack:
             clients = [(await stack.enter_async_context(streaming(Source(), streams)))[0] for _ in range(3)]
             for client in clients:
@@ -189,10 +190,10 @@ def test_pings_are_few_at_a_time_and_reach_all(monkeypatch):
 
 def test_who_was_written_to_is_the_last_to_be_pinged():
     async def scenario():
-        streams, first, second = Streams(), object(), object()
+        streams, first, second = OpenStreams(), object(), object()
         streams.add(first)
         streams.add(second)
-        streams.heard(first)
+        streams.touch(first)
         assert list(streams._open) == [second, first]
         streams.remove(first)
         streams.remove(second)
@@ -221,7 +222,7 @@ def test_a_ping_is_no_event_to_openais_client():
 def test_head_gets_headers_only():
     async def scenario():
         client = Client()
-        await EventStream(Source(b"one")(), Streams())({**SCOPE, "method": "HEAD"}, client.receive, client.send)
+        await EventStream(Source(b"one")(), OpenStreams())({**SCOPE, "method": "HEAD"}, client.receive, client.send)
         assert client.body == b""
         assert len(client.messages) == 2
 
@@ -231,7 +232,7 @@ def test_head_gets_headers_only():
 def test_over_a_socket_a_client_that_leaves_is_noticed(make_client):
     source = Source(b"one")
     client = make_client(
-        Row("GET", "/stream", lambda call: EventStream(source(), call.platform.streams), Rights.PUBLIC)
+        Route("GET", "/stream", lambda request: EventStream(source(), request.platform.streams), Rights.PUBLIC)
     )
     streams = client.app.state.platform.streams
 
@@ -247,7 +248,7 @@ def test_over_a_socket_a_client_that_leaves_is_noticed(make_client):
 
 def test_a_server_that_stops_ends_its_streams_first(offline_settings, run_app):
     source = Source(b"one")
-    rows = [Row("GET", "/stream", lambda call: EventStream(source(), call.platform.streams), Rights.PUBLIC)]
+    rows = [Route("GET", "/stream", lambda request: EventStream(source(), request.platform.streams), Rights.PUBLIC)]
 
     with run_app(build(offline_settings, rows)) as (server, client), client.stream("GET", "/stream") as response:
         parts = response.iter_raw()

@@ -185,7 +185,7 @@ def test_what_came_while_a_client_was_busy_comes_together(scripted, follow):
         ([(4, [b"four"])], None),
         ([(3, [b"three"]), (5, [b"five"])], None),
         ([(3, [])], None),
-        ([(1, [b'{"type":"sangha.journal.rewound"}', b"new"]), (3, [b"newer"])], [1, 2, 3]),
+        ([(1, [b'{"type":"sangha:journal.rewound"}', b"new"]), (3, [b"newer"])], [1, 2, 3]),
     ],
 )
 def test_appends_are_joined_where_nothing_is_missing(appends, expected):
@@ -244,7 +244,7 @@ def test_a_rewind_takes_those_back_who_heard_more(scripted, follow):
         await listener.hears(6)
         scripted.rewind(2)
 
-        await asyncio.wait_for(_hears_type(listener, b"sangha.journal.rewound"), 10)
+        await asyncio.wait_for(_hears_type(listener, b"sangha:journal.rewound"), 10)
         assert numbers(listener.heard) == [*range(7), 2]
         listener.task.cancel()
         await asyncio.wait([listener.task])

@@ -1,0 +1,286 @@
+"""Given an Idempotency-Key, when a creating request comes again, then nothing more is made and the answer is alike."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import orjson
+import pytest
+from openai import OpenAI
+from psycopg.errors import UniqueViolation
+
+from models.access import idempotency
+from models.journal import journal
+from models.journal.archive import archive
+from models.journal.events import event
+from models.platform.ids import new_id
+from tests.waiting import eventually
+from tests.web.api_client import assert_error
+from web.access import idempotency as at_the_door
+from web.access.rights import Rights
+from web.api.routing import Route, mount
+
+TURN = {"input": "hello", "background": True}
+
+
+@pytest.fixture
+def key():
+    return new_id("key")
+
+
+@pytest.fixture
+def post(user, key):
+    """`post(path, **body)` under the test's key."""
+
+    def post(path="/v1/responses", key=key, **body):
+        return user.request("POST", path, json=body or TURN, headers={"Idempotency-Key": key})
+
+    return post
+
+
+@pytest.fixture
+def rows(user, database):
+    """`rows("jobs")`: how many the visitor's account has."""
+
+    def rows(table):
+        with database.connection() as connection:
+            statement = f"SELECT count(*) AS count FROM {table} WHERE account_id = %s"
+            return connection.execute(statement, (user.caller.account_id,)).fetchone()["count"]
+
+    return rows
+
+
+def test_twenty_at_once_are_one_turn_with_one_answer(post, rows):
+    with ThreadPoolExecutor(20) as pool:
+        answers = [future.result() for future in [pool.submit(post) for _ in range(20)]]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert rows("jobs") == rows("responses") == 1
+
+
+@pytest.mark.parametrize("if_busy", ["reject", "interrupt"])
+def test_a_turn_is_not_in_its_own_way(post, user, rows, if_busy):
+    conversation = user.request("POST", "/v1/conversations").json()["id"]
+    body = {**TURN, "conversation": conversation, "if_busy": if_busy}
+    with ThreadPoolExecutor(8) as pool:
+        answers = [future.result() for future in [pool.submit(post, **body) for _ in range(8)]]
+
+    assert len({answer.content for answer in answers}) == 1, [answer.text for answer in answers]
+    assert user.request("GET", f"/v1/responses/{answers[0].json()['id']}").json()["status"] == "queued"
+    assert rows("jobs") == 1
+
+
+def test_twenty_conversations_at_once_are_one(post, rows):
+    with ThreadPoolExecutor(20) as pool:
+        body = {"metadata": {"a": "b"}}
+        answers = [future.result() for future in [pool.submit(post, "/v1/conversations", **body) for _ in range(20)]]
+
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert rows("conversations") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/responses", {**TURN, "input": "other"}), ("/v1/conversations", {"metadata": {}})]
+)
+def test_another_request_under_the_key_is_refused(post, path, body):
+    post()
+
+    answer = post(path, **body)
+
+    assert_error(answer, 422, code="idempotency_key_reused", param="Idempotency-Key")
+
+
+def test_keys_are_an_accounts_own(post, other_user, key):
+    mine = post().json()
+    theirs = other_user.request("POST", "/v1/responses", json=TURN, headers={"Idempotency-Key": key})
+
+    assert theirs.json()["id"] != mine["id"]
+    assert "idempotent-replayed" not in theirs.headers
+
+
+@pytest.mark.parametrize("value", ["", "a b", "x" * 256, "ké"])
+def test_odd_keys_are_refused(user, value):
+    answer = user.request("POST", "/v1/responses", json=TURN, headers={"Idempotency-Key": value.encode()})
+
+    assert_error(answer, 400, param="Idempotency-Key")
+
+
+def test_a_refusal_leaves_the_key_free(post, rows):
+    assert_error(post(input=5), 400)
+
+    assert post().status_code == 200
+    assert rows("idempotency_keys") == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/conversations"])
+def test_what_a_crash_left_behind_is_found(post, rows, path, user, monkeypatch):
+    """The process dies between what it made and its answer: here it raises."""
+    body = TURN if path == "/v1/responses" else {"metadata": {"a": "b"}}
+    with monkeypatch.context() as crash:
+        crash.setattr(user.client.app.state.platform.queue, "announce_job", None)
+        crash.setattr("web.api.turns.conversations._object", None)
+        assert post(path, **body).status_code == 500
+
+    again = post(path, **body)
+
+    assert again.status_code == 200
+    assert again.headers["idempotent-replayed"] == "true"
+    assert rows("responses" if path == "/v1/responses" else "conversations") == 1
+    assert user.request("GET", f"{path}/{again.json()['id']}").status_code == 200
+    assert post(path, **body).content == again.content
+
+
+def test_a_dead_process_claim_is_taken_over_and_a_living_one_waited_for(post, user, database, key, monkeypatch):
+    monkeypatch.setattr(at_the_door, "LONGEST_WAIT", 0.05)
+    body = {"metadata": {"a": "b"}}
+    first = post("/v1/conversations", **body)
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE idempotency_keys SET status = NULL, body = NULL, locked_until = now() + interval '1 hour'"
+            " WHERE account_id = %s",
+            (user.caller.account_id,),
+        )
+    waited = post("/v1/conversations", **body)
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE idempotency_keys SET locked_until = now() WHERE account_id = %s", (user.caller.account_id,)
+        )
+    taken_over = post("/v1/conversations", **body)
+
+    assert_error(waited, 409, code="idempotency_key_in_flight")
+    assert (waited.headers["x-should-retry"], waited.headers["retry-after"]) == ("true", "1")
+    assert taken_over.json() == first.json()
+
+
+def test_a_deleted_turn_does_not_come_back(post, user, database, rows):
+    turn = post().json()
+    user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    assert user.request("DELETE", f"/v1/responses/{turn['id']}").status_code == 200
+
+    assert_error(post(), 404)
+    assert rows("responses") == 0
+
+
+def test_a_stream_is_told_again_from_its_beginning(post, user, database):
+    job_id = post(input="x", background=True).headers["x-sangha-job-id"]
+    ended = [event(2, "response.completed", {"response": {"id": "resp_x", "output": []}})]
+    with database.transaction() as connection:
+        archive(connection, job_id, ended)
+        connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (job_id,))
+    followed = user.request("GET", f"/v1/jobs/{job_id}/events").text
+    key = new_id("key")
+    with (
+        user.client.stream(
+            "POST",
+            "/v1/responses",
+            json={"input": "x", "stream": True},
+            headers={"authorization": f"Bearer {user.token}", "idempotency-key": key},
+        ) as first,
+        user.client.stream(
+            "POST",
+            "/v1/responses",
+            json={"input": "x", "stream": True},
+            headers={"authorization": f"Bearer {user.token}", "idempotency-key": key},
+        ) as second,
+    ):
+        heads = [list(itertools.islice(stream.iter_lines(), 7)) for stream in (first, second)]
+
+    assert followed.startswith("id: 0")
+    assert heads[0] == heads[1]
+    assert orjson.loads(heads[0][2].removeprefix("data: "))["type"] == "response.created"
+    assert (first.headers.get("idempotent-replayed"), second.headers["idempotent-replayed"]) == (None, "true")
+
+
+def test_those_who_wait_for_the_end_of_a_turn_get_the_same_end(post, rows, user, database, redis_client):
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(post, input="hello") for _ in range(3)]
+        eventually(lambda: rows("responses") == 1)
+        with database.transaction() as connection:
+            (turn,) = connection.execute(
+                "SELECT id, job_id FROM responses WHERE account_id = %s", (user.caller.account_id,)
+            ).fetchall()
+            end = event(2, "response.completed", {"response": {"id": turn["id"], "status": "completed"}})
+            archive(connection, turn["job_id"], [end])
+            connection.execute("UPDATE jobs SET state = 'completed' WHERE id = %s", (turn["job_id"],))
+        journal.append(redis_client, turn["job_id"], 1, [end])
+        answers = [answer.result() for answer in waiting]
+    answers.append(post(input="hello"))
+
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+
+
+def test_the_official_client_sends_a_key(user, key, rows):
+    client = OpenAI(api_key=user.token, base_url=f"{user.client.base_url}/v1")
+
+    made = [
+        client.responses.create(input="hello", background=True, extra_headers={"Idempotency-Key": key})
+        for _ in range(2)
+    ]
+
+    assert made[0].id == made[1].id
+    assert rows("jobs") == 1
+
+
+def test_stored_answers_show_nothing(post, user, database):
+    post("/v1/conversations", metadata={"name": "a secret of mine"})
+
+    with database.connection() as connection:
+        (row,) = connection.execute(
+            "SELECT * FROM idempotency_keys WHERE account_id = %s", (user.caller.account_id,)
+        ).fetchall()
+    assert b"secret" not in row["body"]
+
+
+def test_what_was_made_and_can_not_be_told_is_a_permanent_conflict(api, user, key, monkeypatch):
+    call = orjson.dumps({"metadata": {}})
+    resource = next(route.endpoint for route in api.app.routes if route.path == "/v1/conversations")
+    monkeypatch.setitem(
+        resource.routes, "POST", Route("POST", "/v1/conversations", made_before, Rights.WRITE, creates=True)
+    )
+
+    def post():
+        return user.request("POST", "/v1/conversations", content=call, headers={"idempotency-key": key})
+
+    first, second = post(), post()
+
+    assert first.status_code == 500
+    assert_error(second, 409, code="idempotency_answer_lost")
+    assert second.headers["x-should-retry"] == "false"
+
+
+def made_before(request):
+    raise UniqueViolation
+
+
+def test_old_keys_are_forgotten(post, user, database, rows):
+    post()
+    post(key=new_id("key"))
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE account_id = %s AND key ="
+            " (SELECT min(key) FROM idempotency_keys WHERE account_id = %s)",
+            (user.caller.account_id,) * 2,
+        )
+        assert idempotency.prune(connection, 500) >= 1
+
+    assert rows("idempotency_keys") == 1
+
+
+def test_a_stream_that_its_endpoint_would_not_find_again_can_not_be_promised():
+    with pytest.raises(ValueError, match="repeats"):
+        mount([Route("POST", "/streams", made_before, Rights.WRITE, creates=True, streams=True)])
+
+
+def test_a_public_route_can_not_promise_it():
+    with pytest.raises(ValueError, match="account"):
+        mount([Route("POST", "/signup", made_before, Rights.PUBLIC, creates=True)])
+
+
+def test_a_key_on_what_makes_nothing_is_not_looked_at(user, key):
+    for _ in range(2):
+        answer: httpx.Response = user.request("GET", "/v1/models", headers={"idempotency-key": key})
+        assert "idempotent-replayed" not in answer.headers

@@ -1,0 +1,265 @@
+"""Given limits, when requests come, then the answers tell how much is left, and who has had enough waits."""
+
+import socket
+import threading
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import redis
+from openai import OpenAI, RateLimitError
+
+from models.accounts.plans import Limits
+from models.platform.ids import new_id
+from tests.waiting import eventually
+from tests.web.api_client import ApiUser, app_client, assert_error
+from web.access.limits import Limiter, duration, estimate_tokens, network
+
+
+@pytest.fixture
+def limit(user, database):
+    """`limit(requests_per_minute=3)`: an operator's word about the visitor's account."""
+
+    def set_limits(**limits):
+        with database.connection() as connection:
+            connection.execute(
+                "UPDATE accounts SET limits = %s::jsonb WHERE id = %s",
+                (str(limits).replace("'", '"').replace("None", "null"), user.caller.account_id),
+            )
+
+    return set_limits
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0ms"), (0.0171, "18ms"), (1, "1s"), (1.5, "1.5s"), (360, "6m0s"), (61.25, "1m1.25s")]
+)
+def test_durations_are_written_as_openai_does(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("ip", "counted_as"),
+    [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
+     ("fe80::1%eth0", "fe80::"), ("", "unknown"), ("nonsense", "unknown")],
+)  # fmt: skip
+def test_a_household_counts_as_one(ip, counted_as):
+    assert network(ip) == counted_as
+
+
+@pytest.mark.parametrize(
+    ("length", "tokens"), [(None, 1), ("0", 1), ("4000", 1000), ("-5", 1), ("٣", 1), ("9" * 99, 1)]
+)
+def test_tokens_are_estimated_by_the_declared_length(length, tokens):
+    assert estimate_tokens(length) == tokens
+
+
+def test_headers_tell_what_is_left(user, limit):
+    limit(requests_per_minute=10, tokens_per_minute=1000)
+
+    headers = user.request("POST", "/v1/responses", json={"input": "x" * 400, "background": True}).headers
+
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("10", "9")
+    assert headers["x-ratelimit-limit-tokens"] == "1000"
+    assert 800 < int(headers["x-ratelimit-remaining-tokens"]) < 900
+    assert headers["x-ratelimit-reset-requests"].endswith("s")
+
+
+def test_who_has_had_enough_is_told_when_to_come_again(user, other_user, limit):
+    limit(requests_per_minute=2)
+    first, second, third = (user.request("GET", "/v1/models") for _ in range(3))
+
+    message = assert_error(third, 429, code="rate_limit_exceeded")
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert "2 requests a minute" in message
+    assert third.headers["x-should-retry"] == "true"
+    assert third.headers["x-ratelimit-remaining-requests"] == "0"
+    assert 20 < int(third.headers["retry-after"]) <= 30
+    assert 20_000 < int(third.headers["retry-after-ms"]) <= 30_000
+    assert other_user.request("GET", "/v1/models").status_code == 200
+
+
+def test_a_cancel_is_never_refused(user, limit):
+    limit(requests_per_minute=0)
+
+    assert user.request("POST", "/v1/responses/resp_x/cancel").status_code == 404
+    assert_error(user.request("GET", "/v1/responses/resp_x"), 429)
+
+
+def test_refused_requests_tell_what_is_left_too(user, limit):
+    limit(requests_per_minute=5)
+
+    assert user.request("GET", "/v1/jobs/nothing").headers["x-ratelimit-remaining-requests"] == "4"
+
+
+def test_every_answer_tells_its_time(user):
+    for path in ("/v1/models", "/healthz", "/nowhere"):
+        assert int(user.request("GET", path).headers["openai-processing-ms"]) >= 0
+
+
+def test_public_doors_are_limited_by_address(settings):
+    with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "127.0.0.1"})) as client:
+        mine, other = ({"x-forwarded-for": f"192.0.2.1, {new_ip()}"} for _ in range(2))
+        answers = [client.post("/login", json={}, headers=mine).status_code for _ in range(4)]
+
+        assert answers == [400, 400, 400, 429]
+        assert client.post("/login", json={}, headers=other).status_code == 400
+        assert client.get("/healthz", headers=mine).status_code == 200
+
+
+def test_bad_tokens_are_limited_and_good_ones_beside_them_are_not(settings, database):
+    with app_client(settings.model_copy(update={"visits_per_minute": 2, "trusted_proxies": "127.0.0.0/8"})) as client:
+        user, address = ApiUser(client, database), {"x-forwarded-for": new_ip()}
+        guesses = [
+            client.get("/v1/models", headers={**address, "authorization": f"Bearer guess{number}"}).status_code
+            for number in range(3)
+        ]
+
+        assert guesses == [401, 401, 429]
+        assert user.request("GET", "/v1/models", headers=address).status_code == 200
+        user.delete_account()
+
+
+def test_nobody_else_is_believed_where_they_come_from(settings):
+    with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "192.0.2.0/24"})) as client:
+        client.app.state.platform.redis.delete("sangha:limit:address:127.0.0.1:requests")
+        answers = [client.post("/login", json={}, headers={"x-forwarded-for": new_ip()}).status_code for _ in range(4)]
+
+        assert answers[-1] == 429
+
+
+def new_ip():
+    """An address that no other test has."""
+    number = int(new_id("ip")[-6:], 16)
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def test_without_redis_reads_go_through_and_work_is_put_off(user, limit, monkeypatch):
+    platform = user.client.app.state.platform
+    silent = socket.create_server(("127.0.0.1", 0))
+    client = redis.Redis(port=silent.getsockname()[1], socket_timeout=0.05)
+    monkeypatch.setattr(platform.gate._limiter, "_client", client)
+    monkeypatch.setattr("web.access.limits.PAUSE", 0.01)
+    try:
+        assert user.request("GET", "/v1/models").status_code == 200
+        put_off = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
+        assert_error(put_off, 503, code="service_unavailable")
+        assert (put_off.headers["retry-after"], put_off.headers["x-should-retry"]) == ("1", "true")
+        assert user.request("POST", "/v1/responses/resp_x/cancel").status_code == 404
+        limit(requests_per_minute=None, tokens_per_minute=None)
+        assert user.create_response()["status"] == "queued"
+    finally:
+        silent.close()
+        client.close()
+
+
+class Hanging:
+    """A Redis that answers nobody until it is told to fail."""
+
+    def __init__(self):
+        self.asked = 0
+        self.fail = threading.Event()
+
+    def evalsha(self, *_):
+        self.asked += 1
+        assert self.fail.wait(10)
+        raise redis.TimeoutError
+
+
+def test_while_redis_hangs_only_one_in_a_while_waits_for_it(user):
+    hanging = Hanging()
+    hanging.fail.set()
+    limiter = Limiter(hanging, 1)
+    limits = Limits(requests_per_minute=1)
+
+    for _ in range(50):
+        assert limiter.caller(user.caller, limits, cost=1, tokens=0, reads=True) == {}
+
+    assert hanging.asked == 1
+
+
+def test_a_turn_is_charged_what_it_used(user, limit, database, redis_client):
+    limit(tokens_per_minute=10_000)
+    turn = user.create_response(input="x" * 4000)
+    with database.connection() as connection:
+        row = connection.execute("SELECT arguments FROM jobs WHERE id = %s", (turn["job_id"],)).fetchone()
+
+    assert row["arguments"]["drawn"] == {"tokens": pytest.approx(1000, rel=0.1), "limit": 10_000, "key_id": None}
+
+
+def test_the_official_client_understands_a_rate_limit(user, limit):
+    limit(requests_per_minute=1)
+    client = OpenAI(api_key=user.token, base_url=f"{user.client.base_url}/v1", max_retries=0)
+
+    client.models.list()
+    with pytest.raises(RateLimitError) as refusal:
+        client.models.list()
+
+    assert refusal.value.code == "rate_limit_exceeded"
+    assert refusal.value.response.headers["x-ratelimit-limit-requests"] == "1"
+
+
+def test_a_spent_quota_is_told_as_openai_does_and_not_tried_again(user, limit):
+    limit(tokens_per_month=5000)
+    user.create_response(max_output_tokens=3000)
+
+    answer = user.request("POST", "/v1/responses", json={"input": "x", "background": True, "max_output_tokens": 3000})
+
+    assert_error(answer, 429, code="insufficient_quota")
+    assert answer.json()["error"]["type"] == "insufficient_quota"
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+
+
+def test_a_cancelled_turn_gives_its_reservation_back(user, limit):
+    limit(tokens_per_month=5000)
+    turn = user.create_response(max_output_tokens=3000)
+    reserved = user.request("GET", "/v1/account/usage").json()
+    user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+
+    freed = user.request("GET", "/v1/account/usage").json()
+
+    assert 3000 < reserved["tokens_reserved"] < 4096
+    assert (freed["tokens_reserved"], freed["tokens_used"], freed["tokens_limit"]) == (0, 0, 5000)
+
+
+def test_unfinished_jobs_are_bounded(user, limit):
+    limit(unfinished_jobs=1)
+    user.create_response()
+
+    answer = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
+
+    assert_error(answer, 429, code="too_many_jobs")
+    assert answer.headers["x-should-retry"] == "true"
+
+
+@pytest.mark.parametrize("allowed", [50, None])
+def test_a_thousand_streams_of_one_client_do_not_stop_the_others(api, user, other_user, limit, allowed):
+    limit(streams=allowed)
+    job = user.create_response()["job_id"]
+    path = f"/v1/jobs/{job}/events"
+    with ExitStack() as open_streams:
+        many = open_streams.enter_context(
+            httpx.Client(base_url=api.base_url, limits=httpx.Limits(max_connections=1100), timeout=30)
+        )
+        statuses = [
+            open_streams.enter_context(
+                many.stream("GET", path, headers={"authorization": f"Bearer {user.token}"})
+            ).status_code
+            for _ in range(1000 if allowed is None else allowed + 1)
+        ]
+
+        assert statuses == ([200] * 1000 if allowed is None else [*[200] * allowed, 429])
+        if allowed:
+            answer = user.request("POST", "/v1/responses", json={"input": "x", "stream": True})
+            assert_error(answer, 429, code="too_many_streams")
+            assert len(user.jobs()) == 1
+        with api.stream(
+            "POST",
+            "/v1/responses",
+            json={"input": "hello", "stream": True},
+            headers={"authorization": f"Bearer {other_user.token}"},
+        ) as mine:
+            assert next(mine.iter_lines()) == "id: 0"
+    streams = api.app.state.platform.streams
+    eventually(lambda: not streams.permits)

@@ -1,0 +1,279 @@
+"""Given a person and workers, when something is remembered, then it is found, by them alone, until it is forgotten."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from models.access import sessions
+from models.accounts.accounts import Caller, Role
+from models.memory import memories, spaces
+from models.memory import sources as memory_sources
+from models.memory.memories import NewMemory
+from models.platform.ids import new_id
+from pipelines.memory.writing import write
+from tests.waiting import eventually
+from tests.web.api_client import assert_error
+from tests.web.worker_process import run_worker
+
+TALK = [
+    {
+        "text": "I went canoeing on the lake with my sister",
+        "speaker": "Caroline",
+        "occurred_at": "2026-05-01T10:00:00Z",
+    },
+    {"text": "That sounds lovely! Was the water cold?", "speaker": "Melanie", "occurred_at": "2026-05-01T10:01:00Z"},
+    {"text": "Freezing, we had to warm up by a fire", "speaker": "Caroline", "occurred_at": 1777629720},
+    {"text": "My daughter began to learn the violin", "speaker": "Melanie", "occurred_at": "2026-06-11T09:00:00+02:00"},
+]
+
+
+@pytest.fixture(scope="module")
+def workers(settings, tmp_path_factory):
+    """The pools of memory and recall, in one process."""
+    with run_worker(settings, ["memory", "recall"], tmp_path_factory.mktemp("memory")):
+        yield
+
+
+@pytest.fixture
+def talk(user, workers):
+    """The objects of a conversation that is remembered."""
+    said = [{**turn, "conversation_id": "trip", "metadata": {"place": number}} for number, turn in enumerate(TALK)]
+    answer = user.request("POST", "/v1/memories", json={"memories": said})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["data"]
+
+
+def search(user, query, **options):
+    answer = user.request("POST", "/v1/memories/search", json={"query": query, **options})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]
+
+
+def test_without_a_worker_a_memory_is_accepted_and_a_search_is_refused(user, monkeypatch):
+    monkeypatch.setattr("web.api.memory.memories.PATIENCE", 0.05)
+    monkeypatch.setattr("web.api.memory.recalling.PATIENCE", 0.05)
+
+    begun = user.request("POST", "/v1/memories", json={"text": "I like tea"})
+
+    assert (begun.status_code, begun.json()["kind"]) == (202, "memory.create")
+    assert_error(user.request("POST", "/v1/memories/search", json={"query": "tea"}), 503)
+    assert [job["kind"] for job in user.jobs()] == ["memory.create"]
+
+
+def test_what_is_remembered_is_found_with_its_parts_and_its_neighbours(user, talk):
+    assert [memory["text"] for memory in talk] == [turn["text"] for turn in TALK]
+    assert talk[2]["occurred_at"] == "2026-05-01T10:02:00Z"
+    assert talk[3]["occurred_at"] == "2026-06-11T07:00:00Z"
+
+    hits = search(user, "How was the water in the lake?", limit=3, include_neighbours=True)
+
+    assert len(hits) == 3
+    assert hits[0]["id"] in {talk[1]["id"], talk[0]["id"]}
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert {"dense", "lexical", "recency", "importance"} <= set(hits[0]["parts"])
+    by_id = {hit["id"]: hit for hit in hits}
+    assert [near["id"] for near in by_id[talk[1]["id"]]["neighbours"]] == [talk[0]["id"], talk[2]["id"]]
+    assert search(user, "Who plays an instrument?")[0]["id"] == talk[3]["id"]
+    assert user.jobs() == []  # neither the texts nor the questions stay in any
+
+
+@pytest.mark.parametrize(
+    ("filters", "places"),
+    [
+        ({"speaker": "Melanie"}, {1, 3}),
+        ({"after": "2026-05-02T00:00:00Z"}, {3}),
+        ({"before": "2026-05-01T10:02:00Z"}, {0, 1}),
+        ({"metadata": {"place": 2}}, {2}),
+        ({"kind": "fact"}, set()),
+        ({"conversation_id": "elsewhere"}, set()),
+        ({}, {0, 1, 2, 3}),
+    ],
+)
+def test_filters_leave_what_they_say(user, talk, filters, places):
+    assert {hit["metadata"]["place"] for hit in search(user, "the lake", **filters)} == places
+
+
+def test_a_changed_text_is_found_under_its_new_words_only(user, talk):
+    changed = user.request("PATCH", f"/v1/memories/{talk[3]['id']}", json={"text": "My daughter plays chess now"})
+
+    assert (changed.status_code, changed.json()["text"]) == (200, "My daughter plays chess now")
+    assert search(user, "chess")[0]["id"] == talk[3]["id"]
+    assert all(hit["parts"]["lexical"] == 0 for hit in search(user, "violin"))
+    weighed = user.request("PATCH", f"/v1/memories/{talk[3]['id']}", json={"importance": 1, "metadata": {}}).json()
+    assert (weighed["importance"], weighed["metadata"], weighed["text"]) == (1, {}, "My daughter plays chess now")
+    assert user.jobs() == []
+
+
+def test_what_is_forgotten_is_gone_with_what_followed_from_it_alone(user, talk, database):
+    def unit(texts):
+        return [[1.0] + [0.0] * 383 for _ in texts]
+
+    who, now = user.caller, datetime.now(UTC)
+    alone, both = (
+        NewMemory(new_id("mem"), f"Caroline canoes {end}", "", now, kind="fact", sources=sources)
+        for end, sources in [("often", [talk[0]["id"]]), ("with friends", [talk[0]["id"], talk[1]["id"]])]
+    )
+    write(database, unit, who.account_id, who.user_id, [alone, both])
+    further = NewMemory(new_id("mem"), "Caroline likes canoeing", "", now, kind="insight", sources=[alone.id])
+    write(database, unit, who.account_id, who.user_id, [further])
+    assert user.request("GET", f"/v1/memories/{alone.id}").json()["sources"] == [talk[0]["id"]]
+
+    gone = user.request("DELETE", f"/v1/memories/{talk[0]['id']}")
+
+    assert gone.json() == {"id": talk[0]["id"], "object": "memory", "deleted": True}
+    assert_error(user.request("GET", f"/v1/memories/{talk[0]['id']}"), 404)
+    for closed in (alone, further):
+        shown = user.request("GET", f"/v1/memories/{closed.id}").json()
+        assert (shown["text"], shown["closed_at"] is None) == ("", False)
+    stays = user.request("GET", f"/v1/memories/{both.id}").json()
+    assert (stays["closed_at"], stays["sources"]) == (None, [talk[1]["id"]])
+    found = {hit["id"] for hit in search(user, "canoeing with my sister on the lake", limit=100)}
+    assert found == {both.id, *(memory["id"] for memory in talk[1:])}
+
+
+def test_a_conversation_is_forgotten_and_then_all(user, talk):
+    user.request("POST", "/v1/memories", json={"text": "I like tea", "conversation_id": "tea"})
+
+    assert_error(user.request("DELETE", "/v1/memories"), 400, param="conversation_id")
+    assert user.request("DELETE", "/v1/memories?conversation_id=trip").json()["deleted"] == 4
+    assert [hit["text"] for hit in search(user, "lake")] == ["I like tea"]
+    assert user.request("DELETE", "/v1/memories?all=true").json()["deleted"] == 1
+    assert search(user, "tea") == []
+    assert user.jobs() == []
+
+
+def test_another_member_sees_nothing_whatever_their_role(user, talk, database, api):
+    user_id = new_id("user")
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'owner')",
+            (user.caller.account_id, user_id),
+        )
+        caller = Caller(user_id, user.caller.account_id, Role.OWNER, session_id=sessions.create(connection, user_id))
+    token = api.app.state.platform.tokens.issue(caller)
+    headers = {"authorization": f"Bearer {token}"}
+
+    assert api.get("/v1/memories", headers=headers).json()["data"] == []
+    assert api.get(f"/v1/memories/{talk[0]['id']}", headers=headers).status_code == 404
+    assert api.delete(f"/v1/memories/{talk[0]['id']}", headers=headers).status_code == 404
+    found = api.post("/v1/memories/search", headers=headers, json={"query": "lake"}).json()
+    assert found["data"] == []
+
+
+def test_memories_are_listed_in_pages(user, talk):
+    first = user.request("GET", "/v1/memories?limit=3").json()
+    rest = user.request("GET", f"/v1/memories?limit=3&after={first['last_id']}").json()
+
+    assert [memory["id"] for memory in first["data"] + rest["data"]] == [memory["id"] for memory in reversed(talk)]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    may = user.request("GET", "/v1/memories?speaker=Melanie&occurred_before=2026-06-01T00:00:00Z").json()
+    assert [memory["id"] for memory in may["data"]] == [talk[1]["id"]]
+
+
+def test_the_same_request_twice_makes_one_memory(user, workers):
+    sent = {"json": {"text": "I like tea"}, "headers": {"Idempotency-Key": new_id("key")}}
+
+    first, second = (user.request("POST", "/v1/memories", **sent).json() for _ in range(2))
+
+    assert first["data"][0]["id"] == second["data"][0]["id"]
+    assert len(user.request("GET", "/v1/memories").json()["data"]) == 1
+
+
+def test_an_import_reports_bad_lines_and_brings_the_others_in(user, workers, database):
+    good = [json.dumps({"text": f"In week {week} we planted tree {week}", "speaker": "Ada"}) for week in range(150)]
+    lines = [*good[:5], "no json", '{"speaker": "Ada"}', '{"text": "x", "colour": "red"}', "", *good[5:]]
+
+    begun = user.request("POST", "/v1/memories/import", content="\ufeff" + "\r\n".join(lines))
+
+    assert (begun.status_code, begun.json()["kind"]) == (202, "memory.import")
+    path = f"/v1/jobs/{begun.json()['id']}"
+    job = eventually(lambda: (job := user.request("GET", path).json())["state"] == "completed" and job, timeout=60)
+    assert job["result"] | {"errors": None} == {"lines": 154, "imported": 150, "failed": 3, "errors": None}
+    assert [error["line"] for error in job["result"]["errors"]] == [6, 7, 8]
+    assert (job["progress"]["done"], job["progress"]["total"]) == (154, 154)
+    assert "tree 77" in search(user, "tree 77")[0]["text"]
+    assert user.request("GET", "/v1/files").json()["data"] == []
+    with database.connection() as connection:
+        space = spaces.find(connection, user.caller.account_id, user.caller.user_id)
+        assert space.live == 150
+
+
+def test_what_recall_used_is_counted(user, talk, database):
+    search(user, "lake")
+
+    def counted():
+        with database.connection() as connection:
+            return memories.read(connection, talk[0]["id"], user.caller.account_id, user.caller.user_id).recalled
+
+    assert eventually(counted) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, None),
+        ({"text": ""}, "text"),
+        ({"text": "  "}, "text"),
+        ({"text": "a" * 32_769}, "text"),
+        ({"text": "a", "memories": [{"text": "b"}]}, None),
+        ({"memories": []}, "memories"),
+        ({"memories": [{"text": "a"}, {"text": 5}]}, "memories[1].text"),
+        ({"memories": [{"text": "a"}] * 1001}, "memories"),
+        ({"text": "a", "occurred_at": "yesterday"}, "occurred_at"),
+        ({"text": "a", "occurred_at": "2026-05-01T10:00:00"}, "occurred_at"),
+        ({"text": "a", "occurred_at": 1e30}, "occurred_at"),
+        ({"text": "a", "kind": "rumour"}, "kind"),
+        ({"text": "a", "importance": 1.5}, "importance"),
+        ({"text": "a", "metadata": {"a": "b" * 20_000}}, "metadata"),
+        ({"text": "a", "unknown": 1}, "unknown"),
+    ],
+)
+def test_what_is_wrong_is_named(user, body, param):
+    assert_error(user.request("POST", "/v1/memories", json=body), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({}, "query"), ({"query": "a", "limit": 101}, "limit"), ({"query": "a", "after": "noon"}, "after")],
+)
+def test_a_wrong_search_is_refused_by_name(user, body, param):
+    assert_error(user.request("POST", "/v1/memories/search", json=body), 400, param=param)
+
+
+def test_an_upload_has_a_bound(user, monkeypatch):
+    monkeypatch.setattr("web.http.uploads.LARGEST", 1000)
+
+    assert_error(user.request("POST", "/v1/memories/import", content=b"x" * 1001), 413)
+    assert_error(user.request("POST", "/v1/memories/import", content=(b"x" * 600 for _ in range(2))), 413)
+    assert_error(user.request("POST", "/v1/memories/import", content=b""), 400)
+    assert_error(user.request("POST", "/v1/memories/import", content=b'[{"text": "a"}]'), 400, code="invalid_json")
+
+
+def test_sources_of_another_space_are_not_cited(user, other_user, database):
+    def unit(texts):
+        return [[1.0] * 384 for _ in texts]
+
+    theirs = NewMemory(new_id("mem"), "a secret", "", datetime.now(UTC))
+    write(database, unit, other_user.caller.account_id, other_user.caller.user_id, [theirs])
+    mine = NewMemory(new_id("mem"), "a guess", "", datetime.now(UTC), kind="fact", sources=[theirs.id])
+    write(database, unit, user.caller.account_id, user.caller.user_id, [mine])
+
+    with database.connection() as connection:
+        assert memory_sources.sources(connection, mine.id, user.caller.account_id) == []
+
+
+def test_imports_leave_searches_their_threads(user, talk):
+    lines = "\n".join(json.dumps({"text": f"In week {week} we planted a tree"}) for week in range(1000))
+    jobs = [user.request("POST", "/v1/memories/import", content=lines).json()["id"] for _ in range(7)]
+
+    def states():
+        return {job["id"]: job["state"] for job in user.jobs()}
+
+    eventually(lambda: "running" in states().values())
+    assert search(user, "canoeing", limit=1)[0]["id"] == talk[0]["id"]
+    assert "queued" in states().values()  # more imports than the process has threads for them wait
+    for job_id in jobs:
+        user.request("POST", f"/v1/jobs/{job_id}/cancel")
+    eventually(lambda: set(states().values()) == {"cancelled"})

@@ -1,0 +1,174 @@
+"""Given a chat completion's body, when it is made a turn, then nothing is lost, and what can't be honoured is named."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
+from web.api.turns.chat.request import CreateChatCompletion, chat_turn
+from web.http.validation import validate
+
+SETTINGS = Settings(engine="scripted")
+HELLO = [{"role": "user", "content": "hello"}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+ANSWER = {"role": "tool", "content": "x", "tool_call_id": "call_1"}
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}}
+
+
+def turn(messages=HELLO, **asked):
+    return chat_turn(validate(CreateChatCompletion, {"model": "default", "messages": messages, **asked}), SETTINGS)
+
+
+def said(item):
+    """An item without what is added to it."""
+    match item["type"]:
+        case "message":
+            return item["role"], "".join(part["text"] for part in item["content"])
+        case "function_call":
+            return item["call_id"], item["name"], item["arguments"]
+        case _:
+            return item["call_id"], item["output"]
+
+
+def test_every_kind_of_message_becomes_an_item():
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]},
+        {"role": "user", "content": "Look!"},
+        {"role": "assistant", "content": "I look.", "refusal": None, "tool_calls": [CALL, {**CALL, "id": "call_2"}]},
+        {"role": "tool", "tool_call_id": "call_2", "content": "a cat"},
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "a dog"}], "name": "look"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No more."}], "audio": None},
+        {"role": "assistant", "content": None, "refusal": "Really not.", "function_call": None, "annotations": []},
+        {"role": "user", "content": "Well."},
+    ]
+
+    assert [said(item) for item in turn(messages).input] == [
+        ("system", "Be brief."),
+        ("developer", "Be kind."),
+        ("user", "Look!"),
+        ("assistant", "I look."),
+        ("call_1", "look", "{}"),
+        ("call_2", "look", "{}"),
+        ("call_2", "a cat"),
+        ("call_1", "a dog"),
+        ("assistant", "No more."),
+        ("assistant", "Really not."),
+        ("user", "Well."),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), st.text(min_size=1))))
+def test_texts_arrive_as_they_were_said(spoken):
+    messages = [{"role": role, "content": text} for role, text in [*spoken, ("user", "end")]]
+
+    assert [said(item) for item in turn(messages).input] == [*spoken, ("user", "end")]
+
+
+def test_parameters_become_those_of_a_turn():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    request = turn(
+        max_completion_tokens=7, temperature=0.5, top_p=0.9, stop="END", seed=-1, tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "look"}}, parallel_tool_calls=False,
+        response_format={"type": "json_schema", "json_schema": {"name": "it", "schema": schema}},
+        metadata={"k": "v"}, user="me", service_tier="flex",
+    ).request  # fmt: skip
+
+    assert (request["max_output_tokens"], request["temperature"], request["top_p"]) == (7, 0.5, 0.9)
+    assert (request["stop"], request["seed"], request["store"]) == (["END"], 2**32 - 2, False)
+    assert request["tools"][0]["name"] == "look"
+    assert request["tools"][0]["parameters"] == {"type": "object"}
+    assert request["tool_choice"] == {"type": "function", "name": "look"}
+    assert request["parallel_tool_calls"] is False
+    assert (request["text"]["format"]["type"], request["text"]["format"]["schema"]) == ("json_schema", schema)
+    assert (request["metadata"], request["user"], request["background"]) == ({"k": "v"}, "me", False)
+
+
+def test_a_stored_completion_is_a_stored_response():
+    assert turn(store=True).request["store"] is True
+    assert turn(max_tokens=9).request["max_output_tokens"] == 9
+
+
+def test_allowed_tools_are_the_only_ones_offered():
+    other = {"type": "function", "function": {"name": "hear"}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "hear"}}]}
+    request = turn(tools=[TOOL, other], tool_choice={"type": "allowed_tools", "allowed_tools": allowed}).request
+
+    assert ([tool["name"] for tool in request["tools"]], request["tool_choice"]) == (["hear"], "required")
+
+
+def test_what_asks_for_nothing_is_accepted():
+    turn(
+        n=1, logprobs=False, top_logprobs=0, logit_bias={}, presence_penalty=0, frequency_penalty=0.0,
+        modalities=["text"], functions=None, function_call=None, prediction=None, audio=None, web_search_options=None,
+        reasoning_effort="none", response_format={"type": "text"}, stream=False, stop=None, tool_choice="none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"presence_penalty": 0.1}, "presence_penalty"),
+        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"functions": [{"name": "look"}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+        ({"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tool_choice": {"type": "function", "function": {"name": "look"}}}, "tool_choice.function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"model": "gpt-4o"}, "model"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_what_can_not_be_honoured_is_named(asked, param):
+    with pytest.raises(InvalidRequest) as refused:
+        turn(**asked)
+
+    assert refused.value.param == param
+    assert param in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([], "messages"),
+        ([{"content": "x"}], "messages[0].role"),
+        ([{"role": "function", "content": "x", "name": "look"}], "messages[0].role"),
+        ([{"role": "user"}], "messages[0].content"),
+        ([{"role": "user", "content": []}], "messages[0].content"),
+        ([{"role": "user", "content": "x", "name": "me"}], "messages[0].name"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+         "messages[0].content[0].type"),
+        ([{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}], "messages[0].content[0].type"),
+        ([*HELLO, {"role": "tool", "content": "x", "tool_call_id": "call_1"}], "messages[1].tool_call_id"),
+        ([*HELLO, {"role": "assistant", "tool_calls": [CALL]}], "messages[2].role"),
+        ([{"role": "assistant", "tool_calls": [CALL]}, *HELLO], "messages[1].role"),
+        ([{"role": "assistant", "tool_calls": [CALL]}, *[ANSWER] * 2], "messages[2].tool_call_id"),
+        ([{"role": "assistant", "audio": {"id": "x"}}], "messages[0].audio"),
+        ([{"role": "assistant", "tool_calls": [{**CALL, "id": f"call_{n}"} for n in range(501)]},
+          *[{**ANSWER, "tool_call_id": f"call_{n}"} for n in range(501)]], "messages"),
+    ],
+)  # fmt: skip
+def test_messages_that_make_no_chat_are_named(messages, param):
+    with pytest.raises(InvalidRequest) as refused:
+        turn(messages)
+
+    assert refused.value.param == param

@@ -1,0 +1,35 @@
+"""Given the local engine, when models are listed, then it stands there under its name and as the default."""
+
+import pytest
+
+from web.access.rights import Rights
+from web.api.routing import Route
+from web.api.turns import models
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client(
+        Route("GET", "/v1/models", models.list_models, Rights.READ),
+        Route("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
+    )
+
+
+def test_the_list_has_openais_shape(client):
+    answer = client.get("/v1/models").json()
+
+    assert answer["object"] == "list"
+    assert [model["id"] for model in answer["data"]] == ["scripted", "default", "all-minilm-l6-v2"]
+    assert {"id", "object", "created", "owned_by"} == set(answer["data"][0])
+
+
+def test_one_model_is_read(client):
+    assert client.get("/v1/models/default").json()["id"] == "default"
+
+
+@pytest.mark.parametrize("name", ["other", "some/other", "%2e%2e"])
+def test_an_unknown_model_is_a_404(client, name):
+    response = client.get(f"/v1/models/{name}")
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"

@@ -1,0 +1,149 @@
+"""Authenticate a request, check its rights, and draw it from the caller's rate limits."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.datastructures import Headers
+
+from models.access import api_keys, auth_context, signing_keys
+from models.access.auth_context import Standing
+from models.accounts.accounts import Caller, Scope
+from models.accounts.plans import Limits
+from models.platform import secrets
+from models.platform.database import Database
+from models.platform.errors import InvalidRequest, NotAuthenticated
+from pipelines.accounts import keys
+from pipelines.accounts.tokens import Tokens, UnknownGeneration
+from web.access.limits import Limiter, estimate_tokens
+from web.access.rights import Rights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRequest:
+    """The parts of a request that decide whether it is admitted.
+
+    cost   requests that it counts as against rate limits
+    reads  it changes nothing, so it is admitted also while the rate limiter cannot be reached
+    """
+
+    headers: Headers
+    ip: str
+    rights: Rights
+    cost: int
+    reads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted request.
+
+    identity          the caller; None on a public route
+    headers           rate limit headers for the response
+    estimated_tokens  tokens drawn from the limit per minute, corrected when the turn ends
+    """
+
+    identity: Caller | None = None
+    limits: Limits = field(default_factory=Limits)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    estimated_tokens: int = 0
+
+
+class Gate(Protocol):
+    """Decides about requests. Blocks for a few milliseconds, so it is called in the thread pool."""
+
+    def admit(self, request: AuthRequest) -> Admission:
+        """Admit a request. Raises NotAuthenticated, NotAllowed, TooMany and Unavailable."""
+
+
+class DatabaseGate:
+    """Checks API keys and sessions in Postgres, and rate limits in Redis."""
+
+    def __init__(self, database: Database, tokens: Tokens, limiter: Limiter) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._limiter = limiter
+
+    def admit(self, request: AuthRequest) -> Admission:
+        """See Gate."""
+        if request.rights.public:
+            if request.cost and not request.reads:
+                self._limiter.draw_for_address(request.ip)
+            return Admission()
+        context = self._authenticate(request)
+        # Before the rights: a forbidden request has cost a look-up, so it counts too.
+        admission = self._draw(context, request)
+        request.rights.check(context.caller)
+        return admission
+
+    def _draw(self, context: Standing, request: AuthRequest) -> Admission:
+        if not request.cost:
+            return Admission(context.caller, context.limits)
+        inference = request.rights.scope is Scope.INFERENCE
+        tokens = estimate_tokens(request.headers.get("content-length")) if inference else 0
+        headers = self._limiter.draw_for_caller(
+            context.caller, context.limits, cost=request.cost, tokens=tokens, reads=request.reads
+        )
+        return Admission(context.caller, context.limits, headers, tokens)
+
+    def _authenticate(self, request: AuthRequest) -> Standing:
+        credential = bearer_credential(request.headers)
+        try:
+            return self._resolve(credential, request.ip)
+        except NotAuthenticated:
+            self._limiter.count_failure(request.ip)
+            raise
+
+    def _resolve(self, credential: str, ip: str) -> Standing:
+        """Resolve an API key or access token to its caller."""
+        is_key = credential.startswith(keys.PREFIX)
+        context = self._resolve_key(credential, ip) if is_key else self._resolve_token(credential)
+        if context is None:
+            raise NotAuthenticated("This API key or access token is no longer valid.")
+        return context
+
+    def _resolve_key(self, secret: str, ip: str) -> Standing | None:
+        if not keys.is_well_formed(secret):
+            raise NotAuthenticated("This API key is malformed: it was mistyped or truncated.")
+        with self._database.connection() as connection:
+            context = auth_context.of_key(connection, secret)
+            invalid = api_keys.by_hash(connection, secrets.digest(secret)) if context is None else None
+        if invalid is not None:
+            log.info("Rejected API key %s from %s: it is %s", invalid.id, ip, invalid.status)
+        return context
+
+    def _resolve_token(self, token: str) -> Standing | None:
+        claims = self._verify(token)
+        with self._database.connection() as connection:
+            return auth_context.of_session(
+                connection, session_id=claims.session_id or "", user_id=claims.user_id, account_id=claims.account_id
+            )
+
+    def _verify(self, token: str) -> Caller:
+        """Verify a token's signature, after loading the signing keys anew if another process has rotated them."""
+        if not self._tokens.generations_stale:
+            with suppress(UnknownGeneration):
+                return self._tokens.verify(token)
+        with self._database.connection() as connection:
+            self._tokens.set_generations(signing_keys.holding(connection))
+        return self._tokens.verify(token)
+
+
+def bearer_credential(headers: Headers) -> str:
+    """Return the credential of `Authorization: Bearer …`.
+
+    Raises NotAuthenticated when there is none, and InvalidRequest for two Authorization headers.
+    """
+    if len(headers.getlist("authorization")) > 1:
+        # A proxy in front of us may have checked the other one.
+        raise InvalidRequest("Send exactly one Authorization header.", code="repeated_header")
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise NotAuthenticated(
+            "Send an API key or an access token as `Authorization: Bearer …`. POST /login returns an access token."
+        )
+    return credential.strip()

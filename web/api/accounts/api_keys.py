@@ -1,0 +1,152 @@
+"""`/v1/api_keys`: what applications show. Members manage their own, admins all of the account."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.access import api_keys
+from models.access.api_keys import ApiKey
+from models.accounts.accounts import Scope
+from models.platform.errors import InvalidRequest
+from pipelines.accounts import keys
+from pipelines.accounts.keys import NewApiKey
+from web.api.accounts.names import Name
+from web.api.request import Request
+from web.http import bodies
+from web.http.paging import Listing, page_response
+from web.http.responses import json_response
+from web.http.timestamps import UnixTime, from_unix, to_unix
+from web.http.validation import Body, parse_query
+
+ScopeName = Literal["read", "write", "inference", "billing", "admin"]
+
+#: Ten years, in seconds.
+LONGEST = 10 * 366 * 86_400
+
+
+class CreateKey(Body):
+    """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
+
+    name: Name
+    scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=10)] | None = None
+    expires_at: UnixTime | None = None
+    expires_in: int | None = Field(None, ge=1, le=LONGEST)
+
+
+class ChangeKey(Body):
+    """The body of `PATCH /v1/api_keys/{id}`; what is left out stays, and `expires_at: null` is no end."""
+
+    name: Name | None = None
+    expires_at: UnixTime | None = None
+
+
+class KeyObject(TypedDict):
+    """A key as its maker and the account's admins see it."""
+
+    id: str
+    object: Literal["api_key"]
+    name: str
+    hint: str
+    scopes: list[ScopeName]
+    status: api_keys.Status
+    user_id: str
+    created_at: int
+    expires_at: int | None
+    last_used_at: int | None
+    revoked_at: int | None
+
+
+class CreatedKey(KeyObject):
+    """The one answer that has the secret."""
+
+    key: str
+
+
+class RevokedKey(TypedDict):
+    """A key that opens nothing any more."""
+
+    id: str
+    object: Literal["api_key.deleted"]
+    deleted: bool
+
+
+def create(request: Request) -> Response:
+    """`POST /v1/api_keys`: a new key, shown this once."""
+    body = bodies.parse(request.body, CreateKey)
+    key, secret = keys.create(
+        request.platform.database, request.caller, _new(body), request.new_id("key"), request.trail
+    )
+    created: CreatedKey = {**key_object(key), "key": secret}
+    return json_response(created, 201, {"cache-control": "no-store"})
+
+
+def list_keys(request: Request) -> Response:
+    """`GET /v1/api_keys`: the caller's keys, newest first; for an admin the account's."""
+    query = parse_query(request.query, Listing)
+    user_id = keys.owner_filter(request.caller)
+    with request.platform.database.connection() as connection:
+        found = api_keys.list_keys(
+            connection, request.caller.account_id, user_id=user_id, after=query.after, limit=query.fetch_limit
+        )
+    return page_response(found, query.limit, key_object)
+
+
+def read(request: Request) -> Response:
+    """`GET /v1/api_keys/{id}`."""
+    with request.platform.database.connection() as connection:
+        return json_response(key_object(keys.find(connection, request.caller, request.path_params["key_id"])))
+
+
+def change(request: Request) -> Response:
+    """`PATCH /v1/api_keys/{id}`: another name, another end."""
+    body = bodies.parse(request.body, ChangeKey)
+    key = keys.change(
+        request.platform.database,
+        request.caller,
+        request.path_params["key_id"],
+        request.trail,
+        name=body.name,
+        change_expiry="expires_at" in body.model_fields_set,
+        expires_at=from_unix(body.expires_at),
+    )
+    return json_response(key_object(key))
+
+
+def revoke(request: Request) -> Response:
+    """`DELETE /v1/api_keys/{id}`: it opens nothing from here on."""
+    key_id = request.path_params["key_id"]
+    keys.revoke(request.platform.database, request.caller, key_id, request.trail)
+    revoked: RevokedKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
+    return json_response(revoked)
+
+
+def key_object(key: ApiKey) -> KeyObject:
+    """A key without what opens anything."""
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "name": key.name,
+        "hint": key.hint,
+        "scopes": [scope.value for scope in key.scopes],
+        "status": key.status,
+        "user_id": key.user_id,
+        "created_at": int(key.created_at.timestamp()),
+        "expires_at": to_unix(key.expires_at),
+        "last_used_at": to_unix(key.last_used_at),
+        "revoked_at": to_unix(key.revoked_at),
+    }
+
+
+def _new(body: CreateKey) -> NewApiKey:
+    if body.expires_at is not None and body.expires_in is not None:
+        raise InvalidRequest("Give either 'expires_at' or 'expires_in', not both.", param="expires_in")
+    ends = from_unix(body.expires_at)
+    if body.expires_in is not None:
+        ends = datetime.now(UTC) + timedelta(seconds=body.expires_in)
+    scopes = (
+        keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
+    )
+    return NewApiKey(body.name, scopes, ends)

@@ -1,0 +1,142 @@
+"""`/auth/…` and `/v1/me/sessions`: how a login goes on, and how it ends."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import Field
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.access import sessions as records
+from models.access.sessions import Session
+from models.platform.errors import NotFound
+from pipelines.accounts import sessions
+from web.api.accounts.signup import Password, entered
+from web.api.request import Request
+from web.http import bodies
+from web.http.paging import Listing, page_response
+from web.http.responses import json_response
+from web.http.validation import Body, parse_query
+
+
+class Refresh(Body):
+    """The body of `POST /auth/refresh`; `account` changes to another account of the person."""
+
+    refresh_token: str = Field(max_length=200)
+    account: str | None = Field(None, max_length=64)
+
+
+class ChangePassword(Body):
+    """The body of `POST /auth/password/change`."""
+
+    current_password: Password
+    new_password: Password
+
+
+class SessionObject(TypedDict):
+    """A login that lives; `current` is the one that asks."""
+
+    id: str
+    object: Literal["session"]
+    current: bool
+    user_agent: str
+    ip: str
+    created_at: int
+    last_used_at: int
+    expires_at: int
+
+
+class EndedSession(TypedDict):
+    """A session whose tokens hold no more."""
+
+    id: str
+    object: Literal["session.deleted"]
+    deleted: bool
+
+
+class Ended(TypedDict):
+    """How many sessions ended."""
+
+    object: Literal["sessions.deleted"]
+    deleted: int
+
+
+def refresh(request: Request) -> Response:
+    """`POST /auth/refresh`: the next tokens. A refresh token is good once: shown again, it ends its session."""
+    body = bodies.parse(request.body, Refresh)
+    entry = sessions.refresh(
+        request.platform.database,
+        request.platform.tokens,
+        body.refresh_token,
+        account_id=body.account,
+        trail=request.trail,
+    )
+    return entered(entry)
+
+
+def logout(request: Request) -> Response:
+    """`POST /auth/logout`: end this session, at once."""
+    session_id = request.caller.session_id or ""
+    sessions.log_out(request.platform.database, request.caller, session_id, request.trail)
+    return _ended(session_id)
+
+
+def logout_all(request: Request) -> Response:
+    """`POST /auth/logout_all`: end all sessions of the person, this one too."""
+    return _all_ended(sessions.log_out_everywhere(request.platform.database, request.caller, request.trail))
+
+
+async def change_password(request: Request) -> Response:
+    """`POST /auth/password/change`: another password; all other sessions end."""
+    body = bodies.parse(request.body, ChangePassword)
+    work = partial(
+        sessions.change_password,
+        request.platform.database,
+        request.platform.login_limiter,
+        request.caller,
+        current=body.current_password,
+        new=body.new_password,
+        trail=request.trail,
+    )
+    ended = await request.platform.hashing.run(work)
+    request.platform.queue.nudge()
+    return _all_ended(ended)
+
+
+def list_sessions(request: Request) -> Response:
+    """`GET /v1/me/sessions`: the person's sessions that live, newest first."""
+    query = parse_query(request.query, Listing)
+    with request.platform.database.connection() as connection:
+        found = records.living(connection, request.caller.user_id, after=query.after, limit=query.fetch_limit)
+    return page_response(found, query.limit, partial(_session_object, current=request.caller.session_id))
+
+
+def revoke(request: Request) -> Response:
+    """`DELETE /v1/me/sessions/{id}`: end a session of the person's, at once."""
+    session_id = request.path_params["session_id"]
+    if not sessions.log_out(request.platform.database, request.caller, session_id, request.trail):
+        raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
+    return _ended(session_id)
+
+
+def _session_object(session: Session, current: str | None) -> SessionObject:
+    return {
+        "id": session.id,
+        "object": "session",
+        "current": session.id == current,
+        "user_agent": session.user_agent,
+        "ip": session.ip,
+        "created_at": int(session.created_at.timestamp()),
+        "last_used_at": int(session.last_used_at.timestamp()),
+        "expires_at": int(session.expires_at.timestamp()),
+    }
+
+
+def _ended(session_id: str) -> Response:
+    answer: EndedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
+    return json_response(answer)
+
+
+def _all_ended(count: int) -> Response:
+    answer: Ended = {"object": "sessions.deleted", "deleted": count}
+    return json_response(answer)

@@ -1,0 +1,110 @@
+"""`/v1/files`: what the platform has made for an account, such as exports."""
+
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+from typing_extensions import TypedDict
+
+from models.accounts import files
+from models.accounts.accounts import Caller, Role, Scope
+from models.accounts.files import File
+from models.platform.errors import NotFound
+from web.api.request import Request
+from web.http.paging import Listing, page_response
+from web.http.responses import json_response
+from web.http.validation import parse_query
+
+
+class FileObject(TypedDict):
+    """A file, as OpenAI shows one."""
+
+    id: str
+    object: str
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: str
+
+
+class FileDeleted(TypedDict):
+    """That a file is gone."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class Files(Listing):
+    """The query of `GET /v1/files`."""
+
+    after: str | None = Field(None, max_length=64)
+    purpose: str | None = Field(None, max_length=64)
+
+
+def list_files(request: Request) -> Response:
+    """`GET /v1/files`: the account's files, newest first."""
+    query = parse_query(request.query, Files)
+    with request.platform.database.connection() as connection:
+        found = files.page(
+            connection,
+            request.caller.account_id,
+            exports=_sees_exports(request.caller),
+            purpose=query.purpose,
+            after=query.after,
+            limit=query.fetch_limit,
+        )
+    return page_response(found, query.limit, _object)
+
+
+def read(request: Request) -> Response:
+    """`GET /v1/files/{id}`."""
+    return json_response(_object(_read(request)))
+
+
+def content(request: Request) -> Response:
+    """`GET /v1/files/{id}/content`: the bytes."""
+    file = _read(request)
+    headers = {
+        "content-length": str(file.bytes),
+        "content-disposition": f'attachment; filename="{file.filename}"',
+        "x-content-type-options": "nosniff",
+        "cache-control": "private, no-store",
+    }
+    return StreamingResponse(request.platform.objects.get(file.object_key), 200, headers, media_type=file.content_type)
+
+
+def delete(request: Request) -> Response:
+    """`DELETE /v1/files/{id}`: the bytes first, then the row, so that a second try finds what a first has left."""
+    file = _read(request)
+    request.platform.objects.delete([file.object_key])
+    with request.platform.database.connection() as connection:
+        files.delete(connection, file.id, file.account_id)
+    return json_response({"id": file.id, "object": "file", "deleted": True})
+
+
+def _read(request: Request) -> File:
+    file_id = request.path_params["file_id"]
+    with request.platform.database.connection() as connection:
+        file = files.read(connection, file_id, request.caller.account_id, exports=_sees_exports(request.caller))
+    if file is None:
+        raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
+    return file
+
+
+def _sees_exports(caller: Caller) -> bool:
+    """Whoever may ask for an export may have it: an admin, or an admin's key with that scope."""
+    return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
+
+
+def _object(file: File) -> FileObject:
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    }

@@ -1,0 +1,113 @@
+"""`/v1/account/invitations`: asking people to join, and `/auth/invitations/accept`, by which they do."""
+
+from functools import partial
+from typing import Literal
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.accounts import invitations as records
+from models.accounts.accounts import Role
+from models.accounts.invitations import Invitation
+from pipelines.accounts import invitations
+from pipelines.accounts.invitations import Invitee
+from web.api.accounts.letters import Secret
+from web.api.accounts.me import RoleName
+from web.api.accounts.names import PublicName
+from web.api.accounts.signup import Email, Password, entered
+from web.api.request import Request
+from web.http import bodies
+from web.http.paging import Listing, page_response
+from web.http.responses import json_response
+from web.http.validation import Body, parse_query
+
+
+class Invite(Body):
+    """The body of `POST /v1/account/invitations`."""
+
+    email: Email
+    role: RoleName = "member"
+
+
+class Accept(Body):
+    """The body of `POST /auth/invitations/accept`: with a token in the header only `token`, without one the password
+    of the invited address, or for somebody new the one that they would like to have."""
+
+    token: Secret
+    password: Password | None = None
+    name: PublicName | None = None
+
+
+class InvitationObject(TypedDict):
+    """An invitation that can be accepted until `expires_at`."""
+
+    id: str
+    object: Literal["invitation"]
+    email: str
+    role: RoleName
+    invited_by: str | None
+    created_at: int
+    expires_at: int
+
+
+class RevokedInvitation(TypedDict):
+    """An invitation that can't be accepted any more."""
+
+    id: str
+    object: Literal["invitation.deleted"]
+    deleted: bool
+
+
+def create(request: Request) -> Response:
+    """`POST /v1/account/invitations`: a letter goes out; inviting an address again makes the earlier letter void."""
+    body = bodies.parse(request.body, Invite)
+    made = invitations.invite(
+        request.platform.database,
+        request.caller,
+        request.new_id("inv"),
+        email=body.email,
+        role=Role(body.role),
+        trail=request.trail,
+    )
+    request.platform.queue.nudge()
+    return json_response(_object(made), 201)
+
+
+def list_invitations(request: Request) -> Response:
+    """`GET /v1/account/invitations`: those that can be accepted, newest first."""
+    query = parse_query(request.query, Listing)
+    with request.platform.database.connection() as connection:
+        found = records.pending(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
+    return page_response(found, query.limit, _object)
+
+
+def revoke(request: Request) -> Response:
+    """`DELETE /v1/account/invitations/{id}`."""
+    invitation_id = request.path_params["invitation_id"]
+    invitations.revoke(request.platform.database, request.caller, invitation_id, request.trail)
+    revoked: RevokedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
+    return json_response(revoked)
+
+
+async def accept(request: Request) -> Response:
+    """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
+    body = bodies.parse(request.body, Accept)
+    guest = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
+    house = request.platform
+    work = partial(
+        invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, request.trail
+    )
+    return entered(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
+
+
+def _object(invitation: Invitation) -> InvitationObject:
+    return {
+        "id": invitation.id,
+        "object": "invitation",
+        "email": invitation.email,
+        "role": invitation.role.value,
+        "invited_by": invitation.invited_by,
+        "created_at": int(invitation.created_at.timestamp()),
+        "expires_at": int(invitation.expires_at.timestamp()),
+    }

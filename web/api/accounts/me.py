@@ -1,0 +1,90 @@
+"""`/v1/me`: who asks, and where they belong."""
+
+from typing import Literal
+
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.accounts import emails, members
+from models.accounts.accounts import Role
+from models.accounts.emails import Person
+from models.accounts.members import Place
+from web.api.accounts.names import PublicName
+from web.api.request import Request
+from web.http import bodies
+from web.http.responses import json_response
+from web.http.validation import Body
+
+RoleName = Literal["owner", "admin", "member"]
+
+
+class ChangeMe(Body):
+    """The body of `PATCH /v1/me`; what is left out stays."""
+
+    name: PublicName | None = None
+
+
+class PlaceObject(TypedDict):
+    """An account that the person belongs to; `id` is the account's."""
+
+    id: str
+    object: Literal["membership"]
+    name: str
+    role: RoleName
+    created_at: int
+
+
+class MeObject(TypedDict):
+    """A person: `account_id` is the account that the token or key is for, one of `memberships`."""
+
+    id: str
+    object: Literal["user"]
+    email: str
+    email_verified: bool
+    name: str
+    operator: bool
+    account_id: str
+    role: RoleName
+    memberships: list[PlaceObject]
+
+
+def read(request: Request) -> Response:
+    """`GET /v1/me`."""
+    with request.platform.database.connection() as connection:
+        person = emails.person(connection, request.caller.user_id)
+        places = members.places(connection, request.caller.user_id)
+    assert person is not None, "the gate has just seen them"
+    return json_response(_me(person, places, request.caller.account_id, request.caller.role))
+
+
+def change(request: Request) -> Response:
+    """`PATCH /v1/me`: another name."""
+    body = bodies.parse(request.body, ChangeMe)
+    if body.name is not None:
+        with request.platform.database.connection() as connection:
+            emails.rename(connection, request.caller.user_id, body.name)
+    return read(request)
+
+
+def _me(person: Person, places: list[Place], account_id: str, role: Role) -> MeObject:
+    return {
+        "id": person.id,
+        "object": "user",
+        "email": person.email,
+        "email_verified": person.verified,
+        "name": person.name,
+        "operator": person.operator,
+        "account_id": account_id,
+        "role": role.value,
+        "memberships": [_place(place) for place in places],
+    }
+
+
+def _place(place: Place) -> PlaceObject:
+    return {
+        "id": place.account_id,
+        "object": "membership",
+        "name": place.account_name,
+        "role": place.role.value,
+        "created_at": int(place.created_at.timestamp()),
+    }

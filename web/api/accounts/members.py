@@ -1,0 +1,78 @@
+"""`/v1/account/members`: who belongs to the account, in which role."""
+
+from typing import Literal
+
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.accounts import members as records
+from models.accounts.accounts import Role
+from models.accounts.members import Member
+from pipelines.accounts import members
+from web.api.accounts.me import RoleName
+from web.api.request import Request
+from web.http import bodies
+from web.http.paging import Listing, page_response
+from web.http.responses import json_response
+from web.http.validation import Body, parse_query
+
+
+class ChangeMember(Body):
+    """The body of `PATCH /v1/account/members/{user_id}`."""
+
+    role: RoleName
+
+
+class MemberObject(TypedDict):
+    """A member; `id` is the user's, `created_at` since when they belong."""
+
+    id: str
+    object: Literal["member"]
+    email: str
+    name: str
+    role: RoleName
+    created_at: int
+
+
+class RemovedMember(TypedDict):
+    """Somebody who belongs no more."""
+
+    id: str
+    object: Literal["member.deleted"]
+    deleted: bool
+
+
+def list_members(request: Request) -> Response:
+    """`GET /v1/account/members`: in the order in which their users came to be."""
+    query = parse_query(request.query, Listing)
+    with request.platform.database.connection() as connection:
+        found = records.page(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
+    return page_response(found, query.limit, _object)
+
+
+def change(request: Request) -> Response:
+    """`PATCH /v1/account/members/{user_id}`: another role, from the next request on."""
+    body = bodies.parse(request.body, ChangeMember)
+    changed = members.change_role(
+        request.platform.database, request.caller, request.path_params["user_id"], Role(body.role), request.trail
+    )
+    return json_response(_object(changed))
+
+
+def remove(request: Request) -> Response:
+    """`DELETE /v1/account/members/{user_id}`: they come in no more, nor do their keys. Who names themselves leaves."""
+    user_id = request.path_params["user_id"]
+    members.remove(request.platform.database, request.caller, user_id, request.trail)
+    removed: RemovedMember = {"id": user_id, "object": "member.deleted", "deleted": True}
+    return json_response(removed)
+
+
+def _object(member: Member) -> MemberObject:
+    return {
+        "id": member.user_id,
+        "object": "member",
+        "email": member.email,
+        "name": member.name,
+        "role": member.role.value,
+        "created_at": int(member.created_at.timestamp()),
+    }

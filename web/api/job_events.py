@@ -1,0 +1,81 @@
+"""Event streams of jobs: find the position to resume from, and encode the events from there."""
+
+from collections.abc import AsyncIterator, Callable
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+
+from models.jobs.jobs import read
+from models.journal.archive import last_archived
+from models.journal.events import Event
+from models.journal.journal import last_sequence
+from models.platform.errors import InvalidRequest, Unavailable
+from web.api.request import Request
+from web.http.disconnects import run_in_background
+from web.http.validation import Query
+from web.streams.sse import Frame, frame
+
+#: A job's events as `Tail.follow` yields them: in batches that arrived together.
+EventBatches = AsyncIterator[list[Event]]
+
+
+class StreamCursor(Query):
+    """The query of every event stream."""
+
+    starting_after: int | None = Field(None, ge=-1)
+
+
+def job_frames(
+    request: Request, job_id: str, after: int = -1, *, on_delivered: Callable[[], object] | None = None
+) -> AsyncIterator[Frame]:
+    """Follow a job and yield its events above a sequence number as frames. `on_delivered`: see `event_frames`."""
+    return event_frames(request.platform.tail.follow(job_id, after), on_delivered=on_delivered)
+
+
+async def event_frames(
+    batches: EventBatches, *, on_delivered: Callable[[], object] | None = None
+) -> AsyncIterator[Frame]:
+    """Encode events as server-sent events, one frame for each batch.
+
+    `on_delivered` is called in a background thread once the last event of the job has been written to the client.
+    """
+    async for events in batches:
+        yield b"".join([frame(event.sequence, event.data) for event in events])
+        if on_delivered is not None and events[-1].ends:
+            run_in_background(on_delivered)
+
+
+async def resume_position(request: Request, job_id: str, cursor: StreamCursor) -> int:
+    """Return the sequence number after which to resume: `starting_after`, else `Last-Event-ID`, else -1.
+
+    A client that received events which were rewound is sent back to the event that announces the rewind. Raises
+    InvalidRequest for a number that the journal has not reached, and Unavailable when the journal cannot be read.
+    """
+    after, name = cursor.starting_after, "starting_after"
+    if after is None:
+        after, name = _last_event_id(request), "Last-Event-ID"
+    return await run_in_threadpool(_check_position, request, job_id, after, name) if after >= 0 else -1
+
+
+def _last_event_id(request: Request) -> int:
+    value = request.headers.get("last-event-id", "").strip()
+    if value and not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise InvalidRequest("'Last-Event-ID' should be a sequence number.", param="Last-Event-ID")
+    return int(value) if value else -1
+
+
+def _check_position(request: Request, job_id: str, after: int, name: str) -> int:
+    """Read Redis before the row: a rewind is written to the row before Redis receives it."""
+    recent = last_sequence(request.platform.redis, job_id)
+    with request.platform.database.connection() as connection:
+        job = read(connection, job_id, request.caller.account_id)
+        archived = last_archived(connection, job_id)
+    if job is not None and job.rewound_at is not None and after >= job.rewound_at:
+        return job.rewound_at - 1
+    last = max(archived, recent)
+    if after <= last:
+        return after
+    if recent < 0 and job is not None and not job.ended:
+        # Redis is down or has lost the journal: the running attempt, or the next one, writes it again.
+        raise Unavailable("The event stream cannot be resumed at the moment: its journal is being repaired.")
+    raise InvalidRequest(f"'{name}' is {after}, but the last event of the stream is {last}.", param=name)

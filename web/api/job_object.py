@@ -1,0 +1,47 @@
+"""The job object of the API."""
+
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from models.jobs.jobs import Job, State
+
+#: Kinds whose result quotes a user's texts: only the request that waits for it may read it, not the whole account.
+PRIVATE_RESULTS = frozenset({"memory.search", "memory.fact", "memory.insight"})
+
+
+class JobObject(TypedDict):
+    """A job as its account sees it."""
+
+    id: str
+    object: Literal["job"]
+    kind: str
+    state: State
+    cancel_requested: bool
+    attempt: int
+    progress: dict[str, Any] | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    parent_id: str | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+def job_object(job: Job) -> JobObject:
+    """Convert a job to its API object, without workers, leases and tracebacks."""
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "state": job.state,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "attempt": job.attempt,
+        "progress": job.progress,
+        "result": None if job.kind in PRIVATE_RESULTS else job.result,
+        "error": job.error,
+        "parent_id": job.parent_id,
+        "created_at": int(job.created_at.timestamp()),
+        "started_at": int(job.started_at.timestamp()) if job.started_at else None,
+        "finished_at": int(job.finished_at.timestamp()) if job.finished_at else None,
+    }

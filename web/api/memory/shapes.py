@@ -1,0 +1,205 @@
+"""The JSON of memories, as it comes in and goes out."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from models.memory.memories import Filters, Kind, Memory
+from pipelines.memory.given import GivenMemory, Importance, Metadata, Moment, Name, Text
+from web.http.paging import Listing
+from web.http.timestamps import to_unix
+from web.http.validation import Body, Query
+
+#: Memories of one request.
+MOST_MEMORIES = 1000
+
+#: Characters of a question: the embedding model reads about the first 2,000.
+LONGEST_QUESTION = 8192
+
+Place = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class CreateMemories(Body):
+    """The body of `POST /v1/memories`: one memory, or `memories`."""
+
+    text: Text | None = None
+    speaker: Name = ""
+    occurred_at: Moment | None = None
+    conversation_id: Place | None = None
+    metadata: Metadata | None = None
+    importance: Importance | None = None
+    kind: Kind | None = None
+    memories: Annotated[list[GivenMemory], Field(min_length=1, max_length=MOST_MEMORIES)] | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.text is None) == (self.memories is None):
+            raise PydanticCustomError("value_error", "should have either 'text' or 'memories'")
+        if self.memories is not None and self.model_fields_set != {"memories"}:
+            raise PydanticCustomError("value_error", "should have nothing beside 'memories': each has its own fields")
+        return self
+
+    def given(self) -> list[GivenMemory]:
+        """All of them."""
+        if self.memories is not None:
+            return self.memories
+        return [GivenMemory.model_construct(**{name: getattr(self, name) for name in GivenMemory.model_fields})]
+
+
+class ChangeMemory(Body):
+    """The body of `PATCH /v1/memories/{id}`: what is left out stays."""
+
+    text: Text | None = None
+    speaker: Name | None = None
+    occurred_at: Moment | None = None
+    conversation_id: Place | None = None
+    metadata: Metadata | None = None
+    importance: Importance | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise PydanticCustomError("value_error", "should have something to change")
+        return self
+
+
+class ListMemories(Listing):
+    """The query of `GET /v1/memories`. `from` is within the time, `until` is not."""
+
+    after: str | None = Field(None, max_length=64)
+    kind: Kind | None = None
+    speaker: Name | None = None
+    conversation_id: Place | None = None
+    occurred_after: Moment | None = None
+    occurred_before: Moment | None = None
+    include_closed: bool = False
+
+    def filters(self) -> Filters:
+        """Which memories are meant."""
+        return Filters(self.kind, self.speaker, self.conversation_id, self.occurred_after, self.occurred_before)
+
+
+class ForgetMemories(Query):
+    """The query of `DELETE /v1/memories`: a conversation, or all."""
+
+    conversation_id: Place | None = None
+    all: bool = False
+
+
+class SearchMemories(Body):
+    """The body of `POST /v1/memories/search`."""
+
+    query: Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    kind: Kind | None = None
+    speaker: Name | None = None
+    conversation_id: Place | None = None
+    after: Moment | None = None
+    before: Moment | None = None
+    metadata: Metadata | None = None
+    include_neighbours: bool = False
+
+    def filters(self) -> Filters:
+        """Which memories may be hits."""
+        return Filters(self.kind, self.speaker, self.conversation_id, self.after, self.before, self.metadata)
+
+
+class MemoryObject(TypedDict):
+    """A memory. `occurred_at` and `valid_from` are RFC 3339 in UTC, the others Unix seconds."""
+
+    id: str
+    object: Literal["memory"]
+    kind: Kind
+    text: str
+    speaker: str
+    occurred_at: str
+    conversation_id: str | None
+    response_id: str | None
+    metadata: dict[str, Any]
+    importance: float
+    recalled: int
+    recalled_at: int | None
+    valid_from: str | None
+    closed_at: int | None
+    closed_by: str | None
+    created_at: int
+    updated_at: int
+
+
+class CitingMemory(MemoryObject):
+    """A memory with the ids of those that it follows from."""
+
+    sources: list[str]
+
+
+class Neighbour(TypedDict):
+    """What was said just before a hit, or just after."""
+
+    id: str
+    kind: Kind
+    text: str
+    speaker: str
+    occurred_at: str
+    conversation_id: str | None
+    metadata: dict[str, Any]
+
+
+class HitObject(Neighbour):
+    """A memory that answers. The score is the sum of its parts; among these are `dense`, `lexical`, `recency` and
+    `importance`."""
+
+    score: float
+    parts: dict[str, float]
+    neighbours: list[Neighbour]
+
+
+class Hits(TypedDict):
+    """The answer to a search, the best first."""
+
+    object: Literal["list"]
+    data: list[HitObject]
+
+
+class MemoryDeleted(TypedDict):
+    """A memory is forgotten."""
+
+    id: str
+    object: Literal["memory"]
+    deleted: Literal[True]
+
+
+class MemoriesDeleted(TypedDict):
+    """Memories are forgotten: how many."""
+
+    object: Literal["memory.deletion"]
+    deleted: int
+
+
+def memory_object(memory: Memory) -> MemoryObject:
+    """A memory as it goes out."""
+    return {
+        "id": memory.id,
+        "object": "memory",
+        "kind": memory.kind,
+        "text": memory.text,
+        "speaker": memory.speaker,
+        "occurred_at": _written(memory.occurred_at),
+        "conversation_id": memory.conversation_id,
+        "response_id": memory.response_id,
+        "metadata": memory.metadata,
+        "importance": memory.importance,
+        "recalled": memory.recalled,
+        "recalled_at": to_unix(memory.recalled_at),
+        "valid_from": _written(memory.valid_from) if memory.valid_from else None,
+        "closed_at": to_unix(memory.closed_at),
+        "closed_by": memory.closed_by,
+        "created_at": int(memory.created_at.timestamp()),
+        "updated_at": int(memory.updated_at.timestamp()),
+    }
+
+
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,74 @@
+"""The request as endpoints receive it: authenticated, limited, and read."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, QueryParams
+
+from models.access.idempotency import Repeat
+from models.accounts.accounts import Caller
+from models.accounts.audit import Trail
+from models.accounts.plans import Allowance
+from models.platform.errors import NotAuthenticated
+from models.platform.ids import Ids
+from web.access.gate import Admission, AuthRequest
+from web.access.rights import Rights
+from web.api.platform import Platform
+from web.http.uploads import Upload
+from web.streams.sse import StreamPermit
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request.
+
+    ip             the client's address
+    path_params    parameters of the path
+    body           the whole body; for an upload the digest of its content
+    stream_permit  to be acquired before anything is created whose events the response streams
+    ids            generates ids; under an Idempotency-Key the same ids for every repeat
+    cleanup        callbacks that run when the response has been sent or has failed
+    repeat         what earlier requests with the same Idempotency-Key have done
+    """
+
+    platform: Platform
+    admission: Admission
+    request_id: str
+    ip: str
+    path_params: dict[str, str]
+    query: QueryParams
+    headers: Headers
+    body: bytes
+    stream_permit: StreamPermit
+    upload: Upload | None = None
+    ids: Ids = field(default_factory=Ids)
+    cleanup: ExitStack = field(default_factory=ExitStack)
+    repeat: Repeat = "first"
+
+    @property
+    def caller(self) -> Caller:
+        """The authenticated caller. Raises NotAuthenticated on a public route."""
+        if self.admission.identity is None:
+            raise NotAuthenticated("This request needs an access token or an API key.")
+        return self.admission.identity
+
+    def authenticate_user(self) -> Caller | None:
+        """Return the logged-in user on a public route, or None without credentials. Blocks like `Gate.admit`."""
+        if "authorization" not in self.headers:
+            return None
+        return self.platform.gate.admit(AuthRequest(self.headers, self.ip, Rights.PERSON, 1)).identity
+
+    def new_id(self, prefix: str) -> str:
+        """Generate the id of something that this request creates."""
+        return self.ids.new(prefix)
+
+    @property
+    def allowance(self) -> Allowance:
+        """What the jobs that the request creates may use."""
+        return Allowance(self.admission.limits, self.admission.estimated_tokens, self.platform.settings.context)
+
+    @property
+    def trail(self) -> Trail:
+        """The origin of the request, for the audit log."""
+        agent = self.headers.get("user-agent", "").encode("utf-8", "replace").decode().replace("\0", "")
+        return Trail(self.ip, agent, self.request_id)

@@ -1,0 +1,178 @@
+"""Serve the route table as ASGI: authenticate a request, read its body, call the endpoint and send its response.
+
+A plain function runs in the thread pool, where it may block; an `async def` runs on the event loop, where it must not.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, QueryParams
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import Receive, Scope, Send
+
+from models.access.idempotency import Repeat
+from models.platform.errors import InvalidRequest
+from models.platform.ids import Ids
+from web.access import idempotency
+from web.access.gate import Admission, AuthRequest
+from web.access.idempotency import KeyedRequest
+from web.access.rights import Rights
+from web.api.platform import Platform
+from web.api.request import Request
+from web.http import bodies, uploads
+from web.http.disconnects import DeferredResponse
+from web.streams.sse import EventStream, StreamPermit
+
+EndpointResponse = Response | EventStream | DeferredResponse
+Endpoint = Callable[[Request], EndpointResponse] | Callable[[Request], Awaitable[EndpointResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the route table.
+
+    body, query       types of the request, for the OpenAPI schema; the endpoint parses them
+    response          type of the response's JSON, a TypedDict or a pydantic model; None when it is not JSON
+    status            status of a success
+    other_responses   types of the JSON of other expected statuses; None for one without a body
+    upload_type       media type of a large body, which the endpoint reads from a file
+    streams           the response may be an event stream
+    creates           the endpoint creates something, so an `Idempotency-Key` is honoured
+    handles_repeats   the endpoint itself finds what an earlier request with the same key has created, so a repeat
+                      does not wait for the first request and no response is stored
+    has_side_effects  a GET that changes something, so it is rate-limited like the other methods
+    cost              requests that it counts as; 0 is never rejected by a rate limit, such as a cancel
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    rights: Rights
+    _: KW_ONLY
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    response: Any = None
+    status: int = 200
+    other_responses: Mapping[int, Any] = field(default_factory=dict)
+    upload_type: str = ""
+    streams: bool = False
+    creates: bool = False
+    handles_repeats: bool = False
+    has_side_effects: bool = False
+    cost: int = 1
+
+    async def run(self, request: Request) -> EndpointResponse:
+        """Call the endpoint, in the thread pool unless it is a coroutine function."""
+        if inspect.iscoroutinefunction(self.endpoint):
+            response: EndpointResponse = await self.endpoint(request)
+            return response
+        return await run_in_threadpool(self.endpoint, request)  # type: ignore[arg-type]
+
+
+def mount(routes: Iterable[Route]) -> list[StarletteRoute]:
+    """Convert the table to Starlette's routes, one for each path, in the order of the table.
+
+    Raises ValueError for a duplicate, and for a route that cannot honour an Idempotency-Key although it should.
+    """
+    resources: dict[str, Resource] = {}
+    for route in routes:
+        resource = resources.setdefault(route.path, Resource(route.path, {}))
+        if route.method in resource.routes:
+            raise ValueError(f"{route.method} {route.path} is in the route table twice")
+        if route.creates and route.rights.public:
+            raise ValueError(f"{route.method} {route.path}: an Idempotency-Key needs an account; the route is public")
+        if route.creates and route.streams and not route.handles_repeats:
+            raise ValueError(
+                f"{route.method} {route.path}: a stream cannot be stored; its endpoint must handle repeats"
+            )
+        resource.routes[route.method] = route
+    return [StarletteRoute(path, resource) for path, resource in resources.items()]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """All methods of one path, as an ASGI application."""
+
+    path: str
+    routes: dict[str, Route]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to one request. Raises the errors that `web.http.errors` maps to responses."""
+        route = self._route(scope["method"])
+        platform: Platform = scope["app"].state.platform
+        headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
+        reads = scope["method"] in ("GET", "HEAD") and not route.has_side_effects
+        auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads)
+        admission = await run_in_threadpool(platform.gate.admit, auth_request)
+        scope["exchange"].add_headers(admission.headers)
+        query = _query(scope)
+        upload = await uploads.spool(scope, receive) if route.upload_type else None
+        limit = bodies.LARGEST_PUBLIC if route.rights.public else bodies.LARGEST
+        body = upload.digest if upload else await bodies.read(scope, receive, limit)
+        permit = stream_permit(platform, admission)
+        request = Request(
+            platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, permit, upload
+        )
+        try:
+            response = await _respond(route, request)
+            if isinstance(response, EventStream):
+                permit.acquire()
+            await response(scope, receive, send)
+        finally:
+            request.cleanup.close()
+            permit.release()
+            if upload:
+                upload.file.close()
+
+    def _route(self, method: str) -> Route:
+        route = self.routes.get("GET" if method == "HEAD" else method)
+        if route is None:
+            raise HTTPException(405, headers={"allow": self.allowed})
+        return route
+
+    @cached_property
+    def allowed(self) -> str:
+        """The value of the Allow header (RFC 9110, 10.2.1)."""
+        return ", ".join(sorted({*self.routes} | ({"HEAD"} if "GET" in self.routes else set())))
+
+
+def stream_permit(platform: Platform, admission: Admission) -> StreamPermit:
+    """Return the caller's permit for an event stream, not yet acquired."""
+    owner = admission.identity.account_id if admission.identity else ""
+    return StreamPermit(platform.streams, owner, admission.limits.streams)
+
+
+async def _respond(route: Route, request: Request) -> EndpointResponse:
+    """Call the endpoint; for a request with an Idempotency-Key, at most once with success."""
+    key = idempotency.read_key(request.headers) if route.creates else None
+    if key is None:
+        return await route.run(request)
+
+    async def run(ids: Ids, repeat: Repeat) -> EndpointResponse:
+        return await route.run(replace(request, ids=ids, repeat=repeat))
+
+    keyed = KeyedRequest(request.caller.account_id, key, _fingerprint(route, request), request.request_id)
+    return await request.platform.idempotency.respond(keyed, run, handles_repeats=route.handles_repeats)
+
+
+def _fingerprint(route: Route, request: Request) -> bytes:
+    """Hash what makes two requests the same: user, method, path, query and body.
+
+    The user is included because a stored response may contain a secret, and other users may have fewer rights.
+    """
+    target = (request.caller.user_id, route.method, route.path, sorted(request.path_params.items()), str(request.query))
+    return idempotency.fingerprint(repr(target), request.body)
+
+
+def _query(scope: Scope) -> QueryParams:
+    """Parse the query. Raises InvalidRequest for a NUL in it or in the path: Postgres cannot look such a text up."""
+    if b"%00" in scope["query_string"] or "\0" in scope["path"]:
+        raise InvalidRequest("The URL contains a NUL character.", code="invalid_character")
+    return QueryParams(scope["query_string"])

@@ -1,0 +1,1 @@
+"""`/v1/schedules`: turns and meditations at given times."""

@@ -1,0 +1,183 @@
+"""The JSON of schedules and their firings, as it comes in and goes out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, Tag
+from typing_extensions import TypedDict
+
+from models.jobs.jobs import State
+from models.schedules import firings
+from models.schedules.firings import Firing
+from models.schedules.schedules import IfMissed, Schedule, Status
+from pipelines.schedules.triggers import next_fire_times, trigger_from_json
+from web.api.turns.requests import CreateResponse
+from web.http.timestamps import UnixTime, to_unix
+from web.http.validation import Body, by_type, tag
+
+#: Times that an answer foretells.
+FORETOLD = 5
+
+#: Seconds that a firing may be late unless its schedule says otherwise.
+GRACE = 60
+
+Title = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
+Grace = Annotated[int, Field(ge=1, le=86_400)]
+
+
+class CronTrigger(Body):
+    """By a crontab line of five fields, by the clocks of a time zone."""
+
+    type: Literal["cron"]
+    expression: str = Field(min_length=9, max_length=200)
+    time_zone: str = Field("UTC", max_length=100)
+
+
+class IntervalTrigger(Body):
+    """Every so many seconds; `start_at`, in Unix seconds, is one of the times, and the first if it lies ahead."""
+
+    type: Literal["interval"]
+    seconds: int = Field(ge=60, le=366 * 86_400)
+    start_at: UnixTime | None = None
+
+
+class OnceTrigger(Body):
+    """At one time, in Unix seconds."""
+
+    type: Literal["once"]
+    at: UnixTime
+
+
+Trigger = Annotated[
+    Annotated[CronTrigger, Tag(tag("cron"))]
+    | Annotated[IntervalTrigger, Tag(tag("interval"))]
+    | Annotated[OnceTrigger, Tag(tag("once"))],
+    by_type("cron", "interval", "once"),
+]
+
+
+class WorkBody(Body):
+    """What is to happen: for a turn, `request` is the body of `POST /v1/responses`."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=100)]
+    request: CreateResponse | None = None
+
+
+class CreateSchedule(Body):
+    """The body of `POST /v1/schedules`."""
+
+    name: Title
+    trigger: Trigger
+    work: WorkBody
+    if_missed: IfMissed = "run_once"
+    grace_seconds: Grace = GRACE
+    paused: bool = False
+
+
+class ChangeSchedule(Body):
+    """The body of `PATCH /v1/schedules/{id}`; what is left out stays."""
+
+    name: Title | None = None
+    trigger: Trigger | None = None
+    work: WorkBody | None = None
+    if_missed: IfMissed | None = None
+    grace_seconds: Grace | None = None
+    paused: bool | None = None
+
+
+class WorkObject(TypedDict):
+    """What happens."""
+
+    kind: str
+    request: dict[str, Any] | None
+
+
+class FiringError(TypedDict):
+    """Why nothing was started."""
+
+    code: str
+    message: str
+
+
+class FiringObject(TypedDict):
+    """A time at which a schedule fired, or was to."""
+
+    id: str
+    object: Literal["schedule.firing"]
+    schedule_id: str
+    status: firings.Status
+    fire_time: int
+    fired_at: int
+    missed_since: int | None
+    job_id: str | None
+    job_state: State | None
+    response_id: str | None
+    error: FiringError | None
+
+
+class ScheduleObject(TypedDict):
+    """A schedule."""
+
+    id: str
+    object: Literal["schedule"]
+    name: str
+    status: Status
+    paused: bool
+    trigger: dict[str, Any]
+    work: WorkObject
+    if_missed: IfMissed
+    grace_seconds: int
+    user_id: str | None
+    next_fire_times: list[int]
+    last_firing: FiringObject | None
+    created_at: int
+    updated_at: int
+
+
+class ScheduleDeleted(TypedDict):
+    """A schedule is forgotten."""
+
+    id: str
+    object: Literal["schedule.deleted"]
+    deleted: Literal[True]
+
+
+def schedule_object(schedule: Schedule) -> ScheduleObject:
+    """A schedule as its owner sees it."""
+    foretold = next_fire_times(trigger_from_json(schedule.trigger), schedule.next_fire_at, FORETOLD)
+    return {
+        "id": schedule.id,
+        "object": "schedule",
+        "name": schedule.name,
+        "status": schedule.status,
+        "paused": schedule.paused_at is not None,
+        "trigger": _shown(schedule.trigger),
+        "work": {"kind": schedule.kind, "request": schedule.asked.get("request")},
+        "if_missed": schedule.if_missed,
+        "grace_seconds": schedule.grace_seconds,
+        "user_id": schedule.user_id,
+        "next_fire_times": [int(time.timestamp()) for time in foretold],
+        "last_firing": firing_object(schedule.last) if schedule.last else None,
+        "created_at": int(schedule.created_at.timestamp()),
+        "updated_at": int(schedule.updated_at.timestamp()),
+    }
+
+
+def firing_object(firing: Firing) -> FiringObject:
+    """A firing as its owner sees it."""
+    return {
+        "id": firing.id,
+        "object": "schedule.firing",
+        "schedule_id": firing.schedule_id,
+        "status": firing.status,
+        "fire_time": int(firing.fire_time.timestamp()),
+        "fired_at": int(firing.fired_at.timestamp()),
+        "missed_since": to_unix(firing.missed_since),
+        "job_id": firing.job_id,
+        "job_state": firing.job_state,
+        "response_id": firing.response_id,
+        "error": {"code": firing.error["code"], "message": firing.error["message"]} if firing.error else None,
+    }
+
+
+def _shown(trigger: dict[str, Any]) -> dict[str, Any]:
+    return {"start_at" if name == "start" else name: value for name, value in trigger.items()}

@@ -1,0 +1,81 @@
+"""Liveness (`/healthz`), readiness (`/readyz`) and metrics (`/metrics`)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NotRequired
+
+import anyio
+import anyio.to_thread
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from models.platform.errors import SanghaError
+from web.api.request import Request
+from web.http.responses import json_response
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a check that has not returned counts as failed.
+TIMEOUT = 2.0
+
+#: Threads for checks, separate from those for requests: checks that hang must not block requests.
+_threads = anyio.CapacityLimiter(16)
+
+
+class Liveness(TypedDict):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Readiness(TypedDict):
+    """Whether the process can serve: `ok` or the error of each check. `workers` does not affect readiness."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
+    workers: NotRequired[Any]
+
+
+async def healthz(request: Request) -> Response:
+    """`GET /healthz`: liveness. It checks no other service, so that a database outage restarts no web process."""
+    liveness: Liveness = {"status": "ok"}
+    return json_response(liveness)
+
+
+async def readyz(request: Request) -> Response:
+    """`GET /readyz`: 200 when every check succeeds, otherwise 503, with the result of each."""
+    checks, facts = await asyncio.gather(_run_all(request.platform.checks), _run_all(request.platform.facts))
+    ready = all(succeeded for succeeded, _ in checks.values())
+    readiness: Readiness = {
+        "status": "ready" if ready else "not ready",
+        "checks": {name: "ok" if succeeded else value for name, (succeeded, value) in checks.items()},
+    }
+    if "workers" in facts:
+        readiness["workers"] = facts["workers"][1]
+    retry = {} if ready else {"retry-after": "1"}
+    return json_response(readiness, 200 if ready else 503, {"cache-control": "no-store"} | retry)
+
+
+def metrics(request: Request) -> Response:
+    """`GET /metrics`: metrics in Prometheus' text format."""
+    text, content_type = request.platform.metrics.exposition()
+    return Response(text, headers={"content-type": content_type})
+
+
+async def _run_all(checks: Mapping[str, Callable[[], Any]]) -> dict[str, tuple[bool, Any]]:
+    results = await asyncio.gather(*(_run(name, check) for name, check in checks.items()))
+    return dict(zip(checks, results, strict=True))
+
+
+async def _run(name: str, check: Callable[[], Any]) -> tuple[bool, Any]:
+    """Return whether a check succeeded in time, and its result or a short description of the error."""
+    try:
+        with anyio.fail_after(TIMEOUT):
+            return True, await anyio.to_thread.run_sync(check, abandon_on_cancel=True, limiter=_threads)
+    except TimeoutError:
+        return False, f"no response within {TIMEOUT:g} s"
+    except Exception as error:  # noqa: BLE001 - for whatever reason, the check has failed
+        log.warning("Readiness check '%s' failed: %s", name, error)
+        # The text of other errors may contain internal addresses.
+        return False, str(error) if isinstance(error, SanghaError) else type(error).__name__

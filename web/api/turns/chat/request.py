@@ -1,0 +1,240 @@
+"""What a caller may ask of a chat completion, and the turn that it is. What can't be honoured is refused by name."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from models.platform.errors import InvalidRequest
+from models.platform.settings import Settings
+from pipelines.chat.start import NewTurn
+from web.api.turns import forms
+from web.api.turns.chat.messages import ChatMessage, items
+from web.api.turns.forms import MOST_TOOLS, Description, Schema
+from web.api.turns.items import MOST_ITEMS, Name
+from web.api.turns.requests import CreateResponse, Label, MemoryOptions, Metadata, Stop, new_turn
+from web.http.validation import Body, Unsupported, by_type, exactly, tag, text_or, validate
+
+
+def _refuse_unless_neutral(value: Any) -> Any:
+    if value:
+        raise PydanticCustomError("unsupported_parameter", "no model here can honour any other value than none at all")
+    return value
+
+
+#: Accepted where it asks for nothing: null, false, 0 or empty.
+Neutral = AfterValidator(_refuse_unless_neutral)
+
+
+class Function(Body):
+    """A function that the model may ask its caller to run."""
+
+    name: Name
+    description: Description | None = None
+    parameters: Schema | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    """A function tool."""
+
+    type: Literal["function"]
+    function: Function
+
+
+FunctionOnly = Annotated[Annotated[Tool, Tag(tag("function"))], by_type("function")]
+
+
+class Named(Body):
+    """A function's name."""
+
+    name: Name
+
+
+class NamedTool(Body):
+    """One of the tools, by its name."""
+
+    type: Literal["function"]
+    function: Named
+
+
+class Allowed(Body):
+    """Some of the tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[
+        list[Annotated[Annotated[NamedTool, Tag(tag("function"))], by_type("function")]],
+        Field(min_length=1, max_length=MOST_TOOLS),
+    ]
+
+
+class AllowedTools(Body):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: Allowed
+
+
+Chosen = Annotated[
+    Annotated[NamedTool, Tag(tag("function"))] | Annotated[AllowedTools, Tag(tag("allowed_tools"))],
+    by_type("function", "allowed_tools"),
+]
+ToolChoice = Annotated[
+    Annotated[Literal["auto", "none", "required"], Tag(tag("text"))] | Annotated[Chosen, Tag(tag("other"))],
+    text_or("an object"),
+]
+
+
+class JsonSchema(Body):
+    """A schema and its name."""
+
+    name: Name
+    schema_: Schema | None = Field(None, alias="schema")
+    description: Description | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(Body):
+    """JSON that a schema admits; a grammar holds the model to it."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[
+    Annotated[forms.PlainFormat, Tag(tag("text"))]
+    | Annotated[forms.JsonFormat, Tag(tag("json_object"))]
+    | Annotated[SchemaFormat, Tag(tag("json_schema"))],
+    by_type("text", "json_object", "json_schema"),
+]
+
+
+class StreamOptions(Body):
+    """`include_usage` adds a last chunk with the usage. Nothing here is padded, so there is nothing to obfuscate."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CreateChatCompletion(Body):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_ITEMS)]
+    model: Annotated[str, Field(max_length=256)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    tools: Annotated[list[FunctionOnly], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    memory: MemoryOptions | None = None  # Sangha's own
+    n: Annotated[Literal[1], exactly(int)] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    # Hints that change nothing about an answer.
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    # What nothing here can honour, unless it asks for nothing.
+    logprobs: Annotated[bool | None, Neutral] = None
+    top_logprobs: Annotated[int | None, Neutral] = None
+    logit_bias: Annotated[dict[str, float] | None, Neutral] = None
+    presence_penalty: Annotated[float | None, Neutral] = None
+    frequency_penalty: Annotated[float | None, Neutral] = None
+    reasoning_effort: Literal["none"] | None = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    prediction: Unsupported = None
+    audio: Unsupported = None
+    web_search_options: Unsupported = None
+    moderation: Unsupported = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+#: Seeds of an engine are this many; OpenAI's are any integer of 64 bits.
+SEEDS = 2**32 - 1
+
+#: What both APIs name alike.
+ALIKE = (
+    "model", "stream", "metadata", "temperature", "top_p", "stop", "parallel_tool_calls", "user", "safety_identifier",
+    "prompt_cache_key", "service_tier", "memory",
+)  # fmt: skip
+
+#: How a turn's parameters are named here.
+NAMES = (
+    (re.compile(r"(?<![.\w])tools\[(\d+)\]\."), r"tools[\1].function."),
+    (re.compile(r"\btool_choice\.tools\[(\d+)\]\."), r"tool_choice.allowed_tools.tools[\1].function."),
+    (re.compile(r"\btool_choice\.name\b"), "tool_choice.function.name"),
+    (re.compile(r"\btext\.format\.schema\b"), "response_format.json_schema.schema"),
+)
+
+
+def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
+    """The turn that a chat completion is. Raises InvalidRequest."""
+    _check(body)
+    try:
+        return new_turn(as_response(body), settings)
+    except InvalidRequest as error:
+        raise InvalidRequest(_named(error.message), param=_named(error.param or "") or None, code=error.code) from None
+
+
+def as_response(body: CreateChatCompletion) -> CreateResponse:
+    """The same, asked of the Responses API. Raises InvalidRequest."""
+    asked = {
+        "input": items(body.messages),
+        "max_output_tokens": body.max_completion_tokens or body.max_tokens,
+        "store": body.store is True,
+        "seed": None if body.seed is None else body.seed % SEEDS,
+        "tools": None if body.tools is None else [_flat(tool) for tool in body.tools],
+        "tool_choice": _choice(body.tool_choice),
+        "text": {"format": _format(body.response_format), "verbosity": body.verbosity},
+        **{name: getattr(body, name) for name in ALIKE},
+    }
+    return validate(CreateResponse, asked)
+
+
+def _check(body: CreateChatCompletion) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("'stream_options' goes with 'stream': true only.", param="stream_options")
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise InvalidRequest("Give either 'max_completion_tokens' or 'max_tokens', not both.", param="max_tokens")
+
+
+def _choice(choice: Any) -> Any:
+    if isinstance(choice, AllowedTools):
+        return {"type": "allowed_tools", "mode": choice.allowed_tools.mode,
+                "tools": [_flat(tool) for tool in choice.allowed_tools.tools]}  # fmt: skip
+    return _flat(choice) if isinstance(choice, NamedTool) else choice
+
+
+def _flat(tool: Tool | NamedTool) -> dict[str, Any]:
+    return {"type": "function", **tool.function.model_dump()}
+
+
+def _format(form: Any) -> Any:
+    if isinstance(form, SchemaFormat):
+        asked = form.json_schema.model_dump(by_alias=True)
+        return {"type": "json_schema", **asked, "schema": asked["schema"] or {}}
+    return form and form.model_dump()
+
+
+def _named(text: str) -> str:
+    for pattern, name in NAMES:
+        text = pattern.sub(name, text)
+    return text

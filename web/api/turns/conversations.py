@@ -1,0 +1,182 @@
+"""`/v1/conversations`: where turns go on."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.responses import Response
+
+from models.platform.database import Connection
+from models.platform.errors import InvalidRequest, NotFound
+from models.turns import conversations
+from models.turns.conversations import Conversation
+from pipelines.chat.forget import forget_conversation
+from pipelines.chat.place import PREFIXES, followed
+from web.api.request import Request
+from web.api.turns.items import Item, stored
+from web.api.turns.requests import Include, Metadata
+from web.api.turns.responses import Included
+from web.http import bodies
+from web.http.responses import json_response, page_object
+from web.http.validation import Body, Query, cut, parse_query
+
+#: Items that one request may add; OpenAI's bound.
+MOST_ITEMS = 20
+
+
+class CreateConversation(Body):
+    """The body of `POST /v1/conversations`."""
+
+    metadata: Metadata | None = None
+    items: Annotated[list[Item], Field(max_length=MOST_ITEMS)] | None = None
+
+
+class UpdateConversation(Body):
+    """The body of `POST /v1/conversations/{id}`: null takes all metadata away."""
+
+    metadata: Metadata | None
+
+
+class AddItems(Body):
+    """The body of `POST /v1/conversations/{id}/items`."""
+
+    items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
+    include: Include | None = None
+
+
+class Items(Query):
+    """The query of `GET /v1/conversations/{id}/items`."""
+
+    after: str | None = None
+    limit: int = Field(20, ge=1, le=100)
+    order: Literal["asc", "desc"] = "desc"
+    include: Included | None = None
+
+
+class OneItem(Query):
+    """The query of requests about one item."""
+
+    include: Included | None = None
+
+
+def create(request: Request) -> Response:
+    """`POST /v1/conversations`."""
+    body = bodies.parse(request.body or b"{}", CreateConversation)
+    conversation_id, account_id = request.new_id("conv"), request.caller.account_id
+    with request.platform.database.transaction() as connection:
+        if request.repeat != "first" and (found := conversations.read(connection, conversation_id, account_id)):
+            return json_response(_object(found))
+        made = conversations.create(connection, conversation_id, account_id, body.metadata or {})
+        conversations.add_items(connection, made.id, _made(request, connection, body.items or []))
+    return json_response(_object(made))
+
+
+def retrieve(request: Request) -> Response:
+    """`GET /v1/conversations/{id}`."""
+    return json_response(_object(_read(request)))
+
+
+def update(request: Request) -> Response:
+    """`POST /v1/conversations/{id}`: its metadata, replaced."""
+    body = bodies.parse(request.body, UpdateConversation)
+    with request.platform.database.connection() as connection:
+        found = conversations.update(connection, _id(request), request.caller.account_id, body.metadata or {})
+    if found is None:
+        raise _not_found(request)
+    return json_response(_object(found))
+
+
+def delete(request: Request) -> Response:
+    """`DELETE /v1/conversations/{id}`: its items go, and what is remembered of them; its responses stay.
+
+    A turn that runs in it goes on, outside.
+    """
+    if not forget_conversation(request.platform.database, _id(request), request.caller.account_id):
+        raise _not_found(request)
+    request.platform.queue.nudge()
+    return json_response({"id": _id(request), "object": "conversation.deleted", "deleted": True})
+
+
+def items(request: Request) -> Response:
+    """`GET /v1/conversations/{id}/items`."""
+    query = parse_query(request.query, Items)
+    conversation = _read(request)
+    with request.platform.database.connection() as connection:
+        found = conversations.page(
+            connection,
+            conversation.id,
+            request.caller.account_id,
+            after=query.after,
+            limit=query.limit + 1,
+            ascending=query.order == "asc",
+        )
+    if found is None:
+        raise InvalidRequest(f"Item with id '{cut(str(query.after))}' not found.", param="after", code="item_not_found")
+    return json_response(page_object(found[: query.limit], has_more=len(found) > query.limit))
+
+
+def add_items(request: Request) -> Response:
+    """`POST /v1/conversations/{id}/items`: put items at its end."""
+    parse_query(request.query, OneItem)
+    body = bodies.parse(request.body, AddItems)
+    with request.platform.database.transaction() as connection:
+        if not conversations.hold(connection, _id(request), request.caller.account_id):
+            raise _not_found(request)
+        made = _made(request, connection, body.items)
+        conversations.add_items(connection, _id(request), made)
+    return json_response(page_object(made))
+
+
+def retrieve_item(request: Request) -> Response:
+    """`GET /v1/conversations/{id}/items/{item_id}`."""
+    parse_query(request.query, OneItem)
+    conversation, item_id = _read(request), request.path_params["item_id"]
+    with request.platform.database.connection() as connection:
+        item = conversations.read_item(connection, conversation.id, request.caller.account_id, item_id)
+    if item is None:
+        raise _no_item(item_id)
+    return json_response(item)
+
+
+def delete_item(request: Request) -> Response:
+    """`DELETE /v1/conversations/{id}/items/{item_id}`: take it out; the answer is the conversation."""
+    conversation, item_id = _read(request), request.path_params["item_id"]
+    with request.platform.database.connection() as connection:
+        if not conversations.delete_item(connection, conversation.id, request.caller.account_id, item_id):
+            raise _no_item(item_id)
+    return json_response(_object(conversation))
+
+
+def _made(request: Request, connection: Connection, given: Sequence[Item]) -> list[dict[str, Any]]:
+    """The items as they are stored, with ids of their own."""
+    whole = followed(connection, request.caller.account_id, stored(given), "items")
+    return [{**item, "id": request.new_id(PREFIXES[item["type"]])} for item in whole]
+
+
+def _id(request: Request) -> str:
+    return request.path_params["conversation_id"]
+
+
+def _read(request: Request) -> Conversation:
+    with request.platform.database.connection() as connection:
+        found = conversations.read(connection, _id(request), request.caller.account_id)
+    if found is None:
+        raise _not_found(request)
+    return found
+
+
+def _not_found(request: Request) -> NotFound:
+    return NotFound(f"Conversation with id '{cut(_id(request))}' not found.", param="conversation_id")
+
+
+def _no_item(item_id: str) -> NotFound:
+    return NotFound(f"Item with id '{cut(item_id)}' not found.", param="item_id")
+
+
+def _object(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": int(conversation.created_at.timestamp()),
+        "metadata": conversation.metadata,
+    }

@@ -1,0 +1,62 @@
+"""`POST /v1/responses/input_tokens`: how many tokens a turn's prompt has, without running it.
+
+The engine lives in the inference pool, and only it counts exactly: its template, its tools, its vocabulary. So this is
+a short job that stands in line before turns, and is gone once it is answered.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from models.platform.errors import InvalidRequest, Unavailable
+from pipelines.chat.count import Question, ask
+from web.api.job_results import cancel_job, delete_ended_job
+from web.api.request import Request
+from web.api.turns.items import stored
+from web.api.turns.requests import CountTokens, common, place_of
+from web.http import bodies
+from web.http.responses import json_response
+
+#: Seconds to wait for a worker with a free hand.
+PATIENCE = 30.0
+
+
+async def count(request: Request) -> Response:
+    """`POST /v1/responses/input_tokens`."""
+    body = bodies.parse(request.body, CountTokens)
+    items = stored(body.input) if body.input is not None else []
+    question = Question(common(body, request.platform.settings), items, *place_of(body))
+    job_id = request.new_id("job")
+    limits = request.admission.limits
+    await run_in_threadpool(ask, request.platform.database, request.caller, question, job_id, limits)
+    request.platform.queue.nudge()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            last = await _last_event(request, job_id)
+    except TimeoutError:
+        last = {}
+        await run_in_threadpool(cancel_job, request, job_id)
+    finally:
+        await run_in_threadpool(delete_ended_job, request, job_id)
+    return json_response({"object": "response.input_tokens", "input_tokens": _told(last)})
+
+
+async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
+    async for events in request.platform.tail.follow(job_id):
+        if events[-1].ends:
+            told: dict[str, Any] = orjson.loads(events[-1].data)
+            return told
+    return {}
+
+
+def _told(last: dict[str, Any]) -> int:
+    """The count in the last event of the job. Raises InvalidRequest where the engine can't read such a prompt."""
+    if result := last.get("result"):
+        tokens: int = result["input_tokens"]
+        return tokens
+    if last.get("type") == "sangha:job.failed":
+        raise InvalidRequest(last["error"]["message"], param="input", code=last["error"]["code"])
+    raise Unavailable("No worker had time to count.", retry_after=5)

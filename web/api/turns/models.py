@@ -1,0 +1,36 @@
+"""`/v1/models`: the names that turns and embeddings may ask for."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from models.platform.errors import NotFound
+from models.platform.settings import Settings
+from pipelines.inference.names import embedder_name, model_name
+from web.api.request import Request
+from web.http.responses import json_response, page_object
+
+#: The local models answer to this name too, so that a caller need not know which are installed.
+DEFAULT = "default"
+
+
+async def list_models(request: Request) -> Response:
+    """`GET /v1/models`."""
+    names = _names(request.platform.settings)
+    return json_response(page_object([_model(name, request.platform.started) for name in names]))
+
+
+async def get_model(request: Request) -> Response:
+    """`GET /v1/models/{model}`."""
+    name = request.path_params["model"]
+    if name not in _names(request.platform.settings):
+        raise NotFound(f"The model '{name}' does not exist.", param="model", code="model_not_found")
+    return json_response(_model(name, request.platform.started))
+
+
+def _names(settings: Settings) -> list[str]:
+    return list(dict.fromkeys([model_name(settings), DEFAULT, embedder_name(settings)]))
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "sangha"}

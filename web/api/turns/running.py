@@ -1,0 +1,118 @@
+"""A turn at the door, whichever API asks for it: begun, waited for, and forgotten once it has been read."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+
+from models.platform.errors import NotFound
+from models.turns import responses
+from models.turns.responses import Response
+from pipelines.chat.objects import response_object
+from pipelines.chat.start import NewTurn, Started, start
+from web.access import idempotency
+from web.api.job_events import EventBatches
+from web.api.job_results import cancel_job, job_headers
+from web.api.request import Request
+from web.http.disconnects import OnDisconnect, on_disconnect
+from web.http.validation import cut
+
+#: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
+#: OpenAI's client gives up after 600 and posts the same again: a second turn.
+LONGEST_WAIT = 540.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn that was accepted, its events, the headers that name it, and what to do when its client leaves."""
+
+    started: Started
+    told: EventBatches
+    headers: dict[str, str]
+    leave: OnDisconnect | None
+
+    @property
+    def response(self) -> Response:
+        """The turn as it began."""
+        return self.started.response
+
+
+async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
+    """Accept a turn. Raises what `start` does, and TooMany when there is no seat for another stream."""
+    response_id, job_id = request.new_id("resp"), request.new_id("job")
+    leave = on_disconnect(request.headers, partial(cancel_job, request, job_id))
+    if stream:
+        request.stream_permit.acquire()
+    tail = request.platform.tail
+    follower = tail.subscribe(job_id)  # before there is anything to hear: so nothing has to be looked up
+    request.cleanup.callback(tail.unsubscribe, job_id, follower)
+
+    def accept() -> Started:
+        started = start(
+            request.platform.database,
+            request.caller,
+            turn,
+            response_id,
+            job_id,
+            request.allowance,
+            repeat=request.repeat,
+        )
+        request.platform.queue.announce_job(job_id, started.opening)
+        if started.interrupted is not None:
+            request.platform.queue.announce_cancellation(started.interrupted)
+        return started
+
+    started = await run_in_threadpool(accept)
+    follower.begin(started.opening)
+    told = tail.follow(job_id, follower=follower)
+    return Begun(started, told, job_headers(job_id, response_id), leave)
+
+
+async def final(request: Request, begun: Begun) -> dict[str, Any]:
+    """The response once it has ended, told by its journal; no connection is held meanwhile.
+
+    As far as it is, when that takes longer than `LONGEST_WAIT` or the process leaves.
+    """
+    try:
+        async with asyncio.timeout(LONGEST_WAIT):
+            shown = await _shown_at_end(begun.told)
+    except TimeoutError:
+        shown = None
+    if shown is not None:
+        return shown
+    return response_object(await run_in_threadpool(read_named, request, begun.response.id))
+
+
+async def _shown_at_end(told: EventBatches) -> dict[str, Any] | None:
+    async for events in told:
+        if events[-1].ends:
+            shown: dict[str, Any] | None = orjson.loads(events[-1].data).get("response")
+            return shown
+    return None
+
+
+def read_named(request: Request, response_id: str) -> Response:
+    """A response of the caller's account. Raises NotFound."""
+    with request.platform.database.connection() as connection:
+        response = responses.read(connection, response_id, request.caller.account_id)
+    if response is None:
+        raise NotFound(f"Response with id '{cut(response_id)}' not found.", param="response_id")
+    return response
+
+
+def when_read(request: Request, response: Response) -> Callable[[], None] | None:
+    """What to do once a client has the end of a response; nothing where an Idempotency-Key may ask for it again."""
+    asks_again = idempotency.HEADER in request.headers
+    return None if response.expires_at is None or asks_again else partial(_forget, request, response)
+
+
+def _forget(request: Request, response: Response) -> None:
+    """Delete a response that has ended. Should this not come to pass, the sweeper does it."""
+    with request.platform.database.connection() as connection:
+        deleted = responses.delete(connection, response.id, response.account_id)
+    if deleted:
+        request.platform.queue.forget_journal(response.job_id)

@@ -1,1 +1,0 @@
-"""Who comes in, with what right, how often, and asking again for what."""

@@ -1,1 +1,0 @@
-"""How the process fares: liveness, readiness, metrics."""

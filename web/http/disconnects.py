@@ -1,0 +1,85 @@
+"""Handle clients that disconnect early: detect it, choose what happens to their job, and finish work without them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from models.platform.errors import InvalidRequest
+
+log = logging.getLogger(__name__)
+
+#: Request header: `finish` (the default) lets the job of a disconnected client run on, `cancel` cancels it.
+HEADER = "x-sangha-on-disconnect"
+
+#: Awaited when a client disconnects before its response is complete.
+OnDisconnect = Callable[[], Awaitable[None]]
+
+
+def on_disconnect(headers: Headers, cancel: Callable[[], None]) -> OnDisconnect | None:
+    """Return what to do when the client disconnects: call `cancel` in a thread, or nothing (None).
+
+    Raises InvalidRequest for an unknown value of the header, so call it before the job is created.
+    """
+    policy = headers.get(HEADER, "finish").strip().lower()
+    if policy not in ("cancel", "finish"):
+        raise InvalidRequest(f"'{HEADER}' should be 'cancel' or 'finish'.", param=HEADER)
+    return (lambda: run_in_threadpool(cancel)) if policy == "cancel" else None
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client has disconnected or received the whole response: ASGI sends `http.disconnect` for both."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class DeferredResponse:
+    """An ASGI response that is computed while its client is watched; a disconnect cancels the computation."""
+
+    def __init__(
+        self, compute: Callable[[], Coroutine[Any, Any, Response]], on_disconnect: OnDisconnect | None = None
+    ) -> None:
+        self._compute = compute
+        self._on_disconnect = on_disconnect
+        self._headers: dict[str, str] = {}
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Add headers to the response. Call it before the response is sent."""
+        self._headers |= headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Compute the response and send it. Raises ClientDisconnect, and what the computation raises."""
+        computation = asyncio.create_task(self._compute())
+        disconnect = asyncio.create_task(wait_for_disconnect(receive))
+        try:
+            await asyncio.wait((computation, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if not computation.done():
+                await self._abandon()
+            response = computation.result()
+        finally:
+            computation.cancel()
+            disconnect.cancel()
+            await asyncio.gather(computation, disconnect, return_exceptions=True)
+        response.headers.update(self._headers)
+        await response(scope, receive, send)
+
+    async def _abandon(self) -> None:
+        if self._on_disconnect is not None:
+            await self._on_disconnect()
+        raise ClientDisconnect
+
+
+def run_in_background(work: Callable[[], object]) -> None:
+    """Run `work` in a thread, independently of the request: a disconnect cancels the request, but not this."""
+    asyncio.get_running_loop().run_in_executor(None, work).add_done_callback(_log_failure)
+
+
+def _log_failure(done: "asyncio.Future[object]") -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.warning("Background work after a response failed: %r", error)

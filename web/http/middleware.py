@@ -1,0 +1,107 @@
+"""The outermost ASGI layer: request ids, responses to errors, and request metrics."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.platform.errors import InvalidRequest, Unavailable
+from models.platform.ids import new_id
+from web.http import errors
+from web.http.bodies import BodyTooLarge, Lingering
+from web.http.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+#: Request ids of callers that may be logged and sent back.
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestMiddleware:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; every exception becomes a response."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        scope["request_id"] = request_id(scope)
+        exchange = scope["exchange"] = Exchange(scope["request_id"], send)
+        try:
+            check_host(scope)
+            await self.app(scope, receive, exchange.send)
+        except ClientDisconnect:
+            log.debug("Request %s: the client disconnected", exchange.request_id)
+        except asyncio.CancelledError:
+            # The process is shutting down and its grace period is over; uvicorn would send a bare status 500.
+            if exchange.status:
+                raise
+            await exchange.fail(Unavailable("This server is shutting down; retry the request."), scope, receive)
+        except Exception as error:  # noqa: BLE001 - the one place where errors become responses
+            await exchange.fail(error, scope, receive)
+        finally:
+            # The server holds the scope: a reference cycle that only the garbage collector would free.
+            del scope["exchange"]
+        if exchange.status:
+            route = getattr(scope.get("endpoint"), "path", "unmatched")
+            self.metrics.observe(route, scope["method"], exchange.status, exchange.seconds)
+
+
+class Exchange:
+    """The sending side of one request. `seconds` is the time to the first byte, which streams have too."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status = 0
+        self.seconds = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._start = time.perf_counter()
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Send a message, with the request id, the time and the added headers in the response's head."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.seconds = time.perf_counter() - self._start
+            common = [
+                (b"x-request-id", self.request_id.encode()),
+                (b"openai-processing-ms", b"%d" % (self.seconds * 1000)),
+            ]
+            message["headers"] = [*message["headers"], *self.headers, *common]
+        await self._send(message)
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Add headers to the response, also if it will be an error."""
+        self.headers += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def fail(self, error: Exception, scope: Scope, receive: Receive) -> None:
+        """Send the response to an error; after the head has been sent, log it: the connection is closed."""
+        response = errors.error_response(error, self.request_id)
+        if self.status:
+            log.error("Request %s failed after its response had begun", self.request_id, exc_info=error)
+        elif isinstance(error, BodyTooLarge):
+            await Lingering(response)(scope, receive, self.send)
+        else:
+            await response(scope, receive, self.send)
+
+
+def check_host(scope: Scope) -> None:
+    """Check that HTTP/1.1 requests have one Host header (RFC 9112, 3.2): a proxy may have checked the other of two."""
+    hosts = sum(name == b"host" for name, _ in scope["headers"])
+    if hosts > 1 or (hosts == 0 and scope["http_version"] == "1.1"):
+        raise InvalidRequest("Send exactly one Host header.", code="repeated_header" if hosts else "missing_header")
+
+
+def request_id(scope: Scope) -> str:
+    """Return the caller's `X-Request-Id` if it is well-formed, otherwise a new id."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return new_id("req")

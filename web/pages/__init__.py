@@ -1,0 +1,1 @@
+"""The pages for people, in a browser: their files, and the endpoints that serve them."""
