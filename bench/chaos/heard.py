@@ -13,7 +13,7 @@ from bench.client import script
 PROGRESS = {"queued": 0, "in_progress": 1, "completed": 2, "incomplete": 2, "failed": 2, "cancelled": 2}
 
 #: The events that a stream may have more than one of.
-REPEATABLE = frozenset({DELTA, REWOUND, RESTARTED, "sangha.job.progress", "response.output_item.added"})
+REPEATABLE = frozenset({DELTA, REWOUND, RESTARTED, "sangha:job.progress", "response.output_item.added"})
 
 
 def judged(transcript: Transcript, *, forgot: bool) -> Iterator[Violation]:

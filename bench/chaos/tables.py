@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 #: What the stream of a turn ends with, by the state of its job.
 ENDS: Mapping[str, Sequence[str]] = {
     "completed": ("response.completed", "response.incomplete"),
-    "cancelled": ("sangha.job.cancelled",),
+    "cancelled": ("sangha:job.cancelled",),
     "failed": ("response.failed",),
     "dead": ("response.failed",),
 }
@@ -141,7 +141,7 @@ def billed(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[
     events = _events(chunks)
     words = len(text_of(_as_heard(events)).split())
     prompt = next(
-        (orjson.loads(event.data)["prompt_tokens"] for event in events if _is(event, "sangha.engine.started")), 0
+        (orjson.loads(event.data)["prompt_tokens"] for event in events if _is(event, "sangha:engine.started")), 0
     )
     journalled = sum(chunk["tokens"] for chunk in chunks) - sum(_discarded(event) for event in events)
     usage = row["usage"] or {}

@@ -17,8 +17,8 @@ Kind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 #: How a connection says where it goes on.
 How = Literal["create", "Last-Event-ID", "starting_after", "openai"]
 
-REWOUND = "sangha.journal.rewound"
-RESTARTED = "sangha.answer.restarted"
+REWOUND = "sangha:journal.rewound"
+RESTARTED = "sangha:answer.restarted"
 DELTA = "response.output_text.delta"
 
 #: The tokens of a whole answer, and how many come in a second: what the workers' `SANGHA_SCRIPT` has to say.

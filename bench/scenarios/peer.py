@@ -44,7 +44,7 @@ KILLS, MANY_KILLS = 2, 8
 #: Seconds after a kill in which what the dead worker had sent may still come.
 ON_ITS_WAY = 0.5
 
-RESTARTED = "sangha.answer.restarted"
+RESTARTED = "sangha:answer.restarted"
 
 CLAIMED_BY = "SELECT claimed_by FROM runs WHERE run_id = %s"
 

@@ -266,7 +266,7 @@ def _streamed(scene: Scene, options: Mapping[str, Any]) -> Times:
 
 
 def _ended(events: Sequence[Heard]) -> bool:
-    return events[-1].type in ("response.completed", "sangha.job.cancelled")
+    return events[-1].type in ("response.completed", "sangha:job.cancelled")
 
 
 def _finished(visitor: Visitor, job_id: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def plain_ending(
 ) -> Ending:
     """The ending of a job with nothing to tell but its state."""
     payload = {"job_id": attempt.job.id, "error": error, "result": result}
-    events = attempt.journal.compose([(f"sangha.job.{state}", payload)])
+    events = attempt.journal.compose([(f"sangha:job.{state}", payload)])
     return Ending(state, events, result=result, error=error)
 
 
@@ -101,7 +101,7 @@ class Attempt:
         progress = {"done": done, "total": total, "note": note}
         with self.database.connection() as connection:
             note_progress(connection, self.job, progress)
-        self.journal.write("sangha.job.progress", {"job_id": self.job.id, "progress": progress})
+        self.journal.write("sangha:job.progress", {"job_id": self.job.id, "progress": progress})
 
 
 def open_attempt(job: Job, database: Database, client: redis.Redis, writer: JournalWriter) -> Attempt:

@@ -84,7 +84,7 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
 
 def _last_event(connection: Connection, job_id: str) -> Event:
     told = read_archive(connection, job_id)
-    ending = event(told.last + 1, "sangha.job.cancelled", {"job_id": job_id, **_shown(told.events)})
+    ending = event(told.last + 1, "sangha:job.cancelled", {"job_id": job_id, **_shown(told.events)})
     archive(connection, job_id, [ending])
     return ending
 

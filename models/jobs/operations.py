@@ -92,7 +92,7 @@ def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
 def _replay(connection: Connection, job_id: str) -> bool:
     if one(connection, REPLAY, {"id": job_id}) is None:
         return False
-    replayed = event(last_archived(connection, job_id) + 1, "sangha.job.replayed", {"job_id": job_id})
+    replayed = event(last_archived(connection, job_id) + 1, "sangha:job.replayed", {"job_id": job_id})
     archive(connection, job_id, [replayed])
     return True
 

@@ -16,18 +16,20 @@ ENDINGS: frozenset[bytes] = frozenset(
         b"response.completed",
         b"response.failed",
         b"response.incomplete",
-        b"sangha.job.completed",
-        b"sangha.job.failed",
-        b"sangha.job.cancelled",
-        b"sangha.job.dead",
+        b"sangha:job.completed",
+        b"sangha:job.failed",
+        b"sangha:job.cancelled",
+        b"sangha:job.dead",
     }
 )
 
 #: Events were lost with both the worker and the journal's store; what follows takes the place of what was heard
 #: from this sequence number on.
-REWOUND = b"sangha.journal.rewound"
+REWOUND = b"sangha:journal.rewound"
 
 _START = len(b'{"type":"')
+
+_EXTENSION, _OLD_EXTENSION = b'{"type":"sangha:', b'{"type":"sangha.'
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,15 @@ def event(sequence: int, type_: str, payload: Mapping[str, Any], tokens: int = 0
     return Event(sequence, orjson.dumps({"type": type_, "sequence_number": sequence, **payload}), tokens)
 
 
+def renamed(data: bytes) -> bytes:
+    """Return an event's JSON with the present name of its type, `sangha:subject.verb` for `sangha.subject.verb`.
+
+    The old names occur in journals in Redis that were written before an upgrade, and in what a worker of the earlier
+    version archives after the archive was migrated.
+    """
+    return _EXTENSION + data[len(_OLD_EXTENSION) :] if data.startswith(_OLD_EXTENSION) else data
+
+
 def to_lines(events: Iterable[Event]) -> bytes:
     """Events as one JSON object a line; JSON holds no raw line break, so this is exact."""
     return b"\n".join(event.data for event in events)
@@ -61,4 +72,4 @@ def to_lines(events: Iterable[Event]) -> bytes:
 
 def from_lines(first: int, lines: bytes) -> list[Event]:
     """The events of `to_lines`, the first of which has the sequence number `first`."""
-    return [Event(first + place, line) for place, line in enumerate(lines.split(b"\n"))]
+    return [Event(first + place, renamed(line)) for place, line in enumerate(lines.split(b"\n"))]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import redis
 
-from models.journal.events import Event
+from models.journal.events import Event, renamed
 
 #: How many shard streams there are, and about how many appends each remembers for those who read late.
 SHARDS = 4
@@ -157,13 +157,14 @@ def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event
 def events_of(entries: Any) -> list[Event]:
     """The events in entries of a job's stream."""
     return [
-        Event(int(entry_id.partition(b"-")[0]) - 1, fields[b"e"], int(fields[b"n"])) for entry_id, fields in entries
+        Event(int(entry_id.partition(b"-")[0]) - 1, renamed(fields[b"e"]), int(fields[b"n"]))
+        for entry_id, fields in entries
     ]
 
 
 def shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
     """A shard's entry: the job, the first sequence number, and each event's bytes, or none where they were too many."""
-    lines = fields[b"e"].split(b"\n") if fields[b"e"] else []
+    lines = [renamed(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
     return job_of(fields[b"j"].decode()), int(fields[b"s"]), lines
 
 

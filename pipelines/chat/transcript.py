@@ -8,9 +8,9 @@ import orjson
 
 from models.journal.events import Event
 
-RECALLED = "sangha.memory.recalled"
-STARTED = "sangha.engine.started"
-RESTARTED = "sangha.answer.restarted"
+RECALLED = "sangha:memory.recalled"
+STARTED = "sangha:engine.started"
+RESTARTED = "sangha:answer.restarted"
 DELTA = "response.output_text.delta"
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
 

@@ -147,7 +147,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         usage=objects.usage_object(usage),
     )
     shown = {"response": objects.response_object(response)}
-    last = ("sangha.job.cancelled", {"job_id": attempt.job.id, **shown}) if state == "cancelled" else (
+    last = ("sangha:job.cancelled", {"job_id": attempt.job.id, **shown}) if state == "cancelled" else (
         "response.failed", shown)  # fmt: skip
     return Ending(
         state,

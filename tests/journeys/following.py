@@ -12,8 +12,8 @@ import orjson
 
 from models.journal.events import ENDINGS
 
-REWOUND = "sangha.journal.rewound"
-RESTARTED = "sangha.answer.restarted"
+REWOUND = "sangha:journal.rewound"
+RESTARTED = "sangha:answer.restarted"
 DELTA = "response.output_text.delta"
 
 

@@ -6,7 +6,7 @@ from pipelines.chat.recollection import note
 from tests.journeys.following import Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, Supervisor
 
-RECALLED, STARTED = "sangha.memory.recalled", "sangha.engine.started"
+RECALLED, STARTED = "sangha:memory.recalled", "sangha:engine.started"
 
 SAID, QUESTION = "I am allergic to peanuts, by the way.", "Which food am I allergic to?"
 

@@ -114,14 +114,14 @@ def test_a_streamed_answer(client: OpenAI):
     events = list(client.responses.create(model="default", input="hello", stream=True))
 
     for event in events:
-        if not event.type.startswith("sangha."):
+        if not event.type.startswith("sangha:"):
             strictly(event)
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [event.type for event in events if event.type != "response.output_text.delta"] == [
         "response.created",
         "response.queued",
         "response.in_progress",
-        "sangha.engine.started",
+        "sangha:engine.started",
         "response.output_item.added",
         "response.content_part.added",
         "response.output_text.done",
@@ -251,7 +251,7 @@ def test_a_call_is_streamed(client: OpenAI):
     )
 
     for event in events:
-        if not event.type.startswith("sangha."):
+        if not event.type.startswith("sangha:"):
             strictly(event)
     arguments = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
     (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]

@@ -31,7 +31,7 @@ def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Stack, p
     assert time.monotonic() - since < 3
     assert answer["status"] == "cancelled"
     stored = person.final(first.response_id)
-    assert first.end().types[-1] == "sangha.job.cancelled"
+    assert first.end().types[-1] == "sangha:job.cancelled"
     assert stored["status"] == "cancelled"
     assert stored["output"][0]["status"] == "incomplete"
     assert stored["output"][0]["content"][0]["text"] == first.text
@@ -50,7 +50,7 @@ def test_a_cancelled_queued_turn_never_runs(stack: Stack, person: Person):
     answer = person.post(f"/v1/responses/{queued.response_id}/cancel")
 
     assert answer["status"] == "cancelled"
-    assert queued.end().types == ["response.created", "response.queued", "sangha.job.cancelled"]
+    assert queued.end().types == ["response.created", "response.queued", "sangha:job.cancelled"]
     assert running.end().types[-1] == "response.completed"
     assert person.stream("three").end().text.startswith("w0 ")
     assert stack.rows("SELECT attempt FROM jobs WHERE id = %s", queued.job_id) == [{"attempt": 0}]

@@ -66,7 +66,7 @@ def test_a_zombie_that_wakes_up_changes_nothing(runners, desk, account, outcome)
 
     assert not thread.is_alive()
     assert (desk.job(job_id).state, desk.job(job_id).result) == ("completed", {"attempt": 2})
-    assert story(other, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert story(other, desk, job_id) == ["test.said", "sangha:job.completed"]
     with desk.database.connection() as connection:
         assert children(connection, job_id) == []
 
@@ -110,7 +110,7 @@ def test_an_end_whose_confirmation_is_lost_is_an_end_once(runners, unconfirming,
 
     assert desk.job(job_id).state == "completed"
     assert len(recorded) == 1  # the repeat was refused before it
-    assert story(runner, desk, job_id) == ["test.said", "sangha.job.completed"]
+    assert story(runner, desk, job_id) == ["test.said", "sangha:job.completed"]
     assert journal.read_events(runner.client, job_id)[-1].ends
 
 

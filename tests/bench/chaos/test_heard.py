@@ -14,7 +14,7 @@ from web.streams.sse import PING, frame
 LENGTH = 4
 RESPONSE = {"id": "resp_1", "output": [{"content": [{"text": script(LENGTH)}]}], "status": "completed"}
 DELTA = "response.output_text.delta"
-REWOUND = ("sangha.journal.rewound", {"job_id": "job_1"})
+REWOUND = ("sangha:journal.rewound", {"job_id": "job_1"})
 
 Corrupt = Callable[[Transcript], None]
 
@@ -84,7 +84,7 @@ def cut_the_text(transcript: Transcript) -> None:
 
 def cancel_in_a_token(transcript: Transcript) -> None:
     shown = {"output": [{"content": [{"text": "w0 w"}]}]}
-    transcript.events = told((DELTA, {"delta": "w0 w"}), ("sangha.job.cancelled", {"response": shown}))
+    transcript.events = told((DELTA, {"delta": "w0 w"}), ("sangha:job.cancelled", {"response": shown}))
     transcript.final = shown
 
 

@@ -257,7 +257,7 @@ def test_progress_is_in_the_row_and_on_the_stream(desk, opened, redis_client, wr
     writer.drain()
 
     assert desk.job(attempt.job.id).progress == {"done": 3, "total": 10, "note": "pruning"}
-    assert journal.read_events(redis_client, attempt.job.id)[-1].type == b"sangha.job.progress"
+    assert journal.read_events(redis_client, attempt.job.id)[-1].type == b"sangha:job.progress"
     attempt.stop("cancelled")
     with pytest.raises(Cancelled):
         attempt.progress(4)

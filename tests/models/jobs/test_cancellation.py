@@ -36,7 +36,7 @@ def test_an_untouched_job_ends_on_the_spot_and_never_runs(desk, account):
 
     assert desk.job(job_id).state == "cancelled"
     assert desk.claim(job_id) is None
-    assert (done.ended[job_id].sequence, done.ended[job_id].type) == (2, b"sangha.job.cancelled")
+    assert (done.ended[job_id].sequence, done.ended[job_id].type) == (2, b"sangha:job.cancelled")
     with desk.database.connection() as connection:
         assert read_archive(connection, job_id).events == [*opening, done.ended[job_id]]
 

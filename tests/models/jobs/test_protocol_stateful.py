@@ -566,7 +566,7 @@ class Protocol(RuleBasedStateMachine):
         return True
 
     def end(self, held: Held, state: str, how: str) -> None:
-        ending_event = event(held.next_sequence, f"sangha.job.{state}", {"job_id": held.job.id})
+        ending_event = event(held.next_sequence, f"sangha:job.{state}", {"job_id": held.job.id})
 
         def record(connection):
             connection.execute("INSERT INTO endings VALUES (%s)", (held.job.id,))

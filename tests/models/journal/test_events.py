@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.journal.events import ENDINGS, Event, event, from_lines, to_lines
+from models.journal.events import ENDINGS, Event, event, from_lines, renamed, to_lines
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -45,3 +45,19 @@ def test_endings_end(ending):
 def test_an_event_without_a_type_is_a_mistake():
     with pytest.raises(ValueError, match="subsection"):
         _ = Event(0, b"{}").type
+
+
+@pytest.mark.parametrize(
+    ("type_", "expected"),
+    [
+        ("sangha.job.completed", "sangha:job.completed"),
+        ("sangha:job.completed", "sangha:job.completed"),
+        ("response.completed", "response.completed"),
+        ("sanghas.job", "sanghas.job"),
+    ],
+)
+def test_extension_events_of_an_earlier_version_are_read_under_their_present_name(type_, expected):
+    stored = event(7, type_, {"text": 'of {"type":"sangha.job.completed"}'})
+
+    assert renamed(stored.data) == event(7, expected, {"text": 'of {"type":"sangha.job.completed"}'}).data
+    assert from_lines(7, stored.data) == [Event(7, renamed(stored.data))]

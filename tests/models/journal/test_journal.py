@@ -151,13 +151,13 @@ def test_every_append_goes_to_the_shard_too_as_its_readers_expect(redis_client, 
 
 def test_an_opening_wakes_nobody_but_an_end_that_follows_it_does(redis_client, job_id, told):
     journal.append(redis_client, job_id, 0, [event(0, "test.said", {}), event(1, "test.said", {})])
-    journal.append(redis_client, job_id, 0, [event(2, "sangha.job.cancelled", {})])
+    journal.append(redis_client, job_id, 0, [event(2, "sangha:job.cancelled", {})])
 
     assert [(first, len(lines)) for _, first, lines in told()] == [(2, 1)]
 
 
 def test_an_end_without_an_opening_is_told(redis_client, job_id, told):
-    journal.append(redis_client, job_id, 0, [event(0, "sangha.job.cancelled", {})])
+    journal.append(redis_client, job_id, 0, [event(0, "sangha:job.cancelled", {})])
 
     assert [(first, len(lines)) for _, first, lines in told()] == [(0, 1)]
 
@@ -166,7 +166,7 @@ def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):
     journal.append(redis_client, job_id, 1, [event(0, "test.said", {})])
     assert journal.MEMORY_ENDED < redis_client.ttl(journal.key(job_id)) <= journal.MEMORY
 
-    journal.append(redis_client, job_id, 1, [event(1, "sangha.job.completed", {})])
+    journal.append(redis_client, job_id, 1, [event(1, "sangha:job.completed", {})])
 
     for key in (journal.key(job_id), journal.stream_key(job_id)):
         assert 0 < redis_client.ttl(key) <= journal.MEMORY_ENDED
@@ -176,3 +176,15 @@ def test_a_redis_that_does_not_answer_knows_nothing(tmp_path):
     from models.platform.redis_client import connect
 
     assert journal.last_sequence(connect(f"unix://{tmp_path}/nothing.sock"), "job") == -1
+
+
+def test_events_of_an_earlier_version_are_read_under_their_present_name(redis_client, job_id):
+    """A journal may be older than the process that reads it."""
+    journal.append(redis_client, job_id, 1, [event(0, "sangha.job.completed", {})])
+
+    entry = journal.shard_entry(
+        {b"j": journal.key(job_id).encode(), b"s": b"0", b"e": event(0, "sangha.job.dead", {}).data}
+    )
+
+    assert [event.type for event in journal.read_events(redis_client, job_id)] == [b"sangha:job.completed"]
+    assert entry == (job_id, 0, [event(0, "sangha:job.dead", {}).data])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from models.journal.events import event, to_lines
 from models.platform.errors import Unavailable
 from models.platform.migrate import FOLDER, LOCK, migrate, pending
 from tests.databases import bare_database
@@ -75,6 +76,35 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
         migrate(f"postgresql://postgres@/sangha?host={tmp_path}")
 
     assert "\n" not in str(caught.value)
+
+
+def test_archived_events_get_the_present_names_of_extension_events(bare):
+    migrate(bare)
+    before = [
+        event(0, "response.created", {"text": 'a "sangha.job.dead"\nof {"type":"sangha.job.dead"}'}),
+        event(1, "sangha.engine.started", {}),
+        event(2, "sangha.job.cancelled", {"was": "sangha.engine.started"}),
+    ]
+    after = [
+        before[0],
+        event(1, "sangha:engine.started", {}),
+        event(2, "sangha:job.cancelled", {"was": "sangha.engine.started"}),
+    ]
+    with psycopg.connect(bare) as connection:
+        connection.execute(
+            "INSERT INTO jobs (id, account_id, kind, queue) VALUES ('job_1', 'platform', 'test.work', 'maintenance')"
+        )
+        connection.execute(
+            "INSERT INTO job_events (job_id, first_sequence, last_sequence, events) VALUES ('job_1', 0, 2, %s)",
+            (to_lines(before).decode(),),
+        )
+        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id = '0009.event_names'")
+
+    assert migrate(bare) == ["0009.event_names"]
+
+    with psycopg.connect(bare) as connection:
+        rows = connection.execute("SELECT events FROM job_events").fetchall()
+    assert rows == [(to_lines(after).decode(),)]
 
 
 def test_impossible_rows_are_refused(empty_database):

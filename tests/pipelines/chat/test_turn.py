@@ -179,7 +179,7 @@ def test_what_both_have_lost_is_told_as_a_rewind(room, fake):
 
     told = events(room, started)
     assert again.prefixes == [""]
-    assert [type_ for type_, _ in told][:3] == ["response.created", "response.queued", "sangha.journal.rewound"]
+    assert [type_ for type_, _ in told][:3] == ["response.created", "response.queued", "sangha:journal.rewound"]
     assert room.stored(started).rewound_at == 2
     assert room.billed(started) == [(1, 0, 3)]
 
@@ -207,7 +207,7 @@ def test_an_answer_that_ends_early_is_kept_and_billed(room, fake, state):
     stored, told = room.stored(started), events(room, started)
     assert stored.status == ("cancelled" if state == "cancelled" else "failed")
     assert (stored.output[0]["status"], stored.output[0]["content"][0]["text"]) == ("incomplete", "a b c ")
-    assert told[-1][0] == ("sangha.job.cancelled" if state == "cancelled" else "response.failed")
+    assert told[-1][0] == ("sangha:job.cancelled" if state == "cancelled" else "response.failed")
     assert room.billed(started) == [(2, 0, 3)]
     if error:
         assert told[-1][1]["response"]["error"]["message"] == "it broke"

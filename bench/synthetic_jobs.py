@@ -1,0 +1,100 @@
+"""Jobs that no worker runs: a measurement appends their events to the journal, as a worker would."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from time import monotonic
+
+import redis
+
+from bench.harness.sse import DELTA
+from bench.harness.stack import Platform
+from models import journal
+from models.database import Database
+from models.events import Event, event
+from models.ids import new_id
+from models.jobs import NewJob, enqueue
+from models.redis_client import connect
+
+#: When the jobs are due: no worker ever claims them.
+NEVER = datetime(2200, 1, 1, tzinfo=UTC)
+
+#: Jobs that are inserted, and appends that are sent, in one batch.
+BATCH = 500
+
+DELETE = "DELETE FROM jobs WHERE id = ANY(%(ids)s)"
+
+CANCELLED = "sangha:job.cancelled"
+
+
+class SyntheticJobs:
+    """Creates jobs and appends their events. Each job begins with two events; a delta's text is the time of its append.
+
+    last  the last sequence number of each job
+    """
+
+    def __init__(self, database: Database, client: redis.Redis, account_id: str) -> None:
+        self._database = database
+        self._client = client
+        self._account_id = account_id
+        self.last: dict[str, int] = {}
+
+    def create(self, count: int) -> list[str]:
+        """Create jobs with the two events that each turn begins with; returns their ids."""
+        ids = [new_id("job") for _ in range(count)]
+        for begin in range(0, count, BATCH):
+            self._create(ids[begin : begin + BATCH])
+        return ids
+
+    def append(self, job_ids: Sequence[str], type_: str = DELTA) -> float:
+        """Append one event to each job; returns the time before the first append."""
+        began = monotonic()
+        for begin in range(0, len(job_ids), BATCH):
+            self._append([(job_id, [self._next(job_id, type_)]) for job_id in job_ids[begin : begin + BATCH]])
+        return began
+
+    def end(self, job_ids: Sequence[str]) -> float:
+        """Append the last event of each job; returns the time before the first append."""
+        return self.append(job_ids, CANCELLED)
+
+    def delete(self) -> None:
+        """Delete all jobs, which would otherwise be in the queue of the next platform."""
+        with self._database.connection() as connection:
+            connection.execute(DELETE, {"ids": list(self.last)})
+        for job_id in self.last:
+            journal.forget(self._client, job_id)
+        self.last.clear()
+
+    def _create(self, ids: Sequence[str]) -> None:
+        opening = [event(0, "response.created", {}), event(1, "response.queued", {})]
+        with self._database.batch() as connection:
+            for job_id in ids:
+                enqueue(connection, NewJob("turn.run", self._account_id, id=job_id, run_at=NEVER, opening=opening))
+        journal.append(self._client, ids[0], 0, opening)  # loads the script
+        self._append([(job_id, opening) for job_id in ids], force=True)
+        self.last |= dict.fromkeys(ids, 1)
+
+    def _next(self, job_id: str, type_: str) -> Event:
+        self.last[job_id] += 1
+        payload = {"item_id": job_id, "output_index": 0, "content_index": 0, "delta": f"{monotonic():.6f}"}
+        return event(self.last[job_id], type_, payload, 1)
+
+    def _append(self, batch: Sequence[tuple[str, Sequence[Event]]], *, force: bool = False) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for job_id, events in batch:
+            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(job_id, 0, events, force=force))
+        pipeline.execute()
+
+
+@contextmanager
+def synthetic_jobs(platform: Platform) -> Iterator[SyntheticJobs]:
+    """Jobs of the platform's first account, deleted at the end of the block."""
+    database = Database(platform.settings.postgres_dsn, size=1, name="bench")
+    client = connect(platform.settings.redis_address)
+    jobs = SyntheticJobs(database, client, platform.client().get("/v1/account")["id"])
+    try:
+        yield jobs
+    finally:
+        jobs.delete()
+        client.close()
+        database.close()
