@@ -1,4 +1,4 @@
-"""`python -m ops` is `sangha`."""
+"""Run the `sangha` command by `python -m ops`."""
 
 from ops.cli import main
 

@@ -1,4 +1,4 @@
-"""The log of a child process: appended to by the child, bounded and read by its parent."""
+"""The log file of a child process: written by the child, rotated and read by its parent."""
 
 import os
 import re
@@ -6,58 +6,58 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-#: A log grows to this many bytes, and one older file of that size is kept.
-BOUND = 10_000_000
+#: Bytes after which a log is rotated; one older file of that size is kept.
+MAX_SIZE = 10_000_000
 
-#: How much of the end is read at a time.
-TAIL = 65_536
+#: Bytes that are read from the end of the file at a time.
+READ_SIZE = 65_536
 
 
-class Log:
-    """A file that the child appends to. What was there at the last `mark` is not read again."""
+class ChildLog:
+    """A file that child processes append to. Lines from before the last `mark_start` are not read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen = 0
+        self._read_until = 0
         self._start = 0
 
     def open(self) -> IO[bytes]:
-        """The file, for a child to append to: cutting it short needs no word with the child."""
+        """Open the file for a child to append to, so that it can be truncated while the child writes."""
         return self.path.open("ab")
 
-    def mark(self) -> None:
-        """A new process begins to write here."""
-        self.bound()
-        self._seen = self._start = self._size()
+    def mark_start(self) -> None:
+        """Note that a new process starts to write here."""
+        self.rotate()
+        self._read_until = self._start = self._size()
 
-    def bound(self) -> None:
-        """Move what is too long to NAME.log.1 and begin afresh."""
-        if self._size() > BOUND:
+    def rotate(self) -> None:
+        """Copy a file that is too large to NAME.log.1 and truncate it."""
+        if self._size() > MAX_SIZE:
             shutil.copyfile(self.path, self.path.with_name(self.path.name + ".1"))
             os.truncate(self.path, 0)
-            self._seen = self._start = 0
+            self._read_until = self._start = 0
 
-    def fresh(self, pattern: re.Pattern[str]) -> list[str]:
-        """The whole lines that came since the last call and match."""
-        self._seen = max(self._seen, self._size() - TAIL)
-        text = self._read(self._seen)
-        whole = text[: text.rfind(b"\n") + 1]
-        self._seen += len(whole)
-        return [line for line in whole.decode(errors="replace").splitlines() if pattern.search(line)]
+    def new_lines(self, pattern: re.Pattern[str]) -> list[str]:
+        """Return the complete lines since the last call that match a pattern."""
+        self._read_until = max(self._read_until, self._size() - READ_SIZE)
+        text = self._read(self._read_until)
+        complete = text[: text.rfind(b"\n") + 1]
+        self._read_until += len(complete)
+        return [line for line in complete.decode(errors="replace").splitlines() if pattern.search(line)]
 
     def last_line(self) -> str:
-        """The last line of the present process that says something, preferring what Sangha itself says."""
+        """Return the last line of the present process that is not empty, preferring errors of the `sangha` command."""
         lines = [line.strip() for line in self._read(self._start).decode(errors="replace").splitlines()]
-        said = [line for line in lines if line]
-        ours = [line for line in said if line.startswith("sangha: ")]
-        return (ours or said or [f"it said nothing; see {self.path}"])[-1].removeprefix("sangha: ")
+        lines = [line for line in lines if line]
+        errors = [line for line in lines if line.startswith("sangha: ")]
+        return (errors or lines or [f"it logged nothing; see {self.path}"])[-1].removeprefix("sangha: ")
 
     def _read(self, start: int) -> bytes:
         if not self.path.exists():
             return b""
         with self.path.open("rb") as file:
-            file.seek(max(start, self._size() - TAIL, 0))
-            return file.read(TAIL)
+            file.seek(max(start, self._size() - READ_SIZE, 0))
+            return file.read(READ_SIZE)
 
     def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0

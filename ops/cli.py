@@ -1,4 +1,4 @@
-"""The `sangha` command. Each command imports what it needs when it runs, so that `--help` is fast."""
+"""The `sangha` command. Each subcommand imports what it needs when it runs, so that `--help` is fast."""
 
 import sys
 from collections.abc import Callable
@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.platform.errors import ConfigurationError, SanghaError
+from ops.exit_codes import INTERRUPTED, MISCONFIGURED, UNAVAILABLE
 
 if TYPE_CHECKING:
     from models.platform.settings import Settings
 
-#: Exit codes: a setting is wrong (the same again ends alike), or something does not answer (trying again may help).
-MISCONFIGURED, UNAVAILABLE = 2, 1
-
 data_dir = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where everything is kept; SANGHA_DATA_DIR, or else .sangha.",
+    help="Folder for all data. [default: SANGHA_DATA_DIR, or .sangha]",
 )
-port = click.option("--port", type=click.IntRange(0, 65535), help="Where to listen; SANGHA_PORT, or else 8000. 0: any.")
-host = click.option("--host", help="The address to listen on; SANGHA_HOST, or else 127.0.0.1.")
-verbose = click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+port = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 chooses a free one. [default: SANGHA_PORT, or 8000]",
+)
+host = click.option("--host", help="Address to listen on. [default: SANGHA_HOST, or 127.0.0.1]")
+verbose = click.option("-v", "--verbose", is_flag=True, help="Log debug messages too.")
 
 
 class OneLineErrors(click.Group):
-    """A group whose commands end with one line, never a traceback, when the operator can do something about it."""
+    """A group of commands that print Sangha's own errors as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command and map its errors to exit codes."""
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
@@ -37,18 +39,18 @@ class OneLineErrors(click.Group):
         except SanghaError as error:
             fail(str(error), UNAVAILABLE)
         except ModuleNotFoundError as error:
-            fail(f"the Python package {error.name} is missing: run make install", MISCONFIGURED)
+            fail(f"the Python package {error.name} is missing: run `make install`", MISCONFIGURED)
 
 
 def fail(message: str, code: int) -> None:
-    """End with one line."""
+    """Print one line to standard error and exit."""
     click.echo(f"sangha: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 
-def show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    """Say which version this is."""
-    if asked:
+def print_version(ctx: click.Context, parameter: click.Parameter, requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         from ops.version import version
 
         click.echo(f"sangha {version()}")
@@ -57,13 +59,13 @@ def show_version(ctx: click.Context, parameter: click.Parameter, asked: bool) ->
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=print_version, help="Print the version."
 )
 def main() -> None:
     """Sangha: a self-hosted backend for AI assistants.
 
-    `sangha up` runs all of it on this machine. The other commands are for those who run the parts one by one,
-    or want to see how they fare. Settings come from the environment (SANGHA_…); see docs/operating.md.
+    `sangha up` runs everything on this machine. The other commands run the processes one by one, or inspect and manage
+    an installation. Settings are environment variables (SANGHA_…); see docs/guides/operate.md.
     """
 
 
@@ -72,10 +74,11 @@ def main() -> None:
 @port
 @data_dir
 def up(host: str | None, port: int | None, data_dir: Path | None) -> None:
-    """Run everything here, until Ctrl-C.
+    """Run everything on this machine until Ctrl-C.
 
-    Embedded Postgres and Valkey, migrations, the web process, all pools and the scheduler. What has an address in the
-    settings (SANGHA_DATABASE_URL, SANGHA_REDIS_URL, SANGHA_BROKER_URL) is used instead of an embedded server.
+    Starts Postgres and Valkey, applies migrations, and starts workers of all pools, a web process and a scheduler. A
+    server with an address in the settings (SANGHA_DATABASE_URL, SANGHA_REDIS_URL, SANGHA_BROKER_URL) is used instead
+    of an embedded one.
     """
     settings = prepare(quiet=True, host=host, port=port, data_dir=data_dir)
     from ops.up import up
@@ -89,11 +92,11 @@ def up(host: str | None, port: int | None, data_dir: Path | None) -> None:
 @data_dir
 @verbose
 def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool) -> None:
-    """Run one web process."""
+    """Run one web process, which serves the HTTP API."""
     settings = prepare(verbose, host=host, port=port, data_dir=data_dir)
     from web.server import serve
 
-    quietly(lambda: serve(settings))
+    until_interrupted(lambda: serve(settings))
 
 
 @main.command()
@@ -103,81 +106,90 @@ def web(host: str | None, port: int | None, data_dir: Path | None, verbose: bool
 def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None:
     """Run one worker of one or more pools.
 
-    Pools: inference, fallback, memory, recall, billing, reporting, delivery, maintenance. TERM gives
+    Pools: inference, memory, recall, reporting, delivery, maintenance. TERM gives
     running jobs back; another worker continues them.
     """
     settings = prepare(verbose, data_dir=data_dir)
     from tasks.worker import work
 
-    quietly(lambda: work(settings, pools))
+    until_interrupted(lambda: work(settings, pools))
 
 
 @main.command()
 @data_dir
 @verbose
 def scheduler(data_dir: Path | None, verbose: bool) -> None:
-    """Run one scheduler. Several may run: one leads, the others wait."""
+    """Run one scheduler. Several may run; each time fires once."""
     settings = prepare(verbose, data_dir=data_dir)
     from scheduler.clock import run
 
-    quietly(lambda: run(settings))
+    until_interrupted(lambda: run(settings))
 
 
 @main.command()
 @data_dir
 @verbose
 def migrate(data_dir: Path | None, verbose: bool) -> None:
-    """Bring the database to the present schema. Safe to run twice, and on several machines at once."""
+    """Apply pending migrations to the database.
+
+    Safe to repeat, and to run on several machines at once.
+    """
     settings = prepare(verbose, data_dir=data_dir)
     from models.platform.migrate import migrate
 
     applied = migrate(settings.postgres_dsn)
-    click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+    click.echo("\n".join(f"applied {name}" for name in applied) or "no pending migrations")
 
 
 @main.command()
 @data_dir
 def doctor(data_dir: Path | None) -> None:
-    """Check each part and say what to do about it. Ends with 1 if something fails."""
-    settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.doctor import examine
+    """Check the installation and print a remedy for each problem.
 
-    sys.exit(0 if examine(settings, click.echo) else 1)
+    Exits with 1 if a check fails.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.doctor.report import print_report
+
+    sys.exit(0 if print_report(settings, click.echo) else 1)
 
 
 @main.command()
 @data_dir
 def pools(data_dir: Path | None) -> None:
-    """Show each pool: workers, threads, jobs by state, and how long the oldest has waited."""
+    """Show the workers, threads and jobs of each pool.
+
+    `oldest` is the longest time that a due job has been queued.
+    """
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.operator import show_pools
+    from ops.pools import show_pools
 
     show_pools(settings)
 
 
 @main.command()
-@click.option("--all", "all_of_them", is_flag=True, help="Users' schedules too.")
+@click.option("--all", "all_accounts", is_flag=True, help="Include the schedules of all accounts.")
 @data_dir
-def schedules(all_of_them: bool, data_dir: Path | None) -> None:
-    """Show the timetable: when each entry fires next, what came of the last time, and which process leads."""
+def schedules(all_accounts: bool, data_dir: Path | None) -> None:
+    """Show the timetable: when each entry fires next, and the result of its last firing."""
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.schedules import show_schedules
 
-    show_schedules(settings, all_of_them=all_of_them)
+    show_schedules(settings, all_accounts=all_accounts)
 
 
 @main.group()
 def dead() -> None:
-    """List, show, replay and discard dead jobs: those that ran out of attempts."""
+    """List, show, replay and discard dead jobs: jobs without attempts left."""
 
 
 @dead.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Jobs to list at most.")
 @data_dir
 def dead_list(limit: int, data_dir: Path | None) -> None:
     """List dead jobs, the latest first."""
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.operator import list_dead
+    from ops.dead_jobs import list_dead
 
     list_dead(settings, limit)
 
@@ -186,51 +198,51 @@ def dead_list(limit: int, data_dir: Path | None) -> None:
 @click.argument("job_id", metavar="JOB")
 @data_dir
 def dead_show(job_id: str, data_dir: Path | None) -> None:
-    """Show one job with its traceback."""
+    """Show a job and its last traceback."""
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.operator import show_dead
+    from ops.dead_jobs import show_dead
 
     show_dead(settings, job_id)
 
 
 @dead.command("replay")
 @click.argument("job_ids", nargs=-1, metavar="JOB…")
-@click.option("--all", "all_of_them", is_flag=True, help="All dead jobs, at most 1,000.")
+@click.option("--all", "all_jobs", is_flag=True, help="All dead jobs, up to 1,000.")
 @data_dir
-def dead_replay(job_ids: tuple[str, ...], all_of_them: bool, data_dir: Path | None) -> None:
-    """Give dead jobs a new life, with all their attempts."""
+def dead_replay(job_ids: tuple[str, ...], all_jobs: bool, data_dir: Path | None) -> None:
+    """Queue dead jobs again, with all their attempts."""
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.operator import replay_dead
+    from ops.dead_jobs import replay_dead
 
-    replay_dead(settings, either(job_ids, all_of_them))
+    replay_dead(settings, selection(job_ids, all_jobs))
 
 
 @dead.command("discard")
 @click.argument("job_ids", nargs=-1, metavar="JOB…")
-@click.option("--all", "all_of_them", is_flag=True, help="All dead jobs, at most 1,000.")
+@click.option("--all", "all_jobs", is_flag=True, help="All dead jobs, up to 1,000.")
 @data_dir
-def dead_discard(job_ids: tuple[str, ...], all_of_them: bool, data_dir: Path | None) -> None:
-    """Take dead jobs off the list; for their owners they stay failed."""
+def dead_discard(job_ids: tuple[str, ...], all_jobs: bool, data_dir: Path | None) -> None:
+    """Mark dead jobs as failed, which removes them from the list."""
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.operator import discard_dead
+    from ops.dead_jobs import discard_dead
 
-    discard_dead(settings, either(job_ids, all_of_them))
+    discard_dead(settings, selection(job_ids, all_jobs))
 
 
 @main.group()
 def admin() -> None:
-    """Make, list and revoke operators: those who may work across accounts, at /admin."""
+    """Create, list and revoke operators: staff with access to all accounts, at /admin."""
 
 
 @admin.command("create")
 @click.argument("email")
-@click.option("--password-stdin", is_flag=True, help="Read a new user's password from standard input.")
+@click.option("--password-stdin", is_flag=True, help="Read the password of a new user from standard input.")
 @data_dir
 def admin_create(email: str, password_stdin: bool, data_dir: Path | None) -> None:
-    """Make somebody an operator.
+    """Make a user an operator.
 
-    Who has no account yet gets one, with a password that is asked for; their address counts as verified. Safe to run
-    twice.
+    An unknown address gets a user and an account, with a password that is prompted for; the address counts as verified.
+    Safe to repeat.
     """
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.admin import create_admin
@@ -252,7 +264,7 @@ def admin_list(data_dir: Path | None) -> None:
 @click.argument("email")
 @data_dir
 def admin_revoke(email: str, data_dir: Path | None) -> None:
-    """Take an operator's rights, at once; they keep their account."""
+    """Revoke an operator's rights, with immediate effect. The user keeps their account."""
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.admin import revoke_admin
 
@@ -267,7 +279,7 @@ def keys() -> None:
 @keys.command("list")
 @data_dir
 def keys_list(data_dir: Path | None) -> None:
-    """List the generations, the one that signs last."""
+    """List the key generations, the signing one last."""
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.keys import list_keys
 
@@ -277,22 +289,25 @@ def keys_list(data_dir: Path | None) -> None:
 @keys.command("rotate")
 @data_dir
 def keys_rotate(data_dir: Path | None) -> None:
-    """Sign with a new key from now on. Nobody is logged out: the one before holds as long as its tokens do."""
+    """Sign new tokens with a new key.
+
+    Nobody is logged out: tokens of the previous key stay valid until they expire.
+    """
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.keys import rotate_keys
 
     rotate_keys(settings)
 
 
-def either(job_ids: tuple[str, ...], all_of_them: bool) -> tuple[str, ...]:
-    """The named jobs, or none for all: it takes a word to mean all."""
-    if bool(job_ids) == all_of_them:
-        raise click.UsageError("Name the jobs, or say --all.")
+def selection(job_ids: tuple[str, ...], all_jobs: bool) -> tuple[str, ...]:
+    """Return the named jobs, or none for all. Raises UsageError unless exactly one of the two is given."""
+    if bool(job_ids) == all_jobs:
+        raise click.UsageError("Give job ids or --all, not both." if job_ids else "Give one or more job ids, or --all.")
     return job_ids
 
 
 def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) -> "Settings":
-    """Set up logging and parse the settings; what the command line leaves out stands in the environment."""
+    """Configure logging and load the settings; command-line options override the environment."""
     from models.platform.settings import load_settings
     from ops.logs import configure_logging
 
@@ -300,9 +315,9 @@ def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) 
     return load_settings(**{field: value for field, value in overrides.items() if value is not None})
 
 
-def quietly(run: Callable[[], None]) -> None:
-    """Ctrl-C is an order, not an error."""
+def until_interrupted(run: Callable[[], None]) -> None:
+    """Run until Ctrl-C, which prints no traceback."""
     try:
         run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Logging of a process: one line a record on standard error, a traceback included."""
+"""Log to standard error, one line per record, tracebacks included."""
 
 import logging
 import re
@@ -6,26 +6,26 @@ import sys
 
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
-#: What a person in front of `sangha up` should see of a process's log. Not its warnings: while a server restarts, every
-#: part that needs it warns. A letter that nobody sends is worth a look: its link is what somebody waits for.
+#: Log lines that `sangha up` shows on its console. Not warnings: while a server restarts, every process that uses it
+#: warns. An e-mail that is written to a file is shown, because a user waits for its link.
 CONSOLE_PATTERN = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: a letter)")
 
-#: Libraries that tell more than anybody wants to know.
+#: Libraries whose INFO records are left out.
 VERBOSE_LIBRARIES = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
 
 
 class OneLine(logging.Formatter):
-    """A record as one line: line ends within it are written as \\n."""
+    """Formats a record as one line: line breaks become \\n."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the record as one line."""
         return super().format(record).replace("\n", "\\n")
 
 
 def configure_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     """Log to standard error: INFO and above, with `verbose` everything, with `quiet` only errors.
 
-    Quiet is for commands that answer the person in front of them in their own words.
+    Quiet is for commands that print their own result.
     """
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
@@ -33,5 +33,5 @@ def configure_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in VERBOSE_LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
-    # A lost connection is ten errors and three tracebacks to pika; who uses it tells it in one line.
+    # pika logs a lost connection as ten errors and three tracebacks; its callers log it as one line.
     logging.getLogger("pika").setLevel(logging.INFO if verbose else logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What must hold before anything is started: one data folder, one `up`, some disk, a free port."""
+"""Check what `sangha up` needs before it starts anything: the data folder's lock, free disk space, a free port."""
 
 import fcntl
 import os
@@ -12,15 +12,15 @@ from typing import IO
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings, variable
 
-#: A fresh database takes 50 MB and its write-ahead log grows under load: with less than this nothing works for long.
+#: Bytes. A new database takes 50 MB and its write-ahead log grows under load: with less than this it soon fails.
 MIN_FREE_DISK = 500_000_000
 
 
 @contextmanager
 def data_folder_lock(home: Path) -> Iterator[None]:
-    """Hold the data folder. Raises ConfigurationError when another `sangha up` does.
+    """Lock the data folder. Raises ConfigurationError when another `sangha up` has locked it.
 
-    The lock goes with the process, however it dies; the pid in the file is only for the message.
+    The lock ends with the process, however it exits; the pid in the file is for the error message only.
     """
     with open_lock(home) as file:
         try:
@@ -29,7 +29,7 @@ def data_folder_lock(home: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip()
             raise ConfigurationError(
-                f"{home} is in use by another `sangha up` (pid {holder}): stop that one, or choose another --data-dir"
+                f"{home} is in use by another `sangha up` (pid {holder}): stop it, or choose another --data-dir"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -38,7 +38,7 @@ def data_folder_lock(home: Path) -> Iterator[None]:
 
 
 def open_lock(home: Path) -> IO[str]:
-    """The lock file, in a data folder that now exists."""
+    """Create the data folder and open its lock file. Raises ConfigurationError."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return (home / "lock").open("a+")
@@ -47,21 +47,20 @@ def open_lock(home: Path) -> IO[str]:
 
 
 def check_free_disk(folder: Path) -> None:
-    """Raises ConfigurationError when too little is free."""
+    """Raise ConfigurationError when the disk is nearly full."""
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_DISK:
         raise ConfigurationError(
             f"{folder} has {free // 1_000_000} MB free and Sangha needs {MIN_FREE_DISK // 1_000_000} MB: "
-            "make room, or choose another --data-dir"
+            "free some disk space, or choose another --data-dir"
         )
 
 
 def choose_port(settings: Settings) -> int:
-    """The port to listen on: the one that was asked for, or for 0 any free one.
+    """Return the configured port, or a free one for 0.
 
-    Raises ConfigurationError when it is taken or the address is not this machine's.
+    Raises ConfigurationError when the port is in use or the address is not one of this machine's.
     """
-    where = f"{settings.host}:{settings.port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -74,5 +73,6 @@ def choose_port(settings: Settings) -> int:
         raise ConfigurationError(f"{variable('host')} is {settings.host!r}: {error.strerror}") from None
     except OSError as error:
         raise ConfigurationError(
-            f"port {where} can't be used ({error.strerror}): choose another with --port N or {variable('port')}"
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
+            f"choose another port with --port or {variable('port')}"
         ) from None

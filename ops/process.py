@@ -1,8 +1,8 @@
-"""A child process: how it is started, watched and ended, and what it left in its log.
+"""Start, watch and stop a service as a child process.
 
-Every child dies with its parent (see `ops/launch.py`), leads a session of its own so that Ctrl-C in the terminal
-reaches only the parent, and writes its pid to RUN/NAME.pid. Start children from a thread that lives as long as they
-should: Linux ties a child's life to the thread that made it.
+A child is killed with its parent (see `ops/launch.py`), leads a session of its own so that Ctrl-C in the terminal
+reaches only the parent, and has its pid in RUN/NAME.pid. Start children from a thread that lives as long as they
+should: Linux sends the parent-death signal when the thread that started the child ends.
 """
 
 import os
@@ -16,70 +16,70 @@ from pathlib import Path
 from typing import Protocol
 
 from models.platform.errors import Unavailable
-from ops.child_log import Log
+from ops.child_log import ChildLog
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class Service(Protocol):
-    """What a supervisor has to know of a part: a server, or one of Sangha's own processes."""
+    """What a supervisor can run: a server, or one of Sangha's own processes."""
 
     name: str
-    #: Ends the part gracefully.
+    #: Stops the service gracefully.
     stop_signal: signal.Signals
-    #: What the kernel sends when the parent is killed.
+    #: Sent by the kernel when the parent is killed.
     orphan_signal: signal.Signals
-    #: The folder of a part that refuses to run as root.
+    #: The data folder of a service that refuses to run as root.
     unprivileged_folder: Path | None
-    #: Which lines of its log a person should see.
+    #: Log lines that are shown on the supervisor's console.
     console_pattern: re.Pattern[str] | None
 
     def prepare(self) -> None:
-        """Make what the part needs before each start. Raises ConfigurationError with one line."""
+        """Create what the service needs, before each start. Raises ConfigurationError."""
 
     def command(self) -> list[str]:
-        """The program and its arguments; it stays in the foreground."""
+        """Return the program and its arguments; it must stay in the foreground."""
 
     def environment(self) -> Mapping[str, str]:
-        """What is added to the environment."""
+        """Return the variables that are added to the environment."""
 
     def ready(self, pid: int) -> bool:
-        """Whether the part with this pid answers."""
+        """Return whether the process with this pid accepts requests."""
 
     def close(self) -> None:
-        """End what the part keeps beside its process."""
+        """Release what the service holds besides its process."""
 
 
 class ChildProcess:
-    """One part and, while it runs, its process."""
+    """A service and, while it runs, its process."""
 
-    def __init__(self, part: Service, run_folder: Path, log_folder: Path) -> None:
-        self.service = part
-        self.name = part.name
-        self.pid_file = run_folder / f"{part.name}.pid"
-        self.log = Log(log_folder / f"{part.name}.log")
+    def __init__(self, service: Service, run_folder: Path, log_folder: Path) -> None:
+        self.service = service
+        self.name = service.name
+        self.pid_file = run_folder / f"{service.name}.pid"
+        self.log = ChildLog(log_folder / f"{service.name}.log")
         self.started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
-        """The pid of the process, or of the last one; 0 before the first start."""
+        """The pid of the running or the last process; 0 before the first start."""
         return self._process.pid if self._process else 0
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative is the number of the signal that killed it."""
+        """None while the process runs; the negative number of the signal that killed it."""
         return self._process.poll() if self._process else None
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Prepare the part and start it. Raises ConfigurationError when it can't be."""
+        """Prepare the service and start its process. Raises ConfigurationError when it cannot be prepared."""
         self.service.prepare()
-        self.log.mark()
+        self.log.mark_start()
         command = launcher_command(self.service.command(), self.service.orphan_signal, self.service.unprivileged_folder)
         with self.log.open() as output:
             self._process = subprocess.Popen(
@@ -94,11 +94,11 @@ class ChildProcess:
         self.pid_file.write_text(f"{self.pid}\n")
 
     def ready(self) -> bool:
-        """Whether the process lives and answers."""
+        """Return whether the process runs and accepts requests."""
         return self.running and self.service.ready(self.pid)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the part answers. Raises Unavailable with the last line of its log."""
+        """Wait until the service is ready. Raises Unavailable with the last line of its log."""
         deadline = time.monotonic() + timeout
         while not self.ready():
             if not self.running or time.monotonic() > deadline:
@@ -106,17 +106,17 @@ class ChildProcess:
             time.sleep(0.02)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if the process lives."""
+        """Send a signal, if the process is running."""
         if self._process is not None and self.running:
             self._process.send_signal(number)
 
     def stop(self, grace: float = 20.0) -> int | None:
-        """End the process: gracefully, and after `grace` seconds by force. Returns its exit code."""
+        """Stop the process gracefully, or kill it after `grace` seconds. Returns its exit code."""
         self.signal(self.service.stop_signal)
         return self.wait(grace)
 
     def wait(self, grace: float) -> int | None:
-        """Wait `grace` seconds for the end, then kill."""
+        """Wait `grace` seconds for the process to exit, then kill it. Returns its exit code."""
         if self._process is None:
             return None
         try:
@@ -127,13 +127,13 @@ class ChildProcess:
         return self._process.returncode
 
     def kill(self) -> None:
-        """End the process as kill -9 does, and wait until it is gone."""
+        """Kill the process with SIGKILL and wait until it has exited."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()
 
     def clear(self) -> None:
-        """After the end: remove what is left of its session, and its pid file."""
+        """Kill what is left of the exited process's session and delete its pid file."""
         if self._process is not None:
             kill_session(self._process.pid)
         self.pid_file.unlink(missing_ok=True)
@@ -142,13 +142,16 @@ class ChildProcess:
 def launcher_command(
     command: Sequence[str], orphan_signal: signal.Signals, unprivileged_folder: Path | None = None
 ) -> list[str]:
-    """The command that runs another as a child that dies with this process."""
-    conditions = [str(os.getpid()), str(int(orphan_signal)), str(unprivileged_folder or "-")]
-    return [sys.executable, "-I", "-S", str(LAUNCH), *conditions, *command]
+    """Wrap a command so that it is killed when this process dies.
+
+    unprivileged_folder  data folder of a program that refuses to run as root
+    """
+    options = [str(os.getpid()), str(int(orphan_signal)), str(unprivileged_folder or "-")]
+    return [sys.executable, "-I", "-S", str(LAUNCH), *options, *command]
 
 
 def kill_session(leader: int) -> None:
-    """Kill what a dead leader of a session left running."""
+    """Kill the processes that a session leader has left running."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

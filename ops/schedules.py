@@ -1,6 +1,5 @@
-"""`sangha schedules`: what fires when, what came of it, and which process leads."""
+"""`sangha schedules`: each schedule with its next time and its last result."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -9,43 +8,40 @@ from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.settings import Settings
 from models.schedules import schedules
 from models.schedules.schedules import Schedule
-from ops.operator import connected, table
-from scheduler.leader import leader
+from ops.connection import transaction
+from ops.table import align_columns
 
-#: How many schedules are shown at most.
-MOST = 1000
+#: Schedules that are listed at most.
+MAX_SCHEDULES = 1000
+
+HEADINGS = ("schedule", "kind", "account", "trigger", "next", "last", "result")
 
 
-def show_schedules(settings: Settings, *, all_of_them: bool) -> None:
-    """The leader, then one line a schedule, those that fire next first."""
-    with connected(settings) as connection:
-        leads = leader(connection)
-        found = schedules.any_schedules(connection, MOST, None if all_of_them else PLATFORM_ACCOUNT)
-    click.echo(f"leader: {leads.name}, since {_time(leads.since)}" if leads else "leader: none; run `sangha scheduler`")
-    if not found:
-        click.echo("No schedules yet: the first leader puts the timetable in its place.")
+def show_schedules(settings: Settings, *, all_accounts: bool) -> None:
+    """Print one line per schedule, the next to fire first."""
+    with transaction(settings) as connection:
+        rows = schedules.any_schedules(connection, MAX_SCHEDULES, None if all_accounts else PLATFORM_ACCOUNT)
+    if not rows:
+        click.echo("No schedules. `sangha scheduler` stores the timetable when it starts.")
         return
-    table(["schedule", "work", "account", "when", "next", "last", "came of it"], rows(found))
+    click.echo("\n".join(align_columns([HEADINGS, *map(schedule_row, rows)])))
 
 
-def rows(found: Sequence[Schedule]) -> list[list[object]]:
-    """What the lines say."""
+def schedule_row(schedule: Schedule) -> list[object]:
+    """Return the cells of a schedule's line."""
     return [
-        [
-            schedule.id,
-            schedule.kind,
-            schedule.account_id,
-            when(schedule),
-            _time(schedule.next_fire_at) if schedule.next_fire_at else schedule.status,
-            _time(schedule.last.fire_time) if schedule.last else "-",
-            outcome(schedule),
-        ]
-        for schedule in found
+        schedule.id,
+        schedule.kind,
+        schedule.account_id,
+        describe_trigger(schedule),
+        _time(schedule.next_fire_at) if schedule.next_fire_at else schedule.status,
+        _time(schedule.last.fire_time) if schedule.last else "-",
+        describe_last_firing(schedule),
     ]
 
 
-def when(schedule: Schedule) -> str:
-    """The trigger in a few words."""
+def describe_trigger(schedule: Schedule) -> str:
+    """`30 3 * * * UTC`, `every 60 s` or `once`."""
     trigger = schedule.trigger
     match trigger["type"]:
         case "cron":
@@ -56,13 +52,13 @@ def when(schedule: Schedule) -> str:
             return "once"
 
 
-def outcome(schedule: Schedule) -> str:
-    """What came of the last time."""
+def describe_last_firing(schedule: Schedule) -> str:
+    """Return the job of the last firing and its state, or why none was started."""
     last = schedule.last
     if last is None:
         return "-"
     if last.status == "started":
-        return f"{last.job_id} {last.job_state or 'gone'}"
+        return f"{last.job_id} {last.job_state or 'deleted'}"
     return f"{last.status}: {last.error['code']}" if last.error else last.status
 
 

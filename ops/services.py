@@ -1,4 +1,4 @@
-"""Sangha's own processes as parts that a supervisor can run: web, workers, scheduler."""
+"""Sangha's own processes as services: web, workers, scheduler."""
 
 import http.client
 import re
@@ -14,12 +14,12 @@ import psycopg
 from models.platform.settings import Settings, variable
 from ops.logs import CONSOLE_PATTERN
 
-#: The scheduler has nothing to ask it by: it counts as ready when it has lived this long.
-SETTLED = 0.5
+#: Seconds after which a process without a readiness check, such as the scheduler, counts as ready.
+READY_AFTER = 0.5
 
 
 class SanghaProcess:
-    """`sangha …` as a child. If its parent is killed it is killed too: what it held is given back on the next start."""
+    """A `sangha …` command as a service. Its jobs are released on the next start if the parent is killed."""
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
@@ -33,34 +33,34 @@ class SanghaProcess:
         self._started = 0.0
 
     def prepare(self) -> None:
-        """Nothing has to be made."""
+        """Note the start."""
         self._started = time.monotonic()
 
     def command(self) -> list[str]:
-        """The same Python, the same code."""
+        """Return the command, run by the same Python from the same code."""
         return [sys.executable, "-m", "ops", *self.arguments]
 
     def environment(self) -> Mapping[str, str]:
-        """What `up` was told on its command line, as the environment of its children."""
-        given = {"data_dir": self.settings.home, "host": self.settings.host, "port": self.settings.port}
-        return {variable(field): str(value) for field, value in given.items()} | {"PYTHONUNBUFFERED": "1"}
+        """Pass the settings that `up` may have from its command line."""
+        overrides = {"data_dir": self.settings.home, "host": self.settings.host, "port": self.settings.port}
+        return {variable(field): str(value) for field, value in overrides.items()} | {"PYTHONUNBUFFERED": "1"}
 
     def ready(self, pid: int) -> bool:
-        """Whether it has lived for a moment."""
-        return time.monotonic() - self._started > SETTLED
+        """Return whether the process has run for READY_AFTER seconds."""
+        return time.monotonic() - self._started > READY_AFTER
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to release."""
 
 
 class WebProcess(SanghaProcess):
-    """The HTTP door; ready when /readyz says so."""
+    """A web process; ready when GET /readyz answers 200."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("web", settings, ["web"])
 
     def ready(self, pid: int) -> bool:
-        """Whether it says that all it needs works."""
+        """Return whether GET /readyz answers 200."""
         connection = http.client.HTTPConnection(connectable_host(self.settings.host), self.settings.port, timeout=3)
         try:
             connection.request("GET", "/readyz")
@@ -72,28 +72,28 @@ class WebProcess(SanghaProcess):
 
 
 class WorkerProcess(SanghaProcess):
-    """A worker of some pools; ready when it has put itself on the list of workers."""
+    """A worker of some pools; ready when it has registered itself."""
 
     def __init__(self, name: str, settings: Settings, pools: Sequence[str]) -> None:
         super().__init__(name, settings, ["worker", *pools])
 
     def ready(self, pid: int) -> bool:
-        """Whether its row is there."""
-        found = "SELECT 1 FROM workers WHERE host = %s AND pid = %s"
+        """Return whether the process has a row in `workers`."""
+        statement = "SELECT 1 FROM workers WHERE host = %s AND pid = %s"
         try:
             with psycopg.connect(self.settings.postgres_dsn, connect_timeout=2) as connection:
-                return connection.execute(found, (socket.gethostname(), pid)).fetchone() is not None
+                return connection.execute(statement, (socket.gethostname(), pid)).fetchone() is not None
         except psycopg.Error:
             return False
 
 
 class SchedulerProcess(SanghaProcess):
-    """The clock."""
+    """The scheduler."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("scheduler", settings, ["scheduler"])
 
 
 def connectable_host(host: str) -> str:
-    """The address by which this machine reaches what listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - the answer to it
+    """Return the address at which this machine can connect to a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound

@@ -1,7 +1,8 @@
-"""Keeps parts alive: starts them in stages, restarts what dies, and stops all in the reverse order.
+"""Keep services alive: start them in stages, restart those that exit, and stop them in reverse order.
 
-A part that dies is started again at once; one that keeps dying waits longer each time. A part that never once became
-ready is given up soon, with its own last words: a wrong model path is not mended by trying again.
+A service that exits is restarted at once; one that exits repeatedly soon after its start is delayed longer each time.
+A service that has never been ready is given up after a few starts, with the last line of its log: a wrong model path
+is not repaired by another start.
 """
 
 import signal
@@ -11,200 +12,194 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
+from ops.exit_codes import MISCONFIGURED
+from ops.messages import shorten_log_line
 from ops.process import ChildProcess, Service
 
-#: Seconds between two looks at the children.
-TICK = 0.05
+#: Seconds between two polls of the children.
+POLL_INTERVAL = 0.05
 
-#: A life shorter than this many seconds counts as a failure to start.
-SHORT_LIFE = 10.0
+#: A service that exits within this many seconds of its start counts as a failed start.
+MIN_UPTIME = 10.0
 
-#: Seconds before the restart of a part that died 1, 2, 3 … times in a row soon after its start.
-DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+#: Seconds before the restart of a service after 1, 2, 3 … failed starts in a row.
+RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-#: How often a part that was never ready may die.
-TRIES = 3
+#: Failed starts after which a service that was never ready is given up.
+MAX_FAILED_STARTS = 3
 
-#: The exit code of a process that was told something wrong: the same again ends alike.
-MISCONFIGURED = 2
+#: Seconds after which the console names the services that are not ready yet.
+REMINDER_INTERVAL = 15.0
 
-#: Seconds after which a person is told what a start waits for.
-PATIENCE = 15.0
+#: Seconds that a stage has to stop before it is killed.
+STOP_TIMEOUT = 15.0
 
-#: Seconds that a stage gets to end by itself.
-GRACE = 15.0
+#: Seconds between two checks of the log files' sizes.
+LOG_ROTATION_INTERVAL = 10.0
 
-#: Characters of a log line that a person is shown.
-WIDTH = 200
+#: Log lines of a service that are shown on the console per poll.
+MAX_CONSOLE_LINES = 5
 
 
-class Watched:
-    """A child and what the supervisor knows of its past."""
+class SupervisedChild:
+    """A child process and its history of starts."""
 
-    def __init__(self, child: ChildProcess, on_death: Callable[[int], None] | None) -> None:
+    def __init__(self, child: ChildProcess, on_exit: Callable[[int], None] | None) -> None:
         self.child = child
-        self.on_death = on_death
+        self.on_exit = on_exit
         self.ready = False
         self.was_ready = False
-        self.failures = 0
+        self.failed_starts = 0
         self.next_start: float | None = 0.0
 
     @property
-    def age(self) -> float:
+    def uptime(self) -> float:
         """Seconds since the last start."""
         return time.monotonic() - self.child.started
 
 
 class Supervisor:
-    """Watches parts from the thread that calls it; `say` prints a line for the person in front of it."""
+    """Supervises services from the calling thread; `print_line` writes a line to the console."""
 
-    def __init__(self, run_folder: Path, log_folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, run_folder: Path, log_folder: Path, print_line: Callable[[str], None]) -> None:
         self.run_folder = run_folder
         self.log_folder = log_folder
-        self.say = say
-        self.stages: list[list[Watched]] = []
-        self._asked = 0
-        self._since_bound = time.monotonic()
+        self.print_line = print_line
+        self.stages: list[list[SupervisedChild]] = []
+        self._stop_requests = 0
+        self._logs_rotated_at = time.monotonic()
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked for the end."""
-        return self._asked > 0
+        """Whether a stop was requested."""
+        return self._stop_requests > 0
 
     def request_stop(self, *_: object) -> None:
-        """Ask for the end; asked a second time, for an end at once. Fit to be a signal handler."""
-        self._asked += 1
+        """Request a stop; a second request kills at once. Can be installed as a signal handler."""
+        self._stop_requests += 1
 
-    def start(self, parts: Sequence[Service], on_death: Callable[[int], None] | None = None) -> None:
-        """Start a stage and return when all of it is ready, or when the end was asked for.
+    def start(self, services: Sequence[Service], on_exit: Callable[[int], None] | None = None) -> None:
+        """Start a stage and return when all of it is ready, or when a stop was requested.
 
-        Raises ConfigurationError or Unavailable with one line when a part can't be started.
+        on_exit  called in a thread of its own with the pid of each process that exits
+
+        Raises ConfigurationError or Unavailable when a service cannot be started.
         """
-        stage = [Watched(ChildProcess(part, self.run_folder, self.log_folder), on_death) for part in parts]
+        stage = [SupervisedChild(ChildProcess(each, self.run_folder, self.log_folder), on_exit) for each in services]
         self.stages.append(stage)
-        remind = time.monotonic() + PATIENCE
-        while not self.stopping and not all(watched.ready for watched in stage):
-            self._look()
-            if time.monotonic() > remind:
-                self._remind(stage)
-                remind += PATIENCE
-            time.sleep(TICK / 2)
+        next_reminder = time.monotonic() + REMINDER_INTERVAL
+        while not self.stopping and not all(supervised.ready for supervised in stage):
+            self._poll()
+            if time.monotonic() > next_reminder:
+                self._print_waiting(stage)
+                next_reminder += REMINDER_INTERVAL
+            time.sleep(POLL_INTERVAL / 2)
 
     def watch(self) -> None:
-        """Keep everything alive until the end is asked for."""
+        """Restart what exits until a stop is requested."""
         while not self.stopping:
-            self._look()
-            time.sleep(TICK)
+            self._poll()
+            time.sleep(POLL_INTERVAL)
 
     def stop(self) -> None:
-        """Stop the stages, the last first; within a stage, parts are told in their order and end together."""
+        """Stop the stages, the last one first; the services of a stage are signalled in order and stop in parallel."""
         for stage in reversed(self.stages):
-            for watched in stage:
-                watched.child.signal(watched.child.service.stop_signal)
-            self._await_end(stage)
-            for watched in stage:
-                watched.child.service.close()
+            for supervised in stage:
+                supervised.child.signal(supervised.child.service.stop_signal)
+            self._await_exit(stage)
+            for supervised in stage:
+                supervised.child.service.close()
         self.stages.clear()
 
-    def _await_end(self, stage: Sequence[Watched]) -> None:
-        deadline = time.monotonic() + GRACE
-        while any(watched.child.running for watched in stage):
-            if time.monotonic() > deadline or self._asked > 1:
+    def _await_exit(self, stage: Sequence[SupervisedChild]) -> None:
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while any(supervised.child.running for supervised in stage):
+            if time.monotonic() > deadline or self._stop_requests > 1:
                 break
-            time.sleep(TICK / 2)
-        for watched in stage:
-            if watched.child.running:
-                self.say(f"{watched.child.name} did not end in time: killed")
-                watched.child.kill()
-            watched.child.clear()
+            time.sleep(POLL_INTERVAL / 2)
+        for supervised in stage:
+            if supervised.child.running:
+                self.print_line(f"{supervised.child.name} did not stop in time: killed")
+                supervised.child.kill()
+            supervised.child.clear()
 
-    def _remind(self, stage: Sequence[Watched]) -> None:
-        for watched in stage:
-            if not watched.ready:
-                self.say(f"  still waiting for {watched.child.name}: {watched.child.log.last_line()}")
+    def _print_waiting(self, stage: Sequence[SupervisedChild]) -> None:
+        for supervised in stage:
+            if not supervised.ready:
+                self.print_line(f"  waiting for {supervised.child.name}: {supervised.child.log.last_line()}")
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         for stage in self.stages:
-            for watched in stage:
-                self._look_at(watched)
-        if time.monotonic() - self._since_bound > 10:
-            self._bound_logs()
+            for supervised in stage:
+                self._poll_child(supervised)
+        if time.monotonic() - self._logs_rotated_at > LOG_ROTATION_INTERVAL:
+            self._rotate_logs()
 
-    def _look_at(self, watched: Watched) -> None:
-        if watched.child.running:
-            self._greet(watched)
-            self._overhear(watched)
-        elif watched.next_start is None:
-            self._mourn(watched)
-        elif time.monotonic() >= watched.next_start:
-            self._start(watched)
+    def _poll_child(self, supervised: SupervisedChild) -> None:
+        if supervised.child.running:
+            self._on_running(supervised)
+            self._print_log_lines(supervised)
+        elif supervised.next_start is None:
+            self._on_exit(supervised)
+        elif time.monotonic() >= supervised.next_start:
+            self._start(supervised)
 
-    def _start(self, watched: Watched) -> None:
+    def _start(self, supervised: SupervisedChild) -> None:
         try:
-            watched.child.start()
+            supervised.child.start()
         except (SanghaError, OSError) as error:
-            self._fail(watched, str(error), final=isinstance(error, ConfigurationError))
+            self._on_failure(supervised, str(error), final=isinstance(error, ConfigurationError))
         else:
-            watched.next_start = None
+            supervised.next_start = None
 
-    def _greet(self, watched: Watched) -> None:
-        """Notice that a part has become ready, or has lived long enough for its past to be forgotten."""
-        if watched.ready:
-            if watched.failures and watched.age > SHORT_LIFE:
-                watched.failures = 0
-        elif watched.child.ready():
-            self.say(f"  {watched.child.name:<18}ready  {watched.age:.1f} s")
-            watched.ready = watched.was_ready = True
+    def _on_running(self, supervised: SupervisedChild) -> None:
+        """Note that a child has become ready, or has run long enough for its failed starts to be forgotten."""
+        if supervised.ready:
+            if supervised.failed_starts and supervised.uptime > MIN_UPTIME:
+                supervised.failed_starts = 0
+        elif supervised.child.ready():
+            self._on_ready(supervised)
 
-    def _mourn(self, watched: Watched) -> None:
-        """Clear up after a death, tell who wants to know, and plan what follows."""
-        child, code = watched.child, watched.child.exit_code or 0
-        self._overhear(watched)
+    def _on_ready(self, supervised: SupervisedChild) -> None:
+        self.print_line(f"  {supervised.child.name:<18}ready  {supervised.uptime:.1f} s")
+        supervised.ready = supervised.was_ready = True
+
+    def _on_exit(self, supervised: SupervisedChild) -> None:
+        """Clean up after a process that has exited, call `on_exit` and schedule the restart."""
+        child, code = supervised.child, supervised.child.exit_code or 0
+        self._print_log_lines(supervised)
         child.clear()
-        if watched.on_death is not None:
-            threading.Thread(target=watched.on_death, args=(child.pid,), daemon=True).start()
-        if watched.age > SHORT_LIFE:
-            watched.failures = 0
-        said = f": {child.log.last_line()}" if code > 0 else ""
-        self._fail(watched, f"{how_it_ended(code)}{said}", final=code == MISCONFIGURED)
+        if supervised.on_exit is not None:
+            threading.Thread(target=supervised.on_exit, args=(child.pid,), daemon=True).start()
+        if supervised.uptime > MIN_UPTIME:
+            supervised.failed_starts = 0
+        last_line = f": {child.log.last_line()}" if code > 0 else ""
+        self._on_failure(supervised, f"{describe_exit(code)}{last_line}", final=code == MISCONFIGURED)
 
-    def _fail(self, watched: Watched, why: str, *, final: bool) -> None:
-        """Plan the next start, or give up a part that was never ready."""
-        watched.ready = False
-        watched.failures += 1
-        if not watched.was_ready and (final or watched.failures >= TRIES):
-            kind = ConfigurationError if final else Unavailable
-            raise kind(f"{watched.child.name} does not start: {why}")
-        delay = DELAYS[min(watched.failures, len(DELAYS)) - 1]
-        watched.next_start = time.monotonic() + delay
-        self.say(f"{watched.child.name} died ({why}): starting it again{f' in {delay:g} s' if delay else ''}")
+    def _on_failure(self, supervised: SupervisedChild, reason: str, *, final: bool) -> None:
+        """Schedule the next start, or give up a service that was never ready."""
+        supervised.ready = False
+        supervised.failed_starts += 1
+        if not supervised.was_ready and (final or supervised.failed_starts >= MAX_FAILED_STARTS):
+            error_type = ConfigurationError if final else Unavailable
+            raise error_type(f"{supervised.child.name} does not start: {reason}")
+        delay = RESTART_DELAYS[min(supervised.failed_starts, len(RESTART_DELAYS)) - 1]
+        supervised.next_start = time.monotonic() + delay
+        self.print_line(f"{supervised.child.name} exited ({reason}): restarting{f' in {delay:g} s' if delay else ''}")
 
-    def _overhear(self, watched: Watched) -> None:
-        """Show what a part warns of."""
-        pattern = watched.child.service.console_pattern
+    def _print_log_lines(self, supervised: SupervisedChild) -> None:
+        pattern = supervised.child.service.console_pattern
         if pattern is not None:
-            for line in watched.child.log.fresh(pattern)[:5]:
-                self.say(f"{watched.child.name}: {brief(line)}")
+            for line in supervised.child.log.new_lines(pattern)[:MAX_CONSOLE_LINES]:
+                self.print_line(f"{supervised.child.name}: {shorten_log_line(line)}")
 
-    def _bound_logs(self) -> None:
-        self._since_bound = time.monotonic()
+    def _rotate_logs(self) -> None:
+        self._logs_rotated_at = time.monotonic()
         for stage in self.stages:
-            for watched in stage:
-                watched.child.log.bound()
+            for supervised in stage:
+                supervised.child.log.rotate()
 
 
-def brief(line: str) -> str:
-    """A line of a log (see `ops/logs.py`) for a person: its message, and of a traceback the last line."""
-    message, _, traceback = line.partition("\\nTraceback")
-    raised = traceback.rstrip().removesuffix("\\n").rpartition("\\n")[2]
-    return shortened(f"{shortened(message, WIDTH // 2)} ({raised})" if raised else message, WIDTH)
-
-
-def shortened(text: str, width: int) -> str:
-    """The text, or as much of it as fits."""
-    return text if len(text) <= width else f"{text[: width - 2]} …"
-
-
-def how_it_ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """`exit code 1`, or `killed by SIGKILL`."""
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

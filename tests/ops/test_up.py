@@ -39,7 +39,7 @@ class Up:
 
     @property
     def address(self) -> str:
-        found = re.search(r"answers at (\S+)", self.text)
+        found = re.search(r"listening at (\S+)", self.text)
         assert found, self.text
         return found[1]
 
@@ -104,7 +104,7 @@ def test_every_part_that_is_killed_is_repaired(up: Up) -> None:
         # Then a new one takes its place, and a turn is answered
         wait_until(lambda before=before, name=name: up.pids().get(name, before[name]) != before[name])
         wait_until(up.answers)
-        assert f"{name} died (killed by SIGKILL): starting it again" in up.text
+        assert f"{name} exited (killed by SIGKILL): restarting" in up.text
     assert up.pids().keys() == PARTS
 
 

@@ -73,4 +73,4 @@ def test_a_job_that_is_not_dead_is_named(installation: Database) -> None:
 
 
 def test_all_needs_a_word(installation: Database) -> None:
-    assert "say --all" in sangha("dead", "discard").stderr
+    assert "or --all" in sangha("dead", "discard").stderr

@@ -1,0 +1,36 @@
+"""All checks, in the order in which they are printed."""
+
+from collections.abc import Callable, Sequence
+
+from models.platform.settings import Settings
+from ops.doctor.engines import embedding_model, engine
+from ops.doctor.finding import Check, run_check
+from ops.doctor.installation import data_folder, open_files, packages, secret_key
+from ops.doctor.processes import web, workers
+from ops.doctor.servers import broker, mail_server, object_store, postgres, redis_server
+
+CHECKS: Sequence[Check] = (
+    packages,
+    data_folder,
+    postgres,
+    redis_server,
+    broker,
+    engine,
+    embedding_model,
+    object_store,
+    mail_server,
+    secret_key,
+    web,
+    workers,
+    open_files,
+)
+
+
+def print_report(settings: Settings, print_line: Callable[[str], None]) -> bool:
+    """Run every check and print its finding. Returns whether none failed."""
+    healthy = True
+    for check in CHECKS:
+        finding = run_check(check, settings)
+        print_line(str(finding))
+        healthy = healthy and finding.verdict != "FAIL"
+    return healthy
