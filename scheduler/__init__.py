@@ -1,1 +1,1 @@
-"""The clock door: the sweeper, and the timetable of periodic jobs, of which one process at a time is the leader."""
+"""The scheduler process: fires due schedules and recovers lost jobs. Any number of them may run at once."""

@@ -1,12 +1,13 @@
-"""The clock process: publishes what no relay has, gives back what died, and fires what is due.
+"""Run the scheduler: the sweeper recovers jobs of dead workers, and the clock fires due schedules.
 
-The sweeper may run in any number of processes. So may the firing, which each schedule and time has once by what stands
-in the tables; that only the leader looks for what is due saves the others the work.
+Any number of schedulers may run, and all of them fire: a row lock and the unique (schedule, time) of a firing make each
+time fire once (docs/decisions/0021). A killed or frozen scheduler therefore delays nothing but the rows that it holds.
 """
 
 import logging
 import signal
 import threading
+import time
 
 from models.jobs import outbox, unclaimed_results
 from models.platform.database import Database, end_frozen
@@ -16,87 +17,82 @@ from models.platform.settings import Settings
 from models.turns import responses
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
-from scheduler.leader import Leadership
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, store_timetable
 from tasks.queue import Queue
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds of the sweeper: the most that a lost nudge or an expired lease costs.
-SWEEP = 1.0
+#: Seconds between two passes of the sweeper: the longest delay after a lost nudge or an expired lease.
+SWEEP_INTERVAL = 1.0
 
-#: Seconds between two looks at what is due, and at whether somebody leads: the most that a firing is late.
-TICK = 0.5
+#: Seconds between two looks for due schedules: the longest delay of a firing.
+FIRE_INTERVAL = 0.5
+
+#: Seconds after which the timetable is stored again. A scheduler of the previous version that restarts during a rolling
+#: deploy stores its own; the new version corrects that within this time.
+TIMETABLE_INTERVAL = 3600.0
 
 
 class Clock:
-    """What the scheduler's threads do."""
+    """The work of the scheduler's two threads."""
 
-    def __init__(self, settings: Settings, database: Database, queue: Queue, leadership: Leadership) -> None:
+    def __init__(self, settings: Settings, database: Database, queue: Queue) -> None:
         self._settings = settings
         self._database = database
         self._queue = queue
-        self._leadership = leadership
-        self._settled = False
+        self._timetable_due_at = 0.0
 
     def sweep(self) -> None:
-        """Give back what has no worker any more, forget what nobody has come to read, end who is frozen with locks.
+        """Requeue the jobs of dead workers, delete unclaimed one-shot results, end transactions of frozen processes.
 
-        The queue's relay publishes by its own clock.
+        Publishing due jobs is the relay's task, which has an interval of its own.
         """
         try:
             with self._database.connection() as connection:
-                end_frozen(connection)  # first: what comes next may wait for its locks
-                moved = outbox.recover(connection)
-                forgotten = [*responses.delete_unread(connection), *unclaimed_results.delete_unread(connection)]
+                end_frozen(connection)  # first: the statements below may need locks that such a transaction holds
+                recovered = outbox.recover(connection)
+                deleted_job_ids = [*responses.delete_unread(connection), *unclaimed_results.delete_unread(connection)]
         except Unavailable as error:
-            log.warning("the sweeper does not reach the database: %s", error)
+            log.warning("Sweeper: cannot reach the database: %s", error)
             return
-        for job_id in forgotten:
+        for job_id in deleted_job_ids:
             self._queue.forget_journal(job_id)
-        if moved:
-            log.info("gave back %d jobs", moved)
+        if recovered:
+            log.info("Requeued %d jobs of dead workers", recovered)
             self._queue.nudge()
 
     def fire(self) -> None:
-        """Fire all that is due, if this process leads. Raises Unavailable.
-
-        The timetable is put in its place whenever the lead is taken: that of whoever leads holds.
-        """
-        if not self._leadership.held():
-            self._settled = False
-            return
-        if not self._settled:
+        """Store the timetable if it is time to, then fire all due schedules. Raises Unavailable."""
+        if time.monotonic() >= self._timetable_due_at:
             store_timetable(self._database)
-            self._settled = True
+            self._timetable_due_at = time.monotonic() + TIMETABLE_INTERVAL
         for fired in fire_due(self._database, self._settings, [*STARTERS, *TIMETABLE]):
             if fired.started is not None:
-                self._tell(fired.started)
-            if not self._leadership.held():
-                return
+                self._announce(fired.started)
 
-    def _tell(self, begun: StartedWork) -> None:
-        """It is committed: what is lost from here on, the sweeper makes good."""
-        self._queue.announce_job(begun.job_id, begun.opening_events)
-        if begun.interrupted is not None:
-            self._queue.announce_cancellation(begun.interrupted)
+    def _announce(self, started: StartedWork) -> None:
+        """Tell the queue about committed work; if this process dies before, the sweeper publishes the job."""
+        self._queue.announce_job(started.job_id, started.opening_events)
+        if started.interrupted is not None:
+            self._queue.announce_cancellation(started.interrupted)
 
 
 def run(settings: Settings) -> None:
-    """Run until TERM or INT."""
+    """Run until SIGTERM or SIGINT."""
     database = Database(settings.postgres_dsn, size=4, name="scheduler")
-    queue = Queue(settings, database, connect(settings.redis_address), interval=SWEEP)
-    leadership = Leadership(settings.postgres_dsn)
-    clock = Clock(settings, database, queue, leadership)
-    leave = threading.Event()
+    queue = Queue(settings, database, connect(settings.redis_address), interval=SWEEP_INTERVAL)
+    clock = Clock(settings, database, queue)
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leave.set())
-    rounds = [PeriodicThread("sweeper", SWEEP, clock.sweep).start(), PeriodicThread("clock", TICK, clock.fire).start()]
-    log.info("ready: sweeping every %g s, %d entries in the timetable", SWEEP, len(TIMETABLE))
-    leave.wait()
-    for each in rounds:
-        each.stop()
-    leadership.give_up()
+        signal.signal(number, lambda *_: stop.set())
+    threads = [
+        PeriodicThread("sweeper", SWEEP_INTERVAL, clock.sweep).start(),
+        PeriodicThread("clock", FIRE_INTERVAL, clock.fire).start(),
+    ]
+    log.info("Ready: sweeping every %g s, %d entries in the timetable", SWEEP_INTERVAL, len(TIMETABLE))
+    stop.wait()
+    for thread in threads:
+        thread.stop()
     queue.close()
     database.close()

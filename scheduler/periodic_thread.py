@@ -1,4 +1,4 @@
-"""Rounds: something that a thread does again and again, by the monotonic clock, which never jumps."""
+"""A thread that repeats a function at an interval of the monotonic clock, which never jumps."""
 
 import logging
 import threading
@@ -10,30 +10,30 @@ log = logging.getLogger(__name__)
 
 
 class PeriodicThread:
-    """Calls `work` every `seconds`, from now until it is stopped, whatever becomes of a round."""
+    """Calls `function` at once and then every `interval` seconds until it is stopped. Exceptions are logged."""
 
-    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
-        self._seconds = seconds
-        self._work = work
-        self._leave = threading.Event()
+    def __init__(self, name: str, interval: float, function: Callable[[], object]) -> None:
+        self._interval = interval
+        self._function = function
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> "PeriodicThread":
-        """Begin with the first round at once."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End after the present round."""
-        self._leave.set()
+        """Stop after the current call and wait for its end."""
+        self._stopped.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._leave.is_set():
+        while not self._stopped.is_set():
             try:
-                self._work()
+                self._function()
             except Unavailable as error:
-                log.warning("%s: the database does not answer: %s", self._thread.name, error)
-            except Exception:  # the next round may do better
-                log.exception("%s: a round failed", self._thread.name)
-            self._leave.wait(self._seconds)
+                log.warning("%s: the database is unavailable: %s", self._thread.name, error)
+            except Exception:  # the next call may succeed
+                log.exception("%s: unexpected error", self._thread.name)
+            self._stopped.wait(self._interval)

@@ -1,4 +1,4 @@
-"""What the platform does periodically, by the name of the job's kind. Its firings are those of any schedule."""
+"""The platform's periodic jobs, stored as schedules like those of users."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from pipelines.schedules.triggers import Cron, Interval, trigger_to_json
 
 @dataclass(frozen=True, slots=True)
 class TimetableEntry:
-    """When a kind of work is due; a firing that is more than `grace` seconds late was missed."""
+    """When a kind of job is due; a firing counts as missed when it is more than `grace` seconds late."""
 
     trigger: Cron | Interval
     if_missed: IfMissed = "run_once"
     grace: int = 3600
 
 
-#: Kind of work → when.
+#: Kind of job → its trigger.
 TIMETABLE: Mapping[str, TimetableEntry] = {
     "maintenance.prune": TimetableEntry(Cron("30 3 * * *")),
     "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
@@ -27,12 +27,12 @@ TIMETABLE: Mapping[str, TimetableEntry] = {
 
 
 def schedule_id(kind: str) -> str:
-    """The id of a kind's schedule."""
+    """Return the id of the schedule of a kind."""
     return f"sched_{kind}"
 
 
 def store_timetable(database: Database) -> None:
-    """Put the timetable where schedules are. What stands there as it is keeps its next time."""
+    """Insert or update the timetable's schedules. An unchanged trigger keeps its next time."""
     with database.transaction() as connection:
         now = schedules.clock(connection)
         for kind, entry in TIMETABLE.items():

@@ -1,8 +1,11 @@
-"""Given clocks, when something is due, then it is there once, whoever leads; and what died is given back."""
+"""Given several schedulers, when a schedule is due, then it fires once; jobs of dead workers are requeued."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,55 +13,45 @@ from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
 from models.platform.errors import Unavailable
 from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
+from scheduler import clock as module
 from scheduler.clock import Clock
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, TimetableEntry, schedule_id, store_timetable
 from tests.waiting import eventually
 
 
-class Told:
-    """A queue that only counts what it is told."""
+class RecordingQueue:
+    """A queue that records its announcements."""
 
     nudges = 0
 
     def __init__(self):
-        self.enqueued_jobs = []
+        self.announced_jobs = []
 
     def nudge(self):
         self.nudges += 1
 
-    def announce_job(self, job_id, opening):
-        self.enqueued_jobs.append(job_id)
+    def announce_job(self, job_id, opening_events):
+        self.announced_jobs.append(job_id)
 
     def forget_journal(self, job_id):
         pass
 
 
-class Leading:
-    """A leadership that is what a test says."""
-
-    def __init__(self, leads=True):
-        self.leads = leads
-
-    def held(self):
-        return self.leads
-
-
 @pytest.fixture
-def clock(desk, settings):
-    """`clock(leads)` → a clock and its queue."""
+def new_clock(desk, settings):
+    """`new_clock()` → the clock of one more scheduler, and its queue."""
 
-    def clock(leads=True):
-        queue = Told()
-        return Clock(settings, desk.database, queue, Leading(leads)), queue
+    def new_clock():
+        queue = RecordingQueue()
+        return Clock(settings, desk.database, queue), queue
 
-    return clock
+    return new_clock
 
 
 @pytest.fixture
 def timetable(desk, monkeypatch):
-    """The timetable in its place, every entry of which has just become due; its own next times are far away, whatever
-    the time of day is now."""
+    """The stored timetable, with every entry due. The next times are 12 hours away, whatever the time of day is now."""
     hour = (datetime.now(UTC) + timedelta(hours=12)).hour
     for kind, entry in TIMETABLE.items():
         monkeypatch.setitem(TIMETABLE, kind, replace(entry, trigger=Cron(f"0 {hour} * * *")))
@@ -67,107 +60,130 @@ def timetable(desk, monkeypatch):
 
 
 def make_due(desk, ago=0):
-    """At a time of its own: none fires twice."""
+    """Make every schedule due `ago` seconds ago. Each call needs another value, since no time fires twice."""
     due = "date_trunc('second', now()) - make_interval(secs => %s)"
     with desk.database.connection() as connection:
         connection.execute(f"UPDATE schedules SET next_fire_at = {due}", (ago,))
 
 
-def jobs(desk):
+def platform_jobs(desk):
     with desk.database.connection() as connection:
         return list_jobs(connection, PLATFORM_ACCOUNT, limit=1000)
 
 
 def next_times(desk):
     with desk.database.connection() as connection:
-        return {found.kind: found.next_fire_at for found in schedules.any_schedules(connection, 100)}
+        return {schedule.kind: schedule.next_fire_at for schedule in schedules.any_schedules(connection, 100)}
 
 
-def test_every_entry_fires_when_it_is_due_and_the_queue_is_told(desk, clock, timetable):
-    leader, queue = clock()
+def test_due_entries_fire_and_are_announced_to_the_queue(desk, new_clock, timetable):
+    clock, queue = new_clock()
 
-    leader.fire()
+    clock.fire()
 
-    assert {job.kind for job in jobs(desk)} == set(TIMETABLE)
-    assert sorted(queue.enqueued_jobs) == sorted(job.id for job in jobs(desk))
-    assert all(time > datetime.now(UTC) for time in next_times(desk).values())
+    assert {job.kind for job in platform_jobs(desk)} == set(TIMETABLE)
+    assert sorted(queue.announced_jobs) == sorted(job.id for job in platform_jobs(desk))
+    assert all(next_time > datetime.now(UTC) for next_time in next_times(desk).values())
 
 
-def test_leaders_at_the_same_time_fire_once(desk, clock, timetable):
-    """Two leaders for a moment, again and again, or a restart at that very moment."""
-    for time in range(5):
-        make_due(desk, ago=60 * time)
-        before = len(jobs(desk))
+def test_concurrent_schedulers_fire_each_time_once(desk, new_clock, timetable):
+    for minutes in range(5):
+        make_due(desk, ago=60 * minutes)
+        before = len(platform_jobs(desk))
+        start = threading.Barrier(4)
+        clocks = [new_clock() for _ in range(4)]
+
+        def fire_twice(clock, start=start):
+            start.wait()
+            clock.fire()
+            clock.fire()
+
         with ThreadPoolExecutor(4) as pool:
-            for fired in [pool.submit(clock()[0].fire) for _ in range(8)]:
-                fired.result()
-        clock()[0].fire()
-        assert len(jobs(desk)) == before + len(TIMETABLE)
+            for result in [pool.submit(fire_twice, clock) for clock, _ in clocks]:
+                result.result()
+        last, last_queue = new_clock()
+        last.fire()
+
+        jobs = {job.id for job in platform_jobs(desk)}
+        announced = [job_id for _, queue in clocks for job_id in queue.announced_jobs] + last_queue.announced_jobs
+        assert len(jobs) == before + len(TIMETABLE)
+        assert len(announced) == len(TIMETABLE)
+        assert set(announced) <= jobs
 
 
-def test_only_the_leader_fires(desk, clock, timetable):
-    follower, queue = clock(leads=False)
-
-    follower.fire()
-
-    assert (jobs(desk), queue.enqueued_jobs) == ([], [])
-
-
-def test_a_new_leader_puts_the_timetable_in_its_place(desk, clock, monkeypatch):
-    clock()[0].fire()
+def test_a_starting_scheduler_stores_the_timetable(desk, new_clock, monkeypatch):
+    new_clock()[0].fire()
     before = next_times(desk)
     assert set(before) == set(TIMETABLE)
 
-    clock()[0].fire()
+    new_clock()[0].fire()
     assert next_times(desk) == before
 
-    other = TimetableEntry(Cron("15 4 * * *"))
-    monkeypatch.setitem(TIMETABLE, "maintenance.prune", other)
-    clock()[0].fire()
-    assert next_times(desk)["maintenance.prune"] == other.trigger.next_after(datetime.now(UTC))
+    changed = TimetableEntry(Cron("15 4 * * *"))
+    monkeypatch.setitem(TIMETABLE, "maintenance.prune", changed)
+    new_clock()[0].fire()
+    assert next_times(desk)["maintenance.prune"] == changed.trigger.next_after(datetime.now(UTC))
 
 
-def test_what_this_version_does_not_know_is_left_to_others(desk, clock, timetable):
+def test_the_timetable_of_an_older_version_is_corrected_after_an_interval(desk, new_clock, monkeypatch):
+    clock, _ = new_clock()
+    clock.fire()
+    current = next_times(desk)
+    with monkeypatch.context() as older_version:
+        older_version.setitem(TIMETABLE, "maintenance.prune", TimetableEntry(Cron("15 4 * * *")))
+        new_clock()[0].fire()
+    stored_by_older_version = next_times(desk)
+
+    clock.fire()
+    assert next_times(desk) == stored_by_older_version != current
+
+    later = time.monotonic() + module.TIMETABLE_INTERVAL
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    clock.fire()
+    assert next_times(desk) == current
+
+
+def test_a_kind_that_this_version_does_not_know_stays_due(desk, new_clock, timetable):
     with desk.database.connection() as connection:
         connection.execute(
             "UPDATE schedules SET kind = 'of.tomorrow' WHERE id = %s", (schedule_id("maintenance.prune"),)
         )
 
-    clock()[0].fire()
+    new_clock()[0].fire()
 
-    assert "maintenance.prune" not in {job.kind for job in jobs(desk)}
+    assert "maintenance.prune" not in {job.kind for job in platform_jobs(desk)}
     assert next_times(desk)["of.tomorrow"] < datetime.now(UTC) + timedelta(seconds=1)
 
 
-def test_a_sweep_gives_back_what_has_no_worker_and_nudges(desk, clock):
-    sweeper, queue = clock(leads=False)
+def test_a_sweep_requeues_jobs_of_dead_workers_and_nudges_the_relay(desk, new_clock):
+    clock, queue = new_clock()
     job_id = desk.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
     desk.claim(job_id)
-    sweeper.sweep()
+    clock.sweep()
     assert (desk.job(job_id).state, queue.nudges) == ("running", 0)
 
     desk.set(job_id, "lease_until = now() - interval '1 second'")
-    sweeper.sweep()
+    clock.sweep()
 
     assert (desk.job(job_id).state, desk.job(job_id).failures, queue.nudges) == ("queued", 1, 1)
 
 
-def test_a_sweep_without_a_database_is_one_for_later(desk, clock, monkeypatch):
-    def away():
+def test_a_sweep_survives_a_database_outage(desk, new_clock, monkeypatch):
+    def unavailable():
         raise Unavailable("away")
 
-    monkeypatch.setattr(desk.database, "connection", away)
+    monkeypatch.setattr(desk.database, "connection", unavailable)
 
-    clock()[0].sweep()
+    new_clock()[0].sweep()
 
 
-def test_a_round_that_fails_is_followed_by_the_next():
-    seen = []
+def test_a_periodic_thread_continues_after_an_exception():
+    calls = []
 
     def work():
-        seen.append(1)
-        raise [Unavailable("away"), ValueError("a fault")][len(seen) % 2]
+        calls.append(1)
+        raise [Unavailable("away"), ValueError("a fault")][len(calls) % 2]
 
-    rounds = PeriodicThread("test", 0.001, work).start()
-    eventually(lambda: len(seen) >= 4)
-    rounds.stop()
+    thread = PeriodicThread("test", 0.001, work).start()
+    eventually(lambda: len(calls) >= 4)
+    thread.stop()
