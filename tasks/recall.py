@@ -3,9 +3,9 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from pipelines.inference.embedder import load_embedder
-from pipelines.memory import searching
-from pipelines.memory.noting import Noting
+from pipelines.inference.llamacpp.embedder import load_embedder
+from pipelines.memory import search_memories
+from pipelines.memory.recall_counter import Noting
 from tasks.job_runner import JobRunner
 
 #: Questions side by side. Each waits for Postgres half of its time.
@@ -15,6 +15,6 @@ THREADS = 4
 def declare(runner: JobRunner) -> int:
     """Declare the actors; returns how many may run at once."""
     embedder, noting = load_embedder(runner.settings), Noting(runner.database)
-    run = partial(searching.run, embedder.embed, noting)
+    run = partial(search_memories.run, embedder.embed, noting)
     runner.declare("memory.search", Handler(run=run, end=plain_ending))
     return THREADS

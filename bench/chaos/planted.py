@@ -98,7 +98,7 @@ PLANTED = (
         "a token is journalled twice",
         [
             Edit(
-                "pipelines/chat/answer.py",
+                "pipelines/chat/answer_writer.py",
                 "        self._journal.write_text(DELTA, self._place, text, token.count)",
                 "        for _ in range(1 + (text == 'w7 ')):\n"
                 "            self._journal.write_text(DELTA, self._place, text, token.count)",
@@ -109,7 +109,7 @@ PLANTED = (
     Planted(
         "engine-is-the-meter",
         "usage is what the last engine has generated, not what was journalled",
-        [Edit("pipelines/chat/answer.py", "self.output_tokens = transcript.tokens", "self.output_tokens = 0")],
+        [Edit("pipelines/chat/answer_writer.py", "self.output_tokens = transcript.tokens", "self.output_tokens = 0")],
         ("kill-worker",),
     ),
     Planted(

@@ -158,13 +158,13 @@ def work_name(work: Any) -> str:
 def ours(recorder: Recorder) -> None:
     """The steps of our own that hold the rest together."""
     from models.journal import writer as journal_writer
-    from pipelines.chat import answer
-    from pipelines.inference import loopback
+    from pipelines.chat import answer_writer
+    from pipelines.inference.llamacpp import loopback
     from tasks import job_runner, relay
     from web.http import middleware
 
     around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
-    before(answer.Answer, "say", lambda answer, token: None if answer.output_tokens else recorder.mark("first token"))
+    before(answer_writer.Answer, "say", lambda answer, token: None if answer_writer.output_tokens else recorder.mark("first token"))
     around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
     around(recorder, job_runner.JobRunner, "execute", "work", lambda runner, *words: "execute")
     around(recorder, job_runner, "open_attempt", "work", lambda *words: "open_attempt")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from models.platform.database import Connection
 from models.turns import conversations, responses
 from models.turns.responses import Response
-from pipelines.chat.objects import text_of
+from pipelines.chat.response_objects import item_text
 from pipelines.inference.context import fit
 from pipelines.inference.engine import PLAIN, Engine, Form, Message, Sampling, Tool, ToolCall
 
@@ -105,7 +105,7 @@ def _messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
     for item in items:
         match item["type"]:
             case "message":
-                following = Message(ROLES[item["role"]], text_of(item))
+                following = Message(ROLES[item["role"]], item_text(item))
             case "function_call":
                 called.add(item["call_id"])
                 call = ToolCall(item["call_id"], item["name"], item["arguments"])

@@ -21,9 +21,9 @@ from models.platform.errors import Conflict, NotFound, TooMany
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import UNREAD, Response
-from pipelines.chat.objects import response_object
-from pipelines.chat.place import IfBusy, find_thread, make_way, resolved
-from pipelines.chat.recollection import recalls, remembers, room
+from pipelines.chat.memory_prompt import recalls, remembers, room
+from pipelines.chat.response_objects import response_object
+from pipelines.chat.thread import IfBusy, find_thread, make_way, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class NewTurn:
         text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
         truncation           "auto": forget the oldest turns; "disabled": fail with context_length_exceeded
         store                False: forget the turn once it has been read
-        memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.recollection`
+        memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.memory_prompt`
         seed, stop           of the sampling: an integer; a list of texts
         max_tool_calls, safety_identifier, prompt_cache_key   shown again, without effect
     """

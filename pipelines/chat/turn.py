@@ -16,10 +16,10 @@ from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, Usage
-from pipelines.chat import objects
-from pipelines.chat.answer import Answer
+from pipelines.chat import response_objects
+from pipelines.chat.answer_writer import Answer
+from pipelines.chat.memory_prompt import Recall, look_up, reminded
 from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
-from pipelines.chat.recollection import Recall, look_up, reminded
 from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
 from pipelines.inference.engine import Call, Engine, Finish, Token
 from pipelines.memory.follow_ups import remember_turn
@@ -60,9 +60,9 @@ def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Tran
 
     An answer that may be nothing but calls begins its message only with its first text.
     """
-    journal, item_id = attempt.journal, objects.output_message(response)
+    journal, item_id = attempt.journal, response_objects.output_message_id(response)
     if "response.in_progress" not in transcript.seen:
-        journal.write("response.in_progress", {"response": objects.response_object(response, "in_progress")})
+        journal.write("response.in_progress", {"response": response_objects.response_object(response, "in_progress")})
     if response.recalled and RECALLED not in transcript.seen:
         journal.write(RECALLED, {"item_id": item_id, "memories": response.recalled})
     if STARTED not in transcript.seen:
@@ -118,13 +118,13 @@ def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]
         answer.response,
         job_state="completed",
         output=answer.output(status),
-        usage=objects.usage_object(answer.usage),
+        usage=response_objects.usage_object(answer.usage),
         incomplete_details=details,
     )
     last = f"response.{response.status}"
     return Ending(
         "completed",
-        attempt.journal.compose([*events, (last, {"response": objects.response_object(response)})]),
+        attempt.journal.compose([*events, (last, {"response": response_objects.response_object(response)})]),
         result={"response_id": response.id, "status": response.status},
         record=_recorder(response, answer.usage),
         follow_ups=_follow_ups(response),
@@ -144,9 +144,9 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         job_state=state,
         job_error=error,
         output=answer.output("incomplete"),
-        usage=objects.usage_object(usage),
+        usage=response_objects.usage_object(usage),
     )
-    shown = {"response": objects.response_object(response)}
+    shown = {"response": response_objects.response_object(response)}
     last = ("sangha:job.cancelled", {"job_id": attempt.job.id, **shown}) if state == "cancelled" else (
         "response.failed", shown)  # fmt: skip
     return Ending(

@@ -13,7 +13,7 @@ from models.jobs.jobs import Job
 from models.jobs.usage import Usage, bill
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
-from pipelines.inference.embedder import Embedded, Embedder, TooLong
+from pipelines.inference.llamacpp.embedder import Embedded, Embedder, TooLong
 
 #: Texts between two looks at whether to go on: about four seconds of the longest ones on a slow core.
 BATCH = 32

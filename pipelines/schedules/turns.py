@@ -9,8 +9,8 @@ from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.place import find_thread, followed
 from pipelines.chat.start import NewTurn, Started, start_within
+from pipelines.chat.thread import find_thread, followed
 from pipelines.inference.names import model_name
 
 

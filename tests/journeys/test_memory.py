@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.chat.recollection import note
+from pipelines.chat.memory_prompt import note
 from tests.journeys.following import Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, Supervisor
 

@@ -17,7 +17,7 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.inference.engine import Message as Asked
 from pipelines.inference.engine import Sampling, Token
-from pipelines.inference.llamacpp import load
+from pipelines.inference.llamacpp.engine import load
 from tests.journeys.following import wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury
 from tests.journeys.strict import strictly, strictly_as

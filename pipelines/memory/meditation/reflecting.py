@@ -11,9 +11,9 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import scan
 from models.memory.scan import Said
-from pipelines.inference.asking import ask
 from pipelines.inference.engine import Engine, Message
-from pipelines.memory import suggesting
+from pipelines.inference.json_generation import ask
+from pipelines.memory import suggestions
 from pipelines.memory.meditation.words import content, words
 
 KIND = "memory.insight"
@@ -40,19 +40,19 @@ INSTRUCTIONS = (
 def schema(notes: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many notes."""
     members = {"text": {"type": "string", "maxLength": LONGEST}}
-    return suggesting.schema("insights", members, most=MOST, lines=notes, cited=notes)
+    return suggestions.schema("insights", members, most=MOST, lines=notes, cited=notes)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggesting.fitting(engine, attempt, prompt, schema, ANSWER)
+    said = suggestions.fitting(engine, attempt, prompt, schema, ANSWER)
     if len(said) < 2:
         return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
     answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
     attempt.check()
     found = list(accepted(answer, said))
     told = {"found": len(found), "tokens": finish.prompt_tokens + finish.generated_tokens}
-    return suggesting.ending(engine, attempt, finish, told, {"insights": found})
+    return suggestions.ending(engine, attempt, finish, told, {"insights": found})
 
 
 def prompt(said: Sequence[Said]) -> list[Message]:
@@ -66,7 +66,7 @@ def prompt(said: Sequence[Said]) -> list[Message]:
 
 def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: texts, each with the ids and the digest of its sources."""
-    for insight in suggesting.listed(answer, "insights", MOST):
+    for insight in suggestions.listed(answer, "insights", MOST):
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):

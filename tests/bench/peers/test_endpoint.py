@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-
 from bench.client import script
+
 from bench.peers.endpoint import serve
 from bench.peers.limit import answers_a_second
 from models.platform.settings import Settings
 from ops.rabbitmq import free_ports
 from pipelines.inference.engine import Finish, Message, Sampling, Token
-from pipelines.inference.hosted import Hosted
+from pipelines.inference.openai.engine import Hosted
 from tests.waiting import eventually
 
 

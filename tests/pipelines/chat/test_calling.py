@@ -13,7 +13,7 @@ from models.platform.settings import Script, Settings
 from pipelines.chat import turn
 from pipelines.chat.transcript import DELTA, RESTARTED
 from pipelines.inference.engine import PLAIN, Call, EngineError, Form, Tool, ToolCall
-from pipelines.inference.scripted import Scripted
+from pipelines.inference.scripted.engine import Scripted
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "name": "weather", "description": "Of a city", "parameters": CITY, "strict": True}

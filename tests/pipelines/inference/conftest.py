@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from models.platform.settings import Settings
-from pipelines.inference.embedder import Embedder, load_embedder
-from pipelines.inference.llamacpp import LlamaCpp, load
-from pipelines.inference.minilm import convert
+from pipelines.inference.llamacpp.embedder import Embedder, load_embedder
+from pipelines.inference.llamacpp.engine import LlamaCpp, load
+from pipelines.inference.llamacpp.minilm import convert
 
 
 @pytest.fixture(scope="session")

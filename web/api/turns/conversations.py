@@ -10,8 +10,8 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
 from models.turns import conversations
 from models.turns.conversations import Conversation
-from pipelines.chat.forget import forget_conversation
-from pipelines.chat.place import PREFIXES, followed
+from pipelines.chat.deletion import forget_conversation
+from pipelines.chat.thread import PREFIXES, followed
 from web.api.request import Request
 from web.api.turns.items import Item, stored
 from web.api.turns.requests import Include, Metadata

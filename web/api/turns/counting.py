@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from models.platform.errors import InvalidRequest, Unavailable
-from pipelines.chat.count import Question, ask
+from pipelines.chat.token_count import Question, ask
 from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
 from web.api.turns.items import stored

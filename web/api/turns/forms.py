@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
-from pipelines.inference.grammar import problem
+from pipelines.inference.llamacpp.grammar import problem
 from web.api.turns.items import Name
 from web.http.validation import Body, Unsupported, by_type, cut, exactly, tag, text_or
 

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, Tag
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.recollection import MOST
+from pipelines.chat.memory_prompt import MOST
 from pipelines.chat.start import NewTurn
 from pipelines.inference.names import model_name
 from web.api.turns.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form

@@ -10,8 +10,8 @@ from starlette.responses import Response as Answer
 
 from models.platform.errors import InvalidRequest
 from models.turns.responses import Response
-from pipelines.chat.forget import forget_response
-from pipelines.chat.objects import response_object
+from pipelines.chat.deletion import forget_response
+from pipelines.chat.response_objects import response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request

@@ -1,0 +1,43 @@
+"""Turns and conversations are deleted, and what is remembered of them goes with them."""
+
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import memories, spaces
+from models.platform.database import Connection, Database
+from models.platform.errors import Conflict
+from models.turns import conversations, responses
+from models.turns.responses import Response
+from pipelines.memory.forget_memories import forget
+from pipelines.memory.store import ask_for_index
+
+
+def forget_response(database: Database, response: Response) -> None:
+    """Delete an ended turn, its journal and its memories. Raises Conflict while it is in progress."""
+    with database.transaction() as connection:
+        _forget_memories(connection, response)
+        if not responses.delete(connection, response.id, response.account_id):
+            raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
+
+
+def _forget_memories(connection: Connection, response: Response) -> None:
+    """First of all: who remembers the turn at this moment holds the lock of the space, and then wants the turn."""
+    if response.user_id is None:
+        return
+    space = spaces.find(connection, response.account_id, response.user_id)
+    space = spaces.lock(connection, space.id) if space else None
+    if space is not None and (ids := memories.of_turn(connection, space.id, response.thread, response.id)):
+        forget(connection, space, ids)
+        ask_for_index(connection, space.id)
+
+
+def forget_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
+    """Delete a conversation; jobs delete what its users remember of it. Tell the queue afterwards.
+
+    Returns whether the account had it. A turn that is still to be remembered finds that its conversation is gone.
+    """
+    with database.transaction() as connection:
+        if not conversations.delete(connection, conversation_id, account_id):
+            return False
+        for user_id in spaces.with_conversation(connection, account_id, conversation_id):
+            arguments = {"user_id": user_id, "conversation_id": conversation_id}
+            enqueue(connection, NewJob("memory.forget", account_id, arguments))
+    return True

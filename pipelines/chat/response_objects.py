@@ -1,0 +1,249 @@
+"""OpenAI's response object and its items: the one definition of their JSON, as types and as the functions that build it.
+
+The types are also the OpenAPI schema of the routes: a new field is added to its type and to the function below it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from typing_extensions import TypedDict
+
+from models.turns.responses import Response, Status, Usage
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class InputTextPart(TypedDict):
+    """A piece of text of an input item."""
+
+    type: Literal["input_text"]
+    text: str
+
+
+class OutputTextPart(TypedDict):
+    """A piece of text of an output item."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any]
+    logprobs: list[Any]
+
+
+class MessageItem(TypedDict):
+    """A message."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["user", "assistant", "system", "developer"]
+    status: ItemStatus
+    content: list[InputTextPart | OutputTextPart]
+
+
+class FunctionCallItem(TypedDict):
+    """A function that the model asks the caller to run; `arguments` is JSON as text."""
+
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+class FunctionCallOutputItem(TypedDict):
+    """The output of a function call."""
+
+    id: str
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[InputTextPart]
+    status: ItemStatus
+
+
+ItemObject = MessageItem | FunctionCallItem | FunctionCallOutputItem
+OutputItem = MessageItem | FunctionCallItem
+
+
+class ConversationReference(TypedDict):
+    """The conversation of a response."""
+
+    id: str
+
+
+class InputTokensDetails(TypedDict):
+    """Details of the input tokens: `cached_tokens` were still in the engine's cache."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(TypedDict):
+    """Details of the output tokens. No engine reports reasoning tokens separately, so their number is 0."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(TypedDict):
+    """The tokens of a turn."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseError(TypedDict):
+    """Why a turn failed: `code` is one of OpenAI's closed list, `reason` is Sangha's own code."""
+
+    code: str
+    message: str
+    reason: str
+
+
+class IncompleteDetails(TypedDict):
+    """Why an answer is incomplete."""
+
+    reason: str
+
+
+class RecalledMemory(TypedDict):
+    """A memory that was added to the prompt; a long `text` is truncated."""
+
+    id: str
+    kind: Literal["episode", "fact", "insight"]
+    speaker: str
+    occurred_at: str
+    text: str
+    score: float
+
+
+class ResponseObject(TypedDict):
+    """A turn."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Status
+    background: bool
+    conversation: ConversationReference | None
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    model: str
+    output: list[OutputItem]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    recalled: list[RecalledMemory]
+    safety_identifier: str | None
+    seed: int | None
+    service_tier: Literal["default"]
+    stop: list[str]
+    store: bool
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_p: float | None
+    truncation: Literal["auto", "disabled"]
+    usage: ResponseUsage | None
+    user: str | None
+    job_id: str
+
+
+def response_object(response: Response, status: Status | None = None) -> ResponseObject:
+    """Build the `response` object; `status` overrides that of a row that is about to change.
+
+    The casts are for columns of JSON, which the functions below have built.
+    """
+    request = response.request
+    return {
+        "id": response.id,
+        "object": "response",
+        "created_at": int(response.created_at.timestamp()),
+        "status": status or response.status,
+        "background": request["background"],
+        "conversation": {"id": response.conversation_id} if response.conversation_id else None,
+        "error": _error(response),
+        "incomplete_details": cast(IncompleteDetails | None, response.incomplete_details),
+        "instructions": request["instructions"],
+        "max_output_tokens": request["max_output_tokens"],
+        "max_tool_calls": request.get("max_tool_calls"),
+        "metadata": request["metadata"],
+        "model": request["model"],
+        "output": cast(list[OutputItem], response.output),
+        "parallel_tool_calls": request.get("parallel_tool_calls", True),
+        "previous_response_id": response.previous_id,
+        "recalled": cast(list[RecalledMemory], list(response.recalled)),
+        "prompt_cache_key": request.get("prompt_cache_key"),
+        "safety_identifier": request.get("safety_identifier"),
+        "seed": request.get("seed"),
+        "service_tier": "default",
+        "stop": request.get("stop") or [],
+        "store": request.get("store", True),
+        "temperature": request["temperature"],
+        "text": request.get("text") or {"format": {"type": "text"}},
+        "tool_choice": request.get("tool_choice") or "auto",
+        "tools": request.get("tools") or [],
+        "top_p": request["top_p"],
+        "truncation": request.get("truncation") or "auto",
+        "usage": cast(ResponseUsage | None, response.usage),
+        "user": request["user"],
+        "job_id": response.job_id,
+    }
+
+
+#: OpenAI's list of error codes is closed. Codes that are not on it become the nearest one, and the `reason`.
+ERROR_CODES = {"context_length_exceeded": "invalid_prompt", "invalid_request": "invalid_prompt"}
+
+
+def _error(response: Response) -> ResponseError | None:
+    if response.status != "failed" or not response.job_error:
+        return None
+    reason = response.job_error["code"]
+    code = ERROR_CODES.get(reason, "server_error")
+    return {"code": code, "message": response.job_error["message"], "reason": reason}
+
+
+def output_message_id(response: Response) -> str:
+    """Return the id of a response's message: the same for every attempt."""
+    return "msg_" + response.id.removeprefix("resp_")
+
+
+def message_item(item_id: str, text: str | None, status: ItemStatus) -> MessageItem:
+    """Build an assistant's message; without a text it has no content yet."""
+    content: list[InputTextPart | OutputTextPart] = [] if text is None else [text_part(text)]
+    return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def call_item(response: Response, number: int, name: str, arguments: str) -> FunctionCallItem:
+    """Build a function call, `number` counting from 0. Its ids are the same for every attempt."""
+    suffix = f"{response.id.removeprefix('resp_')}_{number}"
+    return {"id": f"fc_{suffix}", "type": "function_call", "call_id": f"call_{suffix}", "name": name,
+            "arguments": arguments, "status": "completed"}  # fmt: skip
+
+
+def text_part(text: str) -> OutputTextPart:
+    """Build a piece of output text."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def usage_object(usage: Usage) -> ResponseUsage:
+    """Build the `usage` of a response."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def item_text(item: Mapping[str, Any]) -> str:
+    """Join the texts of a message item."""
+    content: Sequence[Mapping[str, Any]] = item["content"]
+    return "".join(part["text"] for part in content)

@@ -1,0 +1,72 @@
+"""How many tokens a turn's prompt would have. Only the engine can tell, so it is a short job of its pool."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from models.accounts.accounts import Caller
+from models.accounts.plans import Limits
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_room
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.turns.responses import Response
+from pipelines.chat.prompt import assemble, form_of
+from pipelines.chat.thread import find_thread, resolved
+from pipelines.inference.engine import Engine
+
+KIND = "tokens.count"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a turn would be asked with; see `pipelines.chat.start.NewTurn`."""
+
+    request: Mapping[str, Any]
+    input: Sequence[Mapping[str, Any]]
+    conversation_id: str | None = None
+    previous_id: str | None = None
+
+
+def ask(database: Database, caller: Caller, question: Question, job_id: str, limits: Limits) -> None:
+    """Enqueue the count. Nudge the queue afterwards.
+
+    Raises what `find_thread` and `resolved` raise for things that the account doesn't have, and TooMany.
+    """
+    with database.transaction() as connection:
+        check_room(connection, caller.account_id, limits)
+        find_thread(connection, caller.account_id, question.conversation_id, question.previous_id)
+        items = resolved(connection, caller.account_id, new_id("resp"), question.input)
+        arguments = {**asdict(question), "input": items}
+        enqueue(connection, NewJob(KIND, caller.account_id, arguments=arguments, id=job_id))
+
+
+def run(engine: Engine, attempt: Attempt) -> Ending:
+    """Assemble the prompt as a turn would, and count it whole: what the context can't hold counts too."""
+    response = _imagined(attempt)
+    with attempt.database.connection() as connection:
+        messages = assemble(connection, response)
+    attempt.check()
+    return plain_ending(
+        attempt, "completed", result={"input_tokens": engine.count(messages, form_of(response.request))}
+    )
+
+
+def _imagined(attempt: Attempt) -> Response:
+    """The turn that nobody has asked for."""
+    arguments = attempt.job.arguments
+    return Response(
+        id="",
+        account_id=attempt.job.account_id,
+        user_id=None,
+        job_id=attempt.job.id,
+        conversation_id=arguments["conversation_id"],
+        previous_id=arguments["previous_id"],
+        thread="",
+        request=arguments["request"],
+        input=arguments["input"],
+        created_at=datetime.now(UTC),
+    )

@@ -1,0 +1,98 @@
+"""How functions are told to a model that reads text, and how it writes its calls.
+
+One form for all models, the one that Hermes made common: `<tool_call>` around a JSON object, described in the system
+message. llama.cpp could use each template's own, but it neither holds a model to calling when it must, nor to the
+schema, and fails in mid-answer where a call is not what it expected; see docs/decisions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from pipelines.inference.control_tokens import plain
+from pipelines.inference.engine import Form, Message, Tool, ToolCall
+
+OPEN, CLOSE = "<tool_call>\n", "\n</tool_call>"
+
+#: What stands between a call's parts, to the letter: what was answered is written again as it was.
+NAME, ARGUMENTS, END = '{"name": ', ', "arguments": ', "}"
+
+RULES = f"""When a function helps, call it: answer with
+{OPEN}{NAME}"the function's name"{ARGUMENTS}{{"argument": "value"}}{END}{CLOSE}
+and nothing else. The result comes in <tool_response>. Otherwise answer in words."""
+
+ANY_JSON = "Answer with a JSON object."
+
+
+def rendered(prompt: Sequence[Message], form: Form) -> list[dict[str, str]]:
+    """The prompt as messages of text, with the tools that may be called described in the system message."""
+    messages: list[dict[str, str]] = []
+    for message in _in_order(prompt):
+        role, content = _as_text(message)
+        # Templates that want users and assistants to alternate see a result and what the user adds as one message.
+        if messages and messages[-1]["role"] == role == "user" and "tool" in (message.role, messages[-1].get("of")):
+            messages[-1]["content"] += f"\n{content}"
+        else:
+            messages.append({"role": role, "content": content} | ({"of": "tool"} if message.role == "tool" else {}))
+    for entry in messages:
+        entry.pop("of", None)
+    return _with_instructions(messages, form)
+
+
+def written(calls: Iterable[ToolCall]) -> str:
+    """Calls as a model writes them."""
+    return "\n".join(
+        f"{OPEN}{NAME}{plain(_json(call.name))}{ARGUMENTS}{plain(call.arguments)}{END}{CLOSE}" for call in calls
+    )
+
+
+def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
+    """Results that follow each other come in the order of their calls: only that tells the model which is whose."""
+    places = {call.id: place for place, call in enumerate(call for message in prompt for call in message.calls)}
+    results: list[Message] = []
+    for message in prompt:
+        if message.role == "tool":
+            results.append(message)
+            continue
+        yield from sorted(results, key=lambda result: places.get(result.call_id or "", 0))
+        results.clear()
+        yield message
+    yield from sorted(results, key=lambda result: places.get(result.call_id or "", 0))
+
+
+def _as_text(message: Message) -> tuple[str, str]:
+    content = plain(message.content)
+    if message.role == "tool":
+        return "user", f"<tool_response>\n{content}\n</tool_response>"
+    if message.calls:
+        return "assistant", "\n".join(part for part in (content.rstrip(), written(message.calls)) if part)
+    return message.role, content
+
+
+def _with_instructions(messages: list[dict[str, str]], form: Form) -> list[dict[str, str]]:
+    """The system message, with what the form asks for at its end."""
+    instructions = "\n\n".join([*_of_tools(form.callable), *_of_schema(form.schema)])
+    if not instructions:
+        return messages
+    if messages and messages[0]["role"] == "system":
+        first, *others = messages
+        return [{"role": "system", "content": f"{first['content']}\n\n{instructions}"}, *others]
+    return [{"role": "system", "content": instructions}, *messages]
+
+
+def _of_tools(tools: Sequence[Tool]) -> Iterable[str]:
+    if tools:
+        lines = (
+            _json({"name": tool.name, "description": tool.description, "parameters": tool.parameters}) for tool in tools
+        )
+        yield "\n".join(["You can call these functions:", *(plain(line) for line in lines), "", RULES])
+
+
+def _of_schema(schema: Mapping[str, Any] | None) -> Iterable[str]:
+    if schema is not None:
+        yield plain(f"Answer with JSON that this schema describes: {_json(schema)}" if schema else ANY_JSON)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
