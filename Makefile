@@ -29,12 +29,13 @@ test: $(VENV)/.developing ## Run all tests; installs RabbitMQ where it can
 	$(BIN)/python -m pytest
 
 .PHONY: check
-check: $(VENV)/.developing ## Check format, lint, types, import rules and links
+check: $(VENV)/.developing ## Check format, lint, types, import rules, links and reference pages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
+	$(BIN)/python -m docs.generate --check
 
 .PHONY: format
 format: $(VENV)/.developing ## Format the code and mend what lint can mend

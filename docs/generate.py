@@ -1,0 +1,292 @@
+"""Write the reference tables of docs/reference/ from the code: `python -m docs.generate [--check]`.
+
+With `--check` nothing is written; the exit code is 1 when a page differs from the code.
+"""
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from models.jobs.catalogue import CATALOGUE, POOLS
+from models.journal.events import EXTENSION_EVENTS
+from models.platform import errors
+from models.platform.settings import Script, Settings, variable
+from ops.cli import main as sangha
+from web.http.errors import KINDS
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+
+#: Packages whose source is searched for error codes and event types.
+PACKAGES = ("models", "pipelines", "tasks", "web")
+
+#: Statuses of errors that are no RequestError, by the class's name.
+OTHER_STATUSES = {"Failed": 500, "Overdue": 504, "Unavailable": 503, "PermanentFailure": 500}
+
+Row = Sequence[str]
+
+
+def main() -> int:
+    """Write the pages, or compare them; returns the exit code."""
+    pages = {
+        "settings.md": settings_page(),
+        "commands.md": commands_page(),
+        "job-kinds.md": job_kinds_page(),
+        "events.md": events_page(),
+        "errors.md": errors_page(),
+        "metrics.md": metrics_page(),
+    }
+    if "--check" not in sys.argv[1:]:
+        for name, text in pages.items():
+            (REFERENCE / name).write_text(text, encoding="utf-8")
+        return 0
+    outdated = [name for name, text in pages.items() if not is_current(REFERENCE / name, text)]
+    for name in outdated:
+        print(f"docs/reference/{name} is out of date: run python -m docs.generate")
+    if not outdated:
+        print("The reference pages match the code.")
+    return 1 if outdated else 0
+
+
+def is_current(path: Path, text: str) -> bool:
+    """Return whether a page has this text."""
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+# Settings
+
+
+def settings_page() -> str:
+    """Return the page of environment variables, in the order of the fields of `Settings`."""
+    fields = table(["Variable", "Type", "Default", "Meaning"], map(setting_row, Settings.model_fields.items()))
+    script = table(["Key", "Type", "Default", "Meaning"], (script_row(*item) for item in Script.model_fields.items()))
+    return page(
+        "Settings",
+        "Environment variables, read once at the start. An unset or empty variable has the default. A malformed one stops the\n"
+        "process with one line that names it.",
+        fields,
+        "`SANGHA_OIDC_PROVIDERS` and `SANGHA_UPSTREAMS` name groups of variables: see [Let users log in with\n"
+        "OIDC](../guides/operate.md#let-users-log-in-with-oidc) and [Use a hosted model](../guides/operate.md#use-a-hosted-model).",
+        "## SANGHA_SCRIPT\n\nThe scripted engine serves tests and measurements. Its script is a list such as `tokens=20,rate=0`:",
+        script,
+    )
+
+
+def setting_row(item: tuple[str, FieldInfo]) -> Row:
+    """Return the table row of a setting."""
+    name, field = item
+    return (f"`{variable(name)}`", type_name(field.annotation), default(field), described(field))
+
+
+def script_row(name: str, field: FieldInfo) -> Row:
+    """Return the table row of a key of a script."""
+    return (f"`{name}`", type_name(field.annotation), default(field), described(field))
+
+
+def described(field: FieldInfo) -> str:
+    """Return a field's description on one line. Raises ValueError where there is none."""
+    if not field.description:
+        raise ValueError(f"a setting lacks a description: {field!r}")
+    return " ".join(field.description.split())
+
+
+def type_name(annotation: Any) -> str:
+    """Return the name of a type for readers."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(type_name(each) for each in arguments if each is not type(None))
+    if origin is tuple:
+        return "list of names"
+    names = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path", Script: "script"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def default(field: FieldInfo) -> str:
+    """Return a field's default for readers; an empty text where there is none."""
+    value = field.get_default(call_default_factory=False)
+    return "" if value is None or value == () or isinstance(value, BaseModel) or value == "" else f"`{value}`"
+
+
+# Commands
+
+
+def commands_page() -> str:
+    """Return the page of the `sangha` command line."""
+    sections = [command_section(path, command) for path, command in commands(sangha, ("sangha",))]
+    return page("Commands", "The `sangha` command. `--help` prints the same.", *sections)
+
+
+def commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield each command below a group with its path, depth first, in the order of `--help`."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        elif command is not None:
+            yield (*path, name), command
+
+
+def command_section(path: tuple[str, ...], command: click.Command) -> str:
+    """Return the section of one command: usage, help text, options."""
+    context = click.Context(command, info_name=" ".join(path))
+    usage = " ".join([*path, *command.collect_usage_pieces(context)])
+    options = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    rows = [(f"`{record[0]}`", record[1]) for record in options if record]
+    parts = [f"## {' '.join(path)}", f"```sh\n{usage}\n```", inspect.cleandoc(command.help or "")]
+    return "\n\n".join([*parts, table(["Option", "Meaning"], rows)] if rows else parts)
+
+
+# Job kinds
+
+
+def job_kinds_page() -> str:
+    """Return the page of the job catalogue and of the pools."""
+    kinds = (
+        (f"`{name}`", f"`{kind.queue}`", str(kind.priority), f"{kind.time_limit:g} s", str(kind.attempts), f"{kind.backoff:g} s")
+        for name, kind in sorted(CATALOGUE.items())
+    )
+    pools = ((f"`{pool}`", ", ".join(f"`{queue}`" for queue in queues)) for pool, queues in POOLS.items())
+    return page(
+        "Job kinds",
+        "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the delay before\n"
+        "the second attempt and doubles with each further one.",
+        table(["Kind", "Queue", "Priority", "Time limit", "Attempts", "Backoff"], kinds),
+        "## Pools\n\nA pool is what `sangha worker POOL…` serves.",
+        table(["Pool", "Queues"], pools),
+    )
+
+
+# Events
+
+
+def events_page() -> str:
+    """Return the page of event types."""
+    extensions = ((f"`{name}`", meaning) for name, meaning in EXTENSION_EVENTS.items())
+    standard = sorted({text for text in strings() if text.startswith("response.") and text.count(".") < 4})
+    return page(
+        "Events",
+        "Every event has `type` and `sequence_number`, contiguous from 0 in a stream.",
+        "## Extension events",
+        table(["Type", "Meaning"], extensions),
+        "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
+        "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",
+        "\n".join(f"- `{name}`" for name in standard if name not in ("response.input_tokens", "response.deleted")),
+    )
+
+
+# Errors
+
+
+def errors_page() -> str:
+    """Return the page of error codes, found where the code raises them."""
+    found: dict[tuple[str, int], str] = {}
+    for code, status, message in sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]))):
+        found.setdefault((code, status), message)
+    rows = ((f"`{code}`", str(status), message) for (code, status), message in found.items())
+    return page(
+        "Errors",
+        "Every error is `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`. Decide by the status and `code`; the message is for people\n"
+        "and may change. `…` stands for a value.",
+        table(["Code", "Status", "Example of a message"], rows),
+    )
+
+
+def raised_errors() -> Iterator[tuple[str, int, str]]:
+    """Yield the code, status and message of each error that the source constructs with a literal message."""
+    classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
+    for node in nodes():
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args):
+            continue
+        status, message = status_of(classes[node.func.id]), literal(node.args[0])
+        given = next((word.value for word in node.keywords if word.arg == "code"), None)
+        code = literal(given) if given is not None else getattr(classes[node.func.id], "code", None)
+        code = code or {"Unavailable": "service_unavailable", "Overdue": "timeout"}.get(node.func.id, "server_error")
+        if status is not None and message and "…" not in code:
+            yield code, status, message
+
+
+def status_of(error: type) -> int | None:
+    """Return the status of a class of errors; None where it never reaches a client."""
+    for base in error.__mro__:
+        if base in KINDS:
+            return KINDS[base].status
+        if base.__name__ in OTHER_STATUSES:
+            return OTHER_STATUSES[base.__name__]
+    return None
+
+
+def literal(node: ast.expr) -> str:
+    """Return a literal text, with `…` for each value in it; an empty text for any other expression."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return ""
+
+
+# Metrics
+
+
+def metrics_page() -> str:
+    """Return the page of the metrics at `/metrics`."""
+    return page(
+        "Metrics",
+        "`GET /metrics` in Prometheus's text format, with the `process_*` metrics of the Prometheus client.",
+        table(["Name", "Type", "Labels", "Meaning"], sorted(metrics())),
+    )
+
+
+def metrics() -> Iterator[Row]:
+    """Yield the table row of each metric, found where the code registers it."""
+    for node in nodes():
+        if not (isinstance(node, ast.Call) and len(node.args) > 1 and literal(node.args[0]).startswith("sangha_")):
+            continue
+        name, meaning, *rest = node.args
+        kind = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        labels = [text for each in rest for part in getattr(each, "elts", [each]) if (text := literal(part))]
+        suffix = "_total" if kind == "Counter" else ""
+        yield f"`{literal(name)}{suffix}`", kind.lower(), ", ".join(f"`{label}`" for label in labels), literal(meaning)
+
+
+# Shared
+
+
+def nodes() -> Iterator[ast.AST]:
+    """Yield the syntax nodes of all modules of PACKAGES."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def strings() -> Iterator[str]:
+    """Yield each literal text of the source."""
+    return (node.value for node in nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def table(heading: Row, rows: Iterable[Row]) -> str:
+    """Return a Markdown table."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def page(title: str, *sections: str) -> str:
+    """Return a Markdown page that says where it comes from."""
+    note = "<!-- Generated by python -m docs.generate. Do not edit. -->"
+    return "\n\n".join([note, f"# {title}", *sections]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
