@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from models.platform.secrets import secret_key
+from models.platform.secrets import load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.tokens import Tokens
 from web.api.platform import Platform
@@ -27,7 +27,7 @@ THREADS = 64
 
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     """Build the application; it opens its platform at startup and closes it at shutdown. Raises ConfigurationError."""
-    tokens, metrics = Tokens(secret_key(settings)), Metrics()
+    tokens, metrics = Tokens(load_secret_key(settings)), Metrics()
     document = CachedDocument(partial(openapi.render, routes), "application/json")
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipelines.chat.response_objects import ItemObject, ResponseObject
 from web.access.rights import Rights
 from web.api import admin, jobs
 from web.api.accounts import (
@@ -49,15 +50,6 @@ from web.api.turns.chat import completions
 from web.api.turns.chat.objects import ChatCompletion
 from web.api.turns.chat.request import CreateChatCompletion
 from web.api.turns.requests import CountTokens, CreateResponse
-from web.api.turns.shapes import (
-    ConversationDeleted,
-    ConversationObject,
-    InputTokens,
-    ItemObject,
-    ModelObject,
-    ResponseDeleted,
-    ResponseObject,
-)
 from web.http.paging import Listing
 from web.http.responses import Page
 from web.pages import docs, home
@@ -93,8 +85,8 @@ ROUTES = (
     Route("GET", "/v1/me/sessions", auth.list_sessions, Rights.PERSON, query=Listing,
           response=Page[auth.SessionObject]),
     Route("DELETE", "/v1/me/sessions/{session_id}", auth.revoke, Rights.PERSON, response=auth.EndedSession, cost=0),
-    Route("GET", "/v1/models", models.list_models, Rights.READ, response=Page[ModelObject]),
-    Route("GET", "/v1/models/{model:path}", models.get_model, Rights.READ, response=ModelObject),
+    Route("GET", "/v1/models", models.list_models, Rights.READ, response=Page[models.ModelObject]),
+    Route("GET", "/v1/models/{model:path}", models.get_model, Rights.READ, response=models.ModelObject),
     Route("POST", "/v1/chat/completions", completions.create, Rights.INFERENCE, body=CreateChatCompletion,
           response=ChatCompletion, streams=True, creates=True, handles_repeats=True),
     Route("POST", "/v1/embeddings", embeddings.create, Rights.INFERENCE, body=embeddings.CreateEmbeddings,
@@ -102,22 +94,22 @@ ROUTES = (
     Route("POST", "/v1/responses", responses.create, Rights.INFERENCE, body=CreateResponse, response=ResponseObject,
           streams=True, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses/input_tokens", counting.count, Rights.INFERENCE, body=CountTokens,
-          response=InputTokens),
+          response=counting.InputTokens),
     Route("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.READ, query=responses.Retrieve,
           response=ResponseObject, streams=True),
-    Route("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE, response=ResponseDeleted),
+    Route("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE, response=responses.ResponseDeleted),
     Route("POST", "/v1/responses/{response_id}/cancel", responses.cancel, Rights.WRITE, response=ResponseObject,
           cost=0),
     Route("GET", "/v1/responses/{response_id}/input_items", responses.input_items, Rights.READ,
           query=responses.InputItems, response=Page[ItemObject]),
     Route("POST", "/v1/conversations", conversations.create, Rights.WRITE, body=conversations.CreateConversation,
-          response=ConversationObject, creates=True),
+          response=conversations.ConversationObject, creates=True),
     Route("GET", "/v1/conversations/{conversation_id}", conversations.retrieve, Rights.READ,
-          response=ConversationObject),
+          response=conversations.ConversationObject),
     Route("POST", "/v1/conversations/{conversation_id}", conversations.update, Rights.WRITE,
-          body=conversations.UpdateConversation, response=ConversationObject),
+          body=conversations.UpdateConversation, response=conversations.ConversationObject),
     Route("DELETE", "/v1/conversations/{conversation_id}", conversations.delete, Rights.WRITE,
-          response=ConversationDeleted),
+          response=conversations.ConversationDeleted),
     Route("GET", "/v1/conversations/{conversation_id}/items", conversations.items, Rights.READ,
           query=conversations.Items, response=Page[ItemObject]),
     Route("POST", "/v1/conversations/{conversation_id}/items", conversations.add_items, Rights.WRITE,
@@ -125,7 +117,7 @@ ROUTES = (
     Route("GET", "/v1/conversations/{conversation_id}/items/{item_id}", conversations.retrieve_item, Rights.READ,
           query=conversations.OneItem, response=ItemObject),
     Route("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", conversations.delete_item, Rights.WRITE,
-          response=ConversationObject),
+          response=conversations.ConversationObject),
     Route("POST", "/v1/memories", memories.create, Rights.WRITE, body=CreateMemories, response=Page[MemoryObject],
           status=201, other_responses={202: JobObject}, creates=True),
     Route("GET", "/v1/memories", memories.list_memories, Rights.READ, query=ListMemories, response=Page[MemoryObject]),

@@ -10,6 +10,7 @@ from typing import Any
 from models.journal.writer import Journal
 from models.turns.responses import Response, Usage
 from pipelines.chat import response_objects
+from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ADDED, DELTA, DONE, Transcript
 from pipelines.inference.engine import Call, Token, ToolCall
 
@@ -78,11 +79,13 @@ class Answer:
         self.calls.append(item)
         self.output_tokens += call.count
 
-    def output(self, status: str) -> list[Mapping[str, Any]]:
+    def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
         """The items of the response, when it ends with this status of what is unfinished."""
         if self._message == "none":
             return list(self.calls)
-        message = response_objects.message_item(self.item_id, self.text, "completed" if self._message == "ended" else status)
+        message = response_objects.message_item(
+            self.item_id, self.text, "completed" if self._message == "ended" else status
+        )
         return [message, *self.calls]
 
     def beginnings(self) -> list[Told]:
@@ -92,7 +95,7 @@ class Answer:
         self._message = "begun"
         return self._beginning()
 
-    def endings(self, status: str) -> list[Told]:
+    def endings(self, status: ItemStatus) -> list[Told]:
         """What is left to tell of its message, when that ends with this status."""
         if self._message != "begun":
             return []

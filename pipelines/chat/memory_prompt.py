@@ -15,6 +15,7 @@ from models.platform.database import Database
 from models.platform.errors import PermanentFailure
 from models.turns.responses import Response
 from pipelines.chat.prompt import Prompt, fitted
+from pipelines.chat.response_objects import RecalledMemory
 from pipelines.inference.engine import Engine, Message
 from pipelines.memory.recall import Hit
 
@@ -117,7 +118,7 @@ def _says_something(hit: Hit) -> bool:
     return itself >= LEAST_ITSELF and itself + hit.parts.get("neighbours", 0.0) >= LEAST
 
 
-def _told(hit: Hit) -> dict[str, Any]:
+def _told(hit: Hit) -> RecalledMemory:
     memory = hit.memory
     return {
         "id": memory.id,

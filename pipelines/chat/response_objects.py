@@ -1,4 +1,4 @@
-"""OpenAI's response object and its items: the one definition of their JSON, as types and as the functions that build it.
+"""OpenAI's response object and its items: the one definition of their JSON, as types and builders.
 
 The types are also the OpenAPI schema of the routes: a new field is added to its type and to the function below it.
 """

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from psycopg.errors import UniqueViolation
 
-from models.access.idempotency import Repeat
+from models.access.idempotency import PriorUse
 from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
@@ -17,7 +17,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_quota, check_room, worst_case
 from models.journal.events import Event, event
 from models.platform.database import Connection, Database
-from models.platform.errors import Conflict, NotFound, TooMany
+from models.platform.errors import Conflict, NotFound, LimitExceeded
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import UNREAD, Response
@@ -73,7 +73,7 @@ def start(
     job_id: str,
     allowance: Allowance = UNLIMITED,
     *,
-    repeat: Repeat = "first",
+    repeat: PriorUse = "first",
 ) -> Started:
     """Accept a turn. Tell the queue afterwards.
 
@@ -92,7 +92,7 @@ def start(
         with database.batch() as connection:
             find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, turn, made, allowance)
-    except (UniqueViolation, Conflict, TooMany):  # it may be this very turn that is in the way
+    except (UniqueViolation, Conflict, LimitExceeded):  # it may be this very turn that is in the way
         if (existing := _existing(database, caller, response_id, "tried")) is None:
             raise
         return existing
@@ -168,7 +168,7 @@ def _insert(connection: Connection, turn: NewTurn, made: Made, allowance: Allowa
     return interrupted
 
 
-def _existing(database: Database, caller: Caller, response_id: str, repeat: Repeat) -> Started | None:
+def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> Started | None:
     """The turn as it was when it began, if it stands. Raises NotFound for one that was answered and is gone."""
     with database.connection() as connection:
         found = responses.read(connection, response_id, caller.account_id)

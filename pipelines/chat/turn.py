@@ -20,6 +20,7 @@ from pipelines.chat import response_objects
 from pipelines.chat.answer_writer import Answer
 from pipelines.chat.memory_prompt import Recall, look_up, reminded
 from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
+from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
 from pipelines.inference.engine import Call, Engine, Finish, Token
 from pipelines.memory.follow_ups import remember_turn
@@ -112,7 +113,7 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
 def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]) -> Ending:
     """The answer is whole, or as long as it may be."""
     details = {"reason": "max_output_tokens"} if reason == "length" else None
-    status = "incomplete" if details else "completed"
+    status: ItemStatus = "incomplete" if details else "completed"
     events = [*answer.beginnings(), *answer.endings(status)]
     response = replace(
         answer.response,

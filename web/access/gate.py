@@ -9,7 +9,7 @@ from typing import Protocol
 from starlette.datastructures import Headers
 
 from models.access import api_keys, auth_context, signing_keys
-from models.access.auth_context import Standing
+from models.access.auth_context import AuthContext
 from models.accounts.accounts import Caller, Scope
 from models.accounts.plans import Limits
 from models.platform import secrets
@@ -80,7 +80,7 @@ class DatabaseGate:
         request.rights.check(context.caller)
         return admission
 
-    def _draw(self, context: Standing, request: AuthRequest) -> Admission:
+    def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:
             return Admission(context.caller, context.limits)
         inference = request.rights.scope is Scope.INFERENCE
@@ -90,7 +90,7 @@ class DatabaseGate:
         )
         return Admission(context.caller, context.limits, headers, tokens)
 
-    def _authenticate(self, request: AuthRequest) -> Standing:
+    def _authenticate(self, request: AuthRequest) -> AuthContext:
         credential = bearer_credential(request.headers)
         try:
             return self._resolve(credential, request.ip)
@@ -98,7 +98,7 @@ class DatabaseGate:
             self._limiter.count_failure(request.ip)
             raise
 
-    def _resolve(self, credential: str, ip: str) -> Standing:
+    def _resolve(self, credential: str, ip: str) -> AuthContext:
         """Resolve an API key or access token to its caller."""
         is_key = credential.startswith(keys.PREFIX)
         context = self._resolve_key(credential, ip) if is_key else self._resolve_token(credential)
@@ -106,20 +106,20 @@ class DatabaseGate:
             raise NotAuthenticated("This API key or access token is no longer valid.")
         return context
 
-    def _resolve_key(self, secret: str, ip: str) -> Standing | None:
+    def _resolve_key(self, secret: str, ip: str) -> AuthContext | None:
         if not keys.is_well_formed(secret):
             raise NotAuthenticated("This API key is malformed: it was mistyped or truncated.")
         with self._database.connection() as connection:
-            context = auth_context.of_key(connection, secret)
-            invalid = api_keys.by_hash(connection, secrets.digest(secret)) if context is None else None
+            context = auth_context.for_api_key(connection, secret)
+            invalid = api_keys.find_by_hash(connection, secrets.hash_secret(secret)) if context is None else None
         if invalid is not None:
             log.info("Rejected API key %s from %s: it is %s", invalid.id, ip, invalid.status)
         return context
 
-    def _resolve_token(self, token: str) -> Standing | None:
+    def _resolve_token(self, token: str) -> AuthContext | None:
         claims = self._verify(token)
         with self._database.connection() as connection:
-            return auth_context.of_session(
+            return auth_context.for_session(
                 connection, session_id=claims.session_id or "", user_id=claims.user_id, account_id=claims.account_id
             )
 
@@ -129,7 +129,7 @@ class DatabaseGate:
             with suppress(UnknownGeneration):
                 return self._tokens.verify(token)
         with self._database.connection() as connection:
-            self._tokens.set_generations(signing_keys.holding(connection))
+            self._tokens.set_generations(signing_keys.valid_generations(connection))
         return self._tokens.verify(token)
 
 

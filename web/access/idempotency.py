@@ -21,17 +21,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.access import idempotency
-from models.access.idempotency import LEASE, Claim, Repeat, Stored
+from models.access.idempotency import LEASE, Reservation, PriorUse, StoredResponse
 from models.platform.database import Database
 from models.platform.errors import (
     Conflict,
-    InFlight,
+    RequestInFlight,
     InvalidRequest,
     RequestError,
     Unavailable,
 )
 from models.platform.ids import Ids
-from models.platform.secrets import Seal
+from models.platform.secrets import Cipher
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ T = TypeVar("T")
 AnyResponse = TypeVar("AnyResponse", bound=Response | UnfinishedResponse)
 
 #: Runs the endpoint with the ids that it should use, and with what earlier requests under the key have done.
-Run = Callable[[Ids, Repeat], Awaitable[AnyResponse]]
+Run = Callable[[Ids, PriorUse], Awaitable[AnyResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ def fingerprint(target: str, body: bytes) -> bytes:
 
 
 class Idempotency:
-    """Runs requests at most once with success for each key. Stored responses are sealed, since they may show secrets."""
+    """Runs requests at most once with success for each key. Stored responses are sealed: they may show secrets."""
 
-    def __init__(self, database: Database, seal: Seal) -> None:
+    def __init__(self, database: Database, seal: Cipher) -> None:
         self._database = database
         self._seal = seal
 
@@ -104,7 +104,7 @@ class Idempotency:
         earlier request takes too long, and what `run` raises.
         """
         claim = await self._claim(request, shared=handles_repeats)
-        if isinstance(claim, Stored):
+        if isinstance(claim, StoredResponse):
             return await run_in_threadpool(self._replay, request, claim)
         response = await ClaimedRequest(request, claim, self._database, self._seal).run(
             run, exclusive=not handles_repeats
@@ -113,10 +113,10 @@ class Idempotency:
             _mark_replayed(response)
         return response
 
-    async def _claim(self, request: KeyedRequest, *, shared: bool) -> Claim | Stored:
-        def claim() -> Claim | Stored | None:
+    async def _claim(self, request: KeyedRequest, *, shared: bool) -> Reservation | StoredResponse:
+        def claim() -> Reservation | StoredResponse | None:
             with self._database.connection() as connection:
-                return idempotency.claim(
+                return idempotency.reserve(
                     connection, request.account_id, request.key, request.fingerprint, shared=shared
                 )
 
@@ -125,14 +125,14 @@ class Idempotency:
         while (result := await run_in_threadpool(claim)) is None:
             if loop.time() > deadline:
                 message = "An earlier request with this Idempotency-Key is still being processed; try again later."
-                raise InFlight(message, param="Idempotency-Key")
+                raise RequestInFlight(message, param="Idempotency-Key")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         return result
 
-    def _replay(self, request: KeyedRequest, stored: Stored) -> Response:
+    def _replay(self, request: KeyedRequest, stored: StoredResponse) -> Response:
         try:
-            body = self._seal.open(stored.body, _seal_context(request))
+            body = self._seal.decrypt(stored.body, _seal_context(request))
         except InvalidTag:
             raise _response_lost() from None  # the installation's secret key has changed
         response = Response(body, stored.status)
@@ -145,7 +145,7 @@ class Idempotency:
 class ClaimedRequest:
     """A request that holds the claim of its key."""
 
-    def __init__(self, request: KeyedRequest, claim: Claim, database: Database, seal: Seal) -> None:
+    def __init__(self, request: KeyedRequest, claim: Reservation, database: Database, seal: Cipher) -> None:
         self._request = request
         self._claim = claim
         self._database = database
@@ -174,16 +174,16 @@ class ClaimedRequest:
             await self._release(made_nothing=True)
         elif store and isinstance(response, Response):
             headers = [(name, value) for name, value in response.headers.items() if name != "content-length"]
-            body = self._seal.close(bytes(response.body), _seal_context(self._request))
-            await self._write(idempotency.answer, self._claim, response.status_code, headers, body)
+            body = self._seal.encrypt(bytes(response.body), _seal_context(self._request))
+            await self._write(idempotency.store_response, self._claim, response.status_code, headers, body)
         else:
-            await self._write(idempotency.answer, self._claim, 200)
+            await self._write(idempotency.store_response, self._claim, 200)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
-                renewed = await run_in_threadpool(_call, self._database, idempotency.renew, self._claim)
+                renewed = await run_in_threadpool(_call, self._database, idempotency.extend, self._claim)
             except Unavailable:
                 continue
             if renewed is None:

@@ -10,7 +10,7 @@ import redis
 from models.platform.database import Database
 from models.platform.object_store import Objects
 from models.platform.redis_client import connect
-from models.platform.secrets import Seal, secret_key
+from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.accounts.tokens import Tokens
@@ -68,7 +68,7 @@ class Platform:
         """Create all parts without waiting for any server."""
         client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
-        secret = secret_key(settings)
+        secret = load_secret_key(settings)
         return cls(
             settings,
             database,
@@ -79,7 +79,7 @@ class Platform:
             queue=Queue(settings, database, client),
             tail=Tail(settings.redis_address, database),
             objects=Objects.open(settings),
-            idempotency=Idempotency(database, Seal(secret, "idempotency")),
+            idempotency=Idempotency(database, Cipher(secret, "idempotency")),
             oidc=OidcClient(settings.oidc_providers, client, secret),
             openapi=openapi,
         )

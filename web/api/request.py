@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, QueryParams
 
-from models.access.idempotency import Repeat
+from models.access.idempotency import PriorUse
 from models.accounts.accounts import Caller
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.accounts.plans import Allowance
 from models.platform.errors import NotAuthenticated
 from models.platform.ids import Ids
@@ -43,7 +43,7 @@ class Request:
     upload: Upload | None = None
     ids: Ids = field(default_factory=Ids)
     cleanup: ExitStack = field(default_factory=ExitStack)
-    repeat: Repeat = "first"
+    repeat: PriorUse = "first"
 
     @property
     def caller(self) -> Caller:
@@ -68,7 +68,7 @@ class Request:
         return Allowance(self.admission.limits, self.admission.estimated_tokens, self.platform.settings.context)
 
     @property
-    def trail(self) -> Trail:
+    def trail(self) -> RequestOrigin:
         """The origin of the request, for the audit log."""
         agent = self.headers.get("user-agent", "").encode("utf-8", "replace").decode().replace("\0", "")
-        return Trail(self.ip, agent, self.request_id)
+        return RequestOrigin(self.ip, agent, self.request_id)

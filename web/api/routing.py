@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from models.access.idempotency import Repeat
+from models.access.idempotency import PriorUse
 from models.platform.errors import InvalidRequest
 from models.platform.ids import Ids
 from web.access import idempotency
@@ -155,7 +155,7 @@ async def _respond(route: Route, request: Request) -> EndpointResponse:
     if key is None:
         return await route.run(request)
 
-    async def run(ids: Ids, repeat: Repeat) -> EndpointResponse:
+    async def run(ids: Ids, repeat: PriorUse) -> EndpointResponse:
         return await route.run(replace(request, ids=ids, repeat=repeat))
 
     keyed = KeyedRequest(request.caller.account_id, key, _fingerprint(route, request), request.request_id)

@@ -17,18 +17,18 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import (
     Conflict,
-    Failed,
-    InFlight,
+    JobFailed,
+    RequestInFlight,
     InsufficientQuota,
     InvalidRequest,
-    Mismatch,
+    UnprocessableRequest,
     NotAllowed,
     NotAuthenticated,
     NotFound,
-    Overdue,
+    WaitTimedOut,
     RequestError,
     TooLarge,
-    TooMany,
+    LimitExceeded,
     Unavailable,
 )
 
@@ -50,7 +50,7 @@ class ErrorEnvelope(TypedDict):
     error: ErrorDetails
 
 
-class RateLimited(TooMany):
+class RateLimited(LimitExceeded):
     """A rate limit was reached. `headers` report the levels of its buckets."""
 
     def __init__(self, message: str, *, retry_after: float, headers: Mapping[str, str]) -> None:
@@ -77,12 +77,12 @@ KINDS: dict[type[RequestError], ErrorKind] = {
     NotAuthenticated: ErrorKind(401, "authentication_error", {"www-authenticate": "Bearer"}),
     NotAllowed: ErrorKind(403, "permission_error"),
     NotFound: ErrorKind(404, "invalid_request_error"),
-    InFlight: ErrorKind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),
+    RequestInFlight: ErrorKind(409, "invalid_request_error", {"retry-after": "1", **RETRY}),
     Conflict: ErrorKind(409, "invalid_request_error", PERMANENT),
     TooLarge: ErrorKind(413, "invalid_request_error"),
-    Mismatch: ErrorKind(422, "invalid_request_error"),
+    UnprocessableRequest: ErrorKind(422, "invalid_request_error"),
     InsufficientQuota: ErrorKind(429, "insufficient_quota"),
-    TooMany: ErrorKind(429, "rate_limit_error"),
+    LimitExceeded: ErrorKind(429, "rate_limit_error"),
 }
 
 OTHER = ErrorKind(400, "invalid_request_error")
@@ -94,8 +94,8 @@ def error_response(error: Exception, request_id: str) -> Response:
         return _request_error(error)
     if isinstance(error, psycopg.errors.ForeignKeyViolation) and _names_the_caller(error):
         return _request_error(NotAuthenticated("The account or the user of this token has been deleted."))
-    if isinstance(error, Failed):
-        status = 504 if isinstance(error, Overdue) else 500
+    if isinstance(error, JobFailed):
+        status = 504 if isinstance(error, WaitTimedOut) else 500
         return envelope(status, error.message, "server_error", code=error.code, headers=PERMANENT)
     if isinstance(error, Unavailable):
         return _unavailable(error.message, error.retry_after)
@@ -129,7 +129,7 @@ def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
 
 def _request_error(error: RequestError) -> Response:
     kind = next((KINDS[base] for base in type(error).__mro__ if base in KINDS), OTHER)
-    headers = kind.headers | (_retry_headers(error.retry_after) if isinstance(error, TooMany) else {})
+    headers = kind.headers | (_retry_headers(error.retry_after) if isinstance(error, LimitExceeded) else {})
     headers |= error.headers if isinstance(error, RateLimited) else {}
     return envelope(kind.status, error.message, kind.type, param=error.param, code=error.code, headers=headers)
 

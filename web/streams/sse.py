@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from models.platform.errors import TooMany
+from models.platform.errors import LimitExceeded
 from web.http.disconnects import OnDisconnect, wait_for_disconnect
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class StreamPermit:
             return
         if self._limit is not None and self._permits[self._owner] >= self._limit:
             message = f"This account has reached its limit of {self._limit} open event streams."
-            raise TooMany(message, code="too_many_streams", retry_after=1.0)
+            raise LimitExceeded(message, code="too_many_streams", retry_after=1.0)
         self._permits[self._owner] += 1
         self._acquired = True
 

@@ -52,7 +52,7 @@ class AccountObject(TypedDict):
 def read(request: Request) -> Response:
     """`GET /v1/account`."""
     with request.platform.database.connection() as connection:
-        account = members.account(connection, request.caller.account_id)
+        account = members.read_account(connection, request.caller.account_id)
     assert account is not None, "the gate has just seen it"
     return json_response(_object(account))
 

@@ -51,7 +51,7 @@ class KeyObject(TypedDict):
     name: str
     hint: str
     scopes: list[ScopeName]
-    status: api_keys.Status
+    status: api_keys.KeyStatus
     user_id: str
     created_at: int
     expires_at: int | None

@@ -107,7 +107,7 @@ def list_sessions(request: Request) -> Response:
     """`GET /v1/me/sessions`: the person's sessions that live, newest first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
-        found = records.living(connection, request.caller.user_id, after=query.after, limit=query.fetch_limit)
+        found = records.list_active(connection, request.caller.user_id, after=query.after, limit=query.fetch_limit)
     return page_response(found, query.limit, partial(_session_object, current=request.caller.session_id))
 
 

@@ -49,7 +49,7 @@ def erase_account(request: Request) -> Response:
 def erase_me(request: Request) -> Response:
     """`DELETE /v1/me?confirm=<the e-mail address>`: erase the person and the accounts that are theirs alone."""
     with request.platform.database.connection() as connection:
-        address = account_data.address_of(connection, request.caller.user_id)
+        address = account_data.email_of(connection, request.caller.user_id)
     _confirmed(request, address, "your e-mail address")
     return _begun(request, delete_user(request.platform.database, request.caller, request.trail))
 
@@ -61,4 +61,5 @@ def _confirmed(request: Request, expected: str, what: str) -> None:
 
 def _begun(request: Request, job_id: str) -> Response:
     request.platform.queue.nudge()
-    return json_response({"object": "erasure", "job_id": job_id}, 202)
+    erasure: Erasure = {"object": "erasure", "job_id": job_id}
+    return json_response(erasure, 202)

@@ -80,7 +80,8 @@ def delete(request: Request) -> Response:
     request.platform.objects.delete([file.object_key])
     with request.platform.database.connection() as connection:
         files.delete(connection, file.id, file.account_id)
-    return json_response({"id": file.id, "object": "file", "deleted": True})
+    deleted: FileDeleted = {"id": file.id, "object": "file", "deleted": True}
+    return json_response(deleted)
 
 
 def _read(request: Request) -> File:

@@ -78,7 +78,7 @@ def list_invitations(request: Request) -> Response:
     """`GET /v1/account/invitations`: those that can be accepted, newest first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
-        found = records.pending(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
+        found = records.list_pending(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
     return page_response(found, query.limit, _object)
 
 

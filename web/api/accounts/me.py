@@ -7,8 +7,8 @@ from typing_extensions import TypedDict
 
 from models.accounts import emails, members
 from models.accounts.accounts import Role
-from models.accounts.emails import Person
-from models.accounts.members import Place
+from models.accounts.emails import UserProfile
+from models.accounts.members import JoinedAccount
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
@@ -51,8 +51,8 @@ class MeObject(TypedDict):
 def read(request: Request) -> Response:
     """`GET /v1/me`."""
     with request.platform.database.connection() as connection:
-        person = emails.person(connection, request.caller.user_id)
-        places = members.places(connection, request.caller.user_id)
+        person = emails.read_user(connection, request.caller.user_id)
+        places = members.joined_accounts(connection, request.caller.user_id)
     assert person is not None, "the gate has just seen them"
     return json_response(_me(person, places, request.caller.account_id, request.caller.role))
 
@@ -66,7 +66,7 @@ def change(request: Request) -> Response:
     return read(request)
 
 
-def _me(person: Person, places: list[Place], account_id: str, role: Role) -> MeObject:
+def _me(person: UserProfile, places: list[JoinedAccount], account_id: str, role: Role) -> MeObject:
     return {
         "id": person.id,
         "object": "user",
@@ -80,7 +80,7 @@ def _me(person: Person, places: list[Place], account_id: str, role: Role) -> MeO
     }
 
 
-def _place(place: Place) -> PlaceObject:
+def _place(place: JoinedAccount) -> PlaceObject:
     return {
         "id": place.account_id,
         "object": "membership",

@@ -103,7 +103,7 @@ def jwks(request: Request) -> Response:
     """`GET /.well-known/jwks.json`: the public keys (RFC 7517). Without the database, those that this process knows."""
     try:
         with request.platform.database.connection() as connection:
-            request.platform.tokens.set_generations(signing_keys.holding(connection))
+            request.platform.tokens.set_generations(signing_keys.valid_generations(connection))
     except Unavailable:
         pass
     return json_response(request.platform.tokens.jwks(), headers={"cache-control": "public, max-age=300"})

@@ -4,8 +4,8 @@ from starlette.responses import Response
 
 from models.jobs import jobs
 from models.platform.errors import InvalidRequest, NotFound
-from pipelines.memory import starting
-from pipelines.memory.importing import BYTE_ORDER_MARK
+from pipelines.memory import memory_jobs
+from pipelines.memory.import_file import BYTE_ORDER_MARK
 from web.api.job_object import job_object
 from web.api.job_results import job_headers
 from web.api.request import Request
@@ -29,7 +29,7 @@ def bring(request: Request) -> Response:
     job_id = request.new_id("job")
     platform, who, limits = request.platform, request.caller, request.admission.limits
     count = {"size": upload.size, "lines": upload.lines}
-    starting.bring(platform.database, platform.objects, who, upload.file, **count, job_id=job_id, limits=limits)
+    memory_jobs.bring(platform.database, platform.objects, who, upload.file, **count, job_id=job_id, limits=limits)
     platform.queue.nudge()
     with platform.database.connection() as connection:
         job = jobs.read(connection, job_id, who.account_id)

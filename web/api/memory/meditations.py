@@ -12,7 +12,7 @@ from models.memory import meditation_changes, meditations
 from models.memory.meditation_changes import Action, Change
 from models.memory.meditations import Meditation, Outcome, Status
 from models.platform.errors import InvalidRequest, NotFound
-from pipelines.memory.meditation import reverting, rounds, starting
+from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
 from web.api.job_events import StreamCursor, job_frames, resume_position
 from web.api.job_object import job_object
 from web.api.request import Request
@@ -73,7 +73,7 @@ class ChangeObject(TypedDict):
 def create(request: Request) -> Response:
     """`POST /v1/meditations`: begin one; while one is unfinished, that is the answer."""
     ids = request.new_id("med"), request.new_id("job")
-    begun = starting.start(request.platform.database, request.caller, *ids, limits=request.admission.limits)
+    begun = meditation_jobs.start(request.platform.database, request.caller, *ids, limits=request.admission.limits)
     request.platform.queue.nudge()
     return json_response(meditation_object(begun), 202)
 
@@ -115,7 +115,7 @@ async def events(request: Request) -> EventStream:
 def revert(request: Request) -> Response:
     """`POST /v1/meditations/{id}/revert`: as it was before, but for what somebody has changed since."""
     who = request.caller
-    reverted = reverting.revert(
+    reverted = revert_meditation.revert(
         request.platform.database, request.path_params["meditation_id"], who.account_id, who.user_id
     )
     request.platform.queue.nudge()
@@ -128,7 +128,7 @@ def start_many(request: Request) -> Response:
     if body.all == (body.user_ids is not None):
         raise InvalidRequest("Say whom: 'user_ids', or 'all': true.", param="user_ids")
     job_id = request.new_id("job")
-    rounds.start(request.platform.database, request.caller, request.trail, job_id, body.user_ids)
+    schedule_meditations.start(request.platform.database, request.caller, request.trail, job_id, body.user_ids)
     request.platform.queue.nudge()
     with request.platform.database.connection() as connection:
         made = jobs.read(connection, job_id, request.caller.account_id)

@@ -13,11 +13,20 @@ from models.jobs import jobs
 from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import Change, Memory
-from models.platform.errors import Conflict, Failed, InvalidRequest, NotFound, RequestError
-from pipelines.memory import forgetting, starting
+from models.platform.errors import Conflict, JobFailed, InvalidRequest, NotFound, RequestError
+from pipelines.memory import forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
-from web.api.memory.shapes import ChangeMemory, CreateMemories, ForgetMemories, ListMemories, memory_object
+from web.api.memory.shapes import (
+    ChangeMemory,
+    CitingMemory,
+    CreateMemories,
+    ForgetMemories,
+    ListMemories,
+    MemoriesDeleted,
+    MemoryDeleted,
+    memory_object,
+)
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import page_response
@@ -36,7 +45,7 @@ async def create(request: Request) -> Response:
     given = bodies.parse(request.body, CreateMemories).given()
     job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in given]
     begun = (request.platform.database, request.caller, given, ids, datetime.now(UTC), job_id, request.admission.limits)
-    await run_in_threadpool(starting.create, *begun)
+    await run_in_threadpool(memory_jobs.create, *begun)
     if not await _done(request, job_id):
         return await run_in_threadpool(_job, request, job_id)
     return await run_in_threadpool(_written, request, job_id, ids)
@@ -64,7 +73,8 @@ def read(request: Request) -> Response:
     memory = _read(request)
     with request.platform.database.connection() as connection:
         sources = memory_sources.sources(connection, memory.id, memory.account_id)
-    return json_response({**memory_object(memory), "sources": sources})
+    citing: CitingMemory = {**memory_object(memory), "sources": sources}
+    return json_response(citing)
 
 
 async def change(request: Request) -> Response:
@@ -79,7 +89,7 @@ async def change(request: Request) -> Response:
         return await run_in_threadpool(_change_now, request, memory, Change(**dict(body)))
     job_id, told = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
     who, limits = request.caller, request.admission.limits
-    await run_in_threadpool(starting.change, request.platform.database, who, memory.id, told, job_id, limits)
+    await run_in_threadpool(memory_jobs.change, request.platform.database, who, memory.id, told, job_id, limits)
     if not await _done(request, job_id):
         return await run_in_threadpool(_job, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
@@ -89,9 +99,10 @@ async def change(request: Request) -> Response:
 def delete(request: Request) -> Response:
     """`DELETE /v1/memories/{id}`: forget it. What was derived from it alone is closed and loses its words."""
     memory = _read(request)
-    forgetting.forget_one(request.platform.database, memory)
+    forget_memories.forget_one(request.platform.database, memory)
     request.platform.queue.nudge()
-    return json_response({"id": memory.id, "object": "memory", "deleted": True})
+    deleted: MemoryDeleted = {"id": memory.id, "object": "memory", "deleted": True}
+    return json_response(deleted)
 
 
 async def delete_many(request: Request) -> Response:
@@ -101,11 +112,12 @@ async def delete_many(request: Request) -> Response:
         raise InvalidRequest("Say which: 'conversation_id', or 'all=true'.", param="conversation_id")
     job_id, who = request.new_id("job"), request.caller
     begun = (request.platform.database, who, query.conversation_id, job_id, request.admission.limits)
-    await run_in_threadpool(starting.forget, *begun)
+    await run_in_threadpool(memory_jobs.forget, *begun)
     if not (last := await _done(request, job_id)):
         return await run_in_threadpool(_job, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
-    return json_response({"object": "memory.deletion", "deleted": last["result"]["deleted"]})
+    deleted: MemoriesDeleted = {"object": "memory.deletion", "deleted": last["result"]["deleted"]}
+    return json_response(deleted)
 
 
 async def _done(request: Request, job_id: str) -> dict[str, Any]:
@@ -122,14 +134,14 @@ async def _done(request: Request, job_id: str) -> dict[str, Any]:
     return last
 
 
-def _refusal(last: dict[str, Any]) -> RequestError | Failed:
+def _refusal(last: dict[str, Any]) -> RequestError | JobFailed:
     match last["type"], (last.get("error") or {}).get("code"):
         case "sangha:job.cancelled", _:
             return Conflict("The job of this request was cancelled.", code="cancelled")
         case _, "deleted":
             return NotFound(last["error"]["message"])
         case _:
-            return Failed("The memories could not be written; it has been noted for the operators.")
+            return JobFailed("The memories could not be written; it has been noted for the operators.")
 
 
 def _written(request: Request, job_id: str, ids: list[str]) -> Response:
@@ -153,7 +165,7 @@ def _change_now(request: Request, memory: Memory, change: Change) -> Response:
     """What changes no words needs no worker."""
     with request.platform.database.transaction() as connection:
         space = spaces.lock(connection, memory.space_id)
-        changed = space and forgetting.rewrite(connection, space, memory, change)
+        changed = space and forget_memories.rewrite(connection, space, memory, change)
     if not changed:
         raise _not_found(request)
     return json_response(memory_object(changed))

@@ -8,7 +8,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from models.memory.memories import Filters, Kind, Memory
-from pipelines.memory.given import GivenMemory, Importance, Metadata, Moment, Name, Text
+from pipelines.memory.memory_input import GivenMemory, Importance, Metadata, Moment, Name, Text
+from pipelines.memory.search_memories import HitObject
 from web.http.paging import Listing
 from web.http.timestamps import to_unix
 from web.http.validation import Body, Query
@@ -133,27 +134,6 @@ class CitingMemory(MemoryObject):
     """A memory with the ids of those that it follows from."""
 
     sources: list[str]
-
-
-class Neighbour(TypedDict):
-    """What was said just before a hit, or just after."""
-
-    id: str
-    kind: Kind
-    text: str
-    speaker: str
-    occurred_at: str
-    conversation_id: str | None
-    metadata: dict[str, Any]
-
-
-class HitObject(Neighbour):
-    """A memory that answers. The score is the sum of its parts; among these are `dense`, `lexical`, `recency` and
-    `importance`."""
-
-    score: float
-    parts: dict[str, float]
-    neighbours: list[Neighbour]
 
 
 class Hits(TypedDict):

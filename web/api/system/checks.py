@@ -6,7 +6,7 @@ from functools import partial
 import redis
 
 from models.jobs import workers
-from models.platform.database import Database, all_of, one
+from models.platform.database import Database, fetch_all, fetch_one
 from models.platform.errors import Unavailable
 from models.platform.migrate import pending
 from web.api.platform import Platform
@@ -36,7 +36,7 @@ def install(platform: Platform) -> None:
 def check_database(database: Database) -> None:
     """Check that Postgres responds. Raises Unavailable."""
     with database.connection() as connection:
-        one(connection, "SELECT 1")
+        fetch_one(connection, "SELECT 1")
 
 
 def check_redis(client: "redis.Redis") -> None:
@@ -68,7 +68,7 @@ def count_jobs(database: Database) -> Values:
     """Count unfinished jobs by queue, kind and state; empty while Postgres is down, so the rest is served."""
     try:
         with database.connection() as connection:
-            rows = all_of(connection, COUNT_JOBS, {"states": STATES})
+            rows = fetch_all(connection, COUNT_JOBS, {"states": STATES})
     except Unavailable:
         return {}
     return {(row["queue"], row["kind"], row["state"]): row["count"] for row in rows}

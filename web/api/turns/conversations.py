@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
@@ -59,6 +60,23 @@ class OneItem(Query):
     include: Included | None = None
 
 
+class ConversationObject(TypedDict):
+    """A conversation."""
+
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class ConversationDeleted(TypedDict):
+    """A conversation is forgotten."""
+
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
+
+
 def create(request: Request) -> Response:
     """`POST /v1/conversations`."""
     body = bodies.parse(request.body or b"{}", CreateConversation)
@@ -94,7 +112,8 @@ def delete(request: Request) -> Response:
     if not forget_conversation(request.platform.database, _id(request), request.caller.account_id):
         raise _not_found(request)
     request.platform.queue.nudge()
-    return json_response({"id": _id(request), "object": "conversation.deleted", "deleted": True})
+    deleted: ConversationDeleted = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
+    return json_response(deleted)
 
 
 def items(request: Request) -> Response:
@@ -173,7 +192,7 @@ def _no_item(item_id: str) -> NotFound:
     return NotFound(f"Item with id '{cut(item_id)}' not found.", param="item_id")
 
 
-def _object(conversation: Conversation) -> dict[str, Any]:
+def _object(conversation: Conversation) -> ConversationObject:
     return {
         "id": conversation.id,
         "object": "conversation",

@@ -5,11 +5,12 @@ a short job that stands in line before turns, and is gone once it is answered.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.token_count import Question, ask
@@ -22,6 +23,13 @@ from web.http.responses import json_response
 
 #: Seconds to wait for a worker with a free hand.
 PATIENCE = 30.0
+
+
+class InputTokens(TypedDict):
+    """The tokens of a prompt."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: int
 
 
 async def count(request: Request) -> Response:
@@ -41,7 +49,8 @@ async def count(request: Request) -> Response:
         await run_in_threadpool(cancel_job, request, job_id)
     finally:
         await run_in_threadpool(delete_ended_job, request, job_id)
-    return json_response({"object": "response.input_tokens", "input_tokens": _told(last)})
+    count: InputTokens = {"object": "response.input_tokens", "input_tokens": _told(last)}
+    return json_response(count)
 
 
 async def _last_event(request: Request, job_id: str) -> dict[str, Any]:

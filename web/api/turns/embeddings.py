@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.platform.errors import Conflict, Failed, InvalidRequest, RequestError, Unavailable
+from models.platform.errors import Conflict, JobFailed, InvalidRequest, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER, Embeddings
@@ -158,7 +158,7 @@ async def _answer(request: Request, job_id: str, encoding: str) -> Response:
     )
 
 
-def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:
+def _refusal(last: dict[str, Any]) -> RequestError | JobFailed | Unavailable:
     match last.get("type"), (last.get("error") or {}).get("code"):
         case None, _:
             return Unavailable("No worker had time for these embeddings.", retry_after=10)
@@ -169,4 +169,4 @@ def _refusal(last: dict[str, Any]) -> RequestError | Failed | Unavailable:
         case _, "unsupported_dimensions":
             return InvalidRequest(last["error"]["message"], param="dimensions", code="unsupported_value")
         case _:
-            return Failed("The embeddings could not be made; it has been noted for the operators.")
+            return JobFailed("The embeddings could not be made; it has been noted for the operators.")

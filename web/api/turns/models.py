@@ -1,8 +1,9 @@
 """`/v1/models`: the names that turns and embeddings may ask for."""
 
-from typing import Any
+from typing import Literal
 
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from models.platform.errors import NotFound
 from models.platform.settings import Settings
@@ -12,6 +13,15 @@ from web.http.responses import json_response, page_object
 
 #: The local models answer to this name too, so that a caller need not know which are installed.
 DEFAULT = "default"
+
+
+class ModelObject(TypedDict):
+    """A name that a turn may ask for."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
 
 
 async def list_models(request: Request) -> Response:
@@ -32,5 +42,5 @@ def _names(settings: Settings) -> list[str]:
     return list(dict.fromkeys([model_name(settings), DEFAULT, embedder_name(settings)]))
 
 
-def _model(name: str, created: int) -> dict[str, Any]:
+def _model(name: str, created: int) -> ModelObject:
     return {"id": name, "object": "model", "created": created, "owned_by": "sangha"}

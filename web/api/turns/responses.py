@@ -7,11 +7,12 @@ from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as Answer
+from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest
 from models.turns.responses import Response
 from pipelines.chat.deletion import forget_response
-from pipelines.chat.response_objects import response_object
+from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
@@ -43,6 +44,14 @@ class InputItems(Query):
     limit: int = Field(20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
     include: Included | None = None
+
+
+class ResponseDeleted(TypedDict):
+    """A turn is forgotten."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
 
 
 async def create(request: Request) -> Answer | EventStream | DeferredResponse:
@@ -88,7 +97,8 @@ def delete(request: Request) -> Answer:
     response = _read(request)
     forget_response(request.platform.database, response)
     request.platform.queue.forget_journal(response.job_id)
-    return json_response({"id": response.id, "object": "response", "deleted": True})
+    deleted: ResponseDeleted = {"id": response.id, "object": "response", "deleted": True}
+    return json_response(deleted)
 
 
 def input_items(request: Request) -> Answer:
@@ -113,7 +123,7 @@ def _place(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int
 
 
 def _shown(
-    request: Request, response: Response, shown: dict[str, Any], headers: Mapping[str, str] | None = None
+    request: Request, response: Response, shown: ResponseObject, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """The answer with a response; one that is not stored and has ended goes once it is sent."""
     answer = json_response(shown, headers=headers)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from models.platform.errors import NotFound
 from models.turns import responses
 from models.turns.responses import Response
-from pipelines.chat.objects import response_object
+from pipelines.chat.response_objects import ResponseObject, response_object
 from pipelines.chat.start import NewTurn, Started, start
 from web.access import idempotency
 from web.api.job_events import EventBatches
@@ -72,7 +71,7 @@ async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
     return Begun(started, told, job_headers(job_id, response_id), leave)
 
 
-async def final(request: Request, begun: Begun) -> dict[str, Any]:
+async def final(request: Request, begun: Begun) -> ResponseObject:
     """The response once it has ended, told by its journal; no connection is held meanwhile.
 
     As far as it is, when that takes longer than `LONGEST_WAIT` or the process leaves.
@@ -87,10 +86,10 @@ async def final(request: Request, begun: Begun) -> dict[str, Any]:
     return response_object(await run_in_threadpool(read_named, request, begun.response.id))
 
 
-async def _shown_at_end(told: EventBatches) -> dict[str, Any] | None:
+async def _shown_at_end(told: EventBatches) -> ResponseObject | None:
     async for events in told:
         if events[-1].ends:
-            shown: dict[str, Any] | None = orjson.loads(events[-1].data).get("response")
+            shown: ResponseObject | None = orjson.loads(events[-1].data).get("response")
             return shown
     return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from models.journal.events import REWOUND, Event
-from models.platform.errors import Failed, RequestError
+from models.platform.errors import JobFailed, RequestError
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.chat.transcript import RESTARTED
@@ -162,8 +162,8 @@ class Chunks:
         usage = {"usage": None} if self._include_usage else {}
         return data_frame({**self._head, "choices": [choice], **usage})
 
-    def _broken(self, what: str, code: str) -> Failed:
-        return Failed(f"{what}; the whole answer: GET /v1/responses/{self._response_id}.", code=code)
+    def _broken(self, what: str, code: str) -> JobFailed:
+        return JobFailed(f"{what}; the whole answer: GET /v1/responses/{self._response_id}.", code=code)
 
 
 def data_frame(value: Mapping[str, Any]) -> Frame:
@@ -171,7 +171,7 @@ def data_frame(value: Mapping[str, Any]) -> Frame:
     return b"data: %b\n\n" % orjson.dumps(value)
 
 
-def error_frame(error: RequestError | Failed) -> Frame:
+def error_frame(error: RequestError | JobFailed) -> Frame:
     """An error in mid-stream, in the one envelope: OpenAI's clients raise it."""
     param, kind = (error.param, "invalid_request_error") if isinstance(error, RequestError) else (None, "server_error")
     return data_frame({"error": {"message": error.message, "type": kind, "param": param, "code": error.code}})

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from models.platform.errors import Conflict, Failed, InvalidRequest, Overdue, RequestError
+from models.platform.errors import Conflict, JobFailed, InvalidRequest, WaitTimedOut, RequestError
 from models.platform.settings import Settings
 from pipelines.inference.names import model_name
 
@@ -160,7 +160,7 @@ def usage_object(usage: Mapping[str, Any]) -> UsageObject:
     }
 
 
-def refusal(shown: Mapping[str, Any]) -> RequestError | Failed | None:
+def refusal(shown: Mapping[str, Any]) -> RequestError | JobFailed | None:
     """The error that a response ended with; None where it has an answer."""
     response_id, status = shown["id"], shown["status"]
     if status in ("completed", "incomplete"):
@@ -168,8 +168,8 @@ def refusal(shown: Mapping[str, Any]) -> RequestError | Failed | None:
     if status == "cancelled":
         return Conflict(f"The turn was cancelled: {response_id}.", code="cancelled")
     if status != "failed":
-        return Overdue(f"The turn takes longer than a request may wait; it goes on: GET /v1/responses/{response_id}.")
+        return WaitTimedOut(f"The turn takes longer than a request may wait; it goes on: GET /v1/responses/{response_id}.")
     error = shown["error"] or {"message": "The turn failed.", "reason": "server_error"}
     if error["reason"] in ("context_length_exceeded", "invalid_request"):
         return InvalidRequest(error["message"], param="messages", code=error["reason"])
-    return Failed(error["message"], code=error["reason"])
+    return JobFailed(error["message"], code=error["reason"])
