@@ -5,16 +5,18 @@ from functools import partial
 from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import Objects
 from pipelines.maintenance import erase, prune
-from pipelines.memory import indexing
-from pipelines.memory.meditation import rounds
+from pipelines.memory import index_space
+from pipelines.memory.meditation import schedule_meditations
 from tasks.job_runner import JobRunner
 
 
-def declare(runner: JobRunner) -> int:
-    """Declare the actors; returns how many may run at once."""
+def declare_actors(runner: JobRunner) -> int:
+    """Declare the actors. Returns the number of threads."""
     objects = Objects.open(runner.settings)
     runner.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
     runner.declare("data.erase", Handler(run=partial(erase.run, runner.client, objects), end=plain_ending))
-    runner.declare("memory.index", Handler(run=indexing.run, end=plain_ending))
-    runner.declare("meditation.nightly", Handler(run=partial(rounds.run, runner.settings), end=plain_ending))
+    runner.declare("memory.index", Handler(run=index_space.run, end=plain_ending))
+    runner.declare(
+        "meditation.nightly", Handler(run=partial(schedule_meditations.run, runner.settings), end=plain_ending)
+    )
     return 1

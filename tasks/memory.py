@@ -6,13 +6,8 @@ from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import Objects
 from pipelines.embeddings import embed
 from pipelines.inference.llamacpp.embedder import load_embedder
-from pipelines.memory import endings
-from pipelines.memory import remember_turns
-from pipelines.memory import import_file
-from pipelines.memory import forget_memories
-from pipelines.memory import create_memories
-from pipelines.memory import extract_facts
-from pipelines.memory.meditation import run as meditate
+from pipelines.memory import create_memories, endings, extract_facts, forget_memories, import_file, remember_turns
+from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import Yielding
 from tasks.job_runner import JobRunner
 
@@ -20,8 +15,8 @@ from tasks.job_runner import JobRunner
 THREADS = 2
 
 
-def declare(runner: JobRunner) -> int:
-    """Declare the actors; returns how many may run at once."""
+def declare_actors(runner: JobRunner) -> int:
+    """Declare the actors. Returns the number of threads."""
     embedder = load_embedder(runner.settings)
     in_background = Yielding(embedder.embed)
     objects = Objects.open(runner.settings)

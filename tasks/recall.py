@@ -12,8 +12,8 @@ from tasks.job_runner import JobRunner
 THREADS = 4
 
 
-def declare(runner: JobRunner) -> int:
-    """Declare the actors; returns how many may run at once."""
+def declare_actors(runner: JobRunner) -> int:
+    """Declare the actors. Returns the number of threads."""
     embedder, noting = load_embedder(runner.settings), Noting(runner.database)
     run = partial(search_memories.run, embedder.embed, noting)
     runner.declare("memory.search", Handler(run=run, end=plain_ending))

@@ -1,7 +1,7 @@
-"""Meditation over 10,000 memories of one user: how long, in how much memory, and how much of what it finds is right.
+"""Meditation over 10,000 memories of one user: duration, memory, and the precision of what it finds.
 
-Texts are made from parts, vectors are the bundled model's. Planted among them are repetitions and contradictions, and
-traps: what looks like a repetition and is none (another number, a negation, another colour, an event of another day).
+Texts are combined from parts, vectors are the bundled model's. Planted among them are repetitions and contradictions,
+and traps: texts that look like a repetition and are none (another number, a negation, another colour, another day).
 """
 
 import random
@@ -12,186 +12,173 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.bench import Bench
-from bench.client import Broken, Client
+from models.database import Database, all_of
+from models.ids import new_id
+from models.memories import NewMemory
+
 from bench.figures import Figure, at_least, at_most
-from bench.scenarios.memory import newest
-from models.memory.memories import NewMemory
-from models.platform.database import Database, all_of
-from models.platform.ids import new_id
-from pipelines.inference.embedder import load_embedder
-from pipelines.memory import writing
+from bench.harness.client import Client
+from bench.harness.sse import CheckFailed
+from bench.harness.waiting import wait_until
+from bench.scenario import Bench
+from bench.scenarios.memory import newest_space
+from pipelines.inference.llamacpp.embedder import load_embedder
+from pipelines.memory import store
 
-MEMORIES, EACH, BATCH = 10_000, 250, 500
+#: Memories in all, memories of each planted kind, and memories that are embedded and inserted together.
+MEMORIES, PLANTED, BATCH = 10_000, 250, 500
 
-#: Seconds until a meditation must have ended.
+#: Seconds in which a meditation must end.
 PATIENCE = 600.0
 
-PEOPLE = (
-    "my sister",
-    "my neighbour",
-    "Ana",
-    "Tariq",
-    "my boss",
-    "Joan",
-    "my cousin Leo",
-    "Ruth",
-    "the plumber",
-    "Ines",
-)
+PEOPLE = ("my sister", "my neighbour", "Ana", "Tariq", "my boss", "Joan", "my cousin Leo", "Ruth", "the plumber",
+          "Ines")  # fmt: skip
 VERBS = ("showed me", "asked me about", "lost", "repaired", "sold", "talked for an hour about", "dreams of", "broke")
-THINGS = ("a violin", "an old map",
-          "the garden fence", "a telescope", "a recipe for soup", "the kitchen sink", "a novel",
-          "a red scarf", "the train tickets", "a chess set", "a bicycle", "the tax papers")  # fmt: skip
+THINGS = ("a violin", "an old map", "the garden fence", "a telescope", "a recipe for soup", "the kitchen sink",
+          "a novel", "a red scarf", "the train tickets", "a chess set", "a bicycle", "the tax papers")  # fmt: skip
 PLACES = ("in Lisbon", "at the office", "by the river", "on the train", "at the market", "in the cellar", "at school",
           "in Graz", "near the bridge", "at the lake")  # fmt: skip
-WHEN = ("before breakfast", "on the way home", "during the storm", "over lunch", "while it rained", "after work")
+TIMES = ("before breakfast", "on the way home", "during the storm", "over lunch", "while it rained", "after work")
 CITIES = ("Lisbon", "Porto", "Graz", "Vienna", "Oslo", "Turin", "Ghent", "Leeds", "Quito", "Osaka")
-BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+CLOSED = "SELECT memory_id, reason FROM meditation_changes WHERE meditation_id = %(id)s AND action = 'closed'"
 
 
 @dataclass(slots=True)
-class Planted:
-    """What is written, and what should come of it: the ids of repetitions and of facts that no longer hold."""
+class MemorySet:
+    """Memories to write, and what a meditation should find: the ids of repetitions and of contradicted facts."""
 
-    news: list[NewMemory] = field(default_factory=list)
+    memories: list[NewMemory] = field(default_factory=list)
     repeated: set[str] = field(default_factory=set)
     contradicted: set[str] = field(default_factory=set)
 
-    def say(self, text: str, day: float, **given: Any) -> str:
-        """One more memory."""
-        moment = BEGAN + timedelta(days=day)
-        new = NewMemory(new_id("mem"), text, given.pop("speaker", "user"), moment, **given)
-        self.news.append(new)
-        return new.id
+    def add(self, text: str, day: float, *, speaker: str = "user", **options: Any) -> str:
+        """Add a memory of a day; returns its id."""
+        memory = NewMemory(new_id("mem"), text, speaker, START + timedelta(days=day), **options)
+        self.memories.append(memory)
+        return memory.id
 
 
-def planted(count: int) -> Planted:
-    """So many memories, the same in each run but for their ids."""
-    made, chance = Planted(), random.Random(11)
-    for number in range(EACH):
-        _plant(made, chance, number)
-    while len(made.news) < count:
-        said = (chance.choice(part) for part in (PEOPLE, VERBS, THINGS, PLACES, WHEN))
-        text, talk = f"{' '.join(said)}, {chance.randint(2, 99)} days ago.", f"talk {len(made.news) // 50}"
-        made.say(text, chance.uniform(0, 400), conversation_id=talk)
-    chance.shuffle(made.news)
-    return made
+def memory_set(count: int) -> MemorySet:
+    """Generate memories, the same in each run except for their ids."""
+    generated, chance = MemorySet(), random.Random(11)
+    for number in range(PLANTED):
+        _plant(generated, chance, number)
+    while len(generated.memories) < count:
+        parts = (chance.choice(part) for part in (PEOPLE, VERBS, THINGS, PLACES, TIMES))
+        text, talk = f"{' '.join(parts)}, {chance.randint(2, 99)} days ago.", f"talk {len(generated.memories) // 50}"
+        generated.add(text, chance.uniform(0, 400), conversation_id=talk)
+    chance.shuffle(generated.memories)
+    return generated
 
 
-def _plant(made: Planted, chance: random.Random, number: int) -> None:
-    """One of each."""
+def _plant(generated: MemorySet, chance: random.Random, number: int) -> None:
+    """Add one repetition, one contradiction and one trap of each kind."""
     thing, place, day = THINGS[number % len(THINGS)], PLACES[number % len(PLACES)], chance.uniform(0, 300)
-    made.repeated.add(made.say(f"I own {thing} that is {number} years old and is kept {place}.", day))
-    made.say(f"I really own {thing} that is {number} years old, and is kept {place}!", day + 40)
+    generated.repeated.add(generated.add(f"I own {thing} that is {number} years old and is kept {place}.", day))
+    generated.add(f"I really own {thing} that is {number} years old, and is kept {place}!", day + 40)
     name = f"{chance.choice('BCDFGKLMPRST')}{chance.choice('aeiou')}{number}"
     old, new = chance.sample(CITIES, 2)
-    made.contradicted.add(made.say(f"{name} lives in {old}.", day, kind="fact", speaker=""))
-    made.say(f"{name} lives in {new}.", day + 50, kind="fact", speaker="")
-    # Traps.
-    made.say(f"I need {number + 300} grams of flour for the bread that {name} likes.", day)
-    made.say(f"I need {number + 301} grams of flour for the bread that {name} likes.", day + 9)
-    made.say(f"{name} is allergic to walnuts and to dust.", day)
-    made.say(f"{name} is not allergic to walnuts and to dust.", day + 9)
-    made.say(f"We went swimming with {name} {place}.", day)
-    made.say(f"We went swimming with {name} {place}.", day + 9)
-    made.say(f"{name} likes the green lamp {place}.", day)
-    made.say(f"{name} likes the white lamp {place}.", day + 9)
+    generated.contradicted.add(generated.add(f"{name} lives in {old}.", day, kind="fact", speaker=""))
+    generated.add(f"{name} lives in {new}.", day + 50, kind="fact", speaker="")
+    traps = [
+        (f"I need {number + 300} grams of flour for the bread that {name} likes.",
+         f"I need {number + 301} grams of flour for the bread that {name} likes."),
+        (f"{name} is allergic to walnuts and to dust.", f"{name} is not allergic to walnuts and to dust."),
+        (f"We went swimming with {name} {place}.", f"We went swimming with {name} {place}."),
+        (f"{name} likes the green lamp {place}.", f"{name} likes the white lamp {place}."),
+    ]  # fmt: skip
+    for first, second in traps:
+        generated.add(first, day)
+        generated.add(second, day + 9)
 
 
 def meditation(bench: Bench) -> Sequence[Figure]:
-    """One meditation, and its revert."""
+    """Measure one meditation, and its revert."""
     with bench.stack.platform(engine="scripted", pools=("memory",)) as platform:
         database = Database(platform.settings.postgres_dsn)
-        platform.client().post("/v1/memories", {"text": "the first one"})  # makes the space
-        made = planted(MEMORIES)
-        write(bench, database, made)
+        platform.client().post("/v1/memories", {"text": "the first one"})  # creates the space
+        generated = memory_set(MEMORIES)
+        write(bench, database, generated)
         worker = next(child for name, child in platform.children.items() if name.startswith("worker"))
-        before = most_memory(worker.pid)
-        client = platform.client()  # the first one has been idle for too long
-        done = meditated(client)
-        grown = most_memory(worker.pid) - before
-        closed = closed_by(database, done["id"])
-        reverts = reverted(client, done)
+        before = peak_memory(worker.pid)
+        client = platform.client()  # the first connection was idle for too long
+        ended = run_meditation(client)
+        growth = peak_memory(worker.pid) - before
+        closed = closed_memories(database, ended["id"])
+        reverts = revert(client, ended)
         database.close()
-    report = done["report"]
-    found = report["recall"]
+    recall = ended["report"]["recall"]
     return [
-        Figure(f"meditation over {MEMORIES:,} memories", "s", [done["seconds"]], at_most(60)),
-        Figure("memory that the worker needs for it", "MB", [grown / 1e6]),
-        Figure(f"recall of its {found['probes']} probes before", "x", [found["before"]]),
-        Figure("recall of its probes after; it takes all back where that falls", "x", [found["after"]]),
-        *(applied(closed, made, reverts) if reverts else []),
+        Figure(f"meditation over {MEMORIES:,} memories", "s", [ended["seconds"]], at_most(60)),
+        Figure("memory that the worker needs for it", "MB", [growth / 1e6]),
+        Figure(f"recall of its {recall['probes']} probes before", "x", [recall["before"]]),
+        Figure("recall of its probes after; a lower value rolls it back", "x", [recall["after"]]),
+        *(applied_figures(closed, generated, reverts) if reverts else []),
     ]
 
 
-def reverted(client: Client, done: Mapping[str, Any]) -> list[float]:
-    """Seconds that the revert takes; none where the platform has left all as it was, for recall would have fallen."""
-    if done["outcome"] == "would_harm":
+def revert(client: Client, ended: Mapping[str, Any]) -> list[float]:
+    """Revert a meditation; returns the seconds, or none where the platform rolled it back because recall would fall."""
+    if ended["outcome"] == "would_harm":
         return []
-    if done["outcome"] != "applied":
-        raise Broken(f"the meditation came to {done['outcome']}: {done['report']}")
-    began = time.perf_counter()
-    client.post(f"/v1/meditations/{done['id']}/revert", {})
-    return [time.perf_counter() - began]
+    if ended["outcome"] != "applied":
+        raise CheckFailed(f"the meditation has the outcome {ended['outcome']}: {ended['report']}")
+    began = time.monotonic()
+    client.post(f"/v1/meditations/{ended['id']}/revert", {})
+    return [time.monotonic() - began]
 
 
-def applied(closed: Mapping[str, set[str]], made: Planted, reverts: Sequence[float]) -> list[Figure]:
-    """How much of what it has closed is right."""
-    return [
-        Figure("revert", "s", reverts),
-        *_shares("repetitions", closed["repeats"], made.repeated),
-        *_shares("contradictions", closed["contradicted"], made.contradicted),
-    ]
+def applied_figures(closed: Mapping[str, set[str]], generated: MemorySet, reverts: Sequence[float]) -> list[Figure]:
+    """The figures of a meditation that was applied. Of two repetitions either may be closed."""
+    figures = [Figure("revert", "s", reverts)]
+    for name, found, planted in (
+        ("repetitions", closed["repeats"], generated.repeated),
+        ("contradictions", closed["contradicted"], generated.contradicted),
+    ):
+        right = len(found & planted)
+        figures.append(Figure(f"{name} closed: precision", "x", [right / max(1, len(found))], at_least(0.99)))
+        figures.append(Figure(f"{name} closed: recall", "x", [right / len(planted)]))
+    return figures
 
 
-def write(bench: Bench, database: Database, made: Planted) -> None:
-    """Write all of it, as the platform does."""
+def write(bench: Bench, database: Database, generated: MemorySet) -> None:
+    """Embed and insert the memories, as the platform does."""
     embedder = load_embedder(bench.stack.settings)
     with database.connection() as connection:
-        space = newest(connection)
-    for begin in range(0, len(made.news), BATCH):
-        bench.progress.step(begin, len(made.news), "memories embedded")
-        news = made.news[begin : begin + BATCH]
-        vectors = embedder.embed([new.text for new in news])
+        space = newest_space(connection)
+    for begin in range(0, len(generated.memories), BATCH):
+        bench.progress.step(begin, len(generated.memories), "memories embedded")
+        batch = generated.memories[begin : begin + BATCH]
+        vectors = embedder.embed([memory.text for memory in batch])
         with database.transaction() as connection:
-            writing.insert(connection, writing.locked(connection, space.id), list(zip(news, vectors, strict=True)))
+            store.insert(connection, store.locked(connection, space.id), list(zip(batch, vectors, strict=True)))
 
 
-def meditated(client: Client) -> dict[str, Any]:
-    """The meditation as it has ended, and how many `seconds` that took."""
-    began = time.perf_counter()
+def run_meditation(client: Client) -> dict[str, Any]:
+    """Run a meditation to its end; returns its object, with the `seconds` that it took."""
+    began = time.monotonic()
     path = f"/v1/meditations/{client.post('/v1/meditations', {})['id']}"
-    while time.perf_counter() < began + PATIENCE:
-        found: dict[str, Any] = client.get(path)
-        if found["status"] not in ("queued", "in_progress"):
-            return {**found, "seconds": time.perf_counter() - began}
-        time.sleep(0.1)
-    raise Broken(f"the meditation has not ended after {PATIENCE:g} s")
+
+    def ended() -> dict[str, Any] | None:
+        state = client.get(path)
+        return state if state["status"] not in ("queued", "in_progress") else None
+
+    state = wait_until(ended, PATIENCE, interval=0.1, what="the end of the meditation")
+    return {**(state or {}), "seconds": time.monotonic() - began}
 
 
-def most_memory(pid: int | None) -> float:
+def peak_memory(pid: int) -> float:
     """The most bytes that a process has had in memory so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
-CLOSED = "SELECT memory_id, reason FROM meditation_changes WHERE meditation_id = %(id)s AND action = 'closed'"
-
-
-def closed_by(database: Database, meditation_id: str) -> Mapping[str, set[str]]:
-    """Reason → the ids of what was closed for it."""
-    found: dict[str, set[str]] = {"repeats": set(), "contradicted": set()}
+def closed_memories(database: Database, meditation_id: str) -> Mapping[str, set[str]]:
+    """The ids of the memories that a meditation closed, by reason."""
+    closed: dict[str, set[str]] = {"repeats": set(), "contradicted": set()}
     with database.connection() as connection:
         for row in all_of(connection, CLOSED, {"id": meditation_id}):
-            found[row["reason"]].add(row["memory_id"])
-    return found
-
-
-def _shares(what: str, found: set[str], expected: set[str]) -> list[Figure]:
-    """Precision and recall of what it has closed. Of two that say the same either may be closed."""
-    right = len(found & expected)
-    return [
-        Figure(f"{what}: of those closed, planted", "x", [right / max(1, len(found))], at_least(0.99)),
-        Figure(f"{what}: of those planted, closed", "x", [right / len(expected)]),
-    ]
+            closed[row["reason"]].add(row["memory_id"])
+    return closed

@@ -1,7 +1,7 @@
-"""Remembering and searching at size: a user's memories among those of others, over HTTP, with the real embedder.
+"""Creating and searching memories at size: one user's among those of others, over HTTP, with the real embedder.
 
-What fills the tables is made up, words and vectors both, and goes in through the platform's own writer; questions and
-the memories that are timed are embedded by the bundled model.
+The tables are filled with generated words and vectors, through the platform's own writer; queries and the memories
+whose creation is timed are embedded by the bundled model.
 """
 
 import random
@@ -11,80 +11,79 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from models.database import Connection, Database, one
+from models.ids import new_id
+from models.memories import Filters, NewMemory
+from models.memory_spaces import Space
 
-from bench.bench import Bench
-from bench.client import Client
 from bench.figures import Figure, at_least, at_most
+from bench.harness.client import Client
 from bench.progress import Progress
-from models.memory import spaces, vector_indexes
-from models.memory import vectors as memory_vectors
-from models.memory.memories import Filters, NewMemory
-from models.memory.spaces import Space
-from models.platform.database import Connection, Database, one
-from models.platform.ids import new_id
-from pipelines.memory import writing
+from bench.scenario import Bench
+from models import memory_indexes, memory_spaces, memory_vectors
+from pipelines.memory import store
 
-#: Memories of the user, and of everybody then; with --full.
+#: Memories of the user, and of all users, one size after the other; the second with --full.
 SIZES: Sequence[tuple[int, int]] = ((10_000, 20_000),)
 FULL_SIZES: Sequence[tuple[int, int]] = ((10_000, 20_000), (100_000, 1_000_000), (1_000_000, 2_000_000))
 
-BATCH, QUESTIONS, WARM_UP, NEW = 2_000, 200, 30, 50
+BATCH, QUERIES, WARM_UP, NEW = 2_000, 200, 30, 50
 
-#: How often a word comes falls with its rank, as in any language.
+#: Distinct words, whose frequency falls with their rank as in any language, and the words of a memory.
 WORDS, LENGTHS = 20_000, (5, 25)
 
-#: Topics: vectors lie around their centres.
+#: Vectors are spread around the centres of topics.
 TOPICS, SPREAD, DIMENSIONS = 500, 0.6, 384
 
 POOLS = ("memory", "recall")
 
 
 def memory(bench: Bench) -> Sequence[Figure]:
-    """How fast memories are written and found, size by size, each of a user of its own."""
-    made = Made(random.Random(7), np.random.default_rng(7))
+    """Measure writing and searching, size by size, each with a user of its own."""
+    generator = Generator(random.Random(7), np.random.default_rng(7))
     figures: list[Figure] = []
     with bench.stack.platform(engine="scripted", pools=POOLS) as platform:
         database = Database(platform.settings.postgres_dsn)
-        for account, (mine, everybody) in enumerate(FULL_SIZES if bench.full else SIZES):
+        for account, (own, total) in enumerate(FULL_SIZES if bench.full else SIZES):
             client = platform.client(account)
-            client.post("/v1/memories", {"text": "the first one"})  # makes the space
+            client.post("/v1/memories", {"text": "the first one"})  # creates the space
             with database.connection() as connection:
-                space = newest(connection)
-            figures += Sized(bench.progress, database, client, space, made).figures(mine, everybody)
+                space = newest_space(connection)
+            figures += SizeMeasurement(bench.progress, database, client, space, generator).figures(own, total)
         database.close()
     return figures
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
-    """One user's memories, and how they grow to a size."""
+class SizeMeasurement:
+    """The measurement of one user's memories."""
 
     progress: Progress
     database: Database
     client: Client
     space: Space
-    made: "Made"
+    generator: "Generator"
 
-    def figures(self, mine: int, everybody: int) -> Iterator[Figure]:
-        """What writing and finding cost at this size."""
-        size = f"{mine:,} memories among {everybody:,}"
-        rate = fill(self.progress, self.database, self.space, self.made, mine)
-        copy(self.progress, self.database, self.space, mine, everybody)
-        built = index(self.progress, self.database, self.space) if mine > vector_indexes.MOST else []
-        found = recall_of(self.database, self.space, self.made) if built else []
-        searches = searched(self.progress, self.client, self.made)
+    def figures(self, own: int, total: int) -> Iterator[Figure]:
+        """Fill the tables to this size, and measure writing and searching."""
+        size = f"{own:,} memories among {total:,}"
+        rates = fill(self.progress, self.database, self.space, self.generator, own)
+        copy_to_others(self.progress, self.database, self.space, own, total)
+        built = build_index(self.progress, self.database, self.space) if own > memory_indexes.MOST else []
+        recall = index_recall(self.database, self.space, self.generator) if built else []
+        searches = search(self.progress, self.client, self.generator)
         yield Figure(f"search of {size}, p50", "ms", searches)
-        yield Figure(f"search of {size}, p95", "ms", searches, at_most(50) if mine <= 100_000 else None, quantile=0.95)
-        written = remembered(self.progress, self.client, self.made)
-        yield Figure("POST /v1/memories of one → it can be found", "ms", written)
-        yield Figure("memories written by the platform's writer, vectors given", "/s", rate)
+        yield Figure(f"search of {size}, p95", "ms", searches, at_most(50) if own <= 100_000 else None, quantile=0.95)
+        created = create(self.progress, self.client, self.generator)
+        yield Figure("POST /v1/memories of one → it can be found", "ms", created)
+        yield Figure("memories written by the platform's writer, vectors given", "/s", rates)
         if built:
-            yield Figure("the space's own index built", "s", built)
-            yield Figure("of the exact 10 nearest, found by the index", "x", found, at_least(0.95))
+            yield Figure("building the space's index", "s", built)
+            yield Figure("exact 10 nearest that the index finds", "x", recall, at_least(0.95))
 
 
-class Made:
-    """Made-up texts and vectors, the same in each run."""
+class Generator:
+    """Generates texts and vectors, the same in each run."""
 
     def __init__(self, words: random.Random, vectors: np.random.Generator) -> None:
         self._random, self._vectors = words, vectors
@@ -94,20 +93,20 @@ class Made:
         self._centres = vectors.standard_normal((TOPICS, DIMENSIONS))
 
     def text(self) -> str:
-        """A memory."""
+        """A memory's text."""
         return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=self._random.randint(*LENGTHS)))
 
-    def question(self) -> str:
-        """A question about two things, as long as people's are: made-up words have many tokens."""
-        one, other = self._random.choices(self._words, cum_weights=self._weights, k=2)
-        return f"When did Ada tell me about the {one} that she wanted to buy for her {other}?"
+    def query(self) -> str:
+        """A query about two things, as long as a person's: generated words have many tokens."""
+        first, second = self._random.choices(self._words, cum_weights=self._weights, k=2)
+        return f"When did Ada tell me about the {first} that she wanted to buy for her {second}?"
 
     def vector(self) -> list[float]:
-        """Its meaning."""
+        """A unit vector near the centre of a topic."""
         noise = self._vectors.standard_normal(DIMENSIONS)
         vector = self._centres[self._vectors.integers(TOPICS)] * (1 - SPREAD) + noise * SPREAD
-        made: list[float] = (vector / np.linalg.norm(vector)).tolist()
-        return made
+        unit: list[float] = (vector / np.linalg.norm(vector)).tolist()
+        return unit
 
     def batch(self, begin: int) -> Iterator[tuple[NewMemory, list[float]]]:
         """Memories of conversations of a hundred turns, a minute apart."""
@@ -119,24 +118,24 @@ class Made:
             yield new, self.vector()
 
 
-def newest(connection: Connection) -> Space:
-    """The space that was made last."""
+def newest_space(connection: Connection) -> Space:
+    """The space that was created last."""
     row = one(connection, "SELECT max(id) AS id FROM memory_spaces")
-    space = spaces.read(connection, row["id"]) if row else None
+    space = memory_spaces.read(connection, row["id"]) if row else None
     assert space is not None
     return space
 
 
-def fill(progress: Progress, database: Database, space: Space, made: Made, count: int) -> list[float]:
-    """Write so many memories; memories a second of each batch."""
+def fill(progress: Progress, database: Database, space: Space, generator: Generator, count: int) -> list[float]:
+    """Write memories; returns memories a second of each batch."""
     rates = []
     for begin in range(0, count, BATCH):
         progress.step(begin, count, "memories written")
-        news = list(made.batch(begin))
-        began = time.perf_counter()
+        batch = list(generator.batch(begin))
+        began = time.monotonic()
         with database.transaction() as connection:
-            writing.insert(connection, writing.locked(connection, space.id), news)
-        rates.append(BATCH / (time.perf_counter() - began))
+            store.insert(connection, store.locked(connection, space.id), batch)
+        rates.append(BATCH / (time.monotonic() - began))
     return rates
 
 
@@ -165,63 +164,62 @@ SELECT %(copy)s, term, block, entries FROM memory_postings WHERE space_id = %(sp
 """
 
 
-def copy(progress: Progress, database: Database, space: Space, mine: int, everybody: int) -> None:
-    """Give others the same memories, until everybody has so many."""
+def copy_to_others(progress: Progress, database: Database, space: Space, own: int, total: int) -> None:
+    """Copy the memories to new users, until all users together have `total`."""
     with database.connection() as connection:
-        there = one(connection, "SELECT count(*) AS memories FROM memories")
-    for number in range((everybody - (there["memories"] if there else 0)) // mine):
-        progress.say(f"memories of others, {number * mine:,} written")
-        user_id = new_id("user")
+        row = one(connection, "SELECT count(*) AS memories FROM memories")
+    for number in range((total - (row["memories"] if row else 0)) // own):
+        progress.report(f"memories of others, {number * own:,} written")
+        parameters = {"user_id": new_id("user"), "space_id": space.id}
         with database.transaction() as connection:
-            given = {"user_id": user_id, "space_id": space.id}
-            row = one(connection, USER, given)
+            user = one(connection, USER, parameters)
             for statement in (ROWS, VECTORS, POSTINGS):
-                connection.execute(statement, {**given, "copy": row and row["id"]})
+                connection.execute(statement, {**parameters, "copy": user and user["id"]})
     with database.connection() as connection:
         connection.execute("VACUUM ANALYZE")
 
 
-def index(progress: Progress, database: Database, space: Space) -> list[float]:
-    """Build the space's own index, as its job does; how long that takes."""
-    progress.say("building the index")
-    began = time.perf_counter()
+def build_index(progress: Progress, database: Database, space: Space) -> list[float]:
+    """Build the space's own index, as its job does; returns the seconds."""
+    progress.report("building the index")
+    began = time.monotonic()
     with database.connection() as connection:
-        vector_indexes.build(connection, space.id)
-        spaces.set_indexed(connection, space.id, stands=True)
-    return [time.perf_counter() - began]
+        memory_indexes.build(connection, space.id)
+        memory_spaces.set_indexed(connection, space.id, stands=True)
+    return [time.monotonic() - began]
 
 
-def recall_of(database: Database, space: Space, made: Made) -> list[float]:
-    """What share of the exact ten nearest the index finds, for some vectors."""
+def index_recall(database: Database, space: Space, generator: Generator) -> list[float]:
+    """Compare the index with the exact ten nearest of some vectors; returns the share that it finds of each."""
     shares = []
     for _ in range(50):
-        vector = made.vector()
+        vector = generator.vector()
         with database.connection() as connection:
             exact = memory_vectors.exact(connection, space.id, vector, 10)
         with database.transaction() as connection:
-            found = memory_vectors.approximate(connection, space.id, vector, Filters(), 100)
-        shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in found[:10]}) / 10)
+            approximate = memory_vectors.approximate(connection, space.id, vector, Filters(), 100)
+        shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in approximate[:10]}) / 10)
     return shares
 
 
-def searched(progress: Progress, client: Client, made: Made) -> list[float]:
-    """Milliseconds of questions, one after another."""
+def search(progress: Progress, client: Client, generator: Generator) -> list[float]:
+    """Search one query after the other; returns the milliseconds of each."""
     times = []
-    for number in range(-WARM_UP, QUESTIONS):
-        progress.step(max(number, 0), QUESTIONS, "questions")
-        question = {"query": made.question(), "limit": 10}
-        began = time.perf_counter()
-        client.post("/v1/memories/search", question)
-        times.append((time.perf_counter() - began) * 1000)
+    for number in range(-WARM_UP, QUERIES):
+        progress.step(max(number, 0), QUERIES, "queries")
+        query = {"query": generator.query(), "limit": 10}
+        began = time.monotonic()
+        client.post("/v1/memories/search", query)
+        times.append((time.monotonic() - began) * 1000)
     return times[WARM_UP:]
 
 
-def remembered(progress: Progress, client: Client, made: Made) -> list[float]:
-    """Milliseconds until a memory can be found."""
+def create(progress: Progress, client: Client, generator: Generator) -> list[float]:
+    """Create memories; returns the milliseconds until each can be found."""
     times = []
     for number in range(NEW):
-        progress.step(number, NEW, "memories through the door")
-        began = time.perf_counter()
-        client.post("/v1/memories", {"text": made.text(), "speaker": "Ada", "conversation_id": "today"})
-        times.append((time.perf_counter() - began) * 1000)
+        progress.step(number, NEW, "memories created over HTTP")
+        began = time.monotonic()
+        client.post("/v1/memories", {"text": generator.text(), "speaker": "Ada", "conversation_id": "today"})
+        times.append((time.monotonic() - began) * 1000)
     return times

@@ -8,8 +8,8 @@ from threading import Lock
 
 from models.platform.database import Database
 from models.turns.responses import Response
-from pipelines.memory.recall_counter import Noting
 from pipelines.memory.recall import Hit, Query, recall
+from pipelines.memory.recall_counter import Noting
 from pipelines.memory.store import Embed
 
 log = logging.getLogger(__name__)

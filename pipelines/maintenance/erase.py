@@ -15,7 +15,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.journal import journal
 from models.platform.object_store import Objects
-from pipelines.memory.forgetting import drop_indexes
+from pipelines.memory.forget_memories import drop_indexes
 
 #: Seconds between two looks at what still runs.
 POLL = 0.2
@@ -41,7 +41,7 @@ def _settle(client: redis.Redis, attempt: Attempt, account_id: str) -> None:
             with attempt.database.transaction() as connection:
                 told = cancellation.cancel(connection, job_id, account_id)
             if told.running:
-                journal.tell_cancelled(client, told.running)
+                journal.publish_cancellations(client, told.running)
         time.sleep(POLL)
 
 
@@ -68,7 +68,7 @@ def _erase_files(objects: Objects, attempt: Attempt, account_id: str) -> int:
     while True:
         attempt.check()
         with attempt.database.connection() as connection:
-            found = account_data.files(connection, account_id)
+            found = account_data.list_files(connection, account_id)
         if not found:
             return erased
         objects.delete(key for _, key in found)
@@ -86,10 +86,10 @@ def _erase_batch(attempt: Attempt, table: str, account_id: str) -> list[str]:
 
 def _forget_journals(client: redis.Redis, job_ids: Sequence[str]) -> None:
     for job_id in job_ids:
-        journal.forget(client, job_id)
+        journal.delete(client, job_id)
 
 
 def _erase_person(attempt: Attempt, user_id: str) -> bool:
     attempt.check()
     with attempt.database.transaction() as connection:
-        return account_data.erase_person(connection, user_id)
+        return account_data.erase_user(connection, user_id)

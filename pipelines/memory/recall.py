@@ -21,8 +21,8 @@ from models.memory.vector_indexes import MOST
 from models.platform.database import Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import ELSEWHERE, NOBODY, Candidates
+from pipelines.memory.store import Embed
 from pipelines.memory.terms import Question
-from pipelines.memory.writing import Embed
 
 #: Candidates by meaning and by words each: of all memories, and of the time that a question names.
 WIDTH, WIDTH_WITHIN = 100, 50

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from models.access.auth_context import Standing
+from models.access.auth_context import AuthContext
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.quota import check_room
@@ -15,7 +15,7 @@ from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.schedules.schedules import Schedule
-from pipelines.memory.meditation.starting import begin
+from pipelines.memory.meditation.meditation_jobs import begin
 from pipelines.schedules import turns
 
 
@@ -36,18 +36,18 @@ class Starter(Protocol):
     """Starts a kind of work in the transaction of its firing."""
 
     def __call__(
-        self, connection: Connection, schedule: Schedule, standing: Standing, settings: Settings
+        self, connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings
     ) -> StartedWork:
         """Enqueue the job for whom the schedule acts. Raises RequestError where they may not have it now."""
 
 
-def start_turn(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> StartedWork:
+def start_turn(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
     """A turn, as `POST /v1/responses` would begin it."""
     started = turns.start(connection, schedule.plan, standing, settings)
     return StartedWork(started.response.job_id, started.opening, started.interrupted)
 
 
-def start_meditation(connection: Connection, schedule: Schedule, standing: Standing, settings: Settings) -> StartedWork:
+def start_meditation(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
     """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
     caller = standing.caller
     check_room(connection, caller.account_id, standing.limits)
@@ -61,7 +61,7 @@ STARTERS: Mapping[str, Starter] = {
 }
 
 
-def start(connection: Connection, schedule: Schedule, standing: Standing | None, settings: Settings) -> StartedWork:
+def start(connection: Connection, schedule: Schedule, standing: AuthContext | None, settings: Settings) -> StartedWork:
     """Begin what the schedule is for. Raises RequestError."""
     if standing is not None:
         return STARTERS[schedule.kind](connection, schedule, standing, settings)

@@ -17,11 +17,11 @@ from models.accounts.accounts import Caller, Role, Scope
 from models.memory.memories import NewMemory
 from models.platform.database import Connection, Database
 from models.platform.ids import new_id
-from models.platform.secrets import digest, secret_key
+from models.platform.secrets import hash_secret, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens
-from pipelines.memory.writing import write
+from pipelines.memory.store import write
 
 #: Callers without valid credentials: they get a 401.
 UNAUTHENTICATED = (
@@ -49,7 +49,7 @@ class Principals:
     def __init__(self, client: httpx.Client, database: Database, settings: Settings) -> None:
         self.client = client
         self._tokens = client.app.state.platform.tokens  # type: ignore[attr-defined]
-        self._expired_tokens = Tokens(secret_key(settings), clock=lambda: time.time() - 86_400)
+        self._expired_tokens = Tokens(load_secret_key(settings), clock=lambda: time.time() - 86_400)
         self._account_ids: list[str] = []
         self._user_ids: list[str] = []
         self.credentials: dict[str, str | None] = {
@@ -105,7 +105,7 @@ class Principals:
         secret, key_id = keys.make_secret(), new_id("key")
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         owner = {"key_id": key_id, "account_id": self.account_id, "user_id": user_id}
-        grants = {"secret_hash": digest(secret), "scopes": scopes, "expires_at": tomorrow}
+        grants = {"secret_hash": hash_secret(secret), "scopes": scopes, "expires_at": tomorrow}
         api_keys.insert(connection, name="a test", hint="sk-…", **owner, **grants)
         return secret, key_id
 

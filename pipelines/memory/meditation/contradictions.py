@@ -13,8 +13,8 @@ from datetime import datetime
 
 from models.memory.facts import Fact
 from models.memory.scan import Surveyed
-from pipelines.memory.meditation.survey import Survey
-from pipelines.memory.meditation.words import FILLERS, content, words
+from pipelines.memory.meditation.snapshot import Survey
+from pipelines.memory.words import FILLERS, content, words
 
 #: Attributes that have one value at a time. `favourite …` is one too.
 SINGLE = (

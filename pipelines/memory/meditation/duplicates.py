@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.memory.scan import Surveyed
-from pipelines.memory.meditation.survey import Survey
-from pipelines.memory.meditation.words import TRIMMINGS, exacting, lasts
+from pipelines.memory.meditation.snapshot import Survey
 from pipelines.memory.terms import asks
+from pipelines.memory.words import TRIMMINGS, exacting, lasts
 
 #: The least cosine of two vectors, and how much of the longer text the shorter one has.
 CLOSE, OVERLAP = 0.9, 0.75

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from models.memory.scan import Surveyed
-from pipelines.memory.meditation.survey import Survey
+from pipelines.memory.meditation.snapshot import Survey
 
 #: What a memory begins with, and what it never falls below.
 START, FLOOR = 0.5, 0.1

@@ -10,11 +10,11 @@ from models.memory import scan
 from models.memory.meditations import Meditation
 from models.memory.memories import NewMemory
 from models.platform.database import Connection
-from models.platform.ids import Ids
+from models.platform.ids import IdGenerator
 from models.platform.settings import Settings
-from pipelines.memory.meditation.reflecting import ANSWER, KIND, TOLD
-from pipelines.memory.meditation.survey import Survey
-from pipelines.memory.meditation.thoughts import Thoughts
+from pipelines.memory.meditation.analysis import Thoughts
+from pipelines.memory.meditation.snapshot import Survey
+from pipelines.memory.meditation.suggest_insights import ANSWER, KIND, TOLD
 
 #: A group of which an insight cites so much already has been thought over.
 COVERED = 0.7
@@ -36,7 +36,7 @@ class Budget:
 
 def budget(connection: Connection, account_id: str, settings: Settings) -> Budget:
     """What a meditation may spend: the setting's word, and no more than the account's month has left."""
-    if not settings.reflects:
+    if not settings.reflection_enabled:
         return Budget(0, 0)
     tokens, account = settings.reflection_tokens, admin.read_account(connection, account_id)
     if account is not None and (limit := account.limits.tokens_per_month) is not None:
@@ -90,7 +90,7 @@ class Insight:
 
 def answered(children: Sequence[Job], survey: Survey, meditation: Meditation) -> list[Insight]:
     """What the language model's answers become. What has lost a source meanwhile, or its words, is dropped."""
-    ids, found = Ids(meditation.id), list[Insight]()
+    ids, found = IdGenerator(meditation.id), list[Insight]()
     taken: set[str] = set()
     for text, sources, digest in _answers(children):
         cited = [survey.memories[survey.place[source]] for source in sources if source in survey.place]

@@ -14,10 +14,10 @@ from typing import Any
 
 from models.platform.database import Connection
 from pipelines.memory import terms
-from pipelines.memory.meditation.inside import Inside
-from pipelines.memory.meditation.survey import Survey
+from pipelines.memory.meditation.snapshot import Survey
+from pipelines.memory.meditation.transaction_database import Inside
 from pipelines.memory.recall import Query, recall
-from pipelines.memory.writing import Embed
+from pipelines.memory.store import Embed
 
 #: Probes of each kind, at most.
 EACH = 16

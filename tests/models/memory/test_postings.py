@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from models.memory import memories, postings, spaces, vectors
 from models.memory.memories import Change, NewMemory
 from models.platform.ids import new_id
-from pipelines.memory import forgetting, terms, writing
+from pipelines.memory import forget_memories, store, terms
 
 WORDS = ["lake", "canoe", "winter", "garden", "piano", "rain?"]
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)
@@ -52,13 +52,13 @@ def machine(database, owner):
 
         def locked(self, connection):
             space = spaces.find(connection, *owner)
-            return writing.locked(connection, space.id)
+            return store.locked(connection, space.id)
 
         @rule(said=st.lists(st.tuples(TEXTS, SPEAKERS), min_size=1, max_size=4))
         def write(self, said):
             news = [NewMemory(new_id("mem"), text, speaker, NOW, unique_key=new_id("key")) for text, speaker in said]
             for _ in range(2):  # again changes nothing
-                writing.write(database, lambda texts: [vector_of(text) for text in texts], *owner, news)
+                store.write(database, lambda texts: [vector_of(text) for text in texts], *owner, news)
             self.known |= {new.id: (new.text, new.speaker, False) for new in news}
 
         @precondition(lambda self: self.known)
@@ -66,7 +66,7 @@ def machine(database, owner):
         def forget(self, data):
             gone = self.some(data)
             with database.transaction() as connection:
-                forgetting.forget(connection, self.locked(connection), gone)
+                forget_memories.forget(connection, self.locked(connection), gone)
             self.known = {key: value for key, value in self.known.items() if key not in gone}
 
         @precondition(lambda self: self.known)
@@ -76,7 +76,7 @@ def machine(database, owner):
             with database.transaction() as connection:
                 memory = memories.read(connection, memory_id, *owner)
                 change = Change(text=text, speaker=speaker)
-                forgetting.rewrite(connection, self.locked(connection), memory, change, [vector_of(text)])
+                forget_memories.rewrite(connection, self.locked(connection), memory, change, [vector_of(text)])
             self.known[memory_id] = (text, speaker, self.known[memory_id][2])
 
         @precondition(lambda self: self.known)
@@ -84,15 +84,15 @@ def machine(database, owner):
         def close_or_reopen(self, data, closes):
             chosen = self.some(data)
             with database.transaction() as connection:
-                (writing.close if closes else writing.reopen)(connection, self.locked(connection), chosen)
+                (store.close if closes else store.reopen)(connection, self.locked(connection), chosen)
             self.known |= {key: (*self.known[key][:2], closes) for key in chosen}
 
         @rule()
         def die_before_the_commit(self):
             with pytest.raises(ZeroDivisionError), database.transaction() as connection:  # noqa: PT012
-                space = writing.locked(connection, spaces.open_space(connection, *owner).id)
+                space = store.locked(connection, spaces.open_space(connection, *owner).id)
                 new = NewMemory(new_id("mem"), "lake", "Ada", NOW)
-                writing.insert(connection, space, [(new, vector_of(new.text))])
+                store.insert(connection, space, [(new, vector_of(new.text))])
                 raise ZeroDivisionError
 
         @invariant()

@@ -8,9 +8,8 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns import conversations
 from pipelines.chat import deletion, turn
-from pipelines.memory import remember_turns
-from pipelines.memory import forget_memories
-from tests.pipelines.memory.remembering import flat, next_job, remembered
+from pipelines.memory import forget_memories, remember_turns
+from tests.pipelines.memory.job_helpers import flat, next_job, remembered
 
 
 def say(room, fake, text, **options):

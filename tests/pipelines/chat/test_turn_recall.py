@@ -4,14 +4,14 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from pipelines.memory.store import write
 
 from models.memory.memories import NewMemory
 from models.platform.errors import ConfigurationError
 from pipelines.chat import turn_recall
 from pipelines.chat.turn_recall import Recaller
 from pipelines.memory.recall_counter import Noting
-from tests.pipelines.memory.remembering import flat
+from pipelines.memory.store import write
+from tests.pipelines.memory.job_helpers import flat
 
 
 class Loader:

@@ -9,7 +9,7 @@ from models.jobs.jobs import NewJob
 from models.memory import memories, spaces, vector_indexes, vectors
 from models.memory.memories import Filters, NewMemory
 from models.platform.ids import new_id
-from pipelines.memory import indexing, writing
+from pipelines.memory import index_space, store
 from pipelines.memory import recall as recall_module
 from pipelines.memory.recall import Query, best, recall
 
@@ -39,7 +39,7 @@ def people(database):
         for user_id, count in ((mine, COUNT), (theirs, OTHERS)):
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
             space = spaces.open_space(connection, account_id, user_id)
-            writing.insert(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
+            store.insert(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
     yield (account_id, mine), (account_id, theirs), lambda: unit(rng, centres)
     with database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id = %s", (account_id,))
@@ -54,7 +54,7 @@ def space_of(database, owner):
 def run_job(begin, settle, space, **sizes):
     """The job that sees to a space's index."""
     attempt = begin(NewJob("memory.index", "platform", {"space_id": space.id}))
-    ending = indexing.run(attempt, **sizes)
+    ending = index_space.run(attempt, **sizes)
     settle(attempt, ending)
     return ending.result
 
@@ -111,14 +111,14 @@ def test_a_search_by_the_index_sees_what_is_written_and_closed_after_it_was_buil
     owner, _, some_vector = people
     run_job(begin, settle, space_of(database, owner), most=COUNT - 1, fewest=10)
     vector, new = some_vector(), memory(9999)
-    writing.write(database, lambda texts: [vector], *owner, [new])
+    store.write(database, lambda texts: [vector], *owner, [new])
     space = space_of(database, owner)
     with database.connection() as connection:
         ordinal = memories.read(connection, new.id, *owner).ordinal
 
     assert found(database, space, vector)[0][0] == ordinal
     with database.transaction() as connection:
-        writing.close(connection, writing.locked(connection, space.id), [new.id])
+        store.close(connection, store.locked(connection, space.id), [new.id])
     assert ordinal not in {found for found, _ in found(database, space, vector, limit=50)}
 
 
@@ -152,9 +152,9 @@ def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people
         ),
         NewMemory(new_id("mem"), "lake, taken back", "Ben", NOW + timedelta(seconds=95), conversation_id="talk 0"),
     ]
-    writing.write(database, lambda texts: [vector for _ in texts], *owner, odd)
+    store.write(database, lambda texts: [vector for _ in texts], *owner, odd)
     with database.transaction() as connection:
-        writing.close(connection, writing.locked(connection, space_of(database, owner).id), [odd[-1].id])
+        store.close(connection, store.locked(connection, space_of(database, owner).id), [odd[-1].id])
 
     def hits(filters):
         query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, width=OTHERS * 2)

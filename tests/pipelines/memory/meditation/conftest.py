@@ -22,9 +22,9 @@ from models.memory.memories import NewMemory
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.memory import writing
-from pipelines.memory.meditation import reverting, run, starting
-from pipelines.memory.meditation.words import words
+from pipelines.memory import store
+from pipelines.memory.meditation import meditate, meditation_jobs, revert_meditation
+from pipelines.memory.words import words
 
 BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -66,14 +66,14 @@ class Mind:
             NewMemory(new_id("mem"), text, speaker, BEGAN + first + step * place, **given)
             for place, text in enumerate(texts)
         ]
-        for start in range(0, len(news), writing.BATCH):
-            writing.write(self.database, embed, self.account_id, self.user_id, news[start : start + writing.BATCH])
+        for start in range(0, len(news), store.BATCH):
+            store.write(self.database, embed, self.account_id, self.user_id, news[start : start + store.BATCH])
         return [new.id for new in news]
 
     def start(self) -> Meditation:
         """A meditation, or the one that is unfinished."""
         with self.database.transaction() as connection:
-            return starting.begin(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
+            return meditation_jobs.begin(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
 
     def begin(self) -> tuple[str, Attempt]:
         """A meditation and the first attempt at its job."""
@@ -94,7 +94,7 @@ class Mind:
 
     def revert(self, meditation_id: str) -> Meditation:
         """Take a meditation back."""
-        return reverting.revert(self.database, meditation_id, self.account_id, self.user_id)
+        return revert_meditation.revert(self.database, meditation_id, self.account_id, self.user_id)
 
     def attempt(self, job_id: str) -> Attempt:
         """The next attempt at a job."""
@@ -102,7 +102,7 @@ class Mind:
 
     def run(self, attempt: Attempt, settings: Settings | None = None) -> Outcome:
         """What the attempt comes to."""
-        return run.run(settings or Settings(), embed, attempt)
+        return meditate.run(settings or Settings(), embed, attempt)
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """End its job."""

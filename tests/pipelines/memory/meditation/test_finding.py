@@ -10,7 +10,7 @@ from models.memory.scan import Surveyed
 from pipelines.memory.meditation import contradictions, importance
 from pipelines.memory.meditation.duplicates import Duplicates
 from pipelines.memory.meditation.neighbours import _near, pairs
-from pipelines.memory.meditation.survey import Survey
+from pipelines.memory.meditation.snapshot import Survey
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -12,8 +12,8 @@ from models.jobs.jobs import NewJob
 from models.memory.scan import Said
 from models.platform.settings import Settings
 from pipelines.inference.engine import Finish, Token
-from pipelines.memory import forgetting
-from pipelines.memory.meditation import reflecting
+from pipelines.memory import forget_memories
+from pipelines.memory.meditation import suggest_insights
 from tests.pipelines.memory.meditation.conftest import embed
 
 ON = Settings(reflection="on")
@@ -59,13 +59,13 @@ def wait(mind, attempt, waiting):
     """The attempt lets go, as its worker would."""
     assert isinstance(waiting, Waiting)
     with mind.database.transaction() as connection:
-        attempts.wait_for(connection, attempt.job, waiting.children)
+        attempts.wait_for_children(connection, attempt.job, waiting.children)
     return [child.id for child in waiting.children]
 
 
 def answer(mind, begin, child_id, engine):
-    attempt = begin(NewJob(reflecting.KIND, mind.account_id, id=child_id))
-    mind.settle(attempt, reflecting.run(engine, attempt))
+    attempt = begin(NewJob(suggest_insights.KIND, mind.account_id, id=child_id))
+    mind.settle(attempt, suggest_insights.run(engine, attempt))
 
 
 def through(mind, begin, engine):
@@ -115,7 +115,7 @@ def test_nothing_follows_from_words_that_were_taken_back_while_it_was_asked_abou
         answer(rides, begin, child_id, Says(SOUND))
     first = rides.rows("SELECT id FROM memories WHERE account_id = %(account_id)s ORDER BY ordinal")[0]["id"]
     told = {"user_id": rides.user_id, "memory_id": first, "change": {"text": "I walked to the market."}}
-    forgetting.run_change(embed, begin(NewJob("memory.change", rides.account_id, told)))
+    forget_memories.run_change(embed, begin(NewJob("memory.change", rides.account_id, told)))
 
     again = rides.attempt(attempt.job.id)
     rides.settle(again, rides.run(again, ON))
@@ -226,12 +226,12 @@ SAID = [Said(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC
     ],
 )
 def test_what_is_malformed_uncited_repeated_or_made_up_is_dropped(answer):
-    assert list(reflecting.accepted(answer, SAID)) == []
+    assert list(suggest_insights.accepted(answer, SAID)) == []
 
 
 def test_what_is_sound_is_kept():
     answer = orjson.dumps({"insights": [SOUND]}).decode()
 
-    (kept,) = reflecting.accepted(answer, SAID)
+    (kept,) = suggest_insights.accepted(answer, SAID)
 
     assert (kept["text"], kept["sources"]) == (SOUND["text"], ["0", "2"])

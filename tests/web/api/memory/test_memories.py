@@ -11,7 +11,7 @@ from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
-from pipelines.memory.writing import write
+from pipelines.memory.store import write
 from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from tests.web.worker_process import run_worker

@@ -10,7 +10,7 @@ from models.jobs.attempt_context import Attempt
 from models.memory import scan
 from models.memory.scan import Surveyed
 from models.platform.database import Connection
-from pipelines.memory.meditation.words import content, words
+from pipelines.memory.words import content, words
 
 
 @dataclass(frozen=True)

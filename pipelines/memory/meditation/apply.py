@@ -14,12 +14,12 @@ from models.memory.meditation_changes import Standing
 from models.memory.meditations import Meditation, Outcome
 from models.memory.spaces import Space
 from models.platform.database import Connection, Database
-from pipelines.memory import writing
+from pipelines.memory import store
 from pipelines.memory.meditation import importance
+from pipelines.memory.meditation.analysis import Thoughts
 from pipelines.memory.meditation.insights import Insight
 from pipelines.memory.meditation.probes import Measure
-from pipelines.memory.meditation.survey import Survey
-from pipelines.memory.meditation.thoughts import Thoughts
+from pipelines.memory.meditation.snapshot import Survey
 
 Recall = tuple[float | None, float | None]
 
@@ -99,7 +99,7 @@ def apply(
         with database.transaction() as connection:
             held = meditations.hold(connection, meditation.id, meditation.account_id)
             if held is not None and held.outcome is None:
-                space = writing.locked(connection, space_id)
+                space = store.locked(connection, space_id)
                 outcome, told = _changed(connection, meditation, space, planned, measure)
                 _conclude(connection, meditation, outcome, {**report, **told})
     except WouldHarm as harm:
@@ -123,7 +123,7 @@ def _changed(
     report = {**changes.told(), "recall": measure.told(before, after)}
     if before is not None and after is not None and after < before:
         raise WouldHarm(report)
-    writing.ask_for_index(connection, space.id)
+    store.ask_for_index(connection, space.id)
     return "applied", report
 
 
@@ -162,13 +162,13 @@ def make(connection: Connection, meditation_id: str, space: Space, changes: Chan
     """Make the changes and record each. For the holder of the lock."""
     before = meditation_changes.standing(connection, space.id, changes.closed)
     if changes.closed:
-        writing.close(connection, space, list(changes.closed))
+        store.close(connection, space, list(changes.closed))
         meditation_changes.substitute(connection, space.id, {id_: by for id_, (by, _) in changes.closed.items()})
         closed = [(before[id_], reason) for id_, (_, reason) in changes.closed.items()]
         meditation_changes.note_closed(connection, space.id, meditation_id, closed, 0)
     first = len(changes.closed)
     if changes.insights:
-        writing.insert(connection, space, [(insight.memory, vector) for insight, vector in changes.insights])
+        store.insert(connection, space, [(insight.memory, vector) for insight, vector in changes.insights])
         created = {insight.memory.id: "insight" for insight, _ in changes.insights}
         meditation_changes.note_created(connection, space.id, meditation_id, created, first)
     if changes.weights:

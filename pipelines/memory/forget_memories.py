@@ -18,7 +18,7 @@ from models.memory.spaces import Space
 from models.platform.database import Connection, Database
 from pipelines.memory import terms
 from pipelines.memory.endings import Shift, wordless
-from pipelines.memory.writing import Embed, ask_for_index, close, locked, withdraw
+from pipelines.memory.store import Embed, ask_for_index, close, locked, withdraw
 
 #: Memories that one transaction deletes.
 BATCH = 200

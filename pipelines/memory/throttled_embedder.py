@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 from pipelines.inference.machine import Others
-from pipelines.memory.writing import Embed
+from pipelines.memory.store import Embed
 
 #: Texts between two rests: some 50 ms of embedding.
 SLICE = 8

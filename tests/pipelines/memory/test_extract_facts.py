@@ -14,14 +14,14 @@ from models.memory.memories import NewMemory
 from models.memory.scan import Said
 from models.platform.settings import Settings
 from pipelines.chat import turn
-from pipelines.memory import extract, forgetting, turns
-from pipelines.memory.facts import accepted
-from pipelines.memory.facts import run as run_fact
+from pipelines.memory import extract_facts, forget_memories, remember_turns
 from pipelines.memory.follow_ups import extract_facts
 from pipelines.memory.recall import Query, recall
-from pipelines.memory.writing import write
+from pipelines.memory.store import write
+from pipelines.memory.suggest_facts import accepted
+from pipelines.memory.suggest_facts import run as run_fact
 from tests.pipelines.chat.conftest import Fake, Room
-from tests.pipelines.memory.remembering import flat, next_job, waiting
+from tests.pipelines.memory.job_helpers import flat, next_job, waiting
 
 SETTINGS = Settings(reflection="on")
 
@@ -56,12 +56,12 @@ def look(room, *answers, meanwhile=lambda: None):
     asked = 0
     while True:
         attempt = next_job(room, facts.KIND)
-        outcome = extract.run(flat, SETTINGS, attempt)
+        outcome = extract_facts.run(flat, SETTINGS, attempt)
         if not isinstance(outcome, Waiting):
             room.settle(attempt, outcome)
             return asked
         with room.database.transaction() as connection:
-            attempts.wait_for(connection, attempt.job, outcome.children)
+            attempts.wait_for_children(connection, attempt.job, outcome.children)
         child = next_job(room, facts.ASKING)
         answer = answers[asked]
         asked += 1
@@ -133,7 +133,7 @@ def test_a_fact_goes_with_what_alone_it_follows_from(room):
 
     with room.database.transaction() as connection:
         space = spaces.find(connection, room.caller.account_id, room.caller.user_id)
-        forgetting.forget(connection, spaces.lock(connection, space.id), [source])
+        forget_memories.forget(connection, spaces.lock(connection, space.id), [source])
 
     assert held(room) == []
 
@@ -143,7 +143,7 @@ def change(room, memory_id, text):
     with room.database.transaction() as connection:
         attempts.enqueue(connection, NewJob("memory.change", room.caller.account_id, told))
     attempt = next_job(room, "memory.change")
-    room.settle(attempt, forgetting.run_change(flat, attempt))
+    room.settle(attempt, forget_memories.run_change(flat, attempt))
 
 
 def test_nothing_follows_from_words_that_were_taken_back_while_they_were_read(room):
@@ -203,8 +203,8 @@ def test_facts_are_looked_for_some_time_after_a_turn_where_the_model_is_good_eno
     attempt = room.attempt(started)
     room.settle(attempt, turn.run(Fake("fine"), attempt))
     attempt = next_job(room, "memory.remember")
-    room.settle(attempt, turns.run(flat, Settings(reflection=reflection), attempt))
+    room.settle(attempt, remember_turns.run(flat, Settings(reflection=reflection), attempt))
 
     found = waiting(room, facts.KIND)
     assert len(found) == jobs
-    assert all(job["delay"] > turns.QUIET - timedelta(seconds=5) for job in found)
+    assert all(job["delay"] > remember_turns.QUIET - timedelta(seconds=5) for job in found)

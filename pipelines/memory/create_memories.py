@@ -10,8 +10,8 @@ from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from models.memory.memories import NewMemory
 from pipelines.memory.endings import wordless
-from pipelines.memory.given import taken
-from pipelines.memory.writing import BATCH, Embed, write
+from pipelines.memory.memory_input import taken
+from pipelines.memory.store import BATCH, Embed, write
 
 CREATE = "memory.create"
 

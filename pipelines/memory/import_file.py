@@ -21,8 +21,8 @@ from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import Objects
 from pipelines.memory.endings import Shift
-from pipelines.memory.given import GivenMemory
-from pipelines.memory.writing import BATCH, Embed, write
+from pipelines.memory.memory_input import GivenMemory
+from pipelines.memory.store import BATCH, Embed, write
 
 #: Faulty lines that are told one by one; the others are counted.
 MOST_ERRORS = 100

@@ -17,11 +17,11 @@ from models.memory.meditations import Meditation
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.memory.meditation.applying import apply, plan
+from pipelines.memory.meditation.analysis import Thoughts, think
+from pipelines.memory.meditation.apply import apply, plan
 from pipelines.memory.meditation.insights import answered, asks, budget, spent
 from pipelines.memory.meditation.probes import Measure, probes
-from pipelines.memory.meditation.thoughts import Thoughts, think
-from pipelines.memory.writing import Embed
+from pipelines.memory.store import Embed
 
 #: Steps that are told as progress: read, asked, found, applied.
 STEPS = 4

@@ -11,8 +11,8 @@ from models.memory.memories import Filters
 from models.platform.errors import Cancelled, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import Objects
-from pipelines.memory import importing
-from pipelines.memory.writing import BATCH
+from pipelines.memory import import_file
+from pipelines.memory.store import BATCH
 
 LINES = 3 * BATCH + 7
 
@@ -72,13 +72,13 @@ def expected():
 def test_a_death_between_batches_costs_no_line_and_doubles_none(database, begin, settle, job, owner, batch, told):
     new, objects = job
     with pytest.raises(Died):
-        importing.run(dying(batch), objects, begin(new))
+        import_file.run(dying(batch), objects, begin(new))
     if not told:
         with database.connection() as connection:
             connection.execute("UPDATE jobs SET progress = NULL WHERE id = %s", (new.id,))
 
     attempt = begin(new)
-    ending = importing.run(embed, objects, attempt)
+    ending = import_file.run(embed, objects, attempt)
     settle(attempt, ending)
 
     assert stored(database, owner) == expected()
@@ -97,7 +97,7 @@ def test_a_cancel_is_heard_between_batches(database, begin, job, owner):
         return embed(texts)
 
     with pytest.raises(Cancelled):
-        importing.run(embed_and_be_cancelled, objects, attempt)
+        import_file.run(embed_and_be_cancelled, objects, attempt)
     assert len(stored(database, owner)) == BATCH
 
 
@@ -106,17 +106,17 @@ def test_a_file_that_is_gone_ends_it(begin, job):
     objects.delete([new.arguments["object_key"]])
 
     with pytest.raises(PermanentFailure):
-        importing.run(embed, objects, begin(new))
+        import_file.run(embed, objects, begin(new))
 
 
 def test_lines_of_all_sorts_and_sizes(settings):
     objects = Objects.open(settings)
-    objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * importing.LONGEST_LINE) + b"\nlast"))
+    objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * import_file.LONGEST_LINE) + b"\nlast"))
 
-    lines = list(importing._lines(objects, "lines"))
+    lines = list(import_file._lines(objects, "lines"))
 
     assert (lines[0], lines[1], lines[2].strip(), lines[-1]) == (b"a", b"", b"b", b"last")
     assert len(lines) == 5
-    tally = importing.Tally()
-    assert importing._memory(tally, 4, lines[3], "key", None) is None
+    tally = import_file.Tally()
+    assert import_file._memory(tally, 4, lines[3], "key", None) is None
     assert "longer" in tally.errors[0]["message"]

@@ -25,7 +25,7 @@ from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.memory.meditation.contradictions import Claim, claims
-from pipelines.memory.writing import Embed, close, insert, locked
+from pipelines.memory.store import Embed, close, insert, locked
 
 
 def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
@@ -42,7 +42,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     if children:
         _take(embed, attempt, space, children[-1])
     attempt.check()
-    if settings.reflects and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
+    if settings.reflection_enabled and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
         return Waiting([child])
     return _ending(attempt, children)
 
@@ -67,7 +67,7 @@ def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
     found: Sequence[Mapping[str, Any]] = (child.result or {}).get("facts", [])
     vectors = embed([fact["text"] for fact in found])
     with attempt.database.transaction() as connection:
-        attempts.hold(connection, attempt.job)
+        attempts.lock_job(connection, attempt.job)
         space = locked(connection, space.id)
         if space.extracted < child.arguments["behind"]:
             _write(connection, space, list(zip(found, vectors, strict=True)))

@@ -5,7 +5,7 @@ import pytest
 
 from models.jobs.cancellation import cancel
 from models.platform.errors import Conflict, NotFound
-from pipelines.memory.meditation import applying, reverting, run
+from pipelines.memory.meditation import apply, meditate, revert_meditation
 from pipelines.memory.meditation.probes import Measure
 
 REPEATED = ("I like hiking in the mountains.", "I really like hiking in the mountains!")
@@ -100,7 +100,7 @@ def test_weights_are_reverted_but_for_those_that_were_set_since(mind):
 
 def test_what_changed_after_the_look_is_left_alone(full, monkeypatch):
     """Somebody corrects a memory while the meditation plans to close it."""
-    plan = run.plan
+    plan = meditate.plan
 
     def planned_late(*given):
         planned = plan(*given)
@@ -110,7 +110,7 @@ def test_what_changed_after_the_look_is_left_alone(full, monkeypatch):
             )
         return planned
 
-    monkeypatch.setattr(run, "plan", planned_late)
+    monkeypatch.setattr(meditate, "plan", planned_late)
     _, result = full.meditate()
 
     assert result["report"]["contradicted"] == 0
@@ -141,7 +141,7 @@ class Killed(Exception):
 def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(full, monkeypatch, where):
     meditation_id, attempt = full.begin()
     with monkeypatch.context() as patch:
-        patch.setattr(run, where, die)
+        patch.setattr(meditate, where, die)
         with pytest.raises(Killed):
             full.run(attempt)
 
@@ -159,7 +159,7 @@ def test_a_death_between_two_changes_leaves_none_of_them(full, monkeypatch, wher
     meditation_id, attempt = full.begin()
     with monkeypatch.context() as patch:
         module, name = where.split(".")
-        patch.setattr(getattr(applying, module), name, die)
+        patch.setattr(getattr(apply, module), name, die)
         with pytest.raises(Killed):
             full.run(attempt)
 
@@ -207,7 +207,7 @@ def test_a_cancelled_meditation_makes_room_for_the_next(full):
 
 def test_what_an_operator_puts_back_to_work_goes_on(full):
     meditation_id, attempt = full.begin()
-    full.settle(attempt, run.end(attempt, "dead", {"code": "server_error", "message": "x"}))
+    full.settle(attempt, meditate.end(attempt, "dead", {"code": "server_error", "message": "x"}))
     assert full.read(meditation_id).status == "failed"
 
     again = full.attempt(attempt.job.id)
@@ -220,4 +220,4 @@ def test_nobody_reverts_what_is_another_ones(full):
     meditation_id, _ = full.meditate()
 
     with pytest.raises(NotFound):
-        reverting.revert(full.database, meditation_id, full.account_id, "user_somebody")
+        revert_meditation.revert(full.database, meditation_id, full.account_id, "user_somebody")

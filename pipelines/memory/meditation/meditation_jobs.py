@@ -9,7 +9,7 @@ from models.jobs.quota import check_room
 from models.memory import meditations
 from models.memory.meditations import KIND, Meditation
 from models.platform.database import Connection, Database
-from models.platform.errors import InFlight
+from models.platform.errors import RequestInFlight
 from models.platform.ids import new_id
 
 
@@ -32,7 +32,7 @@ def begin(connection: Connection, account_id: str, user_id: str, meditation_id: 
     if found is None:
         found = meditations.read(connection, meditation_id, account_id, user_id)
     if found is None:
-        raise InFlight("The last meditation is just ending.")
+        raise RequestInFlight("The last meditation is just ending.")
     if not made:
         meditations.hasten(connection, found.job_id, account_id)
     return found

@@ -14,7 +14,7 @@ from models.memory.scan import Said
 from pipelines.inference.engine import Engine, Message
 from pipelines.inference.json_generation import ask
 from pipelines.memory import suggestions
-from pipelines.memory.meditation.words import content, words
+from pipelines.memory.words import content, words
 
 KIND = "memory.insight"
 

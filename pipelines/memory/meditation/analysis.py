@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from models.jobs.attempt_context import Attempt
 from pipelines.memory.meditation import contradictions
+from pipelines.memory.meditation.clustering import MOST_NEIGHBOURS, RELATED, groups
 from pipelines.memory.meditation.duplicates import Duplicates
-from pipelines.memory.meditation.grouping import MOST_NEIGHBOURS, RELATED, groups
 from pipelines.memory.meditation.neighbours import pairs
-from pipelines.memory.meditation.survey import Survey, look
+from pipelines.memory.meditation.snapshot import Survey, look
 
 
 @dataclass(frozen=True, slots=True)

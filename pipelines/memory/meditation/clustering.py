@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.memory.meditation.survey import Survey
+from pipelines.memory.meditation.snapshot import Survey
 
 #: The least cosine of two related memories, and of those that have no word in common.
 RELATED, RELATED_WITHOUT_WORDS = 0.5, 0.65

@@ -10,14 +10,14 @@ from datetime import timedelta
 
 from models.accounts import audit
 from models.accounts.accounts import Caller
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import meditations
 from models.platform.database import Database
 from models.platform.settings import Settings
-from pipelines.memory.meditation.starting import place
+from pipelines.memory.meditation.meditation_jobs import place
 
 KIND = "meditation.nightly"
 
@@ -28,7 +28,7 @@ NIGHT = timedelta(hours=4)
 PAGE = 500
 
 
-def start(database: Database, caller: Caller, trail: Trail, job_id: str, user_ids: Sequence[str] | None) -> None:
+def start(database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None) -> None:
     """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
     details = {"all": True} if user_ids is None else {"users": len(user_ids)}

@@ -8,7 +8,7 @@ import pytest
 from models.memory import meditation_changes
 from models.memory.spaces import find
 from models.platform.errors import Conflict
-from pipelines.memory import forgetting, writing
+from pipelines.memory import forget_memories, store
 
 PEOPLE, PLACES, THINGS = ("Ana", "Ben", "I"), ("Lisbon", "Porto", "Graz"), ("sushi", "old maps", "cold rain", "jazz")
 
@@ -154,11 +154,11 @@ def weigh(mind, memory_id):
 def within(mind, deed):
     with mind.database.transaction() as connection:
         space = find(connection, mind.account_id, mind.user_id)
-        deed(connection, writing.locked(connection, space.id))
+        deed(connection, store.locked(connection, space.id))
 
 
 DEEDS = {
     "weigh": weigh,
-    "delete": lambda mind, id_: within(mind, lambda connection, space: forgetting.forget(connection, space, [id_])),
-    "reopen": lambda mind, id_: within(mind, lambda connection, space: writing.reopen(connection, space, [id_])),
+    "delete": lambda mind, id_: within(mind, lambda connection, space: forget_memories.forget(connection, space, [id_])),
+    "reopen": lambda mind, id_: within(mind, lambda connection, space: store.reopen(connection, space, [id_])),
 }

@@ -8,7 +8,7 @@ import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
 from models.platform.settings import Settings
-from pipelines.memory.meditation import rounds
+from pipelines.memory.meditation import schedule_meditations
 from tests.pipelines.memory.meditation.conftest import Mind
 
 LANES = Settings(nightly_meditations=2)
@@ -31,8 +31,8 @@ def night(minds, begin_in):
     mind = minds[0][0]
 
     def night(job=None, **arguments):
-        job = job or NewJob(rounds.KIND, PLATFORM_ACCOUNT, arguments)
-        return rounds.run(LANES, begin_in(mind.database, job)).result, job
+        job = job or NewJob(schedule_meditations.KIND, PLATFORM_ACCOUNT, arguments)
+        return schedule_meditations.run(LANES, begin_in(mind.database, job)).result, job
 
     return night
 

@@ -9,8 +9,8 @@ from models.memory.meditations import Meditation
 from models.memory.spaces import Space
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotFound
-from pipelines.memory import writing
-from pipelines.memory.forgetting import forget
+from pipelines.memory import store
+from pipelines.memory.forget_memories import forget
 
 
 def revert(database: Database, meditation_id: str, account_id: str, user_id: str) -> Meditation:
@@ -35,7 +35,7 @@ def _take_back(connection: Connection, held: Meditation) -> None:
     space = spaces.lock(connection, found.id) if found else None
     if space is not None:
         restore(connection, space, held.id)
-        writing.ask_for_index(connection, space.id)
+        store.ask_for_index(connection, space.id)
     tally = meditation_changes.tally(connection, held.id)
     meditations.note_reverted(connection, held.id, held.account_id, tally)
 
@@ -44,7 +44,7 @@ def restore(connection: Connection, space: Space, meditation_id: str) -> None:
     """Undo each change whose memory stands as the meditation left it. For the holder of the lock."""
     meditation_changes.unweigh(connection, space.id, meditation_id)
     closed = meditation_changes.still_closed(connection, space.id, meditation_id)
-    writing.reopen(connection, space, list(closed))
+    store.reopen(connection, space, list(closed))
     meditation_changes.set_updated(connection, space.id, closed)
     meditation_changes.mark(connection, meditation_id, "closed", list(closed))
     created = meditation_changes.still_created(connection, space.id, meditation_id)

@@ -9,12 +9,12 @@ from models.platform.errors import Fenced
 from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.chat.cancellation import cancel_jobs
-from pipelines.memory import turns
+from pipelines.memory import remember_turns
 from pipelines.memory.follow_ups import remember_turn
-from pipelines.memory.forgetting import forget_one
-from pipelines.memory.given import LONGEST_TEXT
+from pipelines.memory.forget_memories import forget_one
+from pipelines.memory.memory_input import LONGEST_TEXT
 from tests.pipelines.chat.conftest import Fake, Room
-from tests.pipelines.memory.remembering import flat, next_job, remembered, waiting
+from tests.pipelines.memory.job_helpers import flat, next_job, remembered, waiting
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def say(room, *texts, context=1000, **options):
 
 def remember(room, embed=flat):
     attempt = next_job(room, "memory.remember")
-    room.settle(attempt, turns.run(embed, Settings(), attempt))
+    room.settle(attempt, remember_turns.run(embed, Settings(), attempt))
 
 
 def rows(room):
@@ -58,14 +58,14 @@ def test_a_turn_is_remembered_word_by_word(room):
 
 
 def test_a_burst_of_turns_makes_one_job(room):
-    for number in range(turns.BATCH + 2):
+    for number in range(remember_turns.BATCH + 2):
         say(room, f"turn {number}")
     (job,) = waiting(room, "memory.remember")
 
     remember(room)
 
     assert job["delay"].total_seconds() <= 0  # the first of them found nothing else going on
-    assert remembered(room)[::2] == [f"turn {number}" for number in range(turns.BATCH + 2)]
+    assert remembered(room)[::2] == [f"turn {number}" for number in range(remember_turns.BATCH + 2)]
     assert waiting(room, "memory.remember") == []
 
 
@@ -115,7 +115,7 @@ def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
         connection.execute(  # as the end of a third turn does that is frozen before its commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
         )
-        worker = threading.Thread(target=turns.run, args=(flat, Settings(), attempt))
+        worker = threading.Thread(target=remember_turns.run, args=(flat, Settings(), attempt))
         worker.start()
         worker.join(0.2)
         assert worker.is_alive()
@@ -135,7 +135,7 @@ def test_an_attempt_that_was_overtaken_writes_nothing_and_the_next_one_everythin
         return flat(texts)
 
     with pytest.raises(Fenced):
-        turns.run(frozen, Settings(), attempt)
+        remember_turns.run(frozen, Settings(), attempt)
 
     assert remembered(room) == ["one", "fine"]
 

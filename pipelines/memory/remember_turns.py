@@ -12,15 +12,15 @@ from typing import Any
 from models.jobs import attempts
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.jobs import gathered
+from models.jobs.jobs import wait_for_batch_writers
 from models.memory import memories, pending_turns, sources
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.memory.follow_ups import extract_facts
-from pipelines.memory.given import LONGEST_TEXT
-from pipelines.memory.writing import Embed, ask_for_index, insert, locked, opened, unknown
+from pipelines.memory.memory_input import LONGEST_TEXT
+from pipelines.memory.store import Embed, ask_for_index, insert, locked, opened, unknown
 
 #: How long a conversation may go on before facts are looked for in it.
 QUIET = timedelta(minutes=10)
@@ -33,7 +33,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
     """Remember a user's turns, and have facts looked for in them later. Raises the reason to stop and EngineError."""
     job, done = attempt.job, 0
     with attempt.database.connection() as connection:
-        gathered(connection, job)
+        wait_for_batch_writers(connection, job)
     while turns := _next(attempt):
         if done:
             attempt.progress(done, note="turns remembered")
@@ -42,7 +42,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
         if len(turns) < BATCH:
             break  # what has ended meanwhile has a job of its own
     ending = plain_ending(attempt, "completed", result={"turns": done})
-    if not done or not settings.reflects:
+    if not done or not settings.reflection_enabled:
         return ending
     later = extract_facts(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
     return replace(ending, follow_ups=[later])
@@ -63,7 +63,7 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
     vectors = dict(zip((new.id for new in missing), _vectors(embed, missing), strict=True))
     attempt.check()
     with attempt.database.transaction() as connection:
-        attempts.hold(connection, attempt.job)
+        attempts.lock_job(connection, attempt.job)
         space = locked(connection, space.id)
         standing = pending_turns.settle(connection, account_id, [turn.id for turn in turns])
         added = [new for new in missing if new.response_id in standing]

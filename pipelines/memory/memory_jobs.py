@@ -7,11 +7,11 @@ from typing import Any, BinaryIO
 from models.accounts import files
 from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
-from models.jobs.jobs import NewJob, enqueue, unless_it_stands
+from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
 from models.jobs.quota import check_room
 from models.platform.database import Database
 from models.platform.object_store import Objects
-from pipelines.memory.given import GivenMemory
+from pipelines.memory.memory_input import GivenMemory
 
 #: Days that an import's file is kept, if nothing comes of it.
 KEPT_DAYS = 7
@@ -84,6 +84,6 @@ def begin(
 ) -> None:
     """Enqueue work on the caller's memories. Tell the queue afterwards. Raises TooMany."""
     told = {"user_id": caller.user_id, **arguments}
-    with unless_it_stands(), database.batch() as connection:
+    with ignore_duplicate_id(), database.batch() as connection:
         check_room(connection, caller.account_id, limits)
         enqueue(connection, NewJob(kind, caller.account_id, told, id=job_id))

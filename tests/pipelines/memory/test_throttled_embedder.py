@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.memory.yielding import BUSY, LONGEST_REST, SLICE, Yielding
+from pipelines.memory.throttled_embedder import BUSY, LONGEST_REST, SLICE, Yielding
 
 
 @pytest.fixture

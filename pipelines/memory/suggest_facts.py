@@ -1,0 +1,92 @@
+"""`memory.fact`: the language model is asked which facts stand in what was said. A child job of an extraction.
+
+What it says is a suggestion. Only what is well-formed, cites what it follows from, and speaks the words of that is
+kept: a model that makes things up makes no memories. Nobody is believed about a person but people: a fact cites
+something that is no answer of an assistant's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.memory import scan
+from models.memory.scan import Said
+from pipelines.inference.engine import Engine, Message
+from pipelines.inference.json_generation import ask
+from pipelines.memory import suggestions
+from pipelines.memory.words import content, words
+
+#: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
+MOST, LONGEST, LONGEST_PART, ANSWER = 8, 240, 80, 600
+
+#: Characters of what was said that are told.
+TOLD = 400
+
+#: The part of a fact's words that its sources must have.
+GROUNDED = 0.6
+
+INSTRUCTIONS = (
+    "You read what was said in conversations, and write down the lasting facts about people in it: names, homes, jobs, "
+    "relations, likes, plans. Each fact is one plain sentence in the words of what was said, with its subject (`user` "
+    "for who says user), attribute and value; `sources` are the numbers of the lines that say it. Leave out greetings, "
+    "questions, and what an assistant only supposes. If there is no such fact, answer with an empty list."
+)
+
+PARTS = ("subject", "attribute", "value")
+
+
+def schema(lines: int) -> Mapping[str, Any]:
+    """The JSON that the model must write about so many lines."""
+    part = {"type": "string", "maxLength": LONGEST_PART}
+    members = {"text": {"type": "string", "maxLength": LONGEST}, **dict.fromkeys(PARTS, part)}
+    return suggestions.schema("facts", members, most=MOST, lines=lines, cited=4)
+
+
+def run(engine: Engine, attempt: Attempt) -> Ending:
+    """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
+    said = suggestions.fitting(engine, attempt, prompt, schema, ANSWER)
+    if not said:
+        return plain_ending(attempt, "completed", result={"found": 0})
+    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
+    attempt.check()
+    found = list(accepted(answer, said))
+    return suggestions.ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
+
+
+def prompt(said: Sequence[Said]) -> list[Message]:
+    """What the model is asked about these lines."""
+    lines = (
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:TOLD]}"
+        for number, memory in enumerate(said, start=1)
+    )
+    return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
+
+
+def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
+    """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
+    for fact in suggestions.listed(answer, "facts", MOST):
+        if (kept := _kept(fact, said)) is not None:
+            yield kept
+
+
+def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
+    if not isinstance(fact, dict) or not all(isinstance(fact.get(name), str) for name in ("text", *PARTS)):
+        return None
+    numbers = fact.get("sources")
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 < number <= len(said) for number in numbers):
+        return None
+    sources = [said[number - 1] for number in sorted(set(numbers))]
+    text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
+    if not all(parts.values()) or not _grounded(text, parts["value"], sources):
+        return None
+    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": scan.digest(sources)}
+
+
+def _grounded(text: str, value: str, sources: Sequence[Said]) -> bool:
+    """Whether somebody who is no assistant is cited, and has said the value and most of the words."""
+    if len(text) > LONGEST or all(source.speaker == "assistant" for source in sources):
+        return False
+    about, told = content(words(text)), content(words(value))
+    heard = frozenset({"user"}).union(*(content(words(f"{source.speaker} {source.text}")) for source in sources))
+    return len(about) >= 2 and bool(told) and told <= heard and len(about & heard) >= GROUNDED * len(about)
