@@ -3,7 +3,7 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from models.platform.secrets import secret_key
+from models.platform.secrets import load_secret_key
 from pipelines.accounts import password_reset
 from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
@@ -13,9 +13,9 @@ from tasks.job_runner import JobRunner
 THREADS = 4
 
 
-def declare(runner: JobRunner) -> int:
-    """Declare the actors; returns how many may run at once."""
-    office = emails.EmailSender(runner.settings, secret_key(runner.settings), open_mailer(runner.settings))
+def declare_actors(runner: JobRunner) -> int:
+    """Declare the actors. Returns the number of threads."""
+    office = emails.EmailSender(runner.settings, load_secret_key(runner.settings), open_mailer(runner.settings))
     runner.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
     runner.declare("password.forgotten", Handler(run=password_reset.run, end=password_reset.end_without_result))
     return THREADS

@@ -67,12 +67,12 @@ class Heartbeat:
                 pause = RETRY_INTERVAL
 
     def _once(self) -> None:
-        running = {attempt.job.id: attempt for attempt in self._runner.running()}
+        running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
         overdue = {job_id for job_id, attempt in running.items() if _overdue(attempt)}
-        held = {job_id: attempt for job_id, attempt in self._runner.held().items() if job_id not in overdue}
+        held = {job_id: attempt for job_id, attempt in self._runner.claimed_attempts().items() if job_id not in overdue}
         with self._runner.database.connection() as connection:
             workers.register(connection, self._runner.name, **self._identity)  # type: ignore[arg-type]
-            renewed = attempts.renew(connection, held) if held else {}
+            renewed = attempts.renew_leases(connection, held) if held else {}
         for job_id, attempt in running.items():
             if job_id in held:
                 self._heed(attempt, renewed.get(job_id))
@@ -95,7 +95,7 @@ class Heartbeat:
                 attempts.checkpoint(connection, attempt.job, unarchived)
         except Fenced:
             return  # it ended meanwhile, or was overtaken: the next beat or write will tell
-        attempt.journal.archived(unarchived[-1].sequence)
+        attempt.journal.mark_archived(unarchived[-1].sequence)
 
     def _listen(self) -> None:
         while not self._stopped.is_set():

@@ -1,8 +1,8 @@
-"""The runner: what all jobs of a worker process share, and the one wrapper around every job.
+"""Run the jobs of a worker process.
 
     claim → open the journal → run the pipeline → end, in one transaction → close the journal
 
-Whatever goes wrong in between leaves a row that says what to do next: the wrapper never needs to know at which line.
+A failure at any step leaves the job's row in a state from which another worker can continue.
 """
 
 import logging
@@ -37,19 +37,21 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds between two tries while Postgres does not answer; a job waits when Redis does not.
+#: Seconds between two tries of a transaction while Postgres is unavailable.
 RETRY_INTERVAL = 0.25
+
+#: Seconds before the next attempt at a job that was released because a dependency was unavailable.
 RELEASE_DELAY = 1.0
 
-#: Cancels that a worker remembers for a job that it may just be about to run.
-REMEMBERED_CANCELS = 256
+#: Cancellations that are remembered for jobs which may be between their claim and their start.
+MAX_REMEMBERED_CANCELLATIONS = 256
 
-#: What operators keep of a traceback, in characters.
-LONGEST_TRACEBACK = 20_000
+#: Characters of a traceback that are stored.
+MAX_TRACEBACK_LENGTH = 20_000
 
 
 class JobRunner:
-    """One worker process: its name, its connections, and the attempts that run in it."""
+    """Claims, runs and ends the jobs of one worker process."""
 
     def __init__(
         self,
@@ -68,15 +70,15 @@ class JobRunner:
         self.broker = broker
         self.writer = writer
         self.relay = relay
-        self.leaving = threading.Event()
-        self._claimed: dict[str, int] = {}  # job id → attempt, from the claim to the end
+        self.stopping = threading.Event()
+        self._claimed: dict[str, int] = {}  # job id → attempt number, from the claim to the end
         self._running: dict[str, Attempt] = {}
-        # Cancels of jobs that do not run here, or not yet.
-        self._cancelled_elsewhere: deque[str] = deque(maxlen=REMEMBERED_CANCELS)
+        # Cancellations of jobs that do not run here, or have not started yet.
+        self._cancelled_job_ids: deque[str] = deque(maxlen=MAX_REMEMBERED_CANCELLATIONS)
         self._lock = threading.Lock()
 
     def declare(self, kind: str, handler: Handler) -> None:
-        """Make a pipeline the actor of a kind of work."""
+        """Declare the Dramatiq actor of a kind of work."""
         entry = CATALOGUE[kind]
 
         def actor(job_id: str) -> None:
@@ -85,33 +87,33 @@ class JobRunner:
 
         dramatiq.actor(actor_name=kind, queue_name=entry.queue, priority=entry.priority, broker=self.broker)(actor)
 
-    def running(self) -> list[Attempt]:
-        """The attempts that run now."""
+    def running_attempts(self) -> list[Attempt]:
+        """Return the attempts that are running."""
         with self._lock:
             return list(self._running.values())
 
-    def held(self) -> dict[str, int]:
-        """Job id → attempt of all that is claimed, also what has still to open its journal."""
+    def claimed_attempts(self) -> dict[str, int]:
+        """Return job id → attempt number of every claimed job, including those that have not opened their journal."""
         with self._lock:
             return dict(self._claimed)
 
     def cancel(self, job_id: str) -> None:
-        """Stop an attempt whose job was cancelled, if it runs here."""
+        """Stop the attempt at a cancelled job, if it runs here."""
         with self._lock:
             attempt = self._running.get(job_id)
             if attempt is None:
-                self._cancelled_elsewhere.append(job_id)
+                self._cancelled_job_ids.append(job_id)
         if attempt:
             attempt.stop("cancelled")
 
-    def leave(self) -> None:
-        """Stop all attempts: another worker continues them."""
-        self.leaving.set()
-        for attempt in self.running():
+    def release_all(self) -> None:
+        """Stop all attempts and release their jobs, which other workers continue."""
+        self.stopping.set()
+        for attempt in self.running_attempts():
             attempt.stop("released")
 
     def execute(self, handler: Handler, job_id: str, message_id: str) -> None:
-        """One delivery of one job."""
+        """Process one message: claim the job, run its pipeline and end it."""
         job = self._claim(job_id, message_id)
         if job is None:
             return
@@ -120,7 +122,7 @@ class JobRunner:
         try:
             self._run(handler, job)
         except Fenced:
-            log.info("attempt %d of %s was overtaken", job.attempt, job.id)
+            log.info("Attempt %d of job %s stopped: a later attempt has claimed the job", job.attempt, job.id)
         finally:
             with self._lock:
                 if self._claimed.get(job.id) == job.attempt:
@@ -131,7 +133,7 @@ class JobRunner:
         try:
             attempt = open_attempt(job, self.database, self.client, self.writer)
         except (redis.RedisError, Unavailable) as error:
-            log.warning("%s waits, for its journal can't be opened: %s", job.id, error)
+            log.warning("Releasing job %s: cannot open its journal: %s", job.id, error)
             self._release(job, [], delay=RELEASE_DELAY)
             return
         self._register(attempt)
@@ -149,17 +151,17 @@ class JobRunner:
             tries += 1
             return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
 
-        return self._patiently(claim, self.database.connection)
+        return self._retry_while_unavailable(claim, self.database.connection)
 
     def _register(self, attempt: Attempt) -> None:
-        """From here on the attempt hears of cancels; one that came since the claim it hears now."""
+        """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""
         with self._lock:
             if self._claimed.get(attempt.job.id) != attempt.job.attempt:
                 raise Fenced(f"attempt {attempt.job.attempt} of {attempt.job.id} is over")
             self._running[attempt.job.id] = attempt
-            if attempt.job.id in self._cancelled_elsewhere:
+            if attempt.job.id in self._cancelled_job_ids:
                 attempt.stop("cancelled")
-        if self.leaving.is_set():
+        if self.stopping.is_set():
             attempt.stop("released")
 
     def _conclude(self, handler: Handler, attempt: Attempt) -> None:
@@ -173,18 +175,22 @@ class JobRunner:
         except Released:
             self._release(attempt.job, attempt.journal.unarchived())
         except (Unavailable, redis.RedisError) as error:
-            log.warning("%s waits, for something it needs is down: %s", attempt.job.id, error)
+            log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)
             self._release(attempt.job, attempt.journal.unarchived(), delay=RELEASE_DELAY)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end or be tried again
-            self._failed(handler, attempt, error)
+        except Exception as error:  # noqa: BLE001 - after any error the job must end or be retried
+            self._retry_or_end_dead(handler, attempt, error)
 
     def _outcome(self, handler: Handler, attempt: Attempt) -> Outcome:
-        """Run the pipeline, or end at once what may not run any more. Raises Cancelled."""
+        """Run the pipeline, or end a job that was cancelled or has no attempts left. Raises Cancelled."""
         job = attempt.job
         if job.cancel_requested_at is not None:
             raise Cancelled("cancelled on request")
         if job.failures >= CATALOGUE[job.kind].attempts:
-            return handler.end(attempt, "dead", job.error or {"code": "worker_lost", "message": "Its workers died."})
+            return handler.end(
+                attempt,
+                "dead",
+                job.error or {"code": "worker_lost", "message": "Every worker that ran this job crashed."},
+            )
         try:
             return handler.run(attempt)
         except PermanentFailure as error:
@@ -192,35 +198,40 @@ class JobRunner:
         except TimeLimitExceeded as error:
             return handler.end(attempt, "failed", {"code": "time_limit_exceeded", "message": str(error)})
 
-    def _failed(self, handler: Handler, attempt: Attempt, error: Exception) -> None:
-        """Another attempt, or after the last one: dead, with its traceback."""
+    def _retry_or_end_dead(self, handler: Handler, attempt: Attempt, error: Exception) -> None:
+        """Schedule another attempt, or end the job as dead with its traceback."""
         job = attempt.job
-        trace = _storable("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
-        told = {"code": "server_error", "message": "The work failed; it has been noted for the operators."}
+        trace = _escape("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_LENGTH:]
+        public_error = {
+            "code": "server_error",
+            "message": "The job failed because of an internal error, which was logged.",
+        }
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
-            log.warning("attempt %d of %s failed: %r", job.attempt, job.id, error)
+            log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
             unarchived = attempt.journal.unarchived()
-            self._patiently(lambda connection: attempts.retry(connection, job, told, trace, unarchived))
+            self._retry_while_unavailable(
+                lambda connection: attempts.retry(connection, job, public_error, trace, unarchived)
+            )
             return
-        log.error("%s is dead after attempt %d: %r", job.id, job.attempt, error)
-        ending = self._last_words(handler, attempt, told)
+        log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
+        ending = self._dead_ending(handler, attempt, public_error)
         try:
-            self._settle(attempt, replace(ending, error=told, traceback=trace, follow_ups=()))
+            self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
         except (Fenced, Unavailable):
             raise
         except Exception:
-            log.exception("%s can't record how it ended", job.id)
-            ending = plain_ending(attempt, "dead", told)
-            self._settle(attempt, Ending("dead", ending.events, error=told, traceback=trace))
+            log.exception("Job %s: cannot record its ending; ending it without a record", job.id)
+            ending = plain_ending(attempt, "dead", public_error)
+            self._settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
 
-    def _last_words(self, handler: Handler, attempt: Attempt, told: dict[str, str]) -> Ending:
+    def _dead_ending(self, handler: Handler, attempt: Attempt, public_error: dict[str, str]) -> Ending:
         try:
-            return handler.end(attempt, "dead", told)
+            return handler.end(attempt, "dead", public_error)
         except Fenced:
             raise
         except Exception:
-            log.exception("%s can't say how it ended", attempt.job.id)
-            return plain_ending(attempt, "dead", told)
+            log.exception("Job %s: its handler cannot compose the ending; using a plain one", attempt.job.id)
+            return plain_ending(attempt, "dead", public_error)
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if isinstance(outcome, Waiting):
@@ -231,16 +242,19 @@ class JobRunner:
         if (
             command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
         ) is not None:
-            self.writer.send_along(command)
+            self.writer.send_with_next_batch(command)
         attempt.journal.close(outcome.events)
 
     def _wait(self, attempt: Attempt, waiting: Waiting) -> None:
         job, unarchived = attempt.job, attempt.journal.unarchived()
         try:
-            self._patiently(lambda connection: attempts.wait_for(connection, job, waiting.children, unarchived))
+            self._retry_while_unavailable(
+                lambda connection: attempts.wait_for_children(connection, job, waiting.children, unarchived)
+            )
         except Fenced:
-            # Refused: overtaken, or a cancel came first, which nobody but this attempt will settle.
-            if self._patiently(lambda connection: attempts.is_current(connection, job.id, job.attempt)):
+            # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
+            # has to end.
+            if self._retry_while_unavailable(lambda connection: attempts.is_current(connection, job.id, job.attempt)):
                 raise Cancelled("cancelled on request") from None
             raise
         self.relay.nudge()
@@ -248,36 +262,40 @@ class JobRunner:
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
         unarchived = [*attempt.journal.unarchived(), *ending.events]
         try:
-            return self._patiently(
+            return self._retry_while_unavailable(
                 lambda connection: attempts.end(connection, attempt.job, ending, unarchived), self.database.batch
             )
         except Fenced:
-            # Refused: overtaken, or it was this very ending whose confirmation got lost with the connection.
-            if self._patiently(lambda connection: attempts.has_ended(connection, attempt.job)):
+            # Rejected: either a later attempt has claimed the job, or this ending was committed and its
+            # confirmation was lost with the connection.
+            if self._retry_while_unavailable(lambda connection: attempts.has_ended(connection, attempt.job)):
                 return True
             raise
 
     def _release(self, job: Job, unarchived: Sequence[Event], *, delay: float = 0) -> None:
-        self._patiently(lambda connection: attempts.release(connection, job, unarchived, delay=delay))
+        self._retry_while_unavailable(lambda connection: attempts.release(connection, job, unarchived, delay=delay))
         self.relay.nudge()
 
-    def _patiently(
+    def _retry_while_unavailable(
         self,
-        step: Callable[[Connection], T],
-        within: Callable[[], AbstractContextManager[Connection]] | None = None,
+        operation: Callable[[Connection], T],
+        transaction: Callable[[], AbstractContextManager[Connection]] | None = None,
     ) -> T:
-        """Do a step in a transaction of its own, again and again while Postgres does not answer."""
+        """Run an operation in a transaction, and repeat it while Postgres is unavailable.
+
+        Raises Unavailable when the worker is stopping.
+        """
         while True:
             try:
-                with (within or self.database.transaction)() as connection:
-                    return step(connection)
+                with (transaction or self.database.transaction)() as connection:
+                    return operation(connection)
             except Unavailable as error:
-                if self.leaving.is_set():
+                if self.stopping.is_set():
                     raise
-                log.warning("waiting for the database: %s", error)
+                log.warning("Database unavailable, retrying: %s", error)
                 time.sleep(RETRY_INTERVAL)
 
 
-def _storable(text: str) -> str:
-    """Text that Postgres can hold."""
+def _escape(text: str) -> str:
+    """Escape NUL characters and lone surrogates, which Postgres cannot store."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

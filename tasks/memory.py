@@ -8,7 +8,7 @@ from pipelines.embeddings import embed
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory import create_memories, endings, extract_facts, forget_memories, import_file, remember_turns
 from pipelines.memory.meditation import meditate
-from pipelines.memory.throttled_embedder import Yielding
+from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
 
 #: Jobs side by side: a short list need not wait for a long one. They share the embedder's one thread.
@@ -18,7 +18,7 @@ THREADS = 2
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
     embedder = load_embedder(runner.settings)
-    in_background = Yielding(embedder.embed)
+    in_background = ThrottledEmbedder(embedder.embed)
     objects = Objects.open(runner.settings)
     runs = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),

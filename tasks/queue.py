@@ -39,12 +39,12 @@ class Queue:
         for job_id, ending in cancellation.ended.items():
             self._append(job_id, [ending])
         with suppress(redis.RedisError):  # the worker's next heartbeat tells it
-            journal.tell_cancelled(self._client, cancellation.running)
+            journal.publish_cancellations(self._client, cancellation.running)
 
     def forget_journal(self, job_id: str) -> None:
         """A job was deleted: its journal goes too. Redis forgets by itself what it can't be told now."""
         with suppress(redis.RedisError):
-            journal.forget(self._client, job_id)
+            journal.delete(self._client, job_id)
 
     def nudge(self) -> None:
         """Something was committed that may be due."""

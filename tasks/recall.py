@@ -5,7 +5,7 @@ from functools import partial
 from models.jobs.attempt_context import Handler, plain_ending
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory import search_memories
-from pipelines.memory.recall_counter import Noting
+from pipelines.memory.recall_counter import RecallCounter
 from tasks.job_runner import JobRunner
 
 #: Questions side by side. Each waits for Postgres half of its time.
@@ -14,7 +14,7 @@ THREADS = 4
 
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
-    embedder, noting = load_embedder(runner.settings), Noting(runner.database)
+    embedder, noting = load_embedder(runner.settings), RecallCounter(runner.database)
     run = partial(search_memories.run, embedder.embed, noting)
     runner.declare("memory.search", Handler(run=run, end=plain_ending))
     return THREADS

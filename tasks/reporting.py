@@ -8,8 +8,8 @@ from pipelines.reporting import export
 from tasks.job_runner import JobRunner
 
 
-def declare(runner: JobRunner) -> int:
-    """Declare the actors; returns how many may run at once."""
+def declare_actors(runner: JobRunner) -> int:
+    """Declare the actors. Returns the number of threads."""
     objects = Objects.open(runner.settings)
     runner.declare("account.export", Handler(run=partial(export.run, objects), end=plain_ending))
     return 1

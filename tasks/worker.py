@@ -42,7 +42,7 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     modules = [_module(pool) for pool in pools]
     runner = _open_runner(settings, pools)
     # Each pool's module declares its actors and answers how many of them may run at once.
-    threads = {pool: module.declare(runner) for pool, module in zip(pools, modules, strict=True)}
+    threads = {pool: module.declare_actors(runner) for pool, module in zip(pools, modules, strict=True)}
     crews = [_crew(runner, POOLS[pool], count) for pool, count in threads.items()]
     queues = [queue for pool in pools for queue in POOLS[pool]]
     total = sum(threads.values())
@@ -58,7 +58,7 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     log.info("leaving")
     for thread in (thread for crew in crews for thread in crew.workers):
         thread.stop()  # takes no further message, or it would be given what it has just released
-    runner.leave()
+    runner.release_all()
     _stop(crews)
     runner.writer.stop()
     runner.relay.stop()

@@ -20,7 +20,7 @@ def declared(tmp_path):
     found, threads = {}, {}
     for pool in POOLS:
         before = set(broker.actors)
-        threads[pool] = importlib.import_module(f"tasks.{pool}").declare(runner)
+        threads[pool] = importlib.import_module(f"tasks.{pool}").declare_actors(runner)
         found |= {name: (pool, broker.actors[name]) for name in set(broker.actors) - before}
     return found, threads
 

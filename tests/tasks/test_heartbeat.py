@@ -41,7 +41,7 @@ def working(runner, desk, account):
     thread = threading.Thread(target=runner.execute, args=(Handler(run, plain_ending), job_id, "m"))
     thread.start()
     assert inside.wait(20)
-    (attempt,) = runner.running()
+    (attempt,) = runner.running_attempts()
     yield job_id, attempt, thread
     attempt.stop("released")
     thread.join(20)
@@ -82,7 +82,7 @@ def test_a_cancel_is_heard_over_redis_at_once(heartbeat, working, runner, desk, 
         done = cancel(connection, job_id, account)
     began = time.monotonic()
 
-    journal.tell_cancelled(runner.client, done.running)
+    journal.publish_cancellations(runner.client, done.running)
     thread.join(20)
 
     assert time.monotonic() - began < 0.5
@@ -125,7 +125,7 @@ def test_an_attempt_far_beyond_its_time_loses_its_lease(heartbeat, working, desk
 def test_the_heart_goes_on_beating_after_a_failure(heartbeat, working, desk, monkeypatch):
     job_id, _, _ = working
     monkeypatch.setattr("tasks.heartbeat.RETRY_INTERVAL", 0.02)
-    beats, renew = [], attempts.renew
+    beats, renew = [], attempts.renew_leases
 
     def fail_twice(*arguments):
         beats.append(1)

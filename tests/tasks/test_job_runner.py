@@ -28,7 +28,7 @@ def test_what_succeeds_is_completed_and_its_journal_closed(runner, desk, account
     assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
     assert story(runner, desk, job_id) == ["test.said", "sangha:job.completed"]
     assert len(journal.read_events(runner.client, job_id)) == 2
-    assert runner.running() == []
+    assert runner.running_attempts() == []
 
 
 def test_the_tokens_that_it_used_are_told_along_with_its_end(runner, desk, account):
@@ -146,7 +146,7 @@ def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(runners, desk, accou
     job_id = desk.enqueue(account)
     thread = running_in_a_thread(leaving, desk, job_id)
 
-    leaving.leave()
+    leaving.release_all()
     thread.join(20)
 
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
@@ -243,7 +243,7 @@ def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner,
     parent_id = desk.enqueue(account)
     runner.execute(handler(run), parent_id, "m")
     assert desk.job(parent_id).state == "waiting"
-    assert runner.running() == []
+    assert runner.running_attempts() == []
     with desk.database.connection() as connection:
         born = [job.id for job in children(connection, parent_id)]
     for job_id in born:

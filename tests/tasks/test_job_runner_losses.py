@@ -227,7 +227,7 @@ def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(runne
         runner.writer.drain()
 
         def record(connection):
-            journal.forget(runner.client, job_id)
+            journal.delete(runner.client, job_id)
 
         return replace(plain_ending(attempt, "completed"), record=record)
 
@@ -246,7 +246,7 @@ def test_what_leaves_while_postgres_is_away_gives_up(runner, monkeypatch):
         yield
 
     monkeypatch.setattr(runner.database, "connection", away)
-    runner.leave()
+    runner.release_all()
 
     with pytest.raises(Unavailable):
         runner.execute(COMPLETES, "job", "m")
