@@ -1,7 +1,7 @@
-"""Events: what happens to a job, as its followers see it.
+"""The events of a job's stream.
 
-An event is kept as the very bytes that go over the wire, `{"type":…,"sequence_number":…,…}` with these two keys first,
-so that nobody between the worker and the client has to parse it.
+An event is kept as the bytes that are sent to clients, `{"type":…,"sequence_number":…,…}` with these two keys first, so
+that neither workers nor web processes parse it on the way.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,24 @@ from typing import Any
 
 import orjson
 
-#: The events after which a journal has no more.
+#: Extension event → its meaning and its fields besides `type` and `sequence_number`.
+EXTENSION_EVENTS: Mapping[str, str] = {
+    "sangha:job.progress": "Progress of a job. `job_id`; `progress` with `done`, `total` (or null) and `note`.",
+    "sangha:job.completed": "Last event of a job that completed. `job_id`; `result`; `error`, which is null.",
+    "sangha:job.failed": "Last event of a job that failed. `job_id`; `error` with `code` and `message`; `result`.",
+    "sangha:job.cancelled": "Last event of a cancelled job. `job_id`; of a turn `response`, else `error`, `result`.",
+    "sangha:job.dead": "Last event of a job that failed in all its attempts. `job_id`; `error`; `result`.",
+    "sangha:job.replayed": "An operator replayed a dead job: its stream continues. `job_id`.",
+    "sangha:journal.rewound": "Events were lost. Discard events received earlier whose sequence number is this event's "
+    "or greater. `job_id`.",
+    "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`.",
+    "sangha:engine.started": "Generation begins. `item_id`; `model`; `prompt_tokens`; `dropped_messages`, the "
+    "number of earlier messages that did not fit the context.",
+    "sangha:answer.restarted": "The engine cannot continue the answer and begins it again: discard its text so far. "
+    "`item_id`; `discarded_tokens`.",
+}
+
+#: Types of a journal's last event.
 ENDINGS: frozenset[bytes] = frozenset(
     {
         b"response.completed",
@@ -23,8 +40,6 @@ ENDINGS: frozenset[bytes] = frozenset(
     }
 )
 
-#: Events were lost with both the worker and the journal's store; what follows takes the place of what was heard
-#: from this sequence number on.
 REWOUND = b"sangha:journal.rewound"
 
 _START = len(b'{"type":"')
@@ -34,7 +49,7 @@ _EXTENSION, _OLD_EXTENSION = b'{"type":"sangha:', b'{"type":"sangha.'
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its sequence number, its JSON as bytes, and how many generated tokens it carries."""
+    """An event: its sequence number, its JSON, and the number of generated tokens that it carries."""
 
     sequence: int
     data: bytes
@@ -42,12 +57,12 @@ class Event:
 
     @property
     def type(self) -> bytes:
-        """The value of the first key."""
+        """The value of `type`, the first key."""
         return self.data[_START : self.data.index(b'"', _START)]
 
     @property
     def ends(self) -> bool:
-        """Whether this is the journal's last event."""
+        """Whether this is the last event of its journal."""
         return self.type in ENDINGS
 
 
@@ -56,7 +71,7 @@ def event(sequence: int, type_: str, payload: Mapping[str, Any], tokens: int = 0
     return Event(sequence, orjson.dumps({"type": type_, "sequence_number": sequence, **payload}), tokens)
 
 
-def renamed(data: bytes) -> bytes:
+def with_current_type(data: bytes) -> bytes:
     """Return an event's JSON with the present name of its type, `sangha:subject.verb` for `sangha.subject.verb`.
 
     The old names occur in journals in Redis that were written before an upgrade, and in what a worker of the earlier
@@ -66,10 +81,10 @@ def renamed(data: bytes) -> bytes:
 
 
 def to_lines(events: Iterable[Event]) -> bytes:
-    """Events as one JSON object a line; JSON holds no raw line break, so this is exact."""
+    """Join events, one JSON object per line. JSON has no raw line breaks, so `from_lines` restores them exactly."""
     return b"\n".join(event.data for event in events)
 
 
 def from_lines(first: int, lines: bytes) -> list[Event]:
-    """The events of `to_lines`, the first of which has the sequence number `first`."""
-    return [Event(first + place, renamed(line)) for place, line in enumerate(lines.split(b"\n"))]
+    """Split the result of `to_lines`; the first event has the sequence number `first`."""
+    return [Event(first + index, with_current_type(line)) for index, line in enumerate(lines.split(b"\n"))]

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from models.platform.errors import ConfigurationError
-from models.platform.oidc_providers import Provider, load_providers
+from models.platform.oidc_providers import OidcProvider, load_oidc_providers
 
 #: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
 LONGEST_SOCKET_FOLDER = 80
@@ -129,80 +129,106 @@ def _script(value: object) -> object:
 
 
 class Script(BaseModel):
-    """What the scripted engine does, from `SANGHA_SCRIPT=tokens=20,rate=0,…`.
+    """The answers and faults of the scripted engine, from `SANGHA_SCRIPT=tokens=20,rate=0,…`.
 
-    tokens    how many tokens an answer has: `w0 w1 w2 …`, each followed by a space
-    rate      tokens a second for one answer; 0 is as fast as it can
-    fail_at   raise an error before this token (0 is the first)
-    exit_at   end the process before this token
-    hang_at   stop answering before this token, until the caller cancels or the deadline passes
-    trigger   the faults above strike only when the last user message contains this word; without it they always strike
-    restarts  1 makes an engine that can't continue a prefix, and so begins its answer again
-    calls     how many calls an answer has that calls functions, where it may have so many
-    preface   how many tokens of text it has before them, where it need not call
-
-    A fault strikes once an attempt. An attempt that goes on exactly where a fault struck passes it, so a fault at a
-    later token than 0 is one that a retry mends; at 0, or with `restarts`, it strikes every attempt.
+    A fault strikes once per attempt. An attempt that continues exactly where a fault struck passes it, so a retry
+    recovers from a fault after token 0. A fault at token 0, or one with `restarts`, strikes every attempt.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     tokens: int = Field(20, ge=0, le=1_000_000)
+    """Tokens per answer: `w0 w1 w2 …`, each followed by a space."""
     rate: float = Field(0, ge=0)
+    """Tokens per second of one answer; 0 is as fast as possible."""
     fail_at: int | None = Field(None, ge=0)
+    """Raise an error before this token; 0 is the first."""
     exit_at: int | None = Field(None, ge=0)
+    """End the process before this token."""
     hang_at: int | None = Field(None, ge=0)
+    """Stop before this token until the job is cancelled or its time limit passes."""
     trigger: str = ""
+    """Word that the last user message must contain for a fault to strike; empty: faults always strike."""
     restarts: bool = False
+    """Whether the engine cannot continue a prefix and begins its answer again."""
     calls: int = Field(1, ge=1, le=16)
+    """Tool calls per answer that makes tool calls, where several are allowed."""
     preface: int = Field(0, ge=0, le=1_000_000)
+    """Tokens of text before the tool calls, where calls are optional."""
 
 
 class Settings(BaseModel):
-    """One field a variable: `database_url` is `SANGHA_DATABASE_URL`. Standard names keep their own."""
+    """The settings: `database_url` is read from `SANGHA_DATABASE_URL`, and so on. Standard names keep their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data_dir: Path = Path(".sangha")
+    """Folder of the embedded servers' data, the secret key, process ids and, without an object store, files."""
     database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
+    """Postgres 15 or later with pgvector; unset: an embedded server."""
     redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
+    """Redis 7 or later, or Valkey; unset: an embedded server."""
     broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
+    """RabbitMQ 3.10 or later, or Redis; unset: the server of `SANGHA_REDIS_URL`."""
     object_store: Annotated[str | None, AfterValidator(_bucket_or_folder)] = None
+    """`s3://BUCKET/PREFIX` or a folder; unset: `DATA_DIR/objects`."""
     secret_key: Annotated[str | None, Field(min_length=16)] = None
+    """Secret that signing and encryption keys are derived from, the same on all machines; unset: `DATA_DIR/secret_key`."""
 
     host: str = "127.0.0.1"
+    """Address that the web process listens on."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port that the web process listens on; 0: any free port."""
 
     public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
+    """URL of this installation for browsers and e-mail links; unset: derived from host and port."""
     smtp_url: Annotated[str | None, _url_of("smtp", "smtps", "smtp+starttls"), AfterValidator(_with_host)] = None
+    """Mail server, with credentials if it needs them; unset: e-mails are written to `DATA_DIR/mailbox`."""
     mail_from: Annotated[str, AfterValidator(_sender)] = "Sangha <sangha@localhost>"
+    """Sender of e-mails."""
 
-    oidc_providers: tuple[Provider, ...] = ()
+    oidc_providers: tuple[OidcProvider, ...] = ()
+    """Names of the OIDC providers that users may log in with; each has variables of its own."""
 
     trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
+    """Addresses or networks of reverse proxies whose `X-Forwarded-For` is trusted; unset: none."""
     visits_per_minute: int = Field(120, ge=1)
+    """Unauthenticated requests and failed authentications per minute that one client address may make."""
 
     engine: Literal["llamacpp", "openai", "scripted"] = "llamacpp"
+    """Engine that generates text."""
     model: str | None = None
+    """GGUF file of the language model; unset: the bundled model."""
     embedding_model: str | None = None
+    """GGUF file of the embedding model; unset: the bundled model."""
     slots: int = Field(4, ge=1, le=256)
+    """Concurrent answers per inference worker."""
     context: int = Field(4096, ge=256, le=1_048_576)
+    """Tokens of prompt and answer together."""
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
+    """Answers and faults of the scripted engine, such as `tokens=20,rate=0`."""
 
     fallback_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_endpoint)] = None
+    """Base URL of the endpoint of the engine `openai`."""
     fallback_api_key: Annotated[str | None, AfterValidator(_header_safe)] = None
+    """API key of that endpoint."""
     fallback_model: str | None = None
+    """Model that is requested from that endpoint."""
 
     reflection: Literal["auto", "on", "off"] = "auto"
+    """Whether the language model writes facts and insights; `auto`: unless it is the bundled or the scripted one."""
     reflection_calls: int = Field(8, ge=0, le=1000)
+    """Calls of the language model per meditation, and per search for facts."""
     reflection_tokens: int = Field(20_000, ge=0, le=10_000_000)
+    """Tokens of the language model per meditation."""
     nightly_meditations: int = Field(1, ge=1, le=64)
+    """Nightly meditations that run at the same time."""
 
     @model_validator(mode="after")
     def _has_what_its_engine_needs(self) -> Self:
         for field in ("fallback_url", "fallback_model"):
             if self.engine == "openai" and getattr(self, field) is None:
-                raise ValueError(f"{variable(field)} is unset: SANGHA_ENGINE=openai needs it")
+                raise ValueError(f"{variable_name(field)} is unset: SANGHA_ENGINE=openai needs it")
         return self
 
     @cached_property
@@ -223,7 +249,7 @@ class Settings(BaseModel):
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
 
     @property
-    def reflects(self) -> bool:
+    def reflection_enabled(self) -> bool:
         """Whether the model may write facts and insights. The bundled one is too small to do it well: what it writes is
         junk, so by itself only a model that an operator has chosen does."""
         chosen = self.engine == "openai" or (self.engine == "llamacpp" and self.model is not None)
@@ -258,15 +284,15 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises ConfigurationError with one line that names the variable and what it should be.
     """
-    given = {field: os.environ.get(variable(field)) or None for field in Settings.model_fields} | overrides
-    given["oidc_providers"] = load_providers(os.environ) or None
+    given = {field: os.environ.get(variable_name(field)) or None for field in Settings.model_fields} | overrides
+    given["oidc_providers"] = load_oidc_providers(os.environ) or None
     try:
         return Settings.model_validate({field: value for field, value in given.items() if value is not None})
     except ValidationError as error:
         raise ConfigurationError(_one_line(error, given)) from None
 
 
-def variable(field: str) -> str:
+def variable_name(field: str) -> str:
     """The environment variable that sets a field."""
     return f"SANGHA_{field.upper()}"
 
@@ -279,7 +305,7 @@ def _one_line(error: ValidationError, given: dict[str, object]) -> str:
     field, *inner = [str(part) for part in first["loc"]]
     where = f" (in {'.'.join(inner)})" if inner else ""
     value = "***" if field in SECRETS else _without_password(repr(given[field]))
-    return f"{variable(field)} is {value}: it {message}{where}"
+    return f"{variable_name(field)} is {value}: it {message}{where}"
 
 
 def _without_password(text: str) -> str:

@@ -1,11 +1,24 @@
 """Given any event, when it is written and read again, then it is the same to the byte."""
 
+import re
+from pathlib import Path
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.journal.events import ENDINGS, Event, event, from_lines, renamed, to_lines
+from models.jobs.jobs import ENDED
+from models.journal.events import (
+    ENDINGS,
+    EXTENSION_EVENTS,
+    REWOUND,
+    Event,
+    event,
+    from_lines,
+    to_lines,
+    with_current_type,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -59,5 +72,16 @@ def test_an_event_without_a_type_is_a_mistake():
 def test_extension_events_of_an_earlier_version_are_read_under_their_present_name(type_, expected):
     stored = event(7, type_, {"text": 'of {"type":"sangha.job.completed"}'})
 
-    assert renamed(stored.data) == event(7, expected, {"text": 'of {"type":"sangha.job.completed"}'}).data
-    assert from_lines(7, stored.data) == [Event(7, renamed(stored.data))]
+    assert with_current_type(stored.data) == event(7, expected, {"text": 'of {"type":"sangha.job.completed"}'}).data
+    assert from_lines(7, stored.data) == [Event(7, with_current_type(stored.data))]
+
+
+def test_every_extension_event_of_the_source_is_described_and_every_described_one_exists():
+    root = Path(__file__).parents[3]
+    sources = [path for folder in ("models", "pipelines", "tasks", "web") for path in (root / folder).rglob("*.py")]
+    texts = [path.read_text() for path in sources if path != root / "models/journal/events.py"]
+    literals = {name for text in texts for name in re.findall(r"[\"'](sangha:[a-z_]+\.[a-z_]+)[\"']", text)}
+    composed = {f"sangha:job.{state}" for text in texts if "sangha:job.{state}" in text for state in ENDED - {"dead"}}
+
+    assert literals | composed | {REWOUND.decode(), "sangha:job.dead"} == set(EXTENSION_EVENTS)
+    assert {name.decode() for name in ENDINGS if name.startswith(b"sangha:")} <= set(EXTENSION_EVENTS)
