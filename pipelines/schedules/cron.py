@@ -1,11 +1,13 @@
-"""Times by a crontab line in a time zone. APScheduler finds the days and minutes; what a wall clock does is ours.
+"""Compute the times of a crontab expression in a time zone.
 
-Two things that APScheduler's own crontab takes otherwise are as crontab(5) has them: Sunday is 0 and 7, and where both
-the day of the month and the day of the week are restricted, either will do.
+cronsim finds the dates and times of the calendar; this module adds the time zone and its clock changes.
 
-When the clocks change, a line that names its hours fires once at each of its times: a time that is left out counts by
-the offset before the change (02:30 becomes 03:30), and of a time that comes twice the first is meant (RFC 5545, 3.3.5).
-A line for every hour (`*`) goes by hours that pass: it fires in none that is left out, and twice in one that is twice.
+Where day of month and day of week are both restricted, either may match, and Sunday is 0 or 7, as crontab(5) says.
+
+When the clocks change, an expression that names its hours fires once at each of its times: a time that is skipped
+counts with the offset before the change (02:30 becomes 03:30), and of a time that occurs twice the first is meant
+(RFC 5545, 3.3.5). cronsim follows Debian's cron instead, which fires a skipped 02:30 at 03:00. An expression for every
+hour (`*`) follows elapsed hours: it fires in no skipped hour, and twice in a repeated one.
 """
 
 import re
@@ -14,131 +16,112 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from apscheduler.triggers.cron import CronTrigger
+from cronsim import CronSim, CronSimError
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
-#: A line that has no time from here on never has one: there is no year in it.
-SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+#: Expressions are parsed relative to some time; which one does not matter.
+ANY_TIME = datetime(2000, 1, 1)  # noqa: DTZ001 - cronsim takes the time that a clock on the wall shows
 
-WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 
-FIELDS = ("minute", "hour", "day", "month", "day_of_week")
+#: A part of a field: `*` or a range, with an optional step, or a single value. cronsim would take more, such as `L`.
+PART = re.compile(r"(?:\*|(?:[0-9]{1,2}|[a-z]{3})-(?:[0-9]{1,2}|[a-z]{3}))(?:/[0-9]{1,2})?|[0-9]{1,2}|[a-z]{3}")
 
-#: A part of a field: `*` or a value or a range of them; a step behind the first and the last of these.
-PART = re.compile(r"(?:\*|([0-9]{1,2}|[a-z]{3})-([0-9]{1,2}|[a-z]{3}))(?:/([0-9]{1,2}))?|([0-9]{1,2}|[a-z]{3})")
+#: A range of weekdays that ends with Sunday, where cronsim knows only 7: `fri-sun`, but not `0-0`.
+UNTIL_SUNDAY = re.compile(r"(?<!sun)(?<!0)-(?:sun|0)(?![0-9])")
+
+#: A range of one value with a step: cronsim would continue it to the end of the field.
+RANGE_OF_ONE = re.compile(r"\b([0-9a-z]+)-\1/[0-9]+")
+
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+#: Names that the time zone database has, but that mean another zone on each machine.
+AMBIGUOUS_ZONES = {"localtime", "Factory"}
 
 
 @lru_cache(maxsize=1)
 def time_zones() -> frozenset[str]:
-    """The names that a time zone may have."""
-    return frozenset(available_timezones())
+    """Return the time zone names that a schedule may have."""
+    return frozenset(available_timezones() - AMBIGUOUS_ZONES)
 
 
 def validate(expression: str) -> None:
-    """Raise ValueError, saying what is wrong, unless this is a crontab line."""
-    _triggers(expression)
+    """Raise ValueError, naming the field, unless this is a crontab expression that has a time."""
+    fields = _fields(expression)
+    for index, (name, text) in enumerate(zip(FIELDS, fields, strict=True)):
+        alone = ["*"] * len(FIELDS)
+        alone[index] = text
+        if not all(PART.fullmatch(part) for part in text.split(",")) or _simulate(alone, ANY_TIME) is None:
+            raise ValueError(f"the field {name} cannot be '{text}'")
+    if _simulate(fields, ANY_TIME) is None:
+        raise ValueError(f"the field day of month cannot be '{fields[2]}' in the month '{fields[3]}'")
 
 
 def next_after(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
-    """The first time after a moment, in UTC; None where there is none."""
-    found, until = None, None
-    # No wall shows an earlier time then: whatever comes later shows more than this.
-    for wall in _walls(expression, _naive(after) + min(_offsets(zone, after)) + SECOND):
-        later = [moment for moment in _moments(expression, zone, wall) if moment > after]
-        if later and (found is None or later[0] < found):
-            found = later[0]
-        if found is not None and until is None:
-            # Close to a change of the clocks, a later time on the wall may come sooner.
-            offsets = _offsets(zone, found)
-            until = wall + (max(offsets) - min(offsets))
-        if until is not None and wall >= until:
+    """Return the first time after a moment, in UTC, or None if there is none. The expression must be valid."""
+    fields = _fields(expression)
+    earliest, last_wall_time = None, None
+    # No clock of the zone shows less than this from `after` on.
+    start = _without_zone(after) + min(_offsets(zone, after)) + SECOND
+    for wall_time in _wall_times(fields, start):
+        moments = [moment for moment in _moments(fields, zone, wall_time) if moment > after]
+        if moments and (earliest is None or moments[0] < earliest):
+            earliest = moments[0]
+        if earliest is not None and last_wall_time is None:
+            # Near a clock change, a later wall time may be an earlier moment.
+            offsets = _offsets(zone, earliest)
+            last_wall_time = wall_time + (max(offsets) - min(offsets))
+        if last_wall_time is not None and wall_time >= last_wall_time:
             break
-    return found
+    return earliest
+
+
+def _fields(expression: str) -> list[str]:
+    """Split an expression at blanks and expand nicknames. Raises ValueError for another number of fields than five."""
+    text = expression.strip(" \t\r\n").lower()
+    fields = re.split(r"[ \t]+", NICKNAMES.get(text, text))
+    if len(fields) != len(FIELDS):
+        raise ValueError(f"it needs {len(FIELDS)} fields ({', '.join(FIELDS)}), not {len(fields)}")
+    return fields
+
+
+def _simulate(fields: list[str], start: datetime) -> CronSim | None:
+    """Return an iterator over the wall times after `start`, or None where the fields are invalid or never match."""
+    try:
+        expression = " ".join([*fields[:4], UNTIL_SUNDAY.sub("-7", fields[4])])
+        return CronSim(RANGE_OF_ONE.sub(r"\1", expression), start)
+    except CronSimError:
+        return None
+
+
+def _wall_times(fields: list[str], start: datetime) -> Iterator[datetime]:
+    """Yield the matching wall times from `start` on, as if the clocks never changed."""
+    yield from _simulate(fields, start - SECOND) or ()
 
 
 def _offsets(zone: ZoneInfo, moment: datetime) -> list[timedelta]:
-    near = (moment - DAY, moment, moment + DAY)
-    return [offset for when in near if (offset := when.astimezone(zone).utcoffset()) is not None]
+    """Return the zone's UTC offsets a day before, at, and a day after a moment."""
+    nearby = (moment - DAY, moment, moment + DAY)
+    return [offset for time in nearby if (offset := time.astimezone(zone).utcoffset()) is not None]
 
 
-def _naive(moment: datetime) -> datetime:
+def _without_zone(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
 
-def _moments(expression: str, zone: ZoneInfo, wall: datetime) -> list[datetime]:
-    """When the clocks on the wall show a time, or what counts as that, in order."""
-    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if expression.split()[1] != "*":
+def _moments(fields: list[str], zone: ZoneInfo, wall_time: datetime) -> list[datetime]:
+    """Return the moments at which a wall time fires, in order."""
+    first, second = (wall_time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if fields[1] != "*":
         return [first]
-    shown = {moment for moment in (first, second) if moment.astimezone(zone).replace(tzinfo=None) == wall}
-    return sorted(shown)
-
-
-def _walls(expression: str, start: datetime) -> Iterator[datetime]:
-    """The times on the wall from `start` on, as if the clocks never changed."""
-    triggers, at = _triggers(expression), start
-    while True:
-        found = [trigger.get_next_fire_time(None, at.replace(tzinfo=UTC)) for trigger in triggers]
-        times = [time.replace(tzinfo=None) for time in found if time is not None]
-        if not times:
-            return
-        yield min(times)
-        at = min(times) + SECOND
-
-
-@lru_cache(maxsize=1024)
-def _triggers(expression: str) -> tuple[CronTrigger, ...]:
-    """APScheduler's triggers of a line: each of its times is one of theirs.
-
-    One that never fires, as for the 31st of February, is left out: it looks through eight thousand years each time.
-    """
-    return tuple(trigger for trigger in _either(expression) if trigger.get_next_fire_time(None, SOME_TIME) is not None)
-
-
-def _either(expression: str) -> tuple[CronTrigger, ...]:
-    given = expression.split(" ")
-    if len(given) != len(FIELDS):
-        raise ValueError(f"it should have {len(FIELDS)} fields with one space between them, not {len(given)}")
-    values = {name: _field(name, text) for name, text in zip(FIELDS, given, strict=True)}
-    if given[2].startswith("*") or given[4].startswith("*"):
-        return (CronTrigger(**values, timezone=UTC),)
-    return tuple(CronTrigger(**{**values, name: "*"}, timezone=UTC) for name in ("day", "day_of_week"))
-
-
-def _field(name: str, text: str) -> str:
-    """A field in APScheduler's words."""
-    matches = [PART.fullmatch(part) for part in text.lower().split(",")]
-    if not all(matches):
-        raise ValueError(f"the field {name} can't be '{text}'")
-    if name != "day_of_week":
-        return _checked(name, text.lower())
-    days = sorted({day for match in matches if match is not None for day in _weekdays(match, text)})
-    return _checked(name, ",".join(str((day - 1) % 7) for day in days))
-
-
-def _checked(name: str, text: str) -> str:
-    try:
-        CronTrigger(**{name: text}, timezone=UTC)
-    except ValueError as error:
-        raise ValueError(f"the field {name} is wrong: {error}") from None
-    return text
-
-
-def _weekdays(match: re.Match[str], text: str) -> list[int]:
-    """The days of a part, from 0 for Sunday to 6."""
-    first, last, step, single = match.groups()
-    if single is not None:
-        return [_weekday(single, text) % 7]
-    begin, end = (0, 6) if first is None else (_weekday(first, text), _weekday(last, text) or 7 * (first not in "0sun"))
-    if begin > end or step == "0":
-        raise ValueError(f"the field day_of_week can't be '{text}'")
-    return [day % 7 for day in range(begin, end + 1, int(step or 1))]
-
-
-def _weekday(name: str, text: str) -> int:
-    day = WEEKDAYS.index(name) if name in WEEKDAYS else int(name) if name.isdigit() else len(WEEKDAYS) + 1
-    if day > len(WEEKDAYS):
-        raise ValueError(f"the field day_of_week can't be '{text}'")
-    return day
+    return sorted({moment for moment in (first, second) if moment.astimezone(zone).replace(tzinfo=None) == wall_time})

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from models.jobs.jobs import State
 from models.schedules import firings
 from models.schedules.firings import Firing
-from models.schedules.schedules import IfMissed, Schedule, Status
+from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
 from web.api.turns.requests import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
@@ -28,7 +28,7 @@ class CronTrigger(Body):
     """By a crontab line of five fields, by the clocks of a time zone."""
 
     type: Literal["cron"]
-    expression: str = Field(min_length=9, max_length=200)
+    expression: str = Field(min_length=1, max_length=200)
     time_zone: str = Field("UTC", max_length=100)
 
 
@@ -104,7 +104,7 @@ class FiringObject(TypedDict):
     id: str
     object: Literal["schedule.firing"]
     schedule_id: str
-    status: firings.Status
+    status: firings.FiringStatus
     fire_time: int
     fired_at: int
     missed_since: int | None
@@ -120,7 +120,7 @@ class ScheduleObject(TypedDict):
     id: str
     object: Literal["schedule"]
     name: str
-    status: Status
+    status: ScheduleStatus
     paused: bool
     trigger: dict[str, Any]
     work: WorkObject

@@ -6,7 +6,7 @@ import pytest
 
 from models.accounts.accounts import Role
 from models.platform.ids import new_id
-from models.schedules.schedules import plan
+from models.schedules.schedules import set_next_fire
 from pipelines.schedules.firing import fire_due
 from tests.web.api_client import assert_error
 
@@ -41,7 +41,7 @@ def fire(user, database, settings):
     def fire(schedule_id):
         with database.transaction() as connection:
             row = connection.execute("SELECT date_trunc('second', now()) AS now").fetchone()
-            plan(connection, schedule_id, row["now"], row["now"])
+            set_next_fire(connection, schedule_id, row["now"], row["now"])
         list(fire_due(database, settings, ["turn"]))
 
     return fire
@@ -141,6 +141,7 @@ def test_lists_come_in_pages(schedule, user):
         ({"trigger": {**DAILY, "expression": "0 0 31 2 *"}}, "trigger.expression"),
         ({"trigger": {**DAILY, "time_zone": "Europe/Atlantis"}}, "trigger.time_zone"),
         ({"trigger": {**DAILY, "time_zone": "../../etc/passwd"}}, "trigger.time_zone"),
+        ({"trigger": {**DAILY, "time_zone": "localtime"}}, "trigger.time_zone"),
         ({"trigger": {"type": "interval", "seconds": 59}}, "trigger.seconds"),
         ({"trigger": {**HOURLY, "start_at": 253_402_300_799}}, "trigger.start_at"),
         ({"trigger": {"type": "once", "at": 1}}, "trigger.at"),
@@ -224,3 +225,11 @@ def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(user, ot
         connection.execute("UPDATE memberships SET role = 'member' WHERE user_id = %s", (admin.user_id,))
     assert_error(other_user.request("GET", path), 404)
     assert other_user.request("GET", "/v1/schedules").json()["data"] == []
+
+
+@pytest.mark.parametrize("expression", ["@daily", "0  9 * * 1-5", "0\t9 * * *\n"])
+def test_an_expression_is_spelled_as_in_crontab(schedule, expression):
+    created = schedule(trigger={**DAILY, "expression": expression})
+
+    assert created["trigger"]["expression"] == expression
+    assert len(created["next_fire_times"]) == 5
