@@ -1,4 +1,4 @@
-"""The actors of the inference pool. The engine is loaded here, in the process that uses it, before any claim."""
+"""The actors of the inference pool. The engine is loaded in the worker process, before it claims any job."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The actors of the memory pool. The embedder is loaded here, before any claim: that takes 0.1 s."""
+"""The actors of the memory pool. The embedder is loaded before any claim, which takes 0.1 s."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
 
-#: Jobs side by side: a short list need not wait for a long one. They share the embedder's one thread.
+#: Threads: a short job need not wait for a long one. They share the embedder's single thread.
 THREADS = 2
 
 
@@ -20,7 +20,7 @@ def declare_actors(runner: JobRunner) -> int:
     embedder = load_embedder(runner.settings)
     in_background = ThrottledEmbedder(embedder.embed)
     objects = Objects.open(runner.settings)
-    runs = {
+    handlers = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(create_memories.run_create, embedder.embed), endings.end),
         "memory.change": Handler(partial(forget_memories.run_change, embedder.embed), endings.end),
@@ -30,6 +30,6 @@ def declare_actors(runner: JobRunner) -> int:
         "memory.import": Handler(partial(import_file.run, in_background, objects), plain_ending),
         "meditation.run": Handler(partial(meditate.run, runner.settings, in_background), meditate.end),
     }
-    for kind, handler in runs.items():
+    for kind, handler in handlers.items():
         runner.declare(kind, handler)
     return THREADS

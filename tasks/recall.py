@@ -1,4 +1,4 @@
-"""The actors of the recall pool. It has an embedder of its own: a question never waits for an import's texts."""
+"""The actors of the recall pool. It has its own embedder, so that a search never waits for the texts of an import."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from pipelines.memory import search_memories
 from pipelines.memory.recall_counter import RecallCounter
 from tasks.job_runner import JobRunner
 
-#: Questions side by side. Each waits for Postgres half of its time.
+#: Threads. A search waits for Postgres for half of its time.
 THREADS = 4
 
 

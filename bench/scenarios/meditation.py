@@ -153,7 +153,7 @@ def write(bench: Bench, database: Database, generated: MemorySet) -> None:
         batch = generated.memories[begin : begin + BATCH]
         vectors = embedder.embed([memory.text for memory in batch])
         with database.transaction() as connection:
-            store.insert(connection, store.locked(connection, space.id), list(zip(batch, vectors, strict=True)))
+            store.insert_memories(connection, store.lock_space(connection, space.id), list(zip(batch, vectors, strict=True)))
 
 
 def run_meditation(client: Client) -> dict[str, Any]:

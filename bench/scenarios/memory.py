@@ -134,7 +134,7 @@ def fill(progress: Progress, database: Database, space: Space, generator: Genera
         batch = list(generator.batch(begin))
         began = time.monotonic()
         with database.transaction() as connection:
-            store.insert(connection, store.locked(connection, space.id), batch)
+            store.insert_memories(connection, store.lock_space(connection, space.id), batch)
         rates.append(BATCH / (time.monotonic() - began))
     return rates
 

@@ -7,7 +7,7 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import enqueue
 from models.memory import pending_turns
 from models.platform.database import Connection
-from pipelines.memory.follow_ups import remember_user
+from pipelines.memory.follow_ups import remember_user_job
 
 
 def cancel_jobs(connection: Connection, job_ids: Sequence[str], account_id: str) -> Cancellation:
@@ -19,5 +19,5 @@ def cancel_jobs(connection: Connection, job_ids: Sequence[str], account_id: str)
     result = cancellation.cancel_all(connection, job_ids, account_id)
     for job_id in result.ended:
         if owner := pending_turns.owner_of(connection, job_id):
-            enqueue(connection, remember_user(*owner))
+            enqueue(connection, remember_user_job(*owner))
     return result

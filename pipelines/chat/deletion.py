@@ -6,8 +6,8 @@ from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
 from models.turns import conversations, responses
 from models.turns.responses import Response
-from pipelines.memory.forget_memories import forget
-from pipelines.memory.store import ask_for_index
+from pipelines.memory.forget_memories import delete_memories
+from pipelines.memory.store import enqueue_index_job
 
 
 def forget_response(database: Database, response: Response) -> None:
@@ -24,9 +24,9 @@ def _forget_memories(connection: Connection, response: Response) -> None:
         return
     space = spaces.find(connection, response.account_id, response.user_id)
     space = spaces.lock(connection, space.id) if space else None
-    if space is not None and (ids := memories.of_turn(connection, space.id, response.thread, response.id)):
-        forget(connection, space, ids)
-        ask_for_index(connection, space.id)
+    if space is not None and (ids := memories.ids_of_turn(connection, space.id, response.thread, response.id)):
+        delete_memories(connection, space, ids)
+        enqueue_index_job(connection, space.id)
 
 
 def forget_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
@@ -37,7 +37,7 @@ def forget_conversation(database: Database, conversation_id: str, account_id: st
     with database.transaction() as connection:
         if not conversations.delete(connection, conversation_id, account_id):
             return False
-        for user_id in spaces.with_conversation(connection, account_id, conversation_id):
+        for user_id in spaces.users_with_conversation(connection, account_id, conversation_id):
             arguments = {"user_id": user_id, "conversation_id": conversation_id}
             enqueue(connection, NewJob("memory.forget", account_id, arguments))
     return True

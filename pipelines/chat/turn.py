@@ -15,7 +15,7 @@ from models.jobs.jobs import NewJob
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
-from models.turns.responses import Response, Usage
+from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
 from pipelines.chat.answer_writer import Answer
 from pipelines.chat.memory_prompt import Recall, look_up, reminded
@@ -23,7 +23,7 @@ from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
 from pipelines.inference.engine import Call, Engine, Finish, Token
-from pipelines.memory.follow_ups import remember_turn
+from pipelines.memory.follow_ups import remember_turn_job
 
 
 def run(engine: Engine, attempt: Attempt, recall: Recall | None = None) -> Ending:
@@ -91,7 +91,7 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
         prompt.messages,
         prefix=answer.text,
         sampling=sampling_of(answer.response.request, left),
-        cancelled=attempt.stopped,
+        cancelled=attempt.should_stop,
         form=prompt.form,
         calls=answer.made,
     ):
@@ -161,7 +161,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     )
 
 
-def _recorder(response: Response, usage: Usage) -> Any:
+def _recorder(response: Response, usage: TokenUsage) -> Any:
     """Write output, usage and the conversation's items, in the transaction that ends the job."""
 
     def record(connection: Connection) -> None:
@@ -176,5 +176,5 @@ def _recorder(response: Response, usage: Usage) -> Any:
 
 def _follow_ups(response: Response) -> list[NewJob]:
     """What begins with a turn's end."""
-    following = remember_turn(response)
+    following = remember_turn_job(response)
     return [following] if following else []

@@ -9,7 +9,7 @@ from threading import Lock
 from models.platform.database import Database
 from models.turns.responses import Response
 from pipelines.memory.recall import Hit, Query, recall
-from pipelines.memory.recall_counter import Noting
+from pipelines.memory.recall_counter import RecallCounter
 from pipelines.memory.store import Embed
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Recaller:
     threads  how many may ask at once
     """
 
-    def __init__(self, load: Callable[[], Embed], noting: Noting, threads: int) -> None:
+    def __init__(self, load: Callable[[], Embed], noting: RecallCounter, threads: int) -> None:
         self._load = load
         self._noting = noting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="recall")
@@ -51,7 +51,7 @@ class Recaller:
 
     def used(self, ids: Sequence[str]) -> None:
         """These went into a prompt."""
-        self._noting.note(ids)
+        self._noting.add(ids)
 
     def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
         with self._lock:

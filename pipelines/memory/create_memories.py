@@ -9,9 +9,9 @@ from datetime import datetime
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from models.memory.memories import NewMemory
-from pipelines.memory.endings import wordless
-from pipelines.memory.memory_input import taken
-from pipelines.memory.store import BATCH, Embed, write
+from pipelines.memory.endings import complete_without_arguments
+from pipelines.memory.memory_input import from_job_arguments
+from pipelines.memory.store import BATCH, Embed, write_memories
 
 CREATE = "memory.create"
 
@@ -21,9 +21,9 @@ def run_create(embed: Embed, attempt: Attempt) -> Ending:
     arguments = attempt.job.arguments
     now = datetime.fromisoformat(arguments["now"])
     given = zip(arguments["ids"], arguments["memories"], strict=True)
-    news = [taken(told).memory(memory_id, now) for memory_id, told in given]
+    news = [from_job_arguments(told).to_new_memory(memory_id, now) for memory_id, told in given]
     ids, _ = _in_batches(embed, attempt, arguments["user_id"], news)
-    return wordless(attempt, {"ids": ids})
+    return complete_without_arguments(attempt, {"ids": ids})
 
 
 def _in_batches(embed: Embed, attempt: Attempt, user_id: str, news: Sequence[NewMemory]) -> tuple[list[str], int]:
@@ -32,9 +32,9 @@ def _in_batches(embed: Embed, attempt: Attempt, user_id: str, news: Sequence[New
     new = 0
     for begin in range(0, len(news), BATCH):
         if begin:
-            attempt.progress(begin, len(news), note="memories written")
+            attempt.report_progress(begin, len(news), note="memories written")
         attempt.check()
-        written = write(attempt.database, embed, attempt.job.account_id, user_id, news[begin : begin + BATCH])
+        written = write_memories(attempt.database, embed, attempt.job.account_id, user_id, news[begin : begin + BATCH])
         ids += written.ids
         new += written.new
     return ids, new

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.jobs import forget_arguments
+from models.jobs.jobs import clear_arguments
 from models.platform.errors import Released
 
 #: Seconds of a shift.
 SHIFT = 600.0
 
 
-class Shift:
+class TimeSlice:
     """The time that an attempt works at most before it gives its job back: the next one goes on where it was, and the
     broker never takes a long job for a lost one."""
 
@@ -29,7 +29,7 @@ class Shift:
             raise Released("a long job goes on in another attempt")
 
 
-def wordless(attempt: Attempt, result: Mapping[str, Any]) -> Ending:
+def complete_without_arguments(attempt: Attempt, result: Mapping[str, Any]) -> Ending:
     """The end of a job that has done its work: what was said stands among the memories only."""
     return _without_words(attempt, plain_ending(attempt, "completed", result=result))
 
@@ -41,4 +41,4 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
 
 
 def _without_words(attempt: Attempt, ending: Ending) -> Ending:
-    return replace(ending, record=lambda connection: forget_arguments(connection, attempt.job.id))
+    return replace(ending, record=lambda connection: clear_arguments(connection, attempt.job.id))

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from models.jobs import attempts, jobs
-from models.jobs.attempt_context import Attempt, Outcome, Waiting, plain_ending
+from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job, NewJob
 from models.memory import facts, scan, spaces
@@ -24,8 +24,9 @@ from models.memory.spaces import Space
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.memory.meditation.contradictions import Claim, claims
-from pipelines.memory.store import Embed, close, insert, locked
+from pipelines.inference.registry import reflection_enabled
+from pipelines.memory.meditation.contradictions import Statement, statements
+from pipelines.memory.store import Embed, close_memories, insert_memories, lock_space
 
 
 def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
@@ -42,8 +43,8 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     if children:
         _take(embed, attempt, space, children[-1])
     attempt.check()
-    if settings.reflection_enabled and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
-        return Waiting([child])
+    if reflection_enabled(settings) and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
+        return WaitForChildren([child])
     return _ending(attempt, children)
 
 
@@ -57,9 +58,9 @@ def _next(attempt: Attempt, space_id: int) -> NewJob | None:
     job = attempt.job
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
-        ids, behind = facts.unread(connection, space_id, space.extracted) if space else ([], 0)
+        ids, behind = facts.next_window(connection, space_id, space.extracted) if space else ([], 0)
     arguments = {"user_id": job.arguments["user_id"], "source_ids": ids, "behind": behind}
-    return NewJob(facts.ASKING, job.account_id, arguments) if ids else None
+    return NewJob(facts.FACT_KIND, job.account_id, arguments) if ids else None
 
 
 def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
@@ -68,11 +69,11 @@ def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
     vectors = embed([fact["text"] for fact in found])
     with attempt.database.transaction() as connection:
         attempts.lock_job(connection, attempt.job)
-        space = locked(connection, space.id)
+        space = lock_space(connection, space.id)
         if space.extracted < child.arguments["behind"]:
             _write(connection, space, list(zip(found, vectors, strict=True)))
-            facts.set_read(connection, space.id, child.arguments["behind"])
-        facts.forget_answers(connection, [child.id])
+            facts.mark_read(connection, space.id, child.arguments["behind"])
+        facts.clear_answers(connection, [child.id])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,11 @@ class Holding:
     id: str
     text: str
     since: datetime
-    claims: Sequence[Claim]
+    claims: Sequence[Statement]
 
 
 def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> None:
-    known = [_holding(fact) for fact in facts.live(connection, space.account_id, space.user_id)]
+    known = [_holding(fact) for fact in facts.list_live(connection, space.account_id, space.user_id)]
     for fact, vector in found:
         new = _memory(connection, space, fact)
         held = _holding(Fact(new.id, new.text, dict(new.metadata), new.occurred_at)) if new else None
@@ -95,19 +96,19 @@ def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[s
         if (same := next((other for other in known if _same(held, other)), None)) is not None:
             memory_sources.cite(connection, space.id, [replace(new, id=same.id)])
             continue
-        space = locked(connection, space.id)  # its ordinals have gone on
-        insert(connection, space, [(new, vector)])
+        space = lock_space(connection, space.id)  # its ordinals have gone on
+        insert_memories(connection, space, [(new, vector)])
         for other in known:
             if _contradicts(held, other):
                 older, newer = sorted((other, held), key=lambda one: one.since)
-                close(connection, space, [older.id], newer.id)
+                close_memories(connection, space, [older.id], newer.id)
         known.append(held)
 
 
 def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> NewMemory | None:
     """The fact as a memory; None where what it follows from has gone meanwhile, or has been given other words."""
-    sources = scan.texts(connection, fact["sources"], space.account_id, space.user_id)
-    if scan.digest(sources) != fact["digest"]:
+    sources = scan.read_texts(connection, fact["sources"], space.account_id, space.user_id)
+    if scan.digest_texts(sources) != fact["digest"]:
         return None
     since = max(source.occurred_at for source in sources)
     return NewMemory(
@@ -123,7 +124,7 @@ def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> Ne
 
 
 def _holding(fact: Fact) -> Holding:
-    return Holding(fact.id, fact.text, fact.since, list(claims(fact)))
+    return Holding(fact.id, fact.text, fact.since, list(statements(fact)))
 
 
 def _same(one: Holding, other: Holding) -> bool:
@@ -133,7 +134,7 @@ def _same(one: Holding, other: Holding) -> bool:
 
 def _contradicts(one: Holding, other: Holding) -> bool:
     """Whether they say another thing of what can only be one."""
-    pairs = ((claim, standing) for claim in one.claims for standing in other.claims if claim.about == standing.about)
+    pairs = ((claim, standing) for claim in one.claims for standing in other.claims if claim.topic == standing.topic)
     return one.since != other.since and any(
         not (claim.value <= standing.value or standing.value <= claim.value) for claim, standing in pairs
     )

@@ -9,26 +9,26 @@ from models.turns.responses import Response
 REMEMBER = "memory.remember"
 
 
-def remember_turn(response: Response) -> NewJob | None:
+def remember_turn_job(response: Response) -> NewJob | None:
     """Build the job that remembers an ended turn; None if the turn is not to be remembered."""
     if response.user_id is None or not response.unremembered:
         return None
-    return remember_user(response.account_id, response.user_id)
+    return remember_user_job(response.account_id, response.user_id)
 
 
-def remember_user(account_id: str, user_id: str) -> NewJob:
+def remember_user_job(account_id: str, user_id: str) -> NewJob:
     """Build the job that remembers all of a user's ended turns. It is inserted unless one is queued already."""
     serial_key = f"{REMEMBER} {account_id} {user_id}"
-    return NewJob(REMEMBER, account_id, {"user_id": user_id}, serial_key=serial_key, gathers=True)
+    return NewJob(REMEMBER, account_id, {"user_id": user_id}, serial_key=serial_key, coalesce=True)
 
 
-def extract_facts(account_id: str, user_id: str, run_at: datetime) -> NewJob:
+def extract_facts_job(account_id: str, user_id: str, run_at: datetime) -> NewJob:
     """Build the job that looks for facts in a user's conversations. It is inserted unless one is queued already."""
     return NewJob(
-        facts.KIND,
+        facts.EXTRACT_KIND,
         account_id,
         {"user_id": user_id},
         run_at=run_at,
-        serial_key=f"{facts.KIND} {account_id} {user_id}",
-        gathers=True,
+        serial_key=f"{facts.EXTRACT_KIND} {account_id} {user_id}",
+        coalesce=True,
     )

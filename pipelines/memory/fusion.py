@@ -14,25 +14,25 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.memory.terms import Question
+from pipelines.memory.terms import ParsedQuery
 
 Numbers = NDArray[np.float64]
 
 #: What stands for a neighbour's row where nobody stands there, and where one does who is no candidate.
-NOBODY, ELSEWHERE = -1, -2
+NO_NEIGHBOUR, NOT_A_CANDIDATE = -1, -2
 
 #: For how long people tell of a time that is over.
-JUST_AFTER = timedelta(days=14)
+LATE_MENTION = timedelta(days=14)
 
 #: Different terms of a turn that says something; with less it is small talk.
-ENOUGH = 8
+SUBSTANTIAL_TERMS = 8
 
 #: Days in which half of a memory's recency goes.
 HALF_LIFE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class FusionWeights:
     """What each part counts, where a cosine counts 1.
 
     before, after        what the first and the second turn before and after lend of their own score
@@ -56,7 +56,7 @@ class Weights:
     importance: float = 0.05
 
 
-WEIGHTS = Weights()
+WEIGHTS = FusionWeights()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class RankedCandidate:
     """A memory with its score, which is the sum of its parts."""
 
     id: str
@@ -94,23 +94,23 @@ class Hit:
 
 def rank(
     candidates: Candidates,
-    question: Question,
+    question: ParsedQuery,
     now: datetime,
-    weights: Weights = WEIGHTS,
+    weights: FusionWeights = WEIGHTS,
     *,
-    among: NDArray[np.bool_] | None = None,
+    passing: NDArray[np.bool_] | None = None,
     limit: int | None = None,
-) -> list[Hit]:
+) -> list[RankedCandidate]:
     """The best first: at most `limit` of those that `among` says yes to.
 
     Candidates should come with two neighbours on each side: one that is missing lends nothing.
     """
     parts = _parts(candidates, question, now, weights)
     scores = np.sum(list(parts.values()), axis=0)
-    rows = _first(scores, np.arange(len(scores)) if among is None else np.flatnonzero(among), limit)
+    rows = _first(scores, np.arange(len(scores)) if passing is None else np.flatnonzero(passing), limit)
     best = sorted(rows.tolist(), key=lambda row: (-scores[row], candidates.ids[row]))[:limit]
     return [
-        Hit(candidates.ids[row], float(scores[row]), {name: float(part[row]) for name, part in parts.items()})
+        RankedCandidate(candidates.ids[row], float(scores[row]), {name: float(part[row]) for name, part in parts.items()})
         for row in best
     ]
 
@@ -124,7 +124,7 @@ def _first(scores: Numbers, rows: NDArray[np.int64], limit: int | None) -> NDArr
     return best
 
 
-def _parts(candidates: Candidates, question: Question, now: datetime, weights: Weights) -> dict[str, Numbers]:
+def _parts(candidates: Candidates, question: ParsedQuery, now: datetime, weights: FusionWeights) -> dict[str, Numbers]:
     """What each candidate's score is the sum of."""
     own = candidates.dense + weights.lexical * candidates.lexical
     age = np.maximum(now.timestamp() - candidates.occurred_at, 0.0)
@@ -136,7 +136,7 @@ def _parts(candidates: Candidates, question: Question, now: datetime, weights: W
         + _lent(own, candidates.next, weights.after, weights.lone),
         "speaker": weights.speaker * said,
         "period": weights.period * _within(candidates.occurred_at, question.period),
-        "form": weights.substance * np.minimum(candidates.words / ENOUGH, 1) - weights.asks * candidates.asks,
+        "form": weights.substance * np.minimum(candidates.words / SUBSTANTIAL_TERMS, 1) - weights.asks * candidates.asks,
         "recency": weights.recency * 0.5 ** (age / HALF_LIFE.total_seconds()),
         "importance": weights.importance * candidates.importance,
     }
@@ -147,7 +147,7 @@ def _lent(own: Numbers, side: NDArray[np.int64], weights: Sequence[float], lone:
     near, lent = side, np.zeros_like(own)
     for weight in weights:
         stands = near >= 0
-        lent += weight * np.where(stands, own[near], np.where(near == NOBODY, lone * own, 0.0))
+        lent += weight * np.where(stands, own[near], np.where(near == NO_NEIGHBOUR, lone * own, 0.0))
         near = np.where(stands, side[near], near)
     return lent
 
@@ -157,5 +157,5 @@ def _within(at: Numbers, period: tuple[datetime, datetime] | None) -> Numbers:
     if period is None:
         return np.zeros_like(at)
     since, until = (moment.timestamp() for moment in period)
-    just_after = (until <= at) & (at < until + JUST_AFTER.total_seconds())
+    just_after = (until <= at) & (at < until + LATE_MENTION.total_seconds())
     return np.where((since <= at) & (at < until), 1.0, np.where(just_after, 0.5, 0.0))

@@ -20,9 +20,9 @@ from models.platform.database import Connection
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import Objects
-from pipelines.memory.endings import Shift
-from pipelines.memory.memory_input import GivenMemory
-from pipelines.memory.store import BATCH, Embed, write
+from pipelines.memory.endings import TimeSlice
+from pipelines.memory.memory_input import MemoryInput
+from pipelines.memory.store import BATCH, Embed, write_memories
 
 #: Faulty lines that are told one by one; the others are counted.
 MOST_ERRORS = 100
@@ -56,7 +56,7 @@ class Tally:
 def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
     """Import a file's lines into a user's space. Raises PermanentFailure when the file is gone, and Unavailable."""
     job = attempt.job
-    tally, now, shift = Tally(), job.created_at, Shift(attempt)
+    tally, now, shift = Tally(), job.created_at, TimeSlice(attempt)
     begin = (job.progress or {}).get("done", 0)
     batch: list[NewMemory] = []
     number = 0
@@ -79,10 +79,10 @@ def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
 
 def _write(embed: Embed, attempt: Attempt, tally: Tally, batch: Sequence[NewMemory], number: int) -> None:
     attempt.check()
-    written = write(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
+    written = write_memories(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
     tally.imported += len(written.ids)
     note = f"{tally.failed} lines are no memories" if tally.failed else ""
-    attempt.progress(number, attempt.job.arguments["lines"], note=note)
+    attempt.report_progress(number, attempt.job.arguments["lines"], note=note)
 
 
 def _memory(tally: Tally, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
@@ -96,7 +96,7 @@ def _memory(tally: Tally, number: int, line: bytes, key: str, now: datetime) -> 
             raise ValueError("contains a NUL character")
         if not isinstance(told := orjson.loads(line), dict):
             raise ValueError("is no JSON object")
-        return GivenMemory.model_validate(told).memory(new_id("mem"), now, unique_key=key)
+        return MemoryInput.model_validate(told).to_new_memory(new_id("mem"), now, unique_key=key)
     except orjson.JSONDecodeError as error:
         tally.refuse(number, f"is not valid JSON: {error}")
     except ValidationError as error:

@@ -9,13 +9,13 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from models.memory.memories import Kind, NewMemory
+from models.memory.memories import MemoryKind, NewMemory
 
 #: Characters of a text. The embedding model reads its first 512 tokens, and the terms are of all of it.
-LONGEST_TEXT = 32_768
+MAX_TEXT_LENGTH = 32_768
 
 #: Bytes of metadata, as JSON.
-LARGEST_METADATA = 16_384
+MAX_METADATA_BYTES = 16_384
 
 SECONDS = re.compile(r"-?\d{9,11}(\.\d+)?")
 
@@ -50,7 +50,7 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
         size = len(orjson.dumps(value))
     except (TypeError, ValueError):
         raise PydanticCustomError("value_error", "should be JSON") from None
-    if size > LARGEST_METADATA:
+    if size > MAX_METADATA_BYTES:
         raise PydanticCustomError("value_error", "should have no more than 16384 bytes")
     return value
 
@@ -62,28 +62,28 @@ def _said(value: str) -> str:
 
 
 #: A point in time: RFC 3339 text or Unix seconds.
-Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | float)]
+Timestamp = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | float)]
 
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_said)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_said)]
 Name = Annotated[str, Field(max_length=256)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
 Importance = Annotated[float, Field(ge=0, le=1)]
 
 
-class GivenMemory(BaseModel):
+class MemoryInput(BaseModel):
     """A memory to write: one of `POST /v1/memories`, or a line of an import."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     text: Text
     speaker: Name = ""
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
     conversation_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     metadata: Metadata | None = None
     importance: Importance | None = None
-    kind: Kind | None = None
+    kind: MemoryKind | None = None
 
-    def memory(self, memory_id: str, now: datetime, unique_key: str | None = None) -> NewMemory:
+    def to_new_memory(self, memory_id: str, now: datetime, unique_key: str | None = None) -> NewMemory:
         """What is to be written."""
         return NewMemory(
             memory_id,
@@ -97,11 +97,11 @@ class GivenMemory(BaseModel):
             unique_key=unique_key,
         )
 
-    def told(self) -> dict[str, Any]:
+    def to_job_arguments(self) -> dict[str, Any]:
         """As a job's arguments have it."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def taken(told: Mapping[str, Any]) -> GivenMemory:
+def from_job_arguments(told: Mapping[str, Any]) -> MemoryInput:
     """From a job's arguments."""
-    return GivenMemory.model_validate(dict(told))
+    return MemoryInput.model_validate(dict(told))

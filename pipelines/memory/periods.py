@@ -17,7 +17,7 @@ _YEAR = r"(?:19|20)\d\d"
 _DAY = r"[0-3]?\d(?:st|nd|rd|th)?"
 
 #: Each way to write one, with the most exact first.
-WRITTEN = re.compile(
+TIME_EXPRESSION = re.compile(
     rf"""\b(?:
         (?P<iso>{_YEAR}-[01]\d-[0-3]\d)
       | (?:(?P<day>{_DAY})\ (?:of\ )?)?(?P<month>{_MONTH})(?:\ (?P<day_after>{_DAY}))?
@@ -29,9 +29,9 @@ WRITTEN = re.compile(
 )
 
 
-def period_of(query: str) -> tuple[datetime, datetime] | None:
+def parse_period(query: str) -> tuple[datetime, datetime] | None:
     """The time that a text names, from the earliest to the end of the latest; None without any."""
-    periods = [period for found in WRITTEN.finditer(query) if (period := _period(found))]
+    periods = [period for found in TIME_EXPRESSION.finditer(query) if (period := _period(found))]
     if not periods:
         return None
     return min(since for since, _ in periods), max(until for _, until in periods)

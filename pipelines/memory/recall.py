@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from models.memory import memories, postings, recall_queries, spaces, vectors
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
-from models.memory.recall_queries import Neighbours, Ordinals, Seen
+from models.memory.recall_queries import Neighbours, Ordinals, Candidates
 from models.memory.spaces import Space
 from models.memory.vector_indexes import MOST
 from models.platform.database import Database
 from pipelines.memory import fusion, terms
-from pipelines.memory.fusion import ELSEWHERE, NOBODY, Candidates
+from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
 from pipelines.memory.store import Embed
-from pipelines.memory.terms import Question
+from pipelines.memory.terms import ParsedQuery
 
 #: Candidates by meaning and by words each: of all memories, and of the time that a question names.
 WIDTH, WIDTH_WITHIN = 100, 50
@@ -63,18 +63,18 @@ def recall(
 ) -> list[Hit]:
     """The best hits among a user's memories in an account, the best first. Raises EngineError."""
     with database.connection() as connection:
-        found = spaces.find_asked(connection, account_id, user_id)
+        found = spaces.find_with_speakers(connection, account_id, user_id)
     if found is None or not found[0].live:
         return []
     space, speakers = found
-    question = terms.question(query.text, speakers)
+    question = terms.parse_query(query.text, speakers)
     return Search(database, embed, space, query, question).hits(now or datetime.now(UTC))
 
 
 class Search:
     """One question to one space."""
 
-    def __init__(self, database: Database, embed: Embed, space: Space, query: Query, question: Question) -> None:
+    def __init__(self, database: Database, embed: Embed, space: Space, query: Query, question: ParsedQuery) -> None:
         self._database = database
         self._space = space
         self._query = query
@@ -89,23 +89,23 @@ class Search:
         # Neighbours count for a score whoever they are, but are no hits where they don't pass the filters.
         passing = None if allowed is None else np.isin(seen.ordinals, allowed)
         candidates = _candidates(seen, around, self._lexical)
-        return self._told(fusion.rank(candidates, self._question, now, among=passing, limit=self._query.limit))
+        return self._told(fusion.rank(candidates, self._question, now, passing=passing, limit=self._query.limit))
 
-    def _every(self) -> tuple[Seen, Neighbours]:
+    def _every(self) -> tuple[Candidates, Neighbours]:
         """All there is."""
         with self._database.connection() as connection:
-            whole = recall_queries.whole(connection, self._space.id, self._vector, self._question.terms)
+            whole = recall_queries.read_space(connection, self._space.id, self._vector, self._question.terms)
         self._lexical = self._weigh(whole.postings)
         return whole.seen, whole.around
 
-    def _likely(self, allowed: Ordinals | None) -> tuple[Seen, Neighbours]:
+    def _likely(self, allowed: Ordinals | None) -> tuple[Candidates, Neighbours]:
         """The best by either way, and the turns next to each."""
         with self._database.connection() as connection:
             self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
         found = self._candidates(allowed)
         with self._database.connection() as connection:
-            around = recall_queries.neighbours(connection, self._space.id, found, REACH)
-            return recall_queries.seen(
+            around = recall_queries.read_neighbours(connection, self._space.id, found, REACH)
+            return recall_queries.read_candidates(
                 connection, self._space.id, sorted(around.around(found, REACH)), self._vector
             ), around
 
@@ -113,7 +113,7 @@ class Search:
         """By ordinal, what the question's words are worth in each memory."""
         space, weights = self._space, np.zeros(self._space.next_ordinal)
         frequencies = {term: len(having.ordinals) for term, having in found.items()}
-        shares = terms.shares(self._question.terms, space.live, frequencies)
+        shares = terms.idf_shares(self._question.terms, space.live, frequencies)
         for term, having in found.items():
             if len(having.ordinals) and (last := int(having.ordinals.max())) >= len(weights):
                 weights.resize(last + 1)  # written since the space was read
@@ -122,7 +122,7 @@ class Search:
 
     def _matching(self, filters: Filters) -> Ordinals:
         with self._database.connection() as connection:
-            return recall_queries.matching(connection, self._space.id, filters)
+            return recall_queries.matching_ordinals(connection, self._space.id, filters)
 
     def _candidates(self, allowed: Ordinals | None) -> list[int]:
         """The ordinals of the best by either way."""
@@ -151,20 +151,20 @@ class Search:
             return []
         if allowed is not None and len(allowed) <= MOST:
             with self._database.connection() as connection:
-                found = vectors.among(connection, space_id, vector, allowed, limit)
+                found = vectors.search_among(connection, space_id, vector, allowed, limit)
         elif self._space.indexed_at is not None:
             with self._database.batch() as connection:
-                found = vectors.approximate(connection, space_id, vector, filters, limit)
+                found = vectors.search_index(connection, space_id, vector, filters, limit)
         else:
             with self._database.connection() as connection:
                 found = (
-                    vectors.exact(connection, space_id, vector, limit)
+                    vectors.search_exact(connection, space_id, vector, limit)
                     if allowed is None
-                    else vectors.among(connection, space_id, vector, allowed, limit)
+                    else vectors.search_among(connection, space_id, vector, allowed, limit)
                 )
         return [ordinal for ordinal, _ in found]
 
-    def _told(self, best: Sequence[fusion.Hit]) -> list[Hit]:
+    def _told(self, best: Sequence[fusion.RankedCandidate]) -> list[Hit]:
         """The hits with their texts and, on request, their neighbours."""
         account_id, user_id = self._space.account_id, self._space.user_id
         if not best:
@@ -175,8 +175,8 @@ class Search:
             if not self._query.neighbours:
                 return hits
             ordinals = [hit.memory.ordinal for hit in hits]
-            around = recall_queries.neighbours(connection, self._space.id, ordinals, 1)
-            rows = memories.read_places(connection, self._space.id, sorted(around.around(ordinals, 1)))
+            around = recall_queries.read_neighbours(connection, self._space.id, ordinals, 1)
+            rows = memories.read_by_ordinal(connection, self._space.id, sorted(around.around(ordinals, 1)))
         beside = {row.ordinal: row for row in rows}
         return [Hit(hit.memory, hit.score, hit.parts, _beside(hit.memory.ordinal, around, beside)) for hit in hits]
 
@@ -197,7 +197,7 @@ def best(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> 
     return [int(ordinal) for ordinal in ordinals[order]]
 
 
-def _candidates(seen: Seen, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
+def _candidates(seen: Candidates, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
     """As `fusion` wants them; what was written after the postings were read has no words yet."""
     known = seen.ordinals < len(lexical)
     return Candidates(
@@ -218,7 +218,7 @@ def _rows(ordinals: Ordinals, side: Mapping[int, int]) -> NDArray[np.int64]:
     """By row, the row of the neighbour on one side."""
     told = ordinals.tolist()
     row_of = {ordinal: row for row, ordinal in enumerate(told)}
-    rows = [row_of.get(side[ordinal], ELSEWHERE) if ordinal in side else NOBODY for ordinal in told]
+    rows = [row_of.get(side[ordinal], NOT_A_CANDIDATE) if ordinal in side else NO_NEIGHBOUR for ordinal in told]
     return np.array(rows, dtype=np.int64)
 
 

@@ -16,16 +16,16 @@ from models.platform.errors import Unavailable
 log = logging.getLogger(__name__)
 
 #: Seconds between two writes.
-INTERVAL = 2.0
+FLUSH_INTERVAL = 2.0
 
 #: The first hits of an answer count as used: the others were only looked at.
-USED = 10
+COUNTED_HITS = 10
 
 
-class Noting:
+class RecallCounter:
     """Counts uses of memories, in a thread of its own."""
 
-    def __init__(self, database: Database, interval: float = INTERVAL) -> None:
+    def __init__(self, database: Database, interval: float = FLUSH_INTERVAL) -> None:
         self._database = database
         self._interval = interval
         self._counts: Counter[str] = Counter()
@@ -33,13 +33,13 @@ class Noting:
         self._wanted = threading.Event()
         threading.Thread(target=self._run, name="noting", daemon=True).start()
 
-    def note(self, ids: Iterable[str]) -> None:
+    def add(self, ids: Iterable[str]) -> None:
         """These were of use."""
         with self._lock:
             self._counts.update(ids)
         self._wanted.set()
 
-    def write(self) -> None:
+    def flush(self) -> None:
         """Write what has gathered."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
@@ -47,7 +47,7 @@ class Noting:
             return
         try:
             with self._database.connection() as connection:
-                recall_queries.note_recalled(connection, counts)
+                recall_queries.count_recalls(connection, counts)
         except Unavailable as error:
             log.warning("uses of %d memories go uncounted: %s", len(counts), error)
 
@@ -58,6 +58,6 @@ class Noting:
             pause.wait(self._interval)
             self._wanted.clear()
             try:
-                self.write()
+                self.flush()
             except Exception:
                 log.exception("uses of memories can't be counted")

@@ -18,9 +18,10 @@ from models.memory.memories import NewMemory
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from pipelines.memory.follow_ups import extract_facts
-from pipelines.memory.memory_input import LONGEST_TEXT
-from pipelines.memory.store import Embed, ask_for_index, insert, locked, opened, unknown
+from pipelines.inference.registry import reflection_enabled
+from pipelines.memory.follow_ups import extract_facts_job
+from pipelines.memory.memory_input import MAX_TEXT_LENGTH
+from pipelines.memory.store import Embed, enqueue_index_job, insert_memories, lock_space, open_space, select_missing
 
 #: How long a conversation may go on before facts are looked for in it.
 QUIET = timedelta(minutes=10)
@@ -36,21 +37,21 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
         wait_for_batch_writers(connection, job)
     while turns := _next(attempt):
         if done:
-            attempt.progress(done, note="turns remembered")
+            attempt.report_progress(done, note="turns remembered")
         _remember(embed, attempt, turns)
         done += len(turns)
         if len(turns) < BATCH:
             break  # what has ended meanwhile has a job of its own
     ending = plain_ending(attempt, "completed", result={"turns": done})
-    if not done or not settings.reflection_enabled:
+    if not done or not reflection_enabled(settings):
         return ending
-    later = extract_facts(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
+    later = extract_facts_job(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
     return replace(ending, follow_ups=[later])
 
 
 def _next(attempt: Attempt) -> list[Response]:
     with attempt.database.connection() as connection:
-        return pending_turns.ended(connection, attempt.job.account_id, attempt.job.arguments["user_id"], BATCH)
+        return pending_turns.list_ended(connection, attempt.job.account_id, attempt.job.arguments["user_id"], BATCH)
 
 
 def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None:
@@ -58,20 +59,20 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
     account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
     news = [new for turn in turns for new in spoken(turn)]
     with attempt.database.connection() as connection:
-        space = opened(connection, account_id, user_id)
-        missing = unknown(news, memories.known(connection, space.id, news))
+        space = open_space(connection, account_id, user_id)
+        missing = select_missing(news, memories.existing_ids(connection, space.id, news))
     vectors = dict(zip((new.id for new in missing), _vectors(embed, missing), strict=True))
     attempt.check()
     with attempt.database.transaction() as connection:
         attempts.lock_job(connection, attempt.job)
-        space = locked(connection, space.id)
-        standing = pending_turns.settle(connection, account_id, [turn.id for turn in turns])
+        space = lock_space(connection, space.id)
+        standing = pending_turns.mark_remembered(connection, account_id, [turn.id for turn in turns])
         added = [new for new in missing if new.response_id in standing]
         # What was recalled for an answer may have been forgotten since: then the answer is not remembered.
-        forgotten = sources.missing(connection, space.id, [each for new in added for each in new.sources])
+        forgotten = sources.missing_ids(connection, space.id, [each for new in added for each in new.sources])
         kept = [new for new in added if forgotten.isdisjoint(new.sources)]
-        insert(connection, space, [(new, vectors[new.id]) for new in kept])
-        ask_for_index(connection, space.id)
+        insert_memories(connection, space, [(new, vectors[new.id]) for new in kept])
+        enqueue_index_job(connection, space.id)
 
 
 def _vectors(embed: Embed, news: Sequence[NewMemory]) -> list[list[float]]:
@@ -115,7 +116,7 @@ def _asked(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _pieces(text: str) -> Iterator[str]:
     """A text, whole unless it is longer than a memory may be; white space alone says nothing."""
     while text.strip():
-        cut = len(text) if len(text) <= LONGEST_TEXT else text.rfind(" ", LONGEST_TEXT // 2, LONGEST_TEXT) + 1
-        piece, text = text[: cut or LONGEST_TEXT], text[cut or LONGEST_TEXT :]
+        cut = len(text) if len(text) <= MAX_TEXT_LENGTH else text.rfind(" ", MAX_TEXT_LENGTH // 2, MAX_TEXT_LENGTH) + 1
+        piece, text = text[: cut or MAX_TEXT_LENGTH], text[cut or MAX_TEXT_LENGTH :]
         if piece.strip():
             yield piece

@@ -10,11 +10,11 @@ from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.memory.memories import Filters, Kind, Memory
+from models.memory.memories import Filters, Memory, MemoryKind
 from models.platform.database import Database
-from pipelines.memory.memory_jobs import begin
+from pipelines.memory.memory_jobs import enqueue_memory_job
 from pipelines.memory.recall import Hit, Query, recall
-from pipelines.memory.recall_counter import USED, Noting
+from pipelines.memory.recall_counter import COUNTED_HITS, RecallCounter
 from pipelines.memory.store import Embed
 
 KIND = "memory.search"
@@ -24,7 +24,7 @@ class NeighbourObject(TypedDict):
     """A memory directly before or after a hit, in the same conversation."""
 
     id: str
-    kind: Kind
+    kind: MemoryKind
     text: str
     speaker: str
     occurred_at: str
@@ -42,21 +42,21 @@ class HitObject(NeighbourObject):
     neighbours: list[NeighbourObject]
 
 
-def ask(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
+def enqueue_search(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
     """Enqueue a question. Tell the queue afterwards. Raises TooMany."""
-    begin(database, caller, KIND, asdict(query), job_id, limits)
+    enqueue_memory_job(database, caller, KIND, asdict(query), job_id, limits)
 
 
-def run(embed: Embed, noting: Noting, attempt: Attempt) -> Ending:
+def run(embed: Embed, noting: RecallCounter, attempt: Attempt) -> Ending:
     """Answer a question. The hits stand in the row only, which goes when they are read."""
     arguments = attempt.job.arguments
-    found = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], query_of(arguments))
-    noting.note(hit.memory.id for hit in found[:USED])
+    found = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], parse_query(arguments))
+    noting.add(hit.memory.id for hit in found[:COUNTED_HITS])
     ending = plain_ending(attempt, "completed", result={"hits": len(found)})
-    return Ending("completed", ending.events, result={"hits": [told(hit) for hit in found]})
+    return Ending("completed", ending.events, result={"hits": [hit_object(hit) for hit in found]})
 
 
-def query_of(arguments: dict[str, Any]) -> Query:
+def parse_query(arguments: dict[str, Any]) -> Query:
     """From a job's arguments."""
     filters = dict(arguments["filters"])
     for name in ("after", "before"):
@@ -64,7 +64,7 @@ def query_of(arguments: dict[str, Any]) -> Query:
     return Query(arguments["text"], arguments["limit"], Filters(**filters), arguments["neighbours"])
 
 
-def told(hit: Hit) -> HitObject:
+def hit_object(hit: Hit) -> HitObject:
     """A hit as it goes out."""
     return {
         **_told(hit.memory),

@@ -11,11 +11,11 @@ from typing import Any
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import scan
-from models.memory.scan import Said
+from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Message
 from pipelines.inference.json_generation import ask
 from pipelines.memory import suggestions
-from pipelines.memory.words import content, words
+from pipelines.memory.words import content_words, split_words
 
 #: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
 MOST, LONGEST, LONGEST_PART, ANSWER = 8, 240, 80, 600
@@ -40,21 +40,21 @@ def schema(lines: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many lines."""
     part = {"type": "string", "maxLength": LONGEST_PART}
     members = {"text": {"type": "string", "maxLength": LONGEST}, **dict.fromkeys(PARTS, part)}
-    return suggestions.schema("facts", members, most=MOST, lines=lines, cited=4)
+    return suggestions.suggestions_schema("facts", members, most=MOST, lines=lines, cited=4)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggestions.fitting(engine, attempt, prompt, schema, ANSWER)
+    said = suggestions.fitting_sources(engine, attempt, prompt, schema, ANSWER)
     if not said:
         return plain_ending(attempt, "completed", result={"found": 0})
     answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
     attempt.check()
-    found = list(accepted(answer, said))
-    return suggestions.ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
+    found = list(accepted_facts(answer, said))
+    return suggestions.suggestion_ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
 
 
-def prompt(said: Sequence[Said]) -> list[Message]:
+def prompt(said: Sequence[MemoryText]) -> list[Message]:
     """What the model is asked about these lines."""
     lines = (
         f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:TOLD]}"
@@ -63,14 +63,14 @@ def prompt(said: Sequence[Said]) -> list[Message]:
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
 
 
-def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
+def accepted_facts(answer: str, said: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
-    for fact in suggestions.listed(answer, "facts", MOST):
+    for fact in suggestions.parse_suggestions(answer, "facts", MOST):
         if (kept := _kept(fact, said)) is not None:
             yield kept
 
 
-def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
+def _kept(fact: Any, said: Sequence[MemoryText]) -> dict[str, Any] | None:
     if not isinstance(fact, dict) or not all(isinstance(fact.get(name), str) for name in ("text", *PARTS)):
         return None
     numbers = fact.get("sources")
@@ -80,13 +80,13 @@ def _kept(fact: Any, said: Sequence[Said]) -> dict[str, Any] | None:
     text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
     if not all(parts.values()) or not _grounded(text, parts["value"], sources):
         return None
-    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": scan.digest(sources)}
+    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": scan.digest_texts(sources)}
 
 
-def _grounded(text: str, value: str, sources: Sequence[Said]) -> bool:
+def _grounded(text: str, value: str, sources: Sequence[MemoryText]) -> bool:
     """Whether somebody who is no assistant is cited, and has said the value and most of the words."""
     if len(text) > LONGEST or all(source.speaker == "assistant" for source in sources):
         return False
-    about, told = content(words(text)), content(words(value))
-    heard = frozenset({"user"}).union(*(content(words(f"{source.speaker} {source.text}")) for source in sources))
+    about, told = content_words(split_words(text)), content_words(split_words(value))
+    heard = frozenset({"user"}).union(*(content_words(split_words(f"{source.speaker} {source.text}")) for source in sources))
     return len(about) >= 2 and bool(told) and told <= heard and len(about & heard) >= GROUNDED * len(about)

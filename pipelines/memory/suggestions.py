@@ -10,16 +10,16 @@ import orjson
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.usage import Usage, bill
+from models.jobs.usage import TokenUsage, bill
 from models.memory import scan
-from models.memory.scan import Said
+from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Finish, Form, Message
 
-Prompt = Callable[[Sequence[Said]], Sequence[Message]]
+Prompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
 Schema = Callable[[int], Mapping[str, Any]]
 
 
-def schema(name: str, members: Mapping[str, Any], *, most: int, lines: int, cited: int) -> Mapping[str, Any]:
+def suggestions_schema(name: str, members: Mapping[str, Any], *, most: int, lines: int, cited: int) -> Mapping[str, Any]:
     """The JSON that the model must write: at most so many objects with these members and `sources`.
 
     lines  how many lines are told, by whose numbers the sources are named
@@ -34,14 +34,14 @@ def _exactly(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
 
 
-def fitting(engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, answer: int) -> Sequence[Said]:
+def fitting_sources(engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, answer: int) -> Sequence[MemoryText]:
     """As many of the memories that the job names, the latest, as the context holds beside an answer of `answer` tokens.
 
     Memories that are gone or closed are not among them.
     """
     arguments = attempt.job.arguments
     with attempt.database.connection() as connection:
-        said: Sequence[Said] = scan.texts(
+        said: Sequence[MemoryText] = scan.read_texts(
             connection, arguments["source_ids"], attempt.job.account_id, arguments["user_id"]
         )
     while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + answer > engine.context:
@@ -49,7 +49,7 @@ def fitting(engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, an
     return said
 
 
-def listed(answer: str, name: str, most: int) -> list[Any]:
+def parse_suggestions(answer: str, name: str, most: int) -> list[Any]:
     """What the model has written into the list; nothing where it was cut off, or wrote no JSON at all."""
     try:
         written: list[Any] = orjson.loads(answer)[name][:most]
@@ -58,11 +58,11 @@ def listed(answer: str, name: str, most: int) -> list[Any]:
     return written
 
 
-def ending(
+def suggestion_ending(
     engine: Engine, attempt: Attempt, finish: Finish, told: Mapping[str, Any], kept: Mapping[str, Any]
 ) -> Ending:
     """The end of the job, which bills the tokens: `told` stands in its last event, `kept` only in its result."""
-    job, usage = attempt.job, Usage(finish.prompt_tokens, 0, finish.generated_tokens)
+    job, usage = attempt.job, TokenUsage(finish.prompt_tokens, 0, finish.generated_tokens)
     return Ending(
         "completed",
         plain_ending(attempt, "completed", result=dict(told)).events,

@@ -16,14 +16,14 @@ from threading import Lock
 
 import snowballstemmer
 
-from pipelines.memory.periods import WRITTEN, period_of
+from pipelines.memory.periods import TIME_EXPRESSION, parse_period
 from pipelines.memory.stopwords import STOP_WORDS, WORDLIKE_NAMES
 
 #: BM25's saturation, what length counts, and the length in terms that counts as usual. Recall hardly feels them.
-K1, B, USUAL = 1.2, 0.4, 12
+K1, B, TYPICAL_LENGTH = 1.2, 0.4, 12
 
 #: Characters of a term that count.
-LONGEST_TERM = 40
+MAX_TERM_LENGTH = 40
 
 #: A word with what follows its apostrophe, or one sign of a script that has no spaces.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+(?:'[^\W\d_]+)?")
@@ -32,14 +32,14 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff
 SENTENCE, ASKING = re.compile(r"[^.!?\uff1f\n]*[.!?\uff1f\n]*"), re.compile(r"[?\uff1f]")
 
 #: Terms besides its questions with which a turn says something.
-SAYS = 5
+MIN_STATEMENT_TERMS = 5
 
 _stemmer = snowballstemmer.stemmer("english")
 _stemmer_lock = Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ParsedQuery:
     """What a question asks for.
 
     text      to embed, without dates; the speakers that it names speak of themselves: they stand as `I` and `my`
@@ -54,30 +54,30 @@ class Question:
     period: tuple[datetime, datetime] | None = None
 
 
-def weights(text: str) -> Mapping[str, float]:
+def term_weights(text: str) -> Mapping[str, float]:
     """A memory's terms, each with its weight: above 0, and below K1 + 1."""
-    found = terms(text)
-    floor = K1 * (1 - B + B * len(found) / USUAL)
+    found = extract_terms(text)
+    floor = K1 * (1 - B + B * len(found) / TYPICAL_LENGTH)
     return {term: count * (K1 + 1) / (count + floor) for term, count in Counter(found).items()}
 
 
-def asks(text: str) -> bool:
+def is_question(text: str) -> bool:
     """Whether it asks and says little besides: then the answer is elsewhere."""
     if not ASKING.search(text):
         return False
     said = (sentence for sentence in SENTENCE.findall(text) if not ASKING.search(sentence))
-    return len(terms(" ".join(said))) < SAYS
+    return len(extract_terms(" ".join(said))) < MIN_STATEMENT_TERMS
 
 
-def question(query: str, speakers: Sequence[str]) -> Question:
+def parse_query(query: str, speakers: Sequence[str]) -> ParsedQuery:
     """What is asked, where these speak."""
-    text = nameless = WRITTEN.sub(" ", query)
+    text = nameless = TIME_EXPRESSION.sub(" ", query)
     named = [(speaker, pattern) for speaker in speakers if (pattern := _name(speaker)) and pattern.search(text)]
     for _, pattern in named:
         text = pattern.sub(lambda found: "my" if found["of"] else "I", text)
         nameless = pattern.sub(" ", nameless)
-    asked = list(dict.fromkeys(terms(nameless)))
-    return Question(" ".join(text.split()), asked, frozenset(speaker for speaker, _ in named), period_of(query))
+    asked = list(dict.fromkeys(extract_terms(nameless)))
+    return ParsedQuery(" ".join(text.split()), asked, frozenset(speaker for speaker, _ in named), parse_period(query))
 
 
 def idf(memories: int, frequency: int) -> float:
@@ -85,16 +85,16 @@ def idf(memories: int, frequency: int) -> float:
     return math.log(1 + (memories - frequency + 0.5) / (frequency + 0.5))
 
 
-def shares(asked: Sequence[str], memories: int, frequencies: Mapping[str, int]) -> Mapping[str, float]:
+def idf_shares(asked: Sequence[str], memories: int, frequencies: Mapping[str, int]) -> Mapping[str, float]:
     """What each term of a question weighs, 1 in all: a memory's lexical score is the sum of share x weight."""
     rare = {term: idf(memories, frequencies.get(term, 0)) for term in asked}
     return {term: weight / sum(rare.values()) for term, weight in rare.items()}
 
 
-def terms(text: str) -> list[str]:
+def extract_terms(text: str) -> list[str]:
     """Stems of the words that tell something, in order, with repeats."""
     words = (word for word in WORD.findall(text.casefold().replace("’", "'")) if word not in STOP_WORDS)  # noqa: RUF001
-    return [stem(word.removesuffix("'s")[:LONGEST_TERM]) for word in words]
+    return [stem(word.removesuffix("'s")[:MAX_TERM_LENGTH]) for word in words]
 
 
 @lru_cache(maxsize=65536)

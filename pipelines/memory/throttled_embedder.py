@@ -22,7 +22,7 @@ BUSY = 0.5
 RESTS, LONGEST_REST = 5, 0.5
 
 
-class Yielding:
+class ThrottledEmbedder:
     """An embedder's `embed` for work in the background. From many threads: one slice at a time."""
 
     def __init__(

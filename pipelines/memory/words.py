@@ -73,13 +73,13 @@ PAST = re.compile(r"\w{3,}ed")
 PROGRESS = re.compile(r"\b(?:am|is|are|be|keep|keeps)(?: \w+)? \w{2,}ing\b")
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """A text's words, in lower case, with contractions spelled out."""
     found = (word.replace("\u2019", "'") for word in WORD.findall(text.lower()))
     return [part for word in found for part in SHORT_FORMS.get(word, (word,))]
 
 
-def content(said: list[str]) -> frozenset[str]:
+def content_words(said: list[str]) -> frozenset[str]:
     """What words are about: without fillers, and without the ending of a plural."""
     return frozenset(_singular(word) for word in said if word not in FILLERS)
 
@@ -89,13 +89,13 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def exacting(said: list[str]) -> list[str]:
+def distinguishing_words(said: list[str]) -> list[str]:
     """The words of which none may differ: numbers, negations, and what else turns a statement into another."""
     telling = NEGATIONS | HEDGES
     return sorted(word for word in said if word in telling or any(sign.isdigit() for sign in word))
 
 
-def lasts(said: list[str]) -> bool:
+def states_lasting_fact(said: list[str]) -> bool:
     """Whether a text tells of what is so, and not of what has happened."""
     if any(word in EVENTS or PAST.fullmatch(word) for word in said) or PROGRESS.search(" ".join(said)):
         return False

@@ -9,13 +9,13 @@ from typing import Protocol
 from models.access.auth_context import AuthContext
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.jobs.quota import check_room
+from models.jobs.quota import check_unfinished_jobs
 from models.journal.events import Event
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.schedules.schedules import Schedule
-from pipelines.memory.meditation.meditation_jobs import begin
+from pipelines.memory.meditation.meditation_jobs import enqueue_or_find
 from pipelines.schedules import turns
 
 
@@ -50,8 +50,8 @@ def start_turn(connection: Connection, schedule: Schedule, standing: AuthContext
 def start_meditation(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
     """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
     caller = standing.caller
-    check_room(connection, caller.account_id, standing.limits)
-    return StartedWork(begin(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
+    check_unfinished_jobs(connection, caller.account_id, standing.limits)
+    return StartedWork(enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
 
 
 #: Kind of work → what starts it for a user.

@@ -21,7 +21,7 @@ from models.platform.secrets import hash_secret, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts import keys
 from pipelines.accounts.tokens import Tokens
-from pipelines.memory.store import write
+from pipelines.memory.store import write_memories
 
 #: Callers without valid credentials: they get a 401.
 UNAUTHENTICATED = (
@@ -230,7 +230,7 @@ def _file(principals: Principals, database: Database) -> dict[str, str]:
 
 def _memory(principals: Principals, database: Database) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
-    write(database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new])
+    write_memories(database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new])
     return {"memory_id": new.id}
 
 

@@ -5,34 +5,34 @@ from dataclasses import dataclass
 
 from models.jobs.attempt_context import Attempt
 from pipelines.memory.meditation import contradictions
-from pipelines.memory.meditation.clustering import MOST_NEIGHBOURS, RELATED, groups
+from pipelines.memory.meditation.clustering import MOST_NEIGHBOURS, RELATED, find_groups
 from pipelines.memory.meditation.duplicates import Duplicates
-from pipelines.memory.meditation.neighbours import pairs
-from pipelines.memory.meditation.snapshot import Survey, look
+from pipelines.memory.meditation.neighbours import near_pairs
+from pipelines.memory.meditation.snapshot import Snapshot, read_snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Thoughts:
+class Analysis:
     """Of a survey: places that repeat others or that others contradict, each → the other one, and groups of places."""
 
-    survey: Survey
-    repeated: dict[int, int]
-    contradicted: dict[int, int]
+    snapshot: Snapshot
+    duplicates: dict[int, int]
+    contradictions: dict[int, int]
     groups: Sequence[Sequence[int]]
 
 
-def think(attempt: Attempt, space_id: int) -> Thoughts:
+def analyse(attempt: Attempt, space_id: int) -> Analysis:
     """Look at all memories of a space. Raises the reason to stop."""
-    survey = look(attempt, space_id)
-    attempt.progress(1, 4, note="memories read")
-    return find(survey, attempt)
+    survey = read_snapshot(attempt, space_id)
+    attempt.report_progress(1, 4, note="memories read")
+    return analyse_snapshot(survey, attempt)
 
 
-def find(survey: Survey, attempt: Attempt | None = None) -> Thoughts:
+def analyse_snapshot(survey: Snapshot, attempt: Attempt | None = None) -> Analysis:
     """What there is to find in a survey."""
     check = attempt.check if attempt else lambda: None
-    near, cosines = pairs(survey.vectors, least=RELATED, most=MOST_NEIGHBOURS, check=check)
-    contradicted = contradictions.find(survey)
+    near, cosines = near_pairs(survey.vectors, least=RELATED, most=MOST_NEIGHBOURS, check=check)
+    contradicted = contradictions.find_contradictions(survey)
     repeated = Duplicates(survey).find(near, cosines, but=contradicted)
     check()
-    return Thoughts(survey, repeated, contradicted, groups(survey, near, cosines, {*contradicted, *repeated}))
+    return Analysis(survey, repeated, contradicted, find_groups(survey, near, cosines, {*contradicted, *repeated}))

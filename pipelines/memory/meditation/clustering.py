@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.memory.meditation.snapshot import Survey
+from pipelines.memory.meditation.snapshot import Snapshot
 
 #: The least cosine of two related memories, and of those that have no word in common.
 RELATED, RELATED_WITHOUT_WORDS = 0.5, 0.65
@@ -22,8 +22,8 @@ MOST_NEIGHBOURS = 16
 SMALLEST, LARGEST = 4, 12
 
 
-def groups(
-    survey: Survey, pairs: NDArray[np.int64], cosines: NDArray[np.float32], but: Container[int]
+def find_groups(
+    survey: Snapshot, pairs: NDArray[np.int64], cosines: NDArray[np.float32], but: Container[int]
 ) -> list[Sequence[int]]:
     """Groups of places, the largest first, each in the order of time. `but` leaves places out."""
     near: dict[int, list[tuple[float, int]]] = defaultdict(list)
@@ -40,7 +40,7 @@ def groups(
     return sorted(found, key=lambda group: (-len(group), group))
 
 
-def _different(survey: Survey, places: Sequence[int]) -> list[int]:
+def _different(survey: Snapshot, places: Sequence[int]) -> list[int]:
     """The first of these, without those that say what one before them says."""
     about: dict[frozenset[str], int] = {}
     for place in places:
@@ -48,7 +48,7 @@ def _different(survey: Survey, places: Sequence[int]) -> list[int]:
     return list(about.values())[:LARGEST]
 
 
-def _related(survey: Survey, left: int, right: int, cosine: float) -> bool:
+def _related(survey: Snapshot, left: int, right: int, cosine: float) -> bool:
     kinds = {survey.memories[left].kind, survey.memories[right].kind}
     if "insight" in kinds or cosine < RELATED:
         return False

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.memory.facts import Fact
-from models.memory.scan import Surveyed
-from pipelines.memory.meditation.snapshot import Survey
-from pipelines.memory.words import FILLERS, content, words
+from models.memory.scan import ScannedMemory
+from pipelines.memory.meditation.snapshot import Snapshot
+from pipelines.memory.words import FILLERS, content_words, split_words
 
 #: Attributes that have one value at a time. `favourite …` is one too.
 SINGLE = (
@@ -31,15 +31,15 @@ SUBJECT, VALUE, NOW = r"(?P<subject>[^,;]{1,80}?)", r"(?P<value>.{1,120})", r"(?
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class SentencePattern:
     """A sentence that tells one value of an attribute; None takes the name of the attribute from the sentence."""
 
     attribute: str | None
     pattern: re.Pattern[str]
 
 
-def _form(attribute: str | None, rest: str) -> Form:
-    return Form(attribute, re.compile(f"{SUBJECT}{rest}", re.IGNORECASE))
+def _form(attribute: str | None, rest: str) -> SentencePattern:
+    return SentencePattern(attribute, re.compile(f"{SUBJECT}{rest}", re.IGNORECASE))
 
 
 FORMS = (
@@ -65,14 +65,14 @@ NEGATION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Statement:
     """What a fact says of what. Two claims about the same contradict when neither value is a part of the other."""
 
-    about: Hashable
+    topic: Hashable
     value: frozenset[str]
 
 
-def claims(memory: Surveyed | Fact) -> Iterator[Claim]:
+def statements(memory: ScannedMemory | Fact) -> Iterator[Statement]:
     """What a fact claims, as far as it can be told."""
     told = _told(memory)
     if told is not None:
@@ -82,12 +82,12 @@ def claims(memory: Surveyed | Fact) -> Iterator[Claim]:
     for form in FORMS:
         if (match := form.pattern.fullmatch(text)) is not None:
             attribute = form.attribute or _plain(match["attribute"])
-            yield Claim((_plain(match["subject"]), attribute), content(words(match["value"])))
+            yield Statement((_plain(match["subject"]), attribute), content_words(split_words(match["value"])))
             break
     yield _polarity(text)
 
 
-def _told(memory: Surveyed | Fact) -> Claim | None:
+def _told(memory: ScannedMemory | Fact) -> Statement | None:
     """The claim of a fact whose metadata tells it."""
     given = [memory.metadata.get(name) for name in ("subject", "attribute", "value")]
     if not all(isinstance(part, str) and part for part in given):
@@ -95,14 +95,14 @@ def _told(memory: Surveyed | Fact) -> Claim | None:
     subject, attribute, value = (_plain(str(part)) for part in given)
     if re.fullmatch(f"(?:current )?(?:{SINGLE}|{FAVOURITE})", attribute) is None:
         return None
-    return Claim((subject, attribute.removeprefix("current ")), content(words(value)))
+    return Statement((subject, attribute.removeprefix("current ")), content_words(split_words(value)))
 
 
-def _polarity(text: str) -> Claim:
+def _polarity(text: str) -> Statement:
     """What is said, apart from whether it is said or denied."""
     rest, denials = NEGATION.subn(" ", text)
-    said = frozenset(_stem(word) for word in content(words(rest)))
-    return Claim(said, frozenset({"no" if denials % 2 else "yes"}))
+    said = frozenset(_stem(word) for word in content_words(split_words(rest)))
+    return Statement(said, frozenset({"no" if denials % 2 else "yes"}))
 
 
 def _stem(word: str) -> str:
@@ -112,35 +112,35 @@ def _stem(word: str) -> str:
 
 
 def _plain(text: str) -> str:
-    said = " ".join(word for word in words(text) if word not in FILLERS or word in ("i", "my"))
+    said = " ".join(word for word in split_words(text) if word not in FILLERS or word in ("i", "my"))
     return said.replace("favorite", "favourite").replace("color", "colour")
 
 
-def find(survey: Survey) -> dict[int, int]:
+def find_contradictions(survey: Snapshot) -> dict[int, int]:
     """The place of each fact that no longer holds → the place of the one that contradicts it."""
     about: dict[Hashable, list[tuple[int, frozenset[str]]]] = defaultdict(list)
     for place, memory in enumerate(survey.memories):
         if memory.kind == "fact":
-            for claim in claims(memory):
-                about[claim.about].append((place, claim.value))
+            for claim in statements(memory):
+                about[claim.topic].append((place, claim.value))
     found: dict[int, int] = {}
     for claimed in about.values():
         found |= _superseded(survey, claimed)
     return found
 
 
-def _superseded(survey: Survey, claimed: Sequence[tuple[int, frozenset[str]]]) -> dict[int, int]:
+def _superseded(survey: Snapshot, claimed: Sequence[tuple[int, frozenset[str]]]) -> dict[int, int]:
     """Each claim that a later one contradicts → the first that does. Of two of the same time nobody knows."""
-    ordered = sorted(claimed, key=lambda claim: (since(survey.memories[claim[0]]), claim[0]))
+    ordered = sorted(claimed, key=lambda claim: (valid_since(survey.memories[claim[0]]), claim[0]))
     found = {}
     for index, (place, value) in enumerate(ordered):
         for later, other in ordered[index + 1 :]:
-            if not (value <= other or other <= value) and since(survey.memories[later]) > since(survey.memories[place]):
+            if not (value <= other or other <= value) and valid_since(survey.memories[later]) > valid_since(survey.memories[place]):
                 found[place] = later
                 break
     return found
 
 
-def since(memory: Surveyed) -> datetime:
+def valid_since(memory: ScannedMemory) -> datetime:
     """Since when a fact holds."""
     return memory.valid_from or memory.occurred_at

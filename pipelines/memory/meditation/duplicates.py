@@ -13,10 +13,10 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory.scan import Surveyed
-from pipelines.memory.meditation.snapshot import Survey
-from pipelines.memory.terms import asks
-from pipelines.memory.words import TRIMMINGS, exacting, lasts
+from models.memory.scan import ScannedMemory
+from pipelines.memory.meditation.snapshot import Snapshot
+from pipelines.memory.terms import is_question
+from pipelines.memory.words import TRIMMINGS, distinguishing_words, states_lasting_fact
 
 #: The least cosine of two vectors, and how much of the longer text the shorter one has.
 CLOSE, OVERLAP = 0.9, 0.75
@@ -31,7 +31,7 @@ SAME_EVENT = timedelta(hours=6)
 class Duplicates:
     """Finds what repeats. `found` is place → the place of what stands for it."""
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Snapshot) -> None:
         self._survey = survey
         self.found: dict[int, int] = {}
 
@@ -77,13 +77,13 @@ class Duplicates:
             return False
         said, more = self._survey.words[worse], self._survey.words[better]
         few, many = frozenset(said) - TRIMMINGS, frozenset(more) - TRIMMINGS
-        return few <= many and len(few) >= OVERLAP * len(many) and exacting(said) == exacting(more)
+        return few <= many and len(few) >= OVERLAP * len(many) and distinguishing_words(said) == distinguishing_words(more)
 
     def _near(self, worse: int, better: int) -> bool:
         vectors = self._survey.vectors[[worse, better]].astype(np.float32)
         return bool(vectors[0] @ vectors[1] >= CLOSE)
 
-    def _same_event(self, one: Surveyed, other: Surveyed, worse: int) -> bool:
+    def _same_event(self, one: ScannedMemory, other: ScannedMemory, worse: int) -> bool:
         if one.kind == "fact" or abs(one.occurred_at - other.occurred_at) <= SAME_EVENT:
             return True
-        return lasts(self._survey.words[worse]) and not asks(one.text)
+        return states_lasting_fact(self._survey.words[worse]) and not is_question(one.text)

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterator
 from datetime import datetime
 
-from models.memory.scan import Surveyed
-from pipelines.memory.meditation.snapshot import Survey
+from models.memory.scan import ScannedMemory
+from pipelines.memory.meditation.snapshot import Snapshot
 
 #: What a memory begins with, and what it never falls below.
 START, FLOOR = 0.5, 0.1
@@ -26,7 +26,7 @@ STEP = 0.02
 DAY = 86_400.0
 
 
-def weight(memory: Surveyed, now: datetime) -> float:
+def importance_at(memory: ScannedMemory, now: datetime) -> float:
     """How important a memory is by now."""
     peak = START + (1 - START) * (1 - 2 ** (-memory.recalled / HALF_RISE))
     idle = max(0.0, (now - max(memory.created_at, memory.recalled_at or memory.created_at)).total_seconds() / DAY)
@@ -34,13 +34,13 @@ def weight(memory: Surveyed, now: datetime) -> float:
     return float(round(FLOOR + (peak - FLOOR) * 2 ** (-idle / half_life), 3))
 
 
-def _ours(memory: Surveyed) -> bool:
+def _ours(memory: ScannedMemory) -> bool:
     """Whether its importance is what it began with or what a meditation has made of it, and nobody's own word."""
     return abs(memory.importance - (START if memory.weighed is None else memory.weighed)) < 1e-6
 
 
-def changes(survey: Survey, now: datetime) -> Iterator[tuple[int, float]]:
+def importance_changes(survey: Snapshot, now: datetime) -> Iterator[tuple[int, float]]:
     """The places of memories whose importance is to change, and what it is to be."""
     for place, memory in enumerate(survey.memories):
-        if _ours(memory) and abs((by_now := weight(memory, now)) - memory.importance) >= STEP:
+        if _ours(memory) and abs((by_now := importance_at(memory, now)) - memory.importance) >= STEP:
             yield place, by_now

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 from models.accounts import admin
 from models.jobs.jobs import Job, NewJob
-from models.jobs.quota import usage
+from models.jobs.quota import monthly_usage
 from models.memory import scan
 from models.memory.meditations import Meditation
 from models.memory.memories import NewMemory
 from models.platform.database import Connection
 from models.platform.ids import IdGenerator
 from models.platform.settings import Settings
-from pipelines.memory.meditation.analysis import Thoughts
-from pipelines.memory.meditation.snapshot import Survey
+from pipelines.inference.registry import reflection_enabled
+from pipelines.memory.meditation.analysis import Analysis
+from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.meditation.suggest_insights import ANSWER, KIND, TOLD
 
 #: A group of which an insight cites so much already has been thought over.
@@ -34,31 +35,31 @@ class Budget:
     tokens: int
 
 
-def budget(connection: Connection, account_id: str, settings: Settings) -> Budget:
+def model_budget(connection: Connection, account_id: str, settings: Settings) -> Budget:
     """What a meditation may spend: the setting's word, and no more than the account's month has left."""
-    if not settings.reflection_enabled:
+    if not reflection_enabled(settings):
         return Budget(0, 0)
     tokens, account = settings.reflection_tokens, admin.read_account(connection, account_id)
     if account is not None and (limit := account.limits.tokens_per_month) is not None:
-        month = usage(connection, account_id)
+        month = monthly_usage(connection, account_id)
         tokens = min(tokens, limit - month.used - month.reserved)
     return Budget(settings.reflection_calls, max(0, tokens))
 
 
-def asks(thoughts: Thoughts, meditation: Meditation, allowed: Budget) -> list[NewJob]:
+def insight_jobs(thoughts: Analysis, meditation: Meditation, allowed: Budget) -> list[NewJob]:
     """Child jobs that ask about the groups with the most news, as many as the budget has room for."""
     jobs, left = list[NewJob](), allowed.tokens
     for group in _unthought(thoughts):
-        tokens = _cost(thoughts.survey, group)
+        tokens = _cost(thoughts.snapshot, group)
         if len(jobs) < allowed.calls and tokens <= left:
             left -= tokens
-            jobs.append(_job(thoughts.survey, group, meditation, tokens))
+            jobs.append(_job(thoughts.snapshot, group, meditation, tokens))
     return jobs
 
 
-def _unthought(thoughts: Thoughts) -> list[Sequence[int]]:
+def _unthought(thoughts: Analysis) -> list[Sequence[int]]:
     """Groups that insights do not cover, those with the most news first."""
-    survey = thoughts.survey
+    survey = thoughts.snapshot
     cited = [frozenset(memory.sources) for memory in survey.memories if memory.kind == "insight"]
     news = []
     for group in thoughts.groups:
@@ -69,12 +70,12 @@ def _unthought(thoughts: Thoughts) -> list[Sequence[int]]:
     return [group for _, group in sorted(news, key=lambda told: (told[0], list(told[1])))]
 
 
-def _cost(survey: Survey, group: Sequence[int]) -> int:
+def _cost(survey: Snapshot, group: Sequence[int]) -> int:
     told = sum(min(len(survey.memories[place].text.encode()), TOLD) // CHARACTERS + AROUND for place in group)
     return FRAME + told + ANSWER
 
 
-def _job(survey: Survey, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:
+def _job(survey: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:
     source_ids = [survey.memories[place].id for place in group]
     arguments = {"meditation_id": meditation.id, "user_id": meditation.user_id, "source_ids": source_ids}
     return NewJob(KIND, meditation.account_id, arguments, reserved_tokens=tokens)
@@ -88,13 +89,13 @@ class Insight:
     replaces: Sequence[str]
 
 
-def answered(children: Sequence[Job], survey: Survey, meditation: Meditation) -> list[Insight]:
+def collect_insights(children: Sequence[Job], survey: Snapshot, meditation: Meditation) -> list[Insight]:
     """What the language model's answers become. What has lost a source meanwhile, or its words, is dropped."""
     ids, found = IdGenerator(meditation.id), list[Insight]()
     taken: set[str] = set()
     for text, sources, digest in _answers(children):
-        cited = [survey.memories[survey.place[source]] for source in sources if source in survey.place]
-        if scan.digest(cited) == digest:
+        cited = [survey.memories[survey.positions[source]] for source in sources if source in survey.positions]
+        if scan.digest_texts(cited) == digest:
             latest = max(memory.occurred_at for memory in cited)
             memory = NewMemory(ids.new("mem"), text, "", latest, metadata={"meditation_id": meditation.id},
                                kind="insight", sources=sources)  # fmt: skip
@@ -110,13 +111,13 @@ def _answers(children: Sequence[Job]) -> Iterator[tuple[str, list[str], str]]:
             yield insight["text"], insight["sources"], insight["digest"]
 
 
-def _replaced(survey: Survey, sources: Sequence[str]) -> Iterator[str]:
+def _replaced(survey: Snapshot, sources: Sequence[str]) -> Iterator[str]:
     for memory in survey.memories:
         if memory.kind == "insight" and len({*memory.sources} & {*sources}) >= REPLACED * max(1, len(memory.sources)):
             yield memory.id
 
 
-def spent(children: Sequence[Job]) -> dict[str, int]:
+def model_usage(children: Sequence[Job]) -> dict[str, int]:
     """Calls of the language model, the tokens that they took, and how many came to nothing."""
     results = [child.result or {} for child in children]
     return {

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.jobs import jobs
-from models.jobs.attempt_context import Attempt, Outcome, Waiting, plain_ending
+from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import meditations, spaces
 from models.memory.meditations import Meditation
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.memory.meditation.analysis import Thoughts, think
-from pipelines.memory.meditation.apply import apply, plan
-from pipelines.memory.meditation.insights import answered, asks, budget, spent
-from pipelines.memory.meditation.probes import Measure, probes
+from pipelines.memory.meditation.analysis import Analysis, analyse
+from pipelines.memory.meditation.apply import apply_plan, make_plan
+from pipelines.memory.meditation.insights import collect_insights, insight_jobs, model_budget, model_usage
+from pipelines.memory.meditation.probes import RecallEvaluator, build_probes
 from pipelines.memory.store import Embed
 
 #: Steps that are told as progress: read, asked, found, applied.
@@ -37,10 +37,10 @@ def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
         children = jobs.children(connection, attempt.job.id)
     if space is None:
         return _nothing(attempt, meditation)
-    thoughts = think(attempt, space.id)
+    thoughts = analyse(attempt, space.id)
     if not children and (questions := _questions(settings, attempt, meditation, thoughts)):
-        attempt.progress(2, STEPS, note=f"{len(questions)} groups are asked about")
-        return Waiting(questions)
+        attempt.report_progress(2, STEPS, note=f"{len(questions)} groups are asked about")
+        return WaitForChildren(questions)
     _apply(embed, attempt, meditation, space.id, thoughts, children)
     return _ended(attempt, _load(attempt))
 
@@ -52,8 +52,8 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
 
     def record(connection: Connection) -> None:
         arguments = attempt.job.arguments
-        meditations.conclude(connection, arguments["meditation_id"], attempt.job.account_id, outcome, {})
-        meditations.forget_answers(connection, attempt.job.id)
+        meditations.set_outcome(connection, arguments["meditation_id"], attempt.job.account_id, outcome, {})
+        meditations.clear_answers(connection, attempt.job.id)
 
     return Ending(ending.state, ending.events, error=error, record=record)
 
@@ -69,10 +69,10 @@ def _load(attempt: Attempt) -> Meditation:
     return found
 
 
-def _questions(settings: Settings, attempt: Attempt, meditation: Meditation, thoughts: Thoughts) -> list[jobs.NewJob]:
+def _questions(settings: Settings, attempt: Attempt, meditation: Meditation, thoughts: Analysis) -> list[jobs.NewJob]:
     with attempt.database.connection() as connection:
-        allowed = budget(connection, meditation.account_id, settings)
-    return asks(thoughts, meditation, allowed)
+        allowed = model_budget(connection, meditation.account_id, settings)
+    return insight_jobs(thoughts, meditation, allowed)
 
 
 def _apply(
@@ -80,26 +80,26 @@ def _apply(
     attempt: Attempt,
     meditation: Meditation,
     space_id: int,
-    thoughts: Thoughts,
+    thoughts: Analysis,
     children: list[jobs.Job],
 ) -> None:
-    now, survey = datetime.now(UTC), thoughts.survey
-    insights = answered(children, survey, meditation)
+    now, survey = datetime.now(UTC), thoughts.snapshot
+    insights = collect_insights(children, survey, meditation)
     vectors = embed([insight.memory.text for insight in insights])
-    planned = plan(thoughts, now, list(zip(insights, vectors, strict=True)))
-    asked = probes(survey, thoughts.contradicted | thoughts.repeated)
-    measure = Measure(embed, asked, meditation.account_id, meditation.user_id, now)
+    planned = make_plan(thoughts, now, list(zip(insights, vectors, strict=True)))
+    asked = build_probes(survey, thoughts.contradictions | thoughts.duplicates)
+    measure = RecallEvaluator(embed, asked, meditation.account_id, meditation.user_id, now)
     with attempt.database.connection() as connection:
         speakers = spaces.speakers(connection, space_id)
-    measure.prepare(speakers)
-    report = {"memories": len(survey.memories), "groups": len(thoughts.groups), "model": spent(children)}
-    attempt.progress(3, STEPS, note="changes planned")
-    apply(attempt.database, meditation, space_id, planned, measure, report)
+    measure.embed_queries(speakers)
+    report = {"memories": len(survey.memories), "groups": len(thoughts.groups), "model": model_usage(children)}
+    attempt.report_progress(3, STEPS, note="changes planned")
+    apply_plan(attempt.database, meditation, space_id, planned, measure, report)
 
 
 def _nothing(attempt: Attempt, meditation: Meditation) -> Ending:
     with attempt.database.transaction() as connection:
-        meditations.conclude(connection, meditation.id, meditation.account_id, "nothing_to_do", {"memories": 0})
+        meditations.set_outcome(connection, meditation.id, meditation.account_id, "nothing_to_do", {"memories": 0})
     return _ended(attempt, _load(attempt))
 
 
@@ -108,5 +108,5 @@ def _ended(attempt: Attempt, meditation: Meditation) -> Ending:
     ending = plain_ending(attempt, "completed", result=result)
     job_id = attempt.job.id
     return Ending(
-        ending.state, ending.events, result, record=lambda connection: meditations.forget_answers(connection, job_id)
+        ending.state, ending.events, result, record=lambda connection: meditations.clear_answers(connection, job_id)
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Limits
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_room
+from models.jobs.quota import check_unfinished_jobs
 from models.memory import meditations
 from models.memory.meditations import KIND, Meditation
 from models.platform.database import Connection, Database
@@ -13,7 +13,7 @@ from models.platform.errors import RequestInFlight
 from models.platform.ids import new_id
 
 
-def start(
+def enqueue_meditation(
     database: Database, caller: Caller, meditation_id: str, job_id: str, limits: Limits = UNLIMITED.limits
 ) -> Meditation:
     """Begin a meditation over the caller's memories, or find the one that is unfinished. Tell the queue afterwards.
@@ -21,24 +21,24 @@ def start(
     Raises TooMany.
     """
     with database.transaction() as connection:
-        check_room(connection, caller.account_id, limits)
-        return begin(connection, caller.account_id, caller.user_id, meditation_id, job_id)
+        check_unfinished_jobs(connection, caller.account_id, limits)
+        return enqueue_or_find(connection, caller.account_id, caller.user_id, meditation_id, job_id)
 
 
-def begin(connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str) -> Meditation:
+def enqueue_or_find(connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str) -> Meditation:
     """The same in a transaction of the caller's. One that waits for the night begins now."""
-    made = place(connection, account_id, user_id, meditation_id, job_id)
+    made = insert_meditation(connection, account_id, user_id, meditation_id, job_id)
     found = meditations.unfinished(connection, account_id, user_id)
     if found is None:
         found = meditations.read(connection, meditation_id, account_id, user_id)
     if found is None:
         raise RequestInFlight("The last meditation is just ending.")
     if not made:
-        meditations.hasten(connection, found.job_id, account_id)
+        meditations.run_now(connection, found.job_id, account_id)
     return found
 
 
-def place(
+def insert_meditation(
     connection: Connection,
     account_id: str,
     user_id: str,
@@ -50,7 +50,7 @@ def place(
 ) -> bool:
     """Insert a meditation and its job, unless the user has an unfinished one. In a lane one runs at a time."""
     meditation_id, job_id = meditation_id or new_id("med"), job_id or new_id("job")
-    meditations.settle_ended(connection, account_id, user_id)
+    meditations.close_abandoned(connection, account_id, user_id)
     if not meditations.insert(connection, meditation_id, account_id=account_id, user_id=user_id, job_id=job_id):
         return False
     arguments = {"meditation_id": meditation_id, "user_id": user_id}

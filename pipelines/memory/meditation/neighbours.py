@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 ROWS, COLUMNS = 1024, 8192
 
 
-def pairs(
+def near_pairs(
     vectors: NDArray[np.float16], *, least: float, most: int, check: Callable[[], None] = lambda: None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Pairs of places (the smaller first) whose cosine is at least `least`, and the cosines.

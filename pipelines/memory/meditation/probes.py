@@ -14,8 +14,8 @@ from typing import Any
 
 from models.platform.database import Connection
 from pipelines.memory import terms
-from pipelines.memory.meditation.snapshot import Survey
-from pipelines.memory.meditation.transaction_database import Inside
+from pipelines.memory.meditation.snapshot import Snapshot
+from pipelines.memory.meditation.transaction_database import TransactionDatabase
 from pipelines.memory.recall import Query, recall
 from pipelines.memory.store import Embed
 
@@ -41,14 +41,14 @@ class Probe:
     asked: str | None = None
 
 
-def probes(survey: Survey, closing: Mapping[int, int]) -> list[Probe]:
+def build_probes(survey: Snapshot, closing: Mapping[int, int]) -> list[Probe]:
     """The probes of a space, where places are about to be closed in favour of others."""
     stands_for = {place: _last(place, closing) for place in closing}
     frequency = Counter(word for content in survey.content for word in content)
     telling = [
         place
         for place, memory in enumerate(survey.memories)
-        if memory.kind != "insight" and len(survey.content[place]) >= ENOUGH and not terms.asks(memory.text)
+        if memory.kind != "insight" and len(survey.content[place]) >= ENOUGH and not terms.is_question(memory.text)
     ]
     phrases = [*_some(survey, set(telling) & set(closing)), *_some(survey, set(telling) - set(closing))]
     return [
@@ -66,24 +66,24 @@ def _last(place: int, closing: Mapping[int, int]) -> int:
     return place
 
 
-def _names(survey: Survey, place: int, stands_for: Mapping[int, int]) -> frozenset[str]:
+def _names(survey: Snapshot, place: int, stands_for: Mapping[int, int]) -> frozenset[str]:
     return frozenset(survey.memories[each].id for each in (place, stands_for.get(place, place)))
 
 
-def _some(survey: Survey, places: Iterable[int]) -> list[int]:
+def _some(survey: Snapshot, places: Iterable[int]) -> list[int]:
     """A few of these, spread evenly and always the same."""
     digest = {place: hashlib.sha256(survey.memories[place].id.encode()).digest() for place in places}
     return sorted(digest, key=digest.__getitem__)[:EACH]
 
 
-def _phrase(survey: Survey, place: int, frequency: Mapping[str, int]) -> str:
+def _phrase(survey: Snapshot, place: int, frequency: Mapping[str, int]) -> str:
     """The rarest words of a memory, in their order."""
     rarest = set(sorted(survey.content[place], key=lambda word: (frequency[word], word))[:PHRASE])
     said = dict.fromkeys(word for word in survey.words[place] if word in rarest or word.removesuffix("s") in rarest)
     return " ".join(said or sorted(rarest))
 
 
-def _questions(survey: Survey, stands_for: Mapping[int, int]) -> list[Probe]:
+def _questions(survey: Snapshot, stands_for: Mapping[int, int]) -> list[Probe]:
     """Questions that were asked, and what was said next in the same conversation."""
     conversations: dict[str, list[int]] = defaultdict(list)
     for place, memory in enumerate(survey.memories):
@@ -93,7 +93,7 @@ def _questions(survey: Survey, stands_for: Mapping[int, int]) -> list[Probe]:
     for places in conversations.values():
         places.sort(key=lambda place: (survey.memories[place].occurred_at, place))
         for at, place in enumerate(places):
-            if terms.asks(survey.memories[place].text) and len(survey.content[place]) >= ENOUGH - 1:
+            if terms.is_question(survey.memories[place].text) and len(survey.content[place]) >= ENOUGH - 1:
                 answers[place] = places[at + 1 : at + 1 + REACH]
     asked = _some(survey, (place for place, following in answers.items() if following))
     return [
@@ -106,7 +106,7 @@ def _questions(survey: Survey, stands_for: Mapping[int, int]) -> list[Probe]:
     ]
 
 
-class Measure:
+class RecallEvaluator:
     """Asks probes of a space as a transaction sees it. What there is to embed is embedded before, under no lock."""
 
     def __init__(self, embed: Embed, asked: Sequence[Probe], account_id: str, user_id: str, now: datetime) -> None:
@@ -117,23 +117,23 @@ class Measure:
         self._now = now
         self._known: dict[str, list[float]] = {}
 
-    def prepare(self, speakers: Sequence[str]) -> None:
+    def embed_queries(self, speakers: Sequence[str]) -> None:
         """Embed the questions as recall will ask for them."""
-        texts = list(dict.fromkeys(terms.question(probe.query, speakers).text for probe in self._asked))
+        texts = list(dict.fromkeys(terms.parse_query(probe.query, speakers).text for probe in self._asked))
         for begin in range(0, len(texts), EACH):
             some = texts[begin : begin + EACH]
             self._known.update(zip(some, self._embed(some), strict=True))
 
-    def told(self, before: float | None, after: float | None) -> dict[str, Any]:
+    def report(self, before: float | None, after: float | None) -> dict[str, Any]:
         """For the report."""
         return {"probes": len(self._asked), "at": AT, "before": before, "after": after}
 
-    def recall(self, connection: Connection) -> float | None:
+    def evaluate(self, connection: Connection) -> float | None:
         """The share of probes that find what they should among the first AT hits; None without probes."""
-        found = [self._finds(Inside(connection), probe) for probe in self._asked]
+        found = [self._finds(TransactionDatabase(connection), probe) for probe in self._asked]
         return round(sum(found) / len(found), 4) if found else None
 
-    def _finds(self, inside: Inside, probe: Probe) -> bool:
+    def _finds(self, inside: TransactionDatabase, probe: Probe) -> bool:
         query = Query(probe.query, AT + (probe.asked is not None))
         hits = recall(inside, self._vectors, self._account_id, self._user_id, query, self._now)
         answers = [hit.memory.id for hit in hits if hit.memory.id != probe.asked]

@@ -17,7 +17,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.memory import meditations
 from models.platform.database import Database
 from models.platform.settings import Settings
-from pipelines.memory.meditation.meditation_jobs import place
+from pipelines.memory.meditation.meditation_jobs import insert_meditation
 
 KIND = "meditation.nightly"
 
@@ -28,7 +28,7 @@ NIGHT = timedelta(hours=4)
 PAGE = 500
 
 
-def start(database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None) -> None:
+def enqueue_scheduling(database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None) -> None:
     """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
     details = {"all": True} if user_ids is None else {"users": len(user_ids)}
@@ -47,11 +47,11 @@ def run(settings: Settings, attempt: Attempt) -> Ending:
     began = 0
     for number, (account_id, user_id) in enumerate(found):
         if number % PAGE == 0:
-            attempt.progress(number, len(found), note="meditations started")
+            attempt.report_progress(number, len(found), note="meditations started")
         run_at = attempt.job.created_at + spread * (number / len(found))
         lane = f"meditation lane {number % settings.nightly_meditations}"
         with attempt.database.transaction() as connection:
-            began += place(connection, account_id, user_id, run_at=run_at, lane=lane)
+            began += insert_meditation(connection, account_id, user_id, run_at=run_at, lane=lane)
     return plain_ending(attempt, "completed", result={"started": began})
 
 
@@ -66,9 +66,9 @@ def _whom(attempt: Attempt) -> Iterator[tuple[str, str]]:
         attempt.check()
         with attempt.database.connection() as connection:
             if asked_for:
-                found = meditations.places(connection, last, PAGE, user_ids, since=attempt.job.created_at)
+                found = meditations.users_with_memories(connection, last, PAGE, user_ids, since=attempt.job.created_at)
             else:
-                found = meditations.restless(connection, last, PAGE)
+                found = meditations.users_due(connection, last, PAGE)
         yield from found
         if len(found) < PAGE:
             return

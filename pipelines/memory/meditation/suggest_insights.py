@@ -10,11 +10,11 @@ from typing import Any
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import scan
-from models.memory.scan import Said
+from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Message
 from pipelines.inference.json_generation import ask
 from pipelines.memory import suggestions
-from pipelines.memory.words import content, words
+from pipelines.memory.words import content_words, split_words
 
 KIND = "memory.insight"
 
@@ -40,22 +40,22 @@ INSTRUCTIONS = (
 def schema(notes: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many notes."""
     members = {"text": {"type": "string", "maxLength": LONGEST}}
-    return suggestions.schema("insights", members, most=MOST, lines=notes, cited=notes)
+    return suggestions.suggestions_schema("insights", members, most=MOST, lines=notes, cited=notes)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggestions.fitting(engine, attempt, prompt, schema, ANSWER)
+    said = suggestions.fitting_sources(engine, attempt, prompt, schema, ANSWER)
     if len(said) < 2:
         return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
     answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
     attempt.check()
-    found = list(accepted(answer, said))
+    found = list(accepted_insights(answer, said))
     told = {"found": len(found), "tokens": finish.prompt_tokens + finish.generated_tokens}
-    return suggestions.ending(engine, attempt, finish, told, {"insights": found})
+    return suggestions.suggestion_ending(engine, attempt, finish, told, {"insights": found})
 
 
-def prompt(said: Sequence[Said]) -> list[Message]:
+def prompt(said: Sequence[MemoryText]) -> list[Message]:
     """What the model is asked about these memories."""
     notes = (
         f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {memory.text[:TOLD]}"
@@ -64,13 +64,13 @@ def prompt(said: Sequence[Said]) -> list[Message]:
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(["Notes:", *notes]))]
 
 
-def accepted(answer: str, said: Sequence[Said]) -> Iterator[dict[str, Any]]:
+def accepted_insights(answer: str, said: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: texts, each with the ids and the digest of its sources."""
-    for insight in suggestions.listed(answer, "insights", MOST):
+    for insight in suggestions.parse_suggestions(answer, "insights", MOST):
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
-            yield {"text": text, "sources": [s.id for s in sources], "digest": scan.digest(sources)}
+            yield {"text": text, "sources": [s.id for s in sources], "digest": scan.digest_texts(sources)}
 
 
 def _parts(insight: Any) -> tuple[str, list[int]]:
@@ -83,11 +83,11 @@ def _parts(insight: Any) -> tuple[str, list[int]]:
     return " ".join(text.split()), [number for number in sources if type(number) is int]
 
 
-def _says_something(text: str, sources: Sequence[Said]) -> bool:
-    about = content(words(text))
+def _says_something(text: str, sources: Sequence[MemoryText]) -> bool:
+    about = content_words(split_words(text))
     if not SHORTEST <= len(text) <= LONGEST or len(about) < FEWEST:
         return False
-    each = [content(words(source.text)) | content(words(source.speaker)) for source in sources]
+    each = [content_words(split_words(source.text)) | content_words(split_words(source.speaker)) for source in sources]
     if len(about & frozenset[str]().union(*each)) < GROUNDED * len(about):
         return False
     return not any(len(about & words_) >= REPEATS * len(about | words_) for words_ in each)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from models.platform.database import Connection, Database
 
 
-class Inside(Database):
+class TransactionDatabase(Database):
     """One connection, lent to who reads."""
 
     def __init__(self, connection: Connection) -> None:

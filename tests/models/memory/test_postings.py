@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from models.memory import memories, postings, spaces, vectors
-from models.memory.memories import Change, NewMemory
+from models.memory.memories import MemoryUpdate, NewMemory
 from models.platform.ids import new_id
 from pipelines.memory import forget_memories, store, terms
 
@@ -52,13 +52,13 @@ def machine(database, owner):
 
         def locked(self, connection):
             space = spaces.find(connection, *owner)
-            return store.locked(connection, space.id)
+            return store.lock_space(connection, space.id)
 
         @rule(said=st.lists(st.tuples(TEXTS, SPEAKERS), min_size=1, max_size=4))
         def write(self, said):
             news = [NewMemory(new_id("mem"), text, speaker, NOW, unique_key=new_id("key")) for text, speaker in said]
             for _ in range(2):  # again changes nothing
-                store.write(database, lambda texts: [vector_of(text) for text in texts], *owner, news)
+                store.write_memories(database, lambda texts: [vector_of(text) for text in texts], *owner, news)
             self.known |= {new.id: (new.text, new.speaker, False) for new in news}
 
         @precondition(lambda self: self.known)
@@ -66,7 +66,7 @@ def machine(database, owner):
         def forget(self, data):
             gone = self.some(data)
             with database.transaction() as connection:
-                forget_memories.forget(connection, self.locked(connection), gone)
+                forget_memories.delete_memories(connection, self.locked(connection), gone)
             self.known = {key: value for key, value in self.known.items() if key not in gone}
 
         @precondition(lambda self: self.known)
@@ -75,8 +75,8 @@ def machine(database, owner):
             memory_id = self.some(data)[0]
             with database.transaction() as connection:
                 memory = memories.read(connection, memory_id, *owner)
-                change = Change(text=text, speaker=speaker)
-                forget_memories.rewrite(connection, self.locked(connection), memory, change, [vector_of(text)])
+                change = MemoryUpdate(text=text, speaker=speaker)
+                forget_memories.update_memory(connection, self.locked(connection), memory, change, [vector_of(text)])
             self.known[memory_id] = (text, speaker, self.known[memory_id][2])
 
         @precondition(lambda self: self.known)
@@ -84,15 +84,15 @@ def machine(database, owner):
         def close_or_reopen(self, data, closes):
             chosen = self.some(data)
             with database.transaction() as connection:
-                (store.close if closes else store.reopen)(connection, self.locked(connection), chosen)
+                (store.close_memories if closes else store.reopen_memories)(connection, self.locked(connection), chosen)
             self.known |= {key: (*self.known[key][:2], closes) for key in chosen}
 
         @rule()
         def die_before_the_commit(self):
             with pytest.raises(ZeroDivisionError), database.transaction() as connection:  # noqa: PT012
-                space = store.locked(connection, spaces.open_space(connection, *owner).id)
+                space = store.lock_space(connection, spaces.find_or_create(connection, *owner).id)
                 new = NewMemory(new_id("mem"), "lake", "Ada", NOW)
-                store.insert(connection, space, [(new, vector_of(new.text))])
+                store.insert_memories(connection, space, [(new, vector_of(new.text))])
                 raise ZeroDivisionError
 
         @invariant()
@@ -119,7 +119,7 @@ def check(connection, owner, known):
     assert set(spaces.speakers(connection, space.id)) == set(names)
     expected: dict[str, dict[int, float]] = {}
     for key, (text, _, _) in live.items():
-        for term, weight in terms.weights(text).items():
+        for term, weight in terms.term_weights(text).items():
             expected.setdefault(term, {})[rows[key].ordinal] = pytest.approx(weight, abs=1e-3)
     stored = connection.execute("SELECT term FROM memory_postings WHERE space_id = %s", (space.id,)).fetchall()
     found = postings.read(connection, space.id, [row["term"] for row in stored])
@@ -127,7 +127,7 @@ def check(connection, owner, known):
         term: dict(zip(having.ordinals.tolist(), having.weights.tolist(), strict=True))
         for term, having in found.items()
     } == expected
-    visible = vectors.exact(connection, space.id, vector_of("x"), 999)
+    visible = vectors.search_exact(connection, space.id, vector_of("x"), 999)
     assert {ordinal for ordinal, _ in visible} == {rows[key].ordinal for key in live}
 
 
@@ -145,7 +145,7 @@ def test_postings_and_counts_are_those_of_a_naive_model(database, owner):
 
 def test_entries_of_many_blocks_keep_ordinals_and_weights(database, owner):
     with database.transaction() as connection:
-        space = spaces.open_space(connection, *owner)
+        space = spaces.find_or_create(connection, *owner)
         ordinals = [0, 1, postings.BLOCK - 1, postings.BLOCK, 5 * postings.BLOCK + 7]
         postings.add(connection, space.id, {ordinal: {"lake": 0.25, f"w{ordinal}": 2.2} for ordinal in ordinals})
         postings.add(connection, space.id, {2: {"lake": 1.5}})

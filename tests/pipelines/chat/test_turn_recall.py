@@ -9,8 +9,8 @@ from models.memory.memories import NewMemory
 from models.platform.errors import ConfigurationError
 from pipelines.chat import turn_recall
 from pipelines.chat.turn_recall import Recaller
-from pipelines.memory.recall_counter import Noting
-from pipelines.memory.store import write
+from pipelines.memory.recall_counter import RecallCounter
+from pipelines.memory.store import write_memories
 from tests.pipelines.memory.job_helpers import flat
 
 
@@ -34,11 +34,11 @@ class Loader:
 
 def remember(room, *texts):
     news = [NewMemory(f"mem_{room.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
-    write(room.database, flat, room.caller.account_id, room.caller.user_id, news)
+    write_memories(room.database, flat, room.caller.account_id, room.caller.user_id, news)
 
 
 def recall(room, load, question="my cat"):
-    asking = Recaller(load, Noting(room.database), 2)
+    asking = Recaller(load, RecallCounter(room.database), 2)
     response = room.start().response
     return [[hit.memory.text for hit in asking(room.database, response, question, 5)] for _ in range(2)]
 

@@ -6,19 +6,19 @@ import orjson
 import pytest
 
 from models.jobs import attempts
-from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.jobs import NewJob
 from models.memory import facts, memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
-from models.memory.scan import Said
+from models.memory.scan import MemoryText
 from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import extract_facts, forget_memories, remember_turns
-from pipelines.memory.follow_ups import extract_facts
+from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.recall import Query, recall
-from pipelines.memory.store import write
-from pipelines.memory.suggest_facts import accepted
+from pipelines.memory.store import write_memories
+from pipelines.memory.suggest_facts import accepted_facts
 from pipelines.memory.suggest_facts import run as run_fact
 from tests.pipelines.chat.conftest import Fake, Room
 from tests.pipelines.memory.job_helpers import flat, next_job, waiting
@@ -40,7 +40,7 @@ def said(room, *texts, day=0, speaker="user"):
     news = [
         NewMemory(f"mem_{room.caller.user_id}_{day}_{n}", text, speaker, at, "talk") for n, text in enumerate(texts)
     ]
-    return write(room.database, flat, room.caller.account_id, room.caller.user_id, news).ids
+    return write_memories(room.database, flat, room.caller.account_id, room.caller.user_id, news).ids
 
 
 def fact(text, subject, attribute, value, *sources):
@@ -51,18 +51,18 @@ def look(room, *answers, meanwhile=lambda: None):
     """An extraction whose model answers so, window by window. Returns how often it was asked. `meanwhile` happens
     before an answer is read."""
     with room.database.transaction() as connection:
-        job = extract_facts(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
+        job = extract_facts_job(room.caller.account_id, room.caller.user_id, datetime.now(UTC))
         attempts.enqueue(connection, job)
     asked = 0
     while True:
-        attempt = next_job(room, facts.KIND)
+        attempt = next_job(room, facts.EXTRACT_KIND)
         outcome = extract_facts.run(flat, SETTINGS, attempt)
-        if not isinstance(outcome, Waiting):
+        if not isinstance(outcome, WaitForChildren):
             room.settle(attempt, outcome)
             return asked
         with room.database.transaction() as connection:
             attempts.wait_for_children(connection, attempt.job, outcome.children)
-        child = next_job(room, facts.ASKING)
+        child = next_job(room, facts.FACT_KIND)
         answer = answers[asked]
         asked += 1
         if answer is None:
@@ -75,7 +75,7 @@ def look(room, *answers, meanwhile=lambda: None):
 
 def held(room):
     with room.database.connection() as connection:
-        return facts.live(connection, room.caller.account_id, room.caller.user_id)
+        return facts.list_live(connection, room.caller.account_id, room.caller.user_id)
 
 
 def test_a_fact_is_kept_with_its_source_and_its_time(room):
@@ -86,7 +86,7 @@ def test_a_fact_is_kept_with_its_source_and_its_time(room):
     (found,) = held(room)
     assert (found.text, found.since, found.metadata["attribute"]) == ("user lives in Lisbon", MONDAY, "home")
     with room.database.connection() as connection:
-        assert memory_sources.sources(connection, found.id, room.caller.account_id) == [source]
+        assert memory_sources.list_sources(connection, found.id, room.caller.account_id) == [source]
         answers = connection.execute("SELECT result FROM jobs WHERE account_id = %s AND kind = 'memory.fact'",
                                      (room.caller.account_id,)).fetchall()  # fmt: skip
     assert answers == [{"result": {"found": 1}}]  # whose words stand among the memories only
@@ -124,7 +124,7 @@ def test_the_same_fact_is_kept_once_and_cites_both_who_say_it(room):
 
     (found,) = held(room)
     with room.database.connection() as connection:
-        assert memory_sources.sources(connection, found.id, room.caller.account_id) == sorted(sources)
+        assert memory_sources.list_sources(connection, found.id, room.caller.account_id) == sorted(sources)
 
 
 def test_a_fact_goes_with_what_alone_it_follows_from(room):
@@ -133,7 +133,7 @@ def test_a_fact_goes_with_what_alone_it_follows_from(room):
 
     with room.database.transaction() as connection:
         space = spaces.find(connection, room.caller.account_id, room.caller.user_id)
-        forget_memories.forget(connection, spaces.lock(connection, space.id), [source])
+        forget_memories.delete_memories(connection, spaces.lock(connection, space.id), [source])
 
     assert held(room) == []
 
@@ -187,14 +187,14 @@ def test_a_thousand_things_are_read_in_windows_within_a_budget(room):
     ],
 )
 def test_what_is_not_grounded_is_dropped(wrong):
-    lines = [Said("a", "I live in Lisbon.", "user", MONDAY), Said("b", "Lisbon it is.", "assistant", MONDAY)]
+    lines = [MemoryText("a", "I live in Lisbon.", "user", MONDAY), MemoryText("b", "Lisbon it is.", "assistant", MONDAY)]
 
-    assert list(accepted(orjson.dumps({"facts": [wrong]}).decode(), lines)) == []
+    assert list(accepted_facts(orjson.dumps({"facts": [wrong]}).decode(), lines)) == []
 
 
 @pytest.mark.parametrize("answer", ["", "{", '{"facts": 3}', "[]", "null"])
 def test_an_answer_that_is_none_gives_no_facts(answer):
-    assert list(accepted(answer, [])) == []
+    assert list(accepted_facts(answer, [])) == []
 
 
 @pytest.mark.parametrize(("reflection", "jobs"), [("on", 1), ("auto", 0)])
@@ -205,6 +205,6 @@ def test_facts_are_looked_for_some_time_after_a_turn_where_the_model_is_good_eno
     attempt = next_job(room, "memory.remember")
     room.settle(attempt, remember_turns.run(flat, Settings(reflection=reflection), attempt))
 
-    found = waiting(room, facts.KIND)
+    found = waiting(room, facts.EXTRACT_KIND)
     assert len(found) == jobs
     assert all(job["delay"] > remember_turns.QUIET - timedelta(seconds=5) for job in found)

@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 from pipelines.memory import fusion
-from pipelines.memory.fusion import ELSEWHERE, ENOUGH, JUST_AFTER, NOBODY, Candidates, Hit
-from pipelines.memory.terms import Question
+from pipelines.memory.fusion import (
+    LATE_MENTION,
+    NO_NEIGHBOUR,
+    NOT_A_CANDIDATE,
+    SUBSTANTIAL_TERMS,
+    Candidates,
+    RankedCandidate,
+)
+from pipelines.memory.terms import ParsedQuery
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 MAY = (datetime(2023, 5, 1, tzinfo=UTC), datetime(2023, 6, 1, tzinfo=UTC))
@@ -33,20 +40,20 @@ class Candidate:
     lexical: float = 0.2
     asks: bool = False
     importance: float = 0.5
-    words: int = ENOUGH
+    words: int = SUBSTANTIAL_TERMS
 
 
 PLAIN = Candidate("plain")
-ASKED = Question("what?", ["what"])
+ASKED = ParsedQuery("what?", ["what"])
 
 
-def rank(candidates: Sequence[Candidate], question: Question, now: datetime, **asked: Any) -> list[Hit]:
+def rank(candidates: Sequence[Candidate], question: ParsedQuery, now: datetime, **asked: Any) -> list[RankedCandidate]:
     ids = [candidate.id for candidate in candidates]
-    rows = {None: NOBODY} | {name: row for row, name in enumerate(ids)}
+    rows = {None: NO_NEIGHBOUR} | {name: row for row, name in enumerate(ids)}
     table = Candidates(
         ids=ids,
-        previous=np.array([rows.get(candidate.previous, ELSEWHERE) for candidate in candidates], dtype=np.int64),
-        next=np.array([rows.get(candidate.next, ELSEWHERE) for candidate in candidates], dtype=np.int64),
+        previous=np.array([rows.get(candidate.previous, NOT_A_CANDIDATE) for candidate in candidates], dtype=np.int64),
+        next=np.array([rows.get(candidate.next, NOT_A_CANDIDATE) for candidate in candidates], dtype=np.int64),
         speakers=[candidate.speaker for candidate in candidates],
         occurred_at=np.array([candidate.occurred_at.timestamp() for candidate in candidates]),
         dense=np.array([candidate.dense for candidate in candidates]),
@@ -58,7 +65,7 @@ def rank(candidates: Sequence[Candidate], question: Question, now: datetime, **a
     return fusion.rank(table, question, now, **asked)
 
 
-def first(*candidates: Candidate, question: Question = ASKED) -> str:
+def first(*candidates: Candidate, question: ParsedQuery = ASKED) -> str:
     return rank(candidates, question, NOW)[0].id
 
 
@@ -96,8 +103,8 @@ def test_the_speaker_and_the_time_that_a_question_names_come_first() -> None:
     assert first(PLAIN, others) == "other"
     assert first(PLAIN, others, question=replace(ASKED, speakers=frozenset({"Ann"}))) == "plain"
     in_may = replace(PLAIN, id="may", occurred_at=MAY[1] - timedelta(seconds=1), dense=0.3)
-    told_later = replace(in_may, id="later", occurred_at=MAY[1] + JUST_AFTER / 2)
-    long_after = replace(in_may, id="long after", occurred_at=MAY[1] + JUST_AFTER)
+    told_later = replace(in_may, id="later", occurred_at=MAY[1] + LATE_MENTION / 2)
+    long_after = replace(in_may, id="long after", occurred_at=MAY[1] + LATE_MENTION)
     ids = [hit.id for hit in rank([long_after, told_later, in_may], replace(ASKED, period=MAY), NOW)]
     assert ids == ["may", "later", "long after"]
 
@@ -120,5 +127,5 @@ def test_only_the_first_of_those_that_pass_are_told_and_equals_at_the_edge_are_i
     candidates = [*(replace(PLAIN, id=name) for name in "dcba"), better, replace(better, id="filtered", dense=0.9)]
     passing = np.array([candidate.id != "filtered" for candidate in candidates])
     for limit in range(8):
-        hits = rank(candidates, ASKED, NOW, among=passing, limit=limit)
+        hits = rank(candidates, ASKED, NOW, passing=passing, limit=limit)
         assert [hit.id for hit in hits] == ["better", "a", "b", "c", "d"][:limit]

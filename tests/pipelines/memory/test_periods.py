@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.memory.periods import period_of
+from pipelines.memory.periods import parse_period
 
 
 def day(text: str) -> datetime:
@@ -32,9 +32,9 @@ def day(text: str) -> datetime:
     ],
 )
 def test_a_named_time_is_a_period(query: str, since: str, until: str) -> None:
-    assert period_of(query) == (day(since), day(until))
+    assert parse_period(query) == (day(since), day(until))
 
 
 @pytest.mark.parametrize("query", ["", "in May", "may I?", "room 20234", "31 February 2023", "2023-13-01", "19 apples"])
 def test_other_texts_name_none(query: str) -> None:
-    assert period_of(query) is None
+    assert parse_period(query) is None

@@ -38,8 +38,8 @@ def people(database):
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         for user_id, count in ((mine, COUNT), (theirs, OTHERS)):
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-            space = spaces.open_space(connection, account_id, user_id)
-            store.insert(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
+            space = spaces.find_or_create(connection, account_id, user_id)
+            store.insert_memories(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
     yield (account_id, mine), (account_id, theirs), lambda: unit(rng, centres)
     with database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id = %s", (account_id,))
@@ -61,7 +61,7 @@ def run_job(begin, settle, space, **sizes):
 
 def found(database, space, vector, filters=None, limit=10):
     with database.transaction() as connection:
-        return vectors.approximate(connection, space.id, vector, filters or Filters(), limit)
+        return vectors.search_index(connection, space.id, vector, filters or Filters(), limit)
 
 
 def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, begin, settle):
@@ -75,7 +75,7 @@ def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, be
     for _ in range(40):
         vector = some_vector()
         with database.connection() as connection:
-            exact = vectors.exact(connection, space.id, vector, 10)
+            exact = vectors.search_exact(connection, space.id, vector, 10)
         shares.append(len({ordinal for ordinal, _ in exact} & {o for o, _ in found(database, space, vector)}) / 10)
     assert np.mean(shares) >= 0.95
 
@@ -84,14 +84,14 @@ def test_the_index_is_used_where_it_stands_and_the_fence_holds_where_not(databas
     (mine, theirs, some_vector), plans = people, {}
     run_job(begin, settle, space_of(database, mine), most=COUNT - 1, fewest=10)
     for owner, statement, guided in ((mine, vectors.BY_INDEX, True), (theirs, vectors.EXACT, False)):
-        told = {"space_id": space_of(database, owner).id, "vector": vectors.written(some_vector()), "limit": 10}
+        told = {"space_id": space_of(database, owner).id, "vector": vectors.format_vector(some_vector()), "limit": 10}
         with database.transaction() as connection:
             if guided:
                 connection.execute(vectors.GUIDE, {"looked_at": "200"})
             rows = connection.execute("EXPLAIN " + statement, told, prepare=False).fetchall()
         plans[owner] = "\n".join(row["QUERY PLAN"] for row in rows)
 
-    assert vector_indexes.name_of(space_of(database, mine).id) in plans[mine]
+    assert vector_indexes.index_name(space_of(database, mine).id) in plans[mine]
     assert "Sort" not in plans[mine]
     assert vector_indexes.NAME not in plans[theirs]
 
@@ -111,14 +111,14 @@ def test_a_search_by_the_index_sees_what_is_written_and_closed_after_it_was_buil
     owner, _, some_vector = people
     run_job(begin, settle, space_of(database, owner), most=COUNT - 1, fewest=10)
     vector, new = some_vector(), memory(9999)
-    store.write(database, lambda texts: [vector], *owner, [new])
+    store.write_memories(database, lambda texts: [vector], *owner, [new])
     space = space_of(database, owner)
     with database.connection() as connection:
         ordinal = memories.read(connection, new.id, *owner).ordinal
 
     assert found(database, space, vector)[0][0] == ordinal
     with database.transaction() as connection:
-        store.close(connection, store.locked(connection, space.id), [new.id])
+        store.close_memories(connection, store.lock_space(connection, space.id), [new.id])
     assert ordinal not in {found for found, _ in found(database, space, vector, limit=50)}
 
 
@@ -152,9 +152,9 @@ def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people
         ),
         NewMemory(new_id("mem"), "lake, taken back", "Ben", NOW + timedelta(seconds=95), conversation_id="talk 0"),
     ]
-    store.write(database, lambda texts: [vector for _ in texts], *owner, odd)
+    store.write_memories(database, lambda texts: [vector for _ in texts], *owner, odd)
     with database.transaction() as connection:
-        store.close(connection, store.locked(connection, space_of(database, owner).id), [odd[-1].id])
+        store.close_memories(connection, store.lock_space(connection, space_of(database, owner).id), [odd[-1].id])
 
     def hits(filters):
         query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, width=OTHERS * 2)
@@ -186,7 +186,7 @@ def test_an_index_goes_when_its_space_shrinks_and_when_it_is_gone(database, peop
             " WHERE space_id = 999999999 AND live"
         )
         assert vector_indexes.drop_orphans(connection) >= 1
-        assert vector_indexes.stands(connection, space.id)
+        assert vector_indexes.is_valid(connection, space.id)
         vector_indexes.drop(connection, space.id)
 
 
@@ -197,7 +197,7 @@ def test_a_space_that_grows_asks_for_its_index_once(database, people):
         connection.execute(
             "UPDATE memory_spaces SET indexed_at = NULL, index_asked_at = NULL WHERE id = %s", (space.id,)
         )
-        asked = [spaces.ask_for_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
+        asked = [spaces.request_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
         spaces.set_indexed(connection, space.id, stands=False)
 
     assert asked == [True, False]

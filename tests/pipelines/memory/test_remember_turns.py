@@ -10,9 +10,9 @@ from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.chat.cancellation import cancel_jobs
 from pipelines.memory import remember_turns
-from pipelines.memory.follow_ups import remember_turn
-from pipelines.memory.forget_memories import forget_one
-from pipelines.memory.memory_input import LONGEST_TEXT
+from pipelines.memory.follow_ups import remember_turn_job
+from pipelines.memory.forget_memories import delete_memory
+from pipelines.memory.memory_input import MAX_TEXT_LENGTH
 from tests.pipelines.chat.conftest import Fake, Room
 from tests.pipelines.memory.job_helpers import flat, next_job, remembered, waiting
 
@@ -111,7 +111,7 @@ def test_a_turn_whose_end_is_not_committed_is_waited_for(room):
     say(room, "one")
     with room.database.transaction() as connection:
         attempt = next_job(room, "memory.remember")
-        late = remember_turn(room.stored(say(room, "two")))
+        late = remember_turn_job(room.stored(say(room, "two")))
         connection.execute(  # as the end of a third turn does that is frozen before its commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (late.serial_key,)
         )
@@ -177,7 +177,7 @@ def test_of_what_a_stateless_client_sends_again_only_the_last_is_new(room):
 
 
 def test_a_message_longer_than_a_memory_is_remembered_in_pieces(room):
-    text = "word " * LONGEST_TEXT
+    text = "word " * MAX_TEXT_LENGTH
 
     say(room, text, context=1_000_000)
     remember(room)
@@ -185,7 +185,7 @@ def test_a_message_longer_than_a_memory_is_remembered_in_pieces(room):
     *pieces, _ = remembered(room)
     assert "".join(pieces) == text
     assert len(pieces) == 6
-    assert all(len(piece) <= LONGEST_TEXT for piece in pieces)
+    assert all(len(piece) <= MAX_TEXT_LENGTH for piece in pieces)
 
 
 def answered_by(room, text, memory_id):
@@ -213,7 +213,7 @@ def test_an_answer_that_may_repeat_a_memory_goes_with_it(room):
     answered_by(room, "What is my dog called?", source.id)
     remember(room)
 
-    forget_one(room.database, source)
+    delete_memory(room.database, source)
 
     assert remembered(room) == ["fine", "What is my dog called?", ""]
 

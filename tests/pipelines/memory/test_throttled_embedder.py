@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.memory.throttled_embedder import BUSY, LONGEST_REST, SLICE, Yielding
+from pipelines.memory.throttled_embedder import BUSY, LONGEST_REST, SLICE, ThrottledEmbedder
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def embed(texts):
 
 @pytest.mark.parametrize(("share", "times"), [(BUSY, 0), (BUSY + 0.1, 3)])
 def test_it_rests_between_slices_while_others_are_busy(rests, share, times):
-    background = Yielding(embed, lambda own: share, rests.append)
+    background = ThrottledEmbedder(embed, lambda own: share, rests.append)
 
     vectors = background([str(number) for number in range(2 * SLICE + 1)])
 
@@ -28,7 +28,7 @@ def test_it_rests_between_slices_while_others_are_busy(rests, share, times):
 
 def test_it_tells_what_it_took_itself(rests):
     told = []
-    background = Yielding(embed, lambda own: told.append(own) or 0.0, rests.append)
+    background = ThrottledEmbedder(embed, lambda own: told.append(own) or 0.0, rests.append)
 
     background(["1"])
     background(["2"])

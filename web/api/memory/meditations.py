@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 
 from models.jobs import jobs
 from models.memory import meditation_changes, meditations
-from models.memory.meditation_changes import Action, Change
-from models.memory.meditations import Meditation, Outcome, Status
+from models.memory.meditation_changes import Action, MeditationChange
+from models.memory.meditations import Meditation, MeditationOutcome, MeditationStatus
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
 from web.api.job_events import StreamCursor, job_frames, resume_position
@@ -46,8 +46,8 @@ class MeditationObject(TypedDict):
 
     id: str
     object: Literal["meditation"]
-    status: Status
-    outcome: Outcome | None
+    status: MeditationStatus
+    outcome: MeditationOutcome | None
     job_id: str
     progress: dict[str, Any] | None
     report: dict[str, Any]
@@ -73,7 +73,7 @@ class ChangeObject(TypedDict):
 def create(request: Request) -> Response:
     """`POST /v1/meditations`: begin one; while one is unfinished, that is the answer."""
     ids = request.new_id("med"), request.new_id("job")
-    begun = meditation_jobs.start(request.platform.database, request.caller, *ids, limits=request.admission.limits)
+    begun = meditation_jobs.enqueue_meditation(request.platform.database, request.caller, *ids, limits=request.admission.limits)
     request.platform.queue.nudge()
     return json_response(meditation_object(begun), 202)
 
@@ -128,7 +128,7 @@ def start_many(request: Request) -> Response:
     if body.all == (body.user_ids is not None):
         raise InvalidRequest("Say whom: 'user_ids', or 'all': true.", param="user_ids")
     job_id = request.new_id("job")
-    schedule_meditations.start(request.platform.database, request.caller, request.trail, job_id, body.user_ids)
+    schedule_meditations.enqueue_scheduling(request.platform.database, request.caller, request.trail, job_id, body.user_ids)
     request.platform.queue.nudge()
     with request.platform.database.connection() as connection:
         made = jobs.read(connection, job_id, request.caller.account_id)
@@ -152,7 +152,7 @@ def meditation_object(meditation: Meditation) -> MeditationObject:
     }
 
 
-def change_object(change: Change) -> ChangeObject:
+def change_object(change: MeditationChange) -> ChangeObject:
     """A change as it is told."""
     return {
         "id": str(change.position),

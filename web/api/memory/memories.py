@@ -12,8 +12,8 @@ from starlette.responses import Response
 from models.jobs import jobs
 from models.memory import memories, spaces
 from models.memory import sources as memory_sources
-from models.memory.memories import Change, Memory
-from models.platform.errors import Conflict, JobFailed, InvalidRequest, NotFound, RequestError
+from models.memory.memories import Memory, MemoryUpdate
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError
 from pipelines.memory import forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
@@ -45,7 +45,7 @@ async def create(request: Request) -> Response:
     given = bodies.parse(request.body, CreateMemories).given()
     job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in given]
     begun = (request.platform.database, request.caller, given, ids, datetime.now(UTC), job_id, request.admission.limits)
-    await run_in_threadpool(memory_jobs.create, *begun)
+    await run_in_threadpool(memory_jobs.enqueue_create, *begun)
     if not await _done(request, job_id):
         return await run_in_threadpool(_job, request, job_id)
     return await run_in_threadpool(_written, request, job_id, ids)
@@ -72,7 +72,7 @@ def read(request: Request) -> Response:
     """`GET /v1/memories/{id}`: with the ids of what it follows from."""
     memory = _read(request)
     with request.platform.database.connection() as connection:
-        sources = memory_sources.sources(connection, memory.id, memory.account_id)
+        sources = memory_sources.list_sources(connection, memory.id, memory.account_id)
     citing: CitingMemory = {**memory_object(memory), "sources": sources}
     return json_response(citing)
 
@@ -86,10 +86,10 @@ async def change(request: Request) -> Response:
     body = bodies.parse(request.body, ChangeMemory)
     memory = await run_in_threadpool(_read, request)
     if body.text is None:
-        return await run_in_threadpool(_change_now, request, memory, Change(**dict(body)))
+        return await run_in_threadpool(_change_now, request, memory, MemoryUpdate(**dict(body)))
     job_id, told = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
     who, limits = request.caller, request.admission.limits
-    await run_in_threadpool(memory_jobs.change, request.platform.database, who, memory.id, told, job_id, limits)
+    await run_in_threadpool(memory_jobs.enqueue_change, request.platform.database, who, memory.id, told, job_id, limits)
     if not await _done(request, job_id):
         return await run_in_threadpool(_job, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
@@ -99,7 +99,7 @@ async def change(request: Request) -> Response:
 def delete(request: Request) -> Response:
     """`DELETE /v1/memories/{id}`: forget it. What was derived from it alone is closed and loses its words."""
     memory = _read(request)
-    forget_memories.forget_one(request.platform.database, memory)
+    forget_memories.delete_memory(request.platform.database, memory)
     request.platform.queue.nudge()
     deleted: MemoryDeleted = {"id": memory.id, "object": "memory", "deleted": True}
     return json_response(deleted)
@@ -112,7 +112,7 @@ async def delete_many(request: Request) -> Response:
         raise InvalidRequest("Say which: 'conversation_id', or 'all=true'.", param="conversation_id")
     job_id, who = request.new_id("job"), request.caller
     begun = (request.platform.database, who, query.conversation_id, job_id, request.admission.limits)
-    await run_in_threadpool(memory_jobs.forget, *begun)
+    await run_in_threadpool(memory_jobs.enqueue_forget, *begun)
     if not (last := await _done(request, job_id)):
         return await run_in_threadpool(_job, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
@@ -161,11 +161,11 @@ def _job(request: Request, job_id: str) -> Response:
     return json_response(job_object(job), 202, job_headers(job_id))
 
 
-def _change_now(request: Request, memory: Memory, change: Change) -> Response:
+def _change_now(request: Request, memory: Memory, change: MemoryUpdate) -> Response:
     """What changes no words needs no worker."""
     with request.platform.database.transaction() as connection:
         space = spaces.lock(connection, memory.space_id)
-        changed = space and forget_memories.rewrite(connection, space, memory, change)
+        changed = space and forget_memories.update_memory(connection, space, memory, change)
     if not changed:
         raise _not_found(request)
     return json_response(memory_object(changed))

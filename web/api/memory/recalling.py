@@ -31,13 +31,13 @@ async def search(request: Request) -> DeferredResponse:
     query = Query(body.query, body.limit, body.filters(), body.include_neighbours)
     job_id = request.new_id("job")
     begun = (request.platform.database, request.caller, query, job_id, request.admission.limits)
-    await run_in_threadpool(search_memories.ask, *begun)
+    await run_in_threadpool(search_memories.enqueue_search, *begun)
     request.platform.queue.nudge()
     return DeferredResponse(partial(_answer, request, job_id), partial(abandon_job, request, job_id))
 
 
 async def _answer(request: Request, job_id: str) -> Response:
-    hits = await take_result(request, job_id, PATIENCE, recall_queries.take, _refusal)
+    hits = await take_result(request, job_id, PATIENCE, recall_queries.take_result, _refusal)
     if hits is None:
         raise Unavailable("This search has been read already.")
     found: Hits = {"object": "list", "data": cast(list[HitObject], hits)}

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from models.memory.memories import Filters, Kind, Memory
-from pipelines.memory.memory_input import GivenMemory, Importance, Metadata, Moment, Name, Text
+from models.memory.memories import Filters, Memory, MemoryKind
+from pipelines.memory.memory_input import Importance, MemoryInput, Metadata, Name, Text, Timestamp
 from pipelines.memory.search_memories import HitObject
 from web.http.paging import Listing
 from web.http.timestamps import to_unix
@@ -28,12 +28,12 @@ class CreateMemories(Body):
 
     text: Text | None = None
     speaker: Name = ""
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
     conversation_id: Place | None = None
     metadata: Metadata | None = None
     importance: Importance | None = None
-    kind: Kind | None = None
-    memories: Annotated[list[GivenMemory], Field(min_length=1, max_length=MOST_MEMORIES)] | None = None
+    kind: MemoryKind | None = None
+    memories: Annotated[list[MemoryInput], Field(min_length=1, max_length=MOST_MEMORIES)] | None = None
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -43,11 +43,11 @@ class CreateMemories(Body):
             raise PydanticCustomError("value_error", "should have nothing beside 'memories': each has its own fields")
         return self
 
-    def given(self) -> list[GivenMemory]:
+    def given(self) -> list[MemoryInput]:
         """All of them."""
         if self.memories is not None:
             return self.memories
-        return [GivenMemory.model_construct(**{name: getattr(self, name) for name in GivenMemory.model_fields})]
+        return [MemoryInput.model_construct(**{name: getattr(self, name) for name in MemoryInput.model_fields})]
 
 
 class ChangeMemory(Body):
@@ -55,7 +55,7 @@ class ChangeMemory(Body):
 
     text: Text | None = None
     speaker: Name | None = None
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
     conversation_id: Place | None = None
     metadata: Metadata | None = None
     importance: Importance | None = None
@@ -71,11 +71,11 @@ class ListMemories(Listing):
     """The query of `GET /v1/memories`. `from` is within the time, `until` is not."""
 
     after: str | None = Field(None, max_length=64)
-    kind: Kind | None = None
+    kind: MemoryKind | None = None
     speaker: Name | None = None
     conversation_id: Place | None = None
-    occurred_after: Moment | None = None
-    occurred_before: Moment | None = None
+    occurred_after: Timestamp | None = None
+    occurred_before: Timestamp | None = None
     include_closed: bool = False
 
     def filters(self) -> Filters:
@@ -95,11 +95,11 @@ class SearchMemories(Body):
 
     query: Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
     limit: Annotated[int, Field(ge=1, le=100)] = 10
-    kind: Kind | None = None
+    kind: MemoryKind | None = None
     speaker: Name | None = None
     conversation_id: Place | None = None
-    after: Moment | None = None
-    before: Moment | None = None
+    after: Timestamp | None = None
+    before: Timestamp | None = None
     metadata: Metadata | None = None
     include_neighbours: bool = False
 
@@ -113,7 +113,7 @@ class MemoryObject(TypedDict):
 
     id: str
     object: Literal["memory"]
-    kind: Kind
+    kind: MemoryKind
     text: str
     speaker: str
     occurred_at: str

@@ -16,7 +16,7 @@ from models.jobs.attempts import Ending, claim
 from models.jobs.jobs import NewJob, enqueue
 from models.journal.writer import JournalWriter
 from models.memory import meditation_changes, meditations, postings, spaces
-from models.memory.meditation_changes import Change
+from models.memory.meditation_changes import MeditationChange
 from models.memory.meditations import Meditation
 from models.memory.memories import NewMemory
 from models.platform.database import Database
@@ -24,7 +24,7 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.memory import store
 from pipelines.memory.meditation import meditate, meditation_jobs, revert_meditation
-from pipelines.memory.words import words
+from pipelines.memory.words import split_words
 
 BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ def embed(texts: Sequence[str]) -> list[list[float]]:
     """Vectors that are near where words are shared."""
     made = []
     for text in texts:
-        vector = np.sum([word_vector(word) for word in words(text) or [""]], axis=0)
+        vector = np.sum([word_vector(word) for word in split_words(text) or [""]], axis=0)
         made.append((vector / np.linalg.norm(vector)).tolist())
     return made
 
@@ -67,13 +67,13 @@ class Mind:
             for place, text in enumerate(texts)
         ]
         for start in range(0, len(news), store.BATCH):
-            store.write(self.database, embed, self.account_id, self.user_id, news[start : start + store.BATCH])
+            store.write_memories(self.database, embed, self.account_id, self.user_id, news[start : start + store.BATCH])
         return [new.id for new in news]
 
     def start(self) -> Meditation:
         """A meditation, or the one that is unfinished."""
         with self.database.transaction() as connection:
-            return meditation_jobs.begin(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
+            return meditation_jobs.enqueue_or_find(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
 
     def begin(self) -> tuple[str, Attempt]:
         """A meditation and the first attempt at its job."""
@@ -87,7 +87,7 @@ class Mind:
         assert found is not None
         return found
 
-    def changes(self, meditation_id: str) -> list[Change]:
+    def changes(self, meditation_id: str) -> list[MeditationChange]:
         """What a meditation has changed."""
         with self.database.connection() as connection:
             return meditation_changes.page(connection, meditation_id, self.account_id, limit=100_000)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from models.memory.scan import Surveyed
+from models.memory.scan import ScannedMemory
 from pipelines.memory.meditation import contradictions, importance
 from pipelines.memory.meditation.duplicates import Duplicates
-from pipelines.memory.meditation.neighbours import _near, pairs
-from pipelines.memory.meditation.snapshot import Survey
+from pipelines.memory.meditation.neighbours import _near, near_pairs
+from pipelines.memory.meditation.snapshot import Snapshot
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -21,17 +21,17 @@ def memory(place, text, **given):
         "occurred_at": BEGAN + timedelta(days=5 * place), "conversation_id": None, "metadata": {}, "importance": 0.5,
         "recalled": 0, "recalled_at": None, "valid_from": None, "created_at": BEGAN, "updated_at": BEGAN, "sources": (),
     }  # fmt: skip
-    return Surveyed(**{**usual, **given})
+    return ScannedMemory(**{**usual, **given})
 
 
 def survey(*memories):
     """Memories whose vectors are all the same: what they mean tells nothing here."""
-    return Survey(list(memories), np.full((len(memories), 4), 0.5, dtype=np.float16))
+    return Snapshot(list(memories), np.full((len(memories), 4), 0.5, dtype=np.float16))
 
 
 def repeated(*texts, **given):
     seen = survey(*(memory(place, text, **given) for place, text in enumerate(texts)))
-    near, cosines = pairs(seen.vectors, least=0.9, most=16)
+    near, cosines = near_pairs(seen.vectors, least=0.9, most=16)
     return Duplicates(seen).find(near, cosines)
 
 
@@ -87,7 +87,7 @@ def test_many_repeat_one_and_none_stands_for_nothing():
 
 
 def contradicted(*texts, **given):
-    return contradictions.find(survey(*(memory(place, text, kind="fact", **given) for place, text in enumerate(texts))))
+    return contradictions.find_contradictions(survey(*(memory(place, text, kind="fact", **given) for place, text in enumerate(texts))))
 
 
 @pytest.mark.parametrize(
@@ -133,17 +133,17 @@ def test_facts_that_tell_what_they_are_about():
             [("a", "city", "Rome"), ("b", "City", "Paris"), ("c", "hobby", "chess"), ("d", "hobby", "golf")]
         )
     ]
-    assert contradictions.find(survey(*told)) == {0: 1}
+    assert contradictions.find_contradictions(survey(*told)) == {0: 1}
 
 
 def test_what_was_said_contradicts_nobody():
     told = [memory(0, "Ana lives in Lisbon."), memory(1, "Ana lives in Porto.")]
-    assert contradictions.find(survey(*told)) == {}
+    assert contradictions.find_contradictions(survey(*told)) == {}
 
 
 def test_importance_fades_unused_and_rises_with_use():
     def after(days, **given):
-        return importance.weight(memory(0, "x", **given), BEGAN + timedelta(days=days))
+        return importance.importance_at(memory(0, "x", **given), BEGAN + timedelta(days=days))
 
     used = {"recalled": 5, "recalled_at": BEGAN + timedelta(days=100)}
     assert after(0) == 0.5
@@ -157,7 +157,7 @@ def test_importance_that_somebody_has_chosen_is_theirs():
     old = BEGAN + timedelta(days=400)
     told = [memory(0, "x"), memory(1, "x", importance=0.9), memory(2, "x", importance=0.3, weighed=0.3)]
 
-    assert [place for place, _ in importance.changes(survey(*told), old)] == [0, 2]
+    assert [place for place, _ in importance.importance_changes(survey(*told), old)] == [0, 2]
 
 
 def test_neighbours_are_those_of_all_pairs(monkeypatch):
@@ -167,8 +167,8 @@ def test_neighbours_are_those_of_all_pairs(monkeypatch):
     random = np.random.default_rng(5).standard_normal((60, 8))
     vectors = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float16)
 
-    found, cosines = pairs(vectors, least=0.4, most=100)
-    few, _ = pairs(vectors, least=0.4, most=2)
+    found, cosines = near_pairs(vectors, least=0.4, most=100)
+    few, _ = near_pairs(vectors, least=0.4, most=2)
 
     exact = vectors.astype(np.float32) @ vectors.astype(np.float32).T
     expected = {(i, j) for i in range(60) for j in range(i + 1, 60) if exact[i, j] >= 0.4}
@@ -184,7 +184,7 @@ def test_where_all_is_alike_each_has_its_nearest_and_no_more_is_kept_at_a_time(m
     random = 1 + np.random.default_rng(5).standard_normal((60, 8))[np.arange(60) % 40] * 0.1
     vectors = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float16)
 
-    found, _ = pairs(vectors, least=0.4, most=3)
+    found, _ = near_pairs(vectors, least=0.4, most=3)
 
     exact = vectors.astype(np.float32) @ vectors.astype(np.float32).T
     nearest = {i: sorted(range(i + 1, 60), key=lambda j, i=i: (-exact[i, j], j))[:3] for i in range(60)}

@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from models.jobs import attempts, jobs
-from models.jobs.attempt_context import Waiting
+from models.jobs.attempt_context import WaitForChildren
 from models.jobs.jobs import NewJob
-from models.memory.scan import Said
+from models.memory.scan import MemoryText
 from models.platform.settings import Settings
 from pipelines.inference.engine import Finish, Token
 from pipelines.memory import forget_memories
@@ -57,7 +57,7 @@ def rides(mind):
 
 def wait(mind, attempt, waiting):
     """The attempt lets go, as its worker would."""
-    assert isinstance(waiting, Waiting)
+    assert isinstance(waiting, WaitForChildren)
     with mind.database.transaction() as connection:
         attempts.wait_for_children(connection, attempt.job, waiting.children)
     return [child.id for child in waiting.children]
@@ -191,7 +191,7 @@ def test_without_a_budget_or_an_able_model_nothing_is_asked(rides, settings):
 def test_a_model_that_an_operator_has_chosen_is_asked(rides):
     _, attempt = rides.begin()
 
-    assert isinstance(rides.run(attempt, Settings(model="/a/large.gguf")), Waiting)
+    assert isinstance(rides.run(attempt, Settings(model="/a/large.gguf")), WaitForChildren)
 
 
 def test_no_more_is_asked_than_the_month_has_left(rides, database):
@@ -205,7 +205,7 @@ def test_no_more_is_asked_than_the_month_has_left(rides, database):
     assert result["report"]["model"]["calls"] == 0
 
 
-SAID = [Said(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC)) for number, text in enumerate(RIDES)]
+SAID = [MemoryText(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC)) for number, text in enumerate(RIDES)]
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,12 @@ SAID = [Said(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC
     ],
 )
 def test_what_is_malformed_uncited_repeated_or_made_up_is_dropped(answer):
-    assert list(suggest_insights.accepted(answer, SAID)) == []
+    assert list(suggest_insights.accepted_insights(answer, SAID)) == []
 
 
 def test_what_is_sound_is_kept():
     answer = orjson.dumps({"insights": [SOUND]}).decode()
 
-    (kept,) = suggest_insights.accepted(answer, SAID)
+    (kept,) = suggest_insights.accepted_insights(answer, SAID)
 
     assert (kept["text"], kept["sources"]) == (SOUND["text"], ["0", "2"])

@@ -6,7 +6,7 @@ import pytest
 from models.jobs.cancellation import cancel
 from models.platform.errors import Conflict, NotFound
 from pipelines.memory.meditation import apply, meditate, revert_meditation
-from pipelines.memory.meditation.probes import Measure
+from pipelines.memory.meditation.probes import RecallEvaluator
 
 REPEATED = ("I like hiking in the mountains.", "I really like hiking in the mountains!")
 MOVED = ("Ana lives in Lisbon.", "Ana lives in Porto.")
@@ -100,7 +100,7 @@ def test_weights_are_reverted_but_for_those_that_were_set_since(mind):
 
 def test_what_changed_after_the_look_is_left_alone(full, monkeypatch):
     """Somebody corrects a memory while the meditation plans to close it."""
-    plan = meditate.plan
+    plan = meditate.make_plan
 
     def planned_late(*given):
         planned = plan(*given)
@@ -110,7 +110,7 @@ def test_what_changed_after_the_look_is_left_alone(full, monkeypatch):
             )
         return planned
 
-    monkeypatch.setattr(meditate, "plan", planned_late)
+    monkeypatch.setattr(meditate, "make_plan", planned_late)
     _, result = full.meditate()
 
     assert result["report"]["contradicted"] == 0
@@ -120,7 +120,7 @@ def test_what_changed_after_the_look_is_left_alone(full, monkeypatch):
 
 def test_what_would_lower_recall_is_not_applied_and_says_so(full, monkeypatch):
     measured = iter([0.9, 0.8])
-    monkeypatch.setattr(Measure, "recall", lambda self, connection: next(measured))
+    monkeypatch.setattr(RecallEvaluator, "evaluate", lambda self, connection: next(measured))
     before = full.state()
 
     meditation_id, result = full.meditate()
@@ -137,7 +137,7 @@ class Killed(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("where", ["think", "plan", "probes", "apply", "_ended"])
+@pytest.mark.parametrize("where", ["analyse", "make_plan", "build_probes", "apply_plan", "_ended"])
 def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(full, monkeypatch, where):
     meditation_id, attempt = full.begin()
     with monkeypatch.context() as patch:
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(f
     assert [change.reason for change in full.changes(meditation_id)] == ["repeats", "contradicted"]
 
 
-@pytest.mark.parametrize("where", ["writing.close", "meditation_changes.substitute", "meditation_changes.note_closed"])
+@pytest.mark.parametrize("where", ["store.close_memories", "meditation_changes.substitute", "meditation_changes.note_closed"])
 def test_a_death_between_two_changes_leaves_none_of_them(full, monkeypatch, where):
     before = full.state()
     meditation_id, attempt = full.begin()

@@ -154,11 +154,11 @@ def weigh(mind, memory_id):
 def within(mind, deed):
     with mind.database.transaction() as connection:
         space = find(connection, mind.account_id, mind.user_id)
-        deed(connection, store.locked(connection, space.id))
+        deed(connection, store.lock_space(connection, space.id))
 
 
 DEEDS = {
     "weigh": weigh,
-    "delete": lambda mind, id_: within(mind, lambda connection, space: forget_memories.forget(connection, space, [id_])),
-    "reopen": lambda mind, id_: within(mind, lambda connection, space: store.reopen(connection, space, [id_])),
+    "delete": lambda mind, id_: within(mind, lambda connection, space: forget_memories.delete_memories(connection, space, [id_])),
+    "reopen": lambda mind, id_: within(mind, lambda connection, space: store.reopen_memories(connection, space, [id_])),
 }

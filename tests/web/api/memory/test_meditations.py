@@ -98,7 +98,7 @@ def test_changes_come_page_by_page(told):
 def test_one_that_waits_for_the_night_begins_when_it_is_asked_for(told):
     at_night, who = datetime.now(UTC) + timedelta(hours=9), told.caller
     with told.database.transaction() as connection:
-        assert meditation_jobs.place(connection, who.account_id, who.user_id, run_at=at_night, lane="meditation lane 0")
+        assert meditation_jobs.insert_meditation(connection, who.account_id, who.user_id, run_at=at_night, lane="meditation lane 0")
     (waiting,) = told.request("GET", "/v1/meditations").json()["data"]
 
     asked_for = told.request("POST", "/v1/meditations").json()

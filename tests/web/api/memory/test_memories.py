@@ -11,7 +11,7 @@ from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
-from pipelines.memory.store import write
+from pipelines.memory.store import write_memories
 from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from tests.web.worker_process import run_worker
@@ -114,9 +114,9 @@ def test_what_is_forgotten_is_gone_with_what_followed_from_it_alone(user, talk, 
         NewMemory(new_id("mem"), f"Caroline canoes {end}", "", now, kind="fact", sources=sources)
         for end, sources in [("often", [talk[0]["id"]]), ("with friends", [talk[0]["id"], talk[1]["id"]])]
     )
-    write(database, unit, who.account_id, who.user_id, [alone, both])
+    write_memories(database, unit, who.account_id, who.user_id, [alone, both])
     further = NewMemory(new_id("mem"), "Caroline likes canoeing", "", now, kind="insight", sources=[alone.id])
-    write(database, unit, who.account_id, who.user_id, [further])
+    write_memories(database, unit, who.account_id, who.user_id, [further])
     assert user.request("GET", f"/v1/memories/{alone.id}").json()["sources"] == [talk[0]["id"]]
 
     gone = user.request("DELETE", f"/v1/memories/{talk[0]['id']}")
@@ -256,12 +256,12 @@ def test_sources_of_another_space_are_not_cited(user, other_user, database):
         return [[1.0] * 384 for _ in texts]
 
     theirs = NewMemory(new_id("mem"), "a secret", "", datetime.now(UTC))
-    write(database, unit, other_user.caller.account_id, other_user.caller.user_id, [theirs])
+    write_memories(database, unit, other_user.caller.account_id, other_user.caller.user_id, [theirs])
     mine = NewMemory(new_id("mem"), "a guess", "", datetime.now(UTC), kind="fact", sources=[theirs.id])
-    write(database, unit, user.caller.account_id, user.caller.user_id, [mine])
+    write_memories(database, unit, user.caller.account_id, user.caller.user_id, [mine])
 
     with database.connection() as connection:
-        assert memory_sources.sources(connection, mine.id, user.caller.account_id) == []
+        assert memory_sources.list_sources(connection, mine.id, user.caller.account_id) == []
 
 
 def test_imports_leave_searches_their_threads(user, talk):
