@@ -110,9 +110,9 @@ def worker(pools: tuple[str, ...], data_dir: Path | None, verbose: bool) -> None
     running jobs back; another worker continues them.
     """
     settings = prepare(verbose, data_dir=data_dir)
-    from tasks.worker import work
+    from tasks.worker import run_worker
 
-    until_interrupted(lambda: work(settings, pools))
+    until_interrupted(lambda: run_worker(settings, pools))
 
 
 @main.command()
@@ -310,9 +310,12 @@ def prepare(verbose: bool = False, *, quiet: bool = False, **overrides: object) 
     """Configure logging and load the settings; command-line options override the environment."""
     from models.platform.settings import load_settings
     from ops.logs import configure_logging
+    from pipelines.inference.registry import engine_spec
 
     configure_logging(verbose=verbose, quiet=quiet)
-    return load_settings(**{field: value for field, value in overrides.items() if value is not None})
+    settings = load_settings(**{field: value for field, value in overrides.items() if value is not None})
+    engine_spec(settings)  # an unknown engine, or one that lacks a setting, ends every command
+    return settings
 
 
 def until_interrupted(run: Callable[[], None]) -> None:

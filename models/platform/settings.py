@@ -7,18 +7,15 @@ Unix sockets below the data folder, so that `sangha doctor` in a second terminal
 import hashlib
 import ipaddress
 import os
-import re
 import tempfile
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,47 +23,27 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    model_validator,
 )
 
 from models.platform.errors import ConfigurationError
 from models.platform.oidc_providers import OidcProvider, load_oidc_providers
+from models.platform.upstreams import Upstream, load_upstreams
+from models.platform.urls import mask_credentials, url_error
 
 #: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
 LONGEST_SOCKET_FOLDER = 80
 
 #: Fields that are never shown.
-SECRETS = frozenset({"secret_key", "fallback_api_key"})
+SECRETS = frozenset({"secret_key"})
 
 
 def _url_of(*schemes: str) -> AfterValidator:
-    expected = " or ".join(f"{scheme}://…" for scheme in schemes)
-
     def check(value: str | None) -> str | None:
-        if value is None:
-            return value
-        if value.partition("://")[0] not in schemes:
-            raise ValueError(f"should be {expected}")
-        if (wrong := _malformed(value)) is not None:
-            raise ValueError(f"should be a well-formed {expected}{wrong}")
+        if value is not None and (fault := url_error(value, *schemes)):
+            raise ValueError(fault)
         return value
 
     return AfterValidator(check)
-
-
-def _malformed(url: str) -> str | None:
-    """What is wrong with the form of a URL, in brackets, or None.
-
-    Parsers quote the piece that they stumble over, which may be half of a password: then nothing is told but that.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.hostname, parts.port  # urlsplit looks at these only when asked
-        if parts.scheme.startswith("postgres"):
-            conninfo_to_dict(url)
-    except (ValueError, psycopg.ProgrammingError) as error:
-        return "" if "@" in url else f" ({str(error).strip().partition(chr(10))[0]})"
-    return None
 
 
 def _with_host(url: str | None) -> str | None:
@@ -74,21 +51,6 @@ def _with_host(url: str | None) -> str | None:
     if url is not None and (not (parts := urlsplit(url)).hostname or parts.path.strip("/") or parts.query):
         raise ValueError("should name a host, and have nothing behind it")
     return url
-
-
-def _endpoint(url: str | None) -> str | None:
-    """Where an API begins, such as `https://api.example.com/v1`."""
-    if url is not None and (
-        not (parts := urlsplit(url)).hostname or "@" in parts.netloc or parts.query or parts.fragment
-    ):
-        raise ValueError("should be the address that an API's paths begin with, such as https://api.example.com/v1")
-    return url
-
-
-def _header_safe(value: str | None) -> str | None:
-    if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
-        raise ValueError("should be letters, digits and marks of ASCII, without spaces")
-    return value
 
 
 def _sender(value: str) -> str:
@@ -195,8 +157,8 @@ class Settings(BaseModel):
     visits_per_minute: int = Field(120, ge=1)
     """Unauthenticated requests and failed authentications per minute that one client address may make."""
 
-    engine: Literal["llamacpp", "openai", "scripted"] = "llamacpp"
-    """Engine that generates text."""
+    engine: str = "llamacpp"
+    """Engine that generates text: `llamacpp`, `openai` or `scripted`."""
     model: str | None = None
     """GGUF file of the language model; unset: the bundled model."""
     embedding_model: str | None = None
@@ -208,12 +170,8 @@ class Settings(BaseModel):
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))
     """Answers and faults of the scripted engine, such as `tokens=20,rate=0`."""
 
-    fallback_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_endpoint)] = None
-    """Base URL of the endpoint of the engine `openai`."""
-    fallback_api_key: Annotated[str | None, AfterValidator(_header_safe)] = None
-    """API key of that endpoint."""
-    fallback_model: str | None = None
-    """Model that is requested from that endpoint."""
+    upstreams: tuple[Upstream, ...] = ()
+    """Names of the OpenAI-compatible endpoints; each has variables of its own. The engine `openai` uses the first."""
 
     reflection: Literal["auto", "on", "off"] = "auto"
     """Whether the language model writes facts and insights; `auto`: unless it is the bundled or the scripted one."""
@@ -223,13 +181,6 @@ class Settings(BaseModel):
     """Tokens of the language model per meditation."""
     nightly_meditations: int = Field(1, ge=1, le=64)
     """Nightly meditations that run at the same time."""
-
-    @model_validator(mode="after")
-    def _has_what_its_engine_needs(self) -> Self:
-        for field in ("fallback_url", "fallback_model"):
-            if self.engine == "openai" and getattr(self, field) is None:
-                raise ValueError(f"{variable_name(field)} is unset: SANGHA_ENGINE=openai needs it")
-        return self
 
     @cached_property
     def home(self) -> Path:
@@ -247,13 +198,6 @@ class Settings(BaseModel):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
-
-    @property
-    def reflection_enabled(self) -> bool:
-        """Whether the model may write facts and insights. The bundled one is too small to do it well: what it writes is
-        junk, so by itself only a model that an operator has chosen does."""
-        chosen = self.engine == "openai" or (self.engine == "llamacpp" and self.model is not None)
-        return self.reflection == "on" or (self.reflection == "auto" and chosen)
 
     @property
     def public_address(self) -> str:
@@ -286,6 +230,7 @@ def load_settings(**overrides: object) -> Settings:
     """
     given = {field: os.environ.get(variable_name(field)) or None for field in Settings.model_fields} | overrides
     given["oidc_providers"] = load_oidc_providers(os.environ) or None
+    given["upstreams"] = load_upstreams(os.environ) or None
     try:
         return Settings.model_validate({field: value for field, value in given.items() if value is not None})
     except ValidationError as error:
@@ -304,10 +249,5 @@ def _one_line(error: ValidationError, given: dict[str, object]) -> str:
         return message
     field, *inner = [str(part) for part in first["loc"]]
     where = f" (in {'.'.join(inner)})" if inner else ""
-    value = "***" if field in SECRETS else _without_password(repr(given[field]))
+    value = "***" if field in SECRETS else mask_credentials(repr(given[field]))
     return f"{variable_name(field)} is {value}: it {message}{where}"
-
-
-def _without_password(text: str) -> str:
-    """A URL whose credentials are masked: up to its last @, since a malformed one may have more, and in its query."""
-    return re.sub(r"password=[^&'\"]*", "password=***", re.sub(r"//.*@", "//***@", text))

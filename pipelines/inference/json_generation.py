@@ -19,7 +19,7 @@ def ask(
         prompt,
         prefix="",
         sampling=Sampling(max_output_tokens=most, temperature=0),
-        cancelled=attempt.stopped,
+        cancelled=attempt.should_stop,
         form=Form(schema=schema),
     ):
         if isinstance(piece, Token):

@@ -1,22 +1,86 @@
-"""From the settings to an engine. Each engine's module is imported only when it is the one asked for."""
+"""Find engines by name. To add an engine, write a module with an `ENGINE` of type EngineSpec and a line in MODULES."""
 
-from models.platform.settings import Settings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, variable_name
 from pipelines.inference.engine import Engine
+
+#: The values of SANGHA_ENGINE, and the module that describes each engine. It is imported by name, and imports the
+#: engine's own libraries only in `load` and `check`, so that processes that load no engine import none of them.
+MODULES = {
+    "llamacpp": "pipelines.inference.llamacpp",
+    "openai": "pipelines.inference.openai",
+    "scripted": "pipelines.inference.scripted",
+}
+
+#: The bundled embedding model: all-MiniLM-L6-v2, Apache-2.0.
+BUNDLED_EMBEDDER = "all-minilm-l6-v2"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """The result of an engine's check. A remedy makes it a warning."""
+
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What is known of an engine before it is loaded.
+
+    load        loads the engine; takes memory and threads, so call it once a process, after forking.
+                Raises ConfigurationError with one line when the model is missing or can't be read
+    model_name  the name under which clients know the model; reads no file
+    check       the check of `sangha doctor`. Raises SanghaError
+    reflects    whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
+    requires    fields of Settings that must be set
+    """
+
+    load: Callable[[Settings], Engine]
+    model_name: Callable[[Settings], str]
+    check: Callable[[Settings], EngineStatus]
+    reflects: Callable[[Settings], bool]
+    requires: tuple[str, ...] = ()
+
+
+def engine_spec(settings: Settings) -> EngineSpec:
+    """The engine that the settings name.
+
+    Raises ConfigurationError with one line when there is no such engine, or a setting that it requires is unset.
+    """
+    module = MODULES.get(settings.engine)
+    if module is None:
+        *names, last = (repr(name) for name in MODULES)
+        raise ConfigurationError(f"SANGHA_ENGINE is {settings.engine!r}: it should be {', '.join(names)} or {last}")
+    spec: EngineSpec = import_module(module).ENGINE
+    for field in spec.requires:
+        if not getattr(settings, field):
+            raise ConfigurationError(f"{variable_name(field)} is unset: SANGHA_ENGINE={settings.engine} needs it")
+    return spec
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Load the engine that the settings name. It takes memory and threads: call it once a process, after forking.
+    """Load the engine that the settings name. Raises ConfigurationError; see EngineSpec."""
+    return engine_spec(settings).load(settings)
 
-    Raises ConfigurationError with one line when the model isn't there or can't be read.
-    """
-    if settings.engine == "scripted":
-        from pipelines.inference.scripted.engine import Scripted
 
-        return Scripted(settings)
-    if settings.engine == "openai":
-        from pipelines.inference.openai.engine import Hosted
+def model_name(settings: Settings) -> str:
+    """The name of the engine's model. Loads no engine and reads no file. Raises ConfigurationError."""
+    return engine_spec(settings).model_name(settings)
 
-        return Hosted(settings)
-    from pipelines.inference.llamacpp.engine import load
 
-    return load(settings)
+def embedder_name(settings: Settings) -> str:
+    """The name of the embedding model. Reads no file."""
+    return Path(settings.embedding_model).stem if settings.embedding_model else BUNDLED_EMBEDDER
+
+
+def reflection_enabled(settings: Settings) -> bool:
+    """Whether the model may write facts and insights. Raises ConfigurationError."""
+    if settings.reflection == "auto":
+        return engine_spec(settings).reflects(settings)
+    return settings.reflection == "on"

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from models.access.auth_context import Standing
+from models.access.auth_context import AuthContext
 from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.start import NewTurn, Started, start_within
 from pipelines.chat.thread import find_thread, followed
-from pipelines.inference.names import model_name
+from pipelines.inference.registry import model_name
 
 
 def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def check(connection: Connection, account_id: str, turn: NewTurn) -> None:
     followed(connection, account_id, turn.input, "input")
 
 
-def start(connection: Connection, plan: Mapping[str, Any], standing: Standing, settings: Settings) -> Started:
+def start(connection: Connection, plan: Mapping[str, Any], standing: AuthContext, settings: Settings) -> Started:
     """Accept the turn for whom the schedule acts, in their account's limits. Raises what `chat.start` does."""
     local = model_name(settings)
     turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or local}})

@@ -1,0 +1,35 @@
+"""llama.cpp in the worker's process, through xllamacpp: `SANGHA_ENGINE=llamacpp`, the default."""
+
+from pathlib import Path
+
+from models.platform.settings import Settings
+from pipelines.inference.engine import Engine
+from pipelines.inference.registry import EngineSpec, EngineStatus
+
+#: The bundled model: SmolLM2-135M-Instruct, Apache-2.0.
+BUNDLED_MODEL = "smollm2-135m-instruct"
+
+
+def _load(settings: Settings) -> Engine:
+    from pipelines.inference.llamacpp.engine import load
+
+    return load(settings)
+
+
+def _model_name(settings: Settings) -> str:
+    return Path(settings.model).stem if settings.model else BUNDLED_MODEL
+
+
+def _check(settings: Settings) -> EngineStatus:
+    """Check that the model is a GGUF file."""
+    from pipelines.inference.llamacpp.gguf_files import engine_file, name_and_size
+
+    return EngineStatus(f"llamacpp with {name_and_size(engine_file(settings))}")
+
+
+def _reflects(settings: Settings) -> bool:
+    """The bundled model is too small to write useful facts; a model that the operator chose may."""
+    return settings.model is not None
+
+
+ENGINE = EngineSpec(_load, _model_name, _check, _reflects)

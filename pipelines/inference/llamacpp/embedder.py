@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 
 from models.platform.errors import ConfigurationError, SanghaError
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 from pipelines.inference.engine import EngineError
 from pipelines.inference.llamacpp.gguf_files import embedder_file
 from pipelines.inference.llamacpp.server import parameters, start
 from pipelines.inference.machine import usable_cores
-from pipelines.inference.names import embedder_name
+from pipelines.inference.registry import embedder_name
 
 #: Tokens of a text that count; the rest is left out. The bundled model knows 512 positions.
 LONGEST = 512
@@ -53,7 +53,7 @@ def load_embedder(settings: Settings) -> "Embedder":
         return Embedder(start(params, "embedding_model"), embedder_name(settings))
     except EngineError as error:
         raise ConfigurationError(
-            f"{variable('embedding_model')}: {params.model.path} makes no embeddings: {error}"
+            f"{variable_name('embedding_model')}: {params.model.path} makes no embeddings: {error}"
         ) from None
 
 

@@ -32,7 +32,7 @@ from pipelines.inference.llamacpp.partial_answer import Begun
 from pipelines.inference.llamacpp.server import parameters, start
 from pipelines.inference.llamacpp.tool_prompt import rendered
 from pipelines.inference.machine import usable_cores, usable_memory
-from pipelines.inference.names import model_name
+from pipelines.inference.registry import model_name
 
 #: Prompt tokens read at a time on a CPU. Every other slot's next token waits for one batch, and a stop for up to two.
 #: 64 take 0.2 s where 512 take 1.2 s, and read 13 % slower; 16 take 0.08 s, 50 % slower. (SmolLM2-135M on 2 cores.)
@@ -42,7 +42,7 @@ READING_BATCH = 64
 PROMPT_CACHE_SHARE = 1 / 8
 
 
-def load(settings: Settings) -> "LlamaCpp":
+def load(settings: Settings) -> "LlamaCppEngine":
     """Load the model. Raises ConfigurationError with one line when there is none or llama.cpp refuses it."""
     params = parameters(engine_file(settings), threads=usable_cores())
     params.model_alias = {model_name(settings)}
@@ -52,12 +52,12 @@ def load(settings: Settings) -> "LlamaCpp":
     if _only_cpu():
         params.n_batch = params.n_ubatch = max(READING_BATCH, settings.slots)
     server = start(params, "model")
-    return LlamaCpp(
+    return LlamaCppEngine(
         server, Loopback(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
     )
 
 
-class LlamaCpp:
+class LlamaCppEngine:
     """The engine of `SANGHA_ENGINE=llamacpp`."""
 
     continues = True

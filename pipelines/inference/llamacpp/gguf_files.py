@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 
 MAGIC = b"GGUF"
 
@@ -32,7 +32,7 @@ def checked(field: str, value: str) -> Path:
 
     Raises ConfigurationError with one line that names the variable and the path.
     """
-    path, where = Path(value).expanduser(), f"{variable(field)} is {value!r}"
+    path, where = Path(value).expanduser(), f"{variable_name(field)} is {value!r}"
     if not path.exists():
         raise ConfigurationError(f"{where}: there is no such file")
     if not path.is_file():
@@ -45,6 +45,11 @@ def checked(field: str, value: str) -> Path:
     if magic != MAGIC:
         raise ConfigurationError(f"{where}: it should be a GGUF file, and this one doesn't begin with GGUF")
     return path
+
+
+def name_and_size(file: Path) -> str:
+    """Describe a model file for people: `model.gguf, 105 MB`."""
+    return f"{file.name}, {file.stat().st_size // 1_000_000} MB"
 
 
 def package_folder(package: str) -> Path | None:

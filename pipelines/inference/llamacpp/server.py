@@ -7,7 +7,7 @@ from typing import Any
 import xllamacpp
 
 from models.platform.errors import ConfigurationError
-from models.platform.settings import variable
+from models.platform.settings import variable_name
 
 
 def parameters(path: Path, threads: int) -> Any:
@@ -33,4 +33,4 @@ def start(params: Any, field: str) -> Any:
         return xllamacpp.Server(params)
     except RuntimeError:
         why = "it is damaged, of an unknown kind, or too large for this machine"
-        raise ConfigurationError(f"{variable(field)}: llama.cpp can't load {params.model.path}: {why}") from None
+        raise ConfigurationError(f"{variable_name(field)}: llama.cpp can't load {params.model.path}: {why}") from None

@@ -1,0 +1,33 @@
+"""Any OpenAI-compatible endpoint over HTTP, such as a hosted API, vLLM or llama-server: `SANGHA_ENGINE=openai`.
+
+Uses the first upstream of SANGHA_UPSTREAMS and its first model.
+"""
+
+from models.platform.settings import Settings
+from pipelines.inference.engine import Engine
+from pipelines.inference.registry import EngineSpec, EngineStatus
+
+
+def _load(settings: Settings) -> Engine:
+    from pipelines.inference.openai.engine import OpenAIEngine
+
+    return OpenAIEngine(settings)
+
+
+def _model_name(settings: Settings) -> str:
+    return settings.upstreams[0].models[0]
+
+
+def _check(settings: Settings) -> EngineStatus:
+    """Check that the endpoint generates a token."""
+    from pipelines.inference.openai.engine import probe
+
+    return EngineStatus(probe(settings))
+
+
+def _reflects(settings: Settings) -> bool:
+    """The operator chose the model."""
+    return True
+
+
+ENGINE = EngineSpec(_load, _model_name, _check, _reflects, requires=("upstreams",))

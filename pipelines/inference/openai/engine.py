@@ -17,7 +17,6 @@ import orjson
 from models.platform.errors import PermanentFailure, SanghaError
 from models.platform.settings import Settings
 from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, ToolCall
-from pipelines.inference.names import model_name
 from pipelines.inference.openai.cancellable_http import BROKEN, POLL, Interrupted, Network
 from pipelines.inference.openai.completions import Heard, limit_of, question
 
@@ -41,19 +40,19 @@ PASSING = frozenset({408, 409, 425, 429})
 REFUSED = frozenset({400, 413, 422})
 
 
-class Hosted:
+class OpenAIEngine:
     """The engine of `SANGHA_ENGINE=openai`."""
 
     continues = False
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.fallback_url is not None
-        self.name = model_name(settings)
+        upstream = settings.upstreams[0]
+        self.name = upstream.models[0]
         self.slots = settings.slots
         self.context = settings.context
-        self._url = settings.fallback_url.rstrip("/") + "/chat/completions"
+        self._url = upstream.url.rstrip("/") + "/chat/completions"
         self._host = urlsplit(self._url).netloc
-        self._key = settings.fallback_api_key or ""
+        self._key = upstream.api_key or ""
         self._headers = [("Host", self._host), ("Content-Type", "application/json"), ("Accept", "text/event-stream")]
         if self._key:
             self._headers.append(("Authorization", f"Bearer {self._key}"))
@@ -169,10 +168,10 @@ class Hosted:
         raise failure(response.status, _message_of(masked))
 
 
-def greet(settings: Settings, patience: float = 10.0) -> str:
+def probe(settings: Settings, patience: float = 10.0) -> str:
     """Have the endpoint say a token, and tell how long that took. Raises EngineError and PermanentFailure."""
     began = time.monotonic()
-    engine = Hosted(settings)
+    engine = OpenAIEngine(settings)
     question, sampling = [Message("user", "Hello.")], Sampling(1)
     with closing(engine):
         pieces = engine.generate(
@@ -181,8 +180,8 @@ def greet(settings: Settings, patience: float = 10.0) -> str:
         *_, end = pieces
     seconds = time.monotonic() - began
     if isinstance(end, Finish) and end.reason == "cancelled":
-        raise EngineError(f"{settings.fallback_url} has not said a token of {engine.name} within {patience:g} s")
-    return f"{engine.name} at {settings.fallback_url} answers in {seconds:.1f} s"
+        raise EngineError(f"{settings.upstreams[0].url} has not said a token of {engine.name} within {patience:g} s")
+    return f"{engine.name} at {settings.upstreams[0].url} answers in {seconds:.1f} s"
 
 
 def failure(status: int, said: str) -> SanghaError:

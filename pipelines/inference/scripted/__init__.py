@@ -1,0 +1,28 @@
+"""An engine that plays a script, for tests and measurements: `SANGHA_ENGINE=scripted`."""
+
+from models.platform.settings import Settings
+from pipelines.inference.engine import Engine
+from pipelines.inference.registry import EngineSpec, EngineStatus
+
+MODEL_NAME = "scripted"
+
+
+def _load(settings: Settings) -> Engine:
+    from pipelines.inference.scripted.engine import ScriptedEngine
+
+    return ScriptedEngine(settings)
+
+
+def _model_name(settings: Settings) -> str:
+    return MODEL_NAME
+
+
+def _check(settings: Settings) -> EngineStatus:
+    return EngineStatus("scripted: every turn gets the same answer", remedy="unset SANGHA_ENGINE")
+
+
+def _reflects(settings: Settings) -> bool:
+    return False
+
+
+ENGINE = EngineSpec(_load, _model_name, _check, _reflects)

@@ -33,7 +33,7 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.llamacpp.grammar import check
-from pipelines.inference.names import model_name
+from pipelines.inference.scripted import MODEL_NAME
 from pipelines.inference.scripted.minimal_json import minimal
 
 #: Seconds between two looks at `cancelled` while waiting.
@@ -43,12 +43,12 @@ POLL = 0.01
 JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
 
 
-class Scripted:
+class ScriptedEngine:
     """The engine of `SANGHA_ENGINE=scripted`. Its tokens are words, in prompts as in answers; a call is one."""
 
     def __init__(self, settings: Settings) -> None:
         self.script: Script = settings.script
-        self.name = model_name(settings)
+        self.name = MODEL_NAME
         self.continues = not settings.script.restarts
         self.slots = settings.slots
         self.context = settings.context

@@ -13,9 +13,10 @@ from bench.client import script
 from bench.peers.endpoint import serve
 from bench.peers.limit import answers_a_second
 from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
 from ops.rabbitmq import free_ports
 from pipelines.inference.engine import Finish, Message, Sampling, Token
-from pipelines.inference.openai.engine import Hosted
+from pipelines.inference.openai.engine import OpenAIEngine
 from tests.waiting import eventually
 
 
@@ -41,11 +42,11 @@ def run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
         loop.close()
 
 
-def engine(port: int, model: str) -> Hosted:
-    return Hosted(Settings(engine="openai", fallback_url=f"http://127.0.0.1:{port}/v1", fallback_model=model))
+def engine(port: int, model: str) -> OpenAIEngine:
+    return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("peer", f"http://127.0.0.1:{port}/v1", (model,)),)))
 
 
-def answer(engine: Hosted) -> tuple[str, Finish]:
+def answer(engine: OpenAIEngine) -> tuple[str, Finish]:
     *told, finish = engine.generate(
         [Message("user", "hello")], prefix="", sampling=Sampling(99), cancelled=lambda: False
     )

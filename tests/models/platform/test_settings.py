@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from redis.connection import parse_url
 
 from models.platform.errors import ConfigurationError
-from models.platform.secrets import secret_key
-from models.platform.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable
+from models.platform.secrets import load_secret_key
+from models.platform.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable_name
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
     for field in Settings.model_fields:
-        monkeypatch.delenv(variable(field), raising=False)
+        monkeypatch.delenv(variable_name(field), raising=False)
 
 
 def test_unset_and_empty_variables_fall_to_the_embedded_default(monkeypatch):
@@ -66,10 +66,6 @@ def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
         ("SANGHA_REDIS_URL", "redis://x:99999", "well-formed"),
         ("SANGHA_BROKER_URL", "amqp://[bad", "well-formed amqp://…"),
         ("SANGHA_BROKER_URL", "kafka://b", "amqp://…"),
-        ("SANGHA_ENGINE", "gpt", "llamacpp"),
-        ("SANGHA_FALLBACK_URL", "api.example.com/v1", "https://…"),
-        ("SANGHA_FALLBACK_URL", "https://api.example.com/v1?version=2", "API's paths begin with"),
-        ("SANGHA_FALLBACK_URL", "https://me:hunter2@api.example.com/v1", "API's paths begin with"),
         ("SANGHA_SCRIPT", "tokens", "tokens=20,rate=0"),
         ("SANGHA_SCRIPT", "tokens=many", "script.tokens|in tokens"),
         ("SANGHA_SCRIPT", "colour=red", "colour"),
@@ -87,24 +83,13 @@ def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(mo
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(("name", "value"), [("SANGHA_SECRET_KEY", "hunter2"),
-                                             ("SANGHA_FALLBACK_API_KEY", "hunter2\nX-Other: 1")])  # fmt: skip
-def test_a_secret_is_never_shown(monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
+def test_a_secret_is_never_shown(monkeypatch):
+    monkeypatch.setenv("SANGHA_SECRET_KEY", "hunter2")
 
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
 
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("left", "names"), [("URL", "SANGHA_FALLBACK_MODEL"), ("MODEL", "SANGHA_FALLBACK_URL")])
-def test_an_engine_that_lacks_what_it_needs_is_one_line(monkeypatch, left, names):
-    monkeypatch.setenv("SANGHA_ENGINE", "openai")
-    monkeypatch.setenv(f"SANGHA_FALLBACK_{left}", "https://api.example.com/v1")
-
-    with pytest.raises(ConfigurationError, match=f"^{names} is unset: SANGHA_ENGINE=openai needs it$"):
-        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +144,7 @@ def test_sockets_move_when_the_path_of_the_data_folder_has_a_comma():
 def test_a_data_folder_that_the_secret_makes_is_private(tmp_path):
     settings = Settings(data_dir=tmp_path / "new")
 
-    secret_key(settings)
+    load_secret_key(settings)
 
     assert S_IMODE(settings.home.stat().st_mode) == 0o700
 

@@ -13,7 +13,7 @@ from models.platform.settings import Script, Settings
 from pipelines.chat import turn
 from pipelines.chat.transcript import DELTA, RESTARTED
 from pipelines.inference.engine import PLAIN, Call, EngineError, Form, Tool, ToolCall
-from pipelines.inference.scripted.engine import Scripted
+from pipelines.inference.scripted.engine import ScriptedEngine
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "name": "weather", "description": "Of a city", "parameters": CITY, "strict": True}
@@ -53,7 +53,7 @@ def places(events):
 
 
 def scripted(**script):
-    return Scripted(Settings(engine="scripted", script=Script(**script)))
+    return ScriptedEngine(Settings(engine="scripted", script=Script(**script)))
 
 
 def test_text_and_calls_are_items_in_order_and_openais_types_know_each_event(room, fake):
@@ -149,13 +149,13 @@ def test_no_crash_parts_the_events_of_a_call(room, fake):
     """They are one append: the archive and Redis have all of them or none, and none is a call made anew."""
     started, appended = room.start(tools=[WEATHER]), []
     attempt = room.attempt(started)
-    write_together = attempt.journal.write_together
+    write_together = attempt.journal.write_atomically
 
     def watched(events, tokens):
         write_together(events, tokens)
         appended.append([type_ for type_, _ in events])
 
-    attempt.journal.write_together = watched
+    attempt.journal.write_atomically = watched
     room.settle(attempt, turn.run(fake("a", ROME), attempt))
 
     assert [types for types in appended if CALL_EVENTS[1] in types] == [

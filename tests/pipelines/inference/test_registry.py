@@ -5,9 +5,18 @@ import sys
 
 import pytest
 
+from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings
-from pipelines.inference.names import embedder_name, model_name
-from pipelines.inference.registry import load_engine
+from models.platform.upstreams import Upstream
+from pipelines.inference.registry import (
+    MODULES,
+    EngineSpec,
+    embedder_name,
+    engine_spec,
+    load_engine,
+    model_name,
+    reflection_enabled,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +25,7 @@ from pipelines.inference.registry import load_engine
         (Settings(), "smollm2-135m-instruct"),
         (Settings(model="/models/Llama-3.1-8B.Q4_K_M.gguf"), "Llama-3.1-8B.Q4_K_M"),
         (Settings(engine="scripted", model="/models/other.gguf"), "scripted"),
-        (Settings(engine="openai", fallback_url="https://x/v1", fallback_model="big/model-7"), "big/model-7"),
+        (Settings(engine="openai", upstreams=(Upstream("x", "https://x/v1", ("big/model-7", "small")),)), "big/model-7"),
     ],
 )
 def test_the_engine_has_a_name_before_it_is_loaded(settings: Settings, name: str) -> None:
@@ -36,7 +45,44 @@ def test_the_scripted_engine_loads_by_name() -> None:
 
 def test_names_and_the_scripted_engine_import_no_library_of_another() -> None:
     program = (
-        "import sys; from models.settings import Settings; from pipelines.inference import names, loading; "
-        "loading.load_engine(Settings(engine='scripted')); assert 'xllamacpp' not in sys.modules"
+        "import sys; from models.platform.settings import Settings; from pipelines.inference import registry; "
+        "registry.load_engine(Settings(engine='scripted')); assert 'xllamacpp' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+UPSTREAMS = (Upstream("x", "https://x/v1", ("m",)),)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_registered_engine_is_described(name: str) -> None:
+    assert isinstance(engine_spec(Settings(engine=name, upstreams=UPSTREAMS)), EngineSpec)
+
+
+def test_an_unknown_engine_is_one_line_that_names_the_variable_and_the_engines() -> None:
+    with pytest.raises(ConfigurationError, match="llamacpp") as caught:
+        load_engine(Settings(engine="gpt"))
+
+    assert str(caught.value) == "SANGHA_ENGINE is 'gpt': it should be 'llamacpp', 'openai' or 'scripted'"
+
+
+def test_an_engine_without_a_setting_that_it_requires_is_one_line() -> None:
+    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAMS is unset: SANGHA_ENGINE=openai needs it$"):
+        model_name(Settings(engine="openai"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "enabled"),
+    [
+        (Settings(), False),
+        (Settings(model="/models/llama.gguf"), True),
+        (Settings(engine="openai", upstreams=UPSTREAMS), True),
+        (Settings(engine="scripted"), False),
+        (Settings(reflection="on"), True),
+        (Settings(model="/models/llama.gguf", reflection="off"), False),
+    ],
+)
+def test_reflection_is_enabled_by_default_for_a_model_that_the_operator_chose(
+    settings: Settings, enabled: bool
+) -> None:
+    assert reflection_enabled(settings) is enabled

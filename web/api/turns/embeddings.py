@@ -19,9 +19,9 @@ from typing_extensions import TypedDict
 from models.platform.errors import Conflict, JobFailed, InvalidRequest, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.turns import embeddings
-from models.turns.embeddings import NUMBER, Embeddings
+from models.turns.embeddings import NUMBER, EmbeddingResult
 from pipelines.embeddings.start import enqueue_embedding
-from pipelines.inference.names import embedder_name
+from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request
 from web.api.turns.models import DEFAULT
@@ -112,7 +112,7 @@ async def create(request: Request) -> DeferredResponse:
     )
 
 
-def embeddings_object(made: Embeddings, encoding: str) -> EmbeddingList:
+def embeddings_object(made: EmbeddingResult, encoding: str) -> EmbeddingList:
     """The vectors in one of OpenAI's two encodings."""
     data: list[EmbeddingObject] = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, encoding)}
@@ -149,7 +149,7 @@ def _characters(texts: Sequence[str]) -> int:
 
 async def _answer(request: Request, job_id: str, encoding: str) -> Response:
     """The vectors, once they are made. Raises what became of a job that has none."""
-    made = await take_result(request, job_id, PATIENCE, embeddings.take, _refusal)
+    made = await take_result(request, job_id, PATIENCE, embeddings.take_result, _refusal)
     if made is None:
         raise Unavailable("These embeddings have been read already.")
     # Megabytes of numbers are written in a thread: others wait on the event loop.

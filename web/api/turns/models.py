@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import NotFound
 from models.platform.settings import Settings
-from pipelines.inference.names import embedder_name, model_name
+from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
 from web.http.responses import json_response, page_object
 

@@ -8,7 +8,7 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MOST
 from pipelines.chat.start import NewTurn
-from pipelines.inference.names import model_name
+from pipelines.inference.registry import model_name
 from web.api.turns.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
 from web.api.turns.items import Id, Input, stored
 from web.api.turns.models import DEFAULT

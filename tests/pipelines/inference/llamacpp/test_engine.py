@@ -12,7 +12,7 @@ from jsonschema import validate
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Sampling, Token, Tool, ToolCall
-from pipelines.inference.llamacpp.engine import LlamaCpp, load
+from pipelines.inference.llamacpp.engine import LlamaCppEngine, load
 
 STORY = [Message("user", "Write a long story about a dragon and a knight.")]
 GREEDY = Sampling(max_output_tokens=24, temperature=0)
@@ -51,7 +51,7 @@ def never() -> bool:
 
 
 def answer(
-    engine: LlamaCpp,
+    engine: LlamaCppEngine,
     prompt: list[Message],
     sampling: Sampling = GREEDY,
     prefix: str = "",
@@ -64,7 +64,7 @@ def answer(
 
 
 def formed(
-    engine: LlamaCpp,
+    engine: LlamaCppEngine,
     form: Form,
     prompt: list[Message] = STORY,
     sampling: Sampling = ENDLESS,
@@ -83,7 +83,7 @@ def text(tokens: list[Token]) -> str:
     return "".join(token.text for token in tokens)
 
 
-def busy_slots(engine: LlamaCpp) -> int:
+def busy_slots(engine: LlamaCppEngine) -> int:
     slots: list[dict[str, bool]] = engine._loopback.ask("GET", "/slots")  # type: ignore[assignment]
     return sum(slot["is_processing"] for slot in slots)
 
@@ -95,7 +95,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
-def test_a_prefix_is_continued_as_if_nothing_had_happened(engine: LlamaCpp, cut: int) -> None:
+def test_a_prefix_is_continued_as_if_nothing_had_happened(engine: LlamaCppEngine, cut: int) -> None:
     # Given an answer that was not interrupted
     whole, _ = answer(engine, STORY)
     # When another attempt gets its beginning as the prefix
@@ -107,7 +107,7 @@ def test_a_prefix_is_continued_as_if_nothing_had_happened(engine: LlamaCpp, cut:
 
 
 @pytest.mark.parametrize("prompt", [STORY, [Message("user", "Repeat only this: 🦙🦙🦙🦙")]])
-def test_what_is_counted_is_what_came(engine: LlamaCpp, prompt: list[Message]) -> None:
+def test_what_is_counted_is_what_came(engine: LlamaCppEngine, prompt: list[Message]) -> None:
     # When an answer runs into its limit
     tokens, finish = answer(engine, prompt)
     # Then the counts add up, also where several tokens make one character
@@ -117,7 +117,7 @@ def test_what_is_counted_is_what_came(engine: LlamaCpp, prompt: list[Message]) -
     assert finish.prompt_tokens == engine.count(prompt)
 
 
-def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCpp) -> None:
+def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCppEngine) -> None:
     whole, _ = answer(engine, STORY)
     stop = f" {text(whole).split()[8]}"
     tokens, finish = answer(engine, STORY, Sampling(24, temperature=0, stop=(stop, "")))
@@ -126,7 +126,7 @@ def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCpp) -> No
     assert finish.generated_tokens == sum(token.count for token in tokens)
 
 
-def test_the_next_turn_reads_only_what_is_new(engine: LlamaCpp) -> None:
+def test_the_next_turn_reads_only_what_is_new(engine: LlamaCppEngine) -> None:
     # Given a turn that was answered
     prompt = [Message("system", "You are brief."), Message("user", "Name a colour.")]
     first, _ = answer(engine, prompt)
@@ -136,14 +136,14 @@ def test_the_next_turn_reads_only_what_is_new(engine: LlamaCpp) -> None:
     assert engine.count(prompt) <= finish.cached_tokens < finish.prompt_tokens
 
 
-def test_an_assistant_message_at_the_end_is_continued_with_its_prefix(engine: LlamaCpp) -> None:
+def test_an_assistant_message_at_the_end_is_continued_with_its_prefix(engine: LlamaCppEngine) -> None:
     begun = [*STORY, Message("assistant", "Once upon")]
     tokens, finish = answer(engine, begun, prefix=" a time")
     assert text(tokens) == text(answer(engine, STORY, prefix="Once upon a time")[0])
     assert finish.prompt_tokens == engine.count(begun)
 
 
-def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCpp) -> None:
+def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCppEngine) -> None:
     # Given an answer that is cancelled at its third piece
     asked = threading.Event()
     seen: list[Token] = []
@@ -161,7 +161,7 @@ def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCpp) -> None:
     assert answer(engine, STORY)[1].reason == "length"
 
 
-def test_closing_the_iterator_frees_its_slot(engine: LlamaCpp) -> None:
+def test_closing_the_iterator_frees_its_slot(engine: LlamaCppEngine) -> None:
     items = engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=never)
     next(items)
     assert busy_slots(engine) == 1
@@ -169,7 +169,7 @@ def test_closing_the_iterator_frees_its_slot(engine: LlamaCpp) -> None:
     wait_for(lambda: busy_slots(engine) == 0, seconds=1)
 
 
-def test_what_cancelled_raises_comes_out_and_frees_the_slot(engine: LlamaCpp) -> None:
+def test_what_cancelled_raises_comes_out_and_frees_the_slot(engine: LlamaCppEngine) -> None:
     def deadline() -> bool:
         raise TimeoutError("too late")
 
@@ -178,7 +178,7 @@ def test_what_cancelled_raises_comes_out_and_frees_the_slot(engine: LlamaCpp) ->
     wait_for(lambda: busy_slots(engine) == 0, seconds=2)
 
 
-def test_a_cancel_while_the_prompt_is_read_does_not_wait_for_it(engine: LlamaCpp) -> None:
+def test_a_cancel_while_the_prompt_is_read_does_not_wait_for_it(engine: LlamaCppEngine) -> None:
     # Given a prompt that takes many batches to read
     long = [Message("user", " ".join(f"{number * 7919}" for number in range(60)))]
     # When it is cancelled at the first look
@@ -189,7 +189,7 @@ def test_a_cancel_while_the_prompt_is_read_does_not_wait_for_it(engine: LlamaCpp
     wait_for(lambda: busy_slots(engine) == 0, seconds=3)
 
 
-def test_one_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCpp) -> None:
+def test_one_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCppEngine) -> None:
     # Given all slots taken
     taken = [engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=never) for _ in range(engine.slots)]
     for items in taken:
@@ -203,7 +203,7 @@ def test_one_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCpp) -> None:
         items.close()  # type: ignore[attr-defined]
 
 
-def test_two_are_answered_at_once(engine: LlamaCpp) -> None:
+def test_two_are_answered_at_once(engine: LlamaCppEngine) -> None:
     # Given two generations that wait for each other's first token
     both = threading.Barrier(2, timeout=30)
 
@@ -222,7 +222,7 @@ def test_two_are_answered_at_once(engine: LlamaCpp) -> None:
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCpp, parallel: bool) -> None:
+def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCppEngine, parallel: bool) -> None:
     # When an answer must call, and may call either function
     said, calls, finish = formed(engine, Form((WEATHER, MAIL), "required", parallel), ASKED)
     # Then it does, and says nothing else
@@ -233,19 +233,19 @@ def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCpp, par
         validate(orjson.loads(call.arguments), WEATHER.parameters if call.name == WEATHER.name else MAIL.parameters)
 
 
-def test_the_function_that_is_named_is_called_once(engine: LlamaCpp) -> None:
+def test_the_function_that_is_named_is_called_once(engine: LlamaCppEngine) -> None:
     _, (call,), _ = formed(engine, Form((WEATHER, MAIL), ("function", "send_mail")), ASKED)
     assert call.name == "send_mail"
     validate(orjson.loads(call.arguments), MAIL.parameters)
 
 
-def test_an_answer_that_may_call_may_also_speak(engine: LlamaCpp) -> None:
+def test_an_answer_that_may_call_may_also_speak(engine: LlamaCppEngine) -> None:
     said, calls, finish = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
     assert said
     assert (calls, finish.reason) == ([], "length")
 
 
-def test_after_calls_that_were_made_come_only_others(engine: LlamaCpp) -> None:
+def test_after_calls_that_were_made_come_only_others(engine: LlamaCppEngine) -> None:
     # Given an answer that was cut behind a call
     form = Form((WEATHER, MAIL), "required")
     made = [ToolCall("1", "get_weather", '{"city": "Paris", "days": 3}')]
@@ -256,12 +256,12 @@ def test_after_calls_that_were_made_come_only_others(engine: LlamaCpp) -> None:
     assert (made[0].name, made[0].arguments) not in [(call.name, call.arguments) for call in calls]
 
 
-def test_a_call_cut_by_the_limit_does_not_come(engine: LlamaCpp) -> None:
+def test_a_call_cut_by_the_limit_does_not_come(engine: LlamaCppEngine) -> None:
     said, calls, finish = formed(engine, Form((WEATHER,), "required"), ASKED, Sampling(12, temperature=0))
     assert (said, calls, finish.reason, finish.generated_tokens) == ("", [], "length", 0)
 
 
-def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCpp) -> None:
+def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCppEngine) -> None:
     # Given an answer by a schema
     whole, _, finish = formed(engine, Form(schema=PERSON), OF_PERSON)
     validate(orjson.loads(whole), PERSON)
@@ -273,13 +273,13 @@ def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCpp) -> 
         validate(orjson.loads(whole[:cut] + rest), PERSON)
 
 
-def test_json_cut_anywhere_goes_on_where_calls_would_have_been_possible(engine: LlamaCpp) -> None:
+def test_json_cut_anywhere_goes_on_where_calls_would_have_been_possible(engine: LlamaCppEngine) -> None:
     rest, calls, _ = formed(engine, Form((WEATHER,), schema=PERSON), OF_PERSON, prefix='{"name": "Z')
     validate(orjson.loads('{"name": "Z' + rest), PERSON)
     assert not calls
 
 
-def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCpp) -> None:
+def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCppEngine) -> None:
     short = [Message("user", "A JSON object with the key a and the value 1.")]
     whole, _, _ = formed(engine, Form(schema={}), short)
     assert isinstance(orjson.loads(whole), dict)
@@ -287,18 +287,18 @@ def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCpp) -> None
     assert isinstance(orjson.loads('{"a": ' + rest), dict)
 
 
-def test_a_schema_that_no_grammar_holds_is_a_permanent_failure(engine: LlamaCpp) -> None:
+def test_a_schema_that_no_grammar_holds_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
     with pytest.raises(PermanentFailure, match="Invalid type") as caught:
         formed(engine, Form(schema={"type": "foo"}))
     assert caught.value.code == "invalid_request"
 
 
-def test_a_seed_gives_the_same_answer_again(engine: LlamaCpp) -> None:
+def test_a_seed_gives_the_same_answer_again(engine: LlamaCppEngine) -> None:
     one, same, other = (text(answer(engine, STORY, Sampling(16, temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8))
     assert one == same != other
 
 
-def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCpp) -> None:
+def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCppEngine) -> None:
     whole, _, _ = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
     stop = whole.split()[3]
     said, _, finish = formed(engine, Form((WEATHER,)), ASKED, Sampling(24, temperature=0, stop=(stop,)))
@@ -306,29 +306,29 @@ def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCpp) -> None:
     wait_for(lambda: busy_slots(engine) == 0, seconds=1)
 
 
-def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCpp) -> None:
+def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
     with pytest.raises(PermanentFailure, match="exceeds the available context") as caught:
         answer(engine, [Message("user", "word " * 600)])
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_an_answer_that_had_filled_the_context_ends_there(engine: LlamaCpp) -> None:
+def test_an_answer_that_had_filled_the_context_ends_there(engine: LlamaCppEngine) -> None:
     tokens, finish = answer(engine, STORY, prefix="word " * 600)
     assert (tokens, finish.reason) == ([], "length")
 
 
-def test_a_wrong_request_is_a_permanent_failure(engine: LlamaCpp) -> None:
+def test_a_wrong_request_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
     wrong = Sampling(8, temperature="warm")  # type: ignore[arg-type]
     with pytest.raises(PermanentFailure) as caught:
         answer(engine, STORY, wrong)
     assert caught.value.code == "invalid_request"
 
 
-def test_no_tokens_asked_for_are_no_tokens_given(engine: LlamaCpp) -> None:
+def test_no_tokens_asked_for_are_no_tokens_given(engine: LlamaCppEngine) -> None:
     assert answer(engine, STORY, Sampling(0)) == ([], Finish("length", engine.count(STORY), 0, 0))
 
 
-def test_the_context_is_what_the_model_was_trained_for_at_most(engine: LlamaCpp) -> None:
+def test_the_context_is_what_the_model_was_trained_for_at_most(engine: LlamaCppEngine) -> None:
     assert engine.context == 512
     assert (engine.name, engine.slots, engine.continues) == ("smollm2-135m-instruct", 2, True)
 

@@ -11,6 +11,7 @@ import pytest
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
 from pipelines.inference.engine import (
     PLAIN,
     Call,
@@ -24,9 +25,9 @@ from pipelines.inference.engine import (
     Tool,
     ToolCall,
 )
-from pipelines.inference.openai import engine
+from pipelines.inference.openai import engine as openai_engine
 from pipelines.inference.openai.completions import limit_of, question
-from pipelines.inference.openai.engine import Hosted
+from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.registry import load_engine
 from tests.pipelines.inference.openai.endpoint import DONE, Asked, Endpoint, chunk, refuses, says, serving
 from tests.waiting import eventually
@@ -44,21 +45,22 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def engine(endpoint: Endpoint) -> Iterator[Hosted]:
+def engine(endpoint: Endpoint) -> Iterator[OpenAIEngine]:
     engine = load_engine(given(endpoint))
-    assert isinstance(engine, Hosted)
+    assert isinstance(engine, OpenAIEngine)
     yield engine
     engine.close()
 
 
-def given(endpoint: Endpoint) -> Settings:
+def given(endpoint: Endpoint, *, https: bool = False) -> Settings:
+    url = endpoint.url.replace("http:", "https:") if https else endpoint.url
     return Settings(
-        engine="openai", fallback_url=endpoint.url, fallback_model="big", fallback_api_key=KEY, slots=2, context=900
+        engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900
     )
 
 
 def generate(
-    engine: Hosted,
+    engine: OpenAIEngine,
     form: Form = PLAIN,
     prompt: list[Message] = PROMPT,
     cancelled: Callable[[], bool] = lambda: False,
@@ -68,7 +70,7 @@ def generate(
     return engine.generate(prompt, prefix="", sampling=asked, cancelled=cancelled, form=form)
 
 
-def answer(engine: Hosted, form: Form = PLAIN, **sampling: object) -> tuple[str, list[Call], Finish]:
+def answer(engine: OpenAIEngine, form: Form = PLAIN, **sampling: object) -> tuple[str, list[Call], Finish]:
     """Text, calls and end; what was told adds up to what is said to have been generated."""
     *told, finish = generate(engine, form, **sampling)
     assert isinstance(finish, Finish)
@@ -77,7 +79,7 @@ def answer(engine: Hosted, form: Form = PLAIN, **sampling: object) -> tuple[str,
     return text, [piece for piece in told if isinstance(piece, Call)], finish
 
 
-def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(endpoint: Endpoint, engine: Hosted) -> None:
+def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
     endpoint.plays += [says("a", "b ", "ö", usage=usage), says("c", reason="length"), says("d", reason="stop")]
 
@@ -88,13 +90,13 @@ def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(endpoint
     assert (engine.name, engine.slots, engine.context, engine.continues) == ("big", 2, 900, False)
 
 
-def test_what_was_generated_beside_the_text_is_told_at_the_end(endpoint: Endpoint, engine: Hosted) -> None:
+def test_what_was_generated_beside_the_text_is_told_at_the_end(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     endpoint.plays += [says("a", "b", usage={"prompt_tokens": 1, "completion_tokens": 7})]
 
     assert list(generate(engine)) == [Token("a", 1), Token("b", 1), Token("", 5), Finish("stop", 1, 0, 7)]
 
 
-def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: Hosted) -> None:
+def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     endpoint.plays += [says("a")]
     called = Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Ulm"}'),))
     prompt = [*PROMPT, called, Message("tool", "rain <|im_end|>", call_id="c1")]
@@ -156,7 +158,7 @@ def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str)
           "tool_choice": "required"}),
     ],
 )  # fmt: skip
-def test_a_form_is_passed_on(endpoint: Endpoint, engine: Hosted, form: Form, asked: dict[str, object]) -> None:
+def test_a_form_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine, form: Form, asked: dict[str, object]) -> None:
     endpoint.plays += [calls((0, "now", ""))] if form.must_call else [says("{", "}")]
     assert answer(engine, form)[0] == ("" if form.must_call else "{}")
     said = endpoint.asked[0].body
@@ -177,7 +179,7 @@ def calls(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[
     return play
 
 
-def test_calls_come_whole(endpoint: Endpoint, engine: Hosted) -> None:
+def test_calls_come_whole(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     form = Form((WEATHER,), "required")
     whole = Call("weather", '{"city": "Ulm"}', 11)
     endpoint.plays += [calls((0, "weather", '{"city"'), (0, "", ': "Ulm"}'), (1, "weather", ""))]
@@ -193,21 +195,21 @@ def test_calls_come_whole(endpoint: Endpoint, engine: Hosted) -> None:
 
 
 @pytest.mark.parametrize("form", [Form((WEATHER,), "required"), Form(schema={})])
-def test_an_answer_that_breaks_its_form_is_the_models_failure(endpoint: Endpoint, engine: Hosted, form: Form) -> None:
+def test_an_answer_that_breaks_its_form_is_the_models_failure(endpoint: Endpoint, engine: OpenAIEngine, form: Form) -> None:
     endpoint.plays += [says("in words")]
     with pytest.raises(EngineError, match="had to"):
         answer(engine, form)
 
 
 @pytest.mark.parametrize("status", [429, 408, 500, 503])
-def test_what_passes_is_tried_again(endpoint: Endpoint, engine: Hosted, status: int) -> None:
+def test_what_passes_is_tried_again(endpoint: Endpoint, engine: OpenAIEngine, status: int) -> None:
     endpoint.plays += [refuses(status, f"wait, {KEY}"), says("a")]
     with pytest.raises(EngineError, match=rf"{status}: wait, \*\*\*"):
         answer(engine)
     assert answer(engine)[0] == "a"
 
 
-def test_no_half_of_the_key_is_left_where_an_error_is_cut_off(endpoint: Endpoint, engine: Hosted) -> None:
+def test_no_half_of_the_key_is_left_where_an_error_is_cut_off(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     endpoint.plays += [refuses(500, "x" * 295 + KEY)]
     with pytest.raises(EngineError) as caught:
         answer(engine)
@@ -225,7 +227,7 @@ def test_no_half_of_the_key_is_left_where_an_error_is_cut_off(endpoint: Endpoint
     ],
 )
 def test_what_does_not_pass_fails(
-    endpoint: Endpoint, engine: Hosted, status: int, said: str, code: str, told: str
+    endpoint: Endpoint, engine: OpenAIEngine, status: int, said: str, code: str, told: str
 ) -> None:
     endpoint.plays += [refuses(status, said)]
     with pytest.raises(PermanentFailure) as caught:
@@ -263,11 +265,11 @@ def ends_after(*chunks: bytes) -> Callable[[Asked], None]:
         (ends_after(chunk({"content": "a"}), b"data: {not json\n\n"), "no chunk"),
         (ends_after(chunk({"content": "a"}), b'data: {"choices": [7]}\n\n'), "no chunk"),
         (ends_after(chunk({"content": "a"}), b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
-        (ends_after(chunk({"content": "a"}), b"data: " + b"x" * (engine.LONGEST_CHUNK + 1)), "a line of more"),
+        (ends_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.LONGEST_CHUNK + 1)), "a line of more"),
     ],
 )
 def test_an_answer_that_breaks_off_is_an_engines_error_after_what_was_heard(
-    endpoint: Endpoint, engine: Hosted, play: Callable[[Asked], None], match: str
+    endpoint: Endpoint, engine: OpenAIEngine, play: Callable[[Asked], None], match: str
 ) -> None:
     endpoint.plays += [play, says("b")]
     items = generate(engine)
@@ -277,7 +279,7 @@ def test_an_answer_that_breaks_off_is_an_engines_error_after_what_was_heard(
     assert answer(engine)[0] == "b"
 
 
-def test_chunks_may_come_in_pieces_and_several_at_once(endpoint: Endpoint, engine: Hosted) -> None:
+def test_chunks_may_come_in_pieces_and_several_at_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     whole = b": ping\n\n" + chunk({"content": "a"}) + chunk({"content": "b"}, "stop") + DONE
     endpoint.plays += [ends_after(*(whole[at : at + 7] for at in range(0, len(whole), 7)))]
     assert answer(engine)[0] == "ab"
@@ -289,7 +291,7 @@ def hangs(asked: Asked, freed: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2])
-def test_a_stop_closes_the_connection_while_nothing_comes(endpoint: Endpoint, engine: Hosted, begun: int) -> None:
+def test_a_stop_closes_the_connection_while_nothing_comes(endpoint: Endpoint, engine: OpenAIEngine, begun: int) -> None:
     """Before the answer's head, before its first token, and after it."""
     freed, told = threading.Event(), threading.Event()
 
@@ -313,7 +315,7 @@ def test_a_stop_closes_the_connection_while_nothing_comes(endpoint: Endpoint, en
     assert answer(engine)[0] == "b"
 
 
-def test_leaving_closes_the_connection(endpoint: Endpoint, engine: Hosted) -> None:
+def test_leaving_closes_the_connection(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     freed = threading.Event()
 
     def play(asked: Asked) -> None:
@@ -328,7 +330,7 @@ def test_leaving_closes_the_connection(endpoint: Endpoint, engine: Hosted) -> No
     assert freed.wait(5)
 
 
-def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: Hosted) -> None:
+def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     freed = threading.Event()
     endpoint.plays += [lambda asked: hangs(asked, freed)]
 
@@ -340,8 +342,8 @@ def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: Hosted) -> 
     assert freed.wait(5)
 
 
-def test_one_that_is_too_slow_is_given_up(endpoint: Endpoint, engine: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST", 0.05)
+def test_one_that_is_too_slow_is_given_up(endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_engine, "FIRST", 0.05)
     freed = threading.Event()
     endpoint.plays += [lambda asked: hangs(asked, freed)]
     with pytest.raises(EngineError, match="nothing came for"):
@@ -349,7 +351,7 @@ def test_one_that_is_too_slow_is_given_up(endpoint: Endpoint, engine: Hosted, mo
     assert freed.wait(5)
 
 
-def test_more_than_its_slots_wait_and_may_be_stopped(endpoint: Endpoint, engine: Hosted) -> None:
+def test_more_than_its_slots_wait_and_may_be_stopped(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     def play(asked: Asked) -> None:
         asked.begin()
         asked.send(chunk({"content": "a"}))
@@ -366,7 +368,7 @@ def test_more_than_its_slots_wait_and_may_be_stopped(endpoint: Endpoint, engine:
     running[1].close()  # type: ignore[attr-defined]
 
 
-def test_an_idle_connection_that_the_endpoint_closes_is_not_used(endpoint: Endpoint, engine: Hosted) -> None:
+def test_an_idle_connection_that_the_endpoint_closes_is_not_used(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     closed = threading.Event()
 
     def play(asked: Asked) -> None:
@@ -380,7 +382,7 @@ def test_an_idle_connection_that_the_endpoint_closes_is_not_used(endpoint: Endpo
     assert answer(engine)[0] == "b"
 
 
-def test_what_is_closed_as_it_is_taken_is_asked_again_once(endpoint: Endpoint, engine: Hosted) -> None:
+def test_what_is_closed_as_it_is_taken_is_asked_again_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     endpoint.plays += [says("a"), Asked.cut, says("b"), Asked.cut, Asked.cut]
     assert answer(engine)[0] == "a"
     assert answer(engine)[0] == "b"
@@ -394,8 +396,8 @@ def test_tls_is_spoken_with_one_that_is_who_it_says(
     endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
     freed = threading.Event()
     endpoint.plays += [says(*"abc" * 50), lambda asked: hangs(asked, freed)]
-    settings = given(endpoint).model_copy(update={"fallback_url": endpoint.url.replace("http:", "https:")})
-    engine = Hosted(settings)
+    settings = given(endpoint, https=True)
+    engine = OpenAIEngine(settings)
     assert answer(engine)[0] == "abc" * 50
     looks = iter([False] * 5)
     assert [*generate(engine, cancelled=lambda: next(looks, True))] == [Finish("cancelled", 0, 0, 0)]
@@ -403,7 +405,7 @@ def test_tls_is_spoken_with_one_that_is_who_it_says(
     engine.close()
     # And with nobody else
     monkeypatch.delenv("SSL_CERT_FILE")
-    engine = Hosted(settings)
+    engine = OpenAIEngine(settings)
     with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED"):
         answer(engine)
     engine.close()
@@ -414,7 +416,7 @@ def test_what_tls_says_to_itself_keeps_nobody_from_stopping(endpoint: Endpoint, 
     endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
     freed, told = threading.Event(), threading.Event()
     endpoint.plays += [lambda asked: (told.set(), hangs(asked, freed))]
-    engine = Hosted(given(endpoint).model_copy(update={"fallback_url": endpoint.url.replace("http:", "https:")}))
+    engine = OpenAIEngine(given(endpoint, https=True))
     looks = iter([False] * 5)
     begun = time.monotonic()
 
@@ -429,18 +431,18 @@ def test_what_tls_says_to_itself_keeps_nobody_from_stopping(endpoint: Endpoint, 
 def test_nobody_there_is_an_engines_error() -> None:
     with serving() as endpoint:
         settings = given(endpoint)
-    engine = Hosted(settings)
+    engine = OpenAIEngine(settings)
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:\d+ broke off or does not answer"):
         answer(engine)
     engine.close()
 
 
-def test_a_limit_of_nothing_asks_nobody(endpoint: Endpoint, engine: Hosted) -> None:
+def test_a_limit_of_nothing_asks_nobody(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     assert answer(engine, max_output_tokens=0) == ("", [], Finish("length", engine.count(PROMPT), 0, 0))
     assert not endpoint.asked
 
 
-def test_a_count_is_near_what_models_count(engine: Hosted) -> None:
+def test_a_count_is_near_what_models_count(engine: OpenAIEngine) -> None:
     assert engine.count([Message("user", "a" * 400)]) == 104
     assert engine.count([Message("user", "日本語")]) == 7
     assert engine.count(PROMPT, Form((WEATHER,))) > engine.count(PROMPT)
@@ -450,23 +452,24 @@ def test_a_greeting_tells_whether_somebody_answers(endpoint: Endpoint) -> None:
     freed = threading.Event()
     endpoint.plays += [says("Hi", reason="length"), lambda asked: hangs(asked, freed)]
 
-    assert engine.greet(given(endpoint)).startswith(f"big at {endpoint.url} answers in 0.")
+    assert openai_engine.probe(given(endpoint)).startswith(f"big at {endpoint.url} answers in 0.")
     assert endpoint.asked[0].body["max_tokens"] == 1
     with pytest.raises(EngineError, match=r"within 0\.1 s"):
-        engine.greet(given(endpoint), patience=0.1)
+        openai_engine.probe(given(endpoint), patience=0.1)
 
 
 def test_it_loads_no_model_and_nothing_waits_for_it() -> None:
     program = (
-        "import sys; from models.settings import Settings; from pipelines.inference import loading; "
-        "loading.load_engine(Settings(engine='openai', fallback_url='https://x', fallback_model='m')); "
+        "import sys; from models.platform.settings import Settings; from pipelines.inference import registry; "
+        "upstream = {'name': 'x', 'url': 'https://x', 'models': ['m']}; "
+        "registry.load_engine(Settings(engine='openai', upstreams=[upstream])); "
         "assert not {'xllamacpp', 'llguidance', 'httpx', 'numpy'} & set(sys.modules), sorted(sys.modules); "
         "import pipelines.inference.scripted.engine"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_closed_connections_are_seen(endpoint: Endpoint, engine: Hosted) -> None:
+def test_closed_connections_are_seen(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     endpoint.plays += [says("a")]
     answer(engine)
     engine.close()

@@ -4,21 +4,22 @@ import pytest
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
+from models.platform.upstreams import Upstream
 from pipelines.inference.engine import PLAIN, Finish, Form, Message, Sampling, Token
-from pipelines.inference.llamacpp.engine import LlamaCpp
-from pipelines.inference.openai.engine import Hosted
+from pipelines.inference.llamacpp.engine import LlamaCppEngine
+from pipelines.inference.openai.engine import OpenAIEngine
 
 PROMPT = [Message("system", "Be brief."), Message("user", "Name three rivers of Europe.")]
 
 
 @pytest.fixture
-def hosted(engine: LlamaCpp) -> Hosted:
+def hosted(engine: LlamaCppEngine) -> OpenAIEngine:
     key = engine._loopback.headers["Authorization"].removeprefix("Bearer ")
     url = f"http://{engine._loopback.host}/v1"
-    return Hosted(Settings(engine="openai", fallback_url=url, fallback_api_key=key, fallback_model=engine.name))
+    return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("local", url, (engine.name,), key),)))
 
 
-def answer(engine: LlamaCpp | Hosted, form: Form = PLAIN, most: int = 24) -> tuple[str, Finish]:
+def answer(engine: LlamaCppEngine | OpenAIEngine, form: Form = PLAIN, most: int = 24) -> tuple[str, Finish]:
     sampling = Sampling(most, temperature=0)
     *told, finish = engine.generate(PROMPT, prefix="", sampling=sampling, cancelled=lambda: False, form=form)
     assert isinstance(finish, Finish)
@@ -27,7 +28,7 @@ def answer(engine: LlamaCpp | Hosted, form: Form = PLAIN, most: int = 24) -> tup
     return text, finish
 
 
-def test_the_same_is_said_and_counted(engine: LlamaCpp, hosted: Hosted) -> None:
+def test_the_same_is_said_and_counted(engine: LlamaCppEngine, hosted: OpenAIEngine) -> None:
     ours, theirs = answer(engine), answer(hosted)
     assert theirs[0] == ours[0]
     assert (theirs[1].reason, theirs[1].prompt_tokens) == (ours[1].reason, ours[1].prompt_tokens)
@@ -36,14 +37,14 @@ def test_the_same_is_said_and_counted(engine: LlamaCpp, hosted: Hosted) -> None:
     hosted.close()
 
 
-def test_json_by_a_schema_comes_through(hosted: Hosted) -> None:
+def test_json_by_a_schema_comes_through(hosted: OpenAIEngine) -> None:
     schema = {"type": "object", "properties": {"river": {"enum": ["Rhine"]}}, "required": ["river"]}
     text, _ = answer(hosted, Form(schema=schema), most=30)
     assert text.replace(" ", "").replace("\n", "") == '{"river":"Rhine"}'
     hosted.close()
 
 
-def test_a_stop_frees_its_slot_and_too_long_a_prompt_is_told(engine: LlamaCpp, hosted: Hosted) -> None:
+def test_a_stop_frees_its_slot_and_too_long_a_prompt_is_told(engine: LlamaCppEngine, hosted: OpenAIEngine) -> None:
     for _ in range(2 * engine.slots):
         items = hosted.generate(PROMPT, prefix="", sampling=Sampling(400), cancelled=lambda: False)
         assert isinstance(next(items), Token)

@@ -22,13 +22,13 @@ from pipelines.inference.engine import (
     Tool,
     ToolCall,
 )
-from pipelines.inference.scripted.engine import Scripted
+from pipelines.inference.scripted.engine import ScriptedEngine
 
 PROMPT = [Message("system", "be kind"), Message("user", "hello there")]
 
 
-def scripted(**script: object) -> Scripted:
-    return Scripted(Settings(engine="scripted", script=Script.model_validate(script)))
+def scripted(**script: object) -> ScriptedEngine:
+    return ScriptedEngine(Settings(engine="scripted", script=Script.model_validate(script)))
 
 
 def whole(tokens: int) -> str:
@@ -36,7 +36,7 @@ def whole(tokens: int) -> str:
 
 
 def play(
-    engine: Scripted,
+    engine: ScriptedEngine,
     prefix: str = "",
     most: int = 1000,
     cancelled: Callable[[], bool] = lambda: False,
@@ -147,7 +147,7 @@ NOW = Tool("now", "", {})
 
 
 def answer(
-    engine: Scripted, form: Form, said: str = "hello", prefix: str = "", calls: int = 0, **sampling: object
+    engine: ScriptedEngine, form: Form, said: str = "hello", prefix: str = "", calls: int = 0, **sampling: object
 ) -> tuple[str, list[tuple[str, str]], Finish]:
     """Text, calls and end of an answer in a form."""
     made = [ToolCall(str(number), "weather", "{}") for number in range(calls)]

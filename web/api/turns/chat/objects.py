@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import Conflict, JobFailed, InvalidRequest, WaitTimedOut, RequestError
 from models.platform.settings import Settings
-from pipelines.inference.names import model_name
+from pipelines.inference.registry import model_name
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

@@ -1,0 +1,100 @@
+"""Upstreams are read from the environment, and a malformed variable is reported in one line that names it."""
+
+import pytest
+
+from models.platform.errors import ConfigurationError
+from models.platform.settings import Settings, load_settings
+from models.platform.upstreams import Upstream, load_upstreams, upstream_variables
+
+GROQ = {"SANGHA_UPSTREAMS": "groq", "SANGHA_UPSTREAM_GROQ_URL": "https://api.example.com/v1",
+        "SANGHA_UPSTREAM_GROQ_MODELS": "big"}  # fmt: skip
+
+
+def test_no_variables_are_no_upstreams():
+    assert load_upstreams({}) == ()
+
+
+def test_upstreams_are_read_in_the_order_of_their_names():
+    environment = GROQ | {
+        "SANGHA_UPSTREAMS": "Groq, corp",
+        "SANGHA_UPSTREAM_GROQ_MODELS": "big, small",
+        "SANGHA_UPSTREAM_CORP_URL": "http://10.0.0.1:8000/v1/",
+        "SANGHA_UPSTREAM_CORP_MODELS": "meta/llama-3.1-8b",
+        "SANGHA_UPSTREAM_CORP_API_KEY": "hunter2",
+    }
+
+    assert load_upstreams(environment) == (
+        Upstream("groq", "https://api.example.com/v1", ("big", "small")),
+        Upstream("corp", "http://10.0.0.1:8000/v1/", ("meta/llama-3.1-8b",), "hunter2"),
+    )
+
+
+def test_settings_have_the_upstreams_of_the_environment(monkeypatch):
+    for name, value in GROQ.items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings().upstreams == (Upstream("groq", "https://api.example.com/v1", ("big",)),)
+
+
+def test_variables_of_upstreams_are_read_back():
+    upstreams = (Upstream("a", "https://a/v1", ("x", "y"), "key"), Upstream("b", "https://b/v1", ("z",)))
+
+    assert load_upstreams(upstream_variables(upstreams)) == upstreams
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "should"),
+    [
+        ("SANGHA_UPSTREAM_GROQ_URL", "api.example.com/v1", "https://…"),
+        ("SANGHA_UPSTREAM_GROQ_URL", "https://[bad", "well-formed"),
+        ("SANGHA_UPSTREAM_GROQ_URL", "https://api.example.com:port/v1", "well-formed"),
+        ("SANGHA_UPSTREAM_GROQ_URL", "https://api.example.com/v1?version=2", "API's paths begin with"),
+        ("SANGHA_UPSTREAM_GROQ_URL", "https://me:hunter2@api.example.com/v1", "API's paths begin with"),
+        ("SANGHA_UPSTREAM_GROQ_API_KEY", "hunter2\nX-Other: 1", "without spaces"),
+        ("SANGHA_UPSTREAM_GROQ_MODELS", ", ,", "should name a model"),
+        ("SANGHA_UPSTREAMS", "groq,groq", "names an upstream twice"),
+    ],
+)
+def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(name, value, should):
+    with pytest.raises(ConfigurationError, match=should) as caught:
+        load_upstreams(GROQ | {name: value})
+
+    line = str(caught.value)
+    assert line.startswith(f"{name} is ")
+    assert "\n" not in line
+    assert "hunter2" not in line
+
+
+def test_an_impossible_name_is_rejected():
+    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAMS names 'my-groq': a name begins with a letter"):
+        load_upstreams({"SANGHA_UPSTREAMS": "my-groq"})
+
+
+@pytest.mark.parametrize("ending", ["URL", "MODELS"])
+def test_an_upstream_without_a_required_variable_is_one_line_that_names_it(ending):
+    environment = {name: value for name, value in GROQ.items() if not name.endswith(ending)}
+
+    with pytest.raises(
+        ConfigurationError, match=f"^SANGHA_UPSTREAM_GROQ_{ending} is unset, but SANGHA_UPSTREAMS names 'groq'$"
+    ):
+        load_upstreams(environment)
+
+
+def test_a_variable_of_no_upstream_is_rejected():
+    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAM_GROK_URL is set, but SANGHA_UPSTREAMS names no"):
+        load_upstreams(GROQ | {"SANGHA_UPSTREAM_GROK_URL": "https://x"})
+
+
+@pytest.mark.parametrize(("old", "new"), [("URL", "URL"), ("API_KEY", "API_KEY"), ("MODEL", "MODELS")])
+def test_a_variable_of_an_earlier_version_is_rejected_with_the_one_that_replaces_it(old, new):
+    with pytest.raises(ConfigurationError, match=f"^SANGHA_FALLBACK_{old} is no longer read") as caught:
+        load_upstreams({f"SANGHA_FALLBACK_{old}": "x"})
+
+    assert f"SANGHA_UPSTREAM_CORP_{new}" in str(caught.value)
+    assert "SANGHA_UPSTREAMS=corp" in str(caught.value)
+
+
+def test_the_api_key_is_never_shown():
+    upstream = Upstream("groq", "https://api.example.com/v1", ("big",), "hunter2")
+
+    assert "hunter2" not in repr(Settings(upstreams=(upstream,)))
