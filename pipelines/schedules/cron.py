@@ -29,8 +29,10 @@ FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 #: A part of a field: `*` or a range, with an optional step, or a single value. cronsim would take more, such as `L`.
 PART = re.compile(r"(?:\*|(?:[0-9]{1,2}|[a-z]{3})-(?:[0-9]{1,2}|[a-z]{3}))(?:/[0-9]{1,2})?|[0-9]{1,2}|[a-z]{3}")
 
-#: A range of weekdays that ends with Sunday, where cronsim knows only 7: `fri-sun`, but not `0-0`.
-UNTIL_SUNDAY = re.compile(r"(?<!sun)(?<!0)-(?:sun|0)(?![0-9])")
+WEEKDAYS = {"sun": "0", "mon": "1", "tue": "2", "wed": "3", "thu": "4", "fri": "5", "sat": "6"}
+
+#: A range of weekdays that ends with Sunday, which must be 7 for cronsim: `5-0`, but not `0-0`.
+UNTIL_SUNDAY = re.compile(r"(?<!0)-00?(?![0-9])")
 
 #: A range of one value with a step: cronsim would continue it to the end of the field.
 RANGE_OF_ONE = re.compile(r"\b([0-9a-z]+)-\1/[0-9]+")
@@ -98,7 +100,8 @@ def _fields(expression: str) -> list[str]:
 def _simulate(fields: list[str], start: datetime) -> CronSim | None:
     """Return an iterator over the wall times after `start`, or None where the fields are invalid or never match."""
     try:
-        expression = " ".join([*fields[:4], UNTIL_SUNDAY.sub("-7", fields[4])])
+        weekdays = re.sub("[a-z]+", lambda name: WEEKDAYS.get(name[0], name[0]), fields[4])
+        expression = " ".join([*fields[:4], UNTIL_SUNDAY.sub("-7", weekdays)])
         return CronSim(RANGE_OF_ONE.sub(r"\1", expression), start)
     except CronSimError:
         return None
