@@ -230,7 +230,9 @@ def _file(principals: Principals, database: Database) -> dict[str, str]:
 
 def _memory(principals: Principals, database: Database) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
-    write_memories(database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new])
+    write_memories(
+        database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new]
+    )
     return {"memory_id": new.id}
 
 

@@ -68,7 +68,7 @@ def test_an_owners_api_key_cannot_grant_or_take_the_owner_role(principals, datab
     with database.transaction() as connection:
         secret, _ = principals.create_key(connection, principals.owner_id, *Scope)
         member = principals.create_member(connection)
-        assert emails.prove(connection, principals.owner_id, emails.person(connection, principals.owner_id).email)
+        assert emails.verify(connection, principals.owner_id, emails.read_user(connection, principals.owner_id).email)
     principals.credentials["stolen key"] = secret
     guest = f"{new_id('guest')}@example.com"
 
@@ -93,7 +93,7 @@ def test_deleting_a_user_revokes_the_invitations_that_they_sent(user, other_user
         )
         invitation_fields = {"email": email, "role": Role.ADMIN, "invited_by": user.caller.user_id}
         invitation = invitations.create(connection, new_id("inv"), account_id, **invitation_fields)
-        own_email = emails.person(connection, user.caller.user_id).email
+        own_email = emails.read_user(connection, user.caller.user_id).email
 
     assert user.request("DELETE", "/v1/me", params={"confirm": own_email}).status_code == 202
 

@@ -1,4 +1,4 @@
-"""Given people in an account, when they make, show and revoke API keys, then a key opens what it may and no more."""
+"""`/v1/api_keys`: creating, using, changing and revoking API keys, and what their scopes allow."""
 
 import contextlib
 import http.client
@@ -17,30 +17,30 @@ UNTIL_2999 = 32_472_144_000
 
 @pytest.fixture
 def principals(api, database, settings):
-    """People of one account, and others."""
+    """Callers of one account with each role and key scope, and of other accounts."""
     principals = Principals(api, database, settings)
     yield principals
     principals.delete(database)
 
 
 @pytest.fixture
-def make(user):
-    """`make(scopes=[…])` → the new key's object, with its secret."""
+def create_key(user):
+    """`create_key(scopes=[…])` → the new key's object, with its secret."""
 
-    def make(by: ApiUser = user, **body):
-        answer = by.request("POST", "/v1/api_keys", json={"name": "my app", **body})
+    def create_key(creator: ApiUser = user, **body):
+        answer = creator.request("POST", "/v1/api_keys", json={"name": "my app", **body})
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    return make
+    return create_key
 
 
-def shown(client, secret: str, method: str = "GET", path: str = "/v1/models", **options):
-    """A request with a key."""
+def request_with_key(client, secret: str, method: str = "GET", path: str = "/v1/models", **options):
+    """Send a request with an API key."""
     return client.request(method, path, headers={"authorization": f"Bearer {secret}"}, **options)
 
 
-def audited(database, account_id: str) -> list[tuple[str, str]]:
+def key_audit_events(database, account_id: str) -> list[tuple[str, str]]:
     with database.connection() as connection:
         rows = connection.execute(
             "SELECT action, target FROM audit_events WHERE account_id = %s AND action LIKE 'key.%%' ORDER BY id",
@@ -49,37 +49,48 @@ def audited(database, account_id: str) -> list[tuple[str, str]]:
         return [(row["action"], row["target"]) for row in rows]
 
 
-def test_a_key_is_shown_once_stored_as_its_hash_and_opens_what_people_usually_need(api, user, database, make):
-    made = make()
+def test_a_new_key_is_returned_once_stored_as_a_hash_and_has_default_scopes(api, user, database, create_key):
+    created = create_key()
 
-    assert made["key"].startswith("sk-")
-    assert (made["scopes"], made["status"], made["expires_at"]) == (["read", "write", "inference"], "active", None)
-    assert shown(api, made["key"]).status_code == 200
-    read = user.request("GET", f"/v1/api_keys/{made['id']}").json()
+    assert created["key"].startswith("sk-")
+    assert (created["scopes"], created["status"], created["expires_at"]) == (
+        ["read", "write", "inference"],
+        "active",
+        None,
+    )
+    assert request_with_key(api, created["key"]).status_code == 200
+    read = user.request("GET", f"/v1/api_keys/{created['id']}").json()
     assert read.pop("last_used_at") == pytest.approx(time.time(), abs=60)
-    assert read == {name: value for name, value in made.items() if name not in ("key", "last_used_at")}
+    assert read == {name: value for name, value in created.items() if name not in ("key", "last_used_at")}
     with database.connection() as connection:
-        (row,) = connection.execute("SELECT api_keys::text AS row FROM api_keys WHERE id = %s", (made["id"],))
-    assert made["key"][7:-4] not in row["row"]
-    assert audited(database, user.caller.account_id) == [("key.created", made["id"])]
+        (row,) = connection.execute("SELECT api_keys::text AS row FROM api_keys WHERE id = %s", (created["id"],))
+    assert created["key"][7:-4] not in row["row"]
+    assert key_audit_events(database, user.caller.account_id) == [("key.created", created["id"])]
 
 
-def test_a_revoked_key_opens_nothing_from_the_next_request_on_and_tells_the_log(api, user, database, make, caplog):
-    made = make()
+def test_a_revoked_key_is_rejected_from_the_next_request_on_and_logged(api, user, database, create_key, caplog):
+    created = create_key()
     caplog.set_level(logging.INFO, "web.access.gate")
 
-    first, again = (user.request("DELETE", f"/v1/api_keys/{made['id']}") for _ in range(2))
+    first, again = (user.request("DELETE", f"/v1/api_keys/{created['id']}") for _ in range(2))
 
-    assert first.json() == again.json() == {"id": made["id"], "object": "api_key.deleted", "deleted": True}
-    assert_error(shown(api, made["key"]), 401, code="invalid_api_key")
-    assert user.request("GET", f"/v1/api_keys/{made['id']}").json()["status"] == "revoked"
-    assert [action for action, _ in audited(database, user.caller.account_id)] == ["key.created", "key.revoked"]
-    assert made["id"] in caplog.text
-    assert made["key"][7:-4] not in caplog.text
-    assert_error(user.request("PATCH", f"/v1/api_keys/{made['id']}", json={"expires_at": None}), 409, code="key_ended")
+    assert first.json() == again.json() == {"id": created["id"], "object": "api_key.deleted", "deleted": True}
+    assert_error(request_with_key(api, created["key"]), 401, code="invalid_api_key")
+    assert user.request("GET", f"/v1/api_keys/{created['id']}").json()["status"] == "revoked"
+    assert [action for action, _ in key_audit_events(database, user.caller.account_id)] == [
+        "key.created",
+        "key.revoked",
+    ]
+    assert created["id"] in caplog.text
+    assert created["key"][7:-4] not in caplog.text
+    assert_error(
+        user.request("PATCH", f"/v1/api_keys/{created['id']}", json={"expires_at": None}), 409, code="key_ended"
+    )
 
 
-def test_a_repeated_request_gets_the_same_key_and_one_whose_answer_was_lost_a_fresh_secret(api, user, database, make):
+def test_a_repeated_request_returns_the_same_key_or_a_new_secret_if_the_first_answer_was_lost(
+    api, user, database, create_key
+):
     body, headers = {"name": "my app"}, {"idempotency-key": "once"}
     first, again = (user.request("POST", "/v1/api_keys", json=body, headers=headers).json() for _ in range(2))
     with database.connection() as connection:
@@ -89,25 +100,25 @@ def test_a_repeated_request_gets_the_same_key_and_one_whose_answer_was_lost_a_fr
             (user.caller.account_id,),
         )
 
-    lost = user.request("POST", "/v1/api_keys", json=body, headers=headers).json()
+    recreated = user.request("POST", "/v1/api_keys", json=body, headers=headers).json()
 
     assert again == first
-    assert (lost["id"], lost["key"] != first["key"]) == (first["id"], True)
-    assert [shown(api, key["key"]).status_code for key in (first, lost)] == [401, 200]
+    assert (recreated["id"], recreated["key"] != first["key"]) == (first["id"], True)
+    assert [request_with_key(api, key["key"]).status_code for key in (first, recreated)] == [401, 200]
     assert len(user.request("GET", "/v1/api_keys").json()["data"]) == 1
 
 
-def test_a_name_and_an_end_can_be_changed_and_taken_away(user, make):
-    made = make(expires_in=3600)
-    assert made["expires_at"] == pytest.approx(time.time() + 3600, abs=60)
-    address = f"/v1/api_keys/{made['id']}"
+def test_name_and_expiry_can_be_changed_and_expiry_removed(user, create_key):
+    created = create_key(expires_in=3600)
+    assert created["expires_at"] == pytest.approx(time.time() + 3600, abs=60)
+    path = f"/v1/api_keys/{created['id']}"
 
-    renamed = user.request("PATCH", address, json={"name": "another"}).json()
-    retimed = user.request("PATCH", address, json={"expires_at": UNTIL_2999}).json()
-    endless = user.request("PATCH", address, json={"expires_at": None}).json()
+    renamed = user.request("PATCH", path, json={"name": "another"}).json()
+    rescheduled = user.request("PATCH", path, json={"expires_at": UNTIL_2999}).json()
+    unlimited = user.request("PATCH", path, json={"expires_at": None}).json()
 
-    assert (renamed["name"], renamed["expires_at"]) == ("another", made["expires_at"])
-    assert (retimed["name"], retimed["expires_at"], endless["expires_at"]) == ("another", UNTIL_2999, None)
+    assert (renamed["name"], renamed["expires_at"]) == ("another", created["expires_at"])
+    assert (rescheduled["name"], rescheduled["expires_at"], unlimited["expires_at"]) == ("another", UNTIL_2999, None)
 
 
 @pytest.mark.parametrize(
@@ -127,11 +138,11 @@ def test_a_name_and_an_end_can_be_changed_and_taken_away(user, make):
         ({"name": "app", "user_id": "user_other"}, "user_id"),
     ],
 )
-def test_what_is_wrong_is_named(user, body, param):
+def test_invalid_input_is_rejected_by_parameter(user, body, param):
     assert_error(user.request("POST", "/v1/api_keys", json=body), 400, param=param)
 
 
-def test_nobody_gives_a_key_more_than_their_role(principals):
+def test_a_key_cannot_have_scopes_above_the_role_of_its_creator(principals):
     for user, scope, status in [
         ("member", "admin", 403),
         ("member", "billing", 403),
@@ -143,36 +154,38 @@ def test_nobody_gives_a_key_more_than_their_role(principals):
         assert answer.status_code == status, answer.text
 
 
-def test_members_see_and_manage_their_own_keys_and_admins_all(principals, database):
+def test_members_manage_their_own_keys_and_admins_all_keys(principals, database):
     with database.transaction() as connection:
-        _, others = principals.create_key(connection, principals.owner_id, Scope.READ)
-    own = principals.request("member", "POST", "/v1/api_keys", json={"name": "mine"}).json()["id"]
+        _, owners_key_id = principals.create_key(connection, principals.owner_id, Scope.READ)
+    members_key_id = principals.request("member", "POST", "/v1/api_keys", json={"name": "mine"}).json()["id"]
 
     listed = principals.request("member", "GET", "/v1/api_keys").json()["data"]
     for_admins = {key["id"] for key in principals.request("admin", "GET", "/v1/api_keys?limit=100").json()["data"]}
 
-    assert [key["id"] for key in listed] == [own]
-    assert {own, others} <= for_admins
+    assert [key["id"] for key in listed] == [members_key_id]
+    assert {members_key_id, owners_key_id} <= for_admins
     for method, body in [("GET", None), ("PATCH", {"name": "hers"}), ("DELETE", None)]:
-        assert_error(principals.request("member", method, f"/v1/api_keys/{others}", json=body), 404, code="not_found")
-    assert principals.request("admin key", "DELETE", f"/v1/api_keys/{own}").status_code == 200
-    assert principals.request("admin", "GET", f"/v1/api_keys/{own}").json()["status"] == "revoked"
+        assert_error(
+            principals.request("member", method, f"/v1/api_keys/{owners_key_id}", json=body), 404, code="not_found"
+        )
+    assert principals.request("admin key", "DELETE", f"/v1/api_keys/{members_key_id}").status_code == 200
+    assert principals.request("admin", "GET", f"/v1/api_keys/{members_key_id}").json()["status"] == "revoked"
 
 
-def test_pages_are_newest_first(user, make):
-    made = [make(name=f"app {number}")["id"] for number in range(3)]
+def test_keys_are_listed_in_pages_newest_first(user, create_key):
+    created = [create_key(name=f"app {number}")["id"] for number in range(3)]
 
     first = user.request("GET", "/v1/api_keys?limit=2").json()
     second = user.request("GET", f"/v1/api_keys?limit=2&after={first['last_id']}").json()
 
-    assert [key["id"] for page in (first, second) for key in page["data"]] == made[::-1]
+    assert [key["id"] for page in (first, second) for key in page["data"]] == created[::-1]
     assert (first["has_more"], second["has_more"]) == (True, False)
 
 
-def test_a_member_has_at_most_a_bounded_number_of_living_keys(user, make, monkeypatch):
-    monkeypatch.setattr(keys, "MOST", 2)
-    first = make()
-    make()
+def test_the_number_of_active_keys_per_member_is_limited(user, create_key, monkeypatch):
+    monkeypatch.setattr(keys, "MAX_KEYS", 2)
+    first = create_key()
+    create_key()
 
     assert_error(user.request("POST", "/v1/api_keys", json={"name": "x"}), 409, code="too_many_keys")
     user.request("DELETE", f"/v1/api_keys/{first['id']}")
@@ -180,9 +193,11 @@ def test_a_member_has_at_most_a_bounded_number_of_living_keys(user, make, monkey
     assert user.request("POST", "/v1/api_keys", json={"name": "x"}).status_code == 201
 
 
-def test_a_demoted_admins_key_falls_with_them(api, principals, database):
-    made = principals.request("admin", "POST", "/v1/api_keys", json={"name": "app", "scopes": ["read", "admin"]}).json()
-    assert shown(api, made["key"], path="/v1/audit_events").status_code == 200
+def test_a_key_loses_admin_rights_when_its_creator_is_demoted(api, principals, database):
+    created = principals.request(
+        "admin", "POST", "/v1/api_keys", json={"name": "app", "scopes": ["read", "admin"]}
+    ).json()
+    assert request_with_key(api, created["key"], path="/v1/audit_events").status_code == 200
 
     with database.connection() as connection:
         connection.execute(
@@ -190,28 +205,33 @@ def test_a_demoted_admins_key_falls_with_them(api, principals, database):
             (Role.MEMBER, principals.account_id, Role.ADMIN),
         )
 
-    assert_error(shown(api, made["key"], path="/v1/audit_events"), 403, code="forbidden")
+    assert_error(request_with_key(api, created["key"], path="/v1/audit_events"), 403, code="forbidden")
     assert_error(principals.request("admin", "POST", "/v1/api_keys", json={"name": "app", "scopes": ["admin"]}), 403)
-    assert {key["user_id"] for key in shown(api, made["key"], path="/v1/api_keys").json()["data"]} == {made["user_id"]}
+    assert {key["user_id"] for key in request_with_key(api, created["key"], path="/v1/api_keys").json()["data"]} == {
+        created["user_id"]
+    }
 
 
-def test_a_removed_members_keys_stay_dead_when_they_are_taken_in_again(api, principals, database):
-    made = principals.request("member", "POST", "/v1/api_keys", json={"name": "app"}).json()
-    names = {"account_id": principals.account_id, "user_id": made["user_id"]}
+def test_keys_of_a_removed_member_stay_invalid_after_they_rejoin(api, principals, database):
+    created = principals.request("member", "POST", "/v1/api_keys", json={"name": "app"}).json()
+    membership = {"account_id": principals.account_id, "user_id": created["user_id"]}
 
-    with database.connection() as connection:
-        connection.execute("DELETE FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s", names)
-    assert_error(shown(api, made["key"]), 401)
     with database.connection() as connection:
         connection.execute(
-            "INSERT INTO memberships (account_id, user_id, role) VALUES (%(account_id)s, %(user_id)s, 'member')", names
+            "DELETE FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s", membership
+        )
+    assert_error(request_with_key(api, created["key"]), 401)
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%(account_id)s, %(user_id)s, 'member')",
+            membership,
         )
 
-    assert_error(shown(api, made["key"]), 401)
+    assert_error(request_with_key(api, created["key"]), 401)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         str.swapcase,
         str.upper,
@@ -225,21 +245,21 @@ def test_a_removed_members_keys_stay_dead_when_they_are_taken_in_again(api, prin
         lambda secret: secret + "'--",
     ],
 )
-def test_only_the_very_secret_opens(api, make, spoil):
-    assert_error(shown(api, spoil(make()["key"])), 401, code="invalid_api_key")
+def test_a_corrupted_secret_is_rejected(api, create_key, corrupt):
+    assert_error(request_with_key(api, corrupt(create_key()["key"])), 401, code="invalid_api_key")
 
 
-def test_blanks_around_a_secret_are_none_of_it(api, make):
+def test_spaces_around_a_secret_are_ignored(api, create_key):
     connection = http.client.HTTPConnection(api.base_url.host, api.base_url.port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("GET", "/v1/models", headers={"authorization": f"Bearer   {make()['key']}  "})
+        connection.request("GET", "/v1/models", headers={"authorization": f"Bearer   {create_key()['key']}  "})
         assert connection.getresponse().status == 200
 
 
-def test_a_mistyped_secret_is_refused_without_a_look_up():
+def test_a_single_wrong_character_is_caught_by_the_checksum():
     secret = keys.make_secret()
 
     assert keys.is_well_formed(secret)
-    wrong = [secret[:place] + ("a" if secret[place] != "a" else "b") + secret[place + 1 :] for place in range(54)]
-    assert not any(keys.is_well_formed(typed) for typed in wrong)
+    mistyped = [secret[:index] + ("a" if secret[index] != "a" else "b") + secret[index + 1 :] for index in range(54)]
+    assert not any(keys.is_well_formed(secret_) for secret_ in mistyped)
     assert len({keys.make_secret() for _ in range(100)}) == 100

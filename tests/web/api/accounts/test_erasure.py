@@ -1,4 +1,4 @@
-"""Given a person who wants their data or wants to go, when they say so twice, then it happens at once and for good."""
+"""Exports, account and user deletion with confirmation, and exported files."""
 
 import io
 
@@ -9,7 +9,7 @@ from models.platform.ids import new_id
 from tests.web.api_client import assert_error
 
 
-def test_an_export_is_a_job(user):
+def test_an_export_is_a_queued_job(user):
     job = user.request("POST", "/v1/account/export")
 
     assert job.status_code == 202
@@ -20,21 +20,21 @@ def test_an_export_is_a_job(user):
 @pytest.mark.parametrize(
     ("path", "params"), [("/v1/account", {}), ("/v1/account", {"confirm": "yes"}), ("/v1/me", {"confirm": ""})]
 )
-def test_what_cannot_be_undone_wants_to_be_said_twice(user, path, params):
+def test_deletion_requires_a_matching_confirmation(user, path, params):
     answer = user.request("DELETE", path, params=params)
 
     assert_error(answer, 400, param="confirm")
     assert user.request("GET", "/v1/files").status_code == 200
 
 
-def test_a_closed_account_lets_nobody_in(user):
+def test_a_deleted_account_rejects_its_tokens(user):
     answer = user.request("DELETE", "/v1/account", params={"confirm": user.caller.account_id})
 
     assert answer.status_code == 202, answer.text
     assert_error(user.request("GET", "/v1/jobs"), 401)
 
 
-def test_a_person_who_leaves_frees_the_address(user, database):
+def test_deleting_a_user_frees_the_email_address(user, database):
     with database.connection() as connection:
         email = connection.execute("SELECT email FROM users WHERE id = %s", (user.caller.user_id,)).fetchone()["email"]
 
@@ -45,7 +45,7 @@ def test_a_person_who_leaves_frees_the_address(user, database):
         assert connection.execute("SELECT 1 FROM users WHERE email = %s", (email,)).fetchone() is None
 
 
-def test_the_only_owner_of_others_can_not_leave(user, other_user, database):
+def test_the_sole_owner_of_an_account_with_members_cannot_delete_their_user(user, other_user, database):
     with database.connection() as connection:
         connection.execute(
             "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'admin')",
@@ -60,7 +60,7 @@ def test_the_only_owner_of_others_can_not_leave(user, other_user, database):
 
 @pytest.fixture
 def file(user, database):
-    """A file of the visitor's."""
+    """The id of a file of the user's account."""
     key, file_id = f"{user.caller.account_id}/x", new_id("file")
     user.client.app.state.platform.objects.put(key, io.BytesIO(b"some bytes"))
     with database.connection() as connection:
@@ -71,7 +71,7 @@ def file(user, database):
     return file_id
 
 
-def test_a_file_is_listed_read_and_fetched(user, file):
+def test_a_file_is_listed_read_and_downloaded(user, file):
     assert [entry["id"] for entry in user.request("GET", "/v1/files").json()["data"]] == [file]
     assert user.request("GET", f"/v1/files/{file}").json()["bytes"] == 10
 
@@ -82,20 +82,20 @@ def test_a_file_is_listed_read_and_fetched(user, file):
     assert content.headers["content-disposition"] == 'attachment; filename="x.zip"'
 
 
-def test_a_file_of_another_account_does_not_exist(other_user, file):
+def test_a_file_of_another_account_is_not_found(other_user, file):
     for method, path in [("GET", ""), ("GET", "/content"), ("DELETE", "")]:
         assert_error(other_user.request(method, f"/v1/files/{file}{path}"), 404, param="file_id")
     assert other_user.request("GET", "/v1/files").json()["data"] == []
 
 
-def test_a_deleted_file_is_gone_with_its_bytes(user, file):
+def test_a_deleted_file_has_no_content(user, file):
     assert user.request("DELETE", f"/v1/files/{file}").json() == {"id": file, "object": "file", "deleted": True}
 
     assert_error(user.request("GET", f"/v1/files/{file}/content"), 404)
     assert list(user.request("GET", "/v1/files").json()["data"]) == []
 
 
-def test_a_file_whose_time_is_over_is_gone(user, file, database):
+def test_an_expired_file_is_not_found(user, file, database):
     with database.connection() as connection:
         connection.execute("UPDATE files SET expires_at = now() WHERE id = %s", (file,))
 

@@ -1,4 +1,4 @@
-"""Given an account that invites somebody, when they accept, then they are a member, and nobody else is."""
+"""Invitations: creating, accepting and revoking them, and who may do so."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,33 +14,33 @@ PASSWORD, ANOTHER = "correct horse battery", "another horse battery"
 
 
 @pytest.fixture
-def host(user, database):
-    """An owner who has proved their address."""
-    return proved(user, database)
+def inviter(user, database):
+    """An owner with a verified e-mail address."""
+    return verify_email(user, database)
 
 
 @pytest.fixture
-def guest():
-    """An address that nobody has yet."""
+def guest_email():
+    """An e-mail address without a user."""
     return f"{new_id('guest')}@example.com"
 
 
 @pytest.fixture
-def invite(host, post):
-    """`invite(address)` → the secret in its letter."""
+def invite(inviter, post):
+    """`invite(address)` → the secret in the e-mail."""
 
     def invite(address, role="member"):
-        made = host.request("POST", "/v1/account/invitations", json={"email": address, "role": role})
-        assert made.status_code == 201, made.text
+        created = inviter.request("POST", "/v1/account/invitations", json={"email": address, "role": role})
+        assert created.status_code == 201, created.text
         return post.secret(address)
 
     return invite
 
 
-def proved(user, database):
+def verify_email(user, database):
     with database.transaction() as connection:
-        person = emails.person(connection, user.caller.user_id)
-        assert emails.prove(connection, person.id, person.email)
+        person = emails.read_user(connection, user.caller.user_id)
+        assert emails.verify(connection, person.id, person.email)
     user.email = person.email
     return user
 
@@ -49,81 +49,81 @@ def accept(api, secret, **fields):
     return api.post("/auth/invitations/accept", json={"token": secret, **fields})
 
 
-def test_somebody_new_gets_a_user_a_proved_address_and_a_place(api, host, guest, invite):
-    entry = accept(api, invite(guest), password=PASSWORD, name="Grace")
+def test_accepting_creates_a_user_with_a_verified_email_and_a_membership(api, inviter, guest_email, invite):
+    tokens = accept(api, invite(guest_email), password=PASSWORD, name="Grace")
 
-    assert entry.status_code == 200, entry.text
-    assert entry.json()["account"] == {"id": host.caller.account_id, "role": "member"}
-    me = api.get("/v1/me", headers={"authorization": f"Bearer {entry.json()['token']}"}).json()
-    assert (me["email"], me["email_verified"], me["name"]) == (guest, True, "Grace")
-    assert [place["id"] for place in me["memberships"]] == [host.caller.account_id]
-    assert api.post("/login", json={"email": guest, "password": PASSWORD}).status_code == 200
-    actions = [event["action"] for event in host.request("GET", "/v1/audit_events").json()["data"]]
+    assert tokens.status_code == 200, tokens.text
+    assert tokens.json()["account"] == {"id": inviter.caller.account_id, "role": "member"}
+    me = api.get("/v1/me", headers={"authorization": f"Bearer {tokens.json()['token']}"}).json()
+    assert (me["email"], me["email_verified"], me["name"]) == (guest_email, True, "Grace")
+    assert [membership["id"] for membership in me["memberships"]] == [inviter.caller.account_id]
+    assert api.post("/login", json={"email": guest_email, "password": PASSWORD}).status_code == 200
+    actions = [event["action"] for event in inviter.request("GET", "/v1/audit_events").json()["data"]]
     assert {"invitation.created", "invitation.accepted", "member.added"} <= set(actions)
 
 
-def test_an_invitation_is_good_once(api, guest, invite):
-    secret = invite(guest)
+def test_an_invitation_is_accepted_once(api, guest_email, invite):
+    secret = invite(guest_email)
     assert accept(api, secret, password=PASSWORD).status_code == 200
 
     assert_error(accept(api, secret, password=PASSWORD), 400, param="token", code="invalid_token")
 
 
-def test_of_two_who_come_with_one_link_at_once_one_joins(api, guest, invite):
-    secret = invite(guest)
+def test_one_of_two_concurrent_acceptances_succeeds(api, guest_email, invite):
+    secret = invite(guest_email)
 
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda password: accept(api, secret, password=password), (PASSWORD, ANOTHER)))
 
-    # The later one finds the link used up, or its address somebody else's
+    # The second one finds the token used, or the address owned by the first
     assert sorted(answer.status_code for answer in answers)[0] == 200
     assert sorted(answer.status_code for answer in answers)[1] in (400, 401)
 
 
-def test_somebody_with_the_address_accepts_by_login_or_by_password_and_nobody_else_does(
-    api, guest, invite, other_user, database, host
+def test_an_existing_user_accepts_by_password_and_others_are_rejected(
+    api, guest_email, invite, other_user, database, inviter
 ):
-    assert accept(api, invite(guest), password=PASSWORD).status_code == 200
-    login = api.post("/login", json={"email": guest, "password": PASSWORD}).json()
-    host.request("DELETE", f"/v1/account/members/{login['user']['id']}")
-    secret = invite(guest)
+    assert accept(api, invite(guest_email), password=PASSWORD).status_code == 200
+    login = api.post("/login", json={"email": guest_email, "password": PASSWORD}).json()
+    inviter.request("DELETE", f"/v1/account/members/{login['user']['id']}")
+    secret = invite(guest_email)
 
-    # Whoever has found the letter, without being its user
+    # Somebody else with the token
     assert_error(accept(api, secret), 401, param="password")
     assert_error(accept(api, secret, password=ANOTHER), 401, code="invalid_credentials")
-    proved(other_user, database)
+    verify_email(other_user, database)
     assert_error(
         other_user.request("POST", "/auth/invitations/accept", json={"token": secret}), 403, code="not_invited"
     )
-    # And its user
+    # The user of the address
     assert accept(api, secret, password=PASSWORD).json()["user"]["id"] == login["user"]["id"]
 
 
-def test_who_has_logged_in_accepts_under_the_address_that_they_have(other_user, database, host, guest, invite):
-    secret = invite(guest)
+def test_a_logged_in_user_accepts_with_their_own_verified_address(other_user, database, inviter, guest_email, invite):
+    secret = invite(guest_email)
 
     assert_error(
         other_user.request("POST", "/auth/invitations/accept", json={"token": secret}), 403, code="email_unverified"
     )
-    proved(other_user, database)
-    entry = other_user.request("POST", "/auth/invitations/accept", json={"token": secret})
+    verify_email(other_user, database)
+    tokens = other_user.request("POST", "/auth/invitations/accept", json={"token": secret})
 
-    assert entry.json()["user"] == {"id": other_user.caller.user_id, "email": other_user.email}
-    assert entry.json()["account"]["id"] == host.caller.account_id
+    assert tokens.json()["user"] == {"id": other_user.caller.user_id, "email": other_user.email}
+    assert tokens.json()["account"]["id"] == inviter.caller.account_id
 
 
-def test_accepting_proves_an_address_that_was_only_claimed(api, guest, invite):
-    claim = api.post("/signup", json={"email": guest, "password": PASSWORD}).json()
+def test_accepting_verifies_the_email_of_an_unverified_user(api, guest_email, invite):
+    unverified = api.post("/signup", json={"email": guest_email, "password": PASSWORD}).json()
 
-    entry = accept(api, invite(guest), password=PASSWORD).json()
+    tokens = accept(api, invite(guest_email), password=PASSWORD).json()
 
-    assert entry["user"]["id"] == claim["user"]["id"]
-    me = api.get("/v1/me", headers={"authorization": f"Bearer {entry['token']}"}).json()
+    assert tokens["user"]["id"] == unverified["user"]["id"]
+    me = api.get("/v1/me", headers={"authorization": f"Bearer {tokens['token']}"}).json()
     assert (me["email_verified"], len(me["memberships"])) == (True, 2)
 
 
-def test_a_token_that_holds_no_more_is_no_way_around_the_password(api, guest, invite):
-    secret = invite(guest)
+def test_an_invalid_access_token_does_not_replace_the_password(api, guest_email, invite):
+    secret = invite(guest_email)
 
     answer = api.post(
         "/auth/invitations/accept", json={"token": secret, "password": PASSWORD}, headers={"authorization": "Bearer x"}
@@ -132,52 +132,54 @@ def test_a_token_that_holds_no_more_is_no_way_around_the_password(api, guest, in
     assert_error(answer, 401)
 
 
-def test_inviting_again_revoking_and_time_make_a_letter_void(api, host, guest, invite, database):
-    first = invite(guest)
-    second = invite(guest)
+def test_a_new_invitation_revocation_and_expiry_invalidate_the_token(api, inviter, guest_email, invite, database):
+    first = invite(guest_email)
+    second = invite(guest_email)
     assert_error(accept(api, first, password=PASSWORD), 400, code="invalid_token")
 
-    (pending,) = host.request("GET", "/v1/account/invitations").json()["data"]
-    assert (pending["email"], pending["role"]) == (guest, "member")
-    assert host.request("DELETE", f"/v1/account/invitations/{pending['id']}").json()["deleted"] is True
+    (pending,) = inviter.request("GET", "/v1/account/invitations").json()["data"]
+    assert (pending["email"], pending["role"]) == (guest_email, "member")
+    assert inviter.request("DELETE", f"/v1/account/invitations/{pending['id']}").json()["deleted"] is True
     assert_error(accept(api, second, password=PASSWORD), 400, code="invalid_token")
-    assert_error(host.request("DELETE", f"/v1/account/invitations/{pending['id']}"), 404, param="invitation_id")
+    assert_error(inviter.request("DELETE", f"/v1/account/invitations/{pending['id']}"), 404, param="invitation_id")
 
-    third = invite(guest)
+    third = invite(guest_email)
     with database.connection() as connection:
-        connection.execute("UPDATE invitations SET expires_at = now() WHERE email = %s", (guest,))
+        connection.execute("UPDATE invitations SET expires_at = now() WHERE email = %s", (guest_email,))
     assert_error(accept(api, third, password=PASSWORD), 400, code="invalid_token")
-    assert host.request("GET", "/v1/account/invitations").json()["data"] == []
+    assert inviter.request("GET", "/v1/account/invitations").json()["data"] == []
 
 
-def test_who_invites_has_proved_their_own_address_and_has_the_role(host, other_user, database, api, guest):
-    body = {"email": guest}
+def test_inviting_needs_a_verified_email_and_a_sufficient_role(inviter, other_user, database, api, guest_email):
+    body = {"email": guest_email}
     assert_error(other_user.request("POST", "/v1/account/invitations", json=body), 403, code="email_unverified")
-    admin = proved(ApiUser(api, database), database)
+    admin = verify_email(ApiUser(api, database), database)
     with database.transaction() as connection:
-        members.add(connection, host.caller.account_id, admin.caller.user_id, Role.ADMIN)
-    admin.caller = replace(admin.caller, account_id=host.caller.account_id, role=Role.ADMIN)
+        members.add(connection, inviter.caller.account_id, admin.caller.user_id, Role.ADMIN)
+    admin.caller = replace(admin.caller, account_id=inviter.caller.account_id, role=Role.ADMIN)
     admin.token = api.app.state.platform.tokens.issue(admin.caller)
 
     owner = admin.request("POST", "/v1/account/invitations", json=body | {"role": "owner"})
     assert_error(owner, 403, code="owner_required")
-    taken = admin.request("POST", "/v1/account/invitations", json={"email": host.email.upper()})
+    taken = admin.request("POST", "/v1/account/invitations", json={"email": inviter.email.upper()})
     assert_error(taken, 409, param="email", code="already_member")
     assert admin.request("POST", "/v1/account/invitations", json=body).status_code == 201
 
 
-def test_letters_to_strangers_have_a_limit(host, guest, database, monkeypatch):
-    monkeypatch.setattr("pipelines.accounts.invitations.MOST_A_DAY", 1)
+def test_invitations_per_day_are_limited(inviter, guest_email, database, monkeypatch):
+    monkeypatch.setattr("pipelines.accounts.invitations.MAX_PER_DAY", 1)
 
-    answers = [host.request("POST", "/v1/account/invitations", json={"email": f"{n}{guest}"}) for n in range(2)]
+    answers = [
+        inviter.request("POST", "/v1/account/invitations", json={"email": f"{n}{guest_email}"}) for n in range(2)
+    ]
 
     assert answers[0].status_code == 201
     assert_error(answers[1], 429)
 
 
-def test_another_accounts_invitation_is_out_of_reach(host, other_user, guest, invite):
-    invite(guest)
-    (pending,) = host.request("GET", "/v1/account/invitations").json()["data"]
+def test_invitations_of_another_account_are_not_found(inviter, other_user, guest_email, invite):
+    invite(guest_email)
+    (pending,) = inviter.request("GET", "/v1/account/invitations").json()["data"]
 
     assert_error(other_user.request("DELETE", f"/v1/account/invitations/{pending['id']}"), 404)
     assert other_user.request("GET", "/v1/account/invitations").json()["data"] == []

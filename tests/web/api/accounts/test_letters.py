@@ -1,9 +1,9 @@
-"""Given somebody who has signed up, when they follow the links of letters, then they prove their address or come in."""
+"""Links in e-mails: verifying an address and resetting a password, and what they protect against."""
 
 import pytest
 
 from models.accounts import emails
-from models.platform.database import all_of
+from models.platform.database import fetch_all
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
 
@@ -17,7 +17,7 @@ def email():
 
 @pytest.fixture
 def sign_up(api, email):
-    """`sign_up(password)` → the token of somebody who claims the address."""
+    """`sign_up(password)` → the authorization header of a user with the unverified address."""
 
     def sign_up(password=PASSWORD):
         answer = api.post("/signup", json={"email": email, "password": password})
@@ -28,27 +28,27 @@ def sign_up(api, email):
 
 
 def verify(api, secret, password=PASSWORD):
-    """As whoever signed up."""
+    """Verify the e-mail address with the password of the user who signed up."""
     return api.post("/auth/email/verify", json={"token": secret, "password": password})
 
 
-def me(api, headers):
+def get_me(api, headers):
     return api.get("/v1/me", headers=headers)
 
 
-def test_the_link_proves_the_address_and_clicking_twice_is_harmless(api, email, sign_up, post):
+def test_the_link_verifies_the_address_and_can_be_used_twice(api, email, sign_up, post):
     headers = sign_up()
-    assert me(api, headers).json()["email_verified"] is False
+    assert get_me(api, headers).json()["email_verified"] is False
     secret = post.secret(email)
 
     answers = [verify(api, secret) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json() == {"object": "email", "email": email, "email_verified": True}
-    assert me(api, headers).json()["email_verified"] is True
+    assert get_me(api, headers).json()["email_verified"] is True
 
 
-def test_once_proved_the_address_lets_no_other_claimant_in(api, email, sign_up, post):
+def test_after_verification_other_users_of_the_address_cannot_log_in(api, email, sign_up, post):
     sign_up(ANOTHER)
     first = post.secret(email)
     sign_up()
@@ -61,23 +61,23 @@ def test_once_proved_the_address_lets_no_other_claimant_in(api, email, sign_up, 
     assert api.post("/login", json={"email": email, "password": ANOTHER}).status_code == 401
 
 
-def test_a_click_of_the_mails_reader_gives_the_address_to_nobody_who_claimed_it(api, email, sign_up, post, user):
-    # Given somebody who signed up with an address that they don't read
+def test_a_click_without_proof_of_the_account_does_not_verify_the_address(api, email, sign_up, post, user):
+    # Given a user who signed up with an address of somebody else
     headers = sign_up()
     body = {"token": post.secret(email)}
-    # When its reader clicks: as nobody, by guessing, or as the user that they are already
-    alone = api.post("/auth/email/verify", json=body)
+    # When the owner of the address clicks: without credentials, with a wrong password, or as another user
+    anonymous = api.post("/auth/email/verify", json=body)
     guessed = verify(api, body["token"], ANOTHER)
     as_another = user.request("POST", "/auth/email/verify", json=body)
-    # Then it proves nothing, and nothing is used up
-    assert_error(alone, 401, param="password", code="proof_required")
+    # Then the address is not verified and the token stays valid
+    assert_error(anonymous, 401, param="password", code="proof_required")
     assert_error(guessed, 401, param="password", code="invalid_credentials")
     assert_error(as_another, 403, code="another_user")
-    assert me(api, headers).json()["email_verified"] is False
+    assert get_me(api, headers).json()["email_verified"] is False
     assert verify(api, body["token"]).status_code == 200
 
 
-def test_whoever_signed_up_confirms_by_their_session_but_not_by_an_ended_one(api, email, sign_up, post):
+def test_a_session_verifies_the_address_but_an_ended_session_does_not(api, email, sign_up, post):
     headers, ended = sign_up(), sign_up()
     body = {"token": post.secret(email)}
     api.post("/auth/logout", headers=ended)
@@ -85,10 +85,10 @@ def test_whoever_signed_up_confirms_by_their_session_but_not_by_an_ended_one(api
     assert_error(api.post("/auth/email/verify", headers=ended, json=body), 401)
     assert api.post("/auth/email/verify", headers=headers, json=body).status_code == 200
 
-    assert me(api, headers).json()["email_verified"] is True
+    assert get_me(api, headers).json()["email_verified"] is True
 
 
-def test_passwords_are_guessed_at_the_letters_link_as_seldom_as_at_the_login(api, email, sign_up, post):
+def test_wrong_passwords_at_the_link_count_against_the_login_limit(api, email, sign_up, post):
     sign_up()
     secret = post.secret(email)
 
@@ -100,13 +100,13 @@ def test_passwords_are_guessed_at_the_letters_link_as_seldom_as_at_the_login(api
 
 
 @pytest.mark.parametrize("path", ["/auth/email/verify", "/auth/password/reset", "/auth/invitations/accept"])
-def test_what_is_no_secret_of_ours_is_refused(api, path):
+def test_an_unknown_token_is_rejected(api, path):
     assert_error(
         api.post(path, json={"token": "x" * 43, "password": PASSWORD}), 400, param="token", code="invalid_token"
     )
 
 
-def test_a_secret_is_good_for_its_own_purpose_only_and_not_for_ever(api, email, sign_up, post, database):
+def test_a_token_is_bound_to_its_purpose_and_expires(api, email, sign_up, post, database):
     sign_up()
     secret = post.secret(email)
 
@@ -118,7 +118,7 @@ def test_a_secret_is_good_for_its_own_purpose_only_and_not_for_ever(api, email, 
     assert_error(verify(api, secret), 400, code="invalid_token")
 
 
-def test_the_letter_comes_again_when_it_is_asked_for_until_there_is_nothing_to_prove(api, email, sign_up, post):
+def test_the_verification_email_is_resent_until_the_address_is_verified(api, email, sign_up, post):
     headers = sign_up()
     post.secret(email)
 
@@ -130,7 +130,7 @@ def test_the_letter_comes_again_when_it_is_asked_for_until_there_is_nothing_to_p
     assert post.letters(email) == []
 
 
-def test_a_forgotten_password_is_set_anew_which_ends_every_session_and_is_told(api, email, sign_up, post):
+def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, email, sign_up, post):
     headers = sign_up()
     post.letters(email)
     api.post("/auth/password/forgot", json={"email": email.upper()})
@@ -141,54 +141,50 @@ def test_a_forgotten_password_is_set_anew_which_ends_every_session_and_is_told(a
     done = api.post("/auth/password/reset", json={"token": secret, "password": ANOTHER})
 
     assert done.status_code == 200
-    assert me(api, headers).status_code == 401
+    assert get_me(api, headers).status_code == 401
     assert api.post("/login", json={"email": email, "password": PASSWORD}).status_code == 401
-    login = api.post("/login", json={"email": email, "password": ANOTHER}).json()
-    assert me(api, {"authorization": f"Bearer {login['token']}"}).json()["email_verified"] is True
-    (told,) = post.letters(email)
-    assert told["Subject"] == "Your password was changed"
-    # And the secret is good once
+    tokens = api.post("/login", json={"email": email, "password": ANOTHER}).json()
+    assert get_me(api, {"authorization": f"Bearer {tokens['token']}"}).json()["email_verified"] is True
+    (notice,) = post.letters(email)
+    assert notice["Subject"] == "Your password was changed"
+    # And the token is valid once
     assert_error(
         api.post("/auth/password/reset", json={"token": secret, "password": PASSWORD}), 400, code="invalid_token"
     )
-    assert "password.reset" in actions(api, login)
+    assert "password.reset" in audit_actions(api, tokens)
 
 
-def test_asking_for_a_known_and_an_unknown_address_looks_alike_and_leaves_no_address(
-    api, email, sign_up, post, database
-):
+def test_password_reset_does_not_reveal_whether_an_address_is_known(api, email, sign_up, post, database):
     sign_up()
     post.letters(email)
     unknown = f"un{email}"
 
     answers = [api.post("/auth/password/forgot", json={"email": address}) for address in (email, unknown)]
-    jobs = [job for address in (email, unknown) for job in forgotten(database, address)]
+    jobs = [job for address in (email, unknown) for job in jobs_with_email(database, address)]
 
     assert answers[0].status_code == answers[1].status_code == 202
     assert answers[0].json() == answers[1].json()
     assert len(jobs) == 2
     assert (len(post.letters(email)), len(post.letters(unknown))) == (1, 0)
-    assert forgotten(database, email) == forgotten(database, unknown) == []
+    assert jobs_with_email(database, email) == jobs_with_email(database, unknown) == []
 
 
-def test_whoever_claimed_the_address_before_keeps_no_way_in_after_its_owner_has_reset_the_password(
-    api, email, sign_up, post
-):
-    # Given somebody who signed up with an address that they don't read, and made themselves a key
+def test_a_password_reset_invalidates_sessions_and_keys_of_earlier_users_of_the_address(api, email, sign_up, post):
+    # Given a user who signed up with an address of somebody else, and created a key
     headers = sign_up()
-    made = api.post("/v1/api_keys", headers=headers, json={"name": "a way back"})
-    assert made.status_code == 201, made.text
-    key = {"authorization": f"Bearer {made.json()['key']}"}
-    assert me(api, key).status_code == 200
+    created = api.post("/v1/api_keys", headers=headers, json={"name": "a backdoor"})
+    assert created.status_code == 201, created.text
+    key = {"authorization": f"Bearer {created.json()['key']}"}
+    assert get_me(api, key).status_code == 200
     post.letters(email)
-    # When its owner resets the password
+    # When the owner of the address resets the password
     api.post("/auth/password/forgot", json={"email": email})
     api.post("/auth/password/reset", json={"token": post.secret(email), "password": ANOTHER})
-    # Then neither the session nor the key opens anything
-    assert me(api, headers).status_code == me(api, key).status_code == 401
+    # Then neither the session nor the key is valid
+    assert get_me(api, headers).status_code == get_me(api, key).status_code == 401
 
 
-def test_asking_too_often_is_refused(api, email):
+def test_password_reset_requests_are_rate_limited(api, email):
     answers = [api.post("/auth/password/forgot", json={"email": email}) for _ in range(12)]
 
     assert answers[0].status_code == 202
@@ -196,7 +192,7 @@ def test_asking_too_often_is_refused(api, email):
     assert int(answers[-1].headers["retry-after"]) >= 1
 
 
-def test_the_pages_that_links_lead_to_use_nothing_up(api, email, sign_up, post):
+def test_opening_a_linked_page_does_not_use_its_token(api, email, sign_up, post):
     sign_up()
     secret = post.secret(email)
 
@@ -210,7 +206,7 @@ def test_the_pages_that_links_lead_to_use_nothing_up(api, email, sign_up, post):
     assert verify(api, secret).status_code == 200
 
 
-def test_a_changed_password_is_told(api, email, sign_up, post):
+def test_a_password_change_is_announced_by_email(api, email, sign_up, post):
     headers = sign_up()
     post.letters(email)
 
@@ -220,20 +216,20 @@ def test_a_changed_password_is_told(api, email, sign_up, post):
     assert [letter["Subject"] for letter in post.letters(email)] == ["Your password was changed"]
 
 
-def test_two_who_prove_one_address_at_once_are_one(api, email, sign_up, database):
-    claimants = [me(api, sign_up(password)).json()["id"] for password in (PASSWORD, ANOTHER)]
+def test_only_the_first_user_to_verify_an_address_gets_it(api, email, sign_up, database):
+    user_ids = [get_me(api, sign_up(password)).json()["id"] for password in (PASSWORD, ANOTHER)]
 
     with database.transaction() as connection:
-        assert [emails.prove(connection, claimant, email) for claimant in claimants] == [True, False]
+        assert [emails.verify(connection, user_id, email) for user_id in user_ids] == [True, False]
 
 
-def forgotten(database, address):
+def jobs_with_email(database, address):
     statement = "SELECT id FROM jobs WHERE arguments ->> 'email' = %s"
     with database.connection() as connection:
-        return all_of(connection, statement, (address,))
+        return fetch_all(connection, statement, (address,))
 
 
-def actions(api, login):
-    """What the account's admins see."""
-    answer = api.get("/v1/audit_events", headers={"authorization": f"Bearer {login['token']}"})
+def audit_actions(api, tokens):
+    """Return the actions of the account's audit events."""
+    answer = api.get("/v1/audit_events", headers={"authorization": f"Bearer {tokens['token']}"})
     return [event["action"] for event in answer.json()["data"]]

@@ -17,7 +17,7 @@ import pytest
 from models.accounts import accounts, emails
 from models.platform.database import Database
 from models.platform.ids import new_id
-from models.platform.oidc_providers import Provider
+from models.platform.oidc_providers import OidcProvider
 from models.platform.settings import Settings
 from tests.web.api_client import assert_error, run_server
 from web.app import build
@@ -26,7 +26,7 @@ from web.app import build
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
     """Where a provider answers."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "oidc_provider.py")]
+    command = [sys.executable, str(Path(__file__).parents[2] / "oidc_provider.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -37,11 +37,11 @@ def provider() -> Iterator[str]:
 def api(settings: Settings, provider: str) -> Iterator[httpx.Client]:
     """The whole door, which takes the word of two providers, and knows of a third one that is not what it says."""
     known = (
-        Provider("first", provider, "sangha", "a secret", title="The First"),
-        Provider("second", provider, "sangha", "a secret"),
-        Provider("liar", provider + "/", "sangha", "a secret"),
-        *(Provider(forger, provider, forger, "a secret") for forger in ("none", "hmac", "altered")),
-        Provider("away", "http://127.0.0.1:9", "sangha"),
+        OidcProvider("first", provider, "sangha", "a secret", title="The First"),
+        OidcProvider("second", provider, "sangha", "a secret"),
+        OidcProvider("liar", provider + "/", "sangha", "a secret"),
+        *(OidcProvider(forger, provider, forger, "a secret") for forger in ("none", "hmac", "altered")),
+        OidcProvider("away", "http://127.0.0.1:9", "sangha"),
     )
     changes = {"broker_url": f"{settings.redis_address}?db=9", "oidc_providers": known, "visits_per_minute": 100_000}
     app = build(settings.model_copy(update=changes))
@@ -170,7 +170,7 @@ def test_verified_address_links_to_the_user_who_has_proved_it(browser, database:
     subject, email = somebody()
     with database.transaction() as connection:
         member = accounts.create(connection, email=email, password_hash=None)
-        assert emails.prove(connection, member.user_id, email)
+        assert emails.verify(connection, member.user_id, email)
     # When somebody comes with the provider's word for it, then that is who they are
     told = browser.log_in(subject, email=email, email_verified=True).json()
     assert told["user"]["id"] == member.user_id
@@ -186,8 +186,8 @@ def test_address_that_was_only_claimed_is_taken_over_and_not_linked(browser, dat
     # Then they are somebody else, the address is theirs, and the squatter's claim is over
     assert told["user"]["id"] != squatter.user_id
     with database.connection() as connection:
-        assert emails.holder(connection, email).id == told["user"]["id"]
-        assert [user.id for user in accounts.candidates(connection, email)] == [told["user"]["id"]]
+        assert emails.find_owner(connection, email).id == told["user"]["id"]
+        assert [user.id for user in accounts.login_candidates(connection, email)] == [told["user"]["id"]]
 
 
 @pytest.mark.parametrize("claim", [{"email_verified": False}, {}, {"email_verified": "yes"}])
@@ -196,13 +196,13 @@ def test_address_that_the_provider_has_not_verified_is_not_linked(browser, datab
     subject, email = somebody()
     with database.transaction() as connection:
         member = accounts.create(connection, email=email, password_hash=None)
-        emails.prove(connection, member.user_id, email)
+        emails.verify(connection, member.user_id, email)
     # When somebody claims it at a provider that has not looked
     told = browser.log_in(subject, email=email, **claim).json()
     # Then they are somebody else, and the address stays whose it was
     assert told["user"]["id"] != member.user_id
     with database.connection() as connection:
-        assert emails.holder(connection, email).id == member.user_id
+        assert emails.find_owner(connection, email).id == member.user_id
 
 
 def test_address_is_proved_when_the_provider_has_verified_it_later(browser, database: Database):

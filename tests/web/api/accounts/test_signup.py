@@ -1,4 +1,4 @@
-"""Given the whole door, when people sign up and log in over HTTP, then they get tokens that open it."""
+"""`/signup`, `/login` and the public keys; the pool of threads that hashes passwords."""
 
 import logging
 import threading
@@ -25,16 +25,16 @@ def client(api):
 
 
 @pytest.fixture
-def person():
+def credentials():
     return {"email": f"{new_id('test')}@example.com", "password": "correct horse"}
 
 
-def test_signup_then_login_then_a_call(client, person):
-    signup = client.post("/signup", json=person)
-    login = client.post("/login", json=person)
+def test_signup_and_login_return_a_valid_token(client, credentials):
+    signup = client.post("/signup", json=credentials)
+    login = client.post("/login", json=credentials)
 
     assert (signup.status_code, login.status_code) == (201, 200)
-    assert signup.json()["user"] == {"id": login.json()["user"]["id"], "email": person["email"]}
+    assert signup.json()["user"] == {"id": login.json()["user"]["id"], "email": credentials["email"]}
     assert signup.json()["account"] == login.json()["account"]
     assert (login.json()["token_type"], login.json()["expires_in"]) == ("bearer", 900)
     assert login.json()["refresh_token"].startswith("rt_")
@@ -43,39 +43,39 @@ def test_signup_then_login_then_a_call(client, person):
     assert client.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_a_known_address_looks_like_an_unknown_one(client, person):
-    unknown = client.post("/signup", json=person)
-    known = client.post("/signup", json=person | {"password": "another horse"})
-    again = client.post("/signup", json=person)
+def test_signup_does_not_reveal_whether_an_address_is_known(client, credentials):
+    unknown = client.post("/signup", json=credentials)
+    known = client.post("/signup", json=credentials | {"password": "another horse"})
+    again = client.post("/signup", json=credentials)
 
     assert unknown.status_code == known.status_code == again.status_code == 201
     assert list(unknown.json()) == list(known.json()) == list(again.json())
     assert unknown.json()["account"]["id"] == again.json()["account"]["id"] != known.json()["account"]["id"]
 
 
-def test_wrong_credentials_look_alike(client, person):
-    client.post("/signup", json=person)
+def test_login_does_not_reveal_whether_an_address_is_known(client, credentials):
+    client.post("/signup", json=credentials)
 
-    wrong = client.post("/login", json=person | {"password": "wrong horse"})
-    unknown = client.post("/login", json=person | {"email": f"un{person['email']}"})
+    wrong = client.post("/login", json=credentials | {"password": "wrong horse"})
+    unknown = client.post("/login", json=credentials | {"email": f"un{credentials['email']}"})
 
     assert wrong.status_code == unknown.status_code == 401
     assert wrong.json() == unknown.json()
 
 
-def test_too_many_guesses_are_told_when_to_come_again(client, person):
-    client.post("/signup", json=person)
-    answers = [client.post("/login", json=person | {"password": f"guess {n}"}) for n in range(11)]
+def test_too_many_login_attempts_get_a_retry_after(client, credentials):
+    client.post("/signup", json=credentials)
+    answers = [client.post("/login", json=credentials | {"password": f"guess {n}"}) for n in range(11)]
 
     assert_error(answers[-1], 429, code="too_many_attempts")
     assert 0 < int(answers[-1].headers["retry-after"]) <= 15
 
 
-@pytest.mark.parametrize(("table", "part"), [("accounts", "account"), ("users", "user")])
-def test_a_token_whose_account_or_user_is_gone_is_no_longer_valid(client, person, database, table, part):
-    signup = client.post("/signup", json=person).json()
+@pytest.mark.parametrize(("table", "field"), [("accounts", "account"), ("users", "user")])
+def test_a_token_of_a_deleted_account_or_user_is_rejected(client, credentials, database, table, field):
+    signup = client.post("/signup", json=credentials).json()
     with database.connection() as connection:
-        connection.execute(f"DELETE FROM {table} WHERE id = %s", (signup[part]["id"],))
+        connection.execute(f"DELETE FROM {table} WHERE id = %s", (signup[field]["id"],))
 
     headers = {"authorization": f"Bearer {signup['token']}"}
     response = client.post("/v1/responses", json={"model": "default", "input": "hello"}, headers=headers)
@@ -101,106 +101,106 @@ def test_a_token_whose_account_or_user_is_gone_is_no_longer_valid(client, person
         ({"email": "a\0@example.com"}, None),
     ],
 )
-def test_what_is_wrong_is_named(client, person, change, param):
-    response = client.post("/signup", json=person | change)
+def test_invalid_input_is_rejected_by_parameter(client, credentials, change, param):
+    response = client.post("/signup", json=credentials | change)
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-def test_an_address_writes_nothing_into_the_log(client, person, caplog):
+def test_an_email_address_cannot_forge_log_lines(client, credentials, caplog):
     caplog.set_level(logging.DEBUG)
     for email in ("a@b.com\r\nERROR forged", "a\u2028ERROR forged@b.com", "\x1b[2Jforged"):
-        client.post("/login", json=person | {"email": email})
+        client.post("/login", json=credentials | {"email": email})
 
     assert "forged" not in caplog.text
 
 
-def test_the_public_keys_are_public(client):
+def test_the_public_signing_keys_are_published(client):
     *_, key = client.get("/.well-known/jwks.json").json()["keys"]
 
     assert (key["kty"], key["crv"], key["alg"], "d" in key) == ("OKP", "Ed25519", "Ed25519", False)
 
 
-def test_a_new_generation_of_keys_logs_nobody_out(client, person, database, settings, serve):
-    old = client.post("/signup", json=person).json()
+def test_signing_key_rotation_keeps_existing_sessions_valid(client, credentials, database, settings, serve):
+    old = client.post("/signup", json=credentials).json()
     known = client.get("/.well-known/jwks.json").json()["keys"]
     with database.connection() as connection:
         signing_keys.rotate(connection)
 
-    # Another process signs with the new key; the first one has not heard of it yet.
-    new = serve(build(settings)).post("/login", json=person).json()
+    # Another process signs with the new key, which the first one has not loaded yet.
+    new = serve(build(settings)).post("/login", json=credentials).json()
 
-    for entry in (old, new):
-        headers = {"authorization": f"Bearer {entry['token']}"}
+    for tokens in (old, new):
+        headers = {"authorization": f"Bearer {tokens['token']}"}
         assert client.get("/v1/me/sessions", headers=headers).status_code == 200
     assert len(client.get("/.well-known/jwks.json").json()["keys"]) == len(known) + 1
 
 
-def test_without_redis_nobody_logs_in_and_sessions_go_on(client, person, settings, serve):
-    entry = client.post("/signup", json=person).json()
-    alone = serve(build(settings.model_copy(update={"redis_url": UNREACHABLE})))
+def test_without_redis_login_fails_and_refresh_works(client, credentials, settings, serve):
+    tokens = client.post("/signup", json=credentials).json()
+    without_redis = serve(build(settings.model_copy(update={"redis_url": UNREACHABLE})))
 
-    assert alone.post("/login", json=person).status_code == 503
-    again = alone.post("/auth/refresh", json={"refresh_token": entry["refresh_token"]})
+    assert without_redis.post("/login", json=credentials).status_code == 503
+    again = without_redis.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
     assert again.status_code == 200, again.text
 
 
-def test_a_flood_of_logins_holds_up_nobody_else(client, person, monkeypatch):
-    held = threading.Event()
-    monkeypatch.setattr(passwords, "verify", lambda stored, password: held.wait(10) and False)
+def test_a_flood_of_logins_does_not_block_other_requests(client, credentials, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(passwords, "verify", lambda stored, password: release.wait(10) and False)
     hashing = client.app.state.platform.hashing
     with ThreadPoolExecutor(THREADS + 8) as pool:
-        people = [person | {"email": f"{number}{person['email']}"} for number in range(THREADS + 8)]
-        logins = [pool.submit(client.post, "/login", json=somebody) for somebody in people]
+        all_credentials = [credentials | {"email": f"{number}{credentials['email']}"} for number in range(THREADS + 8)]
+        logins = [pool.submit(client.post, "/login", json=body) for body in all_credentials]
         eventually(lambda: hashing.active >= THREADS)
 
         assert client.get("/.well-known/jwks.json").status_code == 200
 
-        held.set()
+        release.set()
         assert {login.result().status_code for login in logins} == {401}
 
 
-def test_a_long_line_is_refused():
-    async def crowd():
-        hashing, refusals = HashingPool(threads=1, queue=2), []
+def test_hashing_beyond_the_queue_limit_is_rejected():
+    async def hash_concurrently():
+        hashing, errors = HashingPool(threads=1, queue=2), []
 
-        async def one():
+        async def hash_once():
             try:
                 await hashing.run(lambda: time.sleep(0.01))
             except Exception as error:  # noqa: BLE001 - looked at below
-                refusals.append(type(error).__name__)
+                errors.append(type(error).__name__)
 
         async with anyio.create_task_group() as group:
             for _ in range(5):
-                group.start_soon(one)
-        return refusals
+                group.start_soon(hash_once)
+        return errors
 
-    assert anyio.run(crowd) == ["Unavailable"] * 2
+    assert anyio.run(hash_concurrently) == ["Unavailable"] * 2
 
 
-def test_always_the_same_threads_hash():
-    # Given a common pool of threads that is in use
-    async def crowd():
-        hashing, hashed, common = HashingPool(threads=2), set(), set()
+def test_hashing_always_uses_the_same_threads():
+    # Given a shared thread pool that is in use
+    async def hash_concurrently():
+        hashing, hashing_threads, shared_threads = HashingPool(threads=2), set(), set()
 
-        async def one():
-            common.add(await anyio.to_thread.run_sync(lambda: time.sleep(0.001) or threading.get_ident()))
-            hashed.add(await hashing.run(lambda: time.sleep(0.001) or threading.get_ident()))
+        async def hash_once():
+            shared_threads.add(await anyio.to_thread.run_sync(lambda: time.sleep(0.001) or threading.get_ident()))
+            hashing_threads.add(await hashing.run(lambda: time.sleep(0.001) or threading.get_ident()))
 
         async with anyio.create_task_group() as group:
             for _ in range(20):
-                group.start_soon(one)
-        return hashed, common
+                group.start_soon(hash_once)
+        return hashing_threads, shared_threads
 
-    # When many people log in
-    hashed, common = anyio.run(crowd)
+    # When many users log in
+    hashing_threads, shared_threads = anyio.run(hash_concurrently)
 
-    # Then the memory of no other thread has held a hash
-    assert len(hashed) <= 2
-    assert hashed.isdisjoint(common)
+    # Then only the hashing threads have allocated memory for a hash
+    assert len(hashing_threads) <= 2
+    assert hashing_threads.isdisjoint(shared_threads)
 
 
-def test_work_that_fails_says_so_to_who_waits():
+def test_an_error_in_a_hashing_thread_reaches_the_caller():
     def fail():
         raise ValueError("no such password")
 
