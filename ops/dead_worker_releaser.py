@@ -9,7 +9,7 @@ from pathlib import Path
 from dramatiq.errors import BrokerError
 from redis import RedisError
 
-from models.jobs.workers import bury
+from models.jobs.workers import release_jobs_of_dead_worker
 from models.platform.database import Database
 from models.platform.errors import SanghaError
 from models.platform.settings import Settings
@@ -50,7 +50,7 @@ class DeadWorkerReleaser:
 
     def _try_release(self, database: Database, pid: int) -> bool:
         try:
-            released = bury(database, socket.gethostname(), pid)
+            released = release_jobs_of_dead_worker(database, socket.gethostname(), pid)
         except SanghaError:
             return False
         if released:

@@ -1,1 +1,1 @@
-"""The queue door: Dramatiq's broker, the relay, the wrapper around every job, and a module of actors for each pool."""
+"""The queue: Dramatiq's broker, the relay, the job runner, the worker process, and a module of actors per pool."""

@@ -1,9 +1,7 @@
-"""The broker: RabbitMQ with quorum queues, or Dramatiq's Redis broker in the embedded default.
+"""Choose the broker: RabbitMQ with quorum queues, or Dramatiq's Redis broker in the embedded default.
 
-Only this file knows which.
-
-Dramatiq's own retries, delays and time limits stay off, for they keep messages in a worker's memory: the job's row does
-all that. So neither broker has a delay queue.
+Dramatiq's own retries, delays and time limits are disabled, because they keep messages in a worker's memory; the job's
+row implements them. So neither broker has delay queues.
 """
 
 from typing import Any
@@ -18,7 +16,7 @@ Broker = QuorumBroker | BlockingRedisBroker
 
 
 def build_broker(url: str) -> Broker:
-    """The broker at an address. It connects when first used."""
+    """Return a broker for a URL, with all queues declared. It connects on first use."""
     broker: Broker = QuorumBroker(url) if url.startswith("amqp") else BlockingRedisBroker(url)
     for queue in sorted({kind.queue for kind in CATALOGUE.values()}):
         broker.declare_queue(queue)
@@ -26,5 +24,5 @@ def build_broker(url: str) -> Broker:
 
 
 def job_message(queue: str, kind: str, job_id: str) -> dramatiq.Message[Any]:
-    """The message that tells a worker to look at a job's row: its id, and nothing else."""
+    """Return the message that asks a worker to claim a job. It carries only the job's id."""
     return dramatiq.Message(queue_name=queue, actor_name=kind, args=(job_id,), kwargs={}, options={})

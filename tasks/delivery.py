@@ -9,13 +9,13 @@ from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
 from tasks.job_runner import JobRunner
 
-#: Letters that are sent at once: each waits for a mail server nearly all of its time.
+#: Threads. Sending an e-mail is almost entirely waiting for the mail server.
 THREADS = 4
 
 
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
-    office = emails.EmailSender(runner.settings, load_secret_key(runner.settings), open_mailer(runner.settings))
-    runner.declare("email.send", Handler(run=partial(emails.run, office), end=plain_ending))
+    sender = emails.EmailSender(runner.settings, load_secret_key(runner.settings), open_mailer(runner.settings))
+    runner.declare("email.send", Handler(run=partial(emails.run, sender), end=plain_ending))
     runner.declare("password.forgotten", Handler(run=password_reset.run, end=password_reset.end_without_result))
     return THREADS

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: renews its leases, saves checkpoints, hears of cancels."""
+"""The heartbeat of a worker: renew its leases, write checkpoints, receive cancellations."""
 
 import logging
 import threading
@@ -14,18 +14,21 @@ from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)
 
-#: Seconds that an attempt may run on beyond its time limit before its lease is let go.
-GRACE = 30.0
+#: Seconds past its time limit after which an attempt's lease is no longer renewed.
+OVERDUE_GRACE = 30.0
 
-#: Seconds between two tries while Postgres does not answer: a lease must not end for want of one heartbeat.
+#: Seconds between two tries while Postgres is unavailable, so that no lease expires because of one failed heartbeat.
 RETRY_INTERVAL = 1.0
 
-#: Seconds that the listener waits for a message before it looks whether the worker leaves.
+#: Seconds between two connections to the cancellation channel.
+RECONNECT_INTERVAL = 0.25
+
+#: Seconds that the listener waits for a message before it checks whether the worker is stopping.
 LISTEN_INTERVAL = 1.0
 
 
 class Heartbeat:
-    """Two threads: one beats every few seconds, one listens for cancels so that they take effect at once."""
+    """Two threads: one renews leases every few seconds, one listens for cancellations, which take effect at once."""
 
     def __init__(self, runner: JobRunner, *, host: str, pid: int, pools: list[str], queues: list[str], threads: int):
         self._runner = runner
@@ -37,13 +40,13 @@ class Heartbeat:
         ]
 
     def start(self) -> None:
-        """Say that the worker is ready, then keep saying so."""
-        self._once()
+        """Register the worker and start the threads."""
+        self._beat_once()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Take the worker off the list."""
+        """Stop the threads and unregister the worker."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(2 * LISTEN_INTERVAL)
@@ -51,36 +54,38 @@ class Heartbeat:
             with self._runner.database.connection() as connection:
                 workers.unregister(connection, self._runner.name)
         except Unavailable:
-            return  # it will be forgotten in time
+            return  # its row is deleted once it has been silent for long enough
 
     def _beat(self) -> None:
-        pause = attempts.RENEWAL
-        while not self._stopped.wait(pause):
+        interval = attempts.RENEWAL
+        while not self._stopped.wait(interval):
             try:
-                self._once()
-                pause = attempts.RENEWAL
+                self._beat_once()
+                interval = attempts.RENEWAL
             except Unavailable as error:
-                log.warning("the heartbeat does not reach the database: %s", error)
-                pause = RETRY_INTERVAL
+                log.warning("Heartbeat failed, retrying: database unavailable: %s", error)
+                interval = RETRY_INTERVAL
             except Exception:
-                log.exception("the heartbeat failed")
-                pause = RETRY_INTERVAL
+                log.exception("Heartbeat failed, retrying")
+                interval = RETRY_INTERVAL
 
-    def _once(self) -> None:
+    def _beat_once(self) -> None:
         running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
         overdue = {job_id for job_id, attempt in running.items() if _overdue(attempt)}
-        held = {job_id: attempt for job_id, attempt in self._runner.claimed_attempts().items() if job_id not in overdue}
+        renewable = {
+            job_id: attempt for job_id, attempt in self._runner.claimed_attempts().items() if job_id not in overdue
+        }
         with self._runner.database.connection() as connection:
             workers.register(connection, self._runner.name, **self._identity)  # type: ignore[arg-type]
-            renewed = attempts.renew_leases(connection, held) if held else {}
+            renewed = attempts.renew_leases(connection, renewable) if renewable else {}
         for job_id, attempt in running.items():
-            if job_id in held:
-                self._heed(attempt, renewed.get(job_id))
+            if job_id in renewable:
+                self._apply_renewal(attempt, renewed.get(job_id))
 
-    def _heed(self, attempt: Attempt, cancelled: bool | None) -> None:
-        """What the renewal said: None when the job is no longer this attempt's, else whether it was cancelled."""
+    def _apply_renewal(self, attempt: Attempt, cancelled: bool | None) -> None:
+        """Stop or checkpoint an attempt; `cancelled` is None when the job no longer belongs to it."""
         if cancelled is None:
-            attempt.stop("overtaken")  # or it has just ended by itself, and nobody asks any more
+            attempt.stop("overtaken")  # has no effect on an attempt that has just ended
         elif cancelled:
             attempt.stop("cancelled")
         else:
@@ -94,18 +99,18 @@ class Heartbeat:
             with self._runner.database.transaction() as connection:
                 attempts.checkpoint(connection, attempt.job, unarchived)
         except Fenced:
-            return  # it ended meanwhile, or was overtaken: the next beat or write will tell
+            return  # the attempt has ended, or a later one has claimed the job: the next heartbeat or write stops it
         attempt.journal.mark_archived(unarchived[-1].sequence)
 
     def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
-                self._listen_until_lost()
+                self._listen_on_connection()
             except (redis.RedisError, OSError) as error:
-                log.warning("the cancel channel is lost, will be back: %s", error)
-                self._stopped.wait(RETRY_INTERVAL / 4)
+                log.warning("Cancellation channel lost, reconnecting: %s", error)
+                self._stopped.wait(RECONNECT_INTERVAL)
 
-    def _listen_until_lost(self) -> None:
+    def _listen_on_connection(self) -> None:
         with self._runner.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(journal.CANCEL_CHANNEL)
             while not self._stopped.is_set():
@@ -116,4 +121,4 @@ class Heartbeat:
 
 
 def _overdue(attempt: Attempt) -> bool:
-    return time.monotonic() > attempt.deadline + GRACE
+    return time.monotonic() > attempt.deadline + OVERDUE_GRACE

@@ -21,7 +21,7 @@ from dramatiq.middleware import CurrentMessage
 
 from models.access import rate_limits
 from models.jobs import attempts
-from models.jobs.attempt_context import Attempt, Handler, Outcome, Waiting, open_attempt, plain_ending
+from models.jobs.attempt_context import Attempt, Handler, Outcome, WaitForChildren, open_attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job
@@ -234,7 +234,7 @@ class JobRunner:
             return plain_ending(attempt, "dead", public_error)
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        if isinstance(outcome, Waiting):
+        if isinstance(outcome, WaitForChildren):
             self._wait(attempt, outcome)
             return
         if self._end(attempt, outcome):
@@ -245,7 +245,7 @@ class JobRunner:
             self.writer.send_with_next_batch(command)
         attempt.journal.close(outcome.events)
 
-    def _wait(self, attempt: Attempt, waiting: Waiting) -> None:
+    def _wait(self, attempt: Attempt, waiting: WaitForChildren) -> None:
         job, unarchived = attempt.job, attempt.journal.unarchived()
         try:
             self._retry_while_unavailable(

@@ -22,11 +22,11 @@ def declare_actors(runner: JobRunner) -> int:
     objects = Objects.open(runner.settings)
     handlers = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
-        "memory.create": Handler(partial(create_memories.run_create, embedder.embed), endings.end),
+        "memory.create": Handler(partial(create_memories.run, embedder.embed), endings.end),
         "memory.change": Handler(partial(forget_memories.run_change, embedder.embed), endings.end),
         "memory.remember": Handler(partial(remember_turns.run, in_background, runner.settings), plain_ending),
         "memory.extract": Handler(partial(extract_facts.run, in_background, runner.settings), plain_ending),
-        "memory.forget": Handler(forget_memories.run_forgetting, plain_ending),
+        "memory.forget": Handler(forget_memories.run, plain_ending),
         "memory.import": Handler(partial(import_file.run, in_background, objects), plain_ending),
         "meditation.run": Handler(partial(meditate.run, runner.settings, in_background), meditate.end),
     }

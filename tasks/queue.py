@@ -1,4 +1,4 @@
-"""How the web and clock doors reach the queue: they commit rows, then tell it so."""
+"""Announce committed rows to the queue: what the web process and the scheduler use of it."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from tasks.relay import Relay
 
 
 class Queue:
-    """The door's end of the queue: a relay thread, and what must be said over Redis after a commit."""
+    """Publishes jobs after their commit, and writes or deletes their journals in Redis."""
 
     def __init__(
         self, settings: Settings, database: Database, client: redis.Redis, *, interval: float | None = None
@@ -24,41 +24,42 @@ class Queue:
         self._client = client
         self._relay = Relay(database, self._broker, interval=interval).start()
 
-    def announce_job(self, job_id: str, opening: Sequence[Event]) -> None:
-        """A job was committed: publish it, and begin its journal.
+    def announce_job(self, job_id: str, opening_events: Sequence[Event]) -> None:
+        """Publish a committed job and write the first events of its journal.
 
-        Neither may fail the caller, for the job is accepted: what is lost here the sweeper and the worker make good.
+        Raises nothing when the broker or Redis is down, since the job is accepted: the sweeper publishes it and the
+        worker writes the events.
         """
         self._relay.nudge()
-        if opening:
-            self._append(job_id, opening)
+        if opening_events:
+            self._append(job_id, opening_events)
 
     def announce_cancellation(self, cancellation: Cancellation) -> None:
-        """A cancel was committed: end the journals of what ended, tell the workers of what runs."""
+        """Write the last events of the jobs that a committed cancellation has ended, and notify running workers."""
         self._relay.nudge()
-        for job_id, ending in cancellation.ended.items():
-            self._append(job_id, [ending])
-        with suppress(redis.RedisError):  # the worker's next heartbeat tells it
+        for job_id, last_event in cancellation.ended.items():
+            self._append(job_id, [last_event])
+        with suppress(redis.RedisError):  # the worker's next heartbeat finds it
             journal.publish_cancellations(self._client, cancellation.running)
 
     def forget_journal(self, job_id: str) -> None:
-        """A job was deleted: its journal goes too. Redis forgets by itself what it can't be told now."""
+        """Delete the journal of a deleted job; while Redis is down, the journal is left to expire."""
         with suppress(redis.RedisError):
             journal.delete(self._client, job_id)
 
     def nudge(self) -> None:
-        """Something was committed that may be due."""
+        """Publish due jobs: something was committed that may be due."""
         self._relay.nudge()
 
     def check(self) -> None:
-        """Raise Unavailable unless the broker answers."""
+        """Raise Unavailable when the broker cannot be reached."""
         self._broker.check()
 
     def close(self) -> None:
-        """Stop the relay."""
+        """Stop the relay and close the broker's connections."""
         self._relay.stop()
         self._broker.close()
 
     def _append(self, job_id: str, events: Sequence[Event]) -> None:
-        with suppress(redis.RedisError):  # the archive has these events; followers and the worker read them there
+        with suppress(redis.RedisError):  # the archive has these events: streams and the worker read them there
             journal.append(self._client, job_id, 0, events)

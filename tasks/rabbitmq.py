@@ -1,8 +1,8 @@
-"""RabbitMQ with quorum queues.
+"""Dramatiq's RabbitMQ broker with quorum queues.
 
-A quorum queue that was declared shortly before its node was killed can come back without a leader (in RabbitMQ 3.10 for
-up to three minutes after its declaration, and for good). Publishers and consumers then hang. The queue holds nothing
-that the rows don't, so a worker that finds it so makes it anew.
+A quorum queue whose node is killed within three minutes of its declaration can be left without a leader for good
+(RabbitMQ 3.10). Publishers and consumers then hang. Its messages can be published again from the rows, so a worker
+deletes and recreates such a queue.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-# Read by Dramatiq when it is imported: after a lost connection a consumer is back soon, not after three seconds.
+# Milliseconds before a consumer reconnects, instead of 3,000. Dramatiq reads it when it is imported.
 os.environ.setdefault("dramatiq_restart_delay", "300")
 
 import dramatiq
@@ -28,39 +28,41 @@ from models.platform.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Deliveries of one message before RabbitMQ puts it aside. A backstop only: the job's own count of failures ends it
-#: long before.
+#: Deliveries of a message before RabbitMQ moves it to the dead-letter queue. A backstop: the job's own count of
+#: failures ends it long before.
 DELIVERY_LIMIT = 50
 
-#: Seconds that a queue may take to answer; an election takes one or two.
-PATIENCE = 5.0
+#: Seconds after which a queue without an answer has no leader; an election takes one or two.
+QUEUE_TIMEOUT = 5.0
 
 
 class QuorumBroker(RabbitmqBroker):
-    """RabbitMQ with a replicated queue for each of the catalogue's, publisher confirms, and no delay queues."""
+    """RabbitMQ broker with quorum queues, publisher confirms and no delay queues."""
 
     def __init__(self, url: str) -> None:
         try:
             super().__init__(url=url, confirm_delivery=True, middleware=[CurrentMessage()])
-        except (TypeError, ValueError):  # what pika makes of half an address
-            raise ConfigurationError("SANGHA_BROKER_URL should be amqp://user:password@host:port/vhost") from None
+        except (TypeError, ValueError):  # raised by pika for an incomplete URL
+            raise ConfigurationError(
+                "SANGHA_BROKER_URL is malformed: it should be amqp://user:password@host:port/vhost"
+            ) from None
 
     @property
-    def consumer_class(self) -> type["LightConsumer"]:
-        """Consumers that keep no thread waiting for a connection that is gone."""
-        return LightConsumer
+    def consumer_class(self) -> type["ConnectionBoundConsumer"]:
+        """Return the consumer class, which never blocks a thread on a lost connection."""
+        return ConnectionBoundConsumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        """A consumer of a queue that answers; one that has lost its leader for good is made anew."""
+        """Return a consumer of a queue, which is recreated when it has lost its leader."""
         self.declare_queue(queue_name, ensure=True)
-        if not self._answers(queue_name):
-            self._make_anew(queue_name)
+        if not self._has_leader(queue_name):
+            self._recreate(queue_name)
         return super().consume(queue_name, prefetch, timeout)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Publish and wait for the confirm. Raises ConnectionClosed, also for a queue that does not answer."""
+        """Publish and wait for the confirm. Raises ConnectionClosed, also for a queue without a leader."""
         try:
-            self._make_sure_of(message.queue_name)
+            self._ensure_usable(message.queue_name)
         except (pika.exceptions.AMQPError, OSError) as error:
             raise ConnectionClosed(error) from None
         return super().enqueue(message, delay=delay)
@@ -75,13 +77,13 @@ class QuorumBroker(RabbitmqBroker):
         if ensure:
             self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
 
-    def _make_sure_of(self, queue_name: str) -> None:
-        """On a new connection: have the queue there. Raises ConnectionClosed where it does not answer."""
-        if self.state.__dict__.get("sure_of") is not self.connection:
+    def _ensure_usable(self, queue_name: str) -> None:
+        """Declare the queue once per connection. Raises ConnectionClosed when it has no leader."""
+        if self.state.__dict__.get("verified_connection") is not self.connection:
             self.declare_queue(queue_name, ensure=True)
-            if not self._answers(queue_name):
-                raise ConnectionClosed(f"the queue {queue_name} does not answer")
-            self.state.sure_of = self.connection
+            if not self._has_leader(queue_name):
+                raise ConnectionClosed(f"the queue {queue_name} has no leader")
+            self.state.verified_connection = self.connection
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {
@@ -92,25 +94,25 @@ class QuorumBroker(RabbitmqBroker):
         }
 
     def _declare_dq_queue(self, queue_name: str) -> None:
-        """There are no delay queues."""
+        """Declare nothing: there are no delay queues."""
 
-    def _answers(self, queue_name: str) -> bool:
-        """Whether the queue has a leader: without one RabbitMQ lets its users wait for more than a minute."""
-        return answers(self.parameters, queue_name, PATIENCE)
+    def _has_leader(self, queue_name: str) -> bool:
+        """Return whether the queue has a leader; without one, RabbitMQ's clients hang for more than a minute."""
+        return queue_answers(self.parameters, queue_name, QUEUE_TIMEOUT)
 
-    def _make_anew(self, queue_name: str) -> None:
-        """Delete and declare a queue. What was in it are nudges, and the outbox sends those again."""
-        time.sleep(random.uniform(0, PATIENCE / 2))  # other workers see the same, and one of them is enough
-        if self._answers(queue_name):
+    def _recreate(self, queue_name: str) -> None:
+        """Delete and declare a queue. The relay publishes its messages again."""
+        time.sleep(random.uniform(0, QUEUE_TIMEOUT / 2))  # so that one of several workers does it
+        if self._has_leader(queue_name):
             return
-        log.warning("the queue %s has lost its leader and is made anew", queue_name)
+        log.warning("Recreating queue %s, which has lost its leader", queue_name)
         with pika.BlockingConnection(self.parameters) as connection:
             connection.channel().queue_delete(queue_name)
         self.queues_pending.add(queue_name)
         self.declare_queue(queue_name, ensure=True)
 
     def keep_alive(self) -> None:
-        """Answer the server's heartbeats on this thread's connection, which nobody else does while it is idle."""
+        """Answer the server's heartbeats on this thread's connection while it is idle."""
         if getattr(self.state, "connection", None) is None:
             return
         try:
@@ -119,53 +121,54 @@ class QuorumBroker(RabbitmqBroker):
             del self.connection
 
     def check(self) -> None:
-        """Raise Unavailable unless RabbitMQ lets us in."""
+        """Raise Unavailable when RabbitMQ cannot be reached."""
         try:
             pika.BlockingConnection(self.parameters).close()
         except (pika.exceptions.AMQPError, OSError) as error:
-            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__} {error}") from error
+            raise Unavailable(f"cannot connect to RabbitMQ: {type(error).__name__} {error}") from error
 
 
-class LightConsumer(_RabbitmqConsumer):
-    """A consumer that acknowledges what it has brought itself, while it can.
+class ConnectionBoundConsumer(_RabbitmqConsumer):
+    """A consumer that acknowledges a message only on the connection that delivered it.
 
-    What a lost connection had brought comes again by itself, and its claim drops it. Dramatiq would have the thread try
-    every five seconds to acknowledge it on the next connection, where its number means another message or none.
+    A message of a lost connection is delivered again, and its second claim is refused. Dramatiq would retry the
+    acknowledgement every five seconds on the next connection, where the delivery tag means another message or none.
     """
 
     def __next__(self) -> Any:
         message = super().__next__()  # type: ignore[no-untyped-call]
         if message is not None:
-            message.brought_by = self
+            message.delivered_by = self
         return message
 
     def ack(self, message: Any) -> None:
-        """Acknowledge, if there is somebody to hear it."""
-        if message.brought_by is self:
+        """Acknowledge a message, if its connection is open."""
+        if message.delivered_by is self:
             with contextlib.suppress(ConnectionClosed):
                 super().ack(message)  # type: ignore[no-untyped-call]
 
     def nack(self, message: Any) -> None:
-        """Reject, if there is somebody to hear it."""
-        if message.brought_by is self:
+        """Reject a message, if its connection is open."""
+        if message.delivered_by is self:
             with contextlib.suppress(ConnectionClosed):
                 super().nack(message)  # type: ignore[no-untyped-call]
 
 
-def answers(parameters: pika.URLParameters, queue_name: str, patience: float) -> bool:
-    """Ask a queue for a message, on a connection and in a thread of its own, for it may never answer.
+def queue_answers(parameters: pika.URLParameters, queue_name: str, timeout: float) -> bool:
+    """Return whether a queue answers a get within `timeout` seconds.
 
-    A message that comes goes back when the connection closes. An error is an answer too: whoever comes next meets it.
+    The get runs on its own connection and thread, since it may block forever. A message that it returns is requeued
+    when the connection closes. An error counts as an answer: the caller's next call raises it.
     """
 
-    def ask() -> None:
+    def get_message() -> None:
         try:
             with pika.BlockingConnection(parameters) as connection:
                 connection.channel().basic_get(queue_name)
         except (pika.exceptions.AMQPError, OSError) as error:
-            log.debug("asking %s: %r", queue_name, error)
+            log.debug("Cannot get from queue %s: %r", queue_name, error)
 
-    thread = threading.Thread(target=ask, name=f"ask-{queue_name}", daemon=True)
+    thread = threading.Thread(target=get_message, name=f"probe-{queue_name}", daemon=True)
     thread.start()
-    thread.join(patience)
+    thread.join(timeout)
     return not thread.is_alive()

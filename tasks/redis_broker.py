@@ -1,4 +1,4 @@
-"""Dramatiq's Redis broker for the embedded default, with consumers that are woken instead of polling."""
+"""Dramatiq's Redis broker with blocking consumers, for the embedded default."""
 
 import threading
 from typing import Any
@@ -12,22 +12,22 @@ from dramatiq.middleware import CurrentMessage
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 
-#: Seconds that an idle consumer waits for a wake-up, at most.
-LONGEST_WAIT = 1.0
+#: Seconds that an idle consumer blocks at most.
+MAX_BLOCK_TIME = 1.0
 
-#: How many wake-ups a queue keeps for consumers that are busy.
-WAKE_UPS = 128
+#: Wake-ups that are kept per queue while all consumers are busy.
+MAX_WAKE_UPS = 128
 
 
 class BlockingRedisBroker(RedisBroker):
-    """Dramatiq's Redis broker, whose consumers are woken instead of polling: about 1 ms in place of 9 and more."""
+    """Redis broker whose consumers block instead of polling: a message takes about 1 ms instead of 9 ms and more."""
 
     def __init__(self, url: str) -> None:
         super().__init__(client=connect(url), namespace="sangha:queue", middleware=[CurrentMessage()])  # type: ignore[no-untyped-call]
 
     @property
     def consumer_class(self) -> type["BlockingRedisConsumer"]:
-        """Consumers that wait for a wake-up."""
+        """Return the blocking consumer class."""
         return BlockingRedisConsumer
 
     def declare_queue(self, queue_name: str) -> None:
@@ -39,36 +39,36 @@ class BlockingRedisBroker(RedisBroker):
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Enqueue a message and wake a consumer."""
-        sent = super().enqueue(message, delay=delay)
+        enqueued = super().enqueue(message, delay=delay)
         with self.client.pipeline(transaction=False) as pipeline:
             pipeline.lpush(wake_key(message.queue_name), 1)
-            pipeline.ltrim(wake_key(message.queue_name), 0, WAKE_UPS - 1)
+            pipeline.ltrim(wake_key(message.queue_name), 0, MAX_WAKE_UPS - 1)
             pipeline.execute()
-        return sent
+        return enqueued
 
     def keep_alive(self) -> None:
-        """Redis needs none."""
+        """Do nothing: connections to Redis have no heartbeats."""
 
     def check(self) -> None:
-        """Raise Unavailable unless Redis answers."""
+        """Raise Unavailable when Redis cannot be reached."""
         try:
             self.client.ping()
         except redis.RedisError as error:
-            raise Unavailable(f"Redis does not answer: {error}") from error
+            raise Unavailable(f"cannot connect to Redis: {error}") from error
 
 
 def wake_key(queue_name: str) -> str:
-    """The list that wakes the consumers of a queue."""
+    """Return the key of the list that the consumers of a queue block on."""
     return f"sangha:wake:{queue_name}"
 
 
 class BlockingRedisConsumer(_RedisConsumer):
-    """Waits for a wake-up when the queue is empty, and for an acknowledgement when its hands are full."""
+    """Blocks for a wake-up while the queue is empty, and for an acknowledgement while the prefetch is used up."""
 
     def __init__(self, broker: BlockingRedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]  # with a timeout of 0 the base class never sleeps
-        self.patience = min(timeout / 1000, LONGEST_WAIT)
-        self.hand_free = threading.Event()
+        super().__init__(broker, queue_name, prefetch, 0)  # type: ignore[no-untyped-call]  # a timeout of 0 disables the base class's polling
+        self.block_time = min(timeout / 1000, MAX_BLOCK_TIME)
+        self.acknowledged = threading.Event()
 
     def __next__(self) -> Any:
         message = super().__next__()  # type: ignore[no-untyped-call]
@@ -77,23 +77,23 @@ class BlockingRedisConsumer(_RedisConsumer):
         return message
 
     def ack(self, message: Any) -> None:
-        """Acknowledge, and have a hand free."""
+        """Acknowledge a message and end the wait for an acknowledgement."""
         super().ack(message)  # type: ignore[no-untyped-call]
-        self.hand_free.set()
+        self.acknowledged.set()
 
     def nack(self, message: Any) -> None:
-        """Reject, and have a hand free."""
+        """Reject a message and end the wait for an acknowledgement."""
         super().nack(message)  # type: ignore[no-untyped-call]
-        self.hand_free.set()
+        self.acknowledged.set()
 
     def _wait(self) -> None:
         try:
             if self.outstanding_message_count < self.prefetch:
-                self.broker.client.blpop([wake_key(self.queue_name)], timeout=self.patience)
+                self.broker.client.blpop([wake_key(self.queue_name)], timeout=self.block_time)
             else:
-                # Any command is a sign of life: a consumer that gives none loses its messages to others.
+                # Any command renews the consumer's heartbeat; without one its messages are given to other consumers.
                 self.broker.do_qsize(self.queue_name)
-                self.hand_free.wait(self.patience)
-                self.hand_free.clear()
+                self.acknowledged.wait(self.block_time)
+                self.acknowledged.clear()
         except redis.ConnectionError as error:
             raise ConnectionClosed(error) from None

@@ -1,8 +1,8 @@
-"""The relay: a thread in each process that enqueues, which publishes the rows that are due.
+"""Publish due jobs to the broker: the relay, a thread in each process that enqueues jobs.
 
-It reads what is due, publishes with confirms, and marks what it has sent, in one transaction. A crash in between sends
-a message twice, which is harmless: a claim takes a job once. What no relay sends, because its process died between the
-commit and the message, the scheduler's sweeper does.
+It reads due rows, publishes them with confirms and marks them as published, in one transaction. After a crash in
+between, a message is sent twice, which is harmless, since a job is claimed once. Where a process dies between its
+commit and the message, the scheduler's sweeper publishes the job.
 """
 
 import logging
@@ -14,23 +14,25 @@ import dramatiq
 import redis
 
 from models.jobs import outbox
-from models.jobs.outbox import Due
+from models.jobs.outbox import DueJob
 from models.platform.database import Database
 from models.platform.errors import Unavailable
 from tasks.broker import Broker, job_message
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at how many threads serve each queue.
-WINDOWS_AGE = 1.0
+#: Seconds for which the fairness windows, which depend on the threads that serve each queue, are cached.
+WINDOWS_MAX_AGE = 1.0
 
-#: Seconds after a failure before the next try, and between two signs of life to an idle broker.
+#: Seconds before the next try after a failure.
 RETRY_INTERVAL = 0.25
-IDLE_INTERVAL = 5.0
+
+#: Seconds between two heartbeats to an idle broker.
+KEEP_ALIVE_INTERVAL = 5.0
 
 
 class Relay:
-    """Publishes due jobs when nudged; with `interval` seconds also by the clock, as the sweeper does."""
+    """Publishes due jobs when nudged, and with `interval` also every so many seconds, as in the sweeper."""
 
     def __init__(self, database: Database, broker: Broker, *, interval: float | None = None) -> None:
         self._database = database
@@ -48,39 +50,39 @@ class Relay:
         return self
 
     def nudge(self) -> None:
-        """Something was committed that may be due. Returns at once."""
+        """Have the thread publish what is due. Returns at once."""
         self._nudged.set()
 
     def stop(self) -> None:
-        """End the thread; what is not published then, the sweeper publishes."""
+        """Stop the thread. The sweeper publishes what is left."""
         self._running = False
         self._nudged.set()
         self._thread.join(5)
 
     def publish_due(self) -> int:
-        """One pass: publish what is due and return how many jobs that were."""
-        windows = self._fresh_windows()
+        """Publish one batch of due jobs and return its size. Raises the broker's error after marking what was sent."""
+        windows = self._current_windows()
         with self._database.batch() as connection:
-            sent, failure = self._send(outbox.due(connection, windows))
+            sent, error = self._send(outbox.lock_due_jobs(connection, windows))
             if sent:
                 outbox.mark_published(connection, sent)
-        if failure is not None:
-            raise failure
+        if error is not None:
+            raise error
         return len(sent)
 
-    def _send(self, due: Sequence[Due]) -> tuple[list[Due], Exception | None]:
-        """Publish as far as the broker lets us: what it has taken is to be marked, whatever befell the next."""
-        sent: list[Due] = []
+    def _send(self, due: Sequence[DueJob]) -> tuple[list[DueJob], Exception | None]:
+        """Publish until the first error; what was sent before it has to be marked as published."""
+        sent: list[DueJob] = []
         try:
             for job in due:
                 self._broker.enqueue(job_message(job.queue, job.kind, job.id))
                 sent.append(job)
-        except Exception as error:  # noqa: BLE001 - raised again after the mark
+        except Exception as error:  # noqa: BLE001 - raised again after the jobs are marked
             return sent, error
         return sent, None
 
-    def _fresh_windows(self) -> dict[str, int]:
-        if time.monotonic() - self._windows_read > WINDOWS_AGE:
+    def _current_windows(self) -> dict[str, int]:
+        if time.monotonic() - self._windows_read > WINDOWS_MAX_AGE:
             with self._database.connection() as connection:
                 self._windows = outbox.windows(connection)
             self._windows_read = time.monotonic()
@@ -88,7 +90,7 @@ class Relay:
 
     def _run(self) -> None:
         while self._running:
-            if not self._nudged.wait(self._interval or IDLE_INTERVAL) and self._interval is None:
+            if not self._nudged.wait(self._interval or KEEP_ALIVE_INTERVAL) and self._interval is None:
                 self._keep_alive()
                 continue
             self._nudged.clear()
@@ -98,20 +100,20 @@ class Relay:
         try:
             self._broker.keep_alive()
         except Exception:
-            log.exception("the broker gives no sign of life; the next message finds out")
+            log.exception("Cannot keep the broker's connection alive; the next publish reconnects")
 
     def _publish_all(self) -> None:
         try:
             while self._running and self.publish_due() == outbox.BATCH:
                 pass
         except (Unavailable, dramatiq.errors.BrokerError, redis.RedisError, OSError) as error:
-            log.warning("can't publish for now, will try again: %s", error)
-            self._again()
+            log.warning("Cannot publish jobs, retrying: %s", error)
+            self._retry_soon()
         except Exception:
-            log.exception("can't publish for now, will try again")
-            self._again()
+            log.exception("Cannot publish jobs, retrying")
+            self._retry_soon()
 
-    def _again(self) -> None:
+    def _retry_soon(self) -> None:
         if self._running:
             time.sleep(RETRY_INTERVAL)
             self._nudged.set()

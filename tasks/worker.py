@@ -1,4 +1,4 @@
-"""A worker process: serves one or more pools until it is told to leave."""
+"""Run a worker process, which serves one or more pools until TERM or INT."""
 
 import importlib
 import logging
@@ -26,40 +26,43 @@ from tasks.relay import Relay
 
 log = logging.getLogger(__name__)
 
-#: Milliseconds that an idle thread sleeps at most before it looks whether it is to stop.
+#: Milliseconds after which an idle thread checks whether it should stop.
 IDLE_TIMEOUT = 1000
 
-#: Seconds that running jobs get to notice that the worker leaves.
-GRACE = 10.0
+#: Seconds that running jobs have to notice that the worker is stopping.
+STOP_TIMEOUT = 10.0
 
 
-def work(settings: Settings, pools: Sequence[str]) -> None:
-    """Serve pools until TERM or INT. The engine is ready before the first job is claimed.
+def run_worker(settings: Settings, pools: Sequence[str]) -> None:
+    """Serve pools until TERM or INT. The engine is loaded before the first job is claimed.
 
-    Raises ConfigurationError for a pool that doesn't exist or has no work, and for what its engine can't load.
+    Raises ConfigurationError for an unknown pool, and for a model that cannot be loaded.
     """
     pools = list(dict.fromkeys(pools))
-    modules = [_module(pool) for pool in pools]
+    modules = [_load_module(pool) for pool in pools]
     runner = _open_runner(settings, pools)
-    # Each pool's module declares its actors and answers how many of them may run at once.
     threads = {pool: module.declare_actors(runner) for pool, module in zip(pools, modules, strict=True)}
-    crews = [_crew(runner, POOLS[pool], count) for pool, count in threads.items()]
+    dramatiq_workers = [_dramatiq_worker(runner, POOLS[pool], count) for pool, count in threads.items()]
     queues = [queue for pool in pools for queue in POOLS[pool]]
-    total = sum(threads.values())
     heartbeat = Heartbeat(
-        runner, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), queues=queues, threads=total
+        runner,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pools=list(pools),
+        queues=queues,
+        threads=sum(threads.values()),
     )
-    leave = _on_signals()
+    stop_requested = _stop_on_signals()
     heartbeat.start()
-    for crew in crews:
-        crew.start()
-    log.info("ready: %s", ", ".join(f"{pool} with {count} threads" for pool, count in threads.items()))
-    leave.wait()
-    log.info("leaving")
-    for thread in (thread for crew in crews for thread in crew.workers):
-        thread.stop()  # takes no further message, or it would be given what it has just released
+    for worker in dramatiq_workers:
+        worker.start()
+    log.info("Ready: %s", ", ".join(f"{pool} with {count} threads" for pool, count in threads.items()))
+    stop_requested.wait()
+    log.info("Stopping")
+    for thread in (thread for worker in dramatiq_workers for thread in worker.workers):
+        thread.stop()  # takes no further message: it could be that of a job which was just released
     runner.release_all()
-    _stop(crews)
+    _stop(dramatiq_workers)
     runner.writer.stop()
     runner.relay.stop()
     heartbeat.stop()
@@ -67,29 +70,31 @@ def work(settings: Settings, pools: Sequence[str]) -> None:
     runner.database.close()
 
 
-def _crew(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
-    """A pool's own threads and consumers: another pool's long jobs leave them free.
+def _dramatiq_worker(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
+    """Return the threads and consumers of one pool, so that the long jobs of another pool do not occupy them.
 
-    Dramatiq speaks of one Worker a process. What its Workers share is the broker, which hands each queue's messages to
-    the one whose queues it is among, and no signal or middleware of theirs.
+    Dramatiq documents one Worker per process. Several are safe here: they share the broker, which passes the messages
+    of each queue to the Worker that serves it, and have no middleware or signal handlers.
     """
-    crew = dramatiq.Worker(runner.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
-    crew.queue_prefetch = threads  # one message in flight a thread: the others are free for other workers
-    return crew
+    worker = dramatiq.Worker(runner.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
+    worker.queue_prefetch = threads  # one message per thread, so that other workers get the rest
+    return worker
 
 
-def _stop(crews: Sequence[dramatiq.Worker]) -> None:
-    """Stop all at once: they have their grace together."""
-    stopping = [threading.Thread(target=crew.stop, kwargs={"timeout": int(GRACE * 1000)}) for crew in crews]
+def _stop(workers: Sequence[dramatiq.Worker]) -> None:
+    """Stop all workers in parallel."""
+    stopping = [
+        threading.Thread(target=worker.stop, kwargs={"timeout": int(STOP_TIMEOUT * 1000)}) for worker in workers
+    ]
     for thread in stopping:
         thread.start()
     for thread in stopping:
         thread.join()
 
 
-def _module(pool: str) -> types.ModuleType:
+def _load_module(pool: str) -> types.ModuleType:
     if pool not in POOLS:
-        raise ConfigurationError(f"There is no pool {pool!r}; the pools are {', '.join(POOLS)}.")
+        raise ConfigurationError(f"there is no pool {pool!r}; choose from {', '.join(POOLS)}")
     return importlib.import_module(f"tasks.{pool}")
 
 
@@ -109,12 +114,12 @@ def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     return JobRunner(name, settings, database, client, broker, writer, relay)
 
 
-def _on_signals() -> threading.Event:
-    leave = threading.Event()
+def _stop_on_signals() -> threading.Event:
+    stop_requested = threading.Event()
 
     def handle(number: int, frame: object) -> None:
-        leave.set()
+        stop_requested.set()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
-    return leave
+    return stop_requested

@@ -1,4 +1,4 @@
-"""A runner on real servers, and handlers that do what a test tells them."""
+"""Job runners on real servers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from models.jobs import attempts
-from models.jobs.catalogue import CATALOGUE, Kind
+from models.jobs.catalogue import CATALOGUE, JobKind
 from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.redis_client import connect
@@ -18,19 +18,19 @@ from tasks.job_runner import JobRunner
 from tasks.relay import Relay
 from tests.models.conftest import Desk, empty_desk, own_database
 
-__all__ = ["empty_desk", "own_database"]  # fixtures of the records' tests, used here too
+__all__ = ["empty_desk", "own_database"]  # fixtures of tests/models
 
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kinds of work on queues that nobody else serves."""
-    monkeypatch.setitem(CATALOGUE, "test.work", Kind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
-    monkeypatch.setitem(CATALOGUE, "test.child", Kind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
+    """Kinds of work on a queue that no other test serves."""
+    monkeypatch.setitem(CATALOGUE, "test.work", JobKind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
+    monkeypatch.setitem(CATALOGUE, "test.child", JobKind(queue="test", attempts=3, backoff=600))  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def desk(empty_desk: Desk) -> Desk:
-    """A database with nothing in it: relays publish whatever they find in one."""
+    """An empty database, since a relay publishes every due job of its database."""
     return empty_desk
 
 
@@ -42,7 +42,7 @@ def account(desk: Desk) -> str:
 
 @pytest.fixture
 def broker(settings: Settings, kinds: None) -> Iterator[Broker]:
-    """The embedded default's broker, with nothing in it."""
+    """The embedded default's broker, with empty queues."""
     broker = build_broker(settings.broker_address)
     broker.flush_all()
     yield broker
@@ -51,8 +51,8 @@ def broker(settings: Settings, kinds: None) -> Iterator[Broker]:
 
 
 @contextmanager
-def with_queue(settings: Settings, queue: str) -> Iterator[Broker]:
-    """The broker of the settings, with this queue declared and empty."""
+def broker_with_queue(settings: Settings, queue: str) -> Iterator[Broker]:
+    """Return the broker of the settings, with an empty queue."""
     broker = build_broker(settings.broker_address)
     if settings.broker_url:
         broker.declare_queue(queue, ensure=True)
@@ -62,8 +62,8 @@ def with_queue(settings: Settings, queue: str) -> Iterator[Broker]:
     broker.close()
 
 
-class Counted(Relay):
-    """A relay that publishes only when a test says so, and counts how often it was nudged."""
+class CountingRelay(Relay):
+    """A relay that does not publish by itself and counts its nudges."""
 
     nudges = 0
 
@@ -73,8 +73,8 @@ class Counted(Relay):
 
 @pytest.fixture
 def runners(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., JobRunner]]:
-    """`runners(name)` → a worker's runner, without its threads for messages and heartbeats."""
-    made: list[tuple[JournalWriter, redis.Redis]] = []
+    """`runners(name)` → a job runner without message threads and heartbeat."""
+    opened: list[tuple[JournalWriter, redis.Redis]] = []
 
     def open_runner(name: str = "worker", database: Database | None = None) -> JobRunner:
         client = connect(valkey.url)
@@ -84,17 +84,17 @@ def runners(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iter
                 return attempts.may_write(connection, job_id, attempt)
 
         writer = JournalWriter(client, may_write)
-        made.append((writer, client))
+        opened.append((writer, client))
         database = database or desk.database
-        return JobRunner(name, settings, database, client, broker, writer, Counted(database, broker))
+        return JobRunner(name, settings, database, client, broker, writer, CountingRelay(database, broker))
 
     yield open_runner
-    for writer, client in made:
+    for writer, client in opened:
         writer.stop()
         client.close()
 
 
 @pytest.fixture
 def runner(runners: Callable[..., JobRunner]) -> JobRunner:
-    """One worker's runner."""
+    """A job runner."""
     return runners()

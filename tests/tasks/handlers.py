@@ -1,4 +1,4 @@
-"""Handlers that do what a test tells them, and what is told of their jobs."""
+"""Handlers with a given outcome, and the events of their jobs."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ from models.journal.archive import read_archive
 
 
 def completes(attempt):
-    attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
+    attempt.journal.write("test.written", {"attempt": attempt.job.attempt})
     return plain_ending(attempt, "completed", result={"attempt": attempt.job.attempt})
 
 
 def raises(error):
     def run(attempt):
-        attempt.journal.write("test.said", {"attempt": attempt.job.attempt})
+        attempt.journal.write("test.written", {"attempt": attempt.job.attempt})
         raise error
 
     return run
@@ -27,8 +27,8 @@ def handler(run, end=plain_ending):
 COMPLETES = handler(completes)
 
 
-def story(runner, desk, job_id):
-    """The types of a journal's events; Redis and the archive tell the same as far as both know it."""
+def event_types(runner, desk, job_id):
+    """Return the types of a journal's events, and check that Redis and the archive agree."""
     runner.writer.drain()
     with desk.database.connection() as connection:
         archived = read_archive(connection, job_id).events
@@ -41,5 +41,5 @@ def story(runner, desk, job_id):
     return [event.type.decode() for event in events]
 
 
-def due_again(desk, job_id):
+def make_due(desk, job_id):
     desk.set(job_id, "run_at = now()")

@@ -1,4 +1,4 @@
-"""Given a broker, RabbitMQ or the embedded default's, when a nudge is sent, then one worker gets it, and at once."""
+"""Both brokers deliver each message to one worker, at once."""
 
 import threading
 import time
@@ -9,12 +9,12 @@ import pika
 import pytest
 
 from bench.chaos.proxy import Links
-from models.jobs.catalogue import CATALOGUE, Kind
+from models.jobs.catalogue import CATALOGUE, JobKind
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.ids import new_id
 from tasks.broker import build_broker, job_message
 from tasks.rabbitmq import DELIVERY_LIMIT
-from tests.tasks.conftest import with_queue
+from tests.tasks.conftest import broker_with_queue
 from tests.waiting import eventually
 
 QUEUE = "test_broker"
@@ -23,19 +23,19 @@ QUEUE = "test_broker"
 @pytest.fixture
 def broker(on_each_broker, monkeypatch):
     """Each broker in turn, with a queue of the test's own."""
-    monkeypatch.setitem(CATALOGUE, "test.heard", Kind(queue=QUEUE))
-    with with_queue(on_each_broker, QUEUE) as broker:
+    monkeypatch.setitem(CATALOGUE, "test.received", JobKind(queue=QUEUE))
+    with broker_with_queue(on_each_broker, QUEUE) as broker:
         yield broker
 
 
 @pytest.fixture
-def listening(broker):
-    """`listening(actor)` → a worker of two threads that serves the queue."""
+def start_worker(broker):
+    """`start_worker(actor)` → a worker of two threads that serves the queue."""
     workers = []
 
     def start(actor, threads=2):
-        if "test.heard" not in broker.actors:
-            dramatiq.actor(actor, actor_name="test.heard", queue_name=QUEUE, broker=broker)
+        if "test.received" not in broker.actors:
+            dramatiq.actor(actor, actor_name="test.received", queue_name=QUEUE, broker=broker)
         worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=threads, worker_timeout=500)
         worker.queue_prefetch = threads
         worker.start()
@@ -47,75 +47,75 @@ def listening(broker):
         worker.stop(timeout=5000)
 
 
-def test_messages_reach_a_worker_each_once(broker, listening):
-    heard = []
-    listening(heard.append)
+def test_each_message_is_delivered_once(broker, start_worker):
+    received = []
+    start_worker(received.append)
     for n in range(100):
-        broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}"))
+        broker.enqueue(job_message(QUEUE, "test.received", f"job_{n}"))
 
-    eventually(lambda: len(heard) >= 100)
+    eventually(lambda: len(received) >= 100)
 
-    assert sorted(heard) == sorted(f"job_{n}" for n in range(100))
+    assert sorted(received) == sorted(f"job_{n}" for n in range(100))
 
 
-def test_an_idle_worker_hears_at_once(broker, listening):
-    heard = threading.Event()
-    listening(lambda job_id: heard.set())
-    broker.enqueue(job_message(QUEUE, "test.heard", "to warm up"))
-    assert heard.wait(20)
+def test_idle_worker_receives_a_message_at_once(broker, start_worker):
+    received = threading.Event()
+    start_worker(lambda job_id: received.set())
+    broker.enqueue(job_message(QUEUE, "test.received", "to warm up"))
+    assert received.wait(20)
 
     delays = []
     for n in range(20):
-        heard.clear()
-        began = time.monotonic()
-        broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}"))
-        assert heard.wait(20)
-        delays.append(time.monotonic() - began)
+        received.clear()
+        start = time.monotonic()
+        broker.enqueue(job_message(QUEUE, "test.received", f"job_{n}"))
+        assert received.wait(20)
+        delays.append(time.monotonic() - start)
 
-    assert sorted(delays)[10] < 0.1  # a few milliseconds; the bound is for a machine that does much else
+    assert sorted(delays)[10] < 0.1  # a few milliseconds; the bound allows for a busy machine
 
 
-def test_a_message_carries_the_id_and_nothing_else(broker):
-    message = job_message(QUEUE, "test.heard", "job_1")
+def test_message_carries_only_the_job_id(broker):
+    message = job_message(QUEUE, "test.received", "job_1")
 
     assert (message.args, message.kwargs, message.options) == (("job_1",), {}, {})
-    assert message.actor_name == "test.heard"
+    assert message.actor_name == "test.received"
 
 
-def test_what_a_worker_leaves_undone_another_gets(broker, listening):
-    """With its very message id, by which a claim knows that the first one is gone."""
-    heard, consumer = [], broker.consume(QUEUE, prefetch=1, timeout=500)
-    sent = broker.enqueue(job_message(QUEUE, "test.heard", "job_1"))
+def test_unacknowledged_message_is_delivered_to_another_worker(broker, start_worker):
+    """It keeps its message id, by which a claim recognises that the first delivery is over."""
+    received, consumer = [], broker.consume(QUEUE, prefetch=1, timeout=500)
+    sent = broker.enqueue(job_message(QUEUE, "test.received", "job_1"))
     first = eventually(lambda: next(consumer))
     assert first.message_id == sent.message_id
 
     consumer.requeue([first])
     consumer.close()
-    listening(heard.append)
+    start_worker(received.append)
 
-    eventually(lambda: heard == ["job_1"])
+    eventually(lambda: received == ["job_1"])
 
 
-def test_no_broker_has_a_delay_queue(broker, listening):
-    listening(lambda job_id: None)
+def test_no_delay_queue_is_declared(broker, start_worker):
+    start_worker(lambda job_id: None)
 
     assert broker.get_declared_delay_queues() == set()
     assert not {queue for queue in broker.get_declared_queues() if queue.endswith(".DQ")}
 
 
-def test_a_broker_answers_when_asked(broker):
+def test_check_and_keep_alive_succeed(broker):
     broker.check()
     broker.keep_alive()
 
 
 @pytest.mark.parametrize("url", ["amqp://a:b@127.0.0.1:1/", "unix:///nowhere/valkey.sock"])
-def test_one_that_is_not_there_is_unavailable(url):
+def test_check_raises_unavailable_without_a_server(url):
     with pytest.raises(Unavailable):
         build_broker(url).check()
 
 
-def test_what_a_lost_connection_had_brought_keeps_nobody_waiting(rabbitmq_url):
-    """It comes again; nobody takes it for what has its number on the next connection."""
+def test_message_of_a_lost_connection_is_not_acknowledged_on_the_next_one(rabbitmq_url):
+    """Its delivery tag means another message there; it is delivered again."""
     parts = urlsplit(rabbitmq_url)
     with Links() as links:
         link = links.open("worker-rabbitmq", (parts.hostname, parts.port))
@@ -129,17 +129,17 @@ def test_what_a_lost_connection_had_brought_keeps_nobody_waiting(rabbitmq_url):
             eventually(lambda: next(consumer))
         consumer.ack(message)
 
-        another = broker.consume("memory", timeout=1000)
-        again = eventually(lambda: next(another))
-        another.ack(message)
-        assert (again.message_id, again._tag) == (message.message_id, message._tag)
-        assert another.known_tags == {again._tag}
-        another.ack(again)
-        another.close()
+        second_consumer = broker.consume("memory", timeout=1000)
+        redelivered = eventually(lambda: next(second_consumer))
+        second_consumer.ack(message)
+        assert (redelivered.message_id, redelivered._tag) == (message.message_id, message._tag)
+        assert second_consumer.known_tags == {redelivered._tag}
+        second_consumer.ack(redelivered)
+        second_consumer.close()
         broker.close()
 
 
-def test_publishing_to_one_that_is_not_there_is_a_lost_connection():
+def test_publishing_without_a_server_raises_connection_closed():
     broker = build_broker("amqp://127.0.0.1:1/")
 
     with pytest.raises(dramatiq.errors.ConnectionClosed):
@@ -147,12 +147,12 @@ def test_publishing_to_one_that_is_not_there_is_a_lost_connection():
 
 
 @pytest.mark.parametrize("url", ["amqp://guest@host/", "amqp://a:b@host:port/"])
-def test_half_an_address_is_one_line_that_names_the_variable(url):
+def test_incomplete_url_raises_an_error_that_names_the_setting(url):
     with pytest.raises(ConfigurationError, match="SANGHA_BROKER_URL"):
         build_broker(url)
 
 
-def test_rabbitmq_queues_are_replicated_and_bounded(rabbitmq_url):
+def test_rabbitmq_queues_are_quorum_queues_with_a_delivery_limit(rabbitmq_url):
     broker = build_broker(rabbitmq_url)
     queue = CATALOGUE["turn.run"].queue
     broker.declare_queue(queue, ensure=True)
@@ -175,9 +175,9 @@ def test_rabbitmq_queues_are_replicated_and_bounded(rabbitmq_url):
             connection.channel().queue_declare(f"{queue}.DQ", passive=True)
 
 
-def test_a_consumer_with_full_hands_waits_for_a_free_one(broker):
-    """Prefetch is one message a thread: the others are free for other workers."""
-    sent = [broker.enqueue(job_message(QUEUE, "test.heard", f"job_{n}")).message_id for n in range(2)]
+def test_consumer_with_a_used_prefetch_receives_nothing_until_it_acknowledges(broker):
+    """Prefetch is one message per thread; other workers get the rest."""
+    sent = [broker.enqueue(job_message(QUEUE, "test.received", f"job_{n}")).message_id for n in range(2)]
     one, two = (broker.consume(QUEUE, prefetch=1, timeout=200) for _ in range(2))
 
     first, second = eventually(lambda: next(one)), eventually(lambda: next(two))
@@ -191,18 +191,18 @@ def test_a_consumer_with_full_hands_waits_for_a_free_one(broker):
     two.close()
 
 
-def test_a_consumer_with_full_hands_gives_signs_of_life(settings):
-    """One that gives none for a minute is taken for dead, and its messages go to others while it works on them."""
+def test_consumer_with_a_used_prefetch_sends_heartbeats(settings):
+    """After a minute without one, its messages are given to other workers while it processes them."""
     broker = build_broker(settings.broker_address)
     broker.flush_all()
     consumer = broker.consume("inference", prefetch=1, timeout=20)
     broker.enqueue(job_message("inference", "turn.run", "job_1"))
     assert next(message for message in consumer if message) is not None
 
-    def sign_of_life():
+    def last_heartbeat():
         return broker.client.zscore("sangha:queue:__heartbeats__", broker.broker_id)
 
-    before = sign_of_life()
-    eventually(lambda: next(consumer) is None and sign_of_life() > before)
+    before = last_heartbeat()
+    eventually(lambda: next(consumer) is None and last_heartbeat() > before)
     broker.flush_all()
     broker.close()

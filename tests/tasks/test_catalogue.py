@@ -1,4 +1,4 @@
-"""Given a kind of work, then it stands in the catalogue, has an actor in its pool; the timetable names no other."""
+"""The catalogue, the declared actors and the timetable name the same kinds of work."""
 
 import importlib
 
@@ -13,19 +13,19 @@ from tasks.job_runner import JobRunner
 
 @pytest.fixture
 def declared(tmp_path):
-    """Every pool's actors, by name: declaring them needs no server."""
+    """The actors of every pool, by name, and the threads of each pool; declaring them needs no server."""
     settings = Settings(data_dir=tmp_path, engine="scripted")
     broker = build_broker(settings.broker_address)
     runner = JobRunner("w", settings, None, None, broker, None, None)
-    found, threads = {}, {}
+    actors, threads = {}, {}
     for pool in POOLS:
         before = set(broker.actors)
         threads[pool] = importlib.import_module(f"tasks.{pool}").declare_actors(runner)
-        found |= {name: (pool, broker.actors[name]) for name in set(broker.actors) - before}
-    return found, threads
+        actors |= {name: (pool, broker.actors[name]) for name in set(broker.actors) - before}
+    return actors, threads
 
 
-def test_every_kind_has_an_actor_and_every_actor_a_kind(declared):
+def test_catalogue_and_declared_actors_agree(declared):
     actors, threads = declared
 
     assert set(actors) == set(CATALOGUE)
@@ -36,7 +36,7 @@ def test_every_kind_has_an_actor_and_every_actor_a_kind(declared):
     assert all(count >= 1 for count in threads.values())
 
 
-def test_dramatiq_neither_retries_nor_delays(declared):
+def test_dramatiq_has_no_retries_and_no_delay_queues(declared):
     """Both would keep messages in a worker's memory."""
     actors, _ = declared
     broker = next(iter(actors.values()))[1].broker
@@ -45,5 +45,5 @@ def test_dramatiq_neither_retries_nor_delays(declared):
     assert broker.get_declared_delay_queues() == set()
 
 
-def test_the_timetable_names_kinds_of_the_catalogue():
+def test_timetable_names_kinds_of_the_catalogue():
     assert set(TIMETABLE) <= set(CATALOGUE)

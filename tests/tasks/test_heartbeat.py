@@ -1,4 +1,4 @@
-"""Given a worker that runs jobs, when its heart beats, then leases live, checkpoints are kept and cancels are heard."""
+"""The heartbeat renews leases, writes checkpoints and receives cancellations."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ import pytest
 from models.jobs import attempts
 from models.jobs.attempt_context import Handler, plain_ending
 from models.jobs.cancellation import cancel
-from models.jobs.workers import living
+from models.jobs.workers import list_live
 from models.journal import journal
 from models.journal.archive import read_archive
-from tasks.heartbeat import GRACE, Heartbeat
+from tasks.heartbeat import OVERDUE_GRACE, Heartbeat
 from tests.waiting import eventually
 
 
 @pytest.fixture
 def heartbeat(runner, monkeypatch):
-    """A quick heart."""
+    """A heartbeat with short intervals."""
     monkeypatch.setattr(attempts, "RENEWAL", 0.05)
     monkeypatch.setattr("tasks.heartbeat.LISTEN_INTERVAL", 0.1)
     heartbeat = Heartbeat(runner, host="h", pid=1, pools=["p"], queues=["test"], threads=3)
@@ -28,39 +28,39 @@ def heartbeat(runner, monkeypatch):
 
 
 @pytest.fixture
-def working(runner, desk, account):
-    """A job that works until it is told to stop: its id, its attempt and its thread."""
-    job_id, inside = desk.enqueue(account), threading.Event()
+def running_job(runner, desk, account):
+    """A job that runs until it is stopped: its id, its attempt and its thread."""
+    job_id, started = desk.enqueue(account), threading.Event()
 
     def run(attempt):
         attempt.journal.write("test.said", {})
-        inside.set()
-        eventually(attempt.stopped)
+        started.set()
+        eventually(attempt.should_stop)
         attempt.check()
 
     thread = threading.Thread(target=runner.execute, args=(Handler(run, plain_ending), job_id, "m"))
     thread.start()
-    assert inside.wait(20)
+    assert started.wait(20)
     (attempt,) = runner.running_attempts()
     yield job_id, attempt, thread
     attempt.stop("released")
     thread.join(20)
 
 
-def test_a_worker_is_on_the_list_from_its_start_to_its_stop(heartbeat, runner, desk):
+def test_worker_is_registered_from_start_to_stop(heartbeat, runner, desk):
     heartbeat.start()
     with desk.database.connection() as connection:
-        (worker,) = living(connection)
+        (worker,) = list_live(connection)
     assert (worker.name, worker.queues, worker.threads) == (runner.name, ["test"], 3)
 
     heartbeat.stop()
 
     with desk.database.connection() as connection:
-        assert living(connection) == []
+        assert list_live(connection) == []
 
 
-def test_leases_are_renewed_and_what_was_said_is_kept(heartbeat, working, desk):
-    job_id, attempt, _ = working
+def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, desk):
+    job_id, attempt, _ = running_job
     desk.set(job_id, "lease_until = now()")
     heartbeat.start()
 
@@ -72,25 +72,25 @@ def test_leases_are_renewed_and_what_was_said_is_kept(heartbeat, working, desk):
         eventually(lambda: len(read_archive(connection, job_id).events) == 2)
 
 
-def test_a_cancel_is_heard_over_redis_at_once(heartbeat, working, runner, desk, account, monkeypatch):
+def test_cancellation_over_redis_stops_the_attempt_at_once(heartbeat, running_job, runner, desk, account, monkeypatch):
     monkeypatch.setattr(attempts, "RENEWAL", 3600)
-    job_id, _, thread = working
+    job_id, _, thread = running_job
     heartbeat.start()
     channel = journal.CANCEL_CHANNEL
     eventually(lambda: runner.client.pubsub_numsub(channel)[0][1] >= 1)
     with desk.database.transaction() as connection:
-        done = cancel(connection, job_id, account)
-    began = time.monotonic()
+        cancellation = cancel(connection, job_id, account)
+    start = time.monotonic()
 
-    journal.publish_cancellations(runner.client, done.running)
+    journal.publish_cancellations(runner.client, cancellation.running)
     thread.join(20)
 
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - start < 0.5
     assert desk.job(job_id).state == "cancelled"
 
 
-def test_a_cancel_that_redis_did_not_carry_is_heard_at_the_next_beat(heartbeat, working, desk, account):
-    job_id, _, thread = working
+def test_cancellation_missed_by_redis_stops_the_attempt_at_the_next_heartbeat(heartbeat, running_job, desk, account):
+    job_id, _, thread = running_job
     with desk.database.transaction() as connection:
         cancel(connection, job_id, account)
 
@@ -100,8 +100,8 @@ def test_a_cancel_that_redis_did_not_carry_is_heard_at_the_next_beat(heartbeat, 
     assert desk.job(job_id).state == "cancelled"
 
 
-def test_an_overtaken_attempt_stops(heartbeat, working, desk):
-    job_id, attempt, thread = working
+def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, desk):
+    job_id, attempt, thread = running_job
     desk.claim(job_id, "m", "another worker")
 
     heartbeat.start()
@@ -112,18 +112,18 @@ def test_an_overtaken_attempt_stops(heartbeat, working, desk):
     assert (desk.job(job_id).state, desk.job(job_id).worker) == ("running", "another worker")
 
 
-def test_an_attempt_far_beyond_its_time_loses_its_lease(heartbeat, working, desk):
-    """It does not look whether it should stop: another worker has to."""
-    job_id, attempt, _ = working
-    before = desk.job(job_id).lease_until
-    attempt.deadline = time.monotonic() - GRACE - 1
-    heartbeat._once()
+def test_lease_of_an_overdue_attempt_is_not_renewed(heartbeat, running_job, desk):
+    """An attempt that ignores its stop signal is taken over by another worker."""
+    job_id, attempt, _ = running_job
+    lease = desk.job(job_id).lease_until
+    attempt.deadline = time.monotonic() - OVERDUE_GRACE - 1
+    heartbeat._beat_once()
 
-    assert desk.job(job_id).lease_until == before
+    assert desk.job(job_id).lease_until == lease
 
 
-def test_the_heart_goes_on_beating_after_a_failure(heartbeat, working, desk, monkeypatch):
-    job_id, _, _ = working
+def test_heartbeat_continues_after_an_error(heartbeat, running_job, desk, monkeypatch):
+    job_id, _, _ = running_job
     monkeypatch.setattr("tasks.heartbeat.RETRY_INTERVAL", 0.02)
     beats, renew = [], attempts.renew_leases
 
@@ -133,7 +133,7 @@ def test_the_heart_goes_on_beating_after_a_failure(heartbeat, working, desk, mon
             raise ValueError
         return renew(*arguments)
 
-    monkeypatch.setattr(attempts, "renew", fail_twice)
+    monkeypatch.setattr(attempts, "renew_leases", fail_twice)
     desk.set(job_id, "lease_until = now() - interval '1 hour'")
     heartbeat._threads[0].start()
 

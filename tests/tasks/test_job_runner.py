@@ -1,4 +1,4 @@
-"""Given a delivery, when its handler does well, badly or nothing at all, then the row says what comes next."""
+"""After each outcome of a handler, the job's row has the right next state."""
 
 import threading
 import time
@@ -9,41 +9,41 @@ import pytest
 from models.access import rate_limits
 from models.access.rate_limits import Bucket
 from models.jobs import outbox
-from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import NewJob, children, enqueue
 from models.journal import journal
 from models.platform.errors import PermanentFailure, SanghaError
-from tests.tasks.handlers import COMPLETES, completes, due_again, handler, raises, story
+from tests.tasks.handlers import COMPLETES, completes, event_types, handler, make_due, raises
 from tests.waiting import eventually
 
 
-def test_what_succeeds_is_completed_and_its_journal_closed(runner, desk, account):
+def test_successful_job_is_completed_and_its_journal_closed(runner, desk, account):
     job_id = desk.enqueue(account)
 
     runner.execute(COMPLETES, job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.completed"]
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.completed"]
     assert len(journal.read_events(runner.client, job_id)) == 2
     assert runner.running_attempts() == []
 
 
-def test_the_tokens_that_it_used_are_told_along_with_its_end(runner, desk, account):
-    at_the_door = Bucket(f"account {account}", "tokens", 1000, 100)
-    rate_limits.draw(runner.client, [at_the_door])
+def test_token_rate_limit_is_corrected_when_the_job_ends(runner, desk, account):
+    bucket = Bucket(f"account {account}", "tokens", 1000, 100)
+    rate_limits.draw(runner.client, [bucket])
     job_id = desk.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 100))
 
     runner.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
 
     assert runner.writer.drain()
-    (level,) = rate_limits.draw(runner.client, [replace(at_the_door, cost=0)]).levels
+    (level,) = rate_limits.draw(runner.client, [replace(bucket, cost=0)]).levels
     assert level.remaining == pytest.approx(600, abs=30)
 
 
-def test_a_second_delivery_of_what_has_ended_is_dropped(runner, desk, account):
+def test_second_delivery_of_an_ended_job_is_dropped(runner, desk, account):
     job_id = desk.enqueue(account)
     runner.execute(COMPLETES, job_id, "m")
 
@@ -53,7 +53,7 @@ def test_a_second_delivery_of_what_has_ended_is_dropped(runner, desk, account):
     assert desk.job(job_id).attempt == 1
 
 
-def test_a_failure_is_tried_again_later_and_the_last_one_is_death(runner, desk, account):
+def test_failed_job_is_retried_later_and_dead_after_its_last_attempt(runner, desk, account):
     job_id, failing = desk.enqueue(account), handler(raises(ValueError("the reason")))
     for failures in (1, 2):
         runner.execute(failing, job_id, f"m{failures}")
@@ -61,7 +61,7 @@ def test_a_failure_is_tried_again_later_and_the_last_one_is_death(runner, desk, 
         assert (job.state, job.failures, job.published_at) == ("queued", failures, None)
         assert "ValueError: the reason" in job.traceback
         assert desk.claim(job_id) is None  # run_at lies in the future
-        due_again(desk, job_id)
+        make_due(desk, job_id)
 
     runner.execute(failing, job_id, "m3")
 
@@ -69,10 +69,10 @@ def test_a_failure_is_tried_again_later_and_the_last_one_is_death(runner, desk, 
     assert (job.state, job.attempt) == ("dead", 3)
     assert "ValueError: the reason" in job.traceback
     assert "the reason" not in str(job.error)  # for operators only
-    assert story(runner, desk, job_id) == ["test.said"] * 3 + ["sangha:job.dead"]
+    assert event_types(runner, desk, job_id) == ["test.written"] * 3 + ["sangha:job.dead"]
 
 
-def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(runner, desk, account):
+def test_error_text_that_postgres_cannot_store_is_escaped(runner, desk, account):
     job_id = desk.enqueue(account)
 
     runner.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
@@ -80,17 +80,17 @@ def test_a_failure_that_postgres_cannot_spell_is_a_failure_like_any(runner, desk
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 1)
 
 
-def test_a_failure_that_another_attempt_would_meet_again_fails_at_once(runner, desk, account):
+def test_permanent_failure_is_not_retried(runner, desk, account):
     job_id = desk.enqueue(account)
 
     runner.execute(handler(raises(PermanentFailure("no such file", code="gone"))), job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.error) == ("failed", {"code": "gone", "message": "no such file"})
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.failed"]
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.failed"]
 
 
-def test_what_takes_too_long_fails(runner, desk, account, monkeypatch):
+def test_job_past_its_time_limit_fails(runner, desk, account, monkeypatch):
     monkeypatch.setitem(CATALOGUE, "test.work", replace(CATALOGUE["test.work"], time_limit=0))
     job_id = desk.enqueue(account)
 
@@ -99,7 +99,7 @@ def test_what_takes_too_long_fails(runner, desk, account, monkeypatch):
     assert (desk.job(job_id).state, desk.job(job_id).error["code"]) == ("failed", "time_limit_exceeded")
 
 
-def test_what_was_cancelled_before_its_next_attempt_ends_without_running(runner, desk, account):
+def test_job_cancelled_between_attempts_ends_without_running(runner, desk, account):
     job_id = desk.enqueue(account)
     runner.execute(handler(raises(ValueError())), job_id, "m")
     with desk.database.transaction() as connection:
@@ -108,99 +108,99 @@ def test_what_was_cancelled_before_its_next_attempt_ends_without_running(runner,
     runner.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
 
     assert desk.job(job_id).state == "cancelled"
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.cancelled"]
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.cancelled"]
 
 
-def running_in_a_thread(runner, desk, job_id, started=None):
-    """A job that works until it is told to stop."""
-    inside = threading.Event()
+def run_in_thread(runner, desk, job_id):
+    """Run a job that works until it is stopped, in a thread."""
+    started = threading.Event()
 
     def run(attempt):
-        attempt.journal.write("test.said", {})
-        inside.set()
-        eventually(attempt.stopped)
+        attempt.journal.write("test.written", {})
+        started.set()
+        eventually(attempt.should_stop)
         attempt.check()
 
     thread = threading.Thread(target=runner.execute, args=(handler(run), job_id, "m"))
     thread.start()
-    assert inside.wait(20)
+    assert started.wait(20)
     return thread
 
 
-def test_what_is_cancelled_while_it_runs_stops(runner, desk, account):
+def test_cancelled_attempt_stops(runner, desk, account):
     job_id = desk.enqueue(account)
-    thread = running_in_a_thread(runner, desk, job_id)
+    thread = run_in_thread(runner, desk, job_id)
     runner.cancel("job_of_another_worker")
-    began = time.monotonic()
+    start = time.monotonic()
 
     runner.cancel(job_id)
     thread.join(20)
 
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - start < 0.5
     assert desk.job(job_id).state == "cancelled"
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.cancelled"]
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.cancelled"]
 
 
-def test_what_runs_when_its_worker_leaves_goes_on_elsewhere(runners, desk, account):
-    leaving, other = runners("leaving"), runners("other")
+def test_released_job_is_continued_by_another_worker(runners, desk, account):
+    stopping, other = runners("stopping"), runners("other")
     job_id = desk.enqueue(account)
-    thread = running_in_a_thread(leaving, desk, job_id)
+    thread = run_in_thread(stopping, desk, job_id)
 
-    leaving.release_all()
+    stopping.release_all()
     thread.join(20)
 
     assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
     other.execute(COMPLETES, job_id, "m2")
     assert desk.job(job_id).result == {"attempt": 2}
-    assert story(other, desk, job_id) == ["test.said", "test.said", "sangha:job.completed"]
+    assert event_types(other, desk, job_id) == ["test.written", "test.written", "sangha:job.completed"]
 
 
-def no_words(attempt, state, error=None):
-    raise KeyError("no words")
+def failing_end(attempt, state, error=None):
+    raise KeyError("no ending")
 
 
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
-def test_a_handler_that_cannot_say_how_it_ended_ends_plainly(runner, desk, account, run):
+def test_job_gets_a_plain_ending_when_its_handler_cannot_compose_one(runner, desk, account, run):
     job_id = desk.enqueue(account)
-    journal.append(runner.client, job_id, 0, [])  # Redis has heard of it
+    journal.append(runner.client, job_id, 0, [])  # Redis knows the journal
     desk.set(job_id, "failures = 2")
 
-    runner.execute(handler(run, no_words), job_id, "m")
+    runner.execute(handler(run, failing_end), job_id, "m")
 
     assert desk.job(job_id).state == "dead"
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.dead"]
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.dead"]
 
 
-def broken(connection):
+def failing_record(connection):
     connection.execute("SELECT no_such_column FROM jobs")
 
 
-def test_an_end_that_cannot_be_recorded_is_a_failure_like_any(runner, desk, account):
-    """Nothing of it stays; after the last try the job ends without its record."""
+def test_error_while_recording_the_ending_is_retried(runner, desk, account):
+    """The transaction is rolled back; after the last attempt the job ends without its record."""
 
     def run(attempt):
-        return replace(plain_ending(attempt, "completed"), record=broken)
+        return replace(plain_ending(attempt, "completed"), record=failing_record)
 
     def end(attempt, state, error=None):
-        return replace(plain_ending(attempt, state, error), record=broken)
+        return replace(plain_ending(attempt, state, error), record=failing_record)
 
     job_id = desk.enqueue(account)
     for failures in (1, 2):
         runner.execute(handler(run, end), job_id, f"m{failures}")
         assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", failures)
         assert "no_such_column" in desk.job(job_id).traceback
-        assert story(runner, desk, job_id) == []
-        due_again(desk, job_id)
+        assert event_types(runner, desk, job_id) == []
+        make_due(desk, job_id)
 
     runner.execute(handler(run, end), job_id, "m3")
 
     assert desk.job(job_id).state == "dead"
     assert "no_such_column" in desk.job(job_id).traceback
-    assert story(runner, desk, job_id) == ["sangha:job.dead"]
+    assert event_types(runner, desk, job_id) == ["sangha:job.dead"]
 
 
-def test_a_job_that_kills_its_workers_ends_dead_without_running_again(runners, desk, account):
-    """The process is gone, so nothing but the next claim can count it."""
+def test_job_that_kills_its_workers_is_dead_after_its_last_attempt(runners, desk, account):
+    """The next claim counts the crash, since the process is gone."""
 
     class Killed(BaseException):
         pass
@@ -214,8 +214,8 @@ def test_a_job_that_kills_its_workers_ends_dead_without_running_again(runners, d
     for number in range(20):
         with desk.database.connection() as connection:
             connection.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
-            outbox.recover(connection)
-        due_again(desk, job_id)
+            outbox.requeue_lost(connection)
+        make_due(desk, job_id)
         worker = runners(f"worker {number}")
         if desk.job(job_id).failures < 3:
             with pytest.raises(Killed):
@@ -228,14 +228,14 @@ def test_a_job_that_kills_its_workers_ends_dead_without_running_again(runners, d
     assert (job.state, job.error["code"], len(runs)) == ("dead", "worker_lost", 3)
 
 
-def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner, desk, account):
+def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(runner, desk, account):
     def run(attempt):
         with attempt.database.connection() as connection:
-            done = children(connection, attempt.job.id)
-        if not done:
-            attempt.journal.write("test.said", {"delegates": 2})
-            return Waiting([NewJob("test.child", account, {"n": n}) for n in range(2)])
-        return plain_ending(attempt, "completed", result={"sum": sum(child.result["n"] for child in done)})
+            ended = children(connection, attempt.job.id)
+        if not ended:
+            attempt.journal.write("test.written", {"delegates": 2})
+            return WaitForChildren([NewJob("test.child", account, {"n": n}) for n in range(2)])
+        return plain_ending(attempt, "completed", result={"sum": sum(child.result["n"] for child in ended)})
 
     def child(attempt):
         return plain_ending(attempt, "completed", result={"n": attempt.job.arguments["n"] + 1})
@@ -245,8 +245,8 @@ def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner,
     assert desk.job(parent_id).state == "waiting"
     assert runner.running_attempts() == []
     with desk.database.connection() as connection:
-        born = [job.id for job in children(connection, parent_id)]
-    for job_id in born:
+        child_ids = [job.id for job in children(connection, parent_id)]
+    for job_id in child_ids:
         nudges = runner.relay.nudges
         runner.execute(handler(child), job_id, f"m {job_id}")
         assert runner.relay.nudges > nudges
@@ -254,16 +254,16 @@ def test_a_parent_holds_no_thread_and_goes_on_with_its_childrens_results(runner,
     runner.execute(handler(run), parent_id, "m2")
 
     assert (desk.job(parent_id).state, desk.job(parent_id).result) == ("completed", {"sum": 3})
-    assert story(runner, desk, parent_id) == ["test.said", "sangha:job.completed"]
+    assert event_types(runner, desk, parent_id) == ["test.written", "sangha:job.completed"]
 
 
-def test_a_cancel_that_comes_before_the_children_is_settled_at_once(runner, desk, account):
-    """Nobody else would: until the lease ran out the job would seem to run."""
+def test_cancellation_before_the_children_are_inserted_ends_the_job(runner, desk, account):
+    """Only this attempt can end the job before its lease expires."""
 
     def run(attempt):
         with desk.database.transaction() as connection:
             cancel(connection, attempt.job.id, account)
-        return Waiting([NewJob("test.child", account)])
+        return WaitForChildren([NewJob("test.child", account)])
 
     job_id = desk.enqueue(account)
     runner.execute(handler(run), job_id, "m")
@@ -271,16 +271,16 @@ def test_a_cancel_that_comes_before_the_children_is_settled_at_once(runner, desk
     assert desk.job(job_id).state == "cancelled"
     with desk.database.connection() as connection:
         assert children(connection, job_id) == []
-    assert story(runner, desk, job_id) == ["sangha:job.cancelled"]
+    assert event_types(runner, desk, job_id) == ["sangha:job.cancelled"]
 
 
-def test_follow_ups_are_born_with_the_end_or_not_at_all(runner, desk, account):
+def test_follow_ups_are_inserted_in_the_transaction_of_the_ending(runner, desk, account):
     follow_up = NewJob("test.child", account)
 
     def run(attempt):
         return replace(completes(attempt), follow_ups=[follow_up])
 
-    def run_in_vain(attempt):
+    def run_with_failing_record(attempt):
         def record(connection):
             enqueue(connection, follow_up)
             raise SanghaError
@@ -288,10 +288,10 @@ def test_follow_ups_are_born_with_the_end_or_not_at_all(runner, desk, account):
         return replace(completes(attempt), record=record)
 
     job_id = desk.enqueue(account)
-    runner.execute(handler(run_in_vain), job_id, "m")
+    runner.execute(handler(run_with_failing_record), job_id, "m")
     with pytest.raises(AssertionError):
         desk.job(follow_up.id)
-    due_again(desk, job_id)
+    make_due(desk, job_id)
     runner.execute(handler(run), job_id, "m2")
 
     assert (desk.job(job_id).state, desk.job(follow_up.id).state) == ("completed", "queued")

@@ -1,4 +1,4 @@
-"""Given servers, confirmations and news that get lost, then each step of a job counts once, or is taken again."""
+"""A step of a job counts once when servers, confirmations or notifications are lost."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from models.jobs import attempts
-from models.jobs.attempt_context import Waiting, plain_ending
+from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import cancel
 from models.jobs.jobs import NewJob, children
@@ -19,22 +19,22 @@ from models.platform.database import Database
 from models.platform.errors import Fenced, Unavailable
 from models.platform.redis_client import connect
 from ops.servers import Valkey, running_server
-from tests.tasks.handlers import COMPLETES, completes, handler, raises, story
+from tests.tasks.handlers import COMPLETES, completes, event_types, handler, raises
 from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
-def test_what_meets_a_part_that_is_down_waits_and_counts_no_failure(runner, desk, account, error):
+def test_job_is_released_without_a_failure_while_a_dependency_is_down(runner, desk, account, error):
     job_id = desk.enqueue(account)
 
     runner.execute(handler(raises(error)), job_id, "m")
 
     job = desk.job(job_id)
     assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
-    assert desk.claim(job_id) is None  # a moment later
+    assert desk.claim(job_id) is None  # its run_at is a second from now
 
 
-def test_without_redis_a_job_waits(runner, desk, account, tmp_path):
+def test_job_is_released_while_redis_is_down(runner, desk, account, tmp_path):
     job_id = desk.enqueue(account)
     runner.client = connect(f"unix://{tmp_path}/nothing.sock")
 
@@ -44,41 +44,41 @@ def test_without_redis_a_job_waits(runner, desk, account, tmp_path):
 
 
 @pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
-def test_a_zombie_that_wakes_up_changes_nothing(runners, desk, account, outcome):
-    zombie, other = runners("zombie"), runners("other")
-    job_id, inside, go = desk.enqueue(account), threading.Event(), threading.Event()
+def test_attempt_is_fenced_after_a_newer_claim(runners, desk, account, outcome):
+    stale, other = runners("stale"), runners("other")
+    job_id, started, proceed = desk.enqueue(account), threading.Event(), threading.Event()
 
     def run(attempt):
-        inside.set()
-        assert go.wait(20)
+        started.set()
+        assert proceed.wait(20)
         if outcome == "completes":
             return completes(attempt)
         if outcome == "waits":
-            return Waiting([NewJob("test.child", account)])
+            return WaitForChildren([NewJob("test.child", account)])
         raise ValueError("late") if outcome == "fails" else Fenced("late")
 
-    thread = threading.Thread(target=zombie.execute, args=(handler(run), job_id, "m"))
+    thread = threading.Thread(target=stale.execute, args=(handler(run), job_id, "m"))
     thread.start()
-    assert inside.wait(20)
+    assert started.wait(20)
     other.execute(COMPLETES, job_id, "m")
-    go.set()
+    proceed.set()
     thread.join(20)
 
     assert not thread.is_alive()
     assert (desk.job(job_id).state, desk.job(job_id).result) == ("completed", {"attempt": 2})
-    assert story(other, desk, job_id) == ["test.said", "sangha:job.completed"]
+    assert event_types(other, desk, job_id) == ["test.written", "sangha:job.completed"]
     with desk.database.connection() as connection:
         assert children(connection, job_id) == []
 
 
-class Unconfirming(Database):
-    """A database that loses the confirmation of the next commits of one kind of transaction."""
+class UnconfirmingDatabase(Database):
+    """A database that loses the confirmations of the next `lost` commits."""
 
     lost = 0
 
     @contextmanager
-    def _losing(self, within):
-        with within() as connection:
+    def _losing(self, transaction):
+        with transaction() as connection:
             yield connection
         if self.lost:
             self.lost -= 1
@@ -93,12 +93,12 @@ class Unconfirming(Database):
 
 @pytest.fixture
 def unconfirming(desk):
-    database = Unconfirming(desk.database.dsn)
+    database = UnconfirmingDatabase(desk.database.dsn)
     yield database
     database.close()
 
 
-def test_an_end_whose_confirmation_is_lost_is_an_end_once(runners, unconfirming, desk, account):
+def test_ending_whose_confirmation_is_lost_is_recorded_once(runners, unconfirming, desk, account):
     runner = runners("worker", unconfirming)
     job_id, recorded = desk.enqueue(account), []
 
@@ -109,16 +109,16 @@ def test_an_end_whose_confirmation_is_lost_is_an_end_once(runners, unconfirming,
     runner.execute(handler(run), job_id, "m")
 
     assert desk.job(job_id).state == "completed"
-    assert len(recorded) == 1  # the repeat was refused before it
-    assert story(runner, desk, job_id) == ["test.said", "sangha:job.completed"]
+    assert len(recorded) == 1  # the repeated transaction was rejected before its record
+    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.completed"]
     assert journal.read_events(runner.client, job_id)[-1].ends
 
 
-def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(runner, desk, account, monkeypatch):
+def test_claim_whose_confirmation_is_lost_is_repeated_at_once(runner, desk, account, monkeypatch):
     job_id, claim, lost = desk.enqueue(account), attempts.claim, []
 
-    def unconfirmed(*given, **named):
-        claimed = claim(*given, **named)
+    def unconfirmed(*arguments, **options):
+        claimed = claim(*arguments, **options)
         if not lost:
             lost.append(claimed)
             raise Unavailable("the connection was lost while the commit was on its way back")
@@ -131,7 +131,7 @@ def test_a_claim_whose_confirmation_is_lost_is_made_good_at_once(runner, desk, a
     assert (job.state, job.attempt, job.failures) == ("completed", 2, 0)
 
 
-def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(runner, desk, account):
+def test_redelivery_to_the_worker_that_runs_the_job_is_dropped(runner, desk, account):
     job_id = desk.enqueue(account)
 
     def run(attempt):
@@ -143,11 +143,11 @@ def test_a_message_that_comes_again_to_the_worker_that_runs_its_job_is_dropped(r
     assert (desk.job(job_id).state, desk.job(job_id).attempt) == ("completed", 1)
 
 
-def test_a_cancel_that_comes_between_claim_and_run_is_heard(runner, desk, account, monkeypatch):
+def test_cancellation_between_claim_and_start_stops_the_attempt(runner, desk, account, monkeypatch):
     job_id, claim = desk.enqueue(account), attempts.claim
 
-    def claim_then_cancel(*given, **named):
-        claimed = claim(*given, **named)
+    def claim_then_cancel(*arguments, **options):
+        claimed = claim(*arguments, **options)
         with desk.database.transaction() as connection:
             cancel(connection, job_id, account)
         runner.cancel(job_id)
@@ -164,15 +164,17 @@ def test_a_cancel_that_comes_between_claim_and_run_is_heard(runner, desk, accoun
 
 
 @pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
-def test_other_steps_whose_confirmation_is_lost_count_once(runners, unconfirming, desk, account, outcome):
+def test_retry_wait_and_release_count_once_without_confirmation(
+    runners, unconfirming, desk, account, outcome
+):
     runner = runners("worker", unconfirming)
     job_id = desk.enqueue(account)
 
     def run(attempt):
-        attempt.journal.write("test.said", {})
+        attempt.journal.write("test.written", {})
         unconfirming.lost = 1
         if outcome == "waits":
-            return Waiting([NewJob("test.child", account)])
+            return WaitForChildren([NewJob("test.child", account)])
         raise ValueError if outcome == "fails" else Unavailable("down")
 
     runner.execute(handler(run), job_id, "m")
@@ -180,11 +182,11 @@ def test_other_steps_whose_confirmation_is_lost_count_once(runners, unconfirming
     job = desk.job(job_id)
     assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
     assert job.pending_children == (outcome == "waits")
-    assert story(runner, desk, job_id) == ["test.said"]
+    assert event_types(runner, desk, job_id) == ["test.written"]
 
 
-def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(runners, desk, account, tmp_path):
-    """kill -9, an empty new one: the journal is whole again, in Redis and in the archive."""
+def test_journal_is_complete_after_redis_is_killed_and_emptied(runners, desk, account, tmp_path):
+    """After a kill -9 and a start without data, Redis and the archive have every event."""
     for name in ("run", "logs"):
         (tmp_path / name).mkdir()
     with running_server(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
@@ -218,12 +220,12 @@ def test_a_redis_that_dies_and_returns_in_the_middle_costs_nothing(runners, desk
         runner.client.close()
 
 
-def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(runner, desk, account):
-    """Those who follow hear of it at once, and not when somebody looks into the archive."""
+def test_evicted_journal_is_written_again_with_its_ending(runner, desk, account):
+    """Open streams then receive it at once."""
     job_id = desk.enqueue(account)
 
     def run(attempt):
-        attempt.journal.write("test.said", {})
+        attempt.journal.write("test.written", {})
         runner.writer.drain()
 
         def record(connection):
@@ -237,22 +239,22 @@ def test_an_end_that_redis_has_forgotten_the_beginning_of_is_written_whole(runne
     assert [event.sequence for event in journal.read_events(runner.client, job_id)] == [0, 1]
 
 
-def test_what_leaves_while_postgres_is_away_gives_up(runner, monkeypatch):
-    """A worker that is told to stop does not wait for a database that may never come back."""
+def test_stopping_worker_does_not_wait_for_postgres(runner, monkeypatch):
+    """The database may never come back."""
 
     @contextmanager
-    def away():
-        raise Unavailable("away")
+    def unavailable():
+        raise Unavailable("down")
         yield
 
-    monkeypatch.setattr(runner.database, "connection", away)
+    monkeypatch.setattr(runner.database, "connection", unavailable)
     runner.release_all()
 
     with pytest.raises(Unavailable):
         runner.execute(COMPLETES, "job", "m")
 
 
-def test_an_end_of_an_attempt_that_never_was_is_fenced(runner, desk, account):
+def test_ending_of_an_unknown_attempt_is_fenced(runner, desk, account):
     job = desk.started(account)
     object.__setattr__(job, "attempt", 9)
 

@@ -1,4 +1,4 @@
-"""Given a door, when it has committed, then the queue is told; and nothing that fails there fails the caller."""
+"""Announcements publish jobs and write journals, and never fail the caller."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from models.platform.redis_client import connect
 from tasks.queue import Queue
 from tests.waiting import eventually
 
-OPENING = [event(0, "test.opened", {}), event(1, "test.opened", {})]
+OPENING_EVENTS = [event(0, "test.opened", {}), event(1, "test.opened", {})]
 
 
 @pytest.fixture
@@ -19,42 +19,42 @@ def queue(settings, desk, redis_client, broker):
     queue.close()
 
 
-def test_an_enqueued_job_is_published_and_its_journal_begun(queue, desk, account, redis_client):
-    job_id = desk.enqueue(account, opening=OPENING)
+def test_announced_job_is_published_and_its_journal_started(queue, desk, account, redis_client):
+    job_id = desk.enqueue(account, opening=OPENING_EVENTS)
 
-    queue.announce_job(job_id, OPENING)
+    queue.announce_job(job_id, OPENING_EVENTS)
 
-    assert journal.read_events(redis_client, job_id) == OPENING
+    assert journal.read_events(redis_client, job_id) == OPENING_EVENTS
     eventually(lambda: desk.job(job_id).published_at)
 
 
-def test_a_cancel_ends_the_journal_of_what_never_ran(queue, desk, account, redis_client):
-    job_id = desk.enqueue(account, opening=OPENING)
-    queue.announce_job(job_id, OPENING)
+def test_cancellation_ends_the_journal_of_a_queued_job(queue, desk, account, redis_client):
+    job_id = desk.enqueue(account, opening=OPENING_EVENTS)
+    queue.announce_job(job_id, OPENING_EVENTS)
     with desk.database.transaction() as connection:
-        done = cancel(connection, job_id, account)
+        cancellation = cancel(connection, job_id, account)
 
-    queue.announce_cancellation(done)
+    queue.announce_cancellation(cancellation)
 
-    found = journal.read_events(redis_client, job_id)
-    assert [event.sequence for event in found] == [0, 1, 2]
-    assert found[-1].ends
+    events = journal.read_events(redis_client, job_id)
+    assert [event.sequence for event in events] == [0, 1, 2]
+    assert events[-1].ends
 
 
-def test_a_deleted_job_is_forgotten(queue, desk, account, redis_client):
+def test_journal_of_a_deleted_job_is_deleted(queue, desk, account, redis_client):
     job_id = desk.enqueue(account)
-    queue.announce_job(job_id, OPENING)
+    queue.announce_job(job_id, OPENING_EVENTS)
 
     queue.forget_journal(job_id)
 
     assert journal.read_events(redis_client, job_id) == []
 
 
-def test_without_redis_a_door_goes_on(settings, desk, account, broker, tmp_path):
+def test_announcements_succeed_while_redis_is_down(settings, desk, account, broker, tmp_path):
     queue = Queue(settings, desk.database, connect(f"unix://{tmp_path}/nothing.sock"))
     job_id = desk.enqueue(account)
 
-    queue.announce_job(job_id, OPENING)
+    queue.announce_job(job_id, OPENING_EVENTS)
     with desk.database.transaction() as connection:
         queue.announce_cancellation(cancel(connection, job_id, account))
     queue.forget_journal(job_id)

@@ -1,4 +1,4 @@
-"""Given rows that are due, when the relay is nudged, then there is a message for each, whatever dies in between."""
+"""The relay publishes each due job, also after a crash or a broker outage."""
 
 import time
 
@@ -9,7 +9,7 @@ from models.jobs import outbox
 from models.jobs.workers import register
 from models.platform.errors import Unavailable
 from tasks.relay import Relay
-from tests.tasks.conftest import with_queue
+from tests.tasks.conftest import broker_with_queue
 from tests.waiting import eventually
 
 QUEUE = "test"
@@ -17,13 +17,13 @@ QUEUE = "test"
 
 @pytest.fixture
 def broker(on_each_broker, kinds):
-    with with_queue(on_each_broker, QUEUE) as broker:
+    with broker_with_queue(on_each_broker, QUEUE) as broker:
         yield broker
 
 
 @pytest.fixture
 def relay(desk, broker):
-    """A relay whose thread runs only where a test starts it."""
+    """A relay whose thread is started by the test."""
     relay = Relay(desk.database, broker)
     yield relay
     if relay._thread.is_alive():
@@ -35,16 +35,16 @@ def deliveries(broker):
     """`deliveries(n)` → the next n messages, acknowledged."""
     consumer = broker.consume(QUEUE, prefetch=50, timeout=200)
 
-    def take(count):
-        taken = []
-        while len(taken) < count:
+    def receive(count):
+        messages = []
+        while len(messages) < count:
             message = eventually(lambda: next(consumer))
             consumer.ack(message)
-            taken.append(message)
+            messages.append(message)
         assert next(consumer) is None
-        return taken
+        return messages
 
-    yield take
+    yield receive
     consumer.close()
 
 
@@ -52,30 +52,30 @@ def jobs_of(messages):
     return [message.args[0] for message in messages]
 
 
-def test_what_is_due_is_published_and_marked(desk, account, relay, deliveries):
-    born = [desk.enqueue(account) for _ in range(3)]
+def test_due_jobs_are_published_and_marked(desk, account, relay, deliveries):
+    job_ids = [desk.enqueue(account) for _ in range(3)]
 
     assert relay.publish_due() == 3
 
-    assert jobs_of(deliveries(3)) == born
-    assert all(desk.job(job_id).published_at for job_id in born)
+    assert jobs_of(deliveries(3)) == job_ids
+    assert all(desk.job(job_id).published_at for job_id in job_ids)
     assert relay.publish_due() == 0
 
 
 class Crash(Exception):
-    """The relay's process dies."""
+    """Raised in place of the death of the relay's process."""
 
 
-def test_a_crash_between_message_and_mark_sends_twice_and_is_claimed_once(
+def test_crash_between_message_and_mark_sends_twice_and_the_job_is_claimed_once(
     desk, account, relay, deliveries, monkeypatch
 ):
     job_id = desk.enqueue(account)
 
-    def die(connection, sent):
+    def crash(connection, sent):
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(outbox, "mark_published", die)
+        patched.setattr(outbox, "mark_published", crash)
         with pytest.raises(Crash):
             relay.publish_due()
     assert relay.publish_due() == 1
@@ -86,28 +86,28 @@ def test_a_crash_between_message_and_mark_sends_twice_and_is_claimed_once(
     assert [claim is not None for claim in claims] == [True, False]
 
 
-def test_a_relay_that_is_frozen_while_it_sends_looks_idle_to_postgres(desk, account, relay, broker, monkeypatch):
-    """So that Postgres ends its transaction, and with it the lock that all other relays wait for."""
-    seen, enqueue = [], broker.enqueue
+def test_connection_is_idle_in_transaction_while_the_relay_publishes(desk, account, relay, broker, monkeypatch):
+    """Postgres can then end the transaction of a frozen relay, and with it the lock that other relays wait for."""
+    states, enqueue = [], broker.enqueue
     holders = """
         SELECT state FROM pg_stat_activity JOIN pg_locks USING (pid)
         WHERE locktype = 'advisory' AND datname = current_database()
     """
 
-    def look(message):
+    def record_states(message):
         with desk.database.connection() as connection:
-            seen.extend(row["state"] for row in connection.execute(holders).fetchall())
+            states.extend(row["state"] for row in connection.execute(holders).fetchall())
         return enqueue(message)
 
-    monkeypatch.setattr(broker, "enqueue", look)
+    monkeypatch.setattr(broker, "enqueue", record_states)
     desk.enqueue(account)
     relay.publish_due()
 
-    assert seen == ["idle in transaction"]
+    assert states == ["idle in transaction"]
 
 
-def test_what_a_failing_broker_has_taken_is_not_sent_again(desk, account, relay, deliveries, broker, monkeypatch):
-    born = [desk.enqueue(account) for _ in range(4)]
+def test_messages_sent_before_a_broker_error_are_not_sent_again(desk, account, relay, deliveries, broker, monkeypatch):
+    job_ids = [desk.enqueue(account) for _ in range(4)]
     enqueue, sent = broker.enqueue, []
 
     def fail_third(message):
@@ -120,25 +120,25 @@ def test_what_a_failing_broker_has_taken_is_not_sent_again(desk, account, relay,
         patched.setattr(broker, "enqueue", fail_third)
         with pytest.raises(dramatiq.errors.ConnectionClosed):
             relay.publish_due()
-    assert [bool(desk.job(job_id).published_at) for job_id in born] == [True, True, False, False]
+    assert [bool(desk.job(job_id).published_at) for job_id in job_ids] == [True, True, False, False]
     assert relay.publish_due() == 2
 
-    assert jobs_of(deliveries(4)) == born
+    assert jobs_of(deliveries(4)) == job_ids
 
 
 @pytest.mark.parametrize(
     "error", [dramatiq.errors.ConnectionClosed("down"), Unavailable("down"), OSError("down"), KeyError("what?")]
 )
-def test_a_relay_keeps_trying(desk, account, relay, deliveries, broker, monkeypatch, error):
+def test_relay_retries_after_an_error(desk, account, relay, deliveries, broker, monkeypatch, error):
     failures, enqueue = [], broker.enqueue
 
-    def fail_at_first(message):
+    def fail_twice(message):
         if len(failures) < 2:
             failures.append(message)
             raise error
         return enqueue(message)
 
-    monkeypatch.setattr(broker, "enqueue", fail_at_first)
+    monkeypatch.setattr(broker, "enqueue", fail_twice)
     job_id = desk.enqueue(account)
     relay.start()
 
@@ -148,7 +148,7 @@ def test_a_relay_keeps_trying(desk, account, relay, deliveries, broker, monkeypa
     assert len(failures) == 2
 
 
-def test_a_nudge_is_heard_at_once_and_a_relay_sleeps_without_one(desk, account, relay):
+def test_nudge_publishes_at_once(desk, account, relay):
     relay.start()
     first = desk.enqueue(account)
     relay.nudge()
@@ -156,15 +156,15 @@ def test_a_nudge_is_heard_at_once_and_a_relay_sleeps_without_one(desk, account, 
     delays = []
     for _ in range(3):
         job_id = desk.enqueue(account)
-        began = time.monotonic()
+        start = time.monotonic()
         relay.nudge()
         eventually(lambda job_id=job_id: desk.job(job_id).published_at)
-        delays.append(time.monotonic() - began)
+        delays.append(time.monotonic() - start)
 
     assert min(delays) < 0.1
 
 
-def test_a_sweepers_relay_needs_no_nudge(desk, account, broker):
+def test_relay_with_an_interval_needs_no_nudge(desk, account, broker):
     relay = Relay(desk.database, broker, interval=0.05).start()
     job_id = desk.enqueue(account)
 
@@ -172,13 +172,13 @@ def test_a_sweepers_relay_needs_no_nudge(desk, account, broker):
     relay.stop()
 
 
-def test_more_than_a_batch_goes_in_one_nudge(desk, relay):
+def test_one_nudge_publishes_more_than_a_batch(desk, relay):
     with desk.database.connection() as connection:
         register(connection, "w", host="h", pid=1, pools=[], queues=[QUEUE], threads=100)
     account = desk.account()
-    born = [desk.enqueue(account) for _ in range(outbox.BATCH + 10)]
+    job_ids = [desk.enqueue(account) for _ in range(outbox.BATCH + 10)]
     relay.start()
 
     relay.nudge()
 
-    eventually(lambda: all(desk.job(job_id).published_at for job_id in born))
+    eventually(lambda: all(desk.job(job_id).published_at for job_id in job_ids))
