@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from models.jobs.catalogue import CATALOGUE, POOLS
 from models.journal.events import EXTENSION_EVENTS
 from models.platform import errors
-from models.platform.settings import Script, Settings, variable
+from models.platform.settings import Script, Settings, variable_name
 from ops.cli import main as sangha
 from web.http.errors import KINDS
 
@@ -83,7 +83,7 @@ def settings_page() -> str:
 def setting_row(item: tuple[str, FieldInfo]) -> Row:
     """Return the table row of a setting."""
     name, field = item
-    return (f"`{variable(name)}`", type_name(field.annotation), default(field), described(field))
+    return (f"`{variable_name(name)}`", type_name(field.annotation), default(field), described(field))
 
 
 def script_row(name: str, field: FieldInfo) -> Row:
@@ -155,7 +155,14 @@ def command_section(path: tuple[str, ...], command: click.Command) -> str:
 def job_kinds_page() -> str:
     """Return the page of the job catalogue and of the pools."""
     kinds = (
-        (f"`{name}`", f"`{kind.queue}`", str(kind.priority), f"{kind.time_limit:g} s", str(kind.attempts), f"{kind.backoff:g} s")
+        (
+            f"`{name}`",
+            f"`{kind.queue}`",
+            str(kind.priority),
+            f"{kind.time_limit:g} s",
+            str(kind.attempts),
+            f"{kind.backoff:g} s",
+        )
         for name, kind in sorted(CATALOGUE.items())
     )
     pools = ((f"`{pool}`", ", ".join(f"`{queue}`" for queue in queues)) for pool, queues in POOLS.items())
@@ -198,7 +205,7 @@ def errors_page() -> str:
     rows = ((f"`{code}`", str(status), message) for (code, status), message in found.items())
     return page(
         "Errors",
-        "Every error is `{\"error\": {\"message\", \"type\", \"param\", \"code\"}}`. Decide by the status and `code`; the message is for people\n"
+        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message is for people\n'
         "and may change. `…` stands for a value.",
         table(["Code", "Status", "Example of a message"], rows),
     )
@@ -208,7 +215,9 @@ def raised_errors() -> Iterator[tuple[str, int, str]]:
     """Yield the code, status and message of each error that the source constructs with a literal message."""
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     for node in nodes():
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args):
+        if not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args
+        ):
             continue
         status, message = status_of(classes[node.func.id]), literal(node.args[0])
         given = next((word.value for word in node.keywords if word.arg == "code"), None)

@@ -66,7 +66,7 @@ def forget_journals(settings: Settings, job_ids: Sequence[str]) -> None:
     client = connect(settings.redis_address)
     with suppress(RedisError):
         for job_id in job_ids:
-            journal.forget(client, job_id)
+            journal.delete(client, job_id)
     client.close()
 
 

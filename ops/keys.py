@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import click
 
 from models.access import signing_keys
-from models.access.signing_keys import Generation
+from models.access.signing_keys import KeyGeneration
 from models.accounts import audit
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.platform.settings import Settings
 from ops.connection import transaction
 from ops.table import align_columns
@@ -20,7 +20,7 @@ def rotate_keys(settings: Settings) -> None:
     with transaction(settings) as connection:
         generation = signing_keys.rotate(connection)
         if generation is not None:
-            audit.record(connection, "signing_key.rotated", Trail(), target=str(generation))
+            audit.record(connection, "signing_key.rotated", RequestOrigin(), target=str(generation))
     if generation is None:
         click.echo("Another process has rotated the key at the same time; its generation signs new tokens.")
     else:
@@ -31,14 +31,14 @@ def rotate_keys(settings: Settings) -> None:
 def list_keys(settings: Settings) -> None:
     """Print one line per generation, the signing one last."""
     with transaction(settings) as connection:
-        generations = signing_keys.generations(connection)
+        generations = signing_keys.list_generations(connection)
     rows = [
         [row.generation, f"{row.created_at:%Y-%m-%d %H:%M:%S}", _state(row, datetime.now(UTC))] for row in generations
     ]
     click.echo("\n".join(align_columns([HEADINGS, *rows])))
 
 
-def _state(row: Generation, now: datetime) -> str:
+def _state(row: KeyGeneration, now: datetime) -> str:
     if row.until is None:
         return "signing"
     return "retired" if row.until < now else f"valid until {row.until:%Y-%m-%d %H:%M:%S}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from models.platform.errors import ConfigurationError
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 
 #: Bytes. A new database takes 50 MB and its write-ahead log grows under load: with less than this it soon fails.
 MIN_FREE_DISK = 500_000_000
@@ -43,7 +43,7 @@ def open_lock(home: Path) -> IO[str]:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return (home / "lock").open("a+")
     except OSError as error:
-        raise ConfigurationError(f"{variable('data_dir')} is {home}: {error.strerror}") from None
+        raise ConfigurationError(f"{variable_name('data_dir')} is {home}: {error.strerror}") from None
 
 
 def check_free_disk(folder: Path) -> None:
@@ -70,9 +70,9 @@ def choose_port(settings: Settings) -> int:
             listener.bind(address)
             return int(listener.getsockname()[1])
     except socket.gaierror as error:
-        raise ConfigurationError(f"{variable('host')} is {settings.host!r}: {error.strerror}") from None
+        raise ConfigurationError(f"{variable_name('host')} is {settings.host!r}: {error.strerror}") from None
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
-            f"choose another port with --port or {variable('port')}"
+            f"choose another port with --port or {variable_name('port')}"
         ) from None

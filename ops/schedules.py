@@ -20,7 +20,7 @@ HEADINGS = ("schedule", "kind", "account", "trigger", "next", "last", "result")
 def show_schedules(settings: Settings, *, all_accounts: bool) -> None:
     """Print one line per schedule, the next to fire first."""
     with transaction(settings) as connection:
-        rows = schedules.any_schedules(connection, MAX_SCHEDULES, None if all_accounts else PLATFORM_ACCOUNT)
+        rows = schedules.list_all(connection, MAX_SCHEDULES, None if all_accounts else PLATFORM_ACCOUNT)
     if not rows:
         click.echo("No schedules. `sangha scheduler` stores the timetable when it starts.")
         return

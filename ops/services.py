@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 from ops.logs import CONSOLE_PATTERN
 
 #: Seconds after which a process without a readiness check, such as the scheduler, counts as ready.
@@ -43,7 +43,7 @@ class SanghaProcess:
     def environment(self) -> Mapping[str, str]:
         """Pass the settings that `up` may have from its command line."""
         overrides = {"data_dir": self.settings.home, "host": self.settings.host, "port": self.settings.port}
-        return {variable(field): str(value) for field, value in overrides.items()} | {"PYTHONUNBUFFERED": "1"}
+        return {variable_name(field): str(value) for field, value in overrides.items()} | {"PYTHONUNBUFFERED": "1"}
 
     def ready(self, pid: int) -> bool:
         """Return whether the process has run for READY_AFTER seconds."""

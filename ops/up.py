@@ -12,7 +12,7 @@ import psycopg
 
 from models.jobs.catalogue import POOLS
 from models.platform.errors import Unavailable
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 from ops import preflight
 from ops.dead_worker_releaser import DeadWorkerReleaser
 from ops.messages import first_line
@@ -123,7 +123,7 @@ def check_external_database(dsn: str) -> None:
         psycopg.connect(dsn, connect_timeout=5).close()
     except psycopg.OperationalError as error:
         detail = f"cannot connect ({first_line(error)})"
-        raise Unavailable(f"Postgres: {detail} — check {variable('database_url')}") from error
+        raise Unavailable(f"Postgres: {detail} — check {variable_name('database_url')}") from error
 
 
 def processes(settings: Settings) -> list[SanghaProcess]:

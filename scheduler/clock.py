@@ -10,7 +10,7 @@ import threading
 import time
 
 from models.jobs import outbox, unclaimed_results
-from models.platform.database import Database, end_frozen
+from models.platform.database import Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
@@ -50,9 +50,14 @@ class Clock:
         """
         try:
             with self._database.connection() as connection:
-                end_frozen(connection)  # first: the statements below may need locks that such a transaction holds
-                recovered = outbox.recover(connection)
-                deleted_job_ids = [*responses.delete_unread(connection), *unclaimed_results.delete_unread(connection)]
+                terminate_stalled_batches(
+                    connection
+                )  # first: the statements below may need locks that such a transaction holds
+                recovered = outbox.requeue_lost(connection)
+                deleted_job_ids = [
+                    *responses.delete_expired(connection),
+                    *unclaimed_results.delete_unclaimed(connection),
+                ]
         except Unavailable as error:
             log.warning("Sweeper: cannot reach the database: %s", error)
             return

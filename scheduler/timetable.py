@@ -34,9 +34,9 @@ def schedule_id(kind: str) -> str:
 def store_timetable(database: Database) -> None:
     """Insert or update the timetable's schedules. An unchanged trigger keeps its next time."""
     with database.transaction() as connection:
-        now = schedules.clock(connection)
+        now = schedules.database_time(connection)
         for kind, entry in TIMETABLE.items():
-            schedules.settle(
+            schedules.upsert_platform_schedule(
                 connection,
                 Schedule(
                     id=schedule_id(kind),

@@ -10,7 +10,7 @@ import redis
 from models.jobs import attempts
 from models.jobs.attempt_context import open_attempt
 from models.journal.writer import JournalWriter
-from models.platform.database import Database, all_of
+from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.accounts import password_reset
@@ -65,7 +65,7 @@ class Post:
 
     def _waiting(self, address: str) -> list[dict[str, str]]:
         with self.database.connection() as connection:
-            return all_of(connection, WAITING, {"address": address})
+            return fetch_all(connection, WAITING, {"address": address})
 
     def _work(self, job_id: str, kind: str) -> None:
         run = password_reset.run if kind == password_reset.KIND else partial(emails.run, self.office)

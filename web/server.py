@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
 from web.app import build
 from web.http.protocol import BoundedProtocol
@@ -85,13 +85,13 @@ def bind(settings: Settings) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigurationError(f"{variable('host')} is {settings.host!r}: {error.strerror}") from None
+        raise ConfigurationError(f"{variable_name('host')} is {settings.host!r}: {error.strerror}") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        where = f"{variable('port')} is {settings.port}"
+        where = f"{variable_name('port')} is {settings.port}"
         raise ConfigurationError(f"{where}: {settings.host} can't be listened on there: {error.strerror}") from None
     log.info("listening on %s port %s", *listener.getsockname()[:2])
     return listener

@@ -107,7 +107,7 @@ class Arena:
     def control(self) -> Callable[..., str] | None:
         """RabbitMQ's `rabbitmqctl`, where the queue is its."""
         node = self.children.get("rabbitmq")
-        return node.service.control if node and isinstance(node.service, RabbitMQ) else None
+        return node.service.rabbitmqctl if node and isinstance(node.service, RabbitMQ) else None
 
     @property
     def pids(self) -> Mapping[str, int]:
@@ -258,7 +258,7 @@ class Arena:
         deadline = time.monotonic() + BURIAL_PATIENCE
         while time.monotonic() < deadline:
             with contextlib.suppress(Unavailable):
-                workers.bury(self.database, socket.gethostname(), pid)
+                workers.release_jobs_of_dead_worker(self.database, socket.gethostname(), pid)
                 return
             time.sleep(BURIAL_INTERVAL)
 

@@ -9,7 +9,7 @@ import redis
 
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE
-from models.platform.database import Database, all_of
+from models.platform.database import Database, fetch_all
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
@@ -63,8 +63,8 @@ def stuck(row: Mapping[str, Any]) -> str:
 def _undone(database: Database, settings: Settings, control: Control | None) -> Undone:
     try:
         with database.connection() as connection:
-            jobs = [*all_of(connection, UNDONE), *all_of(connection, RETRYING)]
-            held = all_of(connection, HELD)
+            jobs = [*fetch_all(connection, UNDONE), *fetch_all(connection, RETRYING)]
+            held = fetch_all(connection, HELD)
     except Unavailable as error:
         return {"ends": [{"id": "postgres", "error": str(error)}]}
     return {"moves": jobs, "idempotency": held, "queues": messages(settings, control)}

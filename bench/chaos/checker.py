@@ -13,7 +13,7 @@ from bench.chaos.faults import Struck
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE
-from models.platform.database import Connection, Database, all_of
+from models.platform.database import Connection, Database, fetch_all
 from models.platform.settings import Settings
 
 #: Faults after which the journal's store has lost what it held.
@@ -64,7 +64,7 @@ def _violations(
 
 def given_up(connection: Connection) -> Iterator[Violation]:
     """No job is dead but one whose workers died as often as its kind allows."""
-    for row in all_of(connection, DEAD):
+    for row in fetch_all(connection, DEAD):
         if row["crashes"] < CATALOGUE[row["kind"]].attempts:
             detail = f"{row['failures']} failures, {row['crashes']} of them crashes: {row['error']} {row['traceback']}"
             yield Violation("dead", f"{row['kind']} {row['id']}", detail)
@@ -75,6 +75,6 @@ def casualties(settings: Settings) -> Mapping[str, int]:
     database = Database(settings.postgres_dsn, size=1, name="checker")
     try:
         with database.connection() as connection:
-            return Counter(row["kind"] for row in all_of(connection, DEAD))
+            return Counter(row["kind"] for row in fetch_all(connection, DEAD))
     finally:
         database.close()

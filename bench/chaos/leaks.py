@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bench.chaos.slots import lost
 from bench.chaos.violations import Violation
-from models.platform.database import Database, all_of
+from models.platform.database import Database, fetch_all
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 
@@ -127,7 +127,7 @@ def connections(settings: Settings) -> Mapping[str, int]:
     database, client = Database(settings.postgres_dsn, size=1, name="leaks"), connect(settings.redis_address)
     try:
         with database.connection() as connection:
-            counts = Counter({f"postgres {row['name']}": int(row["count"]) for row in all_of(connection, CONNECTED)})
+            counts = Counter({f"postgres {row['name']}": int(row["count"]) for row in fetch_all(connection, CONNECTED)})
         counts["redis"] = int(client.info("clients")["connected_clients"])
         return {name: count for name, count in counts.items() if name not in ("postgres leaks", "postgres ")}
     finally:
@@ -140,7 +140,7 @@ def forgotten(settings: Settings) -> Iterator[Violation]:
     database = Database(settings.postgres_dsn, size=1, name="leaks")
     try:
         with database.connection() as connection:
-            for row in all_of(connection, FORGOTTEN, {"longest": LONGEST_TRANSACTION}):
+            for row in fetch_all(connection, FORGOTTEN, {"longest": LONGEST_TRANSACTION}):
                 detail = f"{row['state']} since {row['age']}: {row['query']}"
                 yield Violation("leak", f"postgres {row['application_name']}", detail)
     finally:

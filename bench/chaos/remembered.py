@@ -7,7 +7,7 @@ from typing import Any
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from models.memory.postings import ENTRY
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 Row = Mapping[str, Any]
 
@@ -56,22 +56,22 @@ WHERE account_id = ANY(%(accounts)s) GROUP BY meditations.id
 
 def judged(connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str]) -> Iterator[Violation]:
     """What is wrong with memories and meditations."""
-    rows = all_of(connection, BROUGHT, {"accounts": accounts})
+    rows = fetch_all(connection, BROUGHT, {"accounts": accounts})
     there: dict[str, list[Row]] = {}
     for row in rows:
         there.setdefault(row["key"], []).append(row)
     for transcript in transcripts:
         if transcript.kind == "memories":
             yield from brought(transcript, there.get(transcript.key, []))
-    for row in all_of(connection, VECTORS, {"accounts": accounts}):
+    for row in fetch_all(connection, VECTORS, {"accounts": accounts}):
         yield Violation(
             "memories", row["id"], "its vector is missing" if row["missing"] else "its vector is out of step"
         )
-    for row in all_of(connection, SPACES, {"accounts": accounts}):
+    for row in fetch_all(connection, SPACES, {"accounts": accounts}):
         yield from counted(row)
-    for row in all_of(connection, TURNS, {"accounts": accounts}):
+    for row in fetch_all(connection, TURNS, {"accounts": accounts}):
         yield from remembered(row)
-    found = {row["id"]: row for row in all_of(connection, MEDITATIONS, {"accounts": accounts})}
+    found = {row["id"]: row for row in fetch_all(connection, MEDITATIONS, {"accounts": accounts})}
     for transcript in transcripts:
         if transcript.kind == "meditation" and transcript.id and transcript.id not in found:
             yield Violation("meditation", transcript.subject, "it was accepted, and is gone")

@@ -10,7 +10,7 @@ from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from bench.client import Address
 from bench.stack import FORGETFUL
-from models.platform.database import Database, one
+from models.platform.database import Database, fetch_one
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 
@@ -35,7 +35,7 @@ def lost(pids: Mapping[str, int], addresses: Sequence[Address], settings: Settin
     database = Database(settings.postgres_dsn, size=1, name="checker")
     try:
         with database.connection() as connection:
-            row = one(connection, SLOTS, {"pids": list(pids.values())})
+            row = fetch_one(connection, SLOTS, {"pids": list(pids.values())})
         slots = row["slots"] if row else 0
         account, token = sign_up(addresses, new_id("slots"))
         doors = Doors(addresses, token, Random(account), Patience())
@@ -57,7 +57,7 @@ def _peak(database: Database, doors: Doors, account: str, turns: int) -> int:
     peak, deadline = 0, time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with database.connection() as connection:
-            row = one(connection, MOVING, {"account_id": account})
+            row = fetch_one(connection, MOVING, {"account_id": account})
         if row is None or not row["unfinished"]:
             break
         peak = max(peak, row["running"])

@@ -9,7 +9,7 @@ import orjson
 from bench.chaos.transcripts import RESTARTED, Heard, Transcript, text_of
 from bench.chaos.violations import Violation
 from models.journal.events import Event, from_lines
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 Row = Mapping[str, Any]
 
@@ -60,7 +60,7 @@ BILLS = "SELECT job_id, input_tokens, output_tokens FROM usage_records WHERE acc
 
 def judged(connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str]) -> Iterator[Violation]:
     """What is wrong with turns and bills."""
-    rows = all_of(connection, TURNS, {"accounts": accounts})
+    rows = fetch_all(connection, TURNS, {"accounts": accounts})
     of_key: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         of_key[row["key"]].append(row)
@@ -79,7 +79,7 @@ def _turn(connection: Connection, transcript: Transcript, rows: Sequence[Row]) -
     elif not rows and transcript.accepted_at is not None:
         yield Violation("kept", transcript.subject, "it was accepted, and is gone")
     for row in rows[:1]:
-        chunks = all_of(connection, CHUNKS, {"job_id": row["job_id"]})
+        chunks = fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})
         yield from archived(transcript, row, chunks)
         yield from agreed(transcript, row)
         yield from billed(transcript, row, chunks)
@@ -156,9 +156,9 @@ def billed(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[
 
 
 def _conversations(connection: Connection, accounts: Sequence[str], rows: Sequence[Row]) -> Iterator[Violation]:
-    for pair in all_of(connection, TOGETHER, {"accounts": accounts}):
+    for pair in fetch_all(connection, TOGETHER, {"accounts": accounts}):
         yield Violation("one at a time", pair["serial_key"], f"{pair['later']} began before {pair['earlier']} ended")
-    held = {row["id"]: row["held"] for row in all_of(connection, ITEMS, {"accounts": accounts})}
+    held = {row["id"]: row["held"] for row in fetch_all(connection, ITEMS, {"accounts": accounts})}
     for row in rows:
         if row["conversation_id"] is not None and row["state"] in ENDS:
             wanted = 0 if row["attempt"] == 0 else row["items"]
@@ -169,9 +169,9 @@ def _conversations(connection: Connection, accounts: Sequence[str], rows: Sequen
 def _bills(
     connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str], rows: Sequence[Row]
 ) -> Iterator[Violation]:
-    for row in all_of(connection, SUMS, {"accounts": accounts}):
+    for row in fetch_all(connection, SUMS, {"accounts": accounts}):
         yield Violation("billed", row["account_id"], f"{row['billed']} tokens in bills, {row['counted']} in the months")
-    bills: dict[str, Row] = {each["job_id"]: each for each in all_of(connection, BILLS, {"accounts": accounts})}
+    bills: dict[str, Row] = {each["job_id"]: each for each in fetch_all(connection, BILLS, {"accounts": accounts})}
     for turn in rows:
         bills.pop(turn["job_id"], None)
     for transcript in transcripts:

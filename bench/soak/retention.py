@@ -1,7 +1,6 @@
-"""What stays for ever. After the load everything is made old, and the nightly pruning is run.
+"""Check what the nightly pruning leaves: after the load all rows are aged by 400 days, and the pruning runs.
 
-What ended, expired or was revoked must be gone then, however seldom it comes in one run: it is named here. The rest is
-kept by its owner's will.
+What ended, expired or was revoked must be deleted then. The other tables are kept until their owner deletes them.
 """
 
 import time
@@ -11,24 +10,24 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.platform.database import Connection, Database, all_of, one
+from models.platform.database import Connection, Database, fetch_all, fetch_one
 
-#: Seconds that the pruning may take, and that a platform may take to end its jobs.
+#: Seconds that the pruning may take, and the last jobs before it.
 PATIENCE = 120.0
 
-#: Everything happened 400 days earlier. What must not stand still does not: schedules, and the marks of living workers.
+#: Age all rows by 400 days, except those of running processes and schedules.
 AGE = """
 DO $$
-DECLARE place record;
+DECLARE aged record;
 BEGIN
-    FOR place IN
+    FOR aged IN
         SELECT table_name, string_agg(format('%1$I = %1$I - interval ''400 days''', column_name), ', ') AS changes
         FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
         WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'timestamp with time zone'
           AND table_name NOT IN ('schedules', 'workers', 'signing_keys')
         GROUP BY table_name
     LOOP
-        EXECUTE format('UPDATE %I SET %s', place.table_name, place.changes);
+        EXECUTE format('UPDATE %I SET %s', aged.table_name, aged.changes);
     END LOOP;
 END $$
 """
@@ -39,33 +38,33 @@ WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name NOT L
 ORDER BY table_name
 """
 
-#: Rows that have no business to be there after the pruning, by what they are.
+#: Rows that must not exist after the pruning.
 LEFT_OVER: Mapping[str, str] = {
     "idempotency keys": "SELECT count(*) AS count FROM idempotency_keys",
     "ended sessions": "SELECT count(*) AS count FROM sessions WHERE least(revoked_at, expires_at) < now()",
     "used refresh tokens": "SELECT count(*) AS count FROM refresh_tokens WHERE used_at IS NOT NULL",
     "email tokens": "SELECT count(*) AS count FROM email_tokens WHERE least(used_at, expires_at) < now()",
-    "API keys that open nothing": "SELECT count(*) AS count FROM api_keys WHERE least(revoked_at, expires_at) < now()",
+    "revoked or expired API keys": "SELECT count(*) AS count FROM api_keys WHERE least(revoked_at, expires_at) < now()",
     "invitations": "SELECT count(*) AS count FROM invitations WHERE least(accepted_at, revoked_at, expires_at) < now()",
     "expired files": "SELECT count(*) AS count FROM files WHERE expires_at < now()",
     "firings": "SELECT count(*) AS count FROM firings WHERE fired_at < now() - interval '1 day'",
     "changes of meditations": """
         SELECT count(*) AS count FROM meditation_changes JOIN meditations ON meditations.id = meditation_id
         WHERE created_at < now() - interval '1 day'""",
-    "ended jobs that no response holds": """
+    "ended jobs without a response": """
         SELECT count(*) AS count FROM jobs
         WHERE state IN ('completed', 'failed', 'cancelled') AND finished_at < now() - interval '1 day'
           AND NOT EXISTS (SELECT FROM responses WHERE job_id = jobs.id)""",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
-    "postings of no memory": """
+    "postings without a memory": """
         SELECT count(*) AS count FROM memory_postings
         WHERE space_id NOT IN (SELECT space_id FROM memories)""",
 }
 
 COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
-#: Tables whose rows stay by somebody's will, until they delete them: all others are looked at above.
+#: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
     "accounts", "audit_events", "conversation_items", "conversations", "identities", "meditations", "memberships",
     "memory_sources", "memory_spaces", "memory_speakers", "memory_vectors", "plans", "quota_usage",
@@ -79,26 +78,21 @@ STATE = "SELECT state FROM jobs WHERE id = %(id)s"
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What the pruning came to.
+    """The result of the pruning.
 
-    unfinished  jobs that did not end when nothing was asked any more; at once a verdict of its own
-    pruned      rows that went, by table
-    left        rows that should have gone, by what they are; only what there is
+    unfinished  jobs that did not end although no request followed
+    pruned      rows deleted, by table
+    left        rows that should have been deleted, without zeros
     """
 
     unfinished: int
     pruned: Mapping[str, int]
     left: Mapping[str, int]
 
-    @property
-    def kept(self) -> bool:
-        """Whether nothing was left that should not be."""
-        return not self.left and not self.unfinished
 
-
-def retention(database: Database) -> Retention:
-    """Wait for the last job, make all old, prune, and look. Raises TimeoutError when the pruning does not end."""
-    unfinished = drained(database)
+def check_retention(database: Database) -> Retention:
+    """Wait for the last job, age all rows, prune, and count. Raises TimeoutError when the pruning does not end."""
+    unfinished = wait_for_jobs(database)
     with database.connection() as connection:
         before = _rows(connection)
         connection.execute(AGE)
@@ -110,8 +104,8 @@ def retention(database: Database) -> Retention:
     return Retention(unfinished, pruned, {name: count for name, count in left.items() if count})
 
 
-def drained(database: Database) -> int:
-    """Wait for the last job; how many are unfinished when patience has an end."""
+def wait_for_jobs(database: Database) -> int:
+    """Wait until all jobs have ended; returns how many have not after PATIENCE."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with database.connection() as connection:
@@ -122,30 +116,30 @@ def drained(database: Database) -> int:
 
 
 def _prune(database: Database) -> None:
-    """The nightly job, by the platform's own worker."""
+    """Run the nightly job on the platform's worker."""
     job = NewJob("maintenance.prune", PLATFORM_ACCOUNT)
     with database.transaction() as connection:
         enqueue(connection, job)
     deadline = time.monotonic() + PATIENCE
     while (state := _state(database, job.id)) != "completed":
         if state in ("dead", "failed", "cancelled") or time.monotonic() > deadline:
-            raise TimeoutError(f"the pruning does not end: it is {state}")
+            raise TimeoutError(f"the pruning has not ended within {PATIENCE:g} s: its state is {state}")
         time.sleep(0.1)
 
 
 def _state(database: Database, job_id: str) -> str:
     with database.connection() as connection:
-        row = one(connection, STATE, {"id": job_id})
-    return row["state"] if row else "gone"
+        row = fetch_one(connection, STATE, {"id": job_id})
+    return row["state"] if row else "deleted"
 
 
 def _rows(connection: Connection) -> dict[str, int]:
-    """Exact numbers of rows, by table."""
-    names = [row["name"] for row in all_of(connection, NAMES)]
+    """Count the rows of each table."""
+    names = [row["name"] for row in fetch_all(connection, NAMES)]
     return {name: _count(connection, COUNT.format(sql.Identifier(name)).as_string(connection)) for name in names}
 
 
 def _count(connection: Connection, statement: str) -> int:
-    row = one(connection, statement)
+    row = fetch_one(connection, statement)
     assert row is not None
     return int(row["count"])

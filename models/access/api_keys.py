@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.accounts import Role, Scope
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
-Status = Literal["active", "expired", "revoked"]
+KeyStatus = Literal["active", "expired", "revoked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ApiKey:
     revoked_at: datetime | None = None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> KeyStatus:
         """Whether it opens anything, and why not."""
         if self.revoked_at is not None:
             return "revoked"
@@ -40,9 +40,9 @@ SELECT role FROM memberships WHERE account_id = %(account_id)s AND user_id = %(u
 """
 
 
-def hold_maker(connection: Connection, account_id: str, user_id: str) -> Role | None:
+def lock_creator_role(connection: Connection, account_id: str, user_id: str) -> Role | None:
     """The role that a maker of keys has now, and keeps for this transaction; None for who has left."""
-    row = one(connection, HOLD_MAKER, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, HOLD_MAKER, {"account_id": account_id, "user_id": user_id})
     return Role(row["role"]) if row else None
 
 
@@ -54,9 +54,9 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id <> %(id)s
 """
 
 
-def count_live(connection: Connection, account_id: str, user_id: str, *, beside: str) -> int:
+def count_active(connection: Connection, account_id: str, user_id: str, *, beside: str) -> int:
     """How many keys a member has, beside this one, that are neither revoked nor expired."""
-    row = one(connection, COUNT_LIVE, {"account_id": account_id, "user_id": user_id, "id": beside})
+    row = fetch_one(connection, COUNT_LIVE, {"account_id": account_id, "user_id": user_id, "id": beside})
     return int(row["live"]) if row else 0
 
 
@@ -85,7 +85,7 @@ def insert(
     """Store a key."""
     belongs = {"id": key_id, "account_id": account_id, "user_id": user_id}
     opens = {"hash": secret_hash, "scopes": list(scopes), "expires_at": expires_at}
-    row = one(connection, INSERT, {**belongs, **opens, "name": name, "hint": hint})
+    row = fetch_one(connection, INSERT, {**belongs, **opens, "name": name, "hint": hint})
     assert row is not None, f"the id {key_id} is another member's"
     return _key(row)
 
@@ -99,7 +99,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL
 
 def read(connection: Connection, key_id: str, account_id: str, *, user_id: str | None = None) -> ApiKey | None:
     """The key, if the account has it, and the user if one is given."""
-    row = one(connection, READ, {"id": key_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, READ, {"id": key_id, "account_id": account_id, "user_id": user_id})
     return _key(row) if row else None
 
 
@@ -118,7 +118,7 @@ def list_keys(
 ) -> list[ApiKey]:
     """At most `limit` keys of an account, or of one of its users, that were made before the key `after`."""
     parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
-    return [_key(row) for row in all_of(connection, LIST, parameters)]
+    return [_key(row) for row in fetch_all(connection, LIST, parameters)]
 
 
 # What has ended stays so: a new time would bring it back to life.
@@ -131,7 +131,7 @@ RETURNING *
 """
 
 
-def change(
+def update(
     connection: Connection,
     key_id: str,
     account_id: str,
@@ -142,7 +142,7 @@ def change(
 ) -> ApiKey | None:
     """A living key with another name, and with another end if `retime`; None when it has ended."""
     values = {"name": name, "retime": retime, "expires_at": expires_at}
-    row = one(connection, CHANGE, {"id": key_id, "account_id": account_id, **values})
+    row = fetch_one(connection, CHANGE, {"id": key_id, "account_id": account_id, **values})
     return _key(row) if row else None
 
 
@@ -155,16 +155,16 @@ RETURNING id
 
 def revoke(connection: Connection, key_id: str, account_id: str) -> bool:
     """End a key at once. Whether it had not been revoked before."""
-    return one(connection, REVOKE, {"id": key_id, "account_id": account_id}) is not None
+    return fetch_one(connection, REVOKE, {"id": key_id, "account_id": account_id}) is not None
 
 
 # Whose a secret was, whether it still holds or not.
 BY_HASH = "SELECT * FROM api_keys WHERE hash = %(hash)s"
 
 
-def by_hash(connection: Connection, secret_hash: bytes) -> ApiKey | None:
+def find_by_hash(connection: Connection, secret_hash: bytes) -> ApiKey | None:
     """The key of a secret, also one that has ended; None for what never was one."""
-    row = one(connection, BY_HASH, {"hash": secret_hash})
+    row = fetch_one(connection, BY_HASH, {"hash": secret_hash})
     return _key(row) if row else None
 
 

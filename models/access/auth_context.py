@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role, Scope
 from models.accounts.plans import Limits
-from models.platform.database import Connection, one
-from models.platform.secrets import digest
+from models.platform.database import Connection, fetch_one
+from models.platform.secrets import hash_secret
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AuthContext:
     """Who asks, and how much their account may use."""
 
     caller: Caller
@@ -33,14 +33,14 @@ WHERE sessions.id = %(session_id)s AND sessions.user_id = %(user_id)s
 """
 
 
-def of_session(connection: Connection, *, session_id: str, user_id: str, account_id: str) -> Standing | None:
+def for_session(connection: Connection, *, session_id: str, user_id: str, account_id: str) -> AuthContext | None:
     """What stands behind an access token, or None when its session has ended or its user has left the account."""
     names = {"session_id": session_id, "user_id": user_id, "account_id": account_id}
-    row = one(connection, SESSION, names)
+    row = fetch_one(connection, SESSION, names)
     if row is None:
         return None
     caller = Caller(user_id, account_id, Role(row["role"]), session_id=session_id, operator=row["operator"])
-    return Standing(caller, plans.limits(row["limits"]))
+    return AuthContext(caller, plans.parse_limits(row["limits"]))
 
 
 # A key that holds, of a member who still belongs. Its use is noted once a minute.
@@ -62,11 +62,11 @@ JOIN plans ON plans.id = accounts.plan_id
 """
 
 
-def of_key(connection: Connection, secret: str) -> Standing | None:
+def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
     """What stands behind an API key, or None when it is unknown, expired or revoked, or its maker has left."""
-    row = one(connection, KEY, {"hash": digest(secret)})
+    row = fetch_one(connection, KEY, {"hash": hash_secret(secret)})
     if row is None:
         return None
     scopes = frozenset(Scope(scope) for scope in row["scopes"])
     caller = Caller(row["user_id"], row["account_id"], Role(row["role"]), key_id=row["id"], scopes=scopes)
-    return Standing(caller, plans.limits(row["limits"]))
+    return AuthContext(caller, plans.parse_limits(row["limits"]))

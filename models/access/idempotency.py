@@ -15,8 +15,8 @@ from typing import Literal
 
 from psycopg.types.json import Jsonb
 
-from models.platform.database import Connection, one
-from models.platform.errors import Mismatch
+from models.platform.database import Connection, fetch_one
+from models.platform.errors import UnprocessableRequest
 from models.platform.ids import new_id
 
 #: Seconds that a claim holds when its process dies.
@@ -26,22 +26,22 @@ LEASE = 30.0
 KEPT_HOURS = 24
 
 #: What a request knows of earlier ones with its key: none; one that may have made something; one that was answered.
-Repeat = Literal["first", "tried", "answered"]
+PriorUse = Literal["first", "tried", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Reservation:
     """The right to make what a request asks for; `repeat` tells whether somebody has begun before."""
 
     account_id: str
     key: str
     seed: str
     locked_until: datetime
-    repeat: Repeat
+    repeat: PriorUse
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredResponse:
     """The answer that the first request got. `body` is sealed."""
 
     status: int
@@ -64,9 +64,9 @@ SELECT fingerprint, status, headers, body FROM idempotency_keys WHERE account_id
 """
 
 
-def claim(
+def reserve(
     connection: Connection, account_id: str, key: str, fingerprint: bytes, *, shared: bool = False
-) -> Claim | Stored | None:
+) -> Reservation | StoredResponse | None:
     """Claim a key, or get the answer that it had; None while another request holds it.
 
     `shared` claims are given to all who ask: for requests that find by themselves what an earlier one has made. Raises
@@ -74,19 +74,19 @@ def claim(
     """
     seed = new_id("seed")
     names = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
-    row = one(connection, CLAIM, {**names, "lease": LEASE, "shared": shared})
+    row = fetch_one(connection, CLAIM, {**names, "lease": LEASE, "shared": shared})
     if row is not None:
-        repeat: Repeat = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
-        return Claim(account_id, key, row["seed"], row["locked_until"], repeat)
-    found = one(connection, READ, names)
+        repeat: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
+        return Reservation(account_id, key, row["seed"], row["locked_until"], repeat)
+    found = fetch_one(connection, READ, names)
     if found is None:
         return None  # it was refused just now
     if found["fingerprint"] != fingerprint:
-        raise Mismatch("This Idempotency-Key was used with another request.", param="Idempotency-Key",
+        raise UnprocessableRequest("This Idempotency-Key was used with another request.", param="Idempotency-Key",
                        code="idempotency_key_reused")  # fmt: skip
     if found["body"] is None:
         return None
-    return Stored(found["status"], [(name, value) for name, value in found["headers"]], found["body"])
+    return StoredResponse(found["status"], [(name, value) for name, value in found["headers"]], found["body"])
 
 
 # Whoever takes a claim over changes its time: what follows touches one's own only.
@@ -97,10 +97,10 @@ RETURNING locked_until
 """
 
 
-def renew(connection: Connection, held: Claim) -> Claim | None:
+def extend(connection: Connection, held: Reservation) -> Reservation | None:
     """Hold a claim longer; None when it is lost."""
-    row = one(connection, RENEW, {**_names(held), "lease": LEASE})
-    return Claim(held.account_id, held.key, held.seed, row["locked_until"], held.repeat) if row else None
+    row = fetch_one(connection, RENEW, {**_names(held), "lease": LEASE})
+    return Reservation(held.account_id, held.key, held.seed, row["locked_until"], held.repeat) if row else None
 
 
 ANSWER = """
@@ -109,9 +109,9 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND seed = %(seed)s AND stat
 """
 
 
-def answer(
+def store_response(
     connection: Connection,
-    held: Claim,
+    held: Reservation,
     status: int,
     headers: Sequence[tuple[str, str]] = (),
     body: bytes | None = None,
@@ -131,7 +131,7 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_
 """
 
 
-def release(connection: Connection, held: Claim, *, made_nothing: bool) -> None:
+def release(connection: Connection, held: Reservation, *, made_nothing: bool) -> None:
     """Give a claim back. It goes when surely nothing was made under it, now or before; else its seed is kept."""
     connection.execute(FORGET if made_nothing and held.repeat == "first" else OPEN, _names(held))
 
@@ -149,5 +149,5 @@ def prune(connection: Connection, batch: int) -> int:
     return connection.execute(PRUNE, {"hours": KEPT_HOURS, "batch": batch}).rowcount
 
 
-def _names(held: Claim) -> dict[str, object]:
+def _names(held: Reservation) -> dict[str, object]:
     return {"account_id": held.account_id, "key": held.key, "seed": held.seed, "locked_until": held.locked_until}

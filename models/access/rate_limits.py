@@ -1,14 +1,14 @@
-"""Rate limits: token buckets in Redis, with one script call for all buckets that a request draws from.
+"""Rate limits: token buckets in Redis, drawn by one script call for all buckets of a request.
 
-A bucket holds `limit` tokens and fills evenly within a minute, so that a client at rest may spend a minute's worth at
-once. It is stored as one number, the time at which it is full again (GCRA, ITU-T I.371): that number goes up with each
-draw, and expires by itself. The clock is Redis's own.
+A bucket holds `limit` tokens and fills evenly within its period, so that a client at rest may spend a period's worth at
+once. It is stored as one number, the time at which it is full again (GCRA, ITU-T I.371): each draw raises that number,
+and the key expires at that time. The clock is Redis's own.
 
-A request draws from all of its buckets or from none. One that costs more than a bucket holds takes the whole of it.
+A request draws from all of its buckets or from none. A cost above the limit takes the whole bucket.
 
-Tokens of a language model are known only when a turn has ended. So the door draws an estimate, and the worker corrects
-it at the end: what the turn used more is drawn without asking, and may leave a debt to wait for; what it used less
-comes back. A turn that never ran keeps what was drawn: the minute heals it.
+The tokens of a turn are known only when it has ended. So the web process draws an estimate, and the worker corrects it
+at the end: tokens beyond the estimate are drawn without asking and may leave a debt, unused ones are returned. A turn
+that never ran returns nothing; the bucket is full again within a minute.
 """
 
 import hashlib
@@ -18,36 +18,62 @@ from typing import Any, Literal
 
 import redis
 
-Unit = Literal["requests", "tokens"]
+Unit = Literal["requests", "tokens", "attempts"]
 
-#: Seconds in which an empty bucket becomes full; the script has the same.
+#: Seconds in which an empty bucket becomes full, unless it names others.
 PERIOD = 60
 
-# KEYS: the buckets. ARGV: whether to draw without asking, then for each bucket its limit and its cost.
-# Replies {the bucket that refuses or 0, its wait, then for each bucket what is left and the time until it is full}.
+# KEYS: the buckets. ARGV: 1 to draw without asking, then six numbers per bucket: limit, cost, period, whether it is
+# advisory, and its reduced limit and period (0 0: none); periods are in seconds.
+# Returns {the bucket that refuses or 0, its wait, then per bucket its remaining tokens and the time until it is full}.
 DRAW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local period = 60 * 1000000
 local forced = ARGV[1] == '1'
-local before, after, step = {}, {}, {}
-local refusing, wait = 0, 0
-for place, key in ipairs(KEYS) do
-    local limit, cost = tonumber(ARGV[2 * place]), tonumber(ARGV[2 * place + 1])
-    if not forced then cost = math.min(cost, limit) end
-    step[place] = period / limit
-    before[place] = math.max(tonumber(redis.call('GET', key) or 0), now)
-    after[place] = math.max(before[place] + cost * step[place], now)
-    local over = after[place] - (now + period)
-    if not forced and over > 0.5 and over > wait then
-        refusing, wait = place, over
+local limit, cost, period, advisory, step, before, after = {}, {}, {}, {}, {}, {}, {}
+
+local function measure(i)
+    if not forced then cost[i] = math.min(cost[i], limit[i]) end
+    step[i] = period[i] / limit[i]
+    after[i] = math.max(before[i] + cost[i] * step[i], now)
+end
+
+local function excess(i)
+    local over = after[i] - (now + period[i])
+    if forced or over <= 0.5 then return 0 end
+    return over
+end
+
+local exhausted = false
+for i, key in ipairs(KEYS) do
+    local at = 6 * i - 4
+    limit[i], cost[i], period[i] = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2] * 1000000
+    advisory[i] = ARGV[at + 3] == '1'
+    before[i] = math.max(tonumber(redis.call('GET', key) or 0), now)
+    measure(i)
+    if advisory[i] and excess(i) > 0 then
+        exhausted = true
+        after[i] = now + period[i]
     end
 end
+
+local refusing, wait = 0, 0
+for i in ipairs(KEYS) do
+    local reduced = tonumber(ARGV[6 * i])
+    if exhausted and reduced > 0 then
+        limit[i], period[i] = reduced, ARGV[6 * i + 1] * 1000000
+        measure(i)
+    end
+    if not advisory[i] and excess(i) > wait then
+        refusing, wait = i, excess(i)
+    end
+end
+
 local reply = {refusing, math.ceil(wait)}
-for place, key in ipairs(KEYS) do
-    local full = before[place]
+for i, key in ipairs(KEYS) do
+    local full = before[i]
     if refusing == 0 then
-        full = after[place]
+        full = after[i]
         local rest = math.ceil((full - now) / 1000)
         if rest > 0 then
             redis.call('SET', key, string.format('%.0f', full), 'PX', rest)
@@ -55,8 +81,8 @@ for place, key in ipairs(KEYS) do
             redis.call('DEL', key)
         end
     end
-    reply[2 * place + 1] = math.max(math.floor((now + period - full) / step[place] + 0.001), 0)
-    reply[2 * place + 2] = math.ceil(full - now)
+    reply[2 * i + 1] = math.max(math.floor((now + period[i] - full) / step[i] + 0.001), 0)
+    reply[2 * i + 2] = math.ceil(full - now)
 end
 return reply
 """
@@ -67,23 +93,38 @@ MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """Tokens that a bucket holds, and the seconds in which it fills."""
+
+    limit: int
+    period: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
-    """A limit a minute on what an owner (`account acct_…`) may have, and what is drawn from it now."""
+    """A bucket of an owner, such as `account acct_…`, and the cost of this draw.
+
+    advisory  never refuses a draw; takes what is there
+    reduced   the rate that replaces its own in a draw in which an advisory bucket has too little
+    """
 
     owner: str
     unit: Unit
     limit: int
     cost: int
+    period: int = PERIOD
+    advisory: bool = False
+    reduced: Rate | None = None
 
     @property
     def key(self) -> str:
-        """Where it stands."""
+        """The bucket's key in Redis."""
         return f"sangha:limit:{self.owner.replace(' ', ':')}:{self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class BucketLevel:
-    """How full a bucket is: tokens that are left, and seconds until it is full."""
+    """The tokens that remain in a bucket, and the seconds until it is full."""
 
     bucket: Bucket
     remaining: int
@@ -92,7 +133,7 @@ class BucketLevel:
 
 @dataclass(frozen=True, slots=True)
 class DrawResult:
-    """What became of a draw: `refused` is the bucket that has too little, and will have enough after `wait` seconds."""
+    """The levels after a draw; `refused` is the bucket that has too little, and has enough after `wait` seconds."""
 
     levels: Sequence[BucketLevel]
     refused: Bucket | None = None
@@ -111,22 +152,25 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
         reply = client.eval(DRAW, *command)
     refusing, wait, *numbers = reply
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
-    levels = [BucketLevel(bucket, left, full / MICROSECONDS) for bucket, (left, full) in zip(buckets, pairs, strict=True)]
+    levels = [
+        BucketLevel(bucket, remaining, full / MICROSECONDS)
+        for bucket, (remaining, full) in zip(buckets, pairs, strict=True)
+    ]
     return DrawResult(levels, buckets[refusing - 1] if refusing else None, wait / MICROSECONDS)
 
 
 def bucket_owners(account_id: str, key_id: str | None) -> list[str]:
-    """Whose buckets a request draws from: the account's and, alike, its API key's."""
+    """Return the owners of the buckets that a request draws from: the account and, with the same limit, its API key."""
     return [f"account {account_id}", *([f"key {key_id}"] if key_id else [])]
 
 
 def token_draw_arguments(key_id: str | None, limit: int | None, charged: int) -> dict[str, Any]:
-    """What a job must know of the tokens that the door drew for it, as an argument; nothing where there is no limit."""
+    """Return the job argument that records the estimated tokens drawn for it; none where there is no limit."""
     return {"drawn": {"tokens": charged, "limit": limit, "key_id": key_id}} if limit else {}
 
 
 def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> list[Any] | None:
-    """The command that corrects the door's estimate by the tokens that were `used`; None where it drew nothing."""
+    """Return the Redis command that corrects a job's estimate to the `used` tokens; None where nothing was drawn."""
     drawn = arguments.get("drawn")
     if not drawn or used == drawn["tokens"]:
         return None
@@ -136,6 +180,9 @@ def correction_command(account_id: str, arguments: Mapping[str, Any], used: int)
 
 
 def _command(buckets: Sequence[Bucket], *, forced: bool) -> list[Any]:
-    """The number of keys, the keys and the arguments of the script."""
-    numbers = [number for bucket in buckets for number in (bucket.limit, bucket.cost)]
-    return [len(buckets), *(bucket.key for bucket in buckets), int(forced), *numbers]
+    """Return the number of keys, the keys and the arguments of the script."""
+    numbers: list[int] = []
+    for bucket in buckets:
+        reduced = bucket.reduced or Rate(0, 0)
+        numbers += [bucket.limit, bucket.cost, bucket.period, bucket.advisory, reduced.limit, reduced.period]
+    return [len(buckets), *(bucket.key for bucket in buckets), int(forced), *map(int, numbers)]

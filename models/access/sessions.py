@@ -7,9 +7,9 @@ one of them stole it: the session ends.
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
-from models.platform.secrets import digest
+from models.platform.secrets import hash_secret
 
 #: Days after which somebody who never came back must log in again; each refresh begins them anew.
 IDLE_DAYS = 30
@@ -58,10 +58,10 @@ ORDER BY id DESC LIMIT %(limit)s
 """
 
 
-def living(connection: Connection, user_id: str, *, after: str | None = None, limit: int = 20) -> list[Session]:
+def list_active(connection: Connection, user_id: str, *, after: str | None = None, limit: int = 20) -> list[Session]:
     """At most `limit` sessions of a user that have not ended, born before the session `after`."""
     parameters = {"user_id": user_id, "after": after, "limit": limit}
-    return [Session(**row) for row in all_of(connection, LIST, parameters)]
+    return [Session(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
 REVOKE = """
@@ -92,15 +92,15 @@ def revoke_all(connection: Connection, user_id: str, *, but: str | None = None) 
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class RefreshToken:
     """What a refresh token says of itself. `account_id` is where its session was last."""
 
     session_id: str
     user_id: str
     account_id: str | None
     email: str
-    spent: bool
-    lives: bool
+    used: bool
+    session_active: bool
 
 
 ADD = "INSERT INTO refresh_tokens (hash, session_id) VALUES (%(hash)s, %(session_id)s)"
@@ -108,12 +108,12 @@ ADD = "INSERT INTO refresh_tokens (hash, session_id) VALUES (%(hash)s, %(session
 
 def add_token(connection: Connection, session_id: str, secret: str) -> None:
     """Make a secret the good token of a session."""
-    connection.execute(ADD, {"hash": digest(secret), "session_id": session_id})
+    connection.execute(ADD, {"hash": hash_secret(secret), "session_id": session_id})
 
 
 SHOWN = """
-SELECT session_id, user_id, account_id, email, used_at IS NOT NULL AS spent,
-       revoked_at IS NULL AND expires_at > now() AS lives
+SELECT session_id, user_id, account_id, email, used_at IS NOT NULL AS used,
+       revoked_at IS NULL AND expires_at > now() AS session_active
 FROM refresh_tokens
 JOIN sessions ON sessions.id = refresh_tokens.session_id
 JOIN users ON users.id = sessions.user_id
@@ -121,19 +121,19 @@ WHERE hash = %(hash)s
 """
 
 
-def read_token(connection: Connection, secret: str) -> Refresh | None:
+def read_token(connection: Connection, secret: str) -> RefreshToken | None:
     """The token as it is now, or None when nobody knows it."""
-    row = one(connection, SHOWN, {"hash": digest(secret)})
-    return Refresh(**row) if row else None
+    row = fetch_one(connection, SHOWN, {"hash": hash_secret(secret)})
+    return RefreshToken(**row) if row else None
 
 
 # Two who spend a token at once meet at its row, and the second one finds it spent.
 SPEND = "UPDATE refresh_tokens SET used_at = now() WHERE hash = %(hash)s AND used_at IS NULL"
 
 
-def spend(connection: Connection, secret: str) -> bool:
+def use_token(connection: Connection, secret: str) -> bool:
     """Use a token up. Returns whether it was still good."""
-    return connection.execute(SPEND, {"hash": digest(secret)}).rowcount > 0
+    return connection.execute(SPEND, {"hash": hash_secret(secret)}).rowcount > 0
 
 
 PROLONG = """
@@ -143,7 +143,7 @@ WHERE id = %(id)s AND revoked_at IS NULL AND expires_at > now()
 """
 
 
-def prolong(connection: Connection, session_id: str, *, account_id: str, ip: str) -> bool:
+def extend(connection: Connection, session_id: str, *, account_id: str, ip: str) -> bool:
     """Begin a session's days anew. Returns False when it has ended."""
     values = {"id": session_id, "account_id": account_id, "ip": ip, "days": IDLE_DAYS}
     return connection.execute(PROLONG, values).rowcount > 0

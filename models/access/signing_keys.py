@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: For how long a generation holds after the next one came: as long as a token, and until the last process has heard.
 HOLD = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class KeyGeneration:
     """A generation. `until` is when it ceases to hold, None for the one that signs."""
 
     generation: int
@@ -24,9 +24,9 @@ FROM signing_keys ORDER BY generation
 """
 
 
-def generations(connection: Connection) -> list[Generation]:
+def list_generations(connection: Connection) -> list[KeyGeneration]:
     """All generations, the one that signs last."""
-    return [Generation(**row) for row in all_of(connection, LIST, {"hold": HOLD})]
+    return [KeyGeneration(**row) for row in fetch_all(connection, LIST, {"hold": HOLD})]
 
 
 HOLDING = """
@@ -38,9 +38,9 @@ ORDER BY generation
 """
 
 
-def holding(connection: Connection) -> list[int]:
+def valid_generations(connection: Connection) -> list[int]:
     """The generations whose tokens are taken, the one that signs last."""
-    return [row["generation"] for row in all_of(connection, HOLDING, {"hold": HOLD})]
+    return [row["generation"] for row in fetch_all(connection, HOLDING, {"hold": HOLD})]
 
 
 ROTATE = """
@@ -51,5 +51,5 @@ ON CONFLICT DO NOTHING RETURNING generation
 
 def rotate(connection: Connection) -> int | None:
     """Begin a new generation and return its number; None when somebody else did so at this moment."""
-    row = one(connection, ROTATE)
+    row = fetch_one(connection, ROTATE)
     return row["generation"] if row else None

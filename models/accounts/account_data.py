@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Rows that are fetched or deleted at a time.
 BATCH = 500
@@ -126,7 +126,7 @@ KEPT: Mapping[str, str] = {
 }
 
 
-def rows(connection: Connection, name: str, account_id: str) -> Iterator[list[dict[str, Any]]]:
+def export_rows(connection: Connection, name: str, account_id: str) -> Iterator[list[dict[str, Any]]]:
     """The rows of an export, batch by batch, through a cursor of the server's. To be called in a transaction."""
     with connection.cursor(name="export") as cursor:
         cursor.execute(EXPORTS[name], {"account_id": account_id})
@@ -148,15 +148,15 @@ SELECT id FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'r
 
 def unfinished_jobs(connection: Connection, account_id: str) -> list[str]:
     """At most BATCH jobs that have still to end."""
-    return [row["id"] for row in all_of(connection, UNFINISHED, {"account_id": account_id, "batch": BATCH})]
+    return [row["id"] for row in fetch_all(connection, UNFINISHED, {"account_id": account_id, "batch": BATCH})]
 
 
 FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMIT %(batch)s"
 
 
-def files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
+def list_files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
     """(id, key) of at most BATCH files, those whose time is over among them."""
-    found = all_of(connection, FILES, {"account_id": account_id, "batch": BATCH})
+    found = fetch_all(connection, FILES, {"account_id": account_id, "batch": BATCH})
     return [(row["id"], row["object_key"]) for row in found]
 
 
@@ -169,9 +169,9 @@ DELETE FROM memberships USING account WHERE memberships.account_id = account.id 
 """
 
 
-def close(connection: Connection, account_id: str) -> list[str]:
+def close_account(connection: Connection, account_id: str) -> list[str]:
     """Take an account from its members; returns who they were."""
-    return [row["user_id"] for row in all_of(connection, CLOSE, {"account_id": account_id})]
+    return [row["user_id"] for row in fetch_all(connection, CLOSE, {"account_id": account_id})]
 
 
 # A person who belongs nowhere any more. The sessions, keys and proofs go along; the audit log of others keeps what was
@@ -191,13 +191,13 @@ SELECT id FROM gone
 """
 
 
-def erase_person(connection: Connection, user_id: str) -> bool:
+def erase_user(connection: Connection, user_id: str) -> bool:
     """Delete a user who has no membership left. Returns whether there was one to delete."""
-    return one(connection, ERASE_PERSON, {"user_id": user_id}) is not None
+    return fetch_one(connection, ERASE_PERSON, {"user_id": user_id}) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class OwnedAccount:
     """An account that a user belongs to: how many others do, and whether nobody else owns it."""
 
     id: str
@@ -223,10 +223,10 @@ ORDER BY mine.account_id
 """
 
 
-def accounts_of(connection: Connection, user_id: str) -> list[Belonging]:
+def lock_accounts_of(connection: Connection, user_id: str) -> list[OwnedAccount]:
     """The accounts of a user, locked until the transaction ends: nobody joins or leaves them meanwhile."""
     connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
-    return [Belonging(**row) for row in all_of(connection, BELONGINGS, {"user_id": user_id})]
+    return [OwnedAccount(**row) for row in fetch_all(connection, BELONGINGS, {"user_id": user_id})]
 
 
 # What lets somebody in goes at once, and the address is free again.
@@ -246,13 +246,13 @@ FORGET = (
 )
 
 
-def forget_person(connection: Connection, user_id: str) -> None:
+def close_user(connection: Connection, user_id: str) -> None:
     """Take away all that a person comes in with, and their place in every account."""
     for statement in FORGET:
         connection.execute(statement, {"user_id": user_id})
 
 
-def address_of(connection: Connection, user_id: str) -> str:
+def email_of(connection: Connection, user_id: str) -> str:
     """A user's e-mail address."""
-    row = one(connection, "SELECT email FROM users WHERE id = %(user_id)s", {"user_id": user_id})
+    row = fetch_one(connection, "SELECT email FROM users WHERE id = %(user_id)s", {"user_id": user_id})
     return row["email"] if row else ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 
 
@@ -129,32 +129,32 @@ def create(connection: Connection, *, email: str, password_hash: str | None) -> 
         "email": email,
         "password_hash": password_hash,
     }
-    row = one(connection, CREATE, parameters)
+    row = fetch_one(connection, CREATE, parameters)
     assert row is not None
     return _membership(row)
 
 
-def candidates(connection: Connection, email: str) -> list[User]:
+def login_candidates(connection: Connection, email: str) -> list[User]:
     """Whom a login by this address, whatever its case, may mean: at most CANDIDATES_MOST, the owner of it first."""
-    rows = sorted(all_of(connection, CANDIDATES, {"email": email}), key=lambda row: row["place"])
+    rows = sorted(fetch_all(connection, CANDIDATES, {"email": email}), key=lambda row: row["place"])
     return [_user(row) for row in rows]
 
 
 def find(connection: Connection, user_id: str) -> User | None:
     """A user, by id."""
-    row = one(connection, FIND, {"user_id": user_id})
+    row = fetch_one(connection, FIND, {"user_id": user_id})
     return _user(row) if row else None
 
 
 def has_password(connection: Connection, user_id: str, password_hash: str) -> bool:
     """Whether this is still the user's hash; then it stays so until the end of the transaction."""
     parameters = {"user_id": user_id, "password_hash": password_hash}
-    return one(connection, STILL_HAS, parameters) is not None
+    return fetch_one(connection, STILL_HAS, parameters) is not None
 
 
 def memberships(connection: Connection, user_id: str) -> list[Membership]:
     """Where a user belongs, the oldest membership first."""
-    return [_membership(row) for row in all_of(connection, MEMBERSHIPS, {"user_id": user_id})]
+    return [_membership(row) for row in fetch_all(connection, MEMBERSHIPS, {"user_id": user_id})]
 
 
 def change_password(connection: Connection, user_id: str, old: str | None, new: str) -> bool:

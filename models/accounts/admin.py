@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from models.accounts import plans
 from models.accounts.plans import Limits
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def list_accounts(
     connection: Connection, *, search: str | None = None, after: str | None = None, limit: int = 20
 ) -> list[AccountState]:
     """At most `limit` accounts that are older than the account `after`."""
-    rows = all_of(connection, LIST, {"search": search, "after": after, "limit": limit})
+    rows = fetch_all(connection, LIST, {"search": search, "after": after, "limit": limit})
     return [_account(row) for row in rows]
 
 
@@ -71,7 +71,7 @@ WHERE accounts.id = %(id)s
 
 def read_account(connection: Connection, account_id: str) -> AccountState | None:
     """Any account."""
-    row = one(connection, READ, {"id": account_id})
+    row = fetch_one(connection, READ, {"id": account_id})
     return _account(row) if row else None
 
 
@@ -100,12 +100,12 @@ PLANS = "SELECT * FROM plans ORDER BY id"
 
 def list_plans(connection: Connection) -> list[Plan]:
     """All plans, by id."""
-    return [_plan(row) for row in all_of(connection, PLANS)]
+    return [_plan(row) for row in fetch_all(connection, PLANS)]
 
 
 def has_plan(connection: Connection, plan_id: str) -> bool:
     """Whether there is this plan. None is ever deleted."""
-    return one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
+    return fetch_one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
 
 
 PUT_PLAN = """
@@ -117,14 +117,14 @@ RETURNING *
 
 def put_plan(connection: Connection, plan_id: str, name: str, limits: Mapping[str, int | None]) -> Plan:
     """Make a plan, or replace it for all accounts that are on it."""
-    row = one(connection, PUT_PLAN, {"id": plan_id, "name": name, "limits": Jsonb(dict(limits))})
+    row = fetch_one(connection, PUT_PLAN, {"id": plan_id, "name": name, "limits": Jsonb(dict(limits))})
     assert row is not None
     return _plan(row)
 
 
 def _account(row: Mapping[str, Any]) -> AccountState:
-    return AccountState(**{**row, "limits": plans.limits(row["limits"])})
+    return AccountState(**{**row, "limits": plans.parse_limits(row["limits"])})
 
 
 def _plan(row: Mapping[str, Any]) -> Plan:
-    return Plan(row["id"], row["name"], plans.limits(row["limits"]), row["created_at"])
+    return Plan(row["id"], row["name"], plans.parse_limits(row["limits"]), row["created_at"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 from models.platform.ids import new_id
 
 #: Characters that are kept of what a caller may write into the log at will.
@@ -18,7 +18,7 @@ LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class RequestOrigin:
     """Where a request came from."""
 
     ip: str = ""
@@ -36,7 +36,7 @@ VALUES (%(id)s, %(account_id)s, %(user_id)s, %(action)s, %(target)s, %(ip)s, %(u
 def record(
     connection: Connection,
     action: str,
-    trail: Trail,
+    trail: RequestOrigin,
     *,
     account_id: str | None = None,
     user_id: str | None = None,
@@ -104,5 +104,5 @@ def list_events(
 ) -> list[AuditEvent]:
     """At most `limit` events of an account that are older than the event `after`; `until` itself is left out."""
     filters = {"action": action, "user_id": user_id, "since": since, "until": until}
-    rows = all_of(connection, LIST, {"account_id": account_id, "after": after, "limit": limit, **filters})
+    rows = fetch_all(connection, LIST, {"account_id": account_id, "after": after, "limit": limit, **filters})
     return [AuditEvent(**row) for row in rows]

@@ -6,11 +6,11 @@ Several may be good at the same time, for letters overtake each other; using one
 from dataclasses import dataclass
 from enum import StrEnum
 
-from models.platform.database import Connection, one
-from models.platform.secrets import digest
+from models.platform.database import Connection, fetch_one
+from models.platform.secrets import hash_secret
 
 
-class Purpose(StrEnum):
+class TokenPurpose(StrEnum):
     """What a token is for. It is good for nothing else."""
 
     VERIFY = "verify"
@@ -18,11 +18,11 @@ class Purpose(StrEnum):
 
 
 #: Minutes that a token is good for.
-MINUTES = {Purpose.VERIFY: 24 * 60, Purpose.RESET: 60}
+MINUTES = {TokenPurpose.VERIFY: 24 * 60, TokenPurpose.RESET: 60}
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class TokenOwner:
     """What a token proves: this user reads mail at this address."""
 
     user_id: str
@@ -37,9 +37,9 @@ ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE email_to
 """
 
 
-def issue(connection: Connection, purpose: Purpose, secret: str, *, user_id: str, email: str) -> None:
+def issue(connection: Connection, purpose: TokenPurpose, secret: str, *, user_id: str, email: str) -> None:
     """Make a secret good for a purpose."""
-    values = {"hash": digest(secret), "purpose": purpose, "user_id": user_id, "email": email}
+    values = {"hash": hash_secret(secret), "purpose": purpose, "user_id": user_id, "email": email}
     connection.execute(ISSUE, values | {"minutes": MINUTES[purpose]})
 
 
@@ -58,10 +58,10 @@ SELECT user_id, email FROM shown
 """
 
 
-def redeem(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+def redeem(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
     """Use a token up, and all of its kind that its user has. None when it is not good."""
-    row = one(connection, REDEEM, {"hash": digest(secret), "purpose": purpose})
-    return Proof(row["user_id"], row["email"]) if row else None
+    row = fetch_one(connection, REDEEM, {"hash": hash_secret(secret), "purpose": purpose})
+    return TokenOwner(row["user_id"], row["email"]) if row else None
 
 
 FIND = """
@@ -70,12 +70,12 @@ WHERE hash = %(hash)s AND purpose = %(purpose)s AND (used_at IS NOT NULL) = %(us
 """
 
 
-def peek(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+def peek(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
     """What a token would prove, without using it up."""
     return _find(connection, purpose, secret, used=False)
 
 
-def used(connection: Connection, purpose: Purpose, secret: str) -> Proof | None:
+def find_used(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
     """What a token proved that has been used up not long ago."""
     return _find(connection, purpose, secret, used=True)
 
@@ -91,6 +91,6 @@ def prune(connection: Connection, batch: int) -> int:
     return connection.execute(PRUNE, {"batch": batch}).rowcount
 
 
-def _find(connection: Connection, purpose: Purpose, secret: str, *, used: bool) -> Proof | None:
-    row = one(connection, FIND, {"hash": digest(secret), "purpose": purpose, "used": used})
-    return Proof(row["user_id"], row["email"]) if row else None
+def _find(connection: Connection, purpose: TokenPurpose, secret: str, *, used: bool) -> TokenOwner | None:
+    row = fetch_one(connection, FIND, {"hash": hash_secret(secret), "purpose": purpose, "used": used})
+    return TokenOwner(row["user_id"], row["email"]) if row else None

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.platform.database import Connection, one
+from models.platform.database import Connection, fetch_one
 from models.platform.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class UserProfile:
     """A user as letters and pages speak of them."""
 
     id: str
@@ -26,10 +26,10 @@ class Person:
 READ = "SELECT id, email, name, email_verified_at, operator FROM users WHERE id = %(id)s"
 
 
-def person(connection: Connection, user_id: str) -> Person | None:
+def read_user(connection: Connection, user_id: str) -> UserProfile | None:
     """A user."""
-    row = one(connection, READ, {"id": user_id})
-    return Person(**row) if row else None
+    row = fetch_one(connection, READ, {"id": user_id})
+    return UserProfile(**row) if row else None
 
 
 # The user who has proved the address.
@@ -39,10 +39,10 @@ WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL
 """
 
 
-def holder(connection: Connection, email: str) -> Person | None:
+def find_owner(connection: Connection, email: str) -> UserProfile | None:
     """Whose address it is, if anybody has proved it."""
-    row = one(connection, HOLDER, {"email": email})
-    return Person(**row) if row else None
+    row = fetch_one(connection, HOLDER, {"email": email})
+    return UserProfile(**row) if row else None
 
 
 # One after the other for each address, so that two claimants don't meet in the unique index.
@@ -66,7 +66,7 @@ WHERE id = %(user_id)s AND lower(email) = lower(%(email)s) AND email_verified_at
 """
 
 
-def prove(connection: Connection, user_id: str, email: str) -> bool:
+def verify(connection: Connection, user_id: str, email: str) -> bool:
     """Give the address to a user who claims it. Returns whether it is theirs now; proving it twice is harmless.
 
     Those who claimed it too keep their users, but can't log in with it from now on.
@@ -79,7 +79,7 @@ def prove(connection: Connection, user_id: str, email: str) -> bool:
 
 def owns(connection: Connection, user_id: str, email: str) -> bool:
     """Whether the user has proved the address, and still has it."""
-    return one(connection, OWNS, {"user_id": user_id, "email": email}) is not None
+    return fetch_one(connection, OWNS, {"user_id": user_id, "email": email}) is not None
 
 
 CREATE = """
@@ -88,14 +88,14 @@ VALUES (%(id)s, %(email)s, %(name)s, %(password_hash)s, now())
 """
 
 
-def create_holder(connection: Connection, email: str, *, name: str, password_hash: str) -> Person | None:
+def create_verified_user(connection: Connection, email: str, *, name: str, password_hash: str) -> UserProfile | None:
     """A new user whose address is proved already; None when it has become somebody else's meanwhile."""
     user_id = new_id("user")
     lock(connection, email)
-    if holder(connection, email) is not None:
+    if find_owner(connection, email) is not None:
         return None
     connection.execute(CREATE, {"id": user_id, "email": email, "name": name, "password_hash": password_hash})
-    return person(connection, user_id)
+    return read_user(connection, user_id)
 
 
 # What somebody who claimed the address may have left behind to come in by, before it was proved.
@@ -105,7 +105,7 @@ SHUT_OUT = (
 )
 
 
-def shut_out(connection: Connection, user_id: str) -> None:
+def revoke_other_credentials(connection: Connection, user_id: str) -> None:
     """End a user's API keys and their ties to OIDC providers."""
     for statement in SHUT_OUT:
         connection.execute(statement, {"user_id": user_id})

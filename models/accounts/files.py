@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: The purpose of a file that only a job reads.
 IMPORT = "import"
@@ -74,7 +74,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (expires_at IS NULL OR exp
 
 def read(connection: Connection, file_id: str, account_id: str, *, exports: bool) -> File | None:
     """The file, if the account has it and it has not expired; an export for those only who may see `exports`."""
-    row = one(connection, READ, {"id": file_id, "account_id": account_id, "exports": exports})
+    row = fetch_one(connection, READ, {"id": file_id, "account_id": account_id, "exports": exports})
     return File(**row) if row else None
 
 
@@ -99,7 +99,7 @@ def page(
 ) -> list[File]:
     """At most `limit` files of an account, newest first, behind the file `after`."""
     names = {"account_id": account_id, "exports": exports, "purpose": purpose, "after": after, "limit": limit}
-    return [File(**row) for row in all_of(connection, LIST, names)]
+    return [File(**row) for row in fetch_all(connection, LIST, names)]
 
 
 def delete(connection: Connection, file_id: str, account_id: str) -> None:
@@ -124,5 +124,5 @@ EXPIRED = "SELECT id, account_id, object_key FROM files WHERE expires_at <= now(
 
 def expired(connection: Connection, limit: int) -> list[tuple[str, str, str]]:
     """(id, account, key) of at most `limit` files whose time is over."""
-    rows = all_of(connection, EXPIRED, {"limit": limit})
+    rows = fetch_all(connection, EXPIRED, {"limit": limit})
     return [(row["id"], row["account_id"], row["object_key"]) for row in rows]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from models.platform.database import Connection, one
+from models.platform.database import Connection, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ def lock(connection: Connection, identity: Identity) -> None:
 FIND = "SELECT user_id FROM identities WHERE provider = %(provider)s AND subject = %(subject)s"
 
 
-def find(connection: Connection, identity: Identity) -> str | None:
+def find_user(connection: Connection, identity: Identity) -> str | None:
     """The id of the user who it is, if anybody."""
-    row = one(connection, FIND, {"provider": identity.provider, "subject": identity.subject})
+    row = fetch_one(connection, FIND, {"provider": identity.provider, "subject": identity.subject})
     return row["user_id"] if row else None
 
 
@@ -37,7 +37,7 @@ VALUES (%(provider)s, %(subject)s, %(user_id)s, %(email)s)
 """
 
 
-def add(connection: Connection, identity: Identity, user_id: str, email: str) -> None:
+def link(connection: Connection, identity: Identity, user_id: str, email: str) -> None:
     """Tie it to a user. `email` is what the provider said then, for people who look."""
     values = {"provider": identity.provider, "subject": identity.subject, "user_id": user_id, "email": email}
     connection.execute(ADD, values)

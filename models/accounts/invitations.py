@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.accounts.accounts import Role
-from models.platform.database import Connection, all_of, one
-from models.platform.secrets import digest
+from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.secrets import hash_secret
 
 #: Days that an invitation is good for.
 DAYS = 7
@@ -75,7 +75,7 @@ WHERE invitations.id = %(id)s AND account_id = %(account_id)s
 
 def read(connection: Connection, invitation_id: str, account_id: str) -> Invitation | None:
     """The invitation, if it is the account's."""
-    return _invitation(one(connection, READ, {"id": invitation_id, "account_id": account_id}))
+    return _invitation(fetch_one(connection, READ, {"id": invitation_id, "account_id": account_id}))
 
 
 # An account's invitations that can still be accepted, newest first.
@@ -89,9 +89,9 @@ ORDER BY invitations.id DESC LIMIT %(limit)s
 """
 
 
-def pending(connection: Connection, account_id: str, *, after: str | None = None, limit: int) -> list[Invitation]:
+def list_pending(connection: Connection, account_id: str, *, after: str | None = None, limit: int) -> list[Invitation]:
     """At most `limit` invitations that can be accepted, born before the invitation `after`."""
-    rows = all_of(connection, PENDING, {"account_id": account_id, "after": after, "limit": limit})
+    rows = fetch_all(connection, PENDING, {"account_id": account_id, "after": after, "limit": limit})
     return [Invitation(**row | {"role": Role(row["role"])}) for row in rows]
 
 
@@ -101,9 +101,9 @@ WHERE account_id = %(account_id)s AND created_at > now() - interval '1 day'
 """
 
 
-def recent(connection: Connection, account_id: str) -> int:
+def count_recent(connection: Connection, account_id: str) -> int:
     """How many an account has made within a day."""
-    row = one(connection, RECENT, {"account_id": account_id})
+    row = fetch_one(connection, RECENT, {"account_id": account_id})
     return row["recent"] if row else 0
 
 
@@ -116,7 +116,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s
 
 def set_secret(connection: Connection, invitation_id: str, account_id: str, secret: str) -> bool:
     """Let an invitation be accepted with this secret. Returns whether it can still be."""
-    values = {"id": invitation_id, "account_id": account_id, "hash": digest(secret)}
+    values = {"id": invitation_id, "account_id": account_id, "hash": hash_secret(secret)}
     return connection.execute(SEAL, values).rowcount > 0
 
 
@@ -128,9 +128,9 @@ WHERE hash = %(hash)s AND accepted_at IS NULL AND revoked_at IS NULL AND expires
 """
 
 
-def by_secret(connection: Connection, secret: str) -> Invitation | None:
+def find_by_secret(connection: Connection, secret: str) -> Invitation | None:
     """The invitation of a secret, or None when it is not good."""
-    return _invitation(one(connection, BY_HASH, {"hash": digest(secret)}))
+    return _invitation(fetch_one(connection, BY_HASH, {"hash": hash_secret(secret)}))
 
 
 def mark_accepted(connection: Connection, invitation_id: str) -> None:
@@ -155,7 +155,7 @@ WHERE account_id = %(account_id)s AND invited_by = %(user_id)s AND accepted_at I
 """
 
 
-def revoke_of(connection: Connection, account_id: str, user_id: str) -> None:
+def revoke_all_by(connection: Connection, account_id: str, user_id: str) -> None:
     """Take back what a member has offered to others: whoever loses a role must not come in again through it."""
     connection.execute(REVOKE_OF, {"account_id": account_id, "user_id": user_id})
 

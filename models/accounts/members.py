@@ -7,7 +7,7 @@ from typing import Any
 from models.accounts import plans
 from models.accounts.accounts import Role
 from models.accounts.plans import Limits
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ ORDER BY user_id LIMIT %(limit)s
 def page(connection: Connection, account_id: str, *, after: str | None, limit: int) -> list[Member]:
     """At most `limit` members behind the member `after`."""
     parameters = {"account_id": account_id, "after": after, "limit": limit}
-    return [_member(row) for row in all_of(connection, PAGE, parameters)]
+    return [_member(row) for row in fetch_all(connection, PAGE, parameters)]
 
 
 READ = """
@@ -45,7 +45,7 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 
 def read(connection: Connection, account_id: str, user_id: str) -> Member | None:
     """A member, if the user is one."""
-    row = one(connection, READ, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, READ, {"account_id": account_id, "user_id": user_id})
     return _member(row) if row else None
 
 
@@ -53,9 +53,9 @@ def read(connection: Connection, account_id: str, user_id: str) -> Member | None
 HOLD = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO KEY UPDATE"
 
 
-def hold_account(connection: Connection, account_id: str) -> bool:
+def lock_account(connection: Connection, account_id: str) -> bool:
     """Lock the account until the caller's transaction ends. Returns whether it is there, and not being erased."""
-    return one(connection, HOLD, {"id": account_id}) is not None
+    return fetch_one(connection, HOLD, {"id": account_id}) is not None
 
 
 OTHER_OWNERS = """
@@ -66,7 +66,7 @@ SELECT EXISTS (
 
 def has_other_owners(connection: Connection, account_id: str, user_id: str) -> bool:
     """Whether somebody besides the user owns the account. To be asked while holding it."""
-    row = one(connection, OTHER_OWNERS, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, OTHER_OWNERS, {"account_id": account_id, "user_id": user_id})
     return bool(row and row["others"])
 
 
@@ -99,7 +99,7 @@ def remove(connection: Connection, account_id: str, user_id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JoinedAccount:
     """An account that a user belongs to."""
 
     account_id: str
@@ -118,10 +118,10 @@ WHERE user_id = %(user_id)s ORDER BY memberships.created_at, account_id LIMIT %(
 """
 
 
-def places(connection: Connection, user_id: str) -> list[Place]:
+def joined_accounts(connection: Connection, user_id: str) -> list[JoinedAccount]:
     """Where a user belongs, the oldest membership first."""
-    rows = all_of(connection, PLACES, {"user_id": user_id, "limit": MOST_PLACES})
-    return [Place(**row | {"role": Role(row["role"])}) for row in rows]
+    rows = fetch_all(connection, PLACES, {"user_id": user_id, "limit": MOST_PLACES})
+    return [JoinedAccount(**row | {"role": Role(row["role"])}) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +144,10 @@ WHERE accounts.id = %(id)s
 """
 
 
-def account(connection: Connection, account_id: str) -> Account | None:
+def read_account(connection: Connection, account_id: str) -> Account | None:
     """An account."""
-    row = one(connection, ACCOUNT, {"id": account_id})
-    return Account(**row | {"limits": plans.limits(row["limits"])}) if row else None
+    row = fetch_one(connection, ACCOUNT, {"id": account_id})
+    return Account(**row | {"limits": plans.parse_limits(row["limits"])}) if row else None
 
 
 RENAME = "UPDATE accounts SET name = %(name)s WHERE id = %(id)s AND erased_at IS NULL"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.accounts.accounts import Membership, Role
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 
 
@@ -25,7 +25,7 @@ SELECT id, operator FROM users WHERE lower(email) = lower(%(email)s) AND email_v
 
 def find(connection: Connection, email: str) -> tuple[str, bool] | None:
     """The id of the user whose address this is, whatever its case, and whether they are an operator."""
-    row = one(connection, FIND, {"email": email})
+    row = fetch_one(connection, FIND, {"email": email})
     return (row["id"], row["operator"]) if row else None
 
 
@@ -49,7 +49,7 @@ RETURNING account_id, user_id, role
 def create(connection: Connection, *, email: str, password_hash: str) -> Membership | None:
     """A new user whose address counts as proved, who is an operator and owns an account; None if there is one now."""
     ids = {"user_id": new_id("user"), "account_id": new_id("acct")}
-    row = one(connection, CREATE, {**ids, "email": email, "password_hash": password_hash})
+    row = fetch_one(connection, CREATE, {**ids, "email": email, "password_hash": password_hash})
     return Membership(row["user_id"], row["account_id"], Role(row["role"])) if row else None
 
 
@@ -69,15 +69,15 @@ SELECT account.id, homeless.id, 'owner' FROM account, homeless
 MARK = "UPDATE users SET operator = %(operator)s WHERE id = %(user_id)s AND operator <> %(operator)s RETURNING id"
 
 
-def appoint(connection: Connection, user_id: str) -> bool:
+def grant(connection: Connection, user_id: str) -> bool:
     """Make a user an operator, with an account if they have none. Whether they were not one before."""
     connection.execute(HOUSE, {"user_id": user_id, "account_id": new_id("acct")})
-    return one(connection, MARK, {"user_id": user_id, "operator": True}) is not None
+    return fetch_one(connection, MARK, {"user_id": user_id, "operator": True}) is not None
 
 
-def dismiss(connection: Connection, user_id: str) -> bool:
+def revoke(connection: Connection, user_id: str) -> bool:
     """Make an operator a user like others. Whether they were one before."""
-    return one(connection, MARK, {"user_id": user_id, "operator": False}) is not None
+    return fetch_one(connection, MARK, {"user_id": user_id, "operator": False}) is not None
 
 
 LIST = "SELECT id, email, created_at FROM users WHERE operator ORDER BY lower(email)"
@@ -85,4 +85,4 @@ LIST = "SELECT id, email, created_at FROM users WHERE operator ORDER BY lower(em
 
 def list_operators(connection: Connection) -> list[Operator]:
     """All of the staff."""
-    return [Operator(**row) for row in all_of(connection, LIST)]
+    return [Operator(**row) for row in fetch_all(connection, LIST)]

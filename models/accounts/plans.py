@@ -38,6 +38,6 @@ class Allowance:
 UNLIMITED = Allowance()
 
 
-def limits(stored: Mapping[str, Any]) -> Limits:
+def parse_limits(stored: Mapping[str, Any]) -> Limits:
     """From `plans.limits || accounts.limits`; what is not a limit of ours is left out."""
     return Limits(**{known.name: stored.get(known.name) for known in fields(Limits)})

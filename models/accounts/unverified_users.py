@@ -1,7 +1,7 @@
 """Users who claimed an address, never proved it, and left nothing behind: after a while they are forgotten."""
 
 from models.accounts import account_data
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 #: Days after signing up, and of no living session, for which a claimant without belongings is kept.
 KEPT_DAYS = 30
@@ -45,7 +45,7 @@ DELETE = "DELETE FROM accounts WHERE id = ANY(%(account_ids)s)"
 
 def prune(connection: Connection, batch: int) -> int:
     """Forget at most `batch` of them, accounts and all; returns how many. To be called in a transaction."""
-    user_ids = [row["id"] for row in all_of(connection, LOCK, {"days": KEPT_DAYS, "batch": batch})]
-    lapsed = all_of(connection, STILL, {"days": KEPT_DAYS, "user_ids": user_ids})
+    user_ids = [row["id"] for row in fetch_all(connection, LOCK, {"days": KEPT_DAYS, "batch": batch})]
+    lapsed = fetch_all(connection, STILL, {"days": KEPT_DAYS, "user_ids": user_ids})
     connection.execute(DELETE, {"account_ids": [row["account_id"] for row in lapsed]})
-    return sum(account_data.erase_person(connection, row["id"]) for row in lapsed)
+    return sum(account_data.erase_user(connection, row["id"]) for row in lapsed)

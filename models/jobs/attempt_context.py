@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import redis
 
-from models.jobs.attempts import Ending, note_progress, note_rewind
+from models.jobs.attempts import Ending, store_progress, store_rewind
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job, NewJob
 from models.journal import journal
-from models.journal.archive import Archived, read_archive
+from models.journal.archive import ArchivedEvents, read_archive
 from models.journal.events import REWOUND, Event
 from models.journal.writer import Journal, JournalWriter
 from models.platform.database import Database
@@ -21,14 +21,14 @@ StopReason = Literal["cancelled", "released", "overtaken"]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitForChildren:
     """The attempt ends here; the job goes on when these children have ended."""
 
     children: Sequence[NewJob]
 
 
 #: What a pipeline returns: how its job ends, or what it waits for.
-Outcome = Ending | Waiting
+Outcome = Ending | WaitForChildren
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class Attempt:
         """Ask the attempt to stop. The first reason counts."""
         self._reason = self._reason or reason
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the work should stop now; cheap, to be asked at every step."""
         return self._reason is not None or self.journal.fenced or time.monotonic() > self.deadline
 
-    def reason(self) -> JobError | None:
+    def stop_reason(self) -> JobError | None:
         """Why the work should stop now."""
         if self.journal.fenced or self._reason == "overtaken":
             return Fenced(f"attempt {self.job.attempt} of {self.job.id} is over")
@@ -92,15 +92,15 @@ class Attempt:
 
     def check(self) -> None:
         """Raise the reason to stop, if there is one."""
-        if (reason := self.reason()) is not None:
+        if (reason := self.stop_reason()) is not None:
             raise reason
 
-    def progress(self, done: int, total: int | None = None, note: str = "") -> None:
+    def report_progress(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say how far the work has come, in its row and on its stream. Raises the reason to stop, if there is one."""
         self.check()
         progress = {"done": done, "total": total, "note": note}
         with self.database.connection() as connection:
-            note_progress(connection, self.job, progress)
+            store_progress(connection, self.job, progress)
         self.journal.write("sangha:job.progress", {"job_id": self.job.id, "progress": progress})
 
 
@@ -120,9 +120,9 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     lost = job.failures > 0 and (evicted or not taken.same_server)
     if lost:  # before Redis knows more: whoever comes back with an older number is sent where the row says
         with database.connection() as connection:
-            note_rewind(connection, job, begin)
+            store_rewind(connection, job, begin)
     if evicted:
-        journal.forget(client, job.id)
+        journal.delete(client, job.id)
     if evicted or taken.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
     written = Journal(job.id, job.attempt, begin, writer, recent)
@@ -138,7 +138,7 @@ def _unsaid(job: Job, history: Sequence[Event]) -> bool:
     return since is not None and not any(event.type == REWOUND and event.sequence >= since for event in history)
 
 
-def _history(job: Job, database: Database, client: redis.Redis) -> tuple[Archived, list[Event]]:
+def _history(job: Job, database: Database, client: redis.Redis) -> tuple[ArchivedEvents, list[Event]]:
     """What the archive holds, and what only Redis does."""
     with database.connection() as connection:
         archived = read_archive(connection, job.id)

@@ -15,10 +15,10 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import Job, NewJob, State, enqueue, follow
+from models.jobs.jobs import Job, NewJob, State, enqueue, enqueue_many
 from models.journal.archive import archive
 from models.journal.events import Event
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Fenced
 
 #: Seconds that a lease lasts, and between two renewals: three may fail before a job is taken for lost.
@@ -64,7 +64,7 @@ def claim(
     """
     parameters = {"id": job_id, "message_id": message_id, "worker": worker, "lease": lease, "unsure": unsure}
     try:
-        row = one(connection, CLAIM, parameters)
+        row = fetch_one(connection, CLAIM, parameters)
     except UniqueViolation:
         # An earlier job of the same serial key still runs: back to the outbox, which knows when it is this one's turn.
         connection.execute("UPDATE jobs SET published_at = NULL WHERE id = %(id)s AND state = 'queued'", parameters)
@@ -112,10 +112,10 @@ RETURNING id, cancel_requested_at IS NOT NULL AS cancelled
 """
 
 
-def renew(connection: Connection, held: Mapping[str, int], *, lease: float = LEASE) -> dict[str, bool]:
+def renew_leases(connection: Connection, held: Mapping[str, int], *, lease: float = LEASE) -> dict[str, bool]:
     """Renew the leases of `held`, job id → attempt. Returns job id → cancel requested, for those still ours."""
     parameters = {"ids": list(held), "attempts": list(held.values()), "lease": lease}
-    return {row["id"]: row["cancelled"] for row in all_of(connection, RENEW, parameters)}
+    return {row["id"]: row["cancelled"] for row in fetch_all(connection, RENEW, parameters)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +169,13 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     """
     ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
     waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
-    connection.settle()  # the fence's answer must be known before anything else is written
+    connection.sync()  # the fence's answer must be known before anything else is written
     parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
     if unarchived:
         archive(connection, job.id, unarchived)
     if ending.record:
         ending.record(connection)
-    following = follow(connection, ending.follow_ups)
+    following = enqueue_many(connection, ending.follow_ups)
     if parent_id:
         connection.execute(WAKE_PARENT, {"id": parent_id})
     somebody = waits.fetchone()
@@ -245,7 +245,9 @@ WHERE id = %(id)s
 """
 
 
-def wait_for(connection: Connection, job: Job, jobs: Sequence[NewJob], unarchived: Sequence[Event] = ()) -> None:
+def wait_for_children(
+    connection: Connection, job: Job, jobs: Sequence[NewJob], unarchived: Sequence[Event] = ()
+) -> None:
     """Enqueue children and wait for them, holding no thread; a new attempt begins when the last one has ended.
 
     A child whose unique key is taken is not waited for. Raises Fenced, also when a cancel came first.
@@ -261,14 +263,14 @@ def wait_for(connection: Connection, job: Job, jobs: Sequence[NewJob], unarchive
 HOLD = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE"
 
 
-def hold(connection: Connection, job: Job) -> None:
+def lock_job(connection: Connection, job: Job) -> None:
     """Let no other attempt begin until the caller's transaction ends. Raises Fenced."""
     _fenced(connection, job, HOLD, {})
 
 
 def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
     """Archive what the journal has so far. Raises Fenced."""
-    hold(connection, job)
+    lock_job(connection, job)
     archive(connection, job.id, unarchived)
 
 
@@ -277,7 +279,7 @@ UPDATE jobs SET progress = %(progress)s WHERE id = %(id)s AND attempt = %(attemp
 """
 
 
-def note_progress(connection: Connection, job: Job, progress: Mapping[str, Any]) -> None:
+def store_progress(connection: Connection, job: Job, progress: Mapping[str, Any]) -> None:
     """Store how far the job has come. Raises Fenced."""
     _fenced(connection, job, PROGRESS, {"progress": Jsonb(progress)})
 
@@ -288,14 +290,14 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id
 """
 
 
-def note_rewind(connection: Connection, job: Job, sequence: int) -> None:
+def store_rewind(connection: Connection, job: Job, sequence: int) -> None:
     """Store from which sequence number on followers may have heard what is lost. Raises Fenced."""
     _fenced(connection, job, REWIND, {"sequence": sequence})
 
 
 def is_current(connection: Connection, job_id: str, attempt: int) -> bool:
     """Whether the attempt is still the one that runs."""
-    return one(connection, "SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'",
+    return fetch_one(connection, "SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'",
                {"id": job_id, "attempt": attempt}) is not None  # fmt: skip
 
 
@@ -306,17 +308,17 @@ SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND (state = 'runni
 
 def may_write(connection: Connection, job_id: str, attempt: int) -> bool:
     """Whether the journal is the attempt's to write: it runs, or it is the one that ended the job."""
-    return one(connection, MAY_WRITE, {"id": job_id, "attempt": attempt}) is not None
+    return fetch_one(connection, MAY_WRITE, {"id": job_id, "attempt": attempt}) is not None
 
 
 def has_ended(connection: Connection, job: Job) -> bool:
     """Whether this very attempt has ended the job: for those who did not hear their commit confirmed."""
-    row = one(connection, "SELECT attempt, finished_at FROM jobs WHERE id = %(id)s", {"id": job.id})
+    row = fetch_one(connection, "SELECT attempt, finished_at FROM jobs WHERE id = %(id)s", {"id": job.id})
     return row is not None and row["attempt"] == job.attempt and row["finished_at"] is not None
 
 
 def _fenced(connection: Connection, job: Job, statement: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return _or_fenced(one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters}), job)
+    return _or_fenced(fetch_one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters}), job)
 
 
 def _or_fenced(row: dict[str, Any] | None, job: Job) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 from models.jobs.attempts import WAKE_PARENT
 from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 # The unfinished part of the subtrees that has no flag yet; the youngest first, and so children before their parents, as
 # ends lock them.
@@ -64,14 +64,14 @@ def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) 
     """Cancel several jobs and their subtrees like one."""
     result = Cancellation({}, [])
     # A parent that has the flag spawns no more, so a pass that finds nothing has found everything.
-    while rows := all_of(connection, UNFLAGGED, {"ids": list(job_ids), "account_id": account_id}):
+    while rows := fetch_all(connection, UNFLAGGED, {"ids": list(job_ids), "account_id": account_id}):
         for row in rows:
             _flag(connection, row["id"], result)
     return result
 
 
 def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
-    row = one(connection, FLAG, {"id": job_id})
+    row = fetch_one(connection, FLAG, {"id": job_id})
     if row is None:
         return
     if row["state"] == "running":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class JobKind:
     """A kind of work: where it runs, how long it may take, how often it is tried.
 
     priority    within a pool, the lower runs first
@@ -31,28 +31,28 @@ POOLS: Mapping[str, Sequence[str]] = {
     "maintenance": ("maintenance",),
 }
 
-CATALOGUE: Mapping[str, Kind] = {
-    "turn.run": Kind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
-    "tokens.count": Kind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
+CATALOGUE: Mapping[str, JobKind] = {
+    "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
+    "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
     # Over some five hours: a mail server may be down for longer than most things.
-    "email.send": Kind(queue="delivery", time_limit=120, attempts=40, backoff=10),
-    "account.export": Kind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
-    "data.erase": Kind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
-    "embedding.create": Kind(queue="memory", time_limit=600, attempts=3, backoff=1),
-    "memory.search": Kind(queue="recall", time_limit=30, attempts=2, backoff=0.2),
-    "memory.create": Kind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
-    "memory.change": Kind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
-    "memory.remember": Kind(queue="memory", time_limit=600, attempts=10, backoff=1),
-    "memory.extract": Kind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
-    "memory.fact": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
-    "memory.forget": Kind(queue="memory", time_limit=900, attempts=10, backoff=1),
-    "memory.import": Kind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
+    "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
+    "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
+    "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
+    "embedding.create": JobKind(queue="memory", time_limit=600, attempts=3, backoff=1),
+    "memory.search": JobKind(queue="recall", time_limit=30, attempts=2, backoff=0.2),
+    "memory.create": JobKind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
+    "memory.change": JobKind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
+    "memory.remember": JobKind(queue="memory", time_limit=600, attempts=10, backoff=1),
+    "memory.extract": JobKind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
+    "memory.fact": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
+    "memory.forget": JobKind(queue="memory", time_limit=900, attempts=10, backoff=1),
+    "memory.import": JobKind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
     # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
-    "memory.index": Kind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
+    "memory.index": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
     # Behind all that somebody waits for; each of its calls of the language model is a job of its own.
-    "meditation.run": Kind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
-    "memory.insight": Kind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
-    "meditation.nightly": Kind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
-    "password.forgotten": Kind(queue="delivery", time_limit=30, attempts=10, backoff=1),
-    "maintenance.prune": Kind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
+    "meditation.run": JobKind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
+    "memory.insight": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
+    "meditation.nightly": JobKind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
+    "password.forgotten": JobKind(queue="delivery", time_limit=30, attempts=10, backoff=1),
+    "maintenance.prune": JobKind(queue="maintenance", time_limit=300, attempts=3, backoff=60),
 }

@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from models.jobs.catalogue import CATALOGUE
 from models.journal.archive import archive
 from models.journal.events import Event
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 
 State = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
@@ -53,7 +53,7 @@ class NewJob:
     unique_key: str | None = None
     opening: Sequence[Event] = ()
     reserved_tokens: int = 0
-    gathers: bool = False
+    coalesce: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ RETURNING run_at <= now() AS due
 """
 
 
-def gathered(connection: Connection, job: Job) -> None:
+def wait_for_batch_writers(connection: Connection, job: Job) -> None:
     """Wait for those who leave work to a job that gathers, which has been claimed: once this statement is over, all of
     it can be read, and what comes later has a job of its own. For a connection in autocommit."""
     connection.execute(FETCH_WORK, {"serial_key": job.serial_key})
@@ -144,7 +144,7 @@ def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None
 
 
 @contextmanager
-def unless_it_stands() -> Iterator[None]:
+def ignore_duplicate_id() -> Iterator[None]:
     """Around the transaction that inserts a job: where one has its id already it is this one, asked for again."""
     try:
         yield
@@ -153,17 +153,17 @@ def unless_it_stands() -> Iterator[None]:
             raise
 
 
-def follow(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[], bool]:
+def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[], bool]:
     """Insert jobs in the caller's transaction; answers, when asked after the batch, whether one of them is due now."""
     inserted = [_insert(connection, job, None) for job in jobs]
     return lambda: any(row["due"] for cursor in inserted if (row := cursor.fetchone()))
 
 
 def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Cursor[DictRow]:
-    if job.gathers:
+    if job.coalesce:
         connection.execute(LEAVE_WORK, {"serial_key": job.serial_key})
     inserted = connection.execute(
-        INSERT_GATHERING if job.gathers else INSERT,
+        INSERT_GATHERING if job.coalesce else INSERT,
         {
             "id": job.id,
             "account_id": job.account_id,
@@ -188,7 +188,7 @@ READ = "SELECT * FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
 
 def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
     """The job, if the account has it."""
-    row = one(connection, READ, {"id": job_id, "account_id": account_id})
+    row = fetch_one(connection, READ, {"id": job_id, "account_id": account_id})
     return Job(**row) if row else None
 
 
@@ -214,14 +214,14 @@ def list_jobs(
 ) -> list[Job]:
     """At most `limit` jobs of an account that were born before the job `after`."""
     parameters = {"account_id": account_id, "kind": kind, "state": state, "after": after, "limit": limit}
-    return [Job(**row) for row in all_of(connection, LIST, parameters)]
+    return [Job(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
 # Whatever it says: what must not stay where operators and accounts look.
 FORGET_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
 
 
-def forget_arguments(connection: Connection, job_id: str) -> None:
+def clear_arguments(connection: Connection, job_id: str) -> None:
     """Empty the arguments of a job that ends in the caller's transaction."""
     connection.execute(FORGET_ARGUMENTS, {"id": job_id})
 
@@ -243,13 +243,13 @@ CHILDREN = "SELECT * FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
 
 def children(connection: Connection, parent_id: str) -> list[Job]:
     """All children of a job."""
-    return [Job(**row) for row in all_of(connection, CHILDREN, {"parent_id": parent_id})]
+    return [Job(**row) for row in fetch_all(connection, CHILDREN, {"parent_id": parent_id})]
 
 
 # Which of these jobs are unfinished.
 UNFINISHED = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('queued', 'running', 'waiting')"
 
 
-def ended_among(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+def ended_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
     """The ids of those that have ended, or are gone."""
-    return set(job_ids) - {row["id"] for row in all_of(connection, UNFINISHED, {"ids": list(job_ids)})}
+    return set(job_ids) - {row["id"] for row in fetch_all(connection, UNFINISHED, {"ids": list(job_ids)})}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from models.jobs.catalogue import POOLS
 from models.jobs.jobs import Job
-from models.jobs.workers import living
+from models.jobs.workers import list_live
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'dead') GROUP BY queue
 
 def pool_states(connection: Connection) -> list[PoolState]:
     """Every pool, also those in which nothing happens."""
-    queues = {row["queue"]: row for row in all_of(connection, BY_QUEUE)}
-    workers = living(connection)
+    queues = {row["queue"]: row for row in fetch_all(connection, BY_QUEUE)}
+    workers = list_live(connection)
     states = []
     for pool, served in POOLS.items():
         rows = [queues[queue] for queue in served if queue in queues]
@@ -62,12 +62,12 @@ ORDER BY finished_at DESC, id DESC LIMIT %(limit)s
 
 def dead_jobs(connection: Connection, limit: int = 50, *, after: str | None = None) -> list[Job]:
     """The dead, of all accounts, the latest first; those that died before the job `after`."""
-    return [Job(**row) for row in all_of(connection, DEAD, {"limit": limit, "after": after})]
+    return [Job(**row) for row in fetch_all(connection, DEAD, {"limit": limit, "after": after})]
 
 
 def any_job(connection: Connection, job_id: str) -> Job | None:
     """A job of whatever account: for operators only."""
-    row = one(connection, "SELECT * FROM jobs WHERE id = %(id)s", {"id": job_id})
+    row = fetch_one(connection, "SELECT * FROM jobs WHERE id = %(id)s", {"id": job_id})
     return Job(**row) if row else None
 
 
@@ -90,7 +90,7 @@ def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
 
 
 def _replay(connection: Connection, job_id: str) -> bool:
-    if one(connection, REPLAY, {"id": job_id}) is None:
+    if fetch_one(connection, REPLAY, {"id": job_id}) is None:
         return False
     replayed = event(last_archived(connection, job_id) + 1, "sangha:job.replayed", {"job_id": job_id})
     archive(connection, job_id, [replayed])
@@ -102,4 +102,4 @@ DISCARD = "UPDATE jobs SET state = 'failed' WHERE id = ANY(%(ids)s) AND state = 
 
 def discard(connection: Connection, job_ids: Sequence[str]) -> list[str]:
     """Let dead jobs rest: they stay failed for their owners, and leave the operator's list."""
-    return [row["id"] for row in all_of(connection, DISCARD, {"ids": list(job_ids)})]
+    return [row["id"] for row in fetch_all(connection, DISCARD, {"ids": list(job_ids)})]

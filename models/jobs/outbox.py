@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from models.jobs.attempts import GIVE_BACK_EXPIRED
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 #: Only one relay publishes at a time, whichever process it lives in: it alone counts the windows.
 LOCK = 0x73616E676861206F
@@ -30,7 +30,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueJob:
     """A job that wants a message."""
 
     id: str
@@ -88,7 +88,7 @@ LIMIT %(limit)s
 """
 
 
-def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[Due]:
+def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[DueJob]:
     """The jobs to publish now, with the lock held until the caller's transaction ends; it writes marks, and no more."""
     connection.execute(BEGIN, {"lock": LOCK})
     parameters = {
@@ -98,11 +98,11 @@ def due(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) 
         "suspicious": SUSPICIOUS,
     }
     found = connection.execute(DUE, parameters)
-    connection.settle()  # the caller goes to the broker now, and may be frozen there with the lock
-    return _one_suspect_a_queue([Due(**row) for row in found.fetchall()])
+    connection.sync()  # the caller goes to the broker now, and may be frozen there with the lock
+    return _one_suspect_a_queue([DueJob(**row) for row in found.fetchall()])
 
 
-def _one_suspect_a_queue(due: Sequence[Due]) -> list[Due]:
+def _one_suspect_a_queue(due: Sequence[DueJob]) -> list[DueJob]:
     first = {job.queue: job for job in reversed(due) if job.suspect}
     return [job for job in due if not job.suspect or first[job.queue] is job]
 
@@ -119,7 +119,7 @@ UPDATE jobs SET published_at = now() FROM still WHERE id = still_id
 """
 
 
-def mark_published(connection: Connection, sent: Sequence[Due]) -> None:
+def mark_published(connection: Connection, sent: Sequence[DueJob]) -> None:
     """Note that these have a message in the queue."""
     parameters = {"ids": [job.id for job in sent], "attempts": [job.attempt for job in sent]}
     connection.execute(MARK, parameters)
@@ -134,7 +134,7 @@ WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
 
 def windows(connection: Connection) -> dict[str, int]:
     """How many jobs of each kind an account may have in flight."""
-    capacity = {row["queue"]: row["threads"] for row in all_of(connection, CAPACITY)}
+    capacity = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY)}
     return {name: max(capacity.get(kind.queue, 0), SMALLEST_WINDOW if kind.queue not in capacity else 1)
             for name, kind in CATALOGUE.items()}  # fmt: skip
 
@@ -151,7 +151,7 @@ UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 """
 
 
-def recover(connection: Connection) -> int:
+def requeue_lost(connection: Connection) -> int:
     """Give back what leases have run out on and what was published in vain. Returns how many rows moved."""
     expired = connection.execute(GIVE_BACK_EXPIRED).rowcount
     return expired + connection.execute(UNPUBLISH_LOST).rowcount

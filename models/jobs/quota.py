@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from models.accounts.plans import Limits
-from models.platform.database import Connection, one
-from models.platform.errors import InsufficientQuota, TooMany
+from models.platform.database import Connection, fetch_one
+from models.platform.errors import InsufficientQuota, LimitExceeded
 
 #: Unfinished turns of one conversation: they run one by one, so the last of these waits for hours already.
 MOST_IN_THREAD = 1000
@@ -19,7 +19,7 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MonthlyUsage:
     """Tokens of a calendar month (UTC): billed, and reserved by unfinished jobs."""
 
     month: date
@@ -41,11 +41,11 @@ SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS month,
 """
 
 
-def usage(connection: Connection, account_id: str) -> Usage:
+def monthly_usage(connection: Connection, account_id: str) -> MonthlyUsage:
     """What the account has used this month, and what it may yet use by what it has begun."""
-    row = one(connection, USAGE, {"account_id": account_id})
+    row = fetch_one(connection, USAGE, {"account_id": account_id})
     assert row is not None
-    return Usage(**row)
+    return MonthlyUsage(**row)
 
 
 def check_quota(connection: Connection, account_id: str, limits: Limits, tokens: int) -> None:
@@ -57,7 +57,7 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
     if limit is None:
         return
     connection.execute(LOCK, {"account_id": account_id})
-    now = usage(connection, account_id)
+    now = monthly_usage(connection, account_id)
     if now.used + now.reserved + tokens > limit:
         raise InsufficientQuota(
             f"This needs up to {tokens} tokens; of the {limit} tokens a month of this account, {now.used} are used "
@@ -77,29 +77,29 @@ SELECT (SELECT count(*) FROM (
 """
 
 
-def check_room(connection: Connection, account_id: str, limits: Limits, thread: str | None = None) -> None:
+def check_unfinished_jobs(connection: Connection, account_id: str, limits: Limits, thread: str | None = None) -> None:
     """Raise TooMany when the account, or the thread that turns are to join, has as many unfinished jobs as it may.
 
     Those who ask at the same time may pass together: this bounds a queue, and bills nobody.
     """
     if limits.unfinished_jobs is None and thread is None:
         return
-    row = one(connection, ROOM, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
+    row = fetch_one(connection, ROOM, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
                                  "turns": MOST_IN_THREAD})  # fmt: skip
     assert row is not None
     if limits.unfinished_jobs is not None and row["jobs"] >= limits.unfinished_jobs:
         message = f"This account has {row['jobs']} unfinished jobs; {limits.unfinished_jobs} are allowed."
-        raise TooMany(message, code="too_many_jobs", retry_after=PATIENCE)
+        raise LimitExceeded(message, code="too_many_jobs", retry_after=PATIENCE)
     if row["turns"] >= MOST_IN_THREAD:
         message = f"{row['turns']} turns wait in this conversation; no more are taken before some have ended."
-        raise TooMany(message, param="conversation", code="conversation_full", retry_after=PATIENCE)
+        raise LimitExceeded(message, param="conversation", code="conversation_full", retry_after=PATIENCE)
 
 
 #: Tokens that a chat template and the engine's own words add to an item.
 ITEM_TOKENS = 16
 
 
-def worst_case(size: int, items: int, *, output: int | None, context: int, history: bool) -> int:
+def max_billable_tokens(size: int, items: int, *, output: int | None, context: int, history: bool) -> int:
     """The most tokens that a turn can be billed for.
 
     size     bytes of all `items` that it brings: a token has at least one

@@ -1,6 +1,6 @@
 """Jobs whose result is for whoever waits for it, and that go as they are read: what becomes of those that are not."""
 
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 #: Seconds that a result waits for its reader, who may have been a process that died.
 KEPT = 600.0
@@ -18,6 +18,6 @@ RETURNING jobs.id
 """
 
 
-def delete_unread(connection: Connection, limit: int = 100, *, kept: float = KEPT) -> list[str]:
+def delete_unclaimed(connection: Connection, limit: int = 100, *, kept: float = KEPT) -> list[str]:
     """Delete results that nobody has come to read. Returns the ids of their jobs."""
-    return [row["id"] for row in all_of(connection, DELETE, {"kept": kept, "limit": limit})]
+    return [row["id"] for row in fetch_all(connection, DELETE, {"kept": kept, "limit": limit})]

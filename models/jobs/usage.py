@@ -6,7 +6,7 @@ from models.platform.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens of a job: what is billed is what was journalled."""
 
     input_tokens: int
@@ -31,7 +31,7 @@ ON CONFLICT (account_id, month, slot) DO UPDATE SET tokens = month.tokens + excl
 """
 
 
-def bill(connection: Connection, usage: Usage, *, job_id: str, account_id: str, model: str) -> None:
+def bill(connection: Connection, usage: TokenUsage, *, job_id: str, account_id: str, model: str) -> None:
     """Record what a job used, in the transaction that ends it."""
     connection.execute(
         BILL,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.jobs.attempts import GIVE_BACK_OF_WORKER
-from models.platform.database import Connection, Database, all_of
+from models.platform.database import Connection, Database, fetch_all
 
 #: Seconds without a sign of life after which a worker no longer counts.
 SILENCE = 30.0
@@ -57,9 +57,9 @@ def unregister(connection: Connection, name: str) -> None:
 LIVING = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
 
 
-def living(connection: Connection) -> list[Worker]:
+def list_live(connection: Connection) -> list[Worker]:
     """The workers that gave a sign of life lately."""
-    return [Worker(**row) for row in all_of(connection, LIVING, {"silence": SILENCE})]
+    return [Worker(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE})]
 
 
 # A message may have died in the worker's hands before it was claimed: send those of its queues again.
@@ -73,14 +73,14 @@ UPDATE jobs SET published_at = NULL FROM sent WHERE id = sent_id
 """
 
 
-def bury(database: Database, host: str, pid: int) -> int:
+def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
     """Give back at once what a worker that is known to be dead held. Returns how many jobs it ran.
 
     For a supervisor, so that recovery waits for no timer even where the broker has none to offer.
     """
     with database.connection() as connection:
         worker = {"host": host, "pid": pid}
-        dead = all_of(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
+        dead = fetch_all(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         if not dead:
             return 0
         # Each statement by itself: together they would lock jobs in no order.
@@ -90,7 +90,7 @@ def bury(database: Database, host: str, pid: int) -> int:
         return given.rowcount
 
 
-def forget_silent(connection: Connection) -> None:
+def delete_silent(connection: Connection) -> None:
     """Take those off the list that have been silent for long."""
     connection.execute(
         "DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %(silence)s)", {"silence": 10 * SILENCE}

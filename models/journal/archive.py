@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.journal.events import Event, from_lines, to_lines
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 # One chunk. One that is there already was written by the same attempt, whose commit was not confirmed or whose
 # heartbeat was faster: it is the beginning of this one.
@@ -36,7 +36,7 @@ def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
+class ArchivedEvents:
     """What the archive holds of a journal: its events and the generated tokens that they carry."""
 
     events: list[Event]
@@ -56,11 +56,11 @@ ORDER BY first_sequence
 """
 
 
-def read_archive(connection: Connection, job_id: str, after: int = -1) -> Archived:
+def read_archive(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
     """The archived events with a sequence number above `after`; tokens are those of the chunks they stand in."""
-    rows = all_of(connection, READ, {"job_id": job_id, "after": after})
+    rows = fetch_all(connection, READ, {"job_id": job_id, "after": after})
     events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
-    return Archived([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
+    return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
 
 
 LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(job_id)s"
@@ -68,6 +68,6 @@ LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE jo
 
 def last_archived(connection: Connection, job_id: str) -> int:
     """The sequence number of the last archived event, or -1."""
-    row = one(connection, LAST, {"job_id": job_id})
+    row = fetch_one(connection, LAST, {"job_id": job_id})
     assert row is not None
     return int(row["last"])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import redis
 
-from models.journal.events import Event, renamed
+from models.journal.events import Event, with_current_type
 
 #: How many shard streams there are, and about how many appends each remembers for those who read late.
 SHARDS = 4
@@ -24,8 +24,8 @@ SHARD_LENGTH = 4096
 
 #: Seconds that Redis remembers a journal that nobody appends to, and one that has ended: Postgres has it by then, so
 #: this is for those who come back at once, and hundreds of turns a second take no more than some hundred MB.
-MEMORY = 86_400
-MEMORY_ENDED = 120
+TTL = 86_400
+TTL_ENDED = 120
 
 #: Where workers hear of cancelled jobs.
 CANCEL_CHANNEL = "sangha:cancel"
@@ -71,22 +71,22 @@ return {'ok', last, server == known[3] and 1 or 0}
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
-Status = Literal["ok", "lost", "fenced"]
+AppendStatus = Literal["ok", "lost", "fenced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Appended:
+class AppendResult:
     """What Redis said: `ok`; `lost` when it does not know what came before; `fenced` when a later attempt writes.
 
     same_server  Redis has not been started anew since it was last told this; else its end may be missing
     """
 
-    status: Status
+    status: AppendStatus
     last: int
     same_server: bool = False
 
 
-def key(job_id: str) -> str:
+def hash_key(job_id: str) -> str:
     """The hash of a job's journal."""
     return f"sangha:journal:{job_id}"
 
@@ -101,7 +101,7 @@ def shard_keys() -> list[str]:
     return [f"sangha:shard:{number}" for number in range(SHARDS)]
 
 
-def job_of(journal_key: str) -> str:
+def job_id_of(journal_key: str) -> str:
     """The job id in a hash's key."""
     return journal_key.removeprefix("sangha:journal:")
 
@@ -114,61 +114,61 @@ def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force:
     """The keys and arguments of the append script, the number of keys first."""
     first = events[0].sequence if events else 0
     ended = bool(events) and events[-1].ends
-    memory = MEMORY_ENDED if ended else MEMORY
+    memory = TTL_ENDED if ended else TTL
     arguments: list[Any] = [attempt, first, int(force), memory, SHARD_LENGTH, int(ended)]
     for event in events:
         arguments += (event.data, event.tokens)
-    return [3, key(job_id), stream_key(job_id), _shard_of(job_id), *arguments]
+    return [3, hash_key(job_id), stream_key(job_id), _shard_of(job_id), *arguments]
 
 
-def appended(reply: Any) -> Appended:
+def parse_append_reply(reply: Any) -> AppendResult:
     """The script's reply, in words."""
     status, last, *same = reply
-    return Appended(status.decode(), int(last), same == [1])
+    return AppendResult(status.decode(), int(last), same == [1])
 
 
-def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> Appended:
+def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> AppendResult:
     """Append at once, raising the fence to `attempt`. With no events it only takes the fence and tells the last."""
     command = append_command(job_id, attempt, events, force=True)
     try:
-        return appended(client.evalsha(APPEND_SHA, *command))
+        return parse_append_reply(client.evalsha(APPEND_SHA, *command))
     except redis.exceptions.NoScriptError:
-        return appended(client.eval(APPEND, *command))
+        return parse_append_reply(client.eval(APPEND, *command))
 
 
 def last_sequence(client: redis.Redis, job_id: str) -> int:
     """The last sequence number that Redis knows of, or -1, also when it does not answer."""
     try:
-        return int(client.hget(key(job_id), "last") or -1)
+        return int(client.hget(hash_key(job_id), "last") or -1)
     except redis.RedisError:
         return -1
 
 
-def forget(client: redis.Redis, job_id: str) -> None:
+def delete(client: redis.Redis, job_id: str) -> None:
     """Delete a journal from Redis."""
-    client.delete(key(job_id), stream_key(job_id))
+    client.delete(hash_key(job_id), stream_key(job_id))
 
 
 def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event]:
     """What Redis remembers above the sequence number `after`; it may begin later than asked."""
-    return events_of(client.xrange(stream_key(job_id), min=f"{after + 2}-0"))
+    return parse_entries(client.xrange(stream_key(job_id), min=f"{after + 2}-0"))
 
 
-def events_of(entries: Any) -> list[Event]:
+def parse_entries(entries: Any) -> list[Event]:
     """The events in entries of a job's stream."""
     return [
-        Event(int(entry_id.partition(b"-")[0]) - 1, renamed(fields[b"e"]), int(fields[b"n"]))
+        Event(int(entry_id.partition(b"-")[0]) - 1, with_current_type(fields[b"e"]), int(fields[b"n"]))
         for entry_id, fields in entries
     ]
 
 
-def shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
+def parse_shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
     """A shard's entry: the job, the first sequence number, and each event's bytes, or none where they were too many."""
-    lines = [renamed(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
-    return job_of(fields[b"j"].decode()), int(fields[b"s"]), lines
+    lines = [with_current_type(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
+    return job_id_of(fields[b"j"].decode()), int(fields[b"s"]), lines
 
 
-def tell_cancelled(client: redis.Redis, job_ids: Sequence[str]) -> None:
+def publish_cancellations(client: redis.Redis, job_ids: Sequence[str]) -> None:
     """Tell the workers that these jobs are to stop."""
     if job_ids:
         client.publish(CANCEL_CHANNEL, "\n".join(job_ids))

@@ -66,10 +66,10 @@ class Journal:
             self._check_fence()
             self._seal()
             written = self._append(type_, payload)
-        self._writer.notice(self)
+        self._writer.schedule(self)
         return written
 
-    def write_together(self, events: Sequence[tuple[str, Mapping[str, Any]]], tokens: int) -> None:
+    def write_atomically(self, events: Sequence[tuple[str, Mapping[str, Any]]], tokens: int) -> None:
         """Write events that no crash can part: Redis and the archive get all of them, or none. Raises Fenced.
 
         They carry `tokens` generated tokens.
@@ -82,7 +82,7 @@ class Journal:
                 self._append(*other)
             self._append(type_, payload, tokens)
             self.tokens += tokens
-        self._writer.notice(self)
+        self._writer.schedule(self)
 
     def write_text(self, type_: str, payload: Mapping[str, Any], text: str, tokens: int) -> None:
         """Write text that may join with its like that directly follows: a `delta` of `tokens` tokens. Raises Fenced."""
@@ -95,7 +95,7 @@ class Journal:
             self._open_text.add(text, tokens)
             first = self.tokens == 0
             self.tokens += tokens
-        self._writer.notice(self, text=not first)
+        self._writer.schedule(self, text=not first)
 
     def compose(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:
         """Number the last events without writing them: they count only once Postgres has them."""
@@ -108,7 +108,7 @@ class Journal:
         with self._lock:
             self._held += endings
             self._next = endings[-1].sequence + 1
-        self._writer.notice(self)
+        self._writer.schedule(self)
 
     def unarchived(self) -> list[Event]:
         """What was written since the last checkpoint."""
@@ -116,7 +116,7 @@ class Journal:
             self._seal()
             return [event for event in self._held if event.sequence > self._archived]
 
-    def archived(self, last: int) -> None:
+    def mark_archived(self, last: int) -> None:
         """The archive has everything up to a sequence number: only what Redis lacks need be held."""
         with self._lock:
             self._archived = max(self._archived, last)
@@ -141,12 +141,12 @@ class Journal:
             self._seal()
             return [event for event in self._held if event.sequence > self._sent]
 
-    def held(self) -> list[Event]:
+    def retained_events(self) -> list[Event]:
         """All that can be written again."""
         with self._lock:
             return list(self._held)
 
-    def confirm(self, last: int) -> None:
+    def mark_sent(self, last: int) -> None:
         """Redis has everything up to this sequence number."""
         with self._lock:
             self._sent = max(self._sent, last)
@@ -207,7 +207,7 @@ class JournalWriter:
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
-    def notice(self, written: Journal, *, text: bool = False) -> None:
+    def schedule(self, written: Journal, *, text: bool = False) -> None:
         """A journal has something to send; `text` when that is only more text of an answer that has begun."""
         with self._condition:
             self._waiting.add(written)
@@ -217,7 +217,7 @@ class JournalWriter:
             elif len(self._waiting) == 1:
                 self._condition.notify_all()
 
-    def send_along(self, command: Sequence[Any]) -> None:
+    def send_with_next_batch(self, command: Sequence[Any]) -> None:
         """A command to go with the next batch. Nobody waits for its answer, and what can't be sent is lost."""
         self._along.append(command)
 
@@ -287,23 +287,23 @@ class JournalWriter:
     def _conclude(self, written: Journal, reply: Any) -> None:
         if isinstance(reply, redis.exceptions.NoScriptError):
             self._client.script_load(journal.APPEND)
-            self.notice(written)
+            self.schedule(written)
         elif isinstance(reply, Exception):
             raise reply
-        elif (result := journal.appended(reply)).status == "fenced":
+        elif (result := journal.parse_append_reply(reply)).status == "fenced":
             written.fenced = True
         elif result.status == "lost":
             self._repair(written)
         else:
-            written.confirm(result.last)
+            written.mark_sent(result.last)
 
     def _repair(self, written: Journal) -> None:
         """Redis has forgotten: write all that is held again, if it is the attempt's to write."""
         if not self._may_write(written.job_id, written.attempt):
             written.fenced = True
             return
-        held = written.held()
+        held = written.retained_events()
         result = journal.append(self._client, written.job_id, written.attempt, held)
         written.fenced = result.status == "fenced"
-        written.confirm(result.last)
+        written.mark_sent(result.last)
         log.warning("the journal of %s was lost and is written again from %d", written.job_id, held[0].sequence)

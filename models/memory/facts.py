@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 #: The kinds of work: who looks for facts, and its children, which ask the language model.
-KIND, ASKING = "memory.extract", "memory.fact"
+EXTRACT_KIND, FACT_KIND = "memory.extract", "memory.fact"
 
 #: Facts that new ones are compared with, the latest.
 MOST_COMPARED = 2000
@@ -23,9 +23,9 @@ ORDER BY ordinal LIMIT %(limit)s
 """
 
 
-def unread(connection: Connection, space_id: int, since: int) -> tuple[list[str], int]:
+def next_window(connection: Connection, space_id: int, since: int) -> tuple[list[str], int]:
     """The ids of what is to be read next, from an ordinal on, and the ordinal behind it."""
-    rows = all_of(connection, UNREAD, {"space_id": space_id, "since": since, "limit": WINDOW})
+    rows = fetch_all(connection, UNREAD, {"space_id": space_id, "since": since, "limit": WINDOW})
     ids: list[str] = []
     length = 0
     for row in rows:
@@ -37,7 +37,7 @@ def unread(connection: Connection, space_id: int, since: int) -> tuple[list[str]
     return ids, since
 
 
-def set_read(connection: Connection, space_id: int, ordinal: int) -> None:
+def mark_read(connection: Connection, space_id: int, ordinal: int) -> None:
     """Note that all before an ordinal has been read. For the holder of the space's lock."""
     connection.execute(
         "UPDATE memory_spaces SET extracted = %(ordinal)s WHERE id = %(space_id)s",
@@ -62,16 +62,16 @@ ORDER BY id DESC LIMIT %(limit)s
 """
 
 
-def live(connection: Connection, account_id: str, user_id: str) -> list[Fact]:
+def list_live(connection: Connection, account_id: str, user_id: str) -> list[Fact]:
     """A user's facts, the latest first."""
     parameters = {"account_id": account_id, "user_id": user_id, "limit": MOST_COMPARED}
-    return [Fact(**row) for row in all_of(connection, LIVE, parameters)]
+    return [Fact(**row) for row in fetch_all(connection, LIVE, parameters)]
 
 
 # Words stand among the memories, and nowhere else once they do.
 FORGET_ANSWERS = "UPDATE jobs SET result = result - 'facts' WHERE id = ANY(%(ids)s) AND result ? 'facts'"
 
 
-def forget_answers(connection: Connection, job_ids: Sequence[str]) -> None:
+def clear_answers(connection: Connection, job_ids: Sequence[str]) -> None:
     """Take the words out of what the language model has answered."""
     connection.execute(FORGET_ANSWERS, {"ids": list(job_ids)})

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from psycopg.types.json import Jsonb
 
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class IndexState:
     """How a memory stands in the indexes: under which terms, unless it is closed, and as whose."""
 
     id: str
@@ -29,9 +29,9 @@ FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) ORDER BY ordin
 """
 
 
-def standing(connection: Connection, space_id: int, ids: Sequence[str]) -> list[Standing]:
+def read(connection: Connection, space_id: int, ids: Sequence[str]) -> list[IndexState]:
     """How these memories stand, as far as the space has them."""
-    return [Standing(**row) for row in all_of(connection, STANDING, {"space_id": space_id, "ids": list(ids)})]
+    return [IndexState(**row) for row in fetch_all(connection, STANDING, {"space_id": space_id, "ids": list(ids)})]
 
 
 SET_TERMS = """
@@ -65,7 +65,7 @@ UPDATE memories SET text = '', metadata = '{}', speaker = '' WHERE space_id = %(
 """
 
 
-def empty(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
+def erase_text(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
     """Take the words of closed memories away."""
     connection.execute(EMPTY, {"space_id": space_id, "ids": list(ids)})
 

@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from models.memory import meditations
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 Action = Literal["created", "closed", "weighed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MeditationChange:
     """A row of `meditation_changes`. `reverted`: True taken back, False left to who changed it again."""
 
     position: int
@@ -46,14 +46,14 @@ def page(
     action: Action | None = None,
     after: int = -1,
     limit: int = 20,
-) -> list[Change]:
+) -> list[MeditationChange]:
     """At most `limit` changes behind the position `after`, in the order in which they were made."""
     given = {"id": meditation_id, "account_id": account_id, "action": action, "after": after, "limit": limit}
-    return [Change(**row) for row in all_of(connection, PAGE, given)]
+    return [MeditationChange(**row) for row in fetch_all(connection, PAGE, given)]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LiveMemory:
     """A live memory as it stands, for who is about to change it."""
 
     id: str
@@ -68,10 +68,10 @@ WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) AND closed_at IS NULL
 """
 
 
-def standing(connection: Connection, space_id: int, ids: Iterable[str]) -> dict[str, Standing]:
+def read_live(connection: Connection, space_id: int, ids: Iterable[str]) -> dict[str, LiveMemory]:
     """Those of these memories that are live, by id. For the holder of the space's lock."""
-    rows = all_of(connection, STANDING, {"space_id": space_id, "ids": list(ids)})
-    return {row["id"]: Standing(**row) for row in rows}
+    rows = fetch_all(connection, STANDING, {"space_id": space_id, "ids": list(ids)})
+    return {row["id"]: LiveMemory(**row) for row in rows}
 
 
 # Together with the change itself, so that neither stands without the other.
@@ -90,11 +90,11 @@ FROM weighed JOIN unnest(%(ids)s::text[], %(befores)s::real[], %(reasons)s::text
 """
 
 
-def weigh(
+def set_importances(
     connection: Connection,
     space_id: int,
     meditation_id: str,
-    weights: Sequence[tuple[Standing, float, str]],
+    weights: Sequence[tuple[LiveMemory, float, str]],
     first: int,
 ) -> None:
     """Give memories other weights, each with a reason; the changes are numbered from `first`."""
@@ -113,7 +113,7 @@ WHERE space_id = %(space_id)s AND memories.id = new.id
 """
 
 
-def substitute(connection: Connection, space_id: int, bys: Mapping[str, str]) -> None:
+def set_replacements(connection: Connection, space_id: int, bys: Mapping[str, str]) -> None:
     """Say what stands for memories that the caller has just closed: id → id."""
     connection.execute(SUBSTITUTE, {"space_id": space_id, "ids": list(bys), "bys": list(bys.values())})
 
@@ -130,11 +130,11 @@ WHERE space_id = %(space_id)s
 """
 
 
-def note_closed(
+def record_closed(
     connection: Connection,
     space_id: int,
     meditation_id: str,
-    closed: Sequence[tuple[Standing, str]],
+    closed: Sequence[tuple[LiveMemory, str]],
     first: int,
 ) -> None:
     """Record memories that the caller has just closed, as they stood before, each with a reason."""
@@ -157,7 +157,7 @@ WHERE space_id = %(space_id)s
 """
 
 
-def note_created(
+def record_created(
     connection: Connection, space_id: int, meditation_id: str, created: Mapping[str, str], first: int
 ) -> None:
     """Record memories that the caller has just written: id → reason."""
@@ -178,7 +178,7 @@ WHERE meditation_id = %(meditation_id)s AND action = 'weighed'
 """
 
 
-def unweigh(connection: Connection, space_id: int, meditation_id: str) -> None:
+def restore_importances(connection: Connection, space_id: int, meditation_id: str) -> None:
     """Give memories back the weights that they had, unless they have others by now."""
     connection.execute(UNWEIGH, {"space_id": space_id, "meditation_id": meditation_id})
 
@@ -199,7 +199,7 @@ ORDER BY position
 
 def still_closed(connection: Connection, space_id: int, meditation_id: str) -> dict[str, datetime]:
     """Memories that stand as the meditation has closed them → the time of their last change before that."""
-    rows = all_of(connection, STILL_CLOSED, {"space_id": space_id, "meditation_id": meditation_id})
+    rows = fetch_all(connection, STILL_CLOSED, {"space_id": space_id, "meditation_id": meditation_id})
     return {row["id"]: row["restored_at"] for row in rows}
 
 
@@ -213,9 +213,9 @@ ORDER BY id
 """
 
 
-def repeating(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
+def duplicates_of(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
     """Closed memories that say what these say."""
-    return [row["id"] for row in all_of(connection, REPEATING, {"space_id": space_id, "ids": list(ids)})]
+    return [row["id"] for row in fetch_all(connection, REPEATING, {"space_id": space_id, "ids": list(ids)})]
 
 
 STILL_CREATED = """
@@ -228,7 +228,7 @@ ORDER BY position
 
 def still_created(connection: Connection, space_id: int, meditation_id: str) -> list[str]:
     """Memories that the meditation has written, in its own words still."""
-    rows = all_of(connection, STILL_CREATED, {"space_id": space_id, "meditation_id": meditation_id})
+    rows = fetch_all(connection, STILL_CREATED, {"space_id": space_id, "meditation_id": meditation_id})
     return [row["id"] for row in rows]
 
 
@@ -252,7 +252,7 @@ WHERE space_id = %(space_id)s AND memories.id = old.id
 """
 
 
-def set_updated(connection: Connection, space_id: int, times: Mapping[str, datetime]) -> None:
+def set_updated_at(connection: Connection, space_id: int, times: Mapping[str, datetime]) -> None:
     """Say when memories were changed last."""
     if times:
         given = {"ids": list(times), "times": list(times.values())}
@@ -265,7 +265,7 @@ WHERE meditation_id = %(meditation_id)s AND action = %(action)s
 """
 
 
-def mark(connection: Connection, meditation_id: str, action: Action, reverted: Sequence[str]) -> None:
+def mark_reverted(connection: Connection, meditation_id: str, action: Action, reverted: Sequence[str]) -> None:
     """Note which changes of a kind were taken back, by memory, and that the others were not."""
     connection.execute(MARK, {"meditation_id": meditation_id, "action": action, "ids": list(reverted)})
 
@@ -276,7 +276,7 @@ FROM meditation_changes WHERE meditation_id = %(meditation_id)s
 """
 
 
-def tally(connection: Connection, meditation_id: str) -> dict[str, int]:
+def count_reverted(connection: Connection, meditation_id: str) -> dict[str, int]:
     """How many changes were taken back, and how many left."""
-    rows = all_of(connection, TALLY, {"meditation_id": meditation_id})
+    rows = fetch_all(connection, TALLY, {"meditation_id": meditation_id})
     return {"undone": rows[0]["undone"], "left": rows[0]["left"]}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: The kind of work that meditates.
 KIND = "meditation.run"
@@ -18,8 +18,8 @@ KIND = "meditation.run"
 #: Days for which a meditation can be taken back, and tell its changes.
 KEPT_DAYS = 90
 
-Outcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
-Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+MeditationOutcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
+MeditationStatus = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Meditation:
     account_id: str
     user_id: str
     job_id: str
-    outcome: Outcome | None
+    outcome: MeditationOutcome | None
     report: dict[str, Any]
     created_at: datetime
     applied_at: datetime | None
@@ -43,13 +43,13 @@ class Meditation:
     progress: dict[str, Any] | None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> MeditationStatus:
         """What its owner is told: a job may end without a word, as one that is cancelled before it has begun."""
         if self.outcome in ("failed", "cancelled"):
             return self.outcome
         if self.outcome is not None:
             return "completed"
-        told: Mapping[str | None, Status] = {
+        told: Mapping[str | None, MeditationStatus] = {
             "queued": "queued", "running": "in_progress", "waiting": "in_progress", "cancelled": "cancelled",
         }  # fmt: skip
         return told.get(self.job_state, "failed")
@@ -81,7 +81,7 @@ READ = (
 
 def read(connection: Connection, meditation_id: str, account_id: str, user_id: str) -> Meditation | None:
     """The meditation, if it is the user's in this account."""
-    row = one(connection, READ, {"id": meditation_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, READ, {"id": meditation_id, "account_id": account_id, "user_id": user_id})
     return Meditation(**row) if row else None
 
 
@@ -92,7 +92,7 @@ UNFINISHED = (
 
 def unfinished(connection: Connection, account_id: str, user_id: str) -> Meditation | None:
     """The one meditation of the user that has no outcome yet."""
-    row = one(connection, UNFINISHED, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, UNFINISHED, {"account_id": account_id, "user_id": user_id})
     return Meditation(**row) if row else None
 
 
@@ -106,7 +106,7 @@ WHERE meditations.id = ended.id AND outcome IS NULL
 """
 
 
-def settle_ended(connection: Connection, account_id: str, user_id: str) -> None:
+def close_abandoned(connection: Connection, account_id: str, user_id: str) -> None:
     """Give the user's unfinished meditation an outcome where its job has none to give any more."""
     connection.execute(SETTLE_ENDED, {"account_id": account_id, "user_id": user_id})
 
@@ -126,15 +126,15 @@ def page(
 ) -> list[Meditation]:
     """At most `limit` meditations of the user that were begun before `after`, the newest first."""
     given = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
-    return [Meditation(**row) for row in all_of(connection, LIST, given)]
+    return [Meditation(**row) for row in fetch_all(connection, LIST, given)]
 
 
 HOLD = SELECT + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s FOR UPDATE OF meditations"
 
 
-def hold(connection: Connection, meditation_id: str, account_id: str) -> Meditation | None:
+def lock(connection: Connection, meditation_id: str, account_id: str) -> Meditation | None:
     """The meditation as it is, for this transaction alone."""
-    row = one(connection, HOLD, {"id": meditation_id, "account_id": account_id})
+    row = fetch_one(connection, HOLD, {"id": meditation_id, "account_id": account_id})
     return Meditation(**row) if row else None
 
 
@@ -158,7 +158,7 @@ TOO_OLD = "SELECT created_at < now() - make_interval(days => %(days)s) AS too_ol
 
 def too_old(connection: Connection, meditation_id: str) -> bool:
     """Whether its changes may have been forgotten."""
-    row = one(connection, TOO_OLD, {"id": meditation_id, "days": KEPT_DAYS})
+    row = fetch_one(connection, TOO_OLD, {"id": meditation_id, "days": KEPT_DAYS})
     return row is None or bool(row["too_old"])
 
 
@@ -169,8 +169,8 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IS NULL
 """
 
 
-def conclude(
-    connection: Connection, meditation_id: str, account_id: str, outcome: Outcome, report: Mapping[str, Any]
+def set_outcome(
+    connection: Connection, meditation_id: str, account_id: str, outcome: MeditationOutcome, report: Mapping[str, Any]
 ) -> bool:
     """Say how it ended; False where that was said before."""
     given = {"id": meditation_id, "account_id": account_id, "outcome": outcome, "report": Jsonb(dict(report))}
@@ -183,7 +183,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s
 """
 
 
-def note_reverted(connection: Connection, meditation_id: str, account_id: str, report: Mapping[str, Any]) -> None:
+def mark_reverted(connection: Connection, meditation_id: str, account_id: str, report: Mapping[str, Any]) -> None:
     """Note that its changes were taken back, and how many of them could be."""
     connection.execute(REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
 
@@ -203,9 +203,9 @@ ORDER BY account_id, user_id LIMIT %(limit)s
 """
 
 
-def restless(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+def users_due(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
     """(account, user) of at most `limit` behind `after` who have had turns since their last meditation."""
-    rows = all_of(connection, RESTLESS, {"account_id": after[0], "user_id": after[1], "limit": limit})
+    rows = fetch_all(connection, RESTLESS, {"account_id": after[0], "user_id": after[1], "limit": limit})
     return [(row["account_id"], row["user_id"]) for row in rows]
 
 
@@ -221,14 +221,14 @@ ORDER BY account_id, user_id LIMIT %(limit)s
 """
 
 
-def places(
+def users_with_memories(
     connection: Connection, after: tuple[str, str], limit: int, user_ids: Sequence[str] | None, *, since: datetime
 ) -> list[tuple[str, str]]:
     """(account, user) of at most `limit` behind `after` who have memories and no meditation `since`; of all users, or
     of these."""
     ids = list(user_ids) if user_ids else None
     given = {"account_id": after[0], "user_id": after[1], "limit": limit, "user_ids": ids, "since": since}
-    return [(row["account_id"], row["user_id"]) for row in all_of(connection, PLACES, given)]
+    return [(row["account_id"], row["user_id"]) for row in fetch_all(connection, PLACES, given)]
 
 
 # Somebody waits for it now.
@@ -238,7 +238,7 @@ WHERE id = %(job_id)s AND account_id = %(account_id)s AND state = 'queued' AND a
 """
 
 
-def hasten(connection: Connection, job_id: str, account_id: str) -> None:
+def run_now(connection: Connection, job_id: str, account_id: str) -> None:
     """Let a meditation that waits for its time begin, whoever else meditates."""
     connection.execute(HASTEN, {"job_id": job_id, "account_id": account_id})
 
@@ -247,6 +247,6 @@ def hasten(connection: Connection, job_id: str, account_id: str) -> None:
 FORGET_ANSWERS = "UPDATE jobs SET result = result - 'insights' WHERE parent_id = %(job_id)s AND result ? 'insights'"
 
 
-def forget_answers(connection: Connection, job_id: str) -> None:
+def clear_answers(connection: Connection, job_id: str) -> None:
     """Take the words out of what the language model has answered for a meditation."""
     connection.execute(FORGET_ANSWERS, {"job_id": job_id})

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from models.memory.spaces import Space
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
-Kind = Literal["episode", "fact", "insight"]
+MemoryKind = Literal["episode", "fact", "insight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NewMemory:
     conversation_id: str | None = None
     response_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    kind: Kind = "episode"
+    kind: MemoryKind = "episode"
     importance: float = 0.5
     unique_key: str | None = None
     valid_from: datetime | None = None
@@ -52,7 +52,7 @@ class Memory:
     user_id: str
     space_id: int
     ordinal: int
-    kind: Kind
+    kind: MemoryKind
     text: str
     speaker: str
     occurred_at: datetime
@@ -83,7 +83,7 @@ READ = SELECT + "WHERE id = %(id)s AND account_id = %(account_id)s AND user_id =
 
 def read(connection: Connection, memory_id: str, account_id: str, user_id: str) -> Memory | None:
     """The memory, if the user has it in this account."""
-    row = one(connection, READ, {"id": memory_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, READ, {"id": memory_id, "account_id": account_id, "user_id": user_id})
     return Memory(**row) if row else None
 
 
@@ -92,7 +92,7 @@ READ_MANY = SELECT + "WHERE account_id = %(account_id)s AND user_id = %(user_id)
 
 def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[Memory]:
     """Those of these memories that the user has in this account, in the order of the ids."""
-    rows = all_of(connection, READ_MANY, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
+    rows = fetch_all(connection, READ_MANY, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
     found = {row["id"]: Memory(**row) for row in rows}
     return [found[memory_id] for memory_id in ids if memory_id in found]
 
@@ -100,9 +100,9 @@ def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_
 READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
 
 
-def read_places(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
+def read_by_ordinal(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
     """The memories with these ordinals, but for closed ones."""
-    rows = all_of(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
+    rows = fetch_all(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
     return [Memory(**row) for row in rows]
 
 
@@ -133,7 +133,7 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 class Filters:
     """Which memories are meant; None is all. `after` is within the time, `before` is not; `metadata` is contained."""
 
-    kind: Kind | None = None
+    kind: MemoryKind | None = None
     speaker: str | None = None
     conversation_id: str | None = None
     after: datetime | None = None
@@ -169,7 +169,7 @@ def page(
 ) -> list[Memory]:
     """At most `limit` memories behind the one with the id `cursor`; those that are closed only where asked for."""
     scope = {"account_id": account_id, "user_id": user_id, "cursor": cursor, "closed": closed, "limit": limit}
-    return [Memory(**row) for row in all_of(connection, LIST, {**filters.parameters(), **scope})]
+    return [Memory(**row) for row in fetch_all(connection, LIST, {**filters.parameters(), **scope})]
 
 
 # In the order in which they were said.
@@ -180,10 +180,10 @@ ORDER BY occurred_at, ordinal LIMIT %(limit)s
 """
 
 
-def ids_of(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
+def list_ids(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
     """The ids of a conversation's memories, or with None of a space's: at most `limit`."""
     parameters = {"space_id": space_id, "conversation_id": conversation_id, "limit": limit}
-    return [row["id"] for row in all_of(connection, BY_CONVERSATION, parameters)]
+    return [row["id"] for row in fetch_all(connection, BY_CONVERSATION, parameters)]
 
 
 OF_TURN = """
@@ -192,10 +192,10 @@ WHERE space_id = %(space_id)s AND conversation_id = %(conversation_id)s AND resp
 """
 
 
-def of_turn(connection: Connection, space_id: int, conversation_id: str, response_id: str) -> list[str]:
+def ids_of_turn(connection: Connection, space_id: int, conversation_id: str, response_id: str) -> list[str]:
     """The ids of what is remembered of a turn."""
     parameters = {"space_id": space_id, "conversation_id": conversation_id, "response_id": response_id}
-    return [row["id"] for row in all_of(connection, OF_TURN, parameters)]
+    return [row["id"] for row in fetch_all(connection, OF_TURN, parameters)]
 
 
 KNOWN = """
@@ -205,10 +205,10 @@ SELECT id, unique_key FROM memories WHERE id = ANY(%(ids)s)
 """
 
 
-def known(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> dict[str, str]:
+def existing_ids(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> dict[str, str]:
     """Of what is to be written, id and unique key → the id of the memory that stands already."""
     keys = [new.unique_key for new in news if new.unique_key]
-    rows = all_of(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in news]})
+    rows = fetch_all(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in news]})
     found = {row["id"]: row["id"] for row in rows}
     return found | {row["unique_key"]: row["id"] for row in rows if row["unique_key"]}
 
@@ -251,7 +251,7 @@ def _told(new: NewMemory, ordinal: int, terms: Sequence[str], asks: bool) -> dic
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MemoryUpdate:
     """What is to be another; None stays as it is."""
 
     text: str | None = None
@@ -283,7 +283,9 @@ RETURNING """
 )
 
 
-def update(connection: Connection, memory_id: str, account_id: str, user_id: str, change: Change) -> Memory | None:
+def update(
+    connection: Connection, memory_id: str, account_id: str, user_id: str, change: MemoryUpdate
+) -> Memory | None:
     """The memory as it is from now on, if the user has it. The indexes are the caller's to change."""
     told = {
         "text": change.text,
@@ -293,7 +295,7 @@ def update(connection: Connection, memory_id: str, account_id: str, user_id: str
         "metadata": None if change.metadata is None else Jsonb(dict(change.metadata)),
         "importance": change.importance,
     }
-    row = one(connection, UPDATE, {**told, "id": memory_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, UPDATE, {**told, "id": memory_id, "account_id": account_id, "user_id": user_id})
     return Memory(**row) if row else None
 
 

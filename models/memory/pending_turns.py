@@ -5,7 +5,7 @@ A user's turns are remembered together: one job serves all that have ended befor
 
 from collections.abc import Sequence
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.turns.responses import Response
 
 # The user whose ended turn is not remembered yet.
@@ -14,7 +14,7 @@ OWNER = "SELECT account_id, user_id FROM responses WHERE job_id = %(job_id)s AND
 
 def owner_of(connection: Connection, job_id: str) -> tuple[str, str] | None:
     """Return the account and the user of a job's turn if it is still to be remembered."""
-    row = one(connection, OWNER, {"job_id": job_id})
+    row = fetch_one(connection, OWNER, {"job_id": job_id})
     return (row["account_id"], row["user_id"]) if row else None
 
 
@@ -27,10 +27,10 @@ ORDER BY responses.id LIMIT %(limit)s
 """
 
 
-def ended(connection: Connection, account_id: str, user_id: str, limit: int) -> list[Response]:
+def list_ended(connection: Connection, account_id: str, user_id: str, limit: int) -> list[Response]:
     """The first of a user's turns that have ended and are to be remembered, in the order in which they were begun."""
     parameters = {"account_id": account_id, "user_id": user_id, "limit": limit}
-    return [Response(**row) for row in all_of(connection, ENDED, parameters)]
+    return [Response(**row) for row in fetch_all(connection, ENDED, parameters)]
 
 
 # What is deleted meanwhile is not there, and what was said in a conversation that is gone has lost it.
@@ -41,7 +41,7 @@ RETURNING id, conversation_id IS NOT NULL OR thread NOT LIKE 'conv\\_%%' AS stan
 """
 
 
-def settle(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
+def mark_remembered(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
     """Take the mark off turns; returns those that may be remembered. They stay until the transaction ends."""
-    rows = all_of(connection, SETTLE, {"ids": list(ids), "account_id": account_id})
+    rows = fetch_all(connection, SETTLE, {"ids": list(ids), "account_id": account_id})
     return {row["id"] for row in rows if row["stands"]}

@@ -27,7 +27,7 @@ SCALE, GREATEST = 4096, 65535
 Weights = Mapping[str, float]
 
 #: A row's term and block.
-Place = tuple[str, int]
+PostingKey = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ ON CONFLICT (space_id, term, block) DO UPDATE SET entries = memory_postings.entr
 
 def add(connection: Connection, space_id: int, weights: Mapping[int, Weights]) -> None:
     """Put memories, ordinal → its terms, into the postings, where they do not stand yet."""
-    rows: dict[Place, list[tuple[int, int]]] = defaultdict(list)
+    rows: dict[PostingKey, list[tuple[int, int]]] = defaultdict(list)
     for ordinal in sorted(weights):
         block, slot = divmod(ordinal, BLOCK)
         for term, weight in weights[ordinal].items():
@@ -60,7 +60,7 @@ def add(connection: Connection, space_id: int, weights: Mapping[int, Weights]) -
         connection.execute(ADD, {**_places(space_id, packed), "entries": list(packed.values())})
 
 
-def _places(space_id: int, places: Iterable[Place]) -> dict[str, Any]:
+def _places(space_id: int, places: Iterable[PostingKey]) -> dict[str, Any]:
     """Rows, as the statements want them."""
     told = list(places)
     return {"space_id": space_id, "terms": [term for term, _ in told], "blocks": [block for _, block in told]}
@@ -87,7 +87,7 @@ WHERE space_id = %(space_id)s AND memory_postings.term = gone.term COLLATE "C" A
 
 def remove(connection: Connection, space_id: int, terms_of: Mapping[int, Iterable[str]]) -> None:
     """Take memories out of the postings: ordinal → the terms under which it stands there."""
-    gone: dict[Place, set[int]] = defaultdict(set)
+    gone: dict[PostingKey, set[int]] = defaultdict(set)
     for ordinal, terms in terms_of.items():
         for term in terms:
             gone[term, ordinal // BLOCK].add(ordinal % BLOCK)
@@ -115,10 +115,10 @@ def read(connection: Connection, space_id: int, terms: Iterable[str]) -> dict[st
     """Who has these terms; a term that nobody has is left out."""
     # Binary: as text, bytes are twice as many.
     rows = connection.execute(READ, {"space_id": space_id, "terms": list(terms)}, binary=True).fetchall()
-    return unpacked((row["term"], row["block"], row["entries"]) for row in rows)
+    return unpack((row["term"], row["block"], row["entries"]) for row in rows)
 
 
-def unpacked(rows: Iterable[tuple[str, int, bytes]]) -> dict[str, Postings]:
+def unpack(rows: Iterable[tuple[str, int, bytes]]) -> dict[str, Postings]:
     """What rows say, each a term, a block and its entries."""
     blocks: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
     for term, block, entries in rows:

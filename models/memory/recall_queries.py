@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.memory.memories import PASSES, Filters
-from models.memory.postings import Postings, unpacked
-from models.memory.vectors import Vector, listed, written
-from models.platform.database import Connection, one
+from models.memory.postings import Postings, unpack
+from models.memory.vectors import Vector, format_ordinals, format_vector
+from models.platform.database import Connection, fetch_one
 
 Ordinals = NDArray[np.int64]
 
@@ -23,7 +23,7 @@ SELECT array_agg(ordinal) AS ordinals FROM memories WHERE space_id = %(space_id)
 )
 
 
-def matching(connection: Connection, space_id: int, filters: Filters) -> Ordinals:
+def matching_ordinals(connection: Connection, space_id: int, filters: Filters) -> Ordinals:
     """The ordinals that the filters leave."""
     parameters = {"space_id": space_id, **filters.parameters()}
     row = connection.execute(MATCHING, parameters, binary=True, prepare=False).fetchone()
@@ -72,10 +72,10 @@ class Neighbours:
         return found
 
 
-def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], reach: int) -> Neighbours:
+def read_neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], reach: int) -> Neighbours:
     """The neighbours of these memories, `reach` of them and one more on each side."""
     found = Neighbours({}, {})
-    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "reach": reach + 1}
+    parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "reach": reach + 1}
     for row in connection.execute(AROUND, parameters, binary=True):
         for earlier, later in pairwise([*reversed(row["before"]), row["ordinal"], *row["after"]]):
             found.previous[later], found.following[earlier] = earlier, later
@@ -83,7 +83,7 @@ def neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], r
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Candidates:
     """Memories as recall weighs them, one a row: `words` are its different terms, `dense` the cosine with the question.
 
     occurred_at  seconds since 1970
@@ -113,16 +113,16 @@ WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 """
 
 
-def seen(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Seen:
+def read_candidates(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Candidates:
     """These memories, as far as they are live."""
-    parameters = {"space_id": space_id, "ordinals": listed(ordinals), "vector": written(vector)}
+    parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "vector": format_vector(vector)}
     return _seen(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
 
 
-def _seen(row: Mapping[str, Any]) -> Seen:
+def _seen(row: Mapping[str, Any]) -> Candidates:
     """From columns, which are null where there are no rows."""
     numbers = {name: np.array(row[name] or [], dtype=float) for name in ("occurred_at", "words", "importance", "dense")}
-    return Seen(
+    return Candidates(
         ids=row["ids"] or [],
         ordinals=np.array(row["ordinals"] or [], dtype=np.int64),
         speakers=row["speakers"] or [],
@@ -155,23 +155,23 @@ SELECT * FROM (
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class SpaceContents:
     """A small space: all live memories, who stands next to whom, and who has the words that are asked for."""
 
-    seen: Seen
+    seen: Candidates
     around: Neighbours
     postings: dict[str, Postings]
 
 
-def whole(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> Whole:
+def read_space(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> SpaceContents:
     """A small space, in one statement."""
-    parameters = {"space_id": space_id, "vector": written(vector), "terms": list(terms)}
+    parameters = {"space_id": space_id, "vector": format_vector(vector), "terms": list(terms)}
     row = connection.execute(WHOLE, parameters, binary=True).fetchone() or {}
     pairs = zip(row["ordinals"] or [], row["previous"] or [], strict=True)
     previous = {later: earlier for later, earlier in pairs if earlier is not None}
     around = Neighbours(previous, {earlier: later for later, earlier in previous.items()})
     having = zip(row["found"] or [], row["blocks"] or [], row["entries"] or [], strict=True)
-    return Whole(_seen(row), around, unpacked(having))
+    return SpaceContents(_seen(row), around, unpack(having))
 
 
 # In the order of the key, past what a writer holds: a count that is missed matters less than waiting.
@@ -185,7 +185,7 @@ UPDATE memories SET recalled = recalled + times, recalled_at = now() FROM used W
 """
 
 
-def note_recalled(connection: Connection, counts: Mapping[str, int]) -> None:
+def count_recalls(connection: Connection, counts: Mapping[str, int]) -> None:
     """Count uses of memories: id → how many more."""
     connection.execute(NOTE_RECALLED, {"ids": list(counts), "counts": list(counts.values())})
 
@@ -197,7 +197,7 @@ RETURNING result
 """
 
 
-def take(connection: Connection, job_id: str, account_id: str) -> list[dict[str, Any]] | None:
+def take_result(connection: Connection, job_id: str, account_id: str) -> list[dict[str, Any]] | None:
     """The hits of a completed search, which is gone from here on; None where there is none."""
-    row = one(connection, TAKE, {"id": job_id, "account_id": account_id})
+    row = fetch_one(connection, TAKE, {"id": job_id, "account_id": account_id})
     return row["result"]["hits"] if row else None

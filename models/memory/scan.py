@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory.memories import Kind
-from models.platform.database import Connection, all_of
+from models.memory.memories import MemoryKind
+from models.platform.database import Connection, fetch_all
 
 #: Memories that are looked at, the latest: 100,000 take some 250 MB while they are.
 MOST = 100_000
@@ -20,7 +20,7 @@ BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class ScannedMemory:
     """A live memory, as far as it is thought about. `sources` are what a fact or an insight follows from.
 
     weighed  the importance that the last meditation gave it; None where none has
@@ -28,7 +28,7 @@ class Surveyed:
 
     id: str
     ordinal: int
-    kind: Kind
+    kind: MemoryKind
     text: str
     speaker: str
     occurred_at: datetime
@@ -60,7 +60,7 @@ ORDER BY ordinal DESC LIMIT %(limit)s
 """
 
 
-def batches(connection: Connection, space_id: int) -> Iterator[tuple[list[Surveyed], NDArray[np.float16]]]:
+def batches(connection: Connection, space_id: int) -> Iterator[tuple[list[ScannedMemory], NDArray[np.float16]]]:
     """Live memories with a vector each, one a row; the youngest first, at most MOST."""
     below, left = 2**31 - 1, MOST
     while left > 0:
@@ -70,7 +70,7 @@ def batches(connection: Connection, space_id: int) -> Iterator[tuple[list[Survey
         if not rows:
             return
         vectors = np.stack([_halves(row.pop("embedding")) for row in rows])
-        yield [Surveyed(**row) for row in rows], vectors
+        yield [ScannedMemory(**row) for row in rows], vectors
         below, left = rows[-1]["ordinal"], left - len(rows)
 
 
@@ -86,7 +86,7 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id = ANY(%(ids)s
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class MemoryText:
     """What a memory says."""
 
     id: str
@@ -95,12 +95,12 @@ class Said:
     occurred_at: datetime
 
 
-def texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[Said]:
+def read_texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[MemoryText]:
     """What those of these memories say that are live and the user's, the oldest first."""
-    rows = all_of(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
-    return sorted((Said(**row) for row in rows), key=lambda said: (said.occurred_at, said.id))
+    rows = fetch_all(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
+    return sorted((MemoryText(**row) for row in rows), key=lambda said: (said.occurred_at, said.id))
 
 
-def digest(told: Iterable[Surveyed | Said]) -> str:
+def digest_texts(told: Iterable[ScannedMemory | MemoryText]) -> str:
     """What proves that these say the same as when a language model was told them."""
     return sha256("\0".join(sorted(memory.text for memory in told)).encode()).hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from models.memory.memories import NewMemory
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 CITE = """
 INSERT INTO memory_sources (memory_id, source_id)
@@ -27,10 +27,12 @@ WHERE NOT EXISTS (SELECT FROM memories WHERE memories.id = asked.id AND space_id
 """
 
 
-def missing(connection: Connection, space_id: int, ids: Sequence[str]) -> set[str]:
+def missing_ids(connection: Connection, space_id: int, ids: Sequence[str]) -> set[str]:
     """Which of these the space has no more."""
     return (
-        {row["id"] for row in all_of(connection, MISSING, {"space_id": space_id, "ids": list(ids)})} if ids else set()
+        {row["id"] for row in fetch_all(connection, MISSING, {"space_id": space_id, "ids": list(ids)})}
+        if ids
+        else set()
     )
 
 
@@ -40,9 +42,9 @@ WHERE memory_id = %(id)s AND account_id = %(account_id)s ORDER BY source_id
 """
 
 
-def sources(connection: Connection, memory_id: str, account_id: str) -> list[str]:
+def list_sources(connection: Connection, memory_id: str, account_id: str) -> list[str]:
     """What a memory of the account follows from."""
-    return [row["source_id"] for row in all_of(connection, SOURCES, {"id": memory_id, "account_id": account_id})]
+    return [row["source_id"] for row in fetch_all(connection, SOURCES, {"id": memory_id, "account_id": account_id})]
 
 
 # What follows from these alone, and from what follows from them alone. An answer goes with any memory that it was given
@@ -61,7 +63,7 @@ def derived_from(connection: Connection, space_id: int, ids: Sequence[str]) -> l
     """The ids of what goes with these memories: what follows from nothing else, and answers, at any remove."""
     gone, found = list(ids), list[str]()
     while True:
-        rows = all_of(connection, DERIVED, {"space_id": space_id, "ids": gone})
+        rows = fetch_all(connection, DERIVED, {"space_id": space_id, "ids": gone})
         if not rows:
             return found
         found += [row["memory_id"] for row in rows]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Names that a question is searched for.
 MOST_SPEAKERS = 100
@@ -36,7 +36,7 @@ FIND = "SELECT * FROM memory_spaces WHERE account_id = %(account_id)s AND user_i
 
 def find(connection: Connection, account_id: str, user_id: str) -> Space | None:
     """The space of a user in an account, if anything has been remembered."""
-    row = one(connection, FIND, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, FIND, {"account_id": account_id, "user_id": user_id})
     return Space(**row) if row else None
 
 
@@ -48,9 +48,9 @@ FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 """
 
 
-def find_asked(connection: Connection, account_id: str, user_id: str) -> tuple[Space, list[str]] | None:
+def find_with_speakers(connection: Connection, account_id: str, user_id: str) -> tuple[Space, list[str]] | None:
     """The space of a user in an account with whose words it has, if anything has been remembered."""
-    row = one(connection, ASKED, {"account_id": account_id, "user_id": user_id, "most": MOST_SPEAKERS})
+    row = fetch_one(connection, ASKED, {"account_id": account_id, "user_id": user_id, "most": MOST_SPEAKERS})
     if row is None:
         return None
     speakers = row.pop("speakers")
@@ -62,7 +62,7 @@ READ = "SELECT * FROM memory_spaces WHERE id = %(id)s"
 
 def read(connection: Connection, space_id: int) -> Space | None:
     """A space by its number."""
-    row = one(connection, READ, {"id": space_id})
+    row = fetch_one(connection, READ, {"id": space_id})
     return Space(**row) if row else None
 
 
@@ -71,7 +71,7 @@ INSERT INTO memory_spaces (account_id, user_id) VALUES (%(account_id)s, %(user_i
 """
 
 
-def open_space(connection: Connection, account_id: str, user_id: str) -> Space:
+def find_or_create(connection: Connection, account_id: str, user_id: str) -> Space:
     """The space of a user in an account, made where there is none."""
     if (found := find(connection, account_id, user_id)) is not None:
         return found
@@ -86,7 +86,7 @@ LOCK = "SELECT * FROM memory_spaces WHERE id = %(id)s FOR NO KEY UPDATE"
 
 def lock(connection: Connection, space_id: int) -> Space | None:
     """The space as it is now, for one writer till the transaction ends; None when it is gone."""
-    row = one(connection, LOCK, {"id": space_id})
+    row = fetch_one(connection, LOCK, {"id": space_id})
     return Space(**row) if row else None
 
 
@@ -97,7 +97,7 @@ WHERE id = %(id)s
 """
 
 
-def change(connection: Connection, space_id: int, *, ordinals: int = 0, live: int = 0) -> None:
+def add_counts(connection: Connection, space_id: int, *, ordinals: int = 0, live: int = 0) -> None:
     """Note what a writer who holds the lock has added or taken away."""
     connection.execute(CHANGE, {"id": space_id, "ordinals": ordinals, "live": live})
 
@@ -111,7 +111,7 @@ ON CONFLICT (space_id, name) DO UPDATE SET live = known.live + excluded.live
 FORGET_SPEAKERS = "DELETE FROM memory_speakers WHERE space_id = %(space_id)s AND name = ANY(%(names)s) AND live <= 0"
 
 
-def count_speakers(connection: Connection, space_id: int, lives: Mapping[str, int]) -> None:
+def add_speaker_counts(connection: Connection, space_id: int, lives: Mapping[str, int]) -> None:
     """Note whose live memories have become more or fewer: name → by how many. For the holder of the lock."""
     told = {name: live for name, live in lives.items() if name and live}
     if not told:
@@ -127,7 +127,7 @@ SPEAKERS = "SELECT name FROM memory_speakers WHERE space_id = %(space_id)s ORDER
 
 def speakers(connection: Connection, space_id: int) -> list[str]:
     """Whose words the space has, those with the most first."""
-    return [row["name"] for row in all_of(connection, SPEAKERS, {"space_id": space_id, "most": MOST_SPEAKERS})]
+    return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MOST_SPEAKERS})]
 
 
 # Where an index should come or go, and no job has been asked for it lately.
@@ -140,9 +140,9 @@ RETURNING id
 """
 
 
-def ask_for_index(connection: Connection, space_id: int, *, most: int, fewest: int) -> bool:
+def request_index(connection: Connection, space_id: int, *, most: int, fewest: int) -> bool:
     """Whether the caller is to enqueue a job that makes the space's index, or drops it. Then nobody else is."""
-    return one(connection, ASK, {"id": space_id, "most": most, "fewest": fewest}) is not None
+    return fetch_one(connection, ASK, {"id": space_id, "most": most, "fewest": fewest}) is not None
 
 
 SET_INDEXED = """
@@ -158,9 +158,9 @@ def set_indexed(connection: Connection, space_id: int, *, stands: bool) -> None:
 OF_ACCOUNT = "SELECT id FROM memory_spaces WHERE account_id = %(account_id)s"
 
 
-def of_account(connection: Connection, account_id: str) -> list[int]:
+def ids_of_account(connection: Connection, account_id: str) -> list[int]:
     """The numbers of an account's spaces."""
-    return [row["id"] for row in all_of(connection, OF_ACCOUNT, {"account_id": account_id})]
+    return [row["id"] for row in fetch_all(connection, OF_ACCOUNT, {"account_id": account_id})]
 
 
 WITH_CONVERSATION = """
@@ -170,7 +170,7 @@ WHERE account_id = %(account_id)s
 """
 
 
-def with_conversation(connection: Connection, account_id: str, conversation_id: str) -> list[str]:
+def users_with_conversation(connection: Connection, account_id: str, conversation_id: str) -> list[str]:
     """The users of an account who remember something of a conversation."""
     parameters = {"account_id": account_id, "conversation_id": conversation_id}
-    return [row["user_id"] for row in all_of(connection, WITH_CONVERSATION, parameters)]
+    return [row["user_id"] for row in fetch_all(connection, WITH_CONVERSATION, parameters)]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Live memories that are looked at one by one: about 10 ms on a slow core.
 MOST = 20_000
@@ -24,7 +24,7 @@ BUILD_MEMORY = "256MB"
 NAME = "memory_vectors_of_"
 
 
-def name_of(space_id: int) -> str:
+def index_name(space_id: int) -> str:
     """The name of a space's index."""
     return f"{NAME}{space_id}"
 
@@ -36,9 +36,9 @@ WHERE relname = %(name)s AND indrelid = 'memory_vectors'::regclass AND indisvali
 """
 
 
-def stands(connection: Connection, space_id: int) -> bool:
+def is_valid(connection: Connection, space_id: int) -> bool:
     """Whether the space's index can be used."""
-    return one(connection, STANDS, {"name": name_of(space_id)}) is not None
+    return fetch_one(connection, STANDS, {"name": index_name(space_id)}) is not None
 
 
 CREATE = sql.SQL("""
@@ -51,17 +51,17 @@ DROP = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 def build(connection: Connection, space_id: int) -> None:
     """Build the index, unless it stands. Takes a minute for 100,000 memories; for a connection in autocommit."""
-    if stands(connection, space_id):
+    if is_valid(connection, space_id):
         return
     drop(connection, space_id)
     with _patient(connection):
-        name, number = sql.Identifier(name_of(space_id)), sql.Literal(space_id)
+        name, number = sql.Identifier(index_name(space_id)), sql.Literal(space_id)
         connection.execute(CREATE.format(name=name, space_id=number))
 
 
 def drop(connection: Connection, space_id: int) -> None:
     """Drop a space's index, if there is one. For a connection in autocommit."""
-    _drop(connection, [name_of(space_id)])
+    _drop(connection, [index_name(space_id)])
 
 
 # Whose space is gone.
@@ -75,7 +75,7 @@ LIMIT 100
 
 def drop_orphans(connection: Connection) -> int:
     """Drop at most 100 indexes of spaces that are gone; returns how many. For a connection in autocommit."""
-    found = [row["relname"] for row in all_of(connection, ORPHANS)]
+    found = [row["relname"] for row in fetch_all(connection, ORPHANS)]
     _drop(connection, found)
     return len(found)
 
@@ -84,7 +84,7 @@ EXISTS = "SELECT FROM pg_class WHERE relname = ANY(%(names)s) LIMIT 1"
 
 
 def _drop(connection: Connection, found: Sequence[str]) -> None:
-    if one(connection, EXISTS, {"names": list(found)}) is None:
+    if fetch_one(connection, EXISTS, {"names": list(found)}) is None:
         return
     with _patient(connection):
         for name in found:

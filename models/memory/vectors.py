@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.memory.memories import PASSES, Filters
-from models.platform.database import Connection, all_of
+from models.platform.database import Connection, fetch_all
 
 Vector = Sequence[float]
 
 #: Ordinal and cosine distance, the nearest first.
-Found = list[tuple[int, float]]
+Matches = list[tuple[int, float]]
 
 #: What an index looks at for a search, at least.
 LOOKED_AT = 200
@@ -32,7 +32,7 @@ ON CONFLICT (space_id, ordinal) DO UPDATE SET embedding = excluded.embedding
 def put(connection: Connection, space_id: int, vectors: Mapping[int, Vector]) -> None:
     """Write vectors, by ordinal; they take the place of those that stand."""
     if vectors:
-        embeddings = [written(vector) for vector in vectors.values()]
+        embeddings = [format_vector(vector) for vector in vectors.values()]
         connection.execute(PUT, {"space_id": space_id, "ordinals": list(vectors), "embeddings": embeddings})
 
 
@@ -55,12 +55,12 @@ def delete(connection: Connection, space_id: int, ordinals: Sequence[int]) -> No
     connection.execute(DELETE, {"space_id": space_id, "ordinals": list(ordinals)})
 
 
-def written(vector: Vector) -> str:
+def format_vector(vector: Vector) -> str:
     """A vector as Postgres reads it; six digits are more than a halfvec holds."""
     return "[" + ",".join([f"{number:.6g}" for number in vector]) + "]"
 
 
-def listed(ordinals: Iterable[int]) -> str:
+def format_ordinals(ordinals: Iterable[int]) -> str:
     """Ordinals as Postgres reads them; of a list psycopg would look at each."""
     return "{" + ",".join([str(ordinal) for ordinal in ordinals]) + "}"
 
@@ -72,10 +72,10 @@ ORDER BY distance, ordinal LIMIT %(limit)s
 """
 
 
-def exact(connection: Connection, space_id: int, vector: Vector, limit: int) -> Found:
+def search_exact(connection: Connection, space_id: int, vector: Vector, limit: int) -> Matches:
     """The nearest of all live memories."""
-    parameters = {"space_id": space_id, "vector": written(vector), "limit": limit}
-    return _found(all_of(connection, EXACT, parameters))
+    parameters = {"space_id": space_id, "vector": format_vector(vector), "limit": limit}
+    return _found(fetch_all(connection, EXACT, parameters))
 
 
 AMONG = """
@@ -86,15 +86,17 @@ ORDER BY distance, ordinal LIMIT %(limit)s
 """
 
 
-def among(connection: Connection, space_id: int, vector: Vector, ordinals: NDArray[np.int64], limit: int) -> Found:
+def search_among(
+    connection: Connection, space_id: int, vector: Vector, ordinals: NDArray[np.int64], limit: int
+) -> Matches:
     """The nearest of these memories, as far as they are live."""
     parameters = {
         "space_id": space_id,
-        "vector": written(vector),
-        "ordinals": listed(ordinals.tolist()),
+        "vector": format_vector(vector),
+        "ordinals": format_ordinals(ordinals.tolist()),
         "limit": limit,
     }
-    return _found(all_of(connection, AMONG, parameters))
+    return _found(fetch_all(connection, AMONG, parameters))
 
 
 # For the transaction. The space's number must be known to the planner, or it can't see that the index is this space's.
@@ -121,17 +123,17 @@ WHERE space_id = %(space_id)s AND live"""
 )
 
 
-def approximate(connection: Connection, space_id: int, vector: Vector, filters: Filters, limit: int) -> Found:
+def search_index(connection: Connection, space_id: int, vector: Vector, filters: Filters, limit: int) -> Matches:
     """The nearest of what the filters leave, nearly all of them, by the space's own index.
 
     For a transaction of its own: it changes how the rest of that is planned.
     """
     connection.execute(GUIDE, {"looked_at": str(max(LOOKED_AT, limit))})
     statement = BY_INDEX_FILTERED if filters.any else BY_INDEX
-    parameters = {"space_id": space_id, "vector": written(vector), "limit": limit, **filters.parameters()}
+    parameters = {"space_id": space_id, "vector": format_vector(vector), "limit": limit, **filters.parameters()}
     rows = connection.execute(statement, parameters, prepare=False).fetchall()
     return sorted(_found(rows), key=lambda found: (found[1], found[0]))
 
 
-def _found(rows: Sequence[Mapping[str, float]]) -> Found:
+def _found(rows: Sequence[Mapping[str, float]]) -> Matches:
     return [(int(row["ordinal"]), row["distance"]) for row in rows]

@@ -49,7 +49,7 @@ NOTHING_DONE = "a statement of the transaction failed, and its error was let pas
 class Connection(PsycopgConnection[DictRow]):
     """A connection whose rows are dictionaries."""
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """In a batch, wait until all that was said so far is answered, in one round trip.
 
         Then Postgres sees a transaction that is idle, and ends it where we are frozen before we go on. Before each wait
@@ -143,12 +143,12 @@ class Database:
             self._pool.check()
 
 
-def one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:
+def fetch_one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:
     """The first row of a statement, or None."""
     return connection.execute(statement, parameters).fetchone()
 
 
-def all_of(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
+def fetch_all(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
     """All rows of a statement."""
     return connection.execute(statement, parameters).fetchall()
 
@@ -163,9 +163,9 @@ WHERE datname = current_database() AND usename = current_user AND pid <> pg_back
 """
 
 
-def end_frozen(connection: Connection, *, seconds: float = FROZEN) -> int:
+def terminate_stalled_batches(connection: Connection, *, seconds: float = FROZEN) -> int:
     """Take back the batches of processes that say nothing more in the middle of them. Returns how many there were."""
-    ended = all_of(connection, END_FROZEN, {"seconds": seconds})
+    ended = fetch_all(connection, END_FROZEN, {"seconds": seconds})
     for row in ended:
         log.warning("a session of %s said nothing more in the middle of a batch, which is taken back", row["name"])
     return len(ended)

@@ -71,7 +71,7 @@ class Conflict(RequestError):
     code = "conflict"
 
 
-class InFlight(Conflict):
+class RequestInFlight(Conflict):
     """The very same request is still at work; trying again helps."""
 
     code = "idempotency_key_in_flight"
@@ -83,13 +83,13 @@ class TooLarge(RequestError):
     code = "request_too_large"
 
 
-class Mismatch(RequestError):
+class UnprocessableRequest(RequestError):
     """Well-formed, but it contradicts what was said before, such as another body under the same Idempotency-Key."""
 
     code = "unprocessable"
 
 
-class TooMany(RequestError):
+class LimitExceeded(RequestError):
     """More than the account, the key or the address may have.
 
     `retry_after` seconds is when it may be tried again; None when waiting does not help (a spent quota).
@@ -104,13 +104,13 @@ class TooMany(RequestError):
         self.retry_after = retry_after
 
 
-class InsufficientQuota(TooMany):
+class InsufficientQuota(LimitExceeded):
     """The tokens of the account's month do not suffice."""
 
     code = "insufficient_quota"
 
 
-class Failed(SanghaError):
+class JobFailed(SanghaError):
     """The work behind a request ended without an answer, through no fault of the caller's, whom `message` may tell."""
 
     def __init__(self, message: str, *, code: str = "server_error") -> None:
@@ -119,7 +119,7 @@ class Failed(SanghaError):
         self.code = code
 
 
-class Overdue(Failed):
+class WaitTimedOut(JobFailed):
     """The work goes on, but for longer than a request may wait."""
 
     def __init__(self, message: str) -> None:

@@ -10,7 +10,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid7().hex}"
 
 
-class Ids:
+class IdGenerator:
     """The ids of what one request makes. From a seed they are the same whenever the request is made again.
 
     `seed` is an id itself, and what comes from it sorts as old as that is.

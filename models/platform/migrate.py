@@ -40,7 +40,7 @@ def migrate(dsn: str) -> list[str]:
         raise ConfigurationError(f"The database has no pgvector extension to load: {error}") from error
 
 
-def pending(dsn: str) -> list[str]:
+def pending_migrations(dsn: str) -> list[str]:
     """The names of the migrations that the database lacks."""
     backend, missing = _open(dsn)
     with backend:

@@ -27,7 +27,7 @@ TAKEN = "exchange"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Provider:
+class OidcProvider:
     """One of them. `title` is for people; `issuer` is how it names itself, to the letter."""
 
     name: str
@@ -47,7 +47,7 @@ class Provider:
         return f"Provider({self.name!r}, {self.issuer!r})"
 
 
-def load_providers(environment: Mapping[str, str]) -> tuple[Provider, ...]:
+def load_oidc_providers(environment: Mapping[str, str]) -> tuple[OidcProvider, ...]:
     """All of them. Raises ConfigurationError with one line that names the variable, and never shows a secret."""
     names = [name.strip().lower() for name in environment.get(NAMES, "").split(",") if name.strip()]
     if len(set(names)) < len(names):
@@ -57,7 +57,7 @@ def load_providers(environment: Mapping[str, str]) -> tuple[Provider, ...]:
     return providers
 
 
-def _load(name: str, environment: Mapping[str, str]) -> Provider:
+def _load(name: str, environment: Mapping[str, str]) -> OidcProvider:
     if not NAME.fullmatch(name) or name == TAKEN:
         raise ConfigurationError(f"{NAMES} names {name!r}: a name has letters, digits and _, and is not {TAKEN!r}")
     given = {ending: environment.get(_variable(name, ending), "").strip() for ending in (*NEEDED, *OPTIONAL)}
@@ -68,7 +68,7 @@ def _load(name: str, environment: Mapping[str, str]) -> Provider:
     if "openid" not in scopes.split():
         raise ConfigurationError(f"{_variable(name, 'SCOPES')} is {scopes!r}: it should have 'openid' in it")
     issuer = _checked_issuer(given["ISSUER"], _variable(name, "ISSUER"))
-    return Provider(name, issuer, given["CLIENT_ID"], given["CLIENT_SECRET"] or None, scopes, given["TITLE"])
+    return OidcProvider(name, issuer, given["CLIENT_ID"], given["CLIENT_SECRET"] or None, scopes, given["TITLE"])
 
 
 def _checked_issuer(url: str, variable: str) -> str:

@@ -19,7 +19,7 @@ STRENGTH = 32
 FILE = "secret_key"
 
 
-def secret_key(settings: Settings) -> bytes:
+def load_secret_key(settings: Settings) -> bytes:
     """SANGHA_SECRET_KEY, or a key generated once into the data folder.
 
     Two machines that serve one installation need the same key, and so the variable. Raises ConfigurationError when
@@ -67,24 +67,24 @@ def _create(path: Path) -> bytes:
 NONCE = 12
 
 
-class Seal:
+class Cipher:
     """Seals what is stored and may show a secret: AES-256-GCM, with a key derived from the installation's secret."""
 
     def __init__(self, secret: bytes, purpose: str) -> None:
         key = HKDF(SHA256(), length=32, salt=None, info=f"sangha seal, {purpose}".encode()).derive(secret)
         self._cipher = AESGCM(key)
 
-    def close(self, text: bytes, about: bytes) -> bytes:
+    def encrypt(self, text: bytes, about: bytes) -> bytes:
         """Seal a text, bound to what it is about."""
         nonce = os.urandom(NONCE)
         return nonce + self._cipher.encrypt(nonce, text, about)
 
-    def open(self, sealed: bytes, about: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, about: bytes) -> bytes:
         """The text. Raises cryptography.exceptions.InvalidTag when it is not ours, or about something else."""
         return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], about)
 
 
-def digest(secret: str) -> bytes:
+def hash_secret(secret: str) -> bytes:
     """What is stored of a random secret: SHA-256, since there is nothing to guess.
 
     Looking it up need not take constant time: time tells of the hash, and who can't invert SHA-256 learns nothing of

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from models.jobs.jobs import State
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
-Status = Literal["started", "skipped", "refused"]
+FiringStatus = Literal["started", "skipped", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Firing:
     fire_time: datetime
     fired_at: datetime
     missed_since: datetime | None
-    status: Status
+    status: FiringStatus
     job_id: str | None
     error: dict[str, Any] | None
     job_state: State | None = None
@@ -57,7 +57,7 @@ EXISTS = "SELECT FROM firings WHERE schedule_id = %(schedule_id)s AND fire_time 
 
 def exists(connection: Connection, schedule_id: str, fire_time: datetime) -> bool:
     """Whether the schedule has fired at this time, as after a clock that went ahead and came back."""
-    return one(connection, EXISTS, {"schedule_id": schedule_id, "fire_time": fire_time}) is not None
+    return fetch_one(connection, EXISTS, {"schedule_id": schedule_id, "fire_time": fire_time}) is not None
 
 
 # A page of a schedule's history, newest first.
@@ -77,7 +77,7 @@ def list_firings(
 ) -> list[Firing]:
     """At most `limit` firings of an account's schedule, from before the firing `after`."""
     names = {"schedule_id": schedule_id, "account_id": account_id, "after": after, "limit": limit}
-    return [Firing(**row) for row in all_of(connection, LIST, names)]
+    return [Firing(**row) for row in fetch_all(connection, LIST, names)]
 
 
 #: Days that the history of a schedule goes back.
@@ -94,7 +94,7 @@ def prune(connection: Connection, batch: int) -> int:
     return connection.execute(PRUNE, {"days": KEPT_DAYS, "batch": batch}).rowcount
 
 
-def firing(row: Mapping[str, Any]) -> Firing:
+def parse_firing(row: Mapping[str, Any]) -> Firing:
     """A firing that came as JSON."""
     times = ("fire_time", "fired_at", "missed_since")
     return Firing(**{**row, **{name: datetime.fromisoformat(row[name]) for name in times if row[name]}})

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.access.auth_context import Standing
+from models.access.auth_context import AuthContext
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role
-from models.platform.database import Connection, all_of, one
-from models.schedules.firings import Firing, firing
+from models.platform.database import Connection, fetch_all, fetch_one
+from models.schedules.firings import Firing, parse_firing
 
 IfMissed = Literal["run_once", "skip"]
-Status = Literal["active", "paused", "ended"]
+ScheduleStatus = Literal["active", "paused", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,16 @@ class Schedule:
     last: Firing | None = None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ScheduleStatus:
         """Whether it will fire, and why not."""
         if self.paused_at is not None:
             return "paused"
         return "active" if self.next_fire_at is not None else "ended"
 
 
-def clock(connection: Connection) -> datetime:
+def database_time(connection: Connection) -> datetime:
     """The time by which everything fires: the database's, which all replicas share."""
-    row = one(connection, "SELECT now() AS now")
+    row = fetch_one(connection, "SELECT now() AS now")
     assert row is not None
     now: datetime = row["now"]
     return now
@@ -70,11 +70,11 @@ HOLD_MAKER = "SELECT FROM memberships WHERE account_id = %(account_id)s AND user
 COUNT = "SELECT count(*)::int AS count FROM schedules WHERE account_id = %(account_id)s AND user_id = %(user_id)s"
 
 
-def count_held(connection: Connection, account_id: str, user_id: str) -> int:
+def lock_and_count(connection: Connection, account_id: str, user_id: str) -> int:
     """How many schedules a member has; nobody adds one before the transaction ends."""
     names = {"account_id": account_id, "user_id": user_id}
     connection.execute(HOLD_MAKER, names)
-    row = one(connection, COUNT, names)
+    row = fetch_one(connection, COUNT, names)
     return int(row["count"]) if row else 0
 
 
@@ -113,7 +113,7 @@ ORDER BY schedules.id DESC LIMIT %(limit)s
 def read(connection: Connection, schedule_id: str, account_id: str, *, user_id: str | None = None) -> Schedule | None:
     """The schedule, if the account has it, and the user if one is given."""
     names = {"id": schedule_id, "account_id": account_id, "user_id": user_id, "after": None, "limit": 1}
-    row = one(connection, READ, names)
+    row = fetch_one(connection, READ, names)
     return _schedule(row) if row else None
 
 
@@ -122,7 +122,7 @@ def list_schedules(
 ) -> list[Schedule]:
     """At most `limit` schedules of an account, or of one of its users, that were made before `after`."""
     names = {"id": None, "account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
-    return [_schedule(row) for row in all_of(connection, READ, names)]
+    return [_schedule(row) for row in fetch_all(connection, READ, names)]
 
 
 LOCK = """
@@ -133,7 +133,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL
 
 def lock(connection: Connection, schedule_id: str, account_id: str, *, user_id: str | None = None) -> Schedule | None:
     """The schedule, which neither fires nor changes before the transaction ends."""
-    row = one(connection, LOCK, {"id": schedule_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, LOCK, {"id": schedule_id, "account_id": account_id, "user_id": user_id})
     return _schedule(row) if row else None
 
 
@@ -145,7 +145,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s
 """
 
 
-def write(connection: Connection, schedule: Schedule) -> None:
+def update(connection: Connection, schedule: Schedule) -> None:
     """Store a schedule that was locked before."""
     connection.execute(WRITE, _values(schedule))
 
@@ -174,7 +174,7 @@ ORDER BY next_fire_at, id LIMIT %(limit)s
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueSchedule:
     """A schedule whose time has come, as far as it must be known before it can be locked."""
 
     id: str
@@ -182,9 +182,13 @@ class Due:
     user_id: str | None
 
 
-def due(connection: Connection, kinds: Sequence[str], limit: int, now: datetime | None = None) -> list[Due]:
+def list_due(
+    connection: Connection, kinds: Sequence[str], limit: int, now: datetime | None = None
+) -> list[DueSchedule]:
     """At most `limit` schedules whose time has come. `now` stands for the database's clock, in tests."""
-    return [Due(**row) for row in all_of(connection, DUE, {"kinds": list(kinds), "limit": limit, "now": now})]
+    return [
+        DueSchedule(**row) for row in fetch_all(connection, DUE, {"kinds": list(kinds), "limit": limit, "now": now})
+    ]
 
 
 # The account first, as those lock it who remove a member or look at the quota; then nobody waits for another in turn.
@@ -198,25 +202,27 @@ FOR NO KEY UPDATE OF accounts
 """
 
 
-def hold_standing(connection: Connection, account_id: str, user_id: str) -> Standing | None:
+def lock_auth_context(connection: Connection, account_id: str, user_id: str) -> AuthContext | None:
     """Who somebody is in the account now, and what it may use; None for who has left. Nobody leaves meanwhile."""
-    row = one(connection, HOLD_ACCOUNT, {"account_id": account_id, "user_id": user_id})
-    return Standing(Caller(user_id, account_id, Role(row["role"])), plans.limits(row["limits"])) if row else None
+    row = fetch_one(connection, HOLD_ACCOUNT, {"account_id": account_id, "user_id": user_id})
+    return (
+        AuthContext(Caller(user_id, account_id, Role(row["role"])), plans.parse_limits(row["limits"])) if row else None
+    )
 
 
 TAKE = "SELECT * FROM schedules WHERE id = %(id)s AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED"
 
 
-def take(connection: Connection, schedule_id: str) -> Schedule | None:
+def lock_if_due(connection: Connection, schedule_id: str) -> Schedule | None:
     """A schedule that may fire, locked; None where somebody else has it, or it will not fire any more."""
-    row = one(connection, TAKE, {"id": schedule_id})
+    row = fetch_one(connection, TAKE, {"id": schedule_id})
     return _schedule(row) if row else None
 
 
 PLAN = "UPDATE schedules SET next_fire_at = %(next_fire_at)s, planned_at = %(now)s WHERE id = %(id)s"
 
 
-def plan(connection: Connection, schedule_id: str, next_fire_at: datetime | None, now: datetime) -> None:
+def set_next_fire(connection: Connection, schedule_id: str, next_fire_at: datetime | None, now: datetime) -> None:
     """Say when a schedule that was taken fires next."""
     connection.execute(PLAN, {"id": schedule_id, "next_fire_at": next_fire_at, "now": now})
 
@@ -237,7 +243,7 @@ WHERE (schedules.trigger, schedules.if_missed, schedules.grace_seconds)
 """
 
 
-def settle(connection: Connection, schedule: Schedule) -> None:
+def upsert_platform_schedule(connection: Connection, schedule: Schedule) -> None:
     """Store one of the platform's own, unless it stands as it is."""
     connection.execute(SETTLE, _values(schedule))
 
@@ -255,9 +261,9 @@ ORDER BY schedules.next_fire_at NULLS LAST, schedules.id LIMIT %(limit)s
 """
 
 
-def any_schedules(connection: Connection, limit: int, account_id: str | None = None) -> list[Schedule]:
+def list_all(connection: Connection, limit: int, account_id: str | None = None) -> list[Schedule]:
     """Schedules of whatever account, or of one, those that fire next first."""
-    return [_schedule(row) for row in all_of(connection, ALL, {"limit": limit, "account_id": account_id})]
+    return [_schedule(row) for row in fetch_all(connection, ALL, {"limit": limit, "account_id": account_id})]
 
 
 def _values(schedule: Schedule) -> dict[str, Any]:
@@ -266,4 +272,4 @@ def _values(schedule: Schedule) -> dict[str, Any]:
 
 
 def _schedule(row: Mapping[str, Any]) -> Schedule:
-    return Schedule(**{**row, "last": firing(row["last"]) if row.get("last") else None})
+    return Schedule(**{**row, "last": parse_firing(row["last"]) if row.get("last") else None})

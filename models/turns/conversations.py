@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from models.platform.database import Connection, all_of, one
+from models.platform.database import Connection, fetch_all, fetch_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ INSERT INTO conversations (id, account_id, metadata) VALUES (%(id)s, %(account_i
 def create(connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]) -> Conversation:
     """A new conversation without items."""
     parameters = {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)}
-    row = one(connection, INSERT, parameters)
+    row = fetch_one(connection, INSERT, parameters)
     assert row is not None
     return Conversation(**row)
 
 
 def read(connection: Connection, conversation_id: str, account_id: str) -> Conversation | None:
     """The conversation, if the account has it."""
-    row = one(
+    row = fetch_one(
         connection,
         "SELECT * FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s",
         {"id": conversation_id, "account_id": account_id},
@@ -47,9 +47,9 @@ def read(connection: Connection, conversation_id: str, account_id: str) -> Conve
 HOLD = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
 
 
-def hold(connection: Connection, conversation_id: str, account_id: str) -> bool:
+def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
     """Whether the account has it; then it can't be deleted till the transaction ends."""
-    return one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
+    return fetch_one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
 
 
 UPDATE = """
@@ -61,7 +61,7 @@ def update(
     connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]
 ) -> Conversation | None:
     """Replace its metadata. Returns the conversation, if the account has it."""
-    row = one(connection, UPDATE, {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)})
+    row = fetch_one(connection, UPDATE, {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)})
     return Conversation(**row) if row else None
 
 
@@ -106,7 +106,7 @@ def last_items(
 ) -> list[dict[str, Any]]:
     """At most `limit` items, the newest ones, in the order in which they were said; none of the response `but`."""
     parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "but": but}
-    return [row["item"] for row in all_of(connection, LAST_ITEMS, parameters)]
+    return [row["item"] for row in fetch_all(connection, LAST_ITEMS, parameters)]
 
 
 # One item. Its position is where a page goes on.
@@ -118,7 +118,7 @@ WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(a
 
 def read_item(connection: Connection, conversation_id: str, account_id: str, item_id: str) -> dict[str, Any] | None:
     """The item, if the conversation has it."""
-    row = one(connection, ITEM, {"id": item_id, "conversation_id": conversation_id, "account_id": account_id})
+    row = fetch_one(connection, ITEM, {"id": item_id, "conversation_id": conversation_id, "account_id": account_id})
     return row["item"] if row else None
 
 
@@ -128,7 +128,7 @@ ITEMS = "SELECT item FROM conversation_items WHERE id = ANY(%(ids)s) AND account
 
 def items(connection: Connection, item_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
     """Those of the items that the account has in a conversation, in no order."""
-    rows = all_of(connection, ITEMS, {"ids": list(item_ids), "account_id": account_id})
+    rows = fetch_all(connection, ITEMS, {"ids": list(item_ids), "account_id": account_id})
     return [row["item"] for row in rows]
 
 
@@ -166,11 +166,11 @@ def page(
     parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "ascending": ascending}
     behind = None
     if after is not None:
-        row = one(connection, ITEM, {**parameters, "id": after})
+        row = fetch_one(connection, ITEM, {**parameters, "id": after})
         if row is None:
             return None
         behind = row["position"]
-    return [row["item"] for row in all_of(connection, PAGE, {**parameters, "after": behind})]
+    return [row["item"] for row in fetch_all(connection, PAGE, {**parameters, "after": behind})]
 
 
 def delete(connection: Connection, conversation_id: str, account_id: str) -> bool:

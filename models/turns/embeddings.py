@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.platform.database import Connection, one
+from models.platform.database import Connection, fetch_one
 
 #: The kind of work.
 KIND = "embedding.create"
@@ -18,7 +18,7 @@ NUMBER = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
+class EmbeddingResult:
     """The vectors of a job's texts, in order, each as little-endian float32."""
 
     model: str
@@ -34,14 +34,14 @@ RETURNING result
 """
 
 
-def take(connection: Connection, job_id: str, account_id: str) -> Embeddings | None:
+def take_result(connection: Connection, job_id: str, account_id: str) -> EmbeddingResult | None:
     """The result of a completed job of the account, which is gone from here on; None where there is none."""
-    row = one(connection, TAKE, {"id": job_id, "account_id": account_id})
-    return from_result(row["result"]) if row else None
+    row = fetch_one(connection, TAKE, {"id": job_id, "account_id": account_id})
+    return parse_result(row["result"]) if row else None
 
 
-def from_result(result: dict[str, Any]) -> Embeddings:
+def parse_result(result: dict[str, Any]) -> EmbeddingResult:
     """What stands in the job's row."""
     size, every = result["dimensions"] * NUMBER, b64decode(result["vectors"])
     vectors = [every[place : place + size] for place in range(0, len(every), size)]
-    return Embeddings(result["model"], vectors, result["prompt_tokens"])
+    return EmbeddingResult(result["model"], vectors, result["prompt_tokens"])

@@ -9,15 +9,15 @@ from psycopg.types.json import Json, Jsonb
 
 from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED
-from models.jobs.usage import Usage
-from models.platform.database import Connection, all_of, one
+from models.jobs.usage import TokenUsage
+from models.platform.database import Connection, fetch_all, fetch_one
 
-__all__ = ["Response", "Status", "Usage", "bill", "chain_items", "delete", "finish", "insert", "read"]
+__all__ = ["Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "delete", "finish", "insert", "read"]
 
 #: Seconds that the end of a turn that is not stored waits for its reader.
 UNREAD = 300.0
 
-Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Response:
     unremembered: bool = False
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ResponseStatus:
         """The status as OpenAI names it."""
         match self.job_state:
             case "completed":
@@ -116,7 +116,7 @@ WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
 
 def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
     """The response, if the account has it."""
-    row = one(connection, READ, {"id": response_id, "account_id": account_id})
+    row = fetch_one(connection, READ, {"id": response_id, "account_id": account_id})
     return Response(**row) if row else None
 
 
@@ -127,9 +127,9 @@ SELECT thread FROM responses WHERE id = %(id)s AND account_id = %(account_id)s A
 """
 
 
-def hold_thread(connection: Connection, response_id: str, account_id: str) -> str | None:
+def lock_thread_of(connection: Connection, response_id: str, account_id: str) -> str | None:
     """The thread of a stored response, if the account has it. Holds the response till the transaction ends."""
-    row = one(connection, THREAD, {"id": response_id, "account_id": account_id})
+    row = fetch_one(connection, THREAD, {"id": response_id, "account_id": account_id})
     return row["thread"] if row else None
 
 
@@ -145,7 +145,7 @@ WHERE serial_key = %(thread)s AND account_id = %(account_id)s AND state IN ('que
 def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> list[str]:
     """The jobs of a thread's unfinished turns. No other caller gets an answer till the transaction ends."""
     connection.execute(LOCK_THREAD, {"thread": thread})
-    return [row["id"] for row in all_of(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
+    return [row["id"] for row in fetch_all(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
 
 
 # What these responses brought and made.
@@ -155,9 +155,9 @@ WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
 """
 
 
-def items_of(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
+def read_items(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
     """All items of stored responses, in no order."""
-    rows = all_of(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
+    rows = fetch_all(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
     return [row["item"] for row in rows]
 
 
@@ -197,7 +197,7 @@ SELECT input, output FROM chain ORDER BY depth DESC
 
 def chain_items(connection: Connection, response_id: str, account_id: str, limit: int) -> list[dict[str, Any]]:
     """The items of a response and of those before it, at most `limit` turns, in the order in which they were said."""
-    rows = all_of(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
+    rows = fetch_all(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
     return [item for row in rows for item in (*row["input"], *row["output"])]
 
 
@@ -214,7 +214,7 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
     return connection.execute(DELETE, {"id": response_id, "account_id": account_id}).rowcount > 0
 
 
-def bill(connection: Connection, response: Response, usage: Usage) -> None:
+def bill(connection: Connection, response: Response, usage: TokenUsage) -> None:
     """Record a turn's usage."""
     usage_records.bill(
         connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
@@ -233,6 +233,6 @@ RETURNING jobs.id
 """
 
 
-def delete_unread(connection: Connection, limit: int = 500) -> list[str]:
+def delete_expired(connection: Connection, limit: int = 500) -> list[str]:
     """Delete turns that are not stored and whose time is over. Returns the ids of their jobs."""
-    return [row["id"] for row in all_of(connection, DELETE_UNREAD, {"unread": UNREAD, "limit": limit})]
+    return [row["id"] for row in fetch_all(connection, DELETE_UNREAD, {"unread": UNREAD, "limit": limit})]

@@ -36,9 +36,9 @@ def postgres(settings: Settings) -> Finding:
 
 def migrations(settings: Settings, versions: str) -> Finding:
     """Check that no migration is pending."""
-    from models.platform.migrate import pending
+    from models.platform.migrate import pending_migrations
 
-    if missing := pending(settings.postgres_dsn):
+    if missing := pending_migrations(settings.postgres_dsn):
         return Finding("FAIL", "Postgres", f"{versions}, {len(missing)} migrations pending", "run `sangha migrate`")
     return Finding("ok", "Postgres", f"{versions}, schema up to date")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from models.accounts import accounts, audit, email_tokens, emails
 from models.accounts.accounts import Caller
-from models.accounts.audit import Trail
-from models.accounts.email_tokens import Proof, Purpose
+from models.accounts.audit import RequestOrigin
+from models.accounts.email_tokens import TokenOwner, TokenPurpose
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotAuthenticated
 from pipelines.accounts import email_jobs, passwords
@@ -25,7 +25,9 @@ class SignupCredentials:
     caller: Caller | None = None
 
 
-def verify(database: Database, throttle: LoginLimiter, secret: str, claimant: SignupCredentials, trail: Trail) -> Proof:
+def verify(
+    database: Database, login_limiter: LoginLimiter, secret: str, claimant: SignupCredentials, trail: RequestOrigin
+) -> TokenOwner:
     """Give the address to the user whom the letter was for, if it is they who ask.
 
     From then on nobody else who claimed it before comes in by it. Proving it again, by the same letter, is harmless.
@@ -33,12 +35,12 @@ def verify(database: Database, throttle: LoginLimiter, secret: str, claimant: Si
     `another_user`, TooMany, and Conflict `address_taken` where somebody else has proved it before.
     """
     with database.connection() as connection:
-        proof = email_tokens.peek(connection, Purpose.VERIFY, secret)
+        proof = email_tokens.peek(connection, TokenPurpose.VERIFY, secret)
         if proof is None:
             return _proved_before(connection, secret)
-    _check(database, throttle, proof, claimant, trail)
+    _check(database, login_limiter, proof, claimant, trail)
     with database.transaction() as connection:
-        redeemed = email_tokens.redeem(connection, Purpose.VERIFY, secret)
+        redeemed = email_tokens.redeem(connection, TokenPurpose.VERIFY, secret)
         if redeemed is None:
             return _proved_before(connection, secret)
         assign_email(connection, redeemed)
@@ -49,20 +51,20 @@ def verify(database: Database, throttle: LoginLimiter, secret: str, claimant: Si
 def resend(database: Database, caller: Caller) -> bool:
     """Send the letter once more. Returns False where the address is proved already."""
     with database.transaction() as connection:
-        person = emails.person(connection, caller.user_id)
+        person = emails.read_user(connection, caller.user_id)
         if person is None or person.verified:
             return False
         email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
     return True
 
 
-def assign_email(connection: Connection, proof: Proof) -> None:
+def assign_email(connection: Connection, proof: TokenOwner) -> None:
     """Make the address the user's. Raises Conflict `address_taken`."""
-    if not emails.prove(connection, proof.user_id, proof.email):
+    if not emails.verify(connection, proof.user_id, proof.email):
         raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
 
 
-def record_audit(connection: Connection, action: str, proof: Proof, trail: Trail) -> None:
+def record_audit(connection: Connection, action: str, proof: TokenOwner, trail: RequestOrigin) -> None:
     """Tell it in the log of the user's oldest account."""
     belongs = accounts.memberships(connection, proof.user_id)
     account_id = belongs[0].account_id if belongs else None
@@ -75,10 +77,16 @@ def invalid_token() -> InvalidRequest:
                           code="invalid_token")  # fmt: skip
 
 
-def _check(database: Database, throttle: LoginLimiter, proof: Proof, claimant: SignupCredentials, trail: Trail) -> None:
+def _check(
+    database: Database,
+    login_limiter: LoginLimiter,
+    proof: TokenOwner,
+    claimant: SignupCredentials,
+    trail: RequestOrigin,
+) -> None:
     """Whether it was they who signed up."""
     if claimant.password is not None:
-        return _check_password(database, throttle, proof, claimant.password, trail)
+        return _check_password(database, login_limiter, proof, claimant.password, trail)
     if claimant.caller is None:
         message = "Give the password that you signed up with, or log in. If you never signed up, set a new password."
         raise NotAuthenticated(message, param="password", code="proof_required")
@@ -86,21 +94,23 @@ def _check(database: Database, throttle: LoginLimiter, proof: Proof, claimant: S
         raise NotAllowed("Another user signed up with this address than the one of your token.", code="another_user")
 
 
-def _check_password(database: Database, throttle: LoginLimiter, proof: Proof, password: str, trail: Trail) -> None:
+def _check_password(
+    database: Database, login_limiter: LoginLimiter, proof: TokenOwner, password: str, trail: RequestOrigin
+) -> None:
     """Counted together with the log-ins by this address: each is a guess."""
     attempt = LoginAttempt(proof.email.lower(), trail.ip)
-    throttle.count_attempt(attempt)
+    login_limiter.count_attempt(attempt)
     with database.connection() as connection:
         user = accounts.find(connection, proof.user_id)
     if not passwords.verify(user.password_hash if user else None, password):
         message = "This is not the password that somebody signed up with."
         raise NotAuthenticated(message, param="password", code="invalid_credentials")
-    throttle.record_success(attempt)
+    login_limiter.record_success(attempt)
 
 
-def _proved_before(connection: Connection, secret: str) -> Proof:
+def _proved_before(connection: Connection, secret: str) -> TokenOwner:
     """Whoever clicks twice has what they wanted."""
-    proof = email_tokens.used(connection, Purpose.VERIFY, secret)
+    proof = email_tokens.find_used(connection, TokenPurpose.VERIFY, secret)
     if proof is None or not emails.owns(connection, proof.user_id, proof.email):
         raise invalid_token()
     return proof

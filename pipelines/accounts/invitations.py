@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from models.accounts import accounts, audit, emails, invitations, members
 from models.accounts.accounts import Caller, Membership, Role, User
-from models.accounts.audit import Trail
-from models.accounts.emails import Person
+from models.accounts.audit import RequestOrigin
+from models.accounts.emails import UserProfile
 from models.accounts.invitations import Invitation
 from models.accounts.members import Member
 from models.platform.database import Connection, Database
-from models.platform.errors import Conflict, NotAllowed, NotAuthenticated, NotFound, TooMany
+from models.platform.errors import Conflict, LimitExceeded, NotAllowed, NotAuthenticated, NotFound
 from pipelines.accounts import email_jobs, passwords, sessions
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.email_verification import invalid_token
@@ -29,7 +29,7 @@ MAX_PER_DAY = 100
 
 
 def invite(
-    database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, trail: Trail
+    database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, trail: RequestOrigin
 ) -> Invitation:
     """Ask somebody to become a member; an earlier invitation to the same address holds no more.
 
@@ -50,7 +50,7 @@ def invite(
     return made
 
 
-def revoke(database: Database, caller: Caller, invitation_id: str, trail: Trail) -> None:
+def revoke(database: Database, caller: Caller, invitation_id: str, trail: RequestOrigin) -> None:
     """Take an invitation back. Raises NotFound for one that can't be accepted any more either."""
     with database.transaction() as connection:
         check_may_give(acting(connection, caller), Role.ADMIN)
@@ -70,20 +70,20 @@ class Invitee:
 
 
 def accept(
-    database: Database, tokens: Tokens, throttle: LoginLimiter, secret: str, guest: Invitee, trail: Trail
+    database: Database, tokens: Tokens, login_limiter: LoginLimiter, secret: str, guest: Invitee, trail: RequestOrigin
 ) -> SessionTokens:
     """Become a member, and come in. Who is one already stays what they are; the invitation is used up all the same.
 
     Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and TooMany.
     """
     found = _good(_look(database, secret))
-    known = _known_by_password(database, throttle, found.email, guest, trail)
+    known = _known_by_password(database, login_limiter, found.email, guest, trail)
     # What takes a core is done before anything is locked.
     new_hash = _new_hash(found.email, guest) if guest.caller is None and known is None else None
     with database.transaction() as connection:
         # Whoever changes members or invitations holds the account first; what it was then is looked at again.
-        members.hold_account(connection, found.account_id)
-        invitation = _good(invitations.by_secret(connection, secret))
+        members.lock_account(connection, found.account_id)
+        invitation = _good(invitations.find_by_secret(connection, secret))
         person = _guest(connection, invitation, guest, known, new_hash)
         membership = _join(connection, invitation, person, trail)
         return sessions.start(connection, tokens, membership, person.email, trail)
@@ -91,7 +91,7 @@ def accept(
 
 def _look(database: Database, secret: str) -> Invitation | None:
     with database.connection() as connection:
-        return invitations.by_secret(connection, secret)
+        return invitations.find_by_secret(connection, secret)
 
 
 def _good(invitation: Invitation | None) -> Invitation:
@@ -101,18 +101,18 @@ def _good(invitation: Invitation | None) -> Invitation:
 
 
 def _check_host(connection: Connection, actor: Member, account_id: str, address: str) -> None:
-    host = emails.person(connection, actor.user_id)
+    host = emails.read_user(connection, actor.user_id)
     if host is None or not host.verified:
         raise NotAllowed("Confirm your own e-mail address before you invite others.", code="email_unverified")
-    guest = emails.holder(connection, address)
+    guest = emails.find_owner(connection, address)
     if guest is not None and members.read(connection, account_id, guest.id) is not None:
         raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
-    if invitations.recent(connection, account_id) >= MAX_PER_DAY:
-        raise TooMany(f"An account may send {MAX_PER_DAY} invitations a day.", retry_after=3600)
+    if invitations.count_recent(connection, account_id) >= MAX_PER_DAY:
+        raise LimitExceeded(f"An account may send {MAX_PER_DAY} invitations a day.", retry_after=3600)
 
 
 def _known_by_password(
-    database: Database, throttle: LoginLimiter, address: str, guest: Invitee, trail: Trail
+    database: Database, login_limiter: LoginLimiter, address: str, guest: Invitee, trail: RequestOrigin
 ) -> User | None:
     """Whose password it is, of those who have the address or claim it.
 
@@ -123,12 +123,12 @@ def _known_by_password(
     if guest.password is None:
         raise NotAuthenticated("Log in, or give a password.", param="password")
     attempt = LoginAttempt(address.lower(), trail.ip)
-    throttle.count_attempt(attempt)
+    login_limiter.count_attempt(attempt)
     with database.connection() as connection:
-        candidates = accounts.candidates(connection, address)
+        candidates = accounts.login_candidates(connection, address)
     for user in candidates:
         if passwords.verify(user.password_hash, guest.password):
-            throttle.record_success(attempt)
+            login_limiter.record_success(attempt)
             return user
         if user.verified:
             message = "The address has a user: log in as that user, or give their password."
@@ -144,31 +144,31 @@ def _new_hash(address: str, guest: Invitee) -> str:
 
 def _guest(
     connection: Connection, invitation: Invitation, guest: Invitee, known: User | None, new_hash: str | None
-) -> Person:
+) -> UserProfile:
     """The user who becomes a member; their address is proved from here on."""
     if new_hash is not None:
-        made = emails.create_holder(connection, invitation.email, name=guest.name, password_hash=new_hash)
+        made = emails.create_verified_user(connection, invitation.email, name=guest.name, password_hash=new_hash)
         return made or _not_yours()
     user_id = known.id if known else guest.caller.user_id if guest.caller else ""
-    person = emails.person(connection, user_id)
+    person = emails.read_user(connection, user_id)
     if person is None:
         raise NotAuthenticated("The user of this token is gone.")
-    holder = emails.holder(connection, invitation.email)
+    holder = emails.find_owner(connection, invitation.email)
     if holder is not None:
         return person if holder.id == person.id else _not_yours()
     if person.email.lower() == invitation.email.lower():
-        return person if emails.prove(connection, person.id, invitation.email) else _not_yours()
+        return person if emails.verify(connection, person.id, invitation.email) else _not_yours()
     if not person.verified:
         raise NotAllowed("Confirm your own e-mail address before you accept.", code="email_unverified")
     return person
 
 
-def _not_yours() -> Person:
+def _not_yours() -> UserProfile:
     raise NotAllowed("This invitation is for somebody else: log in as the user of its address.", code="not_invited")
 
 
-def _join(connection: Connection, invitation: Invitation, person: Person, trail: Trail) -> Membership:
-    if len(members.places(connection, person.id)) >= members.MOST_PLACES:
+def _join(connection: Connection, invitation: Invitation, person: UserProfile, trail: RequestOrigin) -> Membership:
+    if len(members.joined_accounts(connection, person.id)) >= members.MOST_PLACES:
         raise Conflict(f"A person may belong to {members.MOST_PLACES} accounts.", code="too_many_accounts")
     added = members.add(connection, invitation.account_id, person.id, invitation.role)
     invitations.mark_accepted(connection, invitation.id)
@@ -188,7 +188,7 @@ def _join(connection: Connection, invitation: Invitation, person: Person, trail:
     return Membership(person.id, invitation.account_id, member.role)
 
 
-def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, trail: Trail) -> None:
+def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, trail: RequestOrigin) -> None:
     audit.record(
         connection,
         action,

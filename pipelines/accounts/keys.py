@@ -14,10 +14,10 @@ from models.access import api_keys
 from models.access.api_keys import ApiKey
 from models.accounts import audit
 from models.accounts.accounts import Caller, Role, Scope
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
-from models.platform.secrets import digest
+from models.platform.secrets import hash_secret
 
 #: What API keys begin with; access tokens never do.
 PREFIX = "sk-"
@@ -59,7 +59,7 @@ def is_well_formed(secret: str) -> bool:
     return shaped and checksum == _checksum(body)
 
 
-def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, trail: Trail) -> tuple[ApiKey, str]:
+def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, trail: RequestOrigin) -> tuple[ApiKey, str]:
     """A new key of the caller's, and its secret, which nobody can read again.
 
     Raises InvalidRequest for an end in the past, NotAllowed for a scope above the caller's role, Conflict
@@ -79,7 +79,7 @@ def change(
     database: Database,
     caller: Caller,
     key_id: str,
-    trail: Trail,
+    trail: RequestOrigin,
     *,
     name: str | None = None,
     change_expiry: bool = False,
@@ -89,7 +89,7 @@ def change(
     _check_end(expires_at)
     with database.transaction() as connection:
         find(connection, caller, key_id)
-        key = api_keys.change(
+        key = api_keys.update(
             connection, key_id, caller.account_id, name=name, retime=change_expiry, expires_at=expires_at
         )
         if key is None:
@@ -99,7 +99,7 @@ def change(
     return key
 
 
-def revoke(database: Database, caller: Caller, key_id: str, trail: Trail) -> None:
+def revoke(database: Database, caller: Caller, key_id: str, trail: RequestOrigin) -> None:
     """End a key: the next request that shows it is refused. Harmless to repeat. Raises NotFound."""
     with database.transaction() as connection:
         key = find(connection, caller, key_id)
@@ -127,7 +127,7 @@ def _check_end(expires_at: datetime | None) -> None:
 
 def _check_maker(connection: Connection, caller: Caller, scopes: tuple[Scope, ...], key_id: str) -> None:
     """What the maker is now counts, not what they were when the request came in."""
-    role = api_keys.hold_maker(connection, caller.account_id, caller.user_id)
+    role = api_keys.lock_creator_role(connection, caller.account_id, caller.user_id)
     if role is None:
         raise NotAllowed("You do not belong to this account any more.")
     for scope in scopes:
@@ -135,7 +135,7 @@ def _check_maker(connection: Connection, caller: Caller, scopes: tuple[Scope, ..
             raise NotAllowed(
                 f"The scope '{scope}' takes the role {REQUIRED_ROLES[scope]}; yours is {role}.", param="scopes"
             )
-    if api_keys.count_live(connection, caller.account_id, caller.user_id, beside=key_id) >= MAX_KEYS:
+    if api_keys.count_active(connection, caller.account_id, caller.user_id, beside=key_id) >= MAX_KEYS:
         raise Conflict(f"You have {MAX_KEYS} keys that hold. Revoke one first.", code="too_many_keys")
 
 
@@ -147,14 +147,19 @@ def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str,
         user_id=caller.user_id,
         name=new.name,
         hint=f"{secret[:7]}…{secret[-4:]}",
-        secret_hash=digest(secret),
+        secret_hash=hash_secret(secret),
         scopes=new.scopes,
         expires_at=new.expires_at,
     )
 
 
 def _record(
-    connection: Connection, action: str, caller: Caller, trail: Trail, key_id: str, details: Mapping[str, object]
+    connection: Connection,
+    action: str,
+    caller: Caller,
+    trail: RequestOrigin,
+    key_id: str,
+    details: Mapping[str, object],
 ) -> None:
     by = {"by_key": caller.key_id} if caller.key_id else {}
     audit.record(

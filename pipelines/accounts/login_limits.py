@@ -1,20 +1,20 @@
-"""How often passwords may be tried, so that guessing gets nowhere and nobody can be kept out by it.
+"""Limit password attempts, so that guessing is slow and no attacker can lock a user out.
 
-A try costs time, which three counters owe: one for the address from this place (an IPv4 address, or an IPv6 /64), one
-for the place's network (/24, or /48), and one for the address from everywhere. A debt is paid off by waiting; a try
-that would take it above its limit is refused, and the refusal says when to come again (GCRA, as in ATM's traffic
-control). Tries are counted before the password is looked at: a thousand at once are counted one by one.
+Three token buckets count an attempt: one of the e-mail address and the client's network (an IPv4 address, or an IPv6
+/64), one of the wider network (/24, or /48), and one of the e-mail address from everywhere. An attempt is counted before
+the password is verified, so a thousand at once are counted one by one.
 
-The counter of an address alone never refuses. Whoever hammers an address from many places at once would lock its owner
-out with it. When it is above its limit, it makes tries dear instead: a place that has not tried before has one, and the
-next one after a minute. So an attacker has one guess a minute for each network that they own, and the owner, wherever
-they are, comes in with the first right password, and after a typing error with the next one in a minute.
+The bucket of an e-mail address never refuses: anybody who tries an address from many networks could lock its owner out.
+While it is empty, the address is under attack, and each network has one attempt per minute. So an attacker has one guess
+a minute for each network that they own; the owner logs in with the first right password, from anywhere, and after a
+typing error with the next one a minute later.
 
-A place from which the address has got in before only has the counter of its own: neither an attack on the address nor
-one from its network touches it. What is left is an attacker who shares the owner's very place. There the owner waits
-for seconds, comes from elsewhere, or goes on with a refresh token, which nothing here counts.
+A network from which the address has logged in before only has the bucket of address and network: neither an attack on
+the address nor one from the wider network affects it. What remains is an attacker in the owner's own network. Then the
+owner waits for seconds, uses another network, or continues with a refresh token, which is not limited here.
 
-Addresses stand in Redis as hashes. Without Redis nobody logs in: a guess that can't be counted is refused.
+Addresses are stored in Redis as hashes. Without Redis nobody can log in, since a guess that cannot be counted is
+rejected.
 """
 
 import hashlib
@@ -24,111 +24,103 @@ from dataclasses import dataclass
 
 import redis
 
+from models.access import rate_limits
+from models.access.rate_limits import Bucket, Rate
 from models.platform.errors import TooMany, Unavailable
 
-#: Milliseconds that a try costs, and tries that may be owed: address and place, network, address.
-PAIR = (15_000, 10)
-NETWORK = (500, 600)
-ADDRESS = (30_000, 20)
+#: Attempts of an e-mail address from one network: 10, and one more every 15 s.
+PAIR = Rate(10, 150)
 
-#: Milliseconds that a try costs address and place while the address is under attack.
-DEAR = 60_000
+#: The same while the address is under attack: one a minute.
+PAIR_UNDER_ATTACK = Rate(1, 60)
 
-#: Milliseconds for which a place is known after somebody got in.
-KNOWN = 30 * 24 * 3600 * 1000
+#: Attempts from a wider network: 600, and two more every second.
+NETWORK = Rate(600, 300)
 
-# KEYS: known, pair, network, address. ARGV: the cost and the tries of each, and the dear cost.
-# Returns the milliseconds to wait; 0 when the try is counted and may be made.
-SCRIPT = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function debt(key) return math.max(0, (tonumber(redis.call('GET', key)) or 0) - now) end
-local function owe(key, debt) redis.call('SET', key, string.format('%d', now + debt), 'PX', debt) end
-local pair_cost, pair_limit = tonumber(ARGV[1]), ARGV[1] * ARGV[2]
-local network_cost, network_limit = tonumber(ARGV[3]), ARGV[3] * ARGV[4]
-local address_cost, address_limit = tonumber(ARGV[5]), ARGV[5] * ARGV[6]
+#: Attempts on an e-mail address beyond which it is under attack: 20, and one more every 30 s.
+ADDRESS = Rate(20, 600)
 
-local pair = debt(KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 1 then
-    if pair + pair_cost > pair_limit then return pair + pair_cost - pair_limit end
-    owe(KEYS[2], pair + pair_cost)
-    return 0
-end
-
-local network, address = debt(KEYS[3]), debt(KEYS[4])
-if address + address_cost > address_limit then
-    pair_cost = tonumber(ARGV[7])
-    pair_limit = pair_cost
-end
-local wait = math.max(pair + pair_cost - pair_limit, network + network_cost - network_limit)
-if wait > 0 then return wait end
-owe(KEYS[2], pair + pair_cost)
-owe(KEYS[3], network + network_cost)
-owe(KEYS[4], math.min(address + address_cost, address_limit))
-return 0
-"""
+#: Milliseconds for which a network is known after a login: 30 days.
+KNOWN_FOR = 30 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """Somebody who tries to get in: `subject` is what they name, an address or a user."""
+    """An attempt to prove an identity: `subject` is what it names, an e-mail address or a user."""
 
     subject: str
     ip: str
 
     @property
-    def keys(self) -> list[str]:
-        """Where it is counted: known, pair, network, address."""
-        place, network = _places(self.ip)
-        pair = _hashed(self.subject, place)
-        return [
-            f"login:known:{pair}",
-            f"login:pair:{pair}",
-            f"login:network:{network}",
-            f"login:{_hashed(self.subject)}",
-        ]
+    def known_key(self) -> str:
+        """The Redis key that exists when the subject has logged in from this network."""
+        return f"login:known:{self._pair}"
+
+    @property
+    def pair(self) -> Bucket:
+        """The bucket of subject and network."""
+        return Bucket(
+            f"login-pair {self._pair}", "attempts", PAIR.limit, 1, period=PAIR.period, reduced=PAIR_UNDER_ATTACK
+        )
+
+    @property
+    def network(self) -> Bucket:
+        """The bucket of the wider network, for all subjects."""
+        _, network = _networks(self.ip)
+        return Bucket(f"login-network {network}", "attempts", NETWORK.limit, 1, period=NETWORK.period)
+
+    @property
+    def address(self) -> Bucket:
+        """The bucket of the subject from everywhere; empty means that it is under attack."""
+        owner = f"login-address {_hash(self.subject)}"
+        return Bucket(owner, "attempts", ADDRESS.limit, 1, period=ADDRESS.period, advisory=True)
+
+    @property
+    def _pair(self) -> str:
+        return _hash(self.subject, _networks(self.ip)[0])
 
 
 class LoginLimiter:
-    """Counts tries in Redis, in one call each."""
+    """Counts login attempts in Redis."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._script = client.register_script(SCRIPT)
 
     def count_attempt(self, attempt: LoginAttempt) -> None:
-        """Count a try that is about to be made. Raises TooMany `too_many_attempts`, and Unavailable without Redis."""
+        """Count an attempt before its password is verified. Raises TooMany `too_many_attempts`, and Unavailable."""
         try:
-            wait = self._script(keys=attempt.keys, args=[*PAIR, *NETWORK, *ADDRESS, DEAR])
+            known = self._client.exists(attempt.known_key)
+            buckets = [attempt.pair] if known else [attempt.pair, attempt.network, attempt.address]
+            result = rate_limits.draw(self._client, buckets)
         except (redis.ConnectionError, redis.TimeoutError):
-            raise Unavailable("Nobody can log in now: what counts the attempts does not answer.") from None
-        if wait:
+            message = "Login is temporarily unavailable: the rate limiter cannot be reached."
+            raise Unavailable(message) from None
+        if result.refused is not None:
             message = "There were too many attempts. Try again later."
-            raise TooMany(message, code="too_many_attempts", retry_after=int(wait) / 1000)
+            raise TooMany(message, code="too_many_attempts", retry_after=result.wait)
 
     def record_success(self, attempt: LoginAttempt) -> None:
-        """The password was right: the place is known from now on, and owes nothing. If Redis is there to hear it."""
-        known, pair, *_ = attempt.keys
-        with suppress(redis.ConnectionError, redis.TimeoutError), self._client.pipeline() as together:
-            together.set(known, 1, px=KNOWN)
-            together.delete(pair)
-            together.execute()
+        """Remember the network after a right password and refill its bucket. Does nothing if Redis is away."""
+        with suppress(redis.ConnectionError, redis.TimeoutError), self._client.pipeline() as pipeline:
+            pipeline.set(attempt.known_key, 1, px=KNOWN_FOR)
+            pipeline.delete(attempt.pair.key)
+            pipeline.execute()
 
 
-def _places(ip: str) -> tuple[str, str]:
-    """The place and the network of an address; what is none, such as a socket's peer, is its own."""
+def _networks(ip: str) -> tuple[str, str]:
+    """Return the client's network and the wider one; a text that is no IP address, such as a socket's peer, is both."""
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
         return ip, ip
     address = getattr(address, "ipv4_mapped", None) or address
-    place, network = (32, 24) if address.version == 4 else (64, 48)
-    return _within(address, place), _within(address, network)
+    own, wider = (32, 24) if address.version == 4 else (64, 48)
+    return _network(address, own), _network(address, wider)
 
 
-def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, length: int) -> str:
-    return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
+def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, prefix_length: int) -> str:
+    return str(ipaddress.ip_network(f"{address}/{prefix_length}", strict=False))
 
 
-def _hashed(*names: str) -> str:
+def _hash(*names: str) -> str:
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from models.accounts import audit, invitations, members
 from models.accounts.accounts import Caller, Role
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.accounts.members import Member
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotAllowed, NotFound
 
 
-def change_role(database: Database, caller: Caller, user_id: str, role: Role, trail: Trail) -> Member:
+def change_role(database: Database, caller: Caller, user_id: str, role: Role, trail: RequestOrigin) -> Member:
     """Give a member another role. Raises NotFound, NotAllowed, and Conflict `last_owner`."""
     with database.transaction() as connection:
         actor, member = _both(connection, caller, user_id)
@@ -26,14 +26,14 @@ def change_role(database: Database, caller: Caller, user_id: str, role: Role, tr
         _check_owner_stays(connection, caller.account_id, member, role)
         members.set_role(connection, caller.account_id, user_id, role)
         if not role.covers(member.role):
-            invitations.revoke_of(connection, caller.account_id, user_id)
+            invitations.revoke_all_by(connection, caller.account_id, user_id)
         _record(connection, "member.role_changed", caller, trail, user_id, {"role": role, "was": member.role})
         changed = members.read(connection, caller.account_id, user_id)
     assert changed is not None
     return changed
 
 
-def remove(database: Database, caller: Caller, user_id: str, trail: Trail) -> None:
+def remove(database: Database, caller: Caller, user_id: str, trail: RequestOrigin) -> None:
     """Take a member out of the caller's account; whoever names themselves leaves.
 
     Their API keys of the account end with it. Raises NotFound, NotAllowed, and Conflict `last_owner`.
@@ -45,7 +45,7 @@ def remove(database: Database, caller: Caller, user_id: str, trail: Trail) -> No
             check_may_give(actor, member.role)
         _check_owner_stays(connection, caller.account_id, member, None)
         members.remove(connection, caller.account_id, user_id)
-        invitations.revoke_of(connection, caller.account_id, user_id)
+        invitations.revoke_all_by(connection, caller.account_id, user_id)
         _record(connection, "member.removed", caller, trail, user_id, {"role": member.role})
 
 
@@ -62,7 +62,7 @@ def acting(connection: Connection, caller: Caller) -> Member:
 
     Raises NotAllowed for who was removed since the request came in.
     """
-    held = members.hold_account(connection, caller.account_id)
+    held = members.lock_account(connection, caller.account_id)
     actor = members.read(connection, caller.account_id, caller.user_id) if held else None
     if actor is None:
         raise NotAllowed("You do not belong to this account any more.", code="not_a_member")
@@ -86,7 +86,7 @@ def _check_owner_stays(connection: Connection, account_id: str, member: Member, 
 
 
 def _record(
-    connection: Connection, action: str, caller: Caller, trail: Trail, target: str, details: dict[str, str]
+    connection: Connection, action: str, caller: Caller, trail: RequestOrigin, target: str, details: dict[str, str]
 ) -> None:
     audit.record(
         connection,

@@ -12,11 +12,11 @@ import orjson
 import redis
 
 from models.accounts import accounts, audit, emails, identities
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.accounts.identities import Identity
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
-from models.platform.secrets import digest
+from models.platform.secrets import hash_secret
 from pipelines.accounts import email_jobs, sessions
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.sessions import SessionTokens
@@ -43,7 +43,7 @@ class Claims:
     name: str = ""
 
 
-def resolve_user(database: Database, claims: Claims, trail: Trail) -> str:
+def resolve_user(database: Database, claims: Claims, trail: RequestOrigin) -> str:
     """The id of the user whom the provider means, who is new if nobody is known. Letters may have been posted.
 
     Raises NotAllowed `email_missing` where a new user would have no address.
@@ -53,11 +53,11 @@ def resolve_user(database: Database, claims: Claims, trail: Trail) -> str:
     email = _address(claims)
     with database.transaction() as connection:
         identities.lock(connection, claims.identity)
-        known = identities.find(connection, claims.identity)
+        known = identities.find_user(connection, claims.identity)
         if known is None:
             return _tie(connection, claims, email, trail)
         if email and claims.email_verified:
-            emails.prove(connection, known, email)  # where it is the address that they claim
+            emails.verify(connection, known, email)  # where it is the address that they claim
         return known
 
 
@@ -69,21 +69,21 @@ def _address(claims: Claims) -> str:
         return ""
 
 
-def _tie(connection: Connection, claims: Claims, email: str, trail: Trail) -> str:
+def _tie(connection: Connection, claims: Claims, email: str, trail: RequestOrigin) -> str:
     if not email:
         raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing")
     emails.lock(connection, email)
-    holder = emails.holder(connection, email)
+    holder = emails.find_owner(connection, email)
     if holder is not None and claims.email_verified:
         user_id = holder.id
     else:
         user_id = _create(connection, claims, email, holder.id if holder else None, trail)
-    identities.add(connection, claims.identity, user_id, email)
+    identities.link(connection, claims.identity, user_id, email)
     _record_link(connection, claims.identity, user_id, trail)
     return user_id
 
 
-def _record_link(connection: Connection, identity: Identity, user_id: str, trail: Trail) -> None:
+def _record_link(connection: Connection, identity: Identity, user_id: str, trail: RequestOrigin) -> None:
     """In the log of the user's oldest account."""
     belongs = accounts.memberships(connection, user_id)
     account_id = belongs[0].account_id if belongs else None
@@ -93,14 +93,14 @@ def _record_link(connection: Connection, identity: Identity, user_id: str, trail
     )
 
 
-def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, trail: Trail) -> str:
+def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, trail: RequestOrigin) -> str:
     """A new user: who holds the address by the provider's word, or else claims it, as by signing up."""
     membership = accounts.create(connection, email=email, password_hash=None)
     user_id, account_id = membership.user_id, membership.account_id
     name = "".join(letter for letter in claims.name if letter.isprintable())[:LONGEST_NAME]
     emails.rename(connection, user_id, name)
     if claims.email_verified:
-        emails.prove(connection, user_id, email)
+        emails.verify(connection, user_id, email)
     else:
         letter = EmailTemplate.SIGNUP_ATTEMPTED if holder_id else EmailTemplate.VERIFY_ADDRESS
         email_jobs.enqueue_email(connection, letter, user_id=holder_id or user_id)
@@ -122,18 +122,18 @@ class LoginCode:
 def issue_login_code(client: redis.Redis, user_id: str) -> LoginCode:
     """A pass for a user, good for EXCHANGE_SECONDS. Only hashes are kept of it."""
     made = LoginCode(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-    kept = {"user": user_id, "binding": digest(made.binding).hex()}
+    kept = {"user": user_id, "binding": hash_secret(made.binding).hex()}
     client.set(_key(made.code), orjson.dumps(kept), ex=EXCHANGE_SECONDS)
     return made
 
 
 def exchange_login_code(
-    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, trail: Trail
+    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, trail: RequestOrigin
 ) -> SessionTokens:
     """A session for a pass; whatever comes of it, the pass is spent. Raises NotAuthenticated `invalid_code`."""
     kept = client.getdel(_key(shown.code))
     known = orjson.loads(kept) if isinstance(kept, bytes) else None
-    if known is None or not secrets.compare_digest(known["binding"], digest(shown.binding).hex()):
+    if known is None or not secrets.compare_digest(known["binding"], hash_secret(shown.binding).hex()):
         raise _spent()
     with database.transaction() as connection:
         user = accounts.find(connection, known["user"])
@@ -144,7 +144,7 @@ def exchange_login_code(
 
 
 def _key(code: str) -> str:
-    return f"sangha:oidc:pass:{digest(code).hex()}"
+    return f"sangha:oidc:pass:{hash_secret(code).hex()}"
 
 
 def _spent() -> NotAuthenticated:

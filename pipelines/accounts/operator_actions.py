@@ -6,7 +6,7 @@ from typing import Any
 from models.accounts import admin, audit
 from models.accounts.accounts import Caller
 from models.accounts.admin import AccountState, Plan
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.jobs import operations
 from models.jobs.jobs import Job
 from models.platform.database import Connection, Database
@@ -17,7 +17,7 @@ def change_account(
     database: Database,
     caller: Caller,
     account_id: str,
-    trail: Trail,
+    trail: RequestOrigin,
     *,
     plan_id: str | None,
     limits: Mapping[str, int | None],
@@ -36,7 +36,13 @@ def change_account(
 
 
 def put_plan(
-    database: Database, caller: Caller, plan_id: str, trail: Trail, *, name: str, limits: Mapping[str, int | None]
+    database: Database,
+    caller: Caller,
+    plan_id: str,
+    trail: RequestOrigin,
+    *,
+    name: str,
+    limits: Mapping[str, int | None],
 ) -> Plan:
     """Make a plan or replace it, from the next request of each account that is on it."""
     with database.transaction() as connection:
@@ -45,7 +51,7 @@ def put_plan(
     return plan
 
 
-def replay(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job:
+def replay(database: Database, caller: Caller, job_id: str, trail: RequestOrigin) -> Job:
     """Give a dead job a new life. Its journal in Redis must then be forgotten, and the queue be told.
 
     Raises NotFound, and Conflict for what is not dead, or is the child of a job that has gone on without it.
@@ -58,7 +64,7 @@ def replay(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job
         return find_job(connection, job_id)
 
 
-def discard(database: Database, caller: Caller, job_id: str, trail: Trail) -> Job:
+def discard(database: Database, caller: Caller, job_id: str, trail: RequestOrigin) -> Job:
     """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
     with database.transaction() as connection:
         found = find_job(connection, job_id)
@@ -88,7 +94,7 @@ def _record(
     connection: Connection,
     action: str,
     caller: Caller,
-    trail: Trail,
+    trail: RequestOrigin,
     account_id: str,
     target: str,
     details: Mapping[str, Any] | None = None,

@@ -1,13 +1,13 @@
 """Operators come and go at the machine itself, by `sangha admin`: no route makes one."""
 
 from models.accounts import accounts, audit, operators
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection
 from models.platform.errors import Conflict, NotFound
 from pipelines.accounts import passwords
 
 #: Where an operator's coming and going is done.
-TRAIL = Trail(user_agent="sangha admin")
+TRAIL = RequestOrigin(user_agent="sangha admin")
 
 
 def create(connection: Connection, email: str, password: str) -> None:
@@ -21,7 +21,7 @@ def create(connection: Connection, email: str, password: str) -> None:
 
 def grant(connection: Connection, user_id: str) -> bool:
     """Make a known user an operator. Whether they were not one before; harmless to repeat."""
-    appointed = operators.appoint(connection, user_id)
+    appointed = operators.grant(connection, user_id)
     if appointed:
         _record(connection, "operator.created", user_id)
     return appointed
@@ -30,7 +30,7 @@ def grant(connection: Connection, user_id: str) -> bool:
 def revoke(connection: Connection, email: str) -> None:
     """Take an operator's rights, from their next request on. Raises NotFound when there is no such operator."""
     known = operators.find(connection, email)
-    if known is None or not operators.dismiss(connection, known[0]):
+    if known is None or not operators.revoke(connection, known[0]):
         raise NotFound(f"{email} is no operator.")
     _record(connection, "operator.revoked", known[0])
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from models.access import sessions
 from models.accounts import accounts, email_tokens, emails
-from models.accounts.audit import Trail
-from models.accounts.email_tokens import Proof, Purpose
+from models.accounts.audit import RequestOrigin
+from models.accounts.email_tokens import TokenOwner, TokenPurpose
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue, forget_arguments
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, clear_arguments, enqueue
 from models.platform.database import Connection, Database
 from pipelines.accounts import email_jobs, passwords
 from pipelines.accounts.email_jobs import EmailTemplate, current_window
@@ -41,7 +41,7 @@ def request_reset(database: Database, email: str) -> None:
 def run(attempt: Attempt) -> Ending:
     """The job: find whose address it is and have the letter written. The address does not stay in the job."""
     with attempt.database.connection() as connection:
-        known = accounts.candidates(connection, attempt.job.arguments.get("email", ""))
+        known = accounts.login_candidates(connection, attempt.job.arguments.get("email", ""))
     follow_ups = [email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
     plain = plain_ending(attempt, "completed")
     return Ending(
@@ -57,16 +57,16 @@ def end_without_result(
     return Ending(plain.state, plain.events, error=plain.error, record=lambda connection: _forget(connection, attempt))
 
 
-def check_secret(database: Database, secret: str) -> Proof:
+def check_secret(database: Database, secret: str) -> TokenOwner:
     """Whom a secret would let set a password. Raises InvalidRequest `invalid_token`, before any password is hashed."""
     with database.connection() as connection:
-        proof = email_tokens.peek(connection, Purpose.RESET, secret)
+        proof = email_tokens.peek(connection, TokenPurpose.RESET, secret)
     if proof is None:
         raise invalid_token()
     return proof
 
 
-def set_password(database: Database, secret: str, password: str, trail: Trail) -> Proof:
+def set_password(database: Database, secret: str, password: str, trail: RequestOrigin) -> TokenOwner:
     """Set a new password by a letter's secret, which also proves the address; all sessions of the user end.
 
     Raises InvalidRequest `invalid_token` or `invalid_password`, and Conflict `address_taken`.
@@ -75,7 +75,7 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
     passwords.check_strength(password, email=proof.email)
     password_hash = passwords.hash_password(password)  # no connection is held meanwhile
     with database.transaction() as connection:
-        redeemed = email_tokens.redeem(connection, Purpose.RESET, secret)
+        redeemed = email_tokens.redeem(connection, TokenPurpose.RESET, secret)
         if redeemed is None:
             raise invalid_token()
         _replace(connection, redeemed, password_hash)
@@ -84,15 +84,15 @@ def set_password(database: Database, secret: str, password: str, trail: Trail) -
     return redeemed
 
 
-def _replace(connection: Connection, proof: Proof, password_hash: str) -> None:
-    person = emails.person(connection, proof.user_id)
+def _replace(connection: Connection, proof: TokenOwner, password_hash: str) -> None:
+    person = emails.read_user(connection, proof.user_id)
     assign_email(connection, proof)
     if person is not None and not person.verified:
         # Whoever signed up with this address need not be who reads its mail: nothing that they left opens the door.
-        emails.shut_out(connection, proof.user_id)
+        emails.revoke_other_credentials(connection, proof.user_id)
     accounts.set_password(connection, proof.user_id, password_hash)
     sessions.revoke_all(connection, proof.user_id)
 
 
 def _forget(connection: Connection, attempt: Attempt) -> None:
-    forget_arguments(connection, attempt.job.id)
+    clear_arguments(connection, attempt.job.id)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.access import sessions, signing_keys
-from models.access.sessions import Refresh
+from models.access.sessions import RefreshToken
 from models.accounts import accounts, audit
 from models.accounts.accounts import Caller, Membership, User
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import NotAllowed, NotAuthenticated
 from pipelines.accounts import email_jobs, passwords
@@ -36,7 +36,9 @@ class SessionTokens:
     expires_in: int = LIFETIME
 
 
-def start(connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: Trail) -> SessionTokens:
+def start(
+    connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: RequestOrigin
+) -> SessionTokens:
     """A new session of somebody who has shown who they are. To be called in a transaction."""
     session_id = sessions.create(
         connection,
@@ -57,7 +59,9 @@ def choose_membership(memberships: Sequence[Membership], account_id: str | None)
     raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
 
 
-def refresh(database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: Trail) -> SessionTokens:
+def refresh(
+    database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: RequestOrigin
+) -> SessionTokens:
     """The next pair of tokens, for the same account as the last one or for another one of the person.
 
     Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed for an account that the person doesn't belong to,
@@ -65,14 +69,14 @@ def refresh(database: Database, tokens: Tokens, secret: str, *, account_id: str 
     """
     with database.transaction() as connection:
         shown = sessions.read_token(connection, secret)
-        if shown is not None and shown.lives and not shown.spent:
+        if shown is not None and shown.session_active and not shown.used:
             return _rotate(connection, tokens, shown, secret, account_id, trail)
-        if shown is not None and shown.spent:
+        if shown is not None and shown.used:
             _end_family(connection, shown, trail)
     raise _refused()
 
 
-def log_out(database: Database, caller: Caller, session_id: str, trail: Trail) -> bool:
+def log_out(database: Database, caller: Caller, session_id: str, trail: RequestOrigin) -> bool:
     """End one session of the caller's. Returns whether there was one to end."""
     with database.transaction() as connection:
         ended = sessions.revoke(connection, session_id, caller.user_id)
@@ -81,7 +85,7 @@ def log_out(database: Database, caller: Caller, session_id: str, trail: Trail) -
     return ended
 
 
-def log_out_everywhere(database: Database, caller: Caller, trail: Trail) -> int:
+def log_out_everywhere(database: Database, caller: Caller, trail: RequestOrigin) -> int:
     """End all sessions of the caller's, this one too; returns how many."""
     with database.transaction() as connection:
         ended = sessions.revoke_all(connection, caller.user_id)
@@ -90,7 +94,7 @@ def log_out_everywhere(database: Database, caller: Caller, trail: Trail) -> int:
 
 
 def change_password(
-    database: Database, throttle: LoginLimiter, caller: Caller, *, current: str, new: str, trail: Trail
+    database: Database, login_limiter: LoginLimiter, caller: Caller, *, current: str, new: str, trail: RequestOrigin
 ) -> int:
     """Set another password and end all other sessions; returns how many ended. A letter was posted: nudge the queue.
 
@@ -100,14 +104,14 @@ def change_password(
     with database.connection() as connection:
         user = accounts.find(connection, caller.user_id)
     passwords.check_strength(new, email=user.email if user else "", param="new_password")
-    throttle.count_attempt(attempt)
+    login_limiter.count_attempt(attempt)
     if not passwords.verify(user.password_hash if user else None, current) or user is None:
         raise _wrong_password()
-    throttle.record_success(attempt)
+    login_limiter.record_success(attempt)
     return _set_password(database, user, passwords.hash_password(new), caller, trail)
 
 
-def _set_password(database: Database, user: User, password_hash: str, caller: Caller, trail: Trail) -> int:
+def _set_password(database: Database, user: User, password_hash: str, caller: Caller, trail: RequestOrigin) -> int:
     with database.transaction() as connection:
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
             raise _wrong_password()  # it was changed at this moment
@@ -118,13 +122,18 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
 
 
 def _rotate(
-    connection: Connection, tokens: Tokens, shown: Refresh, secret: str, account_id: str | None, trail: Trail
+    connection: Connection,
+    tokens: Tokens,
+    shown: RefreshToken,
+    secret: str,
+    account_id: str | None,
+    trail: RequestOrigin,
 ) -> SessionTokens:
     belongs = accounts.memberships(connection, shown.user_id)
     stays = any(membership.account_id == shown.account_id for membership in belongs)
     membership = choose_membership(belongs, account_id or (shown.account_id if stays else None))
     # Between the look at the token and here somebody else may have spent it, or ended the session.
-    good = sessions.spend(connection, secret) and sessions.prolong(
+    good = sessions.use_token(connection, secret) and sessions.extend(
         connection, shown.session_id, account_id=membership.account_id, ip=trail.ip
     )
     if not good:
@@ -132,7 +141,7 @@ def _rotate(
     return _next_pair(connection, tokens, membership, shown.email, shown.session_id)
 
 
-def _end_family(connection: Connection, shown: Refresh, trail: Trail) -> None:
+def _end_family(connection: Connection, shown: RefreshToken, trail: RequestOrigin) -> None:
     if sessions.revoke(connection, shown.session_id, shown.user_id):
         audit.record(
             connection,
@@ -149,12 +158,12 @@ def _next_pair(
 ) -> SessionTokens:
     secret = PREFIX + secrets.token_urlsafe(32)
     sessions.add_token(connection, session_id, secret)
-    tokens.set_generations(signing_keys.holding(connection))
+    tokens.set_generations(signing_keys.valid_generations(connection))
     caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
     return SessionTokens(caller, email, tokens.issue(caller), secret)
 
 
-def _record(connection: Connection, action: str, trail: Trail, who: Caller | Membership, target: str) -> None:
+def _record(connection: Connection, action: str, trail: RequestOrigin, who: Caller | Membership, target: str) -> None:
     audit.record(connection, action, trail, account_id=who.account_id, user_id=who.user_id, target=target)
 
 

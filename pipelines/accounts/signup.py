@@ -10,7 +10,7 @@ import email_validator
 
 from models.accounts import accounts, audit, emails
 from models.accounts.accounts import CANDIDATES_MOST, User
-from models.accounts.audit import Trail
+from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
 from pipelines.accounts import email_jobs, passwords, sessions
@@ -24,7 +24,7 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
 
 def sign_up(
-    database: Database, tokens: Tokens, throttle: LoginLimiter, *, email: str, password: str, trail: Trail
+    database: Database, tokens: Tokens, login_limiter: LoginLimiter, *, email: str, password: str, trail: RequestOrigin
 ) -> SessionTokens:
     """A session of a new user with an account of their own, or of the one who has signed up so before.
 
@@ -34,27 +34,27 @@ def sign_up(
     address = normalize_email(email)
     passwords.check_strength(password, email=address)
     attempt = LoginAttempt(address.lower(), trail.ip)
-    throttle.count_attempt(attempt)
+    login_limiter.count_attempt(attempt)
     password_hash = passwords.hash_password(password)
     while True:
         known = _candidates(database, address)
         if (user := _whose(known, password)) is not None:
-            return _let_in(database, tokens, throttle, attempt, user, password, trail)
+            return _let_in(database, tokens, login_limiter, attempt, user, password, trail)
         with database.transaction() as connection:
             emails.lock(connection, address)
-            if accounts.candidates(connection, address) == known:
+            if accounts.login_candidates(connection, address) == known:
                 return _welcome(connection, tokens, known, address, password_hash, trail)
 
 
 def log_in(
     database: Database,
     tokens: Tokens,
-    throttle: LoginLimiter,
+    login_limiter: LoginLimiter,
     *,
     email: str,
     password: str,
     account_id: str | None = None,
-    trail: Trail,
+    trail: RequestOrigin,
 ) -> SessionTokens:
     """A session of a known user, for the named account or their oldest one.
 
@@ -63,13 +63,13 @@ def log_in(
     """
     address = _known_address(email)
     attempt = LoginAttempt(address.lower(), trail.ip)
-    throttle.count_attempt(attempt)
+    login_limiter.count_attempt(attempt)
     known = _candidates(database, address)
     user = _whose(known, password)
     if user is None:
         _record_failure(database, known, trail)
         raise _wrong()
-    return _let_in(database, tokens, throttle, attempt, user, password, trail, account_id)
+    return _let_in(database, tokens, login_limiter, attempt, user, password, trail, account_id)
 
 
 def normalize_email(email: str) -> str:
@@ -93,7 +93,7 @@ def _known_address(email: str) -> str:
 
 def _candidates(database: Database, address: str) -> list[User]:
     with database.connection() as connection:
-        return accounts.candidates(connection, address)
+        return accounts.login_candidates(connection, address)
 
 
 def _whose(known: list[User], password: str) -> User | None:
@@ -106,11 +106,11 @@ def _whose(known: list[User], password: str) -> User | None:
 def _let_in(
     database: Database,
     tokens: Tokens,
-    throttle: LoginLimiter,
+    login_limiter: LoginLimiter,
     attempt: LoginAttempt,
     user: User,
     password: str,
-    trail: Trail,
+    trail: RequestOrigin,
     account_id: str | None = None,
 ) -> SessionTokens:
     stored = user.password_hash or ""
@@ -124,12 +124,12 @@ def _let_in(
     if renewed is not None:
         with database.connection() as connection:
             accounts.change_password(connection, user.id, stored, renewed)
-    throttle.record_success(attempt)
+    login_limiter.record_success(attempt)
     return entry
 
 
 def _welcome(
-    connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, trail: Trail
+    connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, trail: RequestOrigin
 ) -> SessionTokens:
     """A new user. Who owns the address already hears of it; anybody else is asked to prove that it is theirs."""
     membership = accounts.create(connection, email=address, password_hash=password_hash)
@@ -141,7 +141,7 @@ def _welcome(
     return sessions.start(connection, tokens, membership, address, trail)
 
 
-def _record_failure(database: Database, known: list[User], trail: Trail) -> None:
+def _record_failure(database: Database, known: list[User], trail: RequestOrigin) -> None:
     """For an unknown address too, in the name of nobody: it should take as long."""
     user_id = known[0].id if known else ""
     with database.connection() as connection:

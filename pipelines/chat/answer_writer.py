@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.journal.writer import Journal
-from models.turns.responses import Response, Usage
+from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ADDED, DELTA, DONE, Transcript
@@ -51,14 +51,14 @@ class Answer:
         return [ToolCall(item["call_id"], item["name"], item["arguments"]) for item in self.calls]
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         """What is billed: the tokens that are journalled."""
-        return Usage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
+        return TokenUsage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
 
     def begin_message(self) -> None:
         """Tell that there is a message, as far as that has not been told."""
         if self._message == "none":
-            self._journal.write_together(self._beginning(), 0)
+            self._journal.write_atomically(self._beginning(), 0)
             self._message = "begun"
 
     def say(self, token: Token) -> None:
@@ -74,7 +74,7 @@ class Answer:
         """Tell a call. The message, if there is one, ends before it."""
         item = response_objects.call_item(self.response, len(self.calls), call.name, call.arguments)
         place = {"output_index": len(self.calls) + (self._message != "none")}
-        self._journal.write_together([*self.endings("completed"), *_call_events(item, place)], call.count)
+        self._journal.write_atomically([*self.endings("completed"), *_call_events(item, place)], call.count)
         self._message = "none" if self._message == "none" else "ended"
         self.calls.append(item)
         self.output_tokens += call.count

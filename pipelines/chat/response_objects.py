@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
-from models.turns.responses import Response, Status, Usage
+from models.turns.responses import Response, ResponseStatus, TokenUsage
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -64,7 +64,7 @@ ItemObject = MessageItem | FunctionCallItem | FunctionCallOutputItem
 OutputItem = MessageItem | FunctionCallItem
 
 
-class ConversationReference(TypedDict):
+class ResponseConversation(TypedDict):
     """The conversation of a response."""
 
     id: str
@@ -124,9 +124,9 @@ class ResponseObject(TypedDict):
     id: str
     object: Literal["response"]
     created_at: int
-    status: Status
+    status: ResponseStatus
     background: bool
-    conversation: ConversationReference | None
+    conversation: ResponseConversation | None
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     instructions: str | None
@@ -155,7 +155,7 @@ class ResponseObject(TypedDict):
     job_id: str
 
 
-def response_object(response: Response, status: Status | None = None) -> ResponseObject:
+def response_object(response: Response, status: ResponseStatus | None = None) -> ResponseObject:
     """Build the `response` object; `status` overrides that of a row that is about to change.
 
     The casts are for columns of JSON, which the functions below have built.
@@ -232,7 +232,7 @@ def text_part(text: str) -> OutputTextPart:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def usage_object(usage: Usage) -> ResponseUsage:
+def usage_object(usage: TokenUsage) -> ResponseUsage:
     """Build the `usage` of a response."""
     return {
         "input_tokens": usage.input_tokens,

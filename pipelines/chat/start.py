@@ -14,10 +14,10 @@ from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_quota, check_room, worst_case
+from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
 from models.journal.events import Event, event
 from models.platform.database import Connection, Database
-from models.platform.errors import Conflict, NotFound, LimitExceeded
+from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import UNREAD, Response
@@ -161,7 +161,7 @@ def _insert(connection: Connection, turn: NewTurn, made: Made, allowance: Allowa
     """Insert a turn if it has its place and its room; what was stopped to make way for it."""
     account_id = made.response.account_id
     interrupted = make_way(connection, account_id, made.thread, turn.if_busy)
-    check_room(connection, account_id, allowance.limits, made.thread)
+    check_unfinished_jobs(connection, account_id, allowance.limits, made.thread)
     check_quota(connection, account_id, allowance.limits, made.job.reserved_tokens)
     enqueue(connection, made.job)
     responses.insert(connection, made.response)
@@ -187,7 +187,7 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
     brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
     output, context = turn.request["max_output_tokens"], allowance.context
     quotes = room(turn.request, context) if recalls(turn.request) else 0
-    return worst_case(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
+    return max_billable_tokens(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
 
 
 def opening_events(response: Response) -> list[Event]:

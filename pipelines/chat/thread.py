@@ -33,12 +33,12 @@ def find_thread(
     Raises NotFound for a conversation, and InvalidRequest for a response, that the account doesn't have.
     """
     if conversation_id is not None:
-        if not conversations.hold(connection, conversation_id, account_id):
+        if not conversations.lock(connection, conversation_id, account_id):
             raise NotFound(f"Conversation with id '{_cut(conversation_id)}' not found.", param="conversation")
         return conversation_id
     if previous_id is None:
         return None
-    thread = responses.hold_thread(connection, previous_id, account_id)
+    thread = responses.lock_thread_of(connection, previous_id, account_id)
     if thread is None:
         raise InvalidRequest(
             f"Previous response with id '{_cut(previous_id)}' not found.",
@@ -85,7 +85,7 @@ def _named(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[
     found = {item["id"]: item for item in conversations.items(connection, ids, account_id)}
     matches = [OF_RESPONSE.match(item_id) for item_id in ids if item_id not in found]
     if owners := {f"resp_{match[1]}" for match in matches if match}:
-        found |= {item["id"]: item for item in responses.items_of(connection, sorted(owners), account_id)}
+        found |= {item["id"]: item for item in responses.read_items(connection, sorted(owners), account_id)}
     return found
 
 

@@ -10,7 +10,7 @@ from models.accounts.plans import Limits
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_room
+from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response
@@ -37,7 +37,7 @@ def ask(database: Database, caller: Caller, question: Question, job_id: str, lim
     Raises what `find_thread` and `resolved` raise for things that the account doesn't have, and TooMany.
     """
     with database.transaction() as connection:
-        check_room(connection, caller.account_id, limits)
+        check_unfinished_jobs(connection, caller.account_id, limits)
         find_thread(connection, caller.account_id, question.conversation_id, question.previous_id)
         items = resolved(connection, caller.account_id, new_id("resp"), question.input)
         arguments = {**asdict(question), "input": items}

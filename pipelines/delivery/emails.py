@@ -18,8 +18,8 @@ from email.utils import format_datetime, parseaddr
 import email_validator
 
 from models.accounts import email_tokens, emails, invitations
-from models.accounts.email_tokens import Purpose
-from models.accounts.emails import Person
+from models.accounts.email_tokens import TokenPurpose
+from models.accounts.emails import UserProfile
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
@@ -95,9 +95,9 @@ def link_secret(key: bytes, job_id: str) -> str:
 
 def _verify_address(connection: Connection, office: EmailSender, job: Job) -> Written:
     person = _person(connection, job)
-    if person is None or person.verified or emails.holder(connection, person.email):
+    if person is None or person.verified or emails.find_owner(connection, person.email):
         return None
-    secret = _issue(connection, office, job, Purpose.VERIFY, person)
+    secret = _issue(connection, office, job, TokenPurpose.VERIFY, person)
     return person.email, email_templates.verify_address(office.link("verify", secret))
 
 
@@ -105,7 +105,7 @@ def _reset_password(connection: Connection, office: EmailSender, job: Job) -> Wr
     person = _person(connection, job)
     if person is None:
         return None
-    secret = _issue(connection, office, job, Purpose.RESET, person)
+    secret = _issue(connection, office, job, TokenPurpose.RESET, person)
     return person.email, email_templates.reset_password(office.link("reset", secret))
 
 
@@ -128,7 +128,7 @@ def _invitation(connection: Connection, office: EmailSender, job: Job) -> Writte
         return None
     invitation = invitations.read(connection, invitation_id, account_id)
     assert invitation is not None
-    inviter = emails.person(connection, invitation.invited_by or "")
+    inviter = emails.read_user(connection, invitation.invited_by or "")
     who = (inviter.name or inviter.email) if inviter else "Somebody"
     link = office.link("invitation", secret)
     return invitation.email, email_templates.invitation(invitation.account_name, who, invitation.role, link)
@@ -143,11 +143,11 @@ WRITERS: dict[EmailTemplate, Writer] = {
 }
 
 
-def _person(connection: Connection, job: Job) -> Person | None:
-    return emails.person(connection, job.arguments["user_id"])
+def _person(connection: Connection, job: Job) -> UserProfile | None:
+    return emails.read_user(connection, job.arguments["user_id"])
 
 
-def _issue(connection: Connection, office: EmailSender, job: Job, purpose: Purpose, person: Person) -> str:
+def _issue(connection: Connection, office: EmailSender, job: Job, purpose: TokenPurpose, person: UserProfile) -> str:
     secret = link_secret(office.key, job.id)
     email_tokens.issue(connection, purpose, secret, user_id=person.id, email=person.email)
     return secret

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job
-from models.jobs.usage import Usage, bill
+from models.jobs.usage import TokenUsage, bill
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from pipelines.inference.llamacpp.embedder import Embedded, Embedder, TooLong
@@ -26,7 +26,7 @@ def run(embedder: Embedder, attempt: Attempt) -> Ending:
     vectors, tokens = bytearray(), 0
     for begin in range(0, len(texts), BATCH):
         if begin:
-            attempt.progress(begin, len(texts), note="texts embedded")
+            attempt.report_progress(begin, len(texts), note="texts embedded")
         embedded = _embed(embedder, texts[begin : begin + BATCH], begin)
         vectors += b"".join(struct.pack(f"<{len(vector)}f", *vector) for vector in embedded.vectors)
         tokens += embedded.tokens
@@ -61,4 +61,4 @@ def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embedded:
 
 
 def _bill(connection: Connection, job: Job, model: str, tokens: int) -> None:
-    bill(connection, Usage(tokens, 0, 0), job_id=job.id, account_id=job.account_id, model=model)
+    bill(connection, TokenUsage(tokens, 0, 0), job_id=job.id, account_id=job.account_id, model=model)

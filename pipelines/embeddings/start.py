@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
-from models.jobs.jobs import NewJob, enqueue, unless_it_stands
-from models.jobs.quota import check_quota, check_room
+from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
+from models.jobs.quota import check_quota, check_unfinished_jobs
 from models.platform.database import Database
 from models.turns.embeddings import KIND
 
@@ -34,8 +34,8 @@ def enqueue_embedding(
         id=job_id,
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
-    with unless_it_stands(), database.transaction() as connection:
-        check_room(connection, caller.account_id, allowance.limits)
+    with ignore_duplicate_id(), database.transaction() as connection:
+        check_unfinished_jobs(connection, caller.account_id, allowance.limits)
         check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
         enqueue(connection, job)
 

@@ -58,7 +58,7 @@ def _erase_account(client: redis.Redis, objects: Objects, attempt: Attempt, acco
             erased += len(gone)
             if table == "jobs":
                 _forget_journals(client, gone)
-            attempt.progress(erased, note=table)
+            attempt.report_progress(erased, note=table)
     return erased
 
 

@@ -9,7 +9,7 @@ from models.accounts import email_tokens, files, invitations, unverified_users
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT
-from models.jobs.workers import forget_silent
+from models.jobs.workers import delete_silent
 from models.memory import meditation_changes, vector_indexes
 from models.platform.object_store import Objects
 from models.schedules import firings
@@ -64,7 +64,7 @@ def run(objects: Objects, attempt: Attempt) -> Ending:
         for prune in PRUNED:
             while prune(connection, BATCH):
                 attempt.check()
-        forget_silent(connection)
+        delete_silent(connection)
         while vector_indexes.drop_orphans(connection):
             attempt.check()
     return plain_ending(attempt, "completed", result={"pruned": total})
@@ -80,7 +80,7 @@ def _prune_jobs(attempt: Attempt) -> int:
             with attempt.database.connection() as connection:
                 gone = connection.execute(statement, {**given, "batch": BATCH}).rowcount
             total += gone
-            attempt.progress(total, note="ended jobs pruned")
+            attempt.report_progress(total, note="ended jobs pruned")
     return total
 
 

@@ -16,7 +16,7 @@ from pipelines.memory.store import BATCH, Embed, write_memories
 CREATE = "memory.create"
 
 
-def run_create(embed: Embed, attempt: Attempt) -> Ending:
+def run(embed: Embed, attempt: Attempt) -> Ending:
     """Write what a request gave. Afterwards it can be found."""
     arguments = attempt.job.arguments
     now = datetime.fromisoformat(arguments["now"])

@@ -43,7 +43,11 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     if children:
         _take(embed, attempt, space, children[-1])
     attempt.check()
-    if reflection_enabled(settings) and len(children) < settings.reflection_calls and (child := _next(attempt, space.id)):
+    if (
+        reflection_enabled(settings)
+        and len(children) < settings.reflection_calls
+        and (child := _next(attempt, space.id))
+    ):
         return WaitForChildren([child])
     return _ending(attempt, children)
 
@@ -77,7 +81,7 @@ def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class KnownFact:
     """A fact with what it claims."""
 
     id: str
@@ -123,16 +127,16 @@ def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> Ne
     )
 
 
-def _holding(fact: Fact) -> Holding:
-    return Holding(fact.id, fact.text, fact.since, list(statements(fact)))
+def _holding(fact: Fact) -> KnownFact:
+    return KnownFact(fact.id, fact.text, fact.since, list(statements(fact)))
 
 
-def _same(one: Holding, other: Holding) -> bool:
+def _same(one: KnownFact, other: KnownFact) -> bool:
     """Whether they say the same, in the same words or of the same thing."""
     return one.text.casefold() == other.text.casefold() or any(claim in other.claims for claim in one.claims)
 
 
-def _contradicts(one: Holding, other: Holding) -> bool:
+def _contradicts(one: KnownFact, other: KnownFact) -> bool:
     """Whether they say another thing of what can only be one."""
     pairs = ((claim, standing) for claim in one.claims for standing in other.claims if claim.topic == standing.topic)
     return one.since != other.since and any(

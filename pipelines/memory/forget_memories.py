@@ -40,9 +40,7 @@ def _close_derived(connection: Connection, space: Space, ids: Sequence[str]) -> 
     if not derived:
         return
     close_memories(connection, space, derived)
-    memory_vectors.delete(
-        connection, space.id, [m.ordinal for m in index_state.read(connection, space.id, derived)]
-    )
+    memory_vectors.delete(connection, space.id, [m.ordinal for m in index_state.read(connection, space.id, derived)])
     index_state.erase_text(connection, space.id, derived)
 
 
@@ -55,7 +53,7 @@ def delete_memory(database: Database, memory: Memory) -> None:
             enqueue_index_job(connection, space.id)
 
 
-def run_forgetting(attempt: Attempt) -> Ending:
+def run(attempt: Attempt) -> Ending:
     """Delete the memories of a conversation, or all of a user's: batch by batch, so that a later attempt goes on."""
     arguments, shift = attempt.job.arguments, TimeSlice(attempt)
     deleted: int = (attempt.job.progress or {}).get("done", 0)
@@ -88,7 +86,9 @@ def run_change(embed: Embed, attempt: Attempt) -> Ending:
     vectors = embed([change.text]) if change.text is not None else []
     with attempt.database.transaction() as connection:
         space = spaces.find(connection, attempt.job.account_id, arguments["user_id"])
-        found = space and _changed(connection, lock_space(connection, space.id), arguments["memory_id"], change, vectors)
+        found = space and _changed(
+            connection, lock_space(connection, space.id), arguments["memory_id"], change, vectors
+        )
     return complete_without_arguments(attempt, {"changed": found is not None})
 
 

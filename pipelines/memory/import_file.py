@@ -25,30 +25,30 @@ from pipelines.memory.memory_input import MemoryInput
 from pipelines.memory.store import BATCH, Embed, write_memories
 
 #: Faulty lines that are told one by one; the others are counted.
-MOST_ERRORS = 100
+MAX_REPORTED_ERRORS = 100
 
 #: What some editors put before the first line.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 #: Bytes of a line.
-LONGEST_LINE = 256 * 1024
+MAX_LINE_BYTES = 256 * 1024
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportReport:
     """How an import fares."""
 
     imported: int = 0
     failed: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
 
-    def refuse(self, number: int, message: str) -> None:
+    def add_error(self, number: int, message: str) -> None:
         """A line is no memory."""
         self.failed += 1
-        if len(self.errors) < MOST_ERRORS:
+        if len(self.errors) < MAX_REPORTED_ERRORS:
             self.errors.append({"line": number, "message": message})
 
-    def told(self, lines: int) -> dict[str, Any]:
+    def to_result(self, lines: int) -> dict[str, Any]:
         """As the job's result has it."""
         return {"lines": lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
 
@@ -56,7 +56,7 @@ class Tally:
 def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
     """Import a file's lines into a user's space. Raises PermanentFailure when the file is gone, and Unavailable."""
     job = attempt.job
-    tally, now, shift = Tally(), job.created_at, TimeSlice(attempt)
+    tally, now, shift = ImportReport(), job.created_at, TimeSlice(attempt)
     begin = (job.progress or {}).get("done", 0)
     batch: list[NewMemory] = []
     number = 0
@@ -73,11 +73,11 @@ def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
             _write(embed, attempt, tally, batch, number)
             batch = []
     _write(embed, attempt, tally, batch, number)
-    ending = plain_ending(attempt, "completed", result=tally.told(number))
+    ending = plain_ending(attempt, "completed", result=tally.to_result(number))
     return replace(ending, record=lambda connection: _let_go(connection, attempt))
 
 
-def _write(embed: Embed, attempt: Attempt, tally: Tally, batch: Sequence[NewMemory], number: int) -> None:
+def _write(embed: Embed, attempt: Attempt, tally: ImportReport, batch: Sequence[NewMemory], number: int) -> None:
     attempt.check()
     written = write_memories(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
     tally.imported += len(written.ids)
@@ -85,26 +85,26 @@ def _write(embed: Embed, attempt: Attempt, tally: Tally, batch: Sequence[NewMemo
     attempt.report_progress(number, attempt.job.arguments["lines"], note=note)
 
 
-def _memory(tally: Tally, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
+def _memory(tally: ImportReport, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
     """What a line says; None for one that is blank or wrong, which is noted."""
     if not line.strip():
         return None
     try:
-        if len(line) > LONGEST_LINE:
-            raise ValueError(f"is longer than {LONGEST_LINE} bytes")
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"is longer than {MAX_LINE_BYTES} bytes")
         if b"\\u0000" in line:
             raise ValueError("contains a NUL character")
         if not isinstance(told := orjson.loads(line), dict):
             raise ValueError("is no JSON object")
         return MemoryInput.model_validate(told).to_new_memory(new_id("mem"), now, unique_key=key)
     except orjson.JSONDecodeError as error:
-        tally.refuse(number, f"is not valid JSON: {error}")
+        tally.add_error(number, f"is not valid JSON: {error}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        tally.refuse(number, f"{place}: {first['msg']}" if place else first["msg"])
+        tally.add_error(number, f"{place}: {first['msg']}" if place else first["msg"])
     except ValueError as error:
-        tally.refuse(number, str(error))
+        tally.add_error(number, str(error))
     return None
 
 
@@ -118,8 +118,8 @@ def _lines(objects: Objects, key: str) -> Iterator[bytes]:
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
-        if len(rest) > LONGEST_LINE:
-            rest = rest[: LONGEST_LINE + 1]
+        if len(rest) > MAX_LINE_BYTES:
+            rest = rest[: MAX_LINE_BYTES + 1]
     if rest:
         yield rest
 

@@ -29,7 +29,7 @@ def run(attempt: Attempt, *, most: int = MOST, fewest: int = FEWEST) -> Ending:
         elif space.live > most:
             with _stopping(attempt, connection):
                 vector_indexes.build(connection, space_id)
-        stands = vector_indexes.stands(connection, space_id)
+        stands = vector_indexes.is_valid(connection, space_id)
         if space is not None and stands != (space.indexed_at is not None):
             spaces.set_indexed(connection, space_id, stands=stands)
     attempt.check()
@@ -43,7 +43,7 @@ def _stopping(attempt: Attempt, connection: Connection) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(INTERVAL):
-            if attempt.stopped():
+            if attempt.should_stop():
                 connection.cancel()
                 return
 

@@ -38,7 +38,9 @@ def enqueue_change(
     enqueue_memory_job(database, caller, "memory.change", {"memory_id": memory_id, "change": told}, job_id, limits)
 
 
-def enqueue_forget(database: Database, caller: Caller, conversation_id: str | None, job_id: str, limits: Limits) -> None:
+def enqueue_forget(
+    database: Database, caller: Caller, conversation_id: str | None, job_id: str, limits: Limits
+) -> None:
     """Have the memories of a conversation deleted, or with None all. Tell the queue afterwards. Raises TooMany."""
     enqueue_memory_job(database, caller, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.memory import memories, postings, recall_queries, spaces, vectors
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
-from models.memory.recall_queries import Neighbours, Ordinals, Candidates
+from models.memory.recall_queries import Candidates, Neighbours, Ordinals
 from models.memory.spaces import Space
 from models.memory.vector_indexes import MOST
 from models.platform.database import Database
@@ -25,13 +25,13 @@ from pipelines.memory.store import Embed
 from pipelines.memory.terms import ParsedQuery
 
 #: Candidates by meaning and by words each: of all memories, and of the time that a question names.
-WIDTH, WIDTH_WITHIN = 100, 50
+CANDIDATES_PER_METHOD, CANDIDATES_IN_PERIOD = 100, 50
 
 #: Turns on each side that lend a candidate something.
-REACH = 2
+NEIGHBOUR_REACH = 2
 
 #: Live memories up to which all are candidates: looking for the best of so few would take longer.
-FEW = 200
+RANK_ALL_BELOW = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Query:
     limit: int = 10
     filters: Filters = field(default_factory=Filters)
     neighbours: bool = False
-    width: int = WIDTH
+    candidates: int = CANDIDATES_PER_METHOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ def recall(
         return []
     space, speakers = found
     question = terms.parse_query(query.text, speakers)
-    return Search(database, embed, space, query, question).hits(now or datetime.now(UTC))
+    return RecallSearch(database, embed, space, query, question).hits(now or datetime.now(UTC))
 
 
-class Search:
+class RecallSearch:
     """One question to one space."""
 
     def __init__(self, database: Database, embed: Embed, space: Space, query: Query, question: ParsedQuery) -> None:
@@ -85,7 +85,7 @@ class Search:
     def hits(self, now: datetime) -> list[Hit]:
         """What `fusion` makes of the candidates."""
         allowed = self._matching(self._query.filters) if self._query.filters.any else None
-        seen, around = self._every() if self._space.live <= FEW else self._likely(allowed)
+        seen, around = self._every() if self._space.live <= RANK_ALL_BELOW else self._likely(allowed)
         # Neighbours count for a score whoever they are, but are no hits where they don't pass the filters.
         passing = None if allowed is None else np.isin(seen.ordinals, allowed)
         candidates = _candidates(seen, around, self._lexical)
@@ -104,9 +104,9 @@ class Search:
             self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
         found = self._candidates(allowed)
         with self._database.connection() as connection:
-            around = recall_queries.read_neighbours(connection, self._space.id, found, REACH)
+            around = recall_queries.read_neighbours(connection, self._space.id, found, NEIGHBOUR_REACH)
             return recall_queries.read_candidates(
-                connection, self._space.id, sorted(around.around(found, REACH)), self._vector
+                connection, self._space.id, sorted(around.around(found, NEIGHBOUR_REACH)), self._vector
             ), around
 
     def _weigh(self, found: Mapping[str, Postings]) -> NDArray[np.float64]:
@@ -127,13 +127,13 @@ class Search:
     def _candidates(self, allowed: Ordinals | None) -> list[int]:
         """The ordinals of the best by either way."""
         found = [
-            *self._nearest(self._query.filters, allowed, self._query.width),
-            *best(self._lexical, allowed, self._query.width),
+            *self._nearest(self._query.filters, allowed, self._query.candidates),
+            *top_ordinals(self._lexical, allowed, self._query.candidates),
         ]
         if (within := self._within()) is not None:
             ordinals = self._matching(within)
-            found += self._nearest(within, ordinals, WIDTH_WITHIN)
-            found += best(self._lexical, ordinals, WIDTH_WITHIN)
+            found += self._nearest(within, ordinals, CANDIDATES_IN_PERIOD)
+            found += top_ordinals(self._lexical, ordinals, CANDIDATES_IN_PERIOD)
         return list(dict.fromkeys(found))
 
     def _within(self) -> Filters | None:
@@ -181,7 +181,7 @@ class Search:
         return [Hit(hit.memory, hit.score, hit.parts, _beside(hit.memory.ordinal, around, beside)) for hit in hits]
 
 
-def best(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> list[int]:
+def top_ordinals(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> list[int]:
     """The ordinals with the greatest weights above 0, the greatest first."""
     if allowed is not None:
         masked = np.zeros_like(weights)
@@ -208,9 +208,9 @@ def _candidates(seen: Candidates, around: Neighbours, lexical: NDArray[np.float6
         occurred_at=seen.occurred_at,
         dense=seen.dense,
         lexical=np.where(known, lexical[np.where(known, seen.ordinals, 0)], 0.0),
-        asks=seen.asks,
+        is_question=seen.is_question,
         importance=seen.importance,
-        words=seen.words,
+        term_counts=seen.term_counts,
     )
 
 

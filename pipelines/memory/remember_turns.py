@@ -24,7 +24,7 @@ from pipelines.memory.memory_input import MAX_TEXT_LENGTH
 from pipelines.memory.store import Embed, enqueue_index_job, insert_memories, lock_space, open_space, select_missing
 
 #: How long a conversation may go on before facts are looked for in it.
-QUIET = timedelta(minutes=10)
+EXTRACTION_DELAY = timedelta(minutes=10)
 
 #: Turns of one transaction: a second or two of embedding on a slow core, while nobody else wants it.
 BATCH = 48
@@ -45,7 +45,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
     ending = plain_ending(attempt, "completed", result={"turns": done})
     if not done or not reflection_enabled(settings):
         return ending
-    later = extract_facts_job(job.account_id, job.arguments["user_id"], datetime.now(UTC) + QUIET)
+    later = extract_facts_job(job.account_id, job.arguments["user_id"], datetime.now(UTC) + EXTRACTION_DELAY)
     return replace(ending, follow_ups=[later])
 
 
@@ -57,7 +57,7 @@ def _next(attempt: Attempt) -> list[Response]:
 def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None:
     """Write the memories of turns and take their marks off, all at once."""
     account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
-    news = [new for turn in turns for new in spoken(turn)]
+    news = [new for turn in turns for new in memories_of_turn(turn)]
     with attempt.database.connection() as connection:
         space = open_space(connection, account_id, user_id)
         missing = select_missing(news, memories.existing_ids(connection, space.id, news))
@@ -82,7 +82,7 @@ def _vectors(embed: Embed, news: Sequence[NewMemory]) -> list[list[float]]:
     return [made[new.text] for new in news]
 
 
-def spoken(response: Response) -> Iterator[NewMemory]:
+def memories_of_turn(response: Response) -> Iterator[NewMemory]:
     """What was said in a turn, in that order, all of it at one time: a turn that had to wait was said no earlier."""
     answered = response.output if response.status in ("completed", "incomplete") else []
     for item in (*_asked(response.input), *answered):

@@ -34,7 +34,9 @@ class WriteResult:
     new: int
 
 
-def write_memories(database: Database, embed: Embed, account_id: str, user_id: str, news: Sequence[NewMemory]) -> WriteResult:
+def write_memories(
+    database: Database, embed: Embed, account_id: str, user_id: str, news: Sequence[NewMemory]
+) -> WriteResult:
     """Write memories into the user's space in the account, a BATCH at most: all of them or none.
 
     Raises PermanentFailure where the account or the user goes meanwhile, and EngineError.

@@ -18,10 +18,10 @@ from pipelines.memory import suggestions
 from pipelines.memory.words import content_words, split_words
 
 #: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
-MOST, LONGEST, LONGEST_PART, ANSWER = 8, 240, 80, 600
+MAX_FACTS, MAX_FACT_LENGTH, MAX_PART_LENGTH, MAX_ANSWER_TOKENS = 8, 240, 80, 600
 
 #: Characters of what was said that are told.
-TOLD = 400
+MAX_LINE_LENGTH = 400
 
 #: The part of a fact's words that its sources must have.
 GROUNDED = 0.6
@@ -38,17 +38,17 @@ PARTS = ("subject", "attribute", "value")
 
 def schema(lines: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many lines."""
-    part = {"type": "string", "maxLength": LONGEST_PART}
-    members = {"text": {"type": "string", "maxLength": LONGEST}, **dict.fromkeys(PARTS, part)}
-    return suggestions.suggestions_schema("facts", members, most=MOST, lines=lines, cited=4)
+    part = {"type": "string", "maxLength": MAX_PART_LENGTH}
+    members = {"text": {"type": "string", "maxLength": MAX_FACT_LENGTH}, **dict.fromkeys(PARTS, part)}
+    return suggestions.suggestions_schema("facts", members, most=MAX_FACTS, lines=lines, cited=4)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggestions.fitting_sources(engine, attempt, prompt, schema, ANSWER)
+    said = suggestions.fitting_sources(engine, attempt, prompt, schema, MAX_ANSWER_TOKENS)
     if not said:
         return plain_ending(attempt, "completed", result={"found": 0})
-    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
+    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), MAX_ANSWER_TOKENS)
     attempt.check()
     found = list(accepted_facts(answer, said))
     return suggestions.suggestion_ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
@@ -57,7 +57,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
 def prompt(said: Sequence[MemoryText]) -> list[Message]:
     """What the model is asked about these lines."""
     lines = (
-        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:TOLD]}"
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:MAX_LINE_LENGTH]}"
         for number, memory in enumerate(said, start=1)
     )
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
@@ -65,7 +65,7 @@ def prompt(said: Sequence[MemoryText]) -> list[Message]:
 
 def accepted_facts(answer: str, said: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
-    for fact in suggestions.parse_suggestions(answer, "facts", MOST):
+    for fact in suggestions.parse_suggestions(answer, "facts", MAX_FACTS):
         if (kept := _kept(fact, said)) is not None:
             yield kept
 
@@ -85,8 +85,10 @@ def _kept(fact: Any, said: Sequence[MemoryText]) -> dict[str, Any] | None:
 
 def _grounded(text: str, value: str, sources: Sequence[MemoryText]) -> bool:
     """Whether somebody who is no assistant is cited, and has said the value and most of the words."""
-    if len(text) > LONGEST or all(source.speaker == "assistant" for source in sources):
+    if len(text) > MAX_FACT_LENGTH or all(source.speaker == "assistant" for source in sources):
         return False
     about, told = content_words(split_words(text)), content_words(split_words(value))
-    heard = frozenset({"user"}).union(*(content_words(split_words(f"{source.speaker} {source.text}")) for source in sources))
+    heard = frozenset({"user"}).union(
+        *(content_words(split_words(f"{source.speaker} {source.text}")) for source in sources)
+    )
     return len(about) >= 2 and bool(told) and told <= heard and len(about & heard) >= GROUNDED * len(about)

@@ -19,7 +19,9 @@ Prompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
 Schema = Callable[[int], Mapping[str, Any]]
 
 
-def suggestions_schema(name: str, members: Mapping[str, Any], *, most: int, lines: int, cited: int) -> Mapping[str, Any]:
+def suggestions_schema(
+    name: str, members: Mapping[str, Any], *, most: int, lines: int, cited: int
+) -> Mapping[str, Any]:
     """The JSON that the model must write: at most so many objects with these members and `sources`.
 
     lines  how many lines are told, by whose numbers the sources are named
@@ -34,7 +36,9 @@ def _exactly(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
 
 
-def fitting_sources(engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, answer: int) -> Sequence[MemoryText]:
+def fitting_sources(
+    engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, answer: int
+) -> Sequence[MemoryText]:
     """As many of the memories that the job names, the latest, as the context holds beside an answer of `answer` tokens.
 
     Memories that are gone or closed are not among them.

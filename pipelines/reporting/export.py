@@ -55,7 +55,7 @@ def _write(attempt: Attempt, file: BinaryIO) -> int:
     with attempt.database.transaction() as connection, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         connection.execute(SNAPSHOT)
         for done, name in enumerate(account_data.EXPORTS):
-            attempt.progress(done, len(account_data.EXPORTS), note=name)
+            attempt.report_progress(done, len(account_data.EXPORTS), note=name)
             count += _write_table(attempt, connection, archive, name)
     return count
 
@@ -63,7 +63,7 @@ def _write(attempt: Attempt, file: BinaryIO) -> int:
 def _write_table(attempt: Attempt, connection: Connection, archive: zipfile.ZipFile, name: str) -> int:
     count = 0
     with archive.open(f"{name}.jsonl", "w", force_zip64=True) as member:
-        for batch in account_data.rows(connection, name, attempt.job.account_id):
+        for batch in account_data.export_rows(connection, name, attempt.job.account_id):
             attempt.check()
             member.write(b"".join(orjson.dumps(row) + b"\n" for row in batch))
             count += len(batch)

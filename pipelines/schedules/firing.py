@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from models.access.auth_context import Standing
+from models.access.auth_context import AuthContext
 from models.platform.database import Connection, Database
 from models.platform.errors import NotAllowed, RequestError, Unavailable
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from models.schedules import firings, schedules
 from models.schedules.firings import Firing
-from models.schedules.schedules import Due, Schedule
+from models.schedules.schedules import DueSchedule, Schedule
 from pipelines.schedules import starters
 from pipelines.schedules.starters import StartedWork
 from pipelines.schedules.triggers import Trigger, last_before, trigger_from_json
@@ -72,7 +72,7 @@ def fire_due(
     progress = True
     while progress:
         with database.connection() as connection:
-            found = schedules.due(connection, known, BATCH, now)
+            found = schedules.list_due(connection, known, BATCH, now)
         progress = False
         for due in found:
             if (fired := fire(database, settings, due, now)) is not None:
@@ -80,14 +80,14 @@ def fire_due(
                 yield fired
 
 
-def fire(database: Database, settings: Settings, due: Due, now: datetime | None = None) -> FiredSchedule | None:
+def fire(database: Database, settings: Settings, due: DueSchedule, now: datetime | None = None) -> FiredSchedule | None:
     """Fire one schedule once. None: another process has it, or has done it, or a lock must be waited for."""
     try:
         with database.transaction() as connection:
             connection.execute(LOCK_TIMEOUT)
-            standing = schedules.hold_standing(connection, due.account_id, due.user_id) if due.user_id else None
-            schedule = schedules.take(connection, due.id)
-            now = now or schedules.clock(connection)
+            standing = schedules.lock_auth_context(connection, due.account_id, due.user_id) if due.user_id else None
+            schedule = schedules.lock_if_due(connection, due.id)
+            now = now or schedules.database_time(connection)
             return _fire(connection, settings, schedule, standing, now) if schedule else None
     except Unavailable as error:
         if isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
@@ -99,20 +99,20 @@ def fire(database: Database, settings: Settings, due: Due, now: datetime | None 
 
 
 def _fire(
-    connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None, now: datetime
+    connection: Connection, settings: Settings, schedule: Schedule, standing: AuthContext | None, now: datetime
 ) -> FiredSchedule | None:
     trigger, first = trigger_from_json(schedule.trigger), schedule.next_fire_at
     assert first is not None
     if first > now:
         if schedule.planned_at <= now + SLACK:
             return None
-        schedules.plan(connection, schedule.id, trigger.next_after(now - ROUND), now)
+        schedules.set_next_fire(connection, schedule.id, trigger.next_after(now - ROUND), now)
         return FiredSchedule(schedule.id)
     occasion = plan_firing(trigger, first, schedule, now)
     begun = None
     if not firings.exists(connection, schedule.id, occasion.fire_time):
         begun = _begin(connection, settings, schedule, standing, occasion, now)
-    schedules.plan(connection, schedule.id, trigger.next_after(occasion.fire_time), now)
+    schedules.set_next_fire(connection, schedule.id, trigger.next_after(occasion.fire_time), now)
     return FiredSchedule(schedule.id, begun)
 
 
@@ -136,7 +136,7 @@ def _begin(
     connection: Connection,
     settings: Settings,
     schedule: Schedule,
-    standing: Standing | None,
+    standing: AuthContext | None,
     occasion: FiringPlan,
     now: datetime,
 ) -> StartedWork | None:
@@ -158,7 +158,7 @@ def _begin(
 
 
 def _attempt(
-    connection: Connection, settings: Settings, schedule: Schedule, standing: Standing | None
+    connection: Connection, settings: Settings, schedule: Schedule, standing: AuthContext | None
 ) -> tuple[StartedWork | None, dict[str, Any] | None]:
     """What began; or an error that is fit for its owner, and nothing of what was half begun."""
     try:

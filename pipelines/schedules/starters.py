@@ -47,11 +47,15 @@ def start_turn(connection: Connection, schedule: Schedule, standing: AuthContext
     return StartedWork(started.response.job_id, started.opening, started.interrupted)
 
 
-def start_meditation(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
+def start_meditation(
+    connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings
+) -> StartedWork:
     """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
     caller = standing.caller
     check_unfinished_jobs(connection, caller.account_id, standing.limits)
-    return StartedWork(enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id)
+    return StartedWork(
+        enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id
+    )
 
 
 #: Kind of work → what starts it for a user.

@@ -77,9 +77,9 @@ def create(database: Database, caller: Caller, new: NewSchedule, schedule_id: st
         if (found := schedules.read(connection, schedule_id, caller.account_id, user_id=caller.user_id)) is not None:
             return found
         new.work.check(connection)
-        if schedules.count_held(connection, caller.account_id, caller.user_id) >= MAX_SCHEDULES:
+        if schedules.lock_and_count(connection, caller.account_id, caller.user_id) >= MAX_SCHEDULES:
             raise Conflict(f"You have {MAX_SCHEDULES} schedules; delete one first.", code="too_many_schedules")
-        made = _made(caller, new, schedule_id, schedules.clock(connection))
+        made = _made(caller, new, schedule_id, schedules.database_time(connection))
         schedules.insert(connection, made)
     return made
 
@@ -113,9 +113,9 @@ def change(database: Database, caller: Caller, schedule_id: str, changes: Schedu
             raise _missing(schedule_id)
         if changes.work is not None:
             changes.work.check(connection)
-        now = schedules.clock(connection)
+        now = schedules.database_time(connection)
         changed = _replanned(_reworded(schedule, changes), changes.trigger, now)
-        schedules.write(connection, _paused(changed, changes.paused, now))
+        schedules.update(connection, _paused(changed, changes.paused, now))
         return find(connection, caller, schedule_id)
 
 
@@ -129,7 +129,7 @@ def pause(database: Database, caller: Caller, schedule_id: str, *, paused: bool)
         schedule = schedules.lock(connection, schedule_id, caller.account_id, user_id=user_id)
         if schedule is None:
             raise _missing(schedule_id)
-        schedules.write(connection, _paused(schedule, paused, schedules.clock(connection)))
+        schedules.update(connection, _paused(schedule, paused, schedules.database_time(connection)))
         return find(connection, caller, schedule_id)
 
 

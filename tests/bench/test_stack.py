@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from bench.stack import environment
 from click.testing import CliRunner
 
 from bench import stack
 from bench.__main__ import main
 from bench.scenarios import SCENARIOS
-from bench.stack import environment
 from models.platform.errors import ConfigurationError
-from models.platform.settings import Settings, load_settings, variable
+from models.platform.settings import Settings, load_settings, variable_name
 
 
 def test_a_child_gets_the_very_settings(monkeypatch):
@@ -28,7 +28,7 @@ def test_a_child_gets_the_very_settings(monkeypatch):
 
 
 def test_all_settings_are_told():
-    assert set(environment(Settings.model_validate({}))) == {variable(name) for name in Settings.model_fields}
+    assert set(environment(Settings.model_validate({}))) == {variable_name(name) for name in Settings.model_fields}
 
 
 def test_the_list_names_all_scenarios():

@@ -18,7 +18,7 @@ from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from models.platform.redis_client import connect
-from models.platform.settings import Settings, variable
+from models.platform.settings import Settings, variable_name
 from ops.process import ChildProcess, Service
 from ops.rabbitmq import RabbitMQ, free_ports
 from ops.servers import Postgres, Valkey
@@ -197,7 +197,7 @@ def named(name: str, part: SanghaProcess, settings: Settings, **changes: Any) ->
     """A part with a name of its own and the whole of its settings in its environment."""
     part.name = name
     given = {**settings.model_dump(exclude_unset=True, exclude={"script"}), **changes}
-    values = {variable(field): str(value) for field, value in given.items() if value is not None}
+    values = {variable_name(field): str(value) for field, value in given.items() if value is not None}
     environment = part.environment()
     part.environment = lambda: {**environment, **values}  # type: ignore[method-assign]
     return part
@@ -206,7 +206,7 @@ def named(name: str, part: SanghaProcess, settings: Settings, **changes: Any) ->
 def bury(stack: Stack, child: ChildProcess) -> int:
     """What a supervisor does when it has seen a worker die."""
     stack.rows("SELECT 1")
-    return workers.bury(stack.database, socket.gethostname(), child.pid)
+    return workers.release_jobs_of_dead_worker(stack.database, socket.gethostname(), child.pid)
 
 
 class Person:

@@ -30,7 +30,7 @@ def every_second(database: Database) -> str:
     """Insert a schedule that fires every second, which is more often than the API allows."""
     with database.transaction() as connection:
         member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
-        now = schedules.clock(connection)
+        now = schedules.database_time(connection)
         trigger = Interval(1, now.replace(microsecond=0))
         schedule = Schedule(
             id=new_id("sched"), account_id=member.account_id, user_id=member.user_id, name="a test", kind="turn",

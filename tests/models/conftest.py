@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.jobs.attempts import claim
-from models.jobs.catalogue import CATALOGUE, Kind
+from models.jobs.catalogue import CATALOGUE, JobKind
 from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob, enqueue
 from models.platform.database import Database
 from models.platform.ids import new_id
@@ -15,13 +15,13 @@ from tests.databases import new_database
 
 #: Kinds that no worker serves. The long backoff makes "not yet" certain on a slow machine too.
 KINDS = {
-    "test.work": Kind(queue="maintenance", attempts=3, backoff=600),
-    "test.other": Kind(queue="inference", attempts=2, backoff=600),
+    "test.work": JobKind(queue="maintenance", attempts=3, backoff=600),
+    "test.other": JobKind(queue="inference", attempts=2, backoff=600),
 }
 
 
 @pytest.fixture
-def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, Kind]:
+def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobKind]:
     """Two kinds of work in the catalogue."""
     for name, kind in KINDS.items():
         monkeypatch.setitem(CATALOGUE, name, kind)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database: Database, kinds: dict[str, Kind]) -> Desk:
+def desk(database: Database, kinds: dict[str, JobKind]) -> Desk:
     """The session's database, to be used with accounts of the test's own."""
     return Desk(database)
 
@@ -86,7 +86,7 @@ def own_database(postgres: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def empty_desk(own_database: Database, kinds: dict[str, Kind]) -> Desk:
+def empty_desk(own_database: Database, kinds: dict[str, JobKind]) -> Desk:
     """The module's own database, with nothing in it."""
     with own_database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))

@@ -32,7 +32,7 @@ def test_the_new_generation_signs_and_the_one_before_holds(installation: Databas
     assert second.split()[0] == "2"
     assert second.endswith("signing")
     with installation.connection() as connection:
-        assert signing_keys.holding(connection) == [1, 2]
+        assert signing_keys.valid_generations(connection) == [1, 2]
 
 
 def test_a_generation_holds_no_longer_than_its_tokens(installation: Database) -> None:
@@ -44,4 +44,4 @@ def test_a_generation_holds_no_longer_than_its_tokens(installation: Database) ->
 
     assert [line.split()[3] for line in keys("list")[1:]] == ["retired", "valid", "signing"]
     with installation.connection() as connection:
-        assert signing_keys.holding(connection) == [2, 3]
+        assert signing_keys.valid_generations(connection) == [2, 3]

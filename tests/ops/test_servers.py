@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 
 from models.platform.errors import ConfigurationError, Unavailable
-from models.platform.migrate import migrate, pending
+from models.platform.migrate import migrate, pending_migrations
 from models.platform.settings import Settings
 from ops import rabbitmq, servers
 from ops.doctor import finding
@@ -69,7 +69,7 @@ def test_both_serve_below_a_folder_with_a_strange_name(name: str, tmp_path: Path
     with running_server(postgres, *folders), running_server(valkey, *folders):
         # When the schema is brought up, then yoyo finds the server too
         assert migrate(settings.postgres_dsn)
-        assert pending(postgres.dsn) == []
+        assert pending_migrations(postgres.dsn) == []
         # And so do all clients
         with psycopg.connect(settings.postgres_dsn) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)

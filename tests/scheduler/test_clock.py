@@ -73,7 +73,7 @@ def platform_jobs(desk):
 
 def next_times(desk):
     with desk.database.connection() as connection:
-        return {schedule.kind: schedule.next_fire_at for schedule in schedules.any_schedules(connection, 100)}
+        return {schedule.kind: schedule.next_fire_at for schedule in schedules.list_all(connection, 100)}
 
 
 def test_due_entries_fire_and_are_announced_to_the_queue(desk, new_clock, timetable):

@@ -164,9 +164,7 @@ def test_cancellation_between_claim_and_start_stops_the_attempt(runner, desk, ac
 
 
 @pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
-def test_retry_wait_and_release_count_once_without_confirmation(
-    runners, unconfirming, desk, account, outcome
-):
+def test_retry_wait_and_release_count_once_without_confirmation(runners, unconfirming, desk, account, outcome):
     runner = runners("worker", unconfirming)
     job_id = desk.enqueue(account)
 

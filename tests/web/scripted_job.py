@@ -40,7 +40,7 @@ class ScriptedJob:
                 self.client.xadd(
                     journal.stream_key(self.id), {"e": delta.data, "n": delta.tokens}, f"{delta.sequence + 1}-0"
                 )
-            self.client.hset(journal.key(self.id), "last", len(self.events) - 1)
+            self.client.hset(journal.hash_key(self.id), "last", len(self.events) - 1)
         return deltas
 
     def checkpoint(self) -> None:
@@ -52,7 +52,7 @@ class ScriptedJob:
     def rewind(self, to: int) -> None:
         """Discard the events from this sequence number on and append `rewound`."""
         self.events = [*self.events[:to], event(to, "sangha:journal.rewound", {})]
-        journal.forget(self.client, self.id)
+        journal.delete(self.client, self.id)
         journal.append(self.client, self.id, 2, self.events)
 
     def end(self, *, published: bool = True) -> None:
@@ -66,7 +66,7 @@ class ScriptedJob:
 
     def forget_journal(self) -> None:
         """Delete the job's journal from Redis."""
-        journal.forget(self.client, self.id)
+        journal.delete(self.client, self.id)
 
     def _claim(self) -> Job:
         with self.database.connection() as connection:

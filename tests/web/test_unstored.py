@@ -33,7 +33,7 @@ def sweep(database):
 
     def sweep(job_id):
         with database.transaction() as connection:
-            responses.delete_unread(connection)
+            responses.delete_expired(connection)
             return connection.execute("SELECT FROM jobs WHERE id = %s", (job_id,)).fetchone() is not None
 
     return sweep

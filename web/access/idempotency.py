@@ -21,16 +21,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.access import idempotency
-from models.access.idempotency import LEASE, Reservation, PriorUse, StoredResponse
+from models.access.idempotency import LEASE, PriorUse, Reservation, StoredResponse
 from models.platform.database import Database
 from models.platform.errors import (
     Conflict,
-    RequestInFlight,
     InvalidRequest,
     RequestError,
+    RequestInFlight,
     Unavailable,
 )
-from models.platform.ids import Ids
+from models.platform.ids import IdGenerator
 from models.platform.secrets import Cipher
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ T = TypeVar("T")
 AnyResponse = TypeVar("AnyResponse", bound=Response | UnfinishedResponse)
 
 #: Runs the endpoint with the ids that it should use, and with what earlier requests under the key have done.
-Run = Callable[[Ids, PriorUse], Awaitable[AnyResponse]]
+Run = Callable[[IdGenerator, PriorUse], Awaitable[AnyResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class ClaimedRequest:
         """
         renewal = asyncio.create_task(self._renew()) if exclusive else None
         try:
-            response = await run(Ids(self._claim.seed), self._claim.repeat)
+            response = await run(IdGenerator(self._claim.seed), self._claim.repeat)
         except BaseException as error:
             await self._stop(renewal)
             await self._release(made_nothing=isinstance(error, RequestError | HTTPException))

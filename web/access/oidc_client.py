@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
 from models.accounts.identities import Identity
-from models.platform.oidc_providers import Provider
+from models.platform.oidc_providers import OidcProvider
 from pipelines.accounts.oidc import Claims
 
 #: Seconds that a user may take at the provider.
@@ -74,7 +74,7 @@ class LoginStateCache:
 class OidcClient:
     """Client for all configured providers. Each provider's metadata is loaded when it is first needed."""
 
-    def __init__(self, providers: Sequence[Provider], client: redis.Redis, secret: bytes) -> None:
+    def __init__(self, providers: Sequence[OidcProvider], client: redis.Redis, secret: bytes) -> None:
         self.providers = {provider.name: provider for provider in providers}
         self._registry = OAuth(cache=LoginStateCache(client))
         self._cookies = itsdangerous.URLSafeTimedSerializer(secret, salt="sangha oidc login")
@@ -108,7 +108,7 @@ class OidcClient:
                 raise LoginExpired from error
             raise ProviderFailed(type(error).__name__) from error
 
-    def _register(self, provider: Provider, options: dict[str, Any]) -> None:
+    def _register(self, provider: OidcProvider, options: dict[str, Any]) -> None:
         app = self._registry.register(
             provider.name,
             client_id=provider.client_id,

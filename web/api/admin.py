@@ -160,7 +160,7 @@ def replay_job(request: Request) -> Response:
     """`POST /admin/jobs/{id}/replay`: a new life, with all attempts."""
     platform = request.platform
     job = operator_actions.replay(platform.database, request.caller, request.path_params["job_id"], request.trail)
-    journal.forget(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
+    journal.delete(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
     platform.queue.nudge()
     return json_response(admin_job(job))
 

@@ -10,7 +10,7 @@ from models.accounts.accounts import Caller
 from models.accounts.audit import RequestOrigin
 from models.accounts.plans import Allowance
 from models.platform.errors import NotAuthenticated
-from models.platform.ids import Ids
+from models.platform.ids import IdGenerator
 from web.access.gate import Admission, AuthRequest
 from web.access.rights import Rights
 from web.api.platform import Platform
@@ -41,7 +41,7 @@ class Request:
     body: bytes
     stream_permit: StreamPermit
     upload: Upload | None = None
-    ids: Ids = field(default_factory=Ids)
+    ids: IdGenerator = field(default_factory=IdGenerator)
     cleanup: ExitStack = field(default_factory=ExitStack)
     repeat: PriorUse = "first"
 

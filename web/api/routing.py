@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.access.idempotency import PriorUse
 from models.platform.errors import InvalidRequest
-from models.platform.ids import Ids
+from models.platform.ids import IdGenerator
 from web.access import idempotency
 from web.access.gate import Admission, AuthRequest
 from web.access.idempotency import KeyedRequest
@@ -155,7 +155,7 @@ async def _respond(route: Route, request: Request) -> EndpointResponse:
     if key is None:
         return await route.run(request)
 
-    async def run(ids: Ids, repeat: PriorUse) -> EndpointResponse:
+    async def run(ids: IdGenerator, repeat: PriorUse) -> EndpointResponse:
         return await route.run(replace(request, ids=ids, repeat=repeat))
 
     keyed = KeyedRequest(request.caller.account_id, key, _fingerprint(route, request), request.request_id)

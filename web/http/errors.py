@@ -17,19 +17,19 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import (
     Conflict,
-    JobFailed,
-    RequestInFlight,
     InsufficientQuota,
     InvalidRequest,
-    UnprocessableRequest,
+    JobFailed,
+    LimitExceeded,
     NotAllowed,
     NotAuthenticated,
     NotFound,
-    WaitTimedOut,
     RequestError,
+    RequestInFlight,
     TooLarge,
-    LimitExceeded,
     Unavailable,
+    UnprocessableRequest,
+    WaitTimedOut,
 )
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import redis.asyncio
 from starlette.concurrency import run_in_threadpool
 
-from models.jobs.jobs import ended_among
+from models.jobs.jobs import ended_ids
 from models.journal import journal
 from models.journal.archive import read_archive
 from models.journal.events import REWOUND, Event
@@ -203,7 +203,7 @@ class Tail:
         """The events above `after` that are there now, from Redis, and from the archive where Redis has a gap."""
         try:
             entries = await self._client.xrange(journal.stream_key(job_id), min=f"{after + 2}-0")
-            recent = journal.events_of(entries)
+            recent = journal.parse_entries(entries)
         except LOST:
             recent = []
         if recent and recent[0].sequence == after + 1:
@@ -259,9 +259,9 @@ class Tail:
 
     def _hand_out(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for _, fields in entries:
-            followers = self._followers.get(journal.job_of(fields[b"j"].decode()))
+            followers = self._followers.get(journal.job_id_of(fields[b"j"].decode()))
             if followers:
-                _, first, lines = journal.shard_entry(fields)
+                _, first, lines = journal.parse_shard_entry(fields)
                 for follower in followers:
                     follower.offer(first, lines)
 
@@ -279,7 +279,7 @@ class Tail:
         """Those that are known to have ended."""
         try:
             with self._database.connection() as connection:
-                return ended_among(connection, job_ids)
+                return ended_ids(connection, job_ids)
         except Unavailable:
             return set()
         except Exception:

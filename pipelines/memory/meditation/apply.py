@@ -107,7 +107,9 @@ def apply_plan(
             _conclude(connection, meditation, "would_harm", {**report, **harm.report})
 
 
-def _conclude(connection: Connection, meditation: Meditation, outcome: MeditationOutcome, report: Mapping[str, Any]) -> None:
+def _conclude(
+    connection: Connection, meditation: Meditation, outcome: MeditationOutcome, report: Mapping[str, Any]
+) -> None:
     meditations.set_outcome(connection, meditation.id, meditation.account_id, outcome, report)
 
 

@@ -135,7 +135,9 @@ def _superseded(survey: Snapshot, claimed: Sequence[tuple[int, frozenset[str]]])
     found = {}
     for index, (place, value) in enumerate(ordered):
         for later, other in ordered[index + 1 :]:
-            if not (value <= other or other <= value) and valid_since(survey.memories[later]) > valid_since(survey.memories[place]):
+            if not (value <= other or other <= value) and valid_since(survey.memories[later]) > valid_since(
+                survey.memories[place]
+            ):
                 found[place] = later
                 break
     return found

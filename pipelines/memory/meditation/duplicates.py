@@ -77,7 +77,9 @@ class Duplicates:
             return False
         said, more = self._survey.words[worse], self._survey.words[better]
         few, many = frozenset(said) - TRIMMINGS, frozenset(more) - TRIMMINGS
-        return few <= many and len(few) >= OVERLAP * len(many) and distinguishing_words(said) == distinguishing_words(more)
+        return (
+            few <= many and len(few) >= OVERLAP * len(many) and distinguishing_words(said) == distinguishing_words(more)
+        )
 
     def _near(self, worse: int, better: int) -> bool:
         vectors = self._survey.vectors[[worse, better]].astype(np.float32)

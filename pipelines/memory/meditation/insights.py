@@ -15,7 +15,7 @@ from models.platform.settings import Settings
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.meditation.analysis import Analysis
 from pipelines.memory.meditation.snapshot import Snapshot
-from pipelines.memory.meditation.suggest_insights import ANSWER, KIND, TOLD
+from pipelines.memory.meditation.suggest_insights import KIND, MAX_ANSWER_TOKENS, MAX_NOTE_LENGTH
 
 #: A group of which an insight cites so much already has been thought over.
 COVERED = 0.7
@@ -71,8 +71,10 @@ def _unthought(thoughts: Analysis) -> list[Sequence[int]]:
 
 
 def _cost(survey: Snapshot, group: Sequence[int]) -> int:
-    told = sum(min(len(survey.memories[place].text.encode()), TOLD) // CHARACTERS + AROUND for place in group)
-    return FRAME + told + ANSWER
+    told = sum(
+        min(len(survey.memories[place].text.encode()), MAX_NOTE_LENGTH) // CHARACTERS + AROUND for place in group
+    )
+    return FRAME + told + MAX_ANSWER_TOKENS
 
 
 def _job(survey: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:

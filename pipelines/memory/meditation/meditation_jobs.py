@@ -25,7 +25,9 @@ def enqueue_meditation(
         return enqueue_or_find(connection, caller.account_id, caller.user_id, meditation_id, job_id)
 
 
-def enqueue_or_find(connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str) -> Meditation:
+def enqueue_or_find(
+    connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str
+) -> Meditation:
     """The same in a transaction of the caller's. One that waits for the night begins now."""
     made = insert_meditation(connection, account_id, user_id, meditation_id, job_id)
     found = meditations.unfinished(connection, account_id, user_id)

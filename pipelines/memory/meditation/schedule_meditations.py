@@ -28,7 +28,9 @@ NIGHT = timedelta(hours=4)
 PAGE = 500
 
 
-def enqueue_scheduling(database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None) -> None:
+def enqueue_scheduling(
+    database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None
+) -> None:
     """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
     details = {"all": True} if user_ids is None else {"users": len(user_ids)}

@@ -19,10 +19,10 @@ from pipelines.memory.words import content_words, split_words
 KIND = "memory.insight"
 
 #: Insights of one answer, characters of one, and the most tokens of the answer.
-MOST, LONGEST, ANSWER = 2, 300, 300
+MAX_INSIGHTS, MAX_INSIGHT_LENGTH, MAX_ANSWER_TOKENS = 2, 300, 300
 
 #: Characters of a memory that are told.
-TOLD = 400
+MAX_NOTE_LENGTH = 400
 
 #: The fewest characters and words of content that say something, and the part of them that its sources must have.
 SHORTEST, FEWEST, GROUNDED = 15, 3, 0.5
@@ -39,16 +39,16 @@ INSTRUCTIONS = (
 
 def schema(notes: int) -> Mapping[str, Any]:
     """The JSON that the model must write about so many notes."""
-    members = {"text": {"type": "string", "maxLength": LONGEST}}
-    return suggestions.suggestions_schema("insights", members, most=MOST, lines=notes, cited=notes)
+    members = {"text": {"type": "string", "maxLength": MAX_INSIGHT_LENGTH}}
+    return suggestions.suggestions_schema("insights", members, most=MAX_INSIGHTS, lines=notes, cited=notes)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
     """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggestions.fitting_sources(engine, attempt, prompt, schema, ANSWER)
+    said = suggestions.fitting_sources(engine, attempt, prompt, schema, MAX_ANSWER_TOKENS)
     if len(said) < 2:
         return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
-    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), ANSWER)
+    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), MAX_ANSWER_TOKENS)
     attempt.check()
     found = list(accepted_insights(answer, said))
     told = {"found": len(found), "tokens": finish.prompt_tokens + finish.generated_tokens}
@@ -58,7 +58,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
 def prompt(said: Sequence[MemoryText]) -> list[Message]:
     """What the model is asked about these memories."""
     notes = (
-        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {memory.text[:TOLD]}"
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {memory.text[:MAX_NOTE_LENGTH]}"
         for number, memory in enumerate(said, start=1)
     )
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(["Notes:", *notes]))]
@@ -66,7 +66,7 @@ def prompt(said: Sequence[MemoryText]) -> list[Message]:
 
 def accepted_insights(answer: str, said: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
     """What of an answer is worth keeping: texts, each with the ids and the digest of its sources."""
-    for insight in suggestions.parse_suggestions(answer, "insights", MOST):
+    for insight in suggestions.parse_suggestions(answer, "insights", MAX_INSIGHTS):
         text, numbers = _parts(insight)
         sources = [said[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(said)]
         if len(sources) >= 2 and len(sources) == len(set(numbers)) and _says_something(text, sources):
@@ -85,7 +85,7 @@ def _parts(insight: Any) -> tuple[str, list[int]]:
 
 def _says_something(text: str, sources: Sequence[MemoryText]) -> bool:
     about = content_words(split_words(text))
-    if not SHORTEST <= len(text) <= LONGEST or len(about) < FEWEST:
+    if not SHORTEST <= len(text) <= MAX_INSIGHT_LENGTH or len(about) < FEWEST:
         return False
     each = [content_words(split_words(source.text)) | content_words(split_words(source.speaker)) for source in sources]
     if len(about & frozenset[str]().union(*each)) < GROUNDED * len(about):

@@ -4,8 +4,8 @@ import pytest
 
 from models.accounts import accounts, email_tokens, invitations
 from models.accounts.accounts import Role
-from models.accounts.email_tokens import Proof, Purpose
-from models.platform.database import one
+from models.accounts.email_tokens import TokenOwner, TokenPurpose
+from models.platform.database import fetch_one
 from models.platform.ids import new_id
 
 
@@ -20,23 +20,23 @@ def member(connection):
     return accounts.create(connection, email="me@example.com", password_hash=None)
 
 
-def issue(connection, member, secret, purpose=Purpose.RESET):
+def issue(connection, member, secret, purpose=TokenPurpose.RESET):
     email_tokens.issue(connection, purpose, secret, user_id=member.user_id, email="me@example.com")
 
 
 def test_a_token_is_good_once_and_takes_its_kind_along(connection, member):
     for secret in ("first", "second"):
         issue(connection, member, secret)
-    issue(connection, member, "other", Purpose.VERIFY)
+    issue(connection, member, "other", TokenPurpose.VERIFY)
 
-    assert email_tokens.redeem(connection, Purpose.RESET, "first") == Proof(member.user_id, "me@example.com")
+    assert email_tokens.redeem(connection, TokenPurpose.RESET, "first") == TokenOwner(member.user_id, "me@example.com")
 
     for secret in ("first", "second"):
-        assert email_tokens.redeem(connection, Purpose.RESET, secret) is None
+        assert email_tokens.redeem(connection, TokenPurpose.RESET, secret) is None
         # Sending the letter again does not bring it back
         issue(connection, member, secret)
-        assert email_tokens.peek(connection, Purpose.RESET, secret) is None
-    assert email_tokens.redeem(connection, Purpose.VERIFY, "other") is not None
+        assert email_tokens.peek(connection, TokenPurpose.RESET, secret) is None
+    assert email_tokens.redeem(connection, TokenPurpose.VERIFY, "other") is not None
 
 
 def test_what_ended_long_ago_is_pruned_and_nothing_else(connection, member):
@@ -55,5 +55,5 @@ def test_what_ended_long_ago_is_pruned_and_nothing_else(connection, member):
 
     assert (email_tokens.prune(connection, 10), invitations.prune(connection, 10)) == (1, 1)
 
-    assert email_tokens.peek(connection, Purpose.RESET, "good") is not None
-    assert one(connection, "SELECT id FROM invitations") == {"id": invitation.id}
+    assert email_tokens.peek(connection, TokenPurpose.RESET, "good") is not None
+    assert fetch_one(connection, "SELECT id FROM invitations") == {"id": invitation.id}

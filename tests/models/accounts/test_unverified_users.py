@@ -5,9 +5,9 @@ import pytest
 from models.access import api_keys, sessions
 from models.accounts import accounts, unverified_users
 from models.jobs.jobs import NewJob, enqueue
-from models.platform.database import all_of
+from models.platform.database import fetch_all
 from models.platform.ids import new_id
-from models.platform.secrets import digest
+from models.platform.secrets import hash_secret
 from models.turns import conversations
 
 #: Tables with an account that need not be looked into: they go along, or they hang on one that is looked into.
@@ -43,7 +43,7 @@ def belong_elsewhere(connection, claimant):
 def make_key(connection, claimant):
     belongs = {"key_id": new_id("key"), "account_id": claimant.account_id, "user_id": claimant.user_id}
     api_keys.insert(
-        connection, name="a key", hint="sk-…", secret_hash=digest("x"), scopes=["read"], expires_at=None, **belongs
+        connection, name="a key", hint="sk-…", secret_hash=hash_secret("x"), scopes=["read"], expires_at=None, **belongs
     )
 
 
@@ -62,7 +62,7 @@ def pay(connection, claimant):
 
 def users(database):
     with database.connection() as connection:
-        return {row["id"] for row in all_of(connection, "SELECT id FROM users", {})}
+        return {row["id"] for row in fetch_all(connection, "SELECT id FROM users", {})}
 
 
 def prune(database):
@@ -75,7 +75,7 @@ def test_who_has_left_nothing_is_forgotten_with_their_account(empty_database, cl
 
     assert users(empty_database) == set()
     with empty_database.connection() as connection:
-        assert all_of(connection, "SELECT id FROM accounts WHERE id <> 'platform'", {}) == []
+        assert fetch_all(connection, "SELECT id FROM accounts WHERE id <> 'platform'", {}) == []
     assert prune(empty_database) == 0
 
 
@@ -112,7 +112,7 @@ def test_who_comes_back_at_this_moment_is_passed_over(empty_database, claimant):
 
 def test_every_table_of_an_account_is_looked_into(empty_database):
     with empty_database.connection() as connection:
-        tables = all_of(
+        tables = fetch_all(
             connection,
             "SELECT table_name AS name FROM information_schema.columns"
             " WHERE column_name = 'account_id' AND table_schema = 'public'",

@@ -96,11 +96,11 @@ def test_what_a_dead_attempt_said_is_archived_by_the_next(desk, opened, redis_cl
     second.journal.write_text("test.delta", {}, "more", 1)
     writer.drain()
     if forgotten:
-        journal.forget(redis_client, second.job.id)
+        journal.delete(redis_client, second.job.id)
     finish(desk, second)
     writer.drain()
 
-    journal.forget(redis_client, second.job.id)
+    journal.delete(redis_client, second.job.id)
 
     assert [e.sequence for e in archived(desk, second.job.id).events] == list(range(9))
     assert archived(desk, second.job.id).tokens == 6
@@ -112,7 +112,7 @@ def test_a_checkpoint_and_a_retry_leave_the_archive_whole(desk, opened, redis_cl
     unarchived = first.journal.unarchived()
     with desk.database.transaction() as connection:
         attempts.checkpoint(connection, first.job, unarchived)
-    first.journal.archived(unarchived[-1].sequence)
+    first.journal.mark_archived(unarchived[-1].sequence)
     first.journal.write("test.said", {"n": 2})
     with desk.database.transaction() as connection:
         attempts.retry(connection, first.job, {}, "", first.journal.unarchived())
@@ -145,7 +145,7 @@ def test_when_worker_and_redis_are_lost_the_next_says_so(desk, opened, redis_cli
     first = opened()
     first.journal.write("test.said", {})
     writer.drain()
-    journal.forget(redis_client, first.job.id)
+    journal.delete(redis_client, first.job.id)
 
     second = opened(first)
 
@@ -159,7 +159,7 @@ def test_an_attempt_that_dies_before_it_said_so_leaves_it_to_the_one_after(desk,
     first = opened()
     first.journal.write("test.said", {})
     writer.drain()
-    journal.forget(redis_client, first.job.id)
+    journal.delete(redis_client, first.job.id)
     second = opened(first)
 
     second.journal.fenced = True  # what it would have said never leaves it
@@ -179,7 +179,7 @@ def test_a_redis_that_forgot_what_the_archive_has_is_no_loss_to_tell_of(desk, op
     with desk.database.transaction() as connection:
         attempts.release(connection, first.job, first.journal.unarchived())
     writer.drain()
-    journal.forget(redis_client, first.job.id)
+    journal.delete(redis_client, first.job.id)
 
     desk.set(first.job.id, "run_at = now()")
     job = desk.claim(first.job.id, "m2", "w2")
@@ -196,7 +196,7 @@ def test_the_journal_survives_any_order_of_deaths_and_losses(desk, opened, redis
             attempt.journal.write_text("test.delta", {}, f"{round_}.{n} ", 1)
         writer.drain()
         if round_ == 2:
-            journal.forget(redis_client, attempt.job.id)  # while an attempt lives: it writes all of it again
+            journal.delete(redis_client, attempt.job.id)  # while an attempt lives: it writes all of it again
             attempt.journal.write("test.said", {})
             writer.drain()
         attempt = opened(attempt)
@@ -204,7 +204,7 @@ def test_the_journal_survives_any_order_of_deaths_and_losses(desk, opened, redis
     writer.drain()
 
     text = whole(desk, redis_client, attempt.job.id)
-    journal.forget(redis_client, attempt.job.id)
+    journal.delete(redis_client, attempt.job.id)
     assert [e.data for e in archived(desk, attempt.job.id).events] == text
     assert archived(desk, attempt.job.id).tokens == 18
 
@@ -227,12 +227,12 @@ def test_without_redis_nothing_opens(desk, account, writer, tmp_path):
 def test_the_first_reason_to_stop_counts(opened):
     attempt = opened()
     attempt.check()
-    assert not attempt.stopped()
+    assert not attempt.should_stop()
 
     attempt.stop("released")
     attempt.stop("cancelled")
 
-    assert attempt.stopped()
+    assert attempt.should_stop()
     with pytest.raises(Released):
         attempt.check()
 
@@ -245,7 +245,7 @@ def test_reasons_to_stop(opened):
     fenced.journal.fenced = True
 
     for attempt, reason in [(cancelled, Cancelled), (late, TimeLimitExceeded), (overtaken, Fenced), (fenced, Fenced)]:
-        assert attempt.stopped()
+        assert attempt.should_stop()
         with pytest.raises(reason):
             attempt.check()
 
@@ -253,11 +253,11 @@ def test_reasons_to_stop(opened):
 def test_progress_is_in_the_row_and_on_the_stream(desk, opened, redis_client, writer):
     attempt = opened()
 
-    attempt.progress(3, 10, "pruning")
+    attempt.report_progress(3, 10, "pruning")
     writer.drain()
 
     assert desk.job(attempt.job.id).progress == {"done": 3, "total": 10, "note": "pruning"}
     assert journal.read_events(redis_client, attempt.job.id)[-1].type == b"sangha:job.progress"
     attempt.stop("cancelled")
     with pytest.raises(Cancelled):
-        attempt.progress(4)
+        attempt.report_progress(4)

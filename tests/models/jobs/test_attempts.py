@@ -69,7 +69,7 @@ def test_what_a_dead_worker_held_comes_back_after_a_scattered_delay(desk, accoun
     desk.set(job.id, f"failures = {failures}, lease_until = now() - interval '1 second'")
 
     with desk.database.transaction() as connection:
-        outbox.recover(connection)
+        outbox.requeue_lost(connection)
         delay = connection.execute(
             "SELECT extract(epoch FROM run_at - now())::float AS delay FROM jobs WHERE id = %s", (job.id,)
         ).fetchone()["delay"]
@@ -122,7 +122,7 @@ def test_renewal_tells_what_is_still_held_and_what_was_cancelled(desk, account):
     desk.claim(lost.id, "message", "another worker")
 
     with desk.database.connection() as connection:
-        renewed = attempts.renew(connection, {held.id: 1, cancelled.id: 1, lost.id: 1, "job_gone": 1})
+        renewed = attempts.renew_leases(connection, {held.id: 1, cancelled.id: 1, lost.id: 1, "job_gone": 1})
         left = connection.execute(
             "SELECT extract(epoch FROM lease_until - now())::float AS left FROM jobs WHERE id = %s", (held.id,)
         ).fetchone()["left"]
@@ -151,7 +151,7 @@ def test_an_end_tells_whether_the_relay_has_work(desk, account):
     first, parent = desk.started(account), desk.started(account, kind="test.other")
     child = NewJob("test.work", account)
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, [child])
+        attempts.wait_for_children(connection, parent, [child])
     ending = Ending("completed", [])
 
     running_child = desk.claim(child.id)
@@ -170,7 +170,7 @@ def test_children_come_back_in_the_order_of_their_birth(desk, account):
     born = [NewJob("test.work", account, {"n": n}) for n in range(5)]
 
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, born)
+        attempts.wait_for_children(connection, parent, born)
 
     with desk.database.connection() as connection:
         assert [child.arguments["n"] for child in children(connection, parent.id)] == [0, 1, 2, 3, 4]
@@ -183,7 +183,7 @@ def test_children_that_are_there_already_are_not_waited_for(desk, account):
     double = NewJob("test.work", account, unique_key=f"once {account}", opening=[event(0, "test.said", {})])
 
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, [double])
+        attempts.wait_for_children(connection, parent, [double])
 
     assert (desk.job(parent.id).state, desk.job(parent.id).pending_children) == ("queued", 0)
 
@@ -193,7 +193,7 @@ def test_a_cancel_that_came_first_leaves_no_children_behind(desk, account):
     desk.set(parent.id, "cancel_requested_at = now()")
 
     with pytest.raises(Fenced), desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, [NewJob("test.work", account)])
+        attempts.wait_for_children(connection, parent, [NewJob("test.work", account)])
 
     with desk.database.connection() as connection:
         assert children(connection, parent.id) == []
@@ -202,15 +202,15 @@ def test_a_cancel_that_came_first_leaves_no_children_behind(desk, account):
 def test_progress_and_rewinds_are_for_the_present_attempt(desk, account):
     first = desk.started(account)
     with desk.database.connection() as connection:
-        attempts.note_progress(connection, first, {"done": 3})
-        attempts.note_rewind(connection, first, 7)
-        attempts.note_rewind(connection, first, 9)
+        attempts.store_progress(connection, first, {"done": 3})
+        attempts.store_rewind(connection, first, 7)
+        attempts.store_rewind(connection, first, 9)
     desk.claim(first.id, "message", "another worker")
 
     with desk.database.connection() as connection:
         with pytest.raises(Fenced):
-            attempts.note_progress(connection, first, {"done": 4})
+            attempts.store_progress(connection, first, {"done": 4})
         with pytest.raises(Fenced):
-            attempts.note_rewind(connection, first, 1)
+            attempts.store_rewind(connection, first, 1)
 
     assert (desk.job(first.id).progress, desk.job(first.id).rewound_at) == ({"done": 3}, 7)

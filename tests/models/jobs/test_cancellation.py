@@ -24,7 +24,7 @@ def family(desk, account, count):
     parent = desk.started(account)
     born = [NewJob("test.other", account) for _ in range(count)]
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, born)
+        attempts.wait_for_children(connection, parent, born)
     return parent, born
 
 
@@ -68,7 +68,7 @@ def test_the_whole_subtree_is_cancelled(desk, account):
     running, grandparent_of = desk.claim(born[0].id), desk.claim(born[1].id)
     grandchild = NewJob("test.work", account)
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, grandparent_of, [grandchild])
+        attempts.wait_for_children(connection, grandparent_of, [grandchild])
 
     done = cancelled(desk, parent.id, account)
 
@@ -103,7 +103,7 @@ def test_children_that_are_born_during_a_cancel_are_cancelled_too(desk, account)
     """A parent commits its children while the cancel waits for its row."""
     parent, born = desk.started(account), [NewJob("test.other", account) for _ in range(3)]
     with desk.database.transaction() as connection:
-        attempts.wait_for(connection, parent, born)
+        attempts.wait_for_children(connection, parent, born)
         other = threading.Thread(target=cancelled, args=(desk, parent.id, account))
         other.start()
         pid = connection.info.backend_pid
@@ -133,7 +133,7 @@ def test_cancels_ends_heartbeats_and_sweeps_at_the_same_time_do_not_deadlock(des
         def renew(order, start=start, running=running):
             start.wait(20)
             with desk.database.connection() as connection:
-                attempts.renew(connection, {job.id: job.attempt for job in running[::order]})
+                attempts.renew_leases(connection, {job.id: job.attempt for job in running[::order]})
 
         def cancel_all(start=start, parent=parent):
             start.wait(20)
@@ -142,7 +142,7 @@ def test_cancels_ends_heartbeats_and_sweeps_at_the_same_time_do_not_deadlock(des
         def sweep(start=start):
             start.wait(20)
             with desk.database.connection() as connection:
-                outbox.recover(connection)
+                outbox.requeue_lost(connection)
 
         desk.set(running[6].id, "lease_until = now() - interval '1 second'")
         with ThreadPoolExecutor(12) as pool:

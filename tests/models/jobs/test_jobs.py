@@ -3,7 +3,7 @@
 import pytest
 
 from models.jobs.catalogue import CATALOGUE, POOLS
-from models.jobs.jobs import NewJob, ended_among, enqueue, list_jobs, read
+from models.jobs.jobs import NewJob, ended_ids, enqueue, list_jobs, read
 from models.journal.archive import read_archive
 from models.journal.events import event
 from models.platform.errors import SanghaError
@@ -70,7 +70,7 @@ def test_which_have_ended_or_are_gone(desk, account):
     desk.set(ended, "state = 'dead'")
 
     with desk.database.connection() as connection:
-        assert ended_among(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}
+        assert ended_ids(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}
 
 
 def test_every_kind_has_a_pool_and_room_for_an_attempt():

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.jobs.outbox import BATCH, SMALLEST_WINDOW, due, mark_published, recover, windows
+from models.jobs.outbox import BATCH, SMALLEST_WINDOW, lock_due_jobs, mark_published, requeue_lost, windows
 from models.jobs.workers import register
 from models.platform.ids import new_id
 from tests.waiting import eventually
@@ -16,7 +16,7 @@ WINDOWS = {"test.work": 4, "test.other": 4}
 def publish(desk, given=WINDOWS):
     """One pass of a relay: the ids it published, in order."""
     with desk.database.transaction() as connection:
-        found = due(connection, given)
+        found = lock_due_jobs(connection, given)
         mark_published(connection, found)
     return [job.id for job in found]
 
@@ -170,7 +170,7 @@ def test_two_relays_at_once_publish_nothing_twice(empty_desk):
 
     def slow_relay():
         with desk.database.transaction() as connection:
-            jobs = due(connection, WINDOWS)
+            jobs = lock_due_jobs(connection, WINDOWS)
             inside.set()
             go.wait(20)
             mark_published(connection, jobs)
@@ -199,7 +199,7 @@ def test_the_mark_leaves_alone_what_has_moved_on(empty_desk):
     account = desk.account()
     claimed, back = desk.enqueue(account), desk.enqueue(account)
     with desk.database.transaction() as connection:
-        found = due(connection, WINDOWS)
+        found = lock_due_jobs(connection, WINDOWS)
         desk.claim(claimed)
         desk.claim(back)
         desk.set(back, "state = 'queued', published_at = NULL, run_at = now() + interval '1 hour'")
@@ -223,7 +223,7 @@ def test_a_lost_message_is_sent_again_at_doubling_intervals(empty_desk, since_du
     )
 
     with desk.database.connection() as connection:
-        assert recover(connection) == lost
+        assert requeue_lost(connection) == lost
 
     assert (desk.job(job_id).published_at is None) == lost
 
@@ -233,7 +233,7 @@ def test_a_lease_that_lives_is_left_alone(empty_desk):
     job = desk.started(desk.account())
 
     with desk.database.connection() as connection:
-        assert recover(connection) == 0
+        assert requeue_lost(connection) == 0
 
     assert desk.job(job.id).state == "running"
 

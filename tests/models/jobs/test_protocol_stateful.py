@@ -174,7 +174,9 @@ class Protocol(RuleBasedStateMachine):
     )
     def a_relay_passes(self, data, crash):
         with self.maybe_dying(crash != "no") as connection:
-            due = outbox.due(connection, dict.fromkeys(NAMES, WINDOW) | {"turn.run": 1, "maintenance.prune": 1})
+            due = outbox.lock_due_jobs(
+                connection, dict.fromkeys(NAMES, WINDOW) | {"turn.run": 1, "maintenance.prune": 1}
+            )
             self.check_due({job.id for job in due})
             sent = due[: data.draw(st.integers(0, len(due)))] if crash == "while publishing" else due
             for job in sent:
@@ -190,7 +192,7 @@ class Protocol(RuleBasedStateMachine):
     def a_worker_is_faster_than_the_mark(self, data, fails):
         """Between message and mark a worker has claimed the job, and perhaps put it back already."""
         with self.database.transaction() as connection:
-            due = outbox.due(connection, dict.fromkeys(NAMES, WINDOW))
+            due = outbox.lock_due_jobs(connection, dict.fromkeys(NAMES, WINDOW))
             for job in due:
                 self.publish(job.id)
             if due:
@@ -280,9 +282,9 @@ class Protocol(RuleBasedStateMachine):
         self.fail(held, "")
         self.release(held, "")
         self.step(held, "", lambda connection: attempts.checkpoint(connection, held.job, said))
-        self.step(held, "", lambda connection: attempts.note_progress(connection, held.job, {}))
-        self.step(held, "", lambda connection: attempts.note_rewind(connection, held.job, 0))
-        self.step(held, "", lambda connection: attempts.wait_for(connection, held.job, [], said))
+        self.step(held, "", lambda connection: attempts.store_progress(connection, held.job, {}))
+        self.step(held, "", lambda connection: attempts.store_rewind(connection, held.job, 0))
+        self.step(held, "", lambda connection: attempts.wait_for_children(connection, held.job, [], said))
 
     def is_overtaken(self, held: Held) -> bool:
         row = self.rows[held.job.id]
@@ -307,7 +309,9 @@ class Protocol(RuleBasedStateMachine):
             self.new_job(data.draw(st.sampled_from(NAMES)), account_id, None, unique_key, opening) for _ in range(count)
         ]
         refused = parent.flagged  # a cancel came first
-        if self.step(held, how, lambda connection: attempts.wait_for(connection, held.job, jobs, held.said), refused):
+        if self.step(
+            held, how, lambda connection: attempts.wait_for_children(connection, held.job, jobs, held.said), refused
+        ):
             inserted = [self.note_inserted(job, parent.id) for job in jobs]
             parent.goes_back()
             parent.pending = sum(inserted)
@@ -319,7 +323,7 @@ class Protocol(RuleBasedStateMachine):
         """As above, with what usually comes next."""
         held = data.draw(st.sampled_from([held for held in self.held if self.may_have_children(held)]))
         jobs = [self.new_job("test.other", held.job.account_id, None, None, False) for _ in range(count)]
-        assert self.step(held, "", lambda connection: attempts.wait_for(connection, held.job, jobs, held.said))
+        assert self.step(held, "", lambda connection: attempts.wait_for_children(connection, held.job, jobs, held.said))
         for job in jobs:
             self.note_inserted(job, held.job.id)
         parent = self.rows[held.job.id]
@@ -335,7 +339,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_worker_notes_progress(self, data):
         held = data.draw(self.any_held())
-        self.step(held, "", lambda connection: attempts.note_progress(connection, held.job, {"done": 1}))
+        self.step(held, "", lambda connection: attempts.store_progress(connection, held.job, {"done": 1}))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -344,7 +348,7 @@ class Protocol(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted({held.worker for held in self.held})))
         held = {held.job.id: held.job.attempt for held in self.held if held.worker == worker}
         with self.database.connection() as connection:
-            renewed = attempts.renew(connection, held, lease=3600)
+            renewed = attempts.renew_leases(connection, held, lease=3600)
         mine = {id_ for id_, attempt in held.items() if self.is_present(id_, attempt)}
         assert renewed == {id_: self.rows[id_].flagged for id_ in mine}
 
@@ -353,7 +357,7 @@ class Protocol(RuleBasedStateMachine):
         """The process is gone, another one starts; its attempts may still come back as zombies."""
         name = data.draw(st.sampled_from(list(self.pids)))
         held = [row for row in self.rows.values() if row.state == "running" and row.worker == name]
-        assert workers.bury(self.database, "host", self.pids.pop(name)) == len(held)
+        assert workers.release_jobs_of_dead_worker(self.database, "host", self.pids.pop(name)) == len(held)
         for row in self.rows.values():
             if row.state == "queued":
                 row.published = False
@@ -495,7 +499,7 @@ class Protocol(RuleBasedStateMachine):
     def work_off(self) -> None:
         """A relay and a worker that behave, once."""
         with self.database.transaction() as connection:
-            due = outbox.due(connection, dict.fromkeys(NAMES, WINDOW))
+            due = outbox.lock_due_jobs(connection, dict.fromkeys(NAMES, WINDOW))
             outbox.mark_published(connection, due)
         for job in due:
             self.rows[job.id].published = True
@@ -680,7 +684,7 @@ class Protocol(RuleBasedStateMachine):
 
     def sweep(self) -> None:
         with self.database.connection() as connection:
-            outbox.recover(connection)
+            outbox.requeue_lost(connection)
 
     def set(self, row: Row, assignments: str) -> None:
         with self.database.connection() as connection:

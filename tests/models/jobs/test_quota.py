@@ -7,9 +7,9 @@ import pytest
 from models.accounts.plans import Limits
 from models.jobs import quota, usage
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_quota, check_room, worst_case
-from models.jobs.usage import Usage
-from models.platform.errors import InsufficientQuota, TooMany
+from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
+from models.jobs.usage import TokenUsage
+from models.platform.errors import InsufficientQuota, LimitExceeded
 from models.platform.ids import new_id
 
 MONTHLY = Limits(tokens_per_month=100)
@@ -23,13 +23,13 @@ def reserve(database, account, tokens):
 
 def usage_of(database, account):
     with database.connection() as connection:
-        now = quota.usage(connection, account)
+        now = quota.monthly_usage(connection, account)
     return now.used, now.reserved
 
 
 def bill(database, account, job_id, tokens):
     with database.transaction() as connection:
-        usage.bill(connection, Usage(tokens, 0, tokens), job_id=job_id, account_id=account, model="fake")
+        usage.bill(connection, TokenUsage(tokens, 0, tokens), job_id=job_id, account_id=account, model="fake")
 
 
 @pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "dead"])
@@ -91,12 +91,12 @@ def test_unfinished_jobs_are_bounded(database, account):
     limits = Limits(unfinished_jobs=2)
     with database.transaction() as connection:
         for _ in range(2):
-            check_room(connection, account, limits)
+            check_unfinished_jobs(connection, account, limits)
             enqueue(connection, NewJob("turn.run", account))
-        with pytest.raises(TooMany) as refusal:
-            check_room(connection, account, limits)
+        with pytest.raises(LimitExceeded) as refusal:
+            check_unfinished_jobs(connection, account, limits)
         connection.execute("UPDATE jobs SET state = 'completed' WHERE account_id = %s", (account,))
-        check_room(connection, account, limits)
+        check_unfinished_jobs(connection, account, limits)
 
     assert refusal.value.code == "too_many_jobs"
 
@@ -105,9 +105,9 @@ def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkey
     monkeypatch.setattr(quota, "MOST_IN_THREAD", 1)
     with database.transaction() as connection:
         enqueue(connection, NewJob("turn.run", account, serial_key=account))
-        check_room(connection, account, Limits(), "another")
-        with pytest.raises(TooMany) as refusal:
-            check_room(connection, account, Limits(), account)
+        check_unfinished_jobs(connection, account, Limits(), "another")
+        with pytest.raises(LimitExceeded) as refusal:
+            check_unfinished_jobs(connection, account, Limits(), account)
 
     assert refusal.value.code == "conversation_full"
 
@@ -116,4 +116,4 @@ def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkey
     ("output", "history", "expected"), [(10, False, 126), (None, False, 4096), (10, True, 4096), (5000, False, 4096)]
 )
 def test_the_worst_case_is_bounded_by_the_context(output, history, expected):
-    assert worst_case(100, 1, output=output, context=4096, history=history) == expected
+    assert max_billable_tokens(100, 1, output=output, context=4096, history=history) == expected

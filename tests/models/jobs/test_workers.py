@@ -1,6 +1,6 @@
 """Given workers, when one dies and its supervisor saw it, then what it held comes back at once."""
 
-from models.jobs.workers import bury, forget_silent, living, register, unregister
+from models.jobs.workers import delete_silent, list_live, register, release_jobs_of_dead_worker, unregister
 
 
 def enlist(desk, name, pid=1, queues=("maintenance",)):
@@ -16,10 +16,10 @@ def test_the_living_are_those_that_were_heard_of_lately(empty_desk):
         connection.execute("UPDATE workers SET seen_at = now() - interval '31 seconds' WHERE name = 'w1'")
         connection.execute("UPDATE workers SET seen_at = now() - interval '301 seconds' WHERE name = 'w2'")
         unregister(connection, "w3")
-        assert living(connection) == []
+        assert list_live(connection) == []
         enlist(empty_desk, "w1")
-        assert [worker.name for worker in living(connection)] == ["w1"]
-        forget_silent(connection)
+        assert [worker.name for worker in list_live(connection)] == ["w1"]
+        delete_silent(connection)
         assert [row["name"] for row in connection.execute("SELECT name FROM workers").fetchall()] == ["w1"]
 
 
@@ -33,7 +33,7 @@ def test_burying_gives_back_what_ran_and_sends_again_what_was_on_its_way(empty_d
     for job_id in (on_its_way, elsewhere):
         desk.set(job_id, "published_at = now()")
 
-    assert bury(desk.database, "here", 7) == 1
+    assert release_jobs_of_dead_worker(desk.database, "here", 7) == 1
 
     assert (desk.job(lost.id).state, desk.job(lost.id).failures) == ("queued", 1)
     assert desk.claim(lost.id, "m2", "alive").attempt == 2
@@ -47,8 +47,8 @@ def test_strangers_are_not_buried(empty_desk):
     enlist(desk, "w", pid=7)
     job = desk.claim(desk.enqueue(desk.account()), worker="w")
 
-    assert bury(desk.database, "elsewhere", 7) == 0
-    assert bury(desk.database, "here", 9) == 0
+    assert release_jobs_of_dead_worker(desk.database, "elsewhere", 7) == 0
+    assert release_jobs_of_dead_worker(desk.database, "here", 9) == 0
     assert desk.job(job.id).state == "running"
-    assert bury(desk.database, "here", 7) == 1
-    assert bury(desk.database, "here", 7) == 0
+    assert release_jobs_of_dead_worker(desk.database, "here", 7) == 1
+    assert release_jobs_of_dead_worker(desk.database, "here", 7) == 0

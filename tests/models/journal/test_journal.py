@@ -11,7 +11,7 @@ from models.platform.ids import new_id
 def job_id(redis_client):
     id_ = new_id("job")
     yield id_
-    journal.forget(redis_client, id_)
+    journal.delete(redis_client, id_)
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def append(redis_client, job_id):
     def run(attempt, first, last, *, force=False, by=None):
         events = [event(n, "test.said", {"by": by or attempt}, 1) for n in range(first, last + 1)]
         command = journal.append_command(job_id, attempt, events, force=force)
-        reply = journal.appended(redis_client.eval(journal.APPEND, *command))
+        reply = journal.parse_append_reply(redis_client.eval(journal.APPEND, *command))
         return reply.status, reply.last
 
     return run
@@ -89,7 +89,7 @@ def test_who_has_not_taken_the_fence_is_sent_to_ask_postgres(redis_client, job_i
 def test_what_redis_forgot_is_written_again_by_force(redis_client, job_id, append):
     take(redis_client, job_id, 3)
     append(3, 0, 5)
-    journal.forget(redis_client, job_id)
+    journal.delete(redis_client, job_id)
 
     assert append(3, 6, 6) == ("lost", -1)
     assert append(3, 4, 6, force=True) == ("ok", 6)  # all before 4 is in the archive
@@ -110,7 +110,7 @@ def test_a_stream_never_has_a_gap_inside(redis_client, job_id, append):
 def test_a_zombie_cannot_begin_a_forgotten_journal_once_a_later_attempt_has(redis_client, job_id, append):
     take(redis_client, job_id, 1)
     append(1, 0, 5)
-    journal.forget(redis_client, job_id)
+    journal.delete(redis_client, job_id)
     take(redis_client, job_id, 2)
 
     assert append(1, 3, 6, force=True) == ("fenced", -1)
@@ -132,7 +132,9 @@ def told(redis_client, job_id):
 
     def read_shards():
         entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
-        return [journal.shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.key(job_id)]
+        return [
+            journal.parse_shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.hash_key(job_id)
+        ]
 
     return read_shards
 
@@ -164,12 +166,12 @@ def test_an_end_without_an_opening_is_told(redis_client, job_id, told):
 
 def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):
     journal.append(redis_client, job_id, 1, [event(0, "test.said", {})])
-    assert journal.MEMORY_ENDED < redis_client.ttl(journal.key(job_id)) <= journal.MEMORY
+    assert journal.TTL_ENDED < redis_client.ttl(journal.hash_key(job_id)) <= journal.TTL
 
     journal.append(redis_client, job_id, 1, [event(1, "sangha:job.completed", {})])
 
-    for key in (journal.key(job_id), journal.stream_key(job_id)):
-        assert 0 < redis_client.ttl(key) <= journal.MEMORY_ENDED
+    for key in (journal.hash_key(job_id), journal.stream_key(job_id)):
+        assert 0 < redis_client.ttl(key) <= journal.TTL_ENDED
 
 
 def test_a_redis_that_does_not_answer_knows_nothing(tmp_path):
@@ -182,8 +184,8 @@ def test_events_of_an_earlier_version_are_read_under_their_present_name(redis_cl
     """A journal may be older than the process that reads it."""
     journal.append(redis_client, job_id, 1, [event(0, "sangha.job.completed", {})])
 
-    entry = journal.shard_entry(
-        {b"j": journal.key(job_id).encode(), b"s": b"0", b"e": event(0, "sangha.job.dead", {}).data}
+    entry = journal.parse_shard_entry(
+        {b"j": journal.hash_key(job_id).encode(), b"s": b"0", b"e": event(0, "sangha.job.dead", {}).data}
     )
 
     assert [event.type for event in journal.read_events(redis_client, job_id)] == [b"sangha:job.completed"]

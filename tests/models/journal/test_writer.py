@@ -124,7 +124,7 @@ def test_what_is_written_together_stands_behind_the_text_before_it_and_counts_on
     written = begin()
     written.write_text(DELTA, {}, "a", 2)
     # When events are written together
-    written.write_together([("one", {}), ("two", {})], 3)
+    written.write_atomically([("one", {}), ("two", {})], 3)
     # Then no batch could have held only some of them, and the last one carries their tokens
     assert writer.drain()
     told = journal.read_events(client, written.job_id)
@@ -169,7 +169,7 @@ def test_after_a_checkpoint_only_the_archived_part_may_be_missing(client, writer
     for n in range(10):
         written.write("test.said", {"n": n})
     writer.drain()
-    written.archived(6)
+    written.mark_archived(6)
     client.flushall()
 
     written.write("test.said", {"n": 10})
@@ -185,7 +185,7 @@ def test_a_checkpoint_forgets_nothing_that_redis_lacks(client, writer, begin):
         written.write("test.said", {"n": n})
     unarchived = written.unarchived()
 
-    written.archived(unarchived[-1].sequence)
+    written.mark_archived(unarchived[-1].sequence)
 
     assert written.unarchived() == []
     assert writer.drain()

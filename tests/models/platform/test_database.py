@@ -5,7 +5,7 @@ from contextlib import suppress
 import psycopg
 import pytest
 
-from models.platform.database import end_frozen
+from models.platform.database import terminate_stalled_batches
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 from tests.waiting import eventually
@@ -70,7 +70,7 @@ def test_what_fails_in_a_batch_takes_all_of_it_back(desk, account_id, caplog):
 
 def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(desk, account_id, caplog):
     def leave(connection):
-        connection.settle()
+        connection.sync()
         raise KeyError
 
     with pytest.raises(KeyError):
@@ -89,7 +89,7 @@ def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, 
             connection.execute(INSERT, (account_id,))
             with suppress(psycopg.errors.DivisionByZero):
                 connection.execute("SELECT 1 / 0")
-                connection.settle()
+                connection.sync()
 
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
         let_pass()
@@ -100,7 +100,7 @@ def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, 
 def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(desk, account_id):
     with desk.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
-        connection.settle()
+        connection.sync()
 
         with desk.database.connection() as other:
             pid = connection.info.backend_pid
@@ -118,8 +118,8 @@ def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, accoun
             pid = connection.info.backend_pid
             eventually(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
             assert other.execute(STATE, (pid,)).fetchone()["state"] == "active"
-            assert end_frozen(other) == 0
-            assert end_frozen(other, seconds=0) == 1
+            assert terminate_stalled_batches(other) == 0
+            assert terminate_stalled_batches(other, seconds=0) == 1
 
     with pytest.raises(Unavailable):
         insert(desk.database, account_id, then=freeze)
@@ -129,7 +129,7 @@ def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, accoun
 
 def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(desk, account_id):
     def lose(connection):
-        connection.settle()
+        connection.sync()
         with desk.database.connection() as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 

@@ -3,7 +3,7 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from models.platform.ids import Ids, new_id
+from models.platform.ids import IdGenerator, new_id
 
 
 def test_ids_sort_by_their_birth():
@@ -24,7 +24,9 @@ def test_threads_make_no_id_twice():
 def test_from_a_seed_come_the_same_ids_each_time_as_old_as_it_is():
     before, seed, after = new_id("seed"), new_id("seed"), new_id("seed")
 
-    first, again, other = ([ids.new("a"), ids.new("a"), ids.new("b")] for ids in (Ids(seed), Ids(seed), Ids(after)))
+    first, again, other = (
+        [ids.new("a"), ids.new("a"), ids.new("b")] for ids in (IdGenerator(seed), IdGenerator(seed), IdGenerator(after))
+    )
 
     assert first == again
     assert len({*first, *other}) == 6
@@ -33,4 +35,4 @@ def test_from_a_seed_come_the_same_ids_each_time_as_old_as_it_is():
 
 
 def test_without_a_seed_each_id_is_new():
-    assert Ids().new("a") != Ids().new("a")
+    assert IdGenerator().new("a") != IdGenerator().new("a")

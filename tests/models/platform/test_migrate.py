@@ -8,7 +8,7 @@ import pytest
 
 from models.journal.events import event, to_lines
 from models.platform.errors import Unavailable
-from models.platform.migrate import FOLDER, LOCK, migrate, pending
+from models.platform.migrate import FOLDER, LOCK, migrate, pending_migrations
 from tests.databases import bare_database
 from tests.waiting import eventually
 
@@ -31,9 +31,9 @@ def bare(postgres):
 
 
 def test_a_bare_database_gets_every_table_and_a_second_run_does_nothing(bare):
-    assert pending(bare) == ALL
+    assert pending_migrations(bare) == ALL
     assert migrate(bare) == ALL
-    assert (migrate(bare), pending(bare)) == ([], [])
+    assert (migrate(bare), pending_migrations(bare)) == ([], [])
 
     with psycopg.connect(bare) as connection:
         columns: dict[str, set[str]] = {}
@@ -68,7 +68,7 @@ def test_one_waits_while_another_migrates(bare):
     thread.join(20)
 
     assert done.is_set()
-    assert pending(bare) == []
+    assert pending_migrations(bare) == []
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from models.platform.errors import ConfigurationError
-from models.platform.oidc_providers import load_providers
+from models.platform.oidc_providers import load_oidc_providers
 from models.platform.settings import load_settings
 
 CORP = {
@@ -43,7 +43,7 @@ def test_providers_are_read_from_the_environment(monkeypatch):
 )
 def test_what_is_wrong_is_named_in_one_line_without_the_secret(changes, named):
     with pytest.raises(ConfigurationError, match=named) as caught:
-        load_providers(CORP | changes)
+        load_oidc_providers(CORP | changes)
 
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -7,22 +7,22 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from models.platform.errors import ConfigurationError
-from models.platform.secrets import Seal, secret_key
+from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
 
 
 def test_the_variable_comes_first(tmp_path):
     settings = Settings(data_dir=tmp_path, secret_key="sixteen letters or more")
 
-    assert secret_key(settings) == b"sixteen letters or more"
+    assert load_secret_key(settings) == b"sixteen letters or more"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_key_is_made_once_and_kept(tmp_path):
     settings = Settings(data_dir=tmp_path / "new" / "folder")
 
-    assert secret_key(settings) == secret_key(settings)
-    assert len(secret_key(settings)) >= 32
+    assert load_secret_key(settings) == load_secret_key(settings)
+    assert len(load_secret_key(settings)) >= 32
     assert stat.S_IMODE((settings.home / "secret_key").stat().st_mode) == 0o600
     assert [path.name for path in settings.home.iterdir()] == ["secret_key"]
 
@@ -31,7 +31,7 @@ def test_many_at_once_get_the_same_key(tmp_path):
     settings = Settings(data_dir=tmp_path)
 
     with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: secret_key(settings), range(64)))
+        keys = set(pool.map(lambda _: load_secret_key(settings), range(64)))
 
     assert len(keys) == 1
 
@@ -40,25 +40,25 @@ def test_a_damaged_file_is_not_replaced(tmp_path):
     (tmp_path / "secret_key").write_bytes(b"")
 
     with pytest.raises(ConfigurationError, match="secret_key"):
-        secret_key(Settings(data_dir=tmp_path))
+        load_secret_key(Settings(data_dir=tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(ConfigurationError, match="SANGHA_SECRET_KEY"):
-        secret_key(Settings(data_dir=tmp_path / "file" / "below"))
+        load_secret_key(Settings(data_dir=tmp_path / "file" / "below"))
 
 
 def test_a_seal_opens_only_with_its_secret_purpose_and_subject():
-    sealed = Seal(b"a secret", "tests").close(b"a text", b"acct_1")
+    sealed = Cipher(b"a secret", "tests").encrypt(b"a text", b"acct_1")
 
     assert b"a text" not in sealed
-    assert Seal(b"a secret", "tests").open(sealed, b"acct_1") == b"a text"
+    assert Cipher(b"a secret", "tests").decrypt(sealed, b"acct_1") == b"a text"
     for seal, about in (
-        (Seal(b"a secret", "tests"), b"acct_2"),
-        (Seal(b"a secret", "other"), b"acct_1"),
-        (Seal(b"another secret", "tests"), b"acct_1"),
+        (Cipher(b"a secret", "tests"), b"acct_2"),
+        (Cipher(b"a secret", "other"), b"acct_1"),
+        (Cipher(b"another secret", "tests"), b"acct_1"),
     ):
         with pytest.raises(InvalidTag):
-            seal.open(sealed, about)
+            seal.decrypt(sealed, about)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from models.accounts.audit import Trail
-from models.platform.database import Database, all_of
+from models.accounts.audit import RequestOrigin
+from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
 from pipelines.accounts.login_limits import LoginLimiter
 from pipelines.accounts.tokens import Tokens
@@ -20,7 +20,7 @@ def tokens():
 
 
 @pytest.fixture
-def throttle(redis_client):
+def login_limiter(redis_client):
     return LoginLimiter(redis_client)
 
 
@@ -33,7 +33,7 @@ def ip():
 @pytest.fixture
 def trail(ip):
     """Somebody's browser."""
-    return Trail(ip, "a browser", "req_1")
+    return RequestOrigin(ip, "a browser", "req_1")
 
 
 @pytest.fixture
@@ -48,6 +48,6 @@ def audited(database: Database) -> Callable[[str], list[str]]:
     def read(user_id: str) -> list[str]:
         statement = "SELECT action FROM audit_events WHERE user_id = %s ORDER BY id"
         with database.connection() as connection:
-            return [row["action"] for row in all_of(connection, statement, (user_id,))]
+            return [row["action"] for row in fetch_all(connection, statement, (user_id,))]
 
     return read

@@ -8,7 +8,7 @@ import pytest
 from models.access import auth_context
 from models.accounts import accounts
 from models.accounts.accounts import Role
-from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
+from models.platform.errors import InvalidRequest, LimitExceeded, NotAllowed, NotAuthenticated
 from pipelines.accounts import sessions
 from pipelines.accounts.signup import log_in, sign_up
 
@@ -16,12 +16,12 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture
-def enter(database, tokens, throttle, trail, address):
+def enter(database, tokens, login_limiter, trail, address):
     """`enter()` logs the test's person in, who has signed up."""
-    sign_up(database, tokens, throttle, email=address, password=PASSWORD, trail=trail)
+    sign_up(database, tokens, login_limiter, email=address, password=PASSWORD, trail=trail)
 
     def enter(password=PASSWORD):
-        return log_in(database, tokens, throttle, email=address, password=password, trail=trail)
+        return log_in(database, tokens, login_limiter, email=address, password=password, trail=trail)
 
     return enter
 
@@ -44,7 +44,7 @@ def lives(database):
         caller = entry.caller
         names = {"session_id": caller.session_id, "user_id": caller.user_id, "account_id": caller.account_id}
         with database.connection() as connection:
-            return auth_context.of_session(connection, **names) is not None
+            return auth_context.for_session(connection, **names) is not None
 
     return lives
 
@@ -153,9 +153,9 @@ def test_logging_out_ends_one_session_and_everywhere_all(database, enter, refres
     assert audited(here.caller.user_id).count("session.revoked") == 2
 
 
-def test_nobody_ends_the_sessions_of_others(database, tokens, throttle, enter, lives, trail):
+def test_nobody_ends_the_sessions_of_others(database, tokens, login_limiter, enter, lives, trail):
     entry = enter()
-    stranger = sign_up(database, tokens, throttle, email="stranger@example.com", password=PASSWORD, trail=trail)
+    stranger = sign_up(database, tokens, login_limiter, email="stranger@example.com", password=PASSWORD, trail=trail)
 
     assert not sessions.log_out(database, stranger.caller, entry.caller.session_id, trail)
     assert lives(entry)
@@ -170,11 +170,11 @@ def test_an_expired_session_is_not_refreshed(database, enter, refresh, lives):
     assert refused(refresh, entry.refresh_token)
 
 
-def test_a_changed_password_ends_all_other_sessions(database, enter, throttle, lives, trail, audited):
+def test_a_changed_password_ends_all_other_sessions(database, enter, login_limiter, lives, trail, audited):
     here, there = enter(), enter()
 
     ended = sessions.change_password(
-        database, throttle, here.caller, current=PASSWORD, new="a newer horse", trail=trail
+        database, login_limiter, here.caller, current=PASSWORD, new="a newer horse", trail=trail
     )
 
     assert ended == 2  # the signup's, too
@@ -185,19 +185,19 @@ def test_a_changed_password_ends_all_other_sessions(database, enter, throttle, l
     assert "password.changed" in audited(here.caller.user_id)
 
 
-def test_changing_takes_the_current_password_and_a_good_new_one(database, enter, throttle, trail, address):
+def test_changing_takes_the_current_password_and_a_good_new_one(database, enter, login_limiter, trail, address):
     caller = enter().caller
 
     for new in ("short", "password123", address):
         with pytest.raises(InvalidRequest) as refusal:
-            sessions.change_password(database, throttle, caller, current=PASSWORD, new=new, trail=trail)
+            sessions.change_password(database, login_limiter, caller, current=PASSWORD, new=new, trail=trail)
         assert refusal.value.param == "new_password"
     for _ in range(10):
         with pytest.raises(NotAllowed) as wrong:
-            sessions.change_password(database, throttle, caller, current="wrong", new="a newer horse", trail=trail)
+            sessions.change_password(database, login_limiter, caller, current="wrong", new="a newer horse", trail=trail)
         assert wrong.value.param == "current_password"
-    with pytest.raises(TooMany):
-        sessions.change_password(database, throttle, caller, current=PASSWORD, new="a newer horse", trail=trail)
+    with pytest.raises(LimitExceeded):
+        sessions.change_password(database, login_limiter, caller, current=PASSWORD, new="a newer horse", trail=trail)
 
 
 def test_what_ended_long_ago_is_forgotten(database, enter, refresh, lives):

@@ -9,8 +9,8 @@ from argon2 import PasswordHasher
 
 from models.accounts import accounts, emails
 from models.accounts.accounts import Role
-from models.platform.database import all_of
-from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated, TooMany
+from models.platform.database import fetch_all
+from models.platform.errors import InvalidRequest, LimitExceeded, NotAllowed, NotAuthenticated
 from models.platform.ids import new_id
 from pipelines.accounts import passwords, signup
 from pipelines.accounts.passwords import hash_password
@@ -21,21 +21,21 @@ OTHER = "another horse"
 
 
 @pytest.fixture
-def join(database, tokens, throttle, trail):
+def join(database, tokens, login_limiter, trail):
     """`join(email, password)` signs up."""
 
     def join(email, password=PASSWORD):
-        return sign_up(database, tokens, throttle, email=email, password=password, trail=trail)
+        return sign_up(database, tokens, login_limiter, email=email, password=password, trail=trail)
 
     return join
 
 
 @pytest.fixture
-def enter(database, tokens, throttle, trail):
+def enter(database, tokens, login_limiter, trail):
     """`enter(email, password)` logs in."""
 
     def enter(email, password=PASSWORD, **options):
-        return log_in(database, tokens, throttle, email=email, password=password, trail=trail, **options)
+        return log_in(database, tokens, login_limiter, email=email, password=password, trail=trail, **options)
 
     return enter
 
@@ -46,14 +46,14 @@ def prove(database):
 
     def prove(entry):
         with database.transaction() as connection:
-            assert emails.prove(connection, entry.caller.user_id, entry.email)
+            assert emails.verify(connection, entry.caller.user_id, entry.email)
 
     return prove
 
 
 def claimants(database, address):
     with database.connection() as connection:
-        return [row["id"] for row in all_of(connection, "SELECT id FROM users WHERE email = %s", (address,))]
+        return [row["id"] for row in fetch_all(connection, "SELECT id FROM users WHERE email = %s", (address,))]
 
 
 def letters_to(database, *user_ids):
@@ -61,7 +61,7 @@ def letters_to(database, *user_ids):
         SELECT account_id, arguments FROM jobs
         WHERE kind = 'email.send' AND arguments->>'user_id' = ANY(%s) ORDER BY created_at, id"""
     with database.connection() as connection:
-        found = all_of(connection, statement, (list(user_ids),))
+        found = fetch_all(connection, statement, (list(user_ids),))
     assert {row["account_id"] for row in found} <= {"platform"}, "a member would see whose address is known"
     return [(row["arguments"]["letter"], row["arguments"]["user_id"]) for row in found]
 
@@ -70,7 +70,7 @@ def test_a_new_user_owns_a_new_account(database, join, tokens, address):
     entry = join(address)
 
     assert entry.caller.role is Role.OWNER
-    assert tokens.verify(entry.token) == entry.caller
+    assert tokens.verify(entry.access_token) == entry.caller
     with database.connection() as connection:
         (membership,) = accounts.memberships(connection, entry.caller.user_id)
         user = accounts.find(connection, entry.caller.user_id)
@@ -177,7 +177,7 @@ def test_a_failed_login_is_told_in_the_owners_log_without_the_password(
 
     assert audited(entry.caller.user_id) == ["user.created", "session.created", "login.failed"]
     with database.connection() as connection:
-        (row,) = all_of(
+        (row,) = fetch_all(
             connection,
             "SELECT * FROM audit_events WHERE action = 'login.failed' AND account_id = %s",
             (entry.caller.account_id,),
@@ -253,9 +253,9 @@ def test_guesses_by_signing_up_count_as_well(join, enter, address):
     for number in range(9):
         join(address, f"guess number {number}")
 
-    with pytest.raises(TooMany):
+    with pytest.raises(LimitExceeded):
         join(address, "guess number ten")
-    with pytest.raises(TooMany):
+    with pytest.raises(LimitExceeded):
         enter(address, "guess number ten")
 
 

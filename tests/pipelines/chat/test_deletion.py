@@ -67,7 +67,7 @@ def test_a_deleted_conversation_is_forgotten(room, fake, when):
 
     attempt = next_job(room, "memory.forget" if when == "after" else "memory.remember")
     room.settle(
-        attempt, forget_memories.run_forgetting(attempt) if when == "after" else remember_turns.run(flat, Settings(), attempt)
+        attempt, forget_memories.run(attempt) if when == "after" else remember_turns.run(flat, Settings(), attempt)
     )
     assert remembered(room) == ["I have a dog", "fine"]
 
@@ -82,7 +82,7 @@ def test_a_space_knows_who_remembers_a_conversation(room, fake):
 
     with room.database.connection() as connection:
         account_id = room.caller.account_id
-        found = spaces.with_conversation(connection, account_id, started.response.thread)
+        found = spaces.users_with_conversation(connection, account_id, started.response.thread)
         space = spaces.find(connection, account_id, room.caller.user_id)
         assert found == [room.caller.user_id]
-        assert len(memories.of_turn(connection, space.id, started.response.thread, started.response.id)) == 2
+        assert len(memories.ids_of_turn(connection, space.id, started.response.thread, started.response.id)) == 2

@@ -174,7 +174,7 @@ def test_what_both_have_lost_is_told_as_a_rewind(room, fake):
     first, again, started = fake("a ", "b ", "c "), fake("a ", "b ", "c "), room.start()
 
     cut(room, first, started, 2)
-    journal.forget(room.client, started.response.job_id)
+    journal.delete(room.client, started.response.job_id)
     run(room, again, started)
 
     told = events(room, started)

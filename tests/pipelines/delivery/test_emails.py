@@ -24,7 +24,7 @@ from tests.post import secret_in
 def person(database):
     with database.transaction() as connection:
         made = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
-        return addresses.person(connection, made.user_id)
+        return addresses.read_user(connection, made.user_id)
 
 
 def test_a_letter_says_who_sends_it_and_where_its_link_leads(post, database, person):
@@ -68,7 +68,7 @@ def test_what_the_server_does_not_take_now_fails_the_attempt_and_the_next_one_se
 
 def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, person, begin):
     with database.transaction() as connection:
-        assert addresses.prove(connection, person.id, person.email)
+        assert addresses.verify(connection, person.id, person.email)
 
     for job in (
         email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id),

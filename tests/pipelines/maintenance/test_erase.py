@@ -60,7 +60,7 @@ def left_of(database, account_id):
 
 def test_only_what_money_needs_is_left(database, redis_client, objects, member, begin):
     with database.connection() as connection:
-        account_data.close(connection, member.account_id)
+        account_data.close_account(connection, member.account_id)
 
     ending = erase.run(redis_client, objects, begin(erasing(member)))
 
@@ -75,7 +75,7 @@ def test_only_what_money_needs_is_left(database, redis_client, objects, member, 
 def test_journals_go_too(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         job_id = connection.execute("SELECT id FROM jobs WHERE account_id = %s", (member.account_id,)).fetchone()["id"]
-        account_data.close(connection, member.account_id)
+        account_data.close_account(connection, member.account_id)
     journal.append(redis_client, job_id, 0, [event(0, "response.created", {"secret": "what was said"})])
 
     erase.run(redis_client, objects, begin(erasing(member)))
@@ -90,7 +90,7 @@ def test_files_go_with_their_bytes(database, redis_client, objects, member, begi
             connection, new_id("file"), member.account_id, job_id=new_id("job"), filename="a", purpose="export",
             content_type="text/plain", size=5, object_key=f"{member.account_id}/a", days=1,
         )  # fmt: skip
-        account_data.close(connection, member.account_id)
+        account_data.close_account(connection, member.account_id)
 
     erase.run(redis_client, objects, begin(erasing(member)))
 
@@ -101,7 +101,7 @@ def test_files_go_with_their_bytes(database, redis_client, objects, member, begi
 
 def test_a_second_attempt_finishes_what_a_first_began(database, redis_client, objects, member, begin):
     with database.connection() as connection:
-        account_data.close(connection, member.account_id)
+        account_data.close_account(connection, member.account_id)
     job = erasing(member)
     attempt = begin(job)
     with database.connection() as connection:
@@ -120,7 +120,7 @@ def test_a_person_who_belongs_elsewhere_stays(database, redis_client, objects, m
             "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')",
             (other.account_id, member.user_id),
         )
-        account_data.close(connection, member.account_id)
+        account_data.close_account(connection, member.account_id)
 
     erase.run(redis_client, objects, begin(erasing(member)))
 

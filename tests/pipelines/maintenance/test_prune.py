@@ -137,5 +137,5 @@ def test_people_who_never_came_back_are_forgotten(database, begin, tmp_path):
     pruned(begin, tmp_path)
 
     with database.connection() as connection:
-        assert emails.person(connection, recent) is not None
-        assert emails.person(connection, lapsed) is None
+        assert emails.read_user(connection, recent) is not None
+        assert emails.read_user(connection, lapsed) is None

@@ -187,7 +187,10 @@ def test_a_thousand_things_are_read_in_windows_within_a_budget(room):
     ],
 )
 def test_what_is_not_grounded_is_dropped(wrong):
-    lines = [MemoryText("a", "I live in Lisbon.", "user", MONDAY), MemoryText("b", "Lisbon it is.", "assistant", MONDAY)]
+    lines = [
+        MemoryText("a", "I live in Lisbon.", "user", MONDAY),
+        MemoryText("b", "Lisbon it is.", "assistant", MONDAY),
+    ]
 
     assert list(accepted_facts(orjson.dumps({"facts": [wrong]}).decode(), lines)) == []
 
@@ -207,4 +210,4 @@ def test_facts_are_looked_for_some_time_after_a_turn_where_the_model_is_good_eno
 
     found = waiting(room, facts.EXTRACT_KIND)
     assert len(found) == jobs
-    assert all(job["delay"] > remember_turns.QUIET - timedelta(seconds=5) for job in found)
+    assert all(job["delay"] > remember_turns.EXTRACTION_DELAY - timedelta(seconds=5) for job in found)

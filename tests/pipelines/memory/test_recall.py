@@ -11,7 +11,7 @@ from models.memory.memories import Filters, NewMemory
 from models.platform.ids import new_id
 from pipelines.memory import index_space, store
 from pipelines.memory import recall as recall_module
-from pipelines.memory.recall import Query, best, recall
+from pipelines.memory.recall import Query, recall, top_ordinals
 
 COUNT, OTHERS, TOPICS = 2000, 500, 40
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -157,14 +157,14 @@ def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people
         store.close_memories(connection, store.lock_space(connection, space_of(database, owner).id), [odd[-1].id])
 
     def hits(filters):
-        query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, width=OTHERS * 2)
+        query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, candidates=OTHERS * 2)
         found = recall(database, lambda texts: [vector for _ in texts], *owner, query, NOW)
         return {hit.memory.id: dict(hit.parts) for hit in found}
 
     for filters in (Filters(), Filters(speaker="Ada"), Filters(conversation_id="talk 0"), Filters(kind="insight")):
-        monkeypatch.setattr(recall_module, "FEW", 0)
+        monkeypatch.setattr(recall_module, "RANK_ALL_BELOW", 0)
         chosen = hits(filters)
-        monkeypatch.setattr(recall_module, "FEW", OTHERS * 2)
+        monkeypatch.setattr(recall_module, "RANK_ALL_BELOW", OTHERS * 2)
         assert hits(filters) == chosen
         assert list(hits(filters)) == list(chosen)
         assert odd[-1].id not in chosen
@@ -206,6 +206,6 @@ def test_a_space_that_grows_asks_for_its_index_once(database, people):
 def test_the_best_by_weight_are_taken_ties_by_age():
     weights = np.array([0, 2, 1, 2, 0, 3, 1], dtype=float)
 
-    assert best(weights, None, 3) == [5, 1, 3]
-    assert best(weights, None, 99) == [5, 1, 3, 2, 6]
-    assert best(weights, np.array([0, 2, 6, 50]), 1) == [2]
+    assert top_ordinals(weights, None, 3) == [5, 1, 3]
+    assert top_ordinals(weights, None, 99) == [5, 1, 3, 2, 6]
+    assert top_ordinals(weights, np.array([0, 2, 6, 50]), 1) == [2]

@@ -191,7 +191,7 @@ def test_a_process_that_dies_before_the_commit_leaves_nothing(add, desk, setting
 def test_one_that_is_held_by_another_process_holds_nobody_up(add, desk, settings, history):
     held, free = add(Interval(60, NOON)), add(Interval(60, NOON))
     with desk.database.transaction() as other:
-        assert schedules.take(other, held) is not None
+        assert schedules.lock_if_due(other, held) is not None
         assert [fired.schedule_id for fired in fire_due(desk.database, settings, ["turn"], NOON)] == [free]
 
     assert [fired.schedule_id for fired in fire_due(desk.database, settings, ["turn"], NOON)] == [held]
@@ -201,7 +201,7 @@ def test_a_frozen_process_finds_its_time_fired_when_it_wakes(add, desk, settings
     """It has looked what is due, and takes it only after another one has."""
     schedule_id = add(Interval(60, NOON))
     with desk.database.connection() as connection:
-        (due,) = schedules.due(connection, ["turn"], 10, NOON)
+        (due,) = schedules.list_due(connection, ["turn"], 10, NOON)
     strike(NOON)
 
     assert fire(desk.database, settings, due, later(seconds=30)) is None

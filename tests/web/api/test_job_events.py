@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from models.jobs.attempts import note_rewind
+from models.jobs.attempts import store_rewind
 from models.journal import journal
 from tests.web.api_client import assert_error
 from tests.web.scripted_job import ScriptedJob
@@ -85,7 +85,7 @@ def test_who_heard_what_was_lost_is_taken_back(user, scripted, database, redis_c
     scripted.append_deltas(5)
     scripted.forget_journal()
     with database.connection() as connection:
-        note_rewind(connection, scripted.job, 2)
+        store_rewind(connection, scripted.job, 2)
     scripted.events = scripted.events[:2]
     journal.append(redis_client, scripted.id, 1, scripted.events)
     scripted.end()

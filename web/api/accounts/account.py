@@ -15,7 +15,7 @@ from web.http.responses import json_response
 from web.http.validation import Body
 
 
-class RenameAccount(Body):
+class UpdateAccount(Body):
     """The body of `PATCH /v1/account`; what is left out stays."""
 
     name: PublicName | None = None
@@ -54,19 +54,19 @@ def read(request: Request) -> Response:
     with request.platform.database.connection() as connection:
         account = members.read_account(connection, request.caller.account_id)
     assert account is not None, "the gate has just seen it"
-    return json_response(_object(account))
+    return json_response(_account_object(account))
 
 
 def change(request: Request) -> Response:
     """`PATCH /v1/account`: another name."""
-    body = bodies.parse(request.body, RenameAccount)
+    body = bodies.parse(request.body, UpdateAccount)
     if body.name is not None:
         with request.platform.database.connection() as connection:
             members.rename_account(connection, request.caller.account_id, body.name)
     return read(request)
 
 
-def _object(account: Account) -> AccountObject:
+def _account_object(account: Account) -> AccountObject:
     return {
         "id": account.id,
         "object": "account",

@@ -24,26 +24,26 @@ from web.http.validation import Body, parse_query
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 
 #: Ten years, in seconds.
-LONGEST = 10 * 366 * 86_400
+MAX_LIFETIME = 10 * 366 * 86_400
 
 
-class CreateKey(Body):
+class CreateApiKey(Body):
     """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
 
     name: Name
     scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=10)] | None = None
     expires_at: UnixTime | None = None
-    expires_in: int | None = Field(None, ge=1, le=LONGEST)
+    expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
 
 
-class ChangeKey(Body):
+class UpdateApiKey(Body):
     """The body of `PATCH /v1/api_keys/{id}`; what is left out stays, and `expires_at: null` is no end."""
 
     name: Name | None = None
     expires_at: UnixTime | None = None
 
 
-class KeyObject(TypedDict):
+class ApiKeyObject(TypedDict):
     """A key as its maker and the account's admins see it."""
 
     id: str
@@ -59,13 +59,13 @@ class KeyObject(TypedDict):
     revoked_at: int | None
 
 
-class CreatedKey(KeyObject):
+class CreatedApiKey(ApiKeyObject):
     """The one answer that has the secret."""
 
     key: str
 
 
-class RevokedKey(TypedDict):
+class DeletedApiKey(TypedDict):
     """A key that opens nothing any more."""
 
     id: str
@@ -75,11 +75,11 @@ class RevokedKey(TypedDict):
 
 def create(request: Request) -> Response:
     """`POST /v1/api_keys`: a new key, shown this once."""
-    body = bodies.parse(request.body, CreateKey)
+    body = bodies.parse(request.body, CreateApiKey)
     key, secret = keys.create(
-        request.platform.database, request.caller, _new(body), request.new_id("key"), request.trail
+        request.platform.database, request.caller, _new_api_key(body), request.new_id("key"), request.trail
     )
-    created: CreatedKey = {**key_object(key), "key": secret}
+    created: CreatedApiKey = {**api_key_object(key), "key": secret}
     return json_response(created, 201, {"cache-control": "no-store"})
 
 
@@ -91,18 +91,18 @@ def list_keys(request: Request) -> Response:
         found = api_keys.list_keys(
             connection, request.caller.account_id, user_id=user_id, after=query.after, limit=query.fetch_limit
         )
-    return page_response(found, query.limit, key_object)
+    return page_response(found, query.limit, api_key_object)
 
 
 def read(request: Request) -> Response:
     """`GET /v1/api_keys/{id}`."""
     with request.platform.database.connection() as connection:
-        return json_response(key_object(keys.find(connection, request.caller, request.path_params["key_id"])))
+        return json_response(api_key_object(keys.find(connection, request.caller, request.path_params["key_id"])))
 
 
 def change(request: Request) -> Response:
     """`PATCH /v1/api_keys/{id}`: another name, another end."""
-    body = bodies.parse(request.body, ChangeKey)
+    body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(
         request.platform.database,
         request.caller,
@@ -112,18 +112,18 @@ def change(request: Request) -> Response:
         change_expiry="expires_at" in body.model_fields_set,
         expires_at=from_unix(body.expires_at),
     )
-    return json_response(key_object(key))
+    return json_response(api_key_object(key))
 
 
 def revoke(request: Request) -> Response:
     """`DELETE /v1/api_keys/{id}`: it opens nothing from here on."""
     key_id = request.path_params["key_id"]
     keys.revoke(request.platform.database, request.caller, key_id, request.trail)
-    revoked: RevokedKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
+    revoked: DeletedApiKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
     return json_response(revoked)
 
 
-def key_object(key: ApiKey) -> KeyObject:
+def api_key_object(key: ApiKey) -> ApiKeyObject:
     """A key without what opens anything."""
     return {
         "id": key.id,
@@ -140,7 +140,7 @@ def key_object(key: ApiKey) -> KeyObject:
     }
 
 
-def _new(body: CreateKey) -> NewApiKey:
+def _new_api_key(body: CreateApiKey) -> NewApiKey:
     if body.expires_at is not None and body.expires_in is not None:
         raise InvalidRequest("Give either 'expires_at' or 'expires_in', not both.", param="expires_in")
     ends = from_unix(body.expires_at)

@@ -11,7 +11,7 @@ from models.access import sessions as records
 from models.access.sessions import Session
 from models.platform.errors import NotFound
 from pipelines.accounts import sessions
-from web.api.accounts.signup import Password, entered
+from web.api.accounts.signup import Password, tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -19,7 +19,7 @@ from web.http.responses import json_response
 from web.http.validation import Body, parse_query
 
 
-class Refresh(Body):
+class RefreshSession(Body):
     """The body of `POST /auth/refresh`; `account` changes to another account of the person."""
 
     refresh_token: str = Field(max_length=200)
@@ -46,7 +46,7 @@ class SessionObject(TypedDict):
     expires_at: int
 
 
-class EndedSession(TypedDict):
+class DeletedSession(TypedDict):
     """A session whose tokens hold no more."""
 
     id: str
@@ -54,7 +54,7 @@ class EndedSession(TypedDict):
     deleted: bool
 
 
-class Ended(TypedDict):
+class DeletedSessions(TypedDict):
     """How many sessions ended."""
 
     object: Literal["sessions.deleted"]
@@ -63,7 +63,7 @@ class Ended(TypedDict):
 
 def refresh(request: Request) -> Response:
     """`POST /auth/refresh`: the next tokens. A refresh token is good once: shown again, it ends its session."""
-    body = bodies.parse(request.body, Refresh)
+    body = bodies.parse(request.body, RefreshSession)
     entry = sessions.refresh(
         request.platform.database,
         request.platform.tokens,
@@ -71,19 +71,19 @@ def refresh(request: Request) -> Response:
         account_id=body.account,
         trail=request.trail,
     )
-    return entered(entry)
+    return tokens_response(entry)
 
 
 def logout(request: Request) -> Response:
     """`POST /auth/logout`: end this session, at once."""
     session_id = request.caller.session_id or ""
     sessions.log_out(request.platform.database, request.caller, session_id, request.trail)
-    return _ended(session_id)
+    return _deleted_session(session_id)
 
 
 def logout_all(request: Request) -> Response:
     """`POST /auth/logout_all`: end all sessions of the person, this one too."""
-    return _all_ended(sessions.log_out_everywhere(request.platform.database, request.caller, request.trail))
+    return _deleted_sessions(sessions.log_out_everywhere(request.platform.database, request.caller, request.trail))
 
 
 async def change_password(request: Request) -> Response:
@@ -100,7 +100,7 @@ async def change_password(request: Request) -> Response:
     )
     ended = await request.platform.hashing.run(work)
     request.platform.queue.nudge()
-    return _all_ended(ended)
+    return _deleted_sessions(ended)
 
 
 def list_sessions(request: Request) -> Response:
@@ -116,7 +116,7 @@ def revoke(request: Request) -> Response:
     session_id = request.path_params["session_id"]
     if not sessions.log_out(request.platform.database, request.caller, session_id, request.trail):
         raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
-    return _ended(session_id)
+    return _deleted_session(session_id)
 
 
 def _session_object(session: Session, current: str | None) -> SessionObject:
@@ -132,11 +132,11 @@ def _session_object(session: Session, current: str | None) -> SessionObject:
     }
 
 
-def _ended(session_id: str) -> Response:
-    answer: EndedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
+def _deleted_session(session_id: str) -> Response:
+    answer: DeletedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
     return json_response(answer)
 
 
-def _all_ended(count: int) -> Response:
-    answer: Ended = {"object": "sessions.deleted", "deleted": count}
+def _deleted_sessions(count: int) -> Response:
+    answer: DeletedSessions = {"object": "sessions.deleted", "deleted": count}
     return json_response(answer)

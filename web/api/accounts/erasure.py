@@ -15,13 +15,13 @@ from web.http.responses import json_response
 from web.http.validation import Query, parse_query
 
 
-class Confirmation(Query):
+class ConfirmErasure(Query):
     """The query of what can't be undone: what is to be erased, spelled out once more."""
 
     confirm: str = Field(max_length=320)
 
 
-class Erasure(TypedDict):
+class ErasureObject(TypedDict):
     """That an erasure has begun. Whoever asked for it is already outside, and so can't follow its job."""
 
     object: str
@@ -42,24 +42,24 @@ def export(request: Request) -> Response:
 
 def erase_account(request: Request) -> Response:
     """`DELETE /v1/account?confirm=<its id>`: erase the account and all that it holds; only what money needs stays."""
-    _confirmed(request, request.caller.account_id, "the account's id")
-    return _begun(request, close_account(request.platform.database, request.caller, request.trail))
+    _require_confirmation(request, request.caller.account_id, "the account's id")
+    return _erasure_response(request, close_account(request.platform.database, request.caller, request.trail))
 
 
 def erase_me(request: Request) -> Response:
     """`DELETE /v1/me?confirm=<the e-mail address>`: erase the person and the accounts that are theirs alone."""
     with request.platform.database.connection() as connection:
         address = account_data.email_of(connection, request.caller.user_id)
-    _confirmed(request, address, "your e-mail address")
-    return _begun(request, delete_user(request.platform.database, request.caller, request.trail))
+    _require_confirmation(request, address, "your e-mail address")
+    return _erasure_response(request, delete_user(request.platform.database, request.caller, request.trail))
 
 
-def _confirmed(request: Request, expected: str, what: str) -> None:
-    if parse_query(request.query, Confirmation).confirm.casefold() != expected.casefold():
+def _require_confirmation(request: Request, expected: str, what: str) -> None:
+    if parse_query(request.query, ConfirmErasure).confirm.casefold() != expected.casefold():
         raise InvalidRequest(f"This can't be undone: give {what} as 'confirm'.", param="confirm", code="unconfirmed")
 
 
-def _begun(request: Request, job_id: str) -> Response:
+def _erasure_response(request: Request, job_id: str) -> Response:
     request.platform.queue.nudge()
-    erasure: Erasure = {"object": "erasure", "job_id": job_id}
+    erasure: ErasureObject = {"object": "erasure", "job_id": job_id}
     return json_response(erasure, 202)

@@ -12,10 +12,10 @@ from models.accounts.accounts import Role
 from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Invitee
-from web.api.accounts.letters import Secret
+from web.api.accounts.letters import EmailToken
 from web.api.accounts.me import RoleName
 from web.api.accounts.names import PublicName
-from web.api.accounts.signup import Email, Password, entered
+from web.api.accounts.signup import Email, Password, tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -23,18 +23,18 @@ from web.http.responses import json_response
 from web.http.validation import Body, parse_query
 
 
-class Invite(Body):
+class CreateInvitation(Body):
     """The body of `POST /v1/account/invitations`."""
 
     email: Email
     role: RoleName = "member"
 
 
-class Accept(Body):
+class AcceptInvitation(Body):
     """The body of `POST /auth/invitations/accept`: with a token in the header only `token`, without one the password
     of the invited address, or for somebody new the one that they would like to have."""
 
-    token: Secret
+    token: EmailToken
     password: Password | None = None
     name: PublicName | None = None
 
@@ -51,7 +51,7 @@ class InvitationObject(TypedDict):
     expires_at: int
 
 
-class RevokedInvitation(TypedDict):
+class DeletedInvitation(TypedDict):
     """An invitation that can't be accepted any more."""
 
     id: str
@@ -61,7 +61,7 @@ class RevokedInvitation(TypedDict):
 
 def create(request: Request) -> Response:
     """`POST /v1/account/invitations`: a letter goes out; inviting an address again makes the earlier letter void."""
-    body = bodies.parse(request.body, Invite)
+    body = bodies.parse(request.body, CreateInvitation)
     made = invitations.invite(
         request.platform.database,
         request.caller,
@@ -71,7 +71,7 @@ def create(request: Request) -> Response:
         trail=request.trail,
     )
     request.platform.queue.nudge()
-    return json_response(_object(made), 201)
+    return json_response(_invitation_object(made), 201)
 
 
 def list_invitations(request: Request) -> Response:
@@ -79,29 +79,29 @@ def list_invitations(request: Request) -> Response:
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
         found = records.list_pending(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, _object)
+    return page_response(found, query.limit, _invitation_object)
 
 
 def revoke(request: Request) -> Response:
     """`DELETE /v1/account/invitations/{id}`."""
     invitation_id = request.path_params["invitation_id"]
     invitations.revoke(request.platform.database, request.caller, invitation_id, request.trail)
-    revoked: RevokedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
+    revoked: DeletedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
     return json_response(revoked)
 
 
 async def accept(request: Request) -> Response:
     """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
-    body = bodies.parse(request.body, Accept)
+    body = bodies.parse(request.body, AcceptInvitation)
     guest = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
     house = request.platform
     work = partial(
         invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, request.trail
     )
-    return entered(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
+    return tokens_response(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
 
 
-def _object(invitation: Invitation) -> InvitationObject:
+def _invitation_object(invitation: Invitation) -> InvitationObject:
     return {
         "id": invitation.id,
         "object": "invitation",

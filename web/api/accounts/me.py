@@ -18,13 +18,13 @@ from web.http.validation import Body
 RoleName = Literal["owner", "admin", "member"]
 
 
-class ChangeMe(Body):
+class UpdateUser(Body):
     """The body of `PATCH /v1/me`; what is left out stays."""
 
     name: PublicName | None = None
 
 
-class PlaceObject(TypedDict):
+class MembershipObject(TypedDict):
     """An account that the person belongs to; `id` is the account's."""
 
     id: str
@@ -34,7 +34,7 @@ class PlaceObject(TypedDict):
     created_at: int
 
 
-class MeObject(TypedDict):
+class UserObject(TypedDict):
     """A person: `account_id` is the account that the token or key is for, one of `memberships`."""
 
     id: str
@@ -45,7 +45,7 @@ class MeObject(TypedDict):
     operator: bool
     account_id: str
     role: RoleName
-    memberships: list[PlaceObject]
+    memberships: list[MembershipObject]
 
 
 def read(request: Request) -> Response:
@@ -54,19 +54,19 @@ def read(request: Request) -> Response:
         person = emails.read_user(connection, request.caller.user_id)
         places = members.joined_accounts(connection, request.caller.user_id)
     assert person is not None, "the gate has just seen them"
-    return json_response(_me(person, places, request.caller.account_id, request.caller.role))
+    return json_response(_user_object(person, places, request.caller.account_id, request.caller.role))
 
 
 def change(request: Request) -> Response:
     """`PATCH /v1/me`: another name."""
-    body = bodies.parse(request.body, ChangeMe)
+    body = bodies.parse(request.body, UpdateUser)
     if body.name is not None:
         with request.platform.database.connection() as connection:
             emails.rename(connection, request.caller.user_id, body.name)
     return read(request)
 
 
-def _me(person: UserProfile, places: list[JoinedAccount], account_id: str, role: Role) -> MeObject:
+def _user_object(person: UserProfile, places: list[JoinedAccount], account_id: str, role: Role) -> UserObject:
     return {
         "id": person.id,
         "object": "user",
@@ -76,11 +76,11 @@ def _me(person: UserProfile, places: list[JoinedAccount], account_id: str, role:
         "operator": person.operator,
         "account_id": account_id,
         "role": role.value,
-        "memberships": [_place(place) for place in places],
+        "memberships": [_membership_object(place) for place in places],
     }
 
 
-def _place(place: JoinedAccount) -> PlaceObject:
+def _membership_object(place: JoinedAccount) -> MembershipObject:
     return {
         "id": place.account_id,
         "object": "membership",

@@ -14,11 +14,11 @@ from starlette.responses import RedirectResponse, Response
 from typing_extensions import TypedDict
 
 from models.platform.errors import NotAllowed, NotFound
-from models.platform.oidc_providers import Provider
+from models.platform.oidc_providers import OidcProvider
 from pipelines.accounts import oidc
 from pipelines.accounts.oidc import LoginCode
 from web.access.oidc_client import LOGIN_SECONDS, LoginExpired, ProviderFailed
-from web.api.accounts.signup import entered
+from web.api.accounts.signup import tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
@@ -33,7 +33,7 @@ LOGIN_COOKIE = "sangha_login"
 PASS_COOKIE = "sangha_pass"  # noqa: S105 - a name
 
 
-class Exchange(Body):
+class ExchangeLoginCode(Body):
     """The body of `POST /auth/oidc/exchange`."""
 
     code: str = Field(max_length=200)
@@ -92,10 +92,10 @@ async def callback(request: Request) -> Response:
 
 def exchange(request: Request) -> Response:
     """`POST /auth/oidc/exchange`: tokens for the code that the page got, once, in the browser that it was given to."""
-    body = bodies.parse(request.body, Exchange)
+    body = bodies.parse(request.body, ExchangeLoginCode)
     shown = LoginCode(body.code, _cookie(request, PASS_COOKIE))
     house = request.platform
-    return entered(oidc.exchange_login_code(house.database, house.redis, house.tokens, shown, request.trail))
+    return tokens_response(oidc.exchange_login_code(house.database, house.redis, house.tokens, shown, request.trail))
 
 
 def _named(request: Request) -> str:
@@ -105,7 +105,7 @@ def _named(request: Request) -> str:
     return name
 
 
-def _object(provider: Provider) -> ProviderObject:
+def _object(provider: OidcProvider) -> ProviderObject:
     return {"id": provider.name, "object": "oidc.provider", "name": provider.label}
 
 

@@ -35,29 +35,29 @@ class LogIn(Body):
     account: str | None = Field(None, max_length=64)
 
 
-class EnteredUser(TypedDict):
+class AuthenticatedUser(TypedDict):
     """Who came in."""
 
     id: str
     email: str
 
 
-class EnteredAccount(TypedDict):
+class AuthenticatedAccount(TypedDict):
     """Where they are, and as what."""
 
     id: str
     role: Literal["owner", "admin", "member"]
 
 
-class Entered(TypedDict):
+class AuthTokens(TypedDict):
     """An access token that holds `expires_in` seconds, and the refresh token that gives the next pair, once."""
 
     token: str
     token_type: Literal["bearer"]
     expires_in: int
     refresh_token: str
-    user: EnteredUser
-    account: EnteredAccount
+    user: AuthenticatedUser
+    account: AuthenticatedAccount
 
 
 class PublicKey(TypedDict):
@@ -88,7 +88,7 @@ async def signup(request: Request) -> Response:
     work = partial(sign_up, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
     entry = await house.hashing.run(partial(work, trail=request.trail))
     house.queue.nudge()
-    return entered(entry, 201)
+    return tokens_response(entry, 201)
 
 
 async def login(request: Request) -> Response:
@@ -96,7 +96,7 @@ async def login(request: Request) -> Response:
     body = bodies.parse(request.body, LogIn)
     house = request.platform
     work = partial(log_in, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
-    return entered(await house.hashing.run(partial(work, account_id=body.account, trail=request.trail)))
+    return tokens_response(await house.hashing.run(partial(work, account_id=body.account, trail=request.trail)))
 
 
 def jwks(request: Request) -> Response:
@@ -109,9 +109,9 @@ def jwks(request: Request) -> Response:
     return json_response(request.platform.tokens.jwks(), headers={"cache-control": "public, max-age=300"})
 
 
-def entered(entry: SessionTokens, status: int = 200) -> Response:
+def tokens_response(entry: SessionTokens, status: int = 200) -> Response:
     """What lets somebody in, as an answer that no cache keeps."""
-    answer: Entered = {
+    answer: AuthTokens = {
         "token": entry.access_token,
         "token_type": "bearer",
         "expires_in": entry.expires_in,

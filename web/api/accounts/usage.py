@@ -21,7 +21,7 @@ class AccountUsage(TypedDict):
 def read(request: Request) -> Response:
     """`GET /v1/account/usage`."""
     with request.platform.database.connection() as connection:
-        now = quota.usage(connection, request.caller.account_id)
+        now = quota.monthly_usage(connection, request.caller.account_id)
     told: AccountUsage = {
         "object": "account.usage",
         "month": f"{now.month:%Y-%m}",

@@ -73,7 +73,9 @@ class ChangeObject(TypedDict):
 def create(request: Request) -> Response:
     """`POST /v1/meditations`: begin one; while one is unfinished, that is the answer."""
     ids = request.new_id("med"), request.new_id("job")
-    begun = meditation_jobs.enqueue_meditation(request.platform.database, request.caller, *ids, limits=request.admission.limits)
+    begun = meditation_jobs.enqueue_meditation(
+        request.platform.database, request.caller, *ids, limits=request.admission.limits
+    )
     request.platform.queue.nudge()
     return json_response(meditation_object(begun), 202)
 
@@ -128,7 +130,9 @@ def start_many(request: Request) -> Response:
     if body.all == (body.user_ids is not None):
         raise InvalidRequest("Say whom: 'user_ids', or 'all': true.", param="user_ids")
     job_id = request.new_id("job")
-    schedule_meditations.enqueue_scheduling(request.platform.database, request.caller, request.trail, job_id, body.user_ids)
+    schedule_meditations.enqueue_scheduling(
+        request.platform.database, request.caller, request.trail, job_id, body.user_ids
+    )
     request.platform.queue.nudge()
     with request.platform.database.connection() as connection:
         made = jobs.read(connection, job_id, request.caller.account_id)

@@ -130,7 +130,7 @@ def _trigger(request: Request, body: CronTrigger | IntervalTrigger | OnceTrigger
     if isinstance(body, CronTrigger):
         return _cron(body)
     with request.platform.database.connection() as connection:
-        now = schedules.clock(connection).replace(microsecond=0)
+        now = schedules.database_time(connection).replace(microsecond=0)
     given, param = (body.at, "trigger.at") if isinstance(body, OnceTrigger) else (body.start_at, "trigger.start_at")
     if given is not None and given > now.timestamp() + FURTHEST:
         raise InvalidRequest(f"Invalid value for '{param}': it lies more than ten years ahead.", param=param)

@@ -8,7 +8,7 @@ import redis
 from models.jobs import workers
 from models.platform.database import Database, fetch_all, fetch_one
 from models.platform.errors import Unavailable
-from models.platform.migrate import pending
+from models.platform.migrate import pending_migrations
 from web.api.platform import Platform
 from web.http.metrics import Values
 
@@ -47,7 +47,7 @@ def check_redis(client: "redis.Redis") -> None:
 def count_workers(database: Database) -> dict[str, int]:
     """Count living workers by pool. For information: a web process accepts turns without any worker."""
     with database.connection() as connection:
-        return dict(Counter(pool for worker in workers.living(connection) for pool in worker.pools))
+        return dict(Counter(pool for worker in workers.list_live(connection) for pool in worker.pools))
 
 
 class MigrationCheck:
@@ -59,7 +59,7 @@ class MigrationCheck:
 
     def __call__(self) -> None:
         """Raise Unavailable while migrations are pending."""
-        if not self._done and pending(self._dsn):
+        if not self._done and pending_migrations(self._dsn):
             raise Unavailable("Database migrations are pending: run `sangha migrate`.")
         self._done = True
 

@@ -139,7 +139,7 @@ def add_items(request: Request) -> Response:
     parse_query(request.query, OneItem)
     body = bodies.parse(request.body, AddItems)
     with request.platform.database.transaction() as connection:
-        if not conversations.hold(connection, _id(request), request.caller.account_id):
+        if not conversations.lock(connection, _id(request), request.caller.account_id):
             raise _not_found(request)
         made = _made(request, connection, body.items)
         conversations.add_items(connection, _id(request), made)

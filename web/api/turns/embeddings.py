@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.platform.errors import Conflict, JobFailed, InvalidRequest, RequestError, Unavailable
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER, EmbeddingResult

@@ -73,7 +73,9 @@ class Mind:
     def start(self) -> Meditation:
         """A meditation, or the one that is unfinished."""
         with self.database.transaction() as connection:
-            return meditation_jobs.enqueue_or_find(connection, self.account_id, self.user_id, new_id("med"), new_id("job"))
+            return meditation_jobs.enqueue_or_find(
+                connection, self.account_id, self.user_id, new_id("med"), new_id("job")
+            )
 
     def begin(self) -> tuple[str, Attempt]:
         """A meditation and the first attempt at its job."""

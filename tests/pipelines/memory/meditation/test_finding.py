@@ -87,7 +87,9 @@ def test_many_repeat_one_and_none_stands_for_nothing():
 
 
 def contradicted(*texts, **given):
-    return contradictions.find_contradictions(survey(*(memory(place, text, kind="fact", **given) for place, text in enumerate(texts))))
+    return contradictions.find_contradictions(
+        survey(*(memory(place, text, kind="fact", **given) for place, text in enumerate(texts)))
+    )
 
 
 @pytest.mark.parametrize(

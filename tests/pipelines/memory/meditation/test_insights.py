@@ -205,7 +205,10 @@ def test_no_more_is_asked_than_the_month_has_left(rides, database):
     assert result["report"]["model"]["calls"] == 0
 
 
-SAID = [MemoryText(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC)) for number, text in enumerate(RIDES)]
+SAID = [
+    MemoryText(str(number), text, "user", datetime(2026, 1, number + 1, tzinfo=UTC))
+    for number, text in enumerate(RIDES)
+]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from openai.types import CreateEmbeddingResponse, Model
 from pydantic import TypeAdapter
 
 from models.jobs import unclaimed_results
-from models.turns.embeddings import Embeddings
+from models.turns.embeddings import EmbeddingResult
 from pipelines.embeddings.start import enqueue_embedding
 from tests.waiting import eventually
 from tests.web.api_client import assert_error
@@ -140,13 +140,13 @@ def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
     eventually(lambda: user.jobs()[0]["state"] == "completed")
 
     with database.connection() as connection:
-        assert job_id not in unclaimed_results.delete_unread(connection)
-        assert job_id in unclaimed_results.delete_unread(connection, kept=0)
+        assert job_id not in unclaimed_results.delete_unclaimed(connection)
+        assert job_id in unclaimed_results.delete_unclaimed(connection, kept=0)
     assert user.jobs() == []
 
 
 def test_vectors_are_written_exactly():
-    made = Embeddings(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
+    made = EmbeddingResult(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
 
     assert [item["embedding"] for item in embeddings_object(made, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
     assert embeddings_object(made, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="

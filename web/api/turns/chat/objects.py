@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from models.platform.errors import Conflict, JobFailed, InvalidRequest, WaitTimedOut, RequestError
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, WaitTimedOut
 from models.platform.settings import Settings
 from pipelines.inference.registry import model_name
 
@@ -168,7 +168,9 @@ def refusal(shown: Mapping[str, Any]) -> RequestError | JobFailed | None:
     if status == "cancelled":
         return Conflict(f"The turn was cancelled: {response_id}.", code="cancelled")
     if status != "failed":
-        return WaitTimedOut(f"The turn takes longer than a request may wait; it goes on: GET /v1/responses/{response_id}.")
+        return WaitTimedOut(
+            f"The turn takes longer than a request may wait; it goes on: GET /v1/responses/{response_id}."
+        )
     error = shown["error"] or {"message": "The turn failed.", "reason": "server_error"}
     if error["reason"] in ("context_length_exceeded", "invalid_request"):
         return InvalidRequest(error["message"], param="messages", code=error["reason"])

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from models.journal.events import event
-from models.platform.errors import Conflict, Failed, InvalidRequest, Overdue
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTimedOut
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from web.api.turns.chat.chunks import DONE, Chunks
@@ -233,10 +233,10 @@ def test_an_ended_response_is_a_completion():
     ("shown", "error"),
     [
         ({"status": "failed", "error": {"message": "m", "reason": "context_length_exceeded"}}, InvalidRequest),
-        ({"status": "failed", "error": {"message": "m", "reason": "worker_lost"}}, Failed),
-        ({"status": "failed", "error": None}, Failed),
+        ({"status": "failed", "error": {"message": "m", "reason": "worker_lost"}}, JobFailed),
+        ({"status": "failed", "error": None}, JobFailed),
         ({"status": "cancelled"}, Conflict),
-        ({"status": "in_progress"}, Overdue),
+        ({"status": "in_progress"}, WaitTimedOut),
     ],
 )
 def test_a_turn_without_an_answer_is_no_completion(shown, error):
