@@ -5,6 +5,7 @@ With `--check` nothing is written; the exit code is 1 when a page differs from t
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,11 +13,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from models.jobs.catalogue import CATALOGUE, POOLS
-from models.journal.events import EXTENSION_EVENTS
+from models.journal.events import ENDINGS, EXTENSION_EVENTS
 from models.platform import errors
 from models.platform.settings import Script, Settings, variable_name
 from ops.cli import main as sangha
@@ -28,8 +29,17 @@ REFERENCE = ROOT / "docs" / "reference"
 #: Packages whose source is searched for error codes and event types.
 PACKAGES = ("models", "pipelines", "tasks", "web")
 
-#: Statuses of errors that are no RequestError, by the class's name.
-OTHER_STATUSES = {"Failed": 500, "Overdue": 504, "Unavailable": 503, "PermanentFailure": 500}
+#: Statuses and default codes of errors that are no RequestError, by the class's name.
+OTHER_ERRORS = {
+    "Failed": ("500", "server_error"),
+    "Overdue": ("504", "timeout"),
+    "Unavailable": ("503", "service_unavailable"),
+    "PermanentFailure": ("job", "server_error"),
+}
+
+#: A type of OpenAI's events; other texts that look like one are types of objects.
+STANDARD_EVENT = re.compile(r"response(\.[a-z_]+)+")
+OBJECT_TYPES = {"response.input_tokens", "response.deleted"}
 
 Row = Sequence[str]
 
@@ -116,7 +126,7 @@ def type_name(annotation: Any) -> str:
 def default(field: FieldInfo) -> str:
     """Return a field's default for readers; an empty text where there is none."""
     value = field.get_default(call_default_factory=False)
-    return "" if value is None or value == () or isinstance(value, BaseModel) or value == "" else f"`{value}`"
+    return "" if value in (None, (), "", PydanticUndefined) else f"`{value}`"
 
 
 # Commands
@@ -182,7 +192,8 @@ def job_kinds_page() -> str:
 def events_page() -> str:
     """Return the page of event types."""
     extensions = ((f"`{name}`", meaning) for name, meaning in EXTENSION_EVENTS.items())
-    standard = sorted({text for text in strings() if text.startswith("response.") and text.count(".") < 4})
+    literals = {*strings(), *(ending.decode() for ending in ENDINGS)}
+    standard = sorted(text for text in literals - OBJECT_TYPES if STANDARD_EVENT.fullmatch(text))
     return page(
         "Events",
         "Every event has `type` and `sequence_number`, contiguous from 0 in a stream.",
@@ -190,7 +201,7 @@ def events_page() -> str:
         table(["Type", "Meaning"], extensions),
         "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
         "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",
-        "\n".join(f"- `{name}`" for name in standard if name not in ("response.input_tokens", "response.deleted")),
+        "\n".join(f"- `{name}`" for name in standard),
     )
 
 
@@ -199,19 +210,19 @@ def events_page() -> str:
 
 def errors_page() -> str:
     """Return the page of error codes, found where the code raises them."""
-    found: dict[tuple[str, int], str] = {}
-    for code, status, message in sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]))):
-        found.setdefault((code, status), message)
-    rows = ((f"`{code}`", str(status), message) for (code, status), message in found.items())
+    examples: dict[tuple[str, str], str] = {}
+    for code, status, message in sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]), each[2])):
+        examples.setdefault((code, status), message)
+    rows = ((f"`{code}`", status, message) for (code, status), message in examples.items())
     return page(
         "Errors",
         'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message is for people\n'
-        "and may change. `…` stands for a value.",
+        "and may change. `…` stands for a value. The status `job` marks the `error` of a job or response, which has no status.",
         table(["Code", "Status", "Example of a message"], rows),
     )
 
 
-def raised_errors() -> Iterator[tuple[str, int, str]]:
+def raised_errors() -> Iterator[tuple[str, str, str]]:
     """Yield the code, status and message of each error that the source constructs with a literal message."""
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     for node in nodes():
@@ -219,22 +230,22 @@ def raised_errors() -> Iterator[tuple[str, int, str]]:
             isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args
         ):
             continue
-        status, message = status_of(classes[node.func.id]), literal(node.args[0])
-        given = next((word.value for word in node.keywords if word.arg == "code"), None)
-        code = literal(given) if given is not None else getattr(classes[node.func.id], "code", None)
-        code = code or {"Unavailable": "service_unavailable", "Overdue": "timeout"}.get(node.func.id, "server_error")
-        if status is not None and message and "…" not in code:
+        error, message = classes[node.func.id], literal(node.args[0])
+        given = [literal(word.value) for word in node.keywords if word.arg == "code"]
+        status, code = status_and_code(error)
+        code = given[0] if given else code
+        if status and code and message:
             yield code, status, message
 
 
-def status_of(error: type) -> int | None:
-    """Return the status of a class of errors; None where it never reaches a client."""
+def status_and_code(error: type) -> tuple[str, str]:
+    """Return the status and the default code of a class of errors; empty where it never reaches a client."""
     for base in error.__mro__:
         if base in KINDS:
-            return KINDS[base].status
-        if base.__name__ in OTHER_STATUSES:
-            return OTHER_STATUSES[base.__name__]
-    return None
+            return str(KINDS[base].status), getattr(error, "code", "")
+        if base.__name__ in OTHER_ERRORS:
+            return OTHER_ERRORS[base.__name__]
+    return "", ""
 
 
 def literal(node: ast.expr) -> str:
