@@ -20,7 +20,7 @@ from models.platform.settings import Settings
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
 from tests.databases import new_database
-from tests.post import Post
+from tests.mailbox import Mailbox
 
 # Machines are noisy: how long an example takes says nothing.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -112,8 +112,8 @@ def account(database: Database) -> str:
 
 
 @pytest.fixture
-def post(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Post]:
-    """What delivers letters."""
-    post = Post(settings, database, redis_client)
-    yield post
-    post.writer.stop()
+def mailbox(settings: Settings, database: Database, redis_client: redis.Redis) -> Iterator[Mailbox]:
+    """Delivers queued e-mails."""
+    mailbox = Mailbox(settings, database, redis_client)
+    yield mailbox
+    mailbox.writer.stop()

@@ -17,7 +17,7 @@ from pipelines.accounts import email_jobs
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.delivery import email_templates, emails
 from pipelines.delivery.mailers import NotDelivered
-from tests.post import secret_in
+from tests.mailbox import token_in
 
 
 @pytest.fixture
@@ -27,46 +27,48 @@ def person(database):
         return addresses.read_user(connection, made.user_id)
 
 
-def test_a_letter_says_who_sends_it_and_where_its_link_leads(post, database, person):
+def test_a_letter_says_who_sends_it_and_where_its_link_leads(mailbox, database, person):
     with database.transaction() as connection:
         email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
 
-    (letter,) = post.letters(person.email)
+    (letter,) = mailbox.deliver(person.email)
 
     assert letter["To"] == person.email
     assert letter["From"] == "Sangha <sangha@localhost>"
     assert letter["Auto-Submitted"] == "auto-generated"
     # In one line also on the wire, or it could not be clicked in the file
-    link = f"http://127.0.0.1:8000/auth/verify?token={secret_in(letter)}"
+    link = f"http://127.0.0.1:8000/auth/verify?token={token_in(letter)}"
     assert link.encode() in letter.as_bytes()
     assert message_from_bytes(letter.as_bytes(), policy=default).get_content().count(link) == 1
 
 
-def test_a_repeat_is_the_same_letter_with_the_same_secret(post, database, person, begin):
+def test_a_repeat_is_the_same_letter_with_the_same_secret(mailbox, database, person, begin):
     job = email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=person.id)
     attempt = begin(job)
     for _ in range(2):
-        emails.run(post.office, attempt)
+        emails.run(mailbox.sender, attempt)
 
-    first, second = post.bag.letters
+    first, second = mailbox.mailer.sent
 
     assert first["Message-ID"] == second["Message-ID"] == f"<{job.id}@localhost>"
     assert first.as_bytes() == second.as_bytes()
-    assert secret_in(first) not in str(attempt.job)
+    assert token_in(first) not in str(attempt.job)
 
 
-def test_what_the_server_does_not_take_now_fails_the_attempt_and_the_next_one_sends_it(post, database, person, begin):
+def test_rejected_email_fails_the_attempt_and_the_next_one_sends_it(
+    mailbox, database, person, begin
+):
     job = email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
-    post.bag.error = NotDelivered("the mail server answered 451")
+    mailbox.mailer.error = NotDelivered("the mail server answered 451")
 
     with pytest.raises(NotDelivered):
-        emails.run(post.office, begin(job))
-    post.bag.error = None
+        emails.run(mailbox.sender, begin(job))
+    mailbox.mailer.error = None
 
-    assert emails.run(post.office, begin(job)).result == {"sent": True}
+    assert emails.run(mailbox.sender, begin(job)).result == {"sent": True}
 
 
-def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, person, begin):
+def test_nothing_is_written_where_there_is_nothing_to_tell(mailbox, database, person, begin):
     with database.transaction() as connection:
         assert addresses.verify(connection, person.id, person.email)
 
@@ -75,20 +77,20 @@ def test_nothing_is_written_where_there_is_nothing_to_tell(post, database, perso
         email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id="user_gone"),
         email_jobs.email_job(EmailTemplate.INVITATION, invitation_id="inv_gone"),
     ):
-        assert emails.run(post.office, begin(job)).result == {"sent": False}
-    assert post.bag.letters == []
+        assert emails.run(mailbox.sender, begin(job)).result == {"sent": False}
+    assert mailbox.mailer.sent == []
 
 
-def test_letters_within_a_window_are_one(post, database, person):
+def test_letters_within_a_window_are_one(mailbox, database, person):
     with database.transaction() as connection:
         for _ in range(3):
             email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id, at_most_every=60)
 
     # Or two, where the window ended in between
-    assert len(post.letters(person.email)) in (1, 2)
+    assert len(mailbox.deliver(person.email)) in (1, 2)
 
 
-def test_names_cannot_write_headers_nor_links(post, database, person, account):
+def test_names_cannot_write_headers_nor_links(mailbox, database, person, account):
     evil = "Bank\r\nBcc: victim@example.com\r\n\r\nhttps://evil.example/ www.evil.example " + "x" * 500
     guest = f"{new_id('guest')}@example.com"
     with database.transaction() as connection:
@@ -100,7 +102,7 @@ def test_names_cannot_write_headers_nor_links(post, database, person, account):
         )
         email_jobs.enqueue_email(connection, EmailTemplate.INVITATION, account_id=account, invitation_id=made.id)
 
-    (letter,) = post.letters(guest)
+    (letter,) = mailbox.deliver(guest)
 
     assert letter["Bcc"] is None
     assert [address.addr_spec for address in letter["To"].addresses] == [guest]
@@ -109,11 +111,11 @@ def test_names_cannot_write_headers_nor_links(post, database, person, account):
     assert len(letter["Subject"]) < 120
 
 
-def test_a_domain_beyond_ascii_is_written_in_punycode(post):
+def test_a_domain_beyond_ascii_is_written_in_punycode(mailbox):
     job = SimpleNamespace(id="job_1", created_at=datetime.now(UTC))
 
     letter = emails.compose(
-        post.office, job, "someone@bücher.example", email_templates.EmailContent("Hello", "Good day.\n")
+        mailbox.sender, job, "someone@bücher.example", email_templates.EmailContent("Hello", "Good day.\n")
     )
 
     assert letter["To"].addresses[0].addr_spec == "someone@xn--bcher-kva.example"

@@ -26,13 +26,13 @@ def guest_email():
 
 
 @pytest.fixture
-def invite(inviter, post):
+def invite(inviter, mailbox):
     """`invite(address)` → the secret in the e-mail."""
 
     def invite(address, role="member"):
         created = inviter.request("POST", "/v1/account/invitations", json={"email": address, "role": role})
         assert created.status_code == 201, created.text
-        return post.secret(address)
+        return mailbox.token(address)
 
     return invite
 

@@ -36,10 +36,10 @@ def get_me(api, headers):
     return api.get("/v1/me", headers=headers)
 
 
-def test_the_link_verifies_the_address_and_can_be_used_twice(api, email, sign_up, post):
+def test_the_link_verifies_the_address_and_can_be_used_twice(api, email, sign_up, mailbox):
     headers = sign_up()
     assert get_me(api, headers).json()["email_verified"] is False
-    secret = post.secret(email)
+    secret = mailbox.token(email)
 
     answers = [verify(api, secret) for _ in range(2)]
 
@@ -48,11 +48,11 @@ def test_the_link_verifies_the_address_and_can_be_used_twice(api, email, sign_up
     assert get_me(api, headers).json()["email_verified"] is True
 
 
-def test_after_verification_other_users_of_the_address_cannot_log_in(api, email, sign_up, post):
+def test_after_verification_other_users_of_the_address_cannot_log_in(api, email, sign_up, mailbox):
     sign_up(ANOTHER)
-    first = post.secret(email)
+    first = mailbox.token(email)
     sign_up()
-    second = post.secret(email)
+    second = mailbox.token(email)
 
     assert verify(api, second).status_code == 200
 
@@ -61,10 +61,10 @@ def test_after_verification_other_users_of_the_address_cannot_log_in(api, email,
     assert api.post("/login", json={"email": email, "password": ANOTHER}).status_code == 401
 
 
-def test_a_click_without_proof_of_the_account_does_not_verify_the_address(api, email, sign_up, post, user):
+def test_a_click_without_proof_of_the_account_does_not_verify_the_address(api, email, sign_up, mailbox, user):
     # Given a user who signed up with an address of somebody else
     headers = sign_up()
-    body = {"token": post.secret(email)}
+    body = {"token": mailbox.token(email)}
     # When the owner of the address clicks: without credentials, with a wrong password, or as another user
     anonymous = api.post("/auth/email/verify", json=body)
     guessed = verify(api, body["token"], ANOTHER)
@@ -77,9 +77,9 @@ def test_a_click_without_proof_of_the_account_does_not_verify_the_address(api, e
     assert verify(api, body["token"]).status_code == 200
 
 
-def test_a_session_verifies_the_address_but_an_ended_session_does_not(api, email, sign_up, post):
+def test_a_session_verifies_the_address_but_an_ended_session_does_not(api, email, sign_up, mailbox):
     headers, ended = sign_up(), sign_up()
-    body = {"token": post.secret(email)}
+    body = {"token": mailbox.token(email)}
     api.post("/auth/logout", headers=ended)
 
     assert_error(api.post("/auth/email/verify", headers=ended, json=body), 401)
@@ -88,9 +88,9 @@ def test_a_session_verifies_the_address_but_an_ended_session_does_not(api, email
     assert get_me(api, headers).json()["email_verified"] is True
 
 
-def test_wrong_passwords_at_the_link_count_against_the_login_limit(api, email, sign_up, post):
+def test_wrong_passwords_at_the_link_count_against_the_login_limit(api, email, sign_up, mailbox):
     sign_up()
-    secret = post.secret(email)
+    secret = mailbox.token(email)
 
     answers = [verify(api, secret, ANOTHER) for _ in range(11)]
 
@@ -106,9 +106,9 @@ def test_an_unknown_token_is_rejected(api, path):
     )
 
 
-def test_a_token_is_bound_to_its_purpose_and_expires(api, email, sign_up, post, database):
+def test_a_token_is_bound_to_its_purpose_and_expires(api, email, sign_up, mailbox, database):
     sign_up()
-    secret = post.secret(email)
+    secret = mailbox.token(email)
 
     assert_error(
         api.post("/auth/password/reset", json={"token": secret, "password": ANOTHER}), 400, code="invalid_token"
@@ -118,23 +118,23 @@ def test_a_token_is_bound_to_its_purpose_and_expires(api, email, sign_up, post, 
     assert_error(verify(api, secret), 400, code="invalid_token")
 
 
-def test_the_verification_email_is_resent_until_the_address_is_verified(api, email, sign_up, post):
+def test_the_verification_email_is_resent_until_the_address_is_verified(api, email, sign_up, mailbox):
     headers = sign_up()
-    post.secret(email)
+    mailbox.token(email)
 
     again = api.post("/auth/email/resend", headers=headers)
     assert (again.status_code, again.json()) == (202, {"object": "letter", "accepted": True})
-    assert verify(api, post.secret(email)).status_code == 200
+    assert verify(api, mailbox.token(email)).status_code == 200
 
     assert api.post("/auth/email/resend", headers=headers).json()["accepted"] is False
-    assert post.letters(email) == []
+    assert mailbox.deliver(email) == []
 
 
-def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, email, sign_up, post):
+def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, email, sign_up, mailbox):
     headers = sign_up()
-    post.letters(email)
+    mailbox.deliver(email)
     api.post("/auth/password/forgot", json={"email": email.upper()})
-    secret = post.secret(email.upper().replace("EXAMPLE.COM", "example.com"))
+    secret = mailbox.token(email.upper().replace("EXAMPLE.COM", "example.com"))
 
     weak = api.post("/auth/password/reset", json={"token": secret, "password": "short"})
     assert_error(weak, 400, param="password", code="invalid_password")
@@ -145,7 +145,7 @@ def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, emai
     assert api.post("/login", json={"email": email, "password": PASSWORD}).status_code == 401
     tokens = api.post("/login", json={"email": email, "password": ANOTHER}).json()
     assert get_me(api, {"authorization": f"Bearer {tokens['token']}"}).json()["email_verified"] is True
-    (notice,) = post.letters(email)
+    (notice,) = mailbox.deliver(email)
     assert notice["Subject"] == "Your password was changed"
     # And the token is valid once
     assert_error(
@@ -154,9 +154,9 @@ def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, emai
     assert "password.reset" in audit_actions(api, tokens)
 
 
-def test_password_reset_does_not_reveal_whether_an_address_is_known(api, email, sign_up, post, database):
+def test_password_reset_does_not_reveal_whether_an_address_is_known(api, email, sign_up, mailbox, database):
     sign_up()
-    post.letters(email)
+    mailbox.deliver(email)
     unknown = f"un{email}"
 
     answers = [api.post("/auth/password/forgot", json={"email": address}) for address in (email, unknown)]
@@ -165,21 +165,21 @@ def test_password_reset_does_not_reveal_whether_an_address_is_known(api, email, 
     assert answers[0].status_code == answers[1].status_code == 202
     assert answers[0].json() == answers[1].json()
     assert len(jobs) == 2
-    assert (len(post.letters(email)), len(post.letters(unknown))) == (1, 0)
+    assert (len(mailbox.deliver(email)), len(mailbox.deliver(unknown))) == (1, 0)
     assert jobs_with_email(database, email) == jobs_with_email(database, unknown) == []
 
 
-def test_a_password_reset_invalidates_sessions_and_keys_of_earlier_users_of_the_address(api, email, sign_up, post):
+def test_a_password_reset_invalidates_sessions_and_keys_of_earlier_users_of_the_address(api, email, sign_up, mailbox):
     # Given a user who signed up with an address of somebody else, and created a key
     headers = sign_up()
     created = api.post("/v1/api_keys", headers=headers, json={"name": "a backdoor"})
     assert created.status_code == 201, created.text
     key = {"authorization": f"Bearer {created.json()['key']}"}
     assert get_me(api, key).status_code == 200
-    post.letters(email)
+    mailbox.deliver(email)
     # When the owner of the address resets the password
     api.post("/auth/password/forgot", json={"email": email})
-    api.post("/auth/password/reset", json={"token": post.secret(email), "password": ANOTHER})
+    api.post("/auth/password/reset", json={"token": mailbox.token(email), "password": ANOTHER})
     # Then neither the session nor the key is valid
     assert get_me(api, headers).status_code == get_me(api, key).status_code == 401
 
@@ -192,9 +192,9 @@ def test_password_reset_requests_are_rate_limited(api, email):
     assert int(answers[-1].headers["retry-after"]) >= 1
 
 
-def test_opening_a_linked_page_does_not_use_its_token(api, email, sign_up, post):
+def test_opening_a_linked_page_does_not_use_its_token(api, email, sign_up, mailbox):
     sign_up()
-    secret = post.secret(email)
+    secret = mailbox.token(email)
 
     for page in ("verify", "reset", "invitation"):
         answer = api.get(f"/auth/{page}?token={secret}&utm_source=x")
@@ -206,14 +206,14 @@ def test_opening_a_linked_page_does_not_use_its_token(api, email, sign_up, post)
     assert verify(api, secret).status_code == 200
 
 
-def test_a_password_change_is_announced_by_email(api, email, sign_up, post):
+def test_a_password_change_is_announced_by_email(api, email, sign_up, mailbox):
     headers = sign_up()
-    post.letters(email)
+    mailbox.deliver(email)
 
     body = {"current_password": PASSWORD, "new_password": ANOTHER}
     assert api.post("/auth/password/change", headers=headers, json=body).status_code == 200
 
-    assert [letter["Subject"] for letter in post.letters(email)] == ["Your password was changed"]
+    assert [letter["Subject"] for letter in mailbox.deliver(email)] == ["Your password was changed"]
 
 
 def test_only_the_first_user_to_verify_an_address_gets_it(api, email, sign_up, database):
