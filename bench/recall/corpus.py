@@ -98,9 +98,9 @@ class Corpus:
             occurred_at=np.array([turn.at.timestamp() for turn in turns]),
             dense=self.dense[row, pool],
             lexical=self._lexical[row, pool],
-            asks=np.array([terms.is_question(turn.text) for turn in turns]),
+            is_question=np.array([terms.is_question(turn.text) for turn in turns]),
             importance=np.full(len(pool), 0.5),
-            words=np.array([len(self.term_weights[number]) for number in pool], dtype=float),
+            term_counts=np.array([len(self.term_weights[number]) for number in pool], dtype=float),
         )
 
 

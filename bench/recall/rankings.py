@@ -68,11 +68,11 @@ BASELINES: Mapping[str, Ranking] = {
 ABLATIONS: Mapping[str, Ranking] = {
     "replacing names": names_kept,
     "terms": fused_ranking(_without(lexical=0.0)),
-    "neighbours": fused_ranking(_without(before=(0.0, 0.0), after=(0.0, 0.0), lone=0.0)),
+    "neighbours": fused_ranking(_without(before=(0.0, 0.0), after=(0.0, 0.0), missing_neighbour=0.0)),
     "second neighbours": fused_ranking(_without(before=(0.4, 0.0), after=(0.25, 0.0))),
     "speaker": fused_ranking(_without(speaker=0.0)),
     "period": fused_ranking(_without(period=0.0)),
     "substance": fused_ranking(_without(substance=0.0)),
-    "damping of questions": fused_ranking(_without(asks=0.0)),
+    "damping of questions": fused_ranking(_without(question_penalty=0.0)),
     "recency and importance": fused_ranking(_without(recency=0.0, importance=0.0)),
 }

@@ -83,7 +83,7 @@ def read_neighbours(connection: Connection, space_id: int, ordinals: Sequence[in
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
+class CandidateRows:
     """Memories as recall weighs them, one a row: `words` are its different terms, `dense` the cosine with the question.
 
     occurred_at  seconds since 1970
@@ -113,16 +113,16 @@ WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 """
 
 
-def read_candidates(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> Candidates:
+def read_candidates(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> CandidateRows:
     """These memories, as far as they are live."""
     parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "vector": format_vector(vector)}
     return _seen(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
 
 
-def _seen(row: Mapping[str, Any]) -> Candidates:
+def _seen(row: Mapping[str, Any]) -> CandidateRows:
     """From columns, which are null where there are no rows."""
     numbers = {name: np.array(row[name] or [], dtype=float) for name in ("occurred_at", "words", "importance", "dense")}
-    return Candidates(
+    return CandidateRows(
         ids=row["ids"] or [],
         ordinals=np.array(row["ordinals"] or [], dtype=np.int64),
         speakers=row["speakers"] or [],
@@ -158,7 +158,7 @@ SELECT * FROM (
 class SpaceContents:
     """A small space: all live memories, who stands next to whom, and who has the words that are asked for."""
 
-    seen: Candidates
+    seen: CandidateRows
     around: Neighbours
     postings: dict[str, Postings]
 

@@ -47,11 +47,11 @@ class FusionWeights:
     lexical: float = 0.7
     before: tuple[float, float] = (0.4, 0.2)
     after: tuple[float, float] = (0.25, 0.1)
-    lone: float = 0.3
+    missing_neighbour: float = 0.3
     speaker: float = 0.25
     period: float = 0.3
     substance: float = 0.1
-    asks: float = 0.15
+    question_penalty: float = 0.15
     recency: float = 0.02
     importance: float = 0.05
 
@@ -78,9 +78,9 @@ class Candidates:
     occurred_at: Numbers
     dense: Numbers
     lexical: Numbers
-    asks: NDArray[np.bool_]
+    is_question: NDArray[np.bool_]
     importance: Numbers
-    words: Numbers
+    term_counts: Numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,11 @@ def _parts(candidates: Candidates, question: ParsedQuery, now: datetime, weights
     return {
         "dense": candidates.dense,
         "lexical": weights.lexical * candidates.lexical,
-        "neighbours": _lent(own, candidates.previous, weights.before, weights.lone)
-        + _lent(own, candidates.next, weights.after, weights.lone),
+        "neighbours": _lent(own, candidates.previous, weights.before, weights.missing_neighbour)
+        + _lent(own, candidates.next, weights.after, weights.missing_neighbour),
         "speaker": weights.speaker * said,
         "period": weights.period * _within(candidates.occurred_at, question.period),
-        "form": weights.substance * np.minimum(candidates.words / SUBSTANTIAL_TERMS, 1) - weights.asks * candidates.asks,
+        "form": weights.substance * np.minimum(candidates.term_counts / SUBSTANTIAL_TERMS, 1) - weights.question_penalty * candidates.is_question,
         "recency": weights.recency * 0.5 ** (age / HALF_LIFE.total_seconds()),
         "importance": weights.importance * candidates.importance,
     }

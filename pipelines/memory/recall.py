@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.memory import memories, postings, recall_queries, spaces, vectors
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
-from models.memory.recall_queries import Candidates, Neighbours, Ordinals
+from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space
 from models.memory.vector_indexes import MOST
 from models.platform.database import Database
@@ -91,14 +91,14 @@ class RecallSearch:
         candidates = _candidates(seen, around, self._lexical)
         return self._told(fusion.rank(candidates, self._question, now, passing=passing, limit=self._query.limit))
 
-    def _every(self) -> tuple[Candidates, Neighbours]:
+    def _every(self) -> tuple[CandidateRows, Neighbours]:
         """All there is."""
         with self._database.connection() as connection:
             whole = recall_queries.read_space(connection, self._space.id, self._vector, self._question.terms)
         self._lexical = self._weigh(whole.postings)
         return whole.seen, whole.around
 
-    def _likely(self, allowed: Ordinals | None) -> tuple[Candidates, Neighbours]:
+    def _likely(self, allowed: Ordinals | None) -> tuple[CandidateRows, Neighbours]:
         """The best by either way, and the turns next to each."""
         with self._database.connection() as connection:
             self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
@@ -197,7 +197,7 @@ def top_ordinals(weights: NDArray[np.float64], allowed: Ordinals | None, width: 
     return [int(ordinal) for ordinal in ordinals[order]]
 
 
-def _candidates(seen: Candidates, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
+def _candidates(seen: CandidateRows, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
     """As `fusion` wants them; what was written after the postings were read has no words yet."""
     known = seen.ordinals < len(lexical)
     return Candidates(
@@ -208,9 +208,9 @@ def _candidates(seen: Candidates, around: Neighbours, lexical: NDArray[np.float6
         occurred_at=seen.occurred_at,
         dense=seen.dense,
         lexical=np.where(known, lexical[np.where(known, seen.ordinals, 0)], 0.0),
-        is_question=seen.is_question,
+        is_question=seen.asks,
         importance=seen.importance,
-        term_counts=seen.term_counts,
+        term_counts=seen.words,
     )
 
 

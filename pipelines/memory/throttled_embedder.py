@@ -13,13 +13,13 @@ from pipelines.inference.machine import Others
 from pipelines.memory.store import Embed
 
 #: Texts between two rests: some 50 ms of embedding.
-SLICE = 8
+SLICE_TEXTS = 8
 
 #: The share of the machine above which others are let go first: the embedder takes half of the cores.
-BUSY = 0.5
+BUSY_SHARE = 0.5
 
 #: How many times as long as it has worked it rests, and the longest rest in seconds.
-RESTS, LONGEST_REST = 5, 0.5
+PAUSE_FACTOR, MAX_PAUSE = 5, 0.5
 
 
 class ThrottledEmbedder:
@@ -37,14 +37,14 @@ class ThrottledEmbedder:
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text, in order. Raises EngineError."""
         vectors: list[list[float]] = []
-        for begin in range(0, len(texts), SLICE):
+        for begin in range(0, len(texts), SLICE_TEXTS):
             with self._lock:
-                vectors += self._slice(texts[begin : begin + SLICE])
+                vectors += self._slice(texts[begin : begin + SLICE_TEXTS])
         return vectors
 
     def _slice(self, texts: Sequence[str]) -> list[list[float]]:
-        if self._others(self._took) > BUSY:
-            self._rest(min(RESTS * self._took, LONGEST_REST))
+        if self._others(self._took) > BUSY_SHARE:
+            self._rest(min(PAUSE_FACTOR * self._took, MAX_PAUSE))
         began = time.monotonic()
         vectors = self._embed(texts)
         self._took = time.monotonic() - began

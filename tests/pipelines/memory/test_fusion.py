@@ -38,9 +38,9 @@ class Candidate:
     occurred_at: datetime = datetime(2023, 1, 1, tzinfo=UTC)
     dense: float = 0.4
     lexical: float = 0.2
-    asks: bool = False
+    is_question: bool = False
     importance: float = 0.5
-    words: int = SUBSTANTIAL_TERMS
+    term_count: int = SUBSTANTIAL_TERMS
 
 
 PLAIN = Candidate("plain")
@@ -58,9 +58,9 @@ def rank(candidates: Sequence[Candidate], question: ParsedQuery, now: datetime, 
         occurred_at=np.array([candidate.occurred_at.timestamp() for candidate in candidates]),
         dense=np.array([candidate.dense for candidate in candidates]),
         lexical=np.array([candidate.lexical for candidate in candidates]),
-        asks=np.array([candidate.asks for candidate in candidates], dtype=bool),
+        is_question=np.array([candidate.is_question for candidate in candidates], dtype=bool),
         importance=np.array([candidate.importance for candidate in candidates]),
-        words=np.array([candidate.words for candidate in candidates], dtype=float),
+        term_counts=np.array([candidate.term_count for candidate in candidates], dtype=float),
     )
     return fusion.rank(table, question, now, **asked)
 
@@ -74,8 +74,8 @@ def first(*candidates: Candidate, question: ParsedQuery = ASKED) -> str:
     [
         {"dense": 0.3},
         {"lexical": 0.0},
-        {"asks": True},
-        {"words": 2},
+        {"is_question": True},
+        {"term_count": 2},
         {"importance": 0.1},
         {"occurred_at": PLAIN.occurred_at - timedelta(days=90)},
     ],
@@ -86,7 +86,7 @@ def test_a_candidate_that_is_worse_in_one_thing_comes_after(worse: dict[str, obj
 
 
 def test_an_answer_borrows_from_what_was_asked_before_it() -> None:
-    asked = replace(PLAIN, id="asked", dense=0.7, asks=True, words=3, next="answer")
+    asked = replace(PLAIN, id="asked", dense=0.7, is_question=True, term_count=3, next="answer")
     answer = replace(PLAIN, id="answer", dense=0.1, lexical=0.0, previous="asked", next="after")
     after = replace(PLAIN, id="after", dense=0.1, lexical=0.0, previous="answer")
     elsewhere = replace(PLAIN, id="elsewhere", dense=0.2, lexical=0.0, previous="gone", next="gone")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.memory.throttled_embedder import BUSY, LONGEST_REST, SLICE, ThrottledEmbedder
+from pipelines.memory.throttled_embedder import BUSY_SHARE, MAX_PAUSE, SLICE_TEXTS, ThrottledEmbedder
 
 
 @pytest.fixture
@@ -11,19 +11,19 @@ def rests():
 
 
 def embed(texts):
-    assert len(texts) <= SLICE
+    assert len(texts) <= SLICE_TEXTS
     return [[float(text)] for text in texts]
 
 
-@pytest.mark.parametrize(("share", "times"), [(BUSY, 0), (BUSY + 0.1, 3)])
+@pytest.mark.parametrize(("share", "times"), [(BUSY_SHARE, 0), (BUSY_SHARE + 0.1, 3)])
 def test_it_rests_between_slices_while_others_are_busy(rests, share, times):
     background = ThrottledEmbedder(embed, lambda own: share, rests.append)
 
-    vectors = background([str(number) for number in range(2 * SLICE + 1)])
+    vectors = background([str(number) for number in range(2 * SLICE_TEXTS + 1)])
 
-    assert vectors == [[float(number)] for number in range(2 * SLICE + 1)]
+    assert vectors == [[float(number)] for number in range(2 * SLICE_TEXTS + 1)]
     assert len(rests) == times
-    assert all(rest <= LONGEST_REST for rest in rests)
+    assert all(rest <= MAX_PAUSE for rest in rests)
 
 
 def test_it_tells_what_it_took_itself(rests):
