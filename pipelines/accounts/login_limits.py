@@ -1,13 +1,13 @@
 """Limit password attempts, so that guessing is slow and no attacker can lock a user out.
 
 Three token buckets count an attempt: one of the e-mail address and the client's network (an IPv4 address, or an IPv6
-/64), one of the wider network (/24, or /48), and one of the e-mail address from everywhere. An attempt is counted before
-the password is verified, so a thousand at once are counted one by one.
+/64), one of the wider network (/24, or /48), and one of the e-mail address from everywhere. An attempt is counted
+before the password is verified, so a thousand at once are counted one by one.
 
-The bucket of an e-mail address never refuses: anybody who tries an address from many networks could lock its owner out.
-While it is empty, the address is under attack, and each network has one attempt per minute. So an attacker has one guess
-a minute for each network that they own; the owner logs in with the first right password, from anywhere, and after a
-typing error with the next one a minute later.
+The bucket of an e-mail address never refuses, or anybody could lock its owner out by trying it from many networks.
+While it is empty, the address is under attack, and each network has one attempt per minute. So an attacker has one
+guess a minute for each network that they own; the owner logs in with the first right password, from anywhere, and after
+a typing error with the next one a minute later.
 
 A network from which the address has logged in before only has the bucket of address and network: neither an attack on
 the address nor one from the wider network affects it. What remains is an attacker in the owner's own network. Then the
@@ -19,6 +19,7 @@ rejected.
 
 import hashlib
 import ipaddress
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ import redis
 
 from models.access import rate_limits
 from models.access.rate_limits import Bucket, Rate
-from models.platform.errors import TooMany, Unavailable
+from models.platform.errors import LimitExceeded, Unavailable
 
 #: Attempts of an e-mail address from one network: 10, and one more every 15 s.
 PAIR = Rate(10, 150)
@@ -87,7 +88,7 @@ class LoginLimiter:
         self._client = client
 
     def count_attempt(self, attempt: LoginAttempt) -> None:
-        """Count an attempt before its password is verified. Raises TooMany `too_many_attempts`, and Unavailable."""
+        """Count an attempt before its password is verified. Raises LimitExceeded `too_many_attempts`, and Unavailable."""
         try:
             known = self._client.exists(attempt.known_key)
             buckets = [attempt.pair] if known else [attempt.pair, attempt.network, attempt.address]
@@ -96,8 +97,8 @@ class LoginLimiter:
             message = "Login is temporarily unavailable: the rate limiter cannot be reached."
             raise Unavailable(message) from None
         if result.refused is not None:
-            message = "There were too many attempts. Try again later."
-            raise TooMany(message, code="too_many_attempts", retry_after=result.wait)
+            message = f"Too many attempts. Try again in {math.ceil(result.wait)} seconds."
+            raise LimitExceeded(message, code="too_many_attempts", retry_after=result.wait)
 
     def record_success(self, attempt: LoginAttempt) -> None:
         """Remember the network after a right password and refill its bucket. Does nothing if Redis is away."""

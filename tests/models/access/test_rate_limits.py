@@ -1,9 +1,19 @@
-"""Given buckets, when requests draw from them, then all of them give or none, and they fill again by themselves."""
+"""Given token buckets, when requests draw from them, then all of them give tokens or none does, and they fill again."""
+
+from dataclasses import replace
 
 import pytest
 
 from models.access import rate_limits
-from models.access.rate_limits import PERIOD, Bucket, bucket_owners, correction_command, draw, token_draw_arguments
+from models.access.rate_limits import (
+    PERIOD,
+    Bucket,
+    Rate,
+    bucket_owners,
+    correction_command,
+    draw,
+    token_draw_arguments,
+)
 from models.platform.ids import new_id
 
 
@@ -12,7 +22,7 @@ def owner():
     return f"account {new_id('acct')}"
 
 
-def test_a_bucket_gives_what_it_holds_and_then_says_when_there_is_more(redis_client, owner):
+def test_an_empty_bucket_refuses_and_reports_the_wait(redis_client, owner):
     bucket = Bucket(owner, "requests", 3, 1)
 
     drawn = [draw(redis_client, [bucket]) for _ in range(4)]
@@ -23,7 +33,7 @@ def test_a_bucket_gives_what_it_holds_and_then_says_when_there_is_more(redis_cli
     assert PERIOD - 5 < drawn[3].levels[0].reset <= PERIOD
 
 
-def test_one_empty_bucket_leaves_the_others_as_they_are(redis_client, owner):
+def test_a_refused_draw_leaves_the_other_buckets_unchanged(redis_client, owner):
     empty, full = Bucket(owner, "requests", 1, 1), Bucket(owner, "tokens", 100, 10)
     draw(redis_client, [empty])
 
@@ -34,14 +44,14 @@ def test_one_empty_bucket_leaves_the_others_as_they_are(redis_client, owner):
     assert refused.levels[0].remaining == 100
 
 
-def test_a_draw_above_the_limit_takes_the_whole_bucket(redis_client, owner):
+def test_a_cost_above_the_limit_takes_the_whole_bucket(redis_client, owner):
     bucket = Bucket(owner, "tokens", 10, 1000)
 
     assert draw(redis_client, [bucket]).refused is None
     assert draw(redis_client, [bucket]).refused == bucket
 
 
-def test_a_limit_of_zero_gives_nothing(redis_client, owner):
+def test_a_limit_of_zero_refuses(redis_client, owner):
     assert draw(redis_client, [Bucket(owner, "requests", 0, 1)]).refused is not None
 
 
@@ -62,7 +72,7 @@ def test_large_limits_lose_nothing_to_rounding(redis_client, owner):
 
 
 @pytest.mark.parametrize(("used", "left"), [(40, 60), (10, 90), (0, 100)])
-def test_an_estimate_is_corrected_by_what_was_used(redis_client, used, left):
+def test_an_estimate_is_corrected_to_the_used_tokens(redis_client, used, left):
     account, key = new_id("acct"), new_id("key")
     arguments = token_draw_arguments(key, 100, 10)
     draw(redis_client, [Bucket(owner, "tokens", 100, 10) for owner in bucket_owners(account, key)])
@@ -76,7 +86,7 @@ def test_an_estimate_is_corrected_by_what_was_used(redis_client, used, left):
         assert left <= level.remaining <= left + 10  # it fills as we look
 
 
-def test_a_debt_is_waited_for(redis_client):
+def test_a_debt_must_be_waited_for(redis_client):
     account = new_id("acct")
 
     redis_client.execute_command(*correction_command(account, token_draw_arguments(None, 100, 0), 200))
@@ -85,13 +95,50 @@ def test_a_debt_is_waited_for(redis_client):
     assert refused.wait > PERIOD
 
 
-def test_what_has_no_limit_is_not_corrected():
+def test_a_job_without_a_limit_is_not_corrected():
     assert correction_command("acct_x", token_draw_arguments(None, None, 10), 99) is None
     assert correction_command("acct_x", {}, 99) is None
 
 
-def test_redis_may_have_forgotten_the_script(redis_client, owner):
+def test_the_script_is_loaded_again_after_a_flush(redis_client, owner):
     redis_client.script_flush()
 
     assert draw(redis_client, [Bucket(owner, "requests", 1, 1)]).refused is None
     assert redis_client.script_exists(rate_limits.DRAW_SHA) == [True]
+
+
+def test_a_bucket_fills_within_its_own_period(redis_client, owner):
+    bucket = Bucket(owner, "attempts", 10, 10, period=600)
+    draw(redis_client, [bucket])
+
+    refused = draw(redis_client, [replace(bucket, cost=1)])
+
+    assert 55 < refused.wait <= 60
+    assert 595 < refused.levels[0].reset <= 600
+
+
+def test_an_advisory_bucket_never_refuses_and_owes_nothing(redis_client, owner):
+    bucket = Bucket(owner, "attempts", 2, 1, advisory=True)
+
+    results = [draw(redis_client, [bucket]) for _ in range(5)]
+
+    assert [result.refused for result in results] == [None] * 5
+    assert [result.levels[0].remaining for result in results] == [1, 0, 0, 0, 0]
+    assert 0 < redis_client.pttl(bucket.key) <= PERIOD * 1000
+
+
+def test_a_bucket_has_its_reduced_rate_while_an_advisory_bucket_is_empty(redis_client, owner):
+    advisory = Bucket(f"{owner}-all", "attempts", 1, 1, advisory=True)
+    bucket = Bucket(owner, "attempts", 10, 1, period=150, reduced=Rate(1, 120))
+
+    assert draw(redis_client, [bucket, advisory]).refused is None
+    refused = draw(redis_client, [bucket, advisory])
+    assert refused.refused == bucket
+    assert 10 < refused.wait <= 15  # what the first draw took
+
+    redis_client.delete(bucket.key)
+    assert draw(redis_client, [bucket, advisory]).refused is None
+    assert 115 < draw(redis_client, [bucket, advisory]).wait <= 120
+
+    redis_client.delete(advisory.key)
+    assert draw(redis_client, [bucket, advisory]).refused is None

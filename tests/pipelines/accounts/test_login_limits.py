@@ -1,4 +1,4 @@
-"""Given somebody who guesses passwords, when they go on, then they must wait, and the owner of the address needn't."""
+"""Given repeated password attempts, then guessing is slow, and the owner of the address can still log in."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
@@ -8,21 +8,22 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from models.access.rate_limits import Rate
 from models.platform.errors import LimitExceeded, Unavailable
 from pipelines.accounts import login_limits as module
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 
-BURST = module.PAIR[1]
+BURST = module.PAIR.limit
 
 
 @pytest.fixture
 def network():
-    """The beginning of the addresses of a network that no other test uses."""
+    """The prefix of an IPv6 network that no other test uses."""
     return f"2001:{secrets.randbelow(65536):x}:{secrets.randbelow(65536):x}"
 
 
 def wait(login_limiter, attempt):
-    """Seconds until the next try; 0 when it was made."""
+    """Make an attempt; returns the seconds to wait, or 0 when it was admitted."""
     try:
         login_limiter.count_attempt(attempt)
     except LimitExceeded as refusal:
@@ -31,34 +32,34 @@ def wait(login_limiter, attempt):
 
 
 def attack(login_limiter, address):
-    """Guess from so many places that the address is under attack."""
-    places = [f"2a00:{secrets.randbelow(65536):x}:{number:x}::1" for number in range(module.ADDRESS[1])]
-    assert not any(wait(login_limiter, LoginAttempt(address, place)) for place in places)
+    """Guess from so many networks that the address is under attack."""
+    ips = [f"2a00:{secrets.randbelow(65536):x}:{number:x}::1" for number in range(module.ADDRESS.limit)]
+    assert not any(wait(login_limiter, LoginAttempt(address, ip)) for ip in ips)
 
 
-def test_one_place_gets_some_tries_and_then_one_every_few_seconds(login_limiter, address, network):
+def test_one_network_has_a_burst_of_attempts_and_then_one_every_few_seconds(login_limiter, address, network):
     guesser = LoginAttempt(address, f"{network}::1")
 
     assert [wait(login_limiter, guesser) for _ in range(BURST)] == [0] * BURST
-    assert 0 < wait(login_limiter, guesser) <= module.PAIR[0] / 1000
+    assert 0 < wait(login_limiter, guesser) <= module.PAIR.period / module.PAIR.limit
     assert wait(login_limiter, LoginAttempt(f"other-{address}", f"{network}::1")) == 0
 
 
-def test_the_next_address_in_the_same_subnet_is_the_same_place(login_limiter, address, network):
+def test_addresses_of_one_ipv6_subnet_share_a_bucket(login_limiter, address, network):
     tries = [wait(login_limiter, LoginAttempt(address, f"{network}::{number:x}")) for number in range(BURST + 1)]
 
     assert tries[:BURST] == [0] * BURST
     assert tries[BURST] > 0
 
 
-def test_a_thousand_at_once_are_counted_one_by_one(login_limiter, address, network):
+def test_concurrent_attempts_are_counted_one_by_one(login_limiter, address, network):
     with ThreadPoolExecutor(8) as pool:
         waits = list(pool.map(lambda _: wait(login_limiter, LoginAttempt(address, f"{network}::1")), range(100)))
 
     assert waits.count(0) == BURST
 
 
-def test_a_right_password_owes_nothing(login_limiter, address, network):
+def test_a_right_password_refills_the_bucket(login_limiter, address, network):
     attempt = LoginAttempt(address, f"{network}::1")
     for _ in range(BURST):
         login_limiter.count_attempt(attempt)
@@ -68,15 +69,15 @@ def test_a_right_password_owes_nothing(login_limiter, address, network):
     assert wait(login_limiter, attempt) == 0
 
 
-def test_an_attack_from_everywhere_keeps_no_newcomer_out(login_limiter, address, network):
+def test_under_attack_an_unknown_network_has_one_attempt_per_minute(login_limiter, address, network):
     attack(login_limiter, address)
 
     owner = LoginAttempt(address, f"{network}::1")
     assert wait(login_limiter, owner) == 0
-    assert 0 < wait(login_limiter, owner) <= module.DEAR / 1000
+    assert 0 < wait(login_limiter, owner) <= module.PAIR_UNDER_ATTACK.period
 
 
-def test_an_attack_is_not_felt_where_the_owner_has_been_before(login_limiter, address, network):
+def test_an_attack_does_not_affect_a_network_that_has_logged_in_before(login_limiter, address, network):
     owner = LoginAttempt(address, f"{network}::1")
     login_limiter.count_attempt(owner)
     login_limiter.record_success(owner)
@@ -86,16 +87,16 @@ def test_an_attack_is_not_felt_where_the_owner_has_been_before(login_limiter, ad
     assert wait(login_limiter, owner) > 0
 
 
-def test_an_attack_does_not_outlast_itself(login_limiter, address, redis_client):
+def test_the_bucket_of_an_address_is_full_again_within_its_period_after_an_attack(login_limiter, address, redis_client):
     attack(login_limiter, address)
     attack(login_limiter, f"more-{address}")
-    *_, key = LoginAttempt(address, "").keys
+    key = LoginAttempt(address, "").address.key
 
-    assert 0 < redis_client.pttl(key) <= module.ADDRESS[0] * module.ADDRESS[1]
+    assert 0 < redis_client.pttl(key) <= module.ADDRESS.period * 1000
 
 
-def test_one_network_can_not_try_many_addresses_without_end(login_limiter, address, monkeypatch, network):
-    monkeypatch.setattr(module, "NETWORK", (1000, 5))
+def test_a_wider_network_is_limited_over_all_addresses(login_limiter, address, monkeypatch, network):
+    monkeypatch.setattr(module, "NETWORK", Rate(5, 5))
 
     tries = [
         wait(login_limiter, LoginAttempt(f"{number}-{address}", f"{network}:{number:x}::1")) for number in range(6)
@@ -105,12 +106,14 @@ def test_one_network_can_not_try_many_addresses_without_end(login_limiter, addre
     assert tries[5] > 0
 
 
-def test_nothing_of_the_address_stands_in_redis(login_limiter, address, network, redis_client):
+def test_the_email_address_is_not_stored_in_redis(login_limiter, address, network, redis_client):
     attempt = LoginAttempt(address, f"{network}::1")
     login_limiter.count_attempt(attempt)
     login_limiter.record_success(attempt)
 
-    assert not [key for key in redis_client.scan_iter("login:*") if address.encode() in key]
+    keys = list(redis_client.scan_iter("*login*"))
+    assert attempt.known_key.encode() in keys
+    assert not [key for key in keys if address.encode() in key]
 
 
 @pytest.mark.parametrize(
@@ -125,11 +128,11 @@ def test_nothing_of_the_address_stands_in_redis(login_limiter, address, network,
         ("unix:", "", False),
     ],
 )
-def test_a_place_is_an_address_or_a_subnet_of_the_new_protocol(one, other, same):
-    assert (LoginAttempt("a", one).keys[1] == LoginAttempt("a", other).keys[1]) is same
+def test_a_network_is_an_ipv4_address_or_an_ipv6_subnet(one, other, same):
+    assert (LoginAttempt("a", one).pair.key == LoginAttempt("a", other).pair.key) is same
 
 
-def test_without_redis_nobody_guesses(address):
+def test_attempts_are_rejected_while_redis_is_away(address):
     client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0), protocol=2)
     login_limiter = LoginLimiter(client)
 
