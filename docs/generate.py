@@ -80,12 +80,14 @@ def settings_page() -> str:
     script = table(["Key", "Type", "Default", "Meaning"], (script_row(*item) for item in Script.model_fields.items()))
     return page(
         "Settings",
-        "Environment variables, read once at the start. An unset or empty variable has the default. A malformed one stops the\n"
-        "process with one line that names it.",
+        "Environment variables, read once at the start. An unset or empty variable has the default. A malformed one\n"
+        "stops the process with one line that names it.",
         fields,
-        "`SANGHA_OIDC_PROVIDERS` and `SANGHA_UPSTREAMS` name groups of variables: see [Let users log in with\n"
-        "OIDC](../guides/operate.md#let-users-log-in-with-oidc) and [Use a hosted model](../guides/operate.md#use-a-hosted-model).",
-        "## SANGHA_SCRIPT\n\nThe scripted engine serves tests and measurements. Its script is a list such as `tokens=20,rate=0`:",
+        "`SANGHA_OIDC_PROVIDERS` and `SANGHA_UPSTREAMS` name groups of variables: see\n"
+        "[Let users log in with OIDC](../guides/operate.md#let-users-log-in-with-oidc) and\n"
+        "[Use a hosted model](../guides/operate.md#use-a-hosted-model).",
+        "## SANGHA_SCRIPT",
+        "The scripted engine serves tests and measurements. Its script is a list such as `tokens=20,rate=0`:",
         script,
     )
 
@@ -178,8 +180,8 @@ def job_kinds_page() -> str:
     pools = ((f"`{pool}`", ", ".join(f"`{queue}`" for queue in queues)) for pool, queues in POOLS.items())
     return page(
         "Job kinds",
-        "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the delay before\n"
-        "the second attempt and doubles with each further one.",
+        "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the delay\n"
+        "before the second attempt and doubles with each further one.",
         table(["Kind", "Queue", "Priority", "Time limit", "Attempts", "Backoff"], kinds),
         "## Pools\n\nA pool is what `sangha worker POOL…` serves.",
         table(["Pool", "Queues"], pools),
@@ -216,8 +218,8 @@ def errors_page() -> str:
     rows = ((f"`{code}`", status, message) for (code, status), message in examples.items())
     return page(
         "Errors",
-        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message is for people\n'
-        "and may change. `…` stands for a value. The status `job` marks the `error` of a job or response, which has no status.",
+        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message is\n'
+        "for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or a response.",
         table(["Code", "Status", "Example of a message"], rows),
     )
 
@@ -269,7 +271,7 @@ def metrics_page() -> str:
     )
 
 
-def metrics() -> Iterator[Row]:
+def metrics() -> Iterator[tuple[str, ...]]:
     """Yield the table row of each metric, found where the code registers it."""
     for node in nodes():
         if not (isinstance(node, ast.Call) and len(node.args) > 1 and literal(node.args[0]).startswith("sangha_")):
