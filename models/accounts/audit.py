@@ -36,7 +36,7 @@ VALUES (%(id)s, %(account_id)s, %(user_id)s, %(action)s, %(target)s, %(ip)s, %(u
 def record(
     connection: Connection,
     action: str,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     *,
     account_id: str | None = None,
     user_id: str | None = None,
@@ -52,9 +52,9 @@ def record(
             "user_id": user_id,
             "action": action,
             "target": target[:LONGEST_TEXT],
-            "ip": trail.ip,
-            "user_agent": trail.user_agent[:LONGEST_TEXT],
-            "request_id": trail.request_id,
+            "ip": origin.ip,
+            "user_agent": origin.user_agent[:LONGEST_TEXT],
+            "request_id": origin.request_id,
             "details": Jsonb(details or {}),
         },
     )

@@ -26,25 +26,25 @@ class SignupCredentials:
 
 
 def verify(
-    database: Database, login_limiter: LoginLimiter, secret: str, claimant: SignupCredentials, trail: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, secret: str, claimant: SignupCredentials, origin: RequestOrigin
 ) -> TokenOwner:
     """Give the address to the user whom the letter was for, if it is they who ask.
 
     From then on nobody else who claimed it before comes in by it. Proving it again, by the same letter, is harmless.
     Raises InvalidRequest `invalid_token`, NotAuthenticated `proof_required` or `invalid_credentials`, NotAllowed
-    `another_user`, TooMany, and Conflict `address_taken` where somebody else has proved it before.
+    `another_user`, LimitExceeded, and Conflict `address_taken` where somebody else has proved it before.
     """
     with database.connection() as connection:
         proof = email_tokens.peek(connection, TokenPurpose.VERIFY, secret)
         if proof is None:
             return _proved_before(connection, secret)
-    _check(database, login_limiter, proof, claimant, trail)
+    _check(database, login_limiter, proof, claimant, origin)
     with database.transaction() as connection:
         redeemed = email_tokens.redeem(connection, TokenPurpose.VERIFY, secret)
         if redeemed is None:
             return _proved_before(connection, secret)
         assign_email(connection, redeemed)
-        record_audit(connection, "email.verified", redeemed, trail)
+        record_audit(connection, "email.verified", redeemed, origin)
     return redeemed
 
 
@@ -64,11 +64,11 @@ def assign_email(connection: Connection, proof: TokenOwner) -> None:
         raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
 
 
-def record_audit(connection: Connection, action: str, proof: TokenOwner, trail: RequestOrigin) -> None:
+def record_audit(connection: Connection, action: str, proof: TokenOwner, origin: RequestOrigin) -> None:
     """Tell it in the log of the user's oldest account."""
     belongs = accounts.memberships(connection, proof.user_id)
     account_id = belongs[0].account_id if belongs else None
-    audit.record(connection, action, trail, account_id=account_id, user_id=proof.user_id, target=proof.user_id)
+    audit.record(connection, action, origin, account_id=account_id, user_id=proof.user_id, target=proof.user_id)
 
 
 def invalid_token() -> InvalidRequest:
@@ -82,11 +82,11 @@ def _check(
     login_limiter: LoginLimiter,
     proof: TokenOwner,
     claimant: SignupCredentials,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
 ) -> None:
     """Whether it was they who signed up."""
     if claimant.password is not None:
-        return _check_password(database, login_limiter, proof, claimant.password, trail)
+        return _check_password(database, login_limiter, proof, claimant.password, origin)
     if claimant.caller is None:
         message = "Give the password that you signed up with, or log in. If you never signed up, set a new password."
         raise NotAuthenticated(message, param="password", code="proof_required")
@@ -95,10 +95,10 @@ def _check(
 
 
 def _check_password(
-    database: Database, login_limiter: LoginLimiter, proof: TokenOwner, password: str, trail: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, proof: TokenOwner, password: str, origin: RequestOrigin
 ) -> None:
     """Counted together with the log-ins by this address: each is a guess."""
-    attempt = LoginAttempt(proof.email.lower(), trail.ip)
+    attempt = LoginAttempt(proof.email.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     with database.connection() as connection:
         user = accounts.find(connection, proof.user_id)

@@ -29,11 +29,11 @@ MAX_PER_DAY = 100
 
 
 def invite(
-    database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, trail: RequestOrigin
+    database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, origin: RequestOrigin
 ) -> Invitation:
     """Ask somebody to become a member; an earlier invitation to the same address holds no more.
 
-    Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and TooMany.
+    Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and LimitExceeded.
     """
     address = normalize_email(email)
     with database.transaction() as connection:
@@ -46,18 +46,18 @@ def invite(
         email_jobs.enqueue_email(
             connection, EmailTemplate.INVITATION, account_id=caller.account_id, invitation_id=made.id
         )
-        _record(connection, "invitation.created", made, caller.user_id, trail)
+        _record(connection, "invitation.created", made, caller.user_id, origin)
     return made
 
 
-def revoke(database: Database, caller: Caller, invitation_id: str, trail: RequestOrigin) -> None:
+def revoke(database: Database, caller: Caller, invitation_id: str, origin: RequestOrigin) -> None:
     """Take an invitation back. Raises NotFound for one that can't be accepted any more either."""
     with database.transaction() as connection:
         check_may_give(acting(connection, caller), Role.ADMIN)
         invitation = invitations.read(connection, invitation_id, caller.account_id)
         if invitation is None or not invitations.revoke(connection, invitation_id, caller.account_id):
             raise NotFound(f"Invitation with id '{invitation_id}' not found.", param="invitation_id")
-        _record(connection, "invitation.revoked", invitation, caller.user_id, trail)
+        _record(connection, "invitation.revoked", invitation, caller.user_id, origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class Invitee:
 
 
 def accept(
-    database: Database, tokens: Tokens, login_limiter: LoginLimiter, secret: str, guest: Invitee, trail: RequestOrigin
+    database: Database, tokens: Tokens, login_limiter: LoginLimiter, secret: str, guest: Invitee, origin: RequestOrigin
 ) -> SessionTokens:
     """Become a member, and come in. Who is one already stays what they are; the invitation is used up all the same.
 
-    Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and TooMany.
+    Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and LimitExceeded.
     """
     found = _good(_look(database, secret))
-    known = _known_by_password(database, login_limiter, found.email, guest, trail)
+    known = _known_by_password(database, login_limiter, found.email, guest, origin)
     # What takes a core is done before anything is locked.
     new_hash = _new_hash(found.email, guest) if guest.caller is None and known is None else None
     with database.transaction() as connection:
@@ -85,8 +85,8 @@ def accept(
         members.lock_account(connection, found.account_id)
         invitation = _good(invitations.find_by_secret(connection, secret))
         person = _guest(connection, invitation, guest, known, new_hash)
-        membership = _join(connection, invitation, person, trail)
-        return sessions.start(connection, tokens, membership, person.email, trail)
+        membership = _join(connection, invitation, person, origin)
+        return sessions.start(connection, tokens, membership, person.email, origin)
 
 
 def _look(database: Database, secret: str) -> Invitation | None:
@@ -112,7 +112,7 @@ def _check_host(connection: Connection, actor: Member, account_id: str, address:
 
 
 def _known_by_password(
-    database: Database, login_limiter: LoginLimiter, address: str, guest: Invitee, trail: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, address: str, guest: Invitee, origin: RequestOrigin
 ) -> User | None:
     """Whose password it is, of those who have the address or claim it.
 
@@ -122,7 +122,7 @@ def _known_by_password(
         return None
     if guest.password is None:
         raise NotAuthenticated("Log in, or give a password.", param="password")
-    attempt = LoginAttempt(address.lower(), trail.ip)
+    attempt = LoginAttempt(address.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     with database.connection() as connection:
         candidates = accounts.login_candidates(connection, address)
@@ -167,17 +167,17 @@ def _not_yours() -> UserProfile:
     raise NotAllowed("This invitation is for somebody else: log in as the user of its address.", code="not_invited")
 
 
-def _join(connection: Connection, invitation: Invitation, person: UserProfile, trail: RequestOrigin) -> Membership:
+def _join(connection: Connection, invitation: Invitation, person: UserProfile, origin: RequestOrigin) -> Membership:
     if len(members.joined_accounts(connection, person.id)) >= members.MOST_PLACES:
         raise Conflict(f"A person may belong to {members.MOST_PLACES} accounts.", code="too_many_accounts")
     added = members.add(connection, invitation.account_id, person.id, invitation.role)
     invitations.mark_accepted(connection, invitation.id)
-    _record(connection, "invitation.accepted", invitation, person.id, trail)
+    _record(connection, "invitation.accepted", invitation, person.id, origin)
     if added:
         audit.record(
             connection,
             "member.added",
-            trail,
+            origin,
             account_id=invitation.account_id,
             user_id=person.id,
             target=person.id,
@@ -188,11 +188,11 @@ def _join(connection: Connection, invitation: Invitation, person: UserProfile, t
     return Membership(person.id, invitation.account_id, member.role)
 
 
-def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, trail: RequestOrigin) -> None:
+def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, origin: RequestOrigin) -> None:
     audit.record(
         connection,
         action,
-        trail,
+        origin,
         account_id=invitation.account_id,
         user_id=user_id,
         target=invitation.id,

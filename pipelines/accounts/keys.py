@@ -59,7 +59,7 @@ def is_well_formed(secret: str) -> bool:
     return shaped and checksum == _checksum(body)
 
 
-def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, trail: RequestOrigin) -> tuple[ApiKey, str]:
+def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, origin: RequestOrigin) -> tuple[ApiKey, str]:
     """A new key of the caller's, and its secret, which nobody can read again.
 
     Raises InvalidRequest for an end in the past, NotAllowed for a scope above the caller's role, Conflict
@@ -71,7 +71,7 @@ def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, trai
         _check_maker(connection, caller, new.scopes, key_id)
         key = _insert(connection, caller, new, key_id, secret)
         details = {"name": key.name, "scopes": list(key.scopes)}
-        _record(connection, "key.created", caller, trail, key_id, details)
+        _record(connection, "key.created", caller, origin, key_id, details)
     return key, secret
 
 
@@ -79,7 +79,7 @@ def change(
     database: Database,
     caller: Caller,
     key_id: str,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     *,
     name: str | None = None,
     change_expiry: bool = False,
@@ -95,16 +95,16 @@ def change(
         if key is None:
             raise Conflict("This key has been revoked or has expired. Make a new one.", code="key_ended")
         details = {"name": key.name, "expires_at": key.expires_at}
-        _record(connection, "key.changed", caller, trail, key_id, details)
+        _record(connection, "key.changed", caller, origin, key_id, details)
     return key
 
 
-def revoke(database: Database, caller: Caller, key_id: str, trail: RequestOrigin) -> None:
+def revoke(database: Database, caller: Caller, key_id: str, origin: RequestOrigin) -> None:
     """End a key: the next request that shows it is refused. Harmless to repeat. Raises NotFound."""
     with database.transaction() as connection:
         key = find(connection, caller, key_id)
         if api_keys.revoke(connection, key_id, caller.account_id):
-            _record(connection, "key.revoked", caller, trail, key_id, {"name": key.name})
+            _record(connection, "key.revoked", caller, origin, key_id, {"name": key.name})
 
 
 def find(connection: Connection, caller: Caller, key_id: str) -> ApiKey:
@@ -157,7 +157,7 @@ def _record(
     connection: Connection,
     action: str,
     caller: Caller,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     key_id: str,
     details: Mapping[str, object],
 ) -> None:
@@ -165,7 +165,7 @@ def _record(
     audit.record(
         connection,
         action,
-        trail,
+        origin,
         account_id=caller.account_id,
         user_id=caller.user_id,
         target=key_id,

@@ -14,7 +14,7 @@ from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, NotAllowed, NotFound
 
 
-def change_role(database: Database, caller: Caller, user_id: str, role: Role, trail: RequestOrigin) -> Member:
+def change_role(database: Database, caller: Caller, user_id: str, role: Role, origin: RequestOrigin) -> Member:
     """Give a member another role. Raises NotFound, NotAllowed, and Conflict `last_owner`."""
     with database.transaction() as connection:
         actor, member = _both(connection, caller, user_id)
@@ -27,13 +27,13 @@ def change_role(database: Database, caller: Caller, user_id: str, role: Role, tr
         members.set_role(connection, caller.account_id, user_id, role)
         if not role.covers(member.role):
             invitations.revoke_all_by(connection, caller.account_id, user_id)
-        _record(connection, "member.role_changed", caller, trail, user_id, {"role": role, "was": member.role})
+        _record(connection, "member.role_changed", caller, origin, user_id, {"role": role, "was": member.role})
         changed = members.read(connection, caller.account_id, user_id)
     assert changed is not None
     return changed
 
 
-def remove(database: Database, caller: Caller, user_id: str, trail: RequestOrigin) -> None:
+def remove(database: Database, caller: Caller, user_id: str, origin: RequestOrigin) -> None:
     """Take a member out of the caller's account; whoever names themselves leaves.
 
     Their API keys of the account end with it. Raises NotFound, NotAllowed, and Conflict `last_owner`.
@@ -46,7 +46,7 @@ def remove(database: Database, caller: Caller, user_id: str, trail: RequestOrigi
         _check_owner_stays(connection, caller.account_id, member, None)
         members.remove(connection, caller.account_id, user_id)
         invitations.revoke_all_by(connection, caller.account_id, user_id)
-        _record(connection, "member.removed", caller, trail, user_id, {"role": member.role})
+        _record(connection, "member.removed", caller, origin, user_id, {"role": member.role})
 
 
 def check_may_give(actor: Member, role: Role) -> None:
@@ -86,12 +86,12 @@ def _check_owner_stays(connection: Connection, account_id: str, member: Member, 
 
 
 def _record(
-    connection: Connection, action: str, caller: Caller, trail: RequestOrigin, target: str, details: dict[str, str]
+    connection: Connection, action: str, caller: Caller, origin: RequestOrigin, target: str, details: dict[str, str]
 ) -> None:
     audit.record(
         connection,
         action,
-        trail,
+        origin,
         account_id=caller.account_id,
         user_id=caller.user_id,
         target=target,

@@ -43,7 +43,7 @@ class Claims:
     name: str = ""
 
 
-def resolve_user(database: Database, claims: Claims, trail: RequestOrigin) -> str:
+def resolve_user(database: Database, claims: Claims, origin: RequestOrigin) -> str:
     """The id of the user whom the provider means, who is new if nobody is known. Letters may have been posted.
 
     Raises NotAllowed `email_missing` where a new user would have no address.
@@ -55,7 +55,7 @@ def resolve_user(database: Database, claims: Claims, trail: RequestOrigin) -> st
         identities.lock(connection, claims.identity)
         known = identities.find_user(connection, claims.identity)
         if known is None:
-            return _tie(connection, claims, email, trail)
+            return _tie(connection, claims, email, origin)
         if email and claims.email_verified:
             emails.verify(connection, known, email)  # where it is the address that they claim
         return known
@@ -69,7 +69,7 @@ def _address(claims: Claims) -> str:
         return ""
 
 
-def _tie(connection: Connection, claims: Claims, email: str, trail: RequestOrigin) -> str:
+def _tie(connection: Connection, claims: Claims, email: str, origin: RequestOrigin) -> str:
     if not email:
         raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing")
     emails.lock(connection, email)
@@ -77,23 +77,23 @@ def _tie(connection: Connection, claims: Claims, email: str, trail: RequestOrigi
     if holder is not None and claims.email_verified:
         user_id = holder.id
     else:
-        user_id = _create(connection, claims, email, holder.id if holder else None, trail)
+        user_id = _create(connection, claims, email, holder.id if holder else None, origin)
     identities.link(connection, claims.identity, user_id, email)
-    _record_link(connection, claims.identity, user_id, trail)
+    _record_link(connection, claims.identity, user_id, origin)
     return user_id
 
 
-def _record_link(connection: Connection, identity: Identity, user_id: str, trail: RequestOrigin) -> None:
+def _record_link(connection: Connection, identity: Identity, user_id: str, origin: RequestOrigin) -> None:
     """In the log of the user's oldest account."""
     belongs = accounts.memberships(connection, user_id)
     account_id = belongs[0].account_id if belongs else None
     details = {"provider": identity.provider}
     audit.record(
-        connection, "identity.linked", trail, account_id=account_id, user_id=user_id, target=user_id, details=details
+        connection, "identity.linked", origin, account_id=account_id, user_id=user_id, target=user_id, details=details
     )
 
 
-def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, trail: RequestOrigin) -> str:
+def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, origin: RequestOrigin) -> str:
     """A new user: who holds the address by the provider's word, or else claims it, as by signing up."""
     membership = accounts.create(connection, email=email, password_hash=None)
     user_id, account_id = membership.user_id, membership.account_id
@@ -104,7 +104,7 @@ def _create(connection: Connection, claims: Claims, email: str, holder_id: str |
     else:
         letter = EmailTemplate.SIGNUP_ATTEMPTED if holder_id else EmailTemplate.VERIFY_ADDRESS
         email_jobs.enqueue_email(connection, letter, user_id=holder_id or user_id)
-    audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
+    audit.record(connection, "user.created", origin, account_id=account_id, user_id=user_id, target=user_id)
     return user_id
 
 
@@ -128,7 +128,7 @@ def issue_login_code(client: redis.Redis, user_id: str) -> LoginCode:
 
 
 def exchange_login_code(
-    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, trail: RequestOrigin
+    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, origin: RequestOrigin
 ) -> SessionTokens:
     """A session for a pass; whatever comes of it, the pass is spent. Raises NotAuthenticated `invalid_code`."""
     kept = client.getdel(_key(shown.code))
@@ -140,7 +140,7 @@ def exchange_login_code(
         if user is None:
             raise _spent()
         membership = sessions.choose_membership(accounts.memberships(connection, user.id), None)
-        return sessions.start(connection, tokens, membership, user.email, trail)
+        return sessions.start(connection, tokens, membership, user.email, origin)
 
 
 def _key(code: str) -> str:

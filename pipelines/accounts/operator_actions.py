@@ -17,7 +17,7 @@ def change_account(
     database: Database,
     caller: Caller,
     account_id: str,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     *,
     plan_id: str | None,
     limits: Mapping[str, int | None],
@@ -31,7 +31,7 @@ def change_account(
             raise InvalidRequest(f"There is no plan '{plan_id}'.", param="plan_id", code="plan_not_found")
         admin.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
         details = {"plan_id": plan_id, "limits": dict(limits)}
-        _record(connection, "account.limits_changed", caller, trail, account_id, account_id, details)
+        _record(connection, "account.limits_changed", caller, origin, account_id, account_id, details)
         return find_account(connection, account_id)
 
 
@@ -39,7 +39,7 @@ def put_plan(
     database: Database,
     caller: Caller,
     plan_id: str,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     *,
     name: str,
     limits: Mapping[str, int | None],
@@ -47,11 +47,11 @@ def put_plan(
     """Make a plan or replace it, from the next request of each account that is on it."""
     with database.transaction() as connection:
         plan = admin.put_plan(connection, plan_id, name, limits)
-        _record(connection, "plan.changed", caller, trail, caller.account_id, plan_id, {"limits": dict(limits)})
+        _record(connection, "plan.changed", caller, origin, caller.account_id, plan_id, {"limits": dict(limits)})
     return plan
 
 
-def replay(database: Database, caller: Caller, job_id: str, trail: RequestOrigin) -> Job:
+def replay(database: Database, caller: Caller, job_id: str, origin: RequestOrigin) -> Job:
     """Give a dead job a new life. Its journal in Redis must then be forgotten, and the queue be told.
 
     Raises NotFound, and Conflict for what is not dead, or is the child of a job that has gone on without it.
@@ -60,17 +60,17 @@ def replay(database: Database, caller: Caller, job_id: str, trail: RequestOrigin
         found = find_job(connection, job_id)
         if not operations.replay(connection, [job_id]):
             raise Conflict("This job is not dead, or its parent has gone on without it.", code="not_dead")
-        _record(connection, "job.replayed", caller, trail, found.account_id, job_id)
+        _record(connection, "job.replayed", caller, origin, found.account_id, job_id)
         return find_job(connection, job_id)
 
 
-def discard(database: Database, caller: Caller, job_id: str, trail: RequestOrigin) -> Job:
+def discard(database: Database, caller: Caller, job_id: str, origin: RequestOrigin) -> Job:
     """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
     with database.transaction() as connection:
         found = find_job(connection, job_id)
         if not operations.discard(connection, [job_id]):
             raise Conflict("This job is not dead.", code="not_dead")
-        _record(connection, "job.discarded", caller, trail, found.account_id, job_id)
+        _record(connection, "job.discarded", caller, origin, found.account_id, job_id)
         return find_job(connection, job_id)
 
 
@@ -94,11 +94,11 @@ def _record(
     connection: Connection,
     action: str,
     caller: Caller,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     account_id: str,
     target: str,
     details: Mapping[str, Any] | None = None,
 ) -> None:
     audit.record(
-        connection, action, trail, account_id=account_id, user_id=caller.user_id, target=target, details=details
+        connection, action, origin, account_id=account_id, user_id=caller.user_id, target=target, details=details
     )

@@ -66,7 +66,7 @@ def check_secret(database: Database, secret: str) -> TokenOwner:
     return proof
 
 
-def set_password(database: Database, secret: str, password: str, trail: RequestOrigin) -> TokenOwner:
+def set_password(database: Database, secret: str, password: str, origin: RequestOrigin) -> TokenOwner:
     """Set a new password by a letter's secret, which also proves the address; all sessions of the user end.
 
     Raises InvalidRequest `invalid_token` or `invalid_password`, and Conflict `address_taken`.
@@ -80,7 +80,7 @@ def set_password(database: Database, secret: str, password: str, trail: RequestO
             raise invalid_token()
         _replace(connection, redeemed, password_hash)
         email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=redeemed.user_id)
-        record_audit(connection, "password.reset", redeemed, trail)
+        record_audit(connection, "password.reset", redeemed, origin)
     return redeemed
 
 

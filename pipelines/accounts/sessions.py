@@ -37,17 +37,17 @@ class SessionTokens:
 
 
 def start(
-    connection: Connection, tokens: Tokens, membership: Membership, email: str, trail: RequestOrigin
+    connection: Connection, tokens: Tokens, membership: Membership, email: str, origin: RequestOrigin
 ) -> SessionTokens:
     """A new session of somebody who has shown who they are. To be called in a transaction."""
     session_id = sessions.create(
         connection,
         membership.user_id,
         account_id=membership.account_id,
-        user_agent=trail.user_agent[: audit.LONGEST_TEXT],
-        ip=trail.ip,
+        user_agent=origin.user_agent[: audit.LONGEST_TEXT],
+        ip=origin.ip,
     )
-    _record(connection, "session.created", trail, membership, session_id)
+    _record(connection, "session.created", origin, membership, session_id)
     return _next_pair(connection, tokens, membership, email, session_id)
 
 
@@ -60,7 +60,7 @@ def choose_membership(memberships: Sequence[Membership], account_id: str | None)
 
 
 def refresh(
-    database: Database, tokens: Tokens, secret: str, *, account_id: str | None, trail: RequestOrigin
+    database: Database, tokens: Tokens, secret: str, *, account_id: str | None, origin: RequestOrigin
 ) -> SessionTokens:
     """The next pair of tokens, for the same account as the last one or for another one of the person.
 
@@ -70,37 +70,37 @@ def refresh(
     with database.transaction() as connection:
         shown = sessions.read_token(connection, secret)
         if shown is not None and shown.session_active and not shown.used:
-            return _rotate(connection, tokens, shown, secret, account_id, trail)
+            return _rotate(connection, tokens, shown, secret, account_id, origin)
         if shown is not None and shown.used:
-            _end_family(connection, shown, trail)
+            _end_family(connection, shown, origin)
     raise _refused()
 
 
-def log_out(database: Database, caller: Caller, session_id: str, trail: RequestOrigin) -> bool:
+def log_out(database: Database, caller: Caller, session_id: str, origin: RequestOrigin) -> bool:
     """End one session of the caller's. Returns whether there was one to end."""
     with database.transaction() as connection:
         ended = sessions.revoke(connection, session_id, caller.user_id)
         if ended:
-            _record(connection, "session.revoked", trail, caller, session_id)
+            _record(connection, "session.revoked", origin, caller, session_id)
     return ended
 
 
-def log_out_everywhere(database: Database, caller: Caller, trail: RequestOrigin) -> int:
+def log_out_everywhere(database: Database, caller: Caller, origin: RequestOrigin) -> int:
     """End all sessions of the caller's, this one too; returns how many."""
     with database.transaction() as connection:
         ended = sessions.revoke_all(connection, caller.user_id)
-        _record(connection, "session.revoked", trail, caller, "all")
+        _record(connection, "session.revoked", origin, caller, "all")
     return ended
 
 
 def change_password(
-    database: Database, login_limiter: LoginLimiter, caller: Caller, *, current: str, new: str, trail: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, caller: Caller, *, current: str, new: str, origin: RequestOrigin
 ) -> int:
     """Set another password and end all other sessions; returns how many ended. A letter was posted: nudge the queue.
 
-    Raises InvalidRequest for a weak password, TooMany, and NotAllowed `invalid_credentials` for a wrong current one.
+    Raises InvalidRequest for a weak password, LimitExceeded, and NotAllowed `invalid_credentials` for a wrong current one.
     """
-    attempt = LoginAttempt(caller.user_id, trail.ip)
+    attempt = LoginAttempt(caller.user_id, origin.ip)
     with database.connection() as connection:
         user = accounts.find(connection, caller.user_id)
     passwords.check_strength(new, email=user.email if user else "", param="new_password")
@@ -108,16 +108,16 @@ def change_password(
     if not passwords.verify(user.password_hash if user else None, current) or user is None:
         raise _wrong_password()
     login_limiter.record_success(attempt)
-    return _set_password(database, user, passwords.hash_password(new), caller, trail)
+    return _set_password(database, user, passwords.hash_password(new), caller, origin)
 
 
-def _set_password(database: Database, user: User, password_hash: str, caller: Caller, trail: RequestOrigin) -> int:
+def _set_password(database: Database, user: User, password_hash: str, caller: Caller, origin: RequestOrigin) -> int:
     with database.transaction() as connection:
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
             raise _wrong_password()  # it was changed at this moment
         ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
         email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=user.id)
-        _record(connection, "password.changed", trail, caller, user.id)
+        _record(connection, "password.changed", origin, caller, user.id)
     return ended
 
 
@@ -127,26 +127,26 @@ def _rotate(
     shown: RefreshToken,
     secret: str,
     account_id: str | None,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
 ) -> SessionTokens:
     belongs = accounts.memberships(connection, shown.user_id)
     stays = any(membership.account_id == shown.account_id for membership in belongs)
     membership = choose_membership(belongs, account_id or (shown.account_id if stays else None))
     # Between the look at the token and here somebody else may have spent it, or ended the session.
     good = sessions.use_token(connection, secret) and sessions.extend(
-        connection, shown.session_id, account_id=membership.account_id, ip=trail.ip
+        connection, shown.session_id, account_id=membership.account_id, ip=origin.ip
     )
     if not good:
         raise _refused()
     return _next_pair(connection, tokens, membership, shown.email, shown.session_id)
 
 
-def _end_family(connection: Connection, shown: RefreshToken, trail: RequestOrigin) -> None:
+def _end_family(connection: Connection, shown: RefreshToken, origin: RequestOrigin) -> None:
     if sessions.revoke(connection, shown.session_id, shown.user_id):
         audit.record(
             connection,
             "refresh.reused",
-            trail,
+            origin,
             account_id=shown.account_id,
             user_id=shown.user_id,
             target=shown.session_id,
@@ -163,8 +163,8 @@ def _next_pair(
     return SessionTokens(caller, email, tokens.issue(caller), secret)
 
 
-def _record(connection: Connection, action: str, trail: RequestOrigin, who: Caller | Membership, target: str) -> None:
-    audit.record(connection, action, trail, account_id=who.account_id, user_id=who.user_id, target=target)
+def _record(connection: Connection, action: str, origin: RequestOrigin, who: Caller | Membership, target: str) -> None:
+    audit.record(connection, action, origin, account_id=who.account_id, user_id=who.user_id, target=target)
 
 
 def _refused() -> NotAuthenticated:

@@ -24,26 +24,26 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
 
 def sign_up(
-    database: Database, tokens: Tokens, login_limiter: LoginLimiter, *, email: str, password: str, trail: RequestOrigin
+    database: Database, tokens: Tokens, login_limiter: LoginLimiter, *, email: str, password: str, origin: RequestOrigin
 ) -> SessionTokens:
     """A session of a new user with an account of their own, or of the one who has signed up so before.
 
     Letters may have been posted: nudge the queue. Raises InvalidRequest for a malformed address or a weak password,
-    and TooMany.
+    and LimitExceeded.
     """
     address = normalize_email(email)
     passwords.check_strength(password, email=address)
-    attempt = LoginAttempt(address.lower(), trail.ip)
+    attempt = LoginAttempt(address.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     password_hash = passwords.hash_password(password)
     while True:
         known = _candidates(database, address)
         if (user := _whose(known, password)) is not None:
-            return _let_in(database, tokens, login_limiter, attempt, user, password, trail)
+            return _let_in(database, tokens, login_limiter, attempt, user, password, origin)
         with database.transaction() as connection:
             emails.lock(connection, address)
             if accounts.login_candidates(connection, address) == known:
-                return _welcome(connection, tokens, known, address, password_hash, trail)
+                return _welcome(connection, tokens, known, address, password_hash, origin)
 
 
 def log_in(
@@ -54,22 +54,22 @@ def log_in(
     email: str,
     password: str,
     account_id: str | None = None,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
 ) -> SessionTokens:
     """A session of a known user, for the named account or their oldest one.
 
-    Raises NotAuthenticated `invalid_credentials`, alike for an unknown address and a wrong password, TooMany, and
+    Raises NotAuthenticated `invalid_credentials`, alike for an unknown address and a wrong password, LimitExceeded, and
     NotAllowed for an account that the user doesn't belong to.
     """
     address = _known_address(email)
-    attempt = LoginAttempt(address.lower(), trail.ip)
+    attempt = LoginAttempt(address.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     known = _candidates(database, address)
     user = _whose(known, password)
     if user is None:
-        _record_failure(database, known, trail)
+        _record_failure(database, known, origin)
         raise _wrong()
-    return _let_in(database, tokens, login_limiter, attempt, user, password, trail, account_id)
+    return _let_in(database, tokens, login_limiter, attempt, user, password, origin, account_id)
 
 
 def normalize_email(email: str) -> str:
@@ -110,7 +110,7 @@ def _let_in(
     attempt: LoginAttempt,
     user: User,
     password: str,
-    trail: RequestOrigin,
+    origin: RequestOrigin,
     account_id: str | None = None,
 ) -> SessionTokens:
     stored = user.password_hash or ""
@@ -120,7 +120,7 @@ def _let_in(
         if not accounts.has_password(connection, user.id, stored):
             raise Unavailable("The password was changed at this moment. Try again.")
         membership = sessions.choose_membership(accounts.memberships(connection, user.id), account_id)
-        entry = sessions.start(connection, tokens, membership, user.email, trail)
+        entry = sessions.start(connection, tokens, membership, user.email, origin)
     if renewed is not None:
         with database.connection() as connection:
             accounts.change_password(connection, user.id, stored, renewed)
@@ -129,25 +129,25 @@ def _let_in(
 
 
 def _welcome(
-    connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, trail: RequestOrigin
+    connection: Connection, tokens: Tokens, known: list[User], address: str, password_hash: str, origin: RequestOrigin
 ) -> SessionTokens:
     """A new user. Who owns the address already hears of it; anybody else is asked to prove that it is theirs."""
     membership = accounts.create(connection, email=address, password_hash=password_hash)
     user_id, account_id = membership.user_id, membership.account_id
-    audit.record(connection, "user.created", trail, account_id=account_id, user_id=user_id, target=user_id)
+    audit.record(connection, "user.created", origin, account_id=account_id, user_id=user_id, target=user_id)
     owner = next((user for user in known if user.verified), None)
     letter = EmailTemplate.SIGNUP_ATTEMPTED if owner else EmailTemplate.VERIFY_ADDRESS
     email_jobs.enqueue_email(connection, letter, user_id=owner.id if owner else user_id)
-    return sessions.start(connection, tokens, membership, address, trail)
+    return sessions.start(connection, tokens, membership, address, origin)
 
 
-def _record_failure(database: Database, known: list[User], trail: RequestOrigin) -> None:
+def _record_failure(database: Database, known: list[User], origin: RequestOrigin) -> None:
     """For an unknown address too, in the name of nobody: it should take as long."""
     user_id = known[0].id if known else ""
     with database.connection() as connection:
         belongs = accounts.memberships(connection, user_id)
         account_id = belongs[0].account_id if belongs else None
-        audit.record(connection, "login.failed", trail, account_id=account_id, user_id=user_id or None)
+        audit.record(connection, "login.failed", origin, account_id=account_id, user_id=user_id or None)
 
 
 def _wrong() -> NotAuthenticated:

@@ -25,44 +25,44 @@ from web.http.timestamps import to_unix
 from web.http.validation import Body, parse_query
 
 #: What a minute may bring: at least one, or nothing would ever pass.
-Rate = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
-Amount = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+PerMinuteLimit = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
+CountLimit = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
 #: What a plan may be called.
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class NewLimits(Body):
+class LimitOverrides(Body):
     """Limits of a plan, where null is no limit; or of an account above its plan's, where null takes one away."""
 
-    requests_per_minute: Rate | None = None
-    tokens_per_minute: Rate | None = None
-    streams: Amount | None = None
-    unfinished_jobs: Amount | None = None
-    tokens_per_month: Amount | None = None
+    requests_per_minute: PerMinuteLimit | None = None
+    tokens_per_minute: PerMinuteLimit | None = None
+    streams: CountLimit | None = None
+    unfinished_jobs: CountLimit | None = None
+    tokens_per_month: CountLimit | None = None
 
 
-class ChangeAccount(Body):
+class AdminUpdateAccount(Body):
     """The body of `PATCH /admin/accounts/{id}`; what is left out stays."""
 
     plan_id: str | None = Field(None, max_length=64)
-    limits: NewLimits | None = None
+    limits: LimitOverrides | None = None
 
 
 class PutPlan(Body):
     """The body of `PUT /admin/plans/{id}`: a limit that is left out is none."""
 
     name: Name
-    limits: NewLimits
+    limits: LimitOverrides
 
 
-class Accounts(Listing):
+class ListAccounts(Listing):
     """The query of `GET /admin/accounts`: `search` is an id, or a part of a name or of a member's address."""
 
     search: str | None = Field(None, min_length=1, max_length=320)
 
 
-class DeadJobs(Listing):
+class ListDeadJobs(Listing):
     """The query of `GET /admin/jobs`."""
 
     state: Literal["dead"] = "dead"
@@ -101,7 +101,7 @@ class AdminJob(JobObject):
 
 def list_accounts(request: Request) -> Response:
     """`GET /admin/accounts`: all accounts, newest first."""
-    query = parse_query(request.query, Accounts)
+    query = parse_query(request.query, ListAccounts)
     with request.platform.database.connection() as connection:
         found = admin.list_accounts(connection, search=query.search, after=query.after, limit=query.fetch_limit)
     return page_response(found, query.limit, account_object)
@@ -117,12 +117,12 @@ def read_account(request: Request) -> Response:
 
 def change_account(request: Request) -> Response:
     """`PATCH /admin/accounts/{id}`: another plan, other limits, from the account's next request on."""
-    body = bodies.parse(request.body, ChangeAccount)
+    body = bodies.parse(request.body, AdminUpdateAccount)
     account = operator_actions.change_account(
         request.platform.database,
         request.caller,
         request.path_params["account_id"],
-        request.trail,
+        request.origin,
         plan_id=body.plan_id,
         limits=body.limits.model_dump(exclude_unset=True) if body.limits else {},
     )
@@ -143,14 +143,14 @@ def put_plan(request: Request) -> Response:
     body = bodies.parse(request.body, PutPlan)
     limits = body.limits.model_dump()
     plan = operator_actions.put_plan(
-        request.platform.database, request.caller, plan_id, request.trail, name=body.name, limits=limits
+        request.platform.database, request.caller, plan_id, request.origin, name=body.name, limits=limits
     )
     return json_response(plan_object(plan))
 
 
 def list_jobs(request: Request) -> Response:
     """`GET /admin/jobs`: the dead of all accounts, the latest first."""
-    query = parse_query(request.query, DeadJobs)
+    query = parse_query(request.query, ListDeadJobs)
     with request.platform.database.connection() as connection:
         found = operations.dead_jobs(connection, query.fetch_limit, after=query.after)
     return page_response(found, query.limit, admin_job)
@@ -159,7 +159,7 @@ def list_jobs(request: Request) -> Response:
 def replay_job(request: Request) -> Response:
     """`POST /admin/jobs/{id}/replay`: a new life, with all attempts."""
     platform = request.platform
-    job = operator_actions.replay(platform.database, request.caller, request.path_params["job_id"], request.trail)
+    job = operator_actions.replay(platform.database, request.caller, request.path_params["job_id"], request.origin)
     journal.delete(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
     platform.queue.nudge()
     return json_response(admin_job(job))
@@ -168,7 +168,7 @@ def replay_job(request: Request) -> Response:
 def discard_job(request: Request) -> Response:
     """`POST /admin/jobs/{id}/discard`: off the list; for its owner it stays failed."""
     job = operator_actions.discard(
-        request.platform.database, request.caller, request.path_params["job_id"], request.trail
+        request.platform.database, request.caller, request.path_params["job_id"], request.origin
     )
     return json_response(admin_job(job))
 

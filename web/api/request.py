@@ -68,7 +68,7 @@ class Request:
         return Allowance(self.admission.limits, self.admission.estimated_tokens, self.platform.settings.context)
 
     @property
-    def trail(self) -> RequestOrigin:
+    def origin(self) -> RequestOrigin:
         """The origin of the request, for the audit log."""
         agent = self.headers.get("user-agent", "").encode("utf-8", "replace").decode().replace("\0", "")
         return RequestOrigin(self.ip, agent, self.request_id)

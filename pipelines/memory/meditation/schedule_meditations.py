@@ -29,7 +29,7 @@ PAGE = 500
 
 
 def enqueue_scheduling(
-    database: Database, caller: Caller, trail: RequestOrigin, job_id: str, user_ids: Sequence[str] | None
+    database: Database, caller: Caller, origin: RequestOrigin, job_id: str, user_ids: Sequence[str] | None
 ) -> None:
     """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
@@ -37,7 +37,7 @@ def enqueue_scheduling(
     with database.transaction() as connection:
         enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id))
         audit.record(
-            connection, "meditations.started", trail, account_id=caller.account_id, user_id=caller.user_id,
+            connection, "meditations.started", origin, account_id=caller.account_id, user_id=caller.user_id,
             target=job_id, details=details,
         )  # fmt: skip
 

@@ -31,7 +31,7 @@ def ip():
 
 
 @pytest.fixture
-def trail(ip):
+def origin(ip):
     """Somebody's browser."""
     return RequestOrigin(ip, "a browser", "req_1")
 

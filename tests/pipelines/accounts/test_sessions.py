@@ -16,22 +16,22 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture
-def enter(database, tokens, login_limiter, trail, address):
+def enter(database, tokens, login_limiter, origin, address):
     """`enter()` logs the test's person in, who has signed up."""
-    sign_up(database, tokens, login_limiter, email=address, password=PASSWORD, trail=trail)
+    sign_up(database, tokens, login_limiter, email=address, password=PASSWORD, origin=origin)
 
     def enter(password=PASSWORD):
-        return log_in(database, tokens, login_limiter, email=address, password=password, trail=trail)
+        return log_in(database, tokens, login_limiter, email=address, password=password, origin=origin)
 
     return enter
 
 
 @pytest.fixture
-def refresh(database, tokens, trail):
+def refresh(database, tokens, origin):
     """`refresh(token)` gives the next pair."""
 
     def refresh(token, account_id=None):
-        return sessions.refresh(database, tokens, token, account_id=account_id, trail=trail)
+        return sessions.refresh(database, tokens, token, account_id=account_id, origin=origin)
 
     return refresh
 
@@ -140,24 +140,24 @@ def test_an_account_of_others_is_refused_and_costs_no_token(enter, refresh):
     assert refresh(entry.refresh_token)
 
 
-def test_logging_out_ends_one_session_and_everywhere_all(database, enter, refresh, lives, trail, audited):
+def test_logging_out_ends_one_session_and_everywhere_all(database, enter, refresh, lives, origin, audited):
     here, there, elsewhere = enter(), enter(), enter()
 
-    assert sessions.log_out(database, here.caller, here.caller.session_id, trail)
-    assert not sessions.log_out(database, here.caller, here.caller.session_id, trail)
+    assert sessions.log_out(database, here.caller, here.caller.session_id, origin)
+    assert not sessions.log_out(database, here.caller, here.caller.session_id, origin)
     assert [lives(entry) for entry in (here, there, elsewhere)] == [False, True, True]
     assert refused(refresh, here.refresh_token)
 
-    assert sessions.log_out_everywhere(database, there.caller, trail) == 3  # the signup's, too
+    assert sessions.log_out_everywhere(database, there.caller, origin) == 3  # the signup's, too
     assert [lives(entry) for entry in (there, elsewhere)] == [False, False]
     assert audited(here.caller.user_id).count("session.revoked") == 2
 
 
-def test_nobody_ends_the_sessions_of_others(database, tokens, login_limiter, enter, lives, trail):
+def test_nobody_ends_the_sessions_of_others(database, tokens, login_limiter, enter, lives, origin):
     entry = enter()
-    stranger = sign_up(database, tokens, login_limiter, email="stranger@example.com", password=PASSWORD, trail=trail)
+    stranger = sign_up(database, tokens, login_limiter, email="stranger@example.com", password=PASSWORD, origin=origin)
 
-    assert not sessions.log_out(database, stranger.caller, entry.caller.session_id, trail)
+    assert not sessions.log_out(database, stranger.caller, entry.caller.session_id, origin)
     assert lives(entry)
 
 
@@ -170,11 +170,11 @@ def test_an_expired_session_is_not_refreshed(database, enter, refresh, lives):
     assert refused(refresh, entry.refresh_token)
 
 
-def test_a_changed_password_ends_all_other_sessions(database, enter, login_limiter, lives, trail, audited):
+def test_a_changed_password_ends_all_other_sessions(database, enter, login_limiter, lives, origin, audited):
     here, there = enter(), enter()
 
     ended = sessions.change_password(
-        database, login_limiter, here.caller, current=PASSWORD, new="a newer horse", trail=trail
+        database, login_limiter, here.caller, current=PASSWORD, new="a newer horse", origin=origin
     )
 
     assert ended == 2  # the signup's, too
@@ -185,19 +185,19 @@ def test_a_changed_password_ends_all_other_sessions(database, enter, login_limit
     assert "password.changed" in audited(here.caller.user_id)
 
 
-def test_changing_takes_the_current_password_and_a_good_new_one(database, enter, login_limiter, trail, address):
+def test_changing_takes_the_current_password_and_a_good_new_one(database, enter, login_limiter, origin, address):
     caller = enter().caller
 
     for new in ("short", "password123", address):
         with pytest.raises(InvalidRequest) as refusal:
-            sessions.change_password(database, login_limiter, caller, current=PASSWORD, new=new, trail=trail)
+            sessions.change_password(database, login_limiter, caller, current=PASSWORD, new=new, origin=origin)
         assert refusal.value.param == "new_password"
     for _ in range(10):
         with pytest.raises(NotAllowed) as wrong:
-            sessions.change_password(database, login_limiter, caller, current="wrong", new="a newer horse", trail=trail)
+            sessions.change_password(database, login_limiter, caller, current="wrong", new="a newer horse", origin=origin)
         assert wrong.value.param == "current_password"
     with pytest.raises(LimitExceeded):
-        sessions.change_password(database, login_limiter, caller, current=PASSWORD, new="a newer horse", trail=trail)
+        sessions.change_password(database, login_limiter, caller, current=PASSWORD, new="a newer horse", origin=origin)
 
 
 def test_what_ended_long_ago_is_forgotten(database, enter, refresh, lives):

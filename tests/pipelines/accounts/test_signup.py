@@ -21,21 +21,21 @@ OTHER = "another horse"
 
 
 @pytest.fixture
-def join(database, tokens, login_limiter, trail):
+def join(database, tokens, login_limiter, origin):
     """`join(email, password)` signs up."""
 
     def join(email, password=PASSWORD):
-        return sign_up(database, tokens, login_limiter, email=email, password=password, trail=trail)
+        return sign_up(database, tokens, login_limiter, email=email, password=password, origin=origin)
 
     return join
 
 
 @pytest.fixture
-def enter(database, tokens, login_limiter, trail):
+def enter(database, tokens, login_limiter, origin):
     """`enter(email, password)` logs in."""
 
     def enter(email, password=PASSWORD, **options):
-        return log_in(database, tokens, login_limiter, email=email, password=password, trail=trail, **options)
+        return log_in(database, tokens, login_limiter, email=email, password=password, origin=origin, **options)
 
     return enter
 
@@ -168,7 +168,7 @@ def test_known_and_unknown_addresses_cost_alike(join, enter, prove, address, mon
 
 
 def test_a_failed_login_is_told_in_the_owners_log_without_the_password(
-    database, join, enter, prove, address, audited, trail
+    database, join, enter, prove, address, audited, origin
 ):
     entry = join(address)
 
@@ -182,7 +182,7 @@ def test_a_failed_login_is_told_in_the_owners_log_without_the_password(
             "SELECT * FROM audit_events WHERE action = 'login.failed' AND account_id = %s",
             (entry.caller.account_id,),
         )
-    assert (row["ip"], row["user_agent"]) == (trail.ip, "a browser")
+    assert (row["ip"], row["user_agent"]) == (origin.ip, "a browser")
     assert "guess" not in str(row)
 
 

@@ -238,7 +238,7 @@ def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
 
     with pytest.raises(UnknownGeneration):
         tokens.verify(token)
-    tokens.learn([1, 2])
+    tokens.set_generations([1, 2])
     assert tokens.verify(token) == ALICE
 
 
@@ -255,7 +255,7 @@ def test_a_generation_that_holds_no_more_does_not_live_on_in_memory(tokens):
     token = tokens.issue(ALICE)
     tokens.verify(token)
 
-    tokens.learn([2, 3])
+    tokens.set_generations([2, 3])
 
     with pytest.raises(NotAuthenticated):
         tokens.verify(token)

@@ -77,7 +77,7 @@ def create(request: Request) -> Response:
     """`POST /v1/api_keys`: a new key, shown this once."""
     body = bodies.parse(request.body, CreateApiKey)
     key, secret = keys.create(
-        request.platform.database, request.caller, _new_api_key(body), request.new_id("key"), request.trail
+        request.platform.database, request.caller, _new_api_key(body), request.new_id("key"), request.origin
     )
     created: CreatedApiKey = {**api_key_object(key), "key": secret}
     return json_response(created, 201, {"cache-control": "no-store"})
@@ -107,7 +107,7 @@ def change(request: Request) -> Response:
         request.platform.database,
         request.caller,
         request.path_params["key_id"],
-        request.trail,
+        request.origin,
         name=body.name,
         change_expiry="expires_at" in body.model_fields_set,
         expires_at=from_unix(body.expires_at),
@@ -118,7 +118,7 @@ def change(request: Request) -> Response:
 def revoke(request: Request) -> Response:
     """`DELETE /v1/api_keys/{id}`: it opens nothing from here on."""
     key_id = request.path_params["key_id"]
-    keys.revoke(request.platform.database, request.caller, key_id, request.trail)
+    keys.revoke(request.platform.database, request.caller, key_id, request.origin)
     revoked: DeletedApiKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
     return json_response(revoked)
 

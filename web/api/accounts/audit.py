@@ -14,7 +14,7 @@ from web.http.timestamps import UnixTime, from_unix
 from web.http.validation import parse_query
 
 
-class Events(Listing):
+class ListAuditEvents(Listing):
     """The query of `GET /v1/audit_events`: the times are Unix seconds, `created_before` itself is left out."""
 
     action: str | None = Field(None, max_length=100)
@@ -23,7 +23,7 @@ class Events(Listing):
     created_before: UnixTime | None = None
 
 
-class AuditObject(TypedDict):
+class AuditEventObject(TypedDict):
     """An event: `user_id` did `action` to `target`, from `ip`, with the request `request_id`."""
 
     id: str
@@ -41,7 +41,7 @@ class AuditObject(TypedDict):
 
 def list_events(request: Request) -> Response:
     """`GET /v1/audit_events`: the account's events, newest first."""
-    query = parse_query(request.query, Events)
+    query = parse_query(request.query, ListAuditEvents)
     with request.platform.database.connection() as connection:
         found = audit.list_events(
             connection,
@@ -56,7 +56,7 @@ def list_events(request: Request) -> Response:
     return page_response(found, query.limit, event_object)
 
 
-def event_object(event: AuditEvent) -> AuditObject:
+def event_object(event: AuditEvent) -> AuditEventObject:
     """An event as admins see it."""
     return {
         "id": event.id,

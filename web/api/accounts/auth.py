@@ -69,7 +69,7 @@ def refresh(request: Request) -> Response:
         request.platform.tokens,
         body.refresh_token,
         account_id=body.account,
-        trail=request.trail,
+        origin=request.origin,
     )
     return tokens_response(entry)
 
@@ -77,13 +77,13 @@ def refresh(request: Request) -> Response:
 def logout(request: Request) -> Response:
     """`POST /auth/logout`: end this session, at once."""
     session_id = request.caller.session_id or ""
-    sessions.log_out(request.platform.database, request.caller, session_id, request.trail)
+    sessions.log_out(request.platform.database, request.caller, session_id, request.origin)
     return _deleted_session(session_id)
 
 
 def logout_all(request: Request) -> Response:
     """`POST /auth/logout_all`: end all sessions of the person, this one too."""
-    return _deleted_sessions(sessions.log_out_everywhere(request.platform.database, request.caller, request.trail))
+    return _deleted_sessions(sessions.log_out_everywhere(request.platform.database, request.caller, request.origin))
 
 
 async def change_password(request: Request) -> Response:
@@ -96,7 +96,7 @@ async def change_password(request: Request) -> Response:
         request.caller,
         current=body.current_password,
         new=body.new_password,
-        trail=request.trail,
+        origin=request.origin,
     )
     ended = await request.platform.hashing.run(work)
     request.platform.queue.nudge()
@@ -114,7 +114,7 @@ def list_sessions(request: Request) -> Response:
 def revoke(request: Request) -> Response:
     """`DELETE /v1/me/sessions/{id}`: end a session of the person's, at once."""
     session_id = request.path_params["session_id"]
-    if not sessions.log_out(request.platform.database, request.caller, session_id, request.trail):
+    if not sessions.log_out(request.platform.database, request.caller, session_id, request.origin):
         raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
     return _deleted_session(session_id)
 

@@ -43,7 +43,7 @@ def export(request: Request) -> Response:
 def erase_account(request: Request) -> Response:
     """`DELETE /v1/account?confirm=<its id>`: erase the account and all that it holds; only what money needs stays."""
     _require_confirmation(request, request.caller.account_id, "the account's id")
-    return _erasure_response(request, close_account(request.platform.database, request.caller, request.trail))
+    return _erasure_response(request, close_account(request.platform.database, request.caller, request.origin))
 
 
 def erase_me(request: Request) -> Response:
@@ -51,7 +51,7 @@ def erase_me(request: Request) -> Response:
     with request.platform.database.connection() as connection:
         address = account_data.email_of(connection, request.caller.user_id)
     _require_confirmation(request, address, "your e-mail address")
-    return _erasure_response(request, delete_user(request.platform.database, request.caller, request.trail))
+    return _erasure_response(request, delete_user(request.platform.database, request.caller, request.origin))
 
 
 def _require_confirmation(request: Request, expected: str, what: str) -> None:

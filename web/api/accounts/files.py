@@ -27,7 +27,7 @@ class FileObject(TypedDict):
     status: str
 
 
-class FileDeleted(TypedDict):
+class DeletedFile(TypedDict):
     """That a file is gone."""
 
     id: str
@@ -35,7 +35,7 @@ class FileDeleted(TypedDict):
     deleted: bool
 
 
-class Files(Listing):
+class ListFiles(Listing):
     """The query of `GET /v1/files`."""
 
     after: str | None = Field(None, max_length=64)
@@ -44,22 +44,22 @@ class Files(Listing):
 
 def list_files(request: Request) -> Response:
     """`GET /v1/files`: the account's files, newest first."""
-    query = parse_query(request.query, Files)
+    query = parse_query(request.query, ListFiles)
     with request.platform.database.connection() as connection:
         found = files.page(
             connection,
             request.caller.account_id,
-            exports=_sees_exports(request.caller),
+            exports=_can_read_exports(request.caller),
             purpose=query.purpose,
             after=query.after,
             limit=query.fetch_limit,
         )
-    return page_response(found, query.limit, _object)
+    return page_response(found, query.limit, _file_object)
 
 
 def read(request: Request) -> Response:
     """`GET /v1/files/{id}`."""
-    return json_response(_object(_read(request)))
+    return json_response(_file_object(_read(request)))
 
 
 def content(request: Request) -> Response:
@@ -80,25 +80,25 @@ def delete(request: Request) -> Response:
     request.platform.objects.delete([file.object_key])
     with request.platform.database.connection() as connection:
         files.delete(connection, file.id, file.account_id)
-    deleted: FileDeleted = {"id": file.id, "object": "file", "deleted": True}
+    deleted: DeletedFile = {"id": file.id, "object": "file", "deleted": True}
     return json_response(deleted)
 
 
 def _read(request: Request) -> File:
     file_id = request.path_params["file_id"]
     with request.platform.database.connection() as connection:
-        file = files.read(connection, file_id, request.caller.account_id, exports=_sees_exports(request.caller))
+        file = files.read(connection, file_id, request.caller.account_id, exports=_can_read_exports(request.caller))
     if file is None:
         raise NotFound(f"File with id '{file_id}' not found.", param="file_id")
     return file
 
 
-def _sees_exports(caller: Caller) -> bool:
+def _can_read_exports(caller: Caller) -> bool:
     """Whoever may ask for an export may have it: an admin, or an admin's key with that scope."""
     return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
 
 
-def _object(file: File) -> FileObject:
+def _file_object(file: File) -> FileObject:
     return {
         "id": file.id,
         "object": "file",

@@ -68,7 +68,7 @@ def create(request: Request) -> Response:
         request.new_id("inv"),
         email=body.email,
         role=Role(body.role),
-        trail=request.trail,
+        origin=request.origin,
     )
     request.platform.queue.nudge()
     return json_response(_invitation_object(made), 201)
@@ -85,7 +85,7 @@ def list_invitations(request: Request) -> Response:
 def revoke(request: Request) -> Response:
     """`DELETE /v1/account/invitations/{id}`."""
     invitation_id = request.path_params["invitation_id"]
-    invitations.revoke(request.platform.database, request.caller, invitation_id, request.trail)
+    invitations.revoke(request.platform.database, request.caller, invitation_id, request.origin)
     revoked: DeletedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
     return json_response(revoked)
 
@@ -96,7 +96,7 @@ async def accept(request: Request) -> Response:
     guest = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
     house = request.platform
     work = partial(
-        invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, request.trail
+        invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, request.origin
     )
     return tokens_response(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
 

@@ -22,30 +22,30 @@ from web.http.responses import json_response
 from web.http.validation import Body
 
 #: What stands behind `?token=` in a letter.
-Secret = Annotated[str, Field(min_length=1, max_length=200)]
+EmailToken = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Verify(Body):
+class VerifyEmail(Body):
     """The body of `POST /auth/email/verify`; `password` unless whoever signed up has logged in."""
 
-    token: Secret
+    token: EmailToken
     password: Password | None = None
 
 
-class Forgot(Body):
+class ForgotPassword(Body):
     """The body of `POST /auth/password/forgot`."""
 
     email: Email
 
 
-class Reset(Body):
+class ResetPassword(Body):
     """The body of `POST /auth/password/reset`."""
 
-    token: Secret
+    token: EmailToken
     password: Password
 
 
-class Verified(TypedDict):
+class VerifiedEmail(TypedDict):
     """An address that belongs to its user now."""
 
     object: Literal["email"]
@@ -53,7 +53,7 @@ class Verified(TypedDict):
     email_verified: bool
 
 
-class Posted(TypedDict):
+class RequestedEmail(TypedDict):
     """A letter that will be sent, if there is somebody to send it to."""
 
     object: Literal["letter"]
@@ -65,44 +65,44 @@ async def verify(request: Request) -> Response:
 
     Besides the letter's `token` it takes the user: their `password`, or the `Authorization` of a session of theirs.
     """
-    body = bodies.parse(request.body, Verify)
+    body = bodies.parse(request.body, VerifyEmail)
     caller = await run_in_threadpool(request.authenticate_user) if body.password is None else None
     house, claimant = request.platform, SignupCredentials(body.password, caller)
-    work = partial(email_verification.verify, house.database, house.login_limiter, body.token, claimant, request.trail)
+    work = partial(email_verification.verify, house.database, house.login_limiter, body.token, claimant, request.origin)
     proof = await (run_in_threadpool(work) if body.password is None else house.hashing.run(work))
-    return _verified(proof.email)
+    return _verified_email(proof.email)
 
 
 def resend(request: Request) -> Response:
     """`POST /auth/email/resend`: the letter once more, unless there is nothing to prove."""
     request.platform.login_limiter.count_attempt(LoginAttempt(f"resend {request.caller.user_id}", request.ip))
     accepted = email_verification.resend(request.platform.database, request.caller)
-    return _posted(request, accepted)
+    return _requested_email(request, accepted)
 
 
 def forgot(request: Request) -> Response:
     """`POST /auth/password/forgot`: a letter, if somebody has the address. The answer is the same if nobody has."""
-    address = normalize_email(bodies.parse(request.body, Forgot).email)
+    address = normalize_email(bodies.parse(request.body, ForgotPassword).email)
     request.platform.login_limiter.count_attempt(LoginAttempt(f"forgot {address.lower()}", request.ip))
     password_reset.request_reset(request.platform.database, address)
-    return _posted(request, True)
+    return _requested_email(request, True)
 
 
 async def set_password(request: Request) -> Response:
     """`POST /auth/password/reset`: a new password, by the secret of a letter; all sessions end."""
-    body = bodies.parse(request.body, Reset)
-    work = partial(password_reset.set_password, request.platform.database, body.token, body.password, request.trail)
+    body = bodies.parse(request.body, ResetPassword)
+    work = partial(password_reset.set_password, request.platform.database, body.token, body.password, request.origin)
     proof = await request.platform.hashing.run(work)
     request.platform.queue.nudge()
-    return _verified(proof.email)
+    return _verified_email(proof.email)
 
 
-def _verified(email: str) -> Response:
-    answer: Verified = {"object": "email", "email": email, "email_verified": True}
+def _verified_email(email: str) -> Response:
+    answer: VerifiedEmail = {"object": "email", "email": email, "email_verified": True}
     return json_response(answer)
 
 
-def _posted(request: Request, accepted: bool) -> Response:
+def _requested_email(request: Request, accepted: bool) -> Response:
     request.platform.queue.nudge()
-    answer: Posted = {"object": "letter", "accepted": accepted}
+    answer: RequestedEmail = {"object": "letter", "accepted": accepted}
     return json_response(answer, 202)

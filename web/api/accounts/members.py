@@ -17,7 +17,7 @@ from web.http.responses import json_response
 from web.http.validation import Body, parse_query
 
 
-class ChangeMember(Body):
+class UpdateMember(Body):
     """The body of `PATCH /v1/account/members/{user_id}`."""
 
     role: RoleName
@@ -47,27 +47,27 @@ def list_members(request: Request) -> Response:
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
         found = records.page(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, _object)
+    return page_response(found, query.limit, _member_object)
 
 
 def change(request: Request) -> Response:
     """`PATCH /v1/account/members/{user_id}`: another role, from the next request on."""
-    body = bodies.parse(request.body, ChangeMember)
+    body = bodies.parse(request.body, UpdateMember)
     changed = members.change_role(
-        request.platform.database, request.caller, request.path_params["user_id"], Role(body.role), request.trail
+        request.platform.database, request.caller, request.path_params["user_id"], Role(body.role), request.origin
     )
-    return json_response(_object(changed))
+    return json_response(_member_object(changed))
 
 
 def remove(request: Request) -> Response:
     """`DELETE /v1/account/members/{user_id}`: they come in no more, nor do their keys. Who names themselves leaves."""
     user_id = request.path_params["user_id"]
-    members.remove(request.platform.database, request.caller, user_id, request.trail)
+    members.remove(request.platform.database, request.caller, user_id, request.origin)
     removed: RemovedMember = {"id": user_id, "object": "member.deleted", "deleted": True}
     return json_response(removed)
 
 
-def _object(member: Member) -> MemberObject:
+def _member_object(member: Member) -> MemberObject:
     return {
         "id": member.user_id,
         "object": "member",

@@ -8,14 +8,14 @@ from pydantic import AfterValidator, StringConstraints
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
 
 #: What mail programs and chats make a link of.
-LINKS = ("://", "www.")
+LINK_MARKERS = ("://", "www.")
 
 
-def _no_link(name: str) -> str:
-    if any(beginning in name.lower() for beginning in LINKS):
+def _reject_links(name: str) -> str:
+    if any(beginning in name.lower() for beginning in LINK_MARKERS):
         raise ValueError("should not contain a link")
     return name
 
 
 #: A name that stands in letters to strangers, who should find no link there but ours.
-PublicName = Annotated[Name, AfterValidator(_no_link)]
+PublicName = Annotated[Name, AfterValidator(_reject_links)]

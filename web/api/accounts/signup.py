@@ -86,7 +86,7 @@ async def signup(request: Request) -> Response:
     body = bodies.parse(request.body, SignUp)
     house = request.platform
     work = partial(sign_up, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
-    entry = await house.hashing.run(partial(work, trail=request.trail))
+    entry = await house.hashing.run(partial(work, origin=request.origin))
     house.queue.nudge()
     return tokens_response(entry, 201)
 
@@ -96,7 +96,7 @@ async def login(request: Request) -> Response:
     body = bodies.parse(request.body, LogIn)
     house = request.platform
     work = partial(log_in, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
-    return tokens_response(await house.hashing.run(partial(work, account_id=body.account, trail=request.trail)))
+    return tokens_response(await house.hashing.run(partial(work, account_id=body.account, origin=request.origin)))
 
 
 def jwks(request: Request) -> Response:

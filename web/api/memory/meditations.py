@@ -131,7 +131,7 @@ def start_many(request: Request) -> Response:
         raise InvalidRequest("Say whom: 'user_ids', or 'all': true.", param="user_ids")
     job_id = request.new_id("job")
     schedule_meditations.enqueue_scheduling(
-        request.platform.database, request.caller, request.trail, job_id, body.user_ids
+        request.platform.database, request.caller, request.origin, job_id, body.user_ids
     )
     request.platform.queue.nudge()
     with request.platform.database.connection() as connection:

@@ -14,10 +14,10 @@ def record_event(user, database):
     """`record_event(action, …)` writes an audit event of the user's account."""
 
     def record_event(action: str, **fields):
-        trail = RequestOrigin("192.0.2.1", "curl", "req_1")
+        origin = RequestOrigin("192.0.2.1", "curl", "req_1")
         defaults = {"account_id": user.caller.account_id, "user_id": user.caller.user_id}
         with database.connection() as connection:
-            audit.record(connection, action, trail, **{**defaults, **fields})
+            audit.record(connection, action, origin, **{**defaults, **fields})
 
     return record_event
 
