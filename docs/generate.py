@@ -180,8 +180,8 @@ def job_kinds_page() -> str:
     pools = ((f"`{pool}`", ", ".join(f"`{queue}`" for queue in queues)) for pool, queues in POOLS.items())
     return page(
         "Job kinds",
-        "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the delay\n"
-        "before the second attempt and doubles with each further one.",
+        "Lower priorities run first. A job is dead after as many failures as it has attempts. The backoff is the\n"
+        "delay before the second attempt and doubles with each further one.",
         table(["Kind", "Queue", "Priority", "Time limit", "Attempts", "Backoff"], kinds),
         "## Pools\n\nA pool is what `sangha worker POOL…` serves.",
         table(["Pool", "Queues"], pools),
@@ -218,8 +218,8 @@ def errors_page() -> str:
     rows = ((f"`{code}`", status, message) for (code, status), message in examples.items())
     return page(
         "Errors",
-        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message is\n'
-        "for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or a response.",
+        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message\n'
+        "is for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or a response.",
         table(["Code", "Status", "Example of a message"], rows),
     )
 
