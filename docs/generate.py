@@ -218,8 +218,9 @@ def errors_page() -> str:
     rows = ((f"`{code}`", status, message) for (code, status), message in examples.items())
     return page(
         "Errors",
-        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the message\n'
-        "is for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or a response.",
+        'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the\n'
+        "message is for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or\n"
+        "a response.",
         table(["Code", "Status", "Example of a message"], rows),
     )
 
