@@ -13,7 +13,7 @@ from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings
 from web.server import COLLECTOR, bind
 
-START = "from models.settings import load_settings; from web.server import serve; serve(load_settings())"
+START = "from models.platform.settings import load_settings; from web.server import serve; serve(load_settings())"
 
 
 def test_an_occupied_port_is_reported_in_one_line():

@@ -9,12 +9,12 @@ import pytest
 from openai import OpenAI
 from psycopg.errors import UniqueViolation
 
+from bench.harness.waiting import wait_until
 from models.access import idempotency
 from models.journal import journal
 from models.journal.archive import archive
 from models.journal.events import event
 from models.platform.ids import new_id
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from web.access import idempotency as at_the_door
 from web.access.rights import Rights
@@ -197,7 +197,7 @@ def test_a_stream_is_told_again_from_its_beginning(post, user, database):
 def test_those_who_wait_for_the_end_of_a_turn_get_the_same_end(post, rows, user, database, redis_client):
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(post, input="hello") for _ in range(3)]
-        eventually(lambda: rows("responses") == 1)
+        wait_until(lambda: rows("responses") == 1)
         with database.transaction() as connection:
             (turn,) = connection.execute(
                 "SELECT id, job_id FROM responses WHERE account_id = %s", (user.caller.account_id,)

@@ -9,9 +9,9 @@ import pytest
 import redis
 from openai import OpenAI, RateLimitError
 
+from bench.harness.waiting import wait_until
 from models.accounts.plans import Limits
 from models.platform.ids import new_id
-from tests.waiting import eventually
 from tests.web.api_client import ApiUser, app_client, assert_error
 from web.access.limits import Limiter, duration, estimate_tokens, network
 
@@ -71,7 +71,7 @@ def test_who_has_had_enough_is_told_when_to_come_again(user, other_user, limit):
     message = assert_error(third, 429, code="rate_limit_exceeded")
 
     assert (first.status_code, second.status_code) == (200, 200)
-    assert "2 requests a minute" in message
+    assert "2 requests per minute" in message
     assert third.headers["x-should-retry"] == "true"
     assert third.headers["x-ratelimit-remaining-requests"] == "0"
     assert 20 < int(third.headers["retry-after"]) <= 30
@@ -173,7 +173,7 @@ def test_while_redis_hangs_only_one_in_a_while_waits_for_it(user):
     limits = Limits(requests_per_minute=1)
 
     for _ in range(50):
-        assert limiter.caller(user.caller, limits, cost=1, tokens=0, reads=True) == {}
+        assert limiter.draw_for_caller(user.caller, limits, cost=1, tokens=0, reads=True) == {}
 
     assert hanging.asked == 1
 
@@ -262,4 +262,4 @@ def test_a_thousand_streams_of_one_client_do_not_stop_the_others(api, user, othe
         ) as mine:
             assert next(mine.iter_lines()) == "id: 0"
     streams = api.app.state.platform.streams
-    eventually(lambda: not streams.permits)
+    wait_until(lambda: not streams.permits)

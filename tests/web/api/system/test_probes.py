@@ -51,7 +51,7 @@ def test_foreign_errors_tell_only_their_kind(client):
 
 
 def test_a_part_that_hangs_is_not_waited_for(client, monkeypatch):
-    monkeypatch.setattr(probes, "PATIENCE", 0.05)
+    monkeypatch.setattr(probes, "TIMEOUT", 0.05)
     released = threading.Event()
     client.app.state.platform.checks.update(database=released.wait)
 
