@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.accounts import accounts
 from models.platform.database import Database
 from models.platform.ids import new_id
@@ -17,7 +18,6 @@ from pipelines.schedules import turns
 from pipelines.schedules.triggers import Interval, trigger_to_json
 from tests.journeys.stack import ON_REDIS, PATIENCE, Stack, named
 from tests.pipelines.schedules.test_firing import HELLO, REQUEST
-from tests.waiting import eventually
 
 #: Times that a scheduler is killed, each as soon as something has fired.
 KILLS = 9
@@ -78,7 +78,7 @@ def test_killed_schedulers_leave_no_time_out_and_repeat_none(installation, sched
     schedule_id = every_second(installation.database)
     for kill in range(KILLS):
         before = len(fired(installation, schedule_id))
-        eventually(lambda before=before: len(fired(installation, schedule_id)) > before, PATIENCE)
+        wait_until(lambda before=before: len(fired(installation, schedule_id)) > before, PATIENCE)
         child = schedulers[kill % len(schedulers)]
         child.kill()
         child.clear()
@@ -91,7 +91,7 @@ def test_killed_schedulers_leave_no_time_out_and_repeat_none(installation, sched
 @ON_REDIS
 def test_a_frozen_scheduler_delays_nothing_and_does_no_harm_when_it_wakes(installation, schedulers):
     schedule_id = every_second(installation.database)
-    eventually(lambda: fired(installation, schedule_id), PATIENCE)
+    wait_until(lambda: fired(installation, schedule_id), PATIENCE)
     for freeze in range(FREEZES):
         frozen = schedulers[freeze % len(schedulers)].pid
         os.kill(frozen, signal.SIGSTOP)
@@ -107,4 +107,4 @@ def test_a_frozen_scheduler_delays_nothing_and_does_no_harm_when_it_wakes(instal
 def caught_up(stack: Stack, schedule_id: str) -> None:
     """Wait until everything that is due by now has fired."""
     now = time.time()
-    eventually(lambda: fired(stack, schedule_id)[-1]["time"] >= now, PATIENCE)
+    wait_until(lambda: fired(stack, schedule_id)[-1]["time"] >= now, PATIENCE)

@@ -3,8 +3,7 @@
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -49,14 +48,6 @@ HAS_A_CHILD = (
     "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
     "open(sys.argv[1], 'w'); time.sleep(600)"
 )
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
-    """Look again and again until a condition holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.migrate import migrate, pending_migrations
 from models.platform.settings import Settings
@@ -24,7 +25,7 @@ from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
 from ops.up import check_external_servers
-from tests.ops.scripts import FAILS, Script, gone, wait_until
+from tests.ops.scripts import FAILS, Script, gone
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, Unavailable
 from ops import supervisor as module
 from ops.messages import MAX_LINE_WIDTH, shorten_log_line
 from ops.supervisor import Supervisor
-from tests.ops.scripts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone, wait_until
+from tests.ops.scripts import FAILS, HAS_A_CHILD, LIVES, MISCONFIGURED, STUBBORN, Script, gone
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 

@@ -13,7 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.ops.scripts import gone, wait_until
+from bench.harness.waiting import wait_until
+from tests.ops.scripts import gone
 
 pytestmark = pytest.mark.timeout(180)
 

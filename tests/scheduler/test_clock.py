@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
 from models.platform.errors import Unavailable
 from models.schedules import schedules
@@ -17,7 +18,6 @@ from scheduler import clock as module
 from scheduler.clock import Clock
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, TimetableEntry, schedule_id, store_timetable
-from tests.waiting import eventually
 
 
 class RecordingQueue:
@@ -185,5 +185,5 @@ def test_a_periodic_thread_continues_after_an_exception():
         raise [Unavailable("away"), ValueError("a fault")][len(calls) % 2]
 
     thread = PeriodicThread("test", 0.001, work).start()
-    eventually(lambda: len(calls) >= 4)
+    wait_until(lambda: len(calls) >= 4)
     thread.stop()

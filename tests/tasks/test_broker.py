@@ -9,13 +9,13 @@ import pika
 import pytest
 
 from bench.chaos.proxy import Links
+from bench.harness.waiting import wait_until
 from models.jobs.catalogue import CATALOGUE, JobKind
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.ids import new_id
 from tasks.broker import build_broker, job_message
 from tasks.rabbitmq import DELIVERY_LIMIT
 from tests.tasks.conftest import broker_with_queue
-from tests.waiting import eventually
 
 QUEUE = "test_broker"
 
@@ -53,7 +53,7 @@ def test_each_message_is_delivered_once(broker, start_worker):
     for n in range(100):
         broker.enqueue(job_message(QUEUE, "test.received", f"job_{n}"))
 
-    eventually(lambda: len(received) >= 100)
+    wait_until(lambda: len(received) >= 100)
 
     assert sorted(received) == sorted(f"job_{n}" for n in range(100))
 
@@ -86,14 +86,14 @@ def test_unacknowledged_message_is_delivered_to_another_worker(broker, start_wor
     """It keeps its message id, by which a claim recognises that the first delivery is over."""
     received, consumer = [], broker.consume(QUEUE, prefetch=1, timeout=500)
     sent = broker.enqueue(job_message(QUEUE, "test.received", "job_1"))
-    first = eventually(lambda: next(consumer))
+    first = wait_until(lambda: next(consumer))
     assert first.message_id == sent.message_id
 
     consumer.requeue([first])
     consumer.close()
     start_worker(received.append)
 
-    eventually(lambda: received == ["job_1"])
+    wait_until(lambda: received == ["job_1"])
 
 
 def test_no_delay_queue_is_declared(broker, start_worker):
@@ -122,15 +122,15 @@ def test_message_of_a_lost_connection_is_not_acknowledged_on_the_next_one(rabbit
         broker = build_broker(f"amqp://{parts.username}:{parts.password}@127.0.0.1:{link.port}{parts.path}")
         broker.enqueue(job_message("memory", "memory.change", new_id("job")))
         consumer = broker.consume("memory", timeout=1000)
-        message = eventually(lambda: next(consumer))
+        message = wait_until(lambda: next(consumer))
 
         link.cut()
         with pytest.raises(dramatiq.errors.ConnectionClosed):
-            eventually(lambda: next(consumer))
+            wait_until(lambda: next(consumer))
         consumer.ack(message)
 
         second_consumer = broker.consume("memory", timeout=1000)
-        redelivered = eventually(lambda: next(second_consumer))
+        redelivered = wait_until(lambda: next(second_consumer))
         second_consumer.ack(message)
         assert (redelivered.message_id, redelivered._tag) == (message.message_id, message._tag)
         assert second_consumer.known_tags == {redelivered._tag}
@@ -180,7 +180,7 @@ def test_consumer_with_a_used_prefetch_receives_nothing_until_it_acknowledges(br
     sent = [broker.enqueue(job_message(QUEUE, "test.received", f"job_{n}")).message_id for n in range(2)]
     one, two = (broker.consume(QUEUE, prefetch=1, timeout=200) for _ in range(2))
 
-    first, second = eventually(lambda: next(one)), eventually(lambda: next(two))
+    first, second = wait_until(lambda: next(one)), wait_until(lambda: next(two))
 
     assert {first.message_id, second.message_id} == set(sent)
     assert next(one) is None
@@ -203,6 +203,6 @@ def test_consumer_with_a_used_prefetch_sends_heartbeats(settings):
         return broker.client.zscore("sangha:queue:__heartbeats__", broker.broker_id)
 
     before = last_heartbeat()
-    eventually(lambda: next(consumer) is None and last_heartbeat() > before)
+    wait_until(lambda: next(consumer) is None and last_heartbeat() > before)
     broker.flush_all()
     broker.close()

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs import attempts
 from models.jobs.attempt_context import Handler, plain_ending
 from models.jobs.cancellation import cancel
@@ -13,7 +14,6 @@ from models.jobs.workers import list_live
 from models.journal import journal
 from models.journal.archive import read_archive
 from tasks.heartbeat import OVERDUE_GRACE, Heartbeat
-from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def running_job(runner, desk, account):
     def run(attempt):
         attempt.journal.write("test.said", {})
         started.set()
-        eventually(attempt.should_stop)
+        wait_until(attempt.should_stop)
         attempt.check()
 
     thread = threading.Thread(target=runner.execute, args=(Handler(run, plain_ending), job_id, "m"))
@@ -64,12 +64,12 @@ def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, desk
     desk.set(job_id, "lease_until = now()")
     heartbeat.start()
 
-    eventually(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at + timedelta(seconds=10))
+    wait_until(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at + timedelta(seconds=10))
     with desk.database.connection() as connection:
-        eventually(lambda: len(read_archive(connection, job_id).events) == 1)
+        wait_until(lambda: len(read_archive(connection, job_id).events) == 1)
     attempt.journal.write("test.said", {})
     with desk.database.connection() as connection:
-        eventually(lambda: len(read_archive(connection, job_id).events) == 2)
+        wait_until(lambda: len(read_archive(connection, job_id).events) == 2)
 
 
 def test_cancellation_over_redis_stops_the_attempt_at_once(heartbeat, running_job, runner, desk, account, monkeypatch):
@@ -77,7 +77,7 @@ def test_cancellation_over_redis_stops_the_attempt_at_once(heartbeat, running_jo
     job_id, _, thread = running_job
     heartbeat.start()
     channel = journal.CANCEL_CHANNEL
-    eventually(lambda: runner.client.pubsub_numsub(channel)[0][1] >= 1)
+    wait_until(lambda: runner.client.pubsub_numsub(channel)[0][1] >= 1)
     with desk.database.transaction() as connection:
         cancellation = cancel(connection, job_id, account)
     start = time.monotonic()
@@ -137,6 +137,6 @@ def test_heartbeat_continues_after_an_error(heartbeat, running_job, desk, monkey
     desk.set(job_id, "lease_until = now() - interval '1 hour'")
     heartbeat._threads[0].start()
 
-    eventually(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at)
+    wait_until(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at)
     assert len(beats) >= 3
     heartbeat._threads[1].start()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.access import rate_limits
 from models.access.rate_limits import Bucket
 from models.jobs import outbox
@@ -16,7 +17,6 @@ from models.jobs.jobs import NewJob, children, enqueue
 from models.journal import journal
 from models.platform.errors import PermanentFailure, SanghaError
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, make_due, raises
-from tests.waiting import eventually
 
 
 def test_successful_job_is_completed_and_its_journal_closed(runner, desk, account):
@@ -118,7 +118,7 @@ def run_in_thread(runner, desk, job_id):
     def run(attempt):
         attempt.journal.write("test.written", {})
         started.set()
-        eventually(attempt.should_stop)
+        wait_until(attempt.should_stop)
         attempt.check()
 
     thread = threading.Thread(target=runner.execute, args=(handler(run), job_id, "m"))

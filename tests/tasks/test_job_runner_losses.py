@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from bench.harness.waiting import wait_until
 from models.jobs import attempts
 from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.attempts import Ending
@@ -20,7 +21,6 @@ from models.platform.errors import Fenced, Unavailable
 from models.platform.redis_client import connect
 from ops.servers import Valkey, running_server
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, raises
-from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
@@ -197,7 +197,7 @@ def test_journal_is_complete_after_redis_is_killed_and_emptied(runners, desk, ac
                 attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
             runner.writer.drain()
             server.signal(signal.SIGKILL)
-            eventually(lambda: not server.running)
+            wait_until(lambda: not server.running)
             for n in range(20, 40):
                 attempt.journal.write_text("test.delta", {}, f"w{n} ", 1)
             for file in (tmp_path / "valkey").rglob("*aof*"):

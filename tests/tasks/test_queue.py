@@ -2,12 +2,12 @@
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs.cancellation import cancel
 from models.journal import journal
 from models.journal.events import event
 from models.platform.redis_client import connect
 from tasks.queue import Queue
-from tests.waiting import eventually
 
 OPENING_EVENTS = [event(0, "test.opened", {}), event(1, "test.opened", {})]
 
@@ -25,7 +25,7 @@ def test_announced_job_is_published_and_its_journal_started(queue, desk, account
     queue.announce_job(job_id, OPENING_EVENTS)
 
     assert journal.read_events(redis_client, job_id) == OPENING_EVENTS
-    eventually(lambda: desk.job(job_id).published_at)
+    wait_until(lambda: desk.job(job_id).published_at)
 
 
 def test_cancellation_ends_the_journal_of_a_queued_job(queue, desk, account, redis_client):

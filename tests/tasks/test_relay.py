@@ -5,12 +5,12 @@ import time
 import dramatiq
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs import outbox
 from models.jobs.workers import register
 from models.platform.errors import Unavailable
 from tasks.relay import Relay
 from tests.tasks.conftest import broker_with_queue
-from tests.waiting import eventually
 
 QUEUE = "test"
 
@@ -38,7 +38,7 @@ def deliveries(broker):
     def receive(count):
         messages = []
         while len(messages) < count:
-            message = eventually(lambda: next(consumer))
+            message = wait_until(lambda: next(consumer))
             consumer.ack(message)
             messages.append(message)
         assert next(consumer) is None
@@ -152,13 +152,13 @@ def test_nudge_publishes_at_once(desk, account, relay):
     relay.start()
     first = desk.enqueue(account)
     relay.nudge()
-    eventually(lambda: desk.job(first).published_at)
+    wait_until(lambda: desk.job(first).published_at)
     delays = []
     for _ in range(3):
         job_id = desk.enqueue(account)
         start = time.monotonic()
         relay.nudge()
-        eventually(lambda job_id=job_id: desk.job(job_id).published_at)
+        wait_until(lambda job_id=job_id: desk.job(job_id).published_at)
         delays.append(time.monotonic() - start)
 
     assert min(delays) < 0.1
@@ -168,7 +168,7 @@ def test_relay_with_an_interval_needs_no_nudge(desk, account, broker):
     relay = Relay(desk.database, broker, interval=0.05).start()
     job_id = desk.enqueue(account)
 
-    eventually(lambda: desk.job(job_id).published_at)
+    wait_until(lambda: desk.job(job_id).published_at)
     relay.stop()
 
 
@@ -181,4 +181,4 @@ def test_one_nudge_publishes_more_than_a_batch(desk, relay):
 
     relay.nudge()
 
-    eventually(lambda: all(desk.job(job_id).published_at for job_id in job_ids))
+    wait_until(lambda: all(desk.job(job_id).published_at for job_id in job_ids))

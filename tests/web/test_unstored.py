@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs.attempts import Ending, claim, end
 from models.journal import journal
 from models.journal.events import event
 from models.turns import responses
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 
 
@@ -52,7 +52,7 @@ class PendingRequest(threading.Thread):
 
     @property
     def job_id(self):
-        jobs = eventually(self.user.jobs)
+        jobs = wait_until(self.user.jobs)
         return jobs[0]["id"]
 
     def wait(self):
@@ -76,10 +76,10 @@ def test_a_turn_is_deleted_once_its_end_was_delivered(user, complete_turn, strea
     complete_turn(job_id)
     request.wait()
 
-    eventually(lambda: response_id_of(user, job_id) is None)
+    wait_until(lambda: response_id_of(user, job_id) is None)
     assert_error(user.request("GET", f"/v1/responses/{response_id}"), 404)
     assert_error(user.request("GET", f"/v1/jobs/{job_id}/events"), 404)
-    eventually(lambda: not redis_client.exists(journal.stream_key(job_id)))
+    wait_until(lambda: not redis_client.exists(journal.stream_key(job_id)))
 
 
 def test_reading_an_unfinished_turn_does_not_delete_it(user, complete_turn):

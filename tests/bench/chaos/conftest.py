@@ -4,19 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from bench.chaos.rememberers import Embedder, Importer, Thinker
+from bench.stack import BESIDE, standing
 
 from bench.chaos.clients import Canceller, OpenAIClient, Poller, Streamer, Talker
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
-from bench.chaos.rememberers import Embedder, Importer, Thinker
 from bench.chaos.slots import lost
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
-from bench.stack import BESIDE, standing
+from bench.harness.waiting import wait_until
 from models.jobs import workers
 from models.platform.database import Database
 from models.platform.settings import Settings
-from tests.waiting import eventually
 
 CREW = ((Streamer, OpenAIClient, Poller, Canceller, Talker), (Importer, Thinker, Embedder, Streamer))
 
@@ -54,10 +54,10 @@ def finished() -> Iterator[Finished]:
             fleet = Fleet([platform.address], seed=4, tokens=12, crew=CREW)
             fleet.start()
             baseline = Baseline.take(pids, platform.settings)
-            eventually(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
+            wait_until(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
             transcripts = fleet.finish(60)
             database = Database(platform.settings.postgres_dsn, size=2)
-            eventually(lambda: nothing_moves(database), timeout=30)
+            wait_until(lambda: nothing_moves(database), timeout=30)
             leaks = baseline.violations(pids, platform.settings)
             without_slot = list(lost({**pids, "ghost": ghost(database)}, [platform.address], platform.settings))
         yield Finished(transcripts, platform.settings, database, leaks, without_slot)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.chaos.proxy import Link, Links
-from tests.waiting import eventually
+from bench.harness.waiting import wait_until
 
 
 class Echo:
@@ -110,7 +110,7 @@ def test_who_leaves_is_seen_to_leave(client: socket.socket, server: Echo):
 
     client.close()
 
-    eventually(lambda: server.ended == 1)
+    wait_until(lambda: server.ended == 1)
 
 
 def test_a_slow_link_is_late_each_way(client: socket.socket, link: Link):
@@ -141,7 +141,7 @@ def test_a_deaf_link_loses_answers_and_no_requests(client: socket.socket, link: 
     link.stall(up=False)
 
     client.sendall(b"hello")
-    eventually(lambda: server.heard == [b"hello"])
+    wait_until(lambda: server.heard == [b"hello"])
     link.cut()
 
     assert is_cut(client)

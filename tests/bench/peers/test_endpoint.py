@@ -10,6 +10,7 @@ import orjson
 import pytest
 from bench.client import script
 
+from bench.harness.waiting import wait_until
 from bench.peers.endpoint import serve
 from bench.peers.limit import answers_a_second
 from models.platform.settings import Settings
@@ -17,7 +18,6 @@ from models.platform.upstreams import Upstream
 from ops.rabbitmq import free_ports
 from pipelines.inference.engine import Finish, Message, Sampling, Token
 from pipelines.inference.openai.engine import OpenAIEngine
-from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_who_leaves_is_told_nothing_more_and_others_are(port: int) -> None:
     assert answer(staying)[0] == script(3)
     leaving.close()
     staying.close()
-    assert eventually(lambda: not leaving._pool.connections)
+    assert wait_until(lambda: not leaving._pool.connections)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"{", b'{"model": "gpt"}', b"7"])

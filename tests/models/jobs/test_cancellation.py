@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from bench.harness.waiting import wait_until
 from models.jobs import attempts, outbox
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import cancel
@@ -11,7 +12,6 @@ from models.jobs.jobs import ENDED, NewJob, children
 from models.journal.archive import read_archive
 from models.journal.events import event
 from models.platform.errors import Fenced
-from tests.waiting import eventually
 
 
 def cancelled(desk, job_id, account):
@@ -109,7 +109,7 @@ def test_children_that_are_born_during_a_cancel_are_cancelled_too(desk, account)
         pid = connection.info.backend_pid
         with desk.database.connection() as watching:
             blocked = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-            eventually(lambda: watching.execute(blocked, (pid,)).fetchone() is not None)
+            wait_until(lambda: watching.execute(blocked, (pid,)).fetchone() is not None)
     other.join(20)
 
     assert {desk.job(child.id).state for child in born} == {"cancelled"}

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.outbox import BATCH, SMALLEST_WINDOW, lock_due_jobs, mark_published, requeue_lost, windows
 from models.jobs.workers import register
 from models.platform.ids import new_id
-from tests.waiting import eventually
 
 WINDOWS = {"test.work": 4, "test.other": 4}
 
@@ -186,7 +186,7 @@ def test_two_relays_at_once_publish_nothing_twice(empty_desk):
             "SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database "
             "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
         )
-        eventually(lambda: connection.execute(waits).fetchone() is not None)
+        wait_until(lambda: connection.execute(waits).fetchone() is not None)
     go.set()
     slow.join(20)
     fast.join(20)

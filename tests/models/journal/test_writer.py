@@ -10,6 +10,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.harness.waiting import wait_until
 from models.journal import journal
 from models.journal.writer import Journal, JournalWriter
 from models.platform.errors import Fenced
@@ -17,7 +18,6 @@ from models.platform.ids import new_id
 from models.platform.redis_client import connect
 from ops.process import ChildProcess
 from ops.servers import Valkey, running_server
-from tests.waiting import eventually
 
 DELTA = "response.output_text.delta"
 
@@ -219,7 +219,7 @@ def test_a_zombie_is_fenced_by_the_attempt_after_it(client, writer, begin):
     present = begin(zombie.job_id, 2, first=1)
 
     zombie.write("test.said", {"by": 1})
-    eventually(lambda: zombie.fenced)
+    wait_until(lambda: zombie.fenced)
 
     with pytest.raises(Fenced):
         zombie.write("test.said", {"by": 1})
@@ -238,7 +238,7 @@ def test_a_zombie_cannot_write_over_a_later_attempt_in_an_emptied_redis(client, 
     client.flushall()
 
     zombie.write("test.said", {"by": 1})
-    eventually(lambda: zombie.fenced)
+    wait_until(lambda: zombie.fenced)
 
     assert stored(client, present) == []
     present.write("test.said", {"by": 2})
@@ -282,7 +282,7 @@ def test_one_broken_journal_does_not_hold_up_the_others(client, writer, begin):
 
     broken.write("test.said", {})
     sound.write("test.said", {})
-    eventually(lambda: sound.unsent() == [])
+    wait_until(lambda: sound.unsent() == [])
 
     assert not writer.drain(0.1)  # it is still being tried
     client.delete(journal.stream_key(broken.job_id))
@@ -299,7 +299,7 @@ def test_what_was_written_while_redis_was_down_is_there_when_it_is_up(client, se
     for n in range(20, 40):
         written.write_text(DELTA, {}, f"w{n} ", 1)
     assert not writer.drain(0.1)
-    eventually(lambda: not server.running)
+    wait_until(lambda: not server.running)
 
     server.start()
     server.wait_ready()
@@ -332,7 +332,7 @@ def test_stopping_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path):
     writer.stop(timeout=0.2)
 
     assert written.unsent() != []
-    eventually(lambda: not writer._thread.is_alive())
+    wait_until(lambda: not writer._thread.is_alive())
 
 
 def test_an_empty_writer_is_drained():

@@ -5,10 +5,10 @@ from contextlib import suppress
 import psycopg
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform.database import terminate_stalled_batches
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
-from tests.waiting import eventually
 
 INSERT = "INSERT INTO accounts (id, name) VALUES (%s, 'a batch')"
 COUNT = "SELECT count(*) AS found FROM accounts WHERE id = %s"
@@ -104,7 +104,7 @@ def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(desk, acc
 
         with desk.database.connection() as other:
             pid = connection.info.backend_pid
-            eventually(lambda: other.execute(STATE, (pid,)).fetchone()["state"] == "idle in transaction")
+            wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["state"] == "idle in transaction")
         assert found(desk.database, account_id) == 0
 
     assert found(desk.database, account_id) == 1
@@ -116,7 +116,7 @@ def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, accoun
     def freeze(connection):
         with desk.database.connection() as other:
             pid = connection.info.backend_pid
-            eventually(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
+            wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
             assert other.execute(STATE, (pid,)).fetchone()["state"] == "active"
             assert terminate_stalled_batches(other) == 0
             assert terminate_stalled_batches(other, seconds=0) == 1

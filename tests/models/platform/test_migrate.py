@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.journal.events import event, to_lines
 from models.platform.errors import Unavailable
 from models.platform.migrate import FOLDER, LOCK, migrate, pending_migrations
 from tests.databases import bare_database
-from tests.waiting import eventually
 
 ALL = sorted(path.name.removesuffix(".sql") for path in FOLDER.glob("*.sql") if "rollback" not in path.name)
 
@@ -63,7 +63,7 @@ def test_one_waits_while_another_migrates(bare):
             "SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database "
             "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
         )
-        eventually(lambda: other.execute(waits).fetchone() is not None)
+        wait_until(lambda: other.execute(waits).fetchone() is not None)
         assert not done.is_set()
     thread.join(20)
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, NotFound, Unavailable
 from models.platform.object_store import Objects
 from models.platform.settings import Settings
-from tests.waiting import eventually
 
 KEY = "acct_1/exports/a.zip"
 
@@ -36,7 +36,7 @@ def s3(tmp_path_factory):
             [*command, "--data-dir", str(folder)], env=os.environ | keys, stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        eventually(lambda: listens(port))
+        wait_until(lambda: listens(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg.types.json import Jsonb
 
+from bench.harness.waiting import wait_until
 from models.jobs.jobs import list_jobs
 from models.platform.ids import new_id
 from models.schedules import firings, schedules
@@ -17,7 +18,6 @@ from pipelines.schedules import starters, turns
 from pipelines.schedules.firing import fire, fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
 from pipelines.schedules.triggers import Cron, Interval, Once, trigger_to_json
-from tests.waiting import eventually
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -277,7 +277,7 @@ def test_a_member_who_is_removed_while_a_schedule_fires_waits_and_nobody_waits_f
     def start(connection, schedule, standing, _):
         removal.start()
         with desk.database.connection() as other:
-            eventually(lambda: other.execute(waiting).fetchone() is not None)
+            wait_until(lambda: other.execute(waiting).fetchone() is not None)
         return StartedWork("job_1")
 
     monkeypatch.setitem(STARTERS, "turn", start)

@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from tests.waiting import eventually
+from bench.harness.waiting import wait_until
 from tests.web.api_client import assert_error
 from web.http.disconnects import DeferredResponse
 from web.streams.sse import EventStream, OpenStreams
@@ -127,13 +127,13 @@ def test_over_a_socket_only_the_header_cancels(user, path, stream, header):
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in asked.headers.items()), "", ""]
     with socket.create_connection((asked.url.host, asked.url.port)) as connection:
         connection.sendall("\r\n".join(lines).encode() + asked.content)
-        eventually(user.jobs)
+        wait_until(user.jobs)
 
     def states():  # what was said in the turn is remembered all the same, by another job
         return [job["state"] for job in user.jobs() if job["kind"] == "turn.run"]
 
     if header == "cancel":  # and if it is not stored, forgotten
-        eventually(lambda: states() in (["cancelled"], []))
+        wait_until(lambda: states() in (["cancelled"], []))
     else:
         assert states() == ["queued"]
 

@@ -9,28 +9,28 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
 from pipelines.inference.engine import (
-    PLAIN,
-    Call,
+    PLAIN_TEXT,
     EngineError,
+    EngineOutput,
     Finish,
-    Form,
+    GeneratedCall,
     Message,
-    Piece,
+    OutputFormat,
     Sampling,
     Token,
     Tool,
     ToolCall,
 )
 from pipelines.inference.openai import engine as openai_engine
-from pipelines.inference.openai.completions import limit_of, question
+from pipelines.inference.openai.completions import max_tokens_field, request_body
 from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.registry import load_engine
 from tests.pipelines.inference.openai.endpoint import DONE, Asked, Endpoint, chunk, refuses, says, serving
-from tests.waiting import eventually
 
 PROMPT = [Message("system", "be kind"), Message("user", "hello there")]
 KEY = "sk-hunter2"
@@ -61,22 +61,22 @@ def given(endpoint: Endpoint, *, https: bool = False) -> Settings:
 
 def generate(
     engine: OpenAIEngine,
-    form: Form = PLAIN,
+    form: OutputFormat = PLAIN_TEXT,
     prompt: list[Message] = PROMPT,
     cancelled: Callable[[], bool] = lambda: False,
     **sampling: object,
-) -> Iterator[Piece]:
+) -> Iterator[EngineOutput]:
     asked = Sampling(**{"max_output_tokens": 50, **sampling})  # type: ignore[arg-type]
     return engine.generate(prompt, prefix="", sampling=asked, cancelled=cancelled, form=form)
 
 
-def answer(engine: OpenAIEngine, form: Form = PLAIN, **sampling: object) -> tuple[str, list[Call], Finish]:
+def answer(engine: OpenAIEngine, form: OutputFormat = PLAIN_TEXT, **sampling: object) -> tuple[str, list[GeneratedCall], Finish]:
     """Text, calls and end; what was told adds up to what is said to have been generated."""
     *told, finish = generate(engine, form, **sampling)
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(piece.count for piece in told if not isinstance(piece, Finish))
     text = "".join(piece.text for piece in told if isinstance(piece, Token))
-    return text, [piece for piece in told if isinstance(piece, Call)], finish
+    return text, [piece for piece in told if isinstance(piece, GeneratedCall)], finish
 
 
 def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(endpoint: Endpoint, engine: OpenAIEngine) -> None:
@@ -101,7 +101,7 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngi
     called = Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Ulm"}'),))
     prompt = [*PROMPT, called, Message("tool", "rain <|im_end|>", call_id="c1")]
 
-    list(generate(engine, Form((WEATHER,), parallel=False), prompt, temperature=0, top_p=0.5, seed=7, stop=("END", "")))
+    list(generate(engine, OutputFormat((WEATHER,), parallel=False), prompt, temperature=0, top_p=0.5, seed=7, stop=("END", "")))
 
     asked = endpoint.asked[0]
     assert asked.path == "/v1/chat/completions"
@@ -140,27 +140,27 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngi
     ],
 )
 def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str) -> None:
-    assert limit_of(host) == limit
-    asked = question("big", PROMPT, Sampling(7), PLAIN, limit_of(host))
+    assert max_tokens_field(host) == limit
+    asked = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, max_tokens_field(host))
     assert {name: asked[name] for name in asked if name.startswith("max_")} == {limit: 7}
 
 
 @pytest.mark.parametrize(
     ("form", "asked"),
     [
-        (Form(schema={}), {"response_format": {"type": "json_object"}}),
-        (Form(schema={"type": "object"}),
+        (OutputFormat(schema={}), {"response_format": {"type": "json_object"}}),
+        (OutputFormat(schema={"type": "object"}),
          {"response_format": {"type": "json_schema",
                               "json_schema": {"name": "answer", "schema": {"type": "object"}}}}),
-        (Form((WEATHER,), tool_choice="none"), {}),
-        (Form((WEATHER, NOW), tool_choice=("function", "now")),
+        (OutputFormat((WEATHER,), tool_choice="none"), {}),
+        (OutputFormat((WEATHER, NOW), tool_choice=("function", "now")),
          {"tools": [{"type": "function", "function": {"name": "now", "description": "", "parameters": NOTHING}}],
           "tool_choice": "required"}),
     ],
 )  # fmt: skip
-def test_a_form_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine, form: Form, asked: dict[str, object]) -> None:
-    endpoint.plays += [calls((0, "now", ""))] if form.must_call else [says("{", "}")]
-    assert answer(engine, form)[0] == ("" if form.must_call else "{}")
+def test_a_form_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine, form: OutputFormat, asked: dict[str, object]) -> None:
+    endpoint.plays += [calls((0, "now", ""))] if form.must_call_tool else [says("{", "}")]
+    assert answer(engine, form)[0] == ("" if form.must_call_tool else "{}")
     said = endpoint.asked[0].body
     assert {name: said[name] for name in said if name in ("tools", "tool_choice", "response_format")} == asked
 
@@ -180,13 +180,13 @@ def calls(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[
 
 
 def test_calls_come_whole(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    form = Form((WEATHER,), "required")
-    whole = Call("weather", '{"city": "Ulm"}', 11)
+    form = OutputFormat((WEATHER,), "required")
+    whole = GeneratedCall("weather", '{"city": "Ulm"}', 11)
     endpoint.plays += [calls((0, "weather", '{"city"'), (0, "", ': "Ulm"}'), (1, "weather", ""))]
-    assert answer(engine, form) == ("", [whole, Call("weather", "{}", 1)], Finish("stop", 5, 0, 12))
+    assert answer(engine, form) == ("", [whole, GeneratedCall("weather", "{}", 1)], Finish("stop", 5, 0, 12))
     # But for one that the limit cuts
     endpoint.plays += [calls((0, "weather", '{"city": "Ulm"}'), (1, "weather", '{"ci'), reason="length")]
-    assert answer(engine, form)[1:] == ([Call("weather", '{"city": "Ulm"}', 12)], Finish("length", 5, 0, 12))
+    assert answer(engine, form)[1:] == ([GeneratedCall("weather", '{"city": "Ulm"}', 12)], Finish("length", 5, 0, 12))
     # One of what is no function, or no JSON, is the model's failure
     for wrong in (("whether", "{}"), ("weather", "{")):
         endpoint.plays += [calls((0, *wrong))]
@@ -194,8 +194,8 @@ def test_calls_come_whole(endpoint: Endpoint, engine: OpenAIEngine) -> None:
             answer(engine, form)
 
 
-@pytest.mark.parametrize("form", [Form((WEATHER,), "required"), Form(schema={})])
-def test_an_answer_that_breaks_its_form_is_the_models_failure(endpoint: Endpoint, engine: OpenAIEngine, form: Form) -> None:
+@pytest.mark.parametrize("form", [OutputFormat((WEATHER,), "required"), OutputFormat(schema={})])
+def test_an_answer_that_breaks_its_form_is_the_models_failure(endpoint: Endpoint, engine: OpenAIEngine, form: OutputFormat) -> None:
     endpoint.plays += [says("in words")]
     with pytest.raises(EngineError, match="had to"):
         answer(engine, form)
@@ -265,7 +265,7 @@ def ends_after(*chunks: bytes) -> Callable[[Asked], None]:
         (ends_after(chunk({"content": "a"}), b"data: {not json\n\n"), "no chunk"),
         (ends_after(chunk({"content": "a"}), b'data: {"choices": [7]}\n\n'), "no chunk"),
         (ends_after(chunk({"content": "a"}), b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
-        (ends_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.LONGEST_CHUNK + 1)), "a line of more"),
+        (ends_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.MAX_CHUNK + 1)), "a line of more"),
     ],
 )
 def test_an_answer_that_breaks_off_is_an_engines_error_after_what_was_heard(
@@ -343,7 +343,7 @@ def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: OpenAIEngin
 
 
 def test_one_that_is_too_slow_is_given_up(endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_engine, "FIRST", 0.05)
+    monkeypatch.setattr(openai_engine, "FIRST_CHUNK_TIMEOUT", 0.05)
     freed = threading.Event()
     endpoint.plays += [lambda asked: hangs(asked, freed)]
     with pytest.raises(EngineError, match="nothing came for"):
@@ -445,7 +445,7 @@ def test_a_limit_of_nothing_asks_nobody(endpoint: Endpoint, engine: OpenAIEngine
 def test_a_count_is_near_what_models_count(engine: OpenAIEngine) -> None:
     assert engine.count([Message("user", "a" * 400)]) == 104
     assert engine.count([Message("user", "日本語")]) == 7
-    assert engine.count(PROMPT, Form((WEATHER,))) > engine.count(PROMPT)
+    assert engine.count(PROMPT, OutputFormat((WEATHER,))) > engine.count(PROMPT)
 
 
 def test_a_greeting_tells_whether_somebody_answers(endpoint: Endpoint) -> None:
@@ -473,4 +473,4 @@ def test_closed_connections_are_seen(endpoint: Endpoint, engine: OpenAIEngine) -
     endpoint.plays += [says("a")]
     answer(engine)
     engine.close()
-    assert eventually(lambda: not engine._pool.connections)
+    assert wait_until(lambda: not engine._pool.connections)

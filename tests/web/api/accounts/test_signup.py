@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.access import signing_keys
 from models.platform.ids import new_id
 from pipelines.accounts import passwords
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from web.access.hashing_pool import HashingPool
 from web.app import THREADS, build
@@ -152,7 +152,7 @@ def test_a_flood_of_logins_does_not_block_other_requests(client, credentials, mo
     with ThreadPoolExecutor(THREADS + 8) as pool:
         all_credentials = [credentials | {"email": f"{number}{credentials['email']}"} for number in range(THREADS + 8)]
         logins = [pool.submit(client.post, "/login", json=body) for body in all_credentials]
-        eventually(lambda: hashing.active >= THREADS)
+        wait_until(lambda: hashing.active >= THREADS)
 
         assert client.get("/.well-known/jwks.json").status_code == 200
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from pipelines.memory.meditation import meditation_jobs
 from pipelines.schedules.firing import fire_due
-from tests.waiting import eventually
 from tests.web.api_client import ApiUser, assert_error
 from tests.web.worker_process import run_worker
 
@@ -53,7 +53,7 @@ def ended(user, meditation_id):
         found = user.request("GET", f"/v1/meditations/{meditation_id}").json()
         return found if found["status"] not in ("queued", "in_progress") else None
 
-    return eventually(look)
+    return wait_until(look)
 
 
 def test_a_meditation_is_followed_read_and_reverted(told, other_user):
@@ -98,7 +98,9 @@ def test_changes_come_page_by_page(told):
 def test_one_that_waits_for_the_night_begins_when_it_is_asked_for(told):
     at_night, who = datetime.now(UTC) + timedelta(hours=9), told.caller
     with told.database.transaction() as connection:
-        assert meditation_jobs.insert_meditation(connection, who.account_id, who.user_id, run_at=at_night, lane="meditation lane 0")
+        assert meditation_jobs.insert_meditation(
+            connection, who.account_id, who.user_id, run_at=at_night, lane="meditation lane 0"
+        )
     (waiting,) = told.request("GET", "/v1/meditations").json()["data"]
 
     asked_for = told.request("POST", "/v1/meditations").json()
@@ -121,7 +123,7 @@ def test_an_operator_starts_those_of_others(told, operator):
     def started():
         return operator.request("GET", f"/v1/jobs/{answer.json()['id']}").json()["result"]
 
-    assert eventually(started) == {"started": 1}
+    assert wait_until(started) == {"started": 1}
     (begun,) = told.request("GET", "/v1/meditations").json()["data"]
     assert begun["status"] in ("queued", "in_progress", "completed")
     deeds = operator.request("GET", "/v1/audit_events").json()["data"]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.access import sessions
 from models.accounts.accounts import Caller, Role
 from models.memory import memories, spaces
@@ -12,7 +13,6 @@ from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
 from pipelines.memory.store import write_memories
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from tests.web.worker_process import run_worker
 
@@ -189,7 +189,7 @@ def test_an_import_reports_bad_lines_and_brings_the_others_in(user, workers, dat
 
     assert (begun.status_code, begun.json()["kind"]) == (202, "memory.import")
     path = f"/v1/jobs/{begun.json()['id']}"
-    job = eventually(lambda: (job := user.request("GET", path).json())["state"] == "completed" and job, timeout=60)
+    job = wait_until(lambda: (job := user.request("GET", path).json())["state"] == "completed" and job, timeout=60)
     assert job["result"] | {"errors": None} == {"lines": 154, "imported": 150, "failed": 3, "errors": None}
     assert [error["line"] for error in job["result"]["errors"]] == [6, 7, 8]
     assert (job["progress"]["done"], job["progress"]["total"]) == (154, 154)
@@ -207,7 +207,7 @@ def test_what_recall_used_is_counted(user, talk, database):
         with database.connection() as connection:
             return memories.read(connection, talk[0]["id"], user.caller.account_id, user.caller.user_id).recalled
 
-    assert eventually(counted) == 1
+    assert wait_until(counted) == 1
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_imports_leave_searches_their_threads(user, talk):
     def states():
         return {job["id"]: job["state"] for job in user.jobs()}
 
-    eventually(lambda: "running" in states().values())
+    wait_until(lambda: "running" in states().values())
     assert search(user, "canoeing", limit=1)[0]["id"] == talk[0]["id"]
     assert "queued" in states().values()  # more imports than the process has threads for them wait
     for job_id in jobs:
         user.request("POST", f"/v1/jobs/{job_id}/cancel")
-    eventually(lambda: set(states().values()) == {"cancelled"})
+    wait_until(lambda: set(states().values()) == {"cancelled"})

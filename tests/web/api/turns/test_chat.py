@@ -5,7 +5,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from tests.waiting import eventually
+from bench.harness.waiting import wait_until
 
 POOL = "inference"
 
@@ -39,7 +39,7 @@ def test_a_plain_completion(client, user):
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (2, 20)
     assert completion.id.removeprefix("chatcmpl-") == answer.headers["x-sangha-response-id"].removeprefix("resp_")
     path = f"/v1/responses/{answer.headers['x-sangha-response-id']}"
-    eventually(lambda: user.request("GET", path).status_code == 404)
+    wait_until(lambda: user.request("GET", path).status_code == 404)
 
 
 def test_a_streamed_completion(client, user):
@@ -54,7 +54,7 @@ def test_a_streamed_completion(client, user):
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 20)
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-    eventually(lambda: user.jobs() == [])
+    wait_until(lambda: user.jobs() == [])
 
 
 def test_the_clients_own_stream_puts_it_together(client):

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform.ids import new_id
 from models.turns import conversations
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 
 
@@ -157,7 +157,7 @@ def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(user, dat
         with database.transaction() as deleting:
             deleting.execute("DELETE FROM conversations WHERE id = %s", (conversation,))
             added = pool.submit(conversations.add_items, ending, conversation, [item])
-            eventually(lambda: waiting_for_a_lock(database))
+            wait_until(lambda: waiting_for_a_lock(database))
         added.result(10)
 
     assert user.request("GET", f"/v1/conversations/{conversation}").status_code == 404

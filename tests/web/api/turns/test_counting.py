@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.jobs.attempts import Ending, claim, end
 from models.journal import journal
 from models.journal.events import event
 from models.platform.ids import new_id
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from web.api.turns import counting
 
@@ -28,7 +28,7 @@ def told(user, database, redis_client):
     def tell(state, **payload):
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(user.request, "POST", COUNT, json={"input": "how many"})
-            job_id = eventually(lambda: rows(user))[0]["id"]
+            job_id = wait_until(lambda: rows(user))[0]["id"]
             with database.connection() as connection:
                 job = claim(connection, job_id, message_id="a message", worker=f"worker of {job_id}")
             last = event(0, f"sangha:job.{state}", {"job_id": job_id, **payload})

@@ -9,10 +9,10 @@ import pytest
 from openai.types import CreateEmbeddingResponse, Model
 from pydantic import TypeAdapter
 
+from bench.harness.waiting import wait_until
 from models.jobs import unclaimed_results
 from models.turns.embeddings import EmbeddingResult
 from pipelines.embeddings.start import enqueue_embedding
-from tests.waiting import eventually
 from tests.web.api_client import assert_error
 from web.api.turns import embeddings as endpoint
 from web.api.turns.embeddings import MOST_CHARACTERS, embeddings_object
@@ -39,7 +39,7 @@ def test_a_client_that_leaves_takes_its_job_along(user):
     with pytest.raises(httpx.ReadTimeout):
         user.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
 
-    eventually(lambda: user.jobs() == [])
+    wait_until(lambda: user.jobs() == [])
 
 
 def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, user, database):
@@ -137,7 +137,7 @@ def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
     enqueue_embedding(database, user.caller, ["hello"], None, job_id)
     enqueue_embedding(database, user.caller, ["hello"], None, job_id)  # a request that came twice
     user.client.app.state.platform.queue.nudge()
-    eventually(lambda: user.jobs()[0]["state"] == "completed")
+    wait_until(lambda: user.jobs()[0]["state"] == "completed")
 
     with database.connection() as connection:
         assert job_id not in unclaimed_results.delete_unclaimed(connection)
