@@ -6,7 +6,15 @@ from models.jobs.attempt_context import Handler, plain_ending
 from models.platform.object_store import Objects
 from pipelines.embeddings import embed
 from pipelines.inference.llamacpp.embedder import load_embedder
-from pipelines.memory import create_memories, endings, extract_facts, forget_memories, import_file, remember_turns
+from pipelines.memory import (
+    change_memory,
+    create_memories,
+    endings,
+    extract_facts,
+    forget_memories,
+    import_file,
+    remember_turns,
+)
 from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
@@ -23,7 +31,7 @@ def declare_actors(runner: JobRunner) -> int:
     handlers = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(create_memories.run, embedder.embed), endings.end),
-        "memory.change": Handler(partial(forget_memories.run_change, embedder.embed), endings.end),
+        "memory.change": Handler(partial(change_memory.run, embedder.embed), endings.end),
         "memory.remember": Handler(partial(remember_turns.run, in_background, runner.settings), plain_ending),
         "memory.extract": Handler(partial(extract_facts.run, in_background, runner.settings), plain_ending),
         "memory.forget": Handler(forget_memories.run, plain_ending),

@@ -1,1 +1,1 @@
-"""Memory: what was said is remembered, recalled, and thought over."""
+"""Write, index, recall and consolidate memories."""

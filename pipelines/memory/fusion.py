@@ -110,7 +110,9 @@ def rank(
     rows = _first(scores, np.arange(len(scores)) if passing is None else np.flatnonzero(passing), limit)
     best = sorted(rows.tolist(), key=lambda row: (-scores[row], candidates.ids[row]))[:limit]
     return [
-        RankedCandidate(candidates.ids[row], float(scores[row]), {name: float(part[row]) for name, part in parts.items()})
+        RankedCandidate(
+            candidates.ids[row], float(scores[row]), {name: float(part[row]) for name, part in parts.items()}
+        )
         for row in best
     ]
 
@@ -136,7 +138,8 @@ def _parts(candidates: Candidates, question: ParsedQuery, now: datetime, weights
         + _lent(own, candidates.next, weights.after, weights.missing_neighbour),
         "speaker": weights.speaker * said,
         "period": weights.period * _within(candidates.occurred_at, question.period),
-        "form": weights.substance * np.minimum(candidates.term_counts / SUBSTANTIAL_TERMS, 1) - weights.question_penalty * candidates.is_question,
+        "form": weights.substance * np.minimum(candidates.term_counts / SUBSTANTIAL_TERMS, 1)
+        - weights.question_penalty * candidates.is_question,
         "recency": weights.recency * 0.5 ** (age / HALF_LIFE.total_seconds()),
         "importance": weights.importance * candidates.importance,
     }

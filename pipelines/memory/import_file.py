@@ -20,9 +20,9 @@ from models.platform.database import Connection
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import Objects
-from pipelines.memory.endings import TimeSlice
 from pipelines.memory.memory_input import MemoryInput
 from pipelines.memory.store import BATCH, Embed, write_memories
+from pipelines.memory.time_slice import TimeSlice
 
 #: Faulty lines that are told one by one; the others are counted.
 MAX_REPORTED_ERRORS = 100
@@ -80,7 +80,7 @@ def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
 def _write(embed: Embed, attempt: Attempt, tally: ImportReport, batch: Sequence[NewMemory], number: int) -> None:
     attempt.check()
     written = write_memories(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
-    tally.imported += len(written.ids)
+    tally.imported += len(written)
     note = f"{tally.failed} lines are no memories" if tally.failed else ""
     attempt.report_progress(number, attempt.job.arguments["lines"], note=note)
 

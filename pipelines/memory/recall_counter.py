@@ -1,7 +1,7 @@
-"""What recall used is counted, off the path of whoever waits for an answer.
+"""Count recalled memories in a background thread.
 
-Counts gather in the process and are written every few seconds. Those of a process that dies are lost: they say what
-seems to matter, and a few more or fewer change nothing.
+Counts are collected in the process and written every few seconds. Those of a process that dies are lost, which is
+acceptable: they only weigh importance.
 """
 
 import logging
@@ -18,29 +18,29 @@ log = logging.getLogger(__name__)
 #: Seconds between two writes.
 FLUSH_INTERVAL = 2.0
 
-#: The first hits of an answer count as used: the others were only looked at.
+#: The first hits of a search that count as used.
 COUNTED_HITS = 10
 
 
 class RecallCounter:
-    """Counts uses of memories, in a thread of its own."""
+    """Counts how often memories are recalled, and writes the counts from a thread of its own."""
 
     def __init__(self, database: Database, interval: float = FLUSH_INTERVAL) -> None:
         self._database = database
         self._interval = interval
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._wanted = threading.Event()
-        threading.Thread(target=self._run, name="noting", daemon=True).start()
+        self._pending = threading.Event()
+        threading.Thread(target=self._run, name="recall-counter", daemon=True).start()
 
     def add(self, ids: Iterable[str]) -> None:
-        """These were of use."""
+        """Count one recall of each of these memories."""
         with self._lock:
             self._counts.update(ids)
-        self._wanted.set()
+        self._pending.set()
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the counts collected so far; drop them if the database is unavailable."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         if not counts:
@@ -49,15 +49,15 @@ class RecallCounter:
             with self._database.connection() as connection:
                 recall_queries.count_recalls(connection, counts)
         except Unavailable as error:
-            log.warning("uses of %d memories go uncounted: %s", len(counts), error)
+            log.warning("recall counts of %d memories were dropped: %s", len(counts), error)
 
     def _run(self) -> None:
         pause = threading.Event()
         while True:
-            self._wanted.wait()
+            self._pending.wait()
             pause.wait(self._interval)
-            self._wanted.clear()
+            self._pending.clear()
             try:
                 self.flush()
             except Exception:
-                log.exception("uses of memories can't be counted")
+                log.exception("recall counts could not be written")

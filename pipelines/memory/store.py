@@ -1,11 +1,11 @@
-"""Memories are written: rows, terms, vectors and statistics in one transaction, under the lock of their space.
+"""Write, close and reopen memories with their index entries.
 
-Embedding takes long, so it is done before the lock is taken.
+A memory's row, terms, vector and the statistics of its space change in one transaction, under the lock of the space.
+Texts are embedded before the lock is taken, because embedding takes long.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from psycopg.errors import ForeignKeyViolation
 
@@ -19,108 +19,112 @@ from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
 
-#: Texts to unit vectors.
+#: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
 
-#: Memories of one transaction: a second or two of embedding on a slow core, between two looks at whether to go on.
+#: Memories written in one transaction. Embedding them takes 1 to 2 s on a slow core; cancellation is checked between batches.
 BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """Ids of memories in the order in which they were given, and how many of them did not stand before."""
-
-    ids: list[str]
-    new: int
-
-
 def write_memories(
-    database: Database, embed: Embed, account_id: str, user_id: str, news: Sequence[NewMemory]
-) -> WriteResult:
-    """Write memories into the user's space in the account, a BATCH at most: all of them or none.
+    database: Database, embed: Embed, account_id: str, user_id: str, new_memories: Sequence[NewMemory]
+) -> list[str]:
+    """Write at most BATCH memories into a user's space, all or none, and return their ids in order.
 
-    Raises PermanentFailure where the account or the user goes meanwhile, and EngineError.
+    A memory whose id or unique key exists is not written again; the existing id is returned. Raises EngineError, and
+    PermanentFailure if the account or the user is deleted meanwhile.
     """
     with database.connection() as connection:
         space = open_space(connection, account_id, user_id)
-        missing = select_missing(news, memories.existing_ids(connection, space.id, news))
+        missing = select_missing(new_memories, memories.existing_ids(connection, space.id, new_memories))
     vectors = dict(zip((new.id for new in missing), embed([new.text for new in missing]), strict=True))
     with database.transaction() as connection:
         space = lock_space(connection, space.id)
-        known = memories.existing_ids(connection, space.id, news)
-        added = [new for new in missing if new.id not in known and (new.unique_key or "") not in known]
-        insert_memories(connection, space, [(new, vectors[new.id]) for new in added])
+        existing = memories.existing_ids(connection, space.id, new_memories)
+        inserted = [new for new in missing if new.id not in existing and (new.unique_key or "") not in existing]
+        insert_memories(connection, space, [(new, vectors[new.id]) for new in inserted])
         enqueue_index_job(connection, space.id)
-    keys = {new.unique_key: new.id for new in added if new.unique_key}
-    return WriteResult([_id_of(new, known, keys) for new in news], len(added))
+    ids_by_key = {new.unique_key: new.id for new in inserted if new.unique_key}
+    return [_stored_id(new, existing, ids_by_key) for new in new_memories]
 
 
 def open_space(connection: Connection, account_id: str, user_id: str) -> Space:
-    """The user's space in the account, made where there is none. Raises PermanentFailure where either is gone."""
+    """Find or create a user's space in an account. Raises PermanentFailure if either was deleted."""
     try:
         return spaces.find_or_create(connection, account_id, user_id)
     except ForeignKeyViolation:
-        raise PermanentFailure("The account or the user of these memories is gone.", code="deleted") from None
+        raise PermanentFailure("The account or user of these memories was deleted.", code="deleted") from None
 
 
-def _id_of(new: NewMemory, known: Mapping[str, str], added: Mapping[str, str]) -> str:
-    """Its own id, or that of the one that stands under its key."""
-    return known.get(new.id) or known.get(new.unique_key or "") or added.get(new.unique_key or "", new.id)
+def _stored_id(new: NewMemory, existing: Mapping[str, str], ids_by_key: Mapping[str, str]) -> str:
+    """Return the id under which a memory is stored: its own, or that of the memory with the same unique key."""
+    key = new.unique_key or ""
+    return existing.get(new.id) or existing.get(key) or ids_by_key.get(key, new.id)
 
 
-def select_missing(news: Sequence[NewMemory], known: Mapping[str, str]) -> list[NewMemory]:
-    """Those that do not stand yet, each unique key once."""
-    left: dict[str, NewMemory] = {}
-    for new in news:
-        if new.id not in known and (new.unique_key or "") not in known:
-            left.setdefault(new.unique_key or new.id, new)
-    return list(left.values())
+def select_missing(new_memories: Sequence[NewMemory], existing: Mapping[str, str]) -> list[NewMemory]:
+    """Select the memories that are not stored yet, each unique key once."""
+    missing: dict[str, NewMemory] = {}
+    for new in new_memories:
+        if new.id not in existing and (new.unique_key or "") not in existing:
+            missing.setdefault(new.unique_key or new.id, new)
+    return list(missing.values())
 
 
 def lock_space(connection: Connection, space_id: int) -> Space:
-    """The space, for this writer alone. Raises PermanentFailure when it is gone, as its account may be."""
+    """Lock a space for writing until the transaction ends. Raises PermanentFailure if the space was deleted."""
     space = spaces.lock(connection, space_id)
     if space is None:
-        raise PermanentFailure("These memories have been erased.", code="deleted")
+        raise PermanentFailure("These memories were deleted.", code="deleted")
     return space
 
 
-def insert_memories(connection: Connection, space: Space, news: Sequence[tuple[NewMemory, Sequence[float]]]) -> None:
-    """Write new memories with their vectors. For the holder of the lock."""
-    if not news:
+def insert_memories(
+    connection: Connection, space: Space, new_memories: Sequence[tuple[NewMemory, Sequence[float]]]
+) -> None:
+    """Insert memories with their vectors. The caller holds the lock of the space."""
+    if not new_memories:
         return
-    numbered = list(enumerate(news, start=space.next_ordinal))
+    numbered = list(enumerate(new_memories, start=space.next_ordinal))
     weights = {ordinal: terms.term_weights(new.text) for ordinal, (new, _) in numbered}
     rows = [(new, ordinal, [*weights[ordinal]], terms.is_question(new.text)) for ordinal, (new, _) in numbered]
     memories.insert(connection, space, rows)
-    sources.cite(connection, space.id, [new for new, _ in news])
+    sources.cite(connection, space.id, [new for new, _ in new_memories])
     memory_vectors.put(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
     postings.add(connection, space.id, weights)
-    spaces.add_counts(connection, space.id, ordinals=len(news), live=len(news))
-    spaces.add_speaker_counts(connection, space.id, Counter(new.speaker for new, _ in news))
+    spaces.add_counts(connection, space.id, ordinals=len(new_memories), live=len(new_memories))
+    spaces.add_speaker_counts(connection, space.id, Counter(new.speaker for new, _ in new_memories))
 
 
 def remove_from_indexes(connection: Connection, space: Space, ids: Sequence[str]) -> list[int]:
-    """Take memories out of postings and statistics, as far as they stand there: their ordinals, also of those that
-    were closed. For the holder of the lock, who does the rest."""
-    standing = index_state.read(connection, space.id, ids)
-    live = [memory for memory in standing if not memory.closed]
+    """Remove memories from postings and statistics, and return the ordinals of those that exist, closed ones included.
+
+    The caller holds the lock of the space, and changes rows and vectors.
+    """
+    states = index_state.read(connection, space.id, ids)
+    live = [memory for memory in states if not memory.closed]
     postings.remove(connection, space.id, {memory.ordinal: memory.terms for memory in live})
     if live:
         spaces.add_counts(connection, space.id, live=-len(live))
         speakers = Counter(memory.speaker for memory in live)
         spaces.add_speaker_counts(connection, space.id, {name: -count for name, count in speakers.items()})
-    return [memory.ordinal for memory in standing]
+    return [memory.ordinal for memory in states]
 
 
 def close_memories(connection: Connection, space: Space, ids: Sequence[str], by: str | None = None) -> None:
-    """Let recall pass memories by from now on; `by` is what takes their place. For the holder of the lock."""
+    """Exclude memories from recall; `by` is the id of the memory that replaces them.
+
+    The caller holds the lock of the space.
+    """
     memory_vectors.set_live(connection, space.id, remove_from_indexes(connection, space, ids), live=False)
     index_state.close(connection, space.id, ids, by)
 
 
 def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) -> None:
-    """Let recall see closed memories again, but for those without words. For the holder of the lock."""
+    """Include closed memories in recall again, except those whose text was erased.
+
+    The caller holds the lock of the space.
+    """
     closed = [memory for memory in index_state.read(connection, space.id, ids) if memory.closed and memory.text]
     index_state.reopen(connection, space.id, [memory.id for memory in closed])
     memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
@@ -133,6 +137,6 @@ def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) ->
 
 
 def enqueue_index_job(connection: Connection, space_id: int) -> None:
-    """Enqueue the job that makes or drops a space's own index, where its size asks for it."""
+    """Enqueue the job that builds or drops a space's vector index, if the size of the space calls for it."""
     if spaces.request_index(connection, space_id, most=MOST, fewest=FEWEST):
         enqueue(connection, NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space_id}))

@@ -13,7 +13,7 @@ from models.jobs.attempts import Ending
 from models.jobs.usage import TokenUsage, bill
 from models.memory import scan
 from models.memory.scan import MemoryText
-from pipelines.inference.engine import Engine, Finish, Form, Message
+from pipelines.inference.engine import Engine, Finish, Message, OutputFormat
 
 Prompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
 Schema = Callable[[int], Mapping[str, Any]]
@@ -48,7 +48,7 @@ def fitting_sources(
         said: Sequence[MemoryText] = scan.read_texts(
             connection, arguments["source_ids"], attempt.job.account_id, arguments["user_id"]
         )
-    while said and engine.count(prompt(said), Form(schema=schema(len(said)))) + answer > engine.context:
+    while said and engine.count(prompt(said), OutputFormat(schema=schema(len(said)))) + answer > engine.context:
         said = said[1:]
     return said
 

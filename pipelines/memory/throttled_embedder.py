@@ -1,51 +1,58 @@
-"""Embedding that nobody waits for makes way for those who are waited for.
+"""Throttle background embedding while interactive work runs.
 
-Priorities of threads would not do it: where Linux groups processes by session, as on most desktops, they count within a
-session only, and Postgres has one of its own for each connection. A thread that seldom runs would also hold the
-interpreter for longer. So this embeds a few texts at a time, and while others keep the machine busy it rests between.
+Thread priorities would not do: where Linux groups processes by session (autogroup, as on most desktops), priorities
+apply within a session only, and each Postgres connection has a session of its own. A low-priority thread would also
+hold the interpreter lock for longer. So texts are embedded a few at a time, with pauses while other processes keep
+the machine busy.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from pipelines.inference.machine import Others
+from pipelines.inference.machine import CompetingLoad
 from pipelines.memory.store import Embed
 
-#: Texts between two rests: some 50 ms of embedding.
+#: Texts embedded between two pauses: about 50 ms of work.
 SLICE_TEXTS = 8
 
-#: The share of the machine above which others are let go first: the embedder takes half of the cores.
+#: The share of the machine's CPU used by others above which this pauses: the embedder itself takes half of the cores.
 BUSY_SHARE = 0.5
 
-#: How many times as long as it has worked it rests, and the longest rest in seconds.
+#: The length of a pause as a multiple of the last slice's duration, and its limit in seconds.
 PAUSE_FACTOR, MAX_PAUSE = 5, 0.5
 
 
 class ThrottledEmbedder:
-    """An embedder's `embed` for work in the background. From many threads: one slice at a time."""
+    """Embeds texts in the background. Thread-safe: one slice runs at a time.
+
+    others_share  the share of the machine's CPU (0 to 1) that others used, given the seconds of this one's last slice
+    """
 
     def __init__(
-        self, embed: Embed, others: Callable[[float], float] | None = None, rest: Callable[[float], object] = time.sleep
+        self,
+        embed: Embed,
+        others_share: Callable[[float], float] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._embed = embed
-        self._others = others or Others().share
-        self._rest = rest
-        self._took = 0.0
+        self._others_share = others_share or CompetingLoad().share
+        self._sleep = sleep
+        self._slice_seconds = 0.0
         self._lock = Lock()
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector a text, in order. Raises EngineError."""
+        """Embed each text, in order. Raises EngineError."""
         vectors: list[list[float]] = []
-        for begin in range(0, len(texts), SLICE_TEXTS):
+        for start in range(0, len(texts), SLICE_TEXTS):
             with self._lock:
-                vectors += self._slice(texts[begin : begin + SLICE_TEXTS])
+                vectors += self._embed_slice(texts[start : start + SLICE_TEXTS])
         return vectors
 
-    def _slice(self, texts: Sequence[str]) -> list[list[float]]:
-        if self._others(self._took) > BUSY_SHARE:
-            self._rest(min(PAUSE_FACTOR * self._took, MAX_PAUSE))
-        began = time.monotonic()
+    def _embed_slice(self, texts: Sequence[str]) -> list[list[float]]:
+        if self._others_share(self._slice_seconds) > BUSY_SHARE:
+            self._sleep(min(PAUSE_FACTOR * self._slice_seconds, MAX_PAUSE))
+        started = time.monotonic()
         vectors = self._embed(texts)
-        self._took = time.monotonic() - began
+        self._slice_seconds = time.monotonic() - started
         return vectors

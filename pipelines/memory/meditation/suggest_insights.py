@@ -12,7 +12,7 @@ from models.jobs.attempts import Ending
 from models.memory import scan
 from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Message
-from pipelines.inference.json_generation import ask
+from pipelines.inference.json_generation import generate_json
 from pipelines.memory import suggestions
 from pipelines.memory.words import content_words, split_words
 
@@ -48,7 +48,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     said = suggestions.fitting_sources(engine, attempt, prompt, schema, MAX_ANSWER_TOKENS)
     if len(said) < 2:
         return plain_ending(attempt, "completed", result={"found": 0, "tokens": 0})
-    answer, finish = ask(engine, attempt, prompt(said), schema(len(said)), MAX_ANSWER_TOKENS)
+    answer, finish = generate_json(engine, attempt, prompt(said), schema(len(said)), MAX_ANSWER_TOKENS)
     attempt.check()
     found = list(accepted_insights(answer, said))
     told = {"found": len(found), "tokens": finish.prompt_tokens + finish.generated_tokens}

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from models.memory import memories, postings, spaces, vectors
 from models.memory.memories import MemoryUpdate, NewMemory
 from models.platform.ids import new_id
-from pipelines.memory import forget_memories, store, terms
+from pipelines.memory import change_memory, forget_memories, store, terms
 
 WORDS = ["lake", "canoe", "winter", "garden", "piano", "rain?"]
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)
@@ -76,7 +76,7 @@ def machine(database, owner):
             with database.transaction() as connection:
                 memory = memories.read(connection, memory_id, *owner)
                 change = MemoryUpdate(text=text, speaker=speaker)
-                forget_memories.update_memory(connection, self.locked(connection), memory, change, [vector_of(text)])
+                change_memory.update_memory(connection, self.locked(connection), memory, change, [vector_of(text)])
             self.known[memory_id] = (text, speaker, self.known[memory_id][2])
 
         @precondition(lambda self: self.known)

@@ -10,30 +10,30 @@ def flat(texts):
     return [[1.0, *[0.0] * 383] for _ in texts]
 
 
-def waiting(room, kind):
+def waiting(harness, kind):
     """The unfinished jobs of a kind in a room."""
-    with room.database.connection() as connection:
+    with harness.database.connection() as connection:
         return connection.execute(
             "SELECT id, run_at - created_at AS delay FROM jobs WHERE account_id = %s AND kind = %s "
             "AND state IN ('queued', 'running', 'waiting') ORDER BY id",
-            (room.caller.account_id, kind),
+            (harness.caller.account_id, kind),
         ).fetchall()
 
 
-def next_job(room, kind):
+def next_job(harness, kind):
     """An attempt at the first job of a kind, now."""
-    job_id = waiting(room, kind)[0]["id"]
-    with room.database.connection() as connection:
+    job_id = waiting(harness, kind)[0]["id"]
+    with harness.database.connection() as connection:
         connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (job_id,))
         job = attempts.claim(connection, job_id, message_id=new_id("message"), worker=new_id("worker"))
     assert job is not None
-    return open_attempt(job, room.database, room.client, room.writer)
+    return open_attempt(job, harness.database, harness.client, harness.writer)
 
 
-def remembered(room):
+def remembered(harness):
     """The texts of all memories, in their order."""
-    with room.database.connection() as connection:
+    with harness.database.connection() as connection:
         rows = connection.execute(
-            "SELECT text FROM memories WHERE account_id = %s ORDER BY ordinal", (room.caller.account_id,)
+            "SELECT text FROM memories WHERE account_id = %s ORDER BY ordinal", (harness.caller.account_id,)
         ).fetchall()
     return [row["text"] for row in rows]

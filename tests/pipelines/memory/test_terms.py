@@ -13,7 +13,11 @@ from pipelines.memory import terms
 
 
 def test_words_meet_by_their_stems_and_stop_words_find_nothing() -> None:
-    assert terms.extract_terms("She's been PAINTING the neighbours\u2019 fences, hasn't she?") == ["paint", "neighbour", "fenc"]
+    assert terms.extract_terms("She's been PAINTING the neighbours\u2019 fences, hasn't she?") == [
+        "paint",
+        "neighbour",
+        "fenc",
+    ]
     assert terms.extract_terms("What did Ann's painter paint?") == ["ann", "painter", "paint"]
     assert terms.term_weights("what did you do there?") == {}
 

@@ -14,7 +14,7 @@ from models.memory import memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import Memory, MemoryUpdate
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError
-from pipelines.memory import forget_memories, memory_jobs
+from pipelines.memory import change_memory, forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
 from web.api.memory.shapes import (
@@ -165,7 +165,7 @@ def _change_now(request: Request, memory: Memory, change: MemoryUpdate) -> Respo
     """What changes no words needs no worker."""
     with request.platform.database.transaction() as connection:
         space = spaces.lock(connection, memory.space_id)
-        changed = space and forget_memories.update_memory(connection, space, memory, change)
+        changed = space and change_memory.update_memory(connection, space, memory, change)
     if not changed:
         raise _not_found(request)
     return json_response(memory_object(changed))

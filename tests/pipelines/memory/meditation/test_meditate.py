@@ -153,7 +153,9 @@ def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(f
     assert [change.reason for change in full.changes(meditation_id)] == ["repeats", "contradicted"]
 
 
-@pytest.mark.parametrize("where", ["store.close_memories", "meditation_changes.set_replacements", "meditation_changes.record_closed"])
+@pytest.mark.parametrize(
+    "where", ["store.close_memories", "meditation_changes.set_replacements", "meditation_changes.record_closed"]
+)
 def test_a_death_between_two_changes_leaves_none_of_them(full, monkeypatch, where):
     before = full.state()
     meditation_id, attempt = full.begin()

@@ -159,6 +159,8 @@ def within(mind, deed):
 
 DEEDS = {
     "weigh": weigh,
-    "delete": lambda mind, id_: within(mind, lambda connection, space: forget_memories.delete_memories(connection, space, [id_])),
+    "delete": lambda mind, id_: within(
+        mind, lambda connection, space: forget_memories.delete_memories(connection, space, [id_])
+    ),
     "reopen": lambda mind, id_: within(mind, lambda connection, space: store.reopen_memories(connection, space, [id_])),
 }
