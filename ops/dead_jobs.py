@@ -6,7 +6,7 @@ from contextlib import suppress
 import click
 from redis import RedisError
 
-from models.jobs import operations
+from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.journal import journal
 from models.platform.database import Connection
@@ -30,7 +30,7 @@ DETAILS = ("id", "kind", "queue", "account_id", "state", "attempt", "failures", 
 def list_dead(settings: Settings, limit: int) -> None:
     """Print one line per dead job, the latest first."""
     with transaction(settings) as connection:
-        jobs = operations.dead_jobs(connection, limit)
+        jobs = dead_jobs.list_dead_jobs(connection, limit)
     click.echo("\n".join(align_columns([HEADINGS, *map(dead_row, jobs)])) if jobs else "No dead jobs.")
 
 
@@ -44,7 +44,7 @@ def dead_row(job: Job) -> list[object]:
 def show_dead(settings: Settings, job_id: str) -> None:
     """Print a job's fields and its traceback. Raises ConfigurationError for an unknown job."""
     with transaction(settings) as connection:
-        job = operations.any_job(connection, job_id)
+        job = dead_jobs.read_any(connection, job_id)
     if job is None:
         raise ConfigurationError(f"there is no job {job_id}")
     rows = [(name, getattr(job, name)) for name in DETAILS]
@@ -56,7 +56,7 @@ def show_dead(settings: Settings, job_id: str) -> None:
 def replay_dead(settings: Settings, job_ids: Sequence[str]) -> None:
     """Queue dead jobs again with all their attempts; the sweeper publishes them within a second."""
     with transaction(settings) as connection:
-        replayed = operations.replay(connection, selected(connection, job_ids))
+        replayed = dead_jobs.replay(connection, selected(connection, job_ids))
     forget_journals(settings, replayed)
     report("replayed", job_ids, replayed, "not dead, or the child of a job that has gone on without it")
 
@@ -73,13 +73,13 @@ def forget_journals(settings: Settings, job_ids: Sequence[str]) -> None:
 def discard_dead(settings: Settings, job_ids: Sequence[str]) -> None:
     """Mark dead jobs as failed."""
     with transaction(settings) as connection:
-        discarded = operations.discard(connection, selected(connection, job_ids))
+        discarded = dead_jobs.discard(connection, selected(connection, job_ids))
     report("discarded", job_ids, discarded, "not dead")
 
 
 def selected(connection: Connection, job_ids: Sequence[str]) -> Sequence[str]:
     """Return the named jobs, or all dead jobs where none is named."""
-    return job_ids or [job.id for job in operations.dead_jobs(connection, MAX_JOBS)]
+    return job_ids or [job.id for job in dead_jobs.list_dead_jobs(connection, MAX_JOBS)]
 
 
 def report(verb: str, named: Sequence[str], done: Sequence[str], reason: str) -> None:

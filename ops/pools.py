@@ -2,7 +2,7 @@
 
 import click
 
-from models.jobs import operations
+from models.jobs.pool_states import PoolState, list_pool_states
 from models.platform.settings import Settings
 from ops.connection import transaction
 from ops.table import align_columns
@@ -13,11 +13,11 @@ HEADINGS = ("pool", "workers", "threads", "queued", "running", "waiting", "dead"
 def show_pools(settings: Settings) -> None:
     """Print one line per pool."""
     with transaction(settings) as connection:
-        states = operations.pool_states(connection)
+        states = list_pool_states(connection)
     click.echo("\n".join(align_columns([HEADINGS, *map(pool_row, states)])))
 
 
-def pool_row(state: operations.PoolState) -> list[object]:
+def pool_row(state: PoolState) -> list[object]:
     """Return the cells of a pool's line; `oldest` is the longest time that a due job has been queued."""
     oldest = f"{state.oldest:.1f} s" if state.oldest else "-"
     return [state.pool, state.workers, state.threads, state.queued, state.running, state.waiting, state.dead, oldest]

@@ -89,7 +89,7 @@ PLANTED = (
     Planted(
         "no-second-message",
         "a message that was lost is never sent again, a lease that ran out never given back",
-        [Edit("scheduler/clock.py", "moved = outbox.recover(connection)", "moved = 0")],
+        [Edit("scheduler/clock.py", "moved = outbox.requeue_lost(connection)", "moved = 0")],
         ("wipe-valkey",),
         broker="redis",
     ),
@@ -130,7 +130,7 @@ PLANTED = (
         [
             Edit(
                 "models/jobs/attempt_context.py",
-                "lost = job.failures > 0 and (evicted or not taken.same_server)",
+                "lost = job.failures > 0 and (evicted or not result.same_server)",
                 "lost = False",
             )
         ],

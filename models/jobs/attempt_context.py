@@ -1,4 +1,4 @@
-"""A running attempt, as the pipeline that does its work sees it."""
+"""The running attempt, as its pipeline sees it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +22,21 @@ StopReason = Literal["cancelled", "released", "overtaken"]
 
 @dataclass(frozen=True, slots=True)
 class WaitForChildren:
-    """The attempt ends here; the job goes on when these children have ended."""
+    """The outcome of an attempt whose job waits for children."""
 
     children: Sequence[NewJob]
 
 
-#: What a pipeline returns: how its job ends, or what it waits for.
+#: What a pipeline returns.
 Outcome = Ending | WaitForChildren
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """The pipeline of a kind of work.
+    """The pipeline of a kind of job.
 
     run  does the work of an attempt
-    end  says how journal and records end where `run` does not: cancelled, failed or dead, with `{"code", "message"}`
+    end  returns the ending if `run` did not: cancelled, failed or dead, with `{"code", "message"}`
     """
 
     run: Callable[["Attempt"], Outcome]
@@ -49,7 +49,7 @@ def plain_ending(
     error: Mapping[str, Any] | None = None,
     result: Mapping[str, Any] | None = None,
 ) -> Ending:
-    """The ending of a job with nothing to tell but its state."""
+    """Return the ending of a job whose last event carries only its state, error and result."""
     payload = {"job_id": attempt.job.id, "error": error, "result": result}
     events = attempt.journal.compose([(f"sangha:job.{state}", payload)])
     return Ending(state, events, result=result, error=error)
@@ -57,9 +57,9 @@ def plain_ending(
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One try at a job, by a thread of a worker.
+    """One execution of a job, in a thread of a worker.
 
-    history  what earlier attempts journalled, and `tokens` how many generated tokens that carries
+    history  the events of earlier attempts; `tokens` is the number of generated tokens that they carry
     """
 
     job: Job
@@ -71,23 +71,25 @@ class Attempt:
     _reason: StopReason | None = None
 
     def stop(self, reason: StopReason) -> None:
-        """Ask the attempt to stop. The first reason counts."""
+        """Ask the attempt to stop. The first reason is kept."""
         self._reason = self._reason or reason
 
     def should_stop(self) -> bool:
-        """Whether the work should stop now; cheap, to be asked at every step."""
+        """Return whether the work should stop now. Cheap: check it at every step."""
         return self._reason is not None or self.journal.fenced or time.monotonic() > self.deadline
 
     def stop_reason(self) -> JobError | None:
-        """Why the work should stop now."""
+        """Return why the work should stop now, or None."""
         if self.journal.fenced or self._reason == "overtaken":
-            return Fenced(f"attempt {self.job.attempt} of {self.job.id} is over")
+            return Fenced(f"Attempt {self.job.attempt} of {self.job.id} has been superseded.")
         if self._reason == "cancelled":
-            return Cancelled("cancelled on request")
+            return Cancelled("The job was cancelled.")
         if self._reason == "released":
-            return Released("the worker leaves")
+            return Released("The worker is stopping.")
         if time.monotonic() > self.deadline:
-            return TimeLimitExceeded(f"not finished within {CATALOGUE[self.job.kind].time_limit:g} s")
+            return TimeLimitExceeded(
+                f"The attempt did not finish within its time limit of {CATALOGUE[self.job.kind].time_limit:g} s."
+            )
         return None
 
     def check(self) -> None:
@@ -96,7 +98,7 @@ class Attempt:
             raise reason
 
     def report_progress(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Say how far the work has come, in its row and on its stream. Raises the reason to stop, if there is one."""
+        """Store the progress in the job's row and write it to the journal. Raises the reason to stop, if any."""
         self.check()
         progress = {"done": done, "total": total, "note": note}
         with self.database.connection() as connection:
@@ -105,41 +107,41 @@ class Attempt:
 
 
 def open_attempt(job: Job, database: Database, client: redis.Redis, writer: JournalWriter) -> Attempt:
-    """Take the journal's fence and read what was said before. Raises Fenced, redis.RedisError, Unavailable."""
-    taken = journal.append(client, job.id, job.attempt, [])
-    if taken.status == "fenced":
-        raise Fenced(f"attempt {job.attempt} of {job.id} is over")
+    """Take the journal's fence and read its history. Raises Fenced, redis.RedisError and Unavailable."""
+    result = journal.append(client, job.id, job.attempt, [])
+    if result.status == "fenced":
+        raise Fenced(f"Attempt {job.attempt} of {job.id} has been superseded.")
     deadline = time.monotonic() + CATALOGUE[job.kind].time_limit
-    if job.attempt == 1 and taken.last >= 0:
-        return Attempt(job, database, Journal(job.id, 1, taken.last + 1, writer), deadline=deadline)
+    if job.attempt == 1 and result.last >= 0:
+        return Attempt(job, database, Journal(job.id, 1, result.last + 1, writer), deadline=deadline)
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
-    # An end may be missing where Redis is not the one that was told it, or has less than it was told.
-    evicted = begin <= taken.last
-    lost = job.failures > 0 and (evicted or not taken.same_server)
-    if lost:  # before Redis knows more: whoever comes back with an older number is sent where the row says
+    # The last events may be missing if Redis was restarted, or has fewer events than it confirmed.
+    evicted = begin <= result.last
+    lost = job.failures > 0 and (evicted or not result.same_server)
+    if lost:  # before Redis has more events: clients that resume with an older number are redirected by the row
         with database.connection() as connection:
             store_rewind(connection, job, begin)
     if evicted:
         journal.delete(client, job.id)
-    if evicted or taken.last + 1 < begin:
+    if evicted or result.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
     written = Journal(job.id, job.attempt, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
-    if lost or _unsaid(job, history):
+    if lost or _lacks_rewound_event(job, history):
         written.write(REWOUND.decode(), {"job_id": job.id})
     return Attempt(job, database, written, history, tokens, deadline)
 
 
-def _unsaid(job: Job, history: Sequence[Event]) -> bool:
-    """Whether an earlier attempt found the journal rewound, and died before it could say so."""
+def _lacks_rewound_event(job: Job, history: Sequence[Event]) -> bool:
+    """Return whether an earlier attempt stored that the journal was rewound, and crashed before it wrote the event."""
     since = job.rewound_at
     return since is not None and not any(event.type == REWOUND and event.sequence >= since for event in history)
 
 
 def _history(job: Job, database: Database, client: redis.Redis) -> tuple[ArchivedEvents, list[Event]]:
-    """What the archive holds, and what only Redis does."""
+    """Return the archived events, and those after them that only Redis has."""
     with database.connection() as connection:
         archived = read_archive(connection, job.id)
     recent = journal.read_events(client, job.id, archived.last)

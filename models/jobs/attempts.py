@@ -1,9 +1,10 @@
-"""Attempts: how a worker takes a job, keeps it, and lets it go.
+"""Claim a job, keep its lease, and end, retry or release it.
 
-`attempt` is the fencing token. A claim raises it; every later statement names it and touches nothing once a later
-attempt exists. So a worker that was thought dead and wakes up can do no harm: its writes are refused with Fenced.
+`attempt` is the fencing token. A claim increments it, and every later statement of the attempt names it and changes
+nothing once a newer attempt exists. So a worker that was presumed dead and wakes up does no harm: its writes raise
+Fenced.
 
-A lease says that the attempt lives. It ends when nobody renews it; the outbox then gives the job back.
+A lease expires unless it is renewed. The outbox then gives the job back.
 """
 
 import random
@@ -21,15 +22,15 @@ from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Fenced
 
-#: Seconds that a lease lasts, and between two renewals: three may fail before a job is taken for lost.
+#: Seconds that a lease lasts, and seconds between two renewals: three may fail before the job is given back.
 LEASE = 20.0
 RENEWAL = 5.0
 
-#: The longest wait between two attempts, in seconds.
+#: Longest wait between two attempts, in seconds.
 LONGEST_BACKOFF = 600.0
 
-# Take a due job, or the running one whose very delivery came again: its consumer is gone, or is a zombie that the
-# fence stops. Only the first death is followed at once; after a second one `give_back_redelivered` makes it wait.
+# Take a due job, or a running one whose message was redelivered: its worker is dead, or is stopped by the fence. Only
+# the first redelivery is claimed at once; after a second one GIVE_BACK_REDELIVERED delays the job.
 CLAIM = """
 UPDATE jobs SET
     state = 'running',
@@ -58,15 +59,17 @@ def claim(
     lease: float = LEASE,
     unsure: bool = False,
 ) -> Job | None:
-    """Start an attempt, or return None where there is nothing to do for this delivery: drop it then.
+    """Start an attempt. Returns None if there is nothing to do for this message: then drop it.
 
-    `unsure` says that this worker may have claimed it already, and not heard so. For a connection in autocommit.
+    `unsure` is whether this worker may have claimed the job already without receiving the reply. Needs a connection in
+    autocommit.
     """
     parameters = {"id": job_id, "message_id": message_id, "worker": worker, "lease": lease, "unsure": unsure}
     try:
         row = fetch_one(connection, CLAIM, parameters)
     except UniqueViolation:
-        # An earlier job of the same serial key still runs: back to the outbox, which knows when it is this one's turn.
+        # An earlier job with the same serial key is running. Back to the outbox, which publishes this one when it is
+        # due.
         connection.execute("UPDATE jobs SET published_at = NULL WHERE id = %(id)s AND state = 'queued'", parameters)
         return None
     if row is None:
@@ -75,10 +78,10 @@ def claim(
     return Job(**row)
 
 
-# A worker died under the job. After the first time it runs again at once; after that it is under suspicion: it waits a
-# while, and the outbox lets only one such job of a queue run at a time.
+# A worker died while running the job. The first time the job runs again at once. From the second time on it is a
+# suspect: it is delayed, and the outbox publishes one suspect per queue at a time.
 #
-# Whatever locks several jobs locks the youngest first, and so children before their parents, as ends and cancels do.
+# Statements that lock several jobs lock the youngest first, and so children before their parents, like end and cancel.
 LOST = "WITH lost AS (SELECT id AS lost_id FROM jobs WHERE state = 'running' AND "
 LOCKED = " ORDER BY id DESC FOR NO KEY UPDATE"
 GIVE_BACK = """)
@@ -95,11 +98,11 @@ FROM lost WHERE id = lost_id
 REDELIVERED = "id = %(id)s AND message_id = %(message_id)s AND worker <> %(worker)s"
 GIVE_BACK_REDELIVERED = LOST + REDELIVERED + LOCKED + GIVE_BACK
 GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
-# What somebody holds is left for the next sweep: a process that is frozen with a lock must not stop the sweeper.
+# Locked rows are left for the next sweep: a process that is frozen while holding a lock must not block the sweeper.
 GIVE_BACK_EXPIRED = LOST + "lease_until < now()" + LOCKED + " SKIP LOCKED" + GIVE_BACK
 
 
-# Renew the leases of a worker's attempts; what does not come back is no longer its own.
+# Renew the leases of a worker's attempts. A row that is not returned belongs to a newer attempt.
 RENEW = """
 WITH held AS (
     SELECT id AS held_id FROM jobs
@@ -113,20 +116,21 @@ RETURNING id, cancel_requested_at IS NOT NULL AS cancelled
 
 
 def renew_leases(connection: Connection, held: Mapping[str, int], *, lease: float = LEASE) -> dict[str, bool]:
-    """Renew the leases of `held`, job id → attempt. Returns job id → cancel requested, for those still ours."""
+    """Renew the leases of `held`, job id → attempt. Returns job id → whether cancellation is requested, for current
+    attempts."""
     parameters = {"ids": list(held), "attempts": list(held.values()), "lease": lease}
     return {row["id"]: row["cancelled"] for row in fetch_all(connection, RENEW, parameters)}
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ends its job.
+    """The result of an attempt that ends its job.
 
-    events      what its journal ends with; the last one `ends`
-    record      writes what belongs to the job (output, usage), in the transaction of the state change
-    follow_ups  jobs that begin when this one has ended, in the same transaction
-    tokens      what it has used, for the account's tokens a minute
-    error       `{"code", "message"}`, fit for the caller; the traceback is for operators only
+    events      last events of the journal; the last one is an ending
+    record      writes the job's output and usage in the transaction of the state change
+    follow_ups  jobs to insert in the same transaction
+    tokens      tokens used, for the account's limit per minute
+    error       `{"code", "message"}` for the caller; the traceback is for operators only
     """
 
     state: State
@@ -146,7 +150,7 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'
 RETURNING parent_id
 """
 
-# One child less to wait for; the last one puts its parent back to work.
+# Count one child as ended. The last one puts its parent back into the queue.
 WAKE_PARENT = """
 UPDATE jobs SET pending_children = pending_children - 1,
                 state = CASE pending_children WHEN 1 THEN 'queued' ELSE 'waiting' END,
@@ -154,7 +158,7 @@ UPDATE jobs SET pending_children = pending_children - 1,
 WHERE id = %(id)s AND state = 'waiting'
 """
 
-# Whether this end makes room for a job that waits in the table.
+# Whether the end of this job frees a place in the window for another one.
 SOMEBODY_WAITS = """
 SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL
                AND account_id = %(account_id)s AND kind = %(kind)s) AS waits
@@ -162,14 +166,14 @@ SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL
 
 
 def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[Event]) -> bool:
-    """End the job, with all that belongs to it, in the caller's transaction.
+    """End the job in the caller's transaction, with its events, records and follow-up jobs.
 
-    `unarchived` are the journal's events since the last checkpoint, those of the ending included. Returns whether the
-    relay has something to publish now. Raises Fenced when the attempt is no longer the present one.
+    `unarchived` are the journal's events since the last checkpoint, including those of the ending. Returns whether the
+    relay should publish now. Raises Fenced if a newer attempt exists.
     """
     ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
     waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
-    connection.sync()  # the fence's answer must be known before anything else is written
+    connection.sync()  # the fence must be checked before anything else is written
     parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
     if unarchived:
         archive(connection, job.id, unarchived)
@@ -211,7 +215,7 @@ def retry(
 
 
 def backoff(job: Job) -> float:
-    """Seconds to wait after this failure: doubled each time, and scattered by a quarter."""
+    """Return the seconds to wait after this failure: doubled each time, with a jitter of ±25 %."""
     delay = CATALOGUE[job.kind].backoff * 2**job.failures
     return float(min(delay, LONGEST_BACKOFF) * random.uniform(0.75, 1.25))
 
@@ -225,7 +229,7 @@ RETURNING id
 
 
 def release(connection: Connection, job: Job, unarchived: Sequence[Event] = (), *, delay: float = 0) -> None:
-    """Put the job back without counting a failure: the worker leaves, or a part it needs is down. Raises Fenced."""
+    """Put the job back without counting a failure: the worker stops, or a server that it needs is down. Raises Fenced."""
     _fenced(connection, job, RELEASE, {"delay": delay})
     if unarchived:
         archive(connection, job.id, unarchived)
@@ -238,7 +242,7 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' AND cancel_req
 RETURNING id
 """
 
-# Some children had been there before: their unique keys were taken.
+# Some children existed already: their unique keys were taken.
 WAIT_FOR_FEWER = """
 UPDATE jobs SET pending_children = %(pending)s, state = CASE %(pending)s WHEN 0 THEN 'queued' ELSE 'waiting' END
 WHERE id = %(id)s
@@ -248,9 +252,10 @@ WHERE id = %(id)s
 def wait_for_children(
     connection: Connection, job: Job, jobs: Sequence[NewJob], unarchived: Sequence[Event] = ()
 ) -> None:
-    """Enqueue children and wait for them, holding no thread; a new attempt begins when the last one has ended.
+    """Enqueue children and let the job wait for them without a thread. The next attempt starts when the last child has
+    ended.
 
-    A child whose unique key is taken is not waited for. Raises Fenced, also when a cancel came first.
+    A child whose unique key is taken is not waited for. Raises Fenced, also if the job was cancelled before.
     """
     _fenced(connection, job, WAIT, {"pending": len(jobs)})
     pending = [child for child in jobs if enqueue(connection, child, parent_id=job.id)]
@@ -264,12 +269,12 @@ HOLD = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND stat
 
 
 def lock_job(connection: Connection, job: Job) -> None:
-    """Let no other attempt begin until the caller's transaction ends. Raises Fenced."""
+    """Lock the job's row, so that no other attempt starts before the transaction ends. Raises Fenced."""
     _fenced(connection, job, HOLD, {})
 
 
 def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
-    """Archive what the journal has so far. Raises Fenced."""
+    """Archive the journal's new events. Raises Fenced."""
     lock_job(connection, job)
     archive(connection, job.id, unarchived)
 
@@ -280,7 +285,7 @@ UPDATE jobs SET progress = %(progress)s WHERE id = %(id)s AND attempt = %(attemp
 
 
 def store_progress(connection: Connection, job: Job, progress: Mapping[str, Any]) -> None:
-    """Store how far the job has come. Raises Fenced."""
+    """Store the job's progress. Raises Fenced."""
     _fenced(connection, job, PROGRESS, {"progress": Jsonb(progress)})
 
 
@@ -291,12 +296,12 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id
 
 
 def store_rewind(connection: Connection, job: Job, sequence: int) -> None:
-    """Store from which sequence number on followers may have heard what is lost. Raises Fenced."""
+    """Store the sequence number from which on events may have been lost. Raises Fenced."""
     _fenced(connection, job, REWIND, {"sequence": sequence})
 
 
 def is_current(connection: Connection, job_id: str, attempt: int) -> bool:
-    """Whether the attempt is still the one that runs."""
+    """Return whether the attempt is the one that runs."""
     return fetch_one(connection, "SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'",
                {"id": job_id, "attempt": attempt}) is not None  # fmt: skip
 
@@ -307,12 +312,12 @@ SELECT FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND (state = 'runni
 
 
 def may_write(connection: Connection, job_id: str, attempt: int) -> bool:
-    """Whether the journal is the attempt's to write: it runs, or it is the one that ended the job."""
+    """Return whether the attempt may write the journal: it is running, or it ended the job."""
     return fetch_one(connection, MAY_WRITE, {"id": job_id, "attempt": attempt}) is not None
 
 
 def has_ended(connection: Connection, job: Job) -> bool:
-    """Whether this very attempt has ended the job: for those who did not hear their commit confirmed."""
+    """Return whether this attempt ended the job, after a commit that was not confirmed."""
     row = fetch_one(connection, "SELECT attempt, finished_at FROM jobs WHERE id = %(id)s", {"id": job.id})
     return row is not None and row["attempt"] == job.attempt and row["finished_at"] is not None
 
@@ -323,5 +328,5 @@ def _fenced(connection: Connection, job: Job, statement: str, parameters: Mappin
 
 def _or_fenced(row: dict[str, Any] | None, job: Job) -> dict[str, Any]:
     if row is None:
-        raise Fenced(f"attempt {job.attempt} of {job.id} is over")
+        raise Fenced(f"Attempt {job.attempt} of {job.id} has been superseded.")
     return row

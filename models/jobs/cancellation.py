@@ -1,8 +1,8 @@
-"""Cancelling a job and all that it started.
+"""Cancel a job and its subtree.
 
-The flag goes on the whole subtree. A job that no worker has touched ends on the spot and never runs. One that waits
-for its children, or for another attempt, is sent to a worker, which settles what it has done so far and ends it. One
-that runs is told over Redis, and by its next heartbeat at the latest.
+The whole subtree is flagged. A job without an attempt ends at once. One that waits for children or for its next attempt
+is queued, so that a worker can finish what is journalled and end it. A running one is notified through Redis, and by
+its next heartbeat at the latest.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
 from models.platform.database import Connection, fetch_all, fetch_one
 
-# The unfinished part of the subtrees that has no flag yet; the youngest first, and so children before their parents, as
-# ends lock them.
+# The unfinished jobs of the subtrees that are not flagged yet; the youngest first, and so children before their
+# parents, in the order in which ending jobs lock them.
 UNFLAGGED = """
 WITH RECURSIVE tree AS (
     SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
@@ -30,7 +30,7 @@ ORDER BY jobs.id DESC
 FOR NO KEY UPDATE OF jobs
 """
 
-# Untouched jobs end here; those that wait go to a worker; running ones keep running until they notice.
+# Jobs without an attempt end here, waiting ones are queued, running ones run until they are notified.
 FLAG = """
 UPDATE jobs SET
     cancel_requested_at = now(),
@@ -46,24 +46,24 @@ RETURNING id, state, parent_id
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """What a cancel did: jobs that ended at once, with their last events, and jobs that run and must be told."""
+    """The effect of a cancel: jobs that ended at once, with their last events, and running jobs to notify."""
 
     ended: dict[str, Event]
     running: list[str]
 
 
 def cancel(connection: Connection, job_id: str, account_id: str) -> Cancellation:
-    """Cancel a job of an account and its subtree, in the caller's transaction. Ended jobs stay as they are.
+    """Cancel a job of an account and its subtree in the caller's transaction. Ended jobs are not changed.
 
-    After the commit: append the last events to the journals, tell the workers, nudge the relay.
+    After the commit append the last events to the journals, notify the workers and nudge the relay.
     """
     return cancel_all(connection, [job_id], account_id)
 
 
 def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) -> Cancellation:
-    """Cancel several jobs and their subtrees like one."""
+    """Cancel several jobs and their subtrees; see `cancel`."""
     result = Cancellation({}, [])
-    # A parent that has the flag spawns no more, so a pass that finds nothing has found everything.
+    # A flagged parent starts no children, so a pass without rows has found all of them.
     while rows := fetch_all(connection, UNFLAGGED, {"ids": list(job_ids), "account_id": account_id}):
         for row in rows:
             _flag(connection, row["id"], result)
@@ -83,13 +83,13 @@ def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:
-    told = read_archive(connection, job_id)
-    ending = event(told.last + 1, "sangha:job.cancelled", {"job_id": job_id, **_shown(told.events)})
+    archived = read_archive(connection, job_id)
+    ending = event(archived.last + 1, "sangha:job.cancelled", {"job_id": job_id, **_response_field(archived.events)})
     archive(connection, job_id, [ending])
     return ending
 
 
-def _shown(told: Sequence[Event]) -> dict[str, Any]:
-    """What a turn's stream has shown so far: its last event shows it again, as it is now."""
-    last = orjson.loads(told[-1].data) if told else {}
+def _response_field(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the response object of the turn's last event, with the status `cancelled`; nothing if there is none."""
+    last = orjson.loads(events[-1].data) if events else {}
     return {"response": {**last["response"], "status": "cancelled"}} if "response" in last else {}

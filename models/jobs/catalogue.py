@@ -1,4 +1,4 @@
-"""The kinds of work, and the pools whose queues they go to."""
+"""The kinds of jobs, and the pools that run them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class JobKind:
-    """A kind of work: where it runs, how long it may take, how often it is tried.
+    """A kind of job.
 
-    priority    within a pool, the lower runs first
-    time_limit  seconds for one attempt
-    attempts    how many may fail before the job is dead; a worker that dies under it counts as one
+    queue       the queue that its jobs are published to
+    priority    within a pool, lower runs first
+    time_limit  seconds of one attempt
+    attempts    failures after which a job is dead; the death of its worker counts as one
     backoff     seconds before the second attempt, doubled for each one after it
     """
 
@@ -34,7 +35,7 @@ POOLS: Mapping[str, Sequence[str]] = {
 CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),
-    # Over some five hours: a mail server may be down for longer than most things.
+    # 40 attempts take about five hours: a mail server may be down that long.
     "email.send": JobKind(queue="delivery", time_limit=120, attempts=40, backoff=10),
     "account.export": JobKind(queue="reporting", time_limit=3600, attempts=3, backoff=10),
     "data.erase": JobKind(queue="maintenance", time_limit=3600, attempts=20, backoff=10),
@@ -47,9 +48,9 @@ CATALOGUE: Mapping[str, JobKind] = {
     "memory.fact": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "memory.forget": JobKind(queue="memory", time_limit=900, attempts=10, backoff=1),
     "memory.import": JobKind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
-    # Built while all goes on; where the pool's one thread erases or prunes, searches stay exact a while longer.
+    # Built while reads and writes go on. Searches stay exact until the pool's only thread has time for it.
     "memory.index": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
-    # Behind all that somebody waits for; each of its calls of the language model is a job of its own.
+    # Behind interactive work. Each call of the language model is a job of its own.
     "meditation.run": JobKind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
     "memory.insight": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "meditation.nightly": JobKind(queue="maintenance", time_limit=600, attempts=5, backoff=30),

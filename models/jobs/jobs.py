@@ -1,12 +1,12 @@
-"""Jobs: the catalogue of the kinds of work, and the record that each piece of work is.
+"""The record of a job.
 
-The row is the truth; a message is a nudge that carries only its id. What happens to a row stands beside this file:
-`outbox` publishes it, `attempts` claims and ends it, `cancellation` stops it, `journal` tells its story.
+The row is the truth; a message carries only the job's id. `outbox` publishes rows, `attempts` claims and ends them,
+`cancellation` cancels them.
 
     queued ──claim──► running ──► completed | failed | cancelled | dead
       ▲ ▲                │ │
-      │ └─retry, release─┘ └─spawn─► waiting
-      └────────last child ends────────┘
+      │ └─retry, release─┘ └─wait_for_children─► waiting
+      └──────────last child ends────────────────────┘
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,20 +28,20 @@ from models.platform.ids import new_id
 
 State = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
 
-#: The states that a job never leaves.
+#: The final states.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "dead"})
 
-#: The account that owns the platform's own work.
+#: The account that owns the platform's own jobs.
 PLATFORM_ACCOUNT = "platform"
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to insert. `opening` is what its journal begins with, known before any worker has moved.
+    """A job to insert.
 
-    reserved_tokens  its worst case, held against the account's monthly quota while the job is unfinished
-    gathers          it does all that has gathered under its serial key: while one like it is still queued, no second
-                     one is inserted
+    opening          first events of its journal, written before any attempt
+    reserved_tokens  the most tokens that it can use, counted against the account's monthly quota until the job ends
+    coalesce         it handles all work left under its serial key, so it is not inserted while one like it is queued
     """
 
     kind: str
@@ -91,11 +91,11 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job is in a state that it never leaves."""
+        """Whether the job is in a final state."""
         return self.state in ENDED
 
 
-# A job that is due, unless its unique key is taken.
+# A job, unless its unique key is taken. `due` is whether it may run now.
 INSERT = """
 INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, unique_key, parent_id, reserved_tokens)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s, coalesce(%(run_at)s, now()),
@@ -105,13 +105,14 @@ RETURNING run_at <= now() AS due
 """
 
 
-# Whoever leaves work to be gathered holds this till the commit; whoever comes to fetch it waits for them.
+# Whoever adds work for a coalescing job holds the shared lock until its commit; the job takes the exclusive lock before
+# it reads the work.
 LEAVE_WORK = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
 FETCH_WORK = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
 
-# A job that gathers, unless one waits that will. Where nothing says when, and the account has begun something else
-# within the last second, more is to be expected: it waits a second, or five where the account has begun eight things
-# within the last two. So a busy account makes one in a while, not one a turn.
+# A coalescing job, unless one is queued. Without a run_at it is delayed while more work is likely: by 1 second if the
+# account has inserted another job within the last second, by 5 if it has inserted eight within the last two. So a busy
+# account gets one job every few seconds instead of one per turn.
 INSERT_GATHERING = """
 INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
@@ -129,23 +130,25 @@ RETURNING run_at <= now() AS due
 
 
 def wait_for_batch_writers(connection: Connection, job: Job) -> None:
-    """Wait for those who leave work to a job that gathers, which has been claimed: once this statement is over, all of
-    it can be read, and what comes later has a job of its own. For a connection in autocommit."""
+    """Wait until the transactions that added work for a claimed coalescing job have ended.
+
+    After this statement their work is visible, and later work gets a job of its own. Needs a connection in autocommit.
+    """
     connection.execute(FETCH_WORK, {"serial_key": job.serial_key})
 
 
 def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
-    """Insert a job in the caller's transaction. After its commit, nudge the relay.
+    """Insert a job in the caller's transaction. Nudge the relay after the commit.
 
-    Returns False where its unique key is taken, or another one gathers: then there is such a job already, and nothing
-    is inserted. In a `batch` nobody knows yet: jobs with a unique key are not for one.
+    Returns False if nothing was inserted: the unique key is taken, or a coalescing job is queued already. In a
+    `Database.batch` the result is not known yet, so do not enqueue jobs with a unique key there.
     """
     return bool(_insert(connection, job, parent_id).rowcount)
 
 
 @contextmanager
 def ignore_duplicate_id() -> Iterator[None]:
-    """Around the transaction that inserts a job: where one has its id already it is this one, asked for again."""
+    """Ignore the violation when a repeated request inserts a job whose id exists. Wraps the inserting transaction."""
     try:
         yield
     except UniqueViolation as error:
@@ -154,7 +157,7 @@ def ignore_duplicate_id() -> Iterator[None]:
 
 
 def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[], bool]:
-    """Insert jobs in the caller's transaction; answers, when asked after the batch, whether one of them is due now."""
+    """Insert jobs in the caller's transaction or batch. Call the result after the batch: is one of the jobs due now?"""
     inserted = [_insert(connection, job, None) for job in jobs]
     return lambda: any(row["due"] for cursor in inserted if (row := cursor.fetchone()))
 
@@ -182,17 +185,15 @@ def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Curso
     return inserted
 
 
-# One job of an account.
 READ = "SELECT * FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
 
 
 def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
-    """The job, if the account has it."""
+    """Return the job if it belongs to the account."""
     row = fetch_one(connection, READ, {"id": job_id, "account_id": account_id})
     return Job(**row) if row else None
 
 
-# A page of an account's jobs, newest first.
 LIST = """
 SELECT * FROM jobs
 WHERE account_id = %(account_id)s
@@ -212,17 +213,16 @@ def list_jobs(
     after: str | None = None,
     limit: int = 20,
 ) -> list[Job]:
-    """At most `limit` jobs of an account that were born before the job `after`."""
+    """Return at most `limit` jobs of an account, newest first, older than the job `after`."""
     parameters = {"account_id": account_id, "kind": kind, "state": state, "after": after, "limit": limit}
     return [Job(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
-# Whatever it says: what must not stay where operators and accounts look.
 FORGET_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
 
 
 def clear_arguments(connection: Connection, job_id: str) -> None:
-    """Empty the arguments of a job that ends in the caller's transaction."""
+    """Erase the arguments of a job that ends in the caller's transaction, since operators and members can read them."""
     connection.execute(FORGET_ARGUMENTS, {"id": job_id})
 
 
@@ -237,19 +237,17 @@ def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
     return connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
 
 
-# What a parent waited for, in the order of birth.
 CHILDREN = "SELECT * FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
 
 
 def children(connection: Connection, parent_id: str) -> list[Job]:
-    """All children of a job."""
+    """Return all children of a job in the order of their creation."""
     return [Job(**row) for row in fetch_all(connection, CHILDREN, {"parent_id": parent_id})]
 
 
-# Which of these jobs are unfinished.
 UNFINISHED = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('queued', 'running', 'waiting')"
 
 
 def ended_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """The ids of those that have ended, or are gone."""
+    """Return those of the ids whose jobs have ended or do not exist."""
     return set(job_ids) - {row["id"] for row in fetch_all(connection, UNFINISHED, {"ids": list(job_ids)})}

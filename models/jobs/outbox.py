@@ -1,8 +1,8 @@
-"""The outbox: which rows want a message, and what to do where a message or a worker was lost.
+"""The outbox: select the jobs to publish, and recover lost messages and expired leases.
 
-Fairness: an account has at most as many jobs of a kind in flight (published or running) as the pool has threads; the
-rest wait here, and each end makes room for the next. So one account can use a whole pool, but never stands in front of
-another one by more than one job's length a thread.
+Fairness: an account has at most as many jobs of a kind in flight (published or running) as the pool has threads, its
+window. The rest stay in the table until one ends. So one account can use a whole pool, but delays another account by at
+most one job per thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Connection, fetch_all
 
-#: Only one relay publishes at a time, whichever process it lives in: it alone counts the windows.
+#: Advisory lock: only one relay publishes at a time, in whichever process, since it counts the windows.
 LOCK = 0x73616E676861206F
 
-#: The window while no worker of a pool is known to live: enough to start with.
+#: The window while no worker of a pool is registered.
 SMALLEST_WINDOW = 4
 
-#: Workers that died under a job before it is taken for what may have killed them. Such jobs run one at a time a queue:
-#: one that kills its process then drags nobody along who has been dragged along before.
+#: Dead workers after which a job is suspected to have killed them. Suspects run one at a time per queue, so that a job
+#: that kills its process takes no other suspect with it.
 SUSPICIOUS = 2
 
-#: Jobs that one pass publishes at most.
+#: Most jobs that one pass publishes.
 BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class DueJob:
-    """A job that wants a message."""
+    """A job to publish."""
 
     id: str
     kind: str
@@ -40,17 +40,17 @@ class DueJob:
     suspect: bool = False
 
 
-# The lock, and with it three settings for this transaction. DUE takes ten times as long to plan as to run, so that one
-# plan of it is kept, which goes by the indexes however small the table was when it was made. And the transaction holds
-# nothing but a mark that a crash of Postgres may take back: the commit need not wait for the disk.
+# The lock, and three settings of this transaction. Planning DUE takes ten times as long as running it, so one generic
+# plan is kept, and it uses the indexes even if it was made while the table was small. The transaction only writes
+# published_at, which a crash of Postgres may lose, so the commit need not wait for the disk.
 BEGIN = """
 SELECT pg_advisory_xact_lock(%(lock)s),
        set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
        set_config('synchronous_commit', 'off', true)
 """
 
-# Walk the (account, kind) pairs that have unpublished jobs with one index probe each, and take from each what its
-# window has room for. A job with a serial key waits until nothing before it, and nothing beside it, is unfinished.
+# Visit the (account, kind) pairs that have unpublished jobs with one index probe each, and take as many jobs of each as
+# its window allows. A job with a serial key waits while an earlier or a published one of that key is unfinished.
 DUE = """
 WITH RECURSIVE pairs AS (
     (SELECT account_id, kind FROM jobs WHERE state = 'queued' AND published_at IS NULL
@@ -89,7 +89,7 @@ LIMIT %(limit)s
 
 
 def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[DueJob]:
-    """The jobs to publish now, with the lock held until the caller's transaction ends; it writes marks, and no more."""
+    """Return the jobs to publish now. The lock is held until the caller's transaction ends, which may only mark them."""
     connection.execute(BEGIN, {"lock": LOCK})
     parameters = {
         "windows": Jsonb(windows),
@@ -97,9 +97,9 @@ def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int
         "limit": limit,
         "suspicious": SUSPICIOUS,
     }
-    found = connection.execute(DUE, parameters)
-    connection.sync()  # the caller goes to the broker now, and may be frozen there with the lock
-    return _one_suspect_a_queue([DueJob(**row) for row in found.fetchall()])
+    rows = connection.execute(DUE, parameters)
+    connection.sync()  # the caller publishes next, and may be frozen there while it holds the lock
+    return _one_suspect_a_queue([DueJob(**row) for row in rows.fetchall()])
 
 
 def _one_suspect_a_queue(due: Sequence[DueJob]) -> list[DueJob]:
@@ -107,7 +107,7 @@ def _one_suspect_a_queue(due: Sequence[DueJob]) -> list[DueJob]:
     return [job for job in due if not job.suspect or first[job.queue] is job]
 
 
-# The mark, unless the job has moved on meanwhile: a worker may be faster than this statement.
+# Mark a job, unless its state has changed meanwhile: a worker may be faster than this statement.
 MARK = """
 WITH still AS (
     SELECT id AS still_id FROM jobs
@@ -120,12 +120,12 @@ UPDATE jobs SET published_at = now() FROM still WHERE id = still_id
 
 
 def mark_published(connection: Connection, sent: Sequence[DueJob]) -> None:
-    """Note that these have a message in the queue."""
+    """Store that these jobs have a message in the queue."""
     parameters = {"ids": [job.id for job in sent], "attempts": [job.attempt for job in sent]}
     connection.execute(MARK, parameters)
 
 
-# How many threads serve each queue.
+# Threads that serve each queue.
 CAPACITY = """
 SELECT queue, sum(threads)::int AS threads FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
 WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
@@ -133,14 +133,14 @@ WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
 
 
 def windows(connection: Connection) -> dict[str, int]:
-    """How many jobs of each kind an account may have in flight."""
+    """Return how many jobs of each kind an account may have in flight."""
     capacity = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY)}
     return {name: max(capacity.get(kind.queue, 0), SMALLEST_WINDOW if kind.queue not in capacity else 1)
             for name, kind in CATALOGUE.items()}  # fmt: skip
 
 
-# A message that nobody has claimed for long may be lost with its broker: send another. The wait doubles each time, so
-# that a pool that is down for a day does not find a thousand copies.
+# A message that was not claimed for long may be lost with its broker: send another. The wait doubles each time, so that
+# the queue of a pool that is down for a day does not fill with copies.
 UNPUBLISH_LOST = """
 WITH lost AS (
     SELECT id AS lost_id FROM jobs
@@ -152,6 +152,7 @@ UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 
 
 def requeue_lost(connection: Connection) -> int:
-    """Give back what leases have run out on and what was published in vain. Returns how many rows moved."""
+    """Give back jobs with expired leases, and unpublish jobs whose messages are lost. Returns the number of rows
+    changed."""
     expired = connection.execute(GIVE_BACK_EXPIRED).rowcount
     return expired + connection.execute(UNPUBLISH_LOST).rowcount

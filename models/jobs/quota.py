@@ -1,7 +1,7 @@
-"""What an account may have at a time and in a month: asked before a job is inserted, in the same transaction.
+"""Check an account's quota and its number of unfinished jobs in the transaction that inserts a job.
 
-An unfinished job reserves its worst case in its own row (`jobs.reserved_tokens`), so that the reservation ends with the
-job, however that ends: no counter can go wrong. What was billed stands in `quota_usage`.
+An unfinished job reserves the most tokens that it can use in its own row (`jobs.reserved_tokens`). The reservation ends
+with the job in every case, so it cannot leak. `quota_usage` has the tokens billed.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from models.accounts.plans import Limits
 from models.platform.database import Connection, fetch_one
 from models.platform.errors import InsufficientQuota, LimitExceeded
 
-#: Unfinished turns of one conversation: they run one by one, so the last of these waits for hours already.
-MOST_IN_THREAD = 1000
+#: Most unfinished turns of one conversation. They run one by one, so the last of them waits for hours.
+MAX_THREAD_TURNS = 1000
 
-#: Seconds after which a job may have ended and made room.
-PATIENCE = 1.0
+#: Seconds after which to retry: a job may have ended by then.
+RETRY_AFTER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class MonthlyUsage:
     reserved: int
 
 
-# Two that ask at once must not both find the same room: one waits for the other's commit.
+# Serialise concurrent checks, so that two requests cannot reserve the same tokens.
 LOCK = "SELECT FROM accounts WHERE id = %(account_id)s FOR NO KEY UPDATE"
 
 USAGE = """
@@ -42,16 +42,17 @@ SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS month,
 
 
 def monthly_usage(connection: Connection, account_id: str) -> MonthlyUsage:
-    """What the account has used this month, and what it may yet use by what it has begun."""
+    """Return the tokens that the account has used and reserved this month."""
     row = fetch_one(connection, USAGE, {"account_id": account_id})
     assert row is not None
     return MonthlyUsage(**row)
 
 
 def check_quota(connection: Connection, account_id: str, limits: Limits, tokens: int) -> None:
-    """Raise InsufficientQuota unless so many tokens more fit into the month. For a transaction, which then reserves.
+    """Raise InsufficientQuota if `tokens` more exceed the account's monthly limit. The caller's transaction reserves
+    them.
 
-    An account without a monthly limit pays nothing for this.
+    An account without a monthly limit is not locked.
     """
     limit = limits.tokens_per_month
     if limit is None:
@@ -60,12 +61,12 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
     now = monthly_usage(connection, account_id)
     if now.used + now.reserved + tokens > limit:
         raise InsufficientQuota(
-            f"This needs up to {tokens} tokens; of the {limit} tokens a month of this account, {now.used} are used "
-            f"and {now.reserved} reserved by what is unfinished."
+            f"The request needs up to {tokens} tokens. Of the account's {limit} tokens per month {now.used} are used and "
+            f"{now.reserved} are reserved by unfinished jobs."
         )
 
 
-# No more rows are counted than the limit has. What follows turns by itself is nobody's request.
+# Counts at most as many rows as the limit. Jobs that follow turns by themselves do not count.
 ROOM = """
 SELECT (SELECT count(*) FROM (
             SELECT FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
@@ -78,34 +79,34 @@ SELECT (SELECT count(*) FROM (
 
 
 def check_unfinished_jobs(connection: Connection, account_id: str, limits: Limits, thread: str | None = None) -> None:
-    """Raise TooMany when the account, or the thread that turns are to join, has as many unfinished jobs as it may.
+    """Raise LimitExceeded if the account or the thread has as many unfinished jobs as allowed.
 
-    Those who ask at the same time may pass together: this bounds a queue, and bills nobody.
+    Concurrent requests may exceed the limit together: it bounds a queue and bills nothing.
     """
     if limits.unfinished_jobs is None and thread is None:
         return
     row = fetch_one(connection, ROOM, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
-                                 "turns": MOST_IN_THREAD})  # fmt: skip
+                                 "turns": MAX_THREAD_TURNS})  # fmt: skip
     assert row is not None
     if limits.unfinished_jobs is not None and row["jobs"] >= limits.unfinished_jobs:
-        message = f"This account has {row['jobs']} unfinished jobs; {limits.unfinished_jobs} are allowed."
-        raise LimitExceeded(message, code="too_many_jobs", retry_after=PATIENCE)
-    if row["turns"] >= MOST_IN_THREAD:
-        message = f"{row['turns']} turns wait in this conversation; no more are taken before some have ended."
-        raise LimitExceeded(message, param="conversation", code="conversation_full", retry_after=PATIENCE)
+        message = f"The account has {row['jobs']} unfinished jobs; its limit is {limits.unfinished_jobs}."
+        raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
+    if row["turns"] >= MAX_THREAD_TURNS:
+        message = f"The conversation has {row['turns']} unfinished turns, the most allowed. Retry when some have ended."
+        raise LimitExceeded(message, param="conversation", code="conversation_full", retry_after=RETRY_AFTER)
 
 
-#: Tokens that a chat template and the engine's own words add to an item.
+#: Tokens that the chat template and special tokens add per item.
 ITEM_TOKENS = 16
 
 
 def max_billable_tokens(size: int, items: int, *, output: int | None, context: int, history: bool) -> int:
-    """The most tokens that a turn can be billed for.
+    """Return the most tokens that a turn can be billed for.
 
-    size     bytes of all `items` that it brings: a token has at least one
-    output   the most that it may answer; None: as much as fits
-    context  the tokens that prompt and answer have in the engine together
-    history  whether earlier turns come with it: then the prompt may fill the context
+    size     bytes of all `items` of its input: a token has at least one byte
+    output   limit of generated tokens; None: as many as fit
+    context  tokens that prompt and answer have in the engine together
+    history  whether earlier turns are added: then the prompt may fill the context
     """
     if history or output is None:
         return context

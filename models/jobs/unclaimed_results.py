@@ -1,11 +1,11 @@
-"""Jobs whose result is for whoever waits for it, and that go as they are read: what becomes of those that are not."""
+"""Delete one-shot results that no client fetched."""
 
 from models.platform.database import Connection, fetch_all
 
-#: Seconds that a result waits for its reader, who may have been a process that died.
+#: Seconds that a result is kept for its client, whose web process may have crashed.
 KEPT = 600.0
 
-# The kinds are those of the index. The dead stay until an operator has dealt with them.
+# The kinds are those of the partial index `jobs_unread`. Dead jobs stay for operators to inspect.
 DELETE = """
 DELETE FROM jobs USING (
     SELECT id FROM jobs
@@ -19,5 +19,5 @@ RETURNING jobs.id
 
 
 def delete_unclaimed(connection: Connection, limit: int = 100, *, kept: float = KEPT) -> list[str]:
-    """Delete results that nobody has come to read. Returns the ids of their jobs."""
+    """Delete results that were not fetched within `kept` seconds. Returns the ids of their jobs."""
     return [row["id"] for row in fetch_all(connection, DELETE, {"kept": kept, "limit": limit})]

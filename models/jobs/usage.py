@@ -1,4 +1,4 @@
-"""Usage: the tokens that are billed, one record a job. It outlives the job."""
+"""The usage record of each job: the tokens billed. It outlives the job."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from models.platform.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens of a job: what is billed is what was journalled."""
+    """Tokens billed for a job: those journalled."""
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
 
 
-# One record a job, also when an operator has replayed it; the month gets what is new in it.
+# One record per job, also after a replay; the month's total grows by the difference.
 BILL = """
 WITH before AS (
     SELECT input_tokens + output_tokens AS tokens FROM usage_records WHERE job_id = %(job_id)s
@@ -32,7 +32,7 @@ ON CONFLICT (account_id, month, slot) DO UPDATE SET tokens = month.tokens + excl
 
 
 def bill(connection: Connection, usage: TokenUsage, *, job_id: str, account_id: str, model: str) -> None:
-    """Record what a job used, in the transaction that ends it."""
+    """Store a job's usage in the transaction that ends it."""
     connection.execute(
         BILL,
         {

@@ -1,4 +1,4 @@
-"""The workers that live: who they are, what they serve, and what to do with what a dead one held."""
+"""The registered workers, and the release of the jobs of a dead one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from datetime import datetime
 from models.jobs.attempts import GIVE_BACK_OF_WORKER
 from models.platform.database import Connection, Database, fetch_all
 
-#: Seconds without a sign of life after which a worker no longer counts.
-SILENCE = 30.0
+#: Seconds after its last heartbeat for which a worker counts as live.
+SILENCE_LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def register(
     queues: Sequence[str],
     threads: int,
 ) -> None:
-    """Say that a worker is ready to claim, or still lives."""
+    """Register a worker, or renew its heartbeat."""
     connection.execute(
         REGISTER,
         {"name": name, "host": host, "pid": pid, "pools": list(pools), "queues": list(queues), "threads": threads},
@@ -50,7 +50,7 @@ def register(
 
 
 def unregister(connection: Connection, name: str) -> None:
-    """Take a worker that leaves off the list."""
+    """Remove a stopping worker's row."""
     connection.execute("DELETE FROM workers WHERE name = %(name)s", {"name": name})
 
 
@@ -58,11 +58,11 @@ LIVING = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(
 
 
 def list_live(connection: Connection) -> list[Worker]:
-    """The workers that gave a sign of life lately."""
-    return [Worker(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE})]
+    """Return the workers with a recent heartbeat."""
+    return [Worker(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE_LIMIT})]
 
 
-# A message may have died in the worker's hands before it was claimed: send those of its queues again.
+# The worker may have received messages that it did not claim before it died: publish the jobs of its queues again.
 UNPUBLISH_UNCLAIMED = """
 WITH sent AS (
     SELECT id AS sent_id FROM jobs
@@ -74,24 +74,25 @@ UPDATE jobs SET published_at = NULL FROM sent WHERE id = sent_id
 
 
 def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
-    """Give back at once what a worker that is known to be dead held. Returns how many jobs it ran.
+    """Give back the jobs of a worker process that is known to be dead. Returns how many it was running.
 
-    For a supervisor, so that recovery waits for no timer even where the broker has none to offer.
+    The supervisor calls it, so that recovery needs no timer, also with a broker that does not redeliver by itself.
     """
     with database.connection() as connection:
         worker = {"host": host, "pid": pid}
         dead = fetch_all(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         if not dead:
             return 0
-        # Each statement by itself: together they would lock jobs in no order.
+        # In separate statements: together they would lock jobs in no defined order.
         connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for each in dead for queue in each["queues"]]})
-        given = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
+        released = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
         connection.execute("DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
-        return given.rowcount
+        return released.rowcount
 
 
 def delete_silent(connection: Connection) -> None:
-    """Take those off the list that have been silent for long."""
+    """Delete the rows of workers without a heartbeat for ten times SILENCE_LIMIT_LIMIT."""
     connection.execute(
-        "DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %(silence)s)", {"silence": 10 * SILENCE}
+        "DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %(silence)s)",
+        {"silence": 10 * SILENCE_LIMIT},
     )

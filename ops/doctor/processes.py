@@ -46,10 +46,10 @@ def workers(settings: Settings) -> Finding:
 
 def pools_of_living_workers(settings: Settings) -> Sequence[Sequence[str]]:
     """Return the pools of each worker with a recent heartbeat; none where the database cannot be reached."""
-    from models.jobs.workers import SILENCE
+    from models.jobs.workers import SILENCE_LIMIT
 
     try:
         with psycopg.connect(settings.postgres_dsn, connect_timeout=3) as connection:
-            return [row[0] for row in connection.execute(POOLS_OF_LIVING_WORKERS, (SILENCE,))]
+            return [row[0] for row in connection.execute(POOLS_OF_LIVING_WORKERS, (SILENCE_LIMIT,))]
     except psycopg.Error:
         return []

@@ -7,7 +7,7 @@ from models.accounts import admin, audit
 from models.accounts.accounts import Caller
 from models.accounts.admin import AccountState, Plan
 from models.accounts.audit import RequestOrigin
-from models.jobs import operations
+from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotFound
@@ -58,7 +58,7 @@ def replay(database: Database, caller: Caller, job_id: str, origin: RequestOrigi
     """
     with database.transaction() as connection:
         found = find_job(connection, job_id)
-        if not operations.replay(connection, [job_id]):
+        if not dead_jobs.replay(connection, [job_id]):
             raise Conflict("This job is not dead, or its parent has gone on without it.", code="not_dead")
         _record(connection, "job.replayed", caller, origin, found.account_id, job_id)
         return find_job(connection, job_id)
@@ -68,7 +68,7 @@ def discard(database: Database, caller: Caller, job_id: str, origin: RequestOrig
     """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
     with database.transaction() as connection:
         found = find_job(connection, job_id)
-        if not operations.discard(connection, [job_id]):
+        if not dead_jobs.discard(connection, [job_id]):
             raise Conflict("This job is not dead.", code="not_dead")
         _record(connection, "job.discarded", caller, origin, found.account_id, job_id)
         return find_job(connection, job_id)
@@ -84,7 +84,7 @@ def find_account(connection: Connection, account_id: str) -> AccountState:
 
 def find_job(connection: Connection, job_id: str) -> Job:
     """A job of any account. Raises NotFound."""
-    found = operations.any_job(connection, job_id)
+    found = dead_jobs.read_any(connection, job_id)
     if found is None:
         raise NotFound(f"Job with id '{job_id}' not found.", param="job_id")
     return found

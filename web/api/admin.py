@@ -1,4 +1,4 @@
-"""`/admin/*`: what operators see and do across accounts. Elsewhere they see their own account, like anybody."""
+"""`/admin/*`: accounts, plans and dead jobs of the installation, for operators only."""
 
 import re
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from models.accounts import admin
 from models.accounts.admin import AccountState, Plan
-from models.jobs import operations
+from models.jobs import dead_jobs
 from models.jobs.jobs import Job
 from models.journal import journal
 from models.platform.errors import InvalidRequest
@@ -22,18 +22,18 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response, page_object
 from web.http.timestamps import to_unix
-from web.http.validation import Body, parse_query
+from web.http.validation import Body, parse_query, truncate
 
-#: What a minute may bring: at least one, or nothing would ever pass.
+#: A limit per minute. At least one, as zero would reject every request.
 PerMinuteLimit = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 CountLimit = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 
-#: What a plan may be called.
+#: The pattern of a plan's id.
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class LimitOverrides(Body):
-    """Limits of a plan, where null is no limit; or of an account above its plan's, where null takes one away."""
+    """Limits of a plan, where null means unlimited, or overrides of an account, where null removes the override."""
 
     requests_per_minute: PerMinuteLimit | None = None
     tokens_per_minute: PerMinuteLimit | None = None
@@ -43,21 +43,21 @@ class LimitOverrides(Body):
 
 
 class AdminUpdateAccount(Body):
-    """The body of `PATCH /admin/accounts/{id}`; what is left out stays."""
+    """The body of `PATCH /admin/accounts/{id}`. Omitted fields stay unchanged."""
 
     plan_id: str | None = Field(None, max_length=64)
     limits: LimitOverrides | None = None
 
 
 class PutPlan(Body):
-    """The body of `PUT /admin/plans/{id}`: a limit that is left out is none."""
+    """The body of `PUT /admin/plans/{id}`. An omitted limit is unlimited."""
 
     name: Name
     limits: LimitOverrides
 
 
 class ListAccounts(Listing):
-    """The query of `GET /admin/accounts`: `search` is an id, or a part of a name or of a member's address."""
+    """The query of `GET /admin/accounts`. `search` is an account's id, or part of its name or of a member's e-mail."""
 
     search: str | None = Field(None, min_length=1, max_length=320)
 
@@ -69,7 +69,7 @@ class ListDeadJobs(Listing):
 
 
 class AdminAccount(TypedDict):
-    """An account as operators see it. `limits` are those that hold, `overrides` those that operators have set."""
+    """An account as operators see it. `limits` are the effective limits, `overrides` those that operators set."""
 
     id: str
     object: Literal["account"]
@@ -83,7 +83,7 @@ class AdminAccount(TypedDict):
 
 
 class PlanObject(TypedDict):
-    """A plan."""
+    """A plan with its limits."""
 
     id: str
     object: Literal["plan"]
@@ -93,22 +93,22 @@ class PlanObject(TypedDict):
 
 
 class AdminJob(JobObject):
-    """A job as operators see it: whose it is, and how it died."""
+    """A job as operators see it, with its account and the traceback of its last failure."""
 
     account_id: str
     traceback: str | None
 
 
 def list_accounts(request: Request) -> Response:
-    """`GET /admin/accounts`: all accounts, newest first."""
+    """`GET /admin/accounts`: list or search accounts, newest first."""
     query = parse_query(request.query, ListAccounts)
     with request.platform.database.connection() as connection:
-        found = admin.list_accounts(connection, search=query.search, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, account_object)
+        records = admin.list_accounts(connection, search=query.search, after=query.after, limit=query.fetch_limit)
+    return page_response(records, query.limit, account_object)
 
 
 def read_account(request: Request) -> Response:
-    """`GET /admin/accounts/{id}`."""
+    """`GET /admin/accounts/{id}`: read an account."""
     with request.platform.database.connection() as connection:
         return json_response(
             account_object(operator_actions.find_account(connection, request.path_params["account_id"]))
@@ -116,7 +116,7 @@ def read_account(request: Request) -> Response:
 
 
 def change_account(request: Request) -> Response:
-    """`PATCH /admin/accounts/{id}`: another plan, other limits, from the account's next request on."""
+    """`PATCH /admin/accounts/{id}`: change an account's plan and limits, effective from its next request."""
     body = bodies.parse(request.body, AdminUpdateAccount)
     account = operator_actions.change_account(
         request.platform.database,
@@ -130,16 +130,17 @@ def change_account(request: Request) -> Response:
 
 
 def list_plans(request: Request) -> Response:
-    """`GET /admin/plans`: all of them, which are few."""
+    """`GET /admin/plans`: list all plans."""
     with request.platform.database.connection() as connection:
         return json_response(page_object([plan_object(plan) for plan in admin.list_plans(connection)]))
 
 
 def put_plan(request: Request) -> Response:
-    """`PUT /admin/plans/{id}`: make a plan, or replace it for all accounts that are on it."""
+    """`PUT /admin/plans/{id}`: create a plan, or replace it for all accounts on it."""
     plan_id = request.path_params["plan_id"]
     if not PLAN_ID.fullmatch(plan_id):
-        raise InvalidRequest("A plan's id is made of a-z, 0-9, _ and -, at most 64.", param="plan_id")
+        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'. Expected 1 to 64 of the characters a-z, 0-9, '_' and '-'."
+        raise InvalidRequest(message, param="plan_id")
     body = bodies.parse(request.body, PutPlan)
     limits = body.limits.model_dump()
     plan = operator_actions.put_plan(
@@ -149,24 +150,25 @@ def put_plan(request: Request) -> Response:
 
 
 def list_jobs(request: Request) -> Response:
-    """`GET /admin/jobs`: the dead of all accounts, the latest first."""
+    """`GET /admin/jobs`: list the dead jobs of all accounts, latest first."""
     query = parse_query(request.query, ListDeadJobs)
     with request.platform.database.connection() as connection:
-        found = operations.dead_jobs(connection, query.fetch_limit, after=query.after)
-    return page_response(found, query.limit, admin_job)
+        records = dead_jobs.list_dead_jobs(connection, query.fetch_limit, after=query.after)
+    return page_response(records, query.limit, admin_job)
 
 
 def replay_job(request: Request) -> Response:
-    """`POST /admin/jobs/{id}/replay`: a new life, with all attempts."""
+    """`POST /admin/jobs/{id}/replay`: queue a dead job again, with all its attempts."""
     platform = request.platform
     job = operator_actions.replay(platform.database, request.caller, request.path_params["job_id"], request.origin)
-    journal.delete(platform.redis, job.id)  # what Redis remembers ends with the old ending; the archive knows better
+    # The journal in Redis ends with the old failure; the archive has the events to continue from.
+    journal.delete(platform.redis, job.id)
     platform.queue.nudge()
     return json_response(admin_job(job))
 
 
 def discard_job(request: Request) -> Response:
-    """`POST /admin/jobs/{id}/discard`: off the list; for its owner it stays failed."""
+    """`POST /admin/jobs/{id}/discard`: remove a dead job from the list; its state becomes `failed`."""
     job = operator_actions.discard(
         request.platform.database, request.caller, request.path_params["job_id"], request.origin
     )
@@ -174,7 +176,7 @@ def discard_job(request: Request) -> Response:
 
 
 def account_object(account: AccountState) -> AdminAccount:
-    """An account as it is told."""
+    """Convert an account to its API object for operators."""
     return {
         "id": account.id,
         "object": "account",
@@ -189,7 +191,7 @@ def account_object(account: AccountState) -> AdminAccount:
 
 
 def plan_object(plan: Plan) -> PlanObject:
-    """A plan as it is told."""
+    """Convert a plan to its API object."""
     return {
         "id": plan.id,
         "object": "plan",
@@ -200,5 +202,5 @@ def plan_object(plan: Plan) -> PlanObject:
 
 
 def admin_job(job: Job) -> AdminJob:
-    """A job as it is told to operators."""
+    """Convert a job to its API object for operators."""
     return {**job_object(job), "account_id": job.account_id, "traceback": job.traceback}

@@ -1,0 +1,61 @@
+"""Dead jobs: list, replay and discard them. For operators: not scoped by account."""
+
+from collections.abc import Sequence
+
+from models.jobs.jobs import Job
+from models.journal.archive import archive, last_archived
+from models.journal.events import event
+from models.platform.database import Connection, fetch_all, fetch_one
+
+DEAD = """
+SELECT * FROM jobs
+WHERE state = 'dead'
+  AND (%(after)s::text IS NULL
+       OR (finished_at, id) < (SELECT finished_at, id FROM jobs WHERE id = %(after)s))
+ORDER BY finished_at DESC, id DESC LIMIT %(limit)s
+"""
+
+
+def list_dead_jobs(connection: Connection, limit: int = 50, *, after: str | None = None) -> list[Job]:
+    """Return at most `limit` dead jobs of all accounts, the latest first, that died before the job `after`."""
+    return [Job(**row) for row in fetch_all(connection, DEAD, {"limit": limit, "after": after})]
+
+
+def read_any(connection: Connection, job_id: str) -> Job | None:
+    """Return a job of any account. For operators only."""
+    row = fetch_one(connection, "SELECT * FROM jobs WHERE id = %(id)s", {"id": job_id})
+    return Job(**row) if row else None
+
+
+# Not a child: its parent has continued without it. Replay the parent instead.
+REPLAY = """
+UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), published_at = NULL, finished_at = NULL,
+                message_id = NULL, worker = NULL, cancel_requested_at = NULL,
+                error = NULL, traceback = NULL, result = NULL
+WHERE id = %(id)s AND state = 'dead' AND parent_id IS NULL
+RETURNING id
+"""
+
+
+def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
+    """Queue dead jobs again in the caller's transaction. Returns the ids of those that were dead and have no parent.
+
+    Their journals continue with the event `sangha:job.replayed`.
+    """
+    return [job_id for job_id in job_ids if _replay(connection, job_id)]
+
+
+def _replay(connection: Connection, job_id: str) -> bool:
+    if fetch_one(connection, REPLAY, {"id": job_id}) is None:
+        return False
+    replayed = event(last_archived(connection, job_id) + 1, "sangha:job.replayed", {"job_id": job_id})
+    archive(connection, job_id, [replayed])
+    return True
+
+
+DISCARD = "UPDATE jobs SET state = 'failed' WHERE id = ANY(%(ids)s) AND state = 'dead' RETURNING id"
+
+
+def discard(connection: Connection, job_ids: Sequence[str]) -> list[str]:
+    """Mark dead jobs as failed, so that they are no longer listed as dead. Returns the ids of those that were dead."""
+    return [row["id"] for row in fetch_all(connection, DISCARD, {"ids": list(job_ids)})]
