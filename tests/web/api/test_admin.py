@@ -9,7 +9,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.platform.ids import new_id
 from tests.web.api_client import ApiUser, assert_error
 from web.api.accounts.account import AccountLimits
-from web.api.admin import NewLimits
+from web.api.admin import LimitOverrides
 
 
 @pytest.fixture
@@ -135,5 +135,5 @@ def test_a_former_operator_is_rejected_from_the_next_request_on(operator, databa
 def test_every_limit_is_in_the_request_and_the_response_schema():
     names = {limit.name for limit in fields(Limits)}
 
-    assert set(NewLimits.model_fields) == names
+    assert set(LimitOverrides.model_fields) == names
     assert set(AccountLimits.__annotations__) == names

@@ -1,4 +1,4 @@
-"""`/v1/account`: the account that a token or key is for, and what it may use."""
+"""`/v1/account`: read and update the caller's account, and read its usage."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 from models.accounts import members
 from models.accounts.members import Account
 from models.accounts.plans import Limits
+from models.jobs import quota
 from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
@@ -16,20 +17,20 @@ from web.http.validation import Body
 
 
 class UpdateAccount(Body):
-    """The body of `PATCH /v1/account`; what is left out stays."""
+    """The body of `PATCH /v1/account`. Omitted fields stay unchanged."""
 
     name: PublicName | None = None
 
 
 class AccountPlan(TypedDict):
-    """What an account is subscribed to."""
+    """The plan that an account is on."""
 
     id: str
     name: str
 
 
 class AccountLimits(TypedDict):
-    """How much the account may use; null is no limit."""
+    """The limits of an account; null means unlimited."""
 
     requests_per_minute: int | None
     tokens_per_minute: int | None
@@ -39,7 +40,7 @@ class AccountLimits(TypedDict):
 
 
 class AccountObject(TypedDict):
-    """An account."""
+    """An account with its plan and limits. `created_at` is in Unix seconds."""
 
     id: str
     object: Literal["account"]
@@ -49,21 +50,45 @@ class AccountObject(TypedDict):
     created_at: int
 
 
+class AccountUsage(TypedDict):
+    """Tokens of the calendar month (UTC): billed, reserved by unfinished jobs, and the limit, null if unlimited."""
+
+    object: Literal["account.usage"]
+    month: str
+    tokens_used: int
+    tokens_reserved: int
+    tokens_limit: int | None
+
+
 def read(request: Request) -> Response:
-    """`GET /v1/account`."""
+    """`GET /v1/account`: read the account."""
     with request.platform.database.connection() as connection:
         account = members.read_account(connection, request.caller.account_id)
-    assert account is not None, "the gate has just seen it"
+    assert account is not None, "the gate has just read it"
     return json_response(_account_object(account))
 
 
 def change(request: Request) -> Response:
-    """`PATCH /v1/account`: another name."""
+    """`PATCH /v1/account`: rename the account."""
     body = bodies.parse(request.body, UpdateAccount)
     if body.name is not None:
         with request.platform.database.connection() as connection:
             members.rename_account(connection, request.caller.account_id, body.name)
     return read(request)
+
+
+def read_usage(request: Request) -> Response:
+    """`GET /v1/account/usage`: read the account's token usage of this month."""
+    with request.platform.database.connection() as connection:
+        usage = quota.monthly_usage(connection, request.caller.account_id)
+    body: AccountUsage = {
+        "object": "account.usage",
+        "month": f"{usage.month:%Y-%m}",
+        "tokens_used": usage.used,
+        "tokens_reserved": usage.reserved,
+        "tokens_limit": request.admission.limits.tokens_per_month,
+    }
+    return json_response(body)
 
 
 def _account_object(account: Account) -> AccountObject:
@@ -78,7 +103,7 @@ def _account_object(account: Account) -> AccountObject:
 
 
 def limits_object(limits: Limits) -> AccountLimits:
-    """Limits as they are told."""
+    """Convert limits to their API object."""
     return {
         "requests_per_minute": limits.requests_per_minute,
         "tokens_per_minute": limits.tokens_per_minute,

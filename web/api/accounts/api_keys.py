@@ -1,4 +1,4 @@
-"""`/v1/api_keys`: what applications show. Members manage their own, admins all of the account."""
+"""`/v1/api_keys`: create, list, update and revoke API keys; members manage their own keys, admins all keys."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ from web.http.validation import Body, parse_query
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 
-#: Ten years, in seconds.
+#: The longest lifetime of a key: ten years, in seconds.
 MAX_LIFETIME = 10 * 366 * 86_400
 
 
@@ -37,14 +37,14 @@ class CreateApiKey(Body):
 
 
 class UpdateApiKey(Body):
-    """The body of `PATCH /v1/api_keys/{id}`; what is left out stays, and `expires_at: null` is no end."""
+    """The body of `PATCH /v1/api_keys/{id}`. Omitted fields stay unchanged; `expires_at: null` removes the expiry."""
 
     name: Name | None = None
     expires_at: UnixTime | None = None
 
 
 class ApiKeyObject(TypedDict):
-    """A key as its maker and the account's admins see it."""
+    """An API key without its secret. `hint` shows the secret's first and last characters; times are in Unix seconds."""
 
     id: str
     object: Literal["api_key"]
@@ -60,13 +60,13 @@ class ApiKeyObject(TypedDict):
 
 
 class CreatedApiKey(ApiKeyObject):
-    """The one answer that has the secret."""
+    """A new API key. `key` is the secret, which no later response contains."""
 
     key: str
 
 
 class DeletedApiKey(TypedDict):
-    """A key that opens nothing any more."""
+    """A revoked API key."""
 
     id: str
     object: Literal["api_key.deleted"]
@@ -74,7 +74,7 @@ class DeletedApiKey(TypedDict):
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/api_keys`: a new key, shown this once."""
+    """`POST /v1/api_keys`: create an API key; only this response contains its secret."""
     body = bodies.parse(request.body, CreateApiKey)
     key, secret = keys.create(
         request.platform.database, request.caller, _new_api_key(body), request.new_id("key"), request.origin
@@ -84,24 +84,24 @@ def create(request: Request) -> Response:
 
 
 def list_keys(request: Request) -> Response:
-    """`GET /v1/api_keys`: the caller's keys, newest first; for an admin the account's."""
+    """`GET /v1/api_keys`: list the caller's API keys, for an admin those of the account, newest first."""
     query = parse_query(request.query, Listing)
     user_id = keys.owner_filter(request.caller)
     with request.platform.database.connection() as connection:
-        found = api_keys.list_keys(
+        records = api_keys.list_keys(
             connection, request.caller.account_id, user_id=user_id, after=query.after, limit=query.fetch_limit
         )
-    return page_response(found, query.limit, api_key_object)
+    return page_response(records, query.limit, api_key_object)
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/api_keys/{id}`."""
+    """`GET /v1/api_keys/{id}`: read an API key."""
     with request.platform.database.connection() as connection:
         return json_response(api_key_object(keys.find(connection, request.caller, request.path_params["key_id"])))
 
 
 def change(request: Request) -> Response:
-    """`PATCH /v1/api_keys/{id}`: another name, another end."""
+    """`PATCH /v1/api_keys/{id}`: change the name or the expiry of an API key."""
     body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(
         request.platform.database,
@@ -116,7 +116,7 @@ def change(request: Request) -> Response:
 
 
 def revoke(request: Request) -> Response:
-    """`DELETE /v1/api_keys/{id}`: it opens nothing from here on."""
+    """`DELETE /v1/api_keys/{id}`: revoke an API key; requests with it are rejected from now on."""
     key_id = request.path_params["key_id"]
     keys.revoke(request.platform.database, request.caller, key_id, request.origin)
     revoked: DeletedApiKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
@@ -124,7 +124,7 @@ def revoke(request: Request) -> Response:
 
 
 def api_key_object(key: ApiKey) -> ApiKeyObject:
-    """A key without what opens anything."""
+    """Convert an API key to its API object, without the secret."""
     return {
         "id": key.id,
         "object": "api_key",
@@ -142,11 +142,14 @@ def api_key_object(key: ApiKey) -> ApiKeyObject:
 
 def _new_api_key(body: CreateApiKey) -> NewApiKey:
     if body.expires_at is not None and body.expires_in is not None:
-        raise InvalidRequest("Give either 'expires_at' or 'expires_in', not both.", param="expires_in")
-    ends = from_unix(body.expires_at)
+        raise InvalidRequest(
+            "Mutually exclusive parameters: 'expires_at' and 'expires_in'. Provide only one of them.",
+            param="expires_in",
+        )
+    expires_at = from_unix(body.expires_at)
     if body.expires_in is not None:
-        ends = datetime.now(UTC) + timedelta(seconds=body.expires_in)
+        expires_at = datetime.now(UTC) + timedelta(seconds=body.expires_in)
     scopes = (
         keys.DEFAULT_SCOPES if body.scopes is None else tuple(scope for scope in Scope if scope.value in body.scopes)
     )
-    return NewApiKey(body.name, scopes, ends)
+    return NewApiKey(body.name, scopes, expires_at)

@@ -1,4 +1,4 @@
-"""`GET /v1/audit_events`: what happened in the account that matters for security."""
+"""`GET /v1/audit_events`: the audit log of security-relevant events in an account."""
 
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from web.http.validation import parse_query
 
 
 class ListAuditEvents(Listing):
-    """The query of `GET /v1/audit_events`: the times are Unix seconds, `created_before` itself is left out."""
+    """The query of `GET /v1/audit_events`. Times are in Unix seconds; `created_before` is exclusive."""
 
     action: str | None = Field(None, max_length=100)
     user_id: str | None = Field(None, max_length=100)
@@ -24,7 +24,7 @@ class ListAuditEvents(Listing):
 
 
 class AuditEventObject(TypedDict):
-    """An event: `user_id` did `action` to `target`, from `ip`, with the request `request_id`."""
+    """An audit event: the user `user_id` performed `action` on `target` from `ip` in the request `request_id`."""
 
     id: str
     object: Literal["audit_event"]
@@ -40,10 +40,10 @@ class AuditEventObject(TypedDict):
 
 
 def list_events(request: Request) -> Response:
-    """`GET /v1/audit_events`: the account's events, newest first."""
+    """`GET /v1/audit_events`: list the account's audit events, newest first."""
     query = parse_query(request.query, ListAuditEvents)
     with request.platform.database.connection() as connection:
-        found = audit.list_events(
+        records = audit.list_events(
             connection,
             request.caller.account_id,
             action=query.action,
@@ -53,11 +53,11 @@ def list_events(request: Request) -> Response:
             after=query.after,
             limit=query.fetch_limit,
         )
-    return page_response(found, query.limit, event_object)
+    return page_response(records, query.limit, event_object)
 
 
 def event_object(event: AuditEvent) -> AuditEventObject:
-    """An event as admins see it."""
+    """Convert an audit event to its API object."""
     return {
         "id": event.id,
         "object": "audit_event",

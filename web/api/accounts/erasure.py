@@ -1,4 +1,4 @@
-"""Taking one's data along, and leaving for good."""
+"""Export an account's data, and erase an account or a user."""
 
 from pydantic import Field
 from starlette.responses import Response
@@ -16,47 +16,48 @@ from web.http.validation import Query, parse_query
 
 
 class ConfirmErasure(Query):
-    """The query of what can't be undone: what is to be erased, spelled out once more."""
+    """The query of an erasure: `confirm` repeats the id or the e-mail address of what is erased."""
 
     confirm: str = Field(max_length=320)
 
 
 class ErasureObject(TypedDict):
-    """That an erasure has begun. Whoever asked for it is already outside, and so can't follow its job."""
+    """An accepted erasure. The caller's credentials are invalid from now on, so that its job cannot be read."""
 
     object: str
     job_id: str
 
 
 def export(request: Request) -> Response:
-    """`POST /v1/account/export`: all data of the account as a file; the answer is the job that makes it."""
+    """`POST /v1/account/export`: start a job that exports all data of the account to a file."""
     account_id = request.caller.account_id
     job = NewJob("account.export", account_id, id=request.new_id("job"))
     with request.platform.database.transaction() as connection:
         enqueue(connection, job)
-        made = jobs.read(connection, job.id, account_id)
-    assert made is not None
+        record = jobs.read(connection, job.id, account_id)
+    assert record is not None
     request.platform.queue.nudge()
-    return json_response(job_object(made), 202)
+    return json_response(job_object(record), 202)
 
 
 def erase_account(request: Request) -> Response:
-    """`DELETE /v1/account?confirm=<its id>`: erase the account and all that it holds; only what money needs stays."""
+    """`DELETE /v1/account?confirm=<account id>`: erase the account and its data, except billing records."""
     _require_confirmation(request, request.caller.account_id, "the account's id")
     return _erasure_response(request, close_account(request.platform.database, request.caller, request.origin))
 
 
 def erase_me(request: Request) -> Response:
-    """`DELETE /v1/me?confirm=<the e-mail address>`: erase the person and the accounts that are theirs alone."""
+    """`DELETE /v1/me?confirm=<e-mail address>`: erase the user and the accounts that have no other member."""
     with request.platform.database.connection() as connection:
-        address = account_data.email_of(connection, request.caller.user_id)
-    _require_confirmation(request, address, "your e-mail address")
+        email = account_data.email_of(connection, request.caller.user_id)
+    _require_confirmation(request, email, "your e-mail address")
     return _erasure_response(request, delete_user(request.platform.database, request.caller, request.origin))
 
 
-def _require_confirmation(request: Request, expected: str, what: str) -> None:
+def _require_confirmation(request: Request, expected: str, description: str) -> None:
     if parse_query(request.query, ConfirmErasure).confirm.casefold() != expected.casefold():
-        raise InvalidRequest(f"This can't be undone: give {what} as 'confirm'.", param="confirm", code="unconfirmed")
+        message = f"Invalid value for 'confirm': expected {description}. Erasure cannot be undone."
+        raise InvalidRequest(message, param="confirm", code="unconfirmed")
 
 
 def _erasure_response(request: Request, job_id: str) -> Response:

@@ -1,4 +1,4 @@
-"""`/v1/files`: what the platform has made for an account, such as exports."""
+"""`/v1/files`: list, download and delete files that the platform created for an account, such as exports."""
 
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
@@ -15,7 +15,7 @@ from web.http.validation import parse_query
 
 
 class FileObject(TypedDict):
-    """A file, as OpenAI shows one."""
+    """A file, in the format of OpenAI's API. Times are in Unix seconds."""
 
     id: str
     object: str
@@ -28,7 +28,7 @@ class FileObject(TypedDict):
 
 
 class DeletedFile(TypedDict):
-    """That a file is gone."""
+    """A deleted file."""
 
     id: str
     object: str
@@ -43,10 +43,10 @@ class ListFiles(Listing):
 
 
 def list_files(request: Request) -> Response:
-    """`GET /v1/files`: the account's files, newest first."""
+    """`GET /v1/files`: list the account's files, newest first."""
     query = parse_query(request.query, ListFiles)
     with request.platform.database.connection() as connection:
-        found = files.page(
+        records = files.page(
             connection,
             request.caller.account_id,
             exports=_can_read_exports(request.caller),
@@ -54,16 +54,16 @@ def list_files(request: Request) -> Response:
             after=query.after,
             limit=query.fetch_limit,
         )
-    return page_response(found, query.limit, _file_object)
+    return page_response(records, query.limit, _file_object)
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/files/{id}`."""
+    """`GET /v1/files/{id}`: read a file's properties."""
     return json_response(_file_object(_read(request)))
 
 
 def content(request: Request) -> Response:
-    """`GET /v1/files/{id}/content`: the bytes."""
+    """`GET /v1/files/{id}/content`: download a file."""
     file = _read(request)
     headers = {
         "content-length": str(file.bytes),
@@ -75,8 +75,9 @@ def content(request: Request) -> Response:
 
 
 def delete(request: Request) -> Response:
-    """`DELETE /v1/files/{id}`: the bytes first, then the row, so that a second try finds what a first has left."""
+    """`DELETE /v1/files/{id}`: delete a file."""
     file = _read(request)
+    # The object first: if the process stops in between, the row is still there for a second attempt.
     request.platform.objects.delete([file.object_key])
     with request.platform.database.connection() as connection:
         files.delete(connection, file.id, file.account_id)
@@ -94,7 +95,7 @@ def _read(request: Request) -> File:
 
 
 def _can_read_exports(caller: Caller) -> bool:
-    """Whoever may ask for an export may have it: an admin, or an admin's key with that scope."""
+    """Return whether the caller may also start exports: an admin, or an admin's key with the scope `admin`."""
     return caller.role.covers(Role.ADMIN) and Scope.ADMIN in caller.scopes
 
 

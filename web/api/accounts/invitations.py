@@ -1,4 +1,4 @@
-"""`/v1/account/invitations`: asking people to join, and `/auth/invitations/accept`, by which they do."""
+"""`/v1/account/invitations`: create, list and revoke invitations; `/auth/invitations/accept`: accept one."""
 
 from functools import partial
 from typing import Literal
@@ -7,12 +7,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.accounts import invitations as records
+from models.accounts import invitations as invitation_records
 from models.accounts.accounts import Role
 from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Invitee
-from web.api.accounts.letters import EmailToken
+from web.api.accounts.email_links import EmailToken
 from web.api.accounts.me import RoleName
 from web.api.accounts.names import PublicName
 from web.api.accounts.signup import Email, Password, tokens_response
@@ -31,8 +31,8 @@ class CreateInvitation(Body):
 
 
 class AcceptInvitation(Body):
-    """The body of `POST /auth/invitations/accept`: with a token in the header only `token`, without one the password
-    of the invited address, or for somebody new the one that they would like to have."""
+    """The body of `POST /auth/invitations/accept`. Without an access token in the Authorization header `password` is
+    required: the password of the invited address's user, or the one of the user to create."""
 
     token: EmailToken
     password: Password | None = None
@@ -40,7 +40,7 @@ class AcceptInvitation(Body):
 
 
 class InvitationObject(TypedDict):
-    """An invitation that can be accepted until `expires_at`."""
+    """An invitation, which can be accepted until `expires_at`. Times are in Unix seconds."""
 
     id: str
     object: Literal["invitation"]
@@ -52,7 +52,7 @@ class InvitationObject(TypedDict):
 
 
 class DeletedInvitation(TypedDict):
-    """An invitation that can't be accepted any more."""
+    """A revoked invitation."""
 
     id: str
     object: Literal["invitation.deleted"]
@@ -60,9 +60,9 @@ class DeletedInvitation(TypedDict):
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/account/invitations`: a letter goes out; inviting an address again makes the earlier letter void."""
+    """`POST /v1/account/invitations`: invite an e-mail address; this revokes its earlier invitation."""
     body = bodies.parse(request.body, CreateInvitation)
-    made = invitations.invite(
+    invitation = invitations.invite(
         request.platform.database,
         request.caller,
         request.new_id("inv"),
@@ -71,19 +71,21 @@ def create(request: Request) -> Response:
         origin=request.origin,
     )
     request.platform.queue.nudge()
-    return json_response(_invitation_object(made), 201)
+    return json_response(_invitation_object(invitation), 201)
 
 
 def list_invitations(request: Request) -> Response:
-    """`GET /v1/account/invitations`: those that can be accepted, newest first."""
+    """`GET /v1/account/invitations`: list the pending invitations, newest first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
-        found = records.list_pending(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, _invitation_object)
+        records = invitation_records.list_pending(
+            connection, request.caller.account_id, after=query.after, limit=query.fetch_limit
+        )
+    return page_response(records, query.limit, _invitation_object)
 
 
 def revoke(request: Request) -> Response:
-    """`DELETE /v1/account/invitations/{id}`."""
+    """`DELETE /v1/account/invitations/{id}`: revoke an invitation."""
     invitation_id = request.path_params["invitation_id"]
     invitations.revoke(request.platform.database, request.caller, invitation_id, request.origin)
     revoked: DeletedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
@@ -91,14 +93,22 @@ def revoke(request: Request) -> Response:
 
 
 async def accept(request: Request) -> Response:
-    """`POST /auth/invitations/accept`: become a member, and get tokens for the account."""
+    """`POST /auth/invitations/accept`: join the account and get tokens for it."""
     body = bodies.parse(request.body, AcceptInvitation)
-    guest = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
-    house = request.platform
-    work = partial(
-        invitations.accept, house.database, house.tokens, house.login_limiter, body.token, guest, request.origin
+    invitee = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
+    platform = request.platform
+    accept_invitation = partial(
+        invitations.accept,
+        platform.database,
+        platform.tokens,
+        platform.login_limiter,
+        body.token,
+        invitee,
+        request.origin,
     )
-    return tokens_response(await (run_in_threadpool(work) if guest.caller else house.hashing.run(work)))
+    return tokens_response(
+        await (run_in_threadpool(accept_invitation) if invitee.caller else platform.hashing.run(accept_invitation))
+    )
 
 
 def _invitation_object(invitation: Invitation) -> InvitationObject:

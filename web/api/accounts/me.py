@@ -1,4 +1,4 @@
-"""`/v1/me`: who asks, and where they belong."""
+"""`/v1/me`: read and update the authenticated user."""
 
 from typing import Literal
 
@@ -19,13 +19,13 @@ RoleName = Literal["owner", "admin", "member"]
 
 
 class UpdateUser(Body):
-    """The body of `PATCH /v1/me`; what is left out stays."""
+    """The body of `PATCH /v1/me`. Omitted fields stay unchanged."""
 
     name: PublicName | None = None
 
 
 class MembershipObject(TypedDict):
-    """An account that the person belongs to; `id` is the account's."""
+    """A membership of the user; `id` is the account's."""
 
     id: str
     object: Literal["membership"]
@@ -35,7 +35,7 @@ class MembershipObject(TypedDict):
 
 
 class UserObject(TypedDict):
-    """A person: `account_id` is the account that the token or key is for, one of `memberships`."""
+    """A user. `account_id` is the account of the request's credentials, and `role` the user's role in it."""
 
     id: str
     object: Literal["user"]
@@ -49,16 +49,16 @@ class UserObject(TypedDict):
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/me`."""
+    """`GET /v1/me`: read the user of the access token or API key."""
     with request.platform.database.connection() as connection:
-        person = emails.read_user(connection, request.caller.user_id)
-        places = members.joined_accounts(connection, request.caller.user_id)
-    assert person is not None, "the gate has just seen them"
-    return json_response(_user_object(person, places, request.caller.account_id, request.caller.role))
+        user = emails.read_user(connection, request.caller.user_id)
+        memberships = members.joined_accounts(connection, request.caller.user_id)
+    assert user is not None, "the gate has just read it"
+    return json_response(_user_object(user, memberships, request.caller.account_id, request.caller.role))
 
 
 def change(request: Request) -> Response:
-    """`PATCH /v1/me`: another name."""
+    """`PATCH /v1/me`: rename the user."""
     body = bodies.parse(request.body, UpdateUser)
     if body.name is not None:
         with request.platform.database.connection() as connection:
@@ -66,25 +66,25 @@ def change(request: Request) -> Response:
     return read(request)
 
 
-def _user_object(person: UserProfile, places: list[JoinedAccount], account_id: str, role: Role) -> UserObject:
+def _user_object(user: UserProfile, memberships: list[JoinedAccount], account_id: str, role: Role) -> UserObject:
     return {
-        "id": person.id,
+        "id": user.id,
         "object": "user",
-        "email": person.email,
-        "email_verified": person.verified,
-        "name": person.name,
-        "operator": person.operator,
+        "email": user.email,
+        "email_verified": user.verified,
+        "name": user.name,
+        "operator": user.operator,
         "account_id": account_id,
         "role": role.value,
-        "memberships": [_membership_object(place) for place in places],
+        "memberships": [_membership_object(membership) for membership in memberships],
     }
 
 
-def _membership_object(place: JoinedAccount) -> MembershipObject:
+def _membership_object(membership: JoinedAccount) -> MembershipObject:
     return {
-        "id": place.account_id,
+        "id": membership.account_id,
         "object": "membership",
-        "name": place.account_name,
-        "role": place.role.value,
-        "created_at": int(place.created_at.timestamp()),
+        "name": membership.account_name,
+        "role": membership.role.value,
+        "created_at": int(membership.created_at.timestamp()),
     }

@@ -1,11 +1,11 @@
-"""`/v1/account/members`: who belongs to the account, in which role."""
+"""`/v1/account/members`: list members, change their roles and remove them."""
 
 from typing import Literal
 
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.accounts import members as records
+from models.accounts import members as member_records
 from models.accounts.accounts import Role
 from models.accounts.members import Member
 from pipelines.accounts import members
@@ -24,7 +24,7 @@ class UpdateMember(Body):
 
 
 class MemberObject(TypedDict):
-    """A member; `id` is the user's, `created_at` since when they belong."""
+    """A member of the account. `id` is the user's, `created_at` the time when they joined."""
 
     id: str
     object: Literal["member"]
@@ -35,7 +35,7 @@ class MemberObject(TypedDict):
 
 
 class RemovedMember(TypedDict):
-    """Somebody who belongs no more."""
+    """A removed member."""
 
     id: str
     object: Literal["member.deleted"]
@@ -43,24 +43,27 @@ class RemovedMember(TypedDict):
 
 
 def list_members(request: Request) -> Response:
-    """`GET /v1/account/members`: in the order in which their users came to be."""
+    """`GET /v1/account/members`: list the members, oldest user first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
-        found = records.page(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, _member_object)
+        records = member_records.page(connection, request.caller.account_id, after=query.after, limit=query.fetch_limit)
+    return page_response(records, query.limit, _member_object)
 
 
 def change(request: Request) -> Response:
-    """`PATCH /v1/account/members/{user_id}`: another role, from the next request on."""
+    """`PATCH /v1/account/members/{user_id}`: change a member's role, effective from the next request."""
     body = bodies.parse(request.body, UpdateMember)
-    changed = members.change_role(
+    member = members.change_role(
         request.platform.database, request.caller, request.path_params["user_id"], Role(body.role), request.origin
     )
-    return json_response(_member_object(changed))
+    return json_response(_member_object(member))
 
 
 def remove(request: Request) -> Response:
-    """`DELETE /v1/account/members/{user_id}`: they come in no more, nor do their keys. Who names themselves leaves."""
+    """`DELETE /v1/account/members/{user_id}`: remove a member and revoke their API keys for the account.
+
+    Members can remove themselves.
+    """
     user_id = request.path_params["user_id"]
     members.remove(request.platform.database, request.caller, user_id, request.origin)
     removed: RemovedMember = {"id": user_id, "object": "member.deleted", "deleted": True}

@@ -1,7 +1,7 @@
-"""`/auth/oidc`: logging in at a provider, and coming back with a session.
+"""`/auth/oidc`: log in at an OpenID Connect provider.
 
-What goes wrong between here and the provider is told on the page, where the person is: they come back to `/` with the
-reason in the fragment, which no server sees and no referrer carries.
+Errors of the login are shown by the page: the browser is redirected to `/` with the reason in the fragment, which is
+neither sent to servers nor part of a referrer.
 """
 
 import logging
@@ -22,15 +22,15 @@ from web.api.accounts.signup import tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import Body
+from web.http.validation import Body, truncate
 
 log = logging.getLogger(__name__)
 
-#: Binds a login to the browser that began it, while somebody is at the provider.
+#: Binds a login to the browser that started it, until the provider redirects back.
 LOGIN_COOKIE = "sangha_login"
 
-#: Binds what the page exchanges to the browser that came back.
-CODE_COOKIE = "sangha_pass"  # noqa: S105 - a name
+#: Binds the login code to the browser that the provider redirected back.
+CODE_COOKIE = "sangha_pass"
 
 
 class ExchangeLoginCode(Body):
@@ -40,7 +40,7 @@ class ExchangeLoginCode(Body):
 
 
 class ProviderObject(TypedDict):
-    """A provider; `GET /auth/oidc/{id}` in a browser logs in with it."""
+    """An OIDC provider. Open `/auth/oidc/{id}` in a browser to log in with it."""
 
     id: str
     object: Literal["oidc.provider"]
@@ -48,26 +48,30 @@ class ProviderObject(TypedDict):
 
 
 async def list_providers(request: Request) -> Response:
-    """`GET /auth/oidc`: the providers that people may log in with."""
-    return json_response(page_object([_provider_object(provider) for provider in request.platform.oidc.providers.values()]))
+    """`GET /auth/oidc`: list the providers that users can log in with."""
+    return json_response(
+        page_object([_provider_object(provider) for provider in request.platform.oidc.providers.values()])
+    )
 
 
 async def begin(request: Request) -> Response:
-    """`GET /auth/oidc/{provider}`: go to the provider, in a browser. Raises NotFound."""
+    """`GET /auth/oidc/{provider}`: redirect the browser to the provider. Raises NotFound."""
     name = _provider_name(request)
-    here = f"{request.platform.settings.public_address}/auth/oidc/{name}/callback"
+    redirect_uri = f"{request.platform.settings.public_address}/auth/oidc/{name}/callback"
     try:
-        there, cookie = await request.platform.oidc.begin(name, here)
+        url, cookie = await request.platform.oidc.begin(name, redirect_uri)
     except ProviderFailed as error:
-        log.warning("login with %s: %s", name, error)
+        log.warning("Cannot start an OIDC login with provider '%s': %s", name, error)
         return _redirect_home("login_error=provider_unavailable")
-    answer = _redirect(there)
-    answer.set_cookie(LOGIN_COOKIE, cookie, max_age=LOGIN_SECONDS, samesite="lax", **_cookie_options(request, "/auth/oidc"))
-    return answer
+    response = _redirect(url)
+    response.set_cookie(
+        LOGIN_COOKIE, cookie, max_age=LOGIN_SECONDS, samesite="lax", **_cookie_options(request, "/auth/oidc")
+    )
+    return response
 
 
 async def callback(request: Request) -> Response:
-    """`GET /auth/oidc/{provider}/callback`: come back from the provider, to the page. Raises NotFound."""
+    """`GET /auth/oidc/{provider}/callback`: finish the login and redirect the browser to the page. Raises NotFound."""
     name = _provider_name(request)
     if "error" in request.query:
         reason = "access_denied" if request.query["error"] == "access_denied" else "provider_failed"
@@ -78,30 +82,37 @@ async def callback(request: Request) -> Response:
     except LoginExpired:
         return _end_login(request, _redirect_home("login_error=login_expired"))
     except ProviderFailed as error:
-        log.warning("login with %s: %s", name, error)
+        log.warning("OIDC login with provider '%s' failed: %s", name, error)
         return _end_login(request, _redirect_home("login_error=provider_failed"))
     except NotAllowed as error:
         return _end_login(request, _redirect_home(f"login_error={error.code}"))
     request.platform.queue.nudge()
-    given = await run_in_threadpool(oidc.issue_login_code, request.platform.redis, user_id)
-    answer = _end_login(request, _redirect_home(f"login={given.code}"))
-    where = _cookie_options(request, "/auth/oidc/exchange")
-    answer.set_cookie(CODE_COOKIE, given.binding, max_age=oidc.EXCHANGE_SECONDS, samesite="strict", **where)
-    return answer
+    login_code = await run_in_threadpool(oidc.issue_login_code, request.platform.redis, user_id)
+    response = _end_login(request, _redirect_home(f"login={login_code.code}"))
+    cookie_options = _cookie_options(request, "/auth/oidc/exchange")
+    response.set_cookie(
+        CODE_COOKIE, login_code.binding, max_age=oidc.EXCHANGE_SECONDS, samesite="strict", **cookie_options
+    )
+    return response
 
 
 def exchange(request: Request) -> Response:
-    """`POST /auth/oidc/exchange`: tokens for the code that the page got, once, in the browser that it was given to."""
+    """`POST /auth/oidc/exchange`: exchange the page's login code for tokens.
+
+    The code is valid once, for 60 seconds, in the browser that it was issued to.
+    """
     body = bodies.parse(request.body, ExchangeLoginCode)
-    shown = LoginCode(body.code, _cookie(request, CODE_COOKIE))
-    house = request.platform
-    return tokens_response(oidc.exchange_login_code(house.database, house.redis, house.tokens, shown, request.origin))
+    login_code = LoginCode(body.code, _cookie(request, CODE_COOKIE))
+    platform = request.platform
+    return tokens_response(
+        oidc.exchange_login_code(platform.database, platform.redis, platform.tokens, login_code, request.origin)
+    )
 
 
 def _provider_name(request: Request) -> str:
     name = request.path_params["provider"]
     if name not in request.platform.oidc.providers:
-        raise NotFound(f"There is no provider '{name}'.", param="provider")
+        raise NotFound(f"OIDC provider '{truncate(name)}' not found.", param="provider")
     return name
 
 
@@ -110,18 +121,18 @@ def _provider_object(provider: OidcProvider) -> ProviderObject:
 
 
 def _redirect_home(fragment: str) -> RedirectResponse:
-    """To our own page, always: nothing of a request says where."""
+    """Redirect to the home page. The target never depends on the request, so that it cannot be an open redirect."""
     return _redirect(f"/#{fragment}")
 
 
-def _redirect(there: str) -> RedirectResponse:
-    return RedirectResponse(there, 302, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
+def _redirect(url: str) -> RedirectResponse:
+    return RedirectResponse(url, 302, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
 
 
-def _end_login(request: Request, answer: Response) -> Response:
-    """The login is over, whatever came of it."""
-    answer.delete_cookie(LOGIN_COOKIE, samesite="lax", **_cookie_options(request, "/auth/oidc"))
-    return answer
+def _end_login(request: Request, response: Response) -> Response:
+    """Delete the login cookie, after success and failure alike."""
+    response.delete_cookie(LOGIN_COOKIE, samesite="lax", **_cookie_options(request, "/auth/oidc"))
+    return response
 
 
 def _cookie_options(request: Request, path: str) -> "CookieOptions":
@@ -130,7 +141,7 @@ def _cookie_options(request: Request, path: str) -> "CookieOptions":
 
 
 class CookieOptions(TypedDict):
-    """Where a cookie goes; no script sees it."""
+    """Options of `set_cookie` that all cookies of a login share."""
 
     path: str
     secure: bool

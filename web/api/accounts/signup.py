@@ -1,4 +1,4 @@
-"""Signing up and logging in, and the keys that verify our tokens."""
+"""`/signup`, `/login`, and the public keys that verify access tokens."""
 
 from functools import partial
 from typing import Annotated, Literal, NotRequired
@@ -28,7 +28,7 @@ class SignUp(Body):
 
 
 class LogIn(Body):
-    """The body of `POST /login`; `account` chooses among several."""
+    """The body of `POST /login`. `account` is the id of the account to log in to, for users with several."""
 
     email: Email
     password: Password
@@ -36,21 +36,21 @@ class LogIn(Body):
 
 
 class AuthenticatedUser(TypedDict):
-    """Who came in."""
+    """The user who logged in."""
 
     id: str
     email: str
 
 
 class AuthenticatedAccount(TypedDict):
-    """Where they are, and as what."""
+    """The account that the tokens are for, and the user's role in it."""
 
     id: str
     role: Literal["owner", "admin", "member"]
 
 
 class AuthTokens(TypedDict):
-    """An access token that holds `expires_in` seconds, and the refresh token that gives the next pair, once."""
+    """An access token, valid for `expires_in` seconds, and a refresh token, valid once, for the next tokens."""
 
     token: str
     token_type: Literal["bearer"]
@@ -73,34 +73,41 @@ class PublicKey(TypedDict):
 
 
 class PublicKeys(TypedDict):
-    """The keys whose tokens are taken."""
+    """The public keys of valid access tokens (RFC 7517)."""
 
     keys: list[PublicKey]
 
 
 async def signup(request: Request) -> Response:
-    """`POST /signup`: a new user with an account of their own, and their first tokens.
+    """`POST /signup`: create a user with an account and return tokens.
 
-    A known address looks the same: whoever has its password is let in, anybody else becomes a user who claims it too.
+    The response does not reveal whether the address is known: with its user's password it is a login, with another one
+    it creates another user with the same, unverified address.
     """
     body = bodies.parse(request.body, SignUp)
-    house = request.platform
-    work = partial(sign_up, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
-    entry = await house.hashing.run(partial(work, origin=request.origin))
-    house.queue.nudge()
-    return tokens_response(entry, 201)
+    platform = request.platform
+    create_user = partial(
+        sign_up, platform.database, platform.tokens, platform.login_limiter, email=body.email, password=body.password
+    )
+    tokens = await platform.hashing.run(partial(create_user, origin=request.origin))
+    platform.queue.nudge()
+    return tokens_response(tokens, 201)
 
 
 async def login(request: Request) -> Response:
-    """`POST /login`: tokens for a known user."""
+    """`POST /login`: log in with e-mail address and password."""
     body = bodies.parse(request.body, LogIn)
-    house = request.platform
-    work = partial(log_in, house.database, house.tokens, house.login_limiter, email=body.email, password=body.password)
-    return tokens_response(await house.hashing.run(partial(work, account_id=body.account, origin=request.origin)))
+    platform = request.platform
+    log_in_user = partial(
+        log_in, platform.database, platform.tokens, platform.login_limiter, email=body.email, password=body.password
+    )
+    return tokens_response(
+        await platform.hashing.run(partial(log_in_user, account_id=body.account, origin=request.origin))
+    )
 
 
 def jwks(request: Request) -> Response:
-    """`GET /.well-known/jwks.json`: the public keys (RFC 7517). Without the database, those that this process knows."""
+    """`GET /.well-known/jwks.json`: list the public keys that verify access tokens (RFC 7517)."""
     try:
         with request.platform.database.connection() as connection:
             request.platform.tokens.set_generations(signing_keys.valid_generations(connection))
@@ -109,14 +116,14 @@ def jwks(request: Request) -> Response:
     return json_response(request.platform.tokens.jwks(), headers={"cache-control": "public, max-age=300"})
 
 
-def tokens_response(entry: SessionTokens, status: int = 200) -> Response:
-    """What lets somebody in, as an answer that no cache keeps."""
-    answer: AuthTokens = {
-        "token": entry.access_token,
+def tokens_response(tokens: SessionTokens, status: int = 200) -> Response:
+    """Return a session's tokens as a response that is not cached."""
+    body: AuthTokens = {
+        "token": tokens.access_token,
         "token_type": "bearer",
-        "expires_in": entry.expires_in,
-        "refresh_token": entry.refresh_token,
-        "user": {"id": entry.caller.user_id, "email": entry.email},
-        "account": {"id": entry.caller.account_id, "role": entry.caller.role.value},
+        "expires_in": tokens.expires_in,
+        "refresh_token": tokens.refresh_token,
+        "user": {"id": tokens.caller.user_id, "email": tokens.email},
+        "account": {"id": tokens.caller.account_id, "role": tokens.caller.role.value},
     }
-    return json_response(answer, status, {"cache-control": "no-store"})
+    return json_response(body, status, {"cache-control": "no-store"})

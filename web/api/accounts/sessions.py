@@ -1,4 +1,4 @@
-"""`/auth/…` and `/v1/me/sessions`: how a login goes on, and how it ends."""
+"""`/auth/…` and `/v1/me/sessions`: refresh, list and end sessions, and change the password."""
 
 from functools import partial
 from typing import Literal
@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.access import sessions as records
+from models.access import sessions as session_records
 from models.access.sessions import Session
 from models.platform.errors import NotFound
 from pipelines.accounts import sessions
@@ -20,7 +20,7 @@ from web.http.validation import Body, parse_query
 
 
 class RefreshSession(Body):
-    """The body of `POST /auth/refresh`; `account` changes to another account of the person."""
+    """The body of `POST /auth/refresh`. `account` is the id of another account of the user to switch to."""
 
     refresh_token: str = Field(max_length=200)
     account: str | None = Field(None, max_length=64)
@@ -34,7 +34,7 @@ class ChangePassword(Body):
 
 
 class SessionObject(TypedDict):
-    """A login that lives; `current` is the one that asks."""
+    """An active session. `current` marks the session of this request; times are in Unix seconds."""
 
     id: str
     object: Literal["session"]
@@ -47,7 +47,7 @@ class SessionObject(TypedDict):
 
 
 class DeletedSession(TypedDict):
-    """A session whose tokens hold no more."""
+    """An ended session, whose tokens are no longer valid."""
 
     id: str
     object: Literal["session.deleted"]
@@ -55,41 +55,44 @@ class DeletedSession(TypedDict):
 
 
 class DeletedSessions(TypedDict):
-    """How many sessions ended."""
+    """The number of sessions that were ended."""
 
     object: Literal["sessions.deleted"]
     deleted: int
 
 
 def refresh(request: Request) -> Response:
-    """`POST /auth/refresh`: the next tokens. A refresh token is good once: shown again, it ends its session."""
+    """`POST /auth/refresh`: exchange a refresh token for new tokens.
+
+    A refresh token is valid once. Its reuse ends the session.
+    """
     body = bodies.parse(request.body, RefreshSession)
-    entry = sessions.refresh(
+    tokens = sessions.refresh(
         request.platform.database,
         request.platform.tokens,
         body.refresh_token,
         account_id=body.account,
         origin=request.origin,
     )
-    return tokens_response(entry)
+    return tokens_response(tokens)
 
 
 def logout(request: Request) -> Response:
-    """`POST /auth/logout`: end this session, at once."""
+    """`POST /auth/logout`: end the current session; its tokens are rejected from now on."""
     session_id = request.caller.session_id or ""
     sessions.log_out(request.platform.database, request.caller, session_id, request.origin)
     return _deleted_session(session_id)
 
 
 def logout_all(request: Request) -> Response:
-    """`POST /auth/logout_all`: end all sessions of the person, this one too."""
+    """`POST /auth/logout_all`: end all sessions of the user, including the current one."""
     return _deleted_sessions(sessions.log_out_everywhere(request.platform.database, request.caller, request.origin))
 
 
 async def change_password(request: Request) -> Response:
-    """`POST /auth/password/change`: another password; all other sessions end."""
+    """`POST /auth/password/change`: change the password and end all other sessions."""
     body = bodies.parse(request.body, ChangePassword)
-    work = partial(
+    change = partial(
         sessions.change_password,
         request.platform.database,
         request.platform.login_limiter,
@@ -98,21 +101,23 @@ async def change_password(request: Request) -> Response:
         new=body.new_password,
         origin=request.origin,
     )
-    ended = await request.platform.hashing.run(work)
+    ended = await request.platform.hashing.run(change)
     request.platform.queue.nudge()
     return _deleted_sessions(ended)
 
 
 def list_sessions(request: Request) -> Response:
-    """`GET /v1/me/sessions`: the person's sessions that live, newest first."""
+    """`GET /v1/me/sessions`: list the user's active sessions, newest first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
-        found = records.list_active(connection, request.caller.user_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, partial(_session_object, current=request.caller.session_id))
+        records = session_records.list_active(
+            connection, request.caller.user_id, after=query.after, limit=query.fetch_limit
+        )
+    return page_response(records, query.limit, partial(_session_object, current=request.caller.session_id))
 
 
 def revoke(request: Request) -> Response:
-    """`DELETE /v1/me/sessions/{id}`: end a session of the person's, at once."""
+    """`DELETE /v1/me/sessions/{id}`: end a session of the user; its tokens are rejected from now on."""
     session_id = request.path_params["session_id"]
     if not sessions.log_out(request.platform.database, request.caller, session_id, request.origin):
         raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
@@ -133,10 +138,10 @@ def _session_object(session: Session, current: str | None) -> SessionObject:
 
 
 def _deleted_session(session_id: str) -> Response:
-    answer: DeletedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
-    return json_response(answer)
+    deleted: DeletedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
+    return json_response(deleted)
 
 
 def _deleted_sessions(count: int) -> Response:
-    answer: DeletedSessions = {"object": "sessions.deleted", "deleted": count}
-    return json_response(answer)
+    deleted: DeletedSessions = {"object": "sessions.deleted", "deleted": count}
+    return json_response(deleted)
