@@ -10,7 +10,7 @@ from pipelines.memory.forget_memories import delete_memories
 from pipelines.memory.store import enqueue_index_job
 
 
-def forget_response(database: Database, response: Response) -> None:
+def delete_response(database: Database, response: Response) -> None:
     """Delete an ended turn, its journal and its memories. Raises Conflict while it is in progress."""
     with database.transaction() as connection:
         _forget_memories(connection, response)
@@ -29,7 +29,7 @@ def _forget_memories(connection: Connection, response: Response) -> None:
         enqueue_index_job(connection, space.id)
 
 
-def forget_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
+def delete_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
     """Delete a conversation; jobs delete what its users remember of it. Tell the queue afterwards.
 
     Returns whether the account had it. A turn that is still to be remembered finds that its conversation is gone.

@@ -8,14 +8,14 @@ from models.platform.database import Connection
 from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.chat.response_objects import item_text
-from pipelines.inference.context import fit
-from pipelines.inference.engine import PLAIN, Engine, Form, Message, Sampling, Tool, ToolCall
+from pipelines.inference.context import fit_messages
+from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling, Tool, ToolCall
 
 #: How far back a turn looks: items of a conversation, turns of a chain. What the context can't hold is dropped anyway.
-LONGEST_HISTORY = 500
+MAX_HISTORY = 500
 
 #: Tokens kept free for an answer whose length the caller left open.
-USUAL_ANSWER = 512
+DEFAULT_ANSWER_TOKENS = 512
 
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -25,7 +25,7 @@ ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 }
 
 
-def assemble(connection: Connection, response: Response) -> list[Message]:
+def assemble_messages(connection: Connection, response: Response) -> list[Message]:
     """The whole conversation as it stands for this turn, whatever its length."""
     instructions = response.request["instructions"]
     begin = [Message("system", instructions)] if instructions else []
@@ -43,23 +43,23 @@ class Prompt:
     """
 
     messages: list[Message]
-    form: Form
+    output_format: OutputFormat
     tokens: int
     dropped: int
-    longest: int
+    max_output_tokens: int
 
 
-def fitted(engine: Engine, messages: list[Message], request: Mapping[str, Any]) -> Prompt:
+def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, Any]) -> Prompt:
     """What of the conversation the engine's context can hold. Raises PermanentFailure("context_length_exceeded")."""
-    most, form = request["max_output_tokens"], form_of(request)
-    reserve = min(most or USUAL_ANSWER, USUAL_ANSWER, engine.context // 4)
-    fitting = fit(engine, messages, reserve, form, forget=request.get("truncation") != "disabled")
+    most, output_format = request["max_output_tokens"], output_format_of(request)
+    reserve = min(most or DEFAULT_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS, engine.context // 4)
+    fitting = fit_messages(engine, messages, reserve, output_format, forget=request.get("truncation") != "disabled")
     room = engine.context - fitting.tokens
     dropped = len(messages) - len(fitting.messages)
-    return Prompt(fitting.messages, form, fitting.tokens, dropped, min(most or room, room))
+    return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(most or room, room))
 
 
-def form_of(request: Mapping[str, Any]) -> Form:
+def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
     """What a request's answer may look like."""
     tools: Sequence[Mapping[str, Any]] = request.get("tools") or ()
     asked = request.get("tool_choice") or "auto"
@@ -67,8 +67,8 @@ def form_of(request: Mapping[str, Any]) -> Form:
     format_ = (request.get("text") or {}).get("format") or {}
     schema = {"json_object": {}, "json_schema": format_.get("schema", {})}.get(format_.get("type", "text"))
     if not tools and schema is None:
-        return PLAIN
-    return Form(
+        return PLAIN_TEXT
+    return OutputFormat(
         tools=tuple(Tool(tool["name"], tool.get("description") or "", tool.get("parameters") or {}) for tool in tools),
         tool_choice=choice,
         parallel=request.get("parallel_tool_calls") is not False,
@@ -91,10 +91,10 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
     if response.conversation_id:
         # A turn that died left its items there; replayed, it does not ask its own question twice.
         return conversations.last_items(
-            connection, response.conversation_id, response.account_id, LONGEST_HISTORY, but=response.id
+            connection, response.conversation_id, response.account_id, MAX_HISTORY, but=response.id
         )
     if response.previous_id:
-        return responses.chain_items(connection, response.previous_id, response.account_id, LONGEST_HISTORY)
+        return responses.chain_items(connection, response.previous_id, response.account_id, MAX_HISTORY)
     return []
 
 

@@ -21,9 +21,9 @@ from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import UNREAD, Response
-from pipelines.chat.memory_prompt import recalls, remembers, room
+from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
 from pipelines.chat.response_objects import response_object
-from pipelines.chat.thread import IfBusy, find_thread, make_way, resolved
+from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +50,22 @@ class NewTurn:
     input: Sequence[Mapping[str, Any]]
     conversation_id: str | None = None
     previous_id: str | None = None
-    if_busy: IfBusy = "queue"
+    if_busy: BusyPolicy = "queue"
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class AcceptedTurn:
     """A turn that is accepted: nothing that dies from here on loses it.
 
     interrupted  turns that were stopped to make way for it; the queue is to be told
     """
 
     response: Response
-    opening: list[Event]
+    opening_events: list[Event]
     interrupted: Cancellation | None = None
 
 
-def start(
+def start_turn(
     database: Database,
     caller: Caller,
     turn: NewTurn,
@@ -74,7 +74,7 @@ def start(
     allowance: Allowance = UNLIMITED,
     *,
     repeat: PriorUse = "first",
-) -> Started:
+) -> AcceptedTurn:
     """Accept a turn. Tell the queue afterwards.
 
     What stands under these ids already is this very turn, asked for again: it is told as it was when it began, and has
@@ -87,7 +87,7 @@ def start(
     if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
         return existing
     with database.connection() as connection:
-        made = _made(connection, caller, turn, response_id, job_id, allowance)
+        made = _prepare(connection, caller, turn, response_id, job_id, allowance)
     try:
         with database.batch() as connection:
             find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
@@ -96,20 +96,22 @@ def start(
         if (existing := _existing(database, caller, response_id, "tried")) is None:
             raise
         return existing
-    return Started(made.response, made.opening, interrupted)
+    return AcceptedTurn(made.response, made.opening_events, interrupted)
 
 
-def start_within(connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED) -> Started:
+def start_turn_in(
+    connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED
+) -> AcceptedTurn:
     """Accept a turn in the caller's transaction, as a schedule does. Tell the queue after its commit.
 
     Raises what `start` does.
     """
-    made = _made(connection, caller, turn, *new_turn_ids(), allowance)
-    return Started(made.response, made.opening, _insert(connection, turn, made, allowance))
+    made = _prepare(connection, caller, turn, *new_turn_ids(), allowance)
+    return AcceptedTurn(made.response, made.opening_events, _insert(connection, turn, made, allowance))
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PreparedTurn:
     """A turn that has still to be inserted. `thread` is what it goes on with, None where it begins one."""
 
     response: Response
@@ -117,16 +119,16 @@ class Made:
     thread: str | None
 
     @property
-    def opening(self) -> list[Event]:
+    def opening_events(self) -> list[Event]:
         """What its stream begins with."""
         return list(self.job.opening)
 
 
-def _made(
+def _prepare(
     connection: Connection, caller: Caller, turn: NewTurn, response_id: str, job_id: str, allowance: Allowance
-) -> Made:
+) -> PreparedTurn:
     thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
-    items = resolved(connection, caller.account_id, response_id, turn.input)
+    items = resolve_items(connection, caller.account_id, response_id, turn.input)
     now = datetime.now(UTC)
     response = Response(
         id=response_id,
@@ -140,7 +142,7 @@ def _made(
         input=items,
         created_at=now,
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD),
-        unremembered=bool(turn.request.get("store", True) and remembers(turn.request)),
+        unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
     )
     job = NewJob(
         kind="turn.run",
@@ -151,16 +153,16 @@ def _made(
         },
         id=job_id,
         serial_key=thread or response_id,
-        opening=opening_events(response),
+        opening=_opening_events(response),
         reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
     )
-    return Made(response, job, thread)
+    return PreparedTurn(response, job, thread)
 
 
-def _insert(connection: Connection, turn: NewTurn, made: Made, allowance: Allowance) -> Cancellation | None:
+def _insert(connection: Connection, turn: NewTurn, made: PreparedTurn, allowance: Allowance) -> Cancellation | None:
     """Insert a turn if it has its place and its room; what was stopped to make way for it."""
     account_id = made.response.account_id
-    interrupted = make_way(connection, account_id, made.thread, turn.if_busy)
+    interrupted = apply_busy_policy(connection, account_id, made.thread, turn.if_busy)
     check_unfinished_jobs(connection, account_id, allowance.limits, made.thread)
     check_quota(connection, account_id, allowance.limits, made.job.reserved_tokens)
     enqueue(connection, made.job)
@@ -168,7 +170,7 @@ def _insert(connection: Connection, turn: NewTurn, made: Made, allowance: Allowa
     return interrupted
 
 
-def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> Started | None:
+def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
     """The turn as it was when it began, if it stands. Raises NotFound for one that was answered and is gone."""
     with database.connection() as connection:
         found = responses.read(connection, response_id, caller.account_id)
@@ -177,7 +179,7 @@ def _existing(database: Database, caller: Caller, response_id: str, repeat: Prio
     if found is None:
         return None
     begun = replace(found, job_state="queued", job_attempt=0, job_error=None, output=[], usage=None)
-    return Started(replace(begun, incomplete_details=None), [])
+    return AcceptedTurn(replace(begun, incomplete_details=None), [])
 
 
 def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:
@@ -186,11 +188,11 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
         return 0
     brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
     output, context = turn.request["max_output_tokens"], allowance.context
-    quotes = room(turn.request, context) if recalls(turn.request) else 0
+    quotes = memory_token_limit(turn.request, context) if recall_enabled(turn.request) else 0
     return max_billable_tokens(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
 
 
-def opening_events(response: Response) -> list[Event]:
+def _opening_events(response: Response) -> list[Event]:
     """What the stream of a turn begins with, before any worker has moved."""
     shown = {"response": response_object(response)}
     return [event(0, "response.created", shown), event(1, "response.queued", shown)]

@@ -14,15 +14,15 @@ from models.platform.errors import Conflict, InvalidRequest, NotFound
 from models.turns import conversations, responses
 from pipelines.chat.cancellation import cancel_jobs
 
-IfBusy = Literal["queue", "reject", "interrupt"]
+BusyPolicy = Literal["queue", "reject", "interrupt"]
 
 #: Ids of items by type; what an engine makes has the same beginnings, and no `i`.
-PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+ITEM_ID_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 #: An item's id begins with that of its response, but for the prefix.
 OF_RESPONSE = re.compile(r"[a-z]+_([0-9a-f]{32})")
 
-LONGEST_ECHO = 100
+MAX_ECHO = 100
 
 
 def find_thread(
@@ -48,7 +48,9 @@ def find_thread(
     return thread
 
 
-def make_way(connection: Connection, account_id: str, thread: str | None, if_busy: IfBusy) -> Cancellation | None:
+def apply_busy_policy(
+    connection: Connection, account_id: str, thread: str | None, if_busy: BusyPolicy
+) -> Cancellation | None:
     """Do about a thread's unfinished turns what the caller wants: wait, give up, or stop them.
 
     Raises Conflict where the caller would rather give up. What was stopped is to be told after the commit.
@@ -61,16 +63,16 @@ def make_way(connection: Connection, account_id: str, thread: str | None, if_bus
     return cancel_jobs(connection, unfinished, account_id) if unfinished else None
 
 
-def resolved(
+def resolve_items(
     connection: Connection, account_id: str, response_id: str, items: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """The items of a turn, with ids of its own. Raises InvalidRequest."""
     begin = response_id.partition("_")[2]
-    whole = followed(connection, account_id, items, "input")
-    return [{**item, "id": f"{PREFIXES[item['type']]}_{begin}i{place}"} for place, item in enumerate(whole)]
+    whole = resolve_references(connection, account_id, items, "input")
+    return [{**item, "id": f"{ITEM_ID_PREFIXES[item['type']]}_{begin}i{place}"} for place, item in enumerate(whole)]
 
 
-def followed(
+def resolve_references(
     connection: Connection, account_id: str, items: Sequence[Mapping[str, Any]], param: str
 ) -> list[Mapping[str, Any]]:
     """The items; in the place of a reference stands what it names. Raises InvalidRequest."""
@@ -98,4 +100,4 @@ def _follow(item: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], par
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}…"
+    return text if len(text) <= MAX_ECHO else f"{text[:MAX_ECHO]}…"

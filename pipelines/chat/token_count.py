@@ -14,15 +14,15 @@ from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response
-from pipelines.chat.prompt import assemble, form_of
-from pipelines.chat.thread import find_thread, resolved
+from pipelines.chat.prompt import assemble_messages, output_format_of
+from pipelines.chat.thread import find_thread, resolve_items
 from pipelines.inference.engine import Engine
 
 KIND = "tokens.count"
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TokenCount:
     """What a turn would be asked with; see `pipelines.chat.start.NewTurn`."""
 
     request: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Question:
     previous_id: str | None = None
 
 
-def ask(database: Database, caller: Caller, question: Question, job_id: str, limits: Limits) -> None:
+def enqueue_count(database: Database, caller: Caller, question: TokenCount, job_id: str, limits: Limits) -> None:
     """Enqueue the count. Nudge the queue afterwards.
 
     Raises what `find_thread` and `resolved` raise for things that the account doesn't have, and TooMany.
@@ -39,7 +39,7 @@ def ask(database: Database, caller: Caller, question: Question, job_id: str, lim
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
         find_thread(connection, caller.account_id, question.conversation_id, question.previous_id)
-        items = resolved(connection, caller.account_id, new_id("resp"), question.input)
+        items = resolve_items(connection, caller.account_id, new_id("resp"), question.input)
         arguments = {**asdict(question), "input": items}
         enqueue(connection, NewJob(KIND, caller.account_id, arguments=arguments, id=job_id))
 
@@ -48,10 +48,10 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     """Assemble the prompt as a turn would, and count it whole: what the context can't hold counts too."""
     response = _imagined(attempt)
     with attempt.database.connection() as connection:
-        messages = assemble(connection, response)
+        messages = assemble_messages(connection, response)
     attempt.check()
     return plain_ending(
-        attempt, "completed", result={"input_tokens": engine.count(messages, form_of(response.request))}
+        attempt, "completed", result={"input_tokens": engine.count(messages, output_format_of(response.request))}
     )
 
 

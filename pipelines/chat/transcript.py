@@ -8,11 +8,11 @@ import orjson
 
 from models.journal.events import Event
 
-RECALLED = "sangha:memory.recalled"
-STARTED = "sangha:engine.started"
-RESTARTED = "sangha:answer.restarted"
-DELTA = "response.output_text.delta"
-ADDED, DONE = "response.output_item.added", "response.output_item.done"
+MEMORIES_RECALLED = "sangha:memory.recalled"
+ENGINE_STARTED = "sangha:engine.started"
+ANSWER_RESTARTED = "sangha:answer.restarted"
+TEXT_DELTA = "response.output_text.delta"
+ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done"
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Transcript:
     recalled       the memories that were told to be in the prompt
     """
 
-    seen: set[str]
+    event_types: set[str]
     text: str = ""
     message: Literal["none", "begun", "ended"] = "none"
     calls: list[Mapping[str, Any]] = field(default_factory=list)
@@ -42,23 +42,23 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
     transcript = Transcript(set(), tokens=tokens)
     for event in history:
         type_ = event.type.decode()
-        transcript.seen.add(type_)
-        if type_ == DELTA:
+        transcript.event_types.add(type_)
+        if type_ == TEXT_DELTA:
             transcript.text += orjson.loads(event.data)["delta"]
-        elif type_ == RECALLED:
+        elif type_ == MEMORIES_RECALLED:
             transcript.recalled = orjson.loads(event.data)["memories"]
-        elif type_ == STARTED:
+        elif type_ == ENGINE_STARTED:
             transcript.prompt_tokens = orjson.loads(event.data)["prompt_tokens"]
-        elif type_ == RESTARTED:
+        elif type_ == ANSWER_RESTARTED:
             transcript.tokens -= orjson.loads(event.data)["discarded_tokens"]
             transcript.text = ""
-        elif type_ in (ADDED, DONE):
+        elif type_ in (ITEM_ADDED, ITEM_DONE):
             _read_item(transcript, type_, orjson.loads(event.data)["item"])
     return transcript
 
 
 def _read_item(transcript: Transcript, type_: str, item: Mapping[str, Any]) -> None:
     if item["type"] == "message":
-        transcript.message = "begun" if type_ == ADDED else "ended"
-    elif type_ == DONE:
+        transcript.message = "begun" if type_ == ITEM_ADDED else "ended"
+    elif type_ == ITEM_DONE:
         transcript.calls.append(item)

@@ -17,37 +17,37 @@ from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
 from models.turns.responses import Response, TokenUsage
 from pipelines.chat import response_objects
-from pipelines.chat.answer_writer import Answer
-from pipelines.chat.memory_prompt import Recall, look_up, reminded
-from pipelines.chat.prompt import Prompt, assemble, fitted, sampling_of
+from pipelines.chat.answer_writer import AnswerWriter
+from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
+from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, sampling_of
 from pipelines.chat.response_objects import ItemStatus
-from pipelines.chat.transcript import RECALLED, RESTARTED, STARTED, Transcript, read_transcript
-from pipelines.inference.engine import Call, Engine, Finish, Token
+from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED, MEMORIES_RECALLED, Transcript, read_transcript
+from pipelines.inference.engine import Engine, Finish, GeneratedCall, Token
 from pipelines.memory.follow_ups import remember_turn_job
 
 
-def run(engine: Engine, attempt: Attempt, recall: Recall | None = None) -> Ending:
+def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) -> Ending:
     """Answer a turn, or go on answering it. Raises the reason to stop, PermanentFailure and EngineError."""
-    response = load(attempt)
+    response = load_response(attempt)
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
-        messages = assemble(connection, response)
-    prompt = fitted(engine, messages, response.request)
+        messages = assemble_messages(connection, response)
+    prompt = fit_prompt(engine, messages, response.request)
     recalled = transcript.recalled
-    if recall is not None and not {RECALLED, STARTED} & transcript.seen:
-        recalled = look_up(recall, attempt.database, response, messages, prompt, engine.context)
+    if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:
+        recalled = recall_memories(recall, attempt.database, response, messages, prompt, engine.context)
     if recalled:
-        prompt, recalled = reminded(engine, response, messages, prompt, recalled)
+        prompt, recalled = add_memories(engine, response, messages, prompt, recalled)
         response = replace(response, recalled=recalled)
-    if recall is not None and recalled and RECALLED not in transcript.seen:
-        recall.used([memory["id"] for memory in recalled])
-    answer = begin(engine, attempt, response, transcript, prompt)
+    if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
+        recall.count_used([memory["id"] for memory in recalled])
+    answer = begin_answer(engine, attempt, response, transcript, prompt)
     reason = generate(engine, attempt, answer, prompt)
     attempt.check()
     return complete(attempt, answer, reason)
 
 
-def load(attempt: Attempt) -> Response:
+def load_response(attempt: Attempt) -> Response:
     """The response that the job is about. Raises PermanentFailure when it has been deleted."""
     with attempt.database.connection() as connection:
         response = responses.read(connection, attempt.job.arguments["response_id"], attempt.job.account_id)
@@ -56,35 +56,37 @@ def load(attempt: Attempt) -> Response:
     return response
 
 
-def begin(engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt) -> Answer:
+def begin_answer(
+    engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt
+) -> AnswerWriter:
     """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said.
 
     An answer that may be nothing but calls begins its message only with its first text.
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
-    if "response.in_progress" not in transcript.seen:
+    if "response.in_progress" not in transcript.event_types:
         journal.write("response.in_progress", {"response": response_objects.response_object(response, "in_progress")})
-    if response.recalled and RECALLED not in transcript.seen:
-        journal.write(RECALLED, {"item_id": item_id, "memories": response.recalled})
-    if STARTED not in transcript.seen:
+    if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
+        journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
+    if ENGINE_STARTED not in transcript.event_types:
         transcript.prompt_tokens = prompt.tokens
         started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
-        journal.write(STARTED, {"item_id": item_id, **started})
+        journal.write(ENGINE_STARTED, {"item_id": item_id, **started})
     if transcript.text and not (engine.continues or transcript.calls):
-        journal.write(RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
+        journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
         transcript.text, transcript.tokens = "", 0
-    answer = Answer(response, journal, transcript)
-    if not prompt.form.callable:
+    answer = AnswerWriter(response, journal, transcript)
+    if not prompt.output_format.callable_tools:
         answer.begin_message()
     return answer
 
 
-def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -> Literal["stop", "length"]:
+def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt) -> Literal["stop", "length"]:
     """Journal tokens and calls until the engine has said it all, or is told to stop."""
-    left = prompt.longest - answer.output_tokens
+    left = prompt.max_output_tokens - answer.output_tokens
     if left <= 0:
         return "length"
-    if answer.calls and not engine.continues:
+    if answer.call_items and not engine.continues:
         return "stop"  # calls that were told stand: somebody may be running them
     finish: Finish | None = None
     for item in engine.generate(
@@ -92,13 +94,13 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
         prefix=answer.text,
         sampling=sampling_of(answer.response.request, left),
         cancelled=attempt.should_stop,
-        form=prompt.form,
-        calls=answer.made,
+        output_format=prompt.output_format,
+        calls=answer.tool_calls,
     ):
         if isinstance(item, Token):
-            answer.say(item)
-        elif isinstance(item, Call):
-            answer.call(item)
+            answer.write_text(item)
+        elif isinstance(item, GeneratedCall):
+            answer.write_call(item)
         else:
             finish = item
     if finish is None or finish.reason == "cancelled":
@@ -110,11 +112,11 @@ def generate(engine: Engine, attempt: Attempt, answer: Answer, prompt: Prompt) -
     return finish.reason
 
 
-def complete(attempt: Attempt, answer: Answer, reason: Literal["stop", "length"]) -> Ending:
+def complete(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "length"]) -> Ending:
     """The answer is whole, or as long as it may be."""
     details = {"reason": "max_output_tokens"} if reason == "length" else None
     status: ItemStatus = "incomplete" if details else "completed"
-    events = [*answer.beginnings(), *answer.endings(status)]
+    events = [*answer.missing_message_events(), *answer.message_end_events(status)]
     response = replace(
         answer.response,
         job_state="completed",
@@ -137,8 +139,8 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     """End a turn that `run` does not: what it has said so far is kept, and billed once."""
     told = [*attempt.history, *attempt.journal.written()]
     transcript = read_transcript(told, attempt.tokens + attempt.journal.tokens)
-    response = replace(load(attempt), recalled=transcript.recalled)
-    answer = Answer(response, attempt.journal, transcript)
+    response = replace(load_response(attempt), recalled=transcript.recalled)
+    answer = AnswerWriter(response, attempt.journal, transcript)
     usage = answer.usage
     response = replace(
         answer.response,
@@ -152,7 +154,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         "response.failed", shown)  # fmt: skip
     return Ending(
         state,
-        attempt.journal.compose([*answer.endings("incomplete"), last]),
+        attempt.journal.compose([*answer.message_end_events("incomplete"), last]),
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_recorder(response, usage),

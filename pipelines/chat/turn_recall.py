@@ -15,16 +15,16 @@ from pipelines.memory.store import Embed
 log = logging.getLogger(__name__)
 
 #: Seconds that recall may take. It takes some 15 ms; an embedder that has still to be loaded 100 more.
-PATIENCE = 0.5
+TIMEOUT = 0.5
 
 #: Candidates of either way: a turn needs few memories, and soon. A search looks at more.
-WIDTH = 40
+CANDIDATES = 40
 
 #: Vectors of questions that a process keeps: a turn that calls functions asks the same several times.
-KEPT = 256
+CACHED_VECTORS = 256
 
 
-class Recaller:
+class TurnRecall:
     """Finds what a user's memories say to a question. `load` loads the embedder, when the first user comes who has any.
 
     threads  how many may ask at once
@@ -41,15 +41,15 @@ class Recaller:
     def __call__(self, database: Database, response: Response, question: str, limit: int) -> list[Hit]:
         """The best hits, the best first. None where it fails or takes too long: a turn goes on without memories."""
         assert response.user_id is not None
-        asked = Query(question, limit, width=WIDTH)
+        asked = Query(question, limit, candidates=CANDIDATES)
         found = self._pool.submit(recall, database, self._vectors, response.account_id, response.user_id, asked)
         try:
-            return found.result(PATIENCE)
+            return found.result(TIMEOUT)
         except Exception as error:  # noqa: BLE001 - whatever it is
             log.warning("%s goes on without memories: %r", response.id, error)
             return []
 
-    def used(self, ids: Sequence[str]) -> None:
+    def count_used(self, ids: Sequence[str]) -> None:
         """These went into a prompt."""
         self._noting.add(ids)
 
@@ -65,6 +65,6 @@ class Recaller:
             (found,) = embed([text])
             with self._lock:
                 self._known[text] = found
-                if len(self._known) > KEPT:
+                if len(self._known) > CACHED_VECTORS:
                     self._known.popitem(last=False)
         return found

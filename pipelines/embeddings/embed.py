@@ -13,7 +13,7 @@ from models.jobs.jobs import Job
 from models.jobs.usage import TokenUsage, bill
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
-from pipelines.inference.llamacpp.embedder import Embedded, Embedder, TooLong
+from pipelines.inference.llamacpp.embedder import Embeddings, Embedder, TextTooLong
 
 #: Texts between two looks at whether to go on: about four seconds of the longest ones on a slow core.
 BATCH = 32
@@ -50,12 +50,12 @@ def check_dimensions(embedder: Embedder, asked: int | None) -> None:
         raise PermanentFailure(message, code="unsupported_dimensions")
 
 
-def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embedded:
+def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embeddings:
     try:
         return embedder.embed_whole(texts)
-    except TooLong as error:
+    except TextTooLong as error:
         message = (
-            f"The text at place {begin + error.place} is too long: this model takes {error.longest} tokens a text."
+            f"The text at place {begin + error.position} is too long: this model takes {error.max_tokens} tokens a text."
         )
         raise PermanentFailure(message, code="context_length_exceeded") from None
 

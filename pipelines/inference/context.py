@@ -7,20 +7,25 @@ from functools import cache
 from itertools import accumulate
 
 from models.platform.errors import PermanentFailure
-from pipelines.inference.engine import PLAIN, Engine, Form, Message
+from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class FittedMessages:
     """The messages that fit, and their tokens with the chat template applied."""
 
     messages: list[Message]
     tokens: int
 
 
-def fit(
-    engine: Engine, messages: Sequence[Message], reserve: int, form: Form = PLAIN, *, forget: bool = True
-) -> Fitting:
+def fit_messages(
+    engine: Engine,
+    messages: Sequence[Message],
+    reserve: int,
+    output_format: OutputFormat = PLAIN_TEXT,
+    *,
+    forget: bool = True,
+) -> FittedMessages:
     """Drop the oldest turns, each whole, until the prompt and `reserve` tokens for the answer fit the context.
 
     A turn is a user message with what follows it, up to the next user message behind which no call of the turn is
@@ -30,9 +35,9 @@ def fit(
     Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn don't fit, or
     when all of it doesn't and nothing is to be forgotten.
     """
-    whole = engine.count(messages, form)
+    whole = engine.count(messages, output_format)
     if whole + reserve <= engine.context:
-        return Fitting(list(messages), whole)
+        return FittedMessages(list(messages), whole)
     if not forget:
         raise _too_long(engine, "the conversation takes", whole, reserve)
     turns = _turns(messages)
@@ -44,14 +49,14 @@ def fit(
 
     @cache
     def tokens(turn: int) -> int:
-        return engine.count(since(turn), form)
+        return engine.count(since(turn), output_format)
 
     candidates = range(1, max(turns, default=0) + 1)
     found = bisect_left(candidates, True, key=lambda turn: tokens(turn) + reserve <= engine.context)
     if found == len(candidates):
         last = tokens(max(turns, default=0))
         raise _too_long(engine, "the last message and its instructions take", last, reserve)
-    return Fitting(since(candidates[found]), tokens(candidates[found]))
+    return FittedMessages(since(candidates[found]), tokens(candidates[found]))
 
 
 def _turns(messages: Sequence[Message]) -> list[int]:

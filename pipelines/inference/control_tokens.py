@@ -9,17 +9,17 @@ import re
 
 #: The spellings of the common families: ChatML, Llama 3, Phi, Qwen · Llama 2, Mistral · Gemma · BERT and T5 · and
 #: what stands around calls and their results.
-CONTROL = re.compile(
+CONTROL_TOKEN = re.compile(
     r"<\|[^|<>]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|<\uff5c[^<>]{1,64}\uff5c>"
     r"|</?tool_(?:call|response)>"
 )
 
 #: Zero width space: the spelling looks the same and is no longer the token's.
-BREAK = "\u200b"
+ZERO_WIDTH_SPACE = "\u200b"
 
 
-def plain(text: str) -> str:
+def break_control_tokens(text: str) -> str:
     """The text without control tokens; most texts come back as they are."""
     if "<" not in text and "[" not in text:
         return text
-    return CONTROL.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
+    return CONTROL_TOKEN.sub(lambda found: found[0][0] + ZERO_WIDTH_SPACE + found[0][1:], text)

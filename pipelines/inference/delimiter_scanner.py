@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 
-class Marks:
+class DelimiterScanner:
     """Looks for marks in an answer that comes in pieces."""
 
     def __init__(self, marks: Sequence[str]) -> None:
         self._marks = tuple(mark for mark in marks if mark)
         self._held = ""
 
-    def add(self, piece: str) -> tuple[str, str | None, str]:
+    def feed(self, piece: str) -> tuple[str, str | None, str]:
         """What is surely text now; the first mark, if one has come; and what stands behind it.
 
         What may begin a mark waits. Of marks at one place the first in the list counts.
@@ -25,7 +25,7 @@ class Marks:
         self._held = text[sure:]
         return text[:sure], None, ""
 
-    def rest(self) -> str:
+    def flush(self) -> str:
         """What waited, when nothing more comes: it was text."""
         text, self._held = self._held, ""
         return text

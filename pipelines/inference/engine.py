@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from models.platform.errors import SanghaError
 
 #: Calls that one answer may hold: a small model doesn't know when to end.
-MOST_CALLS = 16
+MAX_CALLS = 16
 
 
 class EngineError(SanghaError):
@@ -53,7 +53,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OutputFormat:
     """What an answer may look like; by default plain text.
 
     tools        functions that may be called; with the choice `none` as good as absent
@@ -68,7 +68,7 @@ class Form:
     schema: Mapping[str, Any] | None = None
 
     @property
-    def callable(self) -> tuple[Tool, ...]:
+    def callable_tools(self) -> tuple[Tool, ...]:
         """The tools that this answer may call."""
         match self.tool_choice:
             case "none":
@@ -79,17 +79,17 @@ class Form:
                 return self.tools
 
     @property
-    def most_calls(self) -> int:
+    def max_calls(self) -> int:
         """How many calls the answer may hold: one where they may not be parallel, or where it is known which."""
-        return MOST_CALLS if self.parallel and not isinstance(self.tool_choice, tuple) else 1
+        return MAX_CALLS if self.parallel and not isinstance(self.tool_choice, tuple) else 1
 
     @property
-    def must_call(self) -> bool:
+    def must_call_tool(self) -> bool:
         """Whether only calls will do."""
         return bool(self.tools) and self.tool_choice not in ("auto", "none")
 
 
-PLAIN = Form()
+PLAIN_TEXT = OutputFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GeneratedCall:
     """A call of one of the form's tools, whole. `count` is as in Token; who journals the call gives it its id."""
 
     name: str
@@ -141,7 +141,7 @@ class Finish:
 
 
 #: What comes out of a generation.
-Piece = Token | Call | Finish
+EngineOutput = Token | GeneratedCall | Finish
 
 
 class Engine(Protocol):
@@ -158,7 +158,7 @@ class Engine(Protocol):
     slots: int
     context: int
 
-    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """Tokens of the prompt with the chat template applied and the form's tools described.
 
         Exact where the model is in the process, an estimate where it is not.
@@ -171,9 +171,9 @@ class Engine(Protocol):
         prefix: str,
         sampling: Sampling,
         cancelled: Callable[[], bool],
-        form: Form = PLAIN,
+        output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EngineOutput]:
         """Answer the prompt in the form asked for, going on after `prefix` and `calls`, which are answered already.
 
         Text is told up to where it can be continued from: never inside what may yet become a stop text or a call.

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.jobs.attempt_context import Attempt
-from pipelines.inference.engine import Engine, Finish, Form, Message, Sampling, Token
+from pipelines.inference.engine import Engine, Finish, Message, OutputFormat, Sampling, Token
 
 
-def ask(
+def generate_json(
     engine: Engine, attempt: Attempt, prompt: Sequence[Message], schema: Mapping[str, Any], most: int
 ) -> tuple[str, Finish]:
     """The answer, of at most so many tokens: JSON that the schema admits, unless it is cut off.
@@ -20,7 +20,7 @@ def ask(
         prefix="",
         sampling=Sampling(max_output_tokens=most, temperature=0),
         cancelled=attempt.should_stop,
-        form=Form(schema=schema),
+        output_format=OutputFormat(schema=schema),
     ):
         if isinstance(piece, Token):
             text += piece.text

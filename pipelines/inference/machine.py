@@ -13,7 +13,7 @@ CPU_TIMES = Path("/proc/stat")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 #: Seconds of all cores together that tell how busy they are: it counts in hundredths.
-TELLING = 0.2
+MIN_INTERVAL = 0.2
 
 
 def usable_cores(quota: Path = CGROUP_CPU) -> int:
@@ -22,7 +22,7 @@ def usable_cores(quota: Path = CGROUP_CPU) -> int:
     Two threads of one core count once: llama.cpp gains nothing from the second.
     """
     cores = {_siblings(cpu) for cpu in os.sched_getaffinity(0)}
-    return max(1, min(len(cores), _granted_cores(quota) or len(cores)))
+    return max(1, min(len(cores), _cgroup_cores(quota) or len(cores)))
 
 
 def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
@@ -34,7 +34,7 @@ def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
         return machine
 
 
-class Others:
+class CompetingLoad:
     """How busy everything else keeps the machine. Of Linux; elsewhere nothing else is ever seen."""
 
     def __init__(self, times: Path = CPU_TIMES) -> None:
@@ -48,7 +48,7 @@ class Others:
         seconds of it since the last look: at most, for he may have waited in these, too."""
         busy, total = self._read()
         self._own += own
-        if total - self._all >= TELLING:
+        if total - self._all >= MIN_INTERVAL:
             process = time.process_time()
             mine = min(self._own, process - self._process)
             self._share = max(0.0, busy - self._busy - mine) / (total - self._all)
@@ -74,7 +74,7 @@ def _siblings(cpu: int) -> str:
         return str(cpu)
 
 
-def _granted_cores(quota: Path) -> int | None:
+def _cgroup_cores(quota: Path) -> int | None:
     """Whole cores from a cgroup's `QUOTA PERIOD`, both in microseconds. None where it grants all, or isn't there."""
     try:
         granted, period = quota.read_text().split()

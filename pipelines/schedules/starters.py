@@ -44,7 +44,7 @@ class Starter(Protocol):
 def start_turn(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
     """A turn, as `POST /v1/responses` would begin it."""
     started = turns.start(connection, schedule.plan, standing, settings)
-    return StartedWork(started.response.job_id, started.opening, started.interrupted)
+    return StartedWork(started.response.job_id, started.opening_events, started.interrupted)
 
 
 def start_meditation(

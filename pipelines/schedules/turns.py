@@ -9,8 +9,8 @@ from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.start import NewTurn, Started, start_within
-from pipelines.chat.thread import find_thread, followed
+from pipelines.chat.start import NewTurn, AcceptedTurn, start_turn_in
+from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import model_name
 
 
@@ -23,14 +23,14 @@ def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
 def check(connection: Connection, account_id: str, turn: NewTurn) -> None:
     """Raise NotFound and InvalidRequest for a place or an item that the account doesn't have."""
     find_thread(connection, account_id, turn.conversation_id, turn.previous_id)
-    followed(connection, account_id, turn.input, "input")
+    resolve_references(connection, account_id, turn.input, "input")
 
 
-def start(connection: Connection, plan: Mapping[str, Any], standing: AuthContext, settings: Settings) -> Started:
+def start(connection: Connection, plan: Mapping[str, Any], standing: AuthContext, settings: Settings) -> AcceptedTurn:
     """Accept the turn for whom the schedule acts, in their account's limits. Raises what `chat.start` does."""
     local = model_name(settings)
     turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or local}})
     if turn.request["model"] != local:
         message = f"The model '{turn.request['model']}' does not exist any more; there is '{local}'."
         raise InvalidRequest(message, param="model", code="model_not_found")
-    return start_within(connection, standing.caller, turn, Allowance(standing.limits, context=settings.context))
+    return start_turn_in(connection, standing.caller, turn, Allowance(standing.limits, context=settings.context))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from models.accounts.accounts import Caller, Role
-from pipelines.chat.start import NewTurn, new_turn_ids, start
+from pipelines.chat.start import NewTurn, new_turn_ids, start_turn
 from tests.journeys.following import DELTA, RESTARTED, REWOUND, Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury, note, restart
 from web.api.turns.requests import CreateResponse, new_turn
@@ -327,7 +327,7 @@ def test_what_no_relay_has_published_the_sweeper_does(stack: Stack, person: Pers
     (member,) = stack.rows("SELECT user_id FROM memberships WHERE account_id = %s", person.account)
     turn: NewTurn = new_turn(CreateResponse(input="hello"), stack.settings)
 
-    started = start(stack.database, Caller(member["user_id"], person.account, Role.OWNER), turn, *new_turn_ids())
+    started = start_turn(stack.database, Caller(member["user_id"], person.account, Role.OWNER), turn, *new_turn_ids())
     since = time.monotonic()
 
     follower = person.follow(started.response.id)

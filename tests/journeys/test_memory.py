@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.chat.memory_prompt import note
+from pipelines.chat.memory_prompt import memory_message
 from tests.journeys.following import Follower, wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, Supervisor
 
@@ -39,7 +39,7 @@ def test_what_is_said_on_monday_is_known_on_tuesday_and_once_deleted_on_wednesda
     (known,) = recalled(tuesday)
     assert (known["text"], known["speaker"]) == (SAID, "user")
     assert tuesday.types.index(RECALLED) < tuesday.types.index(STARTED)
-    assert prompt_tokens(tuesday) == len(QUESTION.split()) + len(note([known]).content.split())
+    assert prompt_tokens(tuesday) == len(QUESTION.split()) + len(memory_message([known]).content.split())
     assert person.get(f"/v1/responses/{tuesday.response_id}")["recalled"] == [known]
     assert recalled(person.stream(QUESTION, memory={"recall": False}).end()) == []
     assert recalled(Person(stack).stream(QUESTION).end()) == []

@@ -17,7 +17,7 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.inference.engine import Message as Asked
 from pipelines.inference.engine import Sampling, Token
-from pipelines.inference.llamacpp.engine import load
+from pipelines.inference.llamacpp.engine import load_llamacpp
 from tests.journeys.following import wait_until
 from tests.journeys.stack import ON_REDIS, Person, Stack, bury
 from tests.journeys.strict import strictly, strictly_as
@@ -449,7 +449,7 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: 
     generated token by token, so where two words are as good as equal, the other one may come.
     """
     question, longest = "List the days of the week and the months of the year.", 40
-    engine = load(Settings(slots=1, context=1024))
+    engine = load_llamacpp(Settings(slots=1, context=1024))
     uninterrupted = "".join(
         piece.text
         for piece in engine.generate(

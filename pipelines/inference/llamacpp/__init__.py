@@ -11,9 +11,9 @@ BUNDLED_MODEL = "smollm2-135m-instruct"
 
 
 def _load(settings: Settings) -> Engine:
-    from pipelines.inference.llamacpp.engine import load
+    from pipelines.inference.llamacpp.engine import load_llamacpp
 
-    return load(settings)
+    return load_llamacpp(settings)
 
 
 def _model_name(settings: Settings) -> str:

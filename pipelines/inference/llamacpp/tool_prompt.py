@@ -10,22 +10,22 @@ from typing import Any
 
 import orjson
 
-from pipelines.inference.control_tokens import plain
-from pipelines.inference.engine import Form, Message, Tool, ToolCall
+from pipelines.inference.control_tokens import break_control_tokens
+from pipelines.inference.engine import Message, OutputFormat, Tool, ToolCall
 
-OPEN, CLOSE = "<tool_call>\n", "\n</tool_call>"
+CALL_OPEN, CALL_CLOSE = "<tool_call>\n", "\n</tool_call>"
 
 #: What stands between a call's parts, to the letter: what was answered is written again as it was.
-NAME, ARGUMENTS, END = '{"name": ', ', "arguments": ', "}"
+NAME_KEY, ARGUMENTS_KEY, OBJECT_END = '{"name": ', ', "arguments": ', "}"
 
-RULES = f"""When a function helps, call it: answer with
-{OPEN}{NAME}"the function's name"{ARGUMENTS}{{"argument": "value"}}{END}{CLOSE}
+CALL_INSTRUCTIONS = f"""When a function helps, call it: answer with
+{CALL_OPEN}{NAME_KEY}"the function's name"{ARGUMENTS_KEY}{{"argument": "value"}}{OBJECT_END}{CALL_CLOSE}
 and nothing else. The result comes in <tool_response>. Otherwise answer in words."""
 
 ANY_JSON = "Answer with a JSON object."
 
 
-def rendered(prompt: Sequence[Message], form: Form) -> list[dict[str, str]]:
+def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> list[dict[str, str]]:
     """The prompt as messages of text, with the tools that may be called described in the system message."""
     messages: list[dict[str, str]] = []
     for message in _in_order(prompt):
@@ -37,13 +37,14 @@ def rendered(prompt: Sequence[Message], form: Form) -> list[dict[str, str]]:
             messages.append({"role": role, "content": content} | ({"of": "tool"} if message.role == "tool" else {}))
     for entry in messages:
         entry.pop("of", None)
-    return _with_instructions(messages, form)
+    return _with_instructions(messages, output_format)
 
 
-def written(calls: Iterable[ToolCall]) -> str:
+def render_calls(calls: Iterable[ToolCall]) -> str:
     """Calls as a model writes them."""
     return "\n".join(
-        f"{OPEN}{NAME}{plain(_json(call.name))}{ARGUMENTS}{plain(call.arguments)}{END}{CLOSE}" for call in calls
+        f"{CALL_OPEN}{NAME_KEY}{break_control_tokens(_json(call.name))}{ARGUMENTS_KEY}{break_control_tokens(call.arguments)}{OBJECT_END}{CALL_CLOSE}"
+        for call in calls
     )
 
 
@@ -62,17 +63,17 @@ def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
 
 
 def _as_text(message: Message) -> tuple[str, str]:
-    content = plain(message.content)
+    content = break_control_tokens(message.content)
     if message.role == "tool":
         return "user", f"<tool_response>\n{content}\n</tool_response>"
     if message.calls:
-        return "assistant", "\n".join(part for part in (content.rstrip(), written(message.calls)) if part)
+        return "assistant", "\n".join(part for part in (content.rstrip(), render_calls(message.calls)) if part)
     return message.role, content
 
 
-def _with_instructions(messages: list[dict[str, str]], form: Form) -> list[dict[str, str]]:
+def _with_instructions(messages: list[dict[str, str]], output_format: OutputFormat) -> list[dict[str, str]]:
     """The system message, with what the form asks for at its end."""
-    instructions = "\n\n".join([*_of_tools(form.callable), *_of_schema(form.schema)])
+    instructions = "\n\n".join([*_of_tools(output_format.callable_tools), *_of_schema(output_format.schema)])
     if not instructions:
         return messages
     if messages and messages[0]["role"] == "system":
@@ -86,12 +87,16 @@ def _of_tools(tools: Sequence[Tool]) -> Iterable[str]:
         lines = (
             _json({"name": tool.name, "description": tool.description, "parameters": tool.parameters}) for tool in tools
         )
-        yield "\n".join(["You can call these functions:", *(plain(line) for line in lines), "", RULES])
+        yield "\n".join(
+            ["You can call these functions:", *(break_control_tokens(line) for line in lines), "", CALL_INSTRUCTIONS]
+        )
 
 
 def _of_schema(schema: Mapping[str, Any] | None) -> Iterable[str]:
     if schema is not None:
-        yield plain(f"Answer with JSON that this schema describes: {_json(schema)}" if schema else ANY_JSON)
+        yield break_control_tokens(
+            f"Answer with JSON that this schema describes: {_json(schema)}" if schema else ANY_JSON
+        )
 
 
 def _json(value: object) -> str:

@@ -20,11 +20,11 @@ from httpcore import NetworkBackend, NetworkStream, ReadTimeout, SyncBackend
 POLL = 0.02
 
 
-class Interrupted(Exception):
+class ReadCancelled(Exception):
     """Whoever reads was told to stop."""
 
 
-class Network(NetworkBackend):
+class CancellableBackend(NetworkBackend):
     """TCP whose reads can be interrupted. Connecting can't: it takes as long as its timeout allows."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Network(NetworkBackend):
         self._reading = threading.local()
 
     @contextmanager
-    def watching(self, cancelled: Callable[[], bool], patience: float) -> Iterator[None]:
+    def cancel_reads_when(self, cancelled: Callable[[], bool], patience: float) -> Iterator[None]:
         """This thread's reads in the block wait for at most `patience` seconds each, and until `cancelled` says True.
 
         Then they raise httpcore.ReadTimeout and Interrupted, and what `cancelled` raises.
@@ -53,21 +53,21 @@ class Network(NetworkBackend):
     ) -> NetworkStream:
         """See httpcore."""
         options = socket_options or ()
-        return Stream(self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait)
+        return CancellableStream(self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait)
 
     def _wait(self, poller: "select.poll") -> None:
         cancelled, patience = self._reading.rules
         deadline = time.monotonic() + patience
         while True:
             if cancelled():
-                raise Interrupted
+                raise ReadCancelled
             if poller.poll(POLL * 1000):
                 return
             if time.monotonic() > deadline:
                 raise ReadTimeout(f"nothing came for {patience:g} s")
 
 
-class Stream(NetworkStream):
+class CancellableStream(NetworkStream):
     """A connection, encrypted or not."""
 
     def __init__(self, inner: NetworkStream, wait: Callable[["select.poll"], None]) -> None:
@@ -99,7 +99,7 @@ class Stream(NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> NetworkStream:
         """See httpcore."""
-        return Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._wait)
+        return CancellableStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._wait)
 
     def get_extra_info(self, info: str) -> Any:
         """See httpcore, which asks by it whether an idle connection is still there."""
@@ -107,4 +107,4 @@ class Stream(NetworkStream):
 
 
 #: What httpcore raises when a connection fails or breaks.
-BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
+CONNECTION_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)

@@ -10,19 +10,29 @@ from typing import Any, Literal
 
 import orjson
 
-from pipelines.inference.control_tokens import plain
-from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Piece, Sampling, Token, Tool
+from pipelines.inference.control_tokens import break_control_tokens
+from pipelines.inference.engine import (
+    EngineError,
+    EngineOutput,
+    Finish,
+    GeneratedCall,
+    Message,
+    OutputFormat,
+    Sampling,
+    Token,
+    Tool,
+)
 
 
-def limit_of(host: str) -> str:
+def max_tokens_field(host: str) -> str:
     """What a host calls the most tokens of an answer: its inventors have renamed it, and others know the first name."""
     name, _, _ = host.partition(":")
     renamed = name.endswith((".openai.com", ".openai.azure.com"))
     return "max_completion_tokens" if renamed else "max_tokens"
 
 
-def question(
-    model: str, prompt: Sequence[Message], sampling: Sampling, form: Form, limit: str = "max_tokens"
+def request_body(
+    model: str, prompt: Sequence[Message], sampling: Sampling, output_format: OutputFormat, limit: str = "max_tokens"
 ) -> dict[str, Any]:
     """The request's JSON. What is None is left to the endpoint's default; `limit` is what `limit_of` tells."""
     asked = {
@@ -33,8 +43,8 @@ def question(
         "top_p": sampling.top_p,
         "seed": sampling.seed,
         "stop": [text for text in sampling.stop if text] or None,
-        **(_tools(form) if form.callable else {}),
-        "response_format": _format(form.schema),
+        **(_tools(output_format) if output_format.callable_tools else {}),
+        "response_format": _format(output_format.schema),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -42,7 +52,7 @@ def question(
 
 
 def _message(message: Message) -> dict[str, Any]:
-    content = plain(message.content)
+    content = break_control_tokens(message.content)
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.call_id, "content": content}
     if not message.calls:
@@ -54,12 +64,12 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": content or None, "tool_calls": calls}
 
 
-def _tools(form: Form) -> dict[str, Any]:
+def _tools(output_format: OutputFormat) -> dict[str, Any]:
     # Which one must be called is told by offering no other: llama-server doesn't know the object that names it.
-    choice = "required" if form.must_call else "auto"
-    asked = {"tools": [{"type": "function", "function": _function(tool)} for tool in form.callable],
+    choice = "required" if output_format.must_call_tool else "auto"
+    asked = {"tools": [{"type": "function", "function": _function(tool)} for tool in output_format.callable_tools],
              "tool_choice": choice}  # fmt: skip
-    return asked if form.most_calls > 1 else {**asked, "parallel_tool_calls": False}
+    return asked if output_format.max_calls > 1 else {**asked, "parallel_tool_calls": False}
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -75,15 +85,15 @@ def _format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
-class Heard:
+class CompletionReader:
     """An answer as far as it has been heard.
 
     done  the endpoint says that nothing more comes
     """
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, output_format: OutputFormat) -> None:
         self.done = False
-        self._form = form
+        self._form = output_format
         self._reason: Literal["stop", "length"] | None = None
         self._text: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
@@ -105,7 +115,7 @@ class Heard:
         self._text.append(text)
         return Token(text, 1)
 
-    def finish(self, prompt_tokens: int) -> Iterator[Piece]:
+    def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
         """What is told at the end. `prompt_tokens` counts where the endpoint tells no usage. Raises EngineError."""
         if self._reason is None:
             raise EngineError("the endpoint's answer ended in its middle")
@@ -114,13 +124,13 @@ class Heard:
             self._check(calls)
         beside = max(int(self._usage.get("completion_tokens") or 0) - self._told, len(calls))
         for place, (name, arguments) in enumerate(calls):
-            yield Call(name, arguments, beside - len(calls) + 1 if place == 0 else 1)
+            yield GeneratedCall(name, arguments, beside - len(calls) + 1 if place == 0 else 1)
         if beside and not calls:
             yield Token("", beside)
         self._told += beside
         yield self._end(self._reason, prompt_tokens)
 
-    def cancelled(self, prompt_tokens: int) -> Finish:
+    def cancelled_finish(self, prompt_tokens: int) -> Finish:
         """The end where nobody wants more."""
         return self._end("cancelled", prompt_tokens if self._told else 0)
 
@@ -152,8 +162,8 @@ class Heard:
 
     def _whole_calls(self) -> list[tuple[str, str]]:
         """The calls that may be told. One that the limit has cut is not; any other that is none is an EngineError."""
-        names = {tool.name for tool in self._form.callable}
-        calls = [self._calls[index] for index in sorted(self._calls)][: self._form.most_calls]
+        names = {tool.name for tool in self._form.callable_tools}
+        calls = [self._calls[index] for index in sorted(self._calls)][: self._form.max_calls]
         if calls and self._reason == "length" and not _is_json(calls[-1]["arguments"] or "{}"):
             calls.pop()
         whole = [(call["name"], call["arguments"] or "{}") for call in calls]
@@ -163,7 +173,7 @@ class Heard:
 
     def _check(self, calls: Sequence[object]) -> None:
         """Not every endpoint holds its model to the form, and none says so."""
-        if self._form.must_call and not calls:
+        if self._form.must_call_tool and not calls:
             raise EngineError("the model called no function, although it had to")
         if self._form.schema is not None and not calls and not _is_json("".join(self._text)):
             raise EngineError("the model's answer is not JSON, although it had to be")

@@ -18,23 +18,23 @@ import orjson
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Script, Settings
-from pipelines.inference.delimiter_scanner import Marks
+from pipelines.inference.delimiter_scanner import DelimiterScanner
 from pipelines.inference.engine import (
-    PLAIN,
-    Call,
+    PLAIN_TEXT,
     EngineError,
+    EngineOutput,
     Finish,
-    Form,
+    GeneratedCall,
     Message,
-    Piece,
+    OutputFormat,
     Sampling,
     Token,
     Tool,
     ToolCall,
 )
-from pipelines.inference.llamacpp.grammar import check
+from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.scripted import MODEL_NAME
-from pipelines.inference.scripted.minimal_json import minimal
+from pipelines.inference.scripted.minimal_json import minimal_value
 
 #: Seconds between two looks at `cancelled` while waiting.
 POLL = 0.01
@@ -53,10 +53,10 @@ class ScriptedEngine:
         self.slots = settings.slots
         self.context = settings.context
 
-    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """Whitespace-separated words, and one for each call and each tool."""
         words = sum(len(message.content.split()) + len(message.calls) for message in prompt)
-        return words + len(form.callable)
+        return words + len(output_format.callable_tools)
 
     def generate(
         self,
@@ -65,14 +65,14 @@ class ScriptedEngine:
         prefix: str,
         sampling: Sampling,
         cancelled: Callable[[], bool],
-        form: Form = PLAIN,
+        output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EngineOutput]:
         """Play the script from where it was cut, to the letter. A token cut in two counts where it is completed."""
-        part = self._part(prompt, form)
-        first, cut = part.place(prefix, len(calls)) if self.continues else (0, 0)
+        part = self._part(prompt, output_format)
+        first, cut = part.position_after(prefix, len(calls)) if self.continues else (0, 0)
         last = min(part.length, first + sampling.max_output_tokens)
-        telling = Telling(sampling.stop)
+        telling = StopFilter(sampling.stop)
         armed = self.script.trigger in _last_user_message(prompt)
         reason: Literal["stop", "length", "cancelled"] = "stop" if last == part.length else "length"
         began = time.monotonic()
@@ -90,23 +90,23 @@ class ScriptedEngine:
             if telling.stopped:
                 reason = "stop"
                 break
-        yield from telling.rest()
-        yield Finish(reason, self.count(prompt, form), 0, telling.told)
+        yield from telling.flush()
+        yield Finish(reason, self.count(prompt, output_format), 0, telling.released_tokens)
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _part(self, prompt: Sequence[Message], form: Form) -> "Part":
+    def _part(self, prompt: Sequence[Message], output_format: OutputFormat) -> "Playback":
         """What the script plays for this prompt. Raises PermanentFailure("invalid_request")."""
-        check(form)
-        if form.must_call:
-            return Part(0, form.callable[:1] * min(self.script.calls, form.most_calls))
-        if asked := _asked(prompt, form):
-            return Part(self.script.preface, (asked,) * min(self.script.calls, form.most_calls))
-        if form.schema is not None:
-            texts = JSON_TOKEN.findall(_smallest(form.schema or {"type": "object"}))
-            return Part(len(texts), (), texts)
-        return Part(self.script.tokens, ())
+        check_output_format(output_format)
+        if output_format.must_call_tool:
+            return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))
+        if asked := _asked(prompt, output_format):
+            return Playback(self.script.preface, (asked,) * min(self.script.calls, output_format.max_calls))
+        if output_format.schema is not None:
+            texts = JSON_TOKEN.findall(_smallest(output_format.schema or {"type": "object"}))
+            return Playback(len(texts), (), texts)
+        return Playback(self.script.tokens, ())
 
     def _strike(self, index: int, first: int, cancelled: Callable[[], bool]) -> None:
         """Do what the script says for this token, unless an earlier attempt got as far: it was struck then."""
@@ -133,7 +133,7 @@ class ScriptedEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Playback:
     """What is played: `size` tokens of text, the script's own where `texts` are none, then a call of each tool."""
 
     size: int
@@ -149,7 +149,7 @@ class Part:
         """A token of text."""
         return self.texts[index] if self.texts else f"w{index} "
 
-    def place(self, prefix: str, calls: int) -> tuple[int, int]:
+    def position_after(self, prefix: str, calls: int) -> tuple[int, int]:
         """Where what was told ends: the token to go on with, and how many of its characters were told."""
         if calls:
             return self.size + calls, 0
@@ -160,33 +160,33 @@ class Part:
         return index, len(prefix) - ends[index]
 
 
-class Telling:
+class StopFilter:
     """Tells the tokens as they are played, but for stop texts and what may become one."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stopped = False
-        self.told = 0
-        self._marks = Marks(stop) if any(stop) else None
+        self.released_tokens = 0
+        self._marks = DelimiterScanner(stop) if any(stop) else None
         self._waiting = 0
 
     def text(self, piece: str) -> Iterator[Token]:
         """A token of text."""
         self._waiting += 1
         if self._marks is not None:
-            piece, mark, _ = self._marks.add(piece)
+            piece, mark, _ = self._marks.feed(piece)
             self.stopped = mark is not None
         yield from self._tell(piece)
 
-    def call(self, tool: Tool) -> Iterator[Piece]:
+    def call(self, tool: Tool) -> Iterator[EngineOutput]:
         """A token that is a call."""
-        yield from self.rest()
+        yield from self.flush()
         self._waiting += 1
-        yield Call(tool.name, _smallest(tool.parameters or {"type": "object"}), self._taken())
+        yield GeneratedCall(tool.name, _smallest(tool.parameters or {"type": "object"}), self._taken())
 
-    def rest(self) -> Iterator[Token]:
+    def flush(self) -> Iterator[Token]:
         """What waited and was text after all."""
         if self._marks is not None and not self.stopped:
-            yield from self._tell(self._marks.rest())
+            yield from self._tell(self._marks.flush())
 
     def _tell(self, text: str) -> Iterator[Token]:
         if text:
@@ -194,7 +194,7 @@ class Telling:
 
     def _taken(self) -> int:
         count, self._waiting = self._waiting, 0
-        self.told += count
+        self.released_tokens += count
         return count
 
 
@@ -202,14 +202,14 @@ def _last_user_message(prompt: Sequence[Message]) -> str:
     return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
-def _asked(prompt: Sequence[Message], form: Form) -> Tool | None:
+def _asked(prompt: Sequence[Message], output_format: OutputFormat) -> Tool | None:
     """The tool that the last message asks to call. A result asks for nothing."""
     said = prompt[-1].content if prompt and prompt[-1].role == "user" else ""
-    return next((tool for tool in form.callable if f"call {tool.name}" in said), None)
+    return next((tool for tool in output_format.callable_tools if f"call {tool.name}" in said), None)
 
 
 def _smallest(schema: object) -> str:
     try:
-        return orjson.dumps(minimal(schema)).decode()
+        return orjson.dumps(minimal_value(schema)).decode()
     except RecursionError as error:
         raise PermanentFailure(str(error), code="invalid_request") from error

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 #: References followed into each other; a schema whose smallest value is deeper has none that ends.
-DEEPEST = 32
+MAX_DEPTH = 32
 
 #: Values, and characters of texts, that it may have: an engine of a few thousand tokens would not say more.
-LARGEST = 100_000
+MAX_SIZE = 100_000
 
-EMPTY: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
+EMPTY_VALUES: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "null": None}
 
 
-def minimal(schema: Any) -> Any:
+def minimal_value(schema: Any) -> Any:
     """A value by the common keywords: types, properties, items, bounds, enum, const, anyOf, allOf, $ref.
 
     Patterns and formats are not honoured. Raises RecursionError for a schema that has no finite value, or a huge one.
@@ -25,12 +25,12 @@ class _Smallest:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._left = LARGEST
+        self._left = MAX_SIZE
 
     def value(self, schema: Any, depth: int) -> Any:
         """The smallest value of a part of the schema."""
         self._take(1)
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise RecursionError("the schema's smallest value has no end")
         if not isinstance(schema, Mapping):
             return {}
@@ -58,7 +58,7 @@ class _Smallest:
             case "integer" | "number":
                 return max(schema.get("minimum", 0), schema.get("exclusiveMinimum", -1) + 1)
             case other:
-                return EMPTY.get(other)
+                return EMPTY_VALUES.get(other)
 
     def _take(self, size: int) -> None:
         self._left -= size
@@ -69,7 +69,7 @@ class _Smallest:
 def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """The schema with what it refers to, and what it must satisfy besides, in one."""
     merged = dict(schema)
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if not isinstance(path := merged.pop("$ref", None), str):
             break
         found: Any = root

@@ -15,8 +15,18 @@ from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response, read
-from pipelines.chat.start import NewTurn, Started, new_turn_ids, start
-from pipelines.inference.engine import PLAIN, Call, Finish, Form, Message, Piece, Sampling, Token, ToolCall
+from pipelines.chat.start import AcceptedTurn, NewTurn, new_turn_ids, start_turn
+from pipelines.inference.engine import (
+    PLAIN_TEXT,
+    EngineOutput,
+    Finish,
+    GeneratedCall,
+    Message,
+    OutputFormat,
+    Sampling,
+    Token,
+    ToolCall,
+)
 
 REQUEST = {
     "model": "fake", "instructions": None, "background": False, "metadata": {}, "temperature": None, "top_p": None,
@@ -24,7 +34,7 @@ REQUEST = {
 }  # fmt: skip
 
 
-class Fake:
+class FakeEngine:
     """An engine that says what it is told to say, calls included, and remembers what it was asked.
 
     Its tokens are words; a call counts as one.
@@ -33,7 +43,7 @@ class Fake:
     name = "fake"
     slots = 1
 
-    def __init__(self, *texts: str | Call, continues: bool = True, context: int = 1000) -> None:
+    def __init__(self, *texts: str | GeneratedCall, continues: bool = True, context: int = 1000) -> None:
         self.texts = texts
         self.continues = continues
         self.context = context
@@ -43,10 +53,10 @@ class Fake:
         self.prompts: list[Sequence[Message]] = []
         self.prefixes: list[str] = []
         self.samplings: list[Sampling] = []
-        self.forms: list[Form] = []
+        self.forms: list[OutputFormat] = []
         self.calls: list[list[ToolCall]] = []
 
-    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         return sum(len(message.content.split()) for message in prompt)
 
     def generate(
@@ -56,13 +66,13 @@ class Fake:
         prefix: str,
         sampling: Sampling,
         cancelled: Callable[[], bool],
-        form: Form = PLAIN,
+        output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EngineOutput]:
         self.prompts.append(prompt)
         self.prefixes.append(prefix)
         self.samplings.append(sampling)
-        self.forms.append(form)
+        self.forms.append(output_format)
         self.calls.append(list(calls))
         texts = self.texts[: sampling.max_output_tokens]
         for place, text in enumerate(texts):
@@ -70,7 +80,7 @@ class Fake:
             if cancelled():
                 yield Finish("cancelled", self.count(prompt), 0, place)
                 return
-            yield text if isinstance(text, Call) else Token(text, 1)
+            yield text if isinstance(text, GeneratedCall) else Token(text, 1)
         if self.error is not None:
             raise self.error
         reason = self.reason if len(texts) == len(self.texts) else "length"
@@ -80,7 +90,7 @@ class Fake:
         pass
 
 
-class Room:
+class TurnHarness:
     """An account, and what is said in it."""
 
     def __init__(self, database: Database, client: redis.Redis) -> None:
@@ -103,16 +113,16 @@ class Room:
         previous: str | None = None,
         items: Sequence[dict[str, Any]] = (),
         **request: Any,
-    ) -> Started:
+    ) -> AcceptedTurn:
         """A turn that brings messages of these texts, and these items; without either, a hello."""
         messages = [
             {"id": new_id("msg"), "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
             for text in texts or (() if items else ("hello",))
         ]
         turn = NewTurn({**REQUEST, **request}, [*messages, *items], conversation, previous)
-        return start(self.database, self.caller, turn, *new_turn_ids())
+        return start_turn(self.database, self.caller, turn, *new_turn_ids())
 
-    def attempt(self, started: Started) -> Attempt:
+    def attempt(self, started: AcceptedTurn) -> Attempt:
         """The next attempt at a turn."""
         with self.database.connection() as connection:
             job = attempts.claim(
@@ -134,13 +144,13 @@ class Room:
             attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
         attempt.journal.close(ending.events)
 
-    def stored(self, started: Started) -> Response:
+    def stored(self, started: AcceptedTurn) -> Response:
         with self.database.connection() as connection:
             found = read(connection, started.response.id, self.caller.account_id)
         assert found is not None
         return found
 
-    def billed(self, started: Started) -> list[tuple[int, int, int]]:
+    def billed(self, started: AcceptedTurn) -> list[tuple[int, int, int]]:
         with self.database.connection() as connection:
             rows = connection.execute(
                 "SELECT * FROM usage_records WHERE job_id = %s", (started.response.job_id,)
@@ -153,14 +163,14 @@ class Room:
 
 
 @pytest.fixture
-def room(database: Database, redis_client: redis.Redis) -> Iterator[Room]:
+def harness(database: Database, redis_client: redis.Redis) -> Iterator[TurnHarness]:
     """A room of one's own."""
-    room = Room(database, redis_client)
-    yield room
-    room.close()
+    harness = TurnHarness(database, redis_client)
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
-def fake() -> type[Fake]:
+def fake_engine() -> type[FakeEngine]:
     """`fake("a ", "b ")` → an engine that says so."""
-    return Fake
+    return FakeEngine

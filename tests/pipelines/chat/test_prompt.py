@@ -6,67 +6,72 @@ from models.platform.errors import PermanentFailure
 from models.platform.ids import new_id
 from models.turns import conversations
 from pipelines.chat import turn
-from pipelines.chat.prompt import assemble, fitted
-from pipelines.inference.engine import Call, Message, ToolCall
+from pipelines.chat.prompt import assemble_messages, fit_prompt
+from pipelines.inference.engine import GeneratedCall, Message, ToolCall
 
 
-def answered(room, engine, started):
-    attempt = room.attempt(started)
-    room.settle(attempt, turn.run(engine, attempt))
+def answered(harness, engine, started):
+    attempt = harness.attempt(started)
+    harness.settle(attempt, turn.run(engine, attempt))
     return started
 
 
-def prompt(room, started):
-    with room.database.connection() as connection:
-        return [(message.role, message.content) for message in assemble(connection, started.response)]
+def prompt(harness, started):
+    with harness.database.connection() as connection:
+        return [(message.role, message.content) for message in assemble_messages(connection, started.response)]
 
 
-def test_instructions_come_first_and_the_turns_own_input_last(room):
-    assert prompt(room, room.start("one", "two", instructions="Be kind.")) == [
+def test_instructions_come_first_and_the_turns_own_input_last(harness):
+    assert prompt(harness, harness.start("one", "two", instructions="Be kind.")) == [
         ("system", "Be kind."), ("user", "one"), ("user", "two"),
     ]  # fmt: skip
 
 
-def test_a_chain_is_told_from_its_beginning_without_older_instructions(room, fake):
-    first = answered(room, fake("a "), room.start("one", instructions="Be rude."))
-    second = answered(room, fake("b "), room.start("two", previous=first.response.id))
+def test_a_chain_is_told_from_its_beginning_without_older_instructions(harness, fake_engine):
+    first = answered(harness, fake_engine("a "), harness.start("one", instructions="Be rude."))
+    second = answered(harness, fake_engine("b "), harness.start("two", previous=first.response.id))
 
-    assert prompt(room, room.start("three", previous=second.response.id)) == [
+    assert prompt(harness, harness.start("three", previous=second.response.id)) == [
         ("user", "one"), ("assistant", "a "), ("user", "two"), ("assistant", "b "), ("user", "three"),
     ]  # fmt: skip
 
 
-def test_a_conversation_is_told_with_what_it_held_before(room, fake):
+def test_a_conversation_is_told_with_what_it_held_before(harness, fake_engine):
     conversation = new_id("conv")
     item = {"id": new_id("msg"), "type": "message", "role": "developer", "content": [{"text": "Be kind."}]}
-    with room.database.transaction() as connection:
-        conversations.create(connection, conversation, room.caller.account_id, {})
+    with harness.database.transaction() as connection:
+        conversations.create(connection, conversation, harness.caller.account_id, {})
         conversations.add_items(connection, conversation, [item])
-    answered(room, fake("a "), room.start("one", conversation=conversation))
+    answered(harness, fake_engine("a "), harness.start("one", conversation=conversation))
 
-    assert prompt(room, room.start("two", conversation=conversation)) == [
+    assert prompt(harness, harness.start("two", conversation=conversation)) == [
         ("system", "Be kind."), ("user", "one"), ("assistant", "a "), ("user", "two"),
     ]  # fmt: skip
 
 
-def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake):
-    engine = fake(context=40)
+def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake_engine):
+    engine = fake_engine(context=40)
     messages = [Message("system", "x " * 5), *[Message("user", f"{n} " * 10) for n in range(5)]]
 
-    prompt = fitted(engine, messages, {"max_output_tokens": None})
+    prompt = fit_prompt(engine, messages, {"max_output_tokens": None})
 
     assert [message.content[:2] for message in prompt.messages] == ["x ", "3 ", "4 "]
-    assert (prompt.tokens, prompt.dropped, prompt.longest) == (25, 3, 40 - 25)
+    assert (prompt.tokens, prompt.dropped, prompt.max_output_tokens) == (25, 3, 40 - 25)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, 90), (5, 5), (500, 90)])
-def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake, asked, expected):
-    assert fitted(fake(context=100), [Message("user", "x " * 10)], {"max_output_tokens": asked}).longest == expected
+def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake_engine, asked, expected):
+    assert (
+        fit_prompt(
+            fake_engine(context=100), [Message("user", "x " * 10)], {"max_output_tokens": asked}
+        ).max_output_tokens
+        == expected
+    )
 
 
-def test_a_message_that_no_context_holds_is_refused(fake):
+def test_a_message_that_no_context_holds_is_refused(fake_engine):
     with pytest.raises(PermanentFailure) as refusal:
-        fitted(fake(context=20), [Message("user", "x " * 30)], {"max_output_tokens": None})
+        fit_prompt(fake_engine(context=20), [Message("user", "x " * 30)], {"max_output_tokens": None})
 
     assert refusal.value.code == "context_length_exceeded"
 
@@ -75,14 +80,14 @@ def item(type_, **fields):
     return {"id": new_id("x"), "type": type_, **fields}
 
 
-def test_calls_and_results_are_told_as_the_engine_knows_them(room, fake):
+def test_calls_and_results_are_told_as_the_engine_knows_them(harness, fake_engine):
     said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
     calls = [item("function_call", call_id=f"c{n}", name="f", arguments=f"[{n}]") for n in range(2)]
     results = [item("function_call_output", call_id=f"c{n}", output=f"r{n}") for n in (0, 1, 9)]
-    started = room.start("one", items=[item("message", **said), *calls, *results, *calls[:1]])
+    started = harness.start("one", items=[item("message", **said), *calls, *results, *calls[:1]])
 
-    with room.database.connection() as connection:
-        messages = assemble(connection, started.response)
+    with harness.database.connection() as connection:
+        messages = assemble_messages(connection, started.response)
 
     first, second = ToolCall("c0", "f", "[0]"), ToolCall("c1", "f", "[1]")
     assert messages == [
@@ -94,12 +99,12 @@ def test_calls_and_results_are_told_as_the_engine_knows_them(room, fake):
     ]
 
 
-def test_a_call_and_its_result_come_from_the_turns_before(room, fake):
+def test_a_call_and_its_result_come_from_the_turns_before(harness, fake_engine):
     tools = [{"type": "function", "name": "f", "description": None, "parameters": None}]
-    first = answered(room, fake(Call("f", "{}", 1)), room.start("one", tools=tools))
-    (call,) = room.stored(first).output
+    first = answered(harness, fake_engine(GeneratedCall("f", "{}", 1)), harness.start("one", tools=tools))
+    (call,) = harness.stored(first).output
 
     result = item("function_call_output", call_id=call["call_id"], output="r")
-    second = room.start(previous=first.response.id, items=[result])
+    second = harness.start(previous=first.response.id, items=[result])
 
-    assert prompt(room, second) == [("user", "one"), ("assistant", ""), ("tool", "r")]
+    assert prompt(harness, second) == [("user", "one"), ("assistant", ""), ("tool", "r")]

@@ -1,7 +1,14 @@
 """Given a journal, when it is read back, then it tells what was said, and how much of it counts."""
 
 from models.journal.events import event
-from pipelines.chat.transcript import ADDED, DELTA, DONE, RESTARTED, STARTED, read_transcript
+from pipelines.chat.transcript import (
+    ANSWER_RESTARTED,
+    ENGINE_STARTED,
+    ITEM_ADDED,
+    ITEM_DONE,
+    TEXT_DELTA,
+    read_transcript,
+)
 
 
 def journal(*entries):
@@ -11,21 +18,29 @@ def journal(*entries):
 def test_an_empty_journal_has_said_nothing():
     transcript = read_transcript([], 0)
 
-    assert (transcript.seen, transcript.text, transcript.tokens, transcript.prompt_tokens) == (set(), "", 0, 0)
+    assert (transcript.event_types, transcript.text, transcript.tokens, transcript.prompt_tokens) == (set(), "", 0, 0)
 
 
 def test_deltas_are_joined_to_the_letter():
     transcript = read_transcript(
-        journal((STARTED, {"prompt_tokens": 7}), (DELTA, {"delta": 'a "\n'}), (DELTA, {"delta": "\U0001f3d4 b"})), 3
+        journal(
+            (ENGINE_STARTED, {"prompt_tokens": 7}),
+            (TEXT_DELTA, {"delta": 'a "\n'}),
+            (TEXT_DELTA, {"delta": "\U0001f3d4 b"}),
+        ),
+        3,
     )
 
     assert (transcript.text, transcript.tokens, transcript.prompt_tokens) == ('a "\n\U0001f3d4 b', 3, 7)
-    assert transcript.seen == {STARTED, DELTA}
+    assert transcript.event_types == {ENGINE_STARTED, TEXT_DELTA}
 
 
 def test_a_restart_discards_text_and_tokens():
     transcript = read_transcript(
-        journal((DELTA, {"delta": "old"}), (RESTARTED, {"discarded_tokens": 4}), (DELTA, {"delta": "new"})), 6
+        journal(
+            (TEXT_DELTA, {"delta": "old"}), (ANSWER_RESTARTED, {"discarded_tokens": 4}), (TEXT_DELTA, {"delta": "new"})
+        ),
+        6,
     )
 
     assert (transcript.text, transcript.tokens) == ("new", 2)
@@ -33,9 +48,9 @@ def test_a_restart_discards_text_and_tokens():
 
 def test_items_are_told_by_how_far_they_have_come():
     message, call = {"type": "message"}, {"type": "function_call", "call_id": "call_1"}
-    begun = journal((ADDED, {"item": message}), (ADDED, {"item": call}))
+    begun = journal((ITEM_ADDED, {"item": message}), (ITEM_ADDED, {"item": call}))
 
     assert read_transcript([], 0).message == "none"
     assert (read_transcript(begun, 0).message, read_transcript(begun, 0).calls) == ("begun", [])
-    ended = read_transcript([*begun, *journal((DONE, {"item": message}), (DONE, {"item": call}))], 0)
+    ended = read_transcript([*begun, *journal((ITEM_DONE, {"item": message}), (ITEM_DONE, {"item": call}))], 0)
     assert (ended.message, ended.calls) == ("ended", [call])

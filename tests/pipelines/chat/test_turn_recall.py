@@ -8,7 +8,7 @@ import pytest
 from models.memory.memories import NewMemory
 from models.platform.errors import ConfigurationError
 from pipelines.chat import turn_recall
-from pipelines.chat.turn_recall import Recaller
+from pipelines.chat.turn_recall import TurnRecall
 from pipelines.memory.recall_counter import RecallCounter
 from pipelines.memory.store import write_memories
 from tests.pipelines.memory.job_helpers import flat
@@ -32,47 +32,47 @@ class Loader:
         return embed
 
 
-def remember(room, *texts):
-    news = [NewMemory(f"mem_{room.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
-    write_memories(room.database, flat, room.caller.account_id, room.caller.user_id, news)
+def remember(harness, *texts):
+    news = [NewMemory(f"mem_{harness.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
+    write_memories(harness.database, flat, harness.caller.account_id, harness.caller.user_id, news)
 
 
-def recall(room, load, question="my cat"):
-    asking = Recaller(load, RecallCounter(room.database), 2)
-    response = room.start().response
-    return [[hit.memory.text for hit in asking(room.database, response, question, 5)] for _ in range(2)]
+def recall(harness, load, question="my cat"):
+    asking = TurnRecall(load, RecallCounter(harness.database), 2)
+    response = harness.start().response
+    return [[hit.memory.text for hit in asking(harness.database, response, question, 5)] for _ in range(2)]
 
 
-def test_the_embedder_is_loaded_for_those_who_have_memories_and_a_question_is_embedded_once(room):
+def test_the_embedder_is_loaded_for_those_who_have_memories_and_a_question_is_embedded_once(harness):
     load = Loader()
-    assert recall(room, load) == [[], []]
+    assert recall(harness, load) == [[], []]
     assert load.loads == 0
 
-    remember(room, "I have a cat.")
+    remember(harness, "I have a cat.")
 
-    assert recall(room, load) == [["I have a cat."]] * 2
+    assert recall(harness, load) == [["I have a cat."]] * 2
     assert (load.loads, load.asked) == (1, ["my cat"])
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("no such file"), RuntimeError("out of memory")])
-def test_a_turn_goes_on_without_an_embedder(room, error):
+def test_a_turn_goes_on_without_an_embedder(harness, error):
     def load():
         raise error
 
-    remember(room, "I have a cat.")
+    remember(harness, "I have a cat.")
 
-    assert recall(room, load) == [[], []]
+    assert recall(harness, load) == [[], []]
 
 
-def test_a_turn_does_not_wait_for_a_slow_one(room, monkeypatch):
-    monkeypatch.setattr(turn_recall, "PATIENCE", 0.05)
+def test_a_turn_does_not_wait_for_a_slow_one(harness, monkeypatch):
+    monkeypatch.setattr(turn_recall, "TIMEOUT", 0.05)
     done = threading.Event()
 
     def slow(texts):
         done.wait(10)
         return flat(texts)
 
-    remember(room, "I have a cat.")
+    remember(harness, "I have a cat.")
 
-    assert recall(room, Loader(slow)) == [[], []]
+    assert recall(harness, Loader(slow)) == [[], []]
     done.set()

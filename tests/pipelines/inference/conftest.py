@@ -6,14 +6,14 @@ import pytest
 
 from models.platform.settings import Settings
 from pipelines.inference.llamacpp.embedder import Embedder, load_embedder
-from pipelines.inference.llamacpp.engine import LlamaCppEngine, load
+from pipelines.inference.llamacpp.engine import LlamaCppEngine, load_llamacpp
 from pipelines.inference.llamacpp.minilm import convert
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[LlamaCppEngine]:
     """SmolLM2 with two slots of 512 tokens."""
-    loaded = load(Settings(slots=2, context=512))
+    loaded = load_llamacpp(Settings(slots=2, context=512))
     yield loaded
     loaded.close()
 

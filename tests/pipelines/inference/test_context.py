@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.platform.errors import PermanentFailure
-from pipelines.inference.context import fit
-from pipelines.inference.engine import PLAIN, Form, Message, Piece, Sampling, ToolCall
+from pipelines.inference.context import fit_messages
+from pipelines.inference.engine import PLAIN_TEXT, EngineOutput, Message, OutputFormat, Sampling, ToolCall
 
 
 class Counting:
@@ -22,7 +22,7 @@ class Counting:
         self.context = context
         self.counted = 0
 
-    def count(self, prompt: Sequence[Message], form: Form = PLAIN) -> int:
+    def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         self.counted += 1
         return sum(len(message.content) + 3 for message in prompt)
 
@@ -33,9 +33,9 @@ class Counting:
         prefix: str,
         sampling: Sampling,
         cancelled: Callable[[], bool],
-        form: Form = PLAIN,
+        output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
-    ) -> Iterator[Piece]:
+    ) -> Iterator[EngineOutput]:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ def test_what_fits_keeps_all_that_it_can(conversation: list[Message], context: i
     engine = Counting(context)
     systems = [message for message in conversation if message.role == "system"]
     try:
-        kept = fit(engine, conversation, reserve).messages
+        kept = fit_messages(engine, conversation, reserve).messages
     except PermanentFailure:
         # Then not even the system messages and the last turn would fit
         said = [message for message in last_turn(conversation) if message.role != "system"]
@@ -84,20 +84,20 @@ def test_what_fits_keeps_all_that_it_can(conversation: list[Message], context: i
 def test_it_counts_seldom(conversation: list[Message], context: int) -> None:
     engine = Counting(context)
     with suppress(PermanentFailure):
-        fit(engine, conversation, 0)
+        fit_messages(engine, conversation, 0)
     assert engine.counted <= 3 + log2(turns(conversation) + 1)
 
 
 def test_a_conversation_that_fits_is_counted_once() -> None:
     engine = Counting(100)
     conversation = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
-    assert fit(engine, conversation, 10).messages == conversation
+    assert fit_messages(engine, conversation, 10).messages == conversation
     assert engine.counted == 1
 
 
 def test_the_error_has_the_numbers() -> None:
     with pytest.raises(PermanentFailure, match="13 tokens and the answer up to 5, but counting holds 12") as caught:
-        fit(Counting(12), [Message("user", "old"), Message("user", "a" * 10)], 5)
+        fit_messages(Counting(12), [Message("user", "old"), Message("user", "a" * 10)], 5)
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -107,15 +107,15 @@ def test_a_call_is_never_kept_without_its_result_nor_forgotten_without_it() -> N
     result = Message("tool", "x" * 10, call_id="1")
     conversation = [Message("user", "old" * 9), Message("user", "a"), called, Message("user", "b"), result]
     # When the oldest has to go
-    kept = fit(Counting(40), [*conversation, Message("user", "c")], 0).messages
+    kept = fit_messages(Counting(40), [*conversation, Message("user", "c")], 0).messages
     # Then call and result go or stay together
     assert kept == [*conversation[1:], Message("user", "c")]
-    assert fit(Counting(20), [*conversation, Message("user", "c")], 0).messages == [Message("user", "c")]
+    assert fit_messages(Counting(20), [*conversation, Message("user", "c")], 0).messages == [Message("user", "c")]
 
 
 def test_nothing_is_forgotten_where_the_caller_wants_all_of_it() -> None:
     conversation = [Message("user", "old" * 9), Message("user", "a")]
-    assert fit(Counting(20), conversation, 0).messages == conversation[1:]
+    assert fit_messages(Counting(20), conversation, 0).messages == conversation[1:]
     with pytest.raises(PermanentFailure, match="the conversation takes 34 tokens") as caught:
-        fit(Counting(20), conversation, 0, forget=False)
+        fit_messages(Counting(20), conversation, 0, forget=False)
     assert caught.value.code == "context_length_exceeded"

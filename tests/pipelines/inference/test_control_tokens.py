@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inference.control_tokens import BREAK, plain
+from pipelines.inference.control_tokens import ZERO_WIDTH_SPACE, break_control_tokens
 from pipelines.inference.engine import Message
 from pipelines.inference.llamacpp.engine import LlamaCppEngine
 
@@ -13,16 +13,16 @@ from pipelines.inference.llamacpp.engine import LlamaCppEngine
     "token", ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "[INST]", "<start_of_turn>", "</tool_call>"]
 )
 def test_a_control_token_is_broken_and_looks_the_same(token: str) -> None:
-    broken = plain(f"before {token} after")
+    broken = break_control_tokens(f"before {token} after")
 
     assert token not in broken
-    assert broken.replace(BREAK, "") == f"before {token} after"
+    assert broken.replace(ZERO_WIDTH_SPACE, "") == f"before {token} after"
 
 
 @given(st.text("<>|[]/s INSTim_end", max_size=60))
 def test_nothing_is_left_to_break(text: str) -> None:
-    assert plain(plain(text)) == plain(text)
-    assert plain(text).replace(BREAK, "") == text
+    assert break_control_tokens(break_control_tokens(text)) == break_control_tokens(text)
+    assert break_control_tokens(text).replace(ZERO_WIDTH_SPACE, "") == text
 
 
 def test_a_message_can_not_speak_as_the_system(engine: LlamaCppEngine) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inference.delimiter_scanner import Marks
+from pipelines.inference.delimiter_scanner import DelimiterScanner
 
 PIECES = st.lists(st.text("abc", max_size=4), max_size=12)
 MARKS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
@@ -11,9 +11,9 @@ MARKS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
 
 @given(MARKS, PIECES)
 def test_pieces_are_told_as_the_whole_would_be(texts: list[str], pieces: list[str]) -> None:
-    marks, whole, told = Marks(texts), "".join(pieces), ""
+    marks, whole, told = DelimiterScanner(texts), "".join(pieces), ""
     for place, piece in enumerate(pieces):
-        sure, mark, rest = marks.add(piece)
+        sure, mark, rest = marks.feed(piece)
         told += sure
         if mark is not None:
             # Then the first mark is found, with what stands on either side of it
@@ -23,10 +23,10 @@ def test_pieces_are_told_as_the_whole_would_be(texts: list[str], pieces: list[st
         # And what was told is never the beginning of one
         held = "".join(pieces[: place + 1])[len(told) :]
         assert not held or any(text.startswith(held) for text in texts)
-    assert told + marks.rest() == whole
+    assert told + marks.flush() == whole
     assert not any(text in whole for text in texts)
 
 
 def test_of_marks_at_one_place_the_first_counts() -> None:
-    assert Marks(["<a>", "<"]).add("x<a>y") == ("x", "<a>", "y")
-    assert Marks(["", "b"]).add("ab") == ("a", "b", "")
+    assert DelimiterScanner(["<a>", "<"]).feed("x<a>y") == ("x", "<a>", "y")
+    assert DelimiterScanner(["", "b"]).feed("ab") == ("a", "b", "")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.inference import machine
-from pipelines.inference.machine import Others, usable_cores, usable_memory
+from pipelines.inference.machine import CompetingLoad, usable_cores, usable_memory
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_memory_is_what_the_container_is_granted(tmp_path: Path) -> None:
 def test_others_are_as_busy_as_what_is_left_of_the_machines_time(tmp_path: Path) -> None:
     file = tmp_path / "stat"
     file.write_text("cpu 100 0 0 1000 0 0 0 0 0 0\ncpu0 …\n")
-    others = Others(file)
+    others = CompetingLoad(file)
     file.write_text("cpu 103 0 2 1005 0 0 0 0 0 0\n")
     assert others.share(0) == 0  # too short a time to tell
     file.write_text("cpu 140 10 20 1020 10 0 0 0 0 0\n")
@@ -57,5 +57,5 @@ def test_others_are_as_busy_as_what_is_left_of_the_machines_time(tmp_path: Path)
 
 
 def test_where_nothing_is_told_of_others_there_are_none(tmp_path: Path) -> None:
-    others = Others(tmp_path / "none")
+    others = CompetingLoad(tmp_path / "none")
     assert others.share(1.0) == 0

@@ -25,7 +25,10 @@ from pipelines.inference.registry import (
         (Settings(), "smollm2-135m-instruct"),
         (Settings(model="/models/Llama-3.1-8B.Q4_K_M.gguf"), "Llama-3.1-8B.Q4_K_M"),
         (Settings(engine="scripted", model="/models/other.gguf"), "scripted"),
-        (Settings(engine="openai", upstreams=(Upstream("x", "https://x/v1", ("big/model-7", "small")),)), "big/model-7"),
+        (
+            Settings(engine="openai", upstreams=(Upstream("x", "https://x/v1", ("big/model-7", "small")),)),
+            "big/model-7",
+        ),
     ],
 )
 def test_the_engine_has_a_name_before_it_is_loaded(settings: Settings, name: str) -> None:
@@ -67,7 +70,7 @@ def test_an_unknown_engine_is_one_line_that_names_the_variable_and_the_engines()
 
 
 def test_an_engine_without_a_setting_that_it_requires_is_one_line() -> None:
-    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAMS is unset: SANGHA_ENGINE=openai needs it$"):
+    with pytest.raises(ConfigurationError, match=r"^SANGHA_UPSTREAMS is unset: SANGHA_ENGINE=openai needs it$"):
         model_name(Settings(engine="openai"))
 
 

@@ -11,15 +11,15 @@ from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
 from models.turns import conversations
 from models.turns.conversations import Conversation
-from pipelines.chat.deletion import forget_conversation
-from pipelines.chat.thread import PREFIXES, followed
+from pipelines.chat.deletion import delete_conversation
+from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from web.api.request import Request
 from web.api.turns.items import Item, stored
 from web.api.turns.requests import Include, Metadata
 from web.api.turns.responses import Included
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import Body, Query, cut, parse_query
+from web.http.validation import Body, Query, truncate, parse_query
 
 #: Items that one request may add; OpenAI's bound.
 MOST_ITEMS = 20
@@ -109,7 +109,7 @@ def delete(request: Request) -> Response:
 
     A turn that runs in it goes on, outside.
     """
-    if not forget_conversation(request.platform.database, _id(request), request.caller.account_id):
+    if not delete_conversation(request.platform.database, _id(request), request.caller.account_id):
         raise _not_found(request)
     request.platform.queue.nudge()
     deleted: ConversationDeleted = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
@@ -130,7 +130,7 @@ def items(request: Request) -> Response:
             ascending=query.order == "asc",
         )
     if found is None:
-        raise InvalidRequest(f"Item with id '{cut(str(query.after))}' not found.", param="after", code="item_not_found")
+        raise InvalidRequest(f"Item with id '{truncate(str(query.after))}' not found.", param="after", code="item_not_found")
     return json_response(page_object(found[: query.limit], has_more=len(found) > query.limit))
 
 
@@ -168,8 +168,8 @@ def delete_item(request: Request) -> Response:
 
 def _made(request: Request, connection: Connection, given: Sequence[Item]) -> list[dict[str, Any]]:
     """The items as they are stored, with ids of their own."""
-    whole = followed(connection, request.caller.account_id, stored(given), "items")
-    return [{**item, "id": request.new_id(PREFIXES[item["type"]])} for item in whole]
+    whole = resolve_references(connection, request.caller.account_id, stored(given), "items")
+    return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in whole]
 
 
 def _id(request: Request) -> str:
@@ -185,11 +185,11 @@ def _read(request: Request) -> Conversation:
 
 
 def _not_found(request: Request) -> NotFound:
-    return NotFound(f"Conversation with id '{cut(_id(request))}' not found.", param="conversation_id")
+    return NotFound(f"Conversation with id '{truncate(_id(request))}' not found.", param="conversation_id")
 
 
 def _no_item(item_id: str) -> NotFound:
-    return NotFound(f"Item with id '{cut(item_id)}' not found.", param="item_id")
+    return NotFound(f"Item with id '{truncate(item_id)}' not found.", param="item_id")
 
 
 def _object(conversation: Conversation) -> ConversationObject:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest, Unavailable
-from pipelines.chat.token_count import Question, ask
+from pipelines.chat.token_count import TokenCount, enqueue_count
 from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
 from web.api.turns.items import stored
@@ -36,10 +36,10 @@ async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`."""
     body = bodies.parse(request.body, CountTokens)
     items = stored(body.input) if body.input is not None else []
-    question = Question(common(body, request.platform.settings), items, *place_of(body))
+    question = TokenCount(common(body, request.platform.settings), items, *place_of(body))
     job_id = request.new_id("job")
     limits = request.admission.limits
-    await run_in_threadpool(ask, request.platform.database, request.caller, question, job_id, limits)
+    await run_in_threadpool(enqueue_count, request.platform.database, request.caller, question, job_id, limits)
     request.platform.queue.nudge()
     try:
         async with asyncio.timeout(PATIENCE):

@@ -6,13 +6,13 @@ from pydantic import Field, StringConstraints, Tag
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.memory_prompt import MOST
+from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.start import NewTurn
 from pipelines.inference.registry import model_name
 from web.api.turns.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
 from web.api.turns.items import Id, Input, stored
 from web.api.turns.models import DEFAULT
-from web.http.validation import Body, Unsupported, cut, exactly, tag, text_or
+from web.http.validation import Body, Unsupported, truncate, strict_literal, branch, discriminate_text
 
 #: OpenAI's own bounds for metadata.
 Metadata = Annotated[
@@ -29,8 +29,8 @@ Label = Annotated[str, Field(max_length=512)]
 #: A text that ends the answer.
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[
-    Annotated[Stop, Tag(tag("text"))] | Annotated[list[Stop], Field(max_length=4), Tag(tag("other"))],
-    text_or("a list of strings"),
+    Annotated[Stop, Tag(branch("text"))] | Annotated[list[Stop], Field(max_length=4), Tag(branch("other"))],
+    discriminate_text("a list of strings"),
 ]
 
 LOGPROBS = "message.output_text.logprobs"
@@ -52,7 +52,7 @@ class ConversationReference(Body):
 
 
 Conversation = Annotated[
-    Annotated[Id, Tag(tag("text"))] | Annotated[ConversationReference, Tag(tag("other"))], text_or("an object")
+    Annotated[Id, Tag(branch("text"))] | Annotated[ConversationReference, Tag(branch("other"))], discriminate_text("an object")
 ]
 
 
@@ -81,7 +81,7 @@ class MemoryOptions(Body):
 
     recall: bool | None = None
     remember: bool | None = None
-    limit: int | None = Field(None, ge=1, le=MOST)
+    limit: int | None = Field(None, ge=1, le=MAX_MEMORIES)
 
 
 class Asked(Body):
@@ -133,7 +133,7 @@ class CreateResponse(Asked):
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     # What nothing here can honour.
-    top_logprobs: Annotated[Literal[0], exactly(int)] | None = None
+    top_logprobs: Annotated[Literal[0], strict_literal(int)] | None = None
     prompt: Unsupported = None
     moderation: Unsupported = None
     context_management: Unsupported = None
@@ -195,7 +195,7 @@ def checked_model(name: str | None, settings: Settings) -> str:
     local = model_name(settings)
     if name not in (None, DEFAULT, local):
         raise InvalidRequest(
-            f"The model '{cut(str(name))}' does not exist; there are '{local}' and '{DEFAULT}'.",
+            f"The model '{truncate(str(name))}' does not exist; there are '{local}' and '{DEFAULT}'.",
             param="model",
             code="model_not_found",
         )

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest
 from models.turns.responses import Response
-from pipelines.chat.deletion import forget_response
+from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
@@ -21,11 +21,11 @@ from web.api.turns.running import begin, final, read_named, when_read
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
-from web.http.validation import Query, cut, listed, parse_query
+from web.http.validation import Query, truncate, as_list, parse_query
 from web.streams.sse import EventStream
 
 #: Known, and about what no answer here has.
-Included = Annotated[list[Includable], listed, Field(max_length=16)]
+Included = Annotated[list[Includable], as_list, Field(max_length=16)]
 
 
 class Retrieve(StreamCursor):
@@ -95,7 +95,7 @@ def cancel(request: Request) -> Answer:
 def delete(request: Request) -> Answer:
     """`DELETE /v1/responses/{id}`: forget an ended turn, its journal and what is remembered of it."""
     response = _read(request)
-    forget_response(request.platform.database, response)
+    delete_response(request.platform.database, response)
     request.platform.queue.forget_journal(response.job_id)
     deleted: ResponseDeleted = {"id": response.id, "object": "response", "deleted": True}
     return json_response(deleted)
@@ -119,7 +119,7 @@ def _place(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int
     for place, item in enumerate(items):
         if item["id"] == item_id:
             return place
-    raise InvalidRequest(f"Item with id '{cut(item_id)}' not found.", param=cursor, code="item_not_found")
+    raise InvalidRequest(f"Item with id '{truncate(item_id)}' not found.", param=cursor, code="item_not_found")
 
 
 def _shown(

@@ -12,13 +12,13 @@ from models.platform.errors import NotFound
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.response_objects import ResponseObject, response_object
-from pipelines.chat.start import NewTurn, Started, start
+from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
 from web.api.job_events import EventBatches
 from web.api.job_results import cancel_job, job_headers
 from web.api.request import Request
 from web.http.disconnects import OnDisconnect, on_disconnect
-from web.http.validation import cut
+from web.http.validation import truncate
 
 #: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
 #: OpenAI's client gives up after 600 and posts the same again: a second turn.
@@ -29,7 +29,7 @@ LONGEST_WAIT = 540.0
 class Begun:
     """A turn that was accepted, its events, the headers that name it, and what to do when its client leaves."""
 
-    started: Started
+    started: AcceptedTurn
     told: EventBatches
     headers: dict[str, str]
     leave: OnDisconnect | None
@@ -50,8 +50,8 @@ async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
     follower = tail.subscribe(job_id)  # before there is anything to hear: so nothing has to be looked up
     request.cleanup.callback(tail.unsubscribe, job_id, follower)
 
-    def accept() -> Started:
-        started = start(
+    def accept() -> AcceptedTurn:
+        started = start_turn(
             request.platform.database,
             request.caller,
             turn,
@@ -60,13 +60,13 @@ async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
             request.allowance,
             repeat=request.repeat,
         )
-        request.platform.queue.announce_job(job_id, started.opening)
+        request.platform.queue.announce_job(job_id, started.opening_events)
         if started.interrupted is not None:
             request.platform.queue.announce_cancellation(started.interrupted)
         return started
 
     started = await run_in_threadpool(accept)
-    follower.begin(started.opening)
+    follower.push_opening(started.opening_events)
     told = tail.follow(job_id, follower=follower)
     return Begun(started, told, job_headers(job_id, response_id), leave)
 
@@ -99,7 +99,7 @@ def read_named(request: Request, response_id: str) -> Response:
     with request.platform.database.connection() as connection:
         response = responses.read(connection, response_id, request.caller.account_id)
     if response is None:
-        raise NotFound(f"Response with id '{cut(response_id)}' not found.", param="response_id")
+        raise NotFound(f"Response with id '{truncate(response_id)}' not found.", param="response_id")
     return response
 
 

@@ -47,7 +47,7 @@ def test_no_texts_are_no_vectors(embedder: Embedder) -> None:
 def test_a_conversion_is_made_once_and_leaves_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "share" / "minilm.gguf"
     assert minilm.convert(target) == target
-    assert gguf_files.checked("embedding_model", str(target)) == target
+    assert gguf_files.check_gguf("embedding_model", str(target)) == target
     written = target.stat().st_mtime_ns
     minilm.convert(target)
     assert target.stat().st_mtime_ns == written

@@ -11,8 +11,18 @@ from jsonschema import validate
 
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.inference.engine import Call, EngineError, Finish, Form, Message, Sampling, Token, Tool, ToolCall
-from pipelines.inference.llamacpp.engine import LlamaCppEngine, load
+from pipelines.inference.engine import (
+    EngineError,
+    Finish,
+    GeneratedCall,
+    Message,
+    OutputFormat,
+    Sampling,
+    Token,
+    Tool,
+    ToolCall,
+)
+from pipelines.inference.llamacpp.engine import LlamaCppEngine, load_llamacpp
 
 STORY = [Message("user", "Write a long story about a dragon and a knight.")]
 GREEDY = Sampling(max_output_tokens=24, temperature=0)
@@ -65,18 +75,20 @@ def answer(
 
 def formed(
     engine: LlamaCppEngine,
-    form: Form,
+    output_format: OutputFormat,
     prompt: list[Message] = STORY,
     sampling: Sampling = ENDLESS,
     prefix: str = "",
     calls: Sequence[ToolCall] = (),
-) -> tuple[str, list[Call], Finish]:
+) -> tuple[str, list[GeneratedCall], Finish]:
     """Text, calls and end of an answer in a form."""
-    *items, finish = engine.generate(prompt, prefix=prefix, sampling=sampling, cancelled=never, form=form, calls=calls)
+    *items, finish = engine.generate(
+        prompt, prefix=prefix, sampling=sampling, cancelled=never, output_format=output_format, calls=calls
+    )
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
     said = "".join(item.text for item in items if isinstance(item, Token))
-    return said, [item for item in items if isinstance(item, Call)], finish
+    return said, [item for item in items if isinstance(item, GeneratedCall)], finish
 
 
 def text(tokens: list[Token]) -> str:
@@ -84,7 +96,7 @@ def text(tokens: list[Token]) -> str:
 
 
 def busy_slots(engine: LlamaCppEngine) -> int:
-    slots: list[dict[str, bool]] = engine._loopback.ask("GET", "/slots")  # type: ignore[assignment]
+    slots: list[dict[str, bool]] = engine._loopback.request("GET", "/slots")  # type: ignore[assignment]
     return sum(slot["is_processing"] for slot in slots)
 
 
@@ -224,72 +236,72 @@ def test_two_are_answered_at_once(engine: LlamaCppEngine) -> None:
 @pytest.mark.parametrize("parallel", [True, False])
 def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCppEngine, parallel: bool) -> None:
     # When an answer must call, and may call either function
-    said, calls, finish = formed(engine, Form((WEATHER, MAIL), "required", parallel), ASKED)
+    said, calls, finish = formed(engine, OutputFormat((WEATHER, MAIL), "required", parallel), ASKED)
     # Then it does, and says nothing else
     assert (said, finish.reason) == ("", "stop")
-    assert finish.prompt_tokens == engine.count(ASKED, Form((WEATHER, MAIL), "required"))
+    assert finish.prompt_tokens == engine.count(ASKED, OutputFormat((WEATHER, MAIL), "required"))
     assert calls[0].name == "get_weather"
     for call in calls:
         validate(orjson.loads(call.arguments), WEATHER.parameters if call.name == WEATHER.name else MAIL.parameters)
 
 
 def test_the_function_that_is_named_is_called_once(engine: LlamaCppEngine) -> None:
-    _, (call,), _ = formed(engine, Form((WEATHER, MAIL), ("function", "send_mail")), ASKED)
+    _, (call,), _ = formed(engine, OutputFormat((WEATHER, MAIL), ("function", "send_mail")), ASKED)
     assert call.name == "send_mail"
     validate(orjson.loads(call.arguments), MAIL.parameters)
 
 
 def test_an_answer_that_may_call_may_also_speak(engine: LlamaCppEngine) -> None:
-    said, calls, finish = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
+    said, calls, finish = formed(engine, OutputFormat((WEATHER,)), ASKED, GREEDY)
     assert said
     assert (calls, finish.reason) == ([], "length")
 
 
 def test_after_calls_that_were_made_come_only_others(engine: LlamaCppEngine) -> None:
     # Given an answer that was cut behind a call
-    form = Form((WEATHER, MAIL), "required")
+    output_format = OutputFormat((WEATHER, MAIL), "required")
     made = [ToolCall("1", "get_weather", '{"city": "Paris", "days": 3}')]
     # When it goes on
-    said, calls, finish = formed(engine, form, ASKED, calls=made, prefix="So:")
+    said, calls, finish = formed(engine, output_format, ASKED, calls=made, prefix="So:")
     # Then what was made isn't made again
-    assert (said, finish.prompt_tokens) == ("", engine.count(ASKED, form))
+    assert (said, finish.prompt_tokens) == ("", engine.count(ASKED, output_format))
     assert (made[0].name, made[0].arguments) not in [(call.name, call.arguments) for call in calls]
 
 
 def test_a_call_cut_by_the_limit_does_not_come(engine: LlamaCppEngine) -> None:
-    said, calls, finish = formed(engine, Form((WEATHER,), "required"), ASKED, Sampling(12, temperature=0))
+    said, calls, finish = formed(engine, OutputFormat((WEATHER,), "required"), ASKED, Sampling(12, temperature=0))
     assert (said, calls, finish.reason, finish.generated_tokens) == ("", [], "length", 0)
 
 
 def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCppEngine) -> None:
     # Given an answer by a schema
-    whole, _, finish = formed(engine, Form(schema=PERSON), OF_PERSON)
+    whole, _, finish = formed(engine, OutputFormat(schema=PERSON), OF_PERSON)
     validate(orjson.loads(whole), PERSON)
     assert finish.reason == "stop"
     # When it is cut at any character, and goes on
     for cut in range(1, len(whole) + 1, 7):
-        rest, _, _ = formed(engine, Form(schema=PERSON), OF_PERSON, prefix=whole[:cut])
+        rest, _, _ = formed(engine, OutputFormat(schema=PERSON), OF_PERSON, prefix=whole[:cut])
         # Then the whole still is what the schema says
         validate(orjson.loads(whole[:cut] + rest), PERSON)
 
 
 def test_json_cut_anywhere_goes_on_where_calls_would_have_been_possible(engine: LlamaCppEngine) -> None:
-    rest, calls, _ = formed(engine, Form((WEATHER,), schema=PERSON), OF_PERSON, prefix='{"name": "Z')
+    rest, calls, _ = formed(engine, OutputFormat((WEATHER,), schema=PERSON), OF_PERSON, prefix='{"name": "Z')
     validate(orjson.loads('{"name": "Z' + rest), PERSON)
     assert not calls
 
 
 def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCppEngine) -> None:
     short = [Message("user", "A JSON object with the key a and the value 1.")]
-    whole, _, _ = formed(engine, Form(schema={}), short)
+    whole, _, _ = formed(engine, OutputFormat(schema={}), short)
     assert isinstance(orjson.loads(whole), dict)
-    rest, _, _ = formed(engine, Form(schema={}), short, prefix='{"a": ')
+    rest, _, _ = formed(engine, OutputFormat(schema={}), short, prefix='{"a": ')
     assert isinstance(orjson.loads('{"a": ' + rest), dict)
 
 
 def test_a_schema_that_no_grammar_holds_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
     with pytest.raises(PermanentFailure, match="Invalid type") as caught:
-        formed(engine, Form(schema={"type": "foo"}))
+        formed(engine, OutputFormat(schema={"type": "foo"}))
     assert caught.value.code == "invalid_request"
 
 
@@ -299,9 +311,9 @@ def test_a_seed_gives_the_same_answer_again(engine: LlamaCppEngine) -> None:
 
 
 def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCppEngine) -> None:
-    whole, _, _ = formed(engine, Form((WEATHER,)), ASKED, GREEDY)
+    whole, _, _ = formed(engine, OutputFormat((WEATHER,)), ASKED, GREEDY)
     stop = whole.split()[3]
-    said, _, finish = formed(engine, Form((WEATHER,)), ASKED, Sampling(24, temperature=0, stop=(stop,)))
+    said, _, finish = formed(engine, OutputFormat((WEATHER,)), ASKED, Sampling(24, temperature=0, stop=(stop,)))
     assert (said, finish.reason) == (whole.partition(stop)[0], "stop")
     wait_for(lambda: busy_slots(engine) == 0, seconds=1)
 
@@ -335,7 +347,7 @@ def test_the_context_is_what_the_model_was_trained_for_at_most(engine: LlamaCppE
 
 def test_a_closed_engine_stops_what_runs_and_refuses_more() -> None:
     # Given an engine with an answer under way
-    closing = load(Settings(slots=1, context=256))
+    closing = load_llamacpp(Settings(slots=1, context=256))
     items = closing.generate(STORY, prefix="", sampling=Sampling(200, temperature=0), cancelled=never)
     next(items)
     # When it is closed

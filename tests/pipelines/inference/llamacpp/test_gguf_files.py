@@ -8,7 +8,7 @@ from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings
 from pipelines.inference.llamacpp import gguf_files
 from pipelines.inference.llamacpp.embedder import load_embedder
-from pipelines.inference.llamacpp.engine import load
+from pipelines.inference.llamacpp.engine import load_llamacpp
 
 
 def one_line(error: pytest.ExceptionInfo[ConfigurationError]) -> str:
@@ -30,7 +30,7 @@ def test_a_bad_file_is_named(tmp_path: Path, field: str, content: bytes | str | 
     # When it is loaded
     settings = Settings.model_validate({field: str(path)})
     with pytest.raises(ConfigurationError) as caught:
-        load(settings) if field == "model" else load_embedder(settings)
+        load_llamacpp(settings) if field == "model" else load_embedder(settings)
     # Then one line says which
     line = one_line(caught)
     assert str(path) in line
@@ -46,7 +46,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ConfigurationError, match="can't be read"):
-        gguf_files.checked("model", str(path))
+        gguf_files.check_gguf("model", str(path))
 
 
 def test_without_the_bundled_models_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,19 +1,16 @@
-"""Given schemas, when an answer is to be held to them, then what can't be is known before the model begins."""
-
-from typing import Any
+"""An answer is admitted by the grammar exactly when it has the requested format."""
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from models.platform.errors import PermanentFailure
-from pipelines.inference.engine import MOST_CALLS, Form, Tool, ToolCall
-from pipelines.inference.llamacpp.grammar import check, of_calls, of_json, problem
-from pipelines.inference.llamacpp.tool_prompt import written
+from pipelines.inference.engine import MAX_CALLS, OutputFormat, Tool, ToolCall
+from pipelines.inference.llamacpp.grammar import calls_grammar, json_grammar
+from pipelines.inference.llamacpp.tool_prompt import render_calls
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = (Tool("weather", "", CITY), Tool('odd"name', "", {}))
-ROME = written([ToolCall("", "weather", '{"city": "Rome"}')])
-ODD = written([ToolCall("", 'odd"name', "{}")])
+ROME = render_calls([ToolCall("", "weather", '{"city": "Rome"}')])
+ODD = render_calls([ToolCall("", 'odd"name', "{}")])
 
 
 def holds(grammar: str, text: str) -> bool:
@@ -24,73 +21,41 @@ def holds(grammar: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "held"),
+    ("output_format", "text", "held"),
     [
-        (Form(TOOLS), "", True),
-        (Form(TOOLS), "a < b", True),
-        (Form(TOOLS), f"a\n{ROME}\n{ODD}", True),
-        (Form(TOOLS), f"{ROME} and", False),
-        (Form(TOOLS), "a <tool_call>", False),
-        (Form(TOOLS), "a </tool_response>", False),
-        (Form(TOOLS), f"<tool_response> {ROME}", False),
-        (Form(TOOLS), ROME.replace("city", "town"), False),
-        (Form(TOOLS), ROME.replace('"}', '", "more": 1}'), False),
-        (Form(TOOLS), "\n".join([ODD] * MOST_CALLS), True),
-        (Form(TOOLS), "\n".join([ODD] * (MOST_CALLS + 1)), False),
-        (Form(TOOLS, "required"), "a", False),
-        (Form(TOOLS, "required"), ROME, True),
-        (Form(TOOLS, "required", parallel=False), f"{ROME}\n{ODD}", False),
-        (Form(TOOLS, ("function", "weather")), ODD, False),
-        (Form(TOOLS, schema={}), '{"a": 1}', True),
-        (Form(TOOLS, schema={}), "text", False),
-        (Form(TOOLS, schema={}), ROME, True),
+        (OutputFormat(TOOLS), "", True),
+        (OutputFormat(TOOLS), "a < b", True),
+        (OutputFormat(TOOLS), f"a\n{ROME}\n{ODD}", True),
+        (OutputFormat(TOOLS), f"{ROME} and", False),
+        (OutputFormat(TOOLS), "a <tool_call>", False),
+        (OutputFormat(TOOLS), "a </tool_response>", False),
+        (OutputFormat(TOOLS), f"<tool_response> {ROME}", False),
+        (OutputFormat(TOOLS), ROME.replace("city", "town"), False),
+        (OutputFormat(TOOLS), ROME.replace('"}', '", "more": 1}'), False),
+        (OutputFormat(TOOLS), "\n".join([ODD] * MAX_CALLS), True),
+        (OutputFormat(TOOLS), "\n".join([ODD] * (MAX_CALLS + 1)), False),
+        (OutputFormat(TOOLS, "required"), "a", False),
+        (OutputFormat(TOOLS, "required"), ROME, True),
+        (OutputFormat(TOOLS, "required", parallel=False), f"{ROME}\n{ODD}", False),
+        (OutputFormat(TOOLS, ("function", "weather")), ODD, False),
+        (OutputFormat(TOOLS, schema={}), '{"a": 1}', True),
+        (OutputFormat(TOOLS, schema={}), "text", False),
+        (OutputFormat(TOOLS, schema={}), ROME, True),
     ],
 )
-def test_an_answer_that_may_call_is_text_or_calls_as_its_form_says(form: Form, text: str, held: bool) -> None:
-    assert holds(of_calls(form, 0), text) is held
+def test_an_answer_that_may_call_is_text_or_calls_as_its_form_says(
+    output_format: OutputFormat, text: str, held: bool
+) -> None:
+    assert holds(calls_grammar(output_format, 0), text) is held
 
 
 def test_more_calls_follow_those_that_were_made() -> None:
-    assert holds(of_calls(Form(TOOLS), 1), "")
-    assert holds(of_calls(Form(TOOLS), 1), f"\n{ROME}")
-    assert not holds(of_calls(Form(TOOLS), MOST_CALLS - 1), f"\n{ROME}\n{ODD}")
+    assert holds(calls_grammar(OutputFormat(TOOLS), 1), "")
+    assert holds(calls_grammar(OutputFormat(TOOLS), 1), f"\n{ROME}")
+    assert not holds(calls_grammar(OutputFormat(TOOLS), MAX_CALLS - 1), f"\n{ROME}\n{ODD}")
 
 
 def test_json_comes_on_one_line() -> None:
-    assert holds(of_json({}), '{"a": [1, "x"]}')
-    assert not holds(of_json({}), '{ "a": 1}')
-    assert not holds(of_json(CITY), '{"town": "Rome"}')
-
-
-@pytest.mark.parametrize(
-    ("schema", "why"),
-    [
-        (CITY, None),
-        ({"not": {}, "uniqueItems": True, "oneOf": [{"type": "object"}]}, None),  # passed over
-        ({"type": "foo"}, "Invalid type: foo"),
-        ({"$ref": "#/$defs/no"}, "does not exist"),
-        ({"type": "string", "pattern": "(?=a)b"}, "regex"),
-        ({"type": "object", "properties": {f"p{n}": {} for n in range(500)}}, "more than 400"),
-        ({"enum": ["x" * 99] * 2_000}, "bytes"),
-    ],
-)
-def test_a_schema_that_can_not_be_held_to_is_told_by_its_fault(schema: dict[str, Any], why: str | None) -> None:
-    found = problem(schema)
-    assert (found is None) if why is None else why in (found or "")
-
-
-def test_a_form_that_can_not_be_held_to_is_a_permanent_failure() -> None:
-    for form in (Form(schema={"type": "foo"}), Form((Tool("f", "", {"type": "foo"}),))):
-        with pytest.raises(PermanentFailure, match="JSON Schema") as caught:
-            check(form)
-        assert caught.value.code == "invalid_request"
-
-
-@pytest.mark.parametrize("bound", ["minItems", "maxItems"])
-def test_what_counts_endlessly_is_refused(bound: str) -> None:
-    few, many = {"type": "array", bound: 1000}, {"type": "array", bound: 10**9}
-    assert problem({"properties": {"a": few}}) is None
-    assert "items" in str(problem({"properties": {"a": many}}))
-    assert "items" in str(problem({"anyOf": [few] * 6}))
-    assert "items" in str(problem({"$defs": {"a": many}, "$ref": "#/$defs/a"}))
-    assert problem({"properties": {bound: {"type": "string"}}}) is None
+    assert holds(json_grammar({}), '{"a": [1, "x"]}')
+    assert not holds(json_grammar({}), '{ "a": 1}')
+    assert not holds(json_grammar(CITY), '{"town": "Rome"}')

@@ -7,26 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inference.control_tokens import BREAK
-from pipelines.inference.engine import Call, EngineError, Finish, Form, Piece, Sampling, Token, Tool, ToolCall
-from pipelines.inference.llamacpp.output_parser import Splitter
-from pipelines.inference.llamacpp.tool_prompt import written as plainly_written
+from pipelines.inference.control_tokens import ZERO_WIDTH_SPACE
+from pipelines.inference.engine import (
+    EngineError,
+    EngineOutput,
+    Finish,
+    GeneratedCall,
+    OutputFormat,
+    Sampling,
+    Token,
+    Tool,
+    ToolCall,
+)
+from pipelines.inference.llamacpp.output_parser import OutputParser
+from pipelines.inference.llamacpp.tool_prompt import render_calls as plainly_written
 
-FORM = Form((Tool("weather", "", {"type": "object"}), Tool("mail", "", {"type": "object"})))
+FORM = OutputFormat((Tool("weather", "", {"type": "object"}), Tool("mail", "", {"type": "object"})))
 ROME = ToolCall("", "weather", '{"city": "Rome </tool_call>"}')
 MAIL = ToolCall("", "mail", "{}")
 
 
 def written(calls: list[ToolCall]) -> str:
     """Calls as a model writes them, whom nobody keeps from anything."""
-    return plainly_written(calls).replace(BREAK, "")
+    return plainly_written(calls).replace(ZERO_WIDTH_SPACE, "")
 
 
 def split(
     text: str,
     *,
     cuts: Sequence[int] = (),
-    form: Form = FORM,
+    output_format: OutputFormat = FORM,
     reason: str = "stop",
     stop: tuple[str, ...] = (),
     calls: Sequence[ToolCall] = (),
@@ -35,11 +45,13 @@ def split(
     places = [0, *sorted(cuts), len(text)]
     pieces = [Token(text[a:b], 1) for a, b in pairwise(places) if a < b]
     finish = Finish(reason, 7, 0, len(pieces))  # type: ignore[arg-type]
-    out: list[Piece] = list(Splitter(form, Sampling(99, stop=stop), "", calls).split([*pieces, finish]))
+    out: list[EngineOutput] = list(
+        OutputParser(output_format, Sampling(99, stop=stop), "", calls).parse([*pieces, finish])
+    )
     last = out.pop()
     assert isinstance(last, Finish)
     assert last.generated_tokens == sum(piece.count for piece in out if not isinstance(piece, Finish))
-    made = [(piece.name, piece.arguments) for piece in out if isinstance(piece, Call)]
+    made = [(piece.name, piece.arguments) for piece in out if isinstance(piece, GeneratedCall)]
     return "".join(piece.text for piece in out if isinstance(piece, Token)), made, last
 
 
@@ -80,7 +92,7 @@ def test_what_a_grammar_would_not_have_let_through_is_the_engines_failure(call: 
 
 def test_an_answer_that_is_not_in_its_form_is_the_engines_failure() -> None:
     with pytest.raises(EngineError, match="called no function"):
-        split("no", form=Form(FORM.tools, "required"))
+        split("no", output_format=OutputFormat(FORM.tools, "required"))
     with pytest.raises(EngineError, match="not JSON"):
-        split('{"a": ', form=Form(schema={}))
-    assert split('{"a": ', form=Form(schema={}), reason="length")[0] == '{"a": '
+        split('{"a": ', output_format=OutputFormat(schema={}))
+    assert split('{"a": ', output_format=OutputFormat(schema={}), reason="length")[0] == '{"a": '

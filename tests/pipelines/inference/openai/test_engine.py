@@ -54,32 +54,34 @@ def engine(endpoint: Endpoint) -> Iterator[OpenAIEngine]:
 
 def given(endpoint: Endpoint, *, https: bool = False) -> Settings:
     url = endpoint.url.replace("http:", "https:") if https else endpoint.url
-    return Settings(
-        engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900
-    )
+    return Settings(engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900)
 
 
 def generate(
     engine: OpenAIEngine,
-    form: OutputFormat = PLAIN_TEXT,
+    output_format: OutputFormat = PLAIN_TEXT,
     prompt: list[Message] = PROMPT,
     cancelled: Callable[[], bool] = lambda: False,
     **sampling: object,
 ) -> Iterator[EngineOutput]:
     asked = Sampling(**{"max_output_tokens": 50, **sampling})  # type: ignore[arg-type]
-    return engine.generate(prompt, prefix="", sampling=asked, cancelled=cancelled, form=form)
+    return engine.generate(prompt, prefix="", sampling=asked, cancelled=cancelled, output_format=output_format)
 
 
-def answer(engine: OpenAIEngine, form: OutputFormat = PLAIN_TEXT, **sampling: object) -> tuple[str, list[GeneratedCall], Finish]:
+def answer(
+    engine: OpenAIEngine, output_format: OutputFormat = PLAIN_TEXT, **sampling: object
+) -> tuple[str, list[GeneratedCall], Finish]:
     """Text, calls and end; what was told adds up to what is said to have been generated."""
-    *told, finish = generate(engine, form, **sampling)
+    *told, finish = generate(engine, output_format, **sampling)
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(piece.count for piece in told if not isinstance(piece, Finish))
     text = "".join(piece.text for piece in told if isinstance(piece, Token))
     return text, [piece for piece in told if isinstance(piece, GeneratedCall)], finish
 
 
-def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(
+    endpoint: Endpoint, engine: OpenAIEngine
+) -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
     endpoint.plays += [says("a", "b ", "ö", usage=usage), says("c", reason="length"), says("d", reason="stop")]
 
@@ -101,7 +103,11 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngi
     called = Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Ulm"}'),))
     prompt = [*PROMPT, called, Message("tool", "rain <|im_end|>", call_id="c1")]
 
-    list(generate(engine, OutputFormat((WEATHER,), parallel=False), prompt, temperature=0, top_p=0.5, seed=7, stop=("END", "")))
+    list(
+        generate(
+            engine, OutputFormat((WEATHER,), parallel=False), prompt, temperature=0, top_p=0.5, seed=7, stop=("END", "")
+        )
+    )
 
     asked = endpoint.asked[0]
     assert asked.path == "/v1/chat/completions"
@@ -146,7 +152,7 @@ def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str)
 
 
 @pytest.mark.parametrize(
-    ("form", "asked"),
+    ("output_format", "asked"),
     [
         (OutputFormat(schema={}), {"response_format": {"type": "json_object"}}),
         (OutputFormat(schema={"type": "object"}),
@@ -158,9 +164,11 @@ def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str)
           "tool_choice": "required"}),
     ],
 )  # fmt: skip
-def test_a_form_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine, form: OutputFormat, asked: dict[str, object]) -> None:
-    endpoint.plays += [calls((0, "now", ""))] if form.must_call_tool else [says("{", "}")]
-    assert answer(engine, form)[0] == ("" if form.must_call_tool else "{}")
+def test_a_form_is_passed_on(
+    endpoint: Endpoint, engine: OpenAIEngine, output_format: OutputFormat, asked: dict[str, object]
+) -> None:
+    endpoint.plays += [calls((0, "now", ""))] if output_format.must_call_tool else [says("{", "}")]
+    assert answer(engine, output_format)[0] == ("" if output_format.must_call_tool else "{}")
     said = endpoint.asked[0].body
     assert {name: said[name] for name in said if name in ("tools", "tool_choice", "response_format")} == asked
 
@@ -180,25 +188,30 @@ def calls(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[
 
 
 def test_calls_come_whole(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    form = OutputFormat((WEATHER,), "required")
+    output_format = OutputFormat((WEATHER,), "required")
     whole = GeneratedCall("weather", '{"city": "Ulm"}', 11)
     endpoint.plays += [calls((0, "weather", '{"city"'), (0, "", ': "Ulm"}'), (1, "weather", ""))]
-    assert answer(engine, form) == ("", [whole, GeneratedCall("weather", "{}", 1)], Finish("stop", 5, 0, 12))
+    assert answer(engine, output_format) == ("", [whole, GeneratedCall("weather", "{}", 1)], Finish("stop", 5, 0, 12))
     # But for one that the limit cuts
     endpoint.plays += [calls((0, "weather", '{"city": "Ulm"}'), (1, "weather", '{"ci'), reason="length")]
-    assert answer(engine, form)[1:] == ([GeneratedCall("weather", '{"city": "Ulm"}', 12)], Finish("length", 5, 0, 12))
+    assert answer(engine, output_format)[1:] == (
+        [GeneratedCall("weather", '{"city": "Ulm"}', 12)],
+        Finish("length", 5, 0, 12),
+    )
     # One of what is no function, or no JSON, is the model's failure
     for wrong in (("whether", "{}"), ("weather", "{")):
         endpoint.plays += [calls((0, *wrong))]
         with pytest.raises(EngineError, match="none of a function"):
-            answer(engine, form)
+            answer(engine, output_format)
 
 
-@pytest.mark.parametrize("form", [OutputFormat((WEATHER,), "required"), OutputFormat(schema={})])
-def test_an_answer_that_breaks_its_form_is_the_models_failure(endpoint: Endpoint, engine: OpenAIEngine, form: OutputFormat) -> None:
+@pytest.mark.parametrize("output_format", [OutputFormat((WEATHER,), "required"), OutputFormat(schema={})])
+def test_an_answer_that_breaks_its_form_is_the_models_failure(
+    endpoint: Endpoint, engine: OpenAIEngine, output_format: OutputFormat
+) -> None:
     endpoint.plays += [says("in words")]
     with pytest.raises(EngineError, match="had to"):
-        answer(engine, form)
+        answer(engine, output_format)
 
 
 @pytest.mark.parametrize("status", [429, 408, 500, 503])
@@ -342,7 +355,9 @@ def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: OpenAIEngin
     assert freed.wait(5)
 
 
-def test_one_that_is_too_slow_is_given_up(endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_too_slow_is_given_up(
+    endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(openai_engine, "FIRST_CHUNK_TIMEOUT", 0.05)
     freed = threading.Event()
     endpoint.plays += [lambda asked: hangs(asked, freed)]

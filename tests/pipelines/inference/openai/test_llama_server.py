@@ -5,7 +5,7 @@ import pytest
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
-from pipelines.inference.engine import PLAIN, Finish, Form, Message, Sampling, Token
+from pipelines.inference.engine import PLAIN_TEXT, Finish, Message, OutputFormat, Sampling, Token
 from pipelines.inference.llamacpp.engine import LlamaCppEngine
 from pipelines.inference.openai.engine import OpenAIEngine
 
@@ -19,9 +19,13 @@ def hosted(engine: LlamaCppEngine) -> OpenAIEngine:
     return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("local", url, (engine.name,), key),)))
 
 
-def answer(engine: LlamaCppEngine | OpenAIEngine, form: Form = PLAIN, most: int = 24) -> tuple[str, Finish]:
+def answer(
+    engine: LlamaCppEngine | OpenAIEngine, output_format: OutputFormat = PLAIN_TEXT, most: int = 24
+) -> tuple[str, Finish]:
     sampling = Sampling(most, temperature=0)
-    *told, finish = engine.generate(PROMPT, prefix="", sampling=sampling, cancelled=lambda: False, form=form)
+    *told, finish = engine.generate(
+        PROMPT, prefix="", sampling=sampling, cancelled=lambda: False, output_format=output_format
+    )
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(piece.count for piece in told if not isinstance(piece, Finish))
     text = "".join(piece.text for piece in told if isinstance(piece, Token))
@@ -39,7 +43,7 @@ def test_the_same_is_said_and_counted(engine: LlamaCppEngine, hosted: OpenAIEngi
 
 def test_json_by_a_schema_comes_through(hosted: OpenAIEngine) -> None:
     schema = {"type": "object", "properties": {"river": {"enum": ["Rhine"]}}, "required": ["river"]}
-    text, _ = answer(hosted, Form(schema=schema), most=30)
+    text, _ = answer(hosted, OutputFormat(schema=schema), most=30)
     assert text.replace(" ", "").replace("\n", "") == '{"river":"Rhine"}'
     hosted.close()
 

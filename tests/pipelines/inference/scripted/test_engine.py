@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Script, Settings
 from pipelines.inference.engine import (
-    PLAIN,
-    Call,
+    PLAIN_TEXT,
     EngineError,
     Finish,
-    Form,
+    GeneratedCall,
     Message,
+    OutputFormat,
     Sampling,
     Token,
     Tool,
@@ -147,7 +147,12 @@ NOW = Tool("now", "", {})
 
 
 def answer(
-    engine: ScriptedEngine, form: Form, said: str = "hello", prefix: str = "", calls: int = 0, **sampling: object
+    engine: ScriptedEngine,
+    output_format: OutputFormat,
+    said: str = "hello",
+    prefix: str = "",
+    calls: int = 0,
+    **sampling: object,
 ) -> tuple[str, list[tuple[str, str]], Finish]:
     """Text, calls and end of an answer in a form."""
     made = [ToolCall(str(number), "weather", "{}") for number in range(calls)]
@@ -157,60 +162,62 @@ def answer(
             prefix=prefix,
             sampling=Sampling(**{"max_output_tokens": 99, **sampling}),  # type: ignore[arg-type]
             cancelled=lambda: False,
-            form=form,
+            output_format=output_format,
             calls=made,
         )
     )
     finish = items[-1]
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
-    told = [(item.name, item.arguments) for item in items if isinstance(item, Call)]
+    told = [(item.name, item.arguments) for item in items if isinstance(item, GeneratedCall)]
     return "".join(item.text for item in items if isinstance(item, Token)), told, finish
 
 
 def test_it_calls_where_it_must_and_where_it_is_asked_to() -> None:
     engine, both = scripted(tokens=2, calls=2, preface=1), (WEATHER, NOW)
     call = ("weather", '{"city":""}')
-    assert answer(engine, Form(both, "required"))[:2] == ("", [call, call])
-    assert answer(engine, Form(both, "required", parallel=False))[:2] == ("", [call])
-    assert answer(engine, Form(both, ("function", "now")))[:2] == ("", [("now", "{}")])
-    assert answer(engine, Form(both), "please call now")[:2] == ("w0 ", [("now", "{}"), ("now", "{}")])
-    assert answer(engine, Form(both))[:2] == ("w0 w1 ", [])
-    assert answer(engine, Form(both, "none"), "call now")[:2] == ("w0 w1 ", [])
+    assert answer(engine, OutputFormat(both, "required"))[:2] == ("", [call, call])
+    assert answer(engine, OutputFormat(both, "required", parallel=False))[:2] == ("", [call])
+    assert answer(engine, OutputFormat(both, ("function", "now")))[:2] == ("", [("now", "{}")])
+    assert answer(engine, OutputFormat(both), "please call now")[:2] == ("w0 ", [("now", "{}"), ("now", "{}")])
+    assert answer(engine, OutputFormat(both))[:2] == ("w0 w1 ", [])
+    assert answer(engine, OutputFormat(both, "none"), "call now")[:2] == ("w0 w1 ", [])
 
 
 def test_a_result_is_answered_in_words() -> None:
     said = [Message("user", "call now"), Message("assistant", "", (ToolCall("1", "now", "{}"),))]
     prompt = [*said, Message("tool", "noon", call_id="1")]
     items = scripted(tokens=1).generate(
-        prompt, prefix="", sampling=Sampling(9), cancelled=lambda: False, form=Form((NOW,))
+        prompt, prefix="", sampling=Sampling(9), cancelled=lambda: False, output_format=OutputFormat((NOW,))
     )
     assert next(items) == Token("w0 ", 1)
 
 
 def test_it_goes_on_after_calls_that_were_made_and_ends_at_its_limit() -> None:
-    engine, form = scripted(calls=3, preface=1), Form((WEATHER,))
-    assert len(answer(engine, form, "call weather", "w0 ", 1)[1]) == 2
-    assert answer(engine, form, "call weather", "w0 ", 3)[1] == []
-    text, calls, finish = answer(engine, form, "call weather", max_output_tokens=2)
+    engine, output_format = scripted(calls=3, preface=1), OutputFormat((WEATHER,))
+    assert len(answer(engine, output_format, "call weather", "w0 ", 1)[1]) == 2
+    assert answer(engine, output_format, "call weather", "w0 ", 3)[1] == []
+    text, calls, finish = answer(engine, output_format, "call weather", max_output_tokens=2)
     assert (text, len(calls), finish.reason) == ("w0 ", 1, "length")
 
 
 @given(st.data())
 def test_json_by_a_schema_is_continued_to_the_letter(data: st.DataObject) -> None:
-    form = Form(schema={"type": "object", "properties": {"a b": {"enum": ["x y"]}}, "required": ["a b"]})
-    whole, _, finish = answer(scripted(), form)
+    output_format = OutputFormat(
+        schema={"type": "object", "properties": {"a b": {"enum": ["x y"]}}, "required": ["a b"]}
+    )
+    whole, _, finish = answer(scripted(), output_format)
     assert (whole, finish.reason) == ('{"a b":"x y"}', "stop")
     cut = data.draw(st.integers(0, len(whole)))
-    assert whole[:cut] + answer(scripted(), form, prefix=whole[:cut])[0] == whole
+    assert whole[:cut] + answer(scripted(), output_format, prefix=whole[:cut])[0] == whole
 
 
 def test_stop_texts_end_it_also_where_they_span_tokens() -> None:
-    text, _, finish = answer(scripted(tokens=9), PLAIN, stop=("2 w3", "never"))
+    text, _, finish = answer(scripted(tokens=9), PLAIN_TEXT, stop=("2 w3", "never"))
     assert (text, finish) == ("w0 w1 w", Finish("stop", 1, 0, 3))
-    assert answer(scripted(tokens=2), PLAIN, stop=("w1 w",))[0] == "w0 w1 "
+    assert answer(scripted(tokens=2), PLAIN_TEXT, stop=("w1 w",))[0] == "w0 w1 "
 
 
 def test_a_schema_that_has_no_value_is_a_permanent_failure() -> None:
     with pytest.raises(PermanentFailure):
-        answer(scripted(), Form(schema={"type": "foo"}))
+        answer(scripted(), OutputFormat(schema={"type": "foo"}))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.inference.scripted.minimal_json import minimal
+from pipelines.inference.scripted.minimal_json import minimal_value
 
 TREE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
 
@@ -25,12 +25,12 @@ TREE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["n
     ],
 )
 def test_the_smallest_value(schema: dict[str, Any], value: Any) -> None:
-    assert minimal(schema) == value
+    assert minimal_value(schema) == value
 
 
 def test_a_schema_without_a_finite_value_is_refused() -> None:
     with pytest.raises(RecursionError):
-        minimal(TREE)
+        minimal_value(TREE)
 
 
 FAN = {"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "required": ["a"]}
@@ -51,4 +51,4 @@ def fan(to: str) -> dict[str, Any]:
 )
 def test_a_schema_whose_smallest_value_is_huge_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(RecursionError):
-        minimal(schema)
+        minimal_value(schema)

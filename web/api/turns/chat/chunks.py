@@ -15,7 +15,7 @@ from models.journal.events import REWOUND, Event
 from models.platform.errors import JobFailed, RequestError
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from pipelines.chat.transcript import RESTARTED
+from pipelines.chat.transcript import ANSWER_RESTARTED
 from web.api.turns.chat import objects
 from web.streams.sse import Frame
 
@@ -126,7 +126,7 @@ class Chunks:
                 yield from self._arguments(event.sequence, orjson.loads(event.data))
             case kind if kind == REWOUND:
                 self._told.back_to(event.sequence)
-            case kind if kind == RESTARTED.encode():
+            case kind if kind == ANSWER_RESTARTED.encode():
                 self._told.back_to(0)
             case _ if event.ends:
                 yield from self._end(orjson.loads(event.data))
