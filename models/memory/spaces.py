@@ -150,9 +150,9 @@ UPDATE memory_spaces SET indexed_at = CASE WHEN %(stands)s THEN now() END, index
 """
 
 
-def set_indexed(connection: Connection, space_id: int, *, stands: bool) -> None:
+def set_indexed(connection: Connection, space_id: int, *, indexed: bool) -> None:
     """Note whether searches may use an index of the space's own."""
-    connection.execute(SET_INDEXED, {"id": space_id, "stands": stands})
+    connection.execute(SET_INDEXED, {"id": space_id, "stands": indexed})
 
 
 OF_ACCOUNT = "SELECT id FROM memory_spaces WHERE account_id = %(account_id)s"

@@ -1,4 +1,4 @@
-"""The jobs that follow a turn's end: remembering what was said, and later the search for facts in it."""
+"""Build the jobs that follow the end of a turn: remember it, and later extract facts from it."""
 
 from datetime import datetime
 
@@ -23,7 +23,7 @@ def remember_user_job(account_id: str, user_id: str) -> NewJob:
 
 
 def extract_facts_job(account_id: str, user_id: str, run_at: datetime) -> NewJob:
-    """Build the job that looks for facts in a user's conversations. It is inserted unless one is queued already."""
+    """Build the job that extracts facts from a user's conversations. It is inserted unless one is queued already."""
     return NewJob(
         facts.EXTRACT_KIND,
         account_id,

@@ -1,7 +1,7 @@
-"""Imports: JSON Lines from the object store, batch by batch.
+"""`memory.import`: import memories from a file of JSON Lines, batch by batch.
 
-A line is known by the job and its number, so an attempt that follows one that died writes nothing twice; it begins at
-the batch behind the last one that was told. A line that is no memory is reported, and the others are imported.
+A line's unique key is its job and its number, so that an attempt after a crash writes nothing twice; it continues
+after the last batch that was reported as progress. Invalid lines are reported, and the others are imported.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,69 +24,72 @@ from pipelines.memory.memory_input import MemoryInput
 from pipelines.memory.store import BATCH, Embed, write_memories
 from pipelines.memory.time_slice import TimeSlice
 
-#: Faulty lines that are told one by one; the others are counted.
+#: Invalid lines that are reported one by one; the others are only counted.
 MAX_REPORTED_ERRORS = 100
 
-#: What some editors put before the first line.
+#: UTF-8's byte order mark, which some editors write before the first line.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-#: Bytes of a line.
 MAX_LINE_BYTES = 256 * 1024
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """How an import fares."""
+    """Counts the imported and the invalid lines of an import, with the messages of the first invalid ones."""
 
     imported: int = 0
     failed: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
 
     def add_error(self, number: int, message: str) -> None:
-        """A line is no memory."""
+        """Count an invalid line."""
         self.failed += 1
         if len(self.errors) < MAX_REPORTED_ERRORS:
             self.errors.append({"line": number, "message": message})
 
     def to_result(self, lines: int) -> dict[str, Any]:
-        """As the job's result has it."""
+        """Convert to the job's result."""
         return {"lines": lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
 
 
 def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
-    """Import a file's lines into a user's space. Raises PermanentFailure when the file is gone, and Unavailable."""
+    """Import the lines of a file into a user's space.
+
+    Raises the reason to stop, Released after a time slice, EngineError, Unavailable, and PermanentFailure if the file
+    was deleted.
+    """
     job = attempt.job
-    tally, now, shift = ImportReport(), job.created_at, TimeSlice(attempt)
-    begin = (job.progress or {}).get("done", 0)
+    report, now, time_slice = ImportReport(), job.created_at, TimeSlice(attempt)
+    lines_done = (job.progress or {}).get("done", 0)
     batch: list[NewMemory] = []
     number = 0
-    for number, line in enumerate(_lines(objects, job.arguments["object_key"]), start=1):
+    for number, line in enumerate(_read_lines(objects, job.arguments["object_key"]), start=1):
         if number == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
-        memory = _memory(tally, number, line, f"{job.id} {number}", now)
-        if memory is not None and number <= begin:
-            tally.imported += 1  # by an earlier attempt
+        memory = _parse_line(report, number, line, f"{job.id} {number}", now)
+        if memory is not None and number <= lines_done:
+            report.imported += 1  # by an earlier attempt
         elif memory is not None:
             batch.append(memory)
         if len(batch) == BATCH:
-            shift.check()
-            _write(embed, attempt, tally, batch, number)
+            time_slice.check()
+            _write_batch(embed, attempt, report, batch, number)
             batch = []
-    _write(embed, attempt, tally, batch, number)
-    ending = plain_ending(attempt, "completed", result=tally.to_result(number))
-    return replace(ending, record=lambda connection: _let_go(connection, attempt))
+    _write_batch(embed, attempt, report, batch, number)
+    ending = plain_ending(attempt, "completed", result=report.to_result(number))
+    return replace(ending, record=lambda connection: _expire_file(connection, attempt))
 
 
-def _write(embed: Embed, attempt: Attempt, tally: ImportReport, batch: Sequence[NewMemory], number: int) -> None:
+def _write_batch(embed: Embed, attempt: Attempt, report: ImportReport, batch: Sequence[NewMemory], number: int) -> None:
     attempt.check()
     written = write_memories(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
-    tally.imported += len(written)
-    note = f"{tally.failed} lines are no memories" if tally.failed else ""
+    report.imported += len(written)
+    note = f"{report.failed} invalid lines" if report.failed else ""
     attempt.report_progress(number, attempt.job.arguments["lines"], note=note)
 
 
-def _memory(tally: ImportReport, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
-    """What a line says; None for one that is blank or wrong, which is noted."""
+def _parse_line(report: ImportReport, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
+    """Parse a line; None for a blank line, and for an invalid one, which is reported."""
     if not line.strip():
         return None
     try:
@@ -94,27 +97,27 @@ def _memory(tally: ImportReport, number: int, line: bytes, key: str, now: dateti
             raise ValueError(f"is longer than {MAX_LINE_BYTES} bytes")
         if b"\\u0000" in line:
             raise ValueError("contains a NUL character")
-        if not isinstance(told := orjson.loads(line), dict):
-            raise ValueError("is no JSON object")
-        return MemoryInput.model_validate(told).to_new_memory(new_id("mem"), now, unique_key=key)
+        if not isinstance(parsed := orjson.loads(line), dict):
+            raise ValueError("is not a JSON object")
+        return MemoryInput.model_validate(parsed).to_new_memory(new_id("mem"), now, unique_key=key)
     except orjson.JSONDecodeError as error:
-        tally.add_error(number, f"is not valid JSON: {error}")
+        report.add_error(number, f"is not valid JSON: {error}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        tally.add_error(number, f"{place}: {first['msg']}" if place else first["msg"])
+        path = ".".join(str(step) for step in first["loc"])
+        report.add_error(number, f"{path}: {first['msg']}" if path else first["msg"])
     except ValueError as error:
-        tally.add_error(number, str(error))
+        report.add_error(number, str(error))
     return None
 
 
-def _lines(objects: Objects, key: str) -> Iterator[bytes]:
-    """The lines of an object, chunk by chunk. A line that never ends is cut where it is too long anyway."""
+def _read_lines(objects: Objects, key: str) -> Iterator[bytes]:
+    """Read the lines of an object chunk by chunk. A line over the limit is cut one byte behind it, to bound memory."""
     rest = b""
     try:
         chunks = objects.get(key)
     except NotFound:
-        raise PermanentFailure("The file of this import is gone.", code="deleted") from None
+        raise PermanentFailure("The file of this import was deleted.", code="deleted") from None
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
@@ -124,6 +127,6 @@ def _lines(objects: Objects, key: str) -> Iterator[bytes]:
         yield rest
 
 
-def _let_go(connection: Connection, attempt: Attempt) -> None:
-    """Nobody needs the file any more: maintenance deletes it."""
+def _expire_file(connection: Connection, attempt: Attempt) -> None:
+    """Mark the imported file as expired, so that maintenance deletes it."""
     files.expire(connection, attempt.job.arguments["file_id"], attempt.job.account_id)

@@ -1,7 +1,7 @@
-"""`memory.index`: a large space gets an index of its own, and one that has shrunk loses it.
+"""`memory.index`: build a vector index for a large space, and drop the index of one that has shrunk.
 
-Building runs in one statement of Postgres, next to reads and writes. What is cut off is begun again by the next
-attempt; what Postgres finished after its client had died is found standing.
+Postgres builds the index in one statement, concurrently with reads and writes. The next attempt rebuilds an index whose
+build was cut off, and keeps one that Postgres completed after its client had died.
 """
 
 import threading
@@ -14,35 +14,39 @@ from models.memory import spaces, vector_indexes
 from models.memory.vector_indexes import FEWEST, MOST
 from models.platform.database import Connection
 
-#: Seconds between two looks at whether to stop.
-INTERVAL = 0.5
+#: Seconds between two checks of whether to stop.
+CHECK_INTERVAL = 0.5
 
 
 def run(attempt: Attempt, *, most: int = MOST, fewest: int = FEWEST) -> Ending:
-    """Make the space's index, or drop it, as its size asks for. Raises the reason to stop."""
+    """Build the index of a space with more than `most` live memories, drop that of one with fewer than `fewest`.
+
+    Raises the reason to stop.
+    """
     space_id = attempt.job.arguments["space_id"]
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
         if space is None or (space.indexed_at is not None and space.live < fewest):
-            spaces.set_indexed(connection, space_id, stands=False)  # first: no search may rely on it
+            # Before the drop: searches that follow must not rely on the index.
+            spaces.set_indexed(connection, space_id, indexed=False)
             vector_indexes.drop(connection, space_id)
         elif space.live > most:
-            with _stopping(attempt, connection):
+            with _cancel_on_stop(attempt, connection):
                 vector_indexes.build(connection, space_id)
-        stands = vector_indexes.is_valid(connection, space_id)
-        if space is not None and stands != (space.indexed_at is not None):
-            spaces.set_indexed(connection, space_id, stands=stands)
+        indexed = vector_indexes.is_valid(connection, space_id)
+        if space is not None and indexed != (space.indexed_at is not None):
+            spaces.set_indexed(connection, space_id, indexed=indexed)
     attempt.check()
-    return plain_ending(attempt, "completed", result={"indexed": stands})
+    return plain_ending(attempt, "completed", result={"indexed": indexed})
 
 
 @contextmanager
-def _stopping(attempt: Attempt, connection: Connection) -> Iterator[None]:
-    """Tell Postgres to give up once the attempt is to stop."""
+def _cancel_on_stop(attempt: Attempt, connection: Connection) -> Iterator[None]:
+    """Cancel the running statement once the attempt should stop."""
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(INTERVAL):
+        while not done.wait(CHECK_INTERVAL):
             if attempt.should_stop():
                 connection.cancel()
                 return

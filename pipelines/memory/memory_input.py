@@ -1,4 +1,4 @@
-"""Memories as callers give them: in a request, or as a line of an import."""
+"""Validate memories of callers: those of a request, and the lines of an import."""
 
 import re
 from collections.abc import Mapping
@@ -11,23 +11,24 @@ from pydantic_core import PydanticCustomError
 
 from models.memory.memories import MemoryKind, NewMemory
 
-#: Characters of a text. The embedding model reads its first 512 tokens, and the terms are of all of it.
+#: Characters of a text. Its vector covers the first 512 tokens, its lexical terms all of it.
 MAX_TEXT_LENGTH = 32_768
 
 #: Bytes of metadata, as JSON.
 MAX_METADATA_BYTES = 16_384
 
-SECONDS = re.compile(r"-?\d{9,11}(\.\d+)?")
+UNIX_SECONDS = re.compile(r"-?\d{9,11}(\.\d+)?")
 
+#: The range of a timestamp: a day within that of `datetime`, so that no time zone leaves it.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def _moment(value: Any) -> Any:
-    """RFC 3339, or Unix seconds. A time without a zone could be any of many."""
+def _parse_timestamp(value: Any) -> Any:
+    """Parse RFC 3339 text or Unix seconds. Text needs a time zone, because a local time is ambiguous."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = datetime.fromtimestamp(value, UTC)
-        elif isinstance(value, str) and SECONDS.fullmatch(value):  # in a query all is text
+        elif isinstance(value, str) and UNIX_SECONDS.fullmatch(value):  # numbers in a query string are text
             value = datetime.fromtimestamp(float(value), UTC)
         elif isinstance(value, str):
             value = datetime.fromisoformat(value)
@@ -35,17 +36,17 @@ def _moment(value: Any) -> Any:
             raise PydanticCustomError(
                 "moment_type", "should be RFC 3339 text, such as 2026-05-04T10:00:00Z, or a number"
             )
-        moment = value if value.tzinfo else None
-        if moment is None or not EARLIEST <= moment.astimezone(UTC) <= LATEST:
+        timestamp = value if value.tzinfo else None
+        if timestamp is None or not EARLIEST <= timestamp.astimezone(UTC) <= LATEST:
             raise ValueError
-        return moment.astimezone(UTC)
+        return timestamp.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         raise PydanticCustomError(
             "moment", "should be RFC 3339 text with a time zone, such as 2026-05-04T10:00:00Z, or Unix seconds"
         ) from None
 
 
-def _small(value: dict[str, Any]) -> dict[str, Any]:
+def _limit_size(value: dict[str, Any]) -> dict[str, Any]:
     try:
         size = len(orjson.dumps(value))
     except (TypeError, ValueError):
@@ -55,18 +56,18 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _said(value: str) -> str:
+def _require_text(value: str) -> str:
     if not value.strip():
         raise PydanticCustomError("value_error", "should not be blank")
     return value
 
 
 #: A point in time: RFC 3339 text or Unix seconds.
-Timestamp = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str | float)]
+Timestamp = Annotated[datetime, BeforeValidator(_parse_timestamp, json_schema_input_type=str | float)]
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_said)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_require_text)]
 Name = Annotated[str, Field(max_length=256)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_limit_size)]
 Importance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -84,7 +85,7 @@ class MemoryInput(BaseModel):
     kind: MemoryKind | None = None
 
     def to_new_memory(self, memory_id: str, now: datetime, unique_key: str | None = None) -> NewMemory:
-        """What is to be written."""
+        """Convert to the row to insert; `now` replaces a missing `occurred_at`."""
         return NewMemory(
             memory_id,
             self.text,
@@ -98,10 +99,10 @@ class MemoryInput(BaseModel):
         )
 
     def to_job_arguments(self) -> dict[str, Any]:
-        """As a job's arguments have it."""
+        """Convert to a job's arguments."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def from_job_arguments(told: Mapping[str, Any]) -> MemoryInput:
-    """From a job's arguments."""
-    return MemoryInput.model_validate(dict(told))
+def from_job_arguments(arguments: Mapping[str, Any]) -> MemoryInput:
+    """Parse a memory from a job's arguments."""
+    return MemoryInput.model_validate(dict(arguments))

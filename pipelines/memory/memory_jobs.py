@@ -1,4 +1,7 @@
-"""Work on memories begins: what a request asks for as a job."""
+"""Enqueue the jobs by which requests create, change, forget, import and search memories.
+
+The caller nudges the queue afterwards. Each function raises TooMany if the account has too many unfinished jobs.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,35 +16,35 @@ from models.platform.database import Database
 from models.platform.object_store import Objects
 from pipelines.memory.memory_input import MemoryInput
 
-#: Days that an import's file is kept, if nothing comes of it.
-KEPT_DAYS = 7
+#: Days after which the file of an import that never ended is deleted.
+FILE_DAYS = 7
 
 
 def enqueue_create(
     database: Database,
     caller: Caller,
-    given: Sequence[MemoryInput],
+    inputs: Sequence[MemoryInput],
     ids: Sequence[str],
     now: datetime,
     job_id: str,
     limits: Limits,
 ) -> None:
-    """Have memories written. Tell the queue afterwards. Raises TooMany."""
-    told = {"ids": list(ids), "now": now, "memories": [memory.to_job_arguments() for memory in given]}
-    enqueue_memory_job(database, caller, "memory.create", told, job_id, limits)
+    """Enqueue a job that writes memories under these ids."""
+    arguments = {"ids": list(ids), "now": now, "memories": [memory.to_job_arguments() for memory in inputs]}
+    enqueue_memory_job(database, caller, "memory.create", arguments, job_id, limits)
 
 
 def enqueue_change(
-    database: Database, caller: Caller, memory_id: str, told: dict[str, Any], job_id: str, limits: Limits
+    database: Database, caller: Caller, memory_id: str, update: dict[str, Any], job_id: str, limits: Limits
 ) -> None:
-    """Have a memory's words changed. Tell the queue afterwards. Raises TooMany."""
-    enqueue_memory_job(database, caller, "memory.change", {"memory_id": memory_id, "change": told}, job_id, limits)
+    """Enqueue a job that changes a memory's text."""
+    enqueue_memory_job(database, caller, "memory.change", {"memory_id": memory_id, "change": update}, job_id, limits)
 
 
 def enqueue_forget(
     database: Database, caller: Caller, conversation_id: str | None, job_id: str, limits: Limits
 ) -> None:
-    """Have the memories of a conversation deleted, or with None all. Tell the queue afterwards. Raises TooMany."""
+    """Enqueue a job that deletes the memories of a conversation, or all of the caller's if it is None."""
     enqueue_memory_job(database, caller, "memory.forget", {"conversation_id": conversation_id}, job_id, limits)
 
 
@@ -56,9 +59,9 @@ def enqueue_import(
     job_id: str,
     limits: Limits,
 ) -> None:
-    """Have a file of JSON Lines imported. Tell the queue afterwards. Raises TooMany and Unavailable.
+    """Store a file of JSON Lines and enqueue a job that imports it. Raises Unavailable.
 
-    Its row comes before its bytes: bytes without a row are never found.
+    The row is inserted before the object is stored: maintenance finds objects by their rows.
     """
     suffix = job_id.removeprefix("job_")
     file_id, key = f"file_{suffix}", f"{caller.account_id}/imports/{suffix}.jsonl"
@@ -74,18 +77,18 @@ def enqueue_import(
             content_type="application/x-ndjson",
             size=size,
             object_key=key,
-            days=KEPT_DAYS,
+            days=FILE_DAYS,
         )
     objects.put(key, file)
-    told = {"file_id": file_id, "object_key": key, "lines": lines}
-    enqueue_memory_job(database, caller, "memory.import", told, job_id, limits)
+    arguments = {"file_id": file_id, "object_key": key, "lines": lines}
+    enqueue_memory_job(database, caller, "memory.import", arguments, job_id, limits)
 
 
 def enqueue_memory_job(
     database: Database, caller: Caller, kind: str, arguments: Mapping[str, Any], job_id: str, limits: Limits
 ) -> None:
-    """Enqueue work on the caller's memories. Tell the queue afterwards. Raises TooMany."""
-    told = {"user_id": caller.user_id, **arguments}
+    """Enqueue a job on the caller's memories. An existing job with this id is left as it is."""
+    arguments = {"user_id": caller.user_id, **arguments}
     with ignore_duplicate_id(), database.batch() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
-        enqueue(connection, NewJob(kind, caller.account_id, told, id=job_id))
+        enqueue(connection, NewJob(kind, caller.account_id, arguments, id=job_id))

@@ -1,4 +1,7 @@
-"""`memory.search`: a question as a job, for callers who have no embedder. Its answer is in its row until it is read."""
+"""`memory.search`: search a user's memories in a job, for processes that have no embedder.
+
+The hits are stored in the job's row, which is deleted when they are read.
+"""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -43,21 +46,22 @@ class HitObject(NeighbourObject):
 
 
 def enqueue_search(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
-    """Enqueue a question. Tell the queue afterwards. Raises TooMany."""
+    """Enqueue a search of the caller's memories; the caller nudges the queue afterwards. Raises TooMany."""
     enqueue_memory_job(database, caller, KIND, asdict(query), job_id, limits)
 
 
-def run(embed: Embed, noting: RecallCounter, attempt: Attempt) -> Ending:
-    """Answer a question. The hits stand in the row only, which goes when they are read."""
+def run(embed: Embed, counter: RecallCounter, attempt: Attempt) -> Ending:
+    """Search a user's memories. The journal gets only the number of hits. Raises EngineError."""
     arguments = attempt.job.arguments
-    found = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], parse_query(arguments))
-    noting.add(hit.memory.id for hit in found[:COUNTED_HITS])
-    ending = plain_ending(attempt, "completed", result={"hits": len(found)})
-    return Ending("completed", ending.events, result={"hits": [hit_object(hit) for hit in found]})
+    query = query_from_arguments(arguments)
+    hits = recall(attempt.database, embed, attempt.job.account_id, arguments["user_id"], query)
+    counter.add(hit.memory.id for hit in hits[:COUNTED_HITS])
+    ending = plain_ending(attempt, "completed", result={"hits": len(hits)})
+    return Ending("completed", ending.events, result={"hits": [hit_object(hit) for hit in hits]})
 
 
-def parse_query(arguments: dict[str, Any]) -> Query:
-    """From a job's arguments."""
+def query_from_arguments(arguments: dict[str, Any]) -> Query:
+    """Parse a query from a job's arguments, where times are RFC 3339 text."""
     filters = dict(arguments["filters"])
     for name in ("after", "before"):
         filters[name] = datetime.fromisoformat(filters[name]) if filters[name] else None
@@ -65,16 +69,16 @@ def parse_query(arguments: dict[str, Any]) -> Query:
 
 
 def hit_object(hit: Hit) -> HitObject:
-    """A hit as it goes out."""
+    """Convert a hit to its API object."""
     return {
-        **_told(hit.memory),
+        **_neighbour_object(hit.memory),
         "score": float(hit.score),
         "parts": {name: float(part) for name, part in hit.parts.items()},
-        "neighbours": [_told(memory) for memory in hit.neighbours],
+        "neighbours": [_neighbour_object(memory) for memory in hit.neighbours],
     }
 
 
-def _told(memory: Memory) -> NeighbourObject:
+def _neighbour_object(memory: Memory) -> NeighbourObject:
     return {
         "id": memory.id,
         "text": memory.text,

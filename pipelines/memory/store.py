@@ -22,7 +22,7 @@ from pipelines.memory import terms
 #: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
 
-#: Memories written in one transaction. Embedding them takes 1 to 2 s on a slow core; cancellation is checked between batches.
+#: Memories written in one transaction. Embedding them takes 1 to 2 s on a slow core.
 BATCH = 64
 
 

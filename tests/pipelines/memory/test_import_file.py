@@ -113,10 +113,10 @@ def test_lines_of_all_sorts_and_sizes(settings):
     objects = Objects.open(settings)
     objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"))
 
-    lines = list(import_file._lines(objects, "lines"))
+    lines = list(import_file._read_lines(objects, "lines"))
 
     assert (lines[0], lines[1], lines[2].strip(), lines[-1]) == (b"a", b"", b"b", b"last")
     assert len(lines) == 5
     tally = import_file.ImportReport()
-    assert import_file._memory(tally, 4, lines[3], "key", None) is None
+    assert import_file._parse_line(tally, 4, lines[3], "key", None) is None
     assert "longer" in tally.errors[0]["message"]

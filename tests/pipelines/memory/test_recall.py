@@ -198,7 +198,7 @@ def test_a_space_that_grows_asks_for_its_index_once(database, people):
             "UPDATE memory_spaces SET indexed_at = NULL, index_asked_at = NULL WHERE id = %s", (space.id,)
         )
         asked = [spaces.request_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
-        spaces.set_indexed(connection, space.id, stands=False)
+        spaces.set_indexed(connection, space.id, indexed=False)
 
     assert asked == [True, False]
 
