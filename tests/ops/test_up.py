@@ -1,4 +1,4 @@
-"""`sangha up` as a person meets it: a first call, parts killed one by one, Ctrl-C."""
+"""`sangha up` as its user sees it: the first call, services killed one by one, Ctrl-C."""
 
 import json
 import os
@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from bench.harness.waiting import wait_until
-from tests.ops.scripts import gone
+from tests.ops.scripts import has_exited
 
 pytestmark = pytest.mark.timeout(180)
 
-PARTS = {"postgres", "valkey", "worker-inference", "worker-light", "web", "scheduler"}
+SERVICES = {"postgres", "valkey", "worker-inference", "worker-light", "web", "scheduler"}
 
 
 class Up:
@@ -40,9 +40,9 @@ class Up:
 
     @property
     def address(self) -> str:
-        found = re.search(r"listening at (\S+)", self.text)
-        assert found, self.text
-        return found[1]
+        match = re.search(r"listening at (\S+)", self.text)
+        assert match, self.text
+        return match[1]
 
     def wait_ready(self) -> "Up":
         wait_until(lambda: "Ready after" in self.text or self.process.poll() is not None, 90)
@@ -51,12 +51,12 @@ class Up:
         return self
 
     def pids(self) -> dict[str, int]:
-        """The pid of each part, by its pid file; one that is being written doesn't count."""
+        """Read the pid of each service from its pid file, skipping a file that is being written."""
         texts = {file.stem: file.read_text().strip() for file in (self.home / "run").glob("*.pid")}
         return {name: int(text) for name, text in texts.items() if text}
 
-    def ask(self) -> str:
-        """What a new account's turn is answered with."""
+    def run_turn(self) -> str:
+        """Create an account, run a turn and return its text."""
         address = f"me-{os.urandom(6).hex()}@example.com"
         with httpx.Client(base_url=self.address, timeout=60) as client:
             signup = client.post("/signup", json={"email": address, "password": "correct horse battery staple"})
@@ -64,9 +64,9 @@ class Up:
             answer = client.post("/v1/responses", json={"model": "default", "input": "Hello"}, headers=headers).json()
         return str(answer["output"][0]["content"][0]["text"])
 
-    def answers(self) -> bool:
+    def works(self) -> bool:
         try:
-            return self.ask().startswith("w0 w1 ")
+            return self.run_turn().startswith("w0 w1 ")
         except (httpx.HTTPError, KeyError, IndexError, json.JSONDecodeError):
             return False
 
@@ -83,73 +83,73 @@ def up(tmp_path: Path) -> Iterator[Up]:
         up.stop()
 
 
-def test_the_pasted_first_call_works_as_often_as_it_is_pasted(up: Up) -> None:
-    # Given the text that `up` prints
+def test_printed_first_call_works_repeatedly(up: Up) -> None:
+    # Given the commands that `up` prints
     text = up.text
-    pasted = text[text.index("TOKEN=$(") :].replace("The same with the OpenAI client, after the lines above:", "")
+    commands = text[text.index("TOKEN=$(") :].replace("The same with the OpenAI client, after the lines above:", "")
     for _ in range(2):
-        # When it is pasted into a shell
-        shell = subprocess.run(["sh"], input=pasted, capture_output=True, text=True, timeout=60, check=False)
+        # When they are pasted into a shell
+        shell = subprocess.run(["sh"], input=commands, capture_output=True, text=True, timeout=60, check=False)
         # Then both clients stream the answer
         assert "event: response.completed" in shell.stdout, shell.stderr
         assert shell.stdout.rstrip().endswith("w18 w19"), shell.stderr
 
 
-def test_every_part_that_is_killed_is_repaired(up: Up) -> None:
-    assert up.pids().keys() == PARTS
-    for name in sorted(PARTS):
-        # Given that everything works
-        before = up.pids()
-        # When a part is killed
-        os.kill(before[name], signal.SIGKILL)
-        # Then a new one takes its place, and a turn is answered
-        wait_until(lambda before=before, name=name: up.pids().get(name, before[name]) != before[name])
-        wait_until(up.answers)
+def test_every_killed_service_is_restarted(up: Up) -> None:
+    assert up.pids().keys() == SERVICES
+    for name in sorted(SERVICES):
+        # Given a working installation
+        pids = up.pids()
+        # When a service is killed
+        os.kill(pids[name], signal.SIGKILL)
+        # Then it is restarted, and a turn runs
+        wait_until(lambda pids=pids, name=name: up.pids().get(name, pids[name]) != pids[name])
+        wait_until(up.works)
         assert f"{name} exited (killed by SIGKILL): restarting" in up.text
-    assert up.pids().keys() == PARTS
+    assert up.pids().keys() == SERVICES
 
 
-def test_ctrl_c_leaves_no_process_and_the_next_start_has_the_data(tmp_path: Path) -> None:
+def test_ctrl_c_stops_every_process_and_the_next_start_has_the_data(tmp_path: Path) -> None:
     # Given a running installation with an account
     first = Up(tmp_path / "data").wait_ready()
-    mine = {"email": "me@example.com", "password": "correct horse battery staple"}
-    assert httpx.post(f"{first.address}/signup", json=mine).status_code == 201
-    started = psutil.Process(first.process.pid).children(recursive=True)
-    # When Ctrl-C comes
+    credentials = {"email": "me@example.com", "password": "correct horse battery staple"}
+    assert httpx.post(f"{first.address}/signup", json=credentials).status_code == 201
+    children = psutil.Process(first.process.pid).children(recursive=True)
+    # When it is interrupted by Ctrl-C
     code = first.stop()
-    # Then it ends in good order and nothing of it is left
+    # Then it exits with 0 and leaves no process and no pid file
     assert code == 0, first.text
-    assert all(gone(process.pid) for process in started)
+    assert all(has_exited(process.pid) for process in children)
     assert not list((tmp_path / "data" / "run").glob("*"))
-    # And the next one knows the account
+    # And the next installation has the account
     second = Up(tmp_path / "data").wait_ready()
     try:
-        assert httpx.post(f"{second.address}/login", json=mine).status_code == 200
+        assert httpx.post(f"{second.address}/login", json=credentials).status_code == 200
     finally:
         second.stop()
 
 
-def test_killed_itself_it_takes_everything_along_and_starts_again(tmp_path: Path) -> None:
+def test_every_process_exits_when_up_is_killed(tmp_path: Path) -> None:
     # Given a running installation
     first = Up(tmp_path / "data").wait_ready()
-    started = psutil.Process(first.process.pid).children(recursive=True)
+    children = psutil.Process(first.process.pid).children(recursive=True)
     # When the supervisor is killed
     first.process.kill()
     first.process.wait()
-    # Then every part ends
-    wait_until(lambda: all(gone(process.pid) for process in started))
-    # And the next one works
+    # Then every process exits
+    wait_until(lambda: all(has_exited(process.pid) for process in children))
+    # And the next installation works
     second = Up(tmp_path / "data").wait_ready()
     try:
-        assert second.answers()
+        assert second.works()
     finally:
         second.stop()
 
 
-def test_a_wrong_model_ends_up_with_one_line_that_names_it(tmp_path: Path) -> None:
-    # Given a model that doesn't exist, when it starts
+def test_missing_model_ends_up_with_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    # Given a model that does not exist, when it starts
     up = Up(tmp_path / "data", SANGHA_ENGINE="llamacpp", SANGHA_MODEL="/nowhere/model.gguf")
-    # Then it ends with the setting's name, and leaves nothing
+    # Then the error names the setting, and no pid file is left
     assert up.process.wait(60) == 2
     [line] = [line for line in up.text.splitlines() if line.startswith("sangha: ")]
     assert "SANGHA_MODEL is '/nowhere/model.gguf'" in line
