@@ -1,4 +1,4 @@
-"""The web process: uvicorn with our bounds, our shutdown, and one line for what stops it from starting."""
+"""Run the web process: uvicorn with limited connections, a shutdown that ends streams, and one-line startup errors."""
 
 import asyncio
 import gc
@@ -19,30 +19,29 @@ from web.http.protocol import BoundedProtocol
 
 log = logging.getLogger(__name__)
 
-#: Seconds that requests have to end once the process was asked to stop.
+#: Seconds that requests have to end after the process was asked to stop.
 GRACE = 5
 
-#: Seconds that an idle connection is kept; longer than the 60 s after which most load balancers let theirs go, so that
-#: it is they who close first and no request meets a closing connection.
+#: Seconds that an idle connection is kept; longer than the 60 s of most load balancers, so that they close first and no
+#: request is sent on a connection that is being closed.
 KEEP_ALIVE = 75
 
-#: Connections that may wait to be accepted; a burst of ten thousand streams comes in faster than they are greeted.
+#: Connections that may wait to be accepted: a burst of ten thousand streams arrives faster than it is accepted.
 BACKLOG = 4096
 
-
-#: How many new objects the garbage collector lets come before it looks at them, and how many such looks before it looks
-#: at older ones. A request makes some hundreds, nearly all of which go by themselves.
-COLLECTOR = (5000, 20, 20)
+#: Thresholds of the garbage collector's generations (`gc.set_threshold`). A request allocates some hundreds of objects,
+#: nearly all of which are freed by reference counting.
+GC_THRESHOLDS = (5000, 20, 20)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, ending open streams before it waits for requests."""
+    """uvicorn that ends open streams before it waits for requests."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Streams have no end of their own to wait for; their clients go on elsewhere from their last id."""
+        """End all streams, whose clients reconnect to another process with their last id, then wait for requests."""
         platform: Platform = self.config.app.state.platform  # type: ignore[union-attr]
         platform.close_streams()
-        # Those who wait for the end of a turn get most of the grace, then hear how far it has come.
+        # Requests that wait for the end of a turn get most of the grace period, then respond with its current state.
         asyncio.get_running_loop().call_later(GRACE * 0.8, platform.tail.close_followers)
         await super().shutdown(sockets)
 
@@ -52,15 +51,15 @@ def serve(settings: Settings) -> None:
     raise_file_limit()
     app = build(settings)
     listener = bind(settings)
-    spare_collector()
-    # uvicorn raises the signal again once it has stopped: that is our way out, with 0 for an orderly end.
+    freeze_garbage_collector()
+    # uvicorn raises the signal again after its shutdown: exit with status 0 then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     Server(configure(app)).run(sockets=[listener])
 
 
 def configure(app: Starlette) -> uvicorn.Config:
-    """How uvicorn runs the application."""
+    """Build uvicorn's configuration."""
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -78,7 +77,7 @@ def configure(app: Starlette) -> uvicorn.Config:
 
 
 def bind(settings: Settings) -> socket.socket:
-    """The listening socket. Raises ConfigurationError with one line that names the setting."""
+    """Open the listening socket. Raises ConfigurationError with one line that names the setting."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -92,20 +91,20 @@ def bind(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         where = f"{variable_name('port')} is {settings.port}"
-        raise ConfigurationError(f"{where}: {settings.host} can't be listened on there: {error.strerror}") from None
-    log.info("listening on %s port %s", *listener.getsockname()[:2])
+        raise ConfigurationError(f"{where}: cannot listen on {settings.host}: {error.strerror}") from None
+    log.info("Listening on %s port %s", *listener.getsockname()[:2])
     return listener
 
 
-def spare_collector() -> None:
-    """Keep the garbage collector from what is loaded: it stays for good, and looking through it stops all streams."""
+def freeze_garbage_collector() -> None:
+    """Exclude loaded modules from garbage collection: they stay for ever, and scanning them delays all streams."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTOR)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def raise_file_limit() -> None:
-    """Each stream is an open file: take as many as the system gives."""
+    """Raise the limit of open files to the system's maximum: each stream is an open file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -114,7 +114,7 @@ class Resource:
         scope["exchange"].add_headers(admission.headers)
         query = _query(scope)
         upload = await uploads.spool(scope, receive) if route.upload_type else None
-        limit = bodies.LARGEST_PUBLIC if route.rights.public else bodies.LARGEST
+        limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES
         body = upload.digest if upload else await bodies.read(scope, receive, limit)
         permit = stream_permit(platform, admission)
         request = Request(

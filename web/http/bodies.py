@@ -1,7 +1,7 @@
-"""Request bodies: read within bounds, parsed strictly, refused with the name of what is wrong.
+"""Read request bodies within limits, and parse them strictly.
 
-What passes here can be stored: valid UTF-8, no NUL characters (Postgres text can't hold them), no key twice in an
-object (two readers would each take another one), bounded depth.
+A parsed body can be stored: it is valid UTF-8 without NUL characters (Postgres cannot store them) and without duplicate
+keys (parsers differ in which one they take), and its depth is limited.
 """
 
 import asyncio
@@ -19,63 +19,63 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest, TooLarge
-from web.http.validation import cut, validate
+from web.http.validation import truncate, validate
 
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.
-LARGEST = 2 * 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024
 
-#: Bytes of what anybody may send, without showing who they are: an address, a password, a token.
-LARGEST_PUBLIC = 64 * 1024
+#: Bytes of a body on a public route: an e-mail address, a password, a token.
+MAX_PUBLIC_BYTES = 64 * 1024
 
-#: Seconds that a whole body may take to arrive.
-PATIENCE = 30.0
+#: Seconds within which a whole body must arrive.
+TIMEOUT = 30.0
 
 #: Levels of nesting. JSON Schemas of real tools have about ten.
-DEEPEST = 100
+MAX_DEPTH = 100
 
-#: Values in a body. Reading a million empty lists takes seconds, in which nobody else is served.
-MOST_VALUES = 100_000
+#: Values in a body. Parsing a million empty lists blocks the process for seconds.
+MAX_VALUES = 100_000
 
-#: A string of JSON, up to its end or that of the body.
+#: A JSON string, up to its end or that of the body.
 STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 
-#: What is read and thrown away, so that a client that sends first and reads later sees why it was refused.
-LINGER_BYTES, LINGER_SECONDS = 128 * 1024 * 1024, 20.0
+#: Limits of discarding a rejected body, for clients that send all of it before they read the response.
+DRAIN_BYTES, DRAIN_SECONDS = 128 * 1024 * 1024, 20.0
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class BodyTooLarge(TooLarge):
-    """The body has more bytes than it may; the rest of it has not been read."""
+    """The body exceeds its limit; the rest of it has not been read."""
 
-    def __init__(self, most: int = LARGEST) -> None:
-        super().__init__(f"The body is larger than {most} bytes.")
+    def __init__(self, limit: int = MAX_BYTES) -> None:
+        super().__init__(f"The body is larger than the limit of {limit} bytes.")
 
 
-async def read(scope: Scope, receive: Receive, most: int = LARGEST) -> bytes:
-    """The whole body. Raises BodyTooLarge, ClientDisconnect, or a 408 when the body takes too long to arrive."""
-    if declared_length(scope) > most:
-        raise BodyTooLarge(most)
+async def read(scope: Scope, receive: Receive, limit: int = MAX_BYTES) -> bytes:
+    """Read the whole body. Raises BodyTooLarge, ClientDisconnect, and HTTPException 408 after `TIMEOUT`."""
+    if declared_length(scope) > limit:
+        raise BodyTooLarge(limit)
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await _collect(receive, most)
+        async with asyncio.timeout(TIMEOUT):
+            return await _collect(receive, limit)
     except TimeoutError:
         raise HTTPException(408, "The body took too long to arrive", {"connection": "close"}) from None
 
 
 def parse(body: bytes, model: type[Model]) -> Model:
-    """The body as a model. Raises InvalidRequest that names the parameter."""
+    """Parse the body as a model. Raises InvalidRequest, naming the parameter."""
     return validate(model, parse_object(body))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises InvalidRequest."""
+    """Parse the body as a JSON object. Raises InvalidRequest."""
     try:
         _check_size(body)
         value = orjson.loads(body)
-        if body.count(b"[") + body.count(b"{") > DEEPEST:
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
             _check_depth(value)
-        json.loads(body, object_pairs_hook=_without_repeats)
+        json.loads(body, object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(value, dict):
@@ -85,10 +85,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-class Lingering:
-    """A refusal sent before its request has been read: the answer first, then the rest of the body, thrown away.
+class DrainingResponse:
+    """An error response that is sent before its request has been read; the rest of the body is discarded afterwards.
 
-    Closing the connection on unread data resets it, and the client would see that instead of the answer.
+    Closing a connection with unread data resets it, and the client would see that instead of the response.
     """
 
     def __init__(self, response: Response) -> None:
@@ -96,7 +96,7 @@ class Lingering:
         self.response.headers["connection"] = "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send, drain within bounds, close."""
+        """Send the response, discard the rest of the body within limits, and close the connection."""
         response = self.response
         await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
         await send({"type": "http.response.body", "body": response.body, "more_body": True})
@@ -107,8 +107,8 @@ class Lingering:
 async def _drain(receive: Receive) -> None:
     drained = 0
     try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while drained < LINGER_BYTES:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while drained < DRAIN_BYTES:
                 message = await receive()
                 drained += len(message.get("body", b""))
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
@@ -118,14 +118,14 @@ async def _drain(receive: Receive) -> None:
 
 
 def declared_length(scope: Scope) -> int:
-    """What the request says it has, in bytes; 0 where it does not say."""
+    """Return the value of the Content-Length header in bytes; 0 without a valid one."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0
     return 0
 
 
-async def _collect(receive: Receive, most: int) -> bytes:
+async def _collect(receive: Receive, limit: int) -> bytes:
     chunks, size = [], 0
     while True:
         message = await receive()
@@ -133,37 +133,37 @@ async def _collect(receive: Receive, most: int) -> bytes:
             raise ClientDisconnect
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > most:
-            raise BodyTooLarge(most)
+        if size > limit:
+            raise BodyTooLarge(limit)
         if not message.get("more_body", False):
             return b"".join(chunks)
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {cut(repeated)!r} stands twice in an object")
+        duplicate, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {truncate(duplicate)!r} occurs twice in an object")
     return members
 
 
 def _check_size(body: bytes) -> None:
-    """By the marks that values stand behind; those within strings are looked for only where there are many."""
-    if _marks(body) > MOST_VALUES and _marks(STRING.sub(b"", body)) > MOST_VALUES:
-        raise ValueError(f"it has more than {MOST_VALUES} values")
+    """Count the delimiters before values; strings, which may contain them too, are removed only when there are many."""
+    if _delimiters(body) > MAX_VALUES and _delimiters(STRING.sub(b"", body)) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES} values")
 
 
-def _marks(body: bytes) -> int:
+def _delimiters(body: bytes) -> int:
     return body.count(b"[") + body.count(b"{") + body.count(b",")
 
 
 def _check_depth(value: object) -> None:
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _children(outer)]
         if not level:
             return
-    raise ValueError(f"it is nested deeper than {DEEPEST} levels")
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_characters(value: object) -> None:

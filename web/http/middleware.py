@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.platform.errors import InvalidRequest, Unavailable
 from models.platform.ids import new_id
 from web.http import errors
-from web.http.bodies import BodyTooLarge, Lingering
+from web.http.bodies import BodyTooLarge, DrainingResponse
 from web.http.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Exchange:
         if self.status:
             log.error("Request %s failed after its response had begun", self.request_id, exc_info=error)
         elif isinstance(error, BodyTooLarge):
-            await Lingering(response)(scope, receive, self.send)
+            await DrainingResponse(response)(scope, receive, self.send)
         else:
             await response(scope, receive, self.send)
 

@@ -1,4 +1,4 @@
-"""Bodies that are too large for memory: read into a temporary file, within bounds."""
+"""Read bodies that are too large for memory into a temporary file, within limits."""
 
 import asyncio
 import hashlib
@@ -13,16 +13,16 @@ from starlette.types import Receive, Scope
 
 from web.http.bodies import BodyTooLarge, declared_length
 
-#: Bytes of an upload, of which so many stay in memory.
-LARGEST, IN_MEMORY = 64 * 1024 * 1024, 1024 * 1024
+#: Bytes of an upload, and bytes up to which it stays in memory.
+MAX_BYTES, MAX_MEMORY = 64 * 1024 * 1024, 1024 * 1024
 
-#: Seconds that it may take to arrive, and between two of its parts.
-PATIENCE, SILENCE = 600.0, 30.0
+#: Seconds within which an upload must arrive, and between two of its chunks.
+TIMEOUT, CHUNK_TIMEOUT = 600.0, 30.0
 
 
 @dataclass(slots=True)
 class Upload:
-    """A body in a file, read to its end by nobody yet. `digest` stands for it where requests are compared."""
+    """A body in a file, positioned at its start. `digest` is the SHA-256 of its content, to compare requests by."""
 
     file: BinaryIO
     size: int = 0
@@ -31,13 +31,13 @@ class Upload:
 
 
 async def spool(scope: Scope, receive: Receive) -> Upload:
-    """The whole body, in a file. Raises BodyTooLarge, ClientDisconnect, or a 408 when it takes too long to arrive."""
-    if declared_length(scope) > LARGEST:
-        raise BodyTooLarge(LARGEST)
-    # Whoever gets it closes it, with all that has become of the request.
-    upload = Upload(cast(BinaryIO, tempfile.SpooledTemporaryFile(IN_MEMORY)))  # noqa: SIM115
+    """Read the whole body into a file. Raises BodyTooLarge, ClientDisconnect, and HTTPException 408 after a timeout."""
+    if declared_length(scope) > MAX_BYTES:
+        raise BodyTooLarge(MAX_BYTES)
+    # The caller closes it when the request has been handled.
+    upload = Upload(cast(BinaryIO, tempfile.SpooledTemporaryFile(MAX_MEMORY)))  # noqa: SIM115
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await _collect(upload, receive)
         upload.file.seek(0)
         return upload
@@ -52,14 +52,14 @@ async def spool(scope: Scope, receive: Receive) -> Upload:
 async def _collect(upload: Upload, receive: Receive) -> None:
     digest, last, more = hashlib.sha256(), b"\n", True
     while more:
-        async with asyncio.timeout(SILENCE):
+        async with asyncio.timeout(CHUNK_TIMEOUT):
             message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk = message.get("body", b"")
         upload.size += len(chunk)
-        if upload.size > LARGEST:
-            raise BodyTooLarge(LARGEST)
+        if upload.size > MAX_BYTES:
+            raise BodyTooLarge(MAX_BYTES)
         upload.lines += chunk.count(b"\n")
         digest.update(chunk)
         await run_in_threadpool(upload.file.write, chunk)

@@ -1,8 +1,8 @@
-"""Following jobs: one blocked read a process hears of every event there is, and hands each to whoever follows its job.
+"""Follow jobs: one blocking read per process receives every event of all jobs, and passes it to the job's followers.
 
-A follower subscribes first, then reads the history, and drops what it has seen. What it misses — a gap in the numbers,
-a lost connection to Redis, a silence — it reads again from Redis or from the archive. So it needs no delivery to be
-perfect, only the journal to be.
+A follower subscribes first, then reads the history, and drops the events that it has already yielded. When it may have
+missed events (a gap in the numbers, a lost connection to Redis, a long silence), it reads the history again from Redis
+or from the archive. So delivery may be unreliable, as long as the journal is not.
 """
 
 import asyncio
@@ -23,79 +23,88 @@ from models.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Appends that may wait for a follower before it is dropped. Its client comes back with its last id.
-LONGEST_QUEUE = 2048
+#: Queued appends at which a follower is closed as too slow. Its client reconnects with its last id.
+MAX_QUEUE = 2048
 
-#: Appends of those that wait which a follower gets together: they go to the client in one piece.
-TOGETHER = 64
+#: Queued appends that a follower takes at once: they go to the client in one write.
+MAX_BATCH = 64
 
 #: Appends that one read takes from a shard at most.
-BATCH = 512
+READ_COUNT = 512
 
 #: Milliseconds that a read of the shards blocks.
 BLOCK = 5000
 
-#: Seconds between two rounds that ask Postgres whether followed jobs that have been silent since have ended.
-ROUND = 2.0
+#: Seconds between two checks whether followed jobs without events since the last check have ended.
+CHECK_INTERVAL = 2.0
 
-#: Connections for reading histories, and seconds that one read may wait for a connection or an answer.
+#: Connections for reading histories, and seconds that a read may wait for a connection or for Redis.
 CONNECTIONS = 16
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
-#: Seconds after a lost connection.
+#: Seconds between attempts to reconnect.
 RETRY_INTERVAL = 0.2
 
-#: A lost connection. The last one is what uvloop says to writing on one that was reset, and redis-py passes on.
-LOST = (redis.RedisError, OSError, RuntimeError)
+#: Errors of a lost connection. uvloop raises RuntimeError when it writes to a reset one, and redis-py passes it on.
+CONNECTION_ERRORS = (redis.RedisError, OSError, RuntimeError)
+
+#: An append: the sequence number of its first event, and its events as JSON.
+Append = tuple[int, list[bytes]]
 
 
 class Follower:
-    """One follower of one job: what it has not looked at yet. Lean, since ten thousand of them wait for nothing."""
+    """One follower of one job, with the appends that it has not processed. Small, since a process has ten thousand.
 
-    __slots__ = ("_waiter", "closed", "heard", "over", "stale", "waiting")
+    active  it has received an append since the last check
+    stale   it may have missed events, so it has to read the history
+    ended   the job has ended, so after the history no event follows
+    closed  it ends without waiting for further events
+    """
+
+    __slots__ = ("_waiter", "active", "closed", "ended", "queue", "stale")
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[int, list[bytes]]] = []
-        self.heard = True
+        self.queue: list[Append] = []
+        self.active = True
         self.stale = False
-        self.over = False
+        self.ended = False
         self.closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def offer(self, first: int, lines: list[bytes]) -> None:
-        """Events have come; the first has the sequence number `first`."""
-        if len(self.waiting) >= LONGEST_QUEUE:
+    def push(self, first: int, lines: list[bytes]) -> None:
+        """Queue an append whose first event has the sequence number `first`; closes a follower that is too slow."""
+        if len(self.queue) >= MAX_QUEUE:
             self.close()
             return
-        self.waiting.append((first, lines))
-        self.heard = True
+        self.queue.append((first, lines))
+        self.active = True
         self._wake()
 
-    def begin(self, events: Sequence[Event]) -> None:
-        """What the journal begins with is known: nobody need look it up."""
+    def push_opening(self, events: Sequence[Event]) -> None:
+        """Queue the first events of a job that has just been created, which saves reading its history."""
         if events:
-            self.waiting.insert(0, (events[0].sequence, [event.data for event in events]))
+            self.queue.insert(0, (events[0].sequence, [event.data for event in events]))
             self._wake()
 
-    def look_again(self, *, over: bool = False) -> None:
-        """Something may have been missed; `over` when the job has ended, and nothing more will come."""
+    def mark_stale(self, *, ended: bool = False) -> None:
+        """Make the follower read the history; `ended` when the job has ended, and no further event will follow."""
         self.stale = True
-        self.over = self.over or over
+        self.ended = self.ended or ended
         self._wake()
 
     def close(self) -> None:
-        """No more will come; the client goes on from its last id, here or elsewhere."""
+        """End the follower; its client reconnects with its last id."""
         self.closed = True
         self._wake()
 
-    def take(self) -> list[tuple[int, list[bytes]]]:
-        """What waits, or the beginning of it."""
-        taken, self.waiting = self.waiting[:TOGETHER], self.waiting[TOGETHER:]
-        return taken
+    def pop_batch(self) -> list[Append]:
+        """Remove and return the oldest queued appends, at most `MAX_BATCH`."""
+        batch, self.queue = self.queue[:MAX_BATCH], self.queue[MAX_BATCH:]
+        return batch
 
     async def wait(self) -> None:
-        """Wait until there is something to look at."""
-        if not (self.waiting or self.stale or self.closed):
+        """Wait until there is something to process."""
+        if not (self.queue or self.stale or self.closed):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
@@ -110,10 +119,10 @@ class Tail:
     """The followers of a process and the reader that serves them all."""
 
     def __init__(self, url: str, database: Database) -> None:
-        # Any: redis-py's hints name every shape that any of its protocols may answer with.
+        # Any: redis-py's type hints are unions of the results of all protocol versions.
         self._reader: Any = redis.asyncio.Redis.from_url(url, protocol=2, socket_timeout=None)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url, protocol=2, max_connections=CONNECTIONS, timeout=PATIENCE, socket_timeout=PATIENCE
+            url, protocol=2, max_connections=CONNECTIONS, timeout=TIMEOUT, socket_timeout=TIMEOUT
         )
         self._client: Any = redis.asyncio.Redis.from_pool(pool)
         self._database = database
@@ -122,13 +131,13 @@ class Tail:
         self._reading = asyncio.Event()
 
     async def start(self) -> None:
-        """Begin to read. From here on no append is missed, but by a lost connection."""
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._rounds())]
+        """Start reading. From here on an append is missed only while the connection is lost."""
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._check_silent_jobs())]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._reading.wait(), PATIENCE)
+            await asyncio.wait_for(self._reading.wait(), TIMEOUT)
 
     async def stop(self) -> None:
-        """Stop reading."""
+        """Stop reading and close the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -136,19 +145,19 @@ class Tail:
         await self._client.aclose()
 
     def close_followers(self) -> None:
-        """End all followers: the process is leaving."""
+        """End all followers, because the process shuts down."""
         for followers in self._followers.values():
             for follower in followers:
                 follower.close()
 
     def subscribe(self, job_id: str) -> Follower:
-        """Hear of a job from now on, which may have still to begin. Whoever calls this unsubscribes in the end."""
+        """Start following a job, which may not exist yet. The caller must call `unsubscribe`."""
         follower = Follower()
         self._followers.setdefault(job_id, set()).add(follower)
         return follower
 
     def unsubscribe(self, job_id: str, follower: Follower) -> None:
-        """Hear no more; may be said twice."""
+        """Stop following a job. Idempotent."""
         followers = self._followers.get(job_id, set())
         followers.discard(follower)
         if not followers:
@@ -157,54 +166,54 @@ class Tail:
     async def follow(
         self, job_id: str, after: int = -1, follower: Follower | None = None
     ) -> AsyncGenerator[list[Event], None]:
-        """The events of a job above the sequence number `after`, as they come, until its journal ends.
+        """Yield the events of a job above the sequence number `after`, as they arrive, until its journal ends.
 
-        Yields groups that came together. Ends early when the process leaves or the follower is too slow. A follower
-        that has been there since before the job began, and was told how, spares the look at its history.
+        Yields batches of events that arrived together. Ends early when the process shuts down or the follower is too
+        slow. A `follower` that was subscribed before the job was created and has its first events needs no history.
         """
         follower = follower or self.subscribe(job_id)
         try:
-            position, events = after, await self._begin(follower, job_id, after)
+            position, events = after, await self._first_events(follower, job_id, after)
             while not follower.closed:
                 if events:
                     yield events
                     position = events[-1].sequence
                     if events[-1].ends:
                         return
-                events = await self._next(follower, job_id, position)
+                events = await self._next_events(follower, job_id, position)
         finally:
             self.unsubscribe(job_id, follower)
 
-    async def _begin(self, follower: Follower, job_id: str, after: int) -> list[Event]:
-        """What is there already, unless the follower was told how the job began."""
-        if follower.waiting:
+    async def _first_events(self, follower: Follower, job_id: str, after: int) -> list[Event]:
+        """Read the history, unless the follower has the job's first events."""
+        if follower.queue:
             return []
         events = await self._history(job_id, after)
-        if not events:  # a client that has heard it all may well ask again
+        if not events:  # the client may have received all events of a job that has ended
             ended = await run_in_threadpool(self._ended, [job_id])
-            follower.look_again(over=job_id in ended)
+            follower.mark_stale(ended=job_id in ended)
         return events
 
-    async def _next(self, follower: Follower, job_id: str, position: int) -> list[Event]:
-        """What comes next after `position`, all of it that is there by now; nothing when there was only old news."""
+    async def _next_events(self, follower: Follower, job_id: str, position: int) -> list[Event]:
+        """Wait for the events above `position`; empty when the queue held only known ones."""
         await follower.wait()
-        if follower.waiting:
-            events = joined(follower.take(), position)
+        if follower.queue:
+            events = merge_appends(follower.pop_batch(), position)
             return await self._history(job_id, position) if events is None else events
         if not follower.stale:
             return []
         follower.stale = False
         events = await self._history(job_id, position)
-        if follower.over and not events:
-            follower.close()  # there is nothing more to hear, or its row is gone, journal and all
+        if follower.ended and not events:
+            follower.close()  # the client has all events, or the job was deleted with its journal
         return events
 
     async def _history(self, job_id: str, after: int) -> list[Event]:
-        """The events above `after` that are there now, from Redis, and from the archive where Redis has a gap."""
+        """Read the present events above `after` from Redis, and those that Redis lacks from the archive."""
         try:
             entries = await self._client.xrange(journal.stream_key(job_id), min=f"{after + 2}-0")
             recent = journal.parse_entries(entries)
-        except LOST:
+        except CONNECTION_ERRORS:
             recent = []
         if recent and recent[0].sequence == after + 1:
             return recent
@@ -221,25 +230,25 @@ class Tail:
             return []
 
     async def _read(self) -> None:
-        """Read on for ever. The cursors stay good when Redis comes back, with its data or empty: ids are its clock."""
+        """Read the shards for ever. Cursors remain valid after Redis lost its data, since its ids are timestamps."""
         cursors: dict[str, str] = {}
         while True:
             try:
-                cursors = cursors or await self._newest()
+                cursors = cursors or await self._newest_ids()
                 self._reading.set()
-                for shard, entries in await self._reader.xread(cursors, count=BATCH, block=BLOCK) or ():
+                for shard, entries in await self._reader.xread(cursors, count=READ_COUNT, block=BLOCK) or ():
                     cursors[shard.decode()] = entries[-1][0].decode()
-                    self._hand_out(entries)
-            except LOST as error:
-                log.warning("the journal's tail is lost, will be back: %s", error)
-                self._reading.set()  # nobody waits for a server that is down
+                    self._dispatch(entries)
+            except CONNECTION_ERRORS as error:
+                log.warning("Stream reader lost its connection to Redis; reconnecting: %s", error)
+                self._reading.set()  # do not delay the start of the process while Redis is down
                 await self._reconnect()
             except Exception:
-                log.exception("the journal's tail stumbled and goes on")
+                log.exception("Stream reader failed; reconnecting")
                 await self._reconnect()
 
-    async def _newest(self) -> dict[str, str]:
-        """Where each shard stands, so that reading on from there misses nothing."""
+    async def _newest_ids(self) -> dict[str, str]:
+        """Return the id of each shard's newest entry, to read on from there."""
         cursors = {}
         for shard in journal.shard_keys():
             newest = await self._reader.xrevrange(shard, count=1)
@@ -247,73 +256,73 @@ class Tail:
         return cursors
 
     async def _reconnect(self) -> None:
-        """Wait until Redis is back, then have every follower read again: it may have forgotten what was on its way."""
+        """Wait until Redis responds, then mark all followers as stale: Redis may have lost events in the meantime."""
         while True:
             await asyncio.sleep(RETRY_INTERVAL)
-            with contextlib.suppress(*LOST):
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 await self._reader.ping()
                 break
         for followers in self._followers.values():
             for follower in followers:
-                follower.look_again()
+                follower.mark_stale()
 
-    def _hand_out(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> None:
+    def _dispatch(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> None:
         for _, fields in entries:
             followers = self._followers.get(journal.job_id_of(fields[b"j"].decode()))
             if followers:
                 _, first, lines = journal.parse_shard_entry(fields)
                 for follower in followers:
-                    follower.offer(first, lines)
+                    follower.push(first, lines)
 
-    async def _rounds(self) -> None:
-        """Look after followers that hear nothing: their job may have ended without Redis having been told."""
+    async def _check_silent_jobs(self) -> None:
+        """Wake the followers of jobs that ended without an event in Redis, periodically for ever."""
         while True:
-            await asyncio.sleep(ROUND)
-            silent = [job_id for job_id, followers in self._followers.items() if not _any_heard(followers)]
+            await asyncio.sleep(CHECK_INTERVAL)
+            silent = [job_id for job_id, followers in self._followers.items() if not _reset_active(followers)]
             if silent:
                 for job_id in await run_in_threadpool(self._ended, silent):
                     for follower in self._followers.get(job_id, ()):
-                        follower.look_again(over=True)
+                        follower.mark_stale(ended=True)
 
     def _ended(self, job_ids: Sequence[str]) -> set[str]:
-        """Those that are known to have ended."""
+        """Return those jobs that have ended; empty while Postgres is down."""
         try:
             with self._database.connection() as connection:
                 return ended_ids(connection, job_ids)
         except Unavailable:
             return set()
         except Exception:
-            log.exception("can't tell which jobs have ended; the next round may")
+            log.exception("Cannot check which followed jobs have ended; retrying in %g s", CHECK_INTERVAL)
             return set()
 
 
-def joined(appends: Sequence[tuple[int, list[bytes]]], position: int) -> list[Event] | None:
-    """The events of appends that are not heard at `position`; None where some are missing before or between them.
+def merge_appends(appends: Sequence[Append], position: int) -> list[Event] | None:
+    """Return the events of appends that are new at `position`; None when some are missing before or between them.
 
-    One that tells that what was heard there has been lost counts as not heard.
+    An event that announces a rewind is new at any position.
     """
     events: list[Event] = []
     for first, lines in appends:
         if first > position + 1 or not lines:
             return None
-        new = unseen([Event(first + place, line) for place, line in enumerate(lines)], position)
+        new = events_after([Event(first + offset, line) for offset, line in enumerate(lines)], position)
         if new:
             events += new
             position = new[-1].sequence
     return events
 
 
-def unseen(events: list[Event], position: int) -> list[Event]:
-    """The events above `position`; all of them where they tell that what was heard there has been lost."""
-    for place, event in enumerate(events):
+def events_after(events: list[Event], position: int) -> list[Event]:
+    """Return the events above `position`, or from the first one on that announces a rewind."""
+    for index, event in enumerate(events):
         if event.sequence > position or event.type == REWOUND:
-            return events[place:]
+            return events[index:]
     return []
 
 
-def _any_heard(followers: set[Follower]) -> bool:
-    heard = False
+def _reset_active(followers: set[Follower]) -> bool:
+    """Return whether any follower has received an append since the last call."""
+    active = any(follower.active for follower in followers)
     for follower in followers:
-        heard = heard or follower.heard
-        follower.heard = False
-    return heard
+        follower.active = False
+    return active

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from models.platform.errors import InvalidRequest
 from web.http import bodies
-from web.http.bodies import LARGEST, BodyTooLarge, Lingering, parse_object, read
+from web.http.bodies import MAX_BYTES, BodyTooLarge, DrainingResponse, parse_object, read
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 VALUES = st.recursive(
@@ -49,14 +49,14 @@ def test_a_declared_length_is_refused_before_reading():
 
 
 def test_a_body_without_length_is_refused_where_it_crosses_the_bound():
-    half = b"x" * (LARGEST // 2 + 1)
+    half = b"x" * (MAX_BYTES // 2 + 1)
 
     with pytest.raises(BodyTooLarge):
         read_from(chunk(half, True), chunk(half, True))
 
 
 def test_a_body_of_exactly_the_bound_passes():
-    assert len(read_from(chunk(b"x" * LARGEST))) == LARGEST
+    assert len(read_from(chunk(b"x" * MAX_BYTES))) == MAX_BYTES
 
 
 def test_a_client_that_leaves_is_told_apart():
@@ -65,7 +65,7 @@ def test_a_client_that_leaves_is_told_apart():
 
 
 def test_a_body_that_does_not_arrive_times_out(monkeypatch):
-    monkeypatch.setattr(bodies, "PATIENCE", 0.01)
+    monkeypatch.setattr(bodies, "TIMEOUT", 0.01)
 
     with pytest.raises(HTTPException) as caught:
         read_from(chunk(b"a", True))
@@ -169,6 +169,6 @@ def test_a_lingering_answer_comes_before_the_rest_is_read():
     async def send(message):
         happened.append(message["type"])
 
-    asyncio.run(Lingering(Response(b"no", 413))({}, receive, send))
+    asyncio.run(DrainingResponse(Response(b"no", 413))({}, receive, send))
 
     assert happened == ["http.response.start", "http.response.body", "read", "read", "http.response.body"]

@@ -104,8 +104,8 @@ def test_events_that_were_delivered_twice_are_heard_once(scripted, follow):
         listener = Listener(tail, scripted.id)
         await listener.hears(1)
         for follower in tail._followers[scripted.id]:
-            follower.offer(0, [event.data for event in scripted.events])
-            follower.look_again()
+            follower.push(0, [event.data for event in scripted.events])
+            follower.mark_stale()
         scripted.append_deltas(1)
         scripted.end()
 
@@ -122,7 +122,7 @@ def test_who_was_there_before_the_job_reads_nothing_and_hears_all(scripted, foll
         follower = tail.subscribe(scripted.id)
         scripted.append_deltas(2)  # a worker may be quicker than the thread that began the job
         monkeypatch.setattr(Tail, "_history", never)
-        follower.begin(scripted.events[:2])
+        follower.push_opening(scripted.events[:2])
         scripted.end()
 
         heard = [event async for group in tail.follow(scripted.id, follower=follower) for event in group]
@@ -142,7 +142,7 @@ def test_who_subscribed_and_never_followed_is_not_left_behind(scripted, follow):
 
 
 def test_a_slow_follower_is_dropped_and_goes_on_from_its_last_number(scripted, follow, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_QUEUE", 3)
+    monkeypatch.setattr(module, "MAX_QUEUE", 3)
 
     async def scenario(tail):
         slow = tail.follow(scripted.id)
@@ -191,13 +191,13 @@ def test_what_came_while_a_client_was_busy_comes_together(scripted, follow):
 def test_appends_are_joined_where_nothing_is_missing(appends, expected):
     lines = [(first, [data if data[:1] == b"{" else b'{"type":"t"}' for data in given]) for first, given in appends]
 
-    events = module.joined(lines, 2)
+    events = module.merge_appends(lines, 2)
 
     assert (numbers(events) if events is not None else None) == expected
 
 
 def test_a_job_that_ended_without_redis_being_told_ends_its_streams(scripted, follow, monkeypatch):
-    monkeypatch.setattr(module, "ROUND", 0.05)
+    monkeypatch.setattr(module, "CHECK_INTERVAL", 0.05)
 
     async def scenario(tail):
         listener = Listener(tail, scripted.id)
@@ -268,7 +268,7 @@ def test_who_has_heard_all_of_an_ended_job_gets_an_end_at_once(scripted, follow,
 
 
 def test_a_deleted_job_ends_its_streams(scripted, follow, monkeypatch):
-    monkeypatch.setattr(module, "ROUND", 0.05)
+    monkeypatch.setattr(module, "CHECK_INTERVAL", 0.05)
 
     async def scenario(tail):
         listener = Listener(tail, scripted.id)

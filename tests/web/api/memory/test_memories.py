@@ -243,7 +243,7 @@ def test_a_wrong_search_is_refused_by_name(user, body, param):
 
 
 def test_an_upload_has_a_bound(user, monkeypatch):
-    monkeypatch.setattr("web.http.uploads.LARGEST", 1000)
+    monkeypatch.setattr("web.http.uploads.MAX_BYTES", 1000)
 
     assert_error(user.request("POST", "/v1/memories/import", content=b"x" * 1001), 413)
     assert_error(user.request("POST", "/v1/memories/import", content=(b"x" * 600 for _ in range(2))), 413)
