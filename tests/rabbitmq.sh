@@ -1,6 +1,6 @@
 #!/bin/sh
-# See to it that the tests find a RabbitMQ: an address in the environment, an installed server, or one from apt.
-# Only the program is needed: the tests start a private node of their own, on loopback and a free port.
+# Make RabbitMQ available to the tests: a URL in the environment, an installed server, or a package from apt.
+# Only the program is needed: the tests start a private node on loopback and a free port.
 set -eu
 
 if [ -n "${SANGHA_TEST_BROKER_URL:-}" ] || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; then

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from models.jobs.catalogue import POOLS
 from models.platform.settings import Settings
 from ops import preflight
 from ops.cli import main
@@ -31,6 +32,11 @@ def test_every_command_has_help() -> None:
         result = sangha(name, "--help")
         assert result.exit_code == 0
         assert result.output.startswith("Usage: ")
+
+
+def test_help_of_worker_names_every_pool() -> None:
+    text = sangha("worker", "--help").output
+    assert all(pool in text for pool in POOLS)
 
 
 def test_help_imports_no_pipeline() -> None:
