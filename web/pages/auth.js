@@ -1,58 +1,58 @@
-// Where the links in letters lead. Nothing happens before somebody presses a button: programs that look at links before
-// people do would use them up.
+// The pages behind the links in e-mails. Nothing is sent before the user clicks a button: mail scanners that open links
+// would use the token up.
 
 const $ = (selector) => document.querySelector(selector);
-const token = new URLSearchParams(location.search).get("token");
-const pass = localStorage.getItem("token");
+const emailToken = new URLSearchParams(location.search).get("token");
+const accessToken = localStorage.getItem("token");
 
-// The secret shall not stay in the address bar, nor in the history.
+// Remove the token from the address bar and the browser's history.
 history.replaceState(null, "", location.pathname);
 
-const forms = {
+const PAGES = {
   "/auth/verify": {
-    form: "verify", title: "Confirm your address", path: "/auth/email/verify",
-    done: (answer) => `${answer.email} is confirmed.`,
+    form: "verify", title: "Confirm your e-mail address", path: "/auth/email/verify",
+    done: (response) => `${response.email} is confirmed.`,
   },
-  "/auth/reset": token
+  "/auth/reset": emailToken
     ? {
       form: "reset", title: "Set a new password", path: "/auth/password/reset",
-      done: () => "The password is set, and all sessions have ended. Log in with it.",
+      done: () => "The password has been changed, and all sessions have been logged out. Log in with the new password.",
     }
     : {
       form: "forgot", title: "Forgot your password?", path: "/auth/password/forgot",
-      done: () => "If this address has an account, a letter is on its way.",
+      done: () => "If there is an account with this address, we have sent it an e-mail.",
     },
   "/auth/invitation": {
     form: "invitation", title: "Join an account", path: "/auth/invitations/accept",
-    done: (answer) => `You have joined, as ${answer.account.role}. Log in as ${answer.user.email}.`,
+    done: (response) => `You have joined the account as ${response.account.role}. Log in as ${response.user.email}.`,
   },
 };
 
-function say(text) { $("#state").textContent = text; }
+function showStatus(text) { $("#state").textContent = text; }
 
-async function send(path, fields) {
-  const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value));
+async function post(path, fields) {
+  const body = Object.fromEntries(Object.entries(fields).filter(([, value]) => value));
   const headers = { "content-type": "application/json" };
-  if (page.form === "verify" && !given.password && pass) headers.authorization = `Bearer ${pass}`;
-  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(given) });
-  const value = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(value.error.message), { status: answer.status });
+  if (page.form === "verify" && !body.password && accessToken) headers.authorization = `Bearer ${accessToken}`;
+  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  const value = await response.json();
+  if (!response.ok) throw Object.assign(new Error(value.error.message), { status: response.status });
   return value;
 }
 
-// Who confirms an address is who signed up with it: somebody who is logged in here, or who knows the password.
-function askPassword() {
+// Only the user who signed up with an address may confirm it: by a login in this browser, or by the password.
+function requirePassword() {
   const label = $("#verify label");
   label.hidden = false;
   label.querySelector("input").required = true;
 }
 
-const page = forms[location.pathname];
+const page = PAGES[location.pathname];
 const form = $(`#${page.form}`);
-say(page.title);
-form.hidden = page.form !== "forgot" && !token;
-if (!pass) askPassword();
-if (form.hidden) say("This link is not complete: open it as it stands in the letter.");
+showStatus(page.title);
+form.hidden = page.form !== "forgot" && !emailToken;
+if (!accessToken) requirePassword();
+if (form.hidden) showStatus("This link is incomplete. Copy the whole link from the e-mail.");
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -60,13 +60,13 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true;
   try {
     const fields = Object.fromEntries(new FormData(form));
-    say(page.done(await send(page.path, token ? { token, ...fields } : fields)));
+    showStatus(page.done(await post(page.path, emailToken ? { token: emailToken, ...fields } : fields)));
     form.hidden = true;
-    $("#onward").hidden = false;
+    $("#home-link").hidden = false;
   } catch (error) {
-    const unknown = page.form === "verify" && [401, 403].includes(error.status) && $("#verify label").hidden;
-    if (unknown) askPassword();
-    say(unknown ? "Give the password that you signed up with." : error.message);
+    const needsPassword = page.form === "verify" && [401, 403].includes(error.status) && $("#verify label").hidden;
+    if (needsPassword) requirePassword();
+    showStatus(needsPassword ? "Enter the password that you signed up with." : error.message);
     button.disabled = false;
   }
 });

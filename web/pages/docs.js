@@ -1,6 +1,6 @@
-// The description, to read and to try. Whoever has logged in at `/` need not log in again.
+// Swagger UI for the OpenAPI document, authenticated with the access token of a login at `/`.
 
-const token = localStorage.getItem("token");
+const accessToken = localStorage.getItem("token");
 
 const page = SwaggerUIBundle({
   url: "/openapi.json",
@@ -9,6 +9,6 @@ const page = SwaggerUIBundle({
   docExpansion: "none",
   validatorUrl: null,
   tryItOutEnabled: true,
-  onComplete: () => token && page.preauthorizeApiKey("token", token),
+  onComplete: () => accessToken && page.preauthorizeApiKey("token", accessToken),
 });
 window.page = page;

@@ -1,84 +1,84 @@
-// A person's way in: log in, ask, follow. The stream is followed by its cursor, so a lost connection, a reload or a
-// restarted server only makes it go on from where it was.
+// The chat page: log in, send a message, follow the answer. The event stream is followed by its sequence numbers, so
+// after a lost connection, a reload or a restart of the server it resumes where it was.
 
-import { arrive, offer } from "/pages/providers.js";
+import { finishLogin, showProviders } from "/pages/providers.js";
 
 const $ = (selector) => document.querySelector(selector);
-const kept = {
+const session = {
   get: (name) => sessionStorage.getItem(name),
   set: (name, value) => sessionStorage.setItem(name, value),
-  drop: (...names) => names.forEach((name) => sessionStorage.removeItem(name)),
+  remove: (...names) => names.forEach((name) => sessionStorage.removeItem(name)),
 };
-// The tokens are shared by all tabs: they are one session.
-const pass = {
-  token: () => localStorage.getItem("token"),
-  keep: (entry) => ["token", "refresh_token"].forEach((name) => localStorage.setItem(name, entry[name])),
-  drop: () => ["token", "refresh_token"].forEach((name) => localStorage.removeItem(name)),
+// All tabs share the tokens: they are one session.
+const tokens = {
+  access: () => localStorage.getItem("token"),
+  save: (login) => ["token", "refresh_token"].forEach((name) => localStorage.setItem(name, login[name])),
+  clear: () => ["token", "refresh_token"].forEach((name) => localStorage.removeItem(name)),
 };
-const LAST = ["response.completed", "response.incomplete", "response.failed", "sangha:job.cancelled"];
-const QUIET = "Every answer is a durable job.";
-let stream = new AbortController();  // ends the following of the present answer
+const LAST_EVENTS = ["response.completed", "response.incomplete", "response.failed", "sangha:job.cancelled"];
+const IDLE_STATUS = "Every answer is a durable job.";
+let stream = new AbortController();  // aborts following the current answer
 
-async function call(method, path, body) {
-  const entering = path === "/login" || path === "/signup";
-  const answer = await (entering ? fetch : authorized)(path, { method, body: body && JSON.stringify(body) });
-  const value = await answer.json();
-  if (answer.status === 401 && !entering) throw ended();
-  if (!answer.ok) throw Object.assign(new Error(value.error.message), { status: answer.status });
+async function request(method, path, body) {
+  const isLogin = path === "/login" || path === "/signup";
+  const response = await (isLogin ? fetch : fetchAuthorized)(path, { method, body: body && JSON.stringify(body) });
+  const value = await response.json();
+  if (response.status === 401 && !isLogin) throw endSession();
+  if (!response.ok) throw Object.assign(new Error(value.error.message), { status: response.status });
   return value;
 }
 
-// A token holds for minutes: when it has ended, the same once more with the next one.
-async function authorized(path, options) {
-  const token = pass.token();
-  const answer = await fetch(path, { ...options, headers: { authorization: `Bearer ${token}` } });
-  if (answer.status !== 401 || !(await renew(token))) return answer;
-  return fetch(path, { ...options, headers: { authorization: `Bearer ${pass.token()}` } });
+// An access token is valid for minutes. When it has expired, refresh it and repeat the request.
+async function fetchAuthorized(path, options) {
+  const token = tokens.access();
+  const response = await fetch(path, { ...options, headers: { authorization: `Bearer ${token}` } });
+  if (response.status !== 401 || !(await refresh(token))) return response;
+  return fetch(path, { ...options, headers: { authorization: `Bearer ${tokens.access()}` } });
 }
 
-// A refresh token is good once. So one tab asks for the next tokens, and the others find what it got.
-async function renew(ended) {
-  return alone(async () => {
-    if (pass.token() !== ended) return pass.token() !== null;
+// A refresh token is valid once, so only one tab uses it, and the others find the new tokens.
+async function refresh(expired) {
+  return withLock(async () => {
+    if (tokens.access() !== expired) return tokens.access() !== null;
     const refresh_token = localStorage.getItem("refresh_token");
     if (!refresh_token) return false;
-    const answer = await fetch("/auth/refresh", { method: "POST", body: JSON.stringify({ refresh_token }) });
-    if (answer.ok) pass.keep(await answer.json());
-    else if (answer.status >= 500 || answer.status === 429) throw new Error("The server is busy: try again.");
-    return answer.ok;
+    const response = await fetch("/auth/refresh", { method: "POST", body: JSON.stringify({ refresh_token }) });
+    if (response.ok) tokens.save(await response.json());
+    else if (response.status >= 500 || response.status === 429) throw new Error("The server is busy. Try again later.");
+    return response.ok;
   });
 }
 
-// Browsers have locks where the page came over TLS or from this machine.
-function alone(work) { return navigator.locks ? navigator.locks.request("sangha.refresh", work) : work(); }
+// Browsers provide locks only to pages that came over TLS or from this machine.
+function withLock(work) { return navigator.locks ? navigator.locks.request("sangha.refresh", work) : work(); }
 
-function say(text) { $("#state").textContent = text; }
+function showStatus(text) { $("#state").textContent = text; }
 
-async function leave() {
+async function logOut() {
   try {
-    await call("POST", "/auth/logout");
+    await request("POST", "/auth/logout");
   } catch (error) {
-    if (pass.token()) return say(`You are still logged in: ${error.message}`);
+    if (tokens.access()) return showStatus(`You are still logged in: ${error.message}`);
   }
-  pass.drop();
+  tokens.clear();
   sessionStorage.clear();
   location.reload();
 }
 
-// The tokens are worth nothing any more; all else stays, and goes on after the next login.
-function ended() {
-  const error = new Error("Your session has ended: log in again.");
-  pass.drop();
+// The tokens are no longer valid. The conversation is kept and continues after the next login.
+function endSession() {
+  const error = new Error("Your session has expired. Please log in again.");
+  tokens.clear();
   stream.abort();
   $("#chat").hidden = true;
-  $("#entry").hidden = false;
-  say(error.message);
+  $("#login").hidden = false;
+  showStatus(error.message);
   return error;
 }
 
-function busy(so) { $("#send").disabled = so; }
+function setBusy(busy) { $("#send").disabled = busy; }
 
-function show(role, text = "") {
+function addTurn(role, text = "") {
   const turn = document.createElement("li");
   turn.className = role;
   turn.textContent = text;
@@ -87,30 +87,30 @@ function show(role, text = "") {
   return turn;
 }
 
-function note(turn, text) {
+function addNote(turn, text) {
   const line = document.createElement("span");
   line.className = "note";
   line.textContent = text;
   turn.append(line);
 }
 
-// What earlier conversations said to it, in the prompt: closed until somebody wants to know.
+// The recalled memories in the prompt of a turn, collapsed.
 function showRecalled(turn, memories) {
   if (!memories?.length || turn.querySelector("details")) return;
-  const box = document.createElement("details");
-  const count = document.createElement("summary");
-  count.textContent = memories.length === 1 ? "1 memory" : `${memories.length} memories`;
+  const details = document.createElement("details");
+  const summary = document.createElement("summary");
+  summary.textContent = memories.length === 1 ? "1 memory" : `${memories.length} memories`;
   const list = document.createElement("ul");
   for (const memory of memories) {
     const line = document.createElement("li");
     line.textContent = `${memory.occurred_at.slice(0, 10)} · ${memory.speaker || memory.kind}: ${memory.text}`;
     list.append(line);
   }
-  box.append(count, list);
-  turn.append(box);
+  details.append(summary, list);
+  turn.append(details);
 }
 
-// The events of a response from a sequence number on, until its last one; reconnects as often as it takes.
+// Yield the events of a response until its last one, reconnecting as often as necessary.
 async function* events(id, signal) {
   let after = -1;
   for (let wait = 0; ; wait = Math.min(wait + 500, 5000)) {
@@ -119,26 +119,29 @@ async function* events(id, signal) {
         after = event.sequence_number;
         wait = 0;
         yield event;
-        if (LAST.includes(event.type)) return;
+        if (LAST_EVENTS.includes(event.type)) return;
       }
     } catch (error) {
       if (error.final || signal.aborted) throw error;
     }
-    say("The connection was lost; going on …");
+    showStatus("The connection was lost. Reconnecting …");
     await new Promise((done) => setTimeout(done, wait));
   }
 }
 
+// Yield the events of one connection after a sequence number.
 async function* connection(id, after, signal) {
-  const answer = await authorized(`/v1/responses/${id}?stream=true&starting_after=${after}`, { signal });
-  if (answer.status === 401) throw ended();
-  if (answer.status === 404) throw Object.assign(new Error("This answer is gone."), { final: true });
-  if (!answer.ok) throw Object.assign(new Error((await answer.json()).error.message), { final: answer.status < 500 });
-  say("Connected.");
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const response = await fetchAuthorized(`/v1/responses/${id}?stream=true&starting_after=${after}`, { signal });
+  if (response.status === 401) throw endSession();
+  if (response.status === 404) throw Object.assign(new Error("This answer has been deleted."), { final: true });
+  if (!response.ok) {
+    throw Object.assign(new Error((await response.json()).error.message), { final: response.status < 500 });
+  }
+  showStatus("Connected.");
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    text += part.value;
+  for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+    text += chunk.value;
     const frames = text.split("\n\n");
     text = frames.pop();
     for (const frame of frames) {
@@ -149,137 +152,140 @@ async function* connection(id, after, signal) {
 }
 
 async function follow(id) {
-  kept.set("following", id);
+  session.set("following", id);
   stream = new AbortController();
   const { signal } = stream;
-  busy(true);
-  const turn = show("assistant");
-  const words = document.createTextNode("");
-  words.said = [];  // [sequence number, text]
-  turn.append(words);
+  setBusy(true);
+  const turn = addTurn("assistant");
+  const answer = document.createTextNode("");
+  answer.deltas = [];  // [sequence number, text]
+  turn.append(answer);
   turn.classList.add("running");
   $("#stop").hidden = false;
-  $("#stop").onclick = () => call("POST", `/v1/responses/${id}/cancel`).catch((error) => say(error.message));
+  $("#stop").onclick = () => request("POST", `/v1/responses/${id}/cancel`).catch((error) => showStatus(error.message));
   try {
-    for await (const event of events(id, signal)) step(event, turn, words);
+    for await (const event of events(id, signal)) apply(event, turn, answer);
   } catch (error) {
-    if (!signal.aborted) note(turn, error.message);
+    if (!signal.aborted) addNote(turn, error.message);
   }
   turn.classList.remove("running");
   $("#stop").hidden = true;
-  busy(false);
-  if (!signal.aborted) kept.drop("following");
+  setBusy(false);
+  if (!signal.aborted) session.remove("following");
 }
 
-function step(event, turn, words) {
-  if (event.type === "response.output_text.delta") words.said.push([event.sequence_number, event.delta]);
-  if (event.type === "sangha:answer.restarted") words.said = [];
-  if (event.type === "sangha:journal.rewound") words.said = words.said.filter(([at]) => at < event.sequence_number);
-  words.data = words.said.map(([, text]) => text).join("");
+function apply(event, turn, answer) {
+  if (event.type === "response.output_text.delta") answer.deltas.push([event.sequence_number, event.delta]);
+  if (event.type === "sangha:answer.restarted") answer.deltas = [];
+  if (event.type === "sangha:journal.rewound") {
+    answer.deltas = answer.deltas.filter(([sequence]) => sequence < event.sequence_number);
+  }
+  answer.data = answer.deltas.map(([, text]) => text).join("");
   if (event.type === "sangha:memory.recalled") showRecalled(turn, event.memories);
-  if (event.type === "sangha:job.cancelled") note(turn, "stopped");
-  if (event.type === "response.failed") note(turn, event.response.error.message);
+  if (event.type === "sangha:job.cancelled") addNote(turn, "stopped");
+  if (event.type === "response.failed") addNote(turn, event.response.error.message);
   if (event.response?.usage) {
-    note(turn, `${event.response.usage.output_tokens} tokens · ${event.response.model}`);
-    say(QUIET);
+    addNote(turn, `${event.response.usage.output_tokens} tokens · ${event.response.model}`);
+    showStatus(IDLE_STATUS);
   }
 }
 
-async function ask(input) {
-  if (!kept.get("conversation")) kept.set("conversation", (await call("POST", "/v1/conversations", {})).id);
-  const conversation = kept.get("conversation");
-  return call("POST", "/v1/responses", { input, conversation, background: true });
+async function createResponse(input) {
+  if (!session.get("conversation")) session.set("conversation", (await request("POST", "/v1/conversations", {})).id);
+  const conversation = session.get("conversation");
+  return request("POST", "/v1/responses", { input, conversation, background: true });
 }
 
-function showItem(item) { show(item.role, item.content.map((part) => part.text).join("")); }
+function showItem(item) { addTurn(item.role, item.content.map((part) => part.text).join("")); }
 
-// The items of what is kept under a name; what is not found (it may be another account's) is forgotten.
-async function items(name, path) {
-  if (!kept.get(name)) return [];
+// The items of the conversation or response whose id is stored under a name. An id that does not exist, such as one of
+// another account, is removed.
+async function loadItems(name, path) {
+  if (!session.get(name)) return [];
   try {
-    return (await call("GET", path(kept.get(name)))).data;
+    return (await request("GET", path(session.get(name)))).data;
   } catch (error) {
     if (error.status !== 404) throw error;
-    kept.drop(name);
+    session.remove(name);
     return [];
   }
 }
 
-// What was said so far, and the answer that was being followed.
+// Show the conversation, and follow the answer that was being followed before the reload.
 async function restore() {
   $("#turns").replaceChildren();
-  const said = await items("conversation", (id) => `/v1/conversations/${id}/items?order=desc&limit=100`);
-  said.reverse().forEach(showItem);
-  const input = await items("following", (id) => `/v1/responses/${id}/input_items?order=asc`);
-  if (!kept.get("following")) return;
-  if (input.some((item) => said.some((known) => known.id === item.id))) {
-    kept.drop("following");  // it ended while nobody followed, and stands above
+  const items = await loadItems("conversation", (id) => `/v1/conversations/${id}/items?order=desc&limit=100`);
+  items.reverse().forEach(showItem);
+  const input = await loadItems("following", (id) => `/v1/responses/${id}/input_items?order=asc`);
+  if (!session.get("following")) return;
+  if (input.some((item) => items.some((shown) => shown.id === item.id))) {
+    session.remove("following");  // it has ended in the meantime, so the conversation contains it
     return;
   }
   input.forEach(showItem);
-  await follow(kept.get("following"));
+  await follow(session.get("following"));
 }
 
-async function open() {
-  say(QUIET);
-  $("#entry").hidden = true;
+async function openChat() {
+  showStatus(IDLE_STATUS);
+  $("#login").hidden = true;
   $("#chat").hidden = false;
-  busy(true);
+  setBusy(true);
   try {
     await restore();
   } finally {
-    busy(false);
+    setBusy(false);
   }
 }
 
-$("#entry").addEventListener("submit", async (submitted) => {
-  submitted.preventDefault();
-  const { email, password } = submitted.target.elements;
+$("#login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { email, password } = event.target.elements;
   try {
-    const answer = await call("POST", `/${submitted.submitter.value}`, { email: email.value, password: password.value });
-    pass.keep(answer);
-    await open();
+    const path = `/${event.submitter.value}`;
+    tokens.save(await request("POST", path, { email: email.value, password: password.value }));
+    await openChat();
   } catch (error) {
-    say(error.message);
+    showStatus(error.message);
   }
 });
 
-$("#ask").addEventListener("submit", async (submitted) => {
-  submitted.preventDefault();
-  const box = submitted.target.elements.input;
+$("#ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const box = event.target.elements.input;
   const input = box.value.trim();
   if (!input || $("#send").disabled) return;
-  busy(true);
+  setBusy(true);
   box.value = "";
   try {
-    const response = await ask(input);
-    say(QUIET);
-    show("user", input);
+    const response = await createResponse(input);
+    showStatus(IDLE_STATUS);
+    addTurn("user", input);
     await follow(response.id);
   } catch (error) {
     box.value = [input, box.value].filter(Boolean).join("\n");
-    say(error.message);
+    showStatus(error.message);
   } finally {
-    busy(false);
+    setBusy(false);
   }
 });
 
-$("#ask textarea").addEventListener("keydown", (pressed) => {
-  if (pressed.key === "Enter" && !pressed.shiftKey) {
-    pressed.preventDefault();
+$("#ask textarea").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
     $("#ask").requestSubmit($("#send"));
   }
 });
 
-$("#leave").addEventListener("click", leave);
-// Logging out in one tab logs out in all.
+$("#logout").addEventListener("click", logOut);
+// A logout in one tab logs out in all.
 addEventListener("storage", ({ key, newValue }) => { if (key === "token" && newValue === null) location.reload(); });
 
-async function begin() {
-  const entry = await arrive();
-  if (entry) pass.keep(entry);
-  if (pass.token()) await open();
+async function start() {
+  const login = await finishLogin();
+  if (login) tokens.save(login);
+  if (tokens.access()) await openChat();
 }
 
-offer($("#providers"));
-begin().catch((error) => say(error.message));
+showProviders($("#providers"));
+start().catch((error) => showStatus(error.message));

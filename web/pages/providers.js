@@ -1,18 +1,18 @@
-// Logging in with other providers: where to, and coming back. What a provider gave stands in the fragment of the
-// address, which no server sees; it is good once, and in this browser only.
+// Login with OpenID Connect providers: links to them, and the return from them. The result is in the fragment of the
+// URL, which browsers send to no server; it is valid once, and in this browser only.
 
-const REASONS = {
-  access_denied: "You did not let the provider tell us who you are.",
-  login_expired: "This login is over: begin again.",
-  provider_unavailable: "The provider does not answer. Try again later.",
-  provider_failed: "The provider's answer can't be trusted: begin again.",
-  email_missing: "The provider tells no e-mail address of yours.",
+const LOGIN_ERRORS = {
+  access_denied: "The login was cancelled at the provider.",
+  login_expired: "The login has expired. Please start again.",
+  provider_unavailable: "The provider cannot be reached. Please try again later.",
+  provider_failed: "The provider's response was invalid. Please start again.",
+  email_missing: "The provider did not send your e-mail address.",
 };
 
-export async function offer(place) {
-  const answer = await fetch("/auth/oidc");
-  const providers = answer.ok ? (await answer.json()).data : [];
-  place.replaceChildren(...providers.map(({ id, name }) => {
+export async function showProviders(container) {
+  const response = await fetch("/auth/oidc");
+  const providers = response.ok ? (await response.json()).data : [];
+  container.replaceChildren(...providers.map(({ id, name }) => {
     const link = document.createElement("a");
     link.className = "button";
     link.href = `/auth/oidc/${encodeURIComponent(id)}`;
@@ -21,15 +21,15 @@ export async function offer(place) {
   }));
 }
 
-// The tokens of somebody who has just come back; null for everybody else. Throws what to tell them.
-export async function arrive() {
-  const told = new URLSearchParams(location.hash.slice(1));
-  const [code, reason] = [told.get("login"), told.get("login_error")];
+// Return the tokens after a login at a provider, or null if there was none. Throws with a message for the user.
+export async function finishLogin() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const [code, reason] = [fragment.get("login"), fragment.get("login_error")];
   if (!code && !reason) return null;
   history.replaceState(null, "", location.pathname);
-  if (reason) throw new Error(REASONS[reason] ?? "Logging in with the provider did not work: begin again.");
-  const answer = await fetch("/auth/oidc/exchange", { method: "POST", body: JSON.stringify({ code }) });
-  const value = await answer.json();
-  if (!answer.ok) throw new Error(value.error.message);
+  if (reason) throw new Error(LOGIN_ERRORS[reason] ?? "The login with the provider failed. Please start again.");
+  const response = await fetch("/auth/oidc/exchange", { method: "POST", body: JSON.stringify({ code }) });
+  const value = await response.json();
+  if (!response.ok) throw new Error(value.error.message);
   return value;
 }

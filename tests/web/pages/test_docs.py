@@ -1,4 +1,4 @@
-"""The page at `/docs`."""
+"""The API reference at `/docs`."""
 
 import re
 
@@ -7,18 +7,18 @@ from web.access.rights import Rights
 from web.api.routing import Route
 from web.pages import docs
 
-ROWS = (Route("GET", "/docs", docs.docs, Rights.PUBLIC), Route("GET", "/docs/{name}", docs.asset, Rights.PUBLIC))
+ROUTES = (Route("GET", "/docs", docs.docs, Rights.PUBLIC), Route("GET", "/docs/{name}", docs.asset, Rights.PUBLIC))
 
 
-def test_page_loads_its_files_from_here_and_nothing_from_elsewhere(make_client):
-    # Given a door with the page
-    client = make_client(*ROWS)
-    # When a browser comes without a token
-    answer = client.get("/docs", headers={"authorization": ""})
-    # Then it gets the page, and every file that the page names, under the policy of our other pages
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    named = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
-    files = [name for name in named if name != "data:,"]
+def test_page_and_its_files_are_served_and_load_nothing_from_other_hosts(make_client):
+    # Given an application with the page's routes
+    client = make_client(*ROUTES)
+    # When a browser requests it without a token
+    response = client.get("/docs", headers={"authorization": ""})
+    # Then it gets the page and every file that the page references, with the same policy as the other pages
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    references = re.findall(r'(?:src|href)="([^"]+)"', response.text)
+    files = [name for name in references if name != "data:,"]
     assert len(files) == 4
     for name in files:
         file = client.get(name)
@@ -27,7 +27,7 @@ def test_page_loads_its_files_from_here_and_nothing_from_elsewhere(make_client):
         assert "default-src 'self'" in file.headers["content-security-policy"]
 
 
-def test_other_files_of_the_package_stay_there(make_client):
-    client = make_client(*ROWS)
+def test_other_files_of_the_package_are_not_served(make_client):
+    client = make_client(*ROUTES)
     assert_error(client.get("/docs/..%2Fflask_swagger_ui.py"), 404)
     assert_error(client.get("/docs/index.css"), 404)

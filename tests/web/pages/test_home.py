@@ -11,15 +11,15 @@ def test_page_and_its_files_are_served_and_load_nothing_from_other_hosts(make_cl
         Route("GET", "/", home.home, Rights.PUBLIC), Route("GET", "/pages/{name}", home.page, Rights.PUBLIC)
     )
     # When a browser requests it without a token
-    answer = client.get("/", headers={"authorization": ""})
+    response = client.get("/", headers={"authorization": ""})
     # Then it gets the page and every file that the page references
-    assert answer.status_code == 200
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert response.status_code == 200
+    assert "default-src 'self'" in response.headers["content-security-policy"]
     # And without scripts no form puts a password into a URL, and no other site can frame the page
     for rule in ("form-action 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
-        assert rule in answer.headers["content-security-policy"]
+        assert rule in response.headers["content-security-policy"]
     for name in ("index.css", "index.js"):
-        assert f"/pages/{name}" in answer.text
+        assert f"/pages/{name}" in response.text
         assert client.get(f"/pages/{name}").status_code == 200
 
 
@@ -27,7 +27,7 @@ def test_unknown_file_is_a_404_in_the_error_envelope(make_client):
     # Given the page's route
     client = make_client(Route("GET", "/pages/{name}", home.page, Rights.PUBLIC))
     # When a file outside the list is requested
-    answer = client.get("/pages/..%2Fhome.py")
-    # Then the answer is a 404
-    assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "not_found"
+    response = client.get("/pages/..%2Fhome.py")
+    # Then the response is a 404
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "not_found"
