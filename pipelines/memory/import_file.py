@@ -19,7 +19,7 @@ from models.memory.memories import NewMemory
 from models.platform.database import Connection
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.memory.memory_input import MemoryInput
 from pipelines.memory.store import BATCH, Embed, write_memories
 from pipelines.memory.time_slice import TimeSlice
@@ -52,7 +52,7 @@ class ImportReport:
         return {"lines": lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
 
 
-def run(embed: Embed, objects: Objects, attempt: Attempt) -> Ending:
+def run(embed: Embed, objects: ObjectStore, attempt: Attempt) -> Ending:
     """Import the lines of a file into a user's space.
 
     Raises the reason to stop, Released after a time slice, EngineError, Unavailable, and PermanentFailure if the file
@@ -111,7 +111,7 @@ def _parse_line(report: ImportReport, number: int, line: bytes, key: str, now: d
     return None
 
 
-def _read_lines(objects: Objects, key: str) -> Iterator[bytes]:
+def _read_lines(objects: ObjectStore, key: str) -> Iterator[bytes]:
     """Read the lines of an object chunk by chunk. A line over the limit is cut one byte behind it, to bound memory."""
     rest = b""
     try:

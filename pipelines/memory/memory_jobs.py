@@ -13,7 +13,7 @@ from models.accounts.plans import Limits
 from models.jobs.jobs import NewJob, enqueue, ignore_duplicate_id
 from models.jobs.quota import check_unfinished_jobs
 from models.platform.database import Database
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.memory.memory_input import MemoryInput
 
 #: Days after which the file of an import that never ended is deleted.
@@ -50,7 +50,7 @@ def enqueue_forget(
 
 def enqueue_import(
     database: Database,
-    objects: Objects,
+    objects: ObjectStore,
     caller: Caller,
     file: BinaryIO,
     *,

@@ -1,4 +1,7 @@
-"""Times that a question names: a day, a month or a season of a year, or a year. Times without a year are left alone."""
+"""Parse the periods that a query names: a day, a month or a season of a year, or a year.
+
+Times without a year, such as "in May", are ignored.
+"""
 
 import re
 from calendar import month_name
@@ -6,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 MONTHS = {name[:3].lower(): number for number, name in enumerate(month_name) if name}
 
-#: The northern ones; the winter of a year begins with its December.
+#: The first month of each northern season; the winter of a year begins in its December.
 SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}
 
 _MONTH = (
@@ -16,7 +19,7 @@ _MONTH = (
 _YEAR = r"(?:19|20)\d\d"
 _DAY = r"[0-3]?\d(?:st|nd|rd|th)?"
 
-#: Each way to write one, with the most exact first.
+#: The supported notations, the most precise first.
 TIME_EXPRESSION = re.compile(
     rf"""\b(?:
         (?P<iso>{_YEAR}-[01]\d-[0-3]\d)
@@ -30,38 +33,38 @@ TIME_EXPRESSION = re.compile(
 
 
 def parse_period(query: str) -> tuple[datetime, datetime] | None:
-    """The time that a text names, from the earliest to the end of the latest; None without any."""
-    periods = [period for found in TIME_EXPRESSION.finditer(query) if (period := _period(found))]
+    """Return the period from the earliest to the end of the latest time that a query names; None if it names none."""
+    periods = [period for match in TIME_EXPRESSION.finditer(query) if (period := _period(match))]
     if not periods:
         return None
-    return min(since for since, _ in periods), max(until for _, until in periods)
+    return min(start for start, _ in periods), max(end for _, end in periods)
 
 
-def _period(found: re.Match[str]) -> tuple[datetime, datetime] | None:
-    """None for a day that no calendar has."""
+def _period(match: re.Match[str]) -> tuple[datetime, datetime] | None:
+    """Return the period of one time expression; None for a date that does not exist."""
     try:
-        if found["iso"]:
-            return _days(date.fromisoformat(found["iso"]))
-        if found["month"]:
-            return _in_month(found)
-        if found["season"]:
-            return _months(int(found["season_year"]), SEASONS[found["season"].lower()], 3)
-        return _months(int(found["year"]), 1, 12)
+        if match["iso"]:
+            return _day(date.fromisoformat(match["iso"]))
+        if match["month"]:
+            return _day_or_month(match)
+        if match["season"]:
+            return _months(int(match["season_year"]), SEASONS[match["season"].lower()], 3)
+        return _months(int(match["year"]), 1, 12)
     except ValueError:
         return None
 
 
-def _in_month(found: re.Match[str]) -> tuple[datetime, datetime]:
-    year, month = int(found["month_year"]), MONTHS[found["month"][:3].lower()]
-    day = found["day"] or found["day_after"]
-    return _days(date(year, month, int(day.rstrip("stndrh")))) if day else _months(year, month, 1)
+def _day_or_month(match: re.Match[str]) -> tuple[datetime, datetime]:
+    year, month = int(match["month_year"]), MONTHS[match["month"][:3].lower()]
+    day = match["day"] or match["day_after"]
+    return _day(date(year, month, int(day.rstrip("stndrh")))) if day else _months(year, month, 1)
 
 
-def _days(day: date) -> tuple[datetime, datetime]:
-    since = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return since, since + timedelta(days=1)
+def _day(day: date) -> tuple[datetime, datetime]:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return start, start + timedelta(days=1)
 
 
 def _months(year: int, month: int, count: int) -> tuple[datetime, datetime]:
-    after = month - 1 + count
-    return datetime(year, month, 1, tzinfo=UTC), datetime(year + after // 12, after % 12 + 1, 1, tzinfo=UTC)
+    last = month - 1 + count
+    return datetime(year, month, 1, tzinfo=UTC), datetime(year + last // 12, last % 12 + 1, 1, tzinfo=UTC)

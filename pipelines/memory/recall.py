@@ -1,8 +1,8 @@
-"""Recall: what a user's memories say to a question. No language model takes part.
+"""Recall: rank a user's memories for a query. No language model takes part.
 
-Candidates are the best by meaning (`memory_vectors`) and the best by words (`postings`), and where the question names a
-time the best within it, each with the turns next to it; `fusion` ranks them. Few statements, whatever there is. Of a
-small space all are candidates.
+Candidates are the nearest by vector (`memory_vectors`) and the best by lexical terms (`postings`), of all memories and
+of the period that the query names, each with the turns around it; `fusion` ranks them. The number of statements does
+not depend on the size of the space. In a small space all memories are candidates.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +24,23 @@ from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
 from pipelines.memory.store import Embed
 from pipelines.memory.terms import ParsedQuery
 
-#: Candidates by meaning and by words each: of all memories, and of the time that a question names.
+#: Candidates by vector and by terms each: of all memories, and of the period that a query names.
 CANDIDATES_PER_METHOD, CANDIDATES_IN_PERIOD = 100, 50
 
-#: Turns on each side that lend a candidate something.
+#: Turns on each side that contribute to a candidate's score.
 NEIGHBOUR_REACH = 2
 
-#: Live memories up to which all are candidates: looking for the best of so few would take longer.
-RANK_ALL_BELOW = 200
+#: The most live memories of a space that are all ranked: selecting candidates among so few would take longer.
+MAX_RANKED_WHOLE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: at most `limit` hits; `neighbours` asks for the turns next to each as well.
+    """A recall query.
 
-    width  how many candidates of either way are ranked: who needs few hits soon looks at fewer
+    limit       the most hits
+    neighbours  whether each hit comes with the turns before and after it
+    candidates  how many of each method are ranked; fewer are faster, and enough for few hits
     """
 
     text: str
@@ -50,7 +52,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory that answers, with its score, what that is made of, and what was said just before and after."""
+    """A recalled memory with its score, the parts of the score, and the turns directly before and after it."""
 
     memory: Memory
     score: float
@@ -61,91 +63,92 @@ class Hit:
 def recall(
     database: Database, embed: Embed, account_id: str, user_id: str, query: Query, now: datetime | None = None
 ) -> list[Hit]:
-    """The best hits among a user's memories in an account, the best first. Raises EngineError."""
+    """Return the best hits among a user's memories in an account, in descending order. Raises EngineError."""
     with database.connection() as connection:
         found = spaces.find_with_speakers(connection, account_id, user_id)
     if found is None or not found[0].live:
         return []
     space, speakers = found
-    question = terms.parse_query(query.text, speakers)
-    return RecallSearch(database, embed, space, query, question).hits(now or datetime.now(UTC))
+    parsed = terms.parse_query(query.text, speakers)
+    return RecallSearch(database, embed, space, query, parsed).hits(now or datetime.now(UTC))
 
 
 class RecallSearch:
-    """One question to one space."""
+    """The execution of one query on one space."""
 
-    def __init__(self, database: Database, embed: Embed, space: Space, query: Query, question: ParsedQuery) -> None:
+    def __init__(self, database: Database, embed: Embed, space: Space, query: Query, parsed: ParsedQuery) -> None:
         self._database = database
         self._space = space
         self._query = query
-        self._question = question
-        self._vector = embed([question.text or query.text])[0]
-        self._lexical = np.zeros(0)
+        self._parsed = parsed
+        self._vector = embed([parsed.text or query.text])[0]
+        self._lexical = np.zeros(0)  # by ordinal
 
     def hits(self, now: datetime) -> list[Hit]:
-        """What `fusion` makes of the candidates."""
+        """Select candidates, rank them and read the hits."""
         allowed = self._matching(self._query.filters) if self._query.filters.any else None
-        seen, around = self._every() if self._space.live <= RANK_ALL_BELOW else self._likely(allowed)
-        # Neighbours count for a score whoever they are, but are no hits where they don't pass the filters.
-        passing = None if allowed is None else np.isin(seen.ordinals, allowed)
-        candidates = _candidates(seen, around, self._lexical)
-        return self._told(fusion.rank(candidates, self._question, now, passing=passing, limit=self._query.limit))
+        whole = self._space.live <= MAX_RANKED_WHOLE
+        rows, neighbours = self._read_all() if whole else self._read_candidates(allowed)
+        # Neighbours count for a score although they may not pass the filters, but are no hits then.
+        passing = None if allowed is None else np.isin(rows.ordinals, allowed)
+        candidates = _to_candidates(rows, neighbours, self._lexical)
+        return self._read_hits(fusion.rank(candidates, self._parsed, now, passing=passing, limit=self._query.limit))
 
-    def _every(self) -> tuple[CandidateRows, Neighbours]:
-        """All there is."""
+    def _read_all(self) -> tuple[CandidateRows, Neighbours]:
+        """Read all memories of a small space."""
         with self._database.connection() as connection:
-            whole = recall_queries.read_space(connection, self._space.id, self._vector, self._question.terms)
-        self._lexical = self._weigh(whole.postings)
-        return whole.seen, whole.around
+            contents = recall_queries.read_space(connection, self._space.id, self._vector, self._parsed.terms)
+        self._lexical = self._lexical_scores(contents.postings)
+        return contents.seen, contents.around
 
-    def _likely(self, allowed: Ordinals | None) -> tuple[CandidateRows, Neighbours]:
-        """The best by either way, and the turns next to each."""
+    def _read_candidates(self, allowed: Ordinals | None) -> tuple[CandidateRows, Neighbours]:
+        """Read the candidates of both methods, with the turns around each."""
         with self._database.connection() as connection:
-            self._lexical = self._weigh(postings.read(connection, self._space.id, self._question.terms))
-        found = self._candidates(allowed)
+            self._lexical = self._lexical_scores(postings.read(connection, self._space.id, self._parsed.terms))
+        ordinals = self._select_candidates(allowed)
         with self._database.connection() as connection:
-            around = recall_queries.read_neighbours(connection, self._space.id, found, NEIGHBOUR_REACH)
-            return recall_queries.read_candidates(
-                connection, self._space.id, sorted(around.around(found, NEIGHBOUR_REACH)), self._vector
-            ), around
+            neighbours = recall_queries.read_neighbours(connection, self._space.id, ordinals, NEIGHBOUR_REACH)
+            extended = sorted(neighbours.around(ordinals, NEIGHBOUR_REACH))
+            return recall_queries.read_candidates(connection, self._space.id, extended, self._vector), neighbours
 
-    def _weigh(self, found: Mapping[str, Postings]) -> NDArray[np.float64]:
-        """By ordinal, what the question's words are worth in each memory."""
-        space, weights = self._space, np.zeros(self._space.next_ordinal)
-        frequencies = {term: len(having.ordinals) for term, having in found.items()}
-        shares = terms.idf_shares(self._question.terms, space.live, frequencies)
-        for term, having in found.items():
-            if len(having.ordinals) and (last := int(having.ordinals.max())) >= len(weights):
-                weights.resize(last + 1)  # written since the space was read
-            weights[having.ordinals] += shares[term] * having.weights
-        return weights
+    def _lexical_scores(self, postings_by_term: Mapping[str, Postings]) -> NDArray[np.float64]:
+        """Return each memory's BM25 score for the query's terms, by ordinal."""
+        space, scores = self._space, np.zeros(self._space.next_ordinal)
+        frequencies = {term: len(found.ordinals) for term, found in postings_by_term.items()}
+        shares = terms.idf_shares(self._parsed.terms, space.live, frequencies)
+        for term, found in postings_by_term.items():
+            if len(found.ordinals) and (last := int(found.ordinals.max())) >= len(scores):
+                scores.resize(last + 1)  # written since the space was read
+            scores[found.ordinals] += shares[term] * found.weights
+        return scores
 
     def _matching(self, filters: Filters) -> Ordinals:
         with self._database.connection() as connection:
             return recall_queries.matching_ordinals(connection, self._space.id, filters)
 
-    def _candidates(self, allowed: Ordinals | None) -> list[int]:
-        """The ordinals of the best by either way."""
-        found = [
+    def _select_candidates(self, allowed: Ordinals | None) -> list[int]:
+        """Return the ordinals of the best by vector and by terms."""
+        selected = [
             *self._nearest(self._query.filters, allowed, self._query.candidates),
             *top_ordinals(self._lexical, allowed, self._query.candidates),
         ]
-        if (within := self._within()) is not None:
-            ordinals = self._matching(within)
-            found += self._nearest(within, ordinals, CANDIDATES_IN_PERIOD)
-            found += top_ordinals(self._lexical, ordinals, CANDIDATES_IN_PERIOD)
-        return list(dict.fromkeys(found))
+        if (in_period := self._filters_in_period()) is not None:
+            ordinals = self._matching(in_period)
+            selected += self._nearest(in_period, ordinals, CANDIDATES_IN_PERIOD)
+            selected += top_ordinals(self._lexical, ordinals, CANDIDATES_IN_PERIOD)
+        return list(dict.fromkeys(selected))
 
-    def _within(self) -> Filters | None:
-        """The filters, and the time that the question names."""
-        if self._question.period is None:
+    def _filters_in_period(self) -> Filters | None:
+        """Return the query's filters, narrowed to the period that it names; None if it names none."""
+        if self._parsed.period is None:
             return None
-        given, (begin, end) = self._query.filters, self._question.period
-        after = max(begin, given.after) if given.after else begin
-        before = min(end, given.before) if given.before else end
-        return Filters(given.kind, given.speaker, given.conversation_id, after, before, given.metadata)
+        filters, (start, end) = self._query.filters, self._parsed.period
+        after = max(start, filters.after) if filters.after else start
+        before = min(end, filters.before) if filters.before else end
+        return Filters(filters.kind, filters.speaker, filters.conversation_id, after, before, filters.metadata)
 
     def _nearest(self, filters: Filters, allowed: Ordinals | None, limit: int) -> list[int]:
+        """Return the ordinals of the nearest vectors: exactly among few, by the space's index among many."""
         space_id, vector = self._space.id, self._vector
         if allowed is not None and not len(allowed):
             return []
@@ -164,64 +167,68 @@ class RecallSearch:
                 )
         return [ordinal for ordinal, _ in found]
 
-    def _told(self, best: Sequence[fusion.RankedCandidate]) -> list[Hit]:
-        """The hits with their texts and, on request, their neighbours."""
+    def _read_hits(self, ranked: Sequence[fusion.RankedCandidate]) -> list[Hit]:
+        """Read the hits' memories and, on request, their neighbours."""
         account_id, user_id = self._space.account_id, self._space.user_id
-        if not best:
+        if not ranked:
             return []
         with self._database.connection() as connection:
-            found = {row.id: row for row in memories.read_many(connection, [h.id for h in best], account_id, user_id)}
-            hits = [Hit(found[hit.id], hit.score, hit.parts) for hit in best if hit.id in found]
+            ids = [candidate.id for candidate in ranked]
+            found = {memory.id: memory for memory in memories.read_many(connection, ids, account_id, user_id)}
+            hits = [Hit(found[each.id], each.score, each.parts) for each in ranked if each.id in found]
             if not self._query.neighbours:
                 return hits
             ordinals = [hit.memory.ordinal for hit in hits]
-            around = recall_queries.read_neighbours(connection, self._space.id, ordinals, 1)
-            rows = memories.read_by_ordinal(connection, self._space.id, sorted(around.around(ordinals, 1)))
-        beside = {row.ordinal: row for row in rows}
-        return [Hit(hit.memory, hit.score, hit.parts, _beside(hit.memory.ordinal, around, beside)) for hit in hits]
+            neighbours = recall_queries.read_neighbours(connection, self._space.id, ordinals, 1)
+            rows = memories.read_by_ordinal(connection, self._space.id, sorted(neighbours.around(ordinals, 1)))
+        by_ordinal = {row.ordinal: row for row in rows}
+        return [
+            Hit(hit.memory, hit.score, hit.parts, _adjacent(hit.memory.ordinal, neighbours, by_ordinal)) for hit in hits
+        ]
 
 
-def top_ordinals(weights: NDArray[np.float64], allowed: Ordinals | None, width: int) -> list[int]:
-    """The ordinals with the greatest weights above 0, the greatest first."""
+def top_ordinals(scores: NDArray[np.float64], allowed: Ordinals | None, limit: int) -> list[int]:
+    """Return the ordinals with the highest scores above 0, in descending order; equal ones in their order."""
     if allowed is not None:
-        masked = np.zeros_like(weights)
-        inside = allowed[allowed < len(weights)]
-        masked[inside] = weights[inside]
-        weights = masked
-    ordinals = np.flatnonzero(weights)
-    if len(ordinals) > width:
-        # Those that weigh as much as the last one that fits: the earlier of them come first, whoever asks.
-        least = np.partition(weights[ordinals], -width)[-width]
-        ordinals = ordinals[weights[ordinals] >= least]
-    order = np.argsort(-weights[ordinals], kind="stable")[:width]
+        masked = np.zeros_like(scores)
+        known = allowed[allowed < len(scores)]
+        masked[known] = scores[known]
+        scores = masked
+    ordinals = np.flatnonzero(scores)
+    if len(ordinals) > limit:
+        # Keep all that tie with the last one: the stable sort below then selects the earliest of them.
+        lowest = np.partition(scores[ordinals], -limit)[-limit]
+        ordinals = ordinals[scores[ordinals] >= lowest]
+    order = np.argsort(-scores[ordinals], kind="stable")[:limit]
     return [int(ordinal) for ordinal in ordinals[order]]
 
 
-def _candidates(seen: CandidateRows, around: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
-    """As `fusion` wants them; what was written after the postings were read has no words yet."""
-    known = seen.ordinals < len(lexical)
+def _to_candidates(rows: CandidateRows, neighbours: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
+    """Join rows, neighbours and lexical scores; a memory written after the postings were read scores 0 lexically."""
+    scored = rows.ordinals < len(lexical)
     return Candidates(
-        ids=seen.ids,
-        previous=_rows(seen.ordinals, around.previous),
-        next=_rows(seen.ordinals, around.following),
-        speakers=seen.speakers,
-        occurred_at=seen.occurred_at,
-        dense=seen.dense,
-        lexical=np.where(known, lexical[np.where(known, seen.ordinals, 0)], 0.0),
-        is_question=seen.asks,
-        importance=seen.importance,
-        term_counts=seen.words,
+        ids=rows.ids,
+        previous=_neighbour_rows(rows.ordinals, neighbours.previous),
+        next=_neighbour_rows(rows.ordinals, neighbours.following),
+        speakers=rows.speakers,
+        occurred_at=rows.occurred_at,
+        dense=rows.dense,
+        lexical=np.where(scored, lexical[np.where(scored, rows.ordinals, 0)], 0.0),
+        is_question=rows.asks,
+        importance=rows.importance,
+        term_counts=rows.words,
     )
 
 
-def _rows(ordinals: Ordinals, side: Mapping[int, int]) -> NDArray[np.int64]:
-    """By row, the row of the neighbour on one side."""
-    told = ordinals.tolist()
-    row_of = {ordinal: row for row, ordinal in enumerate(told)}
-    rows = [row_of.get(side[ordinal], NOT_A_CANDIDATE) if ordinal in side else NO_NEIGHBOUR for ordinal in told]
+def _neighbour_rows(ordinals: Ordinals, side: Mapping[int, int]) -> NDArray[np.int64]:
+    """Return, for each row, the row of its neighbour on one side."""
+    listed = ordinals.tolist()
+    row_of = {ordinal: row for row, ordinal in enumerate(listed)}
+    rows = [row_of.get(side[ordinal], NOT_A_CANDIDATE) if ordinal in side else NO_NEIGHBOUR for ordinal in listed]
     return np.array(rows, dtype=np.int64)
 
 
-def _beside(ordinal: int, around: Neighbours, beside: Mapping[int, Memory]) -> list[Memory]:
-    sides: list[Callable[[int, int], int]] = [around.previous.get, around.following.get]
-    return [beside[other] for side in sides if (other := side(ordinal, -1)) in beside]
+def _adjacent(ordinal: int, neighbours: Neighbours, by_ordinal: Mapping[int, Memory]) -> list[Memory]:
+    """Return the memories directly before and after one."""
+    sides: list[Callable[[int, int], int]] = [neighbours.previous.get, neighbours.following.get]
+    return [by_ordinal[other] for side in sides if (other := side(ordinal, -1)) in by_ordinal]

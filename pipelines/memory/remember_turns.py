@@ -118,7 +118,7 @@ def _new_messages(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def _split(text: str) -> Iterator[str]:
-    """Split a text into pieces of at most MAX_TEXT_LENGTH characters, at spaces if possible. Blank pieces are dropped."""
+    """Split a text into pieces of at most MAX_TEXT_LENGTH characters, at spaces if possible, without blank ones."""
     while text.strip():
         cut = len(text) if len(text) <= MAX_TEXT_LENGTH else text.rfind(" ", MAX_TEXT_LENGTH // 2, MAX_TEXT_LENGTH) + 1
         piece, text = text[: cut or MAX_TEXT_LENGTH], text[cut or MAX_TEXT_LENGTH :]

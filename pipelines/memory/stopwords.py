@@ -1,4 +1,4 @@
-"""Words that find nothing."""
+"""List the words that lexical search ignores, and the names that are common words too."""
 
 from typing import Final
 
@@ -25,8 +25,8 @@ lily mark mason may melody mercy miles nick olive pat patience pearl penny peppe
 rose ruby sage sandy sky star storm sue summer sunny tanner taylor tom van victor violet ward will
 """
 
-#: English words that are in most sentences, and those that questions are made of.
+#: English function words and question words: they occur in most sentences and discriminate nothing.
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
-#: Names that are words as well, when written small.
+#: Names that are common English words in lower case.
 WORDLIKE_NAMES = frozenset(_NAMES.split())

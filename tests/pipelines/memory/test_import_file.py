@@ -10,7 +10,7 @@ from models.memory import memories
 from models.memory.memories import Filters
 from models.platform.errors import Cancelled, PermanentFailure
 from models.platform.ids import new_id
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.memory import import_file
 from pipelines.memory.store import BATCH
 
@@ -33,7 +33,7 @@ def owner(database, account):
 @pytest.fixture
 def job(settings, owner):
     """An import of LINES lines, one of them wrong in each batch, and the store that has them."""
-    objects, key = Objects.open(settings), f"{owner[0]}/imports/{new_id('x')}.jsonl"
+    objects, key = ObjectStore.open(settings), f"{owner[0]}/imports/{new_id('x')}.jsonl"
     lines = [json.dumps({"text": f"tree {number}", "speaker": "Ada"}) for number in range(LINES)]
     lines[5] = lines[BATCH + 5] = lines[2 * BATCH + 5] = '{"text": 5}'
     objects.put(key, io.BytesIO("\n".join(lines).encode()))
@@ -110,7 +110,7 @@ def test_a_file_that_is_gone_ends_it(begin, job):
 
 
 def test_lines_of_all_sorts_and_sizes(settings):
-    objects = Objects.open(settings)
+    objects = ObjectStore.open(settings)
     objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"))
 
     lines = list(import_file._read_lines(objects, "lines"))

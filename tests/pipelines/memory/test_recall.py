@@ -162,9 +162,9 @@ def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people
         return {hit.memory.id: dict(hit.parts) for hit in found}
 
     for filters in (Filters(), Filters(speaker="Ada"), Filters(conversation_id="talk 0"), Filters(kind="insight")):
-        monkeypatch.setattr(recall_module, "RANK_ALL_BELOW", 0)
+        monkeypatch.setattr(recall_module, "MAX_RANKED_WHOLE", 0)
         chosen = hits(filters)
-        monkeypatch.setattr(recall_module, "RANK_ALL_BELOW", OTHERS * 2)
+        monkeypatch.setattr(recall_module, "MAX_RANKED_WHOLE", OTHERS * 2)
         assert hits(filters) == chosen
         assert list(hits(filters)) == list(chosen)
         assert odd[-1].id not in chosen
