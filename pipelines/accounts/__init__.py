@@ -1,1 +1,1 @@
-"""Who people are and how they prove it: passwords, tokens, signing up and logging in."""
+"""Users, accounts and authentication: signup, login, sessions, tokens, API keys, members and invitations."""

@@ -1,4 +1,4 @@
-"""Closing an account, or leaving for good. It takes effect at once; a job then deletes what is there."""
+"""Delete an account or a user: credentials stop working at once, and a job erases the data."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,46 +10,48 @@ from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict
 
-#: Requests that came in before the door was closed have ended by then.
-DELAY = timedelta(seconds=10)
+#: How long the job waits, so that requests that were authenticated before the deletion have ended.
+ERASE_DELAY = timedelta(seconds=10)
 
 
 def close_account(database: Database, caller: Caller, origin: RequestOrigin) -> str:
-    """Close the caller's account and have it erased, with its members who belong nowhere else. Returns the job's id."""
+    """Close the caller's account and erase it, with members who belong to no other account. Returns the job's id."""
     with database.transaction() as connection:
         return _close(connection, [caller.account_id], [], caller, origin)
 
 
 def delete_user(database: Database, caller: Caller, origin: RequestOrigin) -> str:
-    """Have a person erased, with the accounts that are theirs alone. Returns the job's id.
+    """Erase the caller, with the accounts of which they are the only member. Returns the job's id.
 
-    Raises Conflict `sole_owner` while others belong to an account that only this person owns.
+    Raises Conflict `sole_owner` while an account with other members has no other owner.
     """
     with database.transaction() as connection:
-        theirs = []
+        account_ids = []
         for account in account_data.lock_accounts_of(connection, caller.user_id):
             if account.others == 0:
-                theirs.append(account.id)
+                account_ids.append(account.id)
             elif account.sole_owner:
-                message = f"Others belong to {account.id}, which only you own: make one of them an owner first."
+                message = (
+                    f"You are the only owner of {account.id}, which has other members. Make one of them an owner first."
+                )
                 raise Conflict(message, code="sole_owner")
         account_data.close_user(connection, caller.user_id)
-        return _close(connection, theirs, [caller.user_id], caller, origin)
+        return _close(connection, account_ids, [caller.user_id], caller, origin)
 
 
 def _close(
     connection: Connection, account_ids: Sequence[str], user_ids: Sequence[str], caller: Caller, origin: RequestOrigin
 ) -> str:
-    people = {*user_ids}
+    erased_user_ids = {*user_ids}
     for account_id in account_ids:
-        people.update(account_data.close_account(connection, account_id))
-        # Told without an account: the account's own log is about to go.
+        erased_user_ids.update(account_data.close_account(connection, account_id))
+        # Recorded without an account, since the account's own audit log is erased.
         audit.record(connection, "account.closed", RequestOrigin(request_id=origin.request_id), target=account_id)
     job = NewJob(
         "data.erase",
         PLATFORM_ACCOUNT,
-        {"account_ids": list(account_ids), "user_ids": sorted(people)},
-        run_at=datetime.now(UTC) + DELAY,
+        {"account_ids": list(account_ids), "user_ids": sorted(erased_user_ids)},
+        run_at=datetime.now(UTC) + ERASE_DELAY,
     )
     enqueue(connection, job)
     return job.id

@@ -1,7 +1,7 @@
-"""Letters: the e-mails that Sangha writes to people. Each is a job of the `delivery` pool.
+"""Enqueue e-mails to users as jobs of the `delivery` pool.
 
-A job carries ids only. Whom the letter goes to is found out, and the secret that its link may carry is made, when it is
-sent (`pipelines.delivery`): no address and no secret stands in the arguments of a job.
+A job holds ids only, so that no address and no secret is stored in its arguments: `pipelines.delivery.emails` looks up
+the recipient and creates the secret of the link when it sends the e-mail.
 """
 
 import time
@@ -12,54 +12,57 @@ from models.platform.database import Connection
 
 KIND = "email.send"
 
+#: The argument of a job that names its template; jobs of earlier versions have it too.
+TEMPLATE_ARGUMENT = "letter"
+
 
 class EmailTemplate(StrEnum):
-    """What is written, and by which id it finds whom it is written to.
+    """The templates, and the id by which each finds its recipient.
 
-    VERIFY_ADDRESS    user_id        a link that proves the address
-    SIGNUP_ATTEMPTED  user_id        somebody tried to sign up with an address that has an owner: this is the owner
+    VERIFY_ADDRESS    user_id        a link that verifies the address
+    SIGNUP_ATTEMPTED  user_id        tells the owner of an address that somebody tried to sign up with it
     RESET_PASSWORD    user_id        a link that sets a new password
-    PASSWORD_CHANGED  user_id        so that whoever did not do it hears of it
-    INVITATION        invitation_id  a link that makes somebody a member of an account
+    PASSWORD_CHANGED  user_id        tells a user that their password was changed
+    INVITATION        invitation_id  a link that accepts an invitation to an account
     """
 
     VERIFY_ADDRESS = "verify_address"
     SIGNUP_ATTEMPTED = "signup_attempted"
-    RESET_PASSWORD = "reset_password"  # noqa: S105 - no password, but a name
+    RESET_PASSWORD = "reset_password"  # noqa: S105 - a template's name
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
     INVITATION = "invitation"
 
 
 def enqueue_email(
     connection: Connection,
-    letter: EmailTemplate,
+    template: EmailTemplate,
     *,
     account_id: str = PLATFORM_ACCOUNT,
     user_id: str | None = None,
     invitation_id: str | None = None,
     at_most_every: int | None = None,
 ) -> None:
-    """Enqueue a letter in the caller's transaction. After the commit, nudge the queue.
+    """Enqueue an e-mail in the caller's transaction. Nudge the queue after the commit.
 
-    `account_id` is whose job it is: the platform's own for what concerns a person alone, since an account's members see
-    and may cancel the jobs of their account. Of those that come within `at_most_every` minutes, one is sent; of an
-    invitation there is only one.
+    `account_id` owns the job. For an e-mail to a single user it is the platform's account, because members of an
+    account see its jobs and may cancel them. Within `at_most_every` minutes only one e-mail is sent; an invitation is
+    sent once.
     """
     ids = {"user_id": user_id, "invitation_id": invitation_id}
-    key = f"letter:{letter}:{invitation_id}" if invitation_id else None
+    key = f"email:{template}:{invitation_id}" if invitation_id else None
     if at_most_every:
-        key = f"letter:{letter}:{user_id}:{current_window(at_most_every)}"
-    enqueue(connection, email_job(letter, account_id=account_id, unique_key=key, **ids))
+        key = f"email:{template}:{user_id}:{current_window(at_most_every)}"
+    enqueue(connection, email_job(template, account_id=account_id, unique_key=key, **ids))
 
 
 def email_job(
-    letter: EmailTemplate, *, account_id: str = PLATFORM_ACCOUNT, unique_key: str | None = None, **ids: str | None
+    template: EmailTemplate, *, account_id: str = PLATFORM_ACCOUNT, unique_key: str | None = None, **ids: str | None
 ) -> NewJob:
-    """The job that sends a letter, for those who enqueue it in another way."""
-    arguments = {"letter": letter.value} | {name: value for name, value in ids.items() if value}
+    """Return the job that sends an e-mail, for callers that enqueue it as a follow-up."""
+    arguments = {TEMPLATE_ARGUMENT: template.value} | {name: value for name, value in ids.items() if value}
     return NewJob(kind=KIND, account_id=account_id, arguments=arguments, unique_key=unique_key)
 
 
 def current_window(minutes: int) -> int:
-    """The number of the present stretch of so many minutes, for unique keys."""
+    """Return the number of the current window of so many minutes, for unique keys."""
     return int(time.time() // (60 * minutes))

@@ -1,7 +1,7 @@
-"""Proving that an address is one's own: by the secret of a letter that was sent there, and as the one who claimed it.
+"""Verify an e-mail address: by the secret of an e-mail sent to it, and by the credentials of the user who signed up.
 
-The letter alone proves the mailbox. Whoever signs up with a stranger's address would be let in by the stranger's click:
-with a password, sessions and keys that the stranger knows nothing of. So it takes both.
+The secret alone proves access to the mailbox. An attacker could sign up with somebody else's address and be verified by
+the owner's click, and would keep a password, sessions and API keys for the account. So both are required.
 """
 
 from dataclasses import dataclass
@@ -19,98 +19,102 @@ from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 
 @dataclass(frozen=True, slots=True)
 class SignupCredentials:
-    """Who says that it was they who signed up: somebody who gives the password, or who has logged in."""
+    """Credentials of the user who signed up: their password, or an authenticated caller."""
 
     password: str | None = None
     caller: Caller | None = None
 
 
 def verify(
-    database: Database, login_limiter: LoginLimiter, secret: str, claimant: SignupCredentials, origin: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, secret: str, credentials: SignupCredentials, origin: RequestOrigin
 ) -> TokenOwner:
-    """Give the address to the user whom the letter was for, if it is they who ask.
+    """Verify the address of the user to whom the secret was sent, given their credentials.
 
-    From then on nobody else who claimed it before comes in by it. Proving it again, by the same letter, is harmless.
-    Raises InvalidRequest `invalid_token`, NotAuthenticated `proof_required` or `invalid_credentials`, NotAllowed
-    `another_user`, LimitExceeded, and Conflict `address_taken` where somebody else has proved it before.
+    From then on no other user who signed up with the address can log in with it. Using the same secret again has no
+    effect. Raises InvalidRequest `invalid_token`, NotAuthenticated `proof_required` or `invalid_credentials`,
+    NotAllowed `another_user`, LimitExceeded, and Conflict `address_taken` if another user has verified the address.
     """
     with database.connection() as connection:
-        proof = email_tokens.peek(connection, TokenPurpose.VERIFY, secret)
-        if proof is None:
-            return _proved_before(connection, secret)
-    _check(database, login_limiter, proof, claimant, origin)
+        owner = email_tokens.peek(connection, TokenPurpose.VERIFY, secret)
+        if owner is None:
+            return _verified_before(connection, secret)
+    _check_credentials(database, login_limiter, owner, credentials, origin)
     with database.transaction() as connection:
         redeemed = email_tokens.redeem(connection, TokenPurpose.VERIFY, secret)
         if redeemed is None:
-            return _proved_before(connection, secret)
+            return _verified_before(connection, secret)
         assign_email(connection, redeemed)
         record_audit(connection, "email.verified", redeemed, origin)
     return redeemed
 
 
 def resend(database: Database, caller: Caller) -> bool:
-    """Send the letter once more. Returns False where the address is proved already."""
+    """Send the verification e-mail again. Returns False if the address is verified already."""
     with database.transaction() as connection:
-        person = emails.read_user(connection, caller.user_id)
-        if person is None or person.verified:
+        user = emails.read_user(connection, caller.user_id)
+        if user is None or user.verified:
             return False
         email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=caller.user_id, at_most_every=2)
     return True
 
 
-def assign_email(connection: Connection, proof: TokenOwner) -> None:
-    """Make the address the user's. Raises Conflict `address_taken`."""
-    if not emails.verify(connection, proof.user_id, proof.email):
-        raise Conflict("This address belongs to somebody else by now.", param="token", code="address_taken")
+def assign_email(connection: Connection, owner: TokenOwner) -> None:
+    """Make the address the user's verified address. Raises Conflict `address_taken`."""
+    if not emails.verify(connection, owner.user_id, owner.email):
+        message = "This e-mail address has been verified by another user."
+        raise Conflict(message, param="token", code="address_taken")
 
 
-def record_audit(connection: Connection, action: str, proof: TokenOwner, origin: RequestOrigin) -> None:
-    """Tell it in the log of the user's oldest account."""
-    belongs = accounts.memberships(connection, proof.user_id)
-    account_id = belongs[0].account_id if belongs else None
-    audit.record(connection, action, origin, account_id=account_id, user_id=proof.user_id, target=proof.user_id)
+def record_audit(connection: Connection, action: str, owner: TokenOwner, origin: RequestOrigin) -> None:
+    """Record an action in the audit log of the user's oldest account."""
+    memberships = accounts.memberships(connection, owner.user_id)
+    account_id = memberships[0].account_id if memberships else None
+    audit.record(connection, action, origin, account_id=account_id, user_id=owner.user_id, target=owner.user_id)
 
 
 def invalid_token() -> InvalidRequest:
-    """The refusal of a secret that is unknown, used up or too old: nobody learns which."""
-    return InvalidRequest("This link has been used, or is too old. Ask for another one.", param="token",
-                          code="invalid_token")  # fmt: skip
+    """Return the error for a secret that is unknown, used or expired; it does not say which."""
+    message = "This link is invalid, has been used, or has expired. Request a new one."
+    return InvalidRequest(message, param="token", code="invalid_token")
 
 
-def _check(
+def _check_credentials(
     database: Database,
     login_limiter: LoginLimiter,
-    proof: TokenOwner,
-    claimant: SignupCredentials,
+    owner: TokenOwner,
+    credentials: SignupCredentials,
     origin: RequestOrigin,
 ) -> None:
-    """Whether it was they who signed up."""
-    if claimant.password is not None:
-        return _check_password(database, login_limiter, proof, claimant.password, origin)
-    if claimant.caller is None:
-        message = "Give the password that you signed up with, or log in. If you never signed up, set a new password."
+    """Raise an error unless the credentials are those of the user who signed up."""
+    if credentials.password is not None:
+        return _check_password(database, login_limiter, owner, credentials.password, origin)
+    if credentials.caller is None:
+        message = (
+            "Send the password that you signed up with, or log in. If you did not sign up, set a new password instead."
+        )
         raise NotAuthenticated(message, param="password", code="proof_required")
-    if claimant.caller.user_id != proof.user_id:
-        raise NotAllowed("Another user signed up with this address than the one of your token.", code="another_user")
+    if credentials.caller.user_id != owner.user_id:
+        message = "This link belongs to another user than the one that you are logged in as."
+        raise NotAllowed(message, code="another_user")
 
 
 def _check_password(
-    database: Database, login_limiter: LoginLimiter, proof: TokenOwner, password: str, origin: RequestOrigin
+    database: Database, login_limiter: LoginLimiter, owner: TokenOwner, password: str, origin: RequestOrigin
 ) -> None:
-    """Counted together with the log-ins by this address: each is a guess."""
-    attempt = LoginAttempt(proof.email.lower(), origin.ip)
+    """Verify the password; the attempt counts as a login attempt, since both guess the same password."""
+    attempt = LoginAttempt(owner.email.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     with database.connection() as connection:
-        user = accounts.find(connection, proof.user_id)
+        user = accounts.find(connection, owner.user_id)
     if not passwords.verify(user.password_hash if user else None, password):
-        message = "This is not the password that somebody signed up with."
+        message = "The password is not the one of this user."
         raise NotAuthenticated(message, param="password", code="invalid_credentials")
     login_limiter.record_success(attempt)
 
 
-def _proved_before(connection: Connection, secret: str) -> TokenOwner:
-    """Whoever clicks twice has what they wanted."""
-    proof = email_tokens.find_used(connection, TokenPurpose.VERIFY, secret)
-    if proof is None or not emails.owns(connection, proof.user_id, proof.email):
+def _verified_before(connection: Connection, secret: str) -> TokenOwner:
+    """Return the owner of a used secret whose address is verified, so that a second click succeeds."""
+    owner = email_tokens.find_used(connection, TokenPurpose.VERIFY, secret)
+    if owner is None or not emails.owns(connection, owner.user_id, owner.email):
         raise invalid_token()
-    return proof
+    return owner

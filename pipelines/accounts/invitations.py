@@ -1,8 +1,8 @@
-"""Invitations: asking somebody by e-mail to become a member, and accepting.
+"""Invite people to an account by e-mail, and accept invitations.
 
-Whoever shows the secret reads the mail of the invited address. Where that address belongs to a user, this user alone
-may accept. Where it belongs to nobody, who accepts is either somebody who has logged in and has proved an address of
-their own, or claims this one, which is thereby proved; or a new user, with the invited address.
+The secret proves access to the mailbox of the invited address. If the address belongs to a user, only that user may
+accept. Otherwise it is accepted by an authenticated user with a verified address of their own, by a user who signed up
+with the invited address, which verifies it, or by a new user with that address.
 """
 
 from dataclasses import dataclass
@@ -19,41 +19,42 @@ from pipelines.accounts import email_jobs, passwords, sessions
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.email_verification import invalid_token
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
-from pipelines.accounts.members import acting, check_may_give
+from pipelines.accounts.members import check_may_assign, lock_actor
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
 from pipelines.accounts.tokens import Tokens
 
-#: Invitations that an account may send within a day: each is a letter to a stranger.
+#: Invitations that an account may send within a day: each is an e-mail to somebody who did not ask for it.
 MAX_PER_DAY = 100
 
 
 def invite(
     database: Database, caller: Caller, invitation_id: str, *, email: str, role: Role, origin: RequestOrigin
 ) -> Invitation:
-    """Ask somebody to become a member; an earlier invitation to the same address holds no more.
+    """Invite an address to the caller's account. An earlier invitation to the same address becomes invalid.
 
-    Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and LimitExceeded.
+    Raises InvalidRequest, NotAllowed (`owner_required`, `email_unverified`), Conflict `already_member`, and
+    LimitExceeded.
     """
     address = normalize_email(email)
     with database.transaction() as connection:
-        actor = acting(connection, caller)
-        check_may_give(actor, role)
-        _check_host(connection, actor, caller.account_id, address)
-        made = invitations.create(
+        actor = lock_actor(connection, caller)
+        check_may_assign(actor, role)
+        _check_may_invite(connection, actor, caller.account_id, address)
+        invitation = invitations.create(
             connection, invitation_id, caller.account_id, email=address, role=role, invited_by=caller.user_id
         )
         email_jobs.enqueue_email(
-            connection, EmailTemplate.INVITATION, account_id=caller.account_id, invitation_id=made.id
+            connection, EmailTemplate.INVITATION, account_id=caller.account_id, invitation_id=invitation.id
         )
-        _record(connection, "invitation.created", made, caller.user_id, origin)
-    return made
+        _record(connection, "invitation.created", invitation, caller.user_id, origin)
+    return invitation
 
 
 def revoke(database: Database, caller: Caller, invitation_id: str, origin: RequestOrigin) -> None:
-    """Take an invitation back. Raises NotFound for one that can't be accepted any more either."""
+    """Revoke an invitation. Raises NotFound, also for one that has been accepted, revoked or has expired."""
     with database.transaction() as connection:
-        check_may_give(acting(connection, caller), Role.ADMIN)
+        check_may_assign(lock_actor(connection, caller), Role.ADMIN)
         invitation = invitations.read(connection, invitation_id, caller.account_id)
         if invitation is None or not invitations.revoke(connection, invitation_id, caller.account_id):
             raise NotFound(f"Invitation with id '{invitation_id}' not found.", param="invitation_id")
@@ -62,7 +63,7 @@ def revoke(database: Database, caller: Caller, invitation_id: str, origin: Reque
 
 @dataclass(frozen=True, slots=True)
 class Invitee:
-    """Who accepts: somebody who has logged in, or who gives the password of the address, or would like to have it."""
+    """Credentials of the user who accepts: an authenticated caller, or the password that they have or choose."""
 
     caller: Caller | None = None
     password: str | None = None
@@ -70,122 +71,128 @@ class Invitee:
 
 
 def accept(
-    database: Database, tokens: Tokens, login_limiter: LoginLimiter, secret: str, guest: Invitee, origin: RequestOrigin
+    database: Database,
+    tokens: Tokens,
+    login_limiter: LoginLimiter,
+    secret: str,
+    invitee: Invitee,
+    origin: RequestOrigin,
 ) -> SessionTokens:
-    """Become a member, and come in. Who is one already stays what they are; the invitation is used up all the same.
+    """Add the user to the account and start a session. A member keeps their role; the invitation is used up anyway.
 
-    Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and LimitExceeded.
+    Raises InvalidRequest (`invalid_token`, `invalid_password`), NotAuthenticated, NotAllowed, Conflict and
+    LimitExceeded.
     """
-    found = _good(_look(database, secret))
-    known = _known_by_password(database, login_limiter, found.email, guest, origin)
-    # What takes a core is done before anything is locked.
-    new_hash = _new_hash(found.email, guest) if guest.caller is None and known is None else None
-    with database.transaction() as connection:
-        # Whoever changes members or invitations holds the account first; what it was then is looked at again.
-        members.lock_account(connection, found.account_id)
-        invitation = _good(invitations.find_by_secret(connection, secret))
-        person = _guest(connection, invitation, guest, known, new_hash)
-        membership = _join(connection, invitation, person, origin)
-        return sessions.start(connection, tokens, membership, person.email, origin)
-
-
-def _look(database: Database, secret: str) -> Invitation | None:
     with database.connection() as connection:
-        return invitations.find_by_secret(connection, secret)
+        unlocked = _find(connection, secret)
+    known = _find_by_password(database, login_limiter, unlocked.email, invitee, origin)
+    # Hashing takes a core for 20 ms, so it comes before any lock.
+    new_hash = _new_hash(unlocked.email, invitee) if invitee.caller is None and known is None else None
+    with database.transaction() as connection:
+        # Changes of members and invitations lock the account first. The invitation may have changed until then.
+        members.lock_account(connection, unlocked.account_id)
+        invitation = _find(connection, secret)
+        user = _accepting_user(connection, invitation, invitee, known, new_hash)
+        membership = _join(connection, invitation, user, origin)
+        return sessions.start(connection, tokens, membership, user.email, origin)
 
 
-def _good(invitation: Invitation | None) -> Invitation:
+def _find(connection: Connection, secret: str) -> Invitation:
+    invitation = invitations.find_by_secret(connection, secret)
     if invitation is None:
         raise invalid_token()
     return invitation
 
 
-def _check_host(connection: Connection, actor: Member, account_id: str, address: str) -> None:
-    host = emails.read_user(connection, actor.user_id)
-    if host is None or not host.verified:
+def _check_may_invite(connection: Connection, actor: Member, account_id: str, address: str) -> None:
+    inviter = emails.read_user(connection, actor.user_id)
+    if inviter is None or not inviter.verified:
         raise NotAllowed("Confirm your own e-mail address before you invite others.", code="email_unverified")
-    guest = emails.find_owner(connection, address)
-    if guest is not None and members.read(connection, account_id, guest.id) is not None:
-        raise Conflict("Whoever has this address is a member already.", param="email", code="already_member")
+    invited = emails.find_owner(connection, address)
+    if invited is not None and members.read(connection, account_id, invited.id) is not None:
+        message = "The user with this e-mail address is already a member of the account."
+        raise Conflict(message, param="email", code="already_member")
     if invitations.count_recent(connection, account_id) >= MAX_PER_DAY:
-        raise LimitExceeded(f"An account may send {MAX_PER_DAY} invitations a day.", retry_after=3600)
+        message = f"An account can send at most {MAX_PER_DAY} invitations per day."
+        raise LimitExceeded(message, retry_after=3600)
 
 
-def _known_by_password(
-    database: Database, login_limiter: LoginLimiter, address: str, guest: Invitee, origin: RequestOrigin
+def _find_by_password(
+    database: Database, login_limiter: LoginLimiter, address: str, invitee: Invitee, origin: RequestOrigin
 ) -> User | None:
-    """Whose password it is, of those who have the address or claim it.
+    """Return the user with the address and the password, or None for a new user.
 
-    Raises NotAuthenticated where somebody has the address, and the password isn't theirs.
+    Raises NotAuthenticated if the address is verified by a user with another password.
     """
-    if guest.caller is not None:
+    if invitee.caller is not None:
         return None
-    if guest.password is None:
-        raise NotAuthenticated("Log in, or give a password.", param="password")
+    if invitee.password is None:
+        raise NotAuthenticated("Log in, or send a password.", param="password")
     attempt = LoginAttempt(address.lower(), origin.ip)
     login_limiter.count_attempt(attempt)
     with database.connection() as connection:
         candidates = accounts.login_candidates(connection, address)
     for user in candidates:
-        if passwords.verify(user.password_hash, guest.password):
+        if passwords.verify(user.password_hash, invitee.password):
             login_limiter.record_success(attempt)
             return user
         if user.verified:
-            message = "The address has a user: log in as that user, or give their password."
+            message = "This e-mail address belongs to a user: log in as that user, or send their password."
             raise NotAuthenticated(message, param="password", code="invalid_credentials")
     return None
 
 
-def _new_hash(address: str, guest: Invitee) -> str:
-    assert guest.password is not None
-    passwords.check_strength(guest.password, email=address)
-    return passwords.hash_password(guest.password)
+def _new_hash(address: str, invitee: Invitee) -> str:
+    assert invitee.password is not None
+    passwords.check_strength(invitee.password, email=address)
+    return passwords.hash_password(invitee.password)
 
 
-def _guest(
-    connection: Connection, invitation: Invitation, guest: Invitee, known: User | None, new_hash: str | None
+def _accepting_user(
+    connection: Connection, invitation: Invitation, invitee: Invitee, known: User | None, new_hash: str | None
 ) -> UserProfile:
-    """The user who becomes a member; their address is proved from here on."""
+    """Return the user who accepts, with a verified address; creates them where `new_hash` is given."""
     if new_hash is not None:
-        made = emails.create_verified_user(connection, invitation.email, name=guest.name, password_hash=new_hash)
-        return made or _not_yours()
-    user_id = known.id if known else guest.caller.user_id if guest.caller else ""
-    person = emails.read_user(connection, user_id)
-    if person is None:
-        raise NotAuthenticated("The user of this token is gone.")
-    holder = emails.find_owner(connection, invitation.email)
-    if holder is not None:
-        return person if holder.id == person.id else _not_yours()
-    if person.email.lower() == invitation.email.lower():
-        return person if emails.verify(connection, person.id, invitation.email) else _not_yours()
-    if not person.verified:
+        created = emails.create_verified_user(connection, invitation.email, name=invitee.name, password_hash=new_hash)
+        return created or _not_invited()
+    user_id = known.id if known else invitee.caller.user_id if invitee.caller else ""
+    user = emails.read_user(connection, user_id)
+    if user is None:
+        raise NotAuthenticated("The user of this token has been deleted.")
+    owner = emails.find_owner(connection, invitation.email)
+    if owner is not None:
+        return user if owner.id == user.id else _not_invited()
+    if user.email.lower() == invitation.email.lower():
+        return user if emails.verify(connection, user.id, invitation.email) else _not_invited()
+    if not user.verified:
         raise NotAllowed("Confirm your own e-mail address before you accept.", code="email_unverified")
-    return person
+    return user
 
 
-def _not_yours() -> UserProfile:
-    raise NotAllowed("This invitation is for somebody else: log in as the user of its address.", code="not_invited")
+def _not_invited() -> UserProfile:
+    message = "This invitation is for another user: log in as the user with the invited e-mail address."
+    raise NotAllowed(message, code="not_invited")
 
 
-def _join(connection: Connection, invitation: Invitation, person: UserProfile, origin: RequestOrigin) -> Membership:
-    if len(members.joined_accounts(connection, person.id)) >= members.MOST_PLACES:
-        raise Conflict(f"A person may belong to {members.MOST_PLACES} accounts.", code="too_many_accounts")
-    added = members.add(connection, invitation.account_id, person.id, invitation.role)
+def _join(connection: Connection, invitation: Invitation, user: UserProfile, origin: RequestOrigin) -> Membership:
+    if len(members.joined_accounts(connection, user.id)) >= members.MOST_PLACES:
+        raise Conflict(f"A user can belong to at most {members.MOST_PLACES} accounts.", code="too_many_accounts")
+    added = members.add(connection, invitation.account_id, user.id, invitation.role)
     invitations.mark_accepted(connection, invitation.id)
-    _record(connection, "invitation.accepted", invitation, person.id, origin)
+    _record(connection, "invitation.accepted", invitation, user.id, origin)
     if added:
         audit.record(
             connection,
             "member.added",
             origin,
             account_id=invitation.account_id,
-            user_id=person.id,
-            target=person.id,
+            user_id=user.id,
+            target=user.id,
             details={"role": invitation.role},
         )
-    member = members.read(connection, invitation.account_id, person.id)
+    member = members.read(connection, invitation.account_id, user.id)
     assert member is not None
-    return Membership(person.id, invitation.account_id, member.role)
+    return Membership(user.id, invitation.account_id, member.role)
 
 
 def _record(connection: Connection, action: str, invitation: Invitation, user_id: str, origin: RequestOrigin) -> None:

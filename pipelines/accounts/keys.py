@@ -1,6 +1,7 @@
-"""API keys: made by a person, within what that person's role allows, told once, revoked at once.
+"""Create, change and revoke API keys. A key has at most the rights of its creator's role.
 
-A secret is `sk-`, 43 random characters (256 bits) and their CRC-32: a mistyped one is refused without a look-up.
+A secret is `sk-`, 43 random characters (256 bits) and their CRC-32, so that a mistyped one is rejected without a query.
+It is returned once, at creation.
 """
 
 import secrets
@@ -19,27 +20,27 @@ from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, InvalidRequest, NotAllowed, NotFound
 from models.platform.secrets import hash_secret
 
-#: What API keys begin with; access tokens never do.
+#: The prefix of API keys; access tokens never have it.
 PREFIX = "sk-"
 
 ALPHABET = string.ascii_letters + string.digits
 
-#: 43 characters of 62 are a little more than 256 bits.
-LENGTH = 43
+#: Random characters of a secret: 43 out of 62 are a little more than 256 bits.
+RANDOM_LENGTH = 43
 
-#: What a key may do if nobody says otherwise.
+#: The scopes of a key that names none.
 DEFAULT_SCOPES = (Scope.READ, Scope.WRITE, Scope.INFERENCE)
 
-#: The least role of who may give a key this scope; any member gives the others.
+#: Scope → the lowest role whose members may create a key with it; any member may use the others.
 REQUIRED_ROLES = {Scope.BILLING: Role.ADMIN, Scope.ADMIN: Role.ADMIN}
 
-#: Living keys that a member may have in an account.
+#: Active keys that a member may have in an account.
 MAX_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class NewApiKey:
-    """What is asked for. `expires_at` None: it holds until it is revoked."""
+    """The fields of a key to create. `expires_at` None: it is valid until it is revoked."""
 
     name: str
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
@@ -47,28 +48,30 @@ class NewApiKey:
 
 
 def make_secret() -> str:
-    """A new secret."""
-    body = PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+    """Generate the secret of a key."""
+    body = PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_LENGTH))
     return body + _checksum(body)
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether it can be one of ours: anything else was mistyped, cut off or made up."""
+    """Return whether the secret has the format and the checksum of an API key."""
     body, checksum = secret[:-8], secret[-8:]
-    shaped = secret.isascii() and len(body) == len(PREFIX) + LENGTH and body.startswith(PREFIX)
-    return shaped and checksum == _checksum(body)
+    has_format = secret.isascii() and len(body) == len(PREFIX) + RANDOM_LENGTH and body.startswith(PREFIX)
+    return has_format and checksum == _checksum(body)
 
 
-def create(database: Database, caller: Caller, new: NewApiKey, key_id: str, origin: RequestOrigin) -> tuple[ApiKey, str]:
-    """A new key of the caller's, and its secret, which nobody can read again.
+def create(
+    database: Database, caller: Caller, new: NewApiKey, key_id: str, origin: RequestOrigin
+) -> tuple[ApiKey, str]:
+    """Create a key of the caller; returns it with its secret, which is not stored.
 
-    Raises InvalidRequest for an end in the past, NotAllowed for a scope above the caller's role, Conflict
+    Raises InvalidRequest for an expiry in the past, NotAllowed for a scope above the caller's role, and Conflict
     `too_many_keys`.
     """
-    _check_end(new.expires_at)
+    _check_expiry(new.expires_at)
     secret = make_secret()
     with database.transaction() as connection:
-        _check_maker(connection, caller, new.scopes, key_id)
+        _check_creator(connection, caller, new.scopes, key_id)
         key = _insert(connection, caller, new, key_id, secret)
         details = {"name": key.name, "scopes": list(key.scopes)}
         _record(connection, "key.created", caller, origin, key_id, details)
@@ -85,22 +88,25 @@ def change(
     change_expiry: bool = False,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    """Another name, and if `retime` another end. Raises NotFound, InvalidRequest, and Conflict for what has ended."""
-    _check_end(expires_at)
+    """Change the name and, with `change_expiry`, the expiry of a key.
+
+    Raises NotFound, InvalidRequest, and Conflict `key_ended` for a revoked or expired key.
+    """
+    _check_expiry(expires_at)
     with database.transaction() as connection:
         find(connection, caller, key_id)
         key = api_keys.update(
             connection, key_id, caller.account_id, name=name, retime=change_expiry, expires_at=expires_at
         )
         if key is None:
-            raise Conflict("This key has been revoked or has expired. Make a new one.", code="key_ended")
+            raise Conflict("This API key has been revoked or has expired. Create a new one.", code="key_ended")
         details = {"name": key.name, "expires_at": key.expires_at}
         _record(connection, "key.changed", caller, origin, key_id, details)
     return key
 
 
 def revoke(database: Database, caller: Caller, key_id: str, origin: RequestOrigin) -> None:
-    """End a key: the next request that shows it is refused. Harmless to repeat. Raises NotFound."""
+    """Revoke a key, from the next request on. Revoking it again has no effect. Raises NotFound."""
     with database.transaction() as connection:
         key = find(connection, caller, key_id)
         if api_keys.revoke(connection, key_id, caller.account_id):
@@ -108,7 +114,7 @@ def revoke(database: Database, caller: Caller, key_id: str, origin: RequestOrigi
 
 
 def find(connection: Connection, caller: Caller, key_id: str) -> ApiKey:
-    """A key that the caller may see. Raises NotFound."""
+    """Return a key that the caller may see. Raises NotFound."""
     key = api_keys.read(connection, key_id, caller.account_id, user_id=owner_filter(caller))
     if key is None:
         raise NotFound(f"API key with id '{key_id}' not found.", param="key_id")
@@ -116,27 +122,28 @@ def find(connection: Connection, caller: Caller, key_id: str) -> ApiKey:
 
 
 def owner_filter(caller: Caller) -> str | None:
-    """Whose keys the caller sees and manages: their own, or as an admin everybody's in the account (None)."""
+    """Return the user whose keys the caller sees and manages; None for an admin, who sees all keys of the account."""
     return None if caller.role.covers(Role.ADMIN) else caller.user_id
 
 
-def _check_end(expires_at: datetime | None) -> None:
+def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise InvalidRequest("This time has passed: the key would never hold.", param="expires_at")
+        raise InvalidRequest("'expires_at' is in the past: the key would never be valid.", param="expires_at")
 
 
-def _check_maker(connection: Connection, caller: Caller, scopes: tuple[Scope, ...], key_id: str) -> None:
-    """What the maker is now counts, not what they were when the request came in."""
+def _check_creator(connection: Connection, caller: Caller, scopes: tuple[Scope, ...], key_id: str) -> None:
+    """Check the creator's current role, which may have changed since the request was authenticated."""
     role = api_keys.lock_creator_role(connection, caller.account_id, caller.user_id)
     if role is None:
-        raise NotAllowed("You do not belong to this account any more.")
+        raise NotAllowed("You are no longer a member of this account.")
     for scope in scopes:
         if not role.covers(REQUIRED_ROLES.get(scope, Role.MEMBER)):
             raise NotAllowed(
-                f"The scope '{scope}' takes the role {REQUIRED_ROLES[scope]}; yours is {role}.", param="scopes"
+                f"The scope '{scope}' requires the role {REQUIRED_ROLES[scope]}; yours is {role}.", param="scopes"
             )
-    if api_keys.count_active(connection, caller.account_id, caller.user_id, beside=key_id) >= MAX_KEYS:
-        raise Conflict(f"You have {MAX_KEYS} keys that hold. Revoke one first.", code="too_many_keys")
+    if api_keys.count_active(connection, caller.account_id, caller.user_id, except_key_id=key_id) >= MAX_KEYS:
+        message = f"You have {MAX_KEYS} active API keys, which is the limit. Revoke one first."
+        raise Conflict(message, code="too_many_keys")
 
 
 def _insert(connection: Connection, caller: Caller, new: NewApiKey, key_id: str, secret: str) -> ApiKey:
@@ -161,7 +168,7 @@ def _record(
     key_id: str,
     details: Mapping[str, object],
 ) -> None:
-    by = {"by_key": caller.key_id} if caller.key_id else {}
+    key_details = {"by_key": caller.key_id} if caller.key_id else {}
     audit.record(
         connection,
         action,
@@ -169,7 +176,7 @@ def _record(
         account_id=caller.account_id,
         user_id=caller.user_id,
         target=key_id,
-        details={**details, **by},
+        details={**details, **key_details},
     )
 
 

@@ -88,7 +88,7 @@ class LoginLimiter:
         self._client = client
 
     def count_attempt(self, attempt: LoginAttempt) -> None:
-        """Count an attempt before its password is verified. Raises LimitExceeded `too_many_attempts`, and Unavailable."""
+        """Count an attempt before the password is verified. Raises LimitExceeded `too_many_attempts`, Unavailable."""
         try:
             known = self._client.exists(attempt.known_key)
             buckets = [attempt.pair] if known else [attempt.pair, attempt.network, attempt.address]

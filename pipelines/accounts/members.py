@@ -1,7 +1,7 @@
-"""Members of an account: given another role, removed, leaving.
+"""Change the role of an account's members, and remove members.
 
-Admins handle admins and members; only owners make and unmake owners, themselves and not by an API key, and one owner
-always stays.
+Admins manage admins and members. Only owners manage owners, with a session and not with an API key. The last owner
+cannot be removed.
 """
 
 from dataclasses import replace
@@ -17,10 +17,10 @@ from models.platform.errors import Conflict, NotAllowed, NotFound
 def change_role(database: Database, caller: Caller, user_id: str, role: Role, origin: RequestOrigin) -> Member:
     """Give a member another role. Raises NotFound, NotAllowed, and Conflict `last_owner`."""
     with database.transaction() as connection:
-        actor, member = _both(connection, caller, user_id)
-        check_may_give(actor, Role.ADMIN)
-        check_may_give(actor, member.role)
-        check_may_give(actor, role)
+        actor, member = _lock_actor_and_member(connection, caller, user_id)
+        check_may_assign(actor, Role.ADMIN)
+        check_may_assign(actor, member.role)
+        check_may_assign(actor, role)
         if member.role is role:
             return member
         _check_owner_stays(connection, caller.account_id, member, role)
@@ -34,44 +34,44 @@ def change_role(database: Database, caller: Caller, user_id: str, role: Role, or
 
 
 def remove(database: Database, caller: Caller, user_id: str, origin: RequestOrigin) -> None:
-    """Take a member out of the caller's account; whoever names themselves leaves.
+    """Remove a member from the caller's account; a member may remove themselves.
 
-    Their API keys of the account end with it. Raises NotFound, NotAllowed, and Conflict `last_owner`.
+    Their API keys of the account are deleted. Raises NotFound, NotAllowed, and Conflict `last_owner`.
     """
     with database.transaction() as connection:
-        actor, member = _both(connection, caller, user_id)
+        actor, member = _lock_actor_and_member(connection, caller, user_id)
         if member.user_id != actor.user_id:
-            check_may_give(actor, Role.ADMIN)
-            check_may_give(actor, member.role)
+            check_may_assign(actor, Role.ADMIN)
+            check_may_assign(actor, member.role)
         _check_owner_stays(connection, caller.account_id, member, None)
         members.remove(connection, caller.account_id, user_id)
         invitations.revoke_all_by(connection, caller.account_id, user_id)
         _record(connection, "member.removed", caller, origin, user_id, {"role": member.role})
 
 
-def check_may_give(actor: Member, role: Role) -> None:
-    """Raises NotAllowed unless the actor may make or unmake who has this role: only owners have to do with owners."""
+def check_may_assign(actor: Member, role: Role) -> None:
+    """Raise NotAllowed unless the actor may give or take away this role."""
     if not actor.role.covers(Role.ADMIN):
-        raise NotAllowed("This takes the role admin in the account.")
+        raise NotAllowed("This requires the role admin in the account.")
     if role is Role.OWNER and actor.role is not Role.OWNER:
-        raise NotAllowed("Only owners make and unmake owners.", code="owner_required")
+        raise NotAllowed("Only owners can add, change or remove owners.", code="owner_required")
 
 
-def acting(connection: Connection, caller: Caller) -> Member:
-    """The caller as a member now, with the account held: nobody changes roles until the transaction ends.
+def lock_actor(connection: Connection, caller: Caller) -> Member:
+    """Lock the account's roles until the end of the transaction, and return the caller as a member.
 
-    Raises NotAllowed for who was removed since the request came in.
+    Raises NotAllowed if the caller has been removed since the request was authenticated.
     """
-    held = members.lock_account(connection, caller.account_id)
-    actor = members.read(connection, caller.account_id, caller.user_id) if held else None
+    locked = members.lock_account(connection, caller.account_id)
+    actor = members.read(connection, caller.account_id, caller.user_id) if locked else None
     if actor is None:
-        raise NotAllowed("You do not belong to this account any more.", code="not_a_member")
-    # Whoever finds an owner's key must not become an owner by it, and then do what no key may.
+        raise NotAllowed("You are no longer a member of this account.", code="not_a_member")
+    # A stolen API key of an owner must not create owners, who can do what no key can.
     return actor if caller.key_id is None or actor.role is not Role.OWNER else replace(actor, role=Role.ADMIN)
 
 
-def _both(connection: Connection, caller: Caller, user_id: str) -> tuple[Member, Member]:
-    actor = acting(connection, caller)
+def _lock_actor_and_member(connection: Connection, caller: Caller, user_id: str) -> tuple[Member, Member]:
+    actor = lock_actor(connection, caller)
     member = members.read(connection, caller.account_id, user_id)
     if member is None:
         raise NotFound(f"Member with id '{user_id}' not found.", param="user_id")
@@ -82,7 +82,7 @@ def _check_owner_stays(connection: Connection, account_id: str, member: Member, 
     if member.role is not Role.OWNER or role is Role.OWNER:
         return
     if not members.has_other_owners(connection, account_id, member.user_id):
-        raise Conflict("An account needs an owner: make somebody else one first.", code="last_owner")
+        raise Conflict("An account needs an owner: make another member an owner first.", code="last_owner")
 
 
 def _record(

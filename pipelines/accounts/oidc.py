@@ -1,8 +1,8 @@
-"""Logging in by the word of an OIDC provider: whom it means here, and a session for them.
+"""Log in with an OIDC provider: map its claims to a user, and start a session.
 
-A provider's word for an address counts if it says that it has verified it, and it reaches only a user who has proved
-the address here too. Whoever merely claimed the address before may have done so to wait for its owner: such a user is
-never linked, and the new one takes the address over.
+An address counts as verified if the provider says that it has verified it, and an identity is linked only to a user who
+has verified the address here, too. A user who signed up with the address without verifying it may be an attacker who
+waits for its owner: such a user is never linked, and the new user gets the address.
 """
 
 import secrets
@@ -23,19 +23,19 @@ from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
 from pipelines.accounts.tokens import Tokens
 
-#: Seconds from a provider's answer to the exchange of the code, which the page does at once.
+#: Seconds for which a login code is valid; the page exchanges it at once.
 EXCHANGE_SECONDS = 60
 
-#: Characters that a subject has at most (OpenID Connect Core 1.0, section 2).
-LONGEST_SUBJECT = 255
+#: Characters of a subject (OpenID Connect Core 1.0, section 2).
+MAX_SUBJECT_LENGTH = 255
 
-#: Characters of a name that are taken over.
-LONGEST_NAME = 200
+#: Characters that are kept of a name.
+MAX_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a provider says of somebody, its signature checked."""
+    """The verified claims of a provider's ID token."""
 
     identity: Identity
     email: str
@@ -44,75 +44,78 @@ class Claims:
 
 
 def resolve_user(database: Database, claims: Claims, origin: RequestOrigin) -> str:
-    """The id of the user whom the provider means, who is new if nobody is known. Letters may have been posted.
+    """Return the id of the user with this identity; creates or links them if needed. May enqueue an e-mail.
 
-    Raises NotAllowed `email_missing` where a new user would have no address.
+    Raises NotAllowed `subject_missing` and, for a new user without an address, `email_missing`.
     """
-    if not 0 < len(claims.identity.subject) <= LONGEST_SUBJECT or not claims.identity.subject.isprintable():
-        raise NotAllowed("The provider does not say who you are.", code="subject_missing")
-    email = _address(claims)
+    if not 0 < len(claims.identity.subject) <= MAX_SUBJECT_LENGTH or not claims.identity.subject.isprintable():
+        raise NotAllowed("The provider sent no valid user id (the claim 'sub').", code="subject_missing")
+    email = _normalized_email(claims)
     with database.transaction() as connection:
         identities.lock(connection, claims.identity)
-        known = identities.find_user(connection, claims.identity)
-        if known is None:
-            return _tie(connection, claims, email, origin)
+        user_id = identities.find_user(connection, claims.identity)
+        if user_id is None:
+            return _link(connection, claims, email, origin)
         if email and claims.email_verified:
-            emails.verify(connection, known, email)  # where it is the address that they claim
-        return known
+            emails.verify(connection, user_id, email)  # has an effect only on the user's own address
+        return user_id
 
 
-def _address(claims: Claims) -> str:
-    """The address as it is stored, or an empty text."""
+def _normalized_email(claims: Claims) -> str:
+    """Return the address as it is stored; empty if there is none or it is malformed."""
     try:
         return normalize_email(claims.email)
     except InvalidRequest:
         return ""
 
 
-def _tie(connection: Connection, claims: Claims, email: str, origin: RequestOrigin) -> str:
+def _link(connection: Connection, claims: Claims, email: str, origin: RequestOrigin) -> str:
     if not email:
-        raise NotAllowed("The provider tells no e-mail address of yours.", code="email_missing")
+        message = "The provider sent no e-mail address. Allow it to share your address, or sign up with a password."
+        raise NotAllowed(message, code="email_missing")
     emails.lock(connection, email)
-    holder = emails.find_owner(connection, email)
-    if holder is not None and claims.email_verified:
-        user_id = holder.id
+    owner = emails.find_owner(connection, email)
+    if owner is not None and claims.email_verified:
+        user_id = owner.id
     else:
-        user_id = _create(connection, claims, email, holder.id if holder else None, origin)
+        user_id = _create_user(connection, claims, email, owner.id if owner else None, origin)
     identities.link(connection, claims.identity, user_id, email)
     _record_link(connection, claims.identity, user_id, origin)
     return user_id
 
 
 def _record_link(connection: Connection, identity: Identity, user_id: str, origin: RequestOrigin) -> None:
-    """In the log of the user's oldest account."""
-    belongs = accounts.memberships(connection, user_id)
-    account_id = belongs[0].account_id if belongs else None
+    """Record the link in the audit log of the user's oldest account."""
+    memberships = accounts.memberships(connection, user_id)
+    account_id = memberships[0].account_id if memberships else None
     details = {"provider": identity.provider}
     audit.record(
         connection, "identity.linked", origin, account_id=account_id, user_id=user_id, target=user_id, details=details
     )
 
 
-def _create(connection: Connection, claims: Claims, email: str, holder_id: str | None, origin: RequestOrigin) -> str:
-    """A new user: who holds the address by the provider's word, or else claims it, as by signing up."""
+def _create_user(
+    connection: Connection, claims: Claims, email: str, owner_id: str | None, origin: RequestOrigin
+) -> str:
+    """Create a user: with a verified address if the provider verified it, otherwise as if they had signed up."""
     membership = accounts.create(connection, email=email, password_hash=None)
     user_id, account_id = membership.user_id, membership.account_id
-    name = "".join(letter for letter in claims.name if letter.isprintable())[:LONGEST_NAME]
+    name = "".join(character for character in claims.name if character.isprintable())[:MAX_NAME_LENGTH]
     emails.rename(connection, user_id, name)
     if claims.email_verified:
         emails.verify(connection, user_id, email)
     else:
-        letter = EmailTemplate.SIGNUP_ATTEMPTED if holder_id else EmailTemplate.VERIFY_ADDRESS
-        email_jobs.enqueue_email(connection, letter, user_id=holder_id or user_id)
+        template = EmailTemplate.SIGNUP_ATTEMPTED if owner_id else EmailTemplate.VERIFY_ADDRESS
+        email_jobs.enqueue_email(connection, template, user_id=owner_id or user_id)
     audit.record(connection, "user.created", origin, account_id=account_id, user_id=user_id, target=user_id)
     return user_id
 
 
 @dataclass(frozen=True, slots=True)
 class LoginCode:
-    """What gives a session, once: `code` goes to the page in its address, `binding` into a cookie of the browser.
+    """A pair of secrets that is exchanged once for a session: `code` is in the page's URL, `binding` in a cookie.
 
-    Neither is good without the other: an address may be seen or sent by others, and no other site can use the cookie.
+    Neither works without the other: a URL may be seen or sent by others, and other sites cannot use the cookie.
     """
 
     code: str
@@ -120,25 +123,25 @@ class LoginCode:
 
 
 def issue_login_code(client: redis.Redis, user_id: str) -> LoginCode:
-    """A pass for a user, good for EXCHANGE_SECONDS. Only hashes are kept of it."""
-    made = LoginCode(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-    kept = {"user": user_id, "binding": hash_secret(made.binding).hex()}
-    client.set(_key(made.code), orjson.dumps(kept), ex=EXCHANGE_SECONDS)
-    return made
+    """Create a login code that is valid for EXCHANGE_SECONDS. Only its hashes are stored."""
+    login_code = LoginCode(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    stored = {"user": user_id, "binding": hash_secret(login_code.binding).hex()}
+    client.set(_key(login_code.code), orjson.dumps(stored), ex=EXCHANGE_SECONDS)
+    return login_code
 
 
 def exchange_login_code(
-    database: Database, client: redis.Redis, tokens: Tokens, shown: LoginCode, origin: RequestOrigin
+    database: Database, client: redis.Redis, tokens: Tokens, login_code: LoginCode, origin: RequestOrigin
 ) -> SessionTokens:
-    """A session for a pass; whatever comes of it, the pass is spent. Raises NotAuthenticated `invalid_code`."""
-    kept = client.getdel(_key(shown.code))
-    known = orjson.loads(kept) if isinstance(kept, bytes) else None
-    if known is None or not secrets.compare_digest(known["binding"], hash_secret(shown.binding).hex()):
-        raise _spent()
+    """Start a session for a login code, which is used up in any case. Raises NotAuthenticated `invalid_code`."""
+    value = client.getdel(_key(login_code.code))
+    stored = orjson.loads(value) if isinstance(value, bytes) else None
+    if stored is None or not secrets.compare_digest(stored["binding"], hash_secret(login_code.binding).hex()):
+        raise _invalid_code()
     with database.transaction() as connection:
-        user = accounts.find(connection, known["user"])
+        user = accounts.find(connection, stored["user"])
         if user is None:
-            raise _spent()
+            raise _invalid_code()
         membership = sessions.choose_membership(accounts.memberships(connection, user.id), None)
         return sessions.start(connection, tokens, membership, user.email, origin)
 
@@ -147,5 +150,5 @@ def _key(code: str) -> str:
     return f"sangha:oidc:pass:{hash_secret(code).hex()}"
 
 
-def _spent() -> NotAuthenticated:
-    return NotAuthenticated("The code holds no more: log in again.", code="invalid_code")
+def _invalid_code() -> NotAuthenticated:
+    return NotAuthenticated("The login code is invalid, used or expired. Log in again.", code="invalid_code")

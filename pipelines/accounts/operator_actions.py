@@ -1,4 +1,4 @@
-"""What operators do across accounts. Each deed stands in the audit log of the account that it concerns."""
+"""Operators' actions on any account. Each is recorded in the audit log of the account that it concerns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +22,13 @@ def change_account(
     plan_id: str | None,
     limits: Mapping[str, int | None],
 ) -> AccountState:
-    """Another plan, and overrides of its limits; None takes one away. Raises NotFound, and InvalidRequest `plan_id`."""
+    """Change an account's plan and its overrides of limits; None removes one. Raises NotFound and InvalidRequest."""
     overrides = {name: value for name, value in limits.items() if value is not None}
     removed = [name for name, value in limits.items() if value is None]
     with database.transaction() as connection:
         find_account(connection, account_id)
         if plan_id is not None and not admin.has_plan(connection, plan_id):
-            raise InvalidRequest(f"There is no plan '{plan_id}'.", param="plan_id", code="plan_not_found")
+            raise InvalidRequest(f"Plan with id '{plan_id}' not found.", param="plan_id", code="plan_not_found")
         admin.change_account(connection, account_id, plan_id=plan_id, overrides=overrides, removed=removed)
         details = {"plan_id": plan_id, "limits": dict(limits)}
         _record(connection, "account.limits_changed", caller, origin, account_id, account_id, details)
@@ -44,7 +44,7 @@ def put_plan(
     name: str,
     limits: Mapping[str, int | None],
 ) -> Plan:
-    """Make a plan or replace it, from the next request of each account that is on it."""
+    """Create or replace a plan; its accounts have the new limits from their next request on."""
     with database.transaction() as connection:
         plan = admin.put_plan(connection, plan_id, name, limits)
         _record(connection, "plan.changed", caller, origin, caller.account_id, plan_id, {"limits": dict(limits)})
@@ -52,42 +52,45 @@ def put_plan(
 
 
 def replay(database: Database, caller: Caller, job_id: str, origin: RequestOrigin) -> Job:
-    """Give a dead job a new life. Its journal in Redis must then be forgotten, and the queue be told.
+    """Requeue a dead job. Then delete its journal in Redis and announce it to the queue.
 
-    Raises NotFound, and Conflict for what is not dead, or is the child of a job that has gone on without it.
+    Raises NotFound, and Conflict if the job is not dead, or its parent has continued without it.
     """
     with database.transaction() as connection:
-        found = find_job(connection, job_id)
+        job = find_job(connection, job_id)
         if not dead_jobs.replay(connection, [job_id]):
-            raise Conflict("This job is not dead, or its parent has gone on without it.", code="not_dead")
-        _record(connection, "job.replayed", caller, origin, found.account_id, job_id)
+            raise Conflict(
+                "Only a dead job can be replayed, and only if its parent job has not continued without it.",
+                code="not_dead",
+            )
+        _record(connection, "job.replayed", caller, origin, job.account_id, job_id)
         return find_job(connection, job_id)
 
 
 def discard(database: Database, caller: Caller, job_id: str, origin: RequestOrigin) -> Job:
-    """Take a dead job off the list; for its owner it stays failed. Raises NotFound and Conflict."""
+    """Remove a job from the list of dead jobs; for its owner it stays failed. Raises NotFound and Conflict."""
     with database.transaction() as connection:
-        found = find_job(connection, job_id)
+        job = find_job(connection, job_id)
         if not dead_jobs.discard(connection, [job_id]):
-            raise Conflict("This job is not dead.", code="not_dead")
-        _record(connection, "job.discarded", caller, origin, found.account_id, job_id)
+            raise Conflict("Only a dead job can be discarded.", code="not_dead")
+        _record(connection, "job.discarded", caller, origin, job.account_id, job_id)
         return find_job(connection, job_id)
 
 
 def find_account(connection: Connection, account_id: str) -> AccountState:
-    """Any account. Raises NotFound."""
-    found = admin.read_account(connection, account_id)
-    if found is None:
+    """Return any account. Raises NotFound."""
+    account = admin.read_account(connection, account_id)
+    if account is None:
         raise NotFound(f"Account with id '{account_id}' not found.", param="account_id")
-    return found
+    return account
 
 
 def find_job(connection: Connection, job_id: str) -> Job:
-    """A job of any account. Raises NotFound."""
-    found = dead_jobs.read_any(connection, job_id)
-    if found is None:
+    """Return a job of any account. Raises NotFound."""
+    job = dead_jobs.read_any(connection, job_id)
+    if job is None:
         raise NotFound(f"Job with id '{job_id}' not found.", param="job_id")
-    return found
+    return job
 
 
 def _record(

@@ -1,6 +1,7 @@
-"""A forgotten password: a letter to the address, and by its secret a new password.
+"""Reset a forgotten password: send an e-mail to the address, and set a new password by the secret in its link.
 
-Whether an address is known is looked up by a job, after the request has been answered, which so takes alike for all.
+A job looks up whether the address is known, after the request has been answered, so that the response time does not
+reveal it.
 """
 
 import hashlib
@@ -21,78 +22,80 @@ from pipelines.accounts.email_verification import assign_email, invalid_token, r
 
 KIND = "password.forgotten"
 
-#: Minutes within which an address gets one letter, however often it is asked for.
-QUIET = 2
+#: Minutes within which an address gets at most one e-mail.
+RESEND_INTERVAL = 2
 
 
 def request_reset(database: Database, email: str) -> None:
-    """Have a letter sent to the address, if somebody has it. `email` is an address in its normal form."""
-    name = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
+    """Send an e-mail to the address, if it has a user. `email` must be normalized."""
+    email_hash = hashlib.sha256(email.lower().encode()).hexdigest()[:32]
     job = NewJob(
         kind=KIND,
         account_id=PLATFORM_ACCOUNT,
         arguments={"email": email},
-        unique_key=f"forgotten:{name}:{current_window(QUIET)}",
+        unique_key=f"forgotten:{email_hash}:{current_window(RESEND_INTERVAL)}",
     )
     with database.connection() as connection:
         enqueue(connection, job)
 
 
 def run(attempt: Attempt) -> Ending:
-    """The job: find whose address it is and have the letter written. The address does not stay in the job."""
+    """Find the user of the address and enqueue their e-mail. Clears the job's arguments, which hold the address."""
     with attempt.database.connection() as connection:
-        known = accounts.login_candidates(connection, attempt.job.arguments.get("email", ""))
-    follow_ups = [email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=user.id) for user in known[:1]]
-    plain = plain_ending(attempt, "completed")
+        users = accounts.login_candidates(connection, attempt.job.arguments.get("email", ""))
+    follow_ups = [email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=user.id) for user in users[:1]]
+    ending = plain_ending(attempt, "completed")
     return Ending(
-        "completed", plain.events, record=lambda connection: _forget(connection, attempt), follow_ups=follow_ups
+        "completed", ending.events, record=lambda connection: _clear_email(connection, attempt), follow_ups=follow_ups
     )
 
 
 def end_without_result(
     attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None = None
 ) -> Ending:
-    """The end where there was no other: nor does the address stay here."""
-    plain = plain_ending(attempt, state, error)
-    return Ending(plain.state, plain.events, error=plain.error, record=lambda connection: _forget(connection, attempt))
+    """End an unsuccessful job. Clears its arguments, which hold the address."""
+    ending = plain_ending(attempt, state, error)
+    return Ending(
+        ending.state, ending.events, error=ending.error, record=lambda connection: _clear_email(connection, attempt)
+    )
 
 
 def check_secret(database: Database, secret: str) -> TokenOwner:
-    """Whom a secret would let set a password. Raises InvalidRequest `invalid_token`, before any password is hashed."""
+    """Return the user who may set a password by this secret. Raises InvalidRequest `invalid_token`."""
     with database.connection() as connection:
-        proof = email_tokens.peek(connection, TokenPurpose.RESET, secret)
-    if proof is None:
+        owner = email_tokens.peek(connection, TokenPurpose.RESET, secret)
+    if owner is None:
         raise invalid_token()
-    return proof
+    return owner
 
 
 def set_password(database: Database, secret: str, password: str, origin: RequestOrigin) -> TokenOwner:
-    """Set a new password by a letter's secret, which also proves the address; all sessions of the user end.
+    """Set a new password by the secret of an e-mail, which also verifies the address. Ends all sessions of the user.
 
     Raises InvalidRequest `invalid_token` or `invalid_password`, and Conflict `address_taken`.
     """
-    proof = check_secret(database, secret)
-    passwords.check_strength(password, email=proof.email)
-    password_hash = passwords.hash_password(password)  # no connection is held meanwhile
+    owner = check_secret(database, secret)  # before the password is hashed, which takes 20 ms of a core
+    passwords.check_strength(password, email=owner.email)
+    password_hash = passwords.hash_password(password)  # outside the transaction
     with database.transaction() as connection:
         redeemed = email_tokens.redeem(connection, TokenPurpose.RESET, secret)
         if redeemed is None:
             raise invalid_token()
-        _replace(connection, redeemed, password_hash)
+        _replace_password(connection, redeemed, password_hash)
         email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=redeemed.user_id)
         record_audit(connection, "password.reset", redeemed, origin)
     return redeemed
 
 
-def _replace(connection: Connection, proof: TokenOwner, password_hash: str) -> None:
-    person = emails.read_user(connection, proof.user_id)
-    assign_email(connection, proof)
-    if person is not None and not person.verified:
-        # Whoever signed up with this address need not be who reads its mail: nothing that they left opens the door.
-        emails.revoke_other_credentials(connection, proof.user_id)
-    accounts.set_password(connection, proof.user_id, password_hash)
-    sessions.revoke_all(connection, proof.user_id)
+def _replace_password(connection: Connection, owner: TokenOwner, password_hash: str) -> None:
+    user = emails.read_user(connection, owner.user_id)
+    assign_email(connection, owner)
+    if user is not None and not user.verified:
+        # Another person than the address's owner may have signed up with it: their other credentials must not work.
+        emails.revoke_other_credentials(connection, owner.user_id)
+    accounts.set_password(connection, owner.user_id, password_hash)
+    sessions.revoke_all(connection, owner.user_id)
 
 
-def _forget(connection: Connection, attempt: Attempt) -> None:
+def _clear_email(connection: Connection, attempt: Attempt) -> None:
     clear_arguments(connection, attempt.job.id)

@@ -1,13 +1,12 @@
-"""Passwords as Argon2id hashes.
+"""Hash and verify passwords with Argon2id.
 
 The parameters are OWASP's first choice with the least memory (Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane).
-Each hash takes a core for some 20 ms: endpoints call what hashes through `web.access.hashing_pool`, which has threads for
-it.
+Each hash takes a core for some 20 ms, so endpoints call these functions in `web.access.hashing_pool`'s threads.
 
-A password is hashed in Unicode's composed form (NFC): keyboards differ in how they send an ä.
+A password is hashed in Unicode's composed form (NFC), since keyboards differ in how they send an ä.
 
-The commonest passwords come from zxcvbn's frequency lists, which count leaked passwords, words and names; a word that
-stands in several of them is kept only in the one where it is the most frequent, and so all of them count.
+Common passwords are those of zxcvbn's frequency lists of leaked passwords, words and names. zxcvbn keeps a word only in
+the list where it is most frequent, so all lists are used.
 """
 
 import os
@@ -19,48 +18,48 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from models.platform.errors import InvalidRequest
 
-SHORTEST, LONGEST = 8, 1024
+MIN_LENGTH, MAX_LENGTH = 8, 1024
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 
-#: The hash of no password that anyone knows, so that an unknown user takes as long as a wrong password.
-_NOBODY = _hasher.hash(os.urandom(32))
+#: The hash of a random password: verifying an unknown user takes as long as a wrong password.
+_DUMMY = _hasher.hash(os.urandom(32))
 
 
 def check_strength(password: str, *, email: str = "", param: str = "password") -> None:
-    """Raises InvalidRequest for a password that is too short, endless, among the commonest, or the address itself."""
-    if len(password) > LONGEST or len(_normal(password)) < SHORTEST:
-        raise _weak(f"The password should have {SHORTEST} to {LONGEST} characters.", param)
-    folded = _normal(password).casefold()
-    if folded in _commonest() or len(set(folded)) == 1:
-        raise _weak("This password is among the first that anybody would try. Take a longer one.", param)
+    """Raise InvalidRequest for a password that is too short or long, common, or the user's e-mail address."""
+    if len(password) > MAX_LENGTH or len(_normalize(password)) < MIN_LENGTH:
+        raise _weak(f"The password must have {MIN_LENGTH} to {MAX_LENGTH} characters.", param)
+    folded = _normalize(password).casefold()
+    if folded in _common_passwords() or len(set(folded)) == 1:
+        raise _weak("This password is too common. Choose a longer one.", param)
     if email and folded in (email.casefold(), email.casefold().partition("@")[0]):
-        raise _weak("The password should not be the address.", param)
+        raise _weak("The password must not be your e-mail address.", param)
 
 
 def hash_password(password: str) -> str:
-    """The text to store."""
-    return _hasher.hash(_normal(password))
+    """Return the hash to store."""
+    return _hasher.hash(_normalize(password))
 
 
 def verify(stored: str | None, password: str) -> bool:
-    """Whether the password is the stored one. Takes alike for nobody (None), a right and a wrong password."""
-    if len(password) > LONGEST:
+    """Return whether the password matches the stored hash. Takes the same time for no hash (None)."""
+    if len(password) > MAX_LENGTH:
         password = ""
     try:
-        matches = _hasher.verify(stored or _NOBODY, _normal(password))
+        matches = _hasher.verify(stored or _DUMMY, _normalize(password))
     except (VerificationError, InvalidHashError):
         return False
     return matches and stored is not None
 
 
 def needs_rehash(stored: str) -> bool:
-    """Whether the hash was made with other parameters than today's."""
+    """Return whether the hash was made with other parameters than the current ones."""
     return _hasher.check_needs_rehash(stored)
 
 
-def _normal(password: str) -> str:
-    """As it is hashed. Only for what is not longer than LONGEST: long rows of accents take quadratic time."""
+def _normalize(password: str) -> str:
+    """Return the composed form. At most MAX_LENGTH characters: long rows of accents take quadratic time."""
     return unicodedata.normalize("NFC", password)
 
 
@@ -69,8 +68,8 @@ def _weak(message: str, param: str) -> InvalidRequest:
 
 
 @cache
-def _commonest() -> frozenset[str]:
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # a megabyte, for those processes that need it
+def _common_passwords() -> frozenset[str]:
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # a megabyte, loaded only by processes that need it
 
     words = (word for words in FREQUENCY_LISTS.values() for word in words)
-    return frozenset(word.casefold() for word in words if len(word) >= SHORTEST)
+    return frozenset(word.casefold() for word in words if len(word) >= MIN_LENGTH)

@@ -1,8 +1,8 @@
-"""Sessions: they begin with a login, go on with refresh tokens, and end with a logout or a theft that comes to light.
+"""Start, refresh and end sessions.
 
-An access token holds for minutes. A refresh token is random, good once, and gives the next pair. A token that is shown
-a second time ends its session: whoever holds the other copy is out as well. Only two who show one token at the same
-moment are told apart from that: one gets the next pair, the other one nothing, and the session goes on.
+An access token is valid for minutes. A refresh token is random, works once, and is exchanged for the next pair. Using
+one a second time ends the session, since a copy must have been stolen. Two requests at the same moment are an
+exception: one gets the next pair, the other is rejected, and the session continues.
 """
 
 import secrets
@@ -21,13 +21,13 @@ from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.tokens import LIFETIME, Tokens
 
-#: What refresh tokens begin with, so that a leaked one is known for what it is.
+#: The prefix of refresh tokens, by which secret scanners recognise a leaked one.
 PREFIX = "rt_"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionTokens:
-    """What lets somebody in: an access token that holds `expires_in` seconds, and a refresh token for what follows."""
+    """An access token that is valid for `expires_in` seconds, and the refresh token for the next pair."""
 
     caller: Caller
     email: str
@@ -39,7 +39,7 @@ class SessionTokens:
 def start(
     connection: Connection, tokens: Tokens, membership: Membership, email: str, origin: RequestOrigin
 ) -> SessionTokens:
-    """A new session of somebody who has shown who they are. To be called in a transaction."""
+    """Start a session of an authenticated user, in the caller's transaction."""
     session_id = sessions.create(
         connection,
         membership.user_id,
@@ -52,32 +52,32 @@ def start(
 
 
 def choose_membership(memberships: Sequence[Membership], account_id: str | None) -> Membership:
-    """The place in the named account, or in the oldest one. Raises NotAllowed `not_a_member`."""
+    """Return the membership in the given account, or in the oldest one. Raises NotAllowed `not_a_member`."""
     for membership in memberships:
         if account_id in (None, membership.account_id):
             return membership
-    raise NotAllowed("You do not belong to this account.", param="account", code="not_a_member")
+    raise NotAllowed("You are not a member of this account.", param="account", code="not_a_member")
 
 
 def refresh(
     database: Database, tokens: Tokens, secret: str, *, account_id: str | None, origin: RequestOrigin
 ) -> SessionTokens:
-    """The next pair of tokens, for the same account as the last one or for another one of the person.
+    """Exchange a refresh token for the next pair of tokens, for the same account or another one of the user.
 
-    Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed for an account that the person doesn't belong to,
-    which leaves the token good.
+    Raises NotAuthenticated `invalid_refresh_token`, and NotAllowed if the user is not a member of the account, which
+    leaves the token valid.
     """
     with database.transaction() as connection:
-        shown = sessions.read_token(connection, secret)
-        if shown is not None and shown.session_active and not shown.used:
-            return _rotate(connection, tokens, shown, secret, account_id, origin)
-        if shown is not None and shown.used:
-            _end_family(connection, shown, origin)
-    raise _refused()
+        refresh_token = sessions.read_token(connection, secret)
+        if refresh_token is not None and refresh_token.session_active and not refresh_token.used:
+            return _rotate(connection, tokens, refresh_token, secret, account_id, origin)
+        if refresh_token is not None and refresh_token.used:
+            _end_session_of_reused_token(connection, refresh_token, origin)
+    raise _invalid_refresh_token()
 
 
 def log_out(database: Database, caller: Caller, session_id: str, origin: RequestOrigin) -> bool:
-    """End one session of the caller's. Returns whether there was one to end."""
+    """End a session of the caller. Returns False if there is no such active session."""
     with database.transaction() as connection:
         ended = sessions.revoke(connection, session_id, caller.user_id)
         if ended:
@@ -86,7 +86,7 @@ def log_out(database: Database, caller: Caller, session_id: str, origin: Request
 
 
 def log_out_everywhere(database: Database, caller: Caller, origin: RequestOrigin) -> int:
-    """End all sessions of the caller's, this one too; returns how many."""
+    """End all sessions of the caller, including this one; returns how many."""
     with database.transaction() as connection:
         ended = sessions.revoke_all(connection, caller.user_id)
         _record(connection, "session.revoked", origin, caller, "all")
@@ -96,9 +96,10 @@ def log_out_everywhere(database: Database, caller: Caller, origin: RequestOrigin
 def change_password(
     database: Database, login_limiter: LoginLimiter, caller: Caller, *, current: str, new: str, origin: RequestOrigin
 ) -> int:
-    """Set another password and end all other sessions; returns how many ended. A letter was posted: nudge the queue.
+    """Change the password and end all other sessions; returns how many. Enqueues an e-mail: nudge the queue.
 
-    Raises InvalidRequest for a weak password, LimitExceeded, and NotAllowed `invalid_credentials` for a wrong current one.
+    Raises InvalidRequest for a weak password, LimitExceeded, and NotAllowed `invalid_credentials` for a wrong current
+    password.
     """
     attempt = LoginAttempt(caller.user_id, origin.ip)
     with database.connection() as connection:
@@ -114,8 +115,8 @@ def change_password(
 def _set_password(database: Database, user: User, password_hash: str, caller: Caller, origin: RequestOrigin) -> int:
     with database.transaction() as connection:
         if not accounts.change_password(connection, user.id, user.password_hash, password_hash):
-            raise _wrong_password()  # it was changed at this moment
-        ended = sessions.revoke_all(connection, user.id, but=caller.session_id)
+            raise _wrong_password()  # changed by another request in the meantime
+        ended = sessions.revoke_all(connection, user.id, except_session_id=caller.session_id)
         email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=user.id)
         _record(connection, "password.changed", origin, caller, user.id)
     return ended
@@ -124,32 +125,32 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
 def _rotate(
     connection: Connection,
     tokens: Tokens,
-    shown: RefreshToken,
+    refresh_token: RefreshToken,
     secret: str,
     account_id: str | None,
     origin: RequestOrigin,
 ) -> SessionTokens:
-    belongs = accounts.memberships(connection, shown.user_id)
-    stays = any(membership.account_id == shown.account_id for membership in belongs)
-    membership = choose_membership(belongs, account_id or (shown.account_id if stays else None))
-    # Between the look at the token and here somebody else may have spent it, or ended the session.
-    good = sessions.use_token(connection, secret) and sessions.extend(
-        connection, shown.session_id, account_id=membership.account_id, ip=origin.ip
+    memberships = accounts.memberships(connection, refresh_token.user_id)
+    still_member = any(membership.account_id == refresh_token.account_id for membership in memberships)
+    membership = choose_membership(memberships, account_id or (refresh_token.account_id if still_member else None))
+    # Another request may have used the token or ended the session since it was read.
+    rotated = sessions.use_token(connection, secret) and sessions.extend(
+        connection, refresh_token.session_id, account_id=membership.account_id, ip=origin.ip
     )
-    if not good:
-        raise _refused()
-    return _next_pair(connection, tokens, membership, shown.email, shown.session_id)
+    if not rotated:
+        raise _invalid_refresh_token()
+    return _next_pair(connection, tokens, membership, refresh_token.email, refresh_token.session_id)
 
 
-def _end_family(connection: Connection, shown: RefreshToken, origin: RequestOrigin) -> None:
-    if sessions.revoke(connection, shown.session_id, shown.user_id):
+def _end_session_of_reused_token(connection: Connection, refresh_token: RefreshToken, origin: RequestOrigin) -> None:
+    if sessions.revoke(connection, refresh_token.session_id, refresh_token.user_id):
         audit.record(
             connection,
             "refresh.reused",
             origin,
-            account_id=shown.account_id,
-            user_id=shown.user_id,
-            target=shown.session_id,
+            account_id=refresh_token.account_id,
+            user_id=refresh_token.user_id,
+            target=refresh_token.session_id,
         )
 
 
@@ -163,12 +164,15 @@ def _next_pair(
     return SessionTokens(caller, email, tokens.issue(caller), secret)
 
 
-def _record(connection: Connection, action: str, origin: RequestOrigin, who: Caller | Membership, target: str) -> None:
-    audit.record(connection, action, origin, account_id=who.account_id, user_id=who.user_id, target=target)
+def _record(
+    connection: Connection, action: str, origin: RequestOrigin, actor: Caller | Membership, target: str
+) -> None:
+    audit.record(connection, action, origin, account_id=actor.account_id, user_id=actor.user_id, target=target)
 
 
-def _refused() -> NotAuthenticated:
-    return NotAuthenticated("The refresh token holds no more. Log in again.", code="invalid_refresh_token")
+def _invalid_refresh_token() -> NotAuthenticated:
+    message = "The refresh token is invalid, used or expired. Log in again."
+    return NotAuthenticated(message, code="invalid_refresh_token")
 
 
 def _wrong_password() -> NotAllowed:

@@ -1,11 +1,11 @@
-"""Access tokens: short JWTs (RFC 7519) signed with Ed25519 (RFC 8037, named as in RFC 9864).
+"""Issue and verify access tokens: JWTs (RFC 7519) signed with Ed25519 (RFC 8037, named as in RFC 9864).
 
-The signing keys are derived from the installation's secret with a generation number, so that a new generation can sign
-while tokens of the one before still hold; `kid` begins with the number. Which generations hold stands in the database,
-and `learn` is told. A token of a generation that this process has not heard of is a reason to ask: its key can be
-derived all the same, and only with a right signature is it worth the question.
+The signing keys are derived from the installation's secret and a generation number, so that a new generation can sign
+while tokens of the previous one are still valid; `kid` begins with the number. The valid generations are stored in the
+database and passed to `set_generations`. A token of another generation may be newer than this process knows: its key
+can be derived, and if the signature is right, the caller should read the generations again (UnknownGeneration).
 
-Verifying a signature takes some 80 µs and comes with every request, so what was verified is remembered until it ends.
+Verifying a signature takes some 80 µs and is needed for every request, so verified tokens are cached until they expire.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from joserfc.jwk import GuestProtocol, OKPKey
 from models.accounts.accounts import Caller, Role
 from models.platform.errors import NotAuthenticated
 
-#: Seconds that a token holds.
+#: Seconds for which a token is valid.
 LIFETIME = 900
 
 #: Seconds that the clocks of two machines may differ.
@@ -34,36 +34,36 @@ LEEWAY = 5
 ALGORITHM = "Ed25519"
 ISSUER = AUDIENCE = "sangha"
 
-#: No token of ours is longer; what is need not be looked at.
-LONGEST = 2048
+#: Characters of a token; a longer one is rejected unread.
+MAX_TOKEN_LENGTH = 2048
 
-#: How many verified tokens are remembered, about 500 bytes each.
-REMEMBERED = 10_000
+#: Verified tokens that are cached, about 500 bytes each.
+CACHE_SIZE = 10_000
 
-#: The generation that signs and holds until the database has told.
-FIRST = 1
+#: The generation that is valid until `set_generations` is called.
+FIRST_GENERATION = 1
 
-#: `7-nzb4…`: the generation and the beginning of the key's thumbprint (RFC 7638).
+#: `7-nzb4…`: the generation and the first characters of the key's thumbprint (RFC 7638).
 KID = re.compile(r"([1-9][0-9]{0,5})-[A-Za-z0-9_-]{16}")
 
-#: Derived keys that are kept, for an attacker may name many generations.
-KEYS_KEPT = 64
+#: Derived keys that are cached; bounded, since an attacker may name many generations.
+KEY_CACHE_SIZE = 64
 
-#: Seconds after which it is time to ask which generations hold.
-NEWS = 60.0
+#: Seconds after which the valid generations should be read again.
+GENERATIONS_MAX_AGE = 60.0
 
 
 class UnknownGeneration(NotAuthenticated):
-    """Signed by a key of ours that does not hold, as far as this process has heard."""
+    """The token is signed by a generation that this process does not know as valid."""
 
 
 class Tokens:
     """Issues and verifies access tokens. Safe to use from any thread."""
 
     def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        self._key = lru_cache(KEYS_KEPT)(partial(_derive, secret))
-        self._generations: tuple[int, ...] = (FIRST,)
-        self._heard = 0.0
+        self._key = lru_cache(KEY_CACHE_SIZE)(partial(_derive, secret))
+        self._generations: tuple[int, ...] = (FIRST_GENERATION,)
+        self._generations_read_at = 0.0
         self._clock = clock
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock()),
@@ -82,16 +82,16 @@ class Tokens:
 
     @property
     def generations_stale(self) -> bool:
-        """Whether it is time to ask which generations hold."""
-        return self._clock() - self._heard > NEWS
+        """Whether the valid generations should be read again."""
+        return self._clock() - self._generations_read_at > GENERATIONS_MAX_AGE
 
     def set_generations(self, generations: Sequence[int]) -> None:
-        """Take tokens of these generations from now on, and sign with the last one."""
-        self._generations = tuple(generations) or (FIRST,)
-        self._heard = self._clock()
+        """Set the valid generations; the last one signs."""
+        self._generations = tuple(generations) or (FIRST_GENERATION,)
+        self._generations_read_at = self._clock()
 
     def issue(self, caller: Caller) -> str:
-        """A token that holds for LIFETIME seconds."""
+        """Return a token that is valid for LIFETIME seconds."""
         now = int(self._clock())
         claims = {
             "iss": ISSUER,
@@ -103,70 +103,70 @@ class Tokens:
             "iat": now,
             "exp": now + LIFETIME,
         }
-        signer = self._key(self._generations[-1])
-        header = {"alg": ALGORITHM, "kid": signer.kid}
-        return jwt.encode(header, claims, signer, algorithms=[ALGORITHM])
+        signing_key = self._key(self._generations[-1])
+        header = {"alg": ALGORITHM, "kid": signing_key.kid}
+        return jwt.encode(header, claims, signing_key, algorithms=[ALGORITHM])
 
     def verify(self, token: str) -> Caller:
-        """Who holds the token.
+        """Return the caller of a token.
 
-        Raises NotAuthenticated, with the code `token_expired` when its time is over, and UnknownGeneration when it is
-        worth asking which generations hold.
+        Raises NotAuthenticated, with the code `token_expired` for an expired one, and UnknownGeneration if the valid
+        generations should be read again.
         """
-        if len(token) > LONGEST:
-            raise NotAuthenticated("The token is not one of ours.")
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise NotAuthenticated("The access token is invalid.")
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        verified = self._recall(digest) or self._decode(token)
+        verified = self._read_cache(digest) or self._decode(token)
         if verified.generation not in self._generations:
-            raise UnknownGeneration("The key that signed this token does not hold any more. Log in again.")
-        self._remember(digest, verified)
+            raise UnknownGeneration("The key that signed this access token is no longer valid. Log in again.")
+        self._write_cache(digest, verified)
         return verified.caller
 
     def jwks(self) -> dict[str, Any]:
-        """The public keys, as a JSON Web Key Set (RFC 7517)."""
+        """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         keys = [self._key(generation) for generation in self._generations]
         return {"keys": [{**key.as_dict(private=False), "alg": ALGORITHM, "use": "sig"} for key in keys]}
 
     def _decode(self, token: str) -> "Verified":
         try:
-            decoded = jwt.decode(token, self._named, algorithms=[ALGORITHM])
+            decoded = jwt.decode(token, self._find_key, algorithms=[ALGORITHM])
             self._claims.validate(decoded.claims)
-            _check_names(decoded.claims)
+            _check_types(decoded.claims)
         except ExpiredTokenError:
-            raise NotAuthenticated("The token has expired. Log in again.", code="token_expired") from None
+            raise NotAuthenticated("The access token has expired. Log in again.", code="token_expired") from None
         except (JoseError, ValueError):
-            raise NotAuthenticated("The token is not one of ours.") from None
+            raise NotAuthenticated("The access token is invalid.") from None
         claims = decoded.claims
         caller = Caller(claims["sub"], claims["account"], Role(claims["role"]), session_id=claims["sid"])
         return Verified(_generation(decoded.header), claims["exp"] + LEEWAY, caller)
 
-    def _named(self, signed: GuestProtocol) -> OKPKey:
-        """The key that the header names by its `kid`; nothing else that a header says of keys counts."""
+    def _find_key(self, signed: GuestProtocol) -> OKPKey:
+        """Return the key that the header names by `kid`; its other fields about keys are ignored."""
         header = signed.headers()
         key = self._key(_generation(header))
         if key.kid != header["kid"]:
-            raise ValueError("the kid is not one of ours")
+            raise ValueError("the kid names no key of this installation")
         return key
 
-    def _recall(self, digest: bytes) -> "Verified | None":
+    def _read_cache(self, digest: bytes) -> "Verified | None":
         with self._lock:
-            known = self._verified.get(digest)
-            if known is not None and known.until <= self._clock():
+            entry = self._verified.get(digest)
+            if entry is not None and entry.until <= self._clock():
                 del self._verified[digest]
                 return None
-            return known
+            return entry
 
-    def _remember(self, digest: bytes, verified: "Verified") -> None:
+    def _write_cache(self, digest: bytes, verified: "Verified") -> None:
         with self._lock:
             self._verified[digest] = verified
             self._verified.move_to_end(digest)
-            if len(self._verified) > REMEMBERED:
+            if len(self._verified) > CACHE_SIZE:
                 self._verified.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a token says, once its signature was right; `until` is the Unix time of its end."""
+    """A verified token; `until` is the Unix time at which it expires."""
 
     generation: int
     until: float
@@ -174,16 +174,16 @@ class Verified:
 
 
 def _generation(header: Mapping[str, Any]) -> int:
-    named = KID.fullmatch(str(header.get("kid")))
-    if named is None:
-        raise ValueError("the header names no key")
-    return int(named[1])
+    match = KID.fullmatch(str(header.get("kid")))
+    if match is None:
+        raise ValueError("the kid is missing or malformed")
+    return int(match[1])
 
 
-def _check_names(claims: dict[str, Any]) -> None:
-    """The registry looks at no claim's type. Raises ValueError unless those that name somebody are texts."""
+def _check_types(claims: dict[str, Any]) -> None:
+    """Raise ValueError unless the claims that identify the caller are strings, which the registry does not check."""
     if not all(isinstance(claims[name], str) for name in ("sub", "account", "sid", "role")):
-        raise ValueError("sub, account, sid and role are texts")
+        raise ValueError("sub, account, sid and role must be strings")
 
 
 def _derive(secret: bytes, generation: int) -> OKPKey:

@@ -1,4 +1,4 @@
-"""People who sign up and log in, without a door before them."""
+"""Fixtures for authentication without HTTP."""
 
 import secrets
 from collections.abc import Callable
@@ -26,13 +26,13 @@ def login_limiter(redis_client):
 
 @pytest.fixture
 def ip():
-    """An address of a network of the test's own."""
+    """A client address in a network that no other test uses."""
     return f"2001:{secrets.randbelow(65536):x}:{secrets.randbelow(65536):x}::1"
 
 
 @pytest.fixture
 def origin(ip):
-    """Somebody's browser."""
+    """The origin of a browser's request."""
     return RequestOrigin(ip, "a browser", "req_1")
 
 
@@ -43,7 +43,7 @@ def address():
 
 @pytest.fixture
 def audited(database: Database) -> Callable[[str], list[str]]:
-    """`audited(user_id)` → the actions that the audit log has of a user, the first one first."""
+    """`audited(user_id)` → the actions in the audit log of a user, oldest first."""
 
     def read(user_id: str) -> list[str]:
         statement = "SELECT action FROM audit_events WHERE user_id = %s ORDER BY id"

@@ -1,4 +1,4 @@
-"""Given somebody who has logged in, when tokens are refreshed, stolen and given back, then one login is one session."""
+"""Given a session, when its tokens are refreshed, reused and revoked, then a stolen token ends it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +16,19 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture
-def enter(database, tokens, login_limiter, origin, address):
-    """`enter()` logs the test's person in, who has signed up."""
+def log_in_again(database, tokens, login_limiter, origin, address):
+    """`log_in_again()` logs in the test's user."""
     sign_up(database, tokens, login_limiter, email=address, password=PASSWORD, origin=origin)
 
-    def enter(password=PASSWORD):
+    def log_in_again(password=PASSWORD):
         return log_in(database, tokens, login_limiter, email=address, password=password, origin=origin)
 
-    return enter
+    return log_in_again
 
 
 @pytest.fixture
 def refresh(database, tokens, origin):
-    """`refresh(token)` gives the next pair."""
+    """`refresh(token)` → the next pair of tokens."""
 
     def refresh(token, account_id=None):
         return sessions.refresh(database, tokens, token, account_id=account_id, origin=origin)
@@ -37,26 +37,26 @@ def refresh(database, tokens, origin):
 
 
 @pytest.fixture
-def lives(database):
-    """`lives(entry)`: whether the gate takes the token."""
+def is_active(database):
+    """`is_active(session_tokens)`: whether the session is active."""
 
-    def lives(entry):
-        caller = entry.caller
+    def is_active(session_tokens):
+        caller = session_tokens.caller
         names = {"session_id": caller.session_id, "user_id": caller.user_id, "account_id": caller.account_id}
         with database.connection() as connection:
             return auth_context.for_session(connection, **names) is not None
 
-    return lives
+    return is_active
 
 
-def refused(refresh, token):
+def is_refused(refresh, token):
     with pytest.raises(NotAuthenticated) as caught:
         refresh(token)
     return caught.value.code == "invalid_refresh_token"
 
 
-def test_each_refresh_gives_the_next_pair_of_the_same_session(database, enter, refresh):
-    first = enter()
+def test_a_refresh_returns_the_next_pair_of_the_same_session(database, log_in_again, refresh):
+    first = log_in_again()
     second = refresh(first.refresh_token)
     third = refresh(second.refresh_token)
 
@@ -64,37 +64,39 @@ def test_each_refresh_gives_the_next_pair_of_the_same_session(database, enter, r
     assert len({first.refresh_token, second.refresh_token, third.refresh_token}) == 3
     with database.connection() as connection:
         stored = connection.execute("SELECT hash FROM refresh_tokens").fetchall()
-    assert all(entry.refresh_token.encode() not in row["hash"] for entry in (first, second) for row in stored)
+    assert all(pair.refresh_token.encode() not in row["hash"] for pair in (first, second) for row in stored)
 
 
-def test_a_spent_token_ends_the_whole_session_and_no_other(enter, refresh, lives, audited):
-    stolen, other = enter(), enter()
+def test_a_reused_token_ends_its_session_and_no_other(log_in_again, refresh, is_active, audited):
+    stolen, other = log_in_again(), log_in_again()
     latest = refresh(refresh(stolen.refresh_token).refresh_token)
 
-    assert refused(refresh, stolen.refresh_token)
+    assert is_refused(refresh, stolen.refresh_token)
 
-    assert not lives(latest)
-    assert refused(refresh, latest.refresh_token)
-    assert lives(other)
+    assert not is_active(latest)
+    assert is_refused(refresh, latest.refresh_token)
+    assert is_active(other)
     assert refresh(other.refresh_token)
     assert audited(stolen.caller.user_id).count("refresh.reused") == 1
 
 
-def test_of_two_at_once_one_wins_and_the_session_goes_on(enter, refresh, lives, monkeypatch):
-    entry = enter()
+def test_of_two_concurrent_refreshes_one_succeeds_and_the_session_continues(
+    log_in_again, refresh, is_active, monkeypatch
+):
+    session_tokens = log_in_again()
     both = threading.Barrier(2, timeout=10)
     read = sessions.sessions.read_token
 
     def read_together(connection, secret):
-        shown = read(connection, secret)
+        refresh_token = read(connection, secret)
         both.wait()
-        return shown
+        return refresh_token
 
     monkeypatch.setattr(sessions.sessions, "read_token", read_together)
 
     def attempt(_):
         try:
-            return refresh(entry.refresh_token)
+            return refresh(session_tokens.refresh_token)
         except NotAuthenticated:
             return None
 
@@ -102,118 +104,124 @@ def test_of_two_at_once_one_wins_and_the_session_goes_on(enter, refresh, lives, 
         results = list(pool.map(attempt, range(2)))
 
     (winner,) = [result for result in results if result]
-    assert lives(winner)
+    assert is_active(winner)
     monkeypatch.undo()
     assert refresh(winner.refresh_token)
 
 
 @pytest.mark.parametrize("token", ["", "rt_", "rt_unknown", "sk-x", "x" * 200, "\udcff"])
-def test_nonsense_is_refused(refresh, token):
-    assert refused(refresh, token)
+def test_an_unknown_or_malformed_token_is_rejected(refresh, token):
+    assert is_refused(refresh, token)
 
 
-def test_a_refresh_stays_in_the_account_or_goes_to_another_one(database, enter, refresh):
-    entry, other = enter(), None
+def test_a_refresh_keeps_the_account_or_changes_to_another_one(database, log_in_again, refresh):
+    session_tokens, other = log_in_again(), None
     with database.connection() as connection:
         other = accounts.create(connection, email="somebody@example.com", password_hash=None).account_id
         connection.execute(
             "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')",
-            (other, entry.caller.user_id),
+            (other, session_tokens.caller.user_id),
         )
 
-    moved = refresh(entry.refresh_token, other)
+    moved = refresh(session_tokens.refresh_token, other)
     stayed = refresh(moved.refresh_token)
 
     assert (moved.caller.account_id, moved.caller.role) == (other, Role.MEMBER)
     assert stayed.caller.account_id == other
     with database.connection() as connection:
         connection.execute("DELETE FROM memberships WHERE account_id = %s", (other,))
-    assert refresh(stayed.refresh_token).caller.account_id == entry.caller.account_id
+    assert refresh(stayed.refresh_token).caller.account_id == session_tokens.caller.account_id
 
 
-def test_an_account_of_others_is_refused_and_costs_no_token(enter, refresh):
-    entry = enter()
+def test_an_account_of_others_is_rejected_and_the_token_stays_valid(log_in_again, refresh):
+    session_tokens = log_in_again()
 
     with pytest.raises(NotAllowed):
-        refresh(entry.refresh_token, "acct_of_others")
+        refresh(session_tokens.refresh_token, "acct_of_others")
 
-    assert refresh(entry.refresh_token)
+    assert refresh(session_tokens.refresh_token)
 
 
-def test_logging_out_ends_one_session_and_everywhere_all(database, enter, refresh, lives, origin, audited):
-    here, there, elsewhere = enter(), enter(), enter()
+def test_logout_ends_one_session_and_logout_everywhere_ends_all(
+    database, log_in_again, refresh, is_active, origin, audited
+):
+    here, there, elsewhere = log_in_again(), log_in_again(), log_in_again()
 
     assert sessions.log_out(database, here.caller, here.caller.session_id, origin)
     assert not sessions.log_out(database, here.caller, here.caller.session_id, origin)
-    assert [lives(entry) for entry in (here, there, elsewhere)] == [False, True, True]
-    assert refused(refresh, here.refresh_token)
+    assert [is_active(session_tokens) for session_tokens in (here, there, elsewhere)] == [False, True, True]
+    assert is_refused(refresh, here.refresh_token)
 
     assert sessions.log_out_everywhere(database, there.caller, origin) == 3  # the signup's, too
-    assert [lives(entry) for entry in (there, elsewhere)] == [False, False]
+    assert [is_active(session_tokens) for session_tokens in (there, elsewhere)] == [False, False]
     assert audited(here.caller.user_id).count("session.revoked") == 2
 
 
-def test_nobody_ends_the_sessions_of_others(database, tokens, login_limiter, enter, lives, origin):
-    entry = enter()
+def test_a_user_cannot_end_sessions_of_others(database, tokens, login_limiter, log_in_again, is_active, origin):
+    session_tokens = log_in_again()
     stranger = sign_up(database, tokens, login_limiter, email="stranger@example.com", password=PASSWORD, origin=origin)
 
-    assert not sessions.log_out(database, stranger.caller, entry.caller.session_id, origin)
-    assert lives(entry)
+    assert not sessions.log_out(database, stranger.caller, session_tokens.caller.session_id, origin)
+    assert is_active(session_tokens)
 
 
-def test_an_expired_session_is_not_refreshed(database, enter, refresh, lives):
-    entry = enter()
+def test_an_expired_session_is_not_refreshed(database, log_in_again, refresh, is_active):
+    session_tokens = log_in_again()
     with database.connection() as connection:
-        connection.execute("UPDATE sessions SET expires_at = now() WHERE id = %s", (entry.caller.session_id,))
+        connection.execute("UPDATE sessions SET expires_at = now() WHERE id = %s", (session_tokens.caller.session_id,))
 
-    assert not lives(entry)
-    assert refused(refresh, entry.refresh_token)
+    assert not is_active(session_tokens)
+    assert is_refused(refresh, session_tokens.refresh_token)
 
 
-def test_a_changed_password_ends_all_other_sessions(database, enter, login_limiter, lives, origin, audited):
-    here, there = enter(), enter()
+def test_a_changed_password_ends_all_other_sessions(database, log_in_again, login_limiter, is_active, origin, audited):
+    here, there = log_in_again(), log_in_again()
 
     ended = sessions.change_password(
         database, login_limiter, here.caller, current=PASSWORD, new="a newer horse", origin=origin
     )
 
     assert ended == 2  # the signup's, too
-    assert [lives(here), lives(there)] == [True, False]
-    assert enter("a newer horse")
+    assert [is_active(here), is_active(there)] == [True, False]
+    assert log_in_again("a newer horse")
     with pytest.raises(NotAuthenticated):
-        enter(PASSWORD)
+        log_in_again(PASSWORD)
     assert "password.changed" in audited(here.caller.user_id)
 
 
-def test_changing_takes_the_current_password_and_a_good_new_one(database, enter, login_limiter, origin, address):
-    caller = enter().caller
+def test_a_password_change_requires_the_current_password_and_a_strong_new_one(
+    database, log_in_again, login_limiter, origin, address
+):
+    caller = log_in_again().caller
 
     for new in ("short", "password123", address):
-        with pytest.raises(InvalidRequest) as refusal:
+        with pytest.raises(InvalidRequest) as error:
             sessions.change_password(database, login_limiter, caller, current=PASSWORD, new=new, origin=origin)
-        assert refusal.value.param == "new_password"
+        assert error.value.param == "new_password"
     for _ in range(10):
         with pytest.raises(NotAllowed) as wrong:
-            sessions.change_password(database, login_limiter, caller, current="wrong", new="a newer horse", origin=origin)
+            sessions.change_password(
+                database, login_limiter, caller, current="wrong", new="a newer horse", origin=origin
+            )
         assert wrong.value.param == "current_password"
     with pytest.raises(LimitExceeded):
         sessions.change_password(database, login_limiter, caller, current=PASSWORD, new="a newer horse", origin=origin)
 
 
-def test_what_ended_long_ago_is_forgotten(database, enter, refresh, lives):
-    gone, kept = enter(), enter()
-    latest = refresh(kept.refresh_token)
+def test_ended_sessions_and_used_tokens_are_pruned_after_a_month(database, log_in_again, refresh, is_active):
+    revoked, active = log_in_again(), log_in_again()
+    latest = refresh(active.refresh_token)
     with database.connection() as connection:
         connection.execute(
-            "UPDATE sessions SET revoked_at = now() - interval '31 days' WHERE id = %s", (gone.caller.session_id,)
+            "UPDATE sessions SET revoked_at = now() - interval '31 days' WHERE id = %s", (revoked.caller.session_id,)
         )
         connection.execute("UPDATE refresh_tokens SET used_at = now() - interval '31 days' WHERE used_at IS NOT NULL")
 
         sessions.sessions.prune(connection, 500)
 
-        left = connection.execute(
+        remaining = connection.execute(
             "SELECT session_id FROM refresh_tokens WHERE session_id = ANY(%s)",
-            ([gone.caller.session_id, kept.caller.session_id],),
+            ([revoked.caller.session_id, active.caller.session_id],),
         ).fetchall()
-    assert [row["session_id"] for row in left] == [kept.caller.session_id]
-    assert lives(latest)
+    assert [row["session_id"] for row in remaining] == [active.caller.session_id]
+    assert is_active(latest)

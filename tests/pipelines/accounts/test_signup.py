@@ -1,4 +1,4 @@
-"""Given a database, when people sign up and log in, then each comes in, and nobody learns whose address is known."""
+"""Given users with the same or different addresses, then each can log in, and no response reveals a known address."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,166 +21,171 @@ OTHER = "another horse"
 
 
 @pytest.fixture
-def join(database, tokens, login_limiter, origin):
-    """`join(email, password)` signs up."""
+def sign_up_as(database, tokens, login_limiter, origin):
+    """`sign_up_as(email, password)` → the session of a signup."""
 
-    def join(email, password=PASSWORD):
+    def sign_up_as(email, password=PASSWORD):
         return sign_up(database, tokens, login_limiter, email=email, password=password, origin=origin)
 
-    return join
+    return sign_up_as
 
 
 @pytest.fixture
-def enter(database, tokens, login_limiter, origin):
-    """`enter(email, password)` logs in."""
+def log_in_as(database, tokens, login_limiter, origin):
+    """`log_in_as(email, password)` → the session of a login."""
 
-    def enter(email, password=PASSWORD, **options):
+    def log_in_as(email, password=PASSWORD, **options):
         return log_in(database, tokens, login_limiter, email=email, password=password, origin=origin, **options)
 
-    return enter
+    return log_in_as
 
 
 @pytest.fixture
-def prove(database):
-    """`prove(entry)`: the address is theirs."""
+def verify(database):
+    """`verify(session)` verifies the address of a session's user."""
 
-    def prove(entry):
+    def verify(session_tokens):
         with database.transaction() as connection:
-            assert emails.verify(connection, entry.caller.user_id, entry.email)
+            assert emails.verify(connection, session_tokens.caller.user_id, session_tokens.email)
 
-    return prove
+    return verify
 
 
-def claimants(database, address):
+def user_ids(database, address):
     with database.connection() as connection:
         return [row["id"] for row in fetch_all(connection, "SELECT id FROM users WHERE email = %s", (address,))]
 
 
-def letters_to(database, *user_ids):
+def emails_to(database, *ids):
     statement = """
         SELECT account_id, arguments FROM jobs
         WHERE kind = 'email.send' AND arguments->>'user_id' = ANY(%s) ORDER BY created_at, id"""
     with database.connection() as connection:
-        found = fetch_all(connection, statement, (list(user_ids),))
-    assert {row["account_id"] for row in found} <= {"platform"}, "a member would see whose address is known"
-    return [(row["arguments"]["letter"], row["arguments"]["user_id"]) for row in found]
+        rows = fetch_all(connection, statement, (list(ids),))
+    assert {row["account_id"] for row in rows} <= {"platform"}, "members see the jobs of their account"
+    return [(row["arguments"]["letter"], row["arguments"]["user_id"]) for row in rows]
 
 
-def test_a_new_user_owns_a_new_account(database, join, tokens, address):
-    entry = join(address)
+def test_a_new_user_owns_a_new_account(database, sign_up_as, tokens, address):
+    session_tokens = sign_up_as(address)
 
-    assert entry.caller.role is Role.OWNER
-    assert tokens.verify(entry.access_token) == entry.caller
+    assert session_tokens.caller.role is Role.OWNER
+    assert tokens.verify(session_tokens.access_token) == session_tokens.caller
     with database.connection() as connection:
-        (membership,) = accounts.memberships(connection, entry.caller.user_id)
-        user = accounts.find(connection, entry.caller.user_id)
-    assert membership.account_id == entry.caller.account_id
+        (membership,) = accounts.memberships(connection, session_tokens.caller.user_id)
+        user = accounts.find(connection, session_tokens.caller.user_id)
+    assert membership.account_id == session_tokens.caller.account_id
     assert user.password_hash.startswith("$argon2id$")
 
 
-def test_signing_up_again_is_logging_in(database, join, address):
-    first = join(address)
+def test_a_repeated_signup_is_a_login(database, sign_up_as, address):
+    first = sign_up_as(address)
 
-    again = join(address.upper().replace("EXAMPLE.COM", "example.com"))
+    second = sign_up_as(address.upper().replace("EXAMPLE.COM", "example.com"))
 
-    assert (again.caller.user_id, again.caller.account_id) == (first.caller.user_id, first.caller.account_id)
-    assert again.caller.session_id != first.caller.session_id
-    assert claimants(database, address) == [first.caller.user_id]
+    assert (second.caller.user_id, second.caller.account_id) == (first.caller.user_id, first.caller.account_id)
+    assert second.caller.session_id != first.caller.session_id
+    assert user_ids(database, address) == [first.caller.user_id]
 
 
-def test_of_many_at_once_one_is_new_and_the_others_log_in(database, join, address):
+def test_of_concurrent_signups_one_creates_the_user(database, sign_up_as, address):
     with ThreadPoolExecutor(4) as pool:
-        entries = list(pool.map(lambda _: join(address), range(4)))
+        sessions = list(pool.map(lambda _: sign_up_as(address), range(4)))
 
-    assert {entry.caller.user_id for entry in entries} == set(claimants(database, address))
-    assert len(claimants(database, address)) == 1
-
-
-def test_login_gives_the_same_user_and_another_session(join, enter, address):
-    entry = join(address)
-
-    again = enter(address.title())
-
-    assert (again.caller.user_id, again.caller.account_id) == (entry.caller.user_id, entry.caller.account_id)
-    assert again.caller.session_id != entry.caller.session_id
+    assert {session_tokens.caller.user_id for session_tokens in sessions} == set(user_ids(database, address))
+    assert len(user_ids(database, address)) == 1
 
 
-def test_a_known_address_can_be_claimed_and_its_owner_hears_of_it(database, join, enter, prove, address):
-    owner = join(address)
-    prove(owner)
+def test_a_login_starts_another_session_of_the_same_user(sign_up_as, log_in_as, address):
+    session_tokens = sign_up_as(address)
 
-    claimant = join(address, OTHER)
+    second = log_in_as(address.title())
 
-    assert claimant.caller.user_id != owner.caller.user_id
-    assert claimant.caller.account_id != owner.caller.account_id
-    assert enter(address).caller.user_id == owner.caller.user_id
-    assert enter(address, OTHER).caller.user_id == claimant.caller.user_id
-    assert letters_to(database, owner.caller.user_id, claimant.caller.user_id) == [
+    assert (second.caller.user_id, second.caller.account_id) == (
+        session_tokens.caller.user_id,
+        session_tokens.caller.account_id,
+    )
+    assert second.caller.session_id != session_tokens.caller.session_id
+
+
+def test_a_signup_with_a_verified_address_succeeds_and_notifies_its_owner(
+    database, sign_up_as, log_in_as, verify, address
+):
+    owner = sign_up_as(address)
+    verify(owner)
+
+    other = sign_up_as(address, OTHER)
+
+    assert other.caller.user_id != owner.caller.user_id
+    assert other.caller.account_id != owner.caller.account_id
+    assert log_in_as(address).caller.user_id == owner.caller.user_id
+    assert log_in_as(address, OTHER).caller.user_id == other.caller.user_id
+    assert emails_to(database, owner.caller.user_id, other.caller.user_id) == [
         ("verify_address", owner.caller.user_id),
         ("signup_attempted", owner.caller.user_id),
     ]
 
 
-def test_without_an_owner_the_first_and_the_last_claimant_come_in(join, enter, address):
-    first, between, last = (join(address, password) for password in (PASSWORD, "between horse", OTHER))
+def test_without_a_verified_owner_the_first_and_the_last_user_can_log_in(sign_up_as, log_in_as, address):
+    first, between, last = (sign_up_as(address, password) for password in (PASSWORD, "between horse", OTHER))
 
-    assert enter(address).caller.user_id == first.caller.user_id
-    assert enter(address, OTHER).caller.user_id == last.caller.user_id
+    assert log_in_as(address).caller.user_id == first.caller.user_id
+    assert log_in_as(address, OTHER).caller.user_id == last.caller.user_id
     with pytest.raises(NotAuthenticated):
-        enter(address, "between horse")
-    assert between.refresh_token  # the session goes on
+        log_in_as(address, "between horse")
+    assert between.refresh_token  # the session continues
 
 
-def test_claims_end_when_somebody_proves_the_address(join, enter, prove, address):
-    early, owner = join(address, OTHER), join(address)
+def test_other_users_of_an_address_cannot_log_in_once_it_is_verified(sign_up_as, log_in_as, verify, address):
+    early, owner = sign_up_as(address, OTHER), sign_up_as(address)
 
-    prove(owner)
+    verify(owner)
 
-    assert enter(address).caller.user_id == owner.caller.user_id
+    assert log_in_as(address).caller.user_id == owner.caller.user_id
     with pytest.raises(NotAuthenticated):
-        enter(address, OTHER)
-    assert join(address, OTHER).caller.user_id != early.caller.user_id
+        log_in_as(address, OTHER)
+    assert sign_up_as(address, OTHER).caller.user_id != early.caller.user_id
 
 
-@pytest.mark.parametrize("known", ["nobody", "a claimant", "many claimants", "an owner", "an owner and claimants"])
-def test_known_and_unknown_addresses_cost_alike(join, enter, prove, address, monkeypatch, known):
+@pytest.mark.parametrize("known", ["nobody", "unverified", "many unverified", "owner", "owner and unverified"])
+def test_known_and_unknown_addresses_cost_the_same_hashes(sign_up_as, log_in_as, verify, address, monkeypatch, known):
     if known != "nobody":
-        owner = join(address)
+        owner = sign_up_as(address)
     if "many" in known:
-        join(address, OTHER)
-        join(address, "between horse")
+        sign_up_as(address, OTHER)
+        sign_up_as(address, "between horse")
     if "owner" in known:
-        prove(owner)
-    if known == "an owner and claimants":
-        join(address, OTHER)
-        join(address, "between horse")
-    costs = []
+        verify(owner)
+    if known == "owner and unverified":
+        sign_up_as(address, OTHER)
+        sign_up_as(address, "between horse")
+    calls = []
     hasher = passwords._hasher
-    monkeypatch.setattr(passwords, "_hasher", Counter(hasher, costs))
+    monkeypatch.setattr(passwords, "_hasher", RecordingHasher(hasher, calls))
 
     with pytest.raises(NotAuthenticated) as caught:
-        enter(address, "wrong horse")
-    assert (caught.value.code, costs) == ("invalid_credentials", ["verify"] * 3)
+        log_in_as(address, "wrong horse")
+    assert (caught.value.code, calls) == ("invalid_credentials", ["verify"] * 3)
     assert caught.value.message == "The e-mail address or the password is wrong."
-    costs.clear()
-    assert join(address, "a newer horse").caller.role is Role.OWNER
-    assert sorted(costs) == ["hash", "verify", "verify", "verify"]
+    calls.clear()
+    assert sign_up_as(address, "a newer horse").caller.role is Role.OWNER
+    assert sorted(calls) == ["hash", "verify", "verify", "verify"]
 
 
-def test_a_failed_login_is_told_in_the_owners_log_without_the_password(
-    database, join, enter, prove, address, audited, origin
+def test_a_failed_login_is_recorded_without_the_password(
+    database, sign_up_as, log_in_as, verify, address, audited, origin
 ):
-    entry = join(address)
+    session_tokens = sign_up_as(address)
 
     with pytest.raises(NotAuthenticated):
-        enter(address, "a secret guess")
+        log_in_as(address, "a secret guess")
 
-    assert audited(entry.caller.user_id) == ["user.created", "session.created", "login.failed"]
+    assert audited(session_tokens.caller.user_id) == ["user.created", "session.created", "login.failed"]
     with database.connection() as connection:
         (row,) = fetch_all(
             connection,
             "SELECT * FROM audit_events WHERE action = 'login.failed' AND account_id = %s",
-            (entry.caller.account_id,),
+            (session_tokens.caller.account_id,),
         )
     assert (row["ip"], row["user_agent"]) == (origin.ip, "a browser")
     assert "guess" not in str(row)
@@ -189,47 +194,47 @@ def test_a_failed_login_is_told_in_the_owners_log_without_the_password(
 @pytest.mark.parametrize(
     ("local", "domain"), [("jo\u0308rg", "example.com"), ("a", "bu\u0308cher.example"), ("a", "xn--bcher-kva.example")]
 )
-def test_login_takes_the_address_in_the_form_that_signup_took(join, enter, local, domain):
+def test_login_normalizes_the_address_like_signup(sign_up_as, log_in_as, local, domain):
     email = f"{new_id('test')}{local}@{domain}"
-    user_id = join(email).caller.user_id
+    user_id = sign_up_as(email).caller.user_id
 
-    assert enter(email).caller.user_id == user_id
-    assert enter(normalize_email(email)).caller.user_id == user_id
+    assert log_in_as(email).caller.user_id == user_id
+    assert log_in_as(normalize_email(email)).caller.user_id == user_id
 
 
-def test_what_is_no_address_is_looked_up_as_it_is(database, enter):
+def test_a_malformed_address_is_looked_up_unchanged(database, log_in_as):
     name = new_id("test")
     with database.connection() as connection:
         accounts.create(connection, email=name, password_hash=hash_password(PASSWORD))
 
-    assert enter(name).email == name
+    assert log_in_as(name).email == name
 
 
-def test_a_user_chooses_among_their_own_accounts(join, enter, address):
-    entry, other = join(address), join(f"other-{address}")
+def test_a_login_chooses_among_the_users_own_accounts(sign_up_as, log_in_as, address):
+    session_tokens, other = sign_up_as(address), sign_up_as(f"other-{address}")
 
-    chosen = enter(address, account_id=entry.caller.account_id)
-    assert chosen.caller.account_id == entry.caller.account_id
+    chosen = log_in_as(address, account_id=session_tokens.caller.account_id)
+    assert chosen.caller.account_id == session_tokens.caller.account_id
     with pytest.raises(NotAllowed):
-        enter(address, account_id=other.caller.account_id)
+        log_in_as(address, account_id=other.caller.account_id)
 
 
-def test_an_old_hash_is_renewed_at_login(database, join, enter, address):
-    user_id = join(address).caller.user_id
+def test_a_hash_with_old_parameters_is_replaced_at_login(database, sign_up_as, log_in_as, address):
+    user_id = sign_up_as(address).caller.user_id
     old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     with database.connection() as connection:
         accounts.set_password(connection, user_id, old)
 
-    enter(address)
+    log_in_as(address)
 
     with database.connection() as connection:
-        renewed = accounts.find(connection, user_id).password_hash
-    assert renewed != old
-    assert not passwords.needs_rehash(renewed)
+        replaced = accounts.find(connection, user_id).password_hash
+    assert replaced != old
+    assert not passwords.needs_rehash(replaced)
 
 
-def test_a_password_that_changes_meanwhile_lets_nobody_in(database, join, enter, address, monkeypatch):
-    entry = join(address)
+def test_a_password_change_during_a_login_rejects_it(database, sign_up_as, log_in_as, address, monkeypatch):
+    session_tokens = sign_up_as(address)
     checked, changed = threading.Event(), threading.Event()
 
     def slow(stored):
@@ -239,28 +244,28 @@ def test_a_password_that_changes_meanwhile_lets_nobody_in(database, join, enter,
 
     monkeypatch.setattr(signup.passwords, "needs_rehash", slow)
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(partial(enter, address))
+        late = pool.submit(partial(log_in_as, address))
         assert checked.wait(10)
         with database.connection() as connection:
-            accounts.set_password(connection, entry.caller.user_id, hash_password(OTHER))
+            accounts.set_password(connection, session_tokens.caller.user_id, hash_password(OTHER))
         changed.set()
-        with pytest.raises(Exception, match="changed at this moment"):
+        with pytest.raises(Exception, match="changed during the login"):
             late.result()
 
 
-def test_guesses_by_signing_up_count_as_well(join, enter, address):
-    join(address)
+def test_signups_count_as_login_attempts(sign_up_as, log_in_as, address):
+    sign_up_as(address)
     for number in range(9):
-        join(address, f"guess number {number}")
+        sign_up_as(address, f"guess number {number}")
 
     with pytest.raises(LimitExceeded):
-        join(address, "guess number ten")
+        sign_up_as(address, "guess number ten")
     with pytest.raises(LimitExceeded):
-        enter(address, "guess number ten")
+        log_in_as(address, "guess number ten")
 
 
 @pytest.mark.parametrize("email", ["a@example.com", "a@x.test", "a@box.local", "a@intranet", "ä@example.com"])
-def test_addresses_that_pass(email):
+def test_a_valid_address_is_accepted(email):
     assert normalize_email(email) == email
 
 
@@ -268,14 +273,14 @@ def test_addresses_that_pass(email):
     "email",
     ["", "a", "@example.com", "a@", "a b@example.com", "a@exa mple.com", "a@b@c.com", "a\n@b.com", "a@b.com\r\nx: y"],
 )
-def test_addresses_that_do_not(email):
+def test_a_malformed_address_is_rejected(email):
     with pytest.raises(InvalidRequest) as caught:
         normalize_email(email)
     assert caught.value.param == "email"
 
 
-class Counter:
-    """A hasher that notes what it was asked for."""
+class RecordingHasher:
+    """A hasher that records its calls."""
 
     def __init__(self, hasher, calls):
         self.hasher, self.calls = hasher, calls

@@ -1,4 +1,4 @@
-"""Given tokens of ours and of others, when they are verified, then ours hold for their time and nothing else does."""
+"""Given access tokens, then only those of this installation are valid, and only until they expire."""
 
 import base64
 import hmac
@@ -20,7 +20,7 @@ NOW = 1_800_000_000
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that a test sets."""
 
     now = float(NOW)
 
@@ -58,34 +58,34 @@ def private_key(tokens):
     return Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(d + "=="))
 
 
-def by_hand(header, claims, sign=lambda signed: b""):
-    """A token of any header, which a library would not make."""
+def encode_token(header, claims, sign=lambda signed: b""):
+    """Encode a token with any header; the library refuses invalid ones."""
     first = ".".join(
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (header, claims)
     )
     return f"{first}.{base64.urlsafe_b64encode(sign(first.encode())).decode().rstrip('=')}"
 
 
-def test_a_token_tells_who_holds_it(tokens):
+def test_a_token_identifies_its_caller(tokens):
     token = tokens.issue(ALICE)
 
     assert tokens.verify(token) == ALICE
     assert tokens.verify(token) == ALICE
 
 
-def test_another_process_with_the_same_secret_agrees(tokens, clock):
+def test_a_process_with_the_same_secret_accepts_the_token(tokens, clock):
     assert Tokens(SECRET, clock=clock).verify(tokens.issue(ALICE)) == ALICE
 
 
-def test_another_secret_does_not(tokens, clock):
+def test_a_process_with_another_secret_rejects_the_token(tokens, clock):
     with pytest.raises(NotAuthenticated):
         Tokens(b"another secret, also long enough", clock=clock).verify(tokens.issue(ALICE))
 
 
-@pytest.mark.parametrize("seen_before", [True, False])
-def test_a_token_ends(tokens, clock, seen_before):
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_token_expires(tokens, clock, cached):
     token = tokens.issue(ALICE)
-    if seen_before:
+    if cached:
         tokens.verify(token)
 
     clock.now += LIFETIME + LEEWAY
@@ -116,14 +116,14 @@ def test_a_token_ends(tokens, clock, seen_before):
         {"nbf": NOW + 3600},
     ],
 )
-def test_every_claim_counts(tokens, changes):
+def test_every_claim_is_checked(tokens, changes):
     assert tokens.verify(signed(tokens)) == ALICE
 
     with pytest.raises(NotAuthenticated):
         tokens.verify(signed(tokens, **changes))
 
 
-def test_other_algorithms_do_not_count(tokens):
+def test_other_algorithms_are_rejected(tokens):
     header, payload, signature = tokens.issue(ALICE).split(".")
     public = tokens.jwks()["keys"][0]["x"]
     forged = jwt.encode({"alg": "HS256"}, {"sub": "user_alice"}, OctKey.import_key(public), algorithms=["HS256"])
@@ -137,7 +137,7 @@ def test_other_algorithms_do_not_count(tokens):
 @pytest.mark.parametrize(
     "token", ["", ".", "..", "a.b.c", "é", "\udcff", "x" * 10_000, "e30.e30.e30", "bnVsbA.bnVsbA.x"]
 )
-def test_nonsense_is_refused(tokens, token):
+def test_a_malformed_token_is_rejected(tokens, token):
     with pytest.raises(NotAuthenticated):
         tokens.verify(token)
 
@@ -154,7 +154,7 @@ def test_nonsense_is_refused(tokens, token):
         b"5",
     ],
 )
-def test_a_header_of_any_kind_is_refused_and_breaks_nothing(tokens, header):
+def test_a_malformed_header_is_rejected(tokens, header):
     first = base64.urlsafe_b64encode(header).decode().rstrip("=")
 
     for token in (f"{first}.e30.AAAA", f"{first}.AAAA.AAAA.AAAA.AAAA"):
@@ -162,7 +162,7 @@ def test_a_header_of_any_kind_is_refused_and_breaks_nothing(tokens, header):
             tokens.verify(token)
 
 
-def test_a_key_in_the_header_does_not_count(tokens):
+def test_a_key_in_the_header_is_ignored(tokens):
     own = OKPKey.generate_key("Ed25519")
     header = {"alg": ALGORITHM, "jwk": own.as_dict(private=False)}
 
@@ -171,7 +171,7 @@ def test_a_key_in_the_header_does_not_count(tokens):
 
 
 @pytest.mark.parametrize("form", ["pem", "raw", "jwk", "x"])
-def test_the_public_key_is_no_shared_secret(tokens, form):
+def test_the_public_key_is_not_accepted_as_a_shared_secret(tokens, form):
     key = tokens._key(1)
     x = key.as_dict(private=False)["x"]
     public = {
@@ -182,21 +182,21 @@ def test_the_public_key_is_no_shared_secret(tokens, form):
     }[form]
     claims = jwt.decode(tokens.issue(ALICE), key, algorithms=[ALGORITHM]).claims
 
-    token = by_hand({"alg": "HS256", "kid": key.kid}, claims, lambda signed: hmac.digest(public, signed, "sha256"))
+    token = encode_token({"alg": "HS256", "kid": key.kid}, claims, lambda signed: hmac.digest(public, signed, "sha256"))
 
     with pytest.raises(NotAuthenticated):
         tokens.verify(token)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "EdDSA", "Ed448", "RS256", "", None, 5, ["Ed25519"]])
-def test_a_right_signature_under_another_name_does_not_count(tokens, algorithm):
+def test_a_right_signature_with_another_algorithm_name_is_rejected(tokens, algorithm):
     private = private_key(tokens)
     claims = jwt.decode(tokens.issue(ALICE), tokens._key(1), algorithms=[ALGORITHM]).claims
     header = {"alg": algorithm, "kid": tokens._key(1).kid}
 
-    assert tokens.verify(by_hand(header | {"alg": ALGORITHM}, claims, private.sign)) == ALICE
+    assert tokens.verify(encode_token(header | {"alg": ALGORITHM}, claims, private.sign)) == ALICE
     with pytest.raises(NotAuthenticated):
-        tokens.verify(by_hand(header, claims, private.sign))
+        tokens.verify(encode_token(header, claims, private.sign))
 
 
 @pytest.mark.parametrize(
@@ -215,15 +215,15 @@ def test_a_right_signature_under_another_name_does_not_count(tokens, algorithm):
         "../1",
     ],
 )
-def test_a_key_of_another_name_does_not_count(tokens, kid):
+def test_an_unknown_kid_is_rejected(tokens, kid):
     private = private_key(tokens)
     claims = jwt.decode(tokens.issue(ALICE), tokens._key(1), algorithms=[ALGORITHM]).claims
 
     with pytest.raises(NotAuthenticated):
-        tokens.verify(by_hand({"alg": ALGORITHM, "kid": kid}, claims, private.sign))
+        tokens.verify(encode_token({"alg": ALGORITHM, "kid": kid}, claims, private.sign))
 
 
-def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
+def test_the_previous_generation_stays_valid_and_the_new_one_signs(tokens, clock):
     old, both = tokens.issue(ALICE), Tokens(SECRET, clock=clock)
     both.set_generations([1, 2])
 
@@ -231,7 +231,7 @@ def test_the_generation_before_still_holds_and_the_new_one_signs(tokens, clock):
     assert both.issue(ALICE) != old
 
 
-def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
+def test_an_unknown_generation_with_a_right_signature_is_reported_as_such(tokens, clock):
     other = Tokens(SECRET, clock=clock)
     other.set_generations([1, 2])
     token = other.issue(ALICE)
@@ -242,7 +242,7 @@ def test_a_generation_that_nobody_told_of_is_a_reason_to_ask(tokens, clock):
     assert tokens.verify(token) == ALICE
 
 
-def test_a_forged_token_is_no_reason_to_ask(tokens, clock):
+def test_an_unknown_generation_with_a_wrong_signature_is_an_invalid_token(tokens, clock):
     other = Tokens(b"another secret, also long enough", clock=clock)
     other.set_generations([2])
 
@@ -251,7 +251,7 @@ def test_a_forged_token_is_no_reason_to_ask(tokens, clock):
     assert not isinstance(caught.value, UnknownGeneration)
 
 
-def test_a_generation_that_holds_no_more_does_not_live_on_in_memory(tokens):
+def test_a_cached_token_of_a_retired_generation_is_rejected(tokens):
     token = tokens.issue(ALICE)
     tokens.verify(token)
 
@@ -270,8 +270,8 @@ def test_the_key_set_verifies_and_does_not_sign(tokens):
     assert "d" not in key
 
 
-def test_what_is_remembered_is_bounded(tokens, clock, monkeypatch):
-    monkeypatch.setattr(module, "REMEMBERED", 3)
+def test_the_cache_of_verified_tokens_is_bounded(tokens, clock, monkeypatch):
+    monkeypatch.setattr(module, "CACHE_SIZE", 3)
 
     for _ in range(5):
         clock.now += 1
