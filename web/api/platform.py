@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from models.platform.database import Database
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
 from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
@@ -49,7 +49,7 @@ class Platform:
     metrics: Metrics
     queue: Queue
     tail: Tail
-    objects: Objects
+    objects: ObjectStore
     idempotency: Idempotency
     oidc: OidcClient
     openapi: CachedDocument
@@ -78,7 +78,7 @@ class Platform:
             metrics=metrics,
             queue=Queue(settings, database, client),
             tail=Tail(settings.redis_address, database),
-            objects=Objects.open(settings),
+            objects=ObjectStore.open(settings),
             idempotency=Idempotency(database, Cipher(secret, "idempotency")),
             oidc=OidcClient(settings.oidc_providers, client, secret),
             openapi=openapi,

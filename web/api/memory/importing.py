@@ -29,7 +29,9 @@ def bring(request: Request) -> Response:
     job_id = request.new_id("job")
     platform, who, limits = request.platform, request.caller, request.admission.limits
     count = {"size": upload.size, "lines": upload.lines}
-    memory_jobs.enqueue_import(platform.database, platform.objects, who, upload.file, **count, job_id=job_id, limits=limits)
+    memory_jobs.enqueue_import(
+        platform.database, platform.objects, who, upload.file, **count, job_id=job_id, limits=limits
+    )
     platform.queue.nudge()
     with platform.database.connection() as connection:
         job = jobs.read(connection, job_id, who.account_id)

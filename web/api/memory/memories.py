@@ -31,7 +31,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import page_response
 from web.http.responses import json_response, page_object
-from web.http.validation import cut, parse_query
+from web.http.validation import parse_query, truncate
 
 #: Seconds without a word from a worker, after which the job is the answer.
 PATIENCE = 30.0
@@ -182,4 +182,4 @@ def _read(request: Request) -> Memory:
 
 
 def _not_found(request: Request) -> NotFound:
-    return NotFound(f"Memory with id '{cut(request.path_params['memory_id'])}' not found.", param="memory_id")
+    return NotFound(f"Memory with id '{truncate(request.path_params['memory_id'])}' not found.", param="memory_id")

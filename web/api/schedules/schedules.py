@@ -31,7 +31,7 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.timestamps import from_unix
-from web.http.validation import cut, parse_query
+from web.http.validation import parse_query, truncate
 
 #: Ten years, in seconds: the furthest that a start or a single time may lie ahead.
 FURTHEST = 10 * 366 * 86_400
@@ -140,20 +140,20 @@ def _trigger(request: Request, body: CronTrigger | IntervalTrigger | OnceTrigger
 
 def _cron(body: CronTrigger) -> Cron:
     if body.time_zone not in cron.time_zones():
-        message = f"Invalid value for 'trigger.time_zone': there is no time zone '{cut(body.time_zone)}'."
+        message = f"Invalid value for 'trigger.time_zone': there is no time zone '{truncate(body.time_zone)}'."
         raise InvalidRequest(message, param="trigger.time_zone")
     try:
         cron.validate(body.expression)
     except ValueError as error:
         param = "trigger.expression"
-        raise InvalidRequest(f"Invalid value for '{param}': {cut(str(error))}.", param=param) from None
+        raise InvalidRequest(f"Invalid value for '{param}': {truncate(str(error))}.", param=param) from None
     return Cron(body.expression, body.time_zone)
 
 
 def _work(request: Request, body: WorkBody) -> ScheduledWork:
     """The work as it will be started. Raises InvalidRequest for what is not to be had, as the work's own door does."""
     if body.kind not in STARTERS:
-        message = f"Unsupported value for 'work.kind': '{cut(body.kind)}'; there is {', '.join(STARTERS)}."
+        message = f"Unsupported value for 'work.kind': '{truncate(body.kind)}'; there is {', '.join(STARTERS)}."
         raise InvalidRequest(message, param="work.kind", code="unsupported_value")
     if body.kind == "turn":
         return _turn(request, body)

@@ -12,7 +12,7 @@ from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
 from web.api.turns.requests import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
-from web.http.validation import Body, by_type, tag
+from web.http.validation import Body, branch, discriminate_by_type
 
 #: Times that an answer foretells.
 FORETOLD = 5
@@ -48,10 +48,10 @@ class OnceTrigger(Body):
 
 
 Trigger = Annotated[
-    Annotated[CronTrigger, Tag(tag("cron"))]
-    | Annotated[IntervalTrigger, Tag(tag("interval"))]
-    | Annotated[OnceTrigger, Tag(tag("once"))],
-    by_type("cron", "interval", "once"),
+    Annotated[CronTrigger, Tag(branch("cron"))]
+    | Annotated[IntervalTrigger, Tag(branch("interval"))]
+    | Annotated[OnceTrigger, Tag(branch("once"))],
+    discriminate_by_type("cron", "interval", "once"),
 ]
 
 

@@ -19,7 +19,7 @@ from web.api.turns.requests import Include, Metadata
 from web.api.turns.responses import Included
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import Body, Query, truncate, parse_query
+from web.http.validation import Body, Query, parse_query, truncate
 
 #: Items that one request may add; OpenAI's bound.
 MOST_ITEMS = 20
@@ -130,7 +130,9 @@ def items(request: Request) -> Response:
             ascending=query.order == "asc",
         )
     if found is None:
-        raise InvalidRequest(f"Item with id '{truncate(str(query.after))}' not found.", param="after", code="item_not_found")
+        raise InvalidRequest(
+            f"Item with id '{truncate(str(query.after))}' not found.", param="after", code="item_not_found"
+        )
     return json_response(page_object(found[: query.limit], has_more=len(found) > query.limit))
 
 

@@ -29,7 +29,7 @@ from web.api.turns.requests import Label
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
-from web.http.validation import Body, cut
+from web.http.validation import Body, truncate
 
 #: Texts of one request: OpenAI's own bound.
 MOST_TEXTS = 2048
@@ -134,7 +134,7 @@ def _check(body: CreateEmbeddings, settings: Settings) -> None:
     known = embedder_name(settings)
     if body.model not in (None, DEFAULT, known):
         raise InvalidRequest(
-            f"The model '{cut(str(body.model))}' makes no embeddings here; '{known}' does.",
+            f"The model '{truncate(str(body.model))}' makes no embeddings here; '{known}' does.",
             param="model",
             code="model_not_found",
         )

@@ -6,9 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
-from pipelines.inference.llamacpp.grammar import problem
+from pipelines.inference.json_schema import schema_error
 from web.api.turns.items import Name
-from web.http.validation import Body, Unsupported, by_type, cut, exactly, tag, text_or
+from web.http.validation import (
+    Body,
+    Unsupported,
+    branch,
+    discriminate_by_type,
+    discriminate_text,
+    strict_literal,
+    truncate,
+)
 
 #: Tools that one turn may offer.
 MOST_TOOLS = 128
@@ -25,13 +33,13 @@ class FunctionTool(Body):
     description: Description | None = None
     parameters: Schema | None = None
     strict: bool | None = None
-    async_: Annotated[Literal[False], exactly(bool)] | None = Field(None, alias="async")
+    async_: Annotated[Literal[False], strict_literal(bool)] | None = Field(None, alias="async")
     allowed_callers: list[Literal["direct"]] | None = None
-    defer_loading: Annotated[Literal[False], exactly(bool)] | None = None
+    defer_loading: Annotated[Literal[False], strict_literal(bool)] | None = None
     output_schema: Unsupported = None
 
 
-Tool = Annotated[Annotated[FunctionTool, Tag(tag("function"))], by_type("function")]
+Tool = Annotated[Annotated[FunctionTool, Tag(branch("function"))], discriminate_by_type("function")]
 
 
 class NamedFunction(Body):
@@ -47,18 +55,18 @@ class AllowedTools(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[
-        list[Annotated[Annotated[NamedFunction, Tag(tag("function"))], by_type("function")]],
+        list[Annotated[Annotated[NamedFunction, Tag(branch("function"))], discriminate_by_type("function")]],
         Field(min_length=1, max_length=MOST_TOOLS),
     ]
 
 
 Chosen = Annotated[
-    Annotated[NamedFunction, Tag(tag("function"))] | Annotated[AllowedTools, Tag(tag("allowed_tools"))],
-    by_type("function", "allowed_tools"),
+    Annotated[NamedFunction, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
+    discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(tag("text"))] | Annotated[Chosen, Tag(tag("other"))],
-    text_or("an object"),
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[Chosen, Tag(branch("other"))],
+    discriminate_text("an object"),
 ]
 
 
@@ -85,10 +93,10 @@ class SchemaFormat(Body):
 
 
 Format = Annotated[
-    Annotated[PlainFormat, Tag(tag("text"))]
-    | Annotated[JsonFormat, Tag(tag("json_object"))]
-    | Annotated[SchemaFormat, Tag(tag("json_schema"))],
-    by_type("text", "json_object", "json_schema"),
+    Annotated[PlainFormat, Tag(branch("text"))]
+    | Annotated[JsonFormat, Tag(branch("json_object"))]
+    | Annotated[SchemaFormat, Tag(branch("json_schema"))],
+    discriminate_by_type("text", "json_object", "json_schema"),
 ]
 
 
@@ -147,12 +155,12 @@ def _check_parameters(tool: FunctionTool, param: str) -> None:
 
 def check_schema(schema: Schema, param: str, *, strict: bool) -> None:
     """Raise InvalidRequest unless a grammar can hold an answer to the JSON Schema; `strict`: to all that it says."""
-    if why := problem(schema, strict=strict):
+    if why := schema_error(schema, strict=strict):
         raise _wrong_schema(param, why)
 
 
 def _wrong_schema(param: str, why: str) -> InvalidRequest:
-    said = cut(why.partition("\n")[0].rstrip(".:"))
+    said = truncate(why.partition("\n")[0].rstrip(".:"))
     return InvalidRequest(f"Invalid schema for '{param}': {said}.", param=param, code="invalid_json_schema")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag
 
-from web.http.validation import Body, Unsupported, by_type, tag, text_or
+from web.http.validation import Body, Unsupported, branch, discriminate_by_type, discriminate_text
 
 #: Items that one turn may bring.
 MOST_ITEMS = 1000
@@ -51,15 +51,15 @@ class Refusal(Body):
 
 
 Part = Annotated[
-    Annotated[InputText, Tag(tag("input_text"))]
-    | Annotated[OutputText, Tag(tag("output_text"))]
-    | Annotated[Refusal, Tag(tag("refusal"))]
-    | Annotated[PlainText, Tag(tag("text"))],
-    by_type("input_text", "output_text", "refusal", "text"),
+    Annotated[InputText, Tag(branch("input_text"))]
+    | Annotated[OutputText, Tag(branch("output_text"))]
+    | Annotated[Refusal, Tag(branch("refusal"))]
+    | Annotated[PlainText, Tag(branch("text"))],
+    discriminate_by_type("input_text", "output_text", "refusal", "text"),
 ]
 Content = Annotated[
-    Annotated[str, Tag(tag("text"))] | Annotated[list[Part], Field(max_length=MOST_ITEMS), Tag(tag("other"))],
-    text_or("a list of content parts"),
+    Annotated[str, Tag(branch("text"))] | Annotated[list[Part], Field(max_length=MOST_ITEMS), Tag(branch("other"))],
+    discriminate_text("a list of content parts"),
 ]
 
 
@@ -87,7 +87,7 @@ class FunctionCall(Body):
     namespace: Unsupported = None
 
 
-OutputPart = Annotated[Annotated[InputText, Tag(tag("input_text"))], by_type("input_text")]
+OutputPart = Annotated[Annotated[InputText, Tag(branch("input_text"))], discriminate_by_type("input_text")]
 
 
 class FunctionCallOutput(Body):
@@ -96,8 +96,9 @@ class FunctionCallOutput(Body):
     type: Literal["function_call_output"]
     call_id: Id
     output: Annotated[
-        Annotated[str, Tag(tag("text"))] | Annotated[list[OutputPart], Field(max_length=MOST_ITEMS), Tag(tag("other"))],
-        text_or("a list of content parts"),
+        Annotated[str, Tag(branch("text"))]
+        | Annotated[list[OutputPart], Field(max_length=MOST_ITEMS), Tag(branch("other"))],
+        discriminate_text("a list of content parts"),
     ]
     id: str | None = None
     name: Name | None = None
@@ -127,17 +128,19 @@ class ItemReference(Body):
 KINDS = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
 
 Item = Annotated[
-    Annotated[InputMessage, Tag(tag("message"))]
-    | Annotated[FunctionCall, Tag(tag("function_call"))]
-    | Annotated[FunctionCallOutput, Tag(tag("function_call_output"))]
-    | Annotated[ReasoningItem, Tag(tag("reasoning"))]
-    | Annotated[ItemReference, Tag(tag("item_reference"))],
-    by_type(*KINDS, unsaid=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message"),
+    Annotated[InputMessage, Tag(branch("message"))]
+    | Annotated[FunctionCall, Tag(branch("function_call"))]
+    | Annotated[FunctionCallOutput, Tag(branch("function_call_output"))]
+    | Annotated[ReasoningItem, Tag(branch("reasoning"))]
+    | Annotated[ItemReference, Tag(branch("item_reference"))],
+    discriminate_by_type(
+        *KINDS, infer_type=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message"
+    ),
 ]
 Input = Annotated[
-    Annotated[str, Tag(tag("text"))]
-    | Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS), Tag(tag("other"))],
-    text_or("a list of items"),
+    Annotated[str, Tag(branch("text"))]
+    | Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS), Tag(branch("other"))],
+    discriminate_text("a list of items"),
 ]
 
 

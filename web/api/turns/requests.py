@@ -12,7 +12,7 @@ from pipelines.inference.registry import model_name
 from web.api.turns.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
 from web.api.turns.items import Id, Input, stored
 from web.api.turns.models import DEFAULT
-from web.http.validation import Body, Unsupported, truncate, strict_literal, branch, discriminate_text
+from web.http.validation import Body, Unsupported, branch, discriminate_text, strict_literal, truncate
 
 #: OpenAI's own bounds for metadata.
 Metadata = Annotated[
@@ -52,7 +52,8 @@ class ConversationReference(Body):
 
 
 Conversation = Annotated[
-    Annotated[Id, Tag(branch("text"))] | Annotated[ConversationReference, Tag(branch("other"))], discriminate_text("an object")
+    Annotated[Id, Tag(branch("text"))] | Annotated[ConversationReference, Tag(branch("other"))],
+    discriminate_text("an object"),
 ]
 
 

@@ -21,7 +21,7 @@ from web.api.turns.running import begin, final, read_named, when_read
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
-from web.http.validation import Query, truncate, as_list, parse_query
+from web.http.validation import Query, as_list, parse_query, truncate
 from web.streams.sse import EventStream
 
 #: Known, and about what no answer here has.

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from models.platform.errors import InvalidRequest
 from web.api.turns.items import MOST_ITEMS, Id, Name
-from web.http.validation import Body, Unsupported, by_type, tag, text_or
+from web.http.validation import Body, Unsupported, branch, discriminate_by_type, discriminate_text
 
 
 class TextPart(Body):
@@ -25,18 +25,20 @@ class RefusalPart(Body):
     refusal: str
 
 
-Part = Annotated[Annotated[TextPart, Tag(tag("text"))], by_type("text")]
+Part = Annotated[Annotated[TextPart, Tag(branch("text"))], discriminate_by_type("text")]
 Content = Annotated[
-    Annotated[str, Tag(tag("text"))]
-    | Annotated[list[Part], Field(min_length=1, max_length=MOST_ITEMS), Tag(tag("other"))],
-    text_or("a list of content parts"),
+    Annotated[str, Tag(branch("text"))]
+    | Annotated[list[Part], Field(min_length=1, max_length=MOST_ITEMS), Tag(branch("other"))],
+    discriminate_text("a list of content parts"),
 ]  # fmt: skip
 AnswerPart = Annotated[
-    Annotated[TextPart, Tag(tag("text"))] | Annotated[RefusalPart, Tag(tag("refusal"))], by_type("text", "refusal")
+    Annotated[TextPart, Tag(branch("text"))] | Annotated[RefusalPart, Tag(branch("refusal"))],
+    discriminate_by_type("text", "refusal"),
 ]
 AnswerContent = Annotated[
-    Annotated[str, Tag(tag("text"))] | Annotated[list[AnswerPart], Field(max_length=MOST_ITEMS), Tag(tag("other"))],
-    text_or("a list of content parts"),
+    Annotated[str, Tag(branch("text"))]
+    | Annotated[list[AnswerPart], Field(max_length=MOST_ITEMS), Tag(branch("other"))],
+    discriminate_text("a list of content parts"),
 ]
 
 
@@ -80,7 +82,7 @@ class Answer(Body):
     content: AnswerContent | None = None
     refusal: str | None = None
     tool_calls: Annotated[
-        list[Annotated[Annotated[ToolCall, Tag(tag("function"))], by_type("function")]], Field(max_length=MOST_ITEMS)
+        list[Annotated[Annotated[ToolCall, Tag(branch("function"))], discriminate_by_type("function")]], Field(max_length=MOST_ITEMS)
     ] | None = None  # fmt: skip
     annotations: list[Any] | None = Field(None, description="Not read.")
     parsed: Any = Field(None, description="What OpenAI's client has put beside it. Not read.")
@@ -109,15 +111,15 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 def _by_role(value: Any) -> str:
     role = value.get("role") if isinstance(value, Mapping) else getattr(value, "role", None)
-    return tag(role) if role in ROLES[2:] else tag("system") if role in ROLES else tag("other")
+    return branch(role) if role in ROLES[2:] else branch("system") if role in ROLES else branch("other")
 
 
 ChatMessage = Annotated[
-    Annotated[Instruction, Tag(tag("system"))]
-    | Annotated[Question, Tag(tag("user"))]
-    | Annotated[Answer, Tag(tag("assistant"))]
-    | Annotated[ToolAnswer, Tag(tag("tool"))]
-    | Annotated[Other, Tag(tag("other"))],
+    Annotated[Instruction, Tag(branch("system"))]
+    | Annotated[Question, Tag(branch("user"))]
+    | Annotated[Answer, Tag(branch("assistant"))]
+    | Annotated[ToolAnswer, Tag(branch("tool"))]
+    | Annotated[Other, Tag(branch("other"))],
     Discriminator(_by_role),
 ]
 

@@ -14,7 +14,15 @@ from web.api.turns.chat.messages import ChatMessage, items
 from web.api.turns.forms import MOST_TOOLS, Description, Schema
 from web.api.turns.items import MOST_ITEMS, Name
 from web.api.turns.requests import CreateResponse, Label, MemoryOptions, Metadata, Stop, new_turn
-from web.http.validation import Body, Unsupported, by_type, exactly, tag, text_or, validate
+from web.http.validation import (
+    Body,
+    Unsupported,
+    branch,
+    discriminate_by_type,
+    discriminate_text,
+    strict_literal,
+    validate,
+)
 
 
 def _refuse_unless_neutral(value: Any) -> Any:
@@ -43,7 +51,7 @@ class Tool(Body):
     function: Function
 
 
-FunctionOnly = Annotated[Annotated[Tool, Tag(tag("function"))], by_type("function")]
+FunctionOnly = Annotated[Annotated[Tool, Tag(branch("function"))], discriminate_by_type("function")]
 
 
 class Named(Body):
@@ -64,7 +72,7 @@ class Allowed(Body):
 
     mode: Literal["auto", "required"]
     tools: Annotated[
-        list[Annotated[Annotated[NamedTool, Tag(tag("function"))], by_type("function")]],
+        list[Annotated[Annotated[NamedTool, Tag(branch("function"))], discriminate_by_type("function")]],
         Field(min_length=1, max_length=MOST_TOOLS),
     ]
 
@@ -77,12 +85,12 @@ class AllowedTools(Body):
 
 
 Chosen = Annotated[
-    Annotated[NamedTool, Tag(tag("function"))] | Annotated[AllowedTools, Tag(tag("allowed_tools"))],
-    by_type("function", "allowed_tools"),
+    Annotated[NamedTool, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
+    discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(tag("text"))] | Annotated[Chosen, Tag(tag("other"))],
-    text_or("an object"),
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[Chosen, Tag(branch("other"))],
+    discriminate_text("an object"),
 ]
 
 
@@ -103,10 +111,10 @@ class SchemaFormat(Body):
 
 
 ResponseFormat = Annotated[
-    Annotated[forms.PlainFormat, Tag(tag("text"))]
-    | Annotated[forms.JsonFormat, Tag(tag("json_object"))]
-    | Annotated[SchemaFormat, Tag(tag("json_schema"))],
-    by_type("text", "json_object", "json_schema"),
+    Annotated[forms.PlainFormat, Tag(branch("text"))]
+    | Annotated[forms.JsonFormat, Tag(branch("json_object"))]
+    | Annotated[SchemaFormat, Tag(branch("json_schema"))],
+    discriminate_by_type("text", "json_object", "json_schema"),
 ]
 
 
@@ -137,7 +145,7 @@ class CreateChatCompletion(Body):
     store: bool | None = None
     metadata: Metadata | None = None
     memory: MemoryOptions | None = None  # Sangha's own
-    n: Annotated[Literal[1], exactly(int)] | None = None
+    n: Annotated[Literal[1], strict_literal(int)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     # Hints that change nothing about an answer.
     user: Label | None = None
