@@ -1,9 +1,10 @@
-"""Measurements of the platform against its goals: `python -m bench` boots a stack of its own and prints one table.
+"""Measure the platform against its goals: `python -m bench` starts a stack of its own and prints one table.
 
-`scenarios/` holds what is measured, one function a name. Each gets a `Bench`, from which it borrows a running platform
-with the settings that it wants, and returns `Figure`s. The rest are the parts that they share:
+`scenarios/` has one function for each thing measured. It gets a `Bench`, starts platforms with the settings that it
+needs, and returns `Figure`s.
 
-    figures   samples, their statistics, goals and verdicts     table    the table and its JSON
-    stack     servers and processes in a temporary folder       client   one client that notes when it hears what
-    bare      the engine without the platform, in a process     load     many clients that cost little
+    harness          processes, servers and clients        figures         samples, statistics, goals
+    load             many cheap clients in a closed loop   table           the table and its JSON
+    background_load  turns at a fixed rate                 stream_clients  thousands of event streams
+    bare_engine      the engine without the platform       synthetic_jobs  jobs whose events a measurement appends
 """

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure all, or what is named, and print one table."""
+"""`python -m bench`: measure all scenarios, or those named, and print one table."""
 
 import signal
 import sys
@@ -7,46 +7,42 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import orjson
 
 from bench import machine
-from bench.bench import Bench
-from bench.command import FAILED, INTERRUPTED, carried_out, servers
+from bench.command import FAILED, HELP, INTERRUPTED, broker_option, exit_code_of, file_option, servers, write_json
+from bench.harness.stack import BrokerName
 from bench.progress import Progress
+from bench.scenario import Bench
 from bench.scenarios import SCENARIOS
-from bench.stack import BrokerName
 from bench.table import Report
 
-NO_RABBITMQ = "; or measure without it: python -m bench --broker redis"
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument("names", nargs=-1, metavar="[SCENARIO]…")
-@click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all samples there too.")
-@click.option("--full", is_flag=True, help="At the sizes that take long.")
+@broker_option
+@file_option("--json", "file", "Write all samples to this file too.")
+@click.option("--full", is_flag=True, help="Measure at the sizes that take long.")
 @click.option("--list", "listing", is_flag=True, help="List the scenarios.")
 def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool, listing: bool) -> None:
     """Measure Sangha on this machine, on servers of its own in a temporary folder; nothing else is touched.
 
-    Ends with 1 when something could not be measured, or broke a promise; a goal that is missed is only said.
+    Exits with 1 when a scenario failed or a promise was broken; a missed goal is only reported.
     """
     if listing:
-        click.echo("\n".join(f"{name:<18} {scenario.what}" for name, scenario in SCENARIOS.items()))
+        click.echo("\n".join(f"{name:<18} {scenario.description}" for name, scenario in SCENARIOS.items()))
         return
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
-    report = Report(machine.look(), broker)
+    report = Report(machine.describe(), broker)
     code = run(report, [name for name in SCENARIOS if name in names or not names], broker, full)
     if report.figures or report.failures:
         click.echo(report.text())
-    if file is not None:
-        file.write_bytes(orjson.dumps(report.json(), option=orjson.OPT_INDENT_2))
+    write_json(file, report.json())
     sys.exit(code)
 
 
 def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
-    """Measure; returns the exit code. What was measured before an interruption stands in the report."""
+    """Measure, and return the exit code. What was measured before an interruption is in the report."""
     progress = Progress()
 
     def work() -> int:
@@ -55,16 +51,16 @@ def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = F
                 measure(report, name, Bench(stack, progress, full))
         return FAILED if report.failures else 0
 
-    return carried_out("bench", NO_RABBITMQ, progress, work)
+    return exit_code_of("bench", progress, work)
 
 
 def measure(report: Report, name: str, bench: Bench) -> None:
-    """Measure one scenario; the others are measured whatever becomes of it."""
+    """Measure one scenario. A failure is reported, and the next scenario is measured."""
     bench.progress.begin(name)
     began = time.monotonic()
     try:
         report.figures[name] = SCENARIOS[name].measure(bench)
-    except Exception as error:  # noqa: BLE001 - it stands below the table
+    except Exception as error:  # noqa: BLE001 - printed below the table
         report.failures[name] = f"{type(error).__name__}: {error}"
     report.seconds[name] = time.monotonic() - began
 

@@ -1,32 +1,42 @@
-"""What all commands of this room have in common: how they end, and servers of their own."""
+"""What the measurement commands share: exit codes, options, and servers of their own."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
+import orjson
 
+from bench.harness.stack import BrokerName, Stack, running_stack
 from bench.progress import Progress
-from bench.stack import BrokerName, Stack, standing
 from models.platform.errors import ConfigurationError
 
-#: Exit codes: what was looked at is not as it should be, it can't be looked at here, somebody has stopped it.
+#: Exit codes: a check failed, the command cannot run here, somebody stopped it.
 FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
 
+HELP = {"help_option_names": ["-h", "--help"]}
 
-def carried_out(name: str, without: str, progress: Progress, work: Callable[[], int]) -> int:
-    """Do the work, which tells an exit code; one line where it can't be done here, or was interrupted.
+broker_option = click.option(
+    "--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="The broker that carries the queue."
+)
 
-    without  what to do where RabbitMQ is missing
-    """
+
+def file_option(name: str, variable: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option that takes the path of a file to write."""
+    return click.option(name, variable, type=click.Path(dir_okay=False, path_type=Path), help=text)
+
+
+def exit_code_of(module: str, progress: Progress, work: Callable[[], int]) -> int:
+    """Do the work, and return its exit code. Print one line when it cannot be done here, or was interrupted."""
     try:
         return work()
     except ConfigurationError as error:
-        hint = without if "RabbitMQ is missing" in str(error) else ""
-        click.echo(f"{name}: {error}{hint}", err=True)
+        hint = f"; or run without it: python -m {module} --broker redis" if "RabbitMQ is missing" in str(error) else ""
+        click.echo(f"{module}: {error}{hint}", err=True)
         return MISCONFIGURED
     except KeyboardInterrupt:
-        click.echo(f"{name}: interrupted", err=True)
+        click.echo(f"{module}: interrupted", err=True)
         return INTERRUPTED
     finally:
         progress.clear()
@@ -34,10 +44,16 @@ def carried_out(name: str, without: str, progress: Progress, work: Callable[[], 
 
 @contextmanager
 def servers(broker: BrokerName, progress: Progress) -> Iterator[Stack]:
-    """Servers until the end of the block, which then go in peace."""
-    progress.say("starting the servers")
-    with standing(broker) as stack:
+    """Run servers until the end of the block; stopping them cannot be interrupted."""
+    progress.report("starting the servers")
+    with running_stack(broker) as stack:
         try:
             yield stack
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows leaves nothing behind, if it is let be
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def write_json(file: Path | None, report: object) -> None:
+    """Write a report, if a file was named."""
+    if file is not None:
+        file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))

@@ -1,4 +1,4 @@
-"""Figures: samples of one quantity, what they come to, and whether that reaches the goal."""
+"""Figures: samples of one quantity, their statistics, and whether they meet a goal."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ PARTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A limit, in the figure's unit: at most, or at least."""
+    """A limit, in the figure's unit: an upper one, or a lower one."""
 
     limit: float
     at_least: bool = False
 
     def met_by(self, value: float) -> bool:
-        """Whether a value reaches it."""
+        """Whether a value meets the goal."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
@@ -29,10 +29,10 @@ class Figure:
     """One row of the table.
 
     unit      of the samples: `ms`, `s`, `/s`, `x` (a ratio), or empty for a count
-    quantile  which one of the samples counts: 0.5 is the median
+    quantile  of the samples that is the value: 0.5 is the median
     """
 
-    what: str
+    name: str
     unit: str
     samples: Sequence[float]
     goal: Goal | None = None
@@ -40,12 +40,12 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """What was measured."""
+        """The measured value."""
         return quantile(self.samples, self.quantile)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Between which values the samples, or the quantile, lie."""
+        """The values between which most samples lie, or the quantile of each part of the run."""
         if self.quantile == 0.5:
             return quantile(self.samples, LOW), quantile(self.samples, HIGH)
         each = [quantile(part, self.quantile) for part in parts(self.samples, PARTS)]
@@ -53,7 +53,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without a goal."""
+        """Whether the goal is met; None without a goal."""
         return self.goal.met_by(self.value) if self.goal else None
 
 
@@ -62,24 +62,24 @@ def quantile(samples: Sequence[float], q: float) -> float:
     ordered = sorted(samples)
     if not ordered:
         raise statistics.StatisticsError("there are no samples")
-    place = q * (len(ordered) - 1)
-    below = int(place)
+    position = q * (len(ordered) - 1)
+    below = int(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def parts(samples: Sequence[float], count: int) -> list[Sequence[float]]:
-    """The samples cut into at most `count` consecutive parts of nearly equal length, none of them empty."""
+    """Cut samples into at most `count` consecutive parts of nearly equal length, none of them empty."""
     count = min(count, len(samples))
-    edges = [len(samples) * place // count for place in range(count + 1)] if count else []
+    edges = [len(samples) * number // count for number in range(count + 1)] if count else []
     return [samples[begin:end] for begin, end in pairwise(edges)]
 
 
 def at_most(limit: float) -> Goal:
-    """A goal from above."""
+    """An upper limit."""
     return Goal(limit)
 
 
 def at_least(limit: float) -> Goal:
-    """A goal from below."""
+    """A lower limit."""
     return Goal(limit, at_least=True)

@@ -1,28 +1,35 @@
 """Many clients that cost little, since they share the cores with what they measure: raw sockets, nothing parsed.
 
-A closed loop: each connection begins its next turn when the one before has ended. `bench.crowd` keeps to a rate.
+A closed loop: each connection starts its next turn when the previous one has ended. `bench.background_load` keeps a
+fixed rate instead.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import uvloop
 
-from bench.client import Address, Broken
+from bench.harness.client import Address
+from bench.harness.sse import CheckFailed
 
-#: The last chunk of a chunked answer.
-END = b"\r\n0\r\n\r\n"
+#: The last chunk of a chunked response.
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 COMPLETED = (b"event: response.completed\n", b"event: response.incomplete\n")
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+#: The bytes of a response, and the seconds from its request to its end.
+Response = tuple[float, bytes]
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn that ended: its seconds, how many events it had, and the last of them."""
+class CompletedTurn:
+    """A turn that completed: how many seconds it took, how many events it had, and the last of them."""
 
     seconds: float
     events: int
@@ -30,15 +37,15 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What a round of turns took."""
+class LoadResult:
+    """The turns of a round, and how many seconds the round took."""
 
     seconds: float
-    turns: Sequence[Turn]
+    turns: Sequence[CompletedTurn]
 
     @property
     def turns_a_second(self) -> float:
-        """Finished turns a second."""
+        """Completed turns a second."""
         return len(self.turns) / self.seconds
 
     @property
@@ -53,64 +60,78 @@ class Load:
         return tokens / self.seconds
 
 
-def closed_loop(address: Address, tokens: Sequence[str], bodies: Sequence[Mapping[str, Any]]) -> Load:
-    """Run all turns, over one connection a token. Raises Broken when one doesn't complete."""
+def closed_loop(address: Address, tokens: Sequence[str], bodies: Sequence[Mapping[str, Any]]) -> LoadResult:
+    """Run all turns, over one connection for each token. Raises CheckFailed when one does not complete."""
+    shared = iter([orjson.dumps({"stream": True, **body}) for body in bodies])
+    seconds, responses = send_all(address, [_turn_requests(token, shared) for token in tokens])
+    return LoadResult(seconds, [parse_turn(duration, response) for duration, response in responses])
+
+
+def _turn_requests(token: str, bodies: Iterator[bytes]) -> Iterator[bytes]:
+    return (turn_request(token, body) for body in bodies)
+
+
+def turn_request(token: str, body: bytes) -> bytes:
+    """The bytes of a request that creates a turn."""
+    return post_request("/v1/responses", body, f"Authorization: Bearer {token}\r\n")
+
+
+def post_request(path: str, body: bytes, headers: str = "") -> bytes:
+    """The bytes of a POST."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        f"{headers}Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[Response]]:
+    """Send the requests of each connection, one after the other; returns the seconds that all took, and the responses.
+
+    Raises CheckFailed when a connection is closed within a response.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_loop(address, tokens, bodies))
+        return runner.run(_send_all(address, requests))
 
 
-async def _loop(address: Address, tokens: Sequence[str], bodies: Sequence[Mapping[str, Any]]) -> Load:
-    left = iter([orjson.dumps({"stream": True, **body}) for body in bodies])
-    connections = [await asyncio.open_connection(*address) for _ in tokens]
-    raw: list[tuple[float, bytes]] = []
-    began = time.perf_counter()
+async def _send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[Response]]:
+    connections = [await asyncio.open_connection(*address) for _ in requests]
+    responses: list[Response] = []
+    began = time.monotonic()
     async with asyncio.TaskGroup() as group:
-        for token, connection in zip(tokens, connections, strict=True):
-            group.create_task(_speak(*connection, token, left, raw))
-    seconds = time.perf_counter() - began
+        for connection, own in zip(connections, requests, strict=True):
+            group.create_task(_send_each(connection, own, responses))
+    seconds = time.monotonic() - began
     for _, writer in connections:
         writer.close()
-    return Load(seconds, [turn(taken, answer) for taken, answer in raw])
+    return seconds, responses
 
 
-async def _speak(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    token: str,
-    left: Iterator[bytes],
-    raw: list[tuple[float, bytes]],
-) -> None:
-    for body in left:
-        began = time.perf_counter()
-        answer = await ask(reader, writer, token, body)
-        raw.append((time.perf_counter() - began, answer))
+async def _send_each(connection: Connection, requests: Iterable[bytes], responses: list[Response]) -> None:
+    for request in requests:
+        began = time.monotonic()
+        response = await exchange(connection, request)
+        responses.append((time.monotonic() - began, response))
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str, body: bytes) -> bytes:
-    """The whole answer to a turn, as it came. Raises Broken when the connection ends within it."""
-    head = (
-        "POST /v1/responses HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
-    return await _answer(reader)
-
-
-async def _answer(reader: asyncio.StreamReader) -> bytes:
+async def exchange(connection: Connection, request: bytes) -> bytes:
+    """Send one request, and read its chunked response to the end. Raises CheckFailed when it is cut off."""
+    reader, writer = connection
+    writer.write(request)
     pieces, tail = [], b""
-    while not tail.endswith(END):
+    while not tail.endswith(LAST_CHUNK):
         data = await reader.read(65536)
         if not data:
-            raise Broken(f"the connection was closed in mid-answer: {tail.decode(errors='replace')}")
+            raise CheckFailed(f"the connection was closed within a response: {tail.decode(errors='replace')}")
         pieces.append(data)
         tail = (tail + data)[-500:]
     return b"".join(pieces)
 
 
-def turn(seconds: float, answer: bytes) -> Turn:
-    """What came as an answer, understood. Raises Broken when the turn didn't complete."""
-    begin = max(answer.rfind(ending) for ending in COMPLETED)
+def parse_turn(seconds: float, response: bytes) -> CompletedTurn:
+    """Parse the bytes of a response. Raises CheckFailed when the turn did not complete."""
+    begin = max(response.rfind(ending) for ending in COMPLETED)
     if begin < 0:
-        raise Broken(f"a turn did not complete: {answer[-500:].decode(errors='replace')}")
-    data = answer[answer.index(b"data: ", begin) + 6 : answer.index(b"\n\n", begin)]
-    return Turn(seconds, answer.count(b"\nevent: "), orjson.loads(data))
+        raise CheckFailed(f"a turn did not complete: {response[-500:].decode(errors='replace')}")
+    data = response[response.index(b"data: ", begin) + 6 : response.index(b"\n\n", begin)]
+    return CompletedTurn(seconds, response.count(b"\nevent: "), orjson.loads(data))

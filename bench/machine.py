@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: the machine, and which code it was."""
+"""Describe what figures depend on beside the code: the machine, and the commit."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and what was measured. `load` is the load average of the minute before: others were busy here."""
+    """Where and what was measured. `load` is the load average of the minute before: other processes were busy."""
 
     processor: str
     cores: int
@@ -30,8 +30,8 @@ class Machine:
         )
 
 
-def look() -> Machine:
-    """This machine, and the commit of this checkout."""
+def describe() -> Machine:
+    """Describe this machine, and the commit of this checkout."""
     return Machine(
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
@@ -51,7 +51,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The short hash, with `+` where files that it has were changed; `unknown` outside a checkout."""
+    """The short hash, with `+` where tracked files were changed; `unknown` outside a checkout."""
     commit = _git("rev-parse", "--short", "HEAD")
     changed = "+" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
     return f"{commit}{changed}" or "unknown"

@@ -9,12 +9,12 @@ import redis
 
 from bench.harness.sse import DELTA
 from bench.harness.stack import Platform
-from models import journal
-from models.database import Database
-from models.events import Event, event
-from models.ids import new_id
-from models.jobs import NewJob, enqueue
-from models.redis_client import connect
+from models.jobs.jobs import NewJob, enqueue
+from models.journal import journal
+from models.journal.events import Event, event
+from models.platform.database import Database
+from models.platform.ids import new_id
+from models.platform.redis_client import connect
 
 #: When the jobs are due: no worker ever claims them.
 NEVER = datetime(2200, 1, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ class SyntheticJobs:
         with self._database.connection() as connection:
             connection.execute(DELETE, {"ids": list(self.last)})
         for job_id in self.last:
-            journal.forget(self._client, job_id)
+            journal.delete(self._client, job_id)
         self.last.clear()
 
     def _create(self, ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The table that people read, and the JSON that programs do."""
+"""The report of the measurements: a table for people, JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,8 +7,9 @@ from typing import Any
 
 from bench.figures import Figure, Goal
 from bench.machine import Machine
+from ops.table import align_columns
 
-HEADINGS = ("scenario", "what", "goal", "measured (spread)", "verdict")
+HEADINGS = ("scenario", "figure", "goal", "measured (spread)", "verdict")
 
 VERDICTS = {True: "met", False: "MISSED", None: ""}
 
@@ -20,7 +21,7 @@ EXPLANATION = (
 
 @dataclass(slots=True)
 class Report:
-    """One run: figures by scenario, the seconds that each took, and why a scenario has none."""
+    """One run: figures by scenario, the seconds that each took, and the error of a scenario that failed."""
 
     machine: Machine
     broker: str
@@ -30,23 +31,23 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The table, with the machine above it."""
-        took = f"{sum(self.seconds.values()) / 60:.1f} minutes"
-        top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {took}, queue: {self.broker}", ""]
-        failed = [f"{name} FAILED: {why}" for name, why in self.failures.items()]
-        return "\n".join([*top, *render(self.rows()), "", EXPLANATION, *failed])
+        """The table, with the machine above it and failures below."""
+        duration = f"{sum(self.seconds.values()) / 60:.1f} minutes"
+        top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {duration}, queue: {self.broker}", ""]
+        failed = [f"{name} FAILED: {error}" for name, error in self.failures.items()]
+        return "\n".join([*top, *align_columns([HEADINGS, *self.rows()], rule=True), "", EXPLANATION, *failed])
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The cells; a scenario is named once."""
+        """The cells; a scenario's name is in its first row only."""
         return [
-            (name if place == 0 else "", *row(figure))
+            (name if number == 0 else "", *row(figure))
             for name, figures in self.figures.items()
-            for place, figure in enumerate(figures)
+            for number, figure in enumerate(figures)
         ]
 
     def json(self) -> dict[str, Any]:
-        """The same, for programs."""
-        figures = [as_json(name, figure) for name, found in self.figures.items() for figure in found]
+        """The report for programs, with all samples."""
+        figures = [as_json(name, figure) for name, measured in self.figures.items() for figure in measured]
         return {
             "machine": asdict(self.machine),
             "broker": self.broker,
@@ -58,11 +59,11 @@ class Report:
 
 
 def row(figure: Figure) -> tuple[str, str, str, str]:
-    """What, goal, measured, verdict."""
+    """Name, goal, measured value and verdict."""
     low, high = figure.spread
     spread = f" ({number(low)} … {number(high)})" if low != high else ""
     measured = f"{quantity(figure.value, figure.unit)}{spread}"
-    return figure.what, goal_text(figure.goal, figure.unit), measured, VERDICTS[figure.met]
+    return figure.name, goal_text(figure.goal, figure.unit), measured, VERDICTS[figure.met]
 
 
 def goal_text(goal: Goal | None, unit: str) -> str:
@@ -80,20 +81,12 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def render(rows: Sequence[Sequence[str]], headings: Sequence[str] = HEADINGS) -> list[str]:
-    """Lines with aligned columns below the headings."""
-    widths = [max(len(cells[column]) for cells in [headings, *rows]) for column in range(len(headings))]
-    rule = ["─" * width for width in widths]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-            for cells in [headings, rule, *rows]]  # fmt: skip
-
-
 def as_json(scenario: str, figure: Figure) -> Mapping[str, Any]:
     """A figure with its samples."""
     low, high = figure.spread
     return {
         "scenario": scenario,
-        "what": figure.what,
+        "what": figure.name,
         "unit": figure.unit,
         "quantile": figure.quantile,
         "value": figure.value,

@@ -1,6 +1,6 @@
-"""Chaos: clients that keep on working, an adversary that breaks one part after the other, a checker of all promises.
+"""Chaos: clients that work continuously, an injector that breaks one part after the other, a checker of all promises.
 
-`python -m bench.chaos` starts a stack of its own (`arena`), breaks it by a plan that depends on a seed alone
-(`adversary`, `faults`, `proxy`), lets clients work all the while (`fleet`), and then goes through what they heard and
-what the tables hold (`checker`). `planted` shows that it would notice.
+`python -m bench.chaos` starts a stack of its own (`stack`), breaks it by a plan that depends on a seed alone
+(`injector`, `faults`, `proxy`) while clients work (`fleet`), and then checks what they received and what the tables
+contain (`checker`). `planted` shows that it detects broken builds.
 """

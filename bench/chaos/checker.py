@@ -1,25 +1,19 @@
-"""The checker: goes through all that the clients heard and through every table, and tells which promises were broken.
+"""Check all that the clients received, and every table, and report the promises that were broken."""
 
-What it can't judge it counts: jobs that ended dead because their workers died under them again and again are what the
-platform promises for such jobs, and stand in `casualties`.
-"""
+from collections.abc import Iterator, Sequence
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-
-from bench.chaos import heard, remembered, tables
-from bench.chaos.calm import Control, calmed
-from bench.chaos.faults import Struck
+from bench.chaos import memory_rules, stream_rules, table_rules
+from bench.chaos.faults import InjectedFault
+from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.settings import Settings
 
-#: Faults after which the journal's store has lost what it held.
-FORGETTING = frozenset({"wipe-valkey", "wipe-with-worker"})
+#: Faults that delete the journal.
+JOURNAL_LOSSES = frozenset({"wipe-valkey", "wipe-with-worker"})
 
-# Jobs of all accounts that were given up.
 DEAD = "SELECT id, kind, failures, crashes, error, right(traceback, 400) AS traceback FROM jobs WHERE state = 'dead'"
 
 
@@ -28,53 +22,36 @@ def check(
     settings: Settings,
     patience: float,
     *,
-    struck: Sequence[Struck] = (),
-    control: Control | None = None,
+    injected: Sequence[InjectedFault] = (),
+    rabbitmqctl: RabbitmqCtl | None = None,
 ) -> Sequence[Violation]:
-    """All that is wrong, once the platform is calm or so many seconds are over.
+    """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
-    settings  of the servers themselves, past what the adversary put before them
-    control   the broker's `rabbitmqctl`: without it nobody can tell what its consumers hold
+    settings  lead to the servers directly, not through links
     """
     database = Database(settings.postgres_dsn, size=2, name="checker")
     try:
-        return list(_violations(database, transcripts, settings, patience, struck, control))
+        return [
+            *wait_for_quiescence(database, settings, patience, rabbitmqctl),
+            *_check(database, transcripts, journal_lost=any(each.name in JOURNAL_LOSSES for each in injected)),
+        ]
     finally:
         database.close()
 
 
-def _violations(
-    database: Database,
-    transcripts: Sequence[Transcript],
-    settings: Settings,
-    patience: float,
-    struck: Sequence[Struck],
-    control: Control | None,
-) -> Iterator[Violation]:
-    yield from calmed(database, settings, patience, control)
-    forgot = any(each.name in FORGETTING for each in struck)
+def _check(database: Database, transcripts: Sequence[Transcript], *, journal_lost: bool) -> Iterator[Violation]:
     for transcript in transcripts:
-        yield from heard.judged(transcript, forgot=forgot)
+        yield from stream_rules.check(transcript, journal_lost=journal_lost)
     accounts = sorted({transcript.account for transcript in transcripts})
     with database.connection() as connection:
-        yield from tables.judged(connection, transcripts, accounts)
-        yield from remembered.judged(connection, transcripts, accounts)
-        yield from given_up(connection)
+        yield from table_rules.check(connection, transcripts, accounts)
+        yield from memory_rules.check(connection, transcripts, accounts)
+        yield from check_dead_jobs(connection)
 
 
-def given_up(connection: Connection) -> Iterator[Violation]:
-    """No job is dead but one whose workers died as often as its kind allows."""
+def check_dead_jobs(connection: Connection) -> Iterator[Violation]:
+    """No job is dead, except one whose workers crashed as often as its kind allows."""
     for row in fetch_all(connection, DEAD):
         if row["crashes"] < CATALOGUE[row["kind"]].attempts:
             detail = f"{row['failures']} failures, {row['crashes']} of them crashes: {row['error']} {row['traceback']}"
             yield Violation("dead", f"{row['kind']} {row['id']}", detail)
-
-
-def casualties(settings: Settings) -> Mapping[str, int]:
-    """Dead jobs by kind, whatever they died of."""
-    database = Database(settings.postgres_dsn, size=1, name="checker")
-    try:
-        with database.connection() as connection:
-            return Counter(row["kind"] for row in fetch_all(connection, DEAD))
-    finally:
-        database.close()

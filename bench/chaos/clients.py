@@ -1,7 +1,7 @@
-"""The clients of a fleet: what each kind of them asks for, again and again, until the fleet ends.
+"""The clients of a fleet: what each kind requests, repeatedly, until the fleet ends.
 
-Whatever a client does follows from its own seeded chance: the same seed asks for the same things. What comes of it
-stands in its transcripts.
+Everything that a client does follows from its own seeded random numbers: the same seed sends the same requests. The
+results are in its transcripts.
 """
 
 import time
@@ -9,26 +9,26 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from bench.chaos.door import Doors, OutOfPatience, Patience
-from bench.chaos.listening import Listener, Official, OnHeard, replayed_from, stay, stream_path
-from bench.chaos.transcripts import Transcript
-from bench.client import Address
-from bench.stack import FORGETFUL
+from bench.chaos.retrying_client import REPLY_TIMEOUT, Deadline, DeadlineExceeded, Request, RetryingClient
+from bench.chaos.stream_follower import OnEvent, OpenAIFollower, StreamFollower, replay_positions, stay, stream_path
+from bench.chaos.transcripts import Kind, Transcript
+from bench.harness.client import Address
+from bench.harness.stack import WITHOUT_MEMORY
 
-#: Seconds between two polls of one piece of work, and on average between two pieces of work.
-POLL, REST = 0.25, 0.3
+#: Seconds between two polls, and on average between two pieces of work.
+POLL_INTERVAL, REST = 0.25, 0.3
 
-#: How many turns are to be remembered (the others leave the memory pools alone), and how many are cut short.
-REMEMBERED, CUT = 0.15, 0.4
+#: The share of turns that are remembered (the others leave the memory pools idle), and of those that are cut short.
+REMEMBERED, CUT_SHORT = 0.15, 0.4
 
-#: How many ended streams are asked for again, and how many turns are asked for once more under their key.
-REPLAYED, DOUBTED = 0.3, 0.2
+#: The share of ended streams that are replayed, and of turns whose creating request is sent again.
+REPLAYED, REPEATED = 0.3, 0.2
 
-#: The statuses of a response, and the states of a job, after which nothing changes.
-ENDED = frozenset({"completed", "incomplete", "failed", "cancelled", "dead"})
+#: The final statuses of a response, and the final states of a job.
+FINAL = frozenset({"completed", "incomplete", "failed", "cancelled", "dead"})
 
 
-class Client:
+class FleetClient:
     """One client of an account, on the thread that calls `run`."""
 
     def __init__(
@@ -38,212 +38,217 @@ class Client:
         addresses: Sequence[Address],
         token: str,
         seed: int,
-        patience: Patience,
+        deadline: Deadline,
         tokens: int,
     ) -> None:
         self.name = name
         self.account = account
         self.transcripts: list[Transcript] = []
-        self.broken: BaseException | None = None
+        self.error: BaseException | None = None
         self.rng = Random(f"{seed} {name}")
         self.seed = seed
         self.tokens = tokens
-        self.patience = patience
-        self.doors = Doors(addresses, token, self.rng, patience)
-        self.listener = Listener(self.doors, self.rng)
+        self.deadline = deadline
+        self.http = RetryingClient(addresses, token, self.rng, deadline)
+        self.follower = StreamFollower(self.http, self.rng)
 
     def run(self) -> None:
-        """One piece of work after the other, until the fleet ends and the last one has."""
+        """Do one piece of work after the other, until the fleet ends."""
         try:
-            while not self.patience.closing:
+            while not self.deadline.is_set:
                 self.work()
-                self.patience.idle(self.rng.expovariate(1 / REST))
-        except OutOfPatience:
+                self.deadline.pause(self.rng.expovariate(1 / REST))
+        except DeadlineExceeded:
             return
         except BaseException as error:
-            self.broken = error
+            self.error = error
             raise
 
     def work(self) -> None:
-        """One piece of work, to its end."""
+        """Do one piece of work, to its end."""
         raise NotImplementedError
 
-    def begin(self, kind: Any, asked: Mapping[str, Any], **known: Any) -> Transcript:
-        """A transcript of its own for a new piece of work."""
-        key = f"{self.seed}-{self.name}-{len(self.transcripts)}"
-        transcript = Transcript(kind, self.name, self.account, key, asked, time.monotonic(), **known)
+    def next_key(self) -> str:
+        """The Idempotency-Key of the next piece of work."""
+        return f"{self.seed}-{self.name}-{len(self.transcripts)}"
+
+    def begin(self, kind: Kind, request: Mapping[str, Any], length: int = 0) -> Transcript:
+        """Start the transcript of a new piece of work."""
+        transcript = Transcript(kind, self.name, self.account, self.next_key(), request, time.monotonic(), length)
         self.transcripts.append(transcript)
         return transcript
 
-    def turn(self, *, length: int | None = None, **options: Any) -> Transcript:
-        """A new turn: as long as the script, or cut short."""
-        key = f"{self.seed}-{self.name}-{len(self.transcripts)}"
-        drawn = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT else None
-        forgetful = {} if self.rng.random() < REMEMBERED else FORGETFUL
-        asked = {"input": f"Tell me about {key}.", "metadata": {"chaos": key}, **forgetful, **options}
-        cut = length or drawn
-        if cut is not None:
-            asked["max_output_tokens"] = cut
-        return self.begin("turn", asked, length=cut or self.tokens)
+    def begin_turn(self, *, length: int | None = None, **options: Any) -> Transcript:
+        """Start the transcript of a turn, as long as the script or cut short."""
+        key = self.next_key()
+        random_length = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT_SHORT else None
+        memory = {} if self.rng.random() < REMEMBERED else WITHOUT_MEMORY
+        request = {"input": f"Tell me about {key}.", "metadata": {"chaos": key}, **memory, **options}
+        limit = length or random_length
+        if limit is not None:
+            request["max_output_tokens"] = limit
+        return self.begin("turn", request, limit or self.tokens)
 
-    def create(self, transcript: Transcript, path: str, **how: Any) -> Mapping[str, Any]:
-        """Ask for a piece of work that is answered with an object, and note its ids. Raises OutOfPatience."""
-        headers = {"Idempotency-Key": transcript.key, **how.pop("headers", {})}
-        reply = self.doors.patiently(
-            transcript, "POST", path, transcript.asked, headers, note=transcript.answers.append, **how
-        )
-        self.doors.complain(transcript, f"POST {path}", reply)
-        made = reply.json()
-        transcript.id = transcript.id or str(made.get("id") or "")
-        transcript.job_id = reply.headers.get("x-sangha-job-id") or str(made.get("job_id") or "") or transcript.job_id
-        return made
+    def create(
+        self,
+        transcript: Transcript,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = REPLY_TIMEOUT,
+    ) -> Mapping[str, Any]:
+        """Create an object, and record its ids. Raises DeadlineExceeded."""
+        request = Request("POST", path, transcript.request, {"Idempotency-Key": transcript.key, **(headers or {})})
+        reply = self.http.send(transcript, request, timeout=timeout, record=transcript.replies.append)
+        created = reply.json()
+        transcript.id = transcript.id or str(created.get("id") or "")
+        job_id = reply.headers.get("x-sangha-job-id") or str(created.get("job_id") or "")
+        transcript.job_id = job_id or transcript.job_id
+        return created
 
     def read(self, transcript: Transcript, path: str) -> Mapping[str, Any]:
-        """An object as it is now; empty where it is refused for good. Raises OutOfPatience."""
-        reply = self.doors.patiently(transcript, "GET", path)
-        self.doors.complain(transcript, f"GET {path}", reply)
+        """Read an object; empty where it is finally refused. Raises DeadlineExceeded."""
+        reply = self.http.send(transcript, Request("GET", path))
         return reply.json() if reply.status == 200 else {}
 
     def poll(self, transcript: Transcript, path: str, status: str) -> Mapping[str, Any]:
-        """Read an object until its `status` field says that it has ended. Raises OutOfPatience."""
-        while seen := self.read(transcript, path):
-            if not transcript.statuses or transcript.statuses[-1] != seen[status]:
-                transcript.statuses.append(seen[status])
-            if seen[status] in ENDED:
+        """Read an object until its `status` field is final. Raises DeadlineExceeded."""
+        while current := self.read(transcript, path):
+            if not transcript.statuses or transcript.statuses[-1] != current[status]:
+                transcript.statuses.append(current[status])
+            if current[status] in FINAL:
                 break
-            self.patience.check()
-            time.sleep(POLL * self.rng.uniform(0.5, 1.5))
-        return seen
+            self.deadline.check()
+            time.sleep(POLL_INTERVAL * self.rng.uniform(0.5, 1.5))
+        return current
 
-    def settle_turn(self, transcript: Transcript) -> None:
-        """The turn's stream has ended: note what is told of it from now on. Raises OutOfPatience."""
+    def finish_turn(self, transcript: Transcript) -> None:
+        """After a turn's stream: read its response, and replay it sometimes. Raises DeadlineExceeded."""
         if not transcript.id:
             return
         transcript.final = self.read(transcript, f"/v1/responses/{transcript.id}")
         if self.rng.random() < REPLAYED:
-            for after in replayed_from(transcript, self.rng):
-                self.listener.replay(transcript, stream_path(transcript), after)
-        if self.rng.random() < DOUBTED:
-            self.doubt(transcript)
+            for after in replay_positions(transcript, self.rng):
+                self.follower.replay(transcript, stream_path(transcript), after)
+        if self.rng.random() < REPEATED:
+            self.repeat_create(transcript)
         transcript.ended = time.monotonic()
 
-    def doubt(self, transcript: Transcript) -> None:
-        """Ask for the turn once more under its key, as a client that has lost the answer. Raises OutOfPatience."""
-        if transcript.asked.get("stream"):
-            self.listener.doubt(transcript)
+    def repeat_create(self, transcript: Transcript) -> None:
+        """Send the creating request again, as a client that lost its reply. Raises DeadlineExceeded."""
+        if transcript.request.get("stream"):
+            self.follower.repeat_create(transcript)
         elif transcript.exact:  # OpenAI's client sends another body
             self.create(transcript, "/v1/responses")
 
     def cancel(self, transcript: Transcript) -> None:
-        """Cancel a turn. Raises OutOfPatience."""
-        path = f"/v1/responses/{transcript.id}/cancel"
-        reply = self.doors.patiently(transcript, "POST", path, note=transcript.cancels.append)
-        self.doors.complain(transcript, f"POST {path}", reply)
+        """Cancel a turn. Raises DeadlineExceeded."""
+        request = Request("POST", f"/v1/responses/{transcript.id}/cancel")
+        self.http.send(transcript, request, record=transcript.cancels.append)
 
 
-class Streamer(Client):
-    """Streamed turns, left in mid-answer and rejoined, once or several times."""
+class Streamer(FleetClient):
+    """Streams turns, and disconnects and resumes in mid-answer, once or several times."""
 
     def work(self) -> None:
-        transcript = self.turn(stream=True)
-        self.listener.create(transcript, self.leaving())
-        self.settle_turn(transcript)
+        transcript = self.begin_turn(stream=True)
+        self.follower.create(transcript, self.disconnects())
+        self.finish_turn(transcript)
 
-    def leaving(self) -> OnHeard:
-        """Leave after some numbers of events, which are known from the start."""
-        places = {self.rng.randrange(1, self.tokens) for _ in range(self.rng.randrange(4))}
-        return lambda transcript: len(transcript.events) in places
+    def disconnects(self) -> OnEvent:
+        """Disconnect after some numbers of events, which are chosen at the start."""
+        counts = {self.rng.randrange(1, self.tokens) for _ in range(self.rng.randrange(4))}
+        return lambda transcript: len(transcript.events) in counts
 
 
-class OpenAIClient(Client):
-    """OpenAI's own client, which streams and goes on by `starting_after`."""
+class OpenAIClient(FleetClient):
+    """Streams turns with OpenAI's official client, and resumes by `starting_after`."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self._official = Official(self.doors)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._openai = OpenAIFollower(self.http)
 
     def run(self) -> None:
         try:
             super().run()
         finally:
-            self._official.close()
+            self._openai.close()
 
     def work(self) -> None:
-        transcript = self.turn()
+        transcript = self.begin_turn()
         transcript.exact = False
-        place = self.rng.randrange(1, self.tokens)
-        leave: OnHeard = (lambda heard: len(heard.events) == place) if self.rng.random() < 0.5 else stay
-        self._official.create(transcript, leave)
-        self.settle_turn(transcript)
+        count = self.rng.randrange(1, self.tokens)
+        on_event: OnEvent = (lambda turn: len(turn.events) == count) if self.rng.random() < 0.5 else stay
+        self._openai.create(transcript, on_event)
+        self.finish_turn(transcript)
 
 
-class Poller(Client):
-    """Turns in the background, read now and then until they have ended; their stream is heard afterwards."""
+class Poller(FleetClient):
+    """Polls background turns until they have ended, and follows their stream afterwards."""
 
     def work(self) -> None:
-        transcript = self.turn(background=True)
+        transcript = self.begin_turn(background=True)
         self.create(transcript, "/v1/responses")
         if transcript.id:
             self.poll(transcript, f"/v1/responses/{transcript.id}", "status")
-            self.listener.follow(transcript, stream_path(transcript))
-            self.settle_turn(transcript)
+            self.follower.follow(transcript, stream_path(transcript))
+            self.finish_turn(transcript)
 
 
-class Canceller(Client):
-    """Cancels turns: before they begin, in mid-answer, and as they end."""
+class Canceller(FleetClient):
+    """Cancels turns: before they start, in mid-answer, and as they end."""
 
     def work(self) -> None:
-        self.rng.choice([self._before, self._midway, self._late])()
+        self.rng.choice([self._before_start, self._in_mid_answer, self._near_end])()
 
-    def _before(self) -> None:
-        transcript = self.turn(background=True)
+    def _before_start(self) -> None:
+        transcript = self.begin_turn(background=True)
         self.create(transcript, "/v1/responses")
         if transcript.id:
             self.cancel(transcript)
-            self.listener.follow(transcript, stream_path(transcript))
-            self.settle_turn(transcript)
+            self.follower.follow(transcript, stream_path(transcript))
+            self.finish_turn(transcript)
 
-    def _midway(self) -> None:
-        self._when(self.rng.randrange(2, self.tokens))
+    def _in_mid_answer(self) -> None:
+        self._after_events(self.rng.randrange(2, self.tokens))
 
-    def _late(self) -> None:
-        self._when(self.tokens + self.rng.randrange(-4, 6))
+    def _near_end(self) -> None:
+        self._after_events(self.tokens + self.rng.randrange(-4, 6))
 
-    def _when(self, place: int) -> None:
-        transcript = self.turn(stream=True)
+    def _after_events(self, count: int) -> None:
+        transcript = self.begin_turn(stream=True)
 
-        def on_heard(heard: Transcript) -> bool:
-            if len(heard.events) == place and not heard.cancels:
-                self.cancel(heard)
+        def on_event(turn: Transcript) -> bool:
+            if len(turn.events) == count and not turn.cancels:
+                self.cancel(turn)
             return False
 
-        self.listener.create(transcript, on_heard)
-        self.settle_turn(transcript)
+        self.follower.create(transcript, on_event)
+        self.finish_turn(transcript)
 
 
-class Talker(Client):
-    """Several turns of one conversation at once: one after the other is answered."""
+class ConversationClient(FleetClient):
+    """Sends several turns of one conversation at once: they are answered one after the other."""
 
     def work(self) -> None:
-        place = self.begin("listing", {})
-        conversation = self.create(place, "/v1/conversations")
+        creation = self.begin("listing", {})
+        conversation = self.create(creation, "/v1/conversations")
         if "id" not in conversation:
             return
-        place.ended = time.monotonic()
-        turns = [self._say(str(conversation["id"])) for _ in range(self.rng.randrange(2, 5))]
+        creation.ended = time.monotonic()
+        turns = [self._create_turn(str(conversation["id"])) for _ in range(self.rng.randrange(2, 5))]
         for transcript in turns:
             if transcript.id:
-                self.listener.follow(transcript, stream_path(transcript))
-                self.settle_turn(transcript)
+                self.follower.follow(transcript, stream_path(transcript))
+                self.finish_turn(transcript)
 
-    def _say(self, conversation: str) -> Transcript:
-        transcript = self.turn(background=True, conversation=conversation)
+    def _create_turn(self, conversation: str) -> Transcript:
+        transcript = self.begin_turn(background=True, conversation=conversation)
         self.create(transcript, "/v1/responses")
         return transcript
 
 
-class Lister(Client):
-    """Reads the account's jobs page by page: none comes twice, and the newest come first."""
+class Lister(FleetClient):
+    """Reads the account's jobs page by page: each is listed once, the newest first."""
 
     def work(self) -> None:
         transcript = self.begin("listing", {})
@@ -254,6 +259,6 @@ class Lister(Client):
             page = self.read(transcript, f"/v1/jobs?limit=50&after={ids[-1]}")
         ids += [job["id"] for job in page.get("data", ())]
         if ids != sorted(set(ids), reverse=True):
-            transcript.strange.append(f"a listing of jobs repeats itself or is out of order: {ids}")
+            transcript.unexpected.append(f"a listing of jobs has repeats or is out of order: {ids}")
         transcript.ended = time.monotonic()
-        self.patience.idle(self.rng.uniform(0.5, 2))
+        self.deadline.pause(self.rng.uniform(0.5, 2))

@@ -1,6 +1,6 @@
-"""What the adversary can do to the arena: each fault strikes one of its targets, is held for some seconds, and healed.
+"""The faults that can be injected: each strikes one of its targets, lasts for some seconds, and is healed.
 
-A fault heals itself as far as it can without waiting; `whole` tells when its target works again.
+Healing does not wait for its effect; `is_whole` tells when the target works again.
 """
 
 import resource
@@ -9,63 +9,61 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.chaos.arena import LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, Arena
+from bench.chaos.stack import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, ChaosStack
 from models.jobs.attempts import LEASE
 from ops.servers import Valkey
 
-#: Seconds that a killed part stays away, at least and at most: a supervisor is fast, an orchestrator is not.
-AWAY = (0.2, 3.0)
+#: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
+DEAD = (0.2, 3.0)
 
-#: Seconds that a link is bad.
-BAD = (2.0, 7.0)
+#: Seconds that a link is disturbed.
+DISTURBED = (2.0, 7.0)
 
-#: Seconds that a worker is frozen: its leases end, and others have taken over when it wakes.
+#: Seconds that a worker is frozen: its leases expire, and others have taken over when it continues.
 BEYOND_LEASE = (LEASE + 2, LEASE + 4)
 
-#: Seconds that a scheduler is frozen: another one leads when it wakes.
-BEYOND_LEAD = (11.0, 12.0)
+#: Seconds that a scheduler is frozen: several firings are due meanwhile.
+LONG_FREEZE = (11.0, 12.0)
 
-#: Seconds that anything else is frozen: some of those who wait for it give up, some don't.
-SHORT = (1.0, 7.0)
+#: Seconds that anything else is frozen: some of its clients time out meanwhile, some do not.
+SHORT_FREEZE = (1.0, 7.0)
 
-#: Seconds by which everything is late on a slow link, each way.
-LATE = 0.15
+#: Seconds of delay on a slow link, each way.
+DELAY = 0.15
 
-#: Seconds that pass where nothing is held.
+#: Seconds until a fault without a duration is healed.
 AT_ONCE = (0.05, 0.05)
 
-#: Bytes that the journal's disk still takes before it is full: some events, and half of one.
-LEFT = 4096
+#: Bytes that the journal's disk can still store before it is full: some events, and half of one.
+DISK_SPACE_LEFT = 4096
 
-ENGINES = WORKERS[:2]
-
-Step = Callable[[Arena, str], None]
+Step = Callable[[ChaosStack, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A way to break something.
 
-    targets  what it may strike: parts or links, several at once joined by `+`
-    hold     seconds until it is healed, at least and at most
+    targets   what it may strike: processes or links, several at once joined by `+`
+    duration  seconds until it is healed, at least and at most
     """
 
     name: str
-    what: str
+    description: str
     targets: Sequence[str]
-    hold: tuple[float, float]
+    duration: tuple[float, float]
     strike: Step
     heal: Step
 
     @property
-    def is_of_links(self) -> bool:
-        """Whether its targets are links and not parts."""
+    def strikes_links(self) -> bool:
+        """Whether its targets are links."""
         return self.targets[0] in (*LINKS, *QUEUE_LINKS)
 
 
 @dataclass(frozen=True, slots=True)
-class Struck:
-    """A fault that was struck, by time.monotonic; `healed_at` is when what it had struck answered again."""
+class InjectedFault:
+    """A fault that was injected, by time.monotonic; `healed_at` is when its target worked again."""
 
     name: str
     target: str
@@ -73,163 +71,144 @@ class Struck:
     healed_at: float
 
 
-def parts_of(target: str) -> list[str]:
-    """The parts or links of a target."""
+def names_in(target: str) -> list[str]:
+    """The names of the processes or links of a target."""
     return target.split("+")
 
 
-def kill(arena: Arena, target: str) -> None:
-    """Kill -9 each part."""
-    for name in parts_of(target):
-        arena.kill(name)
+def on_each(act: Callable[[ChaosStack, str], None]) -> Step:
+    """A step that acts on each process or link of its target."""
+
+    def step(stack: ChaosStack, target: str) -> None:
+        for name in names_in(target):
+            act(stack, name)
+
+    return step
 
 
-def start(arena: Arena, target: str) -> None:
-    """Start each part again."""
-    for name in parts_of(target):
-        arena.start(name)
+kill = on_each(ChaosStack.kill)
+start = on_each(ChaosStack.start)
+freeze = on_each(ChaosStack.freeze)
+thaw = on_each(ChaosStack.thaw)
+terminate = on_each(ChaosStack.terminate)
 
 
-def start_empty(arena: Arena, target: str) -> None:
-    """Start each part again, servers without the data that they had."""
-    for name in parts_of(target):
-        part = arena.children[name].service
-        if isinstance(part, Valkey):
-            shutil.rmtree(part.folder)
-    start(arena, target)
+def start_empty(stack: ChaosStack, target: str) -> None:
+    """Start processes, Valkey without its data."""
+    for name in names_in(target):
+        service = stack.children[name].service
+        if isinstance(service, Valkey):
+            shutil.rmtree(service.folder)
+    start(stack, target)
 
 
-def freeze(arena: Arena, target: str) -> None:
-    """SIGSTOP each part."""
-    for name in parts_of(target):
-        arena.freeze(name)
+def do_nothing(stack: ChaosStack, target: str) -> None:
+    """The fault heals by itself."""
 
 
-def thaw(arena: Arena, target: str) -> None:
-    """SIGCONT each part."""
-    for name in parts_of(target):
-        arena.thaw(name)
+def fill_disk(stack: ChaosStack, target: str) -> None:
+    """Limit the size of Valkey's files, so that one of its next writes fails as on a full disk.
 
-
-def leave(arena: Arena, target: str) -> None:
-    """TERM to each part."""
-    for name in parts_of(target):
-        arena.ask_to_leave(name)
-
-
-def let_be(arena: Arena, target: str) -> None:
-    """It heals by itself."""
-
-
-def fill_disk(arena: Arena, target: str) -> None:
-    """Let the files of Valkey grow no further: its next write but few fails, as on a full disk.
-
-    By a limit of the process rather than a small file system: that takes no rights, and fails in the same place.
+    A limit of the process needs no privileges, unlike a small file system, and fails in the same call.
     """
-    limit_files(arena, target, largest_file(arena.folder / "valkey") + LEFT)
+    limit_file_size(stack, target, largest_file(stack.folder / "valkey") + DISK_SPACE_LEFT)
 
 
-def free_disk(arena: Arena, target: str) -> None:
-    """There is space again."""
-    if arena.children[target].running:
-        limit_files(arena, target, resource.RLIM_INFINITY)
+def free_disk(stack: ChaosStack, target: str) -> None:
+    """Remove the limit."""
+    if stack.children[target].running:
+        limit_file_size(stack, target, resource.RLIM_INFINITY)
 
 
-def limit_files(arena: Arena, name: str, size: int) -> None:
-    """How large the files of a part may grow, in bytes."""
-    _, hard = resource.prlimit(arena.children[name].pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(arena.children[name].pid, resource.RLIMIT_FSIZE, (size if hard < 0 else min(size, hard), hard))
+def limit_file_size(stack: ChaosStack, name: str, size: int) -> None:
+    """Limit the size of a process's files, in bytes."""
+    _, hard = resource.prlimit(stack.children[name].pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(stack.children[name].pid, resource.RLIMIT_FSIZE, (size if hard < 0 else min(size, hard), hard))
 
 
 def largest_file(folder: Path) -> int:
-    """Bytes of the largest file in a folder."""
+    """The size of the largest file in a folder, in bytes."""
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
-def on_link(step: str, **options: object) -> Step:
-    """What a link's method of that name does."""
-
-    def act(arena: Arena, target: str) -> None:
-        for name in parts_of(target):
-            getattr(arena.links[name], step)(**options)
-
-    return act
+def on_link(method: str, **options: object) -> Step:
+    """A step that calls a method of each link of its target."""
+    return on_each(lambda stack, name: getattr(stack.links[name], method)(**options))
 
 
-def whole(arena: Arena, fault: Fault, target: str) -> bool:
-    """Whether all that a fault had struck answers again."""
-    parts = [] if fault.is_of_links else parts_of(target)
-    return all(name not in arena.leaving and arena.children[name].ready() for name in parts)
+def is_whole(stack: ChaosStack, fault: Fault, target: str) -> bool:
+    """Whether the target of a fault works again."""
+    names = [] if fault.strikes_links else names_in(target)
+    return all(name not in stack.stopping and stack.children[name].ready() for name in names)
 
 
 def faults(links: Sequence[str]) -> Mapping[str, Fault]:
-    """All faults by name, for an arena with these links."""
-    table = [*deaths(), *freezes(), *others(), *bad_links(links)]
+    """All faults by name, for a stack with these links."""
+    all_faults = [*kills(), *freezes(), *other_faults(), *link_faults(links)]
     if QUEUE_LINKS[0] in links:
-        table += [
-            Fault("kill-rabbitmq", "kill -9 RabbitMQ", ["rabbitmq"], AWAY, kill, start),
-            Fault("freeze-rabbitmq", "SIGSTOP RabbitMQ", ["rabbitmq"], SHORT, freeze, thaw),
+        all_faults += [
+            Fault("kill-rabbitmq", "kill -9 RabbitMQ", ["rabbitmq"], DEAD, kill, start),
+            Fault("freeze-rabbitmq", "SIGSTOP RabbitMQ", ["rabbitmq"], SHORT_FREEZE, freeze, thaw),
         ]
-    return {fault.name: fault for fault in table}
+    return {fault.name: fault for fault in all_faults}
 
 
-def deaths() -> list[Fault]:
-    """Everything that can be killed."""
-    crews, valkey = one_or_all(ENGINES), ["valkey"]
-    with_worker = [f"valkey+{crew}" for crew in crews]
+def kills() -> list[Fault]:
+    """Processes are killed."""
+    engines, valkey = one_or_all(ENGINES), ["valkey"]
+    with_worker = [f"valkey+{engine}" for engine in engines]
     return [
-        Fault("kill-worker", "kill -9 a worker with an engine, or both", crews, AWAY, kill, start),
-        Fault("kill-beside", "kill -9 the worker of all other pools", ["beside"], AWAY, kill, start),
-        Fault("kill-web", "kill -9 a web process, or both", one_or_all(WEBS), AWAY, kill, start),
-        Fault("kill-scheduler", "kill -9 a scheduler, or both", one_or_all(SCHEDULERS), AWAY, kill, start),
-        Fault("kill-postgres", "kill -9 Postgres", ["postgres"], AWAY, kill, start),
-        Fault("kill-valkey", "kill -9 Valkey, which keeps its data", valkey, AWAY, kill, start),
-        Fault("wipe-valkey", "kill -9 Valkey and delete its data", valkey, AWAY, kill, start_empty),
-        Fault("wipe-with-worker", "the same, and kill -9 workers with engines", with_worker, AWAY, kill, start_empty),
+        Fault("kill-worker", "kill -9 a worker with an engine, or both", engines, DEAD, kill, start),
+        Fault("kill-light", "kill -9 the worker of all other pools", ["light"], DEAD, kill, start),
+        Fault("kill-web", "kill -9 a web process, or both", one_or_all(WEBS), DEAD, kill, start),
+        Fault("kill-scheduler", "kill -9 a scheduler, or both", one_or_all(SCHEDULERS), DEAD, kill, start),
+        Fault("kill-postgres", "kill -9 Postgres", ["postgres"], DEAD, kill, start),
+        Fault("kill-valkey", "kill -9 Valkey, which keeps its data", valkey, DEAD, kill, start),
+        Fault("wipe-valkey", "kill -9 Valkey and delete its data", valkey, DEAD, kill, start_empty),
+        Fault("wipe-with-worker", "wipe-valkey and kill-worker at once", with_worker, DEAD, kill, start_empty),
     ]
 
 
 def freezes() -> list[Fault]:
-    """Everything that can be stopped and continued."""
-    workers = [*ENGINES, "beside"]
+    """Processes are stopped and continued."""
     return [
-        Fault("freeze-worker", "SIGSTOP a worker for longer than its leases", workers, BEYOND_LEASE, freeze, thaw),
-        Fault("freeze-scheduler", "SIGSTOP a scheduler beyond its lead", SCHEDULERS, BEYOND_LEAD, freeze, thaw),
-        Fault("freeze-web", "SIGSTOP a web process", WEBS, SHORT, freeze, thaw),
-        Fault("freeze-postgres", "SIGSTOP Postgres and its sessions", ["postgres"], SHORT, freeze, thaw),
-        Fault("freeze-valkey", "SIGSTOP Valkey", ["valkey"], SHORT, freeze, thaw),
+        Fault("freeze-worker", "SIGSTOP a worker for longer than its leases", WORKERS, BEYOND_LEASE, freeze, thaw),
+        Fault("freeze-scheduler", "SIGSTOP a scheduler for 11 s", SCHEDULERS, LONG_FREEZE, freeze, thaw),
+        Fault("freeze-web", "SIGSTOP a web process", WEBS, SHORT_FREEZE, freeze, thaw),
+        Fault("freeze-postgres", "SIGSTOP Postgres and its sessions", ["postgres"], SHORT_FREEZE, freeze, thaw),
+        Fault("freeze-valkey", "SIGSTOP Valkey", ["valkey"], SHORT_FREEZE, freeze, thaw),
     ]
 
 
-def others() -> list[Fault]:
-    """What happens to parts that live on, or leave in good order."""
+def other_faults() -> list[Fault]:
+    """Processes are replaced, and the disk is full."""
     return [
-        Fault("deploy-workers", "TERM to a worker; its successor starts", WORKERS, AT_ONCE, leave, let_be),
-        Fault("deploy-web", "TERM to a web process; its successor starts", WEBS, AT_ONCE, leave, let_be),
-        Fault("fill-disk", "the journal's disk is full", ["valkey"], BAD, fill_disk, free_disk),
+        Fault("deploy-workers", "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
+        Fault("deploy-web", "TERM to a web process, and start it again", WEBS, AT_ONCE, terminate, do_nothing),
+        Fault("fill-disk", "the journal's disk is full", ["valkey"], DISTURBED, fill_disk, free_disk),
     ]
 
 
-def bad_links(links: Sequence[str]) -> list[Fault]:
-    """What can happen between parts."""
-    slow, deafen = on_link("delay", seconds=LATE), on_link("stall", up=False)
+def link_faults(links: Sequence[str]) -> list[Fault]:
+    """Connections between processes are disturbed."""
+    slow, deafen = on_link("delay", seconds=DELAY), on_link("stall", up=False)
     cut, refuse, tear, heal = (on_link(step) for step in ("cut", "refuse", "tear", "heal"))
     return [
-        Fault("slow-link", "all comes 150 ms late, each way", links, BAD, slow, heal),
-        Fault("stall-link", "nothing passes, connections stay open", links, BAD, on_link("stall"), heal),
-        Fault("deaf-link", "answers are held back, and then lost", links, BAD, deafen, cut_and_heal),
+        Fault("slow-link", "all data is 150 ms late, each way", links, DISTURBED, slow, heal),
+        Fault("stall-link", "no data passes, connections stay open", links, DISTURBED, on_link("stall"), heal),
+        Fault("deaf-link", "answers are held back, and then lost", links, DISTURBED, deafen, cut_and_heal),
         Fault("cut-link", "all connections are cut", links, AT_ONCE, cut, heal),
-        Fault("refuse-link", "all connections are cut and new ones refused", links, BAD, refuse, heal),
+        Fault("refuse-link", "all connections are cut and new ones refused", links, DISTURBED, refuse, heal),
         Fault("tear-link", "connections are cut in the middle of an answer", links, (0.05, 2.0), tear, heal),
     ]
 
 
 def one_or_all(names: Sequence[str]) -> list[str]:
-    """Each as a target, and all together as one."""
+    """Each name as a target, and all of them as one."""
     return [*names, "+".join(names)]
 
 
-def cut_and_heal(arena: Arena, target: str) -> None:
-    """What was held back is lost."""
-    on_link("cut")(arena, target)
-    on_link("heal")(arena, target)
+def cut_and_heal(stack: ChaosStack, target: str) -> None:
+    """Heal a link; the data that it held back is lost."""
+    on_link("cut")(stack, target)
+    on_link("heal")(stack, target)

@@ -1,7 +1,7 @@
-"""The fleet: clients of several accounts that keep the platform busy with all it does, and remember what they heard.
+"""A fleet of clients of several accounts that keep the platform busy with all kinds of work, and record what they see.
 
-Everything that they do follows from the seed, but for when the platform answers. One account has many clients that want
-turns at the same time, so that it fills its fairness window; the others stand beside it.
+Everything that they send follows from the seed, except for its timing. One account has many clients with concurrent
+turns, so that it fills its fairness window.
 """
 
 import threading
@@ -10,30 +10,30 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from bench.chaos.clients import Canceller, Client, Lister, OpenAIClient, Poller, Streamer, Talker
-from bench.chaos.door import Doors, Patience
-from bench.chaos.rememberers import Embedder, Importer, Thinker, Warmer
+from bench.chaos.clients import Canceller, ConversationClient, FleetClient, Lister, OpenAIClient, Poller, Streamer
+from bench.chaos.memory_clients import Embedder, Importer, Meditator, WarmUp
+from bench.chaos.retrying_client import Deadline, Request, RetryingClient
 from bench.chaos.transcripts import TOKENS, Transcript
-from bench.client import Address
+from bench.harness.client import PASSWORD, Address
 
-#: Who belongs to which account.
-CREW: Sequence[Sequence[Callable[..., Client]]] = (
-    (Streamer, Streamer, Streamer, Streamer, OpenAIClient, Poller, Canceller, Talker, Lister),
+ClientClass = Callable[..., FleetClient]
+
+#: The clients of each account.
+CLIENTS: Sequence[Sequence[ClientClass]] = (
+    (Streamer, Streamer, Streamer, Streamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister),
     (Streamer, OpenAIClient, Canceller, Poller, Embedder),
-    (Importer, Thinker, Streamer),
-    (Importer, Thinker, Canceller, Talker),
+    (Importer, Meditator, Streamer),
+    (Importer, Meditator, Canceller, ConversationClient),
 )
 
-#: What a line about the fleet tells.
-TOLD = ("turns", "ended", "events", "tries again", "reconnects")
-
-PASSWORD = "correct horse battery staple"
+#: The counts of the progress line.
+PROGRESS = ("turns", "ended", "events", "retries", "reconnects")
 
 
 class Fleet:
     """Clients on threads, from `start` to `finish`.
 
-    tokens  how long the script's answers are
+    tokens  the length of the script's answers
     """
 
     def __init__(
@@ -42,73 +42,73 @@ class Fleet:
         seed: int,
         *,
         tokens: int = TOKENS,
-        crew: Sequence[Sequence[Callable[..., Client]]] = CREW,
+        clients: Sequence[Sequence[ClientClass]] = CLIENTS,
     ) -> None:
         self._addresses = addresses
         self._seed = seed
         self._tokens = tokens
-        self._crew = crew
-        self._patience = Patience()
-        self._clients: list[Client] = []
+        self._classes = clients
+        self._deadline = Deadline()
+        self._clients: list[FleetClient] = []
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Sign up, have every process warmed up, and begin. To be called while all is well."""
-        accounts = [sign_up(self._addresses, f"chaos-{self._seed}-{number}") for number in range(len(self._crew))]
-        self._join(Warmer, "warmer", *accounts[0]).run()
-        for number, (makers, known) in enumerate(zip(self._crew, accounts, strict=True)):
-            for place, make in enumerate(makers):
-                client = self._join(make, f"{make.__name__.lower()}-{number}{place}", *known)
+        """Sign up, warm up every process, and start the clients. Call it while no fault is active."""
+        accounts = [sign_up(self._addresses, f"chaos-{self._seed}-{number}") for number in range(len(self._classes))]
+        self._add(WarmUp, "warm-up", *accounts[0]).run()
+        for number, (classes, account) in enumerate(zip(self._classes, accounts, strict=True)):
+            for index, class_ in enumerate(classes):
+                client = self._add(class_, f"{class_.__name__.lower()}-{number}{index}", *account)
                 self._threads.append(threading.Thread(target=client.run, name=client.name, daemon=True))
         for thread in self._threads:
             thread.start()
 
-    def _join(self, make: Callable[..., Client], name: str, account: str, token: str) -> Client:
-        client = make(name, account, self._addresses, token, self._seed, self._patience, self._tokens)
-        self._clients.append(client)
-        return client
-
-    def say(self) -> str:
-        """One line about how far they are."""
-        told = self.counts()
-        return ", ".join(f"{told[name]} {name}" for name in TOLD)
+    def progress(self) -> str:
+        """Describe the progress in one line."""
+        counts = self.counts()
+        return ", ".join(f"{counts[name]} {name}" for name in PROGRESS)
 
     def counts(self) -> Mapping[str, int]:
-        """How much was asked for and heard; `ended` are those of the turns that have."""
-        counts: Counter[str] = Counter(dict.fromkeys(TOLD, 0))
+        """Count requests, events and reconnects; `ended` counts turns."""
+        counts: Counter[str] = Counter(dict.fromkeys(PROGRESS, 0))
         for transcript in self.transcripts():
             counts["turns" if transcript.kind == "turn" else transcript.kind] += 1
             counts["ended"] += transcript.kind == "turn" and transcript.ended is not None
             counts["events"] += len(transcript.events)
-            counts["tries again"] += sum(not answer.accepted for answer in transcript.answers)
+            counts["retries"] += sum(not reply.accepted for reply in transcript.replies)
             counts["reconnects"] += max(0, len(transcript.connections) - 1)
             counts["cancels"] += bool(transcript.cancels)
         return counts
 
     def transcripts(self) -> Sequence[Transcript]:
-        """What the clients know, so far."""
+        """The transcripts of all clients, so far."""
         return [transcript for client in self._clients for transcript in list(client.transcripts)]
 
-    def finish(self, patience: float) -> Sequence[Transcript]:
-        """Begin nothing new, follow everything to its end for so many seconds, and tell what was heard.
+    def finish(self, seconds: float) -> Sequence[Transcript]:
+        """Start nothing new, wait for what runs for so many seconds at most, and return all transcripts.
 
-        Raises what broke a client, which is the fleet's own fault.
+        Raises the error of a client, which is a fault of the fleet.
         """
-        self._patience.end(patience)
+        self._deadline.set(seconds)
         for thread in self._threads:
-            thread.join(patience + 60)
+            thread.join(seconds + 60)
         for client in self._clients:
-            if client.broken is not None:
-                raise client.broken
+            if client.error is not None:
+                raise client.error
         return self.transcripts()
+
+    def _add(self, class_: ClientClass, name: str, account: str, token: str) -> FleetClient:
+        client = class_(name, account, self._addresses, token, self._seed, self._deadline, self._tokens)
+        self._clients.append(client)
+        return client
 
 
 def sign_up(addresses: Sequence[Address], name: str) -> tuple[str, str]:
-    """A new account's id, and a key that doesn't run out."""
-    doors = Doors(addresses, "", Random(name), Patience())
-    known = Transcript("listing", name, "", name, {}, 0.0)
-    entry: dict[str, Any] = {"email": f"{name}@example.com", "password": PASSWORD}
-    doors.token = doors.patiently(known, "POST", "/signup", entry).json()["token"]
-    account = str(doors.patiently(known, "GET", "/v1/account").json()["id"])
-    made = doors.patiently(known, "POST", "/v1/api_keys", {"name": name}, {"Idempotency-Key": name})
-    return account, str(made.json()["key"])
+    """Create an account; returns its id, and an API key, which does not expire."""
+    client = RetryingClient(addresses, "", Random(name), Deadline())
+    transcript = Transcript("listing", name, "", name, {}, 0.0)
+    body: dict[str, Any] = {"email": f"{name}@example.com", "password": PASSWORD}
+    client.token = client.send(transcript, Request("POST", "/signup", body)).json()["token"]
+    account = str(client.send(transcript, Request("GET", "/v1/account")).json()["id"])
+    key = client.send(transcript, Request("POST", "/v1/api_keys", {"name": name}, {"Idempotency-Key": name}))
+    return account, str(key.json()["key"])

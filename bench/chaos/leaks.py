@@ -1,55 +1,56 @@
-"""What must not grow: threads, descriptors, connections, streams. Counted when all is warm, and again when all is calm.
+"""Check that threads, descriptors, connections and streams do not grow: counted after the warm-up, and at the end.
 
-A process that lived through everything is held to what it had itself, one that was started since to the most that one
-of its like had. Pools of threads and connections fill as they are used, and keep what they have: a process may have
-grown by what its pools can hold, once; a leak grows with every fault.
+A process that lived through the run is compared with itself, a restarted one with the largest of its kind. Pools of
+threads and connections grow with use, once, to their size, so a process may have grown by that; a leak grows with every
+fault.
 """
 
 import http.client
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from bench.chaos.slots import lost
 from bench.chaos.violations import Violation
 from models.platform.database import Database, fetch_all
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 
-#: Threads by which a process may have grown: Starlette's pool of 40 gives its idle ones back, the smaller ones don't.
+#: Threads by which a process may have grown: Starlette's pool of 40 releases idle ones, the smaller pools do not.
 THREADS = 16
 
-#: Descriptors: a pool of connections to Postgres and one to Redis, and what is just being closed.
+#: Descriptors by which a process may have grown: connection pools for Postgres and Redis, and closing connections.
 DESCRIPTORS = 32
 
-#: Connections to Postgres and to Redis, a process: the pools of the largest, once more.
+#: Connections to Postgres and to Redis by which a process may have grown: the pools of the largest, once more.
 CONNECTIONS = 10
 
 #: The keys of journals.
 JOURNALS = ("sangha:journal:*", "sangha:events:*")
 
-#: Seconds that idle threads and connections have to go.
-PATIENCE, PAUSE = 30.0, 0.5
+#: Seconds that idle threads and connections have to be released, and between two checks.
+PATIENCE, INTERVAL = 30.0, 0.5
 
-#: Seconds after which a transaction that does nothing, or a statement, is forgotten rather than slow.
+#: Seconds after which an idle transaction, or a statement, counts as leaked.
 LONGEST_TRANSACTION = 15.0
 
 CONNECTED = """
 SELECT application_name AS name, count(*) AS count FROM pg_stat_activity WHERE datname = current_database() GROUP BY 1
 """
 
-FORGOTTEN = """
+LONG_TRANSACTIONS = """
 SELECT pid, application_name, state, left(query, 200) AS query, now() - xact_start AS age FROM pg_stat_activity
 WHERE datname = current_database() AND xact_start < now() - make_interval(secs => %(longest)s)
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a process holds."""
+class ProcessUsage:
+    """The threads and descriptors of a process."""
 
     pid: int
     threads: int
@@ -58,127 +59,124 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What there was when all was warm: by process, and of connections by what they go to."""
+    """The usage after the warm-up: of each process, and connections by client."""
 
-    processes: Mapping[str, Held]
+    processes: Mapping[str, ProcessUsage]
     connections: Mapping[str, int]
 
     @classmethod
     def take(cls, pids: Mapping[str, int], settings: Settings) -> "Baseline":
-        """Count. `pids` are those of Sangha's processes, `settings` lead to the servers themselves."""
-        return cls({name: held(pid) for name, pid in pids.items()}, connections(settings))
+        """Read the usage. `pids` are those of Sangha's processes; `settings` lead to the servers directly."""
+        return cls({name: usage_of(pid) for name, pid in pids.items()}, count_connections(settings))
 
-    def violations(self, pids: Mapping[str, int], settings: Settings) -> Sequence[Violation]:
-        """What is more than it may be, and stays so."""
+    def check(self, pids: Mapping[str, int], settings: Settings) -> Sequence[Violation]:
+        """Report what exceeds the baseline, and still does after PATIENCE."""
         deadline = time.monotonic() + PATIENCE
-        while (found := list(self._found(pids, settings))) and time.monotonic() < deadline:
-            time.sleep(PAUSE)
-        addresses = [
-            ("127.0.0.1", port) for name, pid in pids.items() if kind_of(name) == "web" for port in _doors(pid)
-        ]
-        return [*found, *lost(pids, addresses, settings)]
+        while (violations := list(self._check(pids, settings))) and time.monotonic() < deadline:
+            time.sleep(INTERVAL)
+        return violations
 
-    def _found(self, pids: Mapping[str, int], settings: Settings) -> Iterator[Violation]:
+    def _check(self, pids: Mapping[str, int], settings: Settings) -> Iterator[Violation]:
         for name, pid in pids.items():
-            yield from self.grown(name, held(pid))
-            yield from streams(name, pid)
-        yield from kept_for_ever(settings)
-        now = connections(settings)
-        for server, count in now.items():
-            if count > self.connections.get(server, 0) + CONNECTIONS * len(pids):
-                yield Violation("leak", server, f"{self.connections.get(server, 0)} connections before, {count} now")
-        yield from forgotten(settings)
+            yield from self.check_process(name, usage_of(pid))
+            yield from check_streams(name, pid)
+        yield from check_journals(settings)
+        for client, count in count_connections(settings).items():
+            before = self.connections.get(client, 0)
+            if count > before + CONNECTIONS * len(pids):
+                yield Violation("leak", client, f"{before} connections before, {count} now")
+        yield from check_transactions(settings)
 
-    def grown(self, name: str, now: Held) -> Iterator[Violation]:
-        """What a process holds too much of."""
-        before = self._before(name, now)
-        for what, had, has, more in (
+    def check_process(self, name: str, now: ProcessUsage) -> Iterator[Violation]:
+        """Compare the usage of a process with its baseline."""
+        before = self._baseline_of(name, now)
+        for resource, had, has, allowed in (
             ("threads", before.threads, now.threads, THREADS),
             ("descriptors", before.descriptors, now.descriptors, DESCRIPTORS),
         ):
-            if has > had + more:
-                yield Violation("leak", name, f"{had} {what} before, {has} now; {more} more are none")
+            if has > had + allowed:
+                yield Violation("leak", name, f"{had} {resource} before, {has} now; {allowed} more are allowed")
 
-    def _before(self, name: str, now: Held) -> Held:
+    def _baseline_of(self, name: str, now: ProcessUsage) -> ProcessUsage:
         own = self.processes.get(name)
         if own is not None and own.pid == now.pid:
             return own
-        like = [each for other, each in self.processes.items() if kind_of(other) == kind_of(name)]
-        return Held(0, max(each.threads for each in like), max(each.descriptors for each in like))
+        same_kind = [each for other, each in self.processes.items() if kind_of(other) == kind_of(name)]
+        most_descriptors = max(each.descriptors for each in same_kind)
+        return ProcessUsage(0, max(each.threads for each in same_kind), most_descriptors)
 
 
 def kind_of(name: str) -> str:
-    """What a process is, without its letter: `web-a` is a `web`."""
+    """The kind of a process: `web-a` is a `web`."""
     return name.partition("-")[0]
 
 
-def held(pid: int) -> Held:
-    """What a process holds; nothing when it is gone."""
+def usage_of(pid: int) -> ProcessUsage:
+    """Read the usage of a process; zeros when it has ended."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            return Held(pid, process.num_threads(), process.num_fds())
+            return ProcessUsage(pid, process.num_threads(), process.num_fds())
     except psutil.NoSuchProcess:
-        return Held(pid, 0, 0)
+        return ProcessUsage(pid, 0, 0)
 
 
-def connections(settings: Settings) -> Mapping[str, int]:
-    """Connections to Postgres, by the name that they go by, and to Redis; this one is none."""
-    database, client = Database(settings.postgres_dsn, size=1, name="leaks"), connect(settings.redis_address)
-    try:
-        with database.connection() as connection:
-            counts = Counter({f"postgres {row['name']}": int(row["count"]) for row in fetch_all(connection, CONNECTED)})
+def count_connections(settings: Settings) -> Mapping[str, int]:
+    """Count connections to Postgres, by application name, and to Redis, without our own."""
+    rows = _query(settings, CONNECTED)
+    counts = Counter({f"postgres {row['name']}": int(row["count"]) for row in rows})
+    with closing(connect(settings.redis_address)) as client:
         counts["redis"] = int(client.info("clients")["connected_clients"])
-        return {name: count for name, count in counts.items() if name not in ("postgres leaks", "postgres ")}
-    finally:
-        database.close()
-        client.close()
+    return {name: count for name, count in counts.items() if name not in ("postgres leaks", "postgres ")}
 
 
-def forgotten(settings: Settings) -> Iterator[Violation]:
-    """Transactions that nobody ends."""
-    database = Database(settings.postgres_dsn, size=1, name="leaks")
-    try:
-        with database.connection() as connection:
-            for row in fetch_all(connection, FORGOTTEN, {"longest": LONGEST_TRANSACTION}):
-                detail = f"{row['state']} since {row['age']}: {row['query']}"
-                yield Violation("leak", f"postgres {row['application_name']}", detail)
-    finally:
-        database.close()
+def check_transactions(settings: Settings) -> Iterator[Violation]:
+    """Report transactions that are not ended."""
+    for row in _query(settings, LONG_TRANSACTIONS, {"longest": LONGEST_TRANSACTION}):
+        detail = f"{row['state']} since {row['age']}: {row['query']}"
+        yield Violation("leak", f"postgres {row['application_name']}", detail)
 
 
-def kept_for_ever(settings: Settings) -> Iterator[Violation]:
-    """Journals that Redis is never to forget."""
-    client = connect(settings.redis_address)
-    try:
+def check_journals(settings: Settings) -> Iterator[Violation]:
+    """Report journals that never expire."""
+    with closing(connect(settings.redis_address)) as client:
         for pattern in JOURNALS:
             for key in client.scan_iter(pattern, count=1000):
                 if client.ttl(key) == -1:
-                    yield Violation("leak", "redis", f"{key.decode()} is kept for ever")
-    finally:
-        client.close()
+                    yield Violation("leak", "redis", f"{key.decode()} never expires")
 
 
-def streams(name: str, pid: int) -> Iterator[Violation]:
-    """Streams that a web process still holds open, though no client does."""
-    for port in _doors(pid) if kind_of(name) == "web" else ():
+def check_streams(name: str, pid: int) -> Iterator[Violation]:
+    """Report streams that a web process has open although no client follows any."""
+    for port in _listening_ports(pid) if kind_of(name) == "web" else ():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", "/metrics")
             lines = connection.getresponse().read().decode().splitlines()
         except (OSError, http.client.HTTPException) as error:
-            yield Violation("leak", name, f"it can't be asked: {error!r}")
+            yield Violation("leak", name, f"its metrics cannot be read: {error!r}")
             continue
         finally:
             connection.close()
         open_ = next((float(line.split()[1]) for line in lines if line.startswith("sangha_open_streams ")), 0.0)
         if open_:
-            yield Violation("leak", name, f"{open_:g} event streams are open, and nobody listens")
+            yield Violation("leak", name, f"{open_:g} event streams are open without a client")
 
 
-def _doors(pid: int) -> Sequence[int]:
+def _query(
+    settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None
+) -> Sequence[Mapping[str, Any]]:
+    database = Database(settings.postgres_dsn, size=1, name="leaks")
     try:
-        listening = psutil.Process(pid).net_connections(kind="tcp")
+        with database.connection() as connection:
+            return fetch_all(connection, statement, parameters or {})
+    finally:
+        database.close()
+
+
+def _listening_ports(pid: int) -> Sequence[int]:
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.NoSuchProcess:
         return []
-    return [each.laddr.port for each in listening if each.status == psutil.CONN_LISTEN]
+    return [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]

@@ -1,7 +1,7 @@
-"""Does chaos notice? Builds that are broken on purpose, each in a copy of this tree, each put through a short run.
+"""Show that chaos detects broken builds: bugs planted in copies of this tree, each followed by a short run.
 
-A planted bug takes out one thing that a promise stands on. A run over it has to find violations; one that finds none
-says that the checker, or the adversary, is blind to that promise.
+A planted bug removes one thing that a promise depends on. A run over it must find violations; if it finds none, the
+checker or the injector does not cover that promise.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,28 +22,28 @@ from bench.machine import ROOT
 from bench.progress import Progress
 from ops.process import launcher_command
 
-#: The folders that make up Sangha and its measurements.
+#: The folders of Sangha and of its measurements.
 SOURCES = ("bench", "models", "ops", "pipelines", "scheduler", "tasks", "web")
 
-#: Seconds that what a broken build has lost is waited for: longer than any lease or nudge takes to be made good.
+#: Seconds that work has to end in a broken build: longer than any lease, or retry of a lost message.
 PATIENCE = 45
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One text of one file, which stands there exactly once, and what takes its place."""
+    """The replacement of a text that occurs exactly once in a file."""
 
     file: str
-    was: str
-    becomes: str
+    old: str
+    new: str
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
-    """A bug, and the run that must notice it: faults, seed and length."""
+class PlantedBug:
+    """A bug, and the run that must detect it: faults, seed and length."""
 
     name: str
-    what: str
+    description: str
     edits: Sequence[Edit]
     only: Sequence[str]
     broker: str = "rabbitmq"
@@ -59,22 +60,24 @@ FENCE_OF_ROW = Edit(
     "WHERE id = %(id)s AND state = 'running'\nRETURNING parent_id",
 )
 
-#: Messages come again while their first attempt still runs, to a neighbour with room for them.
-ROOM = 8
-TWICE = ("cut-link:inference-a-rabbitmq",)
+#: Messages are redelivered while their first attempt still runs, to another worker, which has free slots for them.
+FREE_SLOTS = 8
+REDELIVERY = ("cut-link:inference-a-rabbitmq",)
 
 PLANTED = (
-    Planted("no-fence", "nobody asks whether an attempt is over", [FENCE_OF_JOURNAL, FENCE_OF_ROW], TWICE, slots=ROOM),
-    Planted(
-        "no-fence-in-row",
-        "an attempt that is over may end its job",
-        [FENCE_OF_ROW],
-        (*TWICE, "slow-link:worker-valkey"),  # it takes the new one so long to raise the journal's fence
-        slots=ROOM,
+    PlantedBug(
+        "no-fence", "no write checks the attempt", [FENCE_OF_JOURNAL, FENCE_OF_ROW], REDELIVERY, slots=FREE_SLOTS
     ),
-    Planted(
+    PlantedBug(
+        "no-fence-in-row",
+        "an earlier attempt may end its job",
+        [FENCE_OF_ROW],
+        (*REDELIVERY, "slow-link:worker-valkey"),  # delays the new attempt's fence in the journal
+        slots=FREE_SLOTS,
+    ),
+    PlantedBug(
         "no-sweeper",
-        "nobody publishes what no relay has, and gives back what was lost",
+        "unpublished and lost jobs are never published again",
         [
             Edit(
                 "scheduler/clock.py",
@@ -86,14 +89,14 @@ PLANTED = (
         ("wipe-valkey",),
         broker="redis",
     ),
-    Planted(
+    PlantedBug(
         "no-second-message",
-        "a message that was lost is never sent again, a lease that ran out never given back",
+        "a lost message is never sent again, an expired lease never released",
         [Edit("scheduler/clock.py", "moved = outbox.requeue_lost(connection)", "moved = 0")],
         ("wipe-valkey",),
         broker="redis",
     ),
-    Planted(
+    PlantedBug(
         "token-twice",
         "a token is journalled twice",
         [
@@ -106,15 +109,15 @@ PLANTED = (
         ],
         ("kill-worker",),
     ),
-    Planted(
+    PlantedBug(
         "engine-is-the-meter",
-        "usage is what the last engine has generated, not what was journalled",
+        "usage is what the last engine generated, not what was journalled",
         [Edit("pipelines/chat/answer_writer.py", "self.output_tokens = transcript.tokens", "self.output_tokens = 0")],
         ("kill-worker",),
     ),
-    Planted(
+    PlantedBug(
         "no-last-events",
-        "the archive lacks what a journal ends with",
+        "the archive lacks the last events of the journal",
         [
             Edit(
                 "tasks/job_runner.py",
@@ -124,9 +127,9 @@ PLANTED = (
         ],
         ("kill-web",),
     ),
-    Planted(
+    PlantedBug(
         "silent-rewind",
-        "what was lost with worker and Valkey is told anew without a word",
+        "events lost with worker and Valkey are generated again without a rewind",
         [
             Edit(
                 "models/jobs/attempt_context.py",
@@ -136,9 +139,9 @@ PLANTED = (
         ],
         ("wipe-with-worker",),
     ),
-    Planted(
+    PlantedBug(
         "made-twice",
-        "a request that is repeated under its Idempotency-Key makes another thing",
+        "a request repeated with its Idempotency-Key creates another object",
         [
             Edit(
                 "models/access/idempotency.py",
@@ -148,9 +151,9 @@ PLANTED = (
         ],
         ("kill-web", "kill-postgres"),
     ),
-    Planted(
+    PlantedBug(
         "connection-kept",
-        "a connection to Postgres that broke is never given back",
+        "a broken connection to Postgres is never returned to its pool",
         [
             Edit(
                 "models/platform/database.py",
@@ -165,63 +168,65 @@ PLANTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a run over a planted bug found: violations by rule, the most frequent first."""
+class PlantedResult:
+    """The violations of a run over a planted bug: rules with their counts, the most frequent first, and its error."""
 
-    planted: Planted
-    caught: bool
+    bug: PlantedBug
     rules: Sequence[str]
-    said: str
+    error: str
+
+    @property
+    def caught(self) -> bool:
+        """Whether the run found a violation."""
+        return bool(self.rules)
+
+    def line(self) -> str:
+        """The result as one line."""
+        evidence = ", ".join(self.rules) or self.error or "nothing"
+        return f"{self.bug.name:<20} {'caught' if self.caught else 'NOT CAUGHT'} by {evidence}: {self.bug.description}"
 
 
-def demonstrate(chosen: Sequence[Planted], progress: Progress) -> Iterator[Verdict]:
-    """Plant one bug after the other and let chaos run."""
-    for place, planted in enumerate(chosen):
-        progress.begin(planted.name)
-        progress.step(place, len(chosen), planted.what)
-        with copied(planted) as folder:
-            yield judged(planted, folder)
+def run_planted(bugs: Sequence[PlantedBug], progress: Progress) -> Iterator[PlantedResult]:
+    """Plant one bug after the other, and run chaos over each."""
+    for number, bug in enumerate(bugs):
+        progress.begin(bug.name)
+        progress.step(number, len(bugs), bug.description)
+        with planted_copy(bug) as folder:
+            yield run_in(folder, bug)
 
 
 @contextmanager
-def copied(planted: Planted) -> Iterator[Path]:
-    """A copy of the tree with the bug in it, until the end of the block."""
+def planted_copy(bug: PlantedBug) -> Iterator[Path]:
+    """A copy of the tree with the bug, until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="sangha-planted-") as name:
         folder = Path(name)
         for source in SOURCES:
             shutil.copytree(ROOT / source, folder / source, ignore=shutil.ignore_patterns("__pycache__"))
-        for edit in planted.edits:
-            (folder / edit.file).write_text(edited(edit, (folder / edit.file).read_text()))
+        for edit in bug.edits:
+            (folder / edit.file).write_text(apply_edit(edit, (folder / edit.file).read_text()))
         yield folder
 
 
-def edited(edit: Edit, text: str) -> str:
-    """The text of a file with the edit in it. Raises ValueError where what it replaces does not stand there once."""
-    if text.count(edit.was) != 1:
-        raise ValueError(f"{edit.file} has {text.count(edit.was)} times: {edit.was}")
-    return text.replace(edit.was, edit.becomes)
+def apply_edit(edit: Edit, text: str) -> str:
+    """Replace the text of an edit. Raises ValueError unless it occurs exactly once."""
+    if (count := text.count(edit.old)) != 1:
+        raise ValueError(f"{edit.file} has {count} times: {edit.old}")
+    return text.replace(edit.old, edit.new)
 
 
-def judged(planted: Planted, folder: Path) -> Verdict:
+def run_in(folder: Path, bug: PlantedBug) -> PlantedResult:
     """Run chaos in a copy."""
-    found = folder / "found.json"
-    only = [word for name in planted.only for word in ("--only", name)]
-    told = ["--seed", planted.seed, "--minutes", planted.minutes, "--broker", planted.broker, "--patience", PATIENCE]
-    told += ["--slots", planted.slots]
-    command = [sys.executable, "-m", "bench.chaos", *map(str, told), "--json", str(found), *only]
-    whole = launcher_command(command, signal.SIGTERM)
-    environment = os.environ | {"TMPDIR": str(folder)}  # what the run keeps goes with the copy
-    done = subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    violations = orjson.loads(found.read_bytes())["violations"] if found.exists() else []
-    counts: dict[str, int] = {}
-    for violation in violations:
-        counts[violation["rule"]] = counts.get(violation["rule"], 0) + 1
-    rules = [f"{rule} ({count})" for rule, count in sorted(counts.items(), key=lambda each: -each[1])]
-    said = next((line for line in reversed(done.stderr.splitlines()) if line.startswith("chaos: ")), "")
-    return Verdict(planted, bool(rules), rules, said)
-
-
-def line(verdict: Verdict) -> str:
-    """A verdict as one line."""
-    by = ", ".join(verdict.rules) or verdict.said or "nothing"
-    return f"{verdict.planted.name:<20} {'caught' if verdict.caught else 'NOT CAUGHT'} by {by}: {verdict.planted.what}"
+    report = folder / "report.json"
+    options: dict[str, object] = {
+        "--seed": bug.seed, "--minutes": bug.minutes, "--broker": bug.broker, "--patience": PATIENCE,
+        "--slots": bug.slots, "--json": report,
+    }  # fmt: skip
+    words = [str(word) for option in options.items() for word in option]
+    words += [word for name in bug.only for word in ("--only", name)]
+    command = launcher_command([sys.executable, "-m", "bench.chaos", *words], signal.SIGTERM)
+    environment = os.environ | {"TMPDIR": str(folder)}  # so that kept logs are deleted with the copy
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    violations = orjson.loads(report.read_bytes())["violations"] if report.exists() else []
+    counts = Counter(violation["rule"] for violation in violations)
+    error = next((line for line in reversed(done.stderr.splitlines()) if "chaos: " in line), "")
+    return PlantedResult(bug, [f"{rule} ({count})" for rule, count in counts.most_common()], error)

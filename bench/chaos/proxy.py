@@ -1,8 +1,7 @@
-"""Links between parts that can be made to fail: TCP proxies on loopback, all in one thread.
+"""Links between processes that can be made to fail: TCP proxies on loopback, all in one thread.
 
-A link forwards to a TCP address or a Unix socket. While it is told to, it delays or holds back what passes in one
-direction or both, refuses new connections, cuts those that stand, or tears one in the middle of a message. Ports are
-bound once: who was told of one finds it there until the end.
+A link forwards to a TCP address or a Unix socket. On demand it delays or holds back data in one direction or both,
+refuses new connections, cuts open ones, or cuts one in the middle of a message. Its port never changes.
 """
 
 import asyncio
@@ -16,18 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from bench.harness.client import Address
+
 T = TypeVar("T")
 
-Address = tuple[str, int]
-
-#: Bytes that are read at a time, and so the most that pass between two looks at what a link is told.
+#: The most bytes that are read at once, and so that pass between two checks of a link's state.
 CHUNK = 65_536
 
-#: Closing so sends a reset in place of a farewell, as the kernel does for a process that is gone.
-NO_FAREWELL = struct.pack("ii", 1, 0)
+#: SO_LINGER with a time of 0: closing sends RST instead of FIN, as the kernel does for a killed process.
+LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-class Way:
+class Direction:
     """One direction of a link, for all of its connections."""
 
     def __init__(self) -> None:
@@ -37,71 +36,71 @@ class Way:
         self._open.set()
 
     def hold(self, held: bool) -> None:
-        """Let nothing pass; what comes meanwhile waits. Or let it pass again."""
+        """Hold data back, or let it pass again."""
         if held:
             self._open.clear()
         else:
             self._open.set()
 
-    async def let_pass(self) -> None:
-        """Wait as long as what has come must wait."""
+    async def wait(self) -> None:
+        """Wait for as long as received data has to wait."""
         if self.delay:
             await asyncio.sleep(self.delay)
         await self._open.wait()
 
 
 @dataclass(eq=False, slots=True)
-class Passage:
-    """One connection through a link: the socket of who came, and that of the server."""
+class ProxiedConnection:
+    """One connection through a link: the streams to the client and to the server."""
 
     streams: list[asyncio.StreamWriter]
 
     def abort(self) -> None:
-        """End it without a farewell, to both sides."""
+        """Reset both sides."""
         for stream in self.streams:
             reset(stream)
 
 
 @dataclass(eq=False)
 class Link:
-    """What one kind of process reaches one server by. Its methods may be called from any thread.
+    """The connection of one kind of process to one server. Its methods may be called from any thread.
 
-    up, down  the ways to the server and from it
+    up, down  the directions to the server and from it
     """
 
     name: str
     target: Address | Path
     port: int = 0
-    up: Way = field(default_factory=Way)
-    down: Way = field(default_factory=Way)
-    passages: set[Passage] = field(default_factory=set)
+    up: Direction = field(default_factory=Direction)
+    down: Direction = field(default_factory=Direction)
+    connections: set[ProxiedConnection] = field(default_factory=set)
     refuses: bool = False
     loop: asyncio.AbstractEventLoop | None = None
     server: asyncio.Server | None = None
 
     def delay(self, seconds: float) -> None:
-        """Let everything come so many seconds later, in both directions."""
-        self._tell(self._delay, seconds)
+        """Delay data by so many seconds, in both directions."""
+        self._run(self._delay, seconds)
 
     def stall(self, *, up: bool = True, down: bool = True) -> None:
-        """Hold back what is sent to the server, what it answers, or both; connections stay open."""
-        self._tell(self._stall, up, down)
+        """Hold back requests, answers, or both; connections stay open."""
+        self._run(self._stall, up, down)
 
     def refuse(self) -> None:
-        """Cut every connection, and take no new one."""
-        self._tell(self._refuse)
+        """Cut all connections, and refuse new ones."""
+        self._run(self._refuse)
 
     def cut(self) -> None:
-        """Cut every connection; new ones are welcome."""
-        self._tell(self._cut)
+        """Cut all connections; new ones are accepted."""
+        self._run(self._cut)
 
     def tear(self) -> None:
-        """Cut each connection as soon as the server answers on it: half of that answer gets through."""
-        self._tell(self._tear)
+        """Cut each connection in the middle of the server's next answer on it."""
+        self._run(self._tear)
 
     def heal(self) -> None:
-        """Be an ordinary link again. What was held back gets through."""
-        self._tell(self._heal)
+        """Forward normally again, beginning with the data that was held back."""
+        self._run(self._heal)
 
     def _delay(self, seconds: float) -> None:
         self.up.delay = self.down.delay = seconds
@@ -115,8 +114,8 @@ class Link:
         self._cut()
 
     def _cut(self) -> None:
-        for passage in list(self.passages):
-            passage.abort()
+        for connection in list(self.connections):
+            connection.abort()
 
     def _tear(self) -> None:
         self.down.tears = True
@@ -126,14 +125,14 @@ class Link:
         self._delay(0)
         self._stall(False, False)
 
-    def _tell(self, step: Callable[..., None], *told: object) -> None:
-        """Have the thread of the links do a step, and wait until it has."""
+    def _run(self, step: Callable[..., None], *arguments: object) -> None:
+        """Run a step in the thread of the links, and wait for it."""
         assert self.loop is not None, "the link is not open"
 
-        async def take() -> None:
-            step(*told)
+        async def run() -> None:
+            step(*arguments)
 
-        asyncio.run_coroutine_threadsafe(take(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
 
     async def open(self) -> None:
         """Listen on a free port."""
@@ -142,7 +141,7 @@ class Link:
         self.port = self.server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Listen no more, and end what stands. For the thread of the links."""
+        """Stop listening, and cut all connections. Call it in the thread of the links."""
         if self.server is not None:
             self.server.close()
         self._cut()
@@ -152,25 +151,25 @@ class Link:
             reset(writer)
             return
         try:
-            there, to_server = await self._connect()
-        except OSError:  # the server is away: so are we
+            from_server, to_server = await self._connect()
+        except OSError:  # the server does not run: neither does its link
             reset(writer)
             return
-        passage = Passage([writer, to_server])
-        self.passages.add(passage)
-        ways = [
-            asyncio.create_task(forward(reader, to_server, self.up, passage)),
-            asyncio.create_task(forward(there, writer, self.down, passage)),
+        connection = ProxiedConnection([writer, to_server])
+        self.connections.add(connection)
+        directions = [
+            asyncio.create_task(forward(reader, to_server, self.up, connection)),
+            asyncio.create_task(forward(from_server, writer, self.down, connection)),
         ]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        await self._end(passage, ways)
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        await self._end(connection, directions)
 
-    async def _end(self, passage: Passage, ways: list["asyncio.Task[None]"]) -> None:
-        """One side has gone: tell the other one. What was on its way to it gets through, unless it is held back."""
-        self.passages.discard(passage)
-        for way in ways:
-            way.cancel()
-        for stream in passage.streams:
+    async def _end(self, connection: ProxiedConnection, directions: list["asyncio.Task[None]"]) -> None:
+        """Close both sides after one has closed; data that was written gets through, unless it is held back."""
+        self.connections.discard(connection)
+        for direction in directions:
+            direction.cancel()
+        for stream in connection.streams:
             with contextlib.suppress(OSError, RuntimeError):
                 stream.close()
 
@@ -180,32 +179,34 @@ class Link:
         return await asyncio.open_connection(*self.target)
 
 
-async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way, passage: Passage) -> None:
-    """Carry one direction of a connection until it ends."""
+async def forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction, connection: ProxiedConnection
+) -> None:
+    """Forward one direction of a connection until it ends."""
     with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK):
-            await way.let_pass()
-            if way.tears:
+            await direction.wait()
+            if direction.tears:
                 writer.write(data[: len(data) // 2])
                 await writer.drain()
-                passage.abort()
+                connection.abort()
                 return
             writer.write(data)
             await writer.drain()
-        await way.let_pass()
+        await direction.wait()
 
 
 def reset(stream: asyncio.StreamWriter) -> None:
-    """Close without a farewell."""
+    """Close with RST."""
     connection = stream.get_extra_info("socket")
     if connection is not None and connection.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_FAREWELL)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     stream.transport.abort()
 
 
 class Links:
-    """All links, in a thread of their own, open from `with` to the end of its block."""
+    """All links, in a thread, until the end of the `with` block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -223,7 +224,7 @@ class Links:
         self._loop.close()
 
     def open(self, name: str, target: Address | Path) -> Link:
-        """A link to a server, at a port of its own."""
+        """Open a link to a server, on a port of its own."""
         link = Link(name, target)
         self._run(link.open())
         self._links.append(link)

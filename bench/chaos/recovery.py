@@ -1,69 +1,71 @@
-"""How long clients felt a fault: the longest silence of any running answer that it fell into.
+"""Measure how long clients felt a fault: the longest silence of any running answer during the fault.
 
 A turn that waits for a slot loses nothing, so only silences within running answers count, and those between a turn's
-acceptance and its stream's first event. A silence is counted from when the platform could have gone on: from the strike
-where others of its kind stood beside what was struck, else from the moment when what was struck answered again. What
-a client does itself (it gives a silent stream up after `STALL` seconds, and pauses between two tries) is part of it.
+acceptance and its stream's first event. A silence counts from when the platform could have continued: from the
+beginning of the fault where another process of the same kind was running, else from when the target worked again. The
+client's own delays (STALL_TIMEOUT, and pauses between retries) are part of it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from bench.chaos.faults import Struck, parts_of
+from bench.chaos.faults import InjectedFault, names_in
 from bench.chaos.transcripts import Transcript
 
-#: Parts that have a second one of their kind beside them.
-DOUBLED = ("web-", "inference-", "scheduler-")
+#: Prefixes of processes that have a second one of their kind.
+REDUNDANT = ("web-", "inference-", "scheduler-")
 
-#: An answer runs from here on.
+#: The event with which an answer starts to run.
 RUNNING = "response.in_progress"
 
+#: When a silence began and ended.
 Silence = tuple[float, float]
 
 
-def times(transcripts: Sequence[Transcript], struck: Sequence[Struck]) -> Mapping[str, Sequence[float]]:
-    """Seconds by kind of fault, one for each time that it fell into some running answer."""
-    felt: dict[int, float] = {}
+def recovery_times(
+    transcripts: Sequence[Transcript], injected: Sequence[InjectedFault]
+) -> Mapping[str, Sequence[float]]:
+    """Seconds by kind of fault, one for each fault during which an answer was running."""
+    longest: dict[int, float] = {}
     for silence in (each for transcript in transcripts for each in silences(transcript)):
-        if (place := charged(silence, struck)) is not None:
-            felt[place] = max(felt.get(place, 0.0), counted(silence, struck[place]))
+        if (index := cause_of(silence, injected)) is not None:
+            longest[index] = max(longest.get(index, 0.0), recovery_seconds(silence, injected[index]))
     by_name: dict[str, list[float]] = defaultdict(list)
-    for place, seconds in sorted(felt.items()):
-        by_name[struck[place].name].append(seconds)
+    for index, seconds in sorted(longest.items()):
+        by_name[injected[index].name].append(seconds)
     return dict(by_name)
 
 
-def charged(silence: Silence, struck: Sequence[Struck]) -> int | None:
-    """The place of the fault that a silence is laid to: of those that stood meanwhile, the one whose strike is nearest
-    to its beginning."""
+def cause_of(silence: Silence, injected: Sequence[InjectedFault]) -> int | None:
+    """The index of the fault that caused a silence: of those active meanwhile, the one that began nearest to it."""
     begin, end = silence
-    standing = [place for place, fault in enumerate(struck) if begin < fault.healed_at and end > fault.struck_at]
-    return min(standing, key=lambda place: abs(struck[place].struck_at - begin), default=None)
+    active = [index for index, fault in enumerate(injected) if begin < fault.healed_at and end > fault.struck_at]
+    return min(active, key=lambda index: abs(injected[index].struck_at - begin), default=None)
 
 
-def counted(silence: Silence, fault: Struck) -> float:
-    """Seconds of a silence from when it could have ended."""
+def recovery_seconds(silence: Silence, fault: InjectedFault) -> float:
+    """Seconds of a silence from when the platform could have continued."""
     begin, end = silence
-    since = fault.struck_at if substituted(fault.target) else fault.healed_at
-    return max(0.0, end - max(begin, since))
+    possible_at = fault.struck_at if has_substitute(fault.target) else fault.healed_at
+    return max(0.0, end - max(begin, possible_at))
 
 
-def substituted(target: str) -> bool:
-    """Whether another part of its kind stood beside what was struck."""
-    part, *others = parts_of(target)
-    return not others and part.startswith(DOUBLED) and not part.endswith(("-postgres", "-valkey"))
+def has_substitute(target: str) -> bool:
+    """Whether another process of the same kind was running."""
+    name, *others = names_in(target)
+    return not others and name.startswith(REDUNDANT) and not name.endswith(("-postgres", "-valkey"))
 
 
 def silences(transcript: Transcript) -> Iterator[Silence]:
-    """From when to when the client of a streamed turn heard nothing that it could expect."""
-    if transcript.kind != "turn" or transcript.asked.get("background") or not transcript.events:
+    """When the client of a streamed turn received nothing although it could expect to."""
+    if transcript.kind != "turn" or transcript.request.get("background") or not transcript.events:
         return
     if transcript.accepted_at is not None:
         yield transcript.accepted_at, max(transcript.accepted_at, transcript.events[0].at)
-    until = min([answer.at for answer in transcript.cancels], default=float("inf"))
-    types = [heard.type for heard in transcript.events]
+    cancelled_at = min([reply.at for reply in transcript.cancels], default=float("inf"))
+    types = [event.type for event in transcript.events]
     running = transcript.events[types.index(RUNNING) :] if RUNNING in types else []
     for earlier, later in pairwise(running):
-        if later.at < until:
+        if later.at < cancelled_at:
             yield earlier.at, later.at

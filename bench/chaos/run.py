@@ -1,4 +1,4 @@
-"""One run: start the arena, let the fleet work, break things, heal them, let everything end, and check."""
+"""One run: start the stack and the fleet, inject faults and heal them, let all work end, and check."""
 
 import sys
 import threading
@@ -6,29 +6,31 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.chaos import checker, recovery, slots
-from bench.chaos.adversary import TICK, Adversary, plan
-from bench.chaos.arena import LINKS, QUEUE_LINKS, SLOTS, Arena, arena
+from bench.chaos import checker
 from bench.chaos.faults import Fault, faults
 from bench.chaos.fleet import Fleet
+from bench.chaos.injector import TICK, FaultInjector, plan
 from bench.chaos.leaks import Baseline
+from bench.chaos.recovery import recovery_times
 from bench.chaos.report import Report
+from bench.chaos.slots import check_slots
+from bench.chaos.stack import LINKS, QUEUE_LINKS, SLOTS, ChaosStack, chaos_stack
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
+from bench.harness.stack import BrokerName
 from bench.progress import Progress
-from bench.stack import BrokerName
 
-#: Seconds that the clients work undisturbed, before descriptors and threads are counted.
-WARM = 1.0
+#: Seconds that the clients work without a fault before descriptors and threads are counted.
+WARM_UP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the caller asked for.
+class RunOptions:
+    """The options of a run.
 
-    only      names of faults, or `fault:target`; none is all
-    slots     answers at once of each engine
-    patience  seconds that everything begun gets to end once all is whole
+    only      names of faults, or `fault:target`; empty for all
+    slots     slots of each engine
+    patience  seconds that all work has to end once all faults are healed: twice a lost message and a lease
     """
 
     seed: int
@@ -36,16 +38,16 @@ class Wanted:
     broker: BrokerName
     only: Sequence[str] = ()
     slots: int = SLOTS
-    patience: float = 120.0  # a lost message and a lease have their time twice
+    patience: float = 120.0
 
     @property
     def seconds(self) -> float:
-        """How long faults are struck."""
+        """How long faults are injected."""
         return self.minutes * 60
 
     @property
     def command(self) -> str:
-        """What does the same again."""
+        """The command that repeats the run."""
         only = "".join(f" --only {name}" for name in self.only)
         slots = f" --slots {self.slots}" if self.slots != SLOTS else ""
         return (
@@ -53,7 +55,7 @@ class Wanted:
         )
 
     def faults(self) -> dict[str, Fault]:
-        """The faults to strike, each with the targets to choose from. Raises KeyError for what isn't there."""
+        """The faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
         table = faults([*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
@@ -63,96 +65,99 @@ class Wanted:
         return {name: replace(table[name], targets=targets) for name, targets in chosen.items()}
 
 
-def run(wanted: Wanted, report: Report, progress: Progress) -> None:
-    """Fill the report, as far as it goes. Raises ConfigurationError and Unavailable where no stack stands."""
-    report.plan = plan(wanted.seed, wanted.seconds, wanted.faults())
-    progress.say("starting all parts")
-    with arena(wanted.broker, wanted.slots) as standing:
-        trial = Trial(standing, wanted, report, progress)
+def run(options: RunOptions, report: Report, progress: Progress) -> None:
+    """Run, and fill the report. Raises ConfigurationError and Unavailable where the stack cannot start."""
+    report.plan = plan(options.seed, options.seconds, options.faults())
+    progress.report("starting all processes")
+    with chaos_stack(options.broker, options.slots) as stack:
+        chaos = ChaosRun(stack, options, report, progress)
         try:
-            trial.run()
+            chaos.run()
         finally:
-            trial.leave()
+            chaos.record()
 
 
-class Finishing(threading.Thread):
-    """The fleet's end, in the background: the arena needs the main thread."""
+class FleetShutdown(threading.Thread):
+    """Waits for the end of the fleet in the background, since the stack needs the main thread."""
 
     def __init__(self, fleet: Fleet, patience: float) -> None:
-        super().__init__(name="finishing", daemon=True)
+        super().__init__(name="fleet-shutdown", daemon=True)
         self._fleet = fleet
         self._patience = patience
         self._transcripts: Sequence[Transcript] = ()
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Begin nothing new, and wait for what was begun."""
+        """Start nothing new, and wait for what runs."""
         try:
             self._transcripts = self._fleet.finish(self._patience)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that asks
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that reads the result
             self._error = error
 
     def result(self) -> Sequence[Transcript]:
-        """What all clients heard. Raises what broke one of them."""
+        """The transcripts of all clients. Raises the error of one of them."""
         if self._error is not None:
             raise self._error
         return self._transcripts
 
 
-class Trial:
-    """A run on an arena that stands."""
+class ChaosRun:
+    """A run on a started stack."""
 
-    def __init__(self, standing: Arena, wanted: Wanted, report: Report, progress: Progress) -> None:
-        self._arena = standing
-        self._wanted = wanted
+    def __init__(self, stack: ChaosStack, options: RunOptions, report: Report, progress: Progress) -> None:
+        self._stack = stack
+        self._options = options
         self._report = report
         self._progress = progress
-        self._fleet = Fleet(standing.addresses, wanted.seed)
-        self._finishing = Finishing(self._fleet, wanted.patience)
-        self._adversary = Adversary(standing, report.plan, wanted.faults(), self._finishing.start)
+        self._fleet = Fleet(stack.addresses, options.seed)
+        self._shutdown = FleetShutdown(self._fleet, options.patience)
+        self._injector = FaultInjector(stack, report.plan, options.faults(), self._shutdown.start)
 
     def run(self) -> None:
-        """Break, heal, wait and check.
+        """Inject, heal, wait and check.
 
-        The last fault strikes while the clients begin nothing more: no later request brings on what it has lost.
+        The last fault is injected after the clients have stopped starting work: no later request can repair its damage.
         """
-        self._progress.say("the clients begin")
+        self._progress.report("starting the clients")
         self._fleet.start()
-        time.sleep(WARM)
-        baseline = Baseline.take(self._arena.pids, self._arena.settings)
-        self._adversary.run(self._wanted.seconds, self._say)
-        transcripts = self._finish()
-        self._arena.await_ready(self._arena.children)
-        self._progress.say("checking")
-        self._report.recovery = dict(recovery.times(transcripts, self._adversary.struck))
-        self._report.violations += self._broken(transcripts)
-        if not self._report.violations:  # what is stuck holds things, and would be told of twice
-            self._report.violations += self._leaked(baseline)
+        time.sleep(WARM_UP)
+        baseline = Baseline.take(self._stack.pids, self._stack.settings)
+        self._injector.run(self._options.seconds, self._report_progress)
+        transcripts = self._wait_for_fleet()
+        self._stack.wait_ready(self._stack.children)
+        self._progress.report("checking")
+        self._report.recovery = recovery_times(transcripts, self._injector.injected)
+        self._report.violations += self._check(transcripts)
+        if not self._report.violations:  # stuck work holds resources, and would be reported twice
+            self._report.violations += check_slots(self._stack.pids, self._stack.addresses, self._stack.settings)
+            self._report.violations += baseline.check(self._stack.pids, self._stack.settings)
 
-    def leave(self) -> None:
-        """Note what there is, and keep the logs where somebody will want them."""
-        self._report.struck = self._adversary.struck
-        self._report.restarts = self._arena.restarts
+    def record(self) -> None:
+        """Record what happened, and keep the logs after a violation or an error."""
+        self._report.injected = self._injector.injected
+        self._report.restarts = self._stack.restarts
         self._report.counts = dict(self._fleet.counts())
         if self._report.violations or isinstance(sys.exception(), Exception):
-            self._report.logs = str(self._arena.keep_logs())
+            self._report.logs = str(self._stack.keep_logs())
 
-    def _finish(self) -> Sequence[Transcript]:
-        """Look after the arena until all that was begun has ended."""
-        while self._finishing.is_alive():
-            self._arena.supervise()
-            self._say("waiting for the last")
+    def _wait_for_fleet(self) -> Sequence[Transcript]:
+        """Supervise the stack until all work has ended."""
+        while self._shutdown.is_alive():
+            self._stack.supervise()
+            self._report_progress("waiting for the last work")
             time.sleep(TICK)
-        return self._finishing.result()
+        return self._shutdown.result()
 
-    def _broken(self, transcripts: Sequence[Transcript]) -> Sequence[Violation]:
-        lost = [Violation("comes back", *what) for what in self._adversary.lost]
-        settings, struck, control = self._arena.settings, self._adversary.struck, self._arena.control
-        return [*lost, *checker.check(transcripts, settings, self._wanted.patience, struck=struck, control=control)]
+    def _check(self, transcripts: Sequence[Transcript]) -> Sequence[Violation]:
+        lost = [Violation("recovery", *each) for each in self._injector.lost]
+        violations = checker.check(
+            transcripts,
+            self._stack.settings,
+            self._options.patience,
+            injected=self._injector.injected,
+            rabbitmqctl=self._stack.rabbitmqctl,
+        )
+        return [*lost, *violations]
 
-    def _leaked(self, baseline: Baseline) -> Sequence[Violation]:
-        pids, settings = self._arena.pids, self._arena.settings
-        return [*slots.lost(pids, self._arena.addresses, settings), *baseline.violations(pids, settings)]
-
-    def _say(self, standing: str) -> None:
-        self._progress.say(f"{self._fleet.say()}; {standing}")
+    def _report_progress(self, state: str) -> None:
+        self._progress.report(f"{self._fleet.progress()}; {state}")

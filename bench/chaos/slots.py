@@ -1,21 +1,21 @@
-"""Whether every slot of the engines is free: as many turns as there are slots, asked for at once, must run at once."""
+"""Check that every slot of the engines is usable: as many concurrent turns as there are slots must run at once."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
-from bench.chaos.door import Doors, Patience
 from bench.chaos.fleet import sign_up
+from bench.chaos.retrying_client import Deadline, Request, RetryingClient
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
-from bench.client import Address
-from bench.stack import FORGETFUL
+from bench.harness.client import Address
+from bench.harness.stack import WITHOUT_MEMORY
 from models.platform.database import Database, fetch_one
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 
-#: Seconds between two looks, and how often turns are sent before a slot counts as lost: the machine may be busy.
-PAUSE, ROUNDS = 0.02, 3
+#: Seconds between two counts, and rounds of turns before a slot counts as lost, since the machine may be busy.
+INTERVAL, ROUNDS = 0.02, 3
 
 #: Seconds that the turns of one round may take.
 PATIENCE = 60.0
@@ -24,24 +24,24 @@ SLOTS = """
 SELECT coalesce(sum(threads), 0)::int AS slots FROM workers WHERE pid = ANY(%(pids)s) AND 'inference' = ANY(queues)
 """
 
-MOVING = """
+UNFINISHED = """
 SELECT count(*) FILTER (WHERE state = 'running') AS running, count(*) AS unfinished FROM jobs
 WHERE account_id = %(account_id)s AND kind = 'turn.run' AND state IN ('queued', 'running', 'waiting')
 """
 
 
-def lost(pids: Mapping[str, int], addresses: Sequence[Address], settings: Settings) -> Iterator[Violation]:
-    """The slots that nobody gets any more. For a platform that is calm, with an account of its own."""
+def check_slots(pids: Mapping[str, int], addresses: Sequence[Address], settings: Settings) -> Iterator[Violation]:
+    """Check the slots of an idle platform, with an account of its own."""
     database = Database(settings.postgres_dsn, size=1, name="checker")
     try:
         with database.connection() as connection:
             row = fetch_one(connection, SLOTS, {"pids": list(pids.values())})
         slots = row["slots"] if row else 0
-        account, token = sign_up(addresses, new_id("slots"))
-        doors = Doors(addresses, token, Random(account), Patience())
+        account, key = sign_up(addresses, new_id("slots"))
+        client = RetryingClient(addresses, key, Random(account), Deadline())
         peaks = []
         for _ in range(ROUNDS):
-            peaks.append(_peak(database, doors, account, slots))
+            peaks.append(_peak(database, client, account, slots))
             if peaks[-1] >= slots:
                 return
         yield Violation("leak", "slots", f"of {slots} turns at once, {peaks} ran at once")
@@ -49,17 +49,18 @@ def lost(pids: Mapping[str, int], addresses: Sequence[Address], settings: Settin
         database.close()
 
 
-def _peak(database: Database, doors: Doors, account: str, turns: int) -> int:
-    """How many of so many turns ran at the same time."""
-    unheard = Transcript("turn", "slots", account, "", {"input": "Say all.", "background": True, **FORGETFUL}, 0.0)
+def _peak(database: Database, client: RetryingClient, account: str, turns: int) -> int:
+    """Create turns, and count how many of them run at the same time."""
+    body = {"input": "Say all.", "background": True, **WITHOUT_MEMORY}
+    transcript = Transcript("turn", "slots", account, "", body, 0.0)
     for _ in range(turns):
-        doors.patiently(unheard, "POST", "/v1/responses", unheard.asked)
+        client.send(transcript, Request("POST", "/v1/responses", body))
     peak, deadline = 0, time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with database.connection() as connection:
-            row = fetch_one(connection, MOVING, {"account_id": account})
+            row = fetch_one(connection, UNFINISHED, {"account_id": account})
         if row is None or not row["unfinished"]:
             break
         peak = max(peak, row["running"])
-        time.sleep(PAUSE)
+        time.sleep(INTERVAL)
     return peak

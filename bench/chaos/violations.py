@@ -1,8 +1,8 @@
-"""What a checker found wrong: which promise was broken, by what, and how that shows."""
+"""A broken promise, as a checker reports it."""
 
 from dataclasses import dataclass
 
-#: Characters of a detail that a report has room for.
+#: The longest detail that is printed, in characters.
 LONGEST_DETAIL = 600
 
 
@@ -11,8 +11,8 @@ class Violation:
     """A broken promise.
 
     rule     the promise, in one or two words
-    subject  what broke it: the id of a job, a response, a memory; or a part's name
-    detail   how that shows, for whoever goes after it
+    subject  what broke it: the id of a job, a response or a memory, or the name of a process
+    detail   the evidence
     """
 
     rule: str

@@ -1,1 +1,1 @@
-"""Another platform beside ours, on the same servers, with the same model: what the figures are compared with."""
+"""Another platform on the same servers, with the same model, for comparison."""

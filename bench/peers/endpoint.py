@@ -1,8 +1,9 @@
 """An OpenAI-compatible endpoint that plays a script: the model of both platforms, in a process of its own.
 
 It answers chat completions with `w0 w1 w2 … `, as the scripted engine does. The model's name is the script:
-`tokens=20,rate=0`; a rate of 0 is as fast as it can. HTTP is read and written by hand, since whatever this process
-uses of the machine the platforms lack: an answer without a rate is one write, and is made once for each script.
+`tokens=20;rate=0` (without a comma, which separates models in a setting); a rate of 0 is as fast as possible. HTTP is
+read and written by hand, since the platforms lack whatever CPU time this process uses: an answer without a rate is one
+write, and is built once for each script.
 """
 
 import asyncio
@@ -16,18 +17,18 @@ from typing import cast
 import orjson
 import uvloop
 
-SCRIPT = re.compile(r"tokens=(\d+),rate=(\d+(?:\.\d+)?)")
+SCRIPT = re.compile(r"tokens=(\d+);rate=(\d+(?:\.\d+)?)")
 
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-END = b"0\r\n\r\n"
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent: one piece for each token, what comes before the first, and what after the last."""
+class ScriptedAnswer:
+    """The bytes of an answer: one piece for each token, what comes before the first, and what after the last."""
 
     begin: bytes
     tokens: tuple[bytes, ...]
@@ -35,31 +36,42 @@ class Answer:
     rate: float
 
 
+def model_name(script: str) -> str:
+    """The model that plays a script of the scripted engine."""
+    return script.replace(",", ";")
+
+
 @lru_cache(maxsize=64)
-def answer_of(model: str) -> Answer:
+def answer_of(model: str) -> ScriptedAnswer:
     """The answer of a script. Raises ValueError."""
-    found = SCRIPT.fullmatch(model)
-    if found is None:
-        raise ValueError("the model should be tokens=20,rate=0 or the like")
-    count = int(found[1])
+    match = SCRIPT.fullmatch(model)
+    if match is None:
+        raise ValueError("the model should be tokens=20;rate=0 or the like")
+    count = int(match[1])
     usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
-    end = [chunk(model, {}, "stop"), chunk(model, None, None, usage), framed(b"[DONE]"), END]
-    tokens = tuple(chunk(model, {"content": f"w{number} "}) for number in range(count))
-    return Answer(HEAD + chunk(model, {"role": "assistant", "content": ""}), tokens, b"".join(end), float(found[2]))
+    end = [
+        completion_chunk(model, {}, "stop"),
+        completion_chunk(model, None, None, usage),
+        event(b"[DONE]"),
+        LAST_CHUNK,
+    ]
+    tokens = tuple(completion_chunk(model, {"content": f"w{number} "}) for number in range(count))
+    begin = HEAD + completion_chunk(model, {"role": "assistant", "content": ""})
+    return ScriptedAnswer(begin, tokens, b"".join(end), float(match[2]))
 
 
-def chunk(model: str, delta: object, reason: str | None = None, usage: object = None) -> bytes:
-    """A chunk of a completion as it goes over the wire."""
+def completion_chunk(model: str, delta: object, reason: str | None = None, usage: object = None) -> bytes:
+    """The bytes of a chat completion chunk."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}]
     body = {"id": "chatcmpl-script", "object": "chat.completion.chunk", "created": 1, "model": model,
             "choices": choices, "usage": usage}  # fmt: skip
-    return framed(orjson.dumps(body))
+    return event(orjson.dumps(body))
 
 
-def framed(data: bytes) -> bytes:
-    """An event in a chunk of HTTP."""
-    event = b"data: " + data + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(event), event)
+def event(data: bytes) -> bytes:
+    """An event in an HTTP chunk of its own."""
+    frame = b"data: " + data + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(frame), frame)
 
 
 class Connection(asyncio.Protocol):
@@ -70,47 +82,47 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody has come."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """They have left: so does their answer."""
+        """Stop the answer."""
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Answer a request once it is whole."""
+        """Answer a request once it is complete."""
         self._buffer += data
-        head, between, rest = self._buffer.partition(b"\r\n\r\n")
-        if not between:
+        head, separator, rest = self._buffer.partition(b"\r\n\r\n")
+        if not separator:
             return
-        length = LENGTH.search(head)
+        length = CONTENT_LENGTH.search(head)
         size = int(length[1]) if length else 0
         if len(rest) >= size:
             self._buffer = rest[size:]
-            self._play(rest[:size])
+            self._answer(rest[:size])
 
-    def _play(self, body: bytes) -> None:
+    def _answer(self, body: bytes) -> None:
         try:
             answer = answer_of(orjson.loads(body)["model"])
         except (ValueError, KeyError, TypeError) as error:
-            said = orjson.dumps({"error": {"message": str(error), "type": "invalid_request_error"}})
-            self._transport.write(REFUSED % (len(said), said))
+            content = orjson.dumps({"error": {"message": str(error), "type": "invalid_request_error"}})
+            self._transport.write(BAD_REQUEST % (len(content), content))
             return
         if not answer.rate:
             self._transport.write(answer.begin + b"".join(answer.tokens) + answer.end)
             return
         self._transport.write(answer.begin)
-        self._tell(answer, 0, asyncio.get_running_loop().time())
+        self._write_token(answer, 0, asyncio.get_running_loop().time())
 
-    def _tell(self, answer: Answer, number: int, began: float) -> None:
-        """A token, and so on until the end; the first is due at once."""
+    def _write_token(self, answer: ScriptedAnswer, number: int, began: float) -> None:
+        """Write a token and schedule the next one; the first is due at once."""
         if number == len(answer.tokens):
             self._transport.write(answer.end)
             return
         self._transport.write(answer.tokens[number])
         due = began + (number + 1) / answer.rate
-        self._timer = asyncio.get_running_loop().call_at(due, self._tell, answer, number + 1, began)
+        self._timer = asyncio.get_running_loop().call_at(due, self._write_token, answer, number + 1, began)
 
 
 async def serve(port: int, ready: Callable[[], None] = lambda: None) -> None:

@@ -1,7 +1,7 @@
-"""The peer's processes and the model that both platforms ask, as children of the stack.
+"""The peer's processes, and the model that both platforms request, as children of the stack.
 
-Aegra runs as its guide to deployment has it for production: Redis as its broker, so with workers, leases and a reaper;
-its Postgres checkpointer; instances that share both. One instance is the door (`WORKER_COUNT=0`), the others work.
+Aegra runs as its deployment guide recommends for production: Redis as its broker, with workers, leases and a reaper;
+its Postgres checkpointer; instances that share both. One instance serves HTTP only (`WORKER_COUNT=0`), the others work.
 """
 
 import http.client
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psycopg
 
-from bench.client import Address
-from bench.stack import Stack
+from bench.harness.client import Address
+from bench.harness.stack import Stack
 from ops.process import ChildProcess
 from ops.rabbitmq import free_ports
 
@@ -26,15 +26,15 @@ HOST = "127.0.0.1"
 #: The peer's database, and its number on the Redis that both share.
 DATABASE, REDIS_NUMBER = "aegra", 1
 
-#: Workers, and runs at once in each of them: with as many as clients in all, both platforms' connections to Postgres
-#: stay within what it gives. Two use two cores better than one.
-WORKERS, AT_ONCE = 2, 8
+#: Workers, and parallel runs of each: as many in all as there are clients, so that both platforms' connections to
+#: Postgres stay below its limit. Two workers use two cores better than one.
+WORKERS, RUNS_A_WORKER = 2, 8
 
 CONFIGURATION = Path(__file__).parent / "aegra" / "aegra.json"
 
 
-class Told:
-    """What all of these processes have in common."""
+class PeerProcess:
+    """What these processes have in common."""
 
     stop_signal = signal.SIGTERM
     orphan_signal = signal.SIGKILL
@@ -44,13 +44,13 @@ class Told:
     port: int
 
     def prepare(self) -> None:
-        """Nothing has to be made."""
+        """Nothing to prepare."""
 
     def close(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to close."""
 
 
-class Endpoint(Told):
+class Endpoint(PeerProcess):
     """The scripted model."""
 
     name = "peer-endpoint"
@@ -65,7 +65,7 @@ class Endpoint(Told):
 
     @property
     def url(self) -> str:
-        """Where its paths begin."""
+        """The base URL of its API."""
         return f"http://{HOST}:{self.port}/v1"
 
     def command(self) -> list[str]:
@@ -77,7 +77,7 @@ class Endpoint(Told):
         return {}
 
     def ready(self, pid: int) -> bool:
-        """Whether it listens."""
+        """Whether it accepts connections."""
         try:
             socket.create_connection((HOST, self.port), timeout=1).close()
         except OSError:
@@ -85,8 +85,8 @@ class Endpoint(Told):
         return True
 
 
-class Aegra(Told):
-    """One instance."""
+class Aegra(PeerProcess):
+    """One instance: a worker, or the web process."""
 
     def __init__(self, name: str, python: Path, stack: Stack, model: Mapping[str, str], *, works: bool) -> None:
         self.name = name
@@ -97,13 +97,13 @@ class Aegra(Told):
         self._works = works
 
     def command(self) -> list[str]:
-        """As its own command `aegra serve` does; our own log of visits is off too."""
+        """The command that `aegra serve` runs, without an access log, since ours is off too."""
         serve = ["-m", "uvicorn", "aegra_api.main:app", "--host", HOST, "--port", str(self.port), "--no-access-log"]
         return [str(self._python), *serve]
 
     def environment(self) -> Mapping[str, str]:
-        """Its settings, by the names of its documentation. The door has a connection for each client."""
-        connections = str(AT_ONCE if self._works else WORKERS * AT_ONCE)
+        """Its settings, by their documented names. The web process has a connection for each client."""
+        connections = str(RUNS_A_WORKER if self._works else WORKERS * RUNS_A_WORKER)
         return {
             **self._model,
             "PYTHONPATH": "",
@@ -116,7 +116,7 @@ class Aegra(Told):
             "LOG_LEVEL": "WARNING",
             "LANGSMITH_TRACING": "false",
             "WORKER_COUNT": "1" if self._works else "0",
-            "N_JOBS_PER_WORKER": str(AT_ONCE),
+            "N_JOBS_PER_WORKER": str(RUNS_A_WORKER),
             "SQLALCHEMY_POOL_SIZE": connections,
             "SQLALCHEMY_MAX_OVERFLOW": "0",
             "LANGGRAPH_MIN_POOL_SIZE": "1",
@@ -124,7 +124,7 @@ class Aegra(Told):
         }
 
     def ready(self, pid: int) -> bool:
-        """Whether it says that it is."""
+        """Whether /ready answers with 200."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=3)
         try:
             connection.request("GET", "/ready")
@@ -137,7 +137,7 @@ class Aegra(Told):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The peer's processes, all ready: the door's address, and the workers."""
+    """The peer's running processes: the address of the web process, the workers, and the database."""
 
     address: Address
     workers: list[ChildProcess]
@@ -145,31 +145,31 @@ class Peer:
 
 
 def dsn(stack: Stack) -> str:
-    """Where the peer's database is: on the same server as ours. SQLAlchemy wants the folder of the socket as it is."""
-    return f"postgresql://postgres@/{DATABASE}?host={stack.folder / 'run'}"
+    """The peer's database, on the same server as ours. SQLAlchemy needs the socket folder unquoted."""
+    return f"postgresql://postgres@/{DATABASE}?host={stack.servers.postgres.sockets}"
 
 
 @contextmanager
 def endpoint(stack: Stack) -> Iterator[Endpoint]:
-    """The model, until the end of the block."""
-    part = Endpoint(free_ports(1)[0])
-    with stack.running([part]):
-        yield part
+    """Run the model until the end of the block."""
+    service = Endpoint(free_ports(1)[0])
+    with stack.servers.running([service]):
+        yield service
 
 
 @contextmanager
 def peer(stack: Stack, python: Path, model: Endpoint, script: str) -> Iterator[Peer]:
-    """The door and its workers, in a database of their own, until the end of the block."""
-    remake_database(stack)
-    told = {"PEER_ENDPOINT": model.url, "PEER_MODEL": script}
-    door = Aegra("peer-web", python, stack, told, works=False)
-    crews = [Aegra(f"peer-worker-{number}", python, stack, told, works=True) for number in range(1, WORKERS + 1)]
-    with stack.running([door]), stack.running(crews) as children:  # the first to start migrates the database
-        yield Peer((HOST, door.port), [*children.values()], dsn(stack))
+    """Run the peer's web process and workers in an empty database until the end of the block."""
+    recreate_database(stack)
+    settings = {"PEER_ENDPOINT": model.url, "PEER_MODEL": script}
+    web = Aegra("peer-web", python, stack, settings, works=False)
+    workers = [Aegra(f"peer-worker-{number}", python, stack, settings, works=True) for number in range(1, WORKERS + 1)]
+    with stack.servers.running([web]), stack.servers.running(workers) as children:  # the first migrates the database
+        yield Peer((HOST, web.port), [*children.values()], dsn(stack))
 
 
-def remake_database(stack: Stack) -> None:
-    """An empty one."""
+def recreate_database(stack: Stack) -> None:
+    """Drop and create the peer's database."""
     with psycopg.connect(stack.settings.postgres_dsn, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS aegra WITH (FORCE)")
         connection.execute("CREATE DATABASE aegra")

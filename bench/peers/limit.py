@@ -1,37 +1,18 @@
-"""How much the scripted endpoint can give by itself, so that it is known not to be what is measured."""
+"""Measure how many answers the scripted endpoint alone can give, to show that it is not the bottleneck."""
 
-import asyncio
-import time
-from collections.abc import Iterator
+from itertools import repeat
 
 import orjson
-import uvloop
 
-from bench.client import Address
-from bench.peers.runs import whole
+from bench.harness.client import Address
+from bench.load import post_request, send_all
 
 ANSWERS = 4000
 
 
 def answers_a_second(address: Address, connections: int, script: str, answers: int = ANSWERS) -> float:
-    """Whole answers a second over so many connections, read by one process that parses nothing."""
+    """Measure whole answers a second over several connections, read by one process that parses nothing."""
     body = orjson.dumps({"model": script, "stream": True, "messages": [{"role": "user", "content": "hello"}]})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n"
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return answers / runner.run(_loop(address, connections, head.encode() + body, iter(range(answers))))
-
-
-async def _loop(address: Address, connections: int, request: bytes, left: Iterator[int]) -> float:
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(_ask(address, request, left))
-    return time.perf_counter() - began
-
-
-async def _ask(address: Address, request: bytes, left: Iterator[int]) -> None:
-    reader, writer = await asyncio.open_connection(*address)
-    for _ in left:
-        writer.write(request)
-        await whole(reader)
-    writer.close()
+    shared = repeat(post_request("/v1/chat/completions", body), answers)
+    seconds, _ = send_all(address, [shared] * connections)
+    return answers / seconds

@@ -1,32 +1,28 @@
 """Runs of the peer as its own client makes them: a thread, a run in it, and its stream of messages.
 
-The stream tells text as `messages` events, in one chunk of a message each, and its end as `end`. Threads are made
-before the clock starts: to us a turn needs none.
+The stream carries text as `messages` events, in one chunk of a message each, and its end as `end`. Threads are created
+before the clock starts: our turns need none.
 """
 
-import asyncio
 import http.client
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import uvloop
 
-from bench.client import Address, Broken
+from bench.harness.client import Address, BackgroundStream
+from bench.harness.sse import CheckFailed, chunks
+from bench.load import post_request, send_all
 
 #: Seconds that a client waits for the next byte: longer than the peer takes to find a dead worker, 45 by its settings.
-PATIENCE = 100.0
-
-#: What ends a chunked answer.
-END = b"\r\n0\r\n\r\n"
+READ_TIMEOUT = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """An event and when it was heard, by time.perf_counter."""
+class PeerEvent:
+    """An event and when it was received (`time.monotonic`)."""
 
     at: float
     type: str
@@ -40,148 +36,123 @@ class Event:
         content = self.data[0].get("content")
         return content if isinstance(content, str) else ""
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run ended with success."""
+        return self.type == "end" and self.data == {"status": "success"}
 
-def parse(now: float, frame: bytes) -> Event | None:
-    """A frame of a stream: its fields in any order. None for one without an event, such as a ping."""
+
+def parse_frame(at: float, frame: bytes) -> PeerEvent | None:
+    """Parse a frame with its fields in any order; None without an event, as for a comment."""
     fields = dict(line.partition(b": ")[::2] for line in frame.splitlines() if line and not line.startswith(b":"))
     if b"event" not in fields:
         return None
-    return Event(now, fields[b"event"].decode(), orjson.loads(fields.get(b"data") or b"null"))
+    return PeerEvent(at, fields[b"event"].decode(), orjson.loads(fields.get(b"data") or b"null"))
 
 
-def question(text: str) -> bytes:
-    """The body of a run."""
-    said = {"messages": [{"role": "user", "content": text}]}
-    return orjson.dumps({"assistant_id": "agent", "input": said, "stream_mode": ["messages-tuple"]})
+def run_body(text: str) -> bytes:
+    """The body of a request that creates a run."""
+    messages = {"messages": [{"role": "user", "content": text}]}
+    return orjson.dumps({"assistant_id": "agent", "input": messages, "stream_mode": ["messages-tuple"]})
 
 
-class Runs:
+class PeerClient:
     """One connection, for one run at a time."""
 
     def __init__(self, address: Address) -> None:
-        self._connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
+        self._connection = http.client.HTTPConnection(*address, timeout=READ_TIMEOUT)
 
-    def thread(self) -> str:
-        """A new thread's id."""
+    def create_thread(self) -> str:
+        """Create a thread; returns its id."""
         thread_id: str = orjson.loads(self._request("/threads", b"{}").read())["thread_id"]
         return thread_id
 
-    def stream(self, thread_id: str, text: str) -> Iterator[Event]:
-        """A run, streamed to its end."""
-        answer = self._request(f"/threads/{thread_id}/runs/stream", question(text))
-        buffer = b""
-        while data := answer.read1(65536):
-            now = time.perf_counter()
-            *frames, buffer = (buffer + data.replace(b"\r\n", b"\n")).split(b"\n\n")
-            yield from (event for frame in frames if (event := parse(now, frame)))
+    def stream(self, thread_id: str, text: str) -> Iterator[PeerEvent]:
+        """Create a run, and yield its events to the end."""
+        rest = b""
+        for chunk in chunks(self._request(f"/threads/{thread_id}/runs/stream", run_body(text))):
+            now = time.monotonic()
+            *frames, rest = (rest + chunk.replace(b"\r\n", b"\n")).split(b"\n\n")
+            yield from (event for frame in frames if (event := parse_frame(now, frame)))
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._connection.close()
 
     def _request(self, path: str, body: bytes) -> http.client.HTTPResponse:
         self._connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
-        if answer.status >= 300:
-            raise Broken(f"the peer answers {path} with {answer.status}: {answer.read()[:300]!r}")
-        return answer
+        response = self._connection.getresponse()
+        if response.status >= 300:
+            raise CheckFailed(f"the peer answered {path} with {response.status}: {response.read()[:300]!r}")
+        return response
 
 
-class Following:
-    """A run whose stream a thread follows, while the caller does something to its worker."""
+class BackgroundRun(BackgroundStream[PeerEvent]):
+    """A run whose stream is read in a thread, so that the caller can kill its worker."""
 
-    def __init__(self, runs: Runs, text: str) -> None:
-        self.events: list[Event] = []
-        self.error: Exception | None = None
-        self._changed = threading.Condition()
-        self._over = False
-        self._thread = threading.Thread(target=self._read, args=(runs, runs.thread(), text), daemon=True)
-        self._thread.start()
+    def __init__(self, client: PeerClient, text: str) -> None:
+        super().__init__(client.stream(client.create_thread(), text))
 
     @property
     def text(self) -> str:
-        """All text so far, as the stream shows it."""
+        """All text so far."""
         return "".join(event.text for event in self.events)
 
     @property
-    def ended(self) -> bool:
-        """Whether the stream has said that the run ended well."""
-        return any(map(succeeded, self.events))
+    def succeeded(self) -> bool:
+        """Whether the stream has reported the run's success."""
+        return any(event.succeeded for event in self.events)
 
-    def wait_for_text(self, count: int, after: float = 0.0) -> Event | None:
-        """The `count`-th piece of text heard after a moment; None where the stream ends, or is silent, before."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or len(self._texts(after)) >= count, PATIENCE)
-            found = self._texts(after)
-        return found[count - 1] if len(found) >= count else None
+    def wait_for_text(self, count: int, after: float = 0.0) -> PeerEvent | None:
+        """Wait for the `count`-th piece of text after a moment; None when the stream ends or stalls before."""
+        self.wait_until(lambda: len(self._texts(after)) >= count, READ_TIMEOUT)
+        texts = self._texts(after)
+        return texts[count - 1] if len(texts) >= count else None
 
     def run_id(self) -> str:
-        """What the stream's first event tells."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or self.events, PATIENCE)
-        if not self.events:
-            raise Broken(f"the peer's stream tells nothing: {self.error}")
+        """Wait for the first event, and return the run's id."""
+        if not self.wait_until(lambda: self.events, READ_TIMEOUT):
+            raise CheckFailed(f"the peer's stream has no event: {self.error}")
         run_id: str = self.events[0].data["run_id"]
         return run_id
 
-    def wait_over(self) -> None:
-        """Until the stream is over, well or not."""
-        self._thread.join(PATIENCE)
-
-    def _texts(self, after: float) -> list[Event]:
-        return [event for event in self.events if event.at > after and event.text]
-
-    def _read(self, runs: Runs, thread_id: str, text: str) -> None:
-        try:
-            for event in runs.stream(thread_id, text):
-                with self._changed:
-                    self.events.append(event)
-                    self._changed.notify_all()
-        except Exception as error:  # noqa: BLE001 - what a stream does after a kill is what is measured
-            self.error = error
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
+    def _texts(self, after: float) -> list[PeerEvent]:
+        return self.matching(lambda event: event.at > after and bool(event.text))
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """Runs of several clients at once: how many, in which time, and how many of their streams lacked something."""
+class PeerLoadResult:
+    """Runs of several clients at once: how many, in how many seconds, and how many streams were incomplete."""
 
     runs: int
     seconds: float
-    lacking: int
+    incomplete: int
 
     @property
     def runs_a_second(self) -> float:
-        """Runs whose streams are over, a second, whatever they lack."""
+        """Runs whose streams ended, a second, complete or not."""
         return self.runs / self.seconds
 
 
-def closed_loop(address: Address, connections: int, threads: Sequence[str], text: str) -> Round:
-    """One run in each thread, over so many connections; nothing is parsed while they run, as in `bench.load`.
+def closed_loop(address: Address, connections: int, threads: Sequence[str], text: str) -> PeerLoadResult:
+    """Run one run in each thread, over several connections; streams are parsed afterwards.
 
-    text  what each stream should tell
+    text  the text that each stream should carry
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        seconds, answers = runner.run(_loop(address, connections, threads))
-    return Round(len(answers), seconds, sum(not is_whole(answer, text) for answer in answers))
+    shared = iter([post_request(f"/threads/{thread}/runs/stream", run_body("hello")) for thread in threads])
+    seconds, responses = send_all(address, [shared] * connections)
+    return PeerLoadResult(len(responses), seconds, sum(not is_complete(response, text) for _, response in responses))
 
 
-def is_whole(answer: bytes, text: str) -> bool:
-    """Whether a stream's bytes hold all of a text, and the good end."""
-    _, _, body = answer.partition(b"\r\n\r\n")
-    frames = dechunked(body).replace(b"\r\n", b"\n").split(b"\n\n")
-    events = [event for frame in frames if (event := parse(0, frame))]
-    return "".join(event.text for event in events) == text and any(map(succeeded, events))
+def is_complete(response: bytes, text: str) -> bool:
+    """Whether a stream's bytes carry a whole text, and success."""
+    _, _, body = response.partition(b"\r\n\r\n")
+    frames = dechunk(body).replace(b"\r\n", b"\n").split(b"\n\n")
+    events = [event for frame in frames if (event := parse_frame(0, frame))]
+    return "".join(event.text for event in events) == text and any(event.succeeded for event in events)
 
 
-def succeeded(event: Event) -> bool:
-    """Whether an event is the good end of a run."""
-    return event.type == "end" and event.data == {"status": "success"}
-
-
-def dechunked(body: bytes) -> bytes:
+def dechunk(body: bytes) -> bytes:
     """The content of a chunked body."""
     pieces = []
     while body:
@@ -189,36 +160,3 @@ def dechunked(body: bytes) -> bytes:
         pieces.append(rest[: int(size, 16)])
         body = rest[int(size, 16) + 2 :]
     return b"".join(pieces)
-
-
-async def _loop(address: Address, connections: int, threads: Sequence[str]) -> tuple[float, list[bytes]]:
-    left, answers = iter(threads), list[bytes]()
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(_speak(address, left, answers))
-    return time.perf_counter() - began, answers
-
-
-async def _speak(address: Address, left: Iterator[str], answers: list[bytes]) -> None:
-    reader, writer = await asyncio.open_connection(*address)
-    body = question("hello")
-    try:
-        for thread_id in left:
-            head = (f"POST /threads/{thread_id}/runs/stream HTTP/1.1\r\nHost: bench\r\n"
-                    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
-            writer.write(head.encode() + body)
-            answers.append(await whole(reader))
-    finally:
-        writer.close()
-
-
-async def whole(reader: asyncio.StreamReader) -> bytes:
-    """A chunked answer to its end. Raises Broken when the connection ends within it."""
-    answer = b""
-    while not answer.endswith(END):
-        data = await reader.read(65536)
-        if not data:
-            raise Broken(f"the connection was closed in mid-answer: {answer[-300:]!r}")
-        answer += data
-    return answer

@@ -39,7 +39,9 @@ class Corpus:
         self.raw: Scores = np.array(embed([question.text for question in conversation.questions])) @ self._vectors.T
         self.dense: Scores = np.array(embed([question.text for question in self.questions])) @ self._vectors.T
         self.term_weights = [terms.term_weights(turn.text) for turn in conversation.turns]
-        self.with_previous = [terms.term_weights(self._with_previous(number)) for number in range(len(conversation.turns))]
+        self.with_previous = [
+            terms.term_weights(self._with_previous(number)) for number in range(len(conversation.turns))
+        ]
         self._lexical = self.lexical_scores(self.term_weights, [question.terms for question in self.questions])
 
     def _previous(self, number: int) -> int | None:
@@ -47,7 +49,9 @@ class Corpus:
         return number - 1 if number and turns[number - 1].session == turns[number].session else None
 
     def _next(self, number: int) -> int | None:
-        return number + 1 if number + 1 < len(self.conversation.turns) and self._previous(number + 1) is not None else None
+        return (
+            number + 1 if number + 1 < len(self.conversation.turns) and self._previous(number + 1) is not None else None
+        )
 
     def _with_previous(self, number: int) -> str:
         before = self._previous(number)
@@ -89,7 +93,10 @@ class Corpus:
         return {*by_vector.tolist(), *(int(at) for at in by_terms if self._lexical[row, at] > 0)}
 
     def _candidates(self, row: int, pool: Sequence[int]) -> Candidates:
-        turns, rows = [self.conversation.turns[number] for number in pool], {number: at for at, number in enumerate(pool)}
+        turns, rows = (
+            [self.conversation.turns[number] for number in pool],
+            {number: at for at, number in enumerate(pool)},
+        )
         return Candidates(
             ids=[str(number) for number in pool],
             previous=np.array([_row(self._previous(number), rows) for number in pool]),

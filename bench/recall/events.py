@@ -1,12 +1,12 @@
-"""Conversations generated from templates: the same kinds of events again and again, for both people, at other times.
+"""Generate conversations from templates: the same kinds of events recur, for both people, at other times.
 
-In short messages (`texting`): one thread of most of a year without sessions, lower case, several messages in a row by
-one person. In whole sentences (`circles`): two friends who praise each other and come back to the same five topics, so
-that half of the turns are about what is asked, and only a name or an object tells the one that answers.
+In short messages (`texting`): most of a year without sessions, lower case, several messages in a row by one person. In
+whole sentences (`circles`): two friends who return to the same five topics, so that half of the turns are about the
+subject of a question, and only a name or an object identifies the one that answers it.
 
-A question may be about one event (what tells it apart stands in the question), all events of a kind, or those of a
-month. Limits: few kinds of events with two or three wordings each, so the wording repeats far more than in life, and
-what answers is told from what does not by slots and by who spoke.
+A question may be about one event (which it identifies), all events of a kind, or those of a month. Limits: few kinds of
+events with two or three wordings each, so the wording repeats far more than in real conversations, and only slots and
+speakers distinguish answers from other turns.
 """
 
 import re
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from bench.recall.script import Asked, Line, Thread, lines, threads
-from bench.recall.shape import Question, Talk, Turn
+from bench.recall.script import Line, QuestionTemplate, Thread, lines, threads
+from bench.recall.shape import Conversation, Question, Utterance
 from bench.recall.written import NAMES, put_names
 
-#: Events of one conversation, the hours between two of them, and how many questions about single events are asked.
+#: Events of one conversation, the least and most hours between two of them, and questions about single events.
 EVENTS, GAP, SINGLE = 70, (20, 240), 90
 
-#: Messages of small talk after an event.
+#: Least and most messages of small talk after an event.
 SMALL_TALK = (2, 7)
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "the weekend")
@@ -33,7 +33,7 @@ SLOT = re.compile(r"\{(\w+)(:their)?\}")
 
 @dataclass(slots=True)
 class Event:
-    """One time that something happened to A of this cast."""
+    """One occurrence of a thread: its roles, its slots, its time, and the numbers of its tagged turns."""
 
     thread: Thread
     cast: Mapping[str, str]
@@ -42,18 +42,18 @@ class Event:
     tags: dict[str, list[int]] = field(default_factory=dict)
 
 
-def texting(name: str, seed: int) -> Talk:
-    """A conversation in short messages, without sessions."""
+def texting(name: str, seed: int) -> Conversation:
+    """Generate a conversation in short messages, without sessions."""
     return Composer(name, Random(f"{name} {seed}"), "texting", sessions=False).compose()
 
 
-def circles(name: str, seed: int) -> Talk:
-    """A conversation in whole sentences that comes back to five topics again and again, each day a session."""
+def circles(name: str, seed: int) -> Conversation:
+    """Generate a conversation in whole sentences about five recurring topics, with a session each day."""
     return Composer(name, Random(f"{name} {seed}"), "circles", sessions=True).compose()
 
 
 class Composer:
-    """Lets events happen, and asks about them."""
+    """Generates events, and questions about them."""
 
     def __init__(self, name: str, random: Random, script: str, *, sessions: bool) -> None:
         self._name = name
@@ -62,33 +62,33 @@ class Composer:
         self._people = random.sample(NAMES, 2)
         self._kinds = threads(script)
         self._chatter = lines("chatter" if sessions else "texting-chatter")
-        self._turns: list[Turn] = []
+        self._turns: list[Utterance] = []
 
-    def compose(self) -> Talk:
-        """All of it."""
+    def compose(self) -> Conversation:
+        """Generate the conversation."""
         at, events = datetime(2024, self._random.randint(1, 9), 3, 7, tzinfo=UTC), []
         for _ in range(EVENTS):
             at += timedelta(hours=self._random.randint(*GAP))
-            events.append(self._happen(at))
+            events.append(self._add_event(at))
             self._small_talk()
-        return Talk(self._name, self._turns, [*self._about_one(events), *self._about_many(events)])
+        return Conversation(self._name, self._turns, [*self._about_one(events), *self._about_many(events)])
 
-    def _happen(self, at: datetime) -> Event:
+    def _add_event(self, at: datetime) -> Event:
         thread = self._random.choice(self._kinds)
         slots = {slot: self._random.choice(options) for slot, options in thread.slots.items()}
         cast = dict(zip("AB", self._random.sample(self._people, 2), strict=True))
         event = Event(thread, cast, slots | {"day": self._random.choice(DAYS), "when": self._random.choice(WHEN)}, at)
         for line in self._random.choice(thread.scenes):
-            self._say(line, event)
+            self._add_line(line, event)
         return event
 
-    def _say(self, line: Line, event: Event) -> None:
+    def _add_line(self, line: Line, event: Event) -> None:
         if line.tag:
             event.tags.setdefault(line.tag, []).append(len(self._turns))
-        text = SLOT.sub(lambda found: event.slots[found[1]], put_names(line.text, event.cast))
+        text = SLOT.sub(lambda match: event.slots[match[1]], put_names(line.text, event.cast))
         at = max(event.at, self._turns[-1].at if self._turns else event.at)
         at += timedelta(seconds=self._random.randint(4, 99))
-        self._add(event.cast[line.letter], text[0].upper() + text[1:] if self._sessions else text, at)
+        self._add(event.cast[line.role], text[0].upper() + text[1:] if self._sessions else text, at)
 
     def _small_talk(self) -> None:
         at = self._turns[-1].at + timedelta(hours=1)
@@ -98,38 +98,40 @@ class Composer:
             self._add(speaker, text.replace("{O}", other), at)
 
     def _add(self, speaker: str, text: str, at: datetime) -> None:
-        self._turns.append(Turn(speaker, text, at, f"{at:%Y-%m-%d}" if self._sessions else "all"))
+        self._turns.append(Utterance(speaker, text, at, f"{at:%Y-%m-%d}" if self._sessions else "all"))
 
     def _about_one(self, events: Sequence[Event]) -> list[Question]:
-        every = [(event, asked) for event in events for asked in event.thread.asked if not asked.kind]
-        found = [one(asked, event, events) for event, asked in self._random.sample(every, SINGLE)]
-        return list({question.text: question for question in found if question.evidence}.values())
+        every = [(event, template) for event in events for template in event.thread.questions if not template.kind]
+        questions = [about_event(template, event, events) for event, template in self._random.sample(every, SINGLE)]
+        return list({question.text: question for question in questions if question.evidence}.values())
 
     def _about_many(self, events: Sequence[Event]) -> list[Question]:
-        found: dict[str, set[int]] = {}
+        evidence_by_text: dict[str, set[int]] = {}
         for event in events:
-            for asked in event.thread.asked:
-                if asked.kind:
-                    evidence = {place for tag in asked.places for place in event.tags.get(tag, [])}
-                    found.setdefault(worded(asked, event), set()).update(evidence)
-        return [Question(text, frozenset(evidence)) for text, evidence in found.items() if 0 < len(evidence) <= 5]
+            for template in event.thread.questions:
+                if template.kind:
+                    numbers = {number for tag in template.evidence for number in event.tags.get(tag, [])}
+                    evidence_by_text.setdefault(text_for(template, event), set()).update(numbers)
+        return [
+            Question(text, frozenset(evidence)) for text, evidence in evidence_by_text.items() if 0 < len(evidence) <= 5
+        ]
 
 
-def one(asked: Asked, event: Event, events: Sequence[Event]) -> Question:
-    """A question about an event, and about others that it can't be told from."""
-    text = worded(asked, event)
-    alike = [other for other in events if other.thread is event.thread and worded(asked, other) == text]
-    evidence = frozenset(place for other in alike for tag in asked.places for place in other.tags.get(tag, []))
+def about_event(template: QuestionTemplate, event: Event, events: Sequence[Event]) -> Question:
+    """A question about an event, and about others with the same question."""
+    text = text_for(template, event)
+    same = [other for other in events if other.thread is event.thread and text_for(template, other) == text]
+    evidence = frozenset(number for other in same for tag in template.evidence for number in other.tags.get(tag, []))
     return Question(text, evidence)
 
 
-def worded(asked: Asked, event: Event) -> str:
-    """The question's text."""
-    text = put_names(asked.text, event.cast).replace("{month}", f"{event.at:%B %Y}")
-    return SLOT.sub(lambda found: seen(event, *found.groups()), text)
+def text_for(template: QuestionTemplate, event: Event) -> str:
+    """The text of a question about an event."""
+    text = put_names(template.text, event.cast).replace("{month}", f"{event.at:%B %Y}")
+    return SLOT.sub(lambda match: slot_text(event, *match.groups()), text)
 
 
-def seen(event: Event, slot: str, their: str | None) -> str:
-    """What a slot holds, as somebody else would say it."""
+def slot_text(event: Event, slot: str, their: str | None) -> str:
+    """The text of a slot, in the third person where the question needs it."""
     value = event.slots[slot]
     return re.sub(r"\bmy\b", f"{event.cast['A']}'s", value) if their else value

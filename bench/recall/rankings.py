@@ -23,12 +23,16 @@ def dense(corpus: Corpus) -> Scores:
 
 def bm25(corpus: Corpus) -> Scores:
     """BM25 of the question's terms, names included, in the turn."""
-    return corpus.lexical_scores(corpus.term_weights, [terms.extract_terms(question.text) for question in corpus.conversation.questions])
+    return corpus.lexical_scores(
+        corpus.term_weights, [terms.extract_terms(question.text) for question in corpus.conversation.questions]
+    )
 
 
 def bm25_with_previous(corpus: Corpus) -> Scores:
     """BM25 in the turn and the previous one."""
-    return corpus.lexical_scores(corpus.with_previous, [terms.extract_terms(question.text) for question in corpus.conversation.questions])
+    return corpus.lexical_scores(
+        corpus.with_previous, [terms.extract_terms(question.text) for question in corpus.conversation.questions]
+    )
 
 
 def reciprocal_rank_fusion(corpus: Corpus) -> Scores:

@@ -1,8 +1,8 @@
-"""Reads the scripts of the development set.
+"""Read the scripts of the development set.
 
-A script is threads (`== name`) of scenes (`--`), each a few turns (`A: …`, `B: …`; `A[tag]: …` names a turn), with
-questions below: `? … | 1.2 3.4` (scene and turn, or tags), `?? …` for one about every time that this happened to the
-speaker, `?m …` for one about every time in a month; and `* slot: one | other` for what varies from time to time.
+A script has threads (`== name`) of scenes (`--`) of a few turns (`A: …`, `B: …`; `A[tag]: …` names a turn), followed by
+questions: `? … | 1.2 3.4` (scene and turn, or tags), `?? …` about all occurrences for a speaker, `?m …` about all
+occurrences in a month; and `* slot: one | other` for what varies between occurrences.
 """
 
 import re
@@ -17,39 +17,39 @@ LINE = re.compile(r"([AB])(?:\[(\w+)\])?: (.+)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A turn of a scene: `A` or `B`, a tag or nothing, the text."""
+    """A turn of a scene: its role (`A` or `B`), its tag or nothing, and its text."""
 
-    letter: str
+    role: str
     tag: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question of a thread: its kind (``, `?`, `m`), its text and where its evidence is."""
+class QuestionTemplate:
+    """A question of a thread: its kind (``, `?`, `m`), its text, and the positions or tags of its evidence."""
 
     kind: str
     text: str
-    places: Sequence[str]
+    evidence: Sequence[str]
 
 
 @dataclass(slots=True)
 class Thread:
-    """Scenes about one thing."""
+    """Scenes about one subject, with the questions about it."""
 
     name: str
     scenes: list[list[Line]] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[QuestionTemplate] = field(default_factory=list)
     slots: dict[str, list[str]] = field(default_factory=dict)
 
 
 def threads(name: str) -> list[Thread]:
-    """The threads of a script by its file's name."""
+    """Read the threads of a script, by the name of its file."""
     return list(_read((FOLDER / f"{name}.txt").read_text().splitlines()))
 
 
 def lines(name: str) -> list[str]:
-    """The lines of a file that has nothing but lines."""
+    """Read a file of plain lines."""
     return (FOLDER / f"{name}.txt").read_text().splitlines()
 
 
@@ -73,9 +73,9 @@ def _add(thread: Thread, row: str) -> None:
         thread.slots[slot] = options.split(" | ")
     elif row.startswith("?"):
         mark, rest = row.split(" ", 1)
-        text, places = rest.rsplit(" | ", 1)
-        thread.asked.append(Asked(mark[1:], text, places.split()))
-    elif found := LINE.fullmatch(row):
-        thread.scenes[-1].append(Line(found[1], found[2] or "", found[3]))
+        text, evidence = rest.rsplit(" | ", 1)
+        thread.questions.append(QuestionTemplate(mark[1:], text, evidence.split()))
+    elif match := LINE.fullmatch(row):
+        thread.scenes[-1].append(Line(match[1], match[2] or "", match[3]))
     else:
-        raise ValueError(f"not a line of a script: {row!r}")
+        raise ValueError(f"the script has an invalid line: {row!r}")

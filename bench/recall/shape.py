@@ -1,4 +1,4 @@
-"""The shape of the development set: turns of two people, and questions with the turns that answer them."""
+"""The types of the development set: turns of two people, and questions with the turns that answer them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Something said. Its number is its place in `Talk.turns`."""
+class Utterance:
+    """One utterance. Its number is its index in `Conversation.turns`."""
 
     speaker: str
     text: str
@@ -17,16 +17,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, and the numbers of the turns that answer it."""
+    """A question, with the numbers of the turns that answer it."""
 
     text: str
     evidence: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
-    """A conversation over months. Its turns are in order of time."""
+class Conversation:
+    """A conversation over months, with its turns in order of time."""
 
     name: str
-    turns: Sequence[Turn]
+    turns: Sequence[Utterance]
     questions: Sequence[Question]

@@ -1,12 +1,13 @@
-"""Conversations in whole sentences, from scripts that were written for this.
+"""Generate conversations in whole sentences, from scripts written for this purpose.
 
-Sessions a few days apart over most of a year, each with small talk around scenes of several threads.
+Sessions are a few days apart over most of a year, each with small talk around scenes of several threads.
 
-In `letters` two scenes run at once: each turn answers in one and goes on in the other, so it is long and of two minds.
+In `letters` two scenes run at once: each turn answers in one and continues the other, so it is long and has two
+subjects.
 
-Who of the two plays A and who B is drawn anew for each thread, so that both have hobbies, pets and bad news; a thread's
-scenes keep their order but other threads run between them. Limits: twenty threads, one author, American and British
-mixed; the events of a thread are unlike those of another one more often than in life.
+The roles A and B are assigned at random for each thread, so that both people have hobbies, pets and bad news; a
+thread's scenes keep their order but other threads run between them. Limits: twenty threads, one author, American and
+British spelling mixed; the threads are more distinct from one another than real ones.
 """
 
 import re
@@ -15,32 +16,32 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from bench.recall.script import Thread, lines, threads
-from bench.recall.shape import Question, Talk, Turn
+from bench.recall.shape import Conversation, Question, Utterance
 
 NAMES = ("Nora", "Felix", "Joan", "Tariq", "Ines", "Victor", "Hanna", "Leo", "Grace", "Mateo", "Ruth", "Anton")
 
-#: Sessions of one conversation, and the days between two of them.
+#: Sessions of one conversation, and the least and most days between two of them.
 SESSIONS, GAP = 22, (3, 18)
 
-#: Lines of small talk before, between and after the scenes of a session.
+#: Least and most lines of small talk before, between and after the scenes of a session.
 SMALL_TALK = (1, 5)
 
 
-def written(name: str, scripts: Sequence[str], seed: int) -> Talk:
-    """A conversation with the threads of these scripts."""
-    given = [thread for script in scripts for thread in threads(script)]
-    return Composer(name, Random(f"{name} {seed}")).compose(given)
+def written(name: str, scripts: Sequence[str], seed: int) -> Conversation:
+    """Generate a conversation with the threads of these scripts."""
+    used = [thread for script in scripts for thread in threads(script)]
+    return Composer(name, Random(f"{name} {seed}")).compose(used)
 
 
-def letters(name: str, scripts: Sequence[str], seed: int) -> Talk:
-    """The same with two scenes at once."""
-    given = [thread for script in scripts for thread in threads(script)]
-    return Composer(name, Random(f"{name} {seed}"), together=2).compose(given)
+def letters(name: str, scripts: Sequence[str], seed: int) -> Conversation:
+    """Generate a conversation with two scenes at once."""
+    used = [thread for script in scripts for thread in threads(script)]
+    return Composer(name, Random(f"{name} {seed}"), parallel_scenes=2).compose(used)
 
 
-#: How many of the statements end with a question, and such questions.
-ASKING_BACK = 0.3
-BACK = (
+#: The share of statements that end with an unrelated question, and those questions.
+TRAILING_QUESTION_SHARE = 0.3
+TRAILING_QUESTIONS = (
     "What about you?",
     "How have you been?",
     "Anything new on your side?",
@@ -50,37 +51,37 @@ BACK = (
     "What do you think?",
 )
 
-#: A line's place in the script (thread, scene and line), its speaker and its text.
-Told = tuple[tuple[str, str], str, str]
+#: A line's position in the script (thread, scene and line), its speaker and its text.
+CastLine = tuple[tuple[str, str], str, str]
 
 
 class Composer:
-    """Spreads threads over sessions, and notes where each scene ends up."""
+    """Distributes threads over sessions, and records the turn of each line."""
 
-    def __init__(self, name: str, random: Random, together: int = 1) -> None:
+    def __init__(self, name: str, random: Random, parallel_scenes: int = 1) -> None:
         self._name = name
-        self._together = together
+        self._parallel_scenes = parallel_scenes
         self._random = random
         self._people = random.sample(NAMES, 2)
         self._chatter = lines("chatter")
-        self._turns: list[Turn] = []
-        self._at: dict[tuple[str, str], int] = {}
+        self._turns: list[Utterance] = []
+        self._turn_numbers: dict[tuple[str, str], int] = {}
 
-    def compose(self, given: Sequence[Thread]) -> Talk:
-        """All of it."""
-        casts = {thread.name: self._cast() for thread in given}
-        for number, (scenes, begins) in enumerate(zip(self._timetable(given), self._days(), strict=True)):
+    def compose(self, used: Sequence[Thread]) -> Conversation:
+        """Generate the conversation."""
+        casts = {thread.name: self._cast() for thread in used}
+        for number, (scenes, begins) in enumerate(zip(self._timetable(used), self._days(), strict=True)):
             self._session(f"session-{number + 1}", begins, scenes, casts)
-        questions = [question for thread in given for question in self._questions(thread, casts[thread.name])]
-        return Talk(self._name, self._turns, questions)
+        questions = [question for thread in used for question in self._questions(thread, casts[thread.name])]
+        return Conversation(self._name, self._turns, questions)
 
     def _cast(self) -> Mapping[str, str]:
         return dict(zip("AB", self._random.sample(self._people, 2), strict=True))
 
-    def _timetable(self, given: Sequence[Thread]) -> list[list[tuple[Thread, int]]]:
-        """Which scenes a session has."""
+    def _timetable(self, used: Sequence[Thread]) -> list[list[tuple[Thread, int]]]:
+        """Assign scenes to sessions."""
         table: list[list[tuple[Thread, int]]] = [[] for _ in range(SESSIONS)]
-        for thread in given:
+        for thread in used:
             for scene, session in enumerate(sorted(self._random.sample(range(SESSIONS), len(thread.scenes)))):
                 table[session].append((thread, scene))
         for scenes in table:
@@ -99,55 +100,58 @@ class Composer:
         self, session: str, at: datetime, scenes: Sequence[tuple[Thread, int]], casts: Mapping[str, Mapping[str, str]]
     ) -> None:
         self._small_talk(session, at)
-        for first in range(0, len(scenes), self._together):
-            told = [self._told(thread, scene, casts) for thread, scene in scenes[first : first + self._together]]
-            while any(told):
-                self._turn(session, at, told)
+        for first in range(0, len(scenes), self._parallel_scenes):
+            running = [
+                self._cast_lines(thread, scene, casts)
+                for thread, scene in scenes[first : first + self._parallel_scenes]
+            ]
+            while any(running):
+                self._turn(session, at, running)
             self._small_talk(session, at)
 
-    def _told(self, thread: Thread, scene: int, casts: Mapping[str, Mapping[str, str]]) -> list[Told]:
-        """The lines of a scene: where each stands in the script, who says it, and what."""
+    def _cast_lines(self, thread: Thread, scene: int, casts: Mapping[str, Mapping[str, str]]) -> list[CastLine]:
+        """The lines of a scene, with their positions and speakers."""
         cast = casts[thread.name]
         return [
-            ((thread.name, f"{scene + 1}.{place + 1}"), cast[line.letter], put_names(line.text, cast))
-            for place, line in enumerate(thread.scenes[scene])
+            ((thread.name, f"{scene + 1}.{number + 1}"), cast[line.role], put_names(line.text, cast))
+            for number, line in enumerate(thread.scenes[scene])
         ]
 
-    def _turn(self, session: str, at: datetime, told: Sequence[list[Told]]) -> None:
-        """One turn: the next line of the first scene that goes on, and of others in which the same one is next."""
-        speaker = next(lines[0][1] for lines in told if lines)
-        said = [lines.pop(0) for lines in told if lines and lines[0][1] == speaker]
-        self._at |= {place: len(self._turns) for place, _, _ in said}
-        self._say(session, at, speaker, self._asking_back(" ".join(text for _, _, text in said)))
+    def _turn(self, session: str, at: datetime, running: Sequence[list[CastLine]]) -> None:
+        """Add one turn: the next line of the first running scene, and of others with the same next speaker."""
+        speaker = next(lines[0][1] for lines in running if lines)
+        spoken = [lines.pop(0) for lines in running if lines and lines[0][1] == speaker]
+        self._turn_numbers |= {position: len(self._turns) for position, _, _ in spoken}
+        self._add(session, at, speaker, self._with_trailing_question(" ".join(text for _, _, text in spoken)))
 
-    def _asking_back(self, text: str) -> str:
-        """Many a statement ends with a question that has nothing to do with it."""
-        asks = not text.endswith("?") and self._random.random() < ASKING_BACK
-        return f"{text} {self._random.choice(BACK)}" if asks else text
+    def _with_trailing_question(self, text: str) -> str:
+        """Append an unrelated question to some statements."""
+        append = not text.endswith("?") and self._random.random() < TRAILING_QUESTION_SHARE
+        return f"{text} {self._random.choice(TRAILING_QUESTIONS)}" if append else text
 
     def _small_talk(self, session: str, at: datetime) -> None:
         for text in self._random.sample(self._chatter, self._random.randint(*SMALL_TALK)):
-            said = self._turns[-1].speaker if self._turns else self._people[0]
-            speaker, other = sorted(self._people, key=lambda name: name == said)
-            self._say(session, at, speaker, text.replace("{O}", other))
+            previous = self._turns[-1].speaker if self._turns else self._people[0]
+            speaker, other = sorted(self._people, key=lambda name: name == previous)
+            self._add(session, at, speaker, text.replace("{O}", other))
 
-    def _say(self, session: str, begins: datetime, speaker: str, text: str) -> None:
+    def _add(self, session: str, begins: datetime, speaker: str, text: str) -> None:
         at = max(begins, self._turns[-1].at if self._turns else begins) + timedelta(seconds=self._random.randint(9, 90))
-        self._turns.append(Turn(speaker, text, at, session))
+        self._turns.append(Utterance(speaker, text, at, session))
 
     def _questions(self, thread: Thread, cast: Mapping[str, str]) -> list[Question]:
         return [
             Question(
-                re.sub(r"\{month:(\d)\}", lambda found: self._month(thread, found[1]), put_names(asked.text, cast)),
-                frozenset(self._at[thread.name, place] for place in asked.places),
+                re.sub(r"\{month:(\d)\}", lambda match: self._month(thread, match[1]), put_names(question.text, cast)),
+                frozenset(self._turn_numbers[thread.name, position] for position in question.evidence),
             )
-            for asked in thread.asked
+            for question in thread.questions
         ]
 
     def _month(self, thread: Thread, scene: str) -> str:
-        return f"{self._turns[self._at[thread.name, f'{scene}.1']].at:%B %Y}"
+        return f"{self._turns[self._turn_numbers[thread.name, f'{scene}.1']].at:%B %Y}"
 
 
 def put_names(text: str, cast: Mapping[str, str]) -> str:
-    """Names for `{A}` and `{B}`."""
+    """Replace `{A}` and `{B}` by names."""
     return text.replace("{A}", cast["A"]).replace("{B}", cast["B"])

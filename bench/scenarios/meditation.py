@@ -12,16 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from models.database import Database, all_of
-from models.ids import new_id
-from models.memories import NewMemory
-
 from bench.figures import Figure, at_least, at_most
 from bench.harness.client import Client
 from bench.harness.sse import CheckFailed
 from bench.harness.waiting import wait_until
 from bench.scenario import Bench
 from bench.scenarios.memory import newest_space
+from models.memory.memories import NewMemory
+from models.platform.database import Database, fetch_all
+from models.platform.ids import new_id
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory import store
 
@@ -153,7 +152,9 @@ def write(bench: Bench, database: Database, generated: MemorySet) -> None:
         batch = generated.memories[begin : begin + BATCH]
         vectors = embedder.embed([memory.text for memory in batch])
         with database.transaction() as connection:
-            store.insert_memories(connection, store.lock_space(connection, space.id), list(zip(batch, vectors, strict=True)))
+            store.insert_memories(
+                connection, store.lock_space(connection, space.id), list(zip(batch, vectors, strict=True))
+            )
 
 
 def run_meditation(client: Client) -> dict[str, Any]:
@@ -179,6 +180,6 @@ def closed_memories(database: Database, meditation_id: str) -> Mapping[str, set[
     """The ids of the memories that a meditation closed, by reason."""
     closed: dict[str, set[str]] = {"repeats": set(), "contradicted": set()}
     with database.connection() as connection:
-        for row in all_of(connection, CLOSED, {"id": meditation_id}):
+        for row in fetch_all(connection, CLOSED, {"id": meditation_id}):
             closed[row["reason"]].add(row["memory_id"])
     return closed

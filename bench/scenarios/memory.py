@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from models.database import Connection, Database, one
-from models.ids import new_id
-from models.memories import Filters, NewMemory
-from models.memory_spaces import Space
 
 from bench.figures import Figure, at_least, at_most
 from bench.harness.client import Client
 from bench.progress import Progress
 from bench.scenario import Bench
-from models import memory_indexes, memory_spaces, memory_vectors
+from models.memory import spaces, vector_indexes
+from models.memory import vectors as memory_vectors
+from models.memory.memories import Filters, NewMemory
+from models.memory.spaces import Space
+from models.platform.database import Connection, Database, fetch_one
+from models.platform.ids import new_id
 from pipelines.memory import store
 
 #: Memories of the user, and of all users, one size after the other; the second with --full.
@@ -69,7 +70,7 @@ class SizeMeasurement:
         size = f"{own:,} memories among {total:,}"
         rates = fill(self.progress, self.database, self.space, self.generator, own)
         copy_to_others(self.progress, self.database, self.space, own, total)
-        built = build_index(self.progress, self.database, self.space) if own > memory_indexes.MOST else []
+        built = build_index(self.progress, self.database, self.space) if own > vector_indexes.BUILD_ABOVE else []
         recall = index_recall(self.database, self.space, self.generator) if built else []
         searches = search(self.progress, self.client, self.generator)
         yield Figure(f"search of {size}, p50", "ms", searches)
@@ -120,8 +121,8 @@ class Generator:
 
 def newest_space(connection: Connection) -> Space:
     """The space that was created last."""
-    row = one(connection, "SELECT max(id) AS id FROM memory_spaces")
-    space = memory_spaces.read(connection, row["id"]) if row else None
+    row = fetch_one(connection, "SELECT max(id) AS id FROM memory_spaces")
+    space = spaces.read(connection, row["id"]) if row else None
     assert space is not None
     return space
 
@@ -167,12 +168,12 @@ SELECT %(copy)s, term, block, entries FROM memory_postings WHERE space_id = %(sp
 def copy_to_others(progress: Progress, database: Database, space: Space, own: int, total: int) -> None:
     """Copy the memories to new users, until all users together have `total`."""
     with database.connection() as connection:
-        row = one(connection, "SELECT count(*) AS memories FROM memories")
+        row = fetch_one(connection, "SELECT count(*) AS memories FROM memories")
     for number in range((total - (row["memories"] if row else 0)) // own):
         progress.report(f"memories of others, {number * own:,} written")
         parameters = {"user_id": new_id("user"), "space_id": space.id}
         with database.transaction() as connection:
-            user = one(connection, USER, parameters)
+            user = fetch_one(connection, USER, parameters)
             for statement in (ROWS, VECTORS, POSTINGS):
                 connection.execute(statement, {**parameters, "copy": user and user["id"]})
     with database.connection() as connection:
@@ -184,8 +185,8 @@ def build_index(progress: Progress, database: Database, space: Space) -> list[fl
     progress.report("building the index")
     began = time.monotonic()
     with database.connection() as connection:
-        memory_indexes.build(connection, space.id)
-        memory_spaces.set_indexed(connection, space.id, stands=True)
+        vector_indexes.build(connection, space.id)
+        spaces.set_indexed(connection, space.id, indexed=True)
     return [time.monotonic() - began]
 
 
@@ -195,9 +196,9 @@ def index_recall(database: Database, space: Space, generator: Generator) -> list
     for _ in range(50):
         vector = generator.vector()
         with database.connection() as connection:
-            exact = memory_vectors.exact(connection, space.id, vector, 10)
+            exact = memory_vectors.search_exact(connection, space.id, vector, 10)
         with database.transaction() as connection:
-            approximate = memory_vectors.approximate(connection, space.id, vector, Filters(), 100)
+            approximate = memory_vectors.search_index(connection, space.id, vector, Filters(), 100)
         shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in approximate[:10]}) / 10)
     return shares
 

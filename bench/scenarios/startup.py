@@ -1,4 +1,4 @@
-"""Loading the model as a worker does, against what loading it takes at least, in fresh processes by turns.
+"""Loading the model as a worker does, compared with the least that loading takes, in alternating new processes.
 
 And `sangha up` with everything embedded, in an empty folder and again in the same one.
 """
@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.bare import loading_seconds
-from bench.bench import Bench
-from bench.client import Broken
+from bench.bare_engine import loading_seconds
 from bench.figures import Figure, at_most
-from bench.stack import environment
+from bench.harness.processes import environment_of
+from bench.harness.sse import CheckFailed
+from bench.scenario import Bench
 from models.platform.settings import Settings
 from ops.process import launcher_command
 from ops.rabbitmq import free_ports
@@ -24,7 +24,7 @@ ROUNDS, STARTS = 6, 4
 
 
 def startup(bench: Bench) -> Sequence[Figure]:
-    """Engine's start ÷ bare engine's load."""
+    """Measure the engine's start ÷ the bare engine's load, and the start of `sangha up`."""
     settings = bench.stack.settings
     bare, ours = [], []
     for number in range(ROUNDS + 1):
@@ -32,8 +32,8 @@ def startup(bench: Bench) -> Sequence[Figure]:
         first = loading_seconds(settings, "bare")
         ours.append((loading_seconds(settings, "wrapped") + loading_seconds(settings, "wrapped")) / 2)
         bare.append((first + loading_seconds(settings, "bare")) / 2)
-    ratios = [mine / its for mine, its in zip(ours[1:], bare[1:], strict=True)]  # the first one reads the disk
-    first, *later = starts(bench)
+    ratios = [mine / other for mine, other in zip(ours[1:], bare[1:], strict=True)]  # the first one reads the disk
+    first, *later = start_times(bench)
     return [
         Figure("engine's start ÷ bare engine's load", "x", ratios, at_most(1.1)),
         Figure("the bare engine's load", "s", bare[1:]),
@@ -42,8 +42,8 @@ def startup(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-def starts(bench: Bench) -> list[float]:
-    """Seconds until `sangha up` says that it is ready, several times in one folder."""
+def start_times(bench: Bench) -> list[float]:
+    """Start `sangha up` several times in one folder; returns the seconds until it was ready."""
     with tempfile.TemporaryDirectory(prefix="sangha-bench-") as folder:
         settings = Settings.model_validate({"data_dir": Path(folder), "port": free_ports(1)[0]})
         times = []
@@ -54,19 +54,19 @@ def starts(bench: Bench) -> list[float]:
 
 
 def seconds_to_ready(settings: Settings) -> float:
-    """Start, wait for the line that says so, stop. Raises Broken when it ends before."""
-    began = time.perf_counter()
+    """Start, wait for the line that reports readiness, and stop. Raises CheckFailed when the process ends before."""
+    began = time.monotonic()
     with subprocess.Popen(
         launcher_command([sys.executable, "-m", "ops", "up"], signal.SIGTERM),
         stdout=subprocess.PIPE,
-        env=environment(settings),
+        env=environment_of(settings),
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
         ready = any(line.startswith(b"Ready after") for line in process.stdout)
-        seconds = time.perf_counter() - began
+        seconds = time.monotonic() - began
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     if not ready:
-        raise Broken("`sangha up` ended before it was ready")
+        raise CheckFailed("`sangha up` ended before it was ready")
     return seconds

@@ -1,7 +1,7 @@
-"""Very many clients on one web process: what an idle one takes, how soon all hear of an event, what 500 busy ones get.
+"""Thousands of clients on one web process: the cost of an idle one, how soon an event reaches all, 500 busy ones.
 
-No worker runs. The events are appended to the journal as a worker appends them, so that what is measured begins there;
-the clients live in a process of their own.
+No worker runs. The events are appended to the journal as a worker appends them, so the measurement begins there; the
+clients are in a process of their own.
 """
 
 import threading
@@ -11,238 +11,246 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.audience import Audience, audience, room
-from bench.bench import Bench
-from bench.client import Broken
-from bench.figures import Figure, at_most
-from bench.footprint import Footprint
-from bench.narrator import Narrator, narrator
-from bench.progress import Progress
-from bench.stack import FORGETFUL, Platform
+import psutil  # type: ignore[import-untyped]
 
-#: Idle clients, and rounds of them; in the last of so many each follows a job of its own.
+from bench.figures import Figure, at_most
+from bench.harness.processes import cpu_seconds
+from bench.harness.sse import CheckFailed
+from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.waiting import wait_until
+from bench.progress import Progress
+from bench.scenario import Bench
+from bench.stream_clients import StreamClients, connection_limit, stream_clients
+from bench.synthetic_jobs import SyntheticJobs, synthetic_jobs
+
+#: Numbers of idle clients, and how many rounds of each.
 IDLE = {1000: 3, 10_000: 2}
 
-#: Clients that come and go before anything is measured: threads, connections and caches are there then.
+#: Clients that connect and disconnect before the first measurement: afterwards threads, connections and caches exist.
 WARM_UP = 500
 
-#: Events to all, in each round.
+#: Events to all clients in each round.
 EVENTS = 5
 
-#: Seconds over which idle streams are watched: in each of them every stream gets one comment.
-WATCHED = 15.0
+#: Seconds over which idle streams are watched: each stream gets one comment in that time.
+WATCH_SECONDS = 15.0
 
-#: Busy streams, events that each gets, a second and in all, and rounds.
-BUSY, EACH, SECONDS, ROUNDS = 500, 10, 4, 3
+#: Busy streams, events a second of each, seconds of a round, and rounds.
+BUSY, RATE, SECONDS, ROUNDS = 500, 10, 4, 3
 
-#: Events to each busy stream as fast as they can be told: fewer than the shards of the journal remember in all.
+#: Events to each busy stream as fast as possible: fewer than the shards of the journal hold in all.
 FLOOD = 20
 
 #: Seconds between two groups of events.
 TICK = 0.02
 
-#: Seconds until the web process has to have noticed that all have left.
+#: Seconds in which the web process has to notice that all clients have disconnected.
 PATIENCE = 60.0
 
 
 @dataclass(slots=True)
-class Hosted:
-    """The web process with all that looks at it."""
+class Streams:
+    """The web process, its clients, and the jobs that they follow."""
 
     platform: Platform
-    web: Footprint
-    clients: Audience
-    narrator: Narrator
+    web: psutil.Process
+    clients: StreamClients
+    jobs: SyntheticJobs
     progress: Progress
 
-    def come(self, job_ids: Sequence[str], count: int) -> None:
-        """So many clients, which follow these jobs by turns."""
+    def connect(self, job_ids: Sequence[str], count: int) -> None:
+        """Connect clients, spread over these jobs."""
         token = self.platform.tokens(1)[0]
         paths = [f"/v1/jobs/{job_ids[number % len(job_ids)]}/events" for number in range(count)]
-        self.clients.come([self.platform.address], [(path, token) for path in paths])
+        self.clients.connect([self.platform.address], [(path, token) for path in paths])
 
-    def gone(self) -> None:
-        """Wait until the web process has no stream any more."""
-        deadline = time.monotonic() + PATIENCE
-        while self._open():
-            if time.monotonic() > deadline:
-                raise Broken("streams stay open although their clients have left")
-            time.sleep(0.1)
+    def disconnect(self) -> None:
+        """Disconnect all clients, and wait until the web process has no open stream."""
+        self.clients.disconnect()
+        wait_until(self._all_closed, PATIENCE, interval=0.1, what="closing all streams")
 
-    def _open(self) -> bool:
+    def kilobytes(self) -> float:
+        """Memory of the web process in kB (1,000 bytes), shared pages by their share, without kernel memory."""
+        return float(self.web.memory_full_info().pss) / 1000
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the web process so far."""
+        return cpu_seconds(self.web)
+
+    def _all_closed(self) -> bool:
         host, port = self.platform.address
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics") as answer:
-            return b"\nsangha_open_streams 0.0\n" not in answer.read()
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics") as response:
+            return b"\nsangha_open_streams 0.0\n" in response.read()
 
 
 @dataclass(slots=True)
-class Idle:
-    """What rounds of idle streams came to. Memory in kB a stream, times in seconds, CPU in milliseconds a stream.
+class IdleSamples:
+    """Samples of idle streams. Memory in kB a stream, times in seconds, CPU in milliseconds a stream.
 
-    beside  milliseconds to the first event of ordinary turns, while all connect
+    other_turns  milliseconds to the first event of ordinary turns, while all clients connect
     """
 
-    each: list[float] = field(default_factory=list)
-    kept: list[float] = field(default_factory=list)
-    storms: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    longest: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
-    to_all: list[float] = field(default_factory=list)
-    to_all_cpu: list[float] = field(default_factory=list)
-    departure_cpu: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    memory_left: list[float] = field(default_factory=list)
+    connects_a_second: list[float] = field(default_factory=list)
+    connect_cpu: list[float] = field(default_factory=list)
+    longest_connect: list[float] = field(default_factory=list)
+    other_turns: list[float] = field(default_factory=list)
+    broadcasts: list[float] = field(default_factory=list)
+    broadcast_cpu: list[float] = field(default_factory=list)
+    disconnect_cpu: list[float] = field(default_factory=list)
 
 
 def streams(bench: Bench) -> Sequence[Figure]:
-    """Idle streams by number, then busy ones."""
-    if max(IDLE) > room():
-        raise Broken(f"{max(IDLE)} streams need as many open files; here a process has {room()} (`ulimit -Hn`)")
-    with bench.stack.platform(workers=0) as platform, audience() as clients, narrator(platform) as teller:
-        hosted = Hosted(platform, Footprint(platform.children["web"]), clients, teller, bench.progress)
-        idle(hosted, WARM_UP, teller.jobs(1), Idle(), 0.0)
-        before = hosted.web.kilobytes()
+    """Measure idle streams by number, then busy ones."""
+    if max(IDLE) > connection_limit():
+        raise CheckFailed(
+            f"{max(IDLE)} streams need as many open files; the limit here is {connection_limit()} (`ulimit -Hn`)"
+        )
+    with bench.stack.platform(workers=0) as platform, stream_clients() as clients, synthetic_jobs(platform) as jobs:
+        measured = Streams(platform, psutil.Process(platform.children["web"].pid), clients, jobs, bench.progress)
+        measure_idle(measured, WARM_UP, jobs.create(1), IdleSamples(), 0.0)
+        before = measured.kilobytes()
         figures: list[Figure] = []
         for count, rounds in IDLE.items():
-            figures += idle_figures(hosted, count, rounds, before)
-        return [*figures, *own_jobs(hosted, before), *busy_figures(hosted)]
+            figures += idle_figures(measured, count, rounds, before)
+        return [*figures, *job_each_figures(measured, before), *busy_figures(measured)]
 
 
-def idle_figures(hosted: Hosted, count: int, rounds: int, before: float) -> Iterator[Figure]:
-    """So many idle streams, all of one job."""
-    found = Idle()
+def idle_figures(measured: Streams, count: int, rounds: int, before: float) -> Iterator[Figure]:
+    """Measure idle streams, all of one job."""
+    samples = IdleSamples()
     for number in range(rounds):
-        hosted.progress.step(number, rounds, f"rounds of {count} idle streams")
-        idle(hosted, count, hosted.narrator.jobs(1), found, before)
-    goal = count == max(IDLE)
-    yield Figure(f"{count:,} idle: memory of the web process a stream, kB", "", found.each, at_most(30))
-    yield Figure(f"{count:,} idle: what stays of it when they have left, kB", "", found.kept)
-    yield Figure(f"{count:,} idle: one event to all", "s", found.to_all, at_most(1) if goal else None)
-    yield Figure(f"{count:,} idle: CPU of the web process for that, a stream", "ms", found.to_all_cpu)
-    yield Figure(f"{count:,} connect at once: streams opened", "/s", found.storms)
-    yield Figure(f"{count:,} connect at once: the longest wait", "s", found.longest)
-    yield Figure(f"{count:,} connect at once: CPU of the web process a stream", "ms", found.cpu)
-    yield Figure(f"{count:,} connect at once: another turn's POST → first event", "ms", found.beside)
-    yield Figure(f"{count:,} leave at once: CPU of the web process a stream", "ms", found.departure_cpu)
+        measured.progress.step(number, rounds, f"rounds of {count} idle streams")
+        measure_idle(measured, count, measured.jobs.create(1), samples, before)
+    has_goal = count == max(IDLE)
+    cpu = "CPU of the web process"
+    yield Figure(f"{count:,} idle: memory of the web process a stream, kB", "", samples.memory, at_most(30))
+    yield Figure(f"{count:,} idle: memory left after they disconnect, a stream, kB", "", samples.memory_left)
+    yield Figure(f"{count:,} idle: one event to all", "s", samples.broadcasts, at_most(1) if has_goal else None)
+    yield Figure(f"{count:,} idle: {cpu} for that, a stream", "ms", samples.broadcast_cpu)
+    yield Figure(f"{count:,} connect at once: streams opened", "/s", samples.connects_a_second)
+    yield Figure(f"{count:,} connect at once: the longest wait", "s", samples.longest_connect)
+    yield Figure(f"{count:,} connect at once: {cpu} a stream", "ms", samples.connect_cpu)
+    yield Figure(f"{count:,} connect at once: another turn's POST → first event", "ms", samples.other_turns)
+    yield Figure(f"{count:,} disconnect at once: {cpu} a stream", "ms", samples.disconnect_cpu)
 
 
-def idle(hosted: Hosted, count: int, job_ids: Sequence[str], found: Idle, before: float) -> None:
-    """One round: all come, all hear something, all leave."""
-    began = hosted.web.seconds()
-    with turns_beside(hosted.platform) as beside:
-        hosted.come(job_ids, count)
-        waits = hosted.clients.came()
-    hosted.clients.hear(1)
-    found.beside += beside
-    found.longest.append(max(waits))
-    found.storms.append(count / max(waits))
-    found.cpu.append((hosted.web.seconds() - began) * 1000 / count)
-    found.each.append((hosted.web.kilobytes() - before) / count)
+def measure_idle(measured: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples, before: float) -> None:
+    """Measure one round: all clients connect, receive some events, and disconnect."""
+    cpu = measured.cpu_seconds()
+    with other_turns(measured.platform) as times:
+        measured.connect(job_ids, count)
+        waits = measured.clients.connected()
+    measured.clients.received(1)
+    samples.other_turns += times
+    samples.longest_connect.append(max(waits))
+    samples.connects_a_second.append(count / max(waits))
+    samples.connect_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
+    samples.memory.append((measured.kilobytes() - before) / count)
     for _ in range(EVENTS):
-        event(hosted, count, job_ids, found)
-    began = hosted.web.seconds()
-    hosted.clients.leave()
-    hosted.gone()
-    found.departure_cpu.append((hosted.web.seconds() - began) * 1000 / count)
-    found.kept.append((hosted.web.kilobytes() - before) / count)
+        broadcast(measured, count, job_ids, samples)
+    cpu = measured.cpu_seconds()
+    measured.disconnect()
+    samples.disconnect_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
+    samples.memory_left.append((measured.kilobytes() - before) / count)
 
 
-def event(hosted: Hosted, count: int, job_ids: Sequence[str], found: Idle) -> None:
-    """One event to each job, heard by all."""
-    cpu = hosted.web.seconds()
-    began = hosted.narrator.tell(job_ids)
-    heard = hosted.clients.hear(hosted.narrator.last[job_ids[0]])
-    found.to_all.append(max(heard) - began)
-    found.to_all_cpu.append((hosted.web.seconds() - cpu) * 1000 / count)
+def broadcast(measured: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples) -> None:
+    """Measure one event to each job, until all clients have received it."""
+    cpu = measured.cpu_seconds()
+    began = measured.jobs.append(job_ids)
+    received = measured.clients.received(measured.jobs.last[job_ids[0]])
+    samples.broadcasts.append(max(received) - began)
+    samples.broadcast_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
 
 
-def own_jobs(hosted: Hosted, before: float) -> Iterator[Figure]:
-    """The same clients, each with a job of its own: what it takes to look after so many jobs, and to end them."""
+def job_each_figures(measured: Streams, before: float) -> Iterator[Figure]:
+    """Measure idle streams of a job each: the cost of watching so many jobs, and of their end."""
     count = max(IDLE)
-    hosted.progress.say(f"{count} idle streams, each of a job of its own")
-    job_ids = hosted.narrator.jobs(count)
-    hosted.come(job_ids, count)
-    hosted.clients.came()
-    hosted.clients.hear(1)
-    each = (hosted.web.kilobytes() - before) / count
-    cpu = hosted.web.seconds()
-    time.sleep(WATCHED)
-    idling = (hosted.web.seconds() - cpu) / WATCHED
-    cpu = hosted.web.seconds()
-    hosted.narrator.end(job_ids)
-    hosted.clients.end()
-    hosted.clients.leave()
-    hosted.gone()
-    ending = (hosted.web.seconds() - cpu) * 1000 / count
-    yield Figure(f"{count:,} idle, each of its own job: memory a stream, kB", "", [each], at_most(30))
-    yield Figure(f"{count:,} idle, each of its own job: share of a core", "x", [idling])
-    yield Figure(f"{count:,} jobs end: CPU of the web process a stream", "ms", [ending])
+    measured.progress.report(f"{count} idle streams, each of a job of its own")
+    job_ids = measured.jobs.create(count)
+    measured.connect(job_ids, count)
+    measured.clients.connected()
+    measured.clients.received(1)
+    memory = (measured.kilobytes() - before) / count
+    cpu = measured.cpu_seconds()
+    time.sleep(WATCH_SECONDS)
+    idle_share = (measured.cpu_seconds() - cpu) / WATCH_SECONDS
+    cpu = measured.cpu_seconds()
+    measured.jobs.end(job_ids)
+    measured.clients.wait_ended()
+    measured.disconnect()
+    end_cpu = (measured.cpu_seconds() - cpu) * 1000 / count
+    yield Figure(f"{count:,} idle, each of its own job: memory a stream, kB", "", [memory], at_most(30))
+    yield Figure(f"{count:,} idle, each of its own job: share of a core", "x", [idle_share])
+    yield Figure(f"{count:,} jobs end: CPU of the web process a stream", "ms", [end_cpu])
 
 
-def busy_figures(hosted: Hosted) -> Iterator[Figure]:
-    """Streams that all hear something all the time, at a steady rate and as fast as it goes."""
-    job_ids = hosted.narrator.jobs(BUSY)
-    hosted.come(job_ids, BUSY)
-    hosted.clients.came()
-    hosted.clients.hear(1)
+def busy_figures(measured: Streams) -> Iterator[Figure]:
+    """Measure streams with a steady rate of events, and with as many as possible."""
+    job_ids = measured.jobs.create(BUSY)
+    measured.connect(job_ids, BUSY)
+    measured.clients.connected()
+    measured.clients.received(1)
     delays, cpu, speeds = [], [], []
     for number in range(ROUNDS + 1):
-        hosted.progress.step(number, ROUNDS, f"rounds of {BUSY} busy streams")
-        speed = flood(hosted, job_ids)
-        used, heard = steady(hosted, job_ids)
+        measured.progress.step(number, ROUNDS, f"rounds of {BUSY} busy streams")
+        speed = flood(measured, job_ids)
+        round_cpu, round_delays = steady_rate(measured, job_ids)
         if number:
             speeds.append(speed)
-            cpu.append(used)
-            delays += heard
-    hosted.clients.leave()
-    hosted.gone()
-    offered = f"{BUSY} busy, {BUSY * EACH:,} events a second"
+            cpu.append(round_cpu)
+            delays += round_delays
+    measured.disconnect()
+    offered = f"{BUSY} busy, {BUSY * RATE:,} events a second"
     yield Figure(f"{offered}: delay, p50", "ms", delays)
     yield Figure(f"{offered}: delay, p99", "ms", delays, quantile=0.99)
     yield Figure(f"{offered}: CPU of the web process an event, µs", "", cpu)
-    yield Figure(f"{BUSY} busy: events through one web process at most", "/s", speeds)
+    yield Figure(f"{BUSY} busy: most events through one web process", "/s", speeds)
 
 
-def flood(hosted: Hosted, job_ids: Sequence[str]) -> float:
-    """Events a second, from the first append to the last that is heard."""
-    began = time.perf_counter()
+def flood(measured: Streams, job_ids: Sequence[str]) -> float:
+    """Append events as fast as possible; returns events a second, from the first append to the last receipt."""
+    began = time.monotonic()
     for _ in range(FLOOD):
-        hosted.narrator.tell(job_ids)
-    heard = hosted.clients.hear(hosted.narrator.last[job_ids[0]])
-    hosted.clients.heard()
-    return FLOOD * len(job_ids) / (max(heard) - began)
+        measured.jobs.append(job_ids)
+    received = measured.clients.received(measured.jobs.last[job_ids[0]])
+    measured.clients.events()
+    return FLOOD * len(job_ids) / (max(received) - began)
 
 
-def steady(hosted: Hosted, job_ids: Sequence[str]) -> tuple[float, list[float]]:
-    """CPU microseconds of the web process an event, and each event's delay in milliseconds."""
-    groups = round(1 / EACH / TICK)
-    cpu, began = hosted.web.seconds(), time.perf_counter()
-    for number in range(groups * EACH * SECONDS):
-        time.sleep(max(began + number * TICK - time.perf_counter(), 0))
-        hosted.narrator.tell(job_ids[number % groups :: groups])
-    hosted.clients.hear(hosted.narrator.last[job_ids[-1]])
-    delays = [delay * 1000 for delay in hosted.clients.delays()]
-    return (hosted.web.seconds() - cpu) * 1e6 / len(delays), delays
+def steady_rate(measured: Streams, job_ids: Sequence[str]) -> tuple[float, list[float]]:
+    """Append events at RATE; returns CPU microseconds of the web process an event, and each event's delay in ms."""
+    groups = round(1 / RATE / TICK)
+    cpu, began = measured.cpu_seconds(), time.monotonic()
+    for number in range(groups * RATE * SECONDS):
+        time.sleep(max(began + number * TICK - time.monotonic(), 0))
+        measured.jobs.append(job_ids[number % groups :: groups])
+    measured.clients.received(measured.jobs.last[job_ids[-1]])
+    delays = [delay * 1000 for delay in measured.clients.delays()]
+    return (measured.cpu_seconds() - cpu) * 1e6 / len(delays), delays
 
 
 @contextmanager
-def turns_beside(platform: Platform) -> Iterator[list[float]]:
-    """Ordinary turns of another account, one after the other until the block ends: milliseconds to the first event."""
-    found: list[float] = []
+def other_turns(platform: Platform) -> Iterator[list[float]]:
+    """Run turns of another account until the end of the block; yields the list of their ms to the first event."""
+    times: list[float] = []
     ended = threading.Event()
     platform.tokens(2)
 
-    def turns() -> None:
+    def run() -> None:
         while not ended.is_set():
-            began = time.perf_counter()
+            began = time.monotonic()
             client = platform.client(1)
-            first = next(client.stream("hello", **FORGETFUL))
-            found.append((first.at - began) * 1000)
+            first = next(client.stream("hello", **WITHOUT_MEMORY))
+            times.append((first.at - began) * 1000)
             client.close()
 
-    thread = threading.Thread(target=turns)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield found
+        yield times
     finally:
         ended.set()
         thread.join()

@@ -1,17 +1,17 @@
-"""How many turns the platform itself can carry, with an engine that costs nothing: all cores are busy.
+"""How many turns the platform can run, with an engine that takes no time: all cores are busy.
 
-Turns without memory say what the platform carries, over either broker; the same turns remembered, and also reminded,
-say what memory costs.
+Turns without memory measure the platform, over either broker; the same turns remembered, and with recall as well, show
+what memory costs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from bench.bench import Bench
 from bench.figures import Figure, at_least
-from bench.load import Load, closed_loop
-from bench.stack import BESIDE, FORGETFUL, Platform, Stack, standing
+from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, Platform, Stack, running_stack
+from bench.load import LoadResult, closed_loop
+from bench.scenario import Bench
 
 TOKENS, ROUNDS, TURNS, WARM_UP = 20, 5, 400, 200
 
@@ -20,68 +20,70 @@ SCRIPT = f"tokens={TOKENS},rate=0"
 #: Clients, each of an account of its own, and the slots of the worker: the default, and more.
 CONNECTIONS, SLOTS = 16, (4, 16)
 
-#: What turns with memory say: each something else, about few things.
-THINGS = ("river", "dog", "garden", "piano", "train", "coffee")
+#: Subjects of the turns: few, so that turns with memory find related ones.
+SUBJECTS = ("river", "dog", "garden", "piano", "train", "coffee")
 
 NUMBERS = count()
 
-REMEMBERED: Mapping[str, Any] = {"memory": {"recall": False}}
-REMINDED: Mapping[str, Any] = {}
+MEMORY_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "without memory": WITHOUT_MEMORY,
+    "remembered": {"memory": {"recall": False}},
+    "remembered and with recall": {},
+}
 
 
 def turns_per_second(bench: Bench) -> Sequence[Figure]:
-    """Finished turns a second."""
-    default, more = (measured(bench, bench.stack, slots) for slots in SLOTS)
-    times = [turn.seconds * 1000 for load in default for turn in load.turns]
+    """Measure finished turns a second."""
+    default, more = (measure(bench, bench.stack, slots) for slots in SLOTS)
+    times = [turn.seconds * 1000 for result in default for turn in result.turns]
     return [
-        Figure("finished 20-token turns, scripted engine", "/s", speeds(default), at_least(200)),
-        Figure("events that reached clients", "/s", [load.events_a_second for load in default]),
-        Figure(f"a turn's time, {CONNECTIONS} clients", "ms", times),
-        Figure(f"finished turns, {SLOTS[1]} slots", "/s", speeds(more)),
+        Figure("finished 20-token turns, scripted engine", "/s", turns_a_second(default), at_least(200)),
+        Figure("events that reached clients", "/s", [result.events_a_second for result in default]),
+        Figure(f"duration of a turn, {CONNECTIONS} clients", "ms", times),
+        Figure(f"finished turns, {SLOTS[1]} slots", "/s", turns_a_second(more)),
         *over_redis(bench),
         *with_memory(bench),
     ]
 
 
 def over_redis(bench: Bench) -> Iterator[Figure]:
-    """The same turns where Redis carries the queue, on servers of their own."""
+    """Measure the same turns with Redis as the broker, on servers of their own."""
     if bench.stack.broker != "redis":
-        with standing("redis") as stack:
-            yield Figure("finished turns, Redis as the broker", "/s", speeds(measured(bench, stack, SLOTS[0])))
+        with running_stack("redis") as stack:
+            yield Figure("finished turns, Redis as the broker", "/s", turns_a_second(measure(bench, stack, SLOTS[0])))
 
 
-def measured(bench: Bench, stack: Stack, slots: int) -> list[Load]:
-    """Rounds with a number of slots, without memory."""
+def measure(bench: Bench, stack: Stack, slots: int) -> list[LoadResult]:
+    """Run rounds with a number of slots, without memory."""
     with stack.platform(engine="scripted", script=SCRIPT, slots=slots) as platform:
-        round_of(platform, WARM_UP, FORGETFUL)
-        loads = []
+        run_round(platform, WARM_UP, WITHOUT_MEMORY)
+        results = []
         for number in range(ROUNDS):
             bench.progress.step(number, ROUNDS, f"rounds of {TURNS} turns, {slots} slots")
-            loads.append(round_of(platform, TURNS, FORGETFUL))
-        return loads
+            results.append(run_round(platform, TURNS, WITHOUT_MEMORY))
+        return results
 
 
 def with_memory(bench: Bench) -> Iterator[Figure]:
-    """The same turns without memory, remembered, and reminded as well, round by round: what each costs."""
-    kinds = {"without memory": FORGETFUL, "remembered": REMEMBERED, "remembered and reminded": REMINDED}
-    loads: dict[str, list[Load]] = {name: [] for name in kinds}
-    with bench.stack.platform(engine="scripted", script=SCRIPT, beside=BESIDE) as platform:
+    """Measure turns without memory, remembered, and with recall as well, in alternating rounds."""
+    results: dict[str, list[LoadResult]] = {name: [] for name in MEMORY_OPTIONS}
+    with bench.stack.platform(engine="scripted", script=SCRIPT, light_pools=LIGHT_POOLS) as platform:
         for number in range(-1, ROUNDS):
             bench.progress.step(max(number, 0), ROUNDS, f"rounds of {TURNS} turns, with memory")
-            for name, memory in kinds.items():
-                load = round_of(platform, TURNS if number >= 0 else WARM_UP, memory)
-                loads[name] += [load] if number >= 0 else []
-    for name, rounds in loads.items():
-        yield Figure(f"finished turns in turn, {name}", "/s", speeds(rounds))
+            for name, options in MEMORY_OPTIONS.items():
+                result = run_round(platform, TURNS if number >= 0 else WARM_UP, options)
+                results[name] += [result] if number >= 0 else []
+    for name, rounds in results.items():
+        yield Figure(f"finished turns in alternating rounds, {name}", "/s", turns_a_second(rounds))
 
 
-def round_of(platform: Platform, turns: int, memory: Mapping[str, Any], connections: int = CONNECTIONS) -> Load:
-    """So many turns, as fast as they go, over as many connections, each of an account of its own."""
-    said = (f"Tell me of my {THINGS[number % len(THINGS)]} number {number}." for number in NUMBERS)
-    bodies = [{"input": next(said), **memory} for _ in range(turns)]
+def run_round(platform: Platform, turns: int, options: Mapping[str, Any], connections: int = CONNECTIONS) -> LoadResult:
+    """Run turns as fast as possible over several connections, each of an account of its own."""
+    inputs = (f"Tell me of my {SUBJECTS[number % len(SUBJECTS)]} number {number}." for number in NUMBERS)
+    bodies = [{"input": next(inputs), **options} for _ in range(turns)]
     return closed_loop(platform.address, platform.tokens(connections), bodies)
 
 
-def speeds(loads: Sequence[Load]) -> list[float]:
+def turns_a_second(results: Sequence[LoadResult]) -> list[float]:
     """Turns a second of each round."""
-    return [load.turns_a_second for load in loads]
+    return [result.turns_a_second for result in results]

@@ -1,8 +1,8 @@
-"""A steady mixed load for a given time, and whether anything grows that should not: `python -m bench.soak`.
+"""Run a steady mixed load for a given time, and detect whether anything grows that should not: `python -m bench.soak`.
 
-people    accounts and their connections          works     the kinds of work, each checked
-pace      the open loop that begins them          watch     what is read from processes and servers, each second
-verdict   robust trends against tolerances        retention what the nightly pruning leaves after a long time
-series    what is watched, and what it may do     picture   all of it on one page
-report    the lines that people read, and JSON    __main__  the command
+accounts   accounts and their connections       operations  kinds of requests, each with its check
+open_loop  starts operations at a steady rate   monitor     reads processes and servers each second
+series     what is monitored, and its rules     verdict     robust trends compared with tolerances
+retention  what remains after the pruning       picture     all series on one page
+report     the lines for people, and the JSON   __main__    the command
 """

@@ -1,4 +1,4 @@
-"""`python -m bench.soak`: load the platform steadily for a while, and say whether anything grows that should not."""
+"""`python -m bench.soak`: load the platform steadily for a while, and report whether anything grows that should not."""
 
 import signal
 import sys
@@ -9,67 +9,63 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from bench import machine
-from bench.command import FAILED, carried_out, servers
+from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, servers, write_json
+from bench.harness.stack import LIGHT_POOLS, BrokerName, Platform, Stack
 from bench.load import closed_loop
 from bench.progress import Progress
-from bench.soak.pace import Pace
-from bench.soak.people import People
+from bench.soak.accounts import Accounts
+from bench.soak.monitor import Monitor
+from bench.soak.open_loop import OpenLoop
+from bench.soak.operations import SCRIPT
 from bench.soak.picture import draw
 from bench.soak.report import Report
-from bench.soak.retention import drained, retention
-from bench.soak.watch import Watch
-from bench.soak.works import SCRIPT
-from bench.stack import BESIDE, BrokerName, Platform, Stack
+from bench.soak.retention import check_retention, wait_for_jobs
 from models.platform.database import Database
 
-NO_RABBITMQ = "; or soak without it: python -m bench.soak --broker redis"
-
-#: Accounts that the work is spread over, and answers at once.
+#: Accounts that operations are spread over, and slots of the engine.
 ACCOUNTS, SLOTS = 12, 16
 
-#: Turns that tell what this machine can do, by so many clients; and the share of it that a soak asks for.
-TRIALS, CLIENTS, SHARE = 240, 16, 1 / 3
+#: Turns that measure the machine's capacity, with so many clients, and the share of the capacity that a soak uses.
+CAPACITY_TURNS, CLIENTS, SHARE = 240, 16, 1 / 3
 
-#: Seconds between two readings, of a run of four minutes and more; a shorter one is read as often, down to a tenth.
-EVERY, READINGS, OFTEN = 1.0, 240, 0.1
+#: Seconds between two readings; a run of less than four minutes has as many readings, down to the shortest interval.
+INTERVAL, READINGS, SHORTEST_INTERVAL = 1.0, 240, 0.1
 
 PICTURE = Path("soak.png")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--minutes", type=click.FloatRange(0.05, 10_000), default=10, show_default=True, help="How long.")
+@click.command(context_settings=HELP)
+@click.option("--minutes", type=click.FloatRange(0.05, 10_000), default=10, show_default=True, help="The duration.")
 @click.option(
-    "--rate", type=click.FloatRange(0.1, 1000), help="Pieces of work a second; else a third of what goes here."
+    "--rate", type=click.FloatRange(0.1, 1000), help="Operations a second; by default a third of the capacity."
 )
-@click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
+@broker_option
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), default=PICTURE, show_default=True,
-              help="Where the picture goes.")  # fmt: skip
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all readings there too.")
-@click.option("--seed", type=int, default=1, show_default=True, help="What decides the order of the work.")
+              help="The file of the picture.")  # fmt: skip
+@file_option("--json", "file", "Write all readings to this file too.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Determines the order of the operations.")
 def main(minutes: float, rate: float | None, broker: BrokerName, picture: Path, file: Path | None, seed: int) -> None:
-    """Load Sangha steadily with work of all kinds, on servers of its own in a temporary folder.
+    """Load Sangha steadily with operations of all kinds, on servers of its own in a temporary folder.
 
-    Ends with 0 when all is steady, and with 1 when something grows or fails.
+    Exits with 0 when all is steady, and with 1 when something grows or fails.
     """
-    for place in (picture, file):
-        if place is not None and not place.absolute().parent.is_dir():
-            raise click.UsageError(f"There is no folder {place.absolute().parent}.")
-    report = Report(machine.look(), broker, minutes, seed, rate or 0.0)
+    for path in (picture, file):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.UsageError(f"There is no folder {path.absolute().parent}.")
+    report = Report(machine.describe(), broker, minutes, seed, rate or 0.0)
     code = run(report, broker)
-    if report.records.points:
+    if report.series.points:
         draw(report, picture)
         click.echo(report.text())
         click.echo(f"The picture: {picture}")
-    if file is not None:
-        file.write_bytes(orjson.dumps(report.json(), option=orjson.OPT_INDENT_2))
+    write_json(file, report.json())
     sys.exit(code)
 
 
 def run(report: Report, broker: BrokerName) -> int:
-    """Soak; returns the exit code. What was read before an interruption stands in the report."""
+    """Soak, and return the exit code. What was read before an interruption is in the report."""
     progress = Progress()
 
     def work() -> int:
@@ -77,80 +73,80 @@ def run(report: Report, broker: BrokerName) -> int:
             soak(report, stack, progress)
         return 0 if report.steady else FAILED
 
-    return carried_out("soak", NO_RABBITMQ, progress, work)
+    return exit_code_of("bench.soak", progress, work)
 
 
 def soak(report: Report, stack: Stack, progress: Progress) -> None:
-    """Load, watch, and see what stays."""
+    """Load and monitor the platform, and check what its pruning leaves."""
     changes: dict[str, Any] = {"engine": "scripted", "script": SCRIPT, "slots": SLOTS, "visits_per_minute": 1_000_000}
-    with stack.platform(beside=BESIDE, **changes) as platform:
+    with stack.platform(light_pools=LIGHT_POOLS, **changes) as platform:
         progress.begin("soak")
         report.rate = report.rate or capacity(platform, progress) * SHARE
-        people = People(platform.address, ACCOUNTS)
-        with watched(report, stack), paced(report, people):
+        accounts = Accounts(platform.address, ACCOUNTS)
+        with monitoring(report, stack), operations(report, accounts):
             wait(report, progress)
-        progress.say("looking at what stays")
+        progress.report("checking what the pruning leaves")
         database = Database(platform.settings.postgres_dsn, size=1, name="soak")
         try:
-            report.retention = retention(database)
-        except Exception as error:  # noqa: BLE001 - it stands in the report
+            report.retention = check_retention(database)
+        except Exception as error:  # noqa: BLE001 - it is in the report
             report.failures.append(f"{type(error).__name__}: {error}")
         finally:
             database.close()
 
 
 def capacity(platform: Platform, progress: Progress) -> float:
-    """Turns a second that go through here now, reminded of earlier ones and remembered to the end."""
-    progress.say("measuring what this machine can do")
-    bodies = [{"input": f"I lost the key number {number}."} for number in range(TRIALS)]
+    """Measure the turns a second that this machine runs, with recall, until they are remembered."""
+    progress.report("measuring the capacity of this machine")
+    bodies = [{"input": f"I lost the key number {number}."} for number in range(CAPACITY_TURNS)]
     tokens, began = platform.tokens(CLIENTS), time.monotonic()
     closed_loop(platform.address, tokens, bodies)
     database = Database(platform.settings.postgres_dsn, size=1, name="soak")
     try:
-        drained(database)
+        wait_for_jobs(database)
     finally:
         database.close()
-    return TRIALS / (time.monotonic() - began)
+    return CAPACITY_TURNS / (time.monotonic() - began)
 
 
 @contextmanager
-def watched(report: Report, stack: Stack) -> Iterator[None]:
-    """Everything is read until the end of the block."""
-    every = min(EVERY, max(OFTEN, report.minutes * 60 / READINGS))
-    watch = Watch(stack, report.ledger, every)
-    report.records = watch.records
+def monitoring(report: Report, stack: Stack) -> Iterator[None]:
+    """Read all series until the end of the block."""
+    interval = min(INTERVAL, max(SHORTEST_INTERVAL, report.minutes * 60 / READINGS))
+    monitor = Monitor(stack, report.operations, interval)
+    report.series = monitor.series
     try:
         yield
     finally:
-        watch.stop()
-        if watch.error is not None:
-            report.failures.append(f"the watch ended: {type(watch.error).__name__}: {watch.error}")
+        monitor.stop()
+        if monitor.error is not None:
+            report.failures.append(f"monitoring failed: {type(monitor.error).__name__}: {monitor.error}")
 
 
 @contextmanager
-def paced(report: Report, people: People) -> Iterator[None]:
-    """Work begins steadily until the end of the block, and is ended then."""
-    pace = Pace(people, report.ledger, report.rate, report.seed)
+def operations(report: Report, accounts: Accounts) -> Iterator[None]:
+    """Start operations steadily until the end of the block, then wait for those that run."""
+    loop = OpenLoop(accounts, report.operations, report.rate, report.seed)
     try:
         yield
     finally:
-        pace.stop()
-        people.close()
+        loop.stop()
+        accounts.close()
 
 
 def wait(report: Report, progress: Progress) -> None:
-    """Let it go on for its time, and say how far it is."""
+    """Wait for the run's duration, and report progress."""
     began, seconds = time.monotonic(), report.minutes * 60
     while (left := began + seconds - time.monotonic()) > 0:
-        count = report.ledger.count()
-        failed = f", {count.failed:,} failed ({report.ledger.why[-1]:.100})" if count.failed else ""
-        progress.say(
-            f"{(seconds - left) / 60:.1f} of {report.minutes:g} min, {count.done:,} pieces of work done{failed}"
+        counts = report.operations.counts()
+        failed = f", {counts.failed:,} failed ({report.operations.errors[-1]:.100})" if counts.failed else ""
+        progress.report(
+            f"{(seconds - left) / 60:.1f} of {report.minutes:g} min, {counts.done:,} operations done{failed}"
         )
         time.sleep(min(1.0, left))
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored by what a shell starts in the background
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell has background processes ignore the latter
         signal.signal(number, signal.default_int_handler)
     main()

@@ -1,22 +1,22 @@
-"""What is watched: panels of lines, and what each may do."""
+"""The monitored series: panels of lines, and the rule of each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.soak.verdict import ByUse, Flat, Judged, Point, Rule, Seen, judge
+from bench.soak.verdict import Flat, Point, Proportional, Rule, ShownOnly, Verdict, judge
 
 MIB = 2.0**20
 
-#: A panel's key, and a line in it.
+#: The key of a panel, and a line in it.
 Name = tuple[str, str]
 
-#: Values that were read at one moment.
+#: Values read at one moment.
 Reading = Mapping[Name, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Lines of one unit: `bytes`, `s`, or the name of what is counted. Some may do what others may not."""
+    """Lines of one unit: `bytes`, `s`, or the name of what is counted; `exceptions` are rules of single lines."""
 
     title: str
     unit: str
@@ -24,66 +24,66 @@ class Panel:
     exceptions: Mapping[str, Rule] = field(default_factory=dict)
 
     def rule_of(self, line: str) -> Rule:
-        """What a line may do."""
+        """The rule of a line."""
         return self.exceptions.get(line, self.rule)
 
 
-#: A leak of half a kilobyte a piece of work is found as soon as it has come to 4 MiB.
+#: A leak of half a kilobyte an operation is detected as soon as it amounts to 4 MiB.
 MEMORY = Flat(least=4 * MIB, each=512, step=32 * MIB)
 
-#: One handle, thread or connection that is lost in a thousand pieces of work.
+#: One descriptor, thread or connection lost in a thousand operations.
 HANDLES = Flat(least=6, each=1 / 1000)
 
-#: What waits comes and goes; a backlog grows.
+#: What waits fluctuates; a backlog grows.
 WAITING = Flat(least=40, each=1 / 500)
 
 PANELS: Mapping[str, Panel] = {
-    "memory": Panel("Memory of ours, unshared", "bytes", MEMORY),
-    "resident": Panel("Resident memory of ours", "bytes", Seen()),
+    "memory": Panel("Memory of Sangha, unshared", "bytes", MEMORY),
+    "resident": Panel("Resident memory of Sangha", "bytes", ShownOnly()),
     "servers": Panel("Memory of the servers", "bytes", MEMORY, {
-        "valkey": ByUse(2 * MIB),  # journals of ended jobs stay a while
-        "rabbitmq": ByUse(32 * MIB),  # its write-ahead log stands in memory until it is full
+        "valkey": Proportional(2 * MIB),  # journals of ended jobs are kept for two minutes
+        "rabbitmq": Proportional(32 * MIB),  # its write-ahead log is in memory until it is full
         "postgres": Flat(least=16 * MIB, each=512, step=256 * MIB),  # each session's caches
     }),
-    "files": Panel("File descriptors of ours", "descriptors", HANDLES),
+    "files": Panel("File descriptors of Sangha", "descriptors", HANDLES),
     "server files": Panel("Descriptors of the servers", "descriptors", HANDLES, {
-        "postgres": Flat(least=400, each=1 / 100),  # each session opens the tables and indexes that it meets
+        "postgres": Flat(least=400, each=1 / 100),  # each session opens the tables and indexes that it uses
     }),
     "threads": Panel("Threads", "threads", HANDLES),
     "connections": Panel("Connections", "connections", HANDLES),
-    "jobs": Panel("Unfinished jobs, work under way", "jobs", WAITING),
+    "jobs": Panel("Unfinished jobs and operations", "jobs", WAITING),
     "queues": Panel("Messages in queues", "messages", WAITING),
     "keys": Panel("Keys in Valkey", "keys", Flat(least=100, each=1 / 500), {
-        # They go after two minutes, within the warm-up: then there are as many as jobs end in that time, more or less.
+        # They expire after two minutes, within the warm-up; then there are about as many as jobs end in that time.
         "journals of ended jobs": Flat(least=1_000, each=1 / 4),
-        "others that expire": ByUse(50),
+        "others that expire": Proportional(50),
         "that never expire": Flat(least=20, each=1 / 2000),
     }),
-    "tables": Panel("Tables with indexes", "bytes", ByUse(MIB)),
-    "dead": Panel("Dead rows that autovacuum owes", "rows", Flat(least=3_000, each=1 / 5)),
-    "latency": Panel("A streamed turn's time", "s", Seen()),
-    "rate": Panel("Work done a second", "/s", Seen()),
+    "tables": Panel("Tables with indexes", "bytes", Proportional(MIB)),
+    "dead": Panel("Dead rows that autovacuum should remove", "rows", Flat(least=3_000, each=1 / 5)),
+    "latency": Panel("Duration of a streamed turn", "s", ShownOnly()),
+    "rate": Panel("Operations a second", "/s", ShownOnly()),
 }  # fmt: skip
 
 
 @dataclass(slots=True)
-class Records:
-    """All that was read, by panel and line."""
+class SeriesSet:
+    """All readings, by panel and line."""
 
     points: dict[Name, list[Point]] = field(default_factory=dict)
 
-    def add(self, at: float, work: float, reading: Reading) -> None:
-        """What was read after so many seconds and pieces of work."""
+    def add(self, at: float, operations: float, reading: Reading) -> None:
+        """Add a reading, taken after so many seconds and operations."""
         for name, value in reading.items():
-            self.points.setdefault(name, []).append(Point(at, work, value))
+            self.points.setdefault(name, []).append(Point(at, operations, value))
 
     def lines(self, panel: str) -> Sequence[str]:
-        """The lines of a panel, the largest at the end first."""
-        found = [(points[-1].value, line) for (key, line), points in self.points.items() if key == panel]
-        return [line for _, line in sorted(found, key=lambda each: -each[0])]
+        """The lines of a panel, sorted by their last value, the largest first."""
+        last_values = [(points[-1].value, line) for (key, line), points in self.points.items() if key == panel]
+        return [line for _, line in sorted(last_values, key=lambda each: -each[0])]
 
-    def judged(self) -> Iterator[tuple[str, str, Judged]]:
-        """Panel, line and what it does, in the order of the panels."""
+    def verdicts(self) -> Iterator[tuple[str, str, Verdict]]:
+        """Yield panel, line and verdict, in the order of the panels."""
         for key, panel in PANELS.items():
             for line in self.lines(key):
                 yield key, line, judge(self.points[key, line], panel.rule_of(line))

@@ -1,10 +1,10 @@
-"""Whether a series grows: robust trends over what came after the warm-up, against stated tolerances.
+"""Decide whether a series grows: robust trends after the warm-up, compared with stated tolerances.
 
-A series is first told as the medians of equal stretches of time, so that spikes and the teeth of a garbage collector
-vanish. A trend is what all of it and each half of it have in common: the least of three Theil-Sen slopes. So one step
-is no trend (on one of its sides it is flat), and a leak is one, whatever its form. And what grows never comes back to
-where it was: the floor of the second half must have risen as well, and so must the last quarter, by more than half of
-what the series swings by anyway. Under long teeth they have not.
+A series is first reduced to the medians of equal intervals, which removes spikes and the sawtooth of a garbage
+collector. Its trend is the least of three Theil-Sen slopes: of the whole, and of each half. So one step is no trend
+(one of the halves is flat), and a leak of any form is one. A growing series also never returns to an earlier level:
+the floor of the second half must have risen too, and so must the last quarter, by more than half of the series' swing.
+In a sawtooth with a long period they have not.
 """
 
 import statistics
@@ -15,35 +15,35 @@ from typing import Literal
 
 from bench.figures import quantile
 
-#: The share of the run that is warm-up: caches fill, pools grow to their size.
+#: The share of the run that is warm-up, in which caches fill and pools grow to their size.
 WARM_UP = 1 / 3
 
-#: Stretches that a series is told in.
-STRETCHES = 48
+#: Intervals that a series is reduced to.
+INTERVALS = 48
 
-#: Seconds after the warm-up and stretches that a verdict takes: nothing is told from less.
+#: Seconds after the warm-up, and intervals, below which there is no verdict.
 SHORTEST, FEWEST = 40.0, 8
 
-#: A series that grows by use may grow this much faster, for the same work, in the second half than in the first.
+#: How much faster a proportional series may grow, for the same operations, in the second half than in the first.
 FASTER = 1.5
 
-Say = Literal["steady", "step", "by use", "GROWING", "too short"]
+Conclusion = Literal["steady", "step", "proportional", "GROWING", "too short"]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A value, and the seconds and the pieces of work after which it was read."""
+    """A value, and the seconds and operations after which it was read."""
 
     at: float
-    work: float
+    operations: float
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """What may not grow. It does when its trend came to more than `least`, and to more than `each` a piece of work.
+    """May not grow: its trend may amount to `least` at most, or to `each` an operation.
 
-    step  the most that it may rise once and for all, in its unit; None: as much as it likes
+    step  the most that it may rise in one step, in its unit; None for any
     """
 
     least: float
@@ -52,27 +52,27 @@ class Flat:
 
 
 @dataclass(frozen=True, slots=True)
-class ByUse:
-    """What grows with the work, and so not faster than it; differences of less than `least` count for nothing."""
+class Proportional:
+    """May grow in proportion to the operations; differences of less than `least` are ignored."""
 
     least: float
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What is shown and not judged."""
+class ShownOnly:
+    """Is shown and not judged."""
 
 
-Rule = Flat | ByUse | Seen
+Rule = Flat | Proportional | ShownOnly
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A series in numbers: where it stood after the warm-up and at the end, its trend, and what that means.
+class Verdict:
+    """A series in numbers: its level after the warm-up and at the end, its trend, and the conclusion.
 
     slope      of the trend, a second
-    each       of the trend, a piece of work
-    tolerance  the most that it may come to in all of the time that was judged; None where there is none
+    each       of the trend, an operation
+    tolerance  the most that it may grow in the judged time; None where there is no limit
     """
 
     start: float
@@ -80,51 +80,53 @@ class Judged:
     slope: float
     each: float
     tolerance: float | None
-    say: Say
+    conclusion: Conclusion
 
     @property
     def grows(self) -> bool:
-        """Whether it fails."""
-        return self.say == "GROWING"
+        """Whether the series fails."""
+        return self.conclusion == "GROWING"
 
 
-def judge(points: Sequence[Point], rule: Rule) -> Judged:
-    """A series under its rule; what came in the first third counts for nothing."""
-    told = stretches(after_warm_up(points))
-    if len(told) < FEWEST or told[-1].at - told[0].at < SHORTEST:
+def judge(points: Sequence[Point], rule: Rule) -> Verdict:
+    """Judge a series by its rule, without its warm-up."""
+    medians = interval_medians(after_warm_up(points))
+    if len(medians) < FEWEST or medians[-1].at - medians[0].at < SHORTEST:
         value = points[-1].value if points else 0.0
-        return Judged(value, value, 0.0, 0.0, None, "too short")
-    seconds, work = told[-1].at - told[0].at, told[-1].work - told[0].work
-    slope = trend([(point.at, point.value) for point in told])
-    start, end = edges(told)
-    risen = min(slope * seconds, risen_floor(told), (end - start) * 4 / 3)  # the quarters' middles are 3/4 of it apart
-    risen = risen if risen > swing(told, slope) / 2 else 0.0
-    tolerance, say = _say(told, rule, risen, end - start, work)
-    each = theil_sen([(point.work, point.value) for point in told])
-    return Judged(start, end, slope, each, tolerance, say)
+        return Verdict(value, value, 0.0, 0.0, None, "too short")
+    seconds, operations = medians[-1].at - medians[0].at, medians[-1].operations - medians[0].operations
+    slope = trend([(point.at, point.value) for point in medians])
+    start, end = edges(medians)
+    risen = min(
+        slope * seconds, risen_floor(medians), (end - start) * 4 / 3
+    )  # the middles of the quarters are 3/4 of the time apart
+    risen = risen if risen > swing(medians, slope) / 2 else 0.0
+    tolerance, conclusion = _conclude(medians, rule, risen, end - start, operations)
+    each = theil_sen([(point.operations, point.value) for point in medians])
+    return Verdict(start, end, slope, each, tolerance, conclusion)
 
 
 def after_warm_up(points: Sequence[Point]) -> Sequence[Point]:
-    """What is judged."""
+    """The points that are judged."""
     if not points:
         return points
     first, last = points[0].at, points[-1].at
     return [point for point in points if point.at >= first + (last - first) * WARM_UP]
 
 
-def stretches(points: Sequence[Point]) -> list[Point]:
-    """Medians of at most STRETCHES stretches of time, none of them empty."""
+def interval_medians(points: Sequence[Point]) -> list[Point]:
+    """The medians of at most INTERVALS intervals, without empty ones."""
     if len(points) < 2:
         return list(points)
-    first, length = points[0].at, (points[-1].at - points[0].at) / STRETCHES or 1.0
+    first, length = points[0].at, (points[-1].at - points[0].at) / INTERVALS or 1.0
     groups: dict[int, list[Point]] = {}
     for point in points:
-        groups.setdefault(min(int((point.at - first) / length), STRETCHES - 1), []).append(point)
-    return [_middle(group) for _, group in sorted(groups.items())]
+        groups.setdefault(min(int((point.at - first) / length), INTERVALS - 1), []).append(point)
+    return [_median(group) for _, group in sorted(groups.items())]
 
 
 def trend(points: Sequence[tuple[float, float]]) -> float:
-    """The slope that the whole and both halves have in common; 0 where they don't agree on a direction."""
+    """The least slope of the whole and both halves; 0 where their directions differ."""
     half = len(points) // 2
     slopes = [theil_sen(part) for part in (points, points[:half], points[half:])]
     if all(slope > 0 for slope in slopes):
@@ -133,26 +135,26 @@ def trend(points: Sequence[tuple[float, float]]) -> float:
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between all pairs; 0 where there is none."""
+    """The median of the slopes between all pairs of points; 0 without any."""
     slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if x1 != x2]
     return statistics.median(slopes) if slopes else 0.0
 
 
 def risen_floor(points: Sequence[Point]) -> float:
-    """What the lowest tenths of both halves say of how much the whole has risen."""
+    """The rise of the whole, estimated from the lowest tenths of both halves."""
     half = len(points) // 2
     first, second = (quantile([point.value for point in part], 0.1) for part in (points[:half], points[half:]))
     return 2 * (second - first)
 
 
 def swing(points: Sequence[Point], slope: float) -> float:
-    """What the values swing by about a slope: from the lowest tenth to the highest."""
-    rest = [point.value - slope * point.at for point in points]
-    return quantile(rest, 0.9) - quantile(rest, 0.1)
+    """The spread of the values around a slope, from the 10th to the 90th percentile."""
+    residuals = [point.value - slope * point.at for point in points]
+    return quantile(residuals, 0.9) - quantile(residuals, 0.1)
 
 
 def edges(points: Sequence[Point]) -> tuple[float, float]:
-    """Where a series stands in its first quarter and in its last."""
+    """The medians of the first and the last quarter."""
     share = max(1, len(points) // 4)
     return (
         statistics.median(point.value for point in points[:share]),
@@ -160,28 +162,30 @@ def edges(points: Sequence[Point]) -> tuple[float, float]:
     )
 
 
-def _say(points: Sequence[Point], rule: Rule, risen: float, between: float, work: float) -> tuple[float | None, Say]:
-    if isinstance(rule, Seen):
+def _conclude(
+    points: Sequence[Point], rule: Rule, risen: float, between: float, operations: float
+) -> tuple[float | None, Conclusion]:
+    if isinstance(rule, ShownOnly):
         return None, "steady"
-    if isinstance(rule, ByUse):
-        return _by_use(points, rule)
-    tolerance = max(rule.least, rule.each * work)
+    if isinstance(rule, Proportional):
+        return _conclude_proportional(points, rule)
+    tolerance = max(rule.least, rule.each * operations)
     if risen > tolerance or (rule.step is not None and between > max(rule.step, tolerance)):
         return tolerance, "GROWING"
     return tolerance, "step" if between > tolerance else "steady"
 
 
-def _by_use(points: Sequence[Point], rule: ByUse) -> tuple[float, Say]:
+def _conclude_proportional(points: Sequence[Point], rule: Proportional) -> tuple[float, Conclusion]:
     half = len(points) // 2
-    first, second = ([(point.work, point.value) for point in part] for part in (points[:half], points[half:]))
-    work = second[-1][0] - second[0][0]
-    tolerance = max(theil_sen(first), 0.0) * work * FASTER + rule.least
-    return tolerance, "GROWING" if theil_sen(second) * work > tolerance else "by use"
+    first, second = ([(point.operations, point.value) for point in part] for part in (points[:half], points[half:]))
+    operations = second[-1][0] - second[0][0]
+    tolerance = max(theil_sen(first), 0.0) * operations * FASTER + rule.least
+    return tolerance, "GROWING" if theil_sen(second) * operations > tolerance else "proportional"
 
 
-def _middle(group: Sequence[Point]) -> Point:
+def _median(group: Sequence[Point]) -> Point:
     return Point(
         statistics.median(point.at for point in group),
-        statistics.median(point.work for point in group),
+        statistics.median(point.operations for point in group),
         statistics.median(point.value for point in group),
     )

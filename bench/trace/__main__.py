@@ -5,26 +5,26 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import orjson
 
 from bench import machine
-from bench.stack import BrokerName, standing
-from bench.table import render
+from bench.command import HELP, broker_option, exit_code_of, file_option, servers, write_json
+from bench.harness.stack import BrokerName
+from bench.progress import Progress
 from bench.trace import server
 from bench.trace.picture import picture
-from bench.trace.run import TOKENS, trace
-from bench.trace.table import HEADINGS, totals, trips
+from bench.trace.run import TOKENS, Trace, trace
+from bench.trace.table import HEADINGS, round_trips, totals
 from bench.trace.turn import median, steps
-from models.platform.errors import ConfigurationError
+from ops.table import align_columns
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--broker", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", help="What carries the queue.")
-@click.option("--engine", type=click.Choice(["scripted", "llamacpp"]), default="scripted", help="What answers.")
-@click.option("--turns", default=60, show_default=True, help="Turns to take the median one of.")
-@click.option("--picture", "svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it there, as SVG.")
-@click.option("--statements", is_flag=True, help="Also ask Postgres how long it plans and runs each; slows it down.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write its steps there.")
+@click.command(context_settings=HELP)
+@broker_option
+@click.option("--engine", type=click.Choice(["scripted", "llamacpp"]), default="scripted", help="The engine.")
+@click.option("--turns", default=60, show_default=True, help="How many turns to run; the median one is shown.")
+@file_option("--picture", "svg", "Draw the turn into this SVG file.")
+@click.option("--statements", is_flag=True, help="Show Postgres's time to plan and run each statement; slows it down.")
+@file_option("--json", "file", "Write the turn's steps to this file.")
 def main(
     broker: BrokerName,
     engine: Literal["scripted", "llamacpp"],
@@ -37,23 +37,32 @@ def main(
 
     The instruments slow a turn down by a few per cent: python -m bench measures without them.
     """
-    try:
-        with standing(broker) as stack:
-            traced = trace(stack, turns, engine, inside=statements)
-    except ConfigurationError as error:
-        click.echo(f"bench.trace: {error}", err=True)
-        sys.exit(2)
-    middle = median(traced.turns)
-    found = steps(traced, middle)
-    title = f"A turn of {TOKENS} tokens over {broker}, {engine} engine: {(middle.end - middle.begin) / 1e6:.1f} ms"
-    click.echo("\n".join([machine.look().line(), title, "", *render(trips(traced), HEADINGS), ""]))
+    progress = Progress()
+
+    def work() -> int:
+        with servers(broker, progress) as stack:
+            traced = trace(stack, turns, engine, log_statements=statements)
+        middle = median(traced.turns)
+        title = f"A turn of {TOKENS} tokens over {broker}, {engine} engine: {(middle.end - middle.begin) / 1e6:.1f} ms"
+        progress.clear()
+        show(traced, title, statements)
+        median_steps = steps(traced, middle)
+        if svg is not None:
+            svg.write_text(picture(median_steps, title))
+        write_json(file, median_steps)
+        return 0
+
+    sys.exit(exit_code_of("bench.trace", progress, work))
+
+
+def show(traced: Trace, title: str, statements: bool) -> None:
+    """Print the table of round trips, and that of statements."""
+    trips = align_columns([HEADINGS, *round_trips(traced)], rule=True)
+    click.echo("\n".join([machine.describe().line(), title, "", *trips, ""]))
     click.echo("\n".join(totals(traced, TOKENS)))
     if statements:
-        click.echo("\n".join(["", *render(server.statements(traced.log, turns), server.HEADINGS)]))
-    if svg is not None:
-        svg.write_text(picture(found, title))
-    if file is not None:
-        file.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        rows = server.statements(traced.log, len(traced.turns))
+        click.echo("\n".join(["", *align_columns([server.HEADINGS, *rows], rule=True)]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench.trace.child FILE …`: what `sangha …` does, with instruments. Its spans are in FILE when it ends."""
+"""`python -m bench.trace.child FILE …`: run `sangha …` with instruments, and write its spans to FILE when it ends."""
 
 import atexit
 import sys

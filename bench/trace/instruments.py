@@ -1,7 +1,7 @@
-"""The instruments: wrappers around what a process says to others, and around what its threads hand to each other.
+"""Wrap the drivers of a process, and its hand-overs between threads, to record spans.
 
-A trip to Postgres is a wait for its answer. In a pipeline several statements share one: there the trip begins with the
-first of them.
+A round trip to Postgres is a wait for its answer. The statements of a pipeline share one, which begins with the first
+of them.
 """
 
 import functools
@@ -15,7 +15,7 @@ import psycopg
 import redis
 import redis.asyncio
 
-# Before anything of Dramatiq: this tells it how soon to connect again.
+# Before any import of Dramatiq: this sets its reconnect delay.
 from tasks import rabbitmq  # noqa: F401  isort: skip
 import dramatiq.worker
 import pika.adapters.blocking_connection as pika_blocking
@@ -23,24 +23,24 @@ import pika.adapters.blocking_connection as pika_blocking
 from bench.trace.names import name_of
 from bench.trace.spans import Kind, Recorder
 
-#: Waits of psycopg in a pipeline that are for the server's answer; the others only hand over.
-ANSWERS = {"BasePipeline._sync_gen", "BasePipeline._exit_gen", "BasePipeline._fetch_gen"}
+#: The waits of psycopg in a pipeline that are for the server's answer; the others only send.
+ANSWER_WAITS = {"BasePipeline._sync_gen", "BasePipeline._exit_gen", "BasePipeline._fetch_gen"}
 
-#: The present thread's statements to Postgres that have not been answered yet, and when the first was given.
+#: The current thread's unanswered statements to Postgres, and when the first was sent.
 unanswered = threading.local()
 
 
 def install(recorder: Recorder) -> None:
-    """Wrap everything."""
+    """Install all wrappers."""
     postgres(recorder)
     valkey(recorder)
     broker(recorder)
     threads(recorder)
-    ours(recorder)
+    own_code(recorder)
 
 
 def around(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
-    """Have a span around each call of a method; `label` is given its arguments."""
+    """Record a span around each call of a method; `label` gets its arguments."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -52,7 +52,7 @@ def around(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callabl
 
 
 def around_async(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
-    """The same for a coroutine function."""
+    """Record a span around each call of a coroutine method."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -63,28 +63,28 @@ def around_async(recorder: Recorder, owner: Any, name: str, kind: Kind, label: C
     setattr(owner, name, measured)
 
 
-def before(owner: Any, name: str, note: Callable[..., None]) -> None:
-    """Note each call of a method."""
+def before(owner: Any, name: str, callback: Callable[..., None]) -> None:
+    """Run a callback before each call of a method."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def noted(*arguments: Any, **options: Any) -> Any:
-        note(*arguments, **options)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        callback(*arguments, **options)
         return original(*arguments, **options)
 
-    setattr(owner, name, noted)
+    setattr(owner, name, wrapped)
 
 
 def postgres(recorder: Recorder) -> None:
-    """Statements and trips."""
+    """Record round trips with their statements."""
 
-    def given(statement: Any) -> None:
+    def send(statement: Any) -> None:
         if not getattr(unanswered, "parts", None):
             unanswered.parts, unanswered.begin = [], time.monotonic_ns()
         unanswered.parts.append(name_of(statement))
 
-    before(psycopg.Connection, "execute", lambda connection, statement, *rest, **options: given(statement))
-    before(psycopg.Connection, "_exec_command", lambda connection, command, *rest, **options: given(command))
+    before(psycopg.Connection, "execute", lambda connection, statement, *rest, **options: send(statement))
+    before(psycopg.Connection, "_exec_command", lambda connection, command, *rest, **options: send(command))
     original = psycopg.Connection.wait
 
     def wait(connection: Any, generator: Any, *rest: Any, **options: Any) -> Any:
@@ -92,7 +92,7 @@ def postgres(recorder: Recorder) -> None:
             return original(connection, generator, *rest, **options)
         finally:
             parts = getattr(unanswered, "parts", None)
-            if parts and (connection._pipeline is None or generator.__qualname__ in ANSWERS):
+            if parts and (connection._pipeline is None or generator.__qualname__ in ANSWER_WAITS):
                 recorder.add("postgres", " + ".join(parts), unanswered.begin, parts)
                 unanswered.parts = []
 
@@ -100,7 +100,7 @@ def postgres(recorder: Recorder) -> None:
 
 
 def valkey(recorder: Recorder) -> None:
-    """Commands and pipelines. A blocked read is a moment: the one at which it hears something."""
+    """Record commands and pipelines. A blocking read is an instant: that of its answer."""
     around(recorder, redis.Redis, "execute_command", "valkey", lambda client, *command, **options: name_of(command))
     execute = redis.client.Pipeline.execute
 
@@ -112,18 +112,18 @@ def valkey(recorder: Recorder) -> None:
     redis.client.Pipeline.execute = batch  # type: ignore[assignment,method-assign]
     command: Any = redis.asyncio.Redis.execute_command
 
-    async def asked(client: Any, *words: Any, **options: Any) -> Any:
+    async def execute_command(client: Any, *words: Any, **options: Any) -> Any:
         begin = time.monotonic_ns()
         answer = await command(client, *words, **options)
         blocked = b"BLOCK" in words
         recorder.add("valkey", name_of(words), time.monotonic_ns() if blocked else begin, [name_of(words)])
         return answer
 
-    redis.asyncio.Redis.execute_command = asked  # type: ignore[assignment,method-assign]
+    redis.asyncio.Redis.execute_command = execute_command  # type: ignore[assignment,method-assign]
 
 
 def broker(recorder: Recorder) -> None:
-    """Publishing with its confirm, deliveries and acknowledgements."""
+    """Record publishing with its confirm, deliveries and acknowledgements."""
     channel = pika_blocking.BlockingChannel
     around(recorder, channel, "basic_publish", "rabbitmq", lambda *words, **options: "publish, confirm")
     before(channel, "basic_ack", lambda *words, **options: recorder.mark("ack"))
@@ -132,15 +132,15 @@ def broker(recorder: Recorder) -> None:
 
 
 def threads(recorder: Recorder) -> None:
-    """Hand-overs from the event loop to a thread, and what the thread does."""
+    """Record waiting for a thread from the event loop, and the work of the thread."""
     original = anyio.to_thread.run_sync
 
     async def run_sync(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         label = work_name(work)
 
-        def run(*given: Any) -> Any:
+        def run(*run_arguments: Any) -> Any:
             with recorder.around("work", label):
-                return work(*given)
+                return work(*run_arguments)
 
         with recorder.around("wait", label):
             return await original(run, *arguments, **options)
@@ -149,22 +149,26 @@ def threads(recorder: Recorder) -> None:
 
 
 def work_name(work: Any) -> str:
-    """`admit`, of a function that may be wrapped in partials."""
+    """The name of a function that may be wrapped in partials."""
     while isinstance(work, functools.partial):
         work = work.func
     return str(getattr(work, "__qualname__", work)).replace("<locals>.", "")
 
 
-def ours(recorder: Recorder) -> None:
-    """The steps of our own that hold the rest together."""
+def own_code(recorder: Recorder) -> None:
+    """Record the steps of our own code around the round trips."""
     from models.journal import writer as journal_writer
     from pipelines.chat import answer_writer
     from pipelines.inference.llamacpp import loopback
     from tasks import job_runner, relay
     from web.http import middleware
 
-    around(recorder, loopback.Loopback, "ask", "work", lambda loopback, method, path, body=None: path)
-    before(answer_writer.Answer, "say", lambda answer, token: None if answer_writer.output_tokens else recorder.mark("first token"))
+    around(recorder, loopback.LoopbackClient, "request", "work", lambda loopback, method, path, body=None: path)
+    before(
+        answer_writer.AnswerWriter,
+        "write_text",
+        lambda answer, token: None if answer.output_tokens else recorder.mark("first token"),
+    )
     around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
     around(recorder, job_runner.JobRunner, "execute", "work", lambda runner, *words: "execute")
     around(recorder, job_runner, "open_attempt", "work", lambda *words: "open_attempt")
@@ -173,11 +177,11 @@ def ours(recorder: Recorder) -> None:
     before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
     serve = middleware.RequestMiddleware
     around_async(recorder, serve, "__call__", "work", lambda layer, scope, receive, send: scope.get("path", ""))
-    before(middleware.Exchange, "send", lambda exchange, message: recorder.mark(sent(message)))
+    before(middleware.Exchange, "send", lambda exchange, message: recorder.mark(sent_label(message)))
 
 
-def sent(message: Any) -> str:
-    """What goes out: the head of an answer, or the types of its events."""
+def sent_label(message: Any) -> str:
+    """Describe an outgoing message: the status of a response, or the types of its events."""
     if message["type"] == "http.response.start":
         return f"head {message['status']}"
     types = [line[7:].decode() for line in message.get("body", b"").split(b"\n") if line.startswith(b"event: ")]

@@ -1,4 +1,4 @@
-"""Names of what goes over the wire: a statement is called as the constant of the module that it stands in."""
+"""Names of statements, scripts and commands: a statement has the name of its constant."""
 
 import importlib
 import pkgutil
@@ -7,38 +7,40 @@ from typing import Any
 
 import models
 
-#: The longest name of a statement that stands nowhere.
+#: The longest name of a statement that is no constant, in characters.
 LONGEST = 24
 
 
-def name_of(said: Any) -> str:
+def name_of(request: Any) -> str:
     """`attempts.CLAIM` of a statement, `journal.APPEND` of a script, `XREAD` of a command, `COMMIT` of a bare one."""
-    if isinstance(said, (tuple, list)):
-        command = text(said[0])
-        return scripts().get(text(said[1]), command) if command in ("EVALSHA", "EVAL") else command
-    statement = text(said)
+    if isinstance(request, (tuple, list)):
+        command = text(request[0])
+        return scripts().get(text(request[1]), command) if command in ("EVALSHA", "EVAL") else command
+    statement = text(request)
     return constants().get(statement) or " ".join(statement.split())[:LONGEST]
 
 
-def text(said: Any) -> str:
-    """As text."""
-    return said.decode() if isinstance(said, bytes) else str(said)
+def text(value: Any) -> str:
+    """A value as text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @cache
 def constants() -> dict[str, str]:
-    """Statement → name, of all that models has."""
+    """The name of each statement in `models`."""
     named: dict[str, str] = {}
     for module in pkgutil.walk_packages(models.__path__, "models."):
-        for name, value in vars(importlib.import_module(module.name)).items():
-            if name.isupper() and isinstance(value, str) and " " in value:
-                named.setdefault(value, f"{module.name.rpartition('.')[2]}.{name}")
+        if not module.ispkg:
+            short = module.name.rpartition(".")[2]
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if name.isupper() and isinstance(value, str) and " " in value:
+                    named.setdefault(value, f"{short}.{name}")
     return named
 
 
 @cache
 def scripts() -> dict[str, str]:
-    """A script's hash → name."""
+    """The name of each script, by its hash."""
     from models.access import rate_limits
     from models.journal import journal
 

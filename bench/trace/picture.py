@@ -1,4 +1,4 @@
-"""A turn as a picture: time goes down, a column a lane. What stands in a column is what its thread does or is asked."""
+"""Draw a turn: time runs downwards, and each lane is a column with the steps of its thread or server."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -8,10 +8,10 @@ from bench.trace.turn import CLIENT, LANES, POSTGRES, RABBITMQ, SERVERS, VALKEY,
 #: The columns, from the client to the servers.
 COLUMNS = [CLIENT, *LANES.values(), RABBITMQ, POSTGRES, VALKEY]
 
-#: Pixels: of a column, of a line of text, around the whole, and of all the time there is.
+#: Pixels: of a column, of a line of text, of the margins, and of the whole time axis.
 WIDTH, LINE, MARGIN, TOP, HEIGHT = 164, 11, 44, 74, 1200
 
-#: Pixels that the bar of a kind is wide, and its colour.
+#: The width in pixels and the colour of the bars of each kind.
 BARS = {
     "work": (26, "#e3e6ec"),
     "wait": (8, "#c9b8e8"),
@@ -21,20 +21,20 @@ BARS = {
     "mark": (14, "#39414f"),
 }
 
-#: The most lines of the time.
+#: The most lines of the time axis.
 TICKS = 30
 
 LEGEND = {
-    "work": "our code", "wait": "waits for a thread", "postgres": "trip to Postgres", "valkey": "trip to Valkey",
-    "rabbitmq": "trip to the broker", "mark": "a moment",
+    "work": "our code", "wait": "waits for a thread", "postgres": "Postgres", "valkey": "Valkey",
+    "rabbitmq": "broker", "mark": "instant",
 }  # fmt: skip
 
-#: The longest label, in characters: what a column has room for.
+#: The longest label that fits in a column, in characters.
 LONGEST = 27
 
 
 def picture(steps: Sequence[Step], title: str) -> str:
-    """An SVG."""
+    """Draw the steps as an SVG."""
     scale = HEIGHT / max(step.end for step in steps if step.lane == CLIENT)
     columns = [name for name in COLUMNS if name in SERVERS.values() or any(step.lane == name for step in steps)]
     width, height = MARGIN + WIDTH * len(columns), TOP + HEIGHT + 2 * MARGIN
@@ -52,15 +52,15 @@ def picture(steps: Sequence[Step], title: str) -> str:
 
 
 def frame(columns: Sequence[str], title: str, scale: float, height: int) -> Iterator[str]:
-    """Title, legend, headings and the lines of the time."""
+    """Draw title, legend, headings and the time axis."""
     yield f'<text x="{MARGIN}" y="20" font-size="15" font-weight="bold" fill="#222">{escape(title)}</text>'
     x = MARGIN
-    for kind, told in LEGEND.items():
+    for kind, text in LEGEND.items():
         yield f'<rect x="{x}" y="30" width="12" height="9" fill="{BARS[kind][1]}"/>'
-        yield f'<text x="{x + 16}" y="38" fill="#444">{told}</text>'
-        x += 34 + 5 * len(told)
-    for place, name in enumerate(columns):
-        left = MARGIN + WIDTH * place
+        yield f'<text x="{x + 16}" y="38" fill="#444">{text}</text>'
+        x += 34 + 5 * len(text)
+    for number, name in enumerate(columns):
+        left = MARGIN + WIDTH * number
         yield f'<text x="{left}" y="60" font-size="12" font-weight="bold" fill="#222">{escape(name)}</text>'
         yield f'<line x1="{left + 13}" y1="{TOP}" x2="{left + 13}" y2="{height - MARGIN}" stroke="#eceef2"/>'
     right = MARGIN + WIDTH * len(columns)
@@ -71,10 +71,10 @@ def frame(columns: Sequence[str], title: str, scale: float, height: int) -> Iter
 
 
 def column(columns: Sequence[str], name: str, steps: Sequence[Step], scale: float) -> Iterator[str]:
-    """The bars of a lane, the wide ones first, and what is said beside them."""
+    """Draw the bars of a lane, the wide ones first, and their labels."""
     left = MARGIN + WIDTH * columns.index(name)
-    mine = [step for step in steps if name in (step.lane, SERVERS.get(step.kind))]
-    for step in sorted(mine, key=lambda step: -BARS[step.kind][0]):
+    own_steps = [step for step in steps if name in (step.lane, SERVERS.get(step.kind))]
+    for step in sorted(own_steps, key=lambda step: -BARS[step.kind][0]):
         width, colour = BARS[step.kind]
         y, tall = TOP + step.begin * scale, max(step.milliseconds * scale, 2)
         hint = f"{step.lane}: {step.label}, {step.milliseconds:.2f} ms"
@@ -83,24 +83,24 @@ def column(columns: Sequence[str], name: str, steps: Sequence[Step], scale: floa
             f'fill="{colour}"><title>{escape(hint)}</title></rect>'
         )
     if name not in SERVERS.values():
-        yield from labels(left + 30, mine, scale)
+        yield from labels(left + 30, own_steps, scale)
 
 
 def labels(x: float, steps: Sequence[Step], scale: float) -> Iterator[str]:
-    """What the bars are, none above another: a label that finds its place taken goes below, and a line leads to it."""
+    """Draw labels without overlap: one whose position is taken moves down, and a line connects it with its bar."""
     free = 0.0
     for step in steps:
         y = TOP + step.begin * scale
         for number, text in enumerate(lines(step)):
-            at = max(y + 8, free)
-            if number == 0 and at > y + LINE:
-                yield f'<path d="M{x - 8} {y:.1f} L{x - 2} {at - 3:.1f}" stroke="#b9bec8" fill="none"/>'
-            yield f'<text x="{x}" y="{at:.1f}" fill="#333">{escape(text)}</text>'
-            free = at + LINE
+            label_y = max(y + 8, free)
+            if number == 0 and label_y > y + LINE:
+                yield f'<path d="M{x - 8} {y:.1f} L{x - 2} {label_y - 3:.1f}" stroke="#b9bec8" fill="none"/>'
+            yield f'<text x="{x}" y="{label_y:.1f}" fill="#333">{escape(text)}</text>'
+            free = label_y + LINE
 
 
 def lines(step: Step) -> list[str]:
-    """A label in lines: a part each, and the time of what takes any."""
+    """The lines of a label: one for each part, the last with the time of a step that takes any."""
     parts = list(step.parts or (step.label,))
     if step.kind == "mark":
         parts = [part.removeprefix("response.") for part in step.label.split(" + ")]

@@ -1,103 +1,99 @@
-"""A platform whose processes have instruments, and some turns on it."""
+"""Run turns on a platform whose processes are instrumented."""
 
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.client import Client, Heard, check
-from bench.stack import FORGETFUL, Platform, Stack, ToldScheduler, ToldWeb, ToldWorker
+from bench.harness.client import Client
+from bench.harness.processes import ConfiguredProcess, ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker, changed
+from bench.harness.sse import ReceivedEvent, check_stream
+from bench.harness.stack import WITHOUT_MEMORY, Platform, Stack
 from bench.trace import server
 from bench.trace.spans import Span, load
-from models.platform.settings import Settings
 from ops.rabbitmq import free_ports
 
 TOKENS = 20
 
 SCRIPT = f"tokens={TOKENS},rate=0"
 
-QUESTION = "Write a long story about a river."
+PROMPT = "Write a long story about a river."
 
-#: Seconds between two turns, so that each finds everything idle, and nothing of one is taken for the next's.
+#: Seconds between two turns, so that each finds everything idle, and no span of one is attributed to the next.
 PAUSE = 0.03
 
-#: Turns before the ones that count.
+#: Turns before the ones that are traced.
 WARM_UP = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn as its client saw it: when it was posted and what was heard, by the monotonic clock in nanoseconds."""
+class TracedTurn:
+    """A turn as its client saw it: when it was posted (nanoseconds of the monotonic clock), and its events."""
 
     begin: int
-    heard: Sequence[Heard]
+    events: Sequence[ReceivedEvent]
 
     @property
     def end(self) -> int:
-        """When its last event came."""
-        return int(self.heard[-1].at * 1e9)
+        """When its last event was received."""
+        return int(self.events[-1].at * 1e9)
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
-    """The turns, and the spans of each process."""
+class Trace:
+    """The turns, the spans of each process, and Postgres's log."""
 
-    turns: Sequence[Turn]
+    turns: Sequence[TracedTurn]
     spans: Mapping[str, Sequence[Span]]
     log: str = ""
 
 
-def trace(stack: Stack, turns: int, engine: str = "scripted", *, inside: bool = False) -> Traced:
-    """Run so many warm turns, one after another; with what Postgres says about them, if it is to look inside."""
-    with instrumented(stack, engine) as platform:
+def trace(stack: Stack, turns: int, engine: str = "scripted", *, log_statements: bool = False) -> Trace:
+    """Run warm turns, one after another; `log_statements` has Postgres log them."""
+    with instrumented_platform(stack, engine) as platform:
         client = platform.client()
         for _ in range(WARM_UP):
-            turn(client, QUESTION)
-        with server.logging(stack.settings.postgres_dsn) if inside else nullcontext():
+            run_turn(client)
+        with server.log_statements(stack.settings.postgres_dsn) if log_statements else nullcontext():
             log = stack.folder / "logs" / "postgres.log"
             begin = log.stat().st_size
-            done = [turn(client, QUESTION) for _ in range(turns)]
+            done = [run_turn(client) for _ in range(turns)]
     files = {name: stack.folder / f"{name}.spans" for name in platform.children if name != "scheduler"}
-    return Traced(done, {name: load(file) for name, file in files.items()}, server.since(log, begin) if inside else "")
+    spans = {name: load(file) for name, file in files.items()}
+    return Trace(done, spans, server.read_from(log, begin) if log_statements else "")
 
 
-def turn(client: Client, text: str) -> Turn:
-    """One turn, and what others do after it."""
-    begin = time.perf_counter()
-    heard = list(client.stream(text, max_output_tokens=TOKENS, temperature=0, **FORGETFUL))
-    check(heard)
+def run_turn(client: Client) -> TracedTurn:
+    """Run one turn, and wait for the work that follows it."""
+    begin = time.monotonic()
+    events = list(client.stream(PROMPT, max_output_tokens=TOKENS, temperature=0, **WITHOUT_MEMORY))
+    check_stream(events)
     time.sleep(PAUSE)
-    return Turn(int(begin * 1e9), heard)
+    return TracedTurn(int(begin * 1e9), events)
 
 
 @contextmanager
-def instrumented(stack: Stack, engine: str) -> Iterator[Platform]:
-    """Web, a worker and the scheduler; the first two leave their spans when the block ends."""
-    told = stack.told(port=free_ports(1)[0], engine=engine, script=SCRIPT)
-    parts = [TracedWeb(told), TracedWorker("worker", told, ["inference"]), ToldScheduler(told)]
-    with stack.running(parts) as children:
-        yield Platform(told, children)
+def instrumented_platform(stack: Stack, engine: str) -> Iterator[Platform]:
+    """Run a web process, a worker and the scheduler; the first two write their spans when the block ends."""
+    settings = changed(stack.settings, port=free_ports(1)[0], engine=engine, script=SCRIPT)
+    services = [TracedWeb(settings), TracedWorker("worker", settings, ["inference"]), ConfiguredScheduler(settings)]
+    with stack.servers.running(services) as children:
+        yield Platform(settings, children)
 
 
-def command(name: str, settings: Settings, arguments: Sequence[str]) -> list[str]:
-    """A process of ours that writes its spans down."""
-    file: Path = settings.home / f"{name}.spans"
-    return [sys.executable, "-m", "bench.trace.child", str(file), *arguments]
-
-
-class TracedWeb(ToldWeb):
-    """The HTTP door with instruments."""
+class TracedProcess(ConfiguredProcess):
+    """A process that writes its spans to a file."""
 
     def command(self) -> list[str]:
-        """Through `child`."""
-        return command(self.name, self.settings, self.arguments)
+        """Run it through `child`."""
+        file = self.settings.home / f"{self.name}.spans"
+        return [sys.executable, "-m", "bench.trace.child", str(file), *self.arguments]
 
 
-class TracedWorker(ToldWorker):
-    """A worker with instruments."""
+class TracedWeb(TracedProcess, ConfiguredWeb):
+    """An instrumented web process."""
 
-    def command(self) -> list[str]:
-        """Through `child`."""
-        return command(self.name, self.settings, self.arguments)
+
+class TracedWorker(TracedProcess, ConfiguredWorker):
+    """An instrumented worker."""

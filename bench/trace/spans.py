@@ -1,4 +1,4 @@
-"""Spans: what a thread did, from when to when. Kept in memory, written to a file when the process ends.
+"""Record spans: what a thread did, and when. Kept in memory, written to a file when the process ends.
 
 Times are nanoseconds of the machine's monotonic clock, which all its processes share.
 """
@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import orjson
 
-#: `work` is code of ours, `wait` a hand-over to another thread, `mark` a moment; the others are trips to a server.
+#: `work` is code of ours, `wait` waiting for a thread, `mark` an instant; the others are round trips to a server.
 Kind = Literal["work", "wait", "mark", "postgres", "valkey", "rabbitmq"]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one thread did. `parts` are the statements or commands that a trip carried."""
+    """What one thread did. `parts` are the statements or commands of a round trip."""
 
     kind: Kind
     label: str
@@ -30,27 +30,27 @@ class Span:
 
     @property
     def milliseconds(self) -> float:
-        """How long it took."""
+        """The duration."""
         return (self.end - self.begin) / 1e6
 
 
 class Recorder:
-    """Takes spans of all threads."""
+    """Records the spans of all threads."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
     def add(self, kind: Kind, label: str, begin: int, parts: Iterable[str] = ()) -> None:
-        """Something that began then has ended now."""
-        self.spans.append(Span(kind, label, thread(), begin, time.monotonic_ns(), tuple(parts)))
+        """Record a span that ends now."""
+        self.spans.append(Span(kind, label, thread_name(), begin, time.monotonic_ns(), tuple(parts)))
 
     def mark(self, label: str) -> None:
-        """Something happens now."""
+        """Record an instant."""
         self.add("mark", label, time.monotonic_ns())
 
     @contextmanager
     def around(self, kind: Kind, label: str, parts: Iterable[str] = ()) -> Iterator[None]:
-        """What happens within, whether it succeeds or fails."""
+        """Record the block, whether it succeeds or fails."""
         begin = time.monotonic_ns()
         try:
             yield
@@ -58,20 +58,20 @@ class Recorder:
             self.add(kind, label, begin, parts)
 
     def save(self, file: Path) -> None:
-        """Write all of them, by another name first: whoever finds the file finds it whole."""
-        fresh = file.with_suffix(".new")
-        fresh.write_bytes(orjson.dumps([asdict(span) for span in list(self.spans)]))
-        fresh.rename(file)
+        """Write all spans; the file appears only once it is complete."""
+        incomplete = file.with_suffix(".new")
+        incomplete.write_bytes(orjson.dumps([asdict(span) for span in list(self.spans)]))
+        incomplete.rename(file)
 
 
 def load(file: Path) -> list[Span]:
-    """What `save` wrote."""
+    """Read a file that `save` wrote."""
     rows: list[dict[str, Any]] = orjson.loads(file.read_bytes())
     return [Span(**{**row, "parts": tuple(row["parts"])}) for row in rows]
 
 
-def thread() -> str:
-    """The present thread by its part: Dramatiq's and the pools' threads have numbers, or no names, of their own."""
-    present = threading.current_thread()
-    kind = type(present).__name__
-    return present.name if kind in ("Thread", "_MainThread") else kind
+def thread_name() -> str:
+    """Name the current thread by its role: the threads of Dramatiq and of pools only have numbers, or no names."""
+    thread = threading.current_thread()
+    kind = type(thread).__name__
+    return thread.name if kind in ("Thread", "_MainThread") else kind

@@ -1,42 +1,42 @@
-"""The trips of all traced turns by name: how many a turn, and how long they take."""
+"""The round trips of all traced turns by name: how many a turn, and how long they take."""
 
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from bench.table import number
-from bench.trace.run import Traced
+from bench.trace.run import Trace
 from bench.trace.turn import SERVERS, Step, steps
 
-HEADINGS = ("server", "from", "trip", "a turn", "ms (median)")
+HEADINGS = ("server", "from", "round trip", "a turn", "ms (median)")
 
 
-def trips(traced: Traced) -> list[tuple[str, ...]]:
-    """A row a trip, the rarest left out: what belongs to a turn is made in every other one at least."""
-    made: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for step in each(traced):
-        made[SERVERS[step.kind], step.lane, step.label].append(step.milliseconds)
+def round_trips(traced: Trace) -> list[tuple[str, ...]]:
+    """One row for each round trip that at least every other turn makes."""
+    times_by_trip: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for step in server_steps(traced):
+        times_by_trip[SERVERS[step.kind], step.lane, step.label].append(step.milliseconds)
     turns = len(traced.turns)
     return [
-        (*named, number(len(times) / turns), number(statistics.median(times)))
-        for named, times in made.items()
+        (*trip, number(len(times) / turns), number(statistics.median(times)))
+        for trip, times in times_by_trip.items()
         if len(times) > turns / 2
     ]
 
 
-def totals(traced: Traced, tokens: int) -> Iterator[str]:
-    """What a turn and a token cost in trips, statements and commands."""
+def totals(traced: Trace, tokens: int) -> Iterator[str]:
+    """The round trips, statements and commands of a turn and of a token."""
     turns = len(traced.turns)
     for kind, server in SERVERS.items():
-        made = [step for step in each(traced) if step.kind == kind]
-        said = sum(max(len(step.parts), 1) for step in made)
-        a_turn, parts = len(made) / turns, said / turns
+        own_steps = [step for step in server_steps(traced) if step.kind == kind]
+        requests = sum(max(len(step.parts), 1) for step in own_steps)
+        a_turn, parts = len(own_steps) / turns, requests / turns
         yield (
-            f"{server}: {number(a_turn)} trips a turn, which carry {number(parts)} statements or commands; "
-            f"{number(a_turn / tokens)} trips a token"
+            f"{server}: {number(a_turn)} round trips a turn, with {number(parts)} statements or commands; "
+            f"{number(a_turn / tokens)} round trips a token"
         )
 
 
-def each(traced: Traced) -> Sequence[Step]:
-    """The trips of all turns."""
+def server_steps(traced: Trace) -> Sequence[Step]:
+    """The round trips of all turns."""
     return [step for turn in traced.turns for step in steps(traced, turn) if step.kind in SERVERS]

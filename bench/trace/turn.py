@@ -1,15 +1,15 @@
-"""One turn of a trace: the spans between its POST and its last event, by lane, in milliseconds from the POST.
+"""The steps of a traced turn: the spans between its POST and its last event, by lane, in milliseconds from the POST.
 
-A lane is what one thread does, or what one server is asked; threads of a pool share one.
+A lane is a thread, or a server; the threads of a pool share one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.trace.run import Traced, Turn
+from bench.trace.run import Trace, TracedTurn
 from bench.trace.spans import Kind, Span
 
-#: The lanes in the order in which a turn first comes to them, and what they are called.
+#: The lanes in the order in which a turn reaches them, and their names.
 CLIENT, POSTGRES, VALKEY, RABBITMQ = "client", "Postgres", "Valkey", "broker"
 LANES: Mapping[tuple[str, str], str] = {
     ("web", "MainThread"): "web: event loop",
@@ -35,36 +35,36 @@ class Step:
 
     @property
     def milliseconds(self) -> float:
-        """How long it took."""
+        """The duration."""
         return self.end - self.begin
 
 
-def median(turns: Sequence[Turn]) -> Turn:
-    """The turn whose time is the middle one."""
+def median(turns: Sequence[TracedTurn]) -> TracedTurn:
+    """The turn of median duration."""
     return sorted(turns, key=lambda turn: turn.end - turn.begin)[len(turns) // 2]
 
 
-def steps(traced: Traced, turn: Turn) -> list[Step]:
-    """What was done for a turn, in time's order: what began between its POST and its last event."""
-    found = [
+def steps(traced: Trace, turn: TracedTurn) -> list[Step]:
+    """The steps of a turn in order of time: all that began between its POST and its last event."""
+    recorded = [
         step(turn, LANES[process, span.thread], span)
         for process, spans in traced.spans.items()
         for span in spans
         if turn.begin <= span.begin <= turn.end and (process, span.thread) in LANES
     ]
-    return sorted([*found, *heard(turn)], key=lambda step: step.begin)
+    return sorted([*recorded, *client_steps(turn)], key=lambda step: step.begin)
 
 
-def step(turn: Turn, lane: str, span: Span) -> Step:
-    """A span with times from the POST on."""
+def step(turn: TracedTurn, lane: str, span: Span) -> Step:
+    """Convert a span to times relative to the POST."""
     begin, end = ((time - turn.begin) / 1e6 for time in (span.begin, span.end))
     return Step(lane, span.kind, span.label, begin, end, span.parts)
 
 
-def heard(turn: Turn) -> Iterator[Step]:
-    """What the client heard, what came together in one."""
+def client_steps(turn: TracedTurn) -> Iterator[Step]:
+    """The events as the client received them; those that arrived together are one step."""
     yield Step(CLIENT, "mark", "POST", 0.0, 0.0)
-    for at in sorted({event.at for event in turn.heard}):
-        types = tuple(event.type for event in turn.heard if event.at == at)
-        when = at * 1e3 - turn.begin / 1e6
-        yield Step(CLIENT, "mark", " + ".join(types), when, when, types)
+    for at in sorted({event.at for event in turn.events}):
+        types = tuple(event.type for event in turn.events if event.at == at)
+        begin = at * 1e3 - turn.begin / 1e6
+        yield Step(CLIENT, "mark", " + ".join(types), begin, begin, types)

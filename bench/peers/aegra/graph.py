@@ -1,4 +1,4 @@
-"""The smallest graph that answers: one node that asks a chat model, as the peer's own examples do."""
+"""The smallest graph that answers: one node that requests a chat model, as in the peer's own examples."""
 
 import os
 
@@ -13,7 +13,7 @@ model = ChatOpenAI(
 
 
 async def answer(state: MessagesState) -> dict[str, list[BaseMessage]]:
-    """Ask the model with all that was said."""
+    """Request an answer to all messages so far."""
     return {"messages": [await model.ainvoke(state["messages"])]}
 
 

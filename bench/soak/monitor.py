@@ -1,4 +1,4 @@
-"""What is read from processes and servers while the load goes on."""
+"""Read series from processes and servers during the load."""
 
 import threading
 import time
@@ -13,21 +13,22 @@ import psutil  # type: ignore[import-untyped]
 import redis
 
 from bench.figures import quantile
-from bench.soak.pace import Ledger
-from bench.soak.series import Reading, Records
-from bench.stack import Stack
+from bench.harness.processes import process_tree
+from bench.harness.stack import Stack
+from bench.soak.open_loop import OperationLog
+from bench.soak.series import Reading, SeriesSet
 from models.jobs.catalogue import CATALOGUE
-from models.journal.journal import MEMORY_ENDED
-from models.platform.database import Connection, Database, all_of, one
+from models.journal.journal import TTL_ENDED
+from models.platform.database import Connection, Database, fetch_all, fetch_one
 
-#: Parts that are not ours: each of their readings costs more, and tells of many processes.
+#: Processes that are not ours: a reading of one costs more, and covers its child processes.
 SERVERS = frozenset({"postgres", "valkey", "rabbitmq"})
 
-#: Names of queues at the broker.
+#: The queues of the broker.
 QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 
-#: Every so many readings what costs more is read as well.
-SELDOM = 5
+#: Every so many readings the expensive series are read too.
+EXPENSIVE_EVERY = 5
 
 JOBS = """
 SELECT count(*) FILTER (WHERE state = 'queued' AND run_at <= now()) AS due,
@@ -42,7 +43,7 @@ SELECT count(*) AS count FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
-# Dead rows up to a fifth of the living ones and 50 are what autovacuum waits for by default.
+# By default autovacuum waits for dead rows to exceed 50 and a fifth of the live ones.
 TABLES = """
 SELECT relname AS name, pg_total_relation_size(relid) AS bytes,
        greatest(n_dead_tup - 50 - n_live_tup / 5, 0) AS dead FROM pg_stat_user_tables
@@ -51,34 +52,34 @@ WHERE schemaname = 'public'
 
 
 class Processes:
-    """All processes of the stack, by the pids that its parts left in a folder."""
+    """All processes of the stack, by their pid files."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._known: dict[int, psutil.Process] = {}
 
     def ours(self) -> Reading:
-        """Memory, descriptors and threads of Sangha's own processes."""
+        """Read memory, descriptors and threads of Sangha's processes."""
         return self._read(lambda name: name not in SERVERS, "memory", ours=True)
 
     def servers(self) -> Reading:
-        """Memory and descriptors of the servers, each with all that it started."""
+        """Read memory and descriptors of the servers, child processes included."""
         return self._read(lambda name: name in SERVERS, "servers", ours=False)
 
     def _read(self, wanted: Callable[[str], bool], panel: str, *, ours: bool) -> Reading:
-        found: dict[tuple[str, str], float] = {}
-        for name, processes in self._parts(wanted):
+        reading: dict[tuple[str, str], float] = {}
+        for name, processes in self._trees(wanted):
             memory, resident, files, count = map(sum, zip(*map(_measure, processes), strict=True))
-            found |= {(panel, name): memory, ("files" if ours else "server files", name): files}
-            found |= {("resident", name): resident, ("threads", name): count} if ours else {}
-        return found
+            reading |= {(panel, name): memory, ("files" if ours else "server files", name): files}
+            reading |= {("resident", name): resident, ("threads", name): count} if ours else {}
+        return reading
 
-    def _parts(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Sequence[psutil.Process]]]:
+    def _trees(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Sequence[psutil.Process]]]:
         for file in sorted(self._run.glob("*.pid")):
             if wanted(file.stem):
                 with suppress(psutil.NoSuchProcess, ValueError, FileNotFoundError):
                     leader = self._process(int(file.read_text()))
-                    yield file.stem, [leader, *leader.children(recursive=True)]
+                    yield file.stem, process_tree(leader)
 
     def _process(self, pid: int) -> psutil.Process:
         if pid not in self._known:
@@ -87,7 +88,7 @@ class Processes:
 
 
 def _measure(process: psutil.Process) -> tuple[float, float, float, float]:
-    """Memory that is its alone, and all, descriptors and threads of a process; nothing of one that has ended."""
+    """Unshared and resident memory, descriptors and threads of a process; zeros for one that has ended."""
     try:
         memory = process.memory_full_info()
         return memory.uss, memory.rss, process.num_fds(), process.num_threads()
@@ -96,39 +97,39 @@ def _measure(process: psutil.Process) -> tuple[float, float, float, float]:
 
 
 class Tables:
-    """Postgres: jobs, connections, tables."""
+    """Read jobs, connections and tables from Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def jobs(self) -> Reading:
-        """Unfinished jobs, by what they wait for."""
+        """Count unfinished jobs by state."""
         with self._database.connection() as connection:
-            row = one(connection, JOBS) or {}
+            row = fetch_one(connection, JOBS) or {}
         return {("jobs", state): float(count) for state, count in row.items()}
 
     def sizes(self) -> Reading:
-        """Connections; what each table takes, and how many of its rows are dead."""
+        """Read the connections, the size of each table, and its dead rows."""
         with self._database.connection() as connection:
             return self._sizes(connection)
 
     def _sizes(self, connection: Connection) -> Reading:
-        found: dict[tuple[str, str], float] = {
-            ("connections", "postgres"): (one(connection, CONNECTIONS) or {})["count"]
+        reading: dict[tuple[str, str], float] = {
+            ("connections", "postgres"): (fetch_one(connection, CONNECTIONS) or {})["count"]
         }
-        for row in all_of(connection, TABLES):
-            found |= {("tables", row["name"]): float(row["bytes"]), ("dead", row["name"]): float(row["dead"])}
-        return found
+        for row in fetch_all(connection, TABLES):
+            reading |= {("tables", row["name"]): float(row["bytes"]), ("dead", row["name"]): float(row["dead"])}
+        return reading
 
 
 class Keys:
-    """Valkey: memory, clients, and keys by how long they stay."""
+    """Read clients and keys from Valkey."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def read(self) -> Reading:
-        """All of it. Every key is looked at."""
+        """Count clients, and keys by kind; every key is read."""
         info = self._client.info()
         kinds = Counter(dict.fromkeys(("journals of ended jobs", "journals of unfinished jobs"), 0))
         for keys in self._batches():
@@ -151,14 +152,14 @@ class Keys:
 
 
 def kind_of(key: bytes, lifetime: int) -> str:
-    """What a key is, by its name and its seconds left: those of a journal tell whether its job has ended."""
+    """The kind of a key, by its name and remaining seconds, which show whether a journal's job has ended."""
     if key.startswith((b"sangha:journal:", b"sangha:events:")) and lifetime != -1:
-        return "journals of ended jobs" if lifetime <= MEMORY_ENDED else "journals of unfinished jobs"
+        return "journals of ended jobs" if lifetime <= TTL_ENDED else "journals of unfinished jobs"
     return "that never expire" if lifetime == -1 else "others that expire"
 
 
 class Queues:
-    """The broker: how many messages stand in each queue, and in those of the refused."""
+    """Read the messages of each queue from the broker."""
 
     def __init__(self, stack: Stack, client: redis.Redis) -> None:
         url = stack.settings.broker_url
@@ -166,7 +167,7 @@ class Queues:
         self._client = client
 
     def read(self) -> Reading:
-        """Messages by queue; queues that were not declared yet have none."""
+        """Count messages by queue; an undeclared queue has none."""
         return {("queues", name): float(self._depth(name)) for name in QUEUES}
 
     def _depth(self, name: str) -> int:
@@ -175,67 +176,66 @@ class Queues:
             return int(depth)
         try:
             return int(self._channel.queue_declare(name, passive=True).method.message_count)
-        except pika.exceptions.ChannelClosedByBroker:  # it is not there
+        except pika.exceptions.ChannelClosedByBroker:  # it is not declared
             self._channel = self._channel.connection.channel()
             return 0
 
 
-class Answers:
-    """The load itself: how much was done, and how long turns took."""
+class Operations:
+    """Read the operations done, and the times of turns."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._before = (time.monotonic(), ledger.count().done)
+    def __init__(self, log: OperationLog) -> None:
+        self._log = log
+        self._before = (time.monotonic(), log.counts().done)
 
-    def under_way(self) -> Reading:
-        """Work that has begun and not ended."""
-        count = self._ledger.count()
-        return {("jobs", "work under way"): float(count.begun - count.done - count.failed)}
+    def running(self) -> Reading:
+        """Count operations that have not ended."""
+        return {("jobs", "operations"): float(self._log.counts().running)}
 
     def read(self) -> Reading:
-        """Since the last time: work a second, and quantiles of the turns' time."""
-        now, done = time.monotonic(), self._ledger.count().done
+        """Operations a second, and quantiles of the turns' times, since the last reading."""
+        now, done = time.monotonic(), self._log.counts().done
         (then, before), self._before = self._before, (now, done)
-        times = self._ledger.take_times()
-        found = {("rate", "done"): (done - before) / (now - then)}
+        times = self._log.take_times()
+        reading = {("rate", "done"): (done - before) / (now - then)}
         if times:
             firsts, ends = zip(*times, strict=True)
-            found[("latency", "first token, median")] = quantile(firsts, 0.5)
-            found[("latency", "end, median")] = quantile(ends, 0.5)
-            found[("latency", "end, 99 %")] = quantile(ends, 0.99)
-        return found
+            reading[("latency", "first token, median")] = quantile(firsts, 0.5)
+            reading[("latency", "end, median")] = quantile(ends, 0.5)
+            reading[("latency", "end, 99 %")] = quantile(ends, 0.99)
+        return reading
 
 
-class Watch:
-    """Reads everything at an interval, what costs more at a longer one, in a thread of its own."""
+class Monitor:
+    """Reads all series at an interval, the expensive ones at a longer one, in a thread."""
 
-    def __init__(self, stack: Stack, ledger: Ledger, every: float) -> None:
-        self.records = Records()
-        self._ledger, self._every = ledger, every
+    def __init__(self, stack: Stack, log: OperationLog, interval: float) -> None:
+        self.series = SeriesSet()
+        self._log, self._interval = log, interval
         self._database = Database(stack.settings.postgres_dsn, size=1, name="soak")
         client = redis.Redis.from_url(stack.settings.redis_address)
-        processes, tables, answers = Processes(stack.folder / "run"), Tables(self._database), Answers(ledger)
-        self._often = [processes.ours, tables.jobs, Queues(stack, client).read, answers.under_way]
-        self._seldom = [processes.servers, tables.sizes, Keys(client).read, answers.read]
-        self._memory = client
-        self._leave = threading.Event()
+        processes, tables, operations = Processes(stack.folder / "run"), Tables(self._database), Operations(log)
+        self._cheap = [processes.ours, tables.jobs, Queues(stack, client).read, operations.running]
+        self._expensive = [processes.servers, tables.sizes, Keys(client).read, operations.read]
+        self._valkey = client
+        self._stopping = threading.Event()
         self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more."""
-        self._leave.set()
+        """Stop reading."""
+        self._stopping.set()
         self._thread.join()
         self._database.close()
-        self._memory.close()
+        self._valkey.close()
 
     def _run(self) -> None:
         began, number = time.monotonic(), 0
         try:
-            while not self._leave.wait(max(0.0, began + number * self._every - time.monotonic())):
-                for read in [*self._often, *(self._seldom if number % SELDOM == 0 else [])]:
-                    self.records.add(time.monotonic() - began, self._ledger.count().done, read())
+            while not self._stopping.wait(max(0.0, began + number * self._interval - time.monotonic())):
+                for read in [*self._cheap, *(self._expensive if number % EXPENSIVE_EVERY == 0 else [])]:
+                    self.series.add(time.monotonic() - began, self._log.counts().done, read())
                 number += 1
-        except Exception as error:  # noqa: BLE001 - whoever reads the report is told
+        except Exception as error:  # noqa: BLE001 - it is in the report
             self.error = error

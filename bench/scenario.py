@@ -1,16 +1,16 @@
-"""What a scenario is, and what it gets."""
+"""A scenario, and what it gets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.figures import Figure
+from bench.harness.stack import Stack
 from bench.progress import Progress
-from bench.stack import Stack
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A stack to borrow platforms from, and a way to say how far it is; `full` asks for the sizes that take long."""
+    """A stack to start platforms on, and where to report progress; `full` selects the sizes that take long."""
 
     stack: Stack
     progress: Progress
@@ -19,7 +19,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Something to measure. What can't be measured, because the platform breaks a promise, raises Broken."""
+    """Something to measure. `measure` raises CheckFailed when the platform breaks a promise."""
 
-    what: str
+    description: str
     measure: Callable[[Bench], Sequence[Figure]]

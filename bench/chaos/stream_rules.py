@@ -1,0 +1,140 @@
+"""Rules about what a client received, which need nothing but its transcript."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from bench.chaos.transcripts import Transcript
+from bench.chaos.violations import Violation
+from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
+from pipelines.chat.transcript import ANSWER_RESTARTED
+
+#: The order of a response's statuses.
+ORDER = {"queued": 0, "in_progress": 1, "completed": 2, "incomplete": 2, "failed": 2, "cancelled": 2}
+
+#: The events that may occur several times in a stream.
+REPEATABLE = frozenset({DELTA, REWOUND, ANSWER_RESTARTED, "sangha:job.progress", "response.output_item.added"})
+
+
+def check(transcript: Transcript, *, journal_lost: bool) -> Iterator[Violation]:
+    """Check a transcript. `journal_lost` says that Valkey lost its data during the run."""
+    yield from check_end(transcript)
+    yield from check_replies(transcript)
+    if transcript.events:
+        yield from check_numbers(transcript, journal_lost=journal_lost)
+        yield from check_single_events(transcript)
+        yield from check_replays(transcript)
+    if transcript.kind == "turn" and transcript.complete:
+        yield from check_text(transcript)
+        yield from check_response(transcript)
+
+
+def check_end(transcript: Transcript) -> Iterator[Violation]:
+    """All work ended, its client knows, and its status never went back."""
+    if transcript.ended is None:
+        last = transcript.events[-1].type if transcript.events else "no event"
+        tries = [reply.status for reply in transcript.replies[-5:]]
+        detail = f"last received {last}, states {transcript.statuses}, replies {tries}"
+        yield Violation("ends", transcript.subject, detail)
+    order = [ORDER.get(status, 0) for status in transcript.statuses]
+    if transcript.kind == "turn" and order != sorted(order):
+        yield Violation("ends", transcript.subject, f"its status went back: {transcript.statuses}")
+
+
+def check_replies(transcript: Transcript) -> Iterator[Violation]:
+    """No reply was unexpected, and all requests with one key created one object."""
+    for reply in transcript.unexpected:
+        yield Violation("answers", transcript.subject, reply)
+    created = {reply.id for reply in transcript.replies if reply.accepted and reply.id}
+    if len(created) > 1:
+        yield Violation("once a key", transcript.subject, f"{transcript.key} created {sorted(created)}")
+
+
+def check_numbers(transcript: Transcript, *, journal_lost: bool) -> Iterator[Violation]:
+    """Numbers increase by one from 0, over all connections, except that a rewind continues from an earlier number.
+
+    A rewind may only replace received events where the journal was lost, or for a client that resumes after a rewind
+    which it has received already.
+    """
+    known: list[ReceivedEvent] = []
+    for event in transcript.events:
+        if event.type == REWOUND and event.sequence < len(known):
+            if not journal_lost and known[event.sequence].data != event.data:
+                yield _wrong_number(transcript, event, f"replaces events to {len(known) - 1}, though nothing was lost")
+            del known[event.sequence :]
+        elif event.sequence != len(known):
+            yield _wrong_number(transcript, event, f"follows {len(known) - 1}")
+            return
+        known.append(event)
+
+
+def _wrong_number(transcript: Transcript, event: ReceivedEvent, problem: str) -> Violation:
+    connections = transcript.connections
+    connection = connections[event.connection] if event.connection < len(connections) else None
+    return Violation("numbers", transcript.subject, f"{event.sequence} ({event.type}) {problem}, over {connection}")
+
+
+def check_single_events(transcript: Transcript) -> Iterator[Violation]:
+    """The last event occurs once, and last; other events that may occur once do."""
+    effective = transcript.effective_events()
+    ends = [event.sequence for event in effective if event.is_last]
+    if ends and ends != [effective[-1].sequence]:
+        yield Violation("ends", transcript.subject, f"ends at {ends}, and its last event is {effective[-1].sequence}")
+    counts = Counter(event.type for event in effective)
+    for type_, count in counts.items():
+        if count > 1 and type_ not in REPEATABLE:
+            yield Violation("emitted once", transcript.subject, f"{type_} occurs {count} times")
+
+
+def check_replays(transcript: Transcript) -> Iterator[Violation]:
+    """A replay has the same events, to the byte; after a rewind's number it begins with the rewind."""
+    effective = transcript.effective_events()
+    rewinds = [event.sequence - 1 for event in effective if event.type == REWOUND]
+    for replay in transcript.replays:
+        positions = {replay.after, min([replay.after, *rewinds])}
+        expected = [
+            _contents([event for event in effective if event.sequence > position], transcript) for position in positions
+        ]
+        if _contents(replay.events, transcript) not in expected:
+            first = replay.events[0].sequence if replay.events else None
+            detail = f"after {replay.after} it began with {first} and had {len(replay.events)} other events"
+            yield Violation("replay", transcript.subject, detail)
+
+
+def _contents(events: Sequence[ReceivedEvent], transcript: Transcript) -> list[object]:
+    return [event.data if transcript.exact else orjson.loads(event.data) for event in events]
+
+
+def check_text(transcript: Transcript) -> Iterator[Violation]:
+    """The text is the script's, as long as requested; that of a cancelled turn is a beginning of it."""
+    text, end = text_of(transcript.effective_events()), transcript.events[-1].type
+    expected = scripted_text(transcript.length)
+    if end in ("response.completed", "response.incomplete"):
+        correct = text == expected
+    else:
+        correct = expected.startswith(text) and (not text or text.endswith(" "))
+    if not correct:
+        yield Violation("text", transcript.subject, f"{end} after {difference(text, expected)}")
+
+
+def difference(text: str, expected: str) -> str:
+    """Describe where a text first differs from the expected one."""
+    words, expected_words = text.split(" "), expected.split(" ")
+    pairs = enumerate(zip(words, expected_words, strict=False))
+    index = next((index for index, (word, wanted) in pairs if word != wanted), min(len(words), len(expected_words)))
+    around = " ".join(words[max(0, index - 3) : index + 5])
+    return f"{len(words) - 1} words of {len(expected_words) - 1}; around word {index}: {around!r}"
+
+
+def check_response(transcript: Transcript) -> Iterator[Violation]:
+    """The stored response is that of the last event, with the text of the stream."""
+    response = transcript.effective_events()[-1].json().get("response") or {}
+    if transcript.final is not None and transcript.final != response and transcript.final != {}:
+        unequal = sorted(key for key in response if response[key] != transcript.final.get(key))
+        yield Violation("response", transcript.subject, f"stream and response differ in {unequal}")
+    output = "".join(
+        part["text"] for item in response.get("output", ()) for part in item.get("content", ()) if "text" in part
+    )
+    if output != text_of(transcript.effective_events()):
+        yield Violation("response", transcript.subject, f"its output is {output[:80]!r}")

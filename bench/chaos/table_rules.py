@@ -1,0 +1,199 @@
+"""Rules about turns that need the tables: one row, one end and one bill a turn, and an archive equal to the stream."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from bench.chaos.transcripts import Transcript
+from bench.chaos.violations import Violation
+from bench.harness.sse import ReceivedEvent, text_of
+from models.journal.events import Event, from_lines
+from models.platform.database import Connection, fetch_all
+from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
+
+Row = Mapping[str, Any]
+
+#: The last event of a turn's stream, by the state of its job.
+LAST_EVENTS: Mapping[str, Sequence[str]] = {
+    "completed": ("response.completed", "response.incomplete"),
+    "cancelled": ("sangha:job.cancelled",),
+    "failed": ("response.failed",),
+    "dead": ("response.failed",),
+}
+
+TURNS = """
+SELECT responses.id, responses.job_id, request -> 'metadata' ->> 'chaos' AS key, usage, conversation_id, unremembered,
+       state, attempt, failures, crashes, rewound_at, error, cancel_requested_at IS NOT NULL AS cancel_requested,
+       jsonb_array_length(input) + jsonb_array_length(output) AS items,
+       usage_records.input_tokens, usage_records.output_tokens
+FROM responses JOIN jobs ON jobs.id = responses.job_id LEFT JOIN usage_records ON usage_records.job_id = jobs.id
+WHERE responses.account_id = ANY(%(accounts)s)
+"""
+
+CHUNKS = "SELECT first_sequence, last_sequence, tokens, events FROM job_events WHERE job_id = %(job_id)s ORDER BY 1"
+
+# Turns of one conversation that ran at the same time.
+OVERLAPPING_TURNS = """
+SELECT earlier.id AS earlier, later.id AS later, earlier.serial_key
+FROM jobs AS earlier JOIN jobs AS later ON later.serial_key = earlier.serial_key AND earlier.id < later.id
+WHERE earlier.account_id = ANY(%(accounts)s) AND earlier.kind = 'turn.run' AND later.kind = 'turn.run'
+  AND later.started_at < earlier.finished_at
+"""
+
+# The number of a conversation's items that belong to each turn.
+ITEMS = """
+SELECT responses.id, count(conversation_items.id) AS stored FROM responses
+LEFT JOIN conversation_items ON conversation_items.response_id = responses.id
+WHERE responses.account_id = ANY(%(accounts)s) AND responses.conversation_id IS NOT NULL GROUP BY responses.id
+"""
+
+# Accounts whose monthly sums differ from their bills.
+SUMS = """
+SELECT account_id, coalesce(sum(billed), 0)::bigint AS billed, coalesce(sum(counted), 0)::bigint AS counted FROM (
+    SELECT account_id, input_tokens + output_tokens AS billed, 0 AS counted FROM usage_records
+    UNION ALL SELECT account_id, 0, tokens FROM quota_usage) AS both_sides
+WHERE account_id = ANY(%(accounts)s) GROUP BY account_id HAVING sum(billed) <> sum(counted)
+"""
+
+BILLS = "SELECT job_id, input_tokens, output_tokens FROM usage_records WHERE account_id = ANY(%(accounts)s)"
+
+
+def check(connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str]) -> Iterator[Violation]:
+    """Check turns and bills."""
+    rows = fetch_all(connection, TURNS, {"accounts": accounts})
+    by_key: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_key[row["key"]].append(row)
+    for transcript in transcripts:
+        if transcript.kind == "turn":
+            yield from _check_turn(connection, transcript, by_key.pop(transcript.key, []))
+    for key, unknown in by_key.items():
+        yield Violation("once a key", str(key), f"no client requested {[row['id'] for row in unknown]}")
+    yield from _check_conversations(connection, accounts, rows)
+    yield from _check_bills(connection, transcripts, accounts, rows)
+
+
+def _check_turn(connection: Connection, transcript: Transcript, rows: Sequence[Row]) -> Iterator[Violation]:
+    if len(rows) > 1:
+        yield Violation("once a key", transcript.subject, f"{transcript.key} created {[row['id'] for row in rows]}")
+    elif not rows and transcript.accepted_at is not None:
+        yield Violation("durable", transcript.subject, "it was accepted, and does not exist")
+    for row in rows[:1]:
+        chunks = fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})
+        yield from check_archive(transcript, row, chunks)
+        yield from check_state(transcript, row)
+        yield from check_usage(transcript, row, chunks)
+
+
+def check_archive(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[Violation]:
+    """The archive's chunks are contiguous from 0, and have the events that were received, to the byte."""
+    following = 0
+    for chunk in chunks:
+        if chunk["first_sequence"] != following:
+            yield Violation("archive", transcript.subject, f"{chunk['first_sequence']} follows {following - 1}")
+            return
+        following = chunk["last_sequence"] + 1
+    events = _events(chunks)
+    if [event.sequence for event in events] != list(range(following)):
+        yield Violation("archive", transcript.subject, f"{len(events)} events have the numbers of {following}")
+    if transcript.complete and (detail := _archive_difference(transcript, events)):
+        yield Violation("archive", transcript.subject, f"it differs from the stream: {detail}")
+
+
+def _archive_difference(transcript: Transcript, archived: Sequence[Event]) -> str:
+    """Describe the first archived event that was not received like this; empty when there is none."""
+    received = transcript.effective_events()
+    for stream, archive in zip(received, archived, strict=False):
+        equal = stream.data == archive.data if transcript.exact else stream.json() == orjson.loads(archive.data)
+        if not equal:
+            return f"{stream.sequence}: received {stream.data[:160]!r}, archived {archive.data[:160]!r}"
+    return "" if len(received) == len(archived) else f"{len(received)} events received, {len(archived)} archived"
+
+
+def check_state(transcript: Transcript, row: Row) -> Iterator[Violation]:
+    """Row and stream have the same end, and the turn did not fail, or end unrequested."""
+    state = row["state"]
+    if transcript.complete and (last := transcript.events[-1].type) not in LAST_EVENTS.get(state, ()):
+        yield Violation("ends", transcript.subject, f"its state is {state}, and its stream ended with {last}")
+    if state == "cancelled" and not transcript.cancels:
+        yield Violation("ends", transcript.subject, "it was cancelled without a request")
+    if state == "failed":
+        yield Violation("ends", transcript.subject, f"it failed: {row['error']}")
+
+
+def check_usage(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[Violation]:
+    """The tokens billed are those journalled, those of the archived text, and those of the response."""
+    never_ran = row["state"] == "cancelled" and row["attempt"] == 0
+    if never_ran or row["state"] not in LAST_EVENTS:
+        if row["output_tokens"] is not None:
+            yield Violation("billed", transcript.subject, "it was billed and never ran")
+        return
+    events = _events(chunks)
+    words = len(text_of(_as_received(events)).split())
+    prompt = next((orjson.loads(event.data)["prompt_tokens"] for event in events if _is(event, ENGINE_STARTED)), 0)
+    journalled = sum(chunk["tokens"] for chunk in chunks) - sum(_discarded(event) for event in events)
+    usage = row["usage"] or {}
+    tokens = {
+        "words in the archive": (prompt, words),
+        "tokens journalled": (prompt, journalled),
+        "response": (usage.get("input_tokens"), usage.get("output_tokens")),
+        "bill": (row["input_tokens"], row["output_tokens"]),
+    }
+    if len(set(tokens.values())) > 1:
+        yield Violation("billed", transcript.subject, f"input and output tokens differ: {tokens}")
+
+
+def _check_conversations(connection: Connection, accounts: Sequence[str], rows: Sequence[Row]) -> Iterator[Violation]:
+    for pair in fetch_all(connection, OVERLAPPING_TURNS, {"accounts": accounts}):
+        yield Violation("one at a time", pair["serial_key"], f"{pair['later']} started before {pair['earlier']} ended")
+    stored = {row["id"]: row["stored"] for row in fetch_all(connection, ITEMS, {"accounts": accounts})}
+    for row in rows:
+        if row["conversation_id"] is not None and row["state"] in LAST_EVENTS:
+            expected = 0 if row["attempt"] == 0 else row["items"]
+            if stored[row["id"]] != expected:
+                detail = f"{stored[row['id']]} of its {expected} items are in the conversation"
+                yield Violation("conversation", row["id"], detail)
+
+
+def _check_bills(
+    connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str], rows: Sequence[Row]
+) -> Iterator[Violation]:
+    for row in fetch_all(connection, SUMS, {"accounts": accounts}):
+        detail = f"{row['billed']} tokens in bills, {row['counted']} in monthly sums"
+        yield Violation("billed", row["account_id"], detail)
+    bills: dict[str, Row] = {each["job_id"]: each for each in fetch_all(connection, BILLS, {"accounts": accounts})}
+    for turn in rows:
+        bills.pop(turn["job_id"], None)
+    for transcript in transcripts:
+        if transcript.kind == "embeddings" and transcript.ended is not None:
+            yield from check_embeddings(transcript, bills.pop(transcript.job_id, None))
+    unfinished = {each.job_id for each in transcripts if each.ended is None}
+    for job_id in bills.keys() - unfinished:
+        yield Violation("billed", job_id, "it was not requested, or requested once and billed twice")
+
+
+def check_embeddings(transcript: Transcript, bill: Row | None) -> Iterator[Violation]:
+    """There is one vector of length 1 for each text, and the bill is that of the reply."""
+    final: Mapping[str, Any] = transcript.final or {}
+    if final.get("lengths") != [1.0] * len(transcript.request["input"]):
+        yield Violation("embeddings", transcript.subject, f"lengths {final.get('lengths')}")
+    if bill is None or bill["input_tokens"] != final["usage"]["prompt_tokens"]:
+        yield Violation("billed", transcript.subject, f"the reply has {final.get('usage')}, the bill {bill}")
+
+
+def _events(chunks: Sequence[Row]) -> list[Event]:
+    return [event for chunk in chunks for event in from_lines(chunk["first_sequence"], chunk["events"].encode())]
+
+
+def _as_received(events: Sequence[Event]) -> list[ReceivedEvent]:
+    return [ReceivedEvent(0.0, event.sequence, event.type.decode(), event.data) for event in events]
+
+
+def _is(event: Event, type_: str) -> bool:
+    return event.type == type_.encode()
+
+
+def _discarded(event: Event) -> int:
+    return int(orjson.loads(event.data)["discarded_tokens"]) if _is(event, ANSWER_RESTARTED) else 0

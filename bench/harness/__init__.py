@@ -1,0 +1,6 @@
+"""What measurements, chaos, soak and `tests/journeys` share: a stack of child processes, and clients that observe it.
+
+processes  child processes by name, signals, usage     client   one HTTP client, and streams read in a thread
+stack      servers, and platforms that run on them     sse      received events, parsed and checked
+helper     a module of ours in a process of its own    waiting  poll until a condition holds
+"""

@@ -1,0 +1,184 @@
+"""Servers and platforms as child processes, all in one temporary folder.
+
+Every process dies with this one, listens on loopback or Unix sockets, and gets all of its settings from here: nothing
+of the caller's environment, and no server that runs on the machine already, is used or changed.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+
+from bench.harness.client import Address, Client, sign_up
+from bench.harness.processes import ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker, ProcessGroup, changed
+from bench.harness.sse import CheckFailed
+from models.platform.database import Database, fetch_one
+from models.platform.migrate import migrate
+from models.platform.settings import Settings
+from ops.process import ChildProcess, Service
+from ops.rabbitmq import RabbitMQ, free_ports, program
+from ops.servers import Postgres, Valkey
+
+BrokerName = Literal["rabbitmq", "redis"]
+
+#: Options of a turn that neither recalls memories nor is remembered.
+WITHOUT_MEMORY: Mapping[str, Any] = {"memory": {"remember": False, "recall": False}}
+
+#: The pools of the second worker that `sangha up` runs, beside the one with the engine.
+LIGHT_POOLS = ("memory", "recall", "reporting", "delivery", "maintenance")
+
+CANCEL_UNFINISHED = """
+UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('queued', 'running', 'waiting')
+"""
+
+RUNNER = """
+SELECT workers.pid FROM jobs JOIN workers ON workers.name = jobs.worker WHERE jobs.id = %(id)s AND state = 'running'
+"""
+
+
+class Servers(ProcessGroup):
+    """Postgres, Valkey and, for that broker, RabbitMQ in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        sockets = Settings.model_validate({"data_dir": folder}).socket_dir
+        self.postgres = Postgres(folder / "postgres", sockets)
+        self.valkey = Valkey(folder / "valkey", sockets)
+        self.rabbitmq = RabbitMQ(folder / "rabbitmq")
+
+    def start_for(self, broker: BrokerName) -> None:
+        """Start what runs over a broker and does not run yet, and migrate the database."""
+        services: list[Service] = [self.postgres, self.valkey, *([self.rabbitmq] if broker == "rabbitmq" else [])]
+        self.start(*(service for service in services if service.name not in self.children))
+        migrate(self.postgres.dsn)
+
+    def settings(self, broker: BrokerName, **changes: Any) -> Settings:
+        """Settings of processes that use these servers."""
+        values = {
+            "data_dir": self.folder,
+            "database_url": self.postgres.dsn,
+            "redis_url": self.valkey.url,
+            "broker_url": self.rabbitmq.url if broker == "rabbitmq" else None,
+            "secret_key": "a secret of the harness",
+        }
+        return Settings.model_validate(values | changes)
+
+
+@dataclass(slots=True)
+class Stack:
+    """Running servers, on which platforms are started one after the other."""
+
+    servers: Servers
+    broker: BrokerName
+
+    @property
+    def folder(self) -> Path:
+        """Where pid files, logs and data are."""
+        return self.servers.folder
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of all processes."""
+        return self.servers.settings(self.broker)
+
+    @contextmanager
+    def platform(
+        self,
+        *,
+        workers: int = 1,
+        webs: int = 1,
+        pools: Sequence[str] = ("inference",),
+        light_pools: Sequence[str] = (),
+        **changes: Any,
+    ) -> Iterator["Platform"]:
+        """Run web processes, workers of `pools`, one worker of `light_pools` and a scheduler, with changed settings."""
+        settings, *others = [changed(self.settings, port=port, **changes) for port in free_ports(webs)]
+        web = [
+            ConfiguredWeb(settings),
+            *(ConfiguredWeb(each, f"web-{number}") for number, each in enumerate(others, 2)),
+        ]
+        working = [ConfiguredWorker(f"worker-{number}", settings, pools) for number in range(1, workers + 1)]
+        working += [ConfiguredWorker("worker-light", settings, light_pools)] if light_pools else []
+        try:
+            with self.servers.running([*web, *working, ConfiguredScheduler(settings)]) as children:
+                yield Platform(settings, children)
+        finally:
+            cancel_unfinished(settings)
+
+
+@dataclass(slots=True)
+class Platform:
+    """Sangha's processes, all ready, by name."""
+
+    settings: Settings
+    children: Mapping[str, ChildProcess]
+    _tokens: list[str] = field(default_factory=list)
+
+    @property
+    def address(self) -> Address:
+        """The address of the first web process."""
+        return self.settings.host, self.settings.port
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """The addresses of all web processes."""
+        services = [child.service for child in self.children.values()]
+        return [(each.settings.host, each.settings.port) for each in services if isinstance(each, ConfiguredWeb)]
+
+    def tokens(self, count: int) -> Sequence[str]:
+        """Tokens of `count` accounts, which are created on first use."""
+        while len(self._tokens) < count:
+            self._tokens.append(sign_up(self.address))
+        return self._tokens[:count]
+
+    def client(self, account: int = 0) -> Client:
+        """A connection with the token of an account, by its number."""
+        return Client(self.address, self.tokens(account + 1)[account])
+
+    def runner(self, database: Database, job_id: str) -> ChildProcess:
+        """The worker that runs a job. Raises CheckFailed when none does."""
+        return runner(self.children, database, job_id)
+
+
+def runner(children: Mapping[str, ChildProcess], database: Database, job_id: str) -> ChildProcess:
+    """The worker that runs a job. Raises CheckFailed when none of these does."""
+    with database.connection() as connection:
+        row = fetch_one(connection, RUNNER, {"id": job_id})
+    worker = next((child for child in children.values() if row and child.pid == row["pid"]), None)
+    if worker is None:
+        raise CheckFailed(f"no worker runs {job_id}")
+    return worker
+
+
+@contextmanager
+def temporary_servers(broker: BrokerName, prefix: str = "sangha-bench-") -> Iterator[Servers]:
+    """Run servers in a temporary folder until the end of the block.
+
+    Raises ConfigurationError where the broker's program is not installed.
+    """
+    if broker == "rabbitmq":
+        program("rabbitmq-server")
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        servers = Servers(Path(folder))
+        try:
+            servers.start_for(broker)
+            yield servers
+        finally:
+            servers.stop()
+
+
+@contextmanager
+def running_stack(broker: BrokerName) -> Iterator[Stack]:
+    """Run a stack in a temporary folder until the end of the block."""
+    with temporary_servers(broker) as servers:
+        yield Stack(servers, broker)
+
+
+def cancel_unfinished(settings: Settings) -> None:
+    """Cancel the jobs that a stopped platform left, so that the workers of the next one find none."""
+    with psycopg.connect(settings.postgres_dsn) as connection:
+        connection.execute(CANCEL_UNFINISHED)
