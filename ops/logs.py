@@ -8,10 +8,10 @@ FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
 
 #: Log lines that `sangha up` shows on its console. Not warnings: while a server restarts, every process that uses it
 #: warns. An e-mail that is written to a file is shown, because a user waits for its link.
-CONSOLE_PATTERN = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: a letter)")
+CONSOLE_PATTERN = re.compile(r"^\S+ \S+ ((ERROR|CRITICAL) |INFO pipelines\.delivery\.mailers: e-mail)")
 
 #: Libraries whose INFO records are left out.
-VERBOSE_LIBRARIES = ("urllib3", "httpx", "httpcore", "apscheduler", "yoyo", "dramatiq")
+VERBOSE_LIBRARIES = ("urllib3", "httpx2", "httpcore", "yoyo", "dramatiq")
 
 
 class OneLine(logging.Formatter):

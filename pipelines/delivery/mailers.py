@@ -1,4 +1,4 @@
-"""How a letter leaves: over SMTP (RFC 5321), or into a folder where no mail server is named."""
+"""Send e-mails over SMTP (RFC 5321), or write them to a folder if no mail server is configured."""
 
 import logging
 import os
@@ -24,27 +24,27 @@ log = logging.getLogger(__name__)
 #: The port of each scheme (RFC 5321, 6409, 8314).
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
-#: Seconds that the server may take for one answer, and for the whole exchange: one that drips must not hold a thread.
-PATIENCE = 15.0
-LONGEST = 60.0
+#: Seconds for one reply of the server, and for the whole exchange, so that a slow server does not hold a thread.
+REPLY_TIMEOUT = 15.0
+TOTAL_TIMEOUT = 60.0
 
-#: Days that letters stay in the mailbox: no link in them is good for longer.
+#: Days that e-mails are kept in the folder; no link in them is valid for longer.
 KEPT_DAYS = 7
 
 
 class NotDelivered(SanghaError):
-    """The mail server did not take it now; it may do so later."""
+    """The mail server did not accept the e-mail; another attempt may succeed."""
 
 
 class Mailer(Protocol):
-    """Takes a message whose From, To and Message-ID are set."""
+    """Sends messages whose From, To and Message-ID are set."""
 
     def send(self, message: EmailMessage) -> None:
-        """Raises NotDelivered when another try may help, and PermanentFailure when none will."""
+        """Send a message. Raises NotDelivered, after which another attempt may succeed, and PermanentFailure."""
 
 
 def open_mailer(settings: Settings) -> Mailer:
-    """What the settings ask for. Connects to nothing yet."""
+    """Return the mailer that the settings select. Does not connect yet."""
     if settings.smtp_url is None:
         return FolderMailer(settings.home / "mailbox")
     url = urlsplit(settings.smtp_url)
@@ -59,23 +59,23 @@ def open_mailer(settings: Settings) -> Mailer:
 
 @dataclass(frozen=True)
 class FolderMailer:
-    """A folder with a file a letter, for an installation without a mail server. A repeat overwrites its first copy."""
+    """Writes each e-mail to a file, for an installation without a mail server. A repeated e-mail replaces its file."""
 
     folder: Path
 
     def send(self, message: EmailMessage) -> None:
-        """Write the file and tell where it is: whoever may read the log may not read the letter. Old letters go."""
+        """Write the file and log its path; the content has secrets. Deletes files older than KEPT_DAYS."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._tidy()
+        self._delete_old()
         name = str(message["Message-ID"]).strip("<>").partition("@")[0]
         path = self.folder / f"{name}.eml"
         draft = path.with_suffix(".draft")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(message.as_bytes(policy=SMTP.clone(linesep="\n", max_line_length=998)))
         draft.rename(path)
-        log.info("a letter: %s  (%s)", path, message["Subject"])
+        log.info("e-mail written to %s (%s)", path, message["Subject"])
 
-    def _tidy(self) -> None:
+    def _delete_old(self) -> None:
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
@@ -84,37 +84,37 @@ class FolderMailer:
 
 @dataclass(frozen=True)
 class SmtpMailer:
-    """A mail server that relays for us. A connection a letter: letters are rare, and servers close idle ones."""
+    """Sends over a mail server. Connects for each e-mail, since they are rare and servers close idle connections."""
 
     scheme: str
     host: str
     port: int
     user: str = ""
     password: str = ""
-    patience: float = PATIENCE
-    longest: float = LONGEST
+    reply_timeout: float = REPLY_TIMEOUT
+    total_timeout: float = TOTAL_TIMEOUT
 
     def send(self, message: EmailMessage) -> None:
-        """Hand it over. Nothing that a server says is told to anybody but operators, and no address is logged."""
+        """Send a message. Errors contain no text of the server's reply, which may quote an address."""
         try:
             with self._connected() as server:
-                _hand_over(server, message)
+                _send(server, message)
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            # Also a wrong password, a refused sender, a certificate out of date: an operator mends that, and it leaves.
-            raise NotDelivered(f"the mail server {self.host}:{self.port}: {_plainly(error)}") from None
+            # A wrong password, a rejected sender or an expired certificate, too: an operator can correct these.
+            raise NotDelivered(f"mail server {self.host}:{self.port}: {_describe(error)}") from None
 
     def check(self) -> None:
-        """Connect and log in, and send nothing. Raises NotDelivered."""
+        """Connect and log in without sending. Raises NotDelivered."""
         try:
             with self._connected():
                 pass
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            raise NotDelivered(_plainly(error)) from None
+            raise NotDelivered(_describe(error)) from None
 
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
         server = self._server()
-        alarm = threading.Timer(self.longest, _hang_up, [server])
+        alarm = threading.Timer(self.total_timeout, _shut_down, [server])
         alarm.daemon = True
         alarm.start()
         try:
@@ -124,53 +124,53 @@ class SmtpMailer:
             if self.user:
                 server.login(self.user, self.password)
             yield server
-            _say_goodbye(server)
+            _quit(server)
         finally:
             alarm.cancel()
             server.close()
 
     def _server(self) -> smtplib.SMTP:
-        """A client that is not connected yet, so that the alarm stands before the first byte comes."""
+        """Return an unconnected client, so that the total timeout covers connecting, too."""
         if self.scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(timeout=self.patience, context=ssl.create_default_context())
+            server: smtplib.SMTP = smtplib.SMTP_SSL(timeout=self.reply_timeout, context=ssl.create_default_context())
         else:
-            server = smtplib.SMTP(timeout=self.patience)
-        # Whose certificate TLS asks for. Only the constructor sets it, and that one would connect at once.
+            server = smtplib.SMTP(timeout=self.reply_timeout)
+        # The host whose certificate TLS verifies. Only a constructor that connects at once sets it.
         vars(server)["_host"] = self.host
         return server
 
 
-def _hand_over(server: smtplib.SMTP, message: EmailMessage) -> None:
+def _send(server: smtplib.SMTP, message: EmailMessage) -> None:
     try:
         server.send_message(message)
     except smtplib.SMTPRecipientsRefused as error:
-        raise _refused(next(iter(error.recipients.values()))[0]) from None
+        raise _rejection(next(iter(error.recipients.values()))[0]) from None
     except smtplib.SMTPDataError as error:
-        raise _refused(error.smtp_code) from None
+        raise _rejection(error.smtp_code) from None
     except smtplib.SMTPNotSupportedError:
-        raise PermanentFailure("The mail server can't take this address.", code="email_refused") from None
+        raise PermanentFailure("The mail server does not support this e-mail address.", code="email_refused") from None
 
 
-def _refused(status: int) -> SanghaError:
-    """4yz asks to come again, 5yz is for good (RFC 5321, 4.2.1)."""
+def _rejection(status: int) -> SanghaError:
+    """Return the error for a reply code: 5yz is permanent, 4yz is not (RFC 5321, 4.2.1)."""
     if 500 <= status < 600:
-        return PermanentFailure(f"The mail server refused it with {status}.", code="email_refused")
-    return NotDelivered(f"the mail server answered {status}")
+        return PermanentFailure(f"The mail server rejected the e-mail with status {status}.", code="email_refused")
+    return NotDelivered(f"the mail server answered with status {status}")
 
 
-def _plainly(error: Exception) -> str:
-    """The kind of error and its code: a server's own words may quote an address."""
+def _describe(error: Exception) -> str:
+    """Return the error's type and code; the server's text may quote an address."""
     code = getattr(error, "smtp_code", None) or getattr(error, "errno", None)
     return type(error).__name__ + (f" {code}" if code else "")
 
 
-def _hang_up(server: smtplib.SMTP) -> None:
+def _shut_down(server: smtplib.SMTP) -> None:
     with suppress(OSError):
         if server.sock is not None:
             server.sock.shutdown(socket.SHUT_RDWR)
 
 
-def _say_goodbye(server: smtplib.SMTP) -> None:
-    """The letter is taken: whatever happens to the connection now is no reason to send it again."""
+def _quit(server: smtplib.SMTP) -> None:
+    """End the session. The e-mail has been accepted, so an error here must not send it again."""
     with suppress(smtplib.SMTPException, OSError):
         server.quit()
