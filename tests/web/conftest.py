@@ -28,12 +28,12 @@ class TrustingGate:
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
 
-    def admit(self, knock: AuthRequest) -> Admission:
+    def admit(self, request: AuthRequest) -> Admission:
         """Check the token's signature and the rights."""
-        if knock.rights.public:
+        if request.rights.public:
             return Admission()
-        caller = self.tokens.verify(bearer_credential(knock.headers))
-        knock.rights.check(caller)
+        caller = self.tokens.verify(bearer_credential(request.headers))
+        request.rights.check(caller)
         return Admission(caller)
 
 
@@ -58,10 +58,10 @@ def offline_settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def make_client(offline_settings: Settings, serve: Serve) -> Callable[..., httpx.Client]:
-    """`make_client(Row(…), …)` → a client of an application with these routes and without Postgres and Redis."""
+    """`make_client(Route(…), …)` → a client of an application with these routes and without Postgres and Redis."""
 
-    def make_client(*rows: Route) -> httpx.Client:
-        app = build(offline_settings, rows)
+    def make_client(*routes: Route) -> httpx.Client:
+        app = build(offline_settings, routes)
         client = serve(app)
         app.state.platform.gate = TrustingGate(app.state.platform.tokens)
         client.headers["authorization"] = f"Bearer {app.state.platform.tokens.issue(ALICE)}"

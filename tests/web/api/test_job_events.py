@@ -1,4 +1,4 @@
-"""Given a turn with a journal, when its stream is asked for from anywhere, then it begins there or says why not."""
+"""Resuming event streams by `starting_after` and `Last-Event-ID`."""
 
 import httpx
 import pytest
@@ -14,19 +14,19 @@ def scripted(user, database, redis_client):
     return ScriptedJob(database, redis_client, user.caller.account_id)
 
 
-def ids(answer: httpx.Response) -> list[int]:
-    """The ids of the frames of a stream that has ended."""
-    assert answer.status_code == 200, answer.text
-    return [int(line.removeprefix("id: ")) for line in answer.text.splitlines() if line.startswith("id: ")]
+def ids(response: httpx.Response) -> list[int]:
+    """Return the ids of the frames of a complete stream."""
+    assert response.status_code == 200, response.text
+    return [int(line.removeprefix("id: ")) for line in response.text.splitlines() if line.startswith("id: ")]
 
 
 @pytest.mark.parametrize(("after", "first"), [(-1, 0), (0, 1), (3, 4), (5, 6)])
 @pytest.mark.parametrize("how", ["query", "header"])
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_a_stream_begins_behind_the_cursor(user, scripted, after, first, how, forgotten):
+@pytest.mark.parametrize("archived_only", [False, True])
+def test_a_stream_begins_after_the_cursor(user, scripted, after, first, how, archived_only):
     scripted.append_deltas(3)
     scripted.end()
-    if forgotten:
+    if archived_only:
         scripted.forget_journal()
     path, headers = f"/v1/jobs/{scripted.id}/events", {}
     if how == "query":
@@ -37,16 +37,16 @@ def test_a_stream_begins_behind_the_cursor(user, scripted, after, first, how, fo
     assert ids(user.request("GET", path, headers=headers)) == list(range(first, 6))
 
 
-def test_the_query_goes_before_the_header(user, scripted):
+def test_the_query_takes_precedence_over_the_header(user, scripted):
     scripted.end()
 
-    answer = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=1", headers={"last-event-id": "0"})
+    response = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=1", headers={"last-event-id": "0"})
 
-    assert ids(answer) == [2]
+    assert ids(response) == [2]
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_cursor_beyond_the_end_is_refused_by_name(user, scripted, ended):
+def test_a_cursor_beyond_the_end_is_rejected_with_its_name(user, scripted, ended):
     if ended:
         scripted.end()
 
@@ -58,30 +58,30 @@ def test_a_cursor_beyond_the_end_is_refused_by_name(user, scripted, ended):
 
 
 @pytest.mark.parametrize("cursor", ["-2", "x", "1.5", "1e3", ""])
-def test_a_cursor_that_is_none_is_refused(user, scripted, cursor):
+def test_an_invalid_cursor_is_rejected(user, scripted, cursor):
     assert_error(
         user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after={cursor}"), 400, param="starting_after"
     )
 
 
 @pytest.mark.parametrize("cursor", ["-1", "x", "1.5", "99999999999999999999", "\xb2", "0x1"])
-def test_a_last_event_id_that_is_none_is_refused(user, scripted, cursor):
+def test_an_invalid_last_event_id_is_rejected(user, scripted, cursor):
     headers = {"last-event-id": cursor.encode("latin-1")}
 
     assert_error(user.request("GET", f"/v1/jobs/{scripted.id}/events", headers=headers), 400, param="Last-Event-ID")
 
 
-def test_a_cursor_that_redis_has_forgotten_is_put_off_and_not_refused(user, scripted):
+def test_a_cursor_that_redis_has_lost_is_a_retryable_503(user, scripted):
     scripted.append_deltas(5)
     scripted.forget_journal()
 
-    answer = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")
+    response = user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")
 
-    assert_error(answer, 503, code="service_unavailable")
-    assert answer.headers["retry-after"] == "1"
+    assert_error(response, 503, code="service_unavailable")
+    assert response.headers["retry-after"] == "1"
 
 
-def test_who_heard_what_was_lost_is_taken_back(user, scripted, database, redis_client):
+def test_a_client_that_received_rewound_events_resumes_at_the_rewind(user, scripted, database, redis_client):
     scripted.append_deltas(5)
     scripted.forget_journal()
     with database.connection() as connection:

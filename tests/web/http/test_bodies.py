@@ -1,4 +1,4 @@
-"""Given bytes from anyone, when they are read and parsed, then what passes can be stored; the rest is refused."""
+"""Reading and parsing of request bodies: limits, strict JSON, and rejection of what cannot be stored."""
 
 import asyncio
 import json
@@ -43,23 +43,23 @@ def test_chunks_are_joined():
     assert read_from(chunk(b"ab", True), chunk(b"", True), chunk(b"c")) == b"abc"
 
 
-def test_a_declared_length_is_refused_before_reading():
+def test_a_declared_length_above_the_limit_is_rejected_before_reading():
     with pytest.raises(BodyTooLarge):
         read_from(headers=[(b"content-length", b"50000000")])
 
 
-def test_a_body_without_length_is_refused_where_it_crosses_the_bound():
+def test_a_body_without_length_is_rejected_when_it_exceeds_the_limit():
     half = b"x" * (MAX_BYTES // 2 + 1)
 
     with pytest.raises(BodyTooLarge):
         read_from(chunk(half, True), chunk(half, True))
 
 
-def test_a_body_of_exactly_the_bound_passes():
+def test_a_body_of_exactly_the_limit_is_accepted():
     assert len(read_from(chunk(b"x" * MAX_BYTES))) == MAX_BYTES
 
 
-def test_a_client_that_leaves_is_told_apart():
+def test_a_disconnect_while_reading_raises():
     with pytest.raises(ClientDisconnect):
         read_from(chunk(b"a", True), {"type": "http.disconnect"})
 
@@ -67,19 +67,19 @@ def test_a_client_that_leaves_is_told_apart():
 def test_a_body_that_does_not_arrive_times_out(monkeypatch):
     monkeypatch.setattr(bodies, "TIMEOUT", 0.01)
 
-    with pytest.raises(HTTPException) as caught:
+    with pytest.raises(HTTPException) as error:
         read_from(chunk(b"a", True))
 
-    assert caught.value.status_code == 408
+    assert error.value.status_code == 408
 
 
 @given(st.dictionaries(TEXT, VALUES))
-def test_every_json_object_passes_unchanged(value):
+def test_every_json_object_is_parsed_unchanged(value):
     assert parse_object(json.dumps(value).encode()) == value
 
 
 @given(st.binary() | VALUES.map(orjson.dumps) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_an_object_or_refused(body):
+def test_any_bytes_are_parsed_as_an_object_or_rejected(body):
     try:
         value = parse_object(body)
     except InvalidRequest:
@@ -89,14 +89,14 @@ def test_any_bytes_are_an_object_or_refused(body):
 
 
 @given(VALUES, st.sampled_from(["\0", "a\0b"]), st.booleans())
-def test_nul_is_found_anywhere(value, text, as_key):
+def test_a_nul_character_is_rejected_at_any_depth(value, text, as_key):
     nested = {"outer": [value, {text: 1} if as_key else {"key": [text]}]}
 
     with pytest.raises(InvalidRequest):
         parse_object(json.dumps(nested).encode())
 
 
-def test_an_escaped_backslash_before_u0000_is_no_nul():
+def test_an_escaped_backslash_before_u0000_is_not_a_nul_character():
     assert parse_object(rb'{"a": "\\u0000"}') == {"a": r"\u0000"}
 
 
@@ -121,54 +121,54 @@ def test_an_escaped_backslash_before_u0000_is_no_nul():
         b'{"a":' * 900 + b"1" + b"}" * 900,
     ],
 )
-def test_what_cannot_be_meant_is_refused(body):
-    with pytest.raises(InvalidRequest) as caught:
+def test_invalid_or_ambiguous_json_is_rejected(body):
+    with pytest.raises(InvalidRequest) as error:
         parse_object(body)
 
-    assert caught.value.code == "invalid_json"
+    assert error.value.code == "invalid_json"
 
 
 @pytest.mark.parametrize("member", [b"[],", b"{},", b"1,", b'"a",', b'"\\"[",'])
-def test_a_million_values_are_not_read(member):
+def test_a_body_with_too_many_values_is_rejected(member):
     body = b'{"a":[' + member * 100_001 + b"1]}"
 
     with pytest.raises(InvalidRequest, match="100000 values"):
         parse_object(body)
 
 
-def test_marks_within_a_text_are_no_values():
+def test_delimiters_within_a_string_do_not_count_as_values():
     text = '[{,\\",' * 100_000
 
     assert parse_object(orjson.dumps({"a": text})) == {"a": text}
 
 
 @pytest.mark.parametrize("body", [b'{"a":"' + b',\\"' * 400_000, b"," * 200_000 + b'"\\', b'"",' * 200_000])
-def test_looking_for_texts_takes_no_longer_than_there_are_any(body):
-    begin = time.monotonic()
+def test_removing_strings_takes_linear_time(body):
+    start = time.monotonic()
 
     with pytest.raises(InvalidRequest):
         parse_object(body)
 
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - start < 2
 
 
-def test_breadth_is_not_depth():
+def test_many_shallow_values_do_not_count_as_depth():
     body = b'{"a": [' + b",".join([b"[]"] * 1000) + b"]}"
 
     assert len(parse_object(body)["a"]) == 1000
 
 
-def test_a_lingering_answer_comes_before_the_rest_is_read():
-    happened = []
-    rest = [chunk(b"x", True), chunk(b"x", False)]
+def test_a_draining_response_is_sent_before_the_rest_of_the_body_is_read():
+    calls = []
+    remaining = [chunk(b"x", True), chunk(b"x", False)]
 
     async def receive():
-        happened.append("read")
-        return rest.pop(0)
+        calls.append("read")
+        return remaining.pop(0)
 
     async def send(message):
-        happened.append(message["type"])
+        calls.append(message["type"])
 
     asyncio.run(DrainingResponse(Response(b"no", 413))({}, receive, send))
 
-    assert happened == ["http.response.start", "http.response.body", "read", "read", "http.response.body"]
+    assert calls == ["http.response.start", "http.response.body", "read", "read", "http.response.body"]

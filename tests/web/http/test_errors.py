@@ -1,4 +1,4 @@
-"""Given an error, when it is answered, then it has its status and the envelope."""
+"""Mapping of errors to statuses, headers and the error envelope."""
 
 import logging
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 import redis
 from starlette.exceptions import HTTPException
 
-from models.platform import errors as tree
+from models.platform import errors as domain_errors
 from models.platform.errors import RequestError, Unavailable
 from web.http import errors
 
@@ -19,55 +19,57 @@ def envelope(response):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "kind"),
+    ("error", "status", "type_"),
     [
-        (tree.InvalidRequest("no"), 400, "invalid_request_error"),
-        (tree.NotAuthenticated("no"), 401, "authentication_error"),
-        (tree.NotAllowed("no"), 403, "permission_error"),
-        (tree.NotFound("no"), 404, "invalid_request_error"),
-        (tree.Conflict("no"), 409, "invalid_request_error"),
-        (tree.TooLarge("no"), 413, "invalid_request_error"),
+        (domain_errors.InvalidRequest("no"), 400, "invalid_request_error"),
+        (domain_errors.NotAuthenticated("no"), 401, "authentication_error"),
+        (domain_errors.NotAllowed("no"), 403, "permission_error"),
+        (domain_errors.NotFound("no"), 404, "invalid_request_error"),
+        (domain_errors.Conflict("no"), 409, "invalid_request_error"),
+        (domain_errors.TooLarge("no"), 413, "invalid_request_error"),
     ],
 )
-def test_each_branch_has_a_status(error, status, kind):
+def test_each_error_class_has_a_status_and_a_type(error, status, type_):
     response = errors.error_response(error, "req_1")
 
     assert response.status_code == status
-    assert envelope(response) == {"message": "no", "type": kind, "param": None, "code": error.code}
+    assert envelope(response) == {"message": "no", "type": type_, "param": None, "code": error.code}
 
 
-def test_every_branch_of_the_tree_is_mapped():
-    branches = [kind for kind in vars(tree).values() if isinstance(kind, type) and issubclass(kind, RequestError)]
+def test_every_error_class_is_mapped():
+    classes = [
+        kind for kind in vars(domain_errors).values() if isinstance(kind, type) and issubclass(kind, RequestError)
+    ]
 
-    assert all(any(parent in errors.KINDS for parent in kind.__mro__) for kind in branches if kind is not RequestError)
+    assert all(any(parent in errors.KINDS for parent in kind.__mro__) for kind in classes if kind is not RequestError)
 
 
-def test_a_subclass_has_its_parents_status():
-    class Vanished(tree.NotFound):
+def test_a_subclass_has_the_status_of_its_base_class():
+    class PageNotFound(domain_errors.NotFound):
         pass
 
-    assert errors.error_response(Vanished("gone"), "req_1").status_code == 404
+    assert errors.error_response(PageNotFound("gone"), "req_1").status_code == 404
 
 
-def test_the_field_is_named():
-    error = tree.InvalidRequest("no", param="input[0].content", code="invalid_type")
+def test_the_envelope_names_the_parameter():
+    error = domain_errors.InvalidRequest("no", param="input[0].content", code="invalid_type")
 
     assert envelope(errors.error_response(error, "req_1"))["param"] == "input[0].content"
 
 
-def test_a_conflict_is_not_to_be_repeated():
-    assert errors.error_response(tree.Conflict("taken"), "req_1").headers["x-should-retry"] == "false"
+def test_a_conflict_forbids_retries():
+    assert errors.error_response(domain_errors.Conflict("taken"), "req_1").headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("error", [Unavailable("down", retry_after=7), redis.ConnectionError("down")])
-def test_what_is_down_says_when_to_come_back(error):
+def test_an_unavailable_service_is_a_503_with_retry_after(error):
     response = errors.error_response(error, "req_1")
 
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) >= 1
 
 
-def test_starlettes_errors_keep_status_and_headers():
+def test_http_exceptions_keep_their_status_and_headers():
     response = errors.error_response(HTTPException(405, headers={"allow": "GET"}), "req_1")
 
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
@@ -78,18 +80,18 @@ def test_starlettes_errors_keep_status_and_headers():
     ("constraint", "status"),
     [("jobs_account_id_fkey", 401), ("responses_user_id_fkey", 401), ("responses_job_id_fkey", 500), (None, 500)],
 )
-def test_only_a_missing_account_or_user_is_the_tokens_fault(constraint, status):
+def test_a_foreign_key_violation_is_a_401_only_for_a_missing_account_or_user(constraint, status):
     class Violation(psycopg.errors.ForeignKeyViolation):
         diag = SimpleNamespace(constraint_name=constraint)
 
     assert errors.error_response(Violation("no such row"), "req_1").status_code == status
 
 
-def test_the_unforeseen_is_logged_and_not_told(caplog):
+def test_an_unexpected_error_is_logged_and_not_shown_to_the_client(caplog):
     with caplog.at_level(logging.ERROR):
-        response = errors.error_response(ZeroDivisionError("the secret of the house"), "req_77")
+        response = errors.error_response(ZeroDivisionError("a secret"), "req_77")
 
     assert response.status_code == 500
     assert b"secret" not in response.body
     assert b"req_77" in response.body
-    assert "ZeroDivisionError: the secret of the house" in caplog.text
+    assert "ZeroDivisionError: a secret" in caplog.text

@@ -1,4 +1,4 @@
-"""Given a request, when it is answered, or can not be any more, then its client is told, and nothing of it stays."""
+"""The outermost ASGI layer: memory of finished requests, and requests that are cancelled by a shutdown."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from web.http.middleware import RequestMiddleware
 
 
 class Server:
-    """What keeps the scope as long as it can be sent to, as uvicorn does."""
+    """Keeps the scope of its request, as uvicorn does."""
 
     def __init__(self):
         self.scope = {"type": "http", "method": "GET", "http_version": "1.1", "headers": [(b"host", b"sangha")]}
@@ -26,53 +26,55 @@ class Server:
         return {"type": "http.request"}
 
 
-def test_an_answered_request_goes_by_itself():
+def test_a_finished_request_is_freed_without_the_garbage_collector():
     server = Server()
-    alive = weakref.ref(server)
+    reference = weakref.ref(server)
     gc.disable()
     try:
         asyncio.run(RequestMiddleware(PlainTextResponse("hello"), Metrics())(server.scope, server.receive, server.send))
         assert server.sent[0]["status"] == 200
         del server
-        assert alive() is None
+        assert reference() is None
     finally:
         gc.enable()
 
 
-def test_a_request_that_still_waits_when_the_process_leaves_is_to_be_asked_again():
+def test_a_request_that_is_cancelled_by_a_shutdown_is_a_retryable_503():
     server = Server()
 
     async def wait(scope, receive, send):
         await asyncio.Event().wait()
 
-    async def leave():
+    async def shut_down():
         task = asyncio.create_task(RequestMiddleware(wait, Metrics())(server.scope, server.receive, server.send))
         await asyncio.sleep(0)
         task.cancel("timeout graceful shutdown exceeded")
         await task
 
-    asyncio.run(leave())
+    asyncio.run(shut_down())
 
-    begun, body = server.sent
-    assert begun["status"] == 503
-    assert dict(begun["headers"])[b"retry-after"] == b"1"
+    head, body = server.sent
+    assert head["status"] == 503
+    assert dict(head["headers"])[b"retry-after"] == b"1"
     assert orjson.loads(body["body"])["error"]["code"] == "service_unavailable"
 
 
-def test_an_answer_that_has_begun_is_not_begun_again():
+def test_a_response_that_has_begun_is_not_replaced_at_shutdown():
     server = Server()
 
-    async def begin(scope, receive, send):
+    async def start_response(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.Event().wait()
 
-    async def leave():
-        task = asyncio.create_task(RequestMiddleware(begin, Metrics())(server.scope, server.receive, server.send))
+    async def shut_down():
+        task = asyncio.create_task(
+            RequestMiddleware(start_response, Metrics())(server.scope, server.receive, server.send)
+        )
         await asyncio.sleep(0)
         task.cancel()
         await task
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(leave())
+        asyncio.run(shut_down())
 
     assert [message["status"] for message in server.sent] == [200]

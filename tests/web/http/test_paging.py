@@ -1,4 +1,4 @@
-"""Given more records than a page has, when they are paged, then the page says so, and where the next one begins."""
+"""Pages of records in OpenAI's list envelope."""
 
 import orjson
 import pytest
@@ -6,14 +6,14 @@ import pytest
 from web.http.paging import Listing, page_response
 
 
-@pytest.mark.parametrize(("there", "more"), [(0, False), (2, False), (3, True)])
-def test_one_more_than_a_page_has_tells_of_the_next(there, more):
+@pytest.mark.parametrize(("count", "has_more"), [(0, False), (2, False), (3, True)])
+def test_has_more_is_set_by_one_record_beyond_the_page(count, has_more):
     query = Listing(limit=2)
-    found = [f"id_{number}" for number in range(there)][: query.fetch_limit]
+    records = [f"id_{number}" for number in range(count)][: query.fetch_limit]
 
-    answer = orjson.loads(page_response(found, query.limit, lambda id_: {"id": id_}).body)
+    page = orjson.loads(page_response(records, query.limit, lambda id_: {"id": id_}).body)
 
-    shown = [f"id_{number}" for number in range(min(there, 2))]
-    assert [item["id"] for item in answer["data"]] == shown
-    assert (answer["object"], answer["has_more"]) == ("list", more)
-    assert (answer["first_id"], answer["last_id"]) == ((shown[0], shown[-1]) if shown else (None, None))
+    expected = [f"id_{number}" for number in range(min(count, 2))]
+    assert [item["id"] for item in page["data"]] == expected
+    assert (page["object"], page["has_more"]) == ("list", has_more)
+    assert (page["first_id"], page["last_id"]) == ((expected[0], expected[-1]) if expected else (None, None))

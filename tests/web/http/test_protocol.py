@@ -1,4 +1,4 @@
-"""Given clients that are slow, endless or deaf, when they connect, then they are let go in a bounded time."""
+"""Limits of connections: slow or endless heads, trailers, bodies after the response, clients that do not read."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ from web.api.routing import Route
 from web.http import protocol
 from web.streams.sse import EventStream
 
-ROWS = (
+ROUTES = (
     Route("GET", "/small", lambda request: Response("small"), Rights.PUBLIC),
     Route("POST", "/member", lambda request: Response("member"), Rights.READ),
 )
@@ -22,8 +22,8 @@ ROWS = (
 def connect(make_client):
     opened = []
 
-    def open_socket(*rows):
-        client = make_client(*(rows or ROWS))
+    def open_socket(*routes):
+        client = make_client(*(routes or ROUTES))
         client.headers.clear()
         opened.append(socket.create_connection((client.base_url.host, client.base_url.port), timeout=20))
         return opened[-1]
@@ -33,8 +33,8 @@ def connect(make_client):
         connection.close()
 
 
-def ends(connection):
-    """Read until the server closes; the socket's time limit bounds it."""
+def read_to_end(connection):
+    """Read until the server closes the connection, or fail after the socket's timeout."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while data := connection.recv(65536):
@@ -42,17 +42,17 @@ def ends(connection):
     return received
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /small HT", b"GET /small HTTP/1.1\r\nhost: x\r\nx-a: b\r\n"])
-def test_a_head_that_does_not_end_is_dropped(connect, monkeypatch, first):
+@pytest.mark.parametrize("start", [b"", b"GET /small HT", b"GET /small HTTP/1.1\r\nhost: x\r\nx-a: b\r\n"])
+def test_a_connection_with_an_unfinished_head_is_closed(connect, monkeypatch, start):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
     connection = connect()
 
-    connection.sendall(first)
+    connection.sendall(start)
 
-    assert ends(connection) == b""
+    assert read_to_end(connection) == b""
 
 
-def test_an_endless_head_is_a_431(connect):
+def test_an_endless_head_is_rejected_with_431(connect):
     connection = connect()
 
     connection.sendall(b"GET /small HTTP/1.1\r\nhost: x\r\nx-endless: ")
@@ -60,17 +60,17 @@ def test_an_endless_head_is_a_431(connect):
         for _ in range(200):
             connection.sendall(b"y" * 4096)
 
-    # Bytes still on their way when the server closes reset the connection, and may take the answer with them.
-    assert ends(connection)[:12] in (b"", b"HTTP/1.1 431")
+    # Bytes in flight when the server closes reset the connection, and the response may be lost.
+    assert read_to_end(connection)[:12] in (b"", b"HTTP/1.1 431")
 
 
-def test_a_large_body_is_no_large_head(connect):
+def test_a_large_body_does_not_count_as_head(connect):
     connection = connect()
     request = b"POST /member HTTP/1.1\r\nhost: x\r\ncontent-length: 200000\r\n\r\n" + b"x" * 200_000
 
     connection.sendall(request + b"GET /small HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 
-    received = ends(connection)
+    received = read_to_end(connection)
     assert received.startswith(b"HTTP/1.1 401")
     assert received.endswith(b"small")
 
@@ -78,44 +78,44 @@ def test_a_large_body_is_no_large_head(connect):
 CHUNKED = b"POST /headers HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def told(request):
+def list_headers(request):
     return Response(",".join(request.headers))
 
 
-def test_a_trailer_is_no_header(connect):
-    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
+def test_a_trailer_is_not_treated_as_a_header(connect):
+    connection = connect(Route("POST", "/headers", list_headers, Rights.PUBLIC))
 
     connection.sendall(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
 
-    assert ends(connection).endswith(b"\r\n\r\nhost,connection,transfer-encoding")
+    assert read_to_end(connection).endswith(b"\r\n\r\nhost,connection,transfer-encoding")
 
 
-@pytest.mark.parametrize("begin", [b"0\r\nx-endless: ", b"1;endless="])
-def test_what_is_neither_head_nor_body_is_bounded(connect, begin):
-    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
+@pytest.mark.parametrize("start", [b"0\r\nx-endless: ", b"1;endless="])
+def test_trailers_and_chunk_extensions_are_limited(connect, start):
+    connection = connect(Route("POST", "/headers", list_headers, Rights.PUBLIC))
 
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        connection.sendall(CHUNKED + begin + b"y" * 40_000_000)
+        connection.sendall(CHUNKED + start + b"y" * 40_000_000)
 
 
-def test_a_body_in_the_smallest_chunks_is_read(connect):
-    connection = connect(Route("POST", "/headers", told, Rights.PUBLIC))
+def test_a_body_in_one_byte_chunks_is_accepted(connect):
+    connection = connect(Route("POST", "/headers", list_headers, Rights.PUBLIC))
 
     connection.sendall(CHUNKED + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n")
 
-    assert ends(connection).startswith(b"HTTP/1.1 200")
+    assert read_to_end(connection).startswith(b"HTTP/1.1 200")
 
 
-def test_a_body_that_does_not_end_after_its_answer_is_dropped(connect, monkeypatch):
+def test_a_connection_with_an_unfinished_body_is_closed_after_the_response(connect, monkeypatch):
     monkeypatch.setattr(protocol, "REST_SECONDS", 0.05)
     connection = connect()
 
     connection.sendall(b"POST /member HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nx")
 
-    assert ends(connection).startswith(b"HTTP/1.1 401")
+    assert read_to_end(connection).startswith(b"HTTP/1.1 401")
 
 
-def test_a_client_that_does_not_read_is_dropped(make_client, monkeypatch):
+def test_a_client_that_does_not_read_is_disconnected(make_client, monkeypatch):
     monkeypatch.setattr(protocol, "STALL_SECONDS", 0.1)
     closed = threading.Event()
 
@@ -144,9 +144,9 @@ def test_a_client_that_does_not_read_is_dropped(make_client, monkeypatch):
         (b"GET /small HTTP/1.1\r\nhost: x\r\n", 200),
     ],
 )
-def test_a_request_names_one_host(connect, head, status):
+def test_a_request_must_have_one_host_header(connect, head, status):
     connection = connect()
 
     connection.sendall(head + b"connection: close\r\n\r\n")
 
-    assert ends(connection).split()[1] == b"%d" % status
+    assert read_to_end(connection).split()[1] == b"%d" % status

@@ -1,4 +1,4 @@
-"""Given values that do not fit, when they are validated, then the parameter is named in OpenAI's style."""
+"""Validation errors in OpenAI's style, which name the parameter."""
 
 from typing import Literal
 
@@ -41,12 +41,12 @@ class Page(Query):
         ({"input": "x", "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
     ],
 )
-def test_the_parameter_is_named(value, param, code):
-    with pytest.raises(InvalidRequest) as caught:
+def test_an_error_names_its_parameter(value, param, code):
+    with pytest.raises(InvalidRequest) as error:
         validate(Turn, value)
 
-    assert (caught.value.param, caught.value.code) == (param, code)
-    assert f"'{param}'" in caught.value.message
+    assert (error.value.param, error.value.code) == (param, code)
+    assert f"'{param}'" in error.value.message
 
 
 @pytest.mark.parametrize(
@@ -62,29 +62,29 @@ def test_the_parameter_is_named(value, param, code):
         ({"input": "x", "tool_choice": {"type": "function"}}, "Missing required parameter: 'tool_choice.name'."),
     ],
 )  # fmt: skip
-def test_a_union_says_what_its_caller_meant(value, message):
-    with pytest.raises(InvalidRequest) as caught:
+def test_an_error_in_a_union_describes_the_intended_member(value, message):
+    with pytest.raises(InvalidRequest) as error:
         validate(CreateResponse, value)
 
-    assert caught.value.message == message
+    assert error.value.message == message
 
 
-def test_what_fits_passes():
+def test_a_valid_value_is_returned_as_a_model():
     assert validate(Turn, {"input": [{"content": "hi"}], "temperature": 1}).input == [Item(content="hi")]
 
 
-def test_a_query_is_text_and_becomes_numbers():
+def test_numbers_in_a_query_are_converted():
     assert parse_query(QueryParams("limit=5"), Page).limit == 5
 
 
 @pytest.mark.parametrize("query", ["include[]=a", "include=a&include=b", "include[]=a&include[]=b"])
-def test_a_query_may_hold_lists(query):
+def test_a_query_may_contain_lists(query):
     assert parse_query(QueryParams(query), Page).include[0] == "a"
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1&limit=2", "nothing=1"])
-def test_a_query_that_does_not_fit_is_refused(query):
-    with pytest.raises(InvalidRequest) as caught:
+def test_an_invalid_query_is_rejected(query):
+    with pytest.raises(InvalidRequest) as error:
         parse_query(QueryParams(query), Page)
 
-    assert caught.value.param in ("limit", "nothing")
+    assert error.value.param in ("limit", "nothing")
