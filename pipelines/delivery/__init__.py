@@ -1,1 +1,1 @@
-"""What leaves the house: e-mail."""
+"""Delivery to the outside: e-mail."""

@@ -1,110 +1,110 @@
-"""What the letters say: a subject and a plain text. Names that people gave themselves are shown as one short line."""
+"""Render the subject and the plain text of each e-mail. Names that users chose are shown as one short line."""
 
 import re
 from dataclasses import dataclass
 
-#: What mail programs make a link of. Names of today have none; they may come from elsewhere, or from before.
+#: What mail programs turn into a link. Names are validated today; older ones and those of OIDC providers may have it.
 LINKS = re.compile(r"://|www\.", re.IGNORECASE)
 
-#: Characters of a name that somebody gave themselves: it stands in a letter to others.
-LONGEST_NAME = 80
+#: Characters of a user's or an account's name, which is shown to other people.
+MAX_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True)
 class EmailContent:
-    """A letter without its envelope."""
+    """The subject and the body of an e-mail."""
 
     subject: str
     body: str
 
 
 def verify_address(link: str) -> EmailContent:
-    """To whoever signed up."""
+    """Render the e-mail to a new user."""
     return EmailContent(
         "Confirm your e-mail address",
         f"""Hello,
 
-somebody, and we hope that it was you, signed up to Sangha with this address.
-Open this page within a day to confirm that it is yours. It asks for the password
-that you chose, unless you are logged in there:
+You or somebody else signed up for Sangha with this e-mail address. To confirm it, open
+this page within 24 hours. It asks for the password that you chose, unless you are
+logged in:
 
 {link}
 
-If it wasn't you, do nothing: nobody can use your address without this letter.
+If you did not sign up, ignore this e-mail. Nobody can use your address without it.
 """,
     )
 
 
-def signup_attempted(home: str, forgot: str) -> EmailContent:
-    """To the owner of an address that somebody tried to sign up with."""
+def signup_attempted(home: str, reset: str) -> EmailContent:
+    """Render the e-mail to the owner of a verified address with which somebody tried to sign up."""
     return EmailContent(
-        "You have an account already",
+        "You already have an account",
         f"""Hello,
 
-somebody tried to sign up to Sangha with this address, which has an account already.
-If it was you, log in instead:
+You or somebody else tried to sign up for Sangha with this e-mail address, which already
+has an account. Log in instead:
 
 {home}/
 
-Should you have forgotten the password, set a new one:
+If you have forgotten your password, set a new one:
 
-{forgot}
+{reset}
 
-If it wasn't you, there is nothing to do: nothing has changed.
+If this was not you, ignore this e-mail. Nothing has changed.
 """,
     )
 
 
 def reset_password(link: str) -> EmailContent:
-    """To whoever asked for it."""
+    """Render the e-mail to a user who has forgotten their password."""
     return EmailContent(
         "Set a new password",
         f"""Hello,
 
-somebody, and we hope that it was you, asked to set a new password for Sangha.
-Open this page within an hour to do so. It works once:
+You or somebody else asked to set a new password for your Sangha account. To set it,
+open this page within an hour. The link works once:
 
 {link}
 
-If it wasn't you, do nothing: your password stays as it is.
+If this was not you, ignore this e-mail. Your password has not changed.
 """,
     )
 
 
-def password_changed(forgot: str) -> EmailContent:
-    """To whose password it is."""
+def password_changed(reset: str) -> EmailContent:
+    """Render the e-mail to a user whose password was changed."""
     return EmailContent(
         "Your password was changed",
         f"""Hello,
 
-the password of your account at Sangha was changed just now.
+The password of your Sangha account has just been changed.
 
-If it wasn't you, set a new one at once, which also ends all sessions:
+If this was not you, set a new password now, which also ends all sessions:
 
-{forgot}
+{reset}
 """,
     )
 
 
 def invitation(account: str, inviter: str, role: str, link: str) -> EmailContent:
-    """To somebody whom an account would like to have."""
+    """Render the e-mail that invites somebody to an account."""
     account, inviter = one_line(account), one_line(inviter)
     return EmailContent(
         f'You are invited to "{account}"',
         f"""Hello,
 
-"{inviter}" invites you to join the account "{account}" at Sangha as {role}.
-Open this page within a week to accept:
+"{inviter}" invites you to join the account "{account}" on Sangha, with the role {role}.
+To accept, open this page within 7 days:
 
 {link}
 
-If you don't know what this is about, do nothing.
+If you do not know the sender, ignore this e-mail.
 """,
     )
 
 
 def one_line(name: str) -> str:
-    """A name without line ends and control characters, and without what mail programs would make a link of."""
+    """Return a name without line breaks, control characters and links, cut to MAX_NAME_LENGTH."""
     printable = "".join(character if character.isprintable() else " " for character in name)
     words = " ".join(LINKS.sub(" ", printable).split())
-    return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
+    return words if len(words) <= MAX_NAME_LENGTH else words[: MAX_NAME_LENGTH - 1] + "…"

@@ -1,8 +1,8 @@
-"""Sending a letter: find whom it goes to, make the secret of its link, write it, hand it to the mailer.
+"""Send an e-mail: look up its recipient, create the secret of its link, render the template, hand it to the mailer.
 
-It may be sent twice, where a worker dies between the mail server's word and our own commit. Both copies are then the
-same letter: the secret and the Message-ID come from the job's id, so a mail program takes the second for the first, and
-either link is good.
+An e-mail may be sent twice, if a worker dies between the mail server's reply and the commit. Both copies are identical:
+the secret and the Message-ID are derived from the job's id, so that a mail program shows one of them, and the link of
+either works.
 """
 
 import hmac
@@ -26,7 +26,7 @@ from models.jobs.jobs import Job
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
-from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.email_jobs import TEMPLATE_ARGUMENT, EmailTemplate
 from pipelines.delivery import email_templates
 from pipelines.delivery.email_templates import EmailContent
 from pipelines.delivery.mailers import Mailer
@@ -36,105 +36,105 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EmailSender:
-    """What letters are written with: the settings name their sender and their links, the key makes their secrets."""
+    """The mailer, the settings for the sender's address and links, and the key from which secrets are derived."""
 
     settings: Settings
     key: bytes
     mailer: Mailer
 
     def link(self, page: str, secret: str | None = None) -> str:
-        """The address of a page for people."""
+        """Return the URL of a page under `/auth`."""
         query = f"?token={secret}" if secret else ""
         return f"{self.settings.public_address}/auth/{page}{query}"
 
 
-#: A text and the address that it goes to, or None where there is nothing to tell any more.
-Written = tuple[str, EmailContent] | None
-Writer = Callable[[Connection, EmailSender, Job], Written]
+#: The recipient's address and the content; None where there is nothing to send any more.
+Rendered = tuple[str, EmailContent] | None
+Renderer = Callable[[Connection, EmailSender, Job], Rendered]
 
 
-def run(office: EmailSender, attempt: Attempt) -> Ending:
-    """Send one letter. Raises NotDelivered, which is worth another attempt, and PermanentFailure."""
+def run(sender: EmailSender, attempt: Attempt) -> Ending:
+    """Send one e-mail. Raises NotDelivered, after which another attempt may succeed, and PermanentFailure."""
     attempt.check()
-    write = WRITERS[EmailTemplate(attempt.job.arguments["letter"])]
+    render = RENDERERS[EmailTemplate(attempt.job.arguments[TEMPLATE_ARGUMENT])]
     with attempt.database.transaction() as connection:
-        written = write(connection, office, attempt.job)
-    if written is not None:
-        _hand_over(office, attempt.job, *written)
-    return plain_ending(attempt, "completed", result={"sent": written is not None})
+        rendered = render(connection, sender, attempt.job)
+    if rendered is not None:
+        _send(sender, attempt.job, *rendered)
+    return plain_ending(attempt, "completed", result={"sent": rendered is not None})
 
 
-def _hand_over(office: EmailSender, job: Job, address: str, text: EmailContent) -> None:
+def _send(sender: EmailSender, job: Job, address: str, content: EmailContent) -> None:
     try:
-        office.mailer.send(compose(office, job, address, text))
-    except PermanentFailure as refusal:
-        log.warning("the letter of %s was refused: %s", job.id, refusal.message)
+        sender.mailer.send(compose(sender, job, address, content))
+    except PermanentFailure as error:
+        log.warning("Job %s: the e-mail was rejected: %s", job.id, error.message)
         raise
 
 
-def compose(office: EmailSender, job: Job, address: str, text: EmailContent) -> EmailMessage:
-    """The message. Its headers are set through a policy that refuses line ends in them."""
-    # Lines as long as RFC 5322 allows: a link in one piece can be clicked also in the file.
+def compose(sender: EmailSender, job: Job, address: str, content: EmailContent) -> EmailMessage:
+    """Return the message. Its policy refuses line breaks in headers."""
+    # The longest lines of RFC 5322, so that a link is not broken and can be clicked in a file, too.
     message = EmailMessage(policy=SMTP.clone(max_line_length=998))
-    _, sender = parseaddr(office.settings.mail_from)
-    message["From"] = office.settings.mail_from
-    message["To"] = Address(addr_spec=_as_ascii(address))
-    message["Subject"] = text.subject
+    _, from_address = parseaddr(sender.settings.mail_from)
+    message["From"] = sender.settings.mail_from
+    message["To"] = Address(addr_spec=_to_ascii(address))
+    message["Subject"] = content.subject
     message["Date"] = format_datetime(job.created_at)
-    message["Message-ID"] = f"<{job.id}@{sender.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday notes, please
-    message.set_content(text.body)
+    message["Message-ID"] = f"<{job.id}@{from_address.rpartition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: suppresses automatic replies
+    message.set_content(content.body)
     return message
 
 
 def link_secret(key: bytes, job_id: str) -> str:
-    """The secret of a letter's link, 43 characters; who lacks the installation's key can't tell it from chance."""
-    made = hmac.digest(key, b"sangha e-mail token " + job_id.encode(), "sha256")
-    return urlsafe_b64encode(made).decode().rstrip("=")
+    """Derive the secret of an e-mail's link, 43 characters; without the key it is indistinguishable from random."""
+    derived = hmac.digest(key, b"sangha e-mail token " + job_id.encode(), "sha256")
+    return urlsafe_b64encode(derived).decode().rstrip("=")
 
 
-def _verify_address(connection: Connection, office: EmailSender, job: Job) -> Written:
-    person = _person(connection, job)
-    if person is None or person.verified or emails.find_owner(connection, person.email):
+def _verify_address(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user = _read_user(connection, job)
+    if user is None or user.verified or emails.find_owner(connection, user.email):
         return None
-    secret = _issue(connection, office, job, TokenPurpose.VERIFY, person)
-    return person.email, email_templates.verify_address(office.link("verify", secret))
+    secret = _issue_token(connection, sender, job, TokenPurpose.VERIFY, user)
+    return user.email, email_templates.verify_address(sender.link("verify", secret))
 
 
-def _reset_password(connection: Connection, office: EmailSender, job: Job) -> Written:
-    person = _person(connection, job)
-    if person is None:
+def _reset_password(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user = _read_user(connection, job)
+    if user is None:
         return None
-    secret = _issue(connection, office, job, TokenPurpose.RESET, person)
-    return person.email, email_templates.reset_password(office.link("reset", secret))
+    secret = _issue_token(connection, sender, job, TokenPurpose.RESET, user)
+    return user.email, email_templates.reset_password(sender.link("reset", secret))
 
 
-def _signup_attempted(connection: Connection, office: EmailSender, job: Job) -> Written:
-    person = _person(connection, job)
-    if person is None:
+def _signup_attempted(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user = _read_user(connection, job)
+    if user is None:
         return None
-    return person.email, email_templates.signup_attempted(office.settings.public_address, office.link("reset"))
+    return user.email, email_templates.signup_attempted(sender.settings.public_address, sender.link("reset"))
 
 
-def _password_changed(connection: Connection, office: EmailSender, job: Job) -> Written:
-    person = _person(connection, job)
-    return (person.email, email_templates.password_changed(office.link("reset"))) if person else None
+def _password_changed(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    user = _read_user(connection, job)
+    return (user.email, email_templates.password_changed(sender.link("reset"))) if user else None
 
 
-def _invitation(connection: Connection, office: EmailSender, job: Job) -> Written:
-    secret = link_secret(office.key, job.id)
+def _invitation(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
+    secret = link_secret(sender.key, job.id)
     invitation_id, account_id = job.arguments["invitation_id"], job.account_id
     if not invitations.set_secret(connection, invitation_id, account_id, secret):
         return None
     invitation = invitations.read(connection, invitation_id, account_id)
     assert invitation is not None
     inviter = emails.read_user(connection, invitation.invited_by or "")
-    who = (inviter.name or inviter.email) if inviter else "Somebody"
-    link = office.link("invitation", secret)
-    return invitation.email, email_templates.invitation(invitation.account_name, who, invitation.role, link)
+    inviter_name = (inviter.name or inviter.email) if inviter else "A former member"
+    link = sender.link("invitation", secret)
+    return invitation.email, email_templates.invitation(invitation.account_name, inviter_name, invitation.role, link)
 
 
-WRITERS: dict[EmailTemplate, Writer] = {
+RENDERERS: dict[EmailTemplate, Renderer] = {
     EmailTemplate.VERIFY_ADDRESS: _verify_address,
     EmailTemplate.SIGNUP_ATTEMPTED: _signup_attempted,
     EmailTemplate.RESET_PASSWORD: _reset_password,
@@ -143,22 +143,24 @@ WRITERS: dict[EmailTemplate, Writer] = {
 }
 
 
-def _person(connection: Connection, job: Job) -> UserProfile | None:
+def _read_user(connection: Connection, job: Job) -> UserProfile | None:
     return emails.read_user(connection, job.arguments["user_id"])
 
 
-def _issue(connection: Connection, office: EmailSender, job: Job, purpose: TokenPurpose, person: UserProfile) -> str:
-    secret = link_secret(office.key, job.id)
-    email_tokens.issue(connection, purpose, secret, user_id=person.id, email=person.email)
+def _issue_token(
+    connection: Connection, sender: EmailSender, job: Job, purpose: TokenPurpose, user: UserProfile
+) -> str:
+    secret = link_secret(sender.key, job.id)
+    email_tokens.issue(connection, purpose, secret, user_id=user.id, email=user.email)
     return secret
 
 
-def _as_ascii(address: str) -> str:
-    """The address as every mail server takes it, its domain in Punycode; a local part beyond ASCII stays as it is."""
+def _to_ascii(address: str) -> str:
+    """Return the address with its domain in Punycode, which every server takes; a non-ASCII local part stays."""
     try:
         checked = email_validator.validate_email(
             address, check_deliverability=False, test_environment=True, globally_deliverable=False
         )
     except email_validator.EmailNotValidError:
-        raise PermanentFailure("The address takes no mail.", code="email_refused") from None
+        raise PermanentFailure("The e-mail address is not valid.", code="email_refused") from None
     return checked.ascii_email or checked.normalized

@@ -1,4 +1,4 @@
-"""Given the job of a letter, when it is sent, then the right person gets it, with a link that is good."""
+"""Given an e-mail's job, when it runs, then the recipient gets an e-mail with a working link."""
 
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -21,29 +21,29 @@ from tests.mailbox import token_in
 
 
 @pytest.fixture
-def person(database):
+def user(database):
     with database.transaction() as connection:
-        made = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
-        return addresses.read_user(connection, made.user_id)
+        membership = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+        return addresses.read_user(connection, membership.user_id)
 
 
-def test_a_letter_says_who_sends_it_and_where_its_link_leads(mailbox, database, person):
+def test_an_email_has_a_sender_and_a_link(mailbox, database, user):
     with database.transaction() as connection:
-        email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
+        email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=user.id)
 
-    (letter,) = mailbox.deliver(person.email)
+    (message,) = mailbox.deliver(user.email)
 
-    assert letter["To"] == person.email
-    assert letter["From"] == "Sangha <sangha@localhost>"
-    assert letter["Auto-Submitted"] == "auto-generated"
-    # In one line also on the wire, or it could not be clicked in the file
-    link = f"http://127.0.0.1:8000/auth/verify?token={token_in(letter)}"
-    assert link.encode() in letter.as_bytes()
-    assert message_from_bytes(letter.as_bytes(), policy=default).get_content().count(link) == 1
+    assert message["To"] == user.email
+    assert message["From"] == "Sangha <sangha@localhost>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    # In one line on the wire, too, so that it can be clicked in a file.
+    link = f"http://127.0.0.1:8000/auth/verify?token={token_in(message)}"
+    assert link.encode() in message.as_bytes()
+    assert message_from_bytes(message.as_bytes(), policy=default).get_content().count(link) == 1
 
 
-def test_a_repeat_is_the_same_letter_with_the_same_secret(mailbox, database, person, begin):
-    job = email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=person.id)
+def test_a_repeated_email_is_identical(mailbox, database, user, begin):
+    job = email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id=user.id)
     attempt = begin(job)
     for _ in range(2):
         emails.run(mailbox.sender, attempt)
@@ -55,11 +55,9 @@ def test_a_repeat_is_the_same_letter_with_the_same_secret(mailbox, database, per
     assert token_in(first) not in str(attempt.job)
 
 
-def test_rejected_email_fails_the_attempt_and_the_next_one_sends_it(
-    mailbox, database, person, begin
-):
-    job = email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id)
-    mailbox.mailer.error = NotDelivered("the mail server answered 451")
+def test_rejected_email_fails_the_attempt_and_the_next_one_sends_it(mailbox, database, user, begin):
+    job = email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=user.id)
+    mailbox.mailer.error = NotDelivered("the mail server answered with status 451")
 
     with pytest.raises(NotDelivered):
         emails.run(mailbox.sender, begin(job))
@@ -68,12 +66,12 @@ def test_rejected_email_fails_the_attempt_and_the_next_one_sends_it(
     assert emails.run(mailbox.sender, begin(job)).result == {"sent": True}
 
 
-def test_nothing_is_written_where_there_is_nothing_to_tell(mailbox, database, person, begin):
+def test_nothing_is_sent_for_verified_or_deleted_recipients(mailbox, database, user, begin):
     with database.transaction() as connection:
-        assert addresses.verify(connection, person.id, person.email)
+        assert addresses.verify(connection, user.id, user.email)
 
     for job in (
-        email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=person.id),
+        email_jobs.email_job(EmailTemplate.VERIFY_ADDRESS, user_id=user.id),
         email_jobs.email_job(EmailTemplate.RESET_PASSWORD, user_id="user_gone"),
         email_jobs.email_job(EmailTemplate.INVITATION, invitation_id="inv_gone"),
     ):
@@ -81,44 +79,44 @@ def test_nothing_is_written_where_there_is_nothing_to_tell(mailbox, database, pe
     assert mailbox.mailer.sent == []
 
 
-def test_letters_within_a_window_are_one(mailbox, database, person):
+def test_emails_within_a_window_are_sent_once(mailbox, database, user):
     with database.transaction() as connection:
         for _ in range(3):
-            email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=person.id, at_most_every=60)
+            email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=user.id, at_most_every=60)
 
-    # Or two, where the window ended in between
-    assert len(mailbox.deliver(person.email)) in (1, 2)
+    # Two if a window ended in between.
+    assert len(mailbox.deliver(user.email)) in (1, 2)
 
 
-def test_names_cannot_write_headers_nor_links(mailbox, database, person, account):
+def test_names_cannot_inject_headers_or_links(mailbox, database, user, account):
     evil = "Bank\r\nBcc: victim@example.com\r\n\r\nhttps://evil.example/ www.evil.example " + "x" * 500
     guest = f"{new_id('guest')}@example.com"
     with database.transaction() as connection:
-        members.add(connection, account, person.id, Role.OWNER)
+        members.add(connection, account, user.id, Role.OWNER)
         members.rename_account(connection, account, evil)
-        addresses.rename(connection, person.id, evil)
-        made = invitations.create(
-            connection, new_id("inv"), account, email=guest, role=Role.MEMBER, invited_by=person.id
+        addresses.rename(connection, user.id, evil)
+        invitation = invitations.create(
+            connection, new_id("inv"), account, email=guest, role=Role.MEMBER, invited_by=user.id
         )
-        email_jobs.enqueue_email(connection, EmailTemplate.INVITATION, account_id=account, invitation_id=made.id)
+        email_jobs.enqueue_email(connection, EmailTemplate.INVITATION, account_id=account, invitation_id=invitation.id)
 
-    (letter,) = mailbox.deliver(guest)
+    (message,) = mailbox.deliver(guest)
 
-    assert letter["Bcc"] is None
-    assert [address.addr_spec for address in letter["To"].addresses] == [guest]
-    assert letter.get_content().count("://") == 1
-    assert "www." not in letter.get_content()
-    assert len(letter["Subject"]) < 120
+    assert message["Bcc"] is None
+    assert [address.addr_spec for address in message["To"].addresses] == [guest]
+    assert message.get_content().count("://") == 1
+    assert "www." not in message.get_content()
+    assert len(message["Subject"]) < 120
 
 
-def test_a_domain_beyond_ascii_is_written_in_punycode(mailbox):
+def test_a_non_ascii_domain_is_sent_in_punycode(mailbox):
     job = SimpleNamespace(id="job_1", created_at=datetime.now(UTC))
 
-    letter = emails.compose(
+    message = emails.compose(
         mailbox.sender, job, "someone@bücher.example", email_templates.EmailContent("Hello", "Good day.\n")
     )
 
-    assert letter["To"].addresses[0].addr_spec == "someone@xn--bcher-kva.example"
+    assert message["To"].addresses[0].addr_spec == "someone@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize(
