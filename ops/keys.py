@@ -24,7 +24,7 @@ def rotate_keys(settings: Settings) -> None:
     if generation is None:
         click.echo("Another process has rotated the key at the same time; its generation signs new tokens.")
     else:
-        hours = signing_keys.HOLD.total_seconds() / 3600
+        hours = signing_keys.ACCEPTANCE.total_seconds() / 3600
         click.echo(f"Generation {generation} signs new tokens; tokens of the previous one expire within {hours:g} h.")
 
 

@@ -243,7 +243,7 @@ class JobRunner:
             command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
         ) is not None:
             self.writer.send_with_next_batch(command)
-        attempt.journal.close(outcome.events)
+        attempt.journal.append_endings(outcome.events)
 
     def _wait(self, attempt: Attempt, waiting: WaitForChildren) -> None:
         job, unarchived = attempt.job, attempt.journal.unarchived()

@@ -3,7 +3,7 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.embeddings import embed
 from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory import (
@@ -27,7 +27,7 @@ def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
     embedder = load_embedder(runner.settings)
     in_background = ThrottledEmbedder(embedder.embed)
-    objects = Objects.open(runner.settings)
+    objects = ObjectStore.open(runner.settings)
     handlers = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(create_memories.run, embedder.embed), endings.end),

@@ -3,13 +3,13 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.reporting import export
 from tasks.job_runner import JobRunner
 
 
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
-    objects = Objects.open(runner.settings)
+    objects = ObjectStore.open(runner.settings)
     runner.declare("account.export", Handler(run=partial(export.run, objects), end=plain_ending))
     return 1

@@ -112,12 +112,12 @@ def rabbitmq(address: str) -> Finding:
 
 def object_store(settings: Settings) -> Finding:
     """Check that an object can be written and deleted."""
-    from models.platform.object_store import Objects
+    from models.platform.object_store import ObjectStore
 
     folder = settings.home / "objects"
     if settings.object_store is None and not settings.home.exists():
         return Finding("warn", "object store", f"{folder} does not exist yet; it is created on first use", RUN_UP)
-    objects, key = Objects.open(settings), f"doctor/{socket.gethostname()}"
+    objects, key = ObjectStore.open(settings), f"doctor/{socket.gethostname()}"
     objects.put(key, BytesIO(b"test"))
     objects.delete([key])
     return Finding("ok", "object store", settings.object_store or str(folder))

@@ -60,7 +60,7 @@ def test_malformed_setting_prints_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_unreachable_database_prints_one_line(tmp_path: Path) -> None:
     result = sangha("migrate", "--data-dir", str(tmp_path))
     assert result.exit_code == 1
-    assert result.stderr.startswith("sangha: The database does not answer")
+    assert result.stderr.startswith("sangha: Cannot connect to the database")
     assert result.stderr.count("\n") == 1
 
 
