@@ -1,4 +1,4 @@
-"""API keys: what an application shows in place of a person's token. A secret is told once and stored as its hash."""
+"""API keys: credentials of applications. A secret is shown once and stored as its hash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +13,8 @@ KeyStatus = Literal["active", "expired", "revoked"]
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it may be shown. `hint` is its beginning and its end; `user_id` is who made it and whom it acts for."""
+    """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator, for whom it
+    acts."""
 
     id: str
     account_id: str
@@ -28,25 +29,24 @@ class ApiKey:
 
     @property
     def status(self) -> KeyStatus:
-        """Whether it opens anything, and why not."""
+        """Whether the key is valid, and if not, why."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at and self.expires_at <= datetime.now(UTC) else "active"
 
 
-# The maker's place, held to the end of the transaction: meanwhile nobody is removed, demoted or given another key.
+# Locks the creator's membership: meanwhile it is not removed or changed, and the creator gets no other key.
 HOLD_MAKER = """
 SELECT role FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s FOR UPDATE
 """
 
 
 def lock_creator_role(connection: Connection, account_id: str, user_id: str) -> Role | None:
-    """The role that a maker of keys has now, and keeps for this transaction; None for who has left."""
+    """Return the creator's role and lock it until the transaction ends; None if the user has left the account."""
     row = fetch_one(connection, HOLD_MAKER, {"account_id": account_id, "user_id": user_id})
     return Role(row["role"]) if row else None
 
 
-# A maker's other keys that still open something.
 COUNT_LIVE = """
 SELECT count(*)::int AS live FROM api_keys
 WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id <> %(id)s
@@ -54,13 +54,13 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id <> %(id)s
 """
 
 
-def count_active(connection: Connection, account_id: str, user_id: str, *, beside: str) -> int:
-    """How many keys a member has, beside this one, that are neither revoked nor expired."""
-    row = fetch_one(connection, COUNT_LIVE, {"account_id": account_id, "user_id": user_id, "id": beside})
+def count_active(connection: Connection, account_id: str, user_id: str, *, except_key_id: str) -> int:
+    """Count a member's valid keys, except `except_key_id`."""
+    row = fetch_one(connection, COUNT_LIVE, {"account_id": account_id, "user_id": user_id, "id": except_key_id})
     return int(row["live"]) if row else 0
 
 
-# A request that is repeated brings the same id: its first answer was never seen, and the secret in it holds no more.
+# A repeated request has the same id. Its first response was never received, so the first secret is replaced.
 INSERT = """
 INSERT INTO api_keys (id, account_id, user_id, name, hint, hash, scopes, expires_at)
 VALUES (%(id)s, %(account_id)s, %(user_id)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(expires_at)s)
@@ -83,14 +83,13 @@ def insert(
     expires_at: datetime | None,
 ) -> ApiKey:
     """Store a key."""
-    belongs = {"id": key_id, "account_id": account_id, "user_id": user_id}
-    opens = {"hash": secret_hash, "scopes": list(scopes), "expires_at": expires_at}
-    row = fetch_one(connection, INSERT, {**belongs, **opens, "name": name, "hint": hint})
-    assert row is not None, f"the id {key_id} is another member's"
+    owner = {"id": key_id, "account_id": account_id, "user_id": user_id}
+    grant = {"hash": secret_hash, "scopes": list(scopes), "expires_at": expires_at}
+    row = fetch_one(connection, INSERT, {**owner, **grant, "name": name, "hint": hint})
+    assert row is not None, f"The key id {key_id} belongs to another member."
     return _key(row)
 
 
-# An account's key; of one member only where they may see no other's.
 READ = """
 SELECT * FROM api_keys
 WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
@@ -98,12 +97,11 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL
 
 
 def read(connection: Connection, key_id: str, account_id: str, *, user_id: str | None = None) -> ApiKey | None:
-    """The key, if the account has it, and the user if one is given."""
+    """Return the key if it belongs to the account, and to the user if one is given."""
     row = fetch_one(connection, READ, {"id": key_id, "account_id": account_id, "user_id": user_id})
     return _key(row) if row else None
 
 
-# A page of them, newest first.
 LIST = """
 SELECT * FROM api_keys
 WHERE account_id = %(account_id)s
@@ -116,15 +114,15 @@ ORDER BY id DESC LIMIT %(limit)s
 def list_keys(
     connection: Connection, account_id: str, *, user_id: str | None = None, after: str | None = None, limit: int = 20
 ) -> list[ApiKey]:
-    """At most `limit` keys of an account, or of one of its users, that were made before the key `after`."""
+    """Return at most `limit` keys of an account, or of one of its users, newest first, older than the key `after`."""
     parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
     return [_key(row) for row in fetch_all(connection, LIST, parameters)]
 
 
-# What has ended stays so: a new time would bring it back to life.
+# Ended keys are not changed: a new expiry time would make them valid again.
 CHANGE = """
 UPDATE api_keys SET name = coalesce(%(name)s, name),
-                    expires_at = CASE WHEN %(retime)s THEN %(expires_at)s ELSE expires_at END
+                    expires_at = CASE WHEN %(set_expiry)s THEN %(expires_at)s ELSE expires_at END
 WHERE id = %(id)s AND account_id = %(account_id)s
   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 RETURNING *
@@ -137,11 +135,11 @@ def update(
     account_id: str,
     *,
     name: str | None,
-    retime: bool,
+    set_expiry: bool,
     expires_at: datetime | None,
 ) -> ApiKey | None:
-    """A living key with another name, and with another end if `retime`; None when it has ended."""
-    values = {"name": name, "retime": retime, "expires_at": expires_at}
+    """Rename a valid key, and change its expiry time if `set_expiry`. Returns None if it is no longer valid."""
+    values = {"name": name, "set_expiry": set_expiry, "expires_at": expires_at}
     row = fetch_one(connection, CHANGE, {"id": key_id, "account_id": account_id, **values})
     return _key(row) if row else None
 
@@ -154,24 +152,22 @@ RETURNING id
 
 
 def revoke(connection: Connection, key_id: str, account_id: str) -> bool:
-    """End a key at once. Whether it had not been revoked before."""
+    """Revoke a key. Returns False if it was revoked before."""
     return fetch_one(connection, REVOKE, {"id": key_id, "account_id": account_id}) is not None
 
 
-# Whose a secret was, whether it still holds or not.
 BY_HASH = "SELECT * FROM api_keys WHERE hash = %(hash)s"
 
 
 def find_by_hash(connection: Connection, secret_hash: bytes) -> ApiKey | None:
-    """The key of a secret, also one that has ended; None for what never was one."""
+    """Return the key with this hash, valid or not."""
     row = fetch_one(connection, BY_HASH, {"hash": secret_hash})
     return _key(row) if row else None
 
 
-#: Days for which a key that opens nothing any more is shown, and known by its secret where somebody still shows it.
+#: Days for which an ended key is listed, and reported as ended when it is used.
 KEPT_DAYS = 90
 
-# A batch of keys that ended long ago. What was done about them stands in the audit log.
 PRUNE = """
 DELETE FROM api_keys WHERE id IN (
     SELECT id FROM api_keys
@@ -180,7 +176,7 @@ DELETE FROM api_keys WHERE id IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Forget a batch of what ended long ago; returns how many."""
+    """Delete a batch of keys that ended KEPT_DAYS ago. Returns how many."""
     return connection.execute(PRUNE, {"days": KEPT_DAYS, "batch": batch}).rowcount
 
 

@@ -1,6 +1,6 @@
-"""What somebody shows to come in, and what stands behind it now: one statement a request.
+"""Resolve an API key or an access token's session to its caller, in one statement per request.
 
-Nothing of it is remembered, so that whoever is revoked, removed or given another role feels it with the next request.
+Nothing is cached, so a revoked key, a removed member or a changed role takes effect with the next request.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from models.platform.secrets import hash_secret
 
 @dataclass(frozen=True, slots=True)
 class AuthContext:
-    """Who asks, and how much their account may use."""
+    """The caller of a request, and the limits of its account."""
 
     caller: Caller
     limits: Limits
 
 
-# A session that lives, of a user who belongs to the account.
+# An active session of a member of the account.
 SESSION = """
 SELECT memberships.role, users.operator, plans.limits || accounts.limits AS limits
 FROM sessions
@@ -34,16 +34,16 @@ WHERE sessions.id = %(session_id)s AND sessions.user_id = %(user_id)s
 
 
 def for_session(connection: Connection, *, session_id: str, user_id: str, account_id: str) -> AuthContext | None:
-    """What stands behind an access token, or None when its session has ended or its user has left the account."""
-    names = {"session_id": session_id, "user_id": user_id, "account_id": account_id}
-    row = fetch_one(connection, SESSION, names)
+    """Return the caller of an access token; None if its session has ended or its user has left the account."""
+    parameters = {"session_id": session_id, "user_id": user_id, "account_id": account_id}
+    row = fetch_one(connection, SESSION, parameters)
     if row is None:
         return None
     caller = Caller(user_id, account_id, Role(row["role"]), session_id=session_id, operator=row["operator"])
     return AuthContext(caller, plans.parse_limits(row["limits"]))
 
 
-# A key that holds, of a member who still belongs. Its use is noted once a minute.
+# A valid key of a member. Its use is recorded once a minute.
 KEY = """
 WITH found AS (
     SELECT * FROM api_keys
@@ -63,7 +63,8 @@ JOIN plans ON plans.id = accounts.plan_id
 
 
 def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
-    """What stands behind an API key, or None when it is unknown, expired or revoked, or its maker has left."""
+    """Return the caller of an API key; None if it is unknown, expired or revoked, or its creator has left the
+    account."""
     row = fetch_one(connection, KEY, {"hash": hash_secret(secret)})
     if row is None:
         return None

@@ -1,15 +1,16 @@
-"""Idempotency keys: a creating request that comes twice under one key makes one thing and gets one answer.
+"""Idempotency keys: a repeated creating request creates one object and gets the first response.
 
-A request claims its key before it does anything, and the claim is committed with a seed from which the ids of all that
-it makes are derived. So whoever comes after a crash between making and answering makes the same thing, and finds it.
+A request reserves its key before it does anything. The reservation is committed with a seed from which the ids of all
+objects that it creates are derived. So a retry after a crash creates objects with the same ids, and finds those that
+exist.
 
-    claimed ──success──► answered, with what is to be said again
-       │ └──refused────► gone: nothing was made
-       └────error, crash─► open to the next one, who goes on with the same seed
+    reserved ──success───► answered: the response is stored
+       │  └────rejected──► deleted: nothing was created
+       └─error or crash──► open: the next request continues with the same seed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -19,37 +20,37 @@ from models.platform.database import Connection, fetch_one
 from models.platform.errors import UnprocessableRequest
 from models.platform.ids import new_id
 
-#: Seconds that a claim holds when its process dies.
+#: Seconds after which the reservation of a crashed process expires.
 LEASE = 30.0
 
-#: Hours after which a key is forgotten.
+#: Hours for which a key is kept.
 KEPT_HOURS = 24
 
-#: What a request knows of earlier ones with its key: none; one that may have made something; one that was answered.
+#: Earlier requests with the key: none; one that may have created something; one that was answered.
 PriorUse = Literal["first", "tried", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The right to make what a request asks for; `repeat` tells whether somebody has begun before."""
+    """The right to execute a request with a key. `repeat` tells about earlier requests with it."""
 
     account_id: str
     key: str
     seed: str
     locked_until: datetime
-    repeat: PriorUse
+    prior_use: PriorUse
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The answer that the first request got. `body` is sealed."""
+    """The first response. `body` is encrypted."""
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
 
 
-# A key that is new, or whose request is known to be unfinished, or that may be shared.
+# A key that is new, open or shared.
 CLAIM = """
 INSERT INTO idempotency_keys AS held (account_id, key, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))
@@ -67,29 +68,29 @@ SELECT fingerprint, status, headers, body FROM idempotency_keys WHERE account_id
 def reserve(
     connection: Connection, account_id: str, key: str, fingerprint: bytes, *, shared: bool = False
 ) -> Reservation | StoredResponse | None:
-    """Claim a key, or get the answer that it had; None while another request holds it.
+    """Reserve a key, or return the response stored for it; None while another request holds it.
 
-    `shared` claims are given to all who ask: for requests that find by themselves what an earlier one has made. Raises
-    Mismatch when the key belongs to another request.
+    `shared` reservations are given to concurrent requests, if the endpoint itself finds what an earlier one created.
+    Raises UnprocessableRequest if the key was used for another request.
     """
     seed = new_id("seed")
-    names = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
-    row = fetch_one(connection, CLAIM, {**names, "lease": LEASE, "shared": shared})
+    parameters = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
+    row = fetch_one(connection, CLAIM, {**parameters, "lease": LEASE, "shared": shared})
     if row is not None:
         repeat: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
         return Reservation(account_id, key, row["seed"], row["locked_until"], repeat)
-    found = fetch_one(connection, READ, names)
-    if found is None:
-        return None  # it was refused just now
-    if found["fingerprint"] != fingerprint:
+    stored = fetch_one(connection, READ, parameters)
+    if stored is None:
+        return None  # it was deleted meanwhile: its request was rejected
+    if stored["fingerprint"] != fingerprint:
         raise UnprocessableRequest("This Idempotency-Key was used with another request.", param="Idempotency-Key",
                        code="idempotency_key_reused")  # fmt: skip
-    if found["body"] is None:
+    if stored["body"] is None:
         return None
-    return StoredResponse(found["status"], [(name, value) for name, value in found["headers"]], found["body"])
+    return StoredResponse(stored["status"], [(name, value) for name, value in stored["headers"]], stored["body"])
 
 
-# Whoever takes a claim over changes its time: what follows touches one's own only.
+# Taking over a reservation changes locked_until: the statements below match only the holder's own.
 RENEW = """
 UPDATE idempotency_keys SET locked_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_until)s AND status IS NULL
@@ -97,10 +98,10 @@ RETURNING locked_until
 """
 
 
-def extend(connection: Connection, held: Reservation) -> Reservation | None:
-    """Hold a claim longer; None when it is lost."""
-    row = fetch_one(connection, RENEW, {**_names(held), "lease": LEASE})
-    return Reservation(held.account_id, held.key, held.seed, row["locked_until"], held.repeat) if row else None
+def extend(connection: Connection, reservation: Reservation) -> Reservation | None:
+    """Extend a reservation. Returns None if it was lost."""
+    row = fetch_one(connection, RENEW, {**_parameters(reservation), "lease": LEASE})
+    return replace(reservation, locked_until=row["locked_until"]) if row else None
 
 
 ANSWER = """
@@ -111,13 +112,15 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND seed = %(seed)s AND stat
 
 def store_response(
     connection: Connection,
-    held: Reservation,
+    reservation: Reservation,
     status: int,
     headers: Sequence[tuple[str, str]] = (),
     body: bytes | None = None,
 ) -> None:
-    """Store the first answer; without a body only that there was one."""
-    connection.execute(ANSWER, {**_names(held), "status": status, "headers": Jsonb(list(headers)), "body": body})
+    """Store the first response; without a body, only that there was one."""
+    connection.execute(
+        ANSWER, {**_parameters(reservation), "status": status, "headers": Jsonb(list(headers)), "body": body}
+    )
 
 
 FORGET = """
@@ -131,12 +134,11 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_
 """
 
 
-def release(connection: Connection, held: Reservation, *, made_nothing: bool) -> None:
-    """Give a claim back. It goes when surely nothing was made under it, now or before; else its seed is kept."""
-    connection.execute(FORGET if made_nothing and held.repeat == "first" else OPEN, _names(held))
+def release(connection: Connection, reservation: Reservation, *, made_nothing: bool) -> None:
+    """Release a reservation. It is deleted if nothing can have been created under it; otherwise its seed is kept."""
+    connection.execute(FORGET if made_nothing and reservation.prior_use == "first" else OPEN, _parameters(reservation))
 
 
-# A batch of keys that are too old.
 PRUNE = """
 DELETE FROM idempotency_keys WHERE (account_id, key) IN (
     SELECT account_id, key FROM idempotency_keys
@@ -145,9 +147,14 @@ DELETE FROM idempotency_keys WHERE (account_id, key) IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Forget a batch of old keys; returns how many."""
+    """Delete a batch of keys older than KEPT_HOURS. Returns how many."""
     return connection.execute(PRUNE, {"hours": KEPT_HOURS, "batch": batch}).rowcount
 
 
-def _names(held: Reservation) -> dict[str, object]:
-    return {"account_id": held.account_id, "key": held.key, "seed": held.seed, "locked_until": held.locked_until}
+def _parameters(reservation: Reservation) -> dict[str, object]:
+    return {
+        "account_id": reservation.account_id,
+        "key": reservation.key,
+        "seed": reservation.seed,
+        "locked_until": reservation.locked_until,
+    }

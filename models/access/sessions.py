@@ -1,7 +1,7 @@
-"""Sessions: logins of people, each with a family of refresh tokens.
+"""Login sessions of users, each with a family of refresh tokens.
 
-Of a family the token that was given out last is good. Showing an older one means that two hold tokens of one login, and
-one of them stole it: the session ends.
+Only the newest token of a family is valid. The use of an older one means that two parties have tokens of one login, one
+of which was stolen: the session ends.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 from models.platform.secrets import hash_secret
 
-#: Days after which somebody who never came back must log in again; each refresh begins them anew.
+#: Days after which an unused session expires; each refresh extends it.
 IDLE_DAYS = 30
 
-#: Days for which ended sessions, and spent tokens of living ones, are kept: a token shown later is merely unknown.
+#: Days for which ended sessions, and used tokens of active ones, are kept. A token used later is unknown.
 KEPT_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A row of `sessions`. `account_id` is the account that its last token was for."""
+    """A row of `sessions`. `account_id` is the account of its last token."""
 
     id: str
     user_id: str
@@ -42,14 +42,14 @@ VALUES (%(id)s, %(user_id)s, %(account_id)s, %(user_agent)s, %(ip)s, now() + mak
 def create(
     connection: Connection, user_id: str, *, account_id: str | None = None, user_agent: str = "", ip: str = ""
 ) -> str:
-    """A new session; returns its id."""
+    """Create a session. Returns its id."""
     session_id = new_id("sess")
     values = {"id": session_id, "user_id": user_id, "account_id": account_id, "user_agent": user_agent, "ip": ip}
     connection.execute(INSERT, values | {"days": IDLE_DAYS})
     return session_id
 
 
-# A page of a user's living sessions, newest first. An id tells when it was born, so that it is a cursor too.
+# Ids sort by time of creation, so an id is the cursor.
 LIST = """
 SELECT * FROM sessions
 WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now()
@@ -59,7 +59,7 @@ ORDER BY id DESC LIMIT %(limit)s
 
 
 def list_active(connection: Connection, user_id: str, *, after: str | None = None, limit: int = 20) -> list[Session]:
-    """At most `limit` sessions of a user that have not ended, born before the session `after`."""
+    """Return at most `limit` active sessions of a user, newest first, older than the session `after`."""
     parameters = {"user_id": user_id, "after": after, "limit": limit}
     return [Session(**row) for row in fetch_all(connection, LIST, parameters)]
 
@@ -71,29 +71,29 @@ WHERE id = %(id)s AND user_id = %(user_id)s AND revoked_at IS NULL AND expires_a
 
 
 def revoke(connection: Connection, session_id: str, user_id: str) -> bool:
-    """End a session of a user's at once, tokens and all. Returns whether there was one to end."""
+    """End a user's session with its tokens. Returns whether it was active."""
     return connection.execute(REVOKE, {"id": session_id, "user_id": user_id}).rowcount > 0
 
 
-# In the order of their ids, so that two orders at once don't wait for each other crosswise.
+# Ordered by id, so that two concurrent calls do not deadlock.
 REVOKE_ALL = """
-WITH doomed AS (
+WITH active AS (
     SELECT id FROM sessions
-    WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now() AND id IS DISTINCT FROM %(but)s::text
+    WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now() AND id IS DISTINCT FROM %(except_id)s::text
     ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE sessions SET revoked_at = now() FROM doomed WHERE sessions.id = doomed.id
+UPDATE sessions SET revoked_at = now() FROM active WHERE sessions.id = active.id
 """
 
 
-def revoke_all(connection: Connection, user_id: str, *, but: str | None = None) -> int:
-    """End all sessions of a user except one; returns how many."""
-    return connection.execute(REVOKE_ALL, {"user_id": user_id, "but": but}).rowcount
+def revoke_all(connection: Connection, user_id: str, *, except_session_id: str | None = None) -> int:
+    """End all sessions of a user, except `except_session_id`. Returns how many."""
+    return connection.execute(REVOKE_ALL, {"user_id": user_id, "except_id": except_session_id}).rowcount
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What a refresh token says of itself. `account_id` is where its session was last."""
+    """A refresh token, its user and its session."""
 
     session_id: str
     user_id: str
@@ -107,11 +107,11 @@ ADD = "INSERT INTO refresh_tokens (hash, session_id) VALUES (%(hash)s, %(session
 
 
 def add_token(connection: Connection, session_id: str, secret: str) -> None:
-    """Make a secret the good token of a session."""
+    """Add a refresh token to a session."""
     connection.execute(ADD, {"hash": hash_secret(secret), "session_id": session_id})
 
 
-SHOWN = """
+FIND_BY_HASH = """
 SELECT session_id, user_id, account_id, email, used_at IS NOT NULL AS used,
        revoked_at IS NULL AND expires_at > now() AS session_active
 FROM refresh_tokens
@@ -122,21 +122,21 @@ WHERE hash = %(hash)s
 
 
 def read_token(connection: Connection, secret: str) -> RefreshToken | None:
-    """The token as it is now, or None when nobody knows it."""
-    row = fetch_one(connection, SHOWN, {"hash": hash_secret(secret)})
+    """Return the token with this secret, or None if it is unknown."""
+    row = fetch_one(connection, FIND_BY_HASH, {"hash": hash_secret(secret)})
     return RefreshToken(**row) if row else None
 
 
-# Two who spend a token at once meet at its row, and the second one finds it spent.
-SPEND = "UPDATE refresh_tokens SET used_at = now() WHERE hash = %(hash)s AND used_at IS NULL"
+# Concurrent uses are serialised by the row's lock: the second one finds the token used.
+MARK_USED = "UPDATE refresh_tokens SET used_at = now() WHERE hash = %(hash)s AND used_at IS NULL"
 
 
 def use_token(connection: Connection, secret: str) -> bool:
-    """Use a token up. Returns whether it was still good."""
-    return connection.execute(SPEND, {"hash": hash_secret(secret)}).rowcount > 0
+    """Mark a token as used. Returns whether it was unused."""
+    return connection.execute(MARK_USED, {"hash": hash_secret(secret)}).rowcount > 0
 
 
-PROLONG = """
+EXTEND = """
 UPDATE sessions
 SET last_used_at = now(), expires_at = now() + make_interval(days => %(days)s), account_id = %(account_id)s, ip = %(ip)s
 WHERE id = %(id)s AND revoked_at IS NULL AND expires_at > now()
@@ -144,12 +144,12 @@ WHERE id = %(id)s AND revoked_at IS NULL AND expires_at > now()
 
 
 def extend(connection: Connection, session_id: str, *, account_id: str, ip: str) -> bool:
-    """Begin a session's days anew. Returns False when it has ended."""
+    """Extend a session. Returns False if it has ended."""
     values = {"id": session_id, "account_id": account_id, "ip": ip, "days": IDLE_DAYS}
-    return connection.execute(PROLONG, values).rowcount > 0
+    return connection.execute(EXTEND, values).rowcount > 0
 
 
-# A batch of sessions that nobody will ask for; their tokens go along.
+# Their tokens are deleted by cascade.
 PRUNE = """
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions
@@ -163,6 +163,6 @@ DELETE FROM refresh_tokens WHERE hash IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Forget a batch of what ended long ago; returns how much."""
+    """Delete a batch of sessions and tokens that ended KEPT_DAYS ago. Returns how many."""
     values = {"days": KEPT_DAYS, "batch": batch}
     return connection.execute(PRUNE, values).rowcount + connection.execute(PRUNE_TOKENS, values).rowcount

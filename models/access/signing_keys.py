@@ -1,17 +1,19 @@
-"""The generations of the key that signs access tokens. Keys are derived from the secret; here stand only numbers."""
+"""The generations of the key that signs access tokens. The keys are derived from the secret key; only numbers are
+stored."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from models.platform.database import Connection, fetch_all, fetch_one
 
-#: For how long a generation holds after the next one came: as long as a token, and until the last process has heard.
-HOLD = timedelta(hours=1)
+#: How long a generation is accepted after the next one was added: the lifetime of a token, and the time until every
+#: process knows the new one.
+ACCEPTANCE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyGeneration:
-    """A generation. `until` is when it ceases to hold, None for the one that signs."""
+    """A generation of the key. `until` is when it stops being accepted; None for the one that signs."""
 
     generation: int
     created_at: datetime
@@ -19,28 +21,28 @@ class KeyGeneration:
 
 
 LIST = """
-SELECT generation, created_at, lead(created_at) OVER (ORDER BY generation) + %(hold)s AS until
+SELECT generation, created_at, lead(created_at) OVER (ORDER BY generation) + %(acceptance)s AS until
 FROM signing_keys ORDER BY generation
 """
 
 
 def list_generations(connection: Connection) -> list[KeyGeneration]:
-    """All generations, the one that signs last."""
-    return [KeyGeneration(**row) for row in fetch_all(connection, LIST, {"hold": HOLD})]
+    """Return all generations; the last one signs."""
+    return [KeyGeneration(**row) for row in fetch_all(connection, LIST, {"acceptance": ACCEPTANCE})]
 
 
-HOLDING = """
+VALID = """
 SELECT generation FROM signing_keys AS key
 WHERE NOT EXISTS (
     SELECT 1 FROM signing_keys AS later
-    WHERE later.generation > key.generation AND later.created_at < now() - %(hold)s)
+    WHERE later.generation > key.generation AND later.created_at < now() - %(acceptance)s)
 ORDER BY generation
 """
 
 
 def valid_generations(connection: Connection) -> list[int]:
-    """The generations whose tokens are taken, the one that signs last."""
-    return [row["generation"] for row in fetch_all(connection, HOLDING, {"hold": HOLD})]
+    """Return the generations whose tokens are accepted; the last one signs."""
+    return [row["generation"] for row in fetch_all(connection, VALID, {"acceptance": ACCEPTANCE})]
 
 
 ROTATE = """
@@ -50,6 +52,6 @@ ON CONFLICT DO NOTHING RETURNING generation
 
 
 def rotate(connection: Connection) -> int | None:
-    """Begin a new generation and return its number; None when somebody else did so at this moment."""
+    """Add a generation and return its number; None if another process did so at the same moment."""
     row = fetch_one(connection, ROTATE)
     return row["generation"] if row else None

@@ -197,7 +197,7 @@ def erase_user(connection: Connection, user_id: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedAccount:
+class UserAccount:
     """An account that a user belongs to: how many others do, and whether nobody else owns it."""
 
     id: str
@@ -223,10 +223,10 @@ ORDER BY mine.account_id
 """
 
 
-def lock_accounts_of(connection: Connection, user_id: str) -> list[OwnedAccount]:
+def lock_accounts_of(connection: Connection, user_id: str) -> list[UserAccount]:
     """The accounts of a user, locked until the transaction ends: nobody joins or leaves them meanwhile."""
     connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
-    return [OwnedAccount(**row) for row in fetch_all(connection, BELONGINGS, {"user_id": user_id})]
+    return [UserAccount(**row) for row in fetch_all(connection, BELONGINGS, {"user_id": user_id})]
 
 
 # What lets somebody in goes at once, and the address is free again.

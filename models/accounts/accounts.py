@@ -60,7 +60,7 @@ class User:
 
 
 #: Whom a login may mean at most: see `candidates`.
-CANDIDATES_MOST = 3
+MAX_LOGIN_CANDIDATES = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class JoinedAccount:
 
 
 #: Accounts that a person may belong to.
-MOST_PLACES = 100
+MAX_ACCOUNTS = 100
 
 PLACES = """
 SELECT account_id, accounts.name AS account_name, role, memberships.created_at
@@ -120,7 +120,7 @@ WHERE user_id = %(user_id)s ORDER BY memberships.created_at, account_id LIMIT %(
 
 def joined_accounts(connection: Connection, user_id: str) -> list[JoinedAccount]:
     """Where a user belongs, the oldest membership first."""
-    rows = fetch_all(connection, PLACES, {"user_id": user_id, "limit": MOST_PLACES})
+    rows = fetch_all(connection, PLACES, {"user_id": user_id, "limit": MAX_ACCOUNTS})
     return [JoinedAccount(**row | {"role": Role(row["role"])}) for row in rows]
 
 

@@ -51,7 +51,7 @@ def plain_ending(
 ) -> Ending:
     """Return the ending of a job whose last event carries only its state, error and result."""
     payload = {"job_id": attempt.job.id, "error": error, "result": result}
-    events = attempt.journal.compose([(f"sangha:job.{state}", payload)])
+    events = attempt.journal.compose_endings([(f"sangha:job.{state}", payload)])
     return Ending(state, events, result=result, error=error)
 
 

@@ -229,7 +229,7 @@ RETURNING id
 
 
 def release(connection: Connection, job: Job, unarchived: Sequence[Event] = (), *, delay: float = 0) -> None:
-    """Put the job back without counting a failure: the worker stops, or a server that it needs is down. Raises Fenced."""
+    """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced."""
     _fenced(connection, job, RELEASE, {"delay": delay})
     if unarchived:
         archive(connection, job.id, unarchived)

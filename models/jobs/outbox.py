@@ -89,7 +89,7 @@ LIMIT %(limit)s
 
 
 def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[DueJob]:
-    """Return the jobs to publish now. The lock is held until the caller's transaction ends, which may only mark them."""
+    """Return the jobs to publish now. The lock is held until the transaction ends, which may only mark them."""
     connection.execute(BEGIN, {"lock": LOCK})
     parameters = {
         "windows": Jsonb(windows),

@@ -61,8 +61,8 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
     now = monthly_usage(connection, account_id)
     if now.used + now.reserved + tokens > limit:
         raise InsufficientQuota(
-            f"The request needs up to {tokens} tokens. Of the account's {limit} tokens per month {now.used} are used and "
-            f"{now.reserved} are reserved by unfinished jobs."
+            f"The request needs up to {tokens} tokens. Of the account's {limit} tokens per month {now.used} are used "
+            f"and {now.reserved} are reserved by unfinished jobs."
         )
 
 

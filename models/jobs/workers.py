@@ -12,7 +12,7 @@ SILENCE_LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerRow:
     """A row of `workers`."""
 
     name: str
@@ -57,9 +57,9 @@ def unregister(connection: Connection, name: str) -> None:
 LIVING = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
 
 
-def list_live(connection: Connection) -> list[Worker]:
+def list_live(connection: Connection) -> list[WorkerRow]:
     """Return the workers with a recent heartbeat."""
-    return [Worker(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE_LIMIT})]
+    return [WorkerRow(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE_LIMIT})]
 
 
 # The worker may have received messages that it did not claim before it died: publish the jobs of its queues again.

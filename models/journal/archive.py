@@ -1,7 +1,7 @@
-"""The journal's archive in Postgres: what Redis may forget.
+"""The archive of the journal in Postgres.
 
-A chunk is written when a job is enqueued, at checkpoints while it runs, and when it ends, always in the transaction of
-that step. Chunks follow one another without gap; together they replay the whole journal, for ever.
+A chunk is written when a job is enqueued, at checkpoints while it runs, and when it ends, in the transaction of that
+step. Chunks are contiguous; together they replay the whole journal.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from models.journal.events import Event, from_lines, to_lines
 from models.platform.database import Connection, fetch_all, fetch_one
 
-# One chunk. One that is there already was written by the same attempt, whose commit was not confirmed or whose
-# heartbeat was faster: it is the beginning of this one.
+# An existing chunk was written by the same attempt, whose commit was not confirmed or whose heartbeat was faster. It is
+# a prefix of this one.
 INSERT = """
 INSERT INTO job_events (job_id, first_sequence, last_sequence, tokens, events)
 VALUES (%(job_id)s, %(first)s, %(last)s, %(tokens)s, %(events)s)
@@ -22,7 +22,7 @@ ON CONFLICT (job_id, first_sequence) DO UPDATE
 
 
 def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> None:
-    """Write events as a chunk, in the caller's transaction. The caller has checked the fence."""
+    """Write events as a chunk in the caller's transaction. The caller has checked the fence."""
     connection.execute(
         INSERT,
         {
@@ -37,7 +37,7 @@ def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> Non
 
 @dataclass(frozen=True, slots=True)
 class ArchivedEvents:
-    """What the archive holds of a journal: its events and the generated tokens that they carry."""
+    """The archived events of a journal, and the number of generated tokens that they carry."""
 
     events: list[Event]
     tokens: int
@@ -48,7 +48,7 @@ class ArchivedEvents:
         return self.events[-1].sequence if self.events else -1
 
 
-# The chunks that reach beyond a sequence number.
+# The chunks with events above a sequence number.
 READ = """
 SELECT first_sequence, tokens, events FROM job_events
 WHERE job_id = %(job_id)s AND last_sequence > %(after)s
@@ -57,7 +57,7 @@ ORDER BY first_sequence
 
 
 def read_archive(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
-    """The archived events with a sequence number above `after`; tokens are those of the chunks they stand in."""
+    """Read the events with a sequence number above `after`. `tokens` counts whole chunks."""
     rows = fetch_all(connection, READ, {"job_id": job_id, "after": after})
     events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
     return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
@@ -67,7 +67,7 @@ LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE jo
 
 
 def last_archived(connection: Connection, job_id: str) -> int:
-    """The sequence number of the last archived event, or -1."""
+    """Return the sequence number of the last archived event, or -1."""
     row = fetch_one(connection, LAST, {"job_id": job_id})
     assert row is not None
     return int(row["last"])

@@ -1,11 +1,11 @@
-"""The journal: the events of a job in Redis, appended by whoever holds its fence, and followed while it grows.
+"""Append, read and trim a job's event stream in Redis.
 
-Two keys a job: a hash with its `fence` (the attempt that may append) and `last` (sequence number), and a stream with an
-entry `<sequence + 1>-0` an event. What is appended also goes to one of a few shard streams, from which each web process
-follows all jobs with one blocked read.
+Each job has two keys: a hash with `fence` (the attempt that may append) and `last` (sequence number), and a stream with
+one entry `<sequence + 1>-0` per event. Appended events also go to one of a few shard streams, through which a web
+process follows all jobs with one blocking read.
 
-Redis may forget any of it: the archive in Postgres has the beginning and the checkpoints, the running attempt holds
-what came after, and readers fill gaps from both.
+Redis may lose any of it: the archive in Postgres has the beginning and the checkpoints, the running attempt has the
+events since, and readers fill gaps from both.
 """
 
 import hashlib
@@ -18,22 +18,22 @@ import redis
 
 from models.journal.events import Event, with_current_type
 
-#: How many shard streams there are, and about how many appends each remembers for those who read late.
+#: Number of shard streams, and entries that each keeps for late readers.
 SHARDS = 4
 SHARD_LENGTH = 4096
 
-#: Seconds that Redis remembers a journal that nobody appends to, and one that has ended: Postgres has it by then, so
-#: this is for those who come back at once, and hundreds of turns a second take no more than some hundred MB.
+#: Seconds after which an idle journal and an ended one expire. An ended one is archived in Postgres, so this only
+#: serves clients that reconnect at once; at hundreds of turns per second it takes some hundred MB.
 TTL = 86_400
 TTL_ENDED = 120
 
-#: Where workers hear of cancelled jobs.
+#: Channel on which workers are notified of cancelled jobs.
 CANCEL_CHANNEL = "sangha:cancel"
 
-# The order of checks matters: the fence first, then what is known of the past, then the append.
-# `force` raises the fence to the attempt and accepts a gap before the first event, which the archive fills; what stood
-# before the gap goes, for readers take a stream to have none inside.
-# Nobody has to be told of an opening, which no attempt writes: whoever follows by then has it, or reads it here.
+# Check the fence first, then that no events are missing, then append. `force` raises the fence to the attempt and
+# accepts a gap before the first event, which the archive fills; the entries before the gap are deleted, since readers
+# expect a stream without gaps. Opening events, which no attempt writes, are not sent to the shard: followers read them
+# here.
 APPEND = """
 local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
 local known = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
@@ -63,7 +63,7 @@ if force or ended or begin == 0 then
 end
 if begin and (attempt > 0 or begin > 0 or ended) then
     local all = table.concat(lines, '\\n')
-    if #all > 65536 then all = '' end -- too much for everybody: who follows the job reads it there
+    if #all > 65536 then all = '' end -- too large for the shard: followers of the job read the stream
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', all)
 end
 return {'ok', last, server == known[3] and 1 or 0}
@@ -76,9 +76,9 @@ AppendStatus = Literal["ok", "lost", "fenced"]
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """What Redis said: `ok`; `lost` when it does not know what came before; `fenced` when a later attempt writes.
+    """The result of an append: `ok`; `lost`, if Redis lacks earlier events; `fenced`, if a newer attempt exists.
 
-    same_server  Redis has not been started anew since it was last told this; else its end may be missing
+    same_server  Redis was not restarted since the last forced append; otherwise its last events may be missing
     """
 
     status: AppendStatus
@@ -87,22 +87,22 @@ class AppendResult:
 
 
 def hash_key(job_id: str) -> str:
-    """The hash of a job's journal."""
+    """Return the key of a journal's hash."""
     return f"sangha:journal:{job_id}"
 
 
 def stream_key(job_id: str) -> str:
-    """The stream of a job's events."""
+    """Return the key of a job's event stream."""
     return f"sangha:events:{job_id}"
 
 
 def shard_keys() -> list[str]:
-    """The streams that all appends go to."""
+    """Return the keys of the shard streams."""
     return [f"sangha:shard:{number}" for number in range(SHARDS)]
 
 
 def job_id_of(journal_key: str) -> str:
-    """The job id in a hash's key."""
+    """Return the job id in the key of a journal's hash."""
     return journal_key.removeprefix("sangha:journal:")
 
 
@@ -111,7 +111,7 @@ def _shard_of(job_id: str) -> str:
 
 
 def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force: bool = False) -> list[Any]:
-    """The keys and arguments of the append script, the number of keys first."""
+    """Return the append script's number of keys, keys and arguments."""
     first = events[0].sequence if events else 0
     ended = bool(events) and events[-1].ends
     memory = TTL_ENDED if ended else TTL
@@ -122,13 +122,14 @@ def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force:
 
 
 def parse_append_reply(reply: Any) -> AppendResult:
-    """The script's reply, in words."""
+    """Parse the append script's reply."""
     status, last, *same = reply
     return AppendResult(status.decode(), int(last), same == [1])
 
 
 def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> AppendResult:
-    """Append at once, raising the fence to `attempt`. With no events it only takes the fence and tells the last."""
+    """Append events and raise the fence to `attempt`. Without events, only take the fence and return the last sequence
+    number."""
     command = append_command(job_id, attempt, events, force=True)
     try:
         return parse_append_reply(client.evalsha(APPEND_SHA, *command))
@@ -137,7 +138,7 @@ def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Even
 
 
 def last_sequence(client: redis.Redis, job_id: str) -> int:
-    """The last sequence number that Redis knows of, or -1, also when it does not answer."""
+    """Return the last sequence number in Redis, or -1, also if Redis is unavailable."""
     try:
         return int(client.hget(hash_key(job_id), "last") or -1)
     except redis.RedisError:
@@ -150,12 +151,12 @@ def delete(client: redis.Redis, job_id: str) -> None:
 
 
 def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event]:
-    """What Redis remembers above the sequence number `after`; it may begin later than asked."""
+    """Read the events above the sequence number `after`. Redis may have lost the first of them."""
     return parse_entries(client.xrange(stream_key(job_id), min=f"{after + 2}-0"))
 
 
 def parse_entries(entries: Any) -> list[Event]:
-    """The events in entries of a job's stream."""
+    """Parse entries of a job's stream."""
     return [
         Event(int(entry_id.partition(b"-")[0]) - 1, with_current_type(fields[b"e"]), int(fields[b"n"]))
         for entry_id, fields in entries
@@ -163,12 +164,13 @@ def parse_entries(entries: Any) -> list[Event]:
 
 
 def parse_shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
-    """A shard's entry: the job, the first sequence number, and each event's bytes, or none where they were too many."""
+    """Parse a shard's entry: the job id, the first sequence number and each event's JSON; no JSON if it was too
+    large."""
     lines = [with_current_type(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
     return job_id_of(fields[b"j"].decode()), int(fields[b"s"]), lines
 
 
 def publish_cancellations(client: redis.Redis, job_ids: Sequence[str]) -> None:
-    """Tell the workers that these jobs are to stop."""
+    """Notify the workers of cancelled jobs."""
     if job_ids:
         client.publish(CANCEL_CHANNEL, "\n".join(job_ids))

@@ -1,9 +1,8 @@
-"""Writing journals: attempts write into memory, one thread a process carries it to Redis.
+"""Write journals: attempts append to memory, and one thread per process sends the events to Redis.
 
-A write never waits for Redis. When little is going on each event leaves at once. Under load batches are some
-milliseconds apart, each with all journals of the process in one round trip, and the text that has gathered meanwhile
-goes as one delta. A journal keeps what it wrote since its last checkpoint, so that it can write it again should Redis
-forget.
+A write never waits for Redis. Under low load each event is sent at once. Under high load batches are some milliseconds
+apart, each with all journals of the process in one round trip, and consecutive text deltas are merged. A journal keeps
+its events since the last checkpoint and sends them again if Redis loses them.
 """
 
 import logging
@@ -21,22 +20,22 @@ from models.platform.errors import Fenced, Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Seconds from one batch to the next: with only more text of answers that have begun, and with anything else.
+#: Seconds between batches: if there is only more text of answers that have begun, and otherwise.
 TEXT_INTERVAL = 0.04
 INTERVAL = 0.004
 
-#: Seconds between two tries while Redis does not answer.
+#: Seconds between retries while Redis is unavailable.
 RETRY_INTERVAL = 0.2
 
-#: Commands that wait to be sent along, at most.
-MOST_ALONG = 1000
+#: Most commands that wait for the next batch.
+MAX_COMMANDS = 1000
 
 
 class Journal:
-    """The journal of one attempt. Its methods are safe to call from any thread.
+    """The journal of one attempt. Thread-safe.
 
-    `next_sequence` is where this attempt begins to write; all before it is history. `unarchived` is the part of the
-    history that only Redis holds: this attempt will archive it with its own events.
+    next_sequence  the first sequence number of this attempt
+    unarchived     earlier events that only Redis has; this attempt archives them with its own
     """
 
     def __init__(
@@ -53,15 +52,15 @@ class Journal:
         self.tokens = 0
         self._next = next_sequence
         self._written: list[Event] = []
-        self._held: list[Event] = list(unarchived)  # what the archive or Redis still lack
-        self._sent = next_sequence - 1  # the last sequence number that Redis has confirmed
-        self._archived = next_sequence - 1 - len(unarchived)  # the last one that the archive has
-        self._open_text: _OpenText | None = None
+        self._retained: list[Event] = list(unarchived)  # events that the archive or Redis lacks
+        self._sent = next_sequence - 1  # last sequence number confirmed by Redis
+        self._archived = next_sequence - 1 - len(unarchived)  # last sequence number in the archive
+        self._delta: _GrowingDelta | None = None
         self._lock = threading.Lock()
         self._writer = writer
 
     def write(self, type_: str, payload: Mapping[str, Any]) -> Event:
-        """Write an event. Raises Fenced once a later attempt writes."""
+        """Write an event. Raises Fenced if a newer attempt exists."""
         with self._lock:
             self._check_fence()
             self._seal()
@@ -70,10 +69,8 @@ class Journal:
         return written
 
     def write_atomically(self, events: Sequence[tuple[str, Mapping[str, Any]]], tokens: int) -> None:
-        """Write events that no crash can part: Redis and the archive get all of them, or none. Raises Fenced.
-
-        They carry `tokens` generated tokens.
-        """
+        """Write events that carry `tokens` generated tokens: Redis and the archive get all of them or none. Raises
+        Fenced."""
         with self._lock:
             self._check_fence()
             self._seal()
@@ -85,91 +82,91 @@ class Journal:
         self._writer.schedule(self)
 
     def write_text(self, type_: str, payload: Mapping[str, Any], text: str, tokens: int) -> None:
-        """Write text that may join with its like that directly follows: a `delta` of `tokens` tokens. Raises Fenced."""
+        """Write a `delta` of `tokens` tokens, merged with the same event directly before it. Raises Fenced."""
         with self._lock:
             self._check_fence()
-            if self._open_text is not None and not self._open_text.is_alike(type_, payload):
+            if self._delta is not None and not self._delta.is_alike(type_, payload):
                 self._seal()
-            if self._open_text is None:
-                self._open_text = _OpenText(type_, payload)
-            self._open_text.add(text, tokens)
+            if self._delta is None:
+                self._delta = _GrowingDelta(type_, payload)
+            self._delta.add(text, tokens)
             first = self.tokens == 0
             self.tokens += tokens
         self._writer.schedule(self, text=not first)
 
-    def compose(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:
-        """Number the last events without writing them: they count only once Postgres has them."""
+    def compose_endings(self, endings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Event]:
+        """Number the last events without writing them: they are valid only after the commit."""
         with self._lock:
             self._seal()
             return [event(self._next + place, type_, payload) for place, (type_, payload) in enumerate(endings)]
 
-    def close(self, endings: Sequence[Event]) -> None:
-        """Write the events that `compose` numbered, after the commit. The journal ends with them."""
+    def append_endings(self, endings: Sequence[Event]) -> None:
+        """Write the events that `compose` numbered, after the commit. They end the journal."""
         with self._lock:
-            self._held += endings
+            self._retained += endings
             self._next = endings[-1].sequence + 1
         self._writer.schedule(self)
 
     def unarchived(self) -> list[Event]:
-        """What was written since the last checkpoint."""
+        """Return the events since the last checkpoint."""
         with self._lock:
             self._seal()
-            return [event for event in self._held if event.sequence > self._archived]
+            return [event for event in self._retained if event.sequence > self._archived]
 
     def mark_archived(self, last: int) -> None:
-        """The archive has everything up to a sequence number: only what Redis lacks need be held."""
+        """Note that the events up to `last` are archived, and drop those that Redis has too."""
         with self._lock:
             self._archived = max(self._archived, last)
-            self._held = [event for event in self._held if event.sequence > min(self._archived, self._sent)]
+            self._retained = [event for event in self._retained if event.sequence > min(self._archived, self._sent)]
 
     @property
     def next_sequence(self) -> int:
-        """The number that the next event will have."""
+        """The sequence number of the next event."""
         with self._lock:
             self._seal()
             return self._next
 
     def written(self) -> list[Event]:
-        """All that this attempt has written."""
+        """Return all events of this attempt."""
         with self._lock:
             self._seal()
             return list(self._written)
 
     def unsent(self) -> list[Event]:
-        """What Redis has not confirmed yet."""
+        """Return the events that Redis has not confirmed."""
         with self._lock:
             self._seal()
-            return [event for event in self._held if event.sequence > self._sent]
+            return [event for event in self._retained if event.sequence > self._sent]
 
     def retained_events(self) -> list[Event]:
-        """All that can be written again."""
+        """Return the events that can be sent again."""
         with self._lock:
-            return list(self._held)
+            return list(self._retained)
 
     def mark_sent(self, last: int) -> None:
-        """Redis has everything up to this sequence number."""
+        """Note that Redis has the events up to `last`."""
         with self._lock:
             self._sent = max(self._sent, last)
 
     def _append(self, type_: str, payload: Mapping[str, Any], tokens: int = 0) -> Event:
         written = event(self._next, type_, payload, tokens)
         self._written.append(written)
-        self._held.append(written)
+        self._retained.append(written)
         self._next += 1
         return written
 
     def _seal(self) -> None:
-        if self._open_text is not None:
-            text, self._open_text = self._open_text, None
+        if self._delta is not None:
+            text, self._delta = self._delta, None
             self._append(text.type, {**text.payload, "delta": "".join(text.parts)}, text.tokens)
 
     def _check_fence(self) -> None:
         if self.fenced:
-            raise Fenced(f"attempt {self.attempt} of {self.job_id} is over")
+            raise Fenced(f"Attempt {self.attempt} of {self.job_id} has been superseded.")
 
 
-class _OpenText:
-    """A delta that still grows."""
+class _GrowingDelta:
+    """A delta that may be extended."""
 
     __slots__ = ("parts", "payload", "tokens", "type")
 
@@ -188,17 +185,16 @@ class _OpenText:
 
 
 class JournalWriter:
-    """The thread that carries the journals of a process to Redis.
+    """The thread that sends the journals of a process to Redis.
 
-    `may_write(job_id, attempt)` asks Postgres whether a journal is an attempt's to write: Redis, when it has forgotten
-    the fence, can't tell.
+    `may_write(job_id, attempt)` checks in Postgres whether an attempt may write a journal whose fence Redis has lost.
     """
 
     def __init__(self, client: redis.Redis, may_write: Callable[[str, int], bool]) -> None:
         self._client = client
         self._may_write = may_write
         self._waiting: set[Journal] = set()
-        self._along: deque[Sequence[Any]] = deque(maxlen=MOST_ALONG)
+        self._commands: deque[Sequence[Any]] = deque(maxlen=MAX_COMMANDS)
         self._condition = threading.Condition()
         self._urgent = False
         self._busy = False
@@ -208,7 +204,8 @@ class JournalWriter:
         self._thread.start()
 
     def schedule(self, written: Journal, *, text: bool = False) -> None:
-        """A journal has something to send; `text` when that is only more text of an answer that has begun."""
+        """Send a journal's new events with the next batch. `text`: they are only more text of an answer that has
+        begun."""
         with self._condition:
             self._waiting.add(written)
             if not (text or self._urgent):
@@ -218,16 +215,16 @@ class JournalWriter:
                 self._condition.notify_all()
 
     def send_with_next_batch(self, command: Sequence[Any]) -> None:
-        """A command to go with the next batch. Nobody waits for its answer, and what can't be sent is lost."""
-        self._along.append(command)
+        """Send a command with the next batch. Its reply is ignored, and it is lost if Redis is unavailable."""
+        self._commands.append(command)
 
     def drain(self, timeout: float = 5.0) -> bool:
-        """Wait until all is sent; False when the time was not enough."""
+        """Wait until everything is sent. Returns False if that takes longer than `timeout` seconds."""
         with self._condition:
             return self._condition.wait_for(lambda: not self._waiting and not self._busy, timeout)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Send what is left and end the thread."""
+        """Send the remaining events and stop the thread."""
         self.drain(timeout)
         self._running = False
         with self._condition:
@@ -240,11 +237,11 @@ class JournalWriter:
             try:
                 self._send(batch)
             except (redis.RedisError, OSError, Unavailable) as error:
-                log.warning("the journal can't be written for now: %s", error)
-                self._again(batch)
+                log.warning("Cannot write journals to Redis, retrying: %s", error)
+                self._reschedule(batch)
             except Exception:
-                log.exception("the journal can't be written for now")
-                self._again(batch)
+                log.exception("Cannot write journals to Redis, retrying")
+                self._reschedule(batch)
             finally:
                 with self._condition:
                     self._busy = False
@@ -253,7 +250,7 @@ class JournalWriter:
     def _next_batch(self) -> list[Journal]:
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or not self._running)
-            # Text waits until its time has come or something joins it that is worth a batch of its own.
+            # Text waits for TEXT_INTERVAL, or until an urgent event joins it.
             self._condition.wait_for(lambda: self._urgent, self._last + TEXT_INTERVAL - time.monotonic())
             self._condition.wait_for(lambda: not self._running, self._last + INTERVAL - time.monotonic())
             batch, self._waiting = list(self._waiting), set()
@@ -261,30 +258,30 @@ class JournalWriter:
             self._last = time.monotonic()
             return batch
 
-    def _again(self, batch: Sequence[Journal]) -> None:
+    def _reschedule(self, batch: Sequence[Journal]) -> None:
         time.sleep(RETRY_INTERVAL)
         with self._condition:
             self._waiting.update(batch)
 
     def _send(self, batch: Sequence[Journal]) -> None:
-        pieces = [(written, unsent) for written in batch if not written.fenced and (unsent := written.unsent())]
-        if not pieces:
+        unsent_events = [(written, unsent) for written in batch if not written.fenced and (unsent := written.unsent())]
+        if not unsent_events:
             return
         pipeline = self._client.pipeline(transaction=False)
-        for written, unsent in pieces:
+        for written, unsent in unsent_events:
             pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.job_id, written.attempt, unsent))
-        while self._along:
-            pipeline.execute_command(*self._along.popleft())
+        while self._commands:
+            pipeline.execute_command(*self._commands.popleft())
         failure: Exception | None = None
-        for (written, _), reply in zip(pieces, pipeline.execute(raise_on_error=False), strict=False):
+        for (written, _), reply in zip(unsent_events, pipeline.execute(raise_on_error=False), strict=False):
             try:
-                self._conclude(written, reply)
-            except Exception as error:  # noqa: BLE001 - one journal's trouble is not the others'
+                self._handle_reply(written, reply)
+            except Exception as error:  # noqa: BLE001 - the other journals must be processed
                 failure = error
         if failure is not None:
             raise failure
 
-    def _conclude(self, written: Journal, reply: Any) -> None:
+    def _handle_reply(self, written: Journal, reply: Any) -> None:
         if isinstance(reply, redis.exceptions.NoScriptError):
             self._client.script_load(journal.APPEND)
             self.schedule(written)
@@ -298,12 +295,14 @@ class JournalWriter:
             written.mark_sent(result.last)
 
     def _repair(self, written: Journal) -> None:
-        """Redis has forgotten: write all that is held again, if it is the attempt's to write."""
+        """Send all retained events again after Redis lost the journal, if the attempt may write it."""
         if not self._may_write(written.job_id, written.attempt):
             written.fenced = True
             return
-        held = written.retained_events()
-        result = journal.append(self._client, written.job_id, written.attempt, held)
+        retained = written.retained_events()
+        result = journal.append(self._client, written.job_id, written.attempt, retained)
         written.fenced = result.status == "fenced"
         written.mark_sent(result.last)
-        log.warning("the journal of %s was lost and is written again from %d", written.job_id, held[0].sequence)
+        log.warning(
+            "Redis lost the journal of %s: writing it again from event %d", written.job_id, retained[0].sequence
+        )

@@ -11,7 +11,7 @@ from models.platform.database import Connection, fetch_all
 EXTRACT_KIND, FACT_KIND = "memory.extract", "memory.fact"
 
 #: Facts that new ones are compared with, the latest.
-MOST_COMPARED = 2000
+MAX_COMPARED = 2000
 
 #: Said things that the model reads at once, and the most characters of them.
 WINDOW, WINDOW_CHARACTERS = 24, 6000
@@ -64,7 +64,7 @@ ORDER BY id DESC LIMIT %(limit)s
 
 def list_live(connection: Connection, account_id: str, user_id: str) -> list[Fact]:
     """A user's facts, the latest first."""
-    parameters = {"account_id": account_id, "user_id": user_id, "limit": MOST_COMPARED}
+    parameters = {"account_id": account_id, "user_id": user_id, "limit": MAX_COMPARED}
     return [Fact(**row) for row in fetch_all(connection, LIVE, parameters)]
 
 

@@ -13,7 +13,7 @@ from models.memory.memories import MemoryKind
 from models.platform.database import Connection, fetch_all
 
 #: Memories that are looked at, the latest: 100,000 take some 250 MB while they are.
-MOST = 100_000
+MAX_MEMORIES = 100_000
 
 #: Rows of a batch.
 BATCH = 2000
@@ -62,7 +62,7 @@ ORDER BY ordinal DESC LIMIT %(limit)s
 
 def batches(connection: Connection, space_id: int) -> Iterator[tuple[list[ScannedMemory], NDArray[np.float16]]]:
     """Live memories with a vector each, one a row; the youngest first, at most MOST."""
-    below, left = 2**31 - 1, MOST
+    below, left = 2**31 - 1, MAX_MEMORIES
     while left > 0:
         given = {"space_id": space_id, "below": below, "limit": min(BATCH, left)}
         with connection.cursor(binary=True) as cursor:

@@ -10,7 +10,7 @@ from datetime import datetime
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Names that a question is searched for.
-MOST_SPEAKERS = 100
+MAX_SPEAKERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 
 def find_with_speakers(connection: Connection, account_id: str, user_id: str) -> tuple[Space, list[str]] | None:
     """The space of a user in an account with whose words it has, if anything has been remembered."""
-    row = fetch_one(connection, ASKED, {"account_id": account_id, "user_id": user_id, "most": MOST_SPEAKERS})
+    row = fetch_one(connection, ASKED, {"account_id": account_id, "user_id": user_id, "most": MAX_SPEAKERS})
     if row is None:
         return None
     speakers = row.pop("speakers")
@@ -127,7 +127,7 @@ SPEAKERS = "SELECT name FROM memory_speakers WHERE space_id = %(space_id)s ORDER
 
 def speakers(connection: Connection, space_id: int) -> list[str]:
     """Whose words the space has, those with the most first."""
-    return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MOST_SPEAKERS})]
+    return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MAX_SPEAKERS})]
 
 
 # Where an index should come or go, and no job has been asked for it lately.

@@ -13,10 +13,10 @@ from psycopg import sql
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Live memories that are looked at one by one: about 10 ms on a slow core.
-MOST = 20_000
+BUILD_ABOVE = 20_000
 
 #: Below this an index is not worth its upkeep; in between it stays as it is.
-FEWEST = 10_000
+DROP_BELOW = 10_000
 
 #: Memory for a build: 100,000 vectors fit.
 BUILD_MEMORY = "256MB"

@@ -1,7 +1,8 @@
-"""The one way to Postgres: a pool of connections, shared by every thread of a process.
+"""Connections to Postgres: a pool shared by all threads of a process.
 
-Connections stand in autocommit: a single statement costs one round trip. `transaction()` opens a transaction, and
-`batch()` one whose statements travel together up to the next result that is read, BEGIN and COMMIT among them.
+Connections are in autocommit mode: a single statement costs one round trip. `transaction()` opens a transaction.
+`batch()` opens one in pipeline mode: its statements, BEGIN and COMMIT included, are sent together until a result is
+read.
 """
 
 import logging
@@ -29,31 +30,31 @@ set_json_loads(orjson.loads)
 #: Seconds that a caller waits for a free connection.
 CHECKOUT_TIMEOUT = 5.0
 
-#: Seconds after which one who still waits asks again. The pool tries to connect when it is asked, once; nobody else
-#: would notice that the server is back.
-PATIENCE = 0.5
+#: Seconds after which a waiting caller asks the pool again. The pool tries to connect once per request, so without this
+#: nobody would notice that the server is back.
+CHECKOUT_RETRY = 0.5
 
 
-#: A process that is frozen inside a transaction must not hold its locks for long.
-FROZEN = 10
-OPTIONS = f"-c idle_in_transaction_session_timeout={FROZEN}s -c lock_timeout=10s"
+#: Seconds after which an idle transaction is rolled back: a frozen process must not hold its locks for long.
+IDLE_TIMEOUT = 10
+OPTIONS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s -c lock_timeout=10s"
 
-#: A server that has gone without a word is noticed after about ten seconds.
+#: A dead server is detected after about ten seconds.
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
 
 
-#: Postgres answers COMMIT with ROLLBACK there, and calls that a success.
-NOTHING_DONE = "a statement of the transaction failed, and its error was let pass: nothing was done"
+#: Postgres answers COMMIT with ROLLBACK in a failed transaction, which psycopg does not raise as an error.
+ROLLED_BACK = "The transaction was rolled back: one of its statements failed, and the error was ignored."
 
 
 class Connection(PsycopgConnection[DictRow]):
     """A connection whose rows are dictionaries."""
 
     def sync(self) -> None:
-        """In a batch, wait until all that was said so far is answered, in one round trip.
+        """In a batch, wait for the results of all statements so far, in one round trip.
 
-        Then Postgres sees a transaction that is idle, and ends it where we are frozen before we go on. Before each wait
-        for anything else, and before each decision that must not hold locks for long, a batch is to be settled.
+        Afterwards Postgres sees an idle transaction, and rolls it back if this process is frozen. Call it before
+        waiting for anything else, and before a decision that must not hold locks for long.
         """
         if self._pipeline is not None:
             self._pipeline.sync()
@@ -83,12 +84,12 @@ class Database:
         )
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._pool.close(timeout=2)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection in autocommit. Raises Unavailable when the server does not answer."""
+        """Check out a connection in autocommit mode. Raises Unavailable if the server cannot be reached."""
         try:
             checked_out = self._checkout()
             try:
@@ -97,24 +98,26 @@ class Database:
             finally:
                 self._pool.putconn(checked_out)
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            # After a restart of the server every pooled connection is stale: renew them now, not one caller at a time.
+            # After a restart of the server all pooled connections are stale: replace them now, not one caller at a
+            # time.
             self._renew()
-            log.warning("the connection to the database was lost: %s", str(error).replace("\n", " "))
+            log.warning("Lost the connection to the database: %s", str(error).replace("\n", " "))
             raise Unavailable("The connection to the database was lost.") from error
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection in a transaction that commits at the end."""
+        """Check out a connection with a transaction, which is committed at the end of the block."""
         with self.connection() as connection, connection.transaction():
             yield connection
             if connection.info.transaction_status in (TransactionStatus.INERROR, TransactionStatus.UNKNOWN):
-                raise InFailedSqlTransaction(NOTHING_DONE)
+                raise InFailedSqlTransaction(ROLLED_BACK)
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
-        """A transaction whose statements travel together: only a read of a result waits for the server.
+        """Check out a connection with a pipelined transaction: only reading a result waits for the server.
 
-        What fails on the way is raised by the next read, or at the end; whatever came after it was not done.
+        The error of a statement is raised by the next read or at the end of the block. Statements after it are not
+        executed.
         """
         with self.connection() as connection:
             try:
@@ -123,9 +126,9 @@ class Database:
                     yield connection
                     committed = connection.execute("COMMIT")
                 if committed.statusmessage != "COMMIT":
-                    raise InFailedSqlTransaction(NOTHING_DONE)
+                    raise InFailedSqlTransaction(ROLLED_BACK)
             except BaseException:
-                with suppress(psycopg.Error):  # of a connection that is lost, Postgres takes back what it began
+                with suppress(psycopg.Error):  # the connection is lost, so Postgres rolls back
                     connection.rollback()
                 raise
 
@@ -133,29 +136,30 @@ class Database:
         deadline = time.monotonic() + CHECKOUT_TIMEOUT
         while True:
             try:
-                return self._pool.getconn(timeout=PATIENCE)
+                return self._pool.getconn(timeout=CHECKOUT_RETRY)
             except PoolTimeout:
                 if time.monotonic() > deadline:
-                    raise Unavailable("The database does not answer.") from None
+                    raise Unavailable("The database is unavailable.") from None
 
     def _renew(self) -> None:
-        with suppress(Exception):  # the pool reconnects by itself; this only makes it sooner
+        with suppress(Exception):  # the pool reconnects by itself; this makes it sooner
             self._pool.check()
 
 
 def fetch_one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:
-    """The first row of a statement, or None."""
+    """Return the first row of a statement's result, or None."""
     return connection.execute(statement, parameters).fetchone()
 
 
 def fetch_all(connection: Connection, statement: str, parameters: Any = None) -> list[DictRow]:
-    """All rows of a statement."""
+    """Return all rows of a statement's result."""
     return connection.execute(statement, parameters).fetchall()
 
 
-# Until a batch is settled or commits, Postgres takes it for active, and its timeout for idle transactions does not run.
-# One that waits for its client for so long is ended here; COPY waits for its client by nature.
-END_FROZEN = """
+# Until a batch is synced or commits, Postgres considers it active, and idle_in_transaction_session_timeout does not
+# apply. So backends that have waited for their client that long are terminated here. COPY waits for its client by
+# design.
+TERMINATE_STALLED = """
 SELECT pid, application_name AS name, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
   AND state = 'active' AND wait_event = 'ClientRead' AND query !~* '^\\s*copy'
@@ -163,9 +167,9 @@ WHERE datname = current_database() AND usename = current_user AND pid <> pg_back
 """
 
 
-def terminate_stalled_batches(connection: Connection, *, seconds: float = FROZEN) -> int:
-    """Take back the batches of processes that say nothing more in the middle of them. Returns how many there were."""
-    ended = fetch_all(connection, END_FROZEN, {"seconds": seconds})
-    for row in ended:
-        log.warning("a session of %s said nothing more in the middle of a batch, which is taken back", row["name"])
-    return len(ended)
+def terminate_stalled_batches(connection: Connection, *, seconds: float = IDLE_TIMEOUT) -> int:
+    """Roll back the batches of processes that stopped sending for `seconds`. Returns how many there were."""
+    stalled = fetch_all(connection, TERMINATE_STALLED, {"seconds": seconds})
+    for row in stalled:
+        log.warning("Rolled back a batch of %s: it was idle for too long", row["name"])
+    return len(stalled)

@@ -1,38 +1,38 @@
-"""Every error that Sangha raises on purpose, as one tree.
+"""The errors that Sangha raises.
 
     SanghaError
-    ├── RequestError            the caller's fault or limit; becomes an HTTP answer
-    │   ├── InvalidRequest      400
-    │   ├── NotAuthenticated    401
-    │   ├── NotAllowed          403
-    │   ├── NotFound            404
-    │   ├── Conflict            409
-    │   │   └── InFlight            what forbids it is about to end: try again
-    │   ├── TooLarge            413
-    │   ├── Mismatch            422
-    │   └── TooMany             429, a limit of the account's or the address's
-    │       └── InsufficientQuota   what the account may have is spent: waiting does not help
-    ├── Failed                  500, the work behind the request ended without an answer; trying again does not help
-    │   └── Overdue             504, it goes on, but for longer than a request may wait
-    ├── Unavailable             503, a part that the work needs is down; trying again helps
-    ├── ConfigurationError      a setting or a file of the operator's is wrong; ends the process with one line
-    └── JobError                raised inside a job
-        ├── Fenced              a later attempt owns the job: stop at once and write nothing
-        ├── Cancelled           the caller asked for the job to stop
-        ├── Released            the worker is leaving: another one continues the job
-        ├── TimeLimitExceeded   the attempt ran past its time limit
-        └── PermanentFailure    another attempt would fail alike: fail now, do not retry
+    ├── RequestError                 caused by the request; becomes an HTTP response
+    │   ├── InvalidRequest           400
+    │   ├── NotAuthenticated         401
+    │   ├── NotAllowed               403
+    │   ├── NotFound                 404
+    │   ├── Conflict                 409
+    │   │   └── RequestInFlight      the same request is in progress: retry
+    │   ├── TooLarge                 413
+    │   ├── UnprocessableRequest     422
+    │   └── LimitExceeded            429, a limit of the account, the API key or the client address
+    │       └── InsufficientQuota    the monthly quota is used up: retrying does not help
+    ├── JobFailed                    500, the job behind the request failed: retrying does not help
+    │   └── WaitTimedOut             504, the job takes longer than a request may wait
+    ├── Unavailable                  503, a server that the request needs is down: retry
+    ├── ConfigurationError           a setting or file is wrong; ends the process with one line
+    └── JobError                     raised inside a job
+        ├── Fenced                   a newer attempt exists: stop and write nothing
+        ├── Cancelled                the job was cancelled
+        ├── Released                 the worker stops: another one continues the job
+        ├── TimeLimitExceeded        the attempt exceeded its time limit
+        └── PermanentFailure         another attempt would fail too: do not retry
 
-Statuses are mapped in one place, `web/http/errors.py`.
+`web/http/errors.py` maps them to statuses.
 """
 
 
 class SanghaError(Exception):
-    """The root of the tree."""
+    """The base class of all errors below."""
 
 
 class RequestError(SanghaError):
-    """An answer to the caller: `message` says what is wrong, `param` names the field, `code` is for machines."""
+    """The base class of errors that a request causes. `param` names the field; `code` is for programs."""
 
     code = "invalid_request"
 
@@ -44,55 +44,56 @@ class RequestError(SanghaError):
 
 
 class InvalidRequest(RequestError):
-    """The request is malformed or asks for what can't be done."""
+    """The request is malformed, or asks for something that is not possible."""
 
 
 class NotAuthenticated(RequestError):
-    """No credentials, or none that hold."""
+    """The credentials are missing or no longer valid."""
 
     code = "invalid_api_key"
 
 
 class NotAllowed(RequestError):
-    """Known, but without the right."""
+    """The caller lacks the right for this request."""
 
     code = "forbidden"
 
 
 class NotFound(RequestError):
-    """No such thing in the caller's account."""
+    """The account has no such object."""
 
     code = "not_found"
 
 
 class Conflict(RequestError):
-    """The thing exists already, or its state forbids this now."""
+    """The object exists already, or its state does not allow the request."""
 
     code = "conflict"
 
 
 class RequestInFlight(Conflict):
-    """The very same request is still at work; trying again helps."""
+    """A request with the same Idempotency-Key is in progress. Retry."""
 
     code = "idempotency_key_in_flight"
 
 
 class TooLarge(RequestError):
-    """The body or a field is larger than its bound."""
+    """The body or a field exceeds its size limit."""
 
     code = "request_too_large"
 
 
 class UnprocessableRequest(RequestError):
-    """Well-formed, but it contradicts what was said before, such as another body under the same Idempotency-Key."""
+    """The request is well-formed but contradicts an earlier one, such as another body under the same
+    Idempotency-Key."""
 
     code = "unprocessable"
 
 
 class LimitExceeded(RequestError):
-    """More than the account, the key or the address may have.
+    """A limit of the account, the API key or the client address is exceeded.
 
-    `retry_after` seconds is when it may be tried again; None when waiting does not help (a spent quota).
+    `retry_after` is the seconds after which to retry; None if retrying does not help.
     """
 
     code = "rate_limit_exceeded"
@@ -105,13 +106,13 @@ class LimitExceeded(RequestError):
 
 
 class InsufficientQuota(LimitExceeded):
-    """The tokens of the account's month do not suffice."""
+    """The account's monthly tokens are used up."""
 
     code = "insufficient_quota"
 
 
 class JobFailed(SanghaError):
-    """The work behind a request ended without an answer, through no fault of the caller's, whom `message` may tell."""
+    """The job behind the request failed through no fault of the caller, who sees `message`."""
 
     def __init__(self, message: str, *, code: str = "server_error") -> None:
         super().__init__(message)
@@ -120,14 +121,14 @@ class JobFailed(SanghaError):
 
 
 class WaitTimedOut(JobFailed):
-    """The work goes on, but for longer than a request may wait."""
+    """The job takes longer than a request may wait. It continues."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="timeout")
 
 
 class Unavailable(SanghaError):
-    """A part that the work needs does not answer; `retry_after` seconds is a fair time to wait."""
+    """A server that the request needs is unavailable. Retry after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -136,31 +137,31 @@ class Unavailable(SanghaError):
 
 
 class ConfigurationError(SanghaError):
-    """A setting, file or package of the operator's is wrong. Its text is one line that says what to do."""
+    """A setting, file or package of the installation is wrong. The message is one line that says what to do."""
 
 
 class JobError(SanghaError):
-    """The root of what is raised inside a running job."""
+    """The base class of errors raised inside a running job."""
 
 
 class Fenced(JobError):
-    """A later attempt owns the job. This one stops at once and writes nothing more."""
+    """A newer attempt of the job exists. The attempt stops and writes nothing more."""
 
 
 class Cancelled(JobError):
-    """Somebody asked for the job to stop."""
+    """The job was cancelled."""
 
 
 class Released(JobError):
-    """The worker is leaving. The job goes back to the queue, and another worker continues it."""
+    """The worker stops. The job returns to the queue, and another worker continues it."""
 
 
 class TimeLimitExceeded(JobError):
-    """The attempt ran past the time limit of its kind."""
+    """The attempt exceeded the time limit of its kind."""
 
 
 class PermanentFailure(JobError):
-    """Another attempt would fail alike. `code` and the text reach the caller."""
+    """Another attempt would fail too. The caller sees `code` and the message."""
 
     def __init__(self, message: str, *, code: str = "server_error") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Identifiers: a prefix that says what it is, and a UUIDv7 that sorts by time of birth."""
+"""Generate ids: a prefix that names the type of the object, and a UUIDv7, which sorts by time of creation."""
 
 import hashlib
 
@@ -6,14 +6,14 @@ from uuid_utils import uuid7
 
 
 def new_id(prefix: str) -> str:
-    """`new_id("job")` → `job_0199…`, 32 hexadecimal digits after the prefix."""
+    """Return a new id: `new_id("job")` → `job_0199…`, with 32 hexadecimal digits after the prefix."""
     return f"{prefix}_{uuid7().hex}"
 
 
 class IdGenerator:
-    """The ids of what one request makes. From a seed they are the same whenever the request is made again.
+    """Generates the ids of the objects that one request creates. With a seed, a repeated request gets the same ids.
 
-    `seed` is an id itself, and what comes from it sorts as old as that is.
+    The seed is an id itself; ids derived from it have its timestamp.
     """
 
     def __init__(self, seed: str | None = None) -> None:
@@ -21,7 +21,7 @@ class IdGenerator:
         self._made = 0
 
     def new(self, prefix: str) -> str:
-        """The next id. It depends on the seed, on the prefix and on how many were made before."""
+        """Return the next id. It depends on the seed, the prefix and the number of ids generated before."""
         self._made += 1
         if self._seed is None:
             return new_id(prefix)
@@ -29,7 +29,7 @@ class IdGenerator:
 
 
 def _derived(seed: str, name: str) -> str:
-    """A UUIDv7 (RFC 9562, 5.7) with the seed's time and bits that follow from its whole and the name."""
+    """Derive a UUIDv7 (RFC 9562, 5.7): the timestamp of the seed, and bits of a hash of seed and name."""
     time = seed[-32:-20]
     digest = hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
     return f"{time}7{digest[:3]}{'89ab'[int(digest[3], 16) % 4]}{digest[4:19]}"

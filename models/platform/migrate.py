@@ -1,8 +1,8 @@
-"""Bring a database to the present schema: numbered plain SQL files, applied by yoyo, one at a time.
+"""Migrate a database to the present schema: numbered SQL files, applied by yoyo one at a time.
 
-An advisory lock on a connection of its own makes it safe from two machines at once; unlike yoyo's own lock table it
-goes with the process that holds it, however that dies. Each migration waits for table locks only briefly, so that it
-fails rather than stand in front of the traffic; and each works with the code before it.
+An advisory lock on a separate connection serialises concurrent migrations. Unlike yoyo's lock table it is released when
+its process dies. Each migration waits for table locks only briefly, so that it fails instead of blocking traffic, and
+each works with the code before and after it.
 """
 
 import logging
@@ -18,30 +18,30 @@ log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parents[1] / "migrations"
 
-#: Any number will do, as long as nobody else takes it: the first eight letters of "sangha m".
+#: Key of the advisory lock: an arbitrary number, the first eight letters of "sangha m".
 LOCK = 0x73616E676861206D
 
-#: What a migration may wait for a table's lock, and take in all.
+#: Limits of a migration: its wait for a table lock, and its duration.
 OPTIONS = "-c lock_timeout=5s -c statement_timeout=300s -c client_min_messages=warning"
 
 
 def migrate(dsn: str) -> list[str]:
-    """Apply what is missing, in order, and return the names of what was applied.
+    """Apply the missing migrations in order. Returns the names of those applied.
 
-    Raises ConfigurationError when the database can't be reached or has no pgvector.
+    Raises Unavailable if the database cannot be reached, and ConfigurationError if it lacks pgvector.
     """
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as guard:
             guard.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
             return _apply(dsn)
     except psycopg.OperationalError as error:
-        raise Unavailable(f"The database does not answer: {str(error).splitlines()[0]}") from error
+        raise Unavailable(f"Cannot connect to the database: {str(error).splitlines()[0]}") from error
     except psycopg.errors.UndefinedFile as error:
-        raise ConfigurationError(f"The database has no pgvector extension to load: {error}") from error
+        raise ConfigurationError(f"The pgvector extension is not installed in Postgres: {error}") from error
 
 
 def pending_migrations(dsn: str) -> list[str]:
-    """The names of the migrations that the database lacks."""
+    """Return the names of the migrations that the database lacks."""
     backend, missing = _open(dsn)
     with backend:
         return [migration.id for migration in missing]
@@ -51,7 +51,7 @@ def _apply(dsn: str) -> list[str]:
     backend, missing = _open(dsn)
     with backend:
         for migration in missing:
-            log.info("applying migration %s", migration.id)
+            log.info("Applying migration %s", migration.id)
         backend.apply_migrations(missing)
         return [migration.id for migration in missing]
 
@@ -67,7 +67,7 @@ def _open(dsn: str):  # type: ignore[no-untyped-def]
 
 
 def _for_yoyo(dsn: str) -> str:
-    """The DSN with yoyo's name for psycopg 3 and the limits of a migration."""
+    """Return the DSN with yoyo's scheme for psycopg 3 and the limits of a migration."""
     parts = urlsplit(dsn)
     query = urlencode([*parse_qsl(parts.query), ("options", OPTIONS)])
     return urlunsplit(("postgresql+psycopg", parts.netloc, parts.path, query, ""))

@@ -1,4 +1,4 @@
-"""The installation's one secret: every key that Sangha signs or seals with is derived from it."""
+"""The secret key of the installation, from which all signing and encryption keys are derived, and hashes of secrets."""
 
 import hashlib
 import os
@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings
 
-#: Bytes of randomness in a generated secret.
+#: Random bytes of a generated secret.
 STRENGTH = 32
 
 FILE = "secret_key"
 
 
 def load_secret_key(settings: Settings) -> bytes:
-    """SANGHA_SECRET_KEY, or a key generated once into the data folder.
+    """Return SANGHA_SECRET_KEY, or the key that is generated once into the data folder.
 
-    Two machines that serve one installation need the same key, and so the variable. Raises ConfigurationError when
-    the file can't be written or does not hold a key.
+    Machines that serve one installation need the same key, and so the variable. Raises ConfigurationError if the file
+    cannot be written or does not contain a key.
     """
     if settings.secret_key is not None:
         return settings.secret_key.encode()
@@ -32,7 +32,7 @@ def load_secret_key(settings: Settings) -> bytes:
         return _read(path) or _create(path)
     except OSError as error:
         raise ConfigurationError(
-            f"The secret key {path} can't be kept: {error.strerror}; set SANGHA_SECRET_KEY"
+            f"Cannot store the secret key in {path}: {error.strerror}. Set SANGHA_SECRET_KEY."
         ) from error
 
 
@@ -42,14 +42,16 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     if len(key) < STRENGTH:
-        raise ConfigurationError(f"{path} does not hold a secret key; put it back, or remove it to log everyone out")
+        raise ConfigurationError(
+            f"{path} does not contain a secret key. Restore it, or delete it to log out all users."
+        )
     return key
 
 
 def _create(path: Path) -> bytes:
-    """Write the file beside its place, then link it there: of two processes at once the first one's key stands."""
+    """Write a temporary file and link it to its path: of two concurrent processes the first one's key is kept."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mkstemp gives it mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}-")  # mkstemp creates it with mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_hex(STRENGTH).encode())
@@ -63,31 +65,31 @@ def _create(path: Path) -> bytes:
     return path.read_bytes()
 
 
-#: Bytes of AES-GCM's nonce (NIST SP 800-38D, 8.2); random, for far fewer than 2³² messages a key.
+#: Bytes of AES-GCM's nonce (NIST SP 800-38D, 8.2). Random, for far fewer than 2³² messages per key.
 NONCE = 12
 
 
 class Cipher:
-    """Seals what is stored and may show a secret: AES-256-GCM, with a key derived from the installation's secret."""
+    """Encrypts stored data that may contain secrets: AES-256-GCM, with a key derived from the installation's secret."""
 
     def __init__(self, secret: bytes, purpose: str) -> None:
         key = HKDF(SHA256(), length=32, salt=None, info=f"sangha seal, {purpose}".encode()).derive(secret)
         self._cipher = AESGCM(key)
 
-    def encrypt(self, text: bytes, about: bytes) -> bytes:
-        """Seal a text, bound to what it is about."""
+    def encrypt(self, text: bytes, associated_data: bytes) -> bytes:
+        """Encrypt a text and authenticate `associated_data` with it."""
         nonce = os.urandom(NONCE)
-        return nonce + self._cipher.encrypt(nonce, text, about)
+        return nonce + self._cipher.encrypt(nonce, text, associated_data)
 
-    def decrypt(self, sealed: bytes, about: bytes) -> bytes:
-        """The text. Raises cryptography.exceptions.InvalidTag when it is not ours, or about something else."""
-        return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], about)
+    def decrypt(self, encrypted: bytes, associated_data: bytes) -> bytes:
+        """Decrypt a text. Raises cryptography.exceptions.InvalidTag if it or `associated_data` was changed."""
+        return self._cipher.decrypt(encrypted[:NONCE], encrypted[NONCE:], associated_data)
 
 
 def hash_secret(secret: str) -> bytes:
-    """What is stored of a random secret: SHA-256, since there is nothing to guess.
+    """Return the SHA-256 of a random secret, which is stored in its place. It has 256 random bits and cannot be
+    guessed.
 
-    Looking it up need not take constant time: time tells of the hash, and who can't invert SHA-256 learns nothing of
-    256 random bits from it.
+    Lookups need not take constant time: timing reveals bits of the hash, which do not help to find the secret.
     """
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

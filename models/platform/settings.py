@@ -1,7 +1,7 @@
-"""The settings of a process: parsed once from the environment, frozen, passed down.
+"""The settings of a process, parsed once from the environment.
 
-Nothing here branches on an environment's name. What is unset falls to the embedded default, whose servers listen on
-Unix sockets below the data folder, so that `sangha doctor` in a second terminal finds what `sangha up` started.
+Unset settings select the embedded servers, which listen on Unix sockets in the data folder, so that `sangha doctor` in
+another terminal finds the servers of `sangha up`.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ from models.platform.oidc_providers import OidcProvider, load_oidc_providers
 from models.platform.upstreams import Upstream, load_upstreams
 from models.platform.urls import mask_credentials, url_error
 
-#: The longest path that a Unix socket can have on Linux is 107 bytes; the server's own file name needs some of it.
-LONGEST_SOCKET_FOLDER = 80
+#: The path of a Unix socket has at most 107 bytes on Linux, and the server appends a file name.
+MAX_SOCKET_FOLDER = 80
 
-#: Fields that are never shown.
+#: Fields whose values are never shown.
 SECRETS = frozenset({"secret_key"})
 
 
@@ -47,14 +47,14 @@ def _url_of(*schemes: str) -> AfterValidator:
 
 
 def _with_host(url: str | None) -> str | None:
-    """A URL that names a host and nothing behind it: our pages and links begin at the root."""
+    """Reject a URL with a path or query: pages and links begin at the root."""
     if url is not None and (not (parts := urlsplit(url)).hostname or parts.path.strip("/") or parts.query):
-        raise ValueError("should name a host, and have nothing behind it")
+        raise ValueError("should be a host without path or query")
     return url
 
 
 def _sender(value: str) -> str:
-    """`Name <address>` or an address alone, as it stands in a From header."""
+    """Check `NAME <ADDRESS>` or an address, as in a From header."""
     _, address = parseaddr(value)
     try:
         _ = Address(addr_spec=address)
@@ -81,7 +81,7 @@ def _networks(value: str | None) -> str | None:
 
 
 def _script(value: object) -> object:
-    """`tokens=20,rate=0` → a dict, for the fields of `Script`."""
+    """Parse `tokens=20,rate=0` into the fields of `Script`."""
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in value.split(",") if part]
@@ -135,7 +135,7 @@ class Settings(BaseModel):
     object_store: Annotated[str | None, AfterValidator(_bucket_or_folder)] = None
     """`s3://BUCKET/PREFIX` or a folder; unset: `DATA_DIR/objects`."""
     secret_key: Annotated[str | None, Field(min_length=16)] = None
-    """Secret that signing and encryption keys are derived from, the same on all machines; unset: `DATA_DIR/secret_key`."""
+    """Source of the signing and encryption keys, the same on all machines; unset: `DATA_DIR/secret_key`."""
 
     host: str = "127.0.0.1"
     """Address that the web process listens on."""
@@ -184,70 +184,70 @@ class Settings(BaseModel):
 
     @cached_property
     def home(self) -> Path:
-        """The data folder, absolute."""
+        """The absolute path of the data folder."""
         return self.data_dir.expanduser().absolute()
 
     @cached_property
     def socket_dir(self) -> Path:
-        """Where embedded servers put their sockets: below the data folder, or where its path won't do, in /tmp.
+        """The folder of the embedded servers' sockets: in the data folder, or in /tmp if its path is not suitable.
 
-        It won't do when it is too long, or has a comma: libpq takes a host with one for a list, however it is quoted.
+        A path is not suitable if it is too long or has a comma: libpq reads a host with one as a list, even if quoted.
         """
         inside = self.home / "run"
-        if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER and "," not in str(inside):
+        if len(os.fsencode(inside)) <= MAX_SOCKET_FOLDER and "," not in str(inside):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"sangha-{digest}"
 
     @property
     def public_address(self) -> str:
-        """How people reach the door from outside: what links in letters begin with, without a slash at the end."""
+        """The URL that links in e-mails begin with, without a trailing slash."""
         if self.public_url:
             return self.public_url.rstrip("/")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - the answer to it
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - replaced by the loopback address
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def postgres_dsn(self) -> str:
-        """Where Postgres answers."""
+        """The DSN of Postgres."""
         return self.database_url or f"postgresql://postgres@/sangha?host={quote(str(self.socket_dir))}"
 
     @property
     def redis_address(self) -> str:
-        """Where Redis or Valkey answers."""
+        """The URL of Redis or Valkey."""
         return self.redis_url or f"unix://{quote(str(self.socket_dir))}/valkey.sock"
 
     @property
     def broker_address(self) -> str:
-        """Where the queue answers: RabbitMQ, or in the embedded default the same Valkey."""
+        """The URL of the queue: RabbitMQ, or Redis or Valkey."""
         return self.broker_url or self.redis_address
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Parse the environment; `overrides` come from the command line. An empty variable counts as unset.
+    """Parse the environment. `overrides` come from the command line; an empty variable counts as unset.
 
-    Raises ConfigurationError with one line that names the variable and what it should be.
+    Raises ConfigurationError with one line that names the variable and the value expected.
     """
-    given = {field: os.environ.get(variable_name(field)) or None for field in Settings.model_fields} | overrides
-    given["oidc_providers"] = load_oidc_providers(os.environ) or None
-    given["upstreams"] = load_upstreams(os.environ) or None
+    values = {field: os.environ.get(variable_name(field)) or None for field in Settings.model_fields} | overrides
+    values["oidc_providers"] = load_oidc_providers(os.environ) or None
+    values["upstreams"] = load_upstreams(os.environ) or None
     try:
-        return Settings.model_validate({field: value for field, value in given.items() if value is not None})
+        return Settings.model_validate({field: value for field, value in values.items() if value is not None})
     except ValidationError as error:
-        raise ConfigurationError(_one_line(error, given)) from None
+        raise ConfigurationError(_one_line(error, values)) from None
 
 
 def variable_name(field: str) -> str:
-    """The environment variable that sets a field."""
+    """Return the name of a field's environment variable."""
     return f"SANGHA_{field.upper()}"
 
 
-def _one_line(error: ValidationError, given: dict[str, object]) -> str:
+def _one_line(error: ValidationError, values: dict[str, object]) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if not first["loc"]:  # of no one field: it names what it means
+    if not first["loc"]:  # an error of several fields: the message names them
         return message
     field, *inner = [str(part) for part in first["loc"]]
     where = f" (in {'.'.join(inner)})" if inner else ""
-    value = "***" if field in SECRETS else mask_credentials(repr(given[field]))
+    value = "***" if field in SECRETS else mask_credentials(repr(values[field]))
     return f"{variable_name(field)} is {value}: it {message}{where}"

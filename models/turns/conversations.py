@@ -95,18 +95,18 @@ LAST_ITEMS = """
 SELECT item FROM (
     SELECT item, position FROM conversation_items
     WHERE conversation_id = %(conversation_id)s AND account_id = %(account_id)s
-      AND response_id IS DISTINCT FROM %(but)s
+      AND response_id IS DISTINCT FROM %(except_id)s
     ORDER BY position DESC LIMIT %(limit)s) AS recent
 ORDER BY position
 """
 
 
 def last_items(
-    connection: Connection, conversation_id: str, account_id: str, limit: int, *, but: str | None = None
+    connection: Connection, conversation_id: str, account_id: str, limit: int, *, except_response_id: str | None = None
 ) -> list[dict[str, Any]]:
     """At most `limit` items, the newest ones, in the order in which they were said; none of the response `but`."""
-    parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "but": but}
-    return [row["item"] for row in fetch_all(connection, LAST_ITEMS, parameters)]
+    parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit}
+    return [row["item"] for row in fetch_all(connection, LAST_ITEMS, {**parameters, "except_id": except_response_id})]
 
 
 # One item. Its position is where a page goes on.

@@ -175,8 +175,8 @@ def _not_invited() -> UserProfile:
 
 
 def _join(connection: Connection, invitation: Invitation, user: UserProfile, origin: RequestOrigin) -> Membership:
-    if len(members.joined_accounts(connection, user.id)) >= members.MOST_PLACES:
-        raise Conflict(f"A user can belong to at most {members.MOST_PLACES} accounts.", code="too_many_accounts")
+    if len(members.joined_accounts(connection, user.id)) >= members.MAX_ACCOUNTS:
+        raise Conflict(f"A user can belong to at most {members.MAX_ACCOUNTS} accounts.", code="too_many_accounts")
     added = members.add(connection, invitation.account_id, user.id, invitation.role)
     invitations.mark_accepted(connection, invitation.id)
     _record(connection, "invitation.accepted", invitation, user.id, origin)

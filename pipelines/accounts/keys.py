@@ -96,7 +96,7 @@ def change(
     with database.transaction() as connection:
         find(connection, caller, key_id)
         key = api_keys.update(
-            connection, key_id, caller.account_id, name=name, retime=change_expiry, expires_at=expires_at
+            connection, key_id, caller.account_id, name=name, set_expiry=change_expiry, expires_at=expires_at
         )
         if key is None:
             raise Conflict("This API key has been revoked or has expired. Create a new one.", code="key_ended")

@@ -9,7 +9,7 @@ count as login attempts, since a signup can guess a password too (docs/decisions
 import email_validator
 
 from models.accounts import accounts, audit, emails
-from models.accounts.accounts import CANDIDATES_MOST, User
+from models.accounts.accounts import MAX_LOGIN_CANDIDATES, User
 from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
@@ -98,7 +98,7 @@ def _candidates(database: Database, address: str) -> list[User]:
 
 def _find_by_password(candidates: list[User], password: str) -> User | None:
     """Return the user with this password. Call it without a connection: each hash takes a core for 20 ms."""
-    hashes = [user.password_hash for user in candidates] + [None] * (CANDIDATES_MOST - len(candidates))
+    hashes = [user.password_hash for user in candidates] + [None] * (MAX_LOGIN_CANDIDATES - len(candidates))
     matches = [passwords.verify(stored, password) for stored in hashes]
     return next((user for user, match in zip(candidates, matches, strict=False) if match), None)
 

@@ -53,7 +53,7 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
     """What of the conversation the engine's context can hold. Raises PermanentFailure("context_length_exceeded")."""
     most, output_format = request["max_output_tokens"], output_format_of(request)
     reserve = min(most or DEFAULT_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS, engine.context // 4)
-    fitting = fit_messages(engine, messages, reserve, output_format, forget=request.get("truncation") != "disabled")
+    fitting = fit_messages(engine, messages, reserve, output_format, truncate=request.get("truncation") != "disabled")
     room = engine.context - fitting.tokens
     dropped = len(messages) - len(fitting.messages)
     return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(most or room, room))
@@ -91,7 +91,7 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
     if response.conversation_id:
         # A turn that died left its items there; replayed, it does not ask its own question twice.
         return conversations.last_items(
-            connection, response.conversation_id, response.account_id, MAX_HISTORY, but=response.id
+            connection, response.conversation_id, response.account_id, MAX_HISTORY, except_response_id=response.id
         )
     if response.previous_id:
         return responses.chain_items(connection, response.previous_id, response.account_id, MAX_HISTORY)

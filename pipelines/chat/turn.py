@@ -127,7 +127,7 @@ def complete(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "le
     last = f"response.{response.status}"
     return Ending(
         "completed",
-        attempt.journal.compose([*events, (last, {"response": response_objects.response_object(response)})]),
+        attempt.journal.compose_endings([*events, (last, {"response": response_objects.response_object(response)})]),
         result={"response_id": response.id, "status": response.status},
         record=_recorder(response, answer.usage),
         follow_ups=_follow_ups(response),
@@ -154,7 +154,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         "response.failed", shown)  # fmt: skip
     return Ending(
         state,
-        attempt.journal.compose([*answer.message_end_events("incomplete"), last]),
+        attempt.journal.compose_endings([*answer.message_end_events("incomplete"), last]),
         result={"response_id": response.id, "status": response.status},
         error=error,
         record=_recorder(response, usage),

@@ -14,14 +14,14 @@ from models.jobs import cancellation
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.journal import journal
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from pipelines.memory.forget_memories import drop_indexes
 
 #: Seconds between two looks at what still runs.
 POLL = 0.2
 
 
-def run(client: redis.Redis, objects: Objects, attempt: Attempt) -> Ending:
+def run(client: redis.Redis, objects: ObjectStore, attempt: Attempt) -> Ending:
     """Erase the accounts and persons that the job names. Raises Unavailable and the reason to stop."""
     arguments = attempt.job.arguments
     erased = 0
@@ -50,7 +50,7 @@ def _unfinished(attempt: Attempt, account_id: str) -> list[str]:
         return account_data.unfinished_jobs(connection, account_id)
 
 
-def _erase_account(client: redis.Redis, objects: Objects, attempt: Attempt, account_id: str) -> int:
+def _erase_account(client: redis.Redis, objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
     erased = _erase_files(objects, attempt, account_id)
     drop_indexes(attempt.database, account_id)
     for table in account_data.ERASED:
@@ -62,7 +62,7 @@ def _erase_account(client: redis.Redis, objects: Objects, attempt: Attempt, acco
     return erased
 
 
-def _erase_files(objects: Objects, attempt: Attempt, account_id: str) -> int:
+def _erase_files(objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
     """The bytes first: a row without bytes can be deleted again, bytes without a row are never found."""
     erased = 0
     while True:

@@ -11,7 +11,7 @@ from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
 from models.memory import meditation_changes, vector_indexes
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from models.schedules import firings
 
 #: Days that the platform's own ended jobs are kept, for operators to look at.
@@ -55,7 +55,7 @@ DELETE FROM jobs WHERE id IN (
 """
 
 
-def run(objects: Objects, attempt: Attempt) -> Ending:
+def run(objects: ObjectStore, attempt: Attempt) -> Ending:
     """Delete batch by batch. Each commits by itself, so a crash loses nothing and the next attempt goes on."""
     total = _prune_jobs(attempt)
     _expire_files(objects, attempt)
@@ -92,7 +92,7 @@ def _forget_claimants(attempt: Attempt) -> None:
             gone = unverified_users.prune(connection, BATCH)
 
 
-def _expire_files(objects: Objects, attempt: Attempt) -> None:
+def _expire_files(objects: ObjectStore, attempt: Attempt) -> None:
     """The bytes first: a row without bytes can be deleted again, bytes without a row are never found."""
     while True:
         attempt.check()

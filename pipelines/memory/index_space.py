@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import spaces, vector_indexes
-from models.memory.vector_indexes import FEWEST, MOST
+from models.memory.vector_indexes import DROP_BELOW, BUILD_ABOVE
 from models.platform.database import Connection
 
 #: Seconds between two checks of whether to stop.
 CHECK_INTERVAL = 0.5
 
 
-def run(attempt: Attempt, *, most: int = MOST, fewest: int = FEWEST) -> Ending:
+def run(attempt: Attempt, *, most: int = BUILD_ABOVE, fewest: int = DROP_BELOW) -> Ending:
     """Build the index of a space with more than `most` live memories, drop that of one with fewer than `fewest`.
 
     Raises the reason to stop.

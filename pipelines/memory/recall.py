@@ -17,7 +17,7 @@ from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space
-from models.memory.vector_indexes import MOST
+from models.memory.vector_indexes import BUILD_ABOVE
 from models.platform.database import Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
@@ -152,7 +152,7 @@ class RecallSearch:
         space_id, vector = self._space.id, self._vector
         if allowed is not None and not len(allowed):
             return []
-        if allowed is not None and len(allowed) <= MOST:
+        if allowed is not None and len(allowed) <= BUILD_ABOVE:
             with self._database.connection() as connection:
                 found = vectors.search_among(connection, space_id, vector, allowed, limit)
         elif self._space.indexed_at is not None:

@@ -14,7 +14,7 @@ from models.memory import index_state, memories, postings, sources, spaces
 from models.memory import vectors as memory_vectors
 from models.memory.memories import NewMemory
 from models.memory.spaces import Space
-from models.memory.vector_indexes import FEWEST, MOST
+from models.memory.vector_indexes import DROP_BELOW, BUILD_ABOVE
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
@@ -138,5 +138,5 @@ def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) ->
 
 def enqueue_index_job(connection: Connection, space_id: int) -> None:
     """Enqueue the job that builds or drops a space's vector index, if the size of the space calls for it."""
-    if spaces.request_index(connection, space_id, most=MOST, fewest=FEWEST):
+    if spaces.request_index(connection, space_id, most=BUILD_ABOVE, fewest=DROP_BELOW):
         enqueue(connection, NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space_id}))

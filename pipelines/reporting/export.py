@@ -14,7 +14,7 @@ from models.accounts import account_data, files
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.platform.database import Connection
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 
 #: Days that an export can be fetched.
 KEPT_DAYS = 7
@@ -22,7 +22,7 @@ KEPT_DAYS = 7
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
-def run(objects: Objects, attempt: Attempt) -> Ending:
+def run(objects: ObjectStore, attempt: Attempt) -> Ending:
     """Write the file; it is noted in the transaction that ends the job. Raises Unavailable and the reason to stop."""
     suffix = attempt.job.id.removeprefix("job_")
     file_id, key = f"file_{suffix}", f"{attempt.job.account_id}/exports/{suffix}.zip"

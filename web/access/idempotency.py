@@ -109,7 +109,7 @@ class Idempotency:
         response = await ClaimedRequest(request, claim, self._database, self._seal).run(
             run, exclusive=not handles_repeats
         )
-        if claim.repeat != "first":
+        if claim.prior_use != "first":
             _mark_replayed(response)
         return response
 
@@ -158,11 +158,11 @@ class ClaimedRequest:
         """
         renewal = asyncio.create_task(self._renew()) if exclusive else None
         try:
-            response = await run(IdGenerator(self._claim.seed), self._claim.repeat)
+            response = await run(IdGenerator(self._claim.seed), self._claim.prior_use)
         except BaseException as error:
             await self._stop(renewal)
             await self._release(made_nothing=isinstance(error, RequestError | HTTPException))
-            if isinstance(error, UniqueViolation) and self._claim.repeat != "first":
+            if isinstance(error, UniqueViolation) and self._claim.prior_use != "first":
                 raise _response_lost() from error
             raise
         await self._stop(renewal)

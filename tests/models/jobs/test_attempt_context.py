@@ -62,7 +62,7 @@ def finish(desk, attempt):
     ending = plain_ending(attempt, "completed")
     with desk.database.transaction() as connection:
         attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
-    attempt.journal.close(ending.events)
+    attempt.journal.append_endings(ending.events)
 
 
 def says_rewound(attempt):

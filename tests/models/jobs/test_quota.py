@@ -102,7 +102,7 @@ def test_unfinished_jobs_are_bounded(database, account):
 
 
 def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkeypatch):
-    monkeypatch.setattr(quota, "MOST_IN_THREAD", 1)
+    monkeypatch.setattr(quota, "MAX_THREAD_TURNS", 1)
     with database.transaction() as connection:
         enqueue(connection, NewJob("turn.run", account, serial_key=account))
         check_unfinished_jobs(connection, account, Limits(), "another")

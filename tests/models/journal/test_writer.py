@@ -250,13 +250,13 @@ def test_endings_count_only_when_they_are_closed(client, writer, begin):
     written = begin()
     written.write_text(DELTA, {}, "half", 1)
 
-    endings = written.compose([("test.done", {}), ("sangha:job.completed", {})])
+    endings = written.compose_endings([("test.done", {}), ("sangha:job.completed", {})])
     writer.drain()
     assert numbers(client, written) == [0]
     assert [event.sequence for event in endings] == [1, 2]
-    assert written.compose([("sangha:job.dead", {})])[0].sequence == 1  # the first ending was rolled back
+    assert written.compose_endings([("sangha:job.dead", {})])[0].sequence == 1  # the first ending was rolled back
 
-    written.close(endings)
+    written.append_endings(endings)
     writer.drain()
     assert numbers(client, written) == [0, 1, 2]
     assert written.next_sequence == 3

@@ -10,7 +10,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, NotFound, Unavailable
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 
 KEY = "acct_1/exports/a.zip"
@@ -46,12 +46,12 @@ def s3(tmp_path_factory):
 @pytest.fixture(params=["folder", "s3"])
 def objects(request, tmp_path, monkeypatch):
     if request.param == "folder":
-        return Objects.open(Settings(data_dir=tmp_path))
+        return ObjectStore.open(Settings(data_dir=tmp_path))
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3"))
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-tests")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-tests")
-    return Objects.open(Settings(data_dir=tmp_path, object_store="s3://bucket/sangha"))
+    return ObjectStore.open(Settings(data_dir=tmp_path, object_store="s3://bucket/sangha"))
 
 
 def test_a_large_file_comes_back_whole(objects):
@@ -84,7 +84,7 @@ def test_a_store_that_does_not_answer_is_unavailable(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    objects = Objects.open(Settings(data_dir=tmp_path, object_store="s3://bucket"))
+    objects = ObjectStore.open(Settings(data_dir=tmp_path, object_store="s3://bucket"))
 
     with pytest.raises(Unavailable):
         objects.put(KEY, io.BytesIO(b"bytes"))
@@ -94,4 +94,4 @@ def test_a_folder_that_can_not_be_made_is_named_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(ConfigurationError, match="SANGHA_OBJECT_STORE"):
-        Objects.open(Settings(data_dir=tmp_path, object_store=str(tmp_path / "file")))
+        ObjectStore.open(Settings(data_dir=tmp_path, object_store=str(tmp_path / "file")))

@@ -10,7 +10,7 @@ from redis.connection import parse_url
 
 from models.platform.errors import ConfigurationError
 from models.platform.secrets import load_secret_key
-from models.platform.settings import LONGEST_SOCKET_FOLDER, Settings, load_settings, variable_name
+from models.platform.settings import MAX_SOCKET_FOLDER, Settings, load_settings, variable_name
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,6 @@ def test_sockets_move_to_a_short_path_when_the_data_folder_has_a_long_one():
     short, long = Settings(data_dir=Path("/data")), Settings(data_dir=Path("/" + "d" * 100))
 
     assert short.socket_dir == Path("/data/run")
-    assert len(str(long.socket_dir)) <= LONGEST_SOCKET_FOLDER
+    assert len(str(long.socket_dir)) <= MAX_SOCKET_FOLDER
     assert long.socket_dir == Settings(data_dir=Path("/" + "d" * 100)).socket_dir
     assert long.socket_dir != Settings(data_dir=Path("/" + "e" * 100)).socket_dir

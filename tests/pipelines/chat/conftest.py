@@ -142,7 +142,7 @@ class TurnHarness:
         """End the job as the workshop does."""
         with self.database.transaction() as connection:
             attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
-        attempt.journal.close(ending.events)
+        attempt.journal.append_endings(ending.events)
 
     def stored(self, started: AcceptedTurn) -> Response:
         with self.database.connection() as connection:

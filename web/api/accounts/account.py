@@ -68,7 +68,7 @@ def read(request: Request) -> Response:
     return json_response(_account_object(account))
 
 
-def change(request: Request) -> Response:
+def update(request: Request) -> Response:
     """`PATCH /v1/account`: rename the account."""
     body = bodies.parse(request.body, UpdateAccount)
     if body.name is not None:

@@ -65,7 +65,7 @@ class CreatedApiKey(ApiKeyObject):
     key: str
 
 
-class DeletedApiKey(TypedDict):
+class ApiKeyDeleted(TypedDict):
     """A revoked API key."""
 
     id: str
@@ -119,7 +119,7 @@ def revoke(request: Request) -> Response:
     """`DELETE /v1/api_keys/{id}`: revoke an API key; requests with it are rejected from now on."""
     key_id = request.path_params["key_id"]
     keys.revoke(request.platform.database, request.caller, key_id, request.origin)
-    revoked: DeletedApiKey = {"id": key_id, "object": "api_key.deleted", "deleted": True}
+    revoked: ApiKeyDeleted = {"id": key_id, "object": "api_key.deleted", "deleted": True}
     return json_response(revoked)
 
 

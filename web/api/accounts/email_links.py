@@ -45,7 +45,7 @@ class ResetPassword(Body):
     password: Password
 
 
-class VerifiedEmail(TypedDict):
+class EmailVerified(TypedDict):
     """A verified e-mail address."""
 
     object: Literal["email"]
@@ -53,7 +53,7 @@ class VerifiedEmail(TypedDict):
     email_verified: bool
 
 
-class RequestedEmail(TypedDict):
+class EmailRequested(TypedDict):
     """An accepted request for an e-mail. It is sent only if the address has a user."""
 
     object: Literal["letter"]
@@ -72,14 +72,14 @@ async def verify(request: Request) -> Response:
         email_verification.verify, platform.database, platform.login_limiter, body.token, credentials, request.origin
     )
     token = await (run_in_threadpool(verify_email) if body.password is None else platform.hashing.run(verify_email))
-    return _verified_email(token.email)
+    return _email_verified(token.email)
 
 
 def resend(request: Request) -> Response:
     """`POST /auth/email/resend`: send the verification e-mail again, unless the address is verified."""
     request.platform.login_limiter.count_attempt(LoginAttempt(f"resend {request.caller.user_id}", request.ip))
     accepted = email_verification.resend(request.platform.database, request.caller)
-    return _requested_email(request, accepted)
+    return _email_requested(request, accepted)
 
 
 def forgot(request: Request) -> Response:
@@ -90,7 +90,7 @@ def forgot(request: Request) -> Response:
     email = normalize_email(bodies.parse(request.body, ForgotPassword).email)
     request.platform.login_limiter.count_attempt(LoginAttempt(f"forgot {email.lower()}", request.ip))
     password_reset.request_reset(request.platform.database, email)
-    return _requested_email(request, True)
+    return _email_requested(request, True)
 
 
 async def set_password(request: Request) -> Response:
@@ -101,15 +101,15 @@ async def set_password(request: Request) -> Response:
     )
     token = await request.platform.hashing.run(set_new_password)
     request.platform.queue.nudge()
-    return _verified_email(token.email)
+    return _email_verified(token.email)
 
 
-def _verified_email(email: str) -> Response:
-    verified: VerifiedEmail = {"object": "email", "email": email, "email_verified": True}
+def _email_verified(email: str) -> Response:
+    verified: EmailVerified = {"object": "email", "email": email, "email_verified": True}
     return json_response(verified)
 
 
-def _requested_email(request: Request, accepted: bool) -> Response:
+def _email_requested(request: Request, accepted: bool) -> Response:
     request.platform.queue.nudge()
-    requested: RequestedEmail = {"object": "letter", "accepted": accepted}
+    requested: EmailRequested = {"object": "letter", "accepted": accepted}
     return json_response(requested, 202)

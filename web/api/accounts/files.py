@@ -27,7 +27,7 @@ class FileObject(TypedDict):
     status: str
 
 
-class DeletedFile(TypedDict):
+class FileDeleted(TypedDict):
     """A deleted file."""
 
     id: str
@@ -81,7 +81,7 @@ def delete(request: Request) -> Response:
     request.platform.objects.delete([file.object_key])
     with request.platform.database.connection() as connection:
         files.delete(connection, file.id, file.account_id)
-    deleted: DeletedFile = {"id": file.id, "object": "file", "deleted": True}
+    deleted: FileDeleted = {"id": file.id, "object": "file", "deleted": True}
     return json_response(deleted)
 
 

@@ -51,7 +51,7 @@ class InvitationObject(TypedDict):
     expires_at: int
 
 
-class DeletedInvitation(TypedDict):
+class InvitationDeleted(TypedDict):
     """A revoked invitation."""
 
     id: str
@@ -88,7 +88,7 @@ def revoke(request: Request) -> Response:
     """`DELETE /v1/account/invitations/{id}`: revoke an invitation."""
     invitation_id = request.path_params["invitation_id"]
     invitations.revoke(request.platform.database, request.caller, invitation_id, request.origin)
-    revoked: DeletedInvitation = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
+    revoked: InvitationDeleted = {"id": invitation_id, "object": "invitation.deleted", "deleted": True}
     return json_response(revoked)
 
 

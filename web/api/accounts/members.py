@@ -34,7 +34,7 @@ class MemberObject(TypedDict):
     created_at: int
 
 
-class RemovedMember(TypedDict):
+class MemberDeleted(TypedDict):
     """A removed member."""
 
     id: str
@@ -66,7 +66,7 @@ def remove(request: Request) -> Response:
     """
     user_id = request.path_params["user_id"]
     members.remove(request.platform.database, request.caller, user_id, request.origin)
-    removed: RemovedMember = {"id": user_id, "object": "member.deleted", "deleted": True}
+    removed: MemberDeleted = {"id": user_id, "object": "member.deleted", "deleted": True}
     return json_response(removed)
 
 

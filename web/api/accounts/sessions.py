@@ -46,7 +46,7 @@ class SessionObject(TypedDict):
     expires_at: int
 
 
-class DeletedSession(TypedDict):
+class SessionDeleted(TypedDict):
     """An ended session, whose tokens are no longer valid."""
 
     id: str
@@ -54,7 +54,7 @@ class DeletedSession(TypedDict):
     deleted: bool
 
 
-class DeletedSessions(TypedDict):
+class SessionsDeleted(TypedDict):
     """The number of sessions that were ended."""
 
     object: Literal["sessions.deleted"]
@@ -81,12 +81,12 @@ def logout(request: Request) -> Response:
     """`POST /auth/logout`: end the current session; its tokens are rejected from now on."""
     session_id = request.caller.session_id or ""
     sessions.log_out(request.platform.database, request.caller, session_id, request.origin)
-    return _deleted_session(session_id)
+    return _session_deleted(session_id)
 
 
 def logout_all(request: Request) -> Response:
     """`POST /auth/logout_all`: end all sessions of the user, including the current one."""
-    return _deleted_sessions(sessions.log_out_everywhere(request.platform.database, request.caller, request.origin))
+    return _sessions_deleted(sessions.log_out_everywhere(request.platform.database, request.caller, request.origin))
 
 
 async def change_password(request: Request) -> Response:
@@ -103,7 +103,7 @@ async def change_password(request: Request) -> Response:
     )
     ended = await request.platform.hashing.run(change)
     request.platform.queue.nudge()
-    return _deleted_sessions(ended)
+    return _sessions_deleted(ended)
 
 
 def list_sessions(request: Request) -> Response:
@@ -121,7 +121,7 @@ def revoke(request: Request) -> Response:
     session_id = request.path_params["session_id"]
     if not sessions.log_out(request.platform.database, request.caller, session_id, request.origin):
         raise NotFound(f"Session with id '{session_id}' not found.", param="session_id")
-    return _deleted_session(session_id)
+    return _session_deleted(session_id)
 
 
 def _session_object(session: Session, current: str | None) -> SessionObject:
@@ -137,11 +137,11 @@ def _session_object(session: Session, current: str | None) -> SessionObject:
     }
 
 
-def _deleted_session(session_id: str) -> Response:
-    deleted: DeletedSession = {"id": session_id, "object": "session.deleted", "deleted": True}
+def _session_deleted(session_id: str) -> Response:
+    deleted: SessionDeleted = {"id": session_id, "object": "session.deleted", "deleted": True}
     return json_response(deleted)
 
 
-def _deleted_sessions(count: int) -> Response:
-    deleted: DeletedSessions = {"object": "sessions.deleted", "deleted": count}
+def _sessions_deleted(count: int) -> Response:
+    deleted: SessionsDeleted = {"object": "sessions.deleted", "deleted": count}
     return json_response(deleted)

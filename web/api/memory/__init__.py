@@ -1,1 +1,1 @@
-"""Memories, meditations and schedules."""
+"""`/v1/memories` and `/v1/meditations`."""

@@ -1,4 +1,4 @@
-"""`/v1/meditations`: a user's memories are thought over on request; what that changed can be read, and taken back."""
+"""`/v1/meditations`: consolidate a user's memories, and read and revert the changes."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,12 +20,12 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import Body, Query, parse_query
+from web.http.validation import Body, Query, parse_query, truncate
 from web.streams.sse import EventStream
 
 
 class ListChanges(Query):
-    """The query of `GET /v1/meditations/{id}/changes`: in the order in which they were made."""
+    """The query of `GET /v1/meditations/{id}/changes`. `after` is the id of a change."""
 
     action: Action | None = None
     after: int | None = Field(None, ge=0, le=2_147_483_647)
@@ -33,7 +33,7 @@ class ListChanges(Query):
 
 
 class StartMeditations(Body):
-    """The body of `POST /admin/meditations`: some users, or all who have memories."""
+    """The body of `POST /admin/meditations`: the users in `user_ids`, or with `all` every user with memories."""
 
     user_ids: list[Annotated[str, Field(min_length=1, max_length=100)]] | None = Field(
         None, min_length=1, max_length=1000
@@ -42,7 +42,7 @@ class StartMeditations(Body):
 
 
 class MeditationObject(TypedDict):
-    """A meditation. `outcome` says what came of it, `report` counts it; `progress` is its job's."""
+    """A meditation. `report` counts its changes; `progress` is that of its job. Times are in Unix seconds."""
 
     id: str
     object: Literal["meditation"]
@@ -56,9 +56,9 @@ class MeditationObject(TypedDict):
     reverted_at: int | None
 
 
-class ChangeObject(TypedDict):
-    """What a meditation changed of one memory: the columns, before and after. `reverted` is false where somebody had
-    changed it since, and it was left to them."""
+class MeditationChangeObject(TypedDict):
+    """A change of one memory by a meditation: its fields before and after. `reverted` is false if a revert skipped the
+    change because the memory had been changed since."""
 
     id: str
     object: Literal["meditation.change"]
@@ -67,46 +67,51 @@ class ChangeObject(TypedDict):
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    reverted: bool | None
+    meditation: bool | None
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/meditations`: begin one; while one is unfinished, that is the answer."""
+    """`POST /v1/meditations`: start a meditation, or return the user's unfinished one."""
     ids = request.new_id("med"), request.new_id("job")
-    begun = meditation_jobs.enqueue_meditation(
+    meditation = meditation_jobs.enqueue_meditation(
         request.platform.database, request.caller, *ids, limits=request.admission.limits
     )
     request.platform.queue.nudge()
-    return json_response(meditation_object(begun), 202)
+    return json_response(meditation_object(meditation), 202)
 
 
 def list_meditations(request: Request) -> Response:
-    """`GET /v1/meditations`: the caller's, newest first."""
-    query, who = parse_query(request.query, Listing), request.caller
+    """`GET /v1/meditations`: list the user's meditations, newest first."""
+    query, caller = parse_query(request.query, Listing), request.caller
     with request.platform.database.connection() as connection:
-        found = meditations.page(connection, who.account_id, who.user_id, after=query.after, limit=query.fetch_limit)
-    return page_response(found, query.limit, meditation_object)
+        records = meditations.page(
+            connection, caller.account_id, caller.user_id, after=query.after, limit=query.fetch_limit
+        )
+    return page_response(records, query.limit, meditation_object)
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/meditations/{id}`."""
+    """`GET /v1/meditations/{id}`: read a meditation."""
     return json_response(meditation_object(_read(request)))
 
 
 def changes(request: Request) -> Response:
-    """`GET /v1/meditations/{id}/changes`: memory by memory; nobody's words, which stand among the memories."""
+    """`GET /v1/meditations/{id}/changes`: list a meditation's changes in the order in which they were made.
+
+    Texts are not included; read them from the memories.
+    """
     query = parse_query(request.query, ListChanges)
     meditation = _read(request)
     after = -1 if query.after is None else query.after
     with request.platform.database.connection() as connection:
-        found = meditation_changes.page(
+        records = meditation_changes.page(
             connection, meditation.id, meditation.account_id, action=query.action, after=after, limit=query.limit + 1
         )
-    return page_response(found, query.limit, change_object)
+    return page_response(records, query.limit, change_object)
 
 
 async def events(request: Request) -> EventStream:
-    """`GET /v1/meditations/{id}/events`: the event stream of its job."""
+    """`GET /v1/meditations/{id}/events`: stream the events of a meditation's job."""
     query = parse_query(request.query, StreamCursor)
     job_id = await run_in_threadpool(_job_id, request)
     return EventStream(
@@ -115,33 +120,36 @@ async def events(request: Request) -> EventStream:
 
 
 def revert(request: Request) -> Response:
-    """`POST /v1/meditations/{id}/revert`: as it was before, but for what somebody has changed since."""
-    who = request.caller
-    reverted = revert_meditation.revert(
-        request.platform.database, request.path_params["meditation_id"], who.account_id, who.user_id
+    """`POST /v1/meditations/{id}/revert`: revert a meditation, except for memories that were changed since."""
+    caller = request.caller
+    meditation = revert_meditation.revert(
+        request.platform.database, request.path_params["meditation_id"], caller.account_id, caller.user_id
     )
     request.platform.queue.nudge()
-    return json_response(meditation_object(reverted))
+    return json_response(meditation_object(meditation))
 
 
-def start_many(request: Request) -> Response:
-    """`POST /admin/meditations`: for these users, or for all; the answer is the job that starts them."""
+def start_meditations(request: Request) -> Response:
+    """`POST /admin/meditations`: start a job that starts meditations of some users, or of all."""
     body = bodies.parse(request.body, StartMeditations)
     if body.all == (body.user_ids is not None):
-        raise InvalidRequest("Say whom: 'user_ids', or 'all': true.", param="user_ids")
+        raise InvalidRequest(
+            "Exactly one of 'user_ids' and 'all' is required. Provide a list of user ids, or 'all': true.",
+            param="user_ids",
+        )
     job_id = request.new_id("job")
     schedule_meditations.enqueue_scheduling(
         request.platform.database, request.caller, request.origin, job_id, body.user_ids
     )
     request.platform.queue.nudge()
     with request.platform.database.connection() as connection:
-        made = jobs.read(connection, job_id, request.caller.account_id)
-    assert made is not None
-    return json_response(job_object(made), 202)
+        job = jobs.read(connection, job_id, request.caller.account_id)
+    assert job is not None
+    return json_response(job_object(job), 202)
 
 
 def meditation_object(meditation: Meditation) -> MeditationObject:
-    """A meditation as it is told."""
+    """Convert a meditation to its API object."""
     return {
         "id": meditation.id,
         "object": "meditation",
@@ -156,8 +164,8 @@ def meditation_object(meditation: Meditation) -> MeditationObject:
     }
 
 
-def change_object(change: MeditationChange) -> ChangeObject:
-    """A change as it is told."""
+def change_object(change: MeditationChange) -> MeditationChangeObject:
+    """Convert a change to its API object."""
     return {
         "id": str(change.position),
         "object": "meditation.change",
@@ -171,17 +179,17 @@ def change_object(change: MeditationChange) -> ChangeObject:
 
 
 def _read(request: Request) -> Meditation:
-    meditation_id, who = request.path_params["meditation_id"], request.caller
+    meditation_id, caller = request.path_params["meditation_id"], request.caller
     with request.platform.database.connection() as connection:
-        found = meditations.read(connection, meditation_id, who.account_id, who.user_id)
-    if found is None:
-        raise NotFound(f"Meditation with id '{meditation_id}' not found.", param="meditation_id")
-    return found
+        meditation = meditations.read(connection, meditation_id, caller.account_id, caller.user_id)
+    if meditation is None:
+        raise NotFound(f"Meditation with id '{truncate(meditation_id)}' not found.", param="meditation_id")
+    return meditation
 
 
 def _job_id(request: Request) -> str:
-    """The job of the meditation. Raises NotFound, also where the job has been deleted."""
+    """Return the id of the meditation's job. Raises NotFound, also if the job has been deleted."""
     meditation = _read(request)
     if meditation.job_state is None:
-        raise NotFound("The job of this meditation is gone, and its events with it.", param="meditation_id")
+        raise NotFound("The events of this meditation were deleted with its job.", param="meditation_id")
     return meditation.job_id

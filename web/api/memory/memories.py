@@ -1,6 +1,7 @@
-"""`/v1/memories`: what is remembered of a person, and for nobody else of the account.
+"""`/v1/memories`: create, list, read, update and delete the memories of a user.
 
-The door has no embedder: what changes words is a job, and the request waits for its end.
+Memories are private to their user. The web process has no embedder: a change of texts is a job, whose end the request
+waits for.
 """
 
 from datetime import UTC, datetime
@@ -17,14 +18,14 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound
 from pipelines.memory import change_memory, forget_memories, memory_jobs
 from web.api.job_object import job_object
 from web.api.job_results import delete_ended_job, job_headers, last_event
-from web.api.memory.shapes import (
-    ChangeMemory,
-    CitingMemory,
+from web.api.memory.schemas import (
     CreateMemories,
-    ForgetMemories,
+    DeleteMemories,
     ListMemories,
     MemoriesDeleted,
     MemoryDeleted,
+    MemoryWithSources,
+    UpdateMemory,
     memory_object,
 )
 from web.api.request import Request
@@ -33,71 +34,82 @@ from web.http.paging import page_response
 from web.http.responses import json_response, page_object
 from web.http.validation import parse_query, truncate
 
-#: Seconds without a word from a worker, after which the job is the answer.
-PATIENCE = 30.0
+#: Seconds without an event of the job after which the response is the job.
+TIMEOUT = 30.0
 
 
 async def create(request: Request) -> Response:
-    """`POST /v1/memories`: write one, or up to 1,000. They are answered once a search finds them.
+    """`POST /v1/memories`: create one memory, or up to 1,000.
 
-    With `Prefer: respond-async`, or where no worker has time, the answer is the job.
+    The response is sent once searches find them. With `Prefer: respond-async`, or when no worker is free within 30
+    seconds, the response is the job.
     """
-    given = bodies.parse(request.body, CreateMemories).given()
-    job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in given]
-    begun = (request.platform.database, request.caller, given, ids, datetime.now(UTC), job_id, request.admission.limits)
-    await run_in_threadpool(memory_jobs.enqueue_create, *begun)
-    if not await _done(request, job_id):
-        return await run_in_threadpool(_job, request, job_id)
-    return await run_in_threadpool(_written, request, job_id, ids)
+    inputs = bodies.parse(request.body, CreateMemories).to_inputs()
+    job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in inputs]
+    arguments = (
+        request.platform.database,
+        request.caller,
+        inputs,
+        ids,
+        datetime.now(UTC),
+        job_id,
+        request.admission.limits,
+    )
+    await run_in_threadpool(memory_jobs.enqueue_create, *arguments)
+    if not await _wait_unless_async(request, job_id):
+        return await run_in_threadpool(_job_response, request, job_id)
+    return await run_in_threadpool(_created_response, request, job_id, ids)
 
 
 def list_memories(request: Request) -> Response:
-    """`GET /v1/memories`: the latest written first."""
+    """`GET /v1/memories`: list the user's memories, last created first."""
     query = parse_query(request.query, ListMemories)
-    who = request.caller
+    caller = request.caller
     with request.platform.database.connection() as connection:
-        found = memories.page(
+        records = memories.page(
             connection,
-            who.account_id,
-            who.user_id,
+            caller.account_id,
+            caller.user_id,
             query.filters(),
             cursor=query.after,
             closed=query.include_closed,
             limit=query.fetch_limit,
         )
-    return page_response(found, query.limit, memory_object)
+    return page_response(records, query.limit, memory_object)
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/memories/{id}`: with the ids of what it follows from."""
+    """`GET /v1/memories/{id}`: read a memory and the ids of its sources."""
     memory = _read(request)
     with request.platform.database.connection() as connection:
         sources = memory_sources.list_sources(connection, memory.id, memory.account_id)
-    citing: CitingMemory = {**memory_object(memory), "sources": sources}
-    return json_response(citing)
+    with_sources: MemoryWithSources = {**memory_object(memory), "sources": sources}
+    return json_response(with_sources)
 
 
-async def change(request: Request) -> Response:
-    """`PATCH /v1/memories/{id}`: new words are found, and the old ones not, once this is answered. What was derived
-    from the old ones alone is closed.
+async def update(request: Request) -> Response:
+    """`PATCH /v1/memories/{id}`: update a memory.
 
-    Where no worker has time, the answer is the job.
+    A change of the text closes memories derived only from it. The response is sent once searches find the new text; when
+    no worker is free within 30 seconds, the response is the job.
     """
-    body = bodies.parse(request.body, ChangeMemory)
+    body = bodies.parse(request.body, UpdateMemory)
     memory = await run_in_threadpool(_read, request)
     if body.text is None:
-        return await run_in_threadpool(_change_now, request, memory, MemoryUpdate(**dict(body)))
-    job_id, told = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
-    who, limits = request.caller, request.admission.limits
-    await run_in_threadpool(memory_jobs.enqueue_change, request.platform.database, who, memory.id, told, job_id, limits)
-    if not await _done(request, job_id):
-        return await run_in_threadpool(_job, request, job_id)
+        return await run_in_threadpool(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
+    job_id, changes = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
+    caller, limits = request.caller, request.admission.limits
+    await run_in_threadpool(
+        memory_jobs.enqueue_change, request.platform.database, caller, memory.id, changes, job_id, limits
+    )
+    if not await _wait_unless_async(request, job_id):
+        return await run_in_threadpool(_job_response, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
     return json_response(memory_object(await run_in_threadpool(_read, request)))
 
 
 def delete(request: Request) -> Response:
-    """`DELETE /v1/memories/{id}`: forget it. What was derived from it alone is closed and loses its words."""
+    """`DELETE /v1/memories/{id}`: delete a memory. Memories derived only from it are closed and lose their text."""
     memory = _read(request)
     forget_memories.delete_memory(request.platform.database, memory)
     request.platform.queue.nudge()
@@ -106,63 +118,68 @@ def delete(request: Request) -> Response:
 
 
 async def delete_many(request: Request) -> Response:
-    """`DELETE /v1/memories`: forget those of a conversation, or all. Where it takes long, the answer is the job."""
-    query = parse_query(request.query, ForgetMemories)
+    """`DELETE /v1/memories`: delete the memories of a conversation, or all of the user.
+
+    The response is the job if it takes longer than 30 seconds.
+    """
+    query = parse_query(request.query, DeleteMemories)
     if query.all == (query.conversation_id is not None):
-        raise InvalidRequest("Say which: 'conversation_id', or 'all=true'.", param="conversation_id")
-    job_id, who = request.new_id("job"), request.caller
-    begun = (request.platform.database, who, query.conversation_id, job_id, request.admission.limits)
-    await run_in_threadpool(memory_jobs.enqueue_forget, *begun)
-    if not (last := await _done(request, job_id)):
-        return await run_in_threadpool(_job, request, job_id)
+        raise InvalidRequest("Exactly one of 'conversation_id' and 'all=true' is required.", param="conversation_id")
+    job_id, caller = request.new_id("job"), request.caller
+    arguments = (request.platform.database, caller, query.conversation_id, job_id, request.admission.limits)
+    await run_in_threadpool(memory_jobs.enqueue_forget, *arguments)
+    if not (last := await _wait_unless_async(request, job_id)):
+        return await run_in_threadpool(_job_response, request, job_id)
     await run_in_threadpool(delete_ended_job, request, job_id)
     deleted: MemoriesDeleted = {"object": "memory.deletion", "deleted": last["result"]["deleted"]}
     return json_response(deleted)
 
 
-async def _done(request: Request, job_id: str) -> dict[str, Any]:
-    """The last event of a job that has done its work; nothing where the caller or the worker would not wait.
+async def _wait_unless_async(request: Request, job_id: str) -> dict[str, Any]:
+    """Wait for the job and return its last event; empty with `Prefer: respond-async` or when no worker is free.
 
-    Raises what became of one that has not.
+    Raises an error for a job that did not complete.
     """
     request.platform.queue.nudge()
     if "respond-async" in request.headers.get("prefer", ""):
         return {}
-    last = await last_event(request, job_id, PATIENCE)
+    last = await last_event(request, job_id, TIMEOUT)
     if last and last["type"] != "sangha:job.completed":
-        raise _refusal(last)
+        raise _to_error(last)
     return last
 
 
-def _refusal(last: dict[str, Any]) -> RequestError | JobFailed:
+def _to_error(last: dict[str, Any]) -> RequestError | JobFailed:
     match last["type"], (last.get("error") or {}).get("code"):
         case "sangha:job.cancelled", _:
-            return Conflict("The job of this request was cancelled.", code="cancelled")
+            return Conflict("The job of this request was cancelled before it completed.", code="cancelled")
         case _, "deleted":
             return NotFound(last["error"]["message"])
         case _:
-            return JobFailed("The memories could not be written; it has been noted for the operators.")
+            return JobFailed(
+                "The memories were not written because of an internal error, which was recorded for the operators."
+            )
 
 
-def _written(request: Request, job_id: str, ids: list[str]) -> Response:
-    """The memories; of a job whose end has been heard nothing need stay."""
+def _created_response(request: Request, job_id: str, ids: list[str]) -> Response:
+    """Respond with the created memories, and delete the job, which nobody needs any more."""
     with request.platform.database.connection() as connection:
-        found = memories.read_many(connection, ids, request.caller.account_id, request.caller.user_id)
+        created = memories.read_many(connection, ids, request.caller.account_id, request.caller.user_id)
     delete_ended_job(request, job_id)
-    return json_response(page_object([memory_object(memory) for memory in found]), 201, job_headers(job_id))
+    return json_response(page_object([memory_object(memory) for memory in created]), 201, job_headers(job_id))
 
 
-def _job(request: Request, job_id: str) -> Response:
-    """The job, to be followed."""
+def _job_response(request: Request, job_id: str) -> Response:
+    """Respond with the job, whose events the caller can follow."""
     with request.platform.database.connection() as connection:
         job = jobs.read(connection, job_id, request.caller.account_id)
     if job is None:
-        raise NotFound("The job of this request is gone.")
+        raise NotFound("The job of this request was deleted.")
     return json_response(job_object(job), 202, job_headers(job_id))
 
 
-def _change_now(request: Request, memory: Memory, change: MemoryUpdate) -> Response:
-    """What changes no words needs no worker."""
+def _update_without_job(request: Request, memory: Memory, change: MemoryUpdate) -> Response:
+    """Update fields other than the text, which needs no embedder and so no job."""
     with request.platform.database.transaction() as connection:
         space = spaces.lock(connection, memory.space_id)
         changed = space and change_memory.update_memory(connection, space, memory, change)
@@ -173,12 +190,12 @@ def _change_now(request: Request, memory: Memory, change: MemoryUpdate) -> Respo
 
 def _read(request: Request) -> Memory:
     with request.platform.database.connection() as connection:
-        found = memories.read(
+        memory = memories.read(
             connection, request.path_params["memory_id"], request.caller.account_id, request.caller.user_id
         )
-    if found is None:
+    if memory is None:
         raise _not_found(request)
-    return found
+    return memory
 
 
 def _not_found(request: Request) -> NotFound:

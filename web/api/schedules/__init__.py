@@ -1,1 +1,1 @@
-"""`/v1/schedules`: turns and meditations at given times."""
+"""`/v1/schedules`: turns and meditations that start at scheduled times."""

@@ -1,4 +1,4 @@
-"""`/v1/schedules`: what users want to happen at some time, or again and again."""
+"""`/v1/schedules`: create, list, read, update, pause and delete schedules, and list their firings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ from pipelines.schedules.starters import STARTERS
 from pipelines.schedules.triggers import Cron, Interval, Once
 from pipelines.schedules.user_schedules import NewSchedule, ScheduleChanges, ScheduledWork
 from web.api.request import Request
-from web.api.schedules.shapes import (
-    ChangeSchedule,
+from web.api.schedules.schemas import (
     CreateSchedule,
     CronTrigger,
     IntervalTrigger,
     OnceTrigger,
     ScheduleDeleted,
-    WorkBody,
+    UpdateSchedule,
+    Work,
     firing_object,
     schedule_object,
 )
@@ -33,66 +33,66 @@ from web.http.responses import json_response
 from web.http.timestamps import from_unix
 from web.http.validation import parse_query, truncate
 
-#: Ten years, in seconds: the furthest that a start or a single time may lie ahead.
-FURTHEST = 10 * 366 * 86_400
+#: The furthest that `start_at` or `at` may be in the future: ten years, in seconds.
+MAX_SECONDS_AHEAD = 10 * 366 * 86_400
 
-#: Bytes of a turn's request as JSON: a list shows a hundred of them.
-LARGEST = 262_144
+#: Bytes of a turn's request as JSON. A page of schedules contains up to a hundred of them.
+MAX_REQUEST_BYTES = 262_144
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/schedules`: let a turn happen at some time, or again and again, in the caller's name."""
+    """`POST /v1/schedules`: create a schedule that starts a turn or a meditation of the caller."""
     body = bodies.parse(request.body, CreateSchedule)
     new = NewSchedule(
         name=body.name,
-        trigger=_trigger(request, body.trigger),
-        work=_work(request, body.work),
+        trigger=_parse_trigger(request, body.trigger),
+        work=_parse_work(request, body.work),
         if_missed=body.if_missed,
         grace_seconds=body.grace_seconds,
         paused=body.paused,
     )
-    made = user_schedules.create(request.platform.database, request.caller, new, request.new_id("sched"))
-    return json_response(schedule_object(made), 201)
+    schedule = user_schedules.create(request.platform.database, request.caller, new, request.new_id("sched"))
+    return json_response(schedule_object(schedule), 201)
 
 
 def list_schedules(request: Request) -> Response:
-    """`GET /v1/schedules`: the caller's schedules, newest first; for an admin the account's."""
+    """`GET /v1/schedules`: list the caller's schedules, for an admin those of the account, newest first."""
     query = parse_query(request.query, Listing)
     user_id = user_schedules.owner_filter(request.caller)
     with request.platform.database.connection() as connection:
-        found = schedules.list_schedules(
+        records = schedules.list_schedules(
             connection, request.caller.account_id, user_id=user_id, after=query.after, limit=query.fetch_limit
         )
-    return page_response(found, query.limit, schedule_object)
+    return page_response(records, query.limit, schedule_object)
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/schedules/{id}`: with its next times and its last firing."""
+    """`GET /v1/schedules/{id}`: read a schedule, with its next fire times and its last firing."""
     with request.platform.database.connection() as connection:
         return json_response(
             schedule_object(user_schedules.find(connection, request.caller, request.path_params["schedule_id"]))
         )
 
 
-def change(request: Request) -> Response:
-    """`PATCH /v1/schedules/{id}`: other words, times or work, by who it acts for. A new trigger counts from now."""
-    body = bodies.parse(request.body, ChangeSchedule)
+def update(request: Request) -> Response:
+    """`PATCH /v1/schedules/{id}`: update a schedule of the caller. A new trigger applies from now on."""
+    body = bodies.parse(request.body, UpdateSchedule)
     changes = ScheduleChanges(
         name=body.name,
-        trigger=_trigger(request, body.trigger) if body.trigger else None,
-        work=_work(request, body.work) if body.work else None,
+        trigger=_parse_trigger(request, body.trigger) if body.trigger else None,
+        work=_parse_work(request, body.work) if body.work else None,
         if_missed=body.if_missed,
         grace_seconds=body.grace_seconds,
         paused=body.paused,
     )
-    changed = user_schedules.change(
+    schedule = user_schedules.change(
         request.platform.database, request.caller, request.path_params["schedule_id"], changes
     )
-    return json_response(schedule_object(changed))
+    return json_response(schedule_object(schedule))
 
 
 def pause(request: Request) -> Response:
-    """`POST /v1/schedules/{id}/pause`: it does not fire until it is resumed."""
+    """`POST /v1/schedules/{id}/pause`: pause a schedule until it is resumed."""
     paused = user_schedules.pause(
         request.platform.database, request.caller, request.path_params["schedule_id"], paused=True
     )
@@ -100,7 +100,7 @@ def pause(request: Request) -> Response:
 
 
 def resume(request: Request) -> Response:
-    """`POST /v1/schedules/{id}/resume`: it fires at its next time; times while it was paused are not made up for."""
+    """`POST /v1/schedules/{id}/resume`: resume a schedule. Firings during the pause are not made up."""
     resumed = user_schedules.pause(
         request.platform.database, request.caller, request.path_params["schedule_id"], paused=False
     )
@@ -108,39 +108,39 @@ def resume(request: Request) -> Response:
 
 
 def delete(request: Request) -> Response:
-    """`DELETE /v1/schedules/{id}`: forget it and its history; jobs that it has started go on."""
+    """`DELETE /v1/schedules/{id}`: delete a schedule and its firings. Jobs that it has started continue."""
     user_schedules.delete(request.platform.database, request.caller, request.path_params["schedule_id"])
     deleted: ScheduleDeleted = {"id": request.path_params["schedule_id"], "object": "schedule.deleted", "deleted": True}
     return json_response(deleted)
 
 
 def list_firings(request: Request) -> Response:
-    """`GET /v1/schedules/{id}/firings`: when it fired and what came of it, newest first, for the last 90 days."""
+    """`GET /v1/schedules/{id}/firings`: list a schedule's firings of the last 90 days, newest first."""
     query = parse_query(request.query, Listing)
     with request.platform.database.connection() as connection:
         schedule = user_schedules.find(connection, request.caller, request.path_params["schedule_id"])
-        found = firings.list_firings(
+        records = firings.list_firings(
             connection, schedule.id, request.caller.account_id, after=query.after, limit=query.fetch_limit
         )
-    return page_response(found, query.limit, firing_object)
+    return page_response(records, query.limit, firing_object)
 
 
-def _trigger(request: Request, body: CronTrigger | IntervalTrigger | OnceTrigger) -> Cron | Interval | Once:
-    """What is meant. Raises InvalidRequest."""
+def _parse_trigger(request: Request, body: CronTrigger | IntervalTrigger | OnceTrigger) -> Cron | Interval | Once:
+    """Convert the body's trigger. Raises InvalidRequest."""
     if isinstance(body, CronTrigger):
-        return _cron(body)
+        return _parse_cron(body)
     with request.platform.database.connection() as connection:
         now = schedules.database_time(connection).replace(microsecond=0)
-    given, param = (body.at, "trigger.at") if isinstance(body, OnceTrigger) else (body.start_at, "trigger.start_at")
-    if given is not None and given > now.timestamp() + FURTHEST:
-        raise InvalidRequest(f"Invalid value for '{param}': it lies more than ten years ahead.", param=param)
-    time = from_unix(given) or now
+    seconds, param = (body.at, "trigger.at") if isinstance(body, OnceTrigger) else (body.start_at, "trigger.start_at")
+    if seconds is not None and seconds > now.timestamp() + MAX_SECONDS_AHEAD:
+        raise InvalidRequest(f"Invalid value for '{param}': it should be at most ten years in the future.", param=param)
+    time = from_unix(seconds) or now
     return Once(time) if isinstance(body, OnceTrigger) else Interval(body.seconds, time)
 
 
-def _cron(body: CronTrigger) -> Cron:
+def _parse_cron(body: CronTrigger) -> Cron:
     if body.time_zone not in cron.time_zones():
-        message = f"Invalid value for 'trigger.time_zone': there is no time zone '{truncate(body.time_zone)}'."
+        message = f"Invalid value for 'trigger.time_zone': '{truncate(body.time_zone)}' is not an IANA time zone, such as 'Europe/Berlin'."
         raise InvalidRequest(message, param="trigger.time_zone")
     try:
         cron.validate(body.expression)
@@ -150,47 +150,51 @@ def _cron(body: CronTrigger) -> Cron:
     return Cron(body.expression, body.time_zone)
 
 
-def _work(request: Request, body: WorkBody) -> ScheduledWork:
-    """The work as it will be started. Raises InvalidRequest for what is not to be had, as the work's own door does."""
+def _parse_work(request: Request, body: Work) -> ScheduledWork:
+    """Convert the body's work. Raises InvalidRequest and NotFound, like the endpoint of that work."""
     if body.kind not in STARTERS:
-        message = f"Unsupported value for 'work.kind': '{truncate(body.kind)}'; there is {', '.join(STARTERS)}."
+        supported = ", ".join(f"'{kind}'" for kind in STARTERS)
+        message = f"Unsupported value for 'work.kind': '{truncate(body.kind)}'. Supported values are: {supported}."
         raise InvalidRequest(message, param="work.kind", code="unsupported_value")
     if body.kind == "turn":
-        return _turn(request, body)
+        return _parse_turn(request, body)
     if body.request is not None:
         param = "work.request"
         raise InvalidRequest(f"Unknown parameter: '{param}'.", param=param, code="unknown_parameter")
     return ScheduledWork(body.kind, {}, {}, lambda _: None)
 
 
-def _turn(request: Request, body: WorkBody) -> ScheduledWork:
-    asked = body.request
-    if asked is None:
+def _parse_turn(request: Request, body: Work) -> ScheduledWork:
+    turn_request = body.request
+    if turn_request is None:
         param = "work.request"
         raise InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     for name in ("stream", "stream_options", "background"):
-        if getattr(asked, name) is not None:
-            message = f"Unsupported parameter: 'work.request.{name}'; nobody waits for the turn of a schedule."
+        if getattr(turn_request, name) is not None:
+            message = f"Unsupported parameter: 'work.request.{name}'. Scheduled turns always run in the background."
             raise InvalidRequest(message, param=f"work.request.{name}", code="unsupported_parameter")
-    with _below("work.request"):
-        turn = new_turn(asked.model_copy(update={"background": True}), request.platform.settings)
+    with _prefix_param("work.request"):
+        turn = new_turn(turn_request.model_copy(update={"background": True}), request.platform.settings)
 
     def check(connection: Connection) -> None:
-        with _below("work.request"):
+        with _prefix_param("work.request"):
             turns.check(connection, request.caller.account_id, turn)
 
-    said = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if len(orjson.dumps(said)) > LARGEST:
-        raise TooLarge(f"The request of a schedule should have at most {LARGEST} bytes.", param="work.request")
-    plan = turns.turn_plan(turn, any_model=asked.model in (None, DEFAULT))
-    return ScheduledWork("turn", {"request": said}, plan, check)
+    stored_request = turn_request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if (size := len(orjson.dumps(stored_request))) > MAX_REQUEST_BYTES:
+        raise TooLarge(
+            f"'work.request' is too large: it has {size:,} bytes as JSON, the maximum is {MAX_REQUEST_BYTES:,}.",
+            param="work.request",
+        )
+    plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT))
+    return ScheduledWork("turn", {"request": stored_request}, plan, check)
 
 
 @contextmanager
-def _below(place: str) -> Iterator[None]:
-    """Let a refusal name its parameter from the top of the body."""
+def _prefix_param(prefix: str) -> Iterator[None]:
+    """Prefix the parameter of an error, so that it is named from the top of the body."""
     try:
         yield
     except (InvalidRequest, NotFound) as error:
-        error.param = f"{place}.{error.param}" if error.param else place
+        error.param = f"{prefix}.{error.param}" if error.param else prefix
         raise
