@@ -1,6 +1,6 @@
 """Start, watch and stop a service as a child process.
 
-A child is killed with its parent (see `ops/launch.py`), leads a session of its own so that Ctrl-C in the terminal
+A child is killed with its parent (see `ops/launcher.py`), leads a session of its own so that Ctrl-C in the terminal
 reaches only the parent, and has its pid in RUN/NAME.pid. Start children from a thread that lives as long as they
 should: Linux sends the parent-death signal when the thread that started the child ends.
 """
@@ -18,7 +18,7 @@ from typing import Protocol
 from models.platform.errors import Unavailable
 from ops.child_log import ChildLog
 
-LAUNCH = Path(__file__).with_name("launch.py")
+LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 class Service(Protocol):
@@ -147,7 +147,7 @@ def launcher_command(
     unprivileged_folder  data folder of a program that refuses to run as root
     """
     options = [str(os.getpid()), str(int(orphan_signal)), str(unprivileged_folder or "-")]
-    return [sys.executable, "-I", "-S", str(LAUNCH), *options, *command]
+    return [sys.executable, "-I", "-S", str(LAUNCHER), *options, *command]
 
 
 def kill_session(leader: int) -> None:

@@ -20,7 +20,7 @@ from models.platform.migrate import migrate, pending_migrations
 from models.platform.settings import Settings
 from ops import rabbitmq, servers
 from ops.doctor import finding
-from ops.launch import change_owner
+from ops.launcher import change_owner
 from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
 from ops.servers import Postgres, Valkey, running_server
@@ -125,10 +125,10 @@ def test_postgres_starts_for_root_without_user_namespaces(
     postgres: Postgres, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a launcher that cannot enter a namespace, and a folder that only root can enter
-    launcher = tmp_path / "launch.py"
-    source = (Path(servers.__file__).parent / "launch.py").read_text()
+    launcher = tmp_path / "launcher.py"
+    source = (Path(servers.__file__).parent / "launcher.py").read_text()
     launcher.write_text(source.replace("if enter_namespace(user, group):", "if False:"))
-    monkeypatch.setattr("ops.process.LAUNCH", launcher)
+    monkeypatch.setattr("ops.process.LAUNCHER", launcher)
     tmp_path.chmod(0o700)
     # When the server is started, then it is ready and does not run as root
     with running_server(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:

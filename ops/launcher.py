@@ -1,6 +1,6 @@
 """Run another program that is killed with its parent and, on request, does not run as root.
 
-    python -I -S launch.py PARENT SIGNAL FOLDER program arguments…
+    python -I -S launcher.py PARENT SIGNAL FOLDER program arguments…
 
 PARENT is the pid of the parent; when it dies, Linux sends SIGNAL (a number) to the program. FOLDER is `-`, or the
 data folder of a program that refuses to run as root, such as Postgres. Started by root, such a program gets a user
