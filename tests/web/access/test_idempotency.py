@@ -1,4 +1,4 @@
-"""Given an Idempotency-Key, when a creating request comes again, then nothing more is made and the answer is alike."""
+"""Repeats of creating requests under one Idempotency-Key."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from models.journal.archive import archive
 from models.journal.events import event
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
-from web.access import idempotency as at_the_door
+from web.access import idempotency as http_idempotency
 from web.access.rights import Rights
 from web.api.routing import Route, mount
 
@@ -30,7 +30,7 @@ def key():
 
 @pytest.fixture
 def post(user, key):
-    """`post(path, **body)` under the test's key."""
+    """`post(path, **body)` sends a POST with the test's key."""
 
     def post(path="/v1/responses", key=key, **body):
         return user.request("POST", path, json=body or TURN, headers={"Idempotency-Key": key})
@@ -40,7 +40,7 @@ def post(user, key):
 
 @pytest.fixture
 def rows(user, database):
-    """`rows("jobs")`: how many the visitor's account has."""
+    """`rows("jobs")` → the number of rows of the user's account."""
 
     def rows(table):
         with database.connection() as connection:
@@ -50,50 +50,50 @@ def rows(user, database):
     return rows
 
 
-def test_twenty_at_once_are_one_turn_with_one_answer(post, rows):
+def test_concurrent_repeats_create_one_turn_and_get_one_response(post, rows):
     with ThreadPoolExecutor(20) as pool:
-        answers = [future.result() for future in [pool.submit(post) for _ in range(20)]]
+        responses = [future.result() for future in [pool.submit(post) for _ in range(20)]]
 
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotent-replayed" not in response.headers for response in responses) == 1
     assert rows("jobs") == rows("responses") == 1
 
 
 @pytest.mark.parametrize("if_busy", ["reject", "interrupt"])
-def test_a_turn_is_not_in_its_own_way(post, user, rows, if_busy):
+def test_a_repeat_does_not_count_as_another_turn_of_the_conversation(post, user, rows, if_busy):
     conversation = user.request("POST", "/v1/conversations").json()["id"]
     body = {**TURN, "conversation": conversation, "if_busy": if_busy}
     with ThreadPoolExecutor(8) as pool:
-        answers = [future.result() for future in [pool.submit(post, **body) for _ in range(8)]]
+        responses = [future.result() for future in [pool.submit(post, **body) for _ in range(8)]]
 
-    assert len({answer.content for answer in answers}) == 1, [answer.text for answer in answers]
-    assert user.request("GET", f"/v1/responses/{answers[0].json()['id']}").json()["status"] == "queued"
+    assert len({response.content for response in responses}) == 1, [response.text for response in responses]
+    assert user.request("GET", f"/v1/responses/{responses[0].json()['id']}").json()["status"] == "queued"
     assert rows("jobs") == 1
 
 
-def test_twenty_conversations_at_once_are_one(post, rows):
+def test_concurrent_repeats_create_one_conversation(post, rows):
     with ThreadPoolExecutor(20) as pool:
         body = {"metadata": {"a": "b"}}
-        answers = [future.result() for future in [pool.submit(post, "/v1/conversations", **body) for _ in range(20)]]
+        responses = [future.result() for future in [pool.submit(post, "/v1/conversations", **body) for _ in range(20)]]
 
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotent-replayed" not in response.headers for response in responses) == 1
     assert rows("conversations") == 1
 
 
 @pytest.mark.parametrize(
     ("path", "body"), [("/v1/responses", {**TURN, "input": "other"}), ("/v1/conversations", {"metadata": {}})]
 )
-def test_another_request_under_the_key_is_refused(post, path, body):
+def test_another_request_under_the_key_is_rejected(post, path, body):
     post()
 
-    answer = post(path, **body)
+    response = post(path, **body)
 
-    assert_error(answer, 422, code="idempotency_key_reused", param="Idempotency-Key")
+    assert_error(response, 422, code="idempotency_key_reused", param="Idempotency-Key")
 
 
-def test_keys_are_an_accounts_own(post, other_user, key):
+def test_accounts_can_use_the_same_key(post, other_user, key):
     mine = post().json()
     theirs = other_user.request("POST", "/v1/responses", json=TURN, headers={"Idempotency-Key": key})
 
@@ -102,13 +102,13 @@ def test_keys_are_an_accounts_own(post, other_user, key):
 
 
 @pytest.mark.parametrize("value", ["", "a b", "x" * 256, "ké"])
-def test_odd_keys_are_refused(user, value):
-    answer = user.request("POST", "/v1/responses", json=TURN, headers={"Idempotency-Key": value.encode()})
+def test_malformed_keys_are_rejected(user, value):
+    response = user.request("POST", "/v1/responses", json=TURN, headers={"Idempotency-Key": value.encode()})
 
-    assert_error(answer, 400, param="Idempotency-Key")
+    assert_error(response, 400, param="Idempotency-Key")
 
 
-def test_a_refusal_leaves_the_key_free(post, rows):
+def test_a_rejected_request_does_not_use_its_key_up(post, rows):
     assert_error(post(input=5), 400)
 
     assert post().status_code == 200
@@ -116,25 +116,25 @@ def test_a_refusal_leaves_the_key_free(post, rows):
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/conversations"])
-def test_what_a_crash_left_behind_is_found(post, rows, path, user, monkeypatch):
-    """The process dies between what it made and its answer: here it raises."""
+def test_a_repeat_after_a_crash_finds_what_was_created(post, rows, path, user, monkeypatch):
+    """The crash between creating and responding is an exception here."""
     body = TURN if path == "/v1/responses" else {"metadata": {"a": "b"}}
     with monkeypatch.context() as crash:
         crash.setattr(user.client.app.state.platform.queue, "announce_job", None)
         crash.setattr("web.api.turns.conversations._object", None)
         assert post(path, **body).status_code == 500
 
-    again = post(path, **body)
+    repeat = post(path, **body)
 
-    assert again.status_code == 200
-    assert again.headers["idempotent-replayed"] == "true"
+    assert repeat.status_code == 200
+    assert repeat.headers["idempotent-replayed"] == "true"
     assert rows("responses" if path == "/v1/responses" else "conversations") == 1
-    assert user.request("GET", f"{path}/{again.json()['id']}").status_code == 200
-    assert post(path, **body).content == again.content
+    assert user.request("GET", f"{path}/{repeat.json()['id']}").status_code == 200
+    assert post(path, **body).content == repeat.content
 
 
-def test_a_dead_process_claim_is_taken_over_and_a_living_one_waited_for(post, user, database, key, monkeypatch):
-    monkeypatch.setattr(at_the_door, "LONGEST_WAIT", 0.05)
+def test_a_repeat_waits_for_a_held_claim_and_takes_over_an_expired_one(post, user, database, key, monkeypatch):
+    monkeypatch.setattr(http_idempotency, "LONGEST_WAIT", 0.05)
     body = {"metadata": {"a": "b"}}
     first = post("/v1/conversations", **body)
     with database.connection() as connection:
@@ -155,7 +155,7 @@ def test_a_dead_process_claim_is_taken_over_and_a_living_one_waited_for(post, us
     assert taken_over.json() == first.json()
 
 
-def test_a_deleted_turn_does_not_come_back(post, user, database, rows):
+def test_a_repeat_does_not_recreate_a_deleted_turn(post, user, database, rows):
     turn = post().json()
     user.request("POST", f"/v1/responses/{turn['id']}/cancel")
     assert user.request("DELETE", f"/v1/responses/{turn['id']}").status_code == 200
@@ -164,7 +164,7 @@ def test_a_deleted_turn_does_not_come_back(post, user, database, rows):
     assert rows("responses") == 0
 
 
-def test_a_stream_is_told_again_from_its_beginning(post, user, database):
+def test_a_repeat_of_a_stream_begins_with_its_first_event(post, user, database):
     job_id = post(input="x", background=True).headers["x-sangha-job-id"]
     ended = [event(2, "response.completed", {"response": {"id": "resp_x", "output": []}})]
     with database.transaction() as connection:
@@ -194,7 +194,9 @@ def test_a_stream_is_told_again_from_its_beginning(post, user, database):
     assert (first.headers.get("idempotent-replayed"), second.headers["idempotent-replayed"]) == (None, "true")
 
 
-def test_those_who_wait_for_the_end_of_a_turn_get_the_same_end(post, rows, user, database, redis_client):
+def test_concurrent_repeats_wait_for_the_end_of_the_turn_and_get_the_same_response(
+    post, rows, user, database, redis_client
+):
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(post, input="hello") for _ in range(3)]
         wait_until(lambda: rows("responses") == 1)
@@ -206,26 +208,26 @@ def test_those_who_wait_for_the_end_of_a_turn_get_the_same_end(post, rows, user,
             archive(connection, turn["job_id"], [end])
             connection.execute("UPDATE jobs SET state = 'completed' WHERE id = %s", (turn["job_id"],))
         journal.append(redis_client, turn["job_id"], 1, [end])
-        answers = [answer.result() for answer in waiting]
-    answers.append(post(input="hello"))
+        responses = [response.result() for response in waiting]
+    responses.append(post(input="hello"))
 
-    assert {answer.text for answer in answers} == {answers[0].text}
-    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert {response.text for response in responses} == {responses[0].text}
+    assert sum("idempotent-replayed" not in response.headers for response in responses) == 1
 
 
 def test_the_official_client_sends_a_key(user, key, rows):
     client = OpenAI(api_key=user.token, base_url=f"{user.client.base_url}/v1")
 
-    made = [
+    created = [
         client.responses.create(input="hello", background=True, extra_headers={"Idempotency-Key": key})
         for _ in range(2)
     ]
 
-    assert made[0].id == made[1].id
+    assert created[0].id == created[1].id
     assert rows("jobs") == 1
 
 
-def test_stored_answers_show_nothing(post, user, database):
+def test_stored_responses_are_encrypted(post, user, database):
     post("/v1/conversations", metadata={"name": "a secret of mine"})
 
     with database.connection() as connection:
@@ -235,15 +237,15 @@ def test_stored_answers_show_nothing(post, user, database):
     assert b"secret" not in row["body"]
 
 
-def test_what_was_made_and_can_not_be_told_is_a_permanent_conflict(api, user, key, monkeypatch):
-    call = orjson.dumps({"metadata": {}})
+def test_a_repeat_whose_response_is_lost_is_a_permanent_conflict(api, user, key, monkeypatch):
+    body = orjson.dumps({"metadata": {}})
     resource = next(route.endpoint for route in api.app.routes if route.path == "/v1/conversations")
     monkeypatch.setitem(
-        resource.routes, "POST", Route("POST", "/v1/conversations", made_before, Rights.WRITE, creates=True)
+        resource.routes, "POST", Route("POST", "/v1/conversations", violate_uniqueness, Rights.WRITE, creates=True)
     )
 
     def post():
-        return user.request("POST", "/v1/conversations", content=call, headers={"idempotency-key": key})
+        return user.request("POST", "/v1/conversations", content=body, headers={"idempotency-key": key})
 
     first, second = post(), post()
 
@@ -252,11 +254,11 @@ def test_what_was_made_and_can_not_be_told_is_a_permanent_conflict(api, user, ke
     assert second.headers["x-should-retry"] == "false"
 
 
-def made_before(request):
+def violate_uniqueness(request):
     raise UniqueViolation
 
 
-def test_old_keys_are_forgotten(post, user, database, rows):
+def test_old_keys_are_deleted(post, user, database, rows):
     post()
     post(key=new_id("key"))
     with database.connection() as connection:
@@ -270,17 +272,17 @@ def test_old_keys_are_forgotten(post, user, database, rows):
     assert rows("idempotency_keys") == 1
 
 
-def test_a_stream_that_its_endpoint_would_not_find_again_can_not_be_promised():
+def test_a_creating_stream_must_handle_repeats():
     with pytest.raises(ValueError, match="repeats"):
-        mount([Route("POST", "/streams", made_before, Rights.WRITE, creates=True, streams=True)])
+        mount([Route("POST", "/streams", violate_uniqueness, Rights.WRITE, creates=True, streams=True)])
 
 
-def test_a_public_route_can_not_promise_it():
+def test_a_public_route_cannot_honour_keys():
     with pytest.raises(ValueError, match="account"):
-        mount([Route("POST", "/signup", made_before, Rights.PUBLIC, creates=True)])
+        mount([Route("POST", "/signup", violate_uniqueness, Rights.PUBLIC, creates=True)])
 
 
-def test_a_key_on_what_makes_nothing_is_not_looked_at(user, key):
+def test_a_key_on_a_route_that_creates_nothing_is_ignored(user, key):
     for _ in range(2):
-        answer: httpx.Response = user.request("GET", "/v1/models", headers={"idempotency-key": key})
-        assert "idempotent-replayed" not in answer.headers
+        response: httpx.Response = user.request("GET", "/v1/models", headers={"idempotency-key": key})
+        assert "idempotent-replayed" not in response.headers

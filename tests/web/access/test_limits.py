@@ -1,4 +1,4 @@
-"""Given limits, when requests come, then the answers tell how much is left, and who has had enough waits."""
+"""Rate limits by account and address, quotas, and limits of unfinished jobs and open streams."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from web.access.limits import Limiter, duration, estimate_tokens, network
 
 @pytest.fixture
 def limit(user, database):
-    """`limit(requests_per_minute=3)`: an operator's word about the visitor's account."""
+    """`limit(requests_per_minute=3)`: override the limits of the user's account."""
 
     def set_limits(**limits):
         with database.connection() as connection:
@@ -38,12 +38,12 @@ def test_durations_are_written_as_openai_does(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("ip", "counted_as"),
+    ("ip", "key"),
     [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
      ("fe80::1%eth0", "fe80::"), ("", "unknown"), ("nonsense", "unknown")],
 )  # fmt: skip
-def test_a_household_counts_as_one(ip, counted_as):
-    assert network(ip) == counted_as
+def test_ipv6_addresses_are_limited_by_network(ip, key):
+    assert network(ip) == key
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_tokens_are_estimated_by_the_declared_length(length, tokens):
     assert estimate_tokens(length) == tokens
 
 
-def test_headers_tell_what_is_left(user, limit):
+def test_headers_report_the_remaining_requests_and_tokens(user, limit):
     limit(requests_per_minute=10, tokens_per_minute=1000)
 
     headers = user.request("POST", "/v1/responses", json={"input": "x" * 400, "background": True}).headers
@@ -64,7 +64,7 @@ def test_headers_tell_what_is_left(user, limit):
     assert headers["x-ratelimit-reset-requests"].endswith("s")
 
 
-def test_who_has_had_enough_is_told_when_to_come_again(user, other_user, limit):
+def test_a_request_above_the_limit_is_rejected_with_retry_after(user, other_user, limit):
     limit(requests_per_minute=2)
     first, second, third = (user.request("GET", "/v1/models") for _ in range(3))
 
@@ -79,35 +79,35 @@ def test_who_has_had_enough_is_told_when_to_come_again(user, other_user, limit):
     assert other_user.request("GET", "/v1/models").status_code == 200
 
 
-def test_a_cancel_is_never_refused(user, limit):
+def test_a_cancel_is_never_rejected(user, limit):
     limit(requests_per_minute=0)
 
     assert user.request("POST", "/v1/responses/resp_x/cancel").status_code == 404
     assert_error(user.request("GET", "/v1/responses/resp_x"), 429)
 
 
-def test_refused_requests_tell_what_is_left_too(user, limit):
+def test_headers_are_on_error_responses_too(user, limit):
     limit(requests_per_minute=5)
 
     assert user.request("GET", "/v1/jobs/nothing").headers["x-ratelimit-remaining-requests"] == "4"
 
 
-def test_every_answer_tells_its_time(user):
+def test_every_response_reports_its_processing_time(user):
     for path in ("/v1/models", "/healthz", "/nowhere"):
         assert int(user.request("GET", path).headers["openai-processing-ms"]) >= 0
 
 
-def test_public_doors_are_limited_by_address(settings):
+def test_public_requests_are_limited_by_address(settings):
     with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "127.0.0.1"})) as client:
         mine, other = ({"x-forwarded-for": f"192.0.2.1, {new_ip()}"} for _ in range(2))
-        answers = [client.post("/login", json={}, headers=mine).status_code for _ in range(4)]
+        statuses = [client.post("/login", json={}, headers=mine).status_code for _ in range(4)]
 
-        assert answers == [400, 400, 400, 429]
+        assert statuses == [400, 400, 400, 429]
         assert client.post("/login", json={}, headers=other).status_code == 400
         assert client.get("/healthz", headers=mine).status_code == 200
 
 
-def test_bad_tokens_are_limited_and_good_ones_beside_them_are_not(settings, database):
+def test_invalid_tokens_are_limited_by_address_without_affecting_valid_ones(settings, database):
     with app_client(settings.model_copy(update={"visits_per_minute": 2, "trusted_proxies": "127.0.0.0/8"})) as client:
         user, address = ApiUser(client, database), {"x-forwarded-for": new_ip()}
         guesses = [
@@ -120,54 +120,54 @@ def test_bad_tokens_are_limited_and_good_ones_beside_them_are_not(settings, data
         user.delete_account()
 
 
-def test_nobody_else_is_believed_where_they_come_from(settings):
+def test_forwarded_addresses_of_untrusted_clients_are_ignored(settings):
     with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "192.0.2.0/24"})) as client:
         client.app.state.platform.redis.delete("sangha:limit:address:127.0.0.1:requests")
-        answers = [client.post("/login", json={}, headers={"x-forwarded-for": new_ip()}).status_code for _ in range(4)]
+        statuses = [client.post("/login", json={}, headers={"x-forwarded-for": new_ip()}).status_code for _ in range(4)]
 
-        assert answers[-1] == 429
+        assert statuses[-1] == 429
 
 
 def new_ip():
-    """An address that no other test has."""
+    """Return an address that no other test uses."""
     number = int(new_id("ip")[-6:], 16)
     return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
-def test_without_redis_reads_go_through_and_work_is_put_off(user, limit, monkeypatch):
+def test_without_redis_reads_are_admitted_and_other_requests_are_rejected(user, limit, monkeypatch):
     platform = user.client.app.state.platform
-    silent = socket.create_server(("127.0.0.1", 0))
-    client = redis.Redis(port=silent.getsockname()[1], socket_timeout=0.05)
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = redis.Redis(port=listener.getsockname()[1], socket_timeout=0.05)
     monkeypatch.setattr(platform.gate._limiter, "_client", client)
     monkeypatch.setattr("web.access.limits.PAUSE", 0.01)
     try:
         assert user.request("GET", "/v1/models").status_code == 200
-        put_off = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
-        assert_error(put_off, 503, code="service_unavailable")
-        assert (put_off.headers["retry-after"], put_off.headers["x-should-retry"]) == ("1", "true")
+        rejected = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
+        assert_error(rejected, 503, code="service_unavailable")
+        assert (rejected.headers["retry-after"], rejected.headers["x-should-retry"]) == ("1", "true")
         assert user.request("POST", "/v1/responses/resp_x/cancel").status_code == 404
         limit(requests_per_minute=None, tokens_per_minute=None)
         assert user.create_response()["status"] == "queued"
     finally:
-        silent.close()
+        listener.close()
         client.close()
 
 
-class Hanging:
-    """A Redis that answers nobody until it is told to fail."""
+class HangingRedis:
+    """A Redis client whose calls block until `fail` is set, and then time out."""
 
     def __init__(self):
-        self.asked = 0
+        self.calls = 0
         self.fail = threading.Event()
 
     def evalsha(self, *_):
-        self.asked += 1
+        self.calls += 1
         assert self.fail.wait(10)
         raise redis.TimeoutError
 
 
-def test_while_redis_hangs_only_one_in_a_while_waits_for_it(user):
-    hanging = Hanging()
+def test_while_redis_hangs_only_one_request_per_pause_waits_for_it(user):
+    hanging = HangingRedis()
     hanging.fail.set()
     limiter = Limiter(hanging, 1)
     limits = Limits(requests_per_minute=1)
@@ -175,10 +175,10 @@ def test_while_redis_hangs_only_one_in_a_while_waits_for_it(user):
     for _ in range(50):
         assert limiter.draw_for_caller(user.caller, limits, cost=1, tokens=0, reads=True) == {}
 
-    assert hanging.asked == 1
+    assert hanging.calls == 1
 
 
-def test_a_turn_is_charged_what_it_used(user, limit, database, redis_client):
+def test_the_estimated_tokens_are_stored_with_the_job(user, limit, database, redis_client):
     limit(tokens_per_minute=10_000)
     turn = user.create_response(input="x" * 4000)
     with database.connection() as connection:
@@ -187,79 +187,79 @@ def test_a_turn_is_charged_what_it_used(user, limit, database, redis_client):
     assert row["arguments"]["drawn"] == {"tokens": pytest.approx(1000, rel=0.1), "limit": 10_000, "key_id": None}
 
 
-def test_the_official_client_understands_a_rate_limit(user, limit):
+def test_the_official_client_raises_rate_limit_errors(user, limit):
     limit(requests_per_minute=1)
     client = OpenAI(api_key=user.token, base_url=f"{user.client.base_url}/v1", max_retries=0)
 
     client.models.list()
-    with pytest.raises(RateLimitError) as refusal:
+    with pytest.raises(RateLimitError) as error:
         client.models.list()
 
-    assert refusal.value.code == "rate_limit_exceeded"
-    assert refusal.value.response.headers["x-ratelimit-limit-requests"] == "1"
+    assert error.value.code == "rate_limit_exceeded"
+    assert error.value.response.headers["x-ratelimit-limit-requests"] == "1"
 
 
-def test_a_spent_quota_is_told_as_openai_does_and_not_tried_again(user, limit):
+def test_an_exhausted_quota_is_a_permanent_insufficient_quota_error(user, limit):
     limit(tokens_per_month=5000)
     user.create_response(max_output_tokens=3000)
 
-    answer = user.request("POST", "/v1/responses", json={"input": "x", "background": True, "max_output_tokens": 3000})
+    response = user.request("POST", "/v1/responses", json={"input": "x", "background": True, "max_output_tokens": 3000})
 
-    assert_error(answer, 429, code="insufficient_quota")
-    assert answer.json()["error"]["type"] == "insufficient_quota"
-    assert answer.headers["x-should-retry"] == "false"
-    assert "retry-after" not in answer.headers
+    assert_error(response, 429, code="insufficient_quota")
+    assert response.json()["error"]["type"] == "insufficient_quota"
+    assert response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in response.headers
 
 
-def test_a_cancelled_turn_gives_its_reservation_back(user, limit):
+def test_a_cancelled_turn_releases_its_reserved_tokens(user, limit):
     limit(tokens_per_month=5000)
     turn = user.create_response(max_output_tokens=3000)
     reserved = user.request("GET", "/v1/account/usage").json()
     user.request("POST", f"/v1/responses/{turn['id']}/cancel")
 
-    freed = user.request("GET", "/v1/account/usage").json()
+    released = user.request("GET", "/v1/account/usage").json()
 
     assert 3000 < reserved["tokens_reserved"] < 4096
-    assert (freed["tokens_reserved"], freed["tokens_used"], freed["tokens_limit"]) == (0, 0, 5000)
+    assert (released["tokens_reserved"], released["tokens_used"], released["tokens_limit"]) == (0, 0, 5000)
 
 
-def test_unfinished_jobs_are_bounded(user, limit):
+def test_unfinished_jobs_are_limited(user, limit):
     limit(unfinished_jobs=1)
     user.create_response()
 
-    answer = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
+    response = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
 
-    assert_error(answer, 429, code="too_many_jobs")
-    assert answer.headers["x-should-retry"] == "true"
+    assert_error(response, 429, code="too_many_jobs")
+    assert response.headers["x-should-retry"] == "true"
 
 
-@pytest.mark.parametrize("allowed", [50, None])
-def test_a_thousand_streams_of_one_client_do_not_stop_the_others(api, user, other_user, limit, allowed):
-    limit(streams=allowed)
+@pytest.mark.parametrize("stream_limit", [50, None])
+def test_a_thousand_streams_of_one_account_do_not_block_other_accounts(api, user, other_user, limit, stream_limit):
+    limit(streams=stream_limit)
     job = user.create_response()["job_id"]
     path = f"/v1/jobs/{job}/events"
     with ExitStack() as open_streams:
-        many = open_streams.enter_context(
+        greedy_client = open_streams.enter_context(
             httpx.Client(base_url=api.base_url, limits=httpx.Limits(max_connections=1100), timeout=30)
         )
         statuses = [
             open_streams.enter_context(
-                many.stream("GET", path, headers={"authorization": f"Bearer {user.token}"})
+                greedy_client.stream("GET", path, headers={"authorization": f"Bearer {user.token}"})
             ).status_code
-            for _ in range(1000 if allowed is None else allowed + 1)
+            for _ in range(1000 if stream_limit is None else stream_limit + 1)
         ]
 
-        assert statuses == ([200] * 1000 if allowed is None else [*[200] * allowed, 429])
-        if allowed:
-            answer = user.request("POST", "/v1/responses", json={"input": "x", "stream": True})
-            assert_error(answer, 429, code="too_many_streams")
+        assert statuses == ([200] * 1000 if stream_limit is None else [*[200] * stream_limit, 429])
+        if stream_limit:
+            response = user.request("POST", "/v1/responses", json={"input": "x", "stream": True})
+            assert_error(response, 429, code="too_many_streams")
             assert len(user.jobs()) == 1
         with api.stream(
             "POST",
             "/v1/responses",
             json={"input": "hello", "stream": True},
             headers={"authorization": f"Bearer {other_user.token}"},
-        ) as mine:
-            assert next(mine.iter_lines()) == "id: 0"
+        ) as stream:
+            assert next(stream.iter_lines()) == "id: 0"
     streams = api.app.state.platform.streams
     wait_until(lambda: not streams.permits)

@@ -1,6 +1,6 @@
-"""Given the route table, when everybody knocks at every route, then exactly those come in whom its rights name.
+"""Rights of all routes: every principal requests every route, and is admitted or rejected as the matrix says.
 
-Who comes in is written out here once more, so that neither the table's rights nor their check can change unnoticed.
+The matrix repeats the meaning of the rights, so that neither the route table nor the check can change unnoticed.
 """
 
 import re
@@ -22,48 +22,48 @@ from web.access.rights import Rights
 from web.api.routing import Route
 from web.routes import ROUTES
 
-COMES_IN = None
+ADMITTED = None
 
-EVERYBODY = dict.fromkeys((*ROLES, *OTHER_ACCOUNTS), COMES_IN)
-NO_KEY = dict.fromkeys(API_KEYS, "person_required")
+ALL_USERS = dict.fromkeys((*ROLES, *OTHER_ACCOUNTS), ADMITTED)
+KEYS_REJECTED = dict.fromkeys(API_KEYS, "person_required")
 
 
 def with_scope(needed: Scope) -> dict[str, str | None]:
-    """What keys hear where this scope is needed."""
-    return {f"{scope} key": COMES_IN if scope is needed else "insufficient_scope" for scope in Scope} | {
-        "demoted key": COMES_IN
+    """Return the expectations for API keys on a route that needs this scope."""
+    return {f"{scope} key": ADMITTED if scope is needed else "insufficient_scope" for scope in Scope} | {
+        "demoted key": ADMITTED
     }
 
 
-NOT_MEMBERS = {"member": "forbidden", "demoted key": "forbidden"}
+MEMBERS_REJECTED = {"member": "forbidden", "demoted key": "forbidden"}
 
-#: What each visitor that is known hears: the code of a 403, or COMES_IN.
+#: The expectation for each authenticated principal: the code of a 403, or ADMITTED.
 MATRIX: dict[Rights, dict[str, str | None]] = {
-    Rights.PUBLIC: EVERYBODY | dict.fromkeys(API_KEYS, COMES_IN),
-    Rights.READ: EVERYBODY | with_scope(Scope.READ),
-    Rights.WRITE: EVERYBODY | with_scope(Scope.WRITE),
-    Rights.INFERENCE: EVERYBODY | with_scope(Scope.INFERENCE),
-    Rights.PERSON: EVERYBODY | NO_KEY,
-    Rights.KEYS: EVERYBODY | with_scope(Scope.ADMIN),
-    Rights.BILLING: EVERYBODY | with_scope(Scope.BILLING) | NOT_MEMBERS,
-    Rights.ADMIN: EVERYBODY | with_scope(Scope.ADMIN) | NOT_MEMBERS,
-    Rights.OWNER: EVERYBODY | NO_KEY | NOT_MEMBERS | {"admin": "forbidden"},
-    Rights.OPERATOR: dict.fromkeys(EVERYBODY, "operator_required") | NO_KEY | {"operator": COMES_IN},
+    Rights.PUBLIC: ALL_USERS | dict.fromkeys(API_KEYS, ADMITTED),
+    Rights.READ: ALL_USERS | with_scope(Scope.READ),
+    Rights.WRITE: ALL_USERS | with_scope(Scope.WRITE),
+    Rights.INFERENCE: ALL_USERS | with_scope(Scope.INFERENCE),
+    Rights.PERSON: ALL_USERS | KEYS_REJECTED,
+    Rights.KEYS: ALL_USERS | with_scope(Scope.ADMIN),
+    Rights.BILLING: ALL_USERS | with_scope(Scope.BILLING) | MEMBERS_REJECTED,
+    Rights.ADMIN: ALL_USERS | with_scope(Scope.ADMIN) | MEMBERS_REJECTED,
+    Rights.OWNER: ALL_USERS | KEYS_REJECTED | MEMBERS_REJECTED | {"admin": "forbidden"},
+    Rights.OPERATOR: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
 }
 
-#: Parameters of paths that name nothing of an account's.
-NAMES = {"name": "index.css", "model": "default", "plan_id": "default", "provider": "nobody"}
+#: Path parameters that do not name anything of an account.
+FIXED_PARAMETERS = {"name": "index.css", "model": "default", "plan_id": "default", "provider": "nobody"}
 
-#: Things that belong to one person (here the owner) and are hidden from everybody else in the account too.
+#: Path parameters of resources that only one user of the account (here the owner) may see.
 PERSONAL = {"session_id", "memory_id", "meditation_id"}
 
-#: Whom what is the owner's own is shown to: the owner, and keys of theirs.
-OWN = {"owner", *(f"{scope} key" for scope in Scope)}
+#: The principals who may see the owner's personal resources: the owner and the owner's API keys.
+OWNER_PRINCIPALS = {"owner", *(f"{scope} key" for scope in Scope)}
 
-#: Reading that takes a body.
-ASKS = {"/v1/memories/search"}
+#: Routes that read although their method is POST.
+READS_BY_POST = {"/v1/memories/search"}
 
-#: Answers that are not JSON: pages, files, streams, metrics.
+#: Routes whose response is not JSON: pages, files, streams, metrics.
 NOT_JSON = {
     ("GET", "/"),
     ("GET", "/pages/{name}"),
@@ -80,123 +80,128 @@ NOT_JSON = {
     ("GET", "/v1/files/{file_id}/content"),
 }
 
-#: What must be sent for a route to look for the thing that its path names; `{}` will do for the others.
+#: Bodies with which a route looks for the resource in its path; `{}` suffices for the others.
 BODIES: dict[tuple[str, str], object] = {
     ("POST", "/v1/conversations/{conversation_id}"): {"metadata": {}},
     ("POST", "/v1/conversations/{conversation_id}/items"): {"items": [{"role": "user", "content": "hello"}]},
     ("PATCH", "/v1/account/members/{user_id}"): {"role": "member"},
-    # Not to wait for a worker, of which there is none here.
+    # Invalid, so that the request does not wait for a worker.
     ("POST", "/v1/responses/input_tokens"): {"input": 5},
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
 }
 
-#: Routes that may say 503 for reasons of their own.
-MAY_BE_DOWN = {"/readyz"}
+#: Routes that may respond with 503.
+MAY_BE_UNAVAILABLE = {"/readyz"}
 
 
-def name(row: Route) -> str:
-    return f"{row.method} {row.path}"
+def name(route: Route) -> str:
+    return f"{route.method} {route.path}"
 
 
-def parameters(row: Route) -> list[str]:
-    return re.findall(r"{(\w+)", row.path)
+def parameters(route: Route) -> list[str]:
+    return re.findall(r"{(\w+)", route.path)
 
 
 @pytest.fixture(scope="module")
 def api(settings):
-    """The whole door. Everybody comes from one address, which would else have failed too often."""
+    """The whole application, with a rate limit per address that allows many failed authentications."""
     with app_client(settings.model_copy(update={"visits_per_minute": 1_000_000})) as client:
         yield client
 
 
 @pytest.fixture
 def principals(api, database, settings):
-    """Everybody, fresh."""
+    """New principals of all kinds."""
     principals = Principals(api, database, settings)
     yield principals
     principals.delete(database)
 
 
 @pytest.fixture
-def knock(principals, database):
-    """`knock(visitor, row)` → the answer, or what of it there is when it is a stream."""
-    things = Resources(principals, database)
+def send(principals, database):
+    """`send(principal, route)` → the response, or the beginning of a stream."""
+    resources = Resources(principals, database)
 
-    def path(row: Route) -> str:
-        filled = {name: NAMES[name] if name in NAMES else things[name] for name in parameters(row)}
-        return re.sub(r"{(\w+)[^}]*}", lambda match: filled[match[1]], row.path)
+    def path(route: Route) -> str:
+        values = {
+            name: FIXED_PARAMETERS[name] if name in FIXED_PARAMETERS else resources[name] for name in parameters(route)
+        }
+        return re.sub(r"{(\w+)[^}]*}", lambda match: values[match[1]], route.path)
 
-    def knock(principal: str, row: Route):
-        body = {} if row.body is None else {"json": BODIES.get((row.method, row.path), {})}
-        return principals.request(principal, row.method, path(row), **body)
+    def send(principal: str, route: Route):
+        body = {} if route.body is None else {"json": BODIES.get((route.method, route.path), {})}
+        return principals.request(principal, route.method, path(route), **body)
 
-    return knock
+    return send
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=name)
-def test_exactly_those_come_in_whom_the_rights_name(row, knock):
-    expected = MATRIX[row.rights]
+@pytest.mark.parametrize("route", ROUTES, ids=name)
+def test_a_route_admits_exactly_the_principals_of_its_rights(route, send):
+    expected = MATRIX[route.rights]
     for principal in UNAUTHENTICATED:
-        answer = knock(principal, row)
-        if row.rights == Rights.PUBLIC:
-            came_in(answer, principal, row)
+        response = send(principal, route)
+        if route.rights == Rights.PUBLIC:
+            assert_admitted(response, principal, route)
         else:
             code = "token_expired" if principal == "expired token" else "invalid_api_key"
-            turned_away(answer, principal, 401, code)
-    # Those who come in go last: the route may do what it is for.
-    for principal in [principal for principal in expected if expected[principal] is not COMES_IN]:
-        turned_away(knock(principal, row), principal, 403, expected[principal])
+            assert_rejected(response, principal, 401, code)
+    # Admitted principals come last, since their requests may change or delete something.
+    for principal in [principal for principal in expected if expected[principal] is not ADMITTED]:
+        assert_rejected(send(principal, route), principal, 403, expected[principal])
     for principal in [
-        principal for principal in (*OTHER_ACCOUNTS, *ROLES, *API_KEYS) if expected[principal] is COMES_IN
+        principal for principal in (*OTHER_ACCOUNTS, *ROLES, *API_KEYS) if expected[principal] is ADMITTED
     ]:
-        answer = knock(principal, row)
-        came_in(answer, principal, row)
-        hidden_from_others(answer, principal, row)
+        response = send(principal, route)
+        assert_admitted(response, principal, route)
+        assert_hidden_from_others(response, principal, route)
 
 
-def came_in(answer, principal: str, row: Route) -> None:
-    """Whatever the route made of it, the visitor was let through."""
-    if answer.status_code == 503 and row.path in MAY_BE_DOWN:
+def assert_admitted(response, principal: str, route: Route) -> None:
+    """Assert that the principal was admitted, whatever the endpoint's response is."""
+    if response.status_code == 503 and route.path in MAY_BE_UNAVAILABLE:
         return
-    allowed = {429} if row.rights == Rights.PUBLIC else set()
-    assert answer.status_code not in {401, 403, 429} - allowed, (principal, answer.text)
-    assert answer.status_code < 500, (principal, answer.text)
+    allowed = {429} if route.rights == Rights.PUBLIC else set()
+    assert response.status_code not in {401, 403, 429} - allowed, (principal, response.text)
+    assert response.status_code < 500, (principal, response.text)
 
 
-def turned_away(answer, principal: str, status: int, code: str | None) -> None:
-    assert answer.status_code == status, (principal, answer.status_code)
-    assert answer.json()["error"]["code"] == code, (principal, answer.text)
-    assert ("www-authenticate" in answer.headers) == (status == 401), principal
+def assert_rejected(response, principal: str, status: int, code: str | None) -> None:
+    assert response.status_code == status, (principal, response.status_code)
+    assert response.json()["error"]["code"] == code, (principal, response.text)
+    assert ("www-authenticate" in response.headers) == (status == 401), principal
 
 
-def hidden_from_others(answer, principal: str, row: Route) -> None:
-    """What an account has does not exist for others; that its owner gets it shows that it was there to be seen."""
-    named = set(parameters(row)) - set(NAMES)
-    if row.rights in (Rights.PUBLIC, Rights.OPERATOR) or not named:
+def assert_hidden_from_others(response, principal: str, route: Route) -> None:
+    """Assert that other accounts get a 404, and that the owner does not, which shows that the resource exists."""
+    names = set(parameters(route)) - set(FIXED_PARAMETERS)
+    if route.rights in (Rights.PUBLIC, Rights.OPERATOR) or not names:
         return
-    if principal in OTHER_ACCOUNTS or (named & PERSONAL and principal not in OWN):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (principal, answer.text)
+    if principal in OTHER_ACCOUNTS or (names & PERSONAL and principal not in OWNER_PRINCIPALS):
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), (
+            principal,
+            response.text,
+        )
     elif principal == "owner":
-        assert answer.status_code != 404, answer.text
+        assert response.status_code != 404, response.text
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=name)
-def test_a_row_states_rights_and_an_answer_and_names_known_things(row):
-    assert row.rights in MATRIX, "state one of the rights of web/access/rights.py"
-    assert row.response is not None or (row.method, row.path) in NOT_JSON, "state the type of its answer"
-    unknown = set(parameters(row)) - set(NAMES) - set(RESOURCE_FACTORIES) - {"account_id"}
-    assert not unknown, "tests/web/principals.py should make such a thing"
+@pytest.mark.parametrize("route", ROUTES, ids=name)
+def test_a_route_declares_rights_and_a_response_type(route):
+    assert route.rights in MATRIX, "use one of the rights in web/access/rights.py"
+    assert route.response is not None or (route.method, route.path) in NOT_JSON, "declare the type of its response"
+    unknown = set(parameters(route)) - set(FIXED_PARAMETERS) - set(RESOURCE_FACTORIES) - {"account_id"}
+    assert not unknown, "add a factory to tests/web/principals.py"
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=name)
-def test_rights_are_fit_for_their_address(row):
-    assert row.path.startswith("/admin/") == (row.rights == Rights.OPERATOR)
-    if row.path.startswith("/v1/"):
-        assert row.rights != Rights.PUBLIC
-    if row.method != "GET" and row.path not in ASKS:
-        assert row.rights != Rights.READ
+@pytest.mark.parametrize("route", ROUTES, ids=name)
+def test_rights_fit_the_path_and_the_method(route):
+    assert route.path.startswith("/admin/") == (route.rights == Rights.OPERATOR)
+    if route.path.startswith("/v1/"):
+        assert route.rights != Rights.PUBLIC
+    if route.method != "GET" and route.path not in READS_BY_POST:
+        assert route.rights != Rights.READ
 
 
-def test_the_matrix_tells_of_everybody():
-    for told in MATRIX.values():
-        assert set(told) == {*ROLES, *OTHER_ACCOUNTS, *API_KEYS}
+def test_the_matrix_covers_all_principals():
+    for expectations in MATRIX.values():
+        assert set(expectations) == {*ROLES, *OTHER_ACCOUNTS, *API_KEYS}

@@ -1,6 +1,6 @@
-"""Given a web process that reaches Redis over TCP, when its connections are reset, then no follower is the wiser.
+"""Following jobs while connections to Redis are reset.
 
-uvloop has a word of its own for writing to a connection that was reset, which redis-py passes on as it is.
+uvloop raises RuntimeError when it writes to a reset connection, and redis-py passes it on.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ def link(valkey) -> Iterator[Link]:
         yield links.open("web-valkey", valkey.socket)
 
 
-async def cut(link: Link) -> None:
-    """Reset all connections, and let the loop see it."""
+async def reset_connections(link: Link) -> None:
+    """Reset all connections, and let the event loop process it."""
     link.cut()
     for _ in range(3):
         await asyncio.sleep(0)
 
 
-def test_histories_are_read_on_over_another_connection(link, database, redis_client, account):
+def test_histories_are_read_over_a_new_connection_after_a_reset(link, database, redis_client, account):
     scripted = ScriptedJob(database, redis_client, account)
     scripted.append_deltas(5)
 
@@ -35,29 +35,29 @@ def test_histories_are_read_on_over_another_connection(link, database, redis_cli
         tail = Tail(f"redis://127.0.0.1:{link.port}", database)
         for _ in range(20):
             assert numbers(await tail._history(scripted.id, -1)) in (list(range(7)), [0, 1])
-            await cut(link)
+            await reset_connections(link)
         await tail.stop()
 
     uvloop.run(scenario())
 
 
-def test_the_reader_survives_and_misses_nothing(link, database, redis_client, account):
+def test_the_reader_misses_no_event_after_resets(link, database, redis_client, account):
     scripted = ScriptedJob(database, redis_client, account)
 
     async def scenario():
         tail = Tail(f"redis://127.0.0.1:{link.port}", database)
         await tail.start()
-        heard = asyncio.create_task(listen(tail))
+        events = asyncio.create_task(all_events(tail))
         for _ in range(10):
             scripted.append_deltas(1)
-            await cut(link)
+            await reset_connections(link)
         scripted.end()
         async with asyncio.timeout(20):
-            assert numbers(await heard) == list(range(len(scripted.events)))
+            assert numbers(await events) == list(range(len(scripted.events)))
         assert not tail._tasks[0].done()
         await tail.stop()
 
-    async def listen(tail):
-        return [event async for group in tail.follow(scripted.id) for event in group]
+    async def all_events(tail):
+        return [event async for batch in tail.follow(scripted.id) for event in batch]
 
     uvloop.run(scenario())

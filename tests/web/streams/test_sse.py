@@ -1,12 +1,12 @@
-"""Given a source of frames, when it is streamed, then the client gets all of it, and each end closes the source."""
+"""Event streams: frames, pings, and the end by the source, the client or a shutdown."""
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 from openai._streaming import SSEDecoder
 
+from bench.harness.waiting import wait_until
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.app import build
@@ -16,36 +16,36 @@ from web.streams.sse import EventStream, OpenStreams, frame
 SCOPE = {"type": "http", "method": "GET"}
 
 
-class Client:
-    """The other side of an ASGI response, in memory."""
+class AsgiClient:
+    """The client of an ASGI response, in memory; it disconnects when `disconnected` is set."""
 
     def __init__(self):
         self.messages = []
-        self.arrived = asyncio.Condition()
-        self.gone = asyncio.Event()
+        self.changed = asyncio.Condition()
+        self.disconnected = asyncio.Event()
 
     async def receive(self):
-        await self.gone.wait()
+        await self.disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message):
-        async with self.arrived:
+        async with self.changed:
             self.messages.append(message)
-            self.arrived.notify_all()
+            self.changed.notify_all()
         if message["type"] == "http.response.body" and not message["more_body"]:
-            self.gone.set()
+            self.disconnected.set()
 
     @property
     def body(self):
         return b"".join(message.get("body", b"") for message in self.messages)
 
-    async def sees(self, text):
-        async with self.arrived:
-            await self.arrived.wait_for(lambda: text in self.body)
+    async def wait_for(self, text):
+        async with self.changed:
+            await self.changed.wait_for(lambda: text in self.body)
 
 
 class Source:
-    """Frames, then silence, an error or the end; remembers that it was closed."""
+    """Frames, then silence, an error or the end; `closed` is set when it was closed."""
 
     def __init__(self, *frames, then="silence"):
         self.frames, self.then, self.closed = frames, then, False
@@ -54,10 +54,10 @@ class Source:
         try:
             for data in self.frames:
                 yield data
-            if self.then == "deafness":  # as redis' client is when a cancel meets a time limit of zero
+            if self.then == "uncancellable":  # like redis-py when a cancel coincides with a timeout of zero
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.Future()
-            if self.then in ("silence", "deafness"):
+            if self.then in ("silence", "uncancellable"):
                 await asyncio.Future()
             if self.then == "error":
                 raise ZeroDivisionError
@@ -66,8 +66,8 @@ class Source:
 
 
 @contextlib.asynccontextmanager
-async def streaming(source, streams=None):
-    client, streams = Client(), streams if streams is not None else OpenStreams()
+async def open_stream(source, streams=None):
+    client, streams = AsgiClient(), streams if streams is not None else OpenStreams()
     task = asyncio.create_task(EventStream(source(), streams)(SCOPE, client.receive, client.send))
     yield client, streams
     await asyncio.wait_for(task, 5)
@@ -75,20 +75,20 @@ async def streaming(source, streams=None):
     assert source.closed
 
 
-def test_a_frame_carries_id_type_and_data():
+def test_a_frame_has_id_type_and_data():
     data = b'{"type":"response.created","sequence_number":0}'
 
     assert frame(0, data) == b"id: 0\nevent: response.created\ndata: " + data + b"\n\n"
 
 
-def test_a_frame_without_a_type_is_a_mistake():
+def test_a_frame_without_a_type_raises():
     with pytest.raises(ValueError, match="type"):
         frame(0, b'{"sequence_number":0}')
 
 
 def test_a_stream_ends_with_its_source():
     async def scenario():
-        async with streaming(Source(b"one", b"two", then="end")) as (client, _):
+        async with open_stream(Source(b"one", b"two", then="end")) as (client, _):
             pass
         assert client.body == b"onetwo"
         assert client.messages[-1]["more_body"] is False
@@ -97,25 +97,25 @@ def test_a_stream_ends_with_its_source():
     asyncio.run(scenario())
 
 
-def test_a_client_that_leaves_closes_the_source():
+def test_a_disconnect_closes_the_source():
     async def scenario():
-        async with streaming(Source(b"one")) as (client, streams):
-            await client.sees(b"one")
+        async with open_stream(Source(b"one")) as (client, streams):
+            await client.wait_for(b"one")
             assert len(streams) == 1
-            client.gone.set()
+            client.disconnected.set()
 
     asyncio.run(scenario())
 
 
-def test_closing_ends_every_stream_and_those_to_come():
+def test_closing_ends_open_streams_and_later_ones():
     async def scenario():
         streams = OpenStreams()
-        async with streaming(Source(b"one"), streams) as (client, _):
-            await client.sees(b"one")
+        async with open_stream(Source(b"one"), streams) as (client, _):
+            await client.wait_for(b"one")
             streams.close()
         assert client.messages[-1]["more_body"] is False
         source = Source(b"late")
-        late = Client()
+        late = AsgiClient()
         await EventStream(source(), streams)(SCOPE, late.receive, late.send)
         assert late.body == b""
         assert late.messages[-1]["more_body"] is False
@@ -123,9 +123,9 @@ def test_closing_ends_every_stream_and_those_to_come():
     asyncio.run(scenario())
 
 
-def test_closing_before_the_first_step_still_says_goodbye():
+def test_closing_before_the_first_step_still_ends_the_body():
     async def scenario():
-        client, streams = Client(), OpenStreams()
+        client, streams = AsgiClient(), OpenStreams()
         task = asyncio.create_task(EventStream(Source(b"one")(), streams)(SCOPE, client.receive, client.send))
         while not len(streams):
             await asyncio.sleep(0)
@@ -136,9 +136,9 @@ def test_closing_before_the_first_step_still_says_goodbye():
     asyncio.run(scenario())
 
 
-def test_an_error_in_the_source_ends_the_stream_in_good_order(caplog):
+def test_an_error_in_the_source_ends_the_body_and_is_logged(caplog):
     async def scenario():
-        async with streaming(Source(b"one", then="error")) as (client, _):
+        async with open_stream(Source(b"one", then="error")) as (client, _):
             pass
         assert client.body == b"one"
         assert client.messages[-1]["more_body"] is False
@@ -147,11 +147,11 @@ def test_an_error_in_the_source_ends_the_stream_in_good_order(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_request_that_is_cancelled_closes_the_source():
+def test_cancelling_the_request_closes_the_source():
     async def scenario():
-        client, source = Client(), Source(b"one")
+        client, source = AsgiClient(), Source(b"one")
         task = asyncio.create_task(EventStream(source(), OpenStreams())(SCOPE, client.receive, client.send))
-        await client.sees(b"one")
+        await client.wait_for(b"one")
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -160,18 +160,18 @@ def test_a_request_that_is_cancelled_closes_the_source():
     asyncio.run(scenario())
 
 
-def test_silence_is_filled_with_pings(monkeypatch):
+def test_silent_streams_get_pings(monkeypatch):
     monkeypatch.setattr(sse, "PING_SECONDS", 0.01)
 
     async def scenario():
-        async with streaming(Source(b"one")) as (client, _):
-            await client.sees(b"one: ping\n")
-            client.gone.set()
+        async with open_stream(Source(b"one")) as (client, _):
+            await client.wait_for(b"one: ping\n")
+            client.disconnected.set()
 
     asyncio.run(scenario())
 
 
-def test_pings_are_few_at_a_time_and_reach_all(monkeypatch):
+def test_pings_are_written_in_portions_to_all_streams(monkeypatch):
     monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
     monkeypatch.setattr(sse, "PINGS", 1)
     monkeypatch.setattr(sse, "PING_PAUSE", 0.001)
@@ -179,16 +179,16 @@ def test_pings_are_few_at_a_time_and_reach_all(monkeypatch):
     async def scenario():
         streams = OpenStreams()
         async with contextlib.AsyncExitStack() as stack:
-            clients = [(await stack.enter_async_context(streaming(Source(), streams)))[0] for _ in range(3)]
+            clients = [(await stack.enter_async_context(open_stream(Source(), streams)))[0] for _ in range(3)]
             for client in clients:
-                await client.sees(b": ping\n: ping\n")
+                await client.wait_for(b": ping\n: ping\n")
             for client in clients:
-                client.gone.set()
+                client.disconnected.set()
 
     asyncio.run(scenario())
 
 
-def test_who_was_written_to_is_the_last_to_be_pinged():
+def test_a_write_postpones_the_ping_of_a_stream():
     async def scenario():
         streams, first, second = OpenStreams(), object(), object()
         streams.add(first)
@@ -202,26 +202,26 @@ def test_who_was_written_to_is_the_last_to_be_pinged():
     asyncio.run(scenario())
 
 
-def test_a_source_that_misses_its_cancel_is_told_again(monkeypatch):
+def test_a_source_that_ignores_a_cancel_is_cancelled_again(monkeypatch):
     monkeypatch.setattr(sse, "CANCEL_AGAIN", 0.01)
 
     async def scenario():
-        async with streaming(Source(b"one", then="deafness")) as (client, _):
-            await client.sees(b"one")
-            client.gone.set()
+        async with open_stream(Source(b"one", then="uncancellable")) as (client, _):
+            await client.wait_for(b"one")
+            client.disconnected.set()
 
     asyncio.run(scenario())
 
 
-def test_a_ping_is_no_event_to_openais_client():
+def test_openais_client_ignores_pings():
     wire = [sse.frame(0, b'{"type":"a"}'), sse.PING, sse.PING, sse.frame(1, b'{"type":"b"}')]
 
     assert [event.data for event in SSEDecoder().iter_bytes(iter(wire))] == ['{"type":"a"}', '{"type":"b"}']
 
 
-def test_head_gets_headers_only():
+def test_a_head_request_gets_headers_only():
     async def scenario():
-        client = Client()
+        client = AsgiClient()
         await EventStream(Source(b"one")(), OpenStreams())({**SCOPE, "method": "HEAD"}, client.receive, client.send)
         assert client.body == b""
         assert len(client.messages) == 2
@@ -229,7 +229,7 @@ def test_head_gets_headers_only():
     asyncio.run(scenario())
 
 
-def test_over_a_socket_a_client_that_leaves_is_noticed(make_client):
+def test_a_closed_socket_closes_the_source(make_client):
     source = Source(b"one")
     client = make_client(
         Route("GET", "/stream", lambda request: EventStream(source(), request.platform.streams), Rights.PUBLIC)
@@ -238,27 +238,21 @@ def test_over_a_socket_a_client_that_leaves_is_noticed(make_client):
 
     with client.stream("GET", "/stream") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        parts = response.iter_raw()
-        assert next(parts) == b"one"
+        chunks = response.iter_raw()
+        assert next(chunks) == b"one"
         assert len(streams) == 1
 
     wait_until(lambda: source.closed)
     assert len(streams) == 0
 
 
-def test_a_server_that_stops_ends_its_streams_first(offline_settings, run_app):
+def test_a_shutdown_ends_open_streams(offline_settings, run_app):
     source = Source(b"one")
-    rows = [Route("GET", "/stream", lambda request: EventStream(source(), request.platform.streams), Rights.PUBLIC)]
+    routes = [Route("GET", "/stream", lambda request: EventStream(source(), request.platform.streams), Rights.PUBLIC)]
 
-    with run_app(build(offline_settings, rows)) as (server, client), client.stream("GET", "/stream") as response:
-        parts = response.iter_raw()
-        assert next(parts) == b"one"
+    with run_app(build(offline_settings, routes)) as (server, client), client.stream("GET", "/stream") as response:
+        chunks = response.iter_raw()
+        assert next(chunks) == b"one"
         server.should_exit = True
-        assert list(parts) == []  # httpx raises here when the end is not a proper one
+        assert list(chunks) == []  # httpx raises here if the body does not end properly
     assert source.closed
-
-
-def wait_until(condition):
-    """Wait for another thread; the test's own time limit bounds it."""
-    while not condition():
-        time.sleep(0.01)

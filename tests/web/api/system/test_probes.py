@@ -1,4 +1,4 @@
-"""Given parts that work, fail or hang, when the process is asked, then it tells each one's state in a bounded time."""
+"""Liveness, readiness and metrics."""
 
 import threading
 
@@ -11,7 +11,7 @@ from web.api.system import probes
 from web.api.system.checks import count_jobs
 from web.app import build
 
-ROWS = (
+ROUTES = (
     Route("GET", "/healthz", probes.healthz, Rights.PUBLIC),
     Route("GET", "/readyz", probes.readyz, Rights.PUBLIC),
     Route("GET", "/metrics", probes.metrics, Rights.PUBLIC),
@@ -20,20 +20,20 @@ ROWS = (
 
 @pytest.fixture
 def client(make_client):
-    client = make_client(*ROWS)
+    client = make_client(*ROUTES)
     client.app.state.platform.checks.clear()
     return client
 
 
-def test_the_process_lives_whatever_else_does_not(make_client):
-    assert make_client(*ROWS).get("/healthz").json() == {"status": "ok"}
+def test_healthz_succeeds_without_any_server(make_client):
+    assert make_client(*ROUTES).get("/healthz").json() == {"status": "ok"}
 
 
-def test_each_part_is_named(client):
-    def down():
+def test_readyz_reports_each_check_by_name(client):
+    def fail():
         raise Unavailable("The queue is down.")
 
-    client.app.state.platform.checks.update(queue=down, database=lambda: None)
+    client.app.state.platform.checks.update(queue=fail, database=lambda: None)
 
     response = client.get("/readyz")
 
@@ -41,16 +41,16 @@ def test_each_part_is_named(client):
     assert response.json()["checks"] == {"queue": "The queue is down.", "database": "ok"}
 
 
-def test_foreign_errors_tell_only_their_kind(client):
-    def down():
+def test_readyz_reports_other_errors_only_by_their_type(client):
+    def fail():
         raise ConnectionError("redis://user:password@host")
 
-    client.app.state.platform.checks.update(redis=down)
+    client.app.state.platform.checks.update(redis=fail)
 
     assert client.get("/readyz").json()["checks"] == {"redis": "ConnectionError"}
 
 
-def test_a_part_that_hangs_is_not_waited_for(client, monkeypatch):
+def test_readyz_does_not_wait_for_a_hanging_check(client, monkeypatch):
     monkeypatch.setattr(probes, "TIMEOUT", 0.05)
     released = threading.Event()
     client.app.state.platform.checks.update(database=released.wait)
@@ -61,7 +61,7 @@ def test_a_part_that_hangs_is_not_waited_for(client, monkeypatch):
     assert response.json()["checks"] == {"database": "no response within 0.05 s"}
 
 
-def test_facts_decide_nothing(client):
+def test_facts_do_not_affect_readiness(client):
     client.app.state.platform.facts.update(workers=lambda: {"inference": 0})
 
     response = client.get("/readyz")
@@ -71,8 +71,8 @@ def test_facts_decide_nothing(client):
 
 def test_requests_are_counted_by_route(client):
     client.get("/healthz")
-    client.get("/no/such/address")
-    client.app.state.platform.database.close()  # or the gauge of jobs would wait for it
+    client.get("/no/such/path")
+    client.app.state.platform.database.close()  # otherwise the gauge of jobs would wait for it
 
     text = client.get("/metrics").text
 
@@ -82,7 +82,7 @@ def test_requests_are_counted_by_route(client):
     assert "sangha_open_streams 0.0" in text
 
 
-def test_with_servers_everything_is_ready(settings, database, serve):
+def test_readyz_succeeds_with_running_servers(settings, database, serve):
     response = serve(build(settings)).get("/readyz")
 
     assert response.status_code == 200, response.text
