@@ -1,1 +1,1 @@
-"""Embeddings on request: `start` enqueues texts, `embed` makes their vectors."""
+"""Embeddings as a service: vectors of a client's texts."""

@@ -1,6 +1,6 @@
-"""Embeddings are made: batch by batch, so that a cancel is heard and whoever waits hears that the work goes on.
+"""Embed the texts of a job in batches, and check for cancellation and report progress after each.
 
-An attempt that dies begins again: a batch takes seconds, and half a list is of no use to anybody.
+An attempt whose worker died starts over: a batch takes seconds, and a part of the vectors is of no use.
 """
 
 import struct
@@ -13,27 +13,27 @@ from models.jobs.jobs import Job
 from models.jobs.usage import TokenUsage, bill
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
-from pipelines.inference.llamacpp.embedder import Embeddings, Embedder, TextTooLong
+from pipelines.inference.llamacpp.embedder import Embedder, Embeddings, TextTooLong
 
-#: Texts between two looks at whether to go on: about four seconds of the longest ones on a slow core.
+#: Texts of a batch: about four seconds for the longest ones on a slow core.
 BATCH = 32
 
 
 def run(embedder: Embedder, attempt: Attempt) -> Ending:
-    """Make the vectors of the job's texts. Raises the reason to stop, PermanentFailure and EngineError."""
+    """Embed the texts of the job. Raises the attempt's stop reason, PermanentFailure and EngineError."""
     texts: Sequence[str] = attempt.job.arguments["texts"]
     check_dimensions(embedder, attempt.job.arguments["dimensions"])
     vectors, tokens = bytearray(), 0
-    for begin in range(0, len(texts), BATCH):
-        if begin:
-            attempt.report_progress(begin, len(texts), note="texts embedded")
-        embedded = _embed(embedder, texts[begin : begin + BATCH], begin)
+    for offset in range(0, len(texts), BATCH):
+        if offset:
+            attempt.report_progress(offset, len(texts), note="texts embedded")
+        embedded = _embed(embedder, texts[offset : offset + BATCH], offset)
         vectors += b"".join(struct.pack(f"<{len(vector)}f", *vector) for vector in embedded.vectors)
         tokens += embedded.tokens
     attempt.check()
     result = {"model": embedder.name, "dimensions": embedder.dimensions, "prompt_tokens": tokens}
     ending = plain_ending(attempt, "completed", result=result)
-    # The vectors stand in the row only: megabytes are nothing for a journal.
+    # The vectors are stored in the job's row only: they may have megabytes, too much for the journal.
     return Ending(
         "completed",
         ending.events,
@@ -43,20 +43,19 @@ def run(embedder: Embedder, attempt: Attempt) -> Ending:
     )
 
 
-def check_dimensions(embedder: Embedder, asked: int | None) -> None:
-    """Raise PermanentFailure for vectors of a length that the model does not make."""
-    if asked not in (None, embedder.dimensions):
-        message = f"The model makes vectors of {embedder.dimensions} dimensions, and no others."
+def check_dimensions(embedder: Embedder, dimensions: int | None) -> None:
+    """Raise PermanentFailure for a number of dimensions that the model does not have."""
+    if dimensions not in (None, embedder.dimensions):
+        message = f"Unsupported number of dimensions: {dimensions}. The model has {embedder.dimensions}."
         raise PermanentFailure(message, code="unsupported_dimensions")
 
 
-def _embed(embedder: Embedder, texts: Sequence[str], begin: int) -> Embeddings:
+def _embed(embedder: Embedder, texts: Sequence[str], offset: int) -> Embeddings:
     try:
         return embedder.embed_whole(texts)
     except TextTooLong as error:
-        message = (
-            f"The text at place {begin + error.position} is too long: this model takes {error.max_tokens} tokens a text."
-        )
+        index = offset + error.position
+        message = f"The text at index {index} is too long: the limit of the model is {error.max_tokens} tokens."
         raise PermanentFailure(message, code="context_length_exceeded") from None
 
 

@@ -1,4 +1,4 @@
-"""Embeddings begin: texts as a job."""
+"""Enqueue texts to embed."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from models.jobs.quota import check_quota, check_unfinished_jobs
 from models.platform.database import Database
 from models.turns.embeddings import KIND
 
-#: The most tokens of a text, and those that a tokenizer adds to one.
-LONGEST, ADDED = 512, 2
+#: Tokens of a text at most, and the special tokens that a tokenizer adds.
+MAX_TOKENS, SPECIAL_TOKENS = 512, 2
 
 
 def enqueue_embedding(
@@ -22,15 +22,15 @@ def enqueue_embedding(
     job_id: str,
     allowance: Allowance = UNLIMITED,
 ) -> None:
-    """Accept texts to embed. Tell the queue afterwards. A job that stands already is this one, asked for again.
+    """Enqueue a job that embeds the texts. Announce it to the queue afterwards. Does nothing if the job id exists.
 
-    `dimensions` is what the vectors should have; None: what they have. Raises TooMany and InsufficientQuota.
+    `dimensions` is the requested number; None for the model's. Raises LimitExceeded and InsufficientQuota.
     """
-    drawn = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
+    draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
     job = NewJob(
         KIND,
         caller.account_id,
-        {"texts": list(texts), "dimensions": dimensions, **drawn},
+        {"texts": list(texts), "dimensions": dimensions, **draw_arguments},
         id=job_id,
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
@@ -41,5 +41,5 @@ def enqueue_embedding(
 
 
 def max_tokens(texts: Sequence[str]) -> int:
-    """The most tokens that these texts can have: a token has at least one byte."""
-    return sum(min(len(text.encode()) + ADDED, LONGEST) for text in texts)
+    """Return the most tokens that the texts can have: a token has at least one byte."""
+    return sum(min(len(text.encode()) + SPECIAL_TOKENS, MAX_TOKENS) for text in texts)

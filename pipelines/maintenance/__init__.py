@@ -1,1 +1,1 @@
-"""Keeping the house tidy."""
+"""Erase deleted accounts, and prune ended jobs and expired records."""

@@ -1,7 +1,7 @@
-"""Erasure: nothing personal is left of an account or a person; what money needs stays.
+"""Erase deleted accounts and users. Billing records are kept, without personal data.
 
-The request has closed the account already, so that nobody comes in. This job waits until what still ran has ended, then
-deletes batch by batch. Each batch commits by itself: whatever dies in between, the next attempt goes on.
+The request has already closed the account, so that no credentials work. This job cancels unfinished jobs, waits for
+their end, and deletes in batches. Each batch commits by itself, so that the next attempt continues after a crash.
 """
 
 import time
@@ -17,35 +17,35 @@ from models.journal import journal
 from models.platform.object_store import ObjectStore
 from pipelines.memory.forget_memories import drop_indexes
 
-#: Seconds between two looks at what still runs.
-POLL = 0.2
+#: Seconds between two checks for unfinished jobs.
+POLL_INTERVAL = 0.2
 
 
 def run(client: redis.Redis, objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Erase the accounts and persons that the job names. Raises Unavailable and the reason to stop."""
+    """Erase the accounts and users of the job. Raises Unavailable and the attempt's stop reason."""
     arguments = attempt.job.arguments
     erased = 0
     for account_id in arguments["account_ids"]:
-        _settle(client, attempt, account_id)
+        _cancel_jobs(client, attempt, account_id)
         erased += _erase_account(client, objects, attempt, account_id)
-    people = sum(_erase_person(attempt, user_id) for user_id in arguments["user_ids"])
-    result = {"accounts": len(arguments["account_ids"]), "people": people, "rows": erased}
+    users = sum(_erase_user(attempt, user_id) for user_id in arguments["user_ids"])
+    result = {"accounts": len(arguments["account_ids"]), "people": users, "rows": erased}
     return plain_ending(attempt, "completed", result=result)
 
 
-def _settle(client: redis.Redis, attempt: Attempt, account_id: str) -> None:
-    """Cancel what is unfinished and wait for its end: a worker that writes now would write into the void."""
-    while unfinished := _unfinished(attempt, account_id):
+def _cancel_jobs(client: redis.Redis, attempt: Attempt, account_id: str) -> None:
+    """Cancel unfinished jobs and wait for their end, so that no worker writes while their rows are deleted."""
+    while unfinished := _unfinished_jobs(attempt, account_id):
         attempt.check()
         for job_id in unfinished:
             with attempt.database.transaction() as connection:
-                told = cancellation.cancel(connection, job_id, account_id)
-            if told.running:
-                journal.publish_cancellations(client, told.running)
-        time.sleep(POLL)
+                cancelled = cancellation.cancel(connection, job_id, account_id)
+            if cancelled.running:
+                journal.publish_cancellations(client, cancelled.running)
+        time.sleep(POLL_INTERVAL)
 
 
-def _unfinished(attempt: Attempt, account_id: str) -> list[str]:
+def _unfinished_jobs(attempt: Attempt, account_id: str) -> list[str]:
     with attempt.database.connection() as connection:
         return account_data.unfinished_jobs(connection, account_id)
 
@@ -54,28 +54,28 @@ def _erase_account(client: redis.Redis, objects: ObjectStore, attempt: Attempt, 
     erased = _erase_files(objects, attempt, account_id)
     drop_indexes(attempt.database, account_id)
     for table in account_data.ERASED:
-        while gone := _erase_batch(attempt, table, account_id):
-            erased += len(gone)
+        while row_ids := _erase_batch(attempt, table, account_id):
+            erased += len(row_ids)
             if table == "jobs":
-                _forget_journals(client, gone)
+                _delete_journals(client, row_ids)
             attempt.report_progress(erased, note=table)
     return erased
 
 
 def _erase_files(objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
-    """The bytes first: a row without bytes can be deleted again, bytes without a row are never found."""
+    """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
     erased = 0
     while True:
         attempt.check()
         with attempt.database.connection() as connection:
-            found = account_data.list_files(connection, account_id)
-        if not found:
+            rows = account_data.list_files(connection, account_id)
+        if not rows:
             return erased
-        objects.delete(key for _, key in found)
+        objects.delete(key for _, key in rows)
         with attempt.database.transaction() as connection:
-            for file_id, _ in found:
+            for file_id, _ in rows:
                 files.delete(connection, file_id, account_id)
-        erased += len(found)
+        erased += len(rows)
 
 
 def _erase_batch(attempt: Attempt, table: str, account_id: str) -> list[str]:
@@ -84,12 +84,12 @@ def _erase_batch(attempt: Attempt, table: str, account_id: str) -> list[str]:
         return account_data.erase_batch(connection, table, account_id)
 
 
-def _forget_journals(client: redis.Redis, job_ids: Sequence[str]) -> None:
+def _delete_journals(client: redis.Redis, job_ids: Sequence[str]) -> None:
     for job_id in job_ids:
         journal.delete(client, job_id)
 
 
-def _erase_person(attempt: Attempt, user_id: str) -> bool:
+def _erase_user(attempt: Attempt, user_id: str) -> bool:
     attempt.check()
     with attempt.database.transaction() as connection:
         return account_data.erase_user(connection, user_id)

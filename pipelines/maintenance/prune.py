@@ -1,7 +1,6 @@
-"""Forget what nobody will ask for: ended jobs that no response holds, what has ended or expired, workers that are long
-silent, and people who never proved their address, left nothing and did not come back.
+"""Delete old records: ended jobs, expired files, sessions, keys and tokens, dead workers, unverified users without data.
 
-Turns stay, journal and all, until their owner deletes them.
+Turns and their journals are kept until their owner deletes them.
 """
 
 from models.access import api_keys, idempotency, sessions
@@ -14,14 +13,14 @@ from models.memory import meditation_changes, vector_indexes
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
 
-#: Days that the platform's own ended jobs are kept, for operators to look at.
-KEPT_DAYS = 7
+#: Days that the platform's own ended jobs are kept, for operators.
+PLATFORM_JOB_DAYS = 7
 
-#: Rows that one statement deletes at most, so that it never holds locks for long.
+#: Rows that one statement deletes at most, so that it does not hold locks for long.
 BATCH = 500
 
-#: What each forgets a batch of its own rows.
-PRUNED = (
+#: Functions that delete a batch of old rows each, and return its size.
+PRUNE_FUNCTIONS = (
     sessions.prune,
     api_keys.prune,
     idempotency.prune,
@@ -31,12 +30,12 @@ PRUNED = (
     meditation_changes.prune,
 )
 
-#: Days that ended jobs of accounts are kept which no response holds: what they made stands elsewhere.
-KEPT_DAYS_OF_ACCOUNTS = 30
+#: Days that ended jobs of accounts are kept, except turns; their results are stored elsewhere.
+ACCOUNT_JOB_DAYS = 30
 
-# A batch of the platform's own; the dead stay until an operator has dealt with them, and with them who has started
-# them: a job takes those along.
-PRUNE_OWN = """
+# A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their
+# parents, since deleting a job deletes its children.
+PRUNE_PLATFORM_JOBS = """
 DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
     WHERE account_id = %(account_id)s AND finished_at < now() - make_interval(days => %(days)s)
@@ -44,8 +43,9 @@ DELETE FROM jobs WHERE id IN (
       AND NOT EXISTS (SELECT FROM jobs AS child WHERE child.parent_id = jobs.id) LIMIT %(batch)s)
 """
 
-# A batch of those of accounts, in the words of the index. A meditation without an outcome tells its job's.
-PRUNE = """
+# A batch of accounts' jobs; the conditions are those of the index. A meditation without an outcome shows its job's
+# state.
+PRUNE_ACCOUNT_JOBS = """
 DELETE FROM jobs WHERE id IN (
     SELECT id FROM jobs
     WHERE kind <> 'turn.run' AND finished_at < now() - make_interval(days => %(days)s)
@@ -56,12 +56,12 @@ DELETE FROM jobs WHERE id IN (
 
 
 def run(objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Delete batch by batch. Each commits by itself, so a crash loses nothing and the next attempt goes on."""
+    """Delete in batches. Each commits by itself, so that the next attempt continues after a crash."""
     total = _prune_jobs(attempt)
-    _expire_files(objects, attempt)
-    _forget_claimants(attempt)
+    _delete_expired_files(objects, attempt)
+    _delete_unverified_users(attempt)
     with attempt.database.connection() as connection:
-        for prune in PRUNED:
+        for prune in PRUNE_FUNCTIONS:
             while prune(connection, BATCH):
                 attempt.check()
         delete_silent(connection)
@@ -71,29 +71,29 @@ def run(objects: ObjectStore, attempt: Attempt) -> Ending:
 
 
 def _prune_jobs(attempt: Attempt) -> int:
-    own = {"account_id": PLATFORM_ACCOUNT, "days": KEPT_DAYS}
+    platform = {"account_id": PLATFORM_ACCOUNT, "days": PLATFORM_JOB_DAYS}
     total = 0
-    for statement, given in ((PRUNE_OWN, own), (PRUNE, {"days": KEPT_DAYS_OF_ACCOUNTS})):
-        gone = BATCH
-        while gone:
+    for statement, parameters in ((PRUNE_PLATFORM_JOBS, platform), (PRUNE_ACCOUNT_JOBS, {"days": ACCOUNT_JOB_DAYS})):
+        deleted = BATCH
+        while deleted:
             attempt.check()
             with attempt.database.connection() as connection:
-                gone = connection.execute(statement, {**given, "batch": BATCH}).rowcount
-            total += gone
+                deleted = connection.execute(statement, {**parameters, "batch": BATCH}).rowcount
+            total += deleted
             attempt.report_progress(total, note="ended jobs pruned")
     return total
 
 
-def _forget_claimants(attempt: Attempt) -> None:
-    gone = BATCH
-    while gone:
+def _delete_unverified_users(attempt: Attempt) -> None:
+    deleted = BATCH
+    while deleted:
         attempt.check()
         with attempt.database.transaction() as connection:
-            gone = unverified_users.prune(connection, BATCH)
+            deleted = unverified_users.prune(connection, BATCH)
 
 
-def _expire_files(objects: ObjectStore, attempt: Attempt) -> None:
-    """The bytes first: a row without bytes can be deleted again, bytes without a row are never found."""
+def _delete_expired_files(objects: ObjectStore, attempt: Attempt) -> None:
+    """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
     while True:
         attempt.check()
         with attempt.database.connection() as connection:

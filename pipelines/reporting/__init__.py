@@ -1,1 +1,1 @@
-"""What an account is told about itself: exports."""
+"""Reports and exports."""

@@ -1,7 +1,7 @@
-"""All data of an account as one ZIP of JSON Lines, in the object store.
+"""Export all data of an account as a ZIP of JSON Lines files to the object store.
 
-It is read in one snapshot, through a cursor and a temporary file, so that its size costs no memory. File and key carry
-the job's id: another attempt replaces what a dead one has left.
+Rows are read in one snapshot, through a cursor into a temporary file, so that memory use does not depend on their
+number. The names of file and object contain the job's id, so that a later attempt replaces the file of an earlier one.
 """
 
 import tempfile
@@ -16,18 +16,18 @@ from models.jobs.attempts import Ending
 from models.platform.database import Connection
 from models.platform.object_store import ObjectStore
 
-#: Days that an export can be fetched.
+#: Days for which an export can be downloaded.
 KEPT_DAYS = 7
 
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 def run(objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Write the file; it is noted in the transaction that ends the job. Raises Unavailable and the reason to stop."""
+    """Write the file; the transaction that ends the job records it. Raises Unavailable and the attempt's stop reason."""
     suffix = attempt.job.id.removeprefix("job_")
     file_id, key = f"file_{suffix}", f"{attempt.job.account_id}/exports/{suffix}.zip"
     with tempfile.TemporaryFile() as file:
-        count = _write(attempt, file)
+        count = _write_archive(attempt, file)
         file.seek(0)
         size = objects.put(key, file)
     result = {"file_id": file_id, "rows": count, "bytes": size}
@@ -50,7 +50,7 @@ def run(objects: ObjectStore, attempt: Attempt) -> Ending:
     return Ending(ending.state, ending.events, ending.result, record=record)
 
 
-def _write(attempt: Attempt, file: BinaryIO) -> int:
+def _write_archive(attempt: Attempt, file: BinaryIO) -> int:
     count = 0
     with attempt.database.transaction() as connection, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         connection.execute(SNAPSHOT)

@@ -1,4 +1,4 @@
-"""Given an account that is closed, when it is erased, then nothing personal is left, and what money needs stays."""
+"""Given a closed account, when it is erased, then only billing records without personal data remain."""
 
 import io
 
@@ -10,7 +10,7 @@ from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.journal import journal
 from models.journal.events import event
 from models.platform.ids import new_id
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns import conversations
 from pipelines.maintenance import erase
@@ -18,12 +18,12 @@ from pipelines.maintenance import erase
 
 @pytest.fixture
 def objects(tmp_path):
-    return Objects.open(Settings(data_dir=tmp_path))
+    return ObjectStore.open(Settings(data_dir=tmp_path))
 
 
 @pytest.fixture
 def member(database):
-    """Somebody with an account of their own, a session, a conversation, a job and a bill."""
+    """A user with an account, a session, a conversation, a job and a usage record."""
     with database.transaction() as connection:
         member = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash="a hash")
         sessions.create(connection, member.user_id)
@@ -39,13 +39,13 @@ def member(database):
     return member
 
 
-def erasing(member):
+def erase_job(member):
     arguments = {"account_ids": [member.account_id], "user_ids": [member.user_id]}
     return NewJob("data.erase", PLATFORM_ACCOUNT, arguments)
 
 
-def left_of(database, account_id):
-    """Tables that still have a row of the account."""
+def tables_with_rows(database, account_id):
+    """The tables that have a row of the account."""
     with database.connection() as connection:
         names = connection.execute(
             "SELECT table_name AS name FROM information_schema.columns"
@@ -58,32 +58,32 @@ def left_of(database, account_id):
         }
 
 
-def test_only_what_money_needs_is_left(database, redis_client, objects, member, begin):
+def test_only_billing_records_remain(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         account_data.close_account(connection, member.account_id)
 
-    ending = erase.run(redis_client, objects, begin(erasing(member)))
+    ending = erase.run(redis_client, objects, begin(erase_job(member)))
 
     assert ending.state == "completed"
-    assert left_of(database, member.account_id) == {"usage_records"}
+    assert tables_with_rows(database, member.account_id) == {"usage_records"}
     with database.connection() as connection:
         assert connection.execute("SELECT 1 FROM users WHERE id = %s", (member.user_id,)).fetchone() is None
         account = connection.execute("SELECT name FROM accounts WHERE id = %s", (member.account_id,)).fetchone()
     assert account == {"name": "erased"}
 
 
-def test_journals_go_too(database, redis_client, objects, member, begin):
+def test_journals_are_deleted(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         job_id = connection.execute("SELECT id FROM jobs WHERE account_id = %s", (member.account_id,)).fetchone()["id"]
         account_data.close_account(connection, member.account_id)
     journal.append(redis_client, job_id, 0, [event(0, "response.created", {"secret": "what was said"})])
 
-    erase.run(redis_client, objects, begin(erasing(member)))
+    erase.run(redis_client, objects, begin(erase_job(member)))
 
     assert journal.last_sequence(redis_client, job_id) == -1
 
 
-def test_files_go_with_their_bytes(database, redis_client, objects, member, begin):
+def test_files_are_deleted_with_their_objects(database, redis_client, objects, member, begin):
     objects.put(f"{member.account_id}/a", io.BytesIO(b"bytes"))
     with database.connection() as connection:
         files.insert(
@@ -92,17 +92,17 @@ def test_files_go_with_their_bytes(database, redis_client, objects, member, begi
         )  # fmt: skip
         account_data.close_account(connection, member.account_id)
 
-    erase.run(redis_client, objects, begin(erasing(member)))
+    erase.run(redis_client, objects, begin(erase_job(member)))
 
-    assert "files" not in left_of(database, member.account_id)
-    with pytest.raises(Exception, match="gone"):
+    assert "files" not in tables_with_rows(database, member.account_id)
+    with pytest.raises(Exception, match="deleted"):
         objects.get(f"{member.account_id}/a")
 
 
-def test_a_second_attempt_finishes_what_a_first_began(database, redis_client, objects, member, begin):
+def test_a_second_attempt_continues_the_first(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         account_data.close_account(connection, member.account_id)
-    job = erasing(member)
+    job = erase_job(member)
     attempt = begin(job)
     with database.connection() as connection:
         account_data.erase_batch(connection, "conversation_items", member.account_id)
@@ -110,10 +110,10 @@ def test_a_second_attempt_finishes_what_a_first_began(database, redis_client, ob
 
     erase.run(redis_client, objects, begin(job))
 
-    assert left_of(database, member.account_id) == {"usage_records"}
+    assert tables_with_rows(database, member.account_id) == {"usage_records"}
 
 
-def test_a_person_who_belongs_elsewhere_stays(database, redis_client, objects, member, begin):
+def test_a_member_of_another_account_is_not_erased(database, redis_client, objects, member, begin):
     with database.transaction() as connection:
         other = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
         connection.execute(
@@ -122,7 +122,7 @@ def test_a_person_who_belongs_elsewhere_stays(database, redis_client, objects, m
         )
         account_data.close_account(connection, member.account_id)
 
-    erase.run(redis_client, objects, begin(erasing(member)))
+    erase.run(redis_client, objects, begin(erase_job(member)))
 
     with database.connection() as connection:
         assert connection.execute("SELECT 1 FROM users WHERE id = %s", (member.user_id,)).fetchone() is not None

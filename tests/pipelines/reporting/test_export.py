@@ -1,4 +1,4 @@
-"""Given what an account holds, when it is exported, then one file has all of it, nothing of others, and no secret."""
+"""Given an account's data, when it is exported, then one file has all of it, and nothing of other accounts."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ from models.accounts import account_data, files
 from models.jobs.jobs import NewJob
 from models.platform.errors import Cancelled
 from models.platform.ids import new_id
-from models.platform.object_store import Objects
+from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from models.turns import conversations
 from pipelines.reporting import export
@@ -18,10 +18,10 @@ from pipelines.reporting import export
 
 @pytest.fixture
 def objects(tmp_path):
-    return Objects.open(Settings(data_dir=tmp_path))
+    return ObjectStore.open(Settings(data_dir=tmp_path))
 
 
-def remember(database, account, text):
+def insert_conversation(database, account, text):
     with database.transaction() as connection:
         conversation = conversations.create(connection, new_id("conv"), account, {"about": text})
         item = {
@@ -42,12 +42,12 @@ def read_zip(database, objects, account, result):
         return {name: [orjson.loads(line) for line in archive.read(name).splitlines()] for name in archive.namelist()}
 
 
-def test_an_export_holds_all_tables_and_only_the_accounts_own_rows(database, objects, account, begin, settle):
-    mine = remember(database, account, "mine")
+def test_an_export_has_all_tables_and_only_the_accounts_rows(database, objects, account, begin, settle):
+    conversation_id = insert_conversation(database, account, "mine")
     other = new_id("acct")
     with database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'another')", (other,))
-    remember(database, other, "not mine")
+    insert_conversation(database, other, "not mine")
     attempt = begin(NewJob("account.export", account))
 
     ending = export.run(objects, attempt)
@@ -55,15 +55,15 @@ def test_an_export_holds_all_tables_and_only_the_accounts_own_rows(database, obj
 
     content = read_zip(database, objects, account, ending.result)
     assert set(content) == {f"{name}.jsonl" for name in account_data.EXPORTS}
-    assert [row["id"] for row in content["conversations.jsonl"]] == [mine]
+    assert [row["id"] for row in content["conversations.jsonl"]] == [conversation_id]
     assert [row["item"]["content"][0]["text"] for row in content["conversation_items.jsonl"]] == ["mine"]
     assert [row["id"] for row in content["account.jsonl"]] == [account]
     assert sum(len(rows) for rows in content.values()) == ending.result["rows"]
 
 
-def test_an_attempt_after_a_death_leaves_one_file(database, objects, account, begin, settle):
+def test_a_repeated_attempt_leaves_one_file(database, objects, account, begin, settle):
     job = NewJob("account.export", account)
-    first = export.run(objects, begin(job))  # and its worker dies before the end is recorded
+    first = export.run(objects, begin(job))  # its worker dies before the end is recorded
     attempt = begin(job)
 
     second = export.run(objects, attempt)
@@ -85,8 +85,8 @@ def test_a_cancelled_export_stops_and_leaves_no_file(database, objects, account,
         assert files.page(connection, account, exports=True) == []
 
 
-#: What JSON can say, by Postgres' names: `sum` of bigints, for one, is none of these.
-WRITABLE = {
+#: Postgres types that can be written as JSON; the `sum` of bigints (numeric) cannot.
+JSON_TYPES = {
     "text",
     "json",
     "jsonb",
@@ -103,9 +103,9 @@ WRITABLE = {
 
 
 @pytest.mark.parametrize("name", account_data.EXPORTS)
-def test_every_column_can_be_written(database, account, name):
+def test_every_exported_column_can_be_written_as_json(database, account, name):
     with database.connection() as connection:
         cursor = connection.execute(account_data.EXPORTS[name], {"account_id": account})
         types = {column.name: column.type_display for column in cursor.description}
 
-    assert {column: kind for column, kind in types.items() if kind not in WRITABLE} == {}
+    assert {column: kind for column, kind in types.items() if kind not in JSON_TYPES} == {}

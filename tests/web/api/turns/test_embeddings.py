@@ -93,7 +93,7 @@ def test_what_only_the_model_can_tell_is_refused_by_name(client, user, asked, pa
         client.embeddings.create(model=MODEL, **asked)
 
     assert wrong.value.param == param
-    assert "place 1" in str(wrong.value) or param == "dimensions"
+    assert "index 1" in str(wrong.value) or param == "dimensions"
     assert user.jobs() == []
 
 
