@@ -115,7 +115,7 @@ def read_account(request: Request) -> Response:
         )
 
 
-def change_account(request: Request) -> Response:
+def update_account(request: Request) -> Response:
     """`PATCH /admin/accounts/{id}`: change an account's plan and limits, effective from its next request."""
     body = bodies.parse(request.body, AdminUpdateAccount)
     account = operator_actions.change_account(
@@ -139,7 +139,8 @@ def put_plan(request: Request) -> Response:
     """`PUT /admin/plans/{id}`: create a plan, or replace it for all accounts on it."""
     plan_id = request.path_params["plan_id"]
     if not PLAN_ID.fullmatch(plan_id):
-        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'. Expected 1 to 64 of the characters a-z, 0-9, '_' and '-'."
+        expected = "expected 1 to 64 of the characters a-z, 0-9, '_' and '-', not beginning with '_' or '-'"
+        message = f"Invalid value for 'plan_id': '{truncate(plan_id)}'; {expected}."
         raise InvalidRequest(message, param="plan_id")
     body = bodies.parse(request.body, PutPlan)
     limits = body.limits.model_dump()

@@ -100,7 +100,7 @@ def read(request: Request) -> Response:
         return json_response(api_key_object(keys.find(connection, request.caller, request.path_params["key_id"])))
 
 
-def change(request: Request) -> Response:
+def update(request: Request) -> Response:
     """`PATCH /v1/api_keys/{id}`: change the name or the expiry of an API key."""
     body = bodies.parse(request.body, UpdateApiKey)
     key = keys.change(

@@ -57,7 +57,7 @@ def read(request: Request) -> Response:
     return json_response(_user_object(user, memberships, request.caller.account_id, request.caller.role))
 
 
-def change(request: Request) -> Response:
+def update(request: Request) -> Response:
     """`PATCH /v1/me`: rename the user."""
     body = bodies.parse(request.body, UpdateUser)
     if body.name is not None:

@@ -50,7 +50,7 @@ def list_members(request: Request) -> Response:
     return page_response(records, query.limit, _member_object)
 
 
-def change(request: Request) -> Response:
+def update(request: Request) -> Response:
     """`PATCH /v1/account/members/{user_id}`: change a member's role, effective from the next request."""
     body = bodies.parse(request.body, UpdateMember)
     member = members.change_role(

@@ -90,8 +90,8 @@ def read(request: Request) -> Response:
 async def update(request: Request) -> Response:
     """`PATCH /v1/memories/{id}`: update a memory.
 
-    A change of the text closes memories derived only from it. The response is sent once searches find the new text; when
-    no worker is free within 30 seconds, the response is the job.
+    A change of the text closes memories derived only from it. The response is sent once searches find the new text;
+    when no worker is free within 30 seconds, the response is the job.
     """
     body = bodies.parse(request.body, UpdateMemory)
     memory = await run_in_threadpool(_read, request)

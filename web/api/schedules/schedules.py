@@ -140,7 +140,8 @@ def _parse_trigger(request: Request, body: CronTrigger | IntervalTrigger | OnceT
 
 def _parse_cron(body: CronTrigger) -> Cron:
     if body.time_zone not in cron.time_zones():
-        message = f"Invalid value for 'trigger.time_zone': '{truncate(body.time_zone)}' is not an IANA time zone, such as 'Europe/Berlin'."
+        name = truncate(body.time_zone)
+        message = f"Invalid value for 'trigger.time_zone': '{name}' is not an IANA time zone, such as 'Europe/Berlin'."
         raise InvalidRequest(message, param="trigger.time_zone")
     try:
         cron.validate(body.expression)

@@ -1,4 +1,4 @@
-"""Given a person and workers, when something is remembered, then it is found, by them alone, until it is forgotten."""
+"""`/v1/memories` with a real worker: creating, searching, updating, importing and deleting memories."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from pipelines.memory.store import write_memories
 from tests.web.api_client import assert_error
 from tests.web.worker_process import run_worker
 
-TALK = [
+CONVERSATION = [
     {
         "text": "I went canoeing on the lake with my sister",
         "speaker": "Caroline",
@@ -30,16 +30,18 @@ TALK = [
 
 @pytest.fixture(scope="module")
 def workers(settings, tmp_path_factory):
-    """The pools of memory and recall, in one process."""
+    """A worker process of the pools memory and recall."""
     with run_worker(settings, ["memory", "recall"], tmp_path_factory.mktemp("memory")):
         yield
 
 
 @pytest.fixture
-def talk(user, workers):
-    """The objects of a conversation that is remembered."""
-    said = [{**turn, "conversation_id": "trip", "metadata": {"place": number}} for number, turn in enumerate(TALK)]
-    answer = user.request("POST", "/v1/memories", json={"memories": said})
+def conversation(user, workers):
+    """Memory objects of the turns in `CONVERSATION`."""
+    memories_ = [
+        {**turn, "conversation_id": "trip", "metadata": {"place": number}} for number, turn in enumerate(CONVERSATION)
+    ]
+    answer = user.request("POST", "/v1/memories", json={"memories": memories_})
     assert answer.status_code == 201, answer.text
     return answer.json()["data"]
 
@@ -50,36 +52,39 @@ def search(user, query, **options):
     return answer.json()["data"]
 
 
-def test_without_a_worker_a_memory_is_accepted_and_a_search_is_refused(user, monkeypatch):
-    monkeypatch.setattr("web.api.memory.memories.PATIENCE", 0.05)
-    monkeypatch.setattr("web.api.memory.recalling.PATIENCE", 0.05)
+def test_without_a_worker_creation_returns_the_job_and_search_a_503(user, monkeypatch):
+    monkeypatch.setattr("web.api.memory.memories.TIMEOUT", 0.05)
+    monkeypatch.setattr("web.api.memory.search.TIMEOUT", 0.05)
 
-    begun = user.request("POST", "/v1/memories", json={"text": "I like tea"})
+    created = user.request("POST", "/v1/memories", json={"text": "I like tea"})
 
-    assert (begun.status_code, begun.json()["kind"]) == (202, "memory.create")
+    assert (created.status_code, created.json()["kind"]) == (202, "memory.create")
     assert_error(user.request("POST", "/v1/memories/search", json={"query": "tea"}), 503)
     assert [job["kind"] for job in user.jobs()] == ["memory.create"]
 
 
-def test_what_is_remembered_is_found_with_its_parts_and_its_neighbours(user, talk):
-    assert [memory["text"] for memory in talk] == [turn["text"] for turn in TALK]
-    assert talk[2]["occurred_at"] == "2026-05-01T10:02:00Z"
-    assert talk[3]["occurred_at"] == "2026-06-11T07:00:00Z"
+def test_search_returns_hits_with_score_parts_and_neighbours(user, conversation):
+    assert [memory["text"] for memory in conversation] == [turn["text"] for turn in CONVERSATION]
+    assert conversation[2]["occurred_at"] == "2026-05-01T10:02:00Z"
+    assert conversation[3]["occurred_at"] == "2026-06-11T07:00:00Z"
 
     hits = search(user, "How was the water in the lake?", limit=3, include_neighbours=True)
 
     assert len(hits) == 3
-    assert hits[0]["id"] in {talk[1]["id"], talk[0]["id"]}
+    assert hits[0]["id"] in {conversation[1]["id"], conversation[0]["id"]}
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert {"dense", "lexical", "recency", "importance"} <= set(hits[0]["parts"])
     by_id = {hit["id"]: hit for hit in hits}
-    assert [near["id"] for near in by_id[talk[1]["id"]]["neighbours"]] == [talk[0]["id"], talk[2]["id"]]
-    assert search(user, "Who plays an instrument?")[0]["id"] == talk[3]["id"]
-    assert user.jobs() == []  # neither the texts nor the questions stay in any
+    assert [near["id"] for near in by_id[conversation[1]["id"]]["neighbours"]] == [
+        conversation[0]["id"],
+        conversation[2]["id"],
+    ]
+    assert search(user, "Who plays an instrument?")[0]["id"] == conversation[3]["id"]
+    assert user.jobs() == []  # jobs, which have texts and queries, are deleted
 
 
 @pytest.mark.parametrize(
-    ("filters", "places"),
+    ("filters", "positions"),
     [
         ({"speaker": "Melanie"}, {1, 3}),
         ({"after": "2026-05-02T00:00:00Z"}, {3}),
@@ -90,49 +95,62 @@ def test_what_is_remembered_is_found_with_its_parts_and_its_neighbours(user, tal
         ({}, {0, 1, 2, 3}),
     ],
 )
-def test_filters_leave_what_they_say(user, talk, filters, places):
-    assert {hit["metadata"]["place"] for hit in search(user, "the lake", **filters)} == places
+def test_search_filters_select_matching_memories(user, conversation, filters, positions):
+    assert {hit["metadata"]["place"] for hit in search(user, "the lake", **filters)} == positions
 
 
-def test_a_changed_text_is_found_under_its_new_words_only(user, talk):
-    changed = user.request("PATCH", f"/v1/memories/{talk[3]['id']}", json={"text": "My daughter plays chess now"})
+def test_search_finds_an_updated_text_only_by_its_new_words(user, conversation):
+    changed = user.request(
+        "PATCH", f"/v1/memories/{conversation[3]['id']}", json={"text": "My daughter plays chess now"}
+    )
 
     assert (changed.status_code, changed.json()["text"]) == (200, "My daughter plays chess now")
-    assert search(user, "chess")[0]["id"] == talk[3]["id"]
+    assert search(user, "chess")[0]["id"] == conversation[3]["id"]
     assert all(hit["parts"]["lexical"] == 0 for hit in search(user, "violin"))
-    weighed = user.request("PATCH", f"/v1/memories/{talk[3]['id']}", json={"importance": 1, "metadata": {}}).json()
-    assert (weighed["importance"], weighed["metadata"], weighed["text"]) == (1, {}, "My daughter plays chess now")
+    reweighted = user.request(
+        "PATCH", f"/v1/memories/{conversation[3]['id']}", json={"importance": 1, "metadata": {}}
+    ).json()
+    assert (reweighted["importance"], reweighted["metadata"], reweighted["text"]) == (
+        1,
+        {},
+        "My daughter plays chess now",
+    )
     assert user.jobs() == []
 
 
-def test_what_is_forgotten_is_gone_with_what_followed_from_it_alone(user, talk, database):
-    def unit(texts):
+def test_deleting_a_memory_closes_memories_derived_only_from_it(user, conversation, database):
+    def embed(texts):
         return [[1.0] + [0.0] * 383 for _ in texts]
 
-    who, now = user.caller, datetime.now(UTC)
-    alone, both = (
+    caller, now = user.caller, datetime.now(UTC)
+    single_source, two_sources = (
         NewMemory(new_id("mem"), f"Caroline canoes {end}", "", now, kind="fact", sources=sources)
-        for end, sources in [("often", [talk[0]["id"]]), ("with friends", [talk[0]["id"], talk[1]["id"]])]
+        for end, sources in [
+            ("often", [conversation[0]["id"]]),
+            ("with friends", [conversation[0]["id"], conversation[1]["id"]]),
+        ]
     )
-    write_memories(database, unit, who.account_id, who.user_id, [alone, both])
-    further = NewMemory(new_id("mem"), "Caroline likes canoeing", "", now, kind="insight", sources=[alone.id])
-    write_memories(database, unit, who.account_id, who.user_id, [further])
-    assert user.request("GET", f"/v1/memories/{alone.id}").json()["sources"] == [talk[0]["id"]]
+    write_memories(database, embed, caller.account_id, caller.user_id, [single_source, two_sources])
+    derived_again = NewMemory(
+        new_id("mem"), "Caroline likes canoeing", "", now, kind="insight", sources=[single_source.id]
+    )
+    write_memories(database, embed, caller.account_id, caller.user_id, [derived_again])
+    assert user.request("GET", f"/v1/memories/{single_source.id}").json()["sources"] == [conversation[0]["id"]]
 
-    gone = user.request("DELETE", f"/v1/memories/{talk[0]['id']}")
+    deleted = user.request("DELETE", f"/v1/memories/{conversation[0]['id']}")
 
-    assert gone.json() == {"id": talk[0]["id"], "object": "memory", "deleted": True}
-    assert_error(user.request("GET", f"/v1/memories/{talk[0]['id']}"), 404)
-    for closed in (alone, further):
-        shown = user.request("GET", f"/v1/memories/{closed.id}").json()
-        assert (shown["text"], shown["closed_at"] is None) == ("", False)
-    stays = user.request("GET", f"/v1/memories/{both.id}").json()
-    assert (stays["closed_at"], stays["sources"]) == (None, [talk[1]["id"]])
+    assert deleted.json() == {"id": conversation[0]["id"], "object": "memory", "deleted": True}
+    assert_error(user.request("GET", f"/v1/memories/{conversation[0]['id']}"), 404)
+    for closed in (single_source, derived_again):
+        closed_object = user.request("GET", f"/v1/memories/{closed.id}").json()
+        assert (closed_object["text"], closed_object["closed_at"] is None) == ("", False)
+    kept = user.request("GET", f"/v1/memories/{two_sources.id}").json()
+    assert (kept["closed_at"], kept["sources"]) == (None, [conversation[1]["id"]])
     found = {hit["id"] for hit in search(user, "canoeing with my sister on the lake", limit=100)}
-    assert found == {both.id, *(memory["id"] for memory in talk[1:])}
+    assert found == {two_sources.id, *(memory["id"] for memory in conversation[1:])}
 
 
-def test_a_conversation_is_forgotten_and_then_all(user, talk):
+def test_memories_are_deleted_by_conversation_and_all_at_once(user, conversation):
     user.request("POST", "/v1/memories", json={"text": "I like tea", "conversation_id": "tea"})
 
     assert_error(user.request("DELETE", "/v1/memories"), 400, param="conversation_id")
@@ -143,7 +161,7 @@ def test_a_conversation_is_forgotten_and_then_all(user, talk):
     assert user.jobs() == []
 
 
-def test_another_member_sees_nothing_whatever_their_role(user, talk, database, api):
+def test_memories_are_hidden_from_other_members_of_any_role(user, conversation, database, api):
     user_id = new_id("user")
     with database.transaction() as connection:
         connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
@@ -156,23 +174,25 @@ def test_another_member_sees_nothing_whatever_their_role(user, talk, database, a
     headers = {"authorization": f"Bearer {token}"}
 
     assert api.get("/v1/memories", headers=headers).json()["data"] == []
-    assert api.get(f"/v1/memories/{talk[0]['id']}", headers=headers).status_code == 404
-    assert api.delete(f"/v1/memories/{talk[0]['id']}", headers=headers).status_code == 404
+    assert api.get(f"/v1/memories/{conversation[0]['id']}", headers=headers).status_code == 404
+    assert api.delete(f"/v1/memories/{conversation[0]['id']}", headers=headers).status_code == 404
     found = api.post("/v1/memories/search", headers=headers, json={"query": "lake"}).json()
     assert found["data"] == []
 
 
-def test_memories_are_listed_in_pages(user, talk):
+def test_memories_are_listed_in_pages_and_filtered(user, conversation):
     first = user.request("GET", "/v1/memories?limit=3").json()
     rest = user.request("GET", f"/v1/memories?limit=3&after={first['last_id']}").json()
 
-    assert [memory["id"] for memory in first["data"] + rest["data"]] == [memory["id"] for memory in reversed(talk)]
+    assert [memory["id"] for memory in first["data"] + rest["data"]] == [
+        memory["id"] for memory in reversed(conversation)
+    ]
     assert (first["has_more"], rest["has_more"]) == (True, False)
-    may = user.request("GET", "/v1/memories?speaker=Melanie&occurred_before=2026-06-01T00:00:00Z").json()
-    assert [memory["id"] for memory in may["data"]] == [talk[1]["id"]]
+    in_may = user.request("GET", "/v1/memories?speaker=Melanie&occurred_before=2026-06-01T00:00:00Z").json()
+    assert [memory["id"] for memory in in_may["data"]] == [conversation[1]["id"]]
 
 
-def test_the_same_request_twice_makes_one_memory(user, workers):
+def test_a_repeated_request_creates_one_memory(user, workers):
     sent = {"json": {"text": "I like tea"}, "headers": {"Idempotency-Key": new_id("key")}}
 
     first, second = (user.request("POST", "/v1/memories", **sent).json() for _ in range(2))
@@ -181,14 +201,14 @@ def test_the_same_request_twice_makes_one_memory(user, workers):
     assert len(user.request("GET", "/v1/memories").json()["data"]) == 1
 
 
-def test_an_import_reports_bad_lines_and_brings_the_others_in(user, workers, database):
+def test_an_import_reports_invalid_lines_and_imports_the_others(user, workers, database):
     good = [json.dumps({"text": f"In week {week} we planted tree {week}", "speaker": "Ada"}) for week in range(150)]
     lines = [*good[:5], "no json", '{"speaker": "Ada"}', '{"text": "x", "colour": "red"}', "", *good[5:]]
 
-    begun = user.request("POST", "/v1/memories/import", content="\ufeff" + "\r\n".join(lines))
+    created = user.request("POST", "/v1/memories/import", content="\ufeff" + "\r\n".join(lines))
 
-    assert (begun.status_code, begun.json()["kind"]) == (202, "memory.import")
-    path = f"/v1/jobs/{begun.json()['id']}"
+    assert (created.status_code, created.json()["kind"]) == (202, "memory.import")
+    path = f"/v1/jobs/{created.json()['id']}"
     job = wait_until(lambda: (job := user.request("GET", path).json())["state"] == "completed" and job, timeout=60)
     assert job["result"] | {"errors": None} == {"lines": 154, "imported": 150, "failed": 3, "errors": None}
     assert [error["line"] for error in job["result"]["errors"]] == [6, 7, 8]
@@ -200,14 +220,16 @@ def test_an_import_reports_bad_lines_and_brings_the_others_in(user, workers, dat
         assert space.live == 150
 
 
-def test_what_recall_used_is_counted(user, talk, database):
+def test_a_search_counts_the_recall_of_its_hits(user, conversation, database):
     search(user, "lake")
 
-    def counted():
+    def recall_count():
         with database.connection() as connection:
-            return memories.read(connection, talk[0]["id"], user.caller.account_id, user.caller.user_id).recalled
+            return memories.read(
+                connection, conversation[0]["id"], user.caller.account_id, user.caller.user_id
+            ).recalled
 
-    assert wait_until(counted) == 1
+    assert wait_until(recall_count) == 1
 
 
 @pytest.mark.parametrize(
@@ -230,7 +252,7 @@ def test_what_recall_used_is_counted(user, talk, database):
         ({"text": "a", "unknown": 1}, "unknown"),
     ],
 )
-def test_what_is_wrong_is_named(user, body, param):
+def test_invalid_input_is_rejected_by_parameter(user, body, param):
     assert_error(user.request("POST", "/v1/memories", json=body), 400, param=param)
 
 
@@ -238,11 +260,11 @@ def test_what_is_wrong_is_named(user, body, param):
     ("body", "param"),
     [({}, "query"), ({"query": "a", "limit": 101}, "limit"), ({"query": "a", "after": "noon"}, "after")],
 )
-def test_a_wrong_search_is_refused_by_name(user, body, param):
+def test_an_invalid_search_is_rejected_by_parameter(user, body, param):
     assert_error(user.request("POST", "/v1/memories/search", json=body), 400, param=param)
 
 
-def test_an_upload_has_a_bound(user, monkeypatch):
+def test_an_invalid_or_oversized_import_is_rejected(user, monkeypatch):
     monkeypatch.setattr("web.http.uploads.MAX_BYTES", 1000)
 
     assert_error(user.request("POST", "/v1/memories/import", content=b"x" * 1001), 413)
@@ -251,20 +273,20 @@ def test_an_upload_has_a_bound(user, monkeypatch):
     assert_error(user.request("POST", "/v1/memories/import", content=b'[{"text": "a"}]'), 400, code="invalid_json")
 
 
-def test_sources_of_another_space_are_not_cited(user, other_user, database):
-    def unit(texts):
+def test_sources_in_another_users_space_are_not_returned(user, other_user, database):
+    def embed(texts):
         return [[1.0] * 384 for _ in texts]
 
-    theirs = NewMemory(new_id("mem"), "a secret", "", datetime.now(UTC))
-    write_memories(database, unit, other_user.caller.account_id, other_user.caller.user_id, [theirs])
-    mine = NewMemory(new_id("mem"), "a guess", "", datetime.now(UTC), kind="fact", sources=[theirs.id])
-    write_memories(database, unit, user.caller.account_id, user.caller.user_id, [mine])
+    foreign = NewMemory(new_id("mem"), "a secret", "", datetime.now(UTC))
+    write_memories(database, embed, other_user.caller.account_id, other_user.caller.user_id, [foreign])
+    own = NewMemory(new_id("mem"), "a guess", "", datetime.now(UTC), kind="fact", sources=[foreign.id])
+    write_memories(database, embed, user.caller.account_id, user.caller.user_id, [own])
 
     with database.connection() as connection:
-        assert memory_sources.list_sources(connection, mine.id, user.caller.account_id) == []
+        assert memory_sources.list_sources(connection, own.id, user.caller.account_id) == []
 
 
-def test_imports_leave_searches_their_threads(user, talk):
+def test_searches_are_answered_while_imports_run(user, conversation):
     lines = "\n".join(json.dumps({"text": f"In week {week} we planted a tree"}) for week in range(1000))
     jobs = [user.request("POST", "/v1/memories/import", content=lines).json()["id"] for _ in range(7)]
 
@@ -272,8 +294,8 @@ def test_imports_leave_searches_their_threads(user, talk):
         return {job["id"]: job["state"] for job in user.jobs()}
 
     wait_until(lambda: "running" in states().values())
-    assert search(user, "canoeing", limit=1)[0]["id"] == talk[0]["id"]
-    assert "queued" in states().values()  # more imports than the process has threads for them wait
+    assert search(user, "canoeing", limit=1)[0]["id"] == conversation[0]["id"]
+    assert "queued" in states().values()  # imports beyond the process's import threads wait
     for job_id in jobs:
         user.request("POST", f"/v1/jobs/{job_id}/cancel")
     wait_until(lambda: set(states().values()) == {"cancelled"})

@@ -1,4 +1,4 @@
-"""Given a schedule, then it says when it fires and what came of it; what can't be scheduled is refused by name."""
+"""`/v1/schedules`: creating, firing, pausing, updating and deleting schedules, and invalid schedules."""
 
 import time
 
@@ -16,27 +16,27 @@ HOURLY = {"type": "interval", "seconds": 3600}
 
 
 @pytest.fixture
-def schedule(user):
-    """`schedule(…)` → a new schedule of the visitor's."""
+def create_schedule(user):
+    """`create_schedule(…)` → the object of a new schedule."""
 
-    def schedule(**given):
+    def create_schedule(**fields):
         answer = user.request(
-            "POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": TURN, **given}
+            "POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": TURN, **fields}
         )
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    return schedule
+    return create_schedule
 
 
 @pytest.fixture
-def get(user):
+def get_schedule(user):
     return lambda path: user.request("GET", f"/v1/schedules/{path}").json()
 
 
 @pytest.fixture
 def fire(user, database, settings):
-    """`fire(id)` as if its time had come."""
+    """`fire(id)` fires a schedule as if its time had come."""
 
     def fire(schedule_id):
         with database.transaction() as connection:
@@ -47,82 +47,82 @@ def fire(user, database, settings):
     return fire
 
 
-def test_a_schedule_tells_its_next_times_and_what_it_does(schedule, get):
+def test_a_schedule_object_has_its_settings_and_next_fire_times(create_schedule, get_schedule):
     before = int(time.time())
-    made = schedule(name="the news", trigger=DAILY, if_missed="skip", grace_seconds=600)
+    created = create_schedule(name="the news", trigger=DAILY, if_missed="skip", grace_seconds=600)
 
-    assert made["object"] == "schedule"
-    assert (made["name"], made["status"], made["paused"]) == ("the news", "active", False)
-    assert (made["trigger"], made["work"]) == (DAILY, TURN)
-    assert (made["if_missed"], made["grace_seconds"], made["last_firing"]) == ("skip", 600, None)
-    assert len(made["next_fire_times"]) == 5
-    assert before < made["next_fire_times"][0] <= made["next_fire_times"][4] < before + 9 * 86_400
-    assert get(made["id"]) == made
+    assert created["object"] == "schedule"
+    assert (created["name"], created["status"], created["paused"]) == ("the news", "active", False)
+    assert (created["trigger"], created["work"]) == (DAILY, TURN)
+    assert (created["if_missed"], created["grace_seconds"], created["last_firing"]) == ("skip", 600, None)
+    assert len(created["next_fire_times"]) == 5
+    assert before < created["next_fire_times"][0] <= created["next_fire_times"][4] < before + 9 * 86_400
+    assert get_schedule(created["id"]) == created
 
 
-def test_its_history_leads_to_its_turns(schedule, get, fire, user):
-    made = schedule()
+def test_a_firing_references_the_turn_that_it_started(create_schedule, get_schedule, fire, user):
+    created = create_schedule()
 
-    fire(made["id"])
+    fire(created["id"])
 
-    (fired,) = get(f"{made['id']}/firings")["data"]
-    assert (fired["status"], fired["job_state"], fired["error"]) == ("started", "queued", None)
-    turn = user.request("GET", f"/v1/responses/{fired['response_id']}").json()
-    assert (turn["job_id"], turn["metadata"], turn["background"]) == (fired["job_id"], {"a": "b"}, True)
+    (firing,) = get_schedule(f"{created['id']}/firings")["data"]
+    assert (firing["status"], firing["job_state"], firing["error"]) == ("started", "queued", None)
+    turn = user.request("GET", f"/v1/responses/{firing['response_id']}").json()
+    assert (turn["job_id"], turn["metadata"], turn["background"]) == (firing["job_id"], {"a": "b"}, True)
     assert turn["model"] == "scripted"
-    assert get(made["id"])["last_firing"] == fired
+    assert get_schedule(created["id"])["last_firing"] == firing
 
 
-def test_a_single_time_ends(schedule, get, fire, database):
-    made = schedule(trigger={"type": "once", "at": int(time.time()) + 3600})
-    assert made["next_fire_times"] == [made["trigger"]["at"]]
+def test_a_schedule_for_one_time_ends_after_it(create_schedule, get_schedule, fire, database):
+    created = create_schedule(trigger={"type": "once", "at": int(time.time()) + 3600})
+    assert created["next_fire_times"] == [created["trigger"]["at"]]
 
     with database.connection() as connection:
         connection.execute(
-            "UPDATE schedules SET trigger = trigger || '{\"at\": 1700000000}' WHERE id = %s", (made["id"],)
+            "UPDATE schedules SET trigger = trigger || '{\"at\": 1700000000}' WHERE id = %s", (created["id"],)
         )
-    fire(made["id"])
+    fire(created["id"])
 
-    ended = get(made["id"])
+    ended = get_schedule(created["id"])
     assert (ended["status"], ended["next_fire_times"]) == ("ended", [])
     assert ended["last_firing"]["status"] == "started"
 
 
-def test_a_paused_schedule_has_no_next_time(schedule, get, user):
-    made = schedule(paused=True)
-    assert (made["status"], made["next_fire_times"]) == ("paused", [])
+def test_a_paused_schedule_has_no_next_fire_times(create_schedule, get_schedule, user):
+    created = create_schedule(paused=True)
+    assert (created["status"], created["next_fire_times"]) == ("paused", [])
 
-    resumed = user.request("POST", f"/v1/schedules/{made['id']}/resume").json()
+    resumed = user.request("POST", f"/v1/schedules/{created['id']}/resume").json()
     assert (resumed["status"], len(resumed["next_fire_times"])) == ("active", 5)
     for _ in range(2):
-        paused = user.request("POST", f"/v1/schedules/{made['id']}/pause").json()
+        paused = user.request("POST", f"/v1/schedules/{created['id']}/pause").json()
         assert (paused["status"], paused["next_fire_times"]) == ("paused", [])
-    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"trigger": DAILY}).json()
+    changed = user.request("PATCH", f"/v1/schedules/{created['id']}", json={"trigger": DAILY}).json()
     assert (changed["status"], changed["trigger"]) == ("paused", DAILY)
-    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"paused": False}).json()
+    changed = user.request("PATCH", f"/v1/schedules/{created['id']}", json={"paused": False}).json()
     assert changed["status"] == "active"
 
 
-def test_a_change_leaves_what_it_does_not_name(schedule, user):
-    made = schedule()
+def test_omitted_fields_stay_unchanged(create_schedule, user):
+    created = create_schedule()
     work = {"kind": "turn", "request": {"input": "other"}}
 
-    renamed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"name": "another"}).json()
-    assert renamed == {**made, "name": "another", "updated_at": renamed["updated_at"]}
-    changed = user.request("PATCH", f"/v1/schedules/{made['id']}", json={"work": work}).json()
-    assert (changed["work"], changed["next_fire_times"]) == (work, made["next_fire_times"])
+    renamed = user.request("PATCH", f"/v1/schedules/{created['id']}", json={"name": "another"}).json()
+    assert renamed == {**created, "name": "another", "updated_at": renamed["updated_at"]}
+    changed = user.request("PATCH", f"/v1/schedules/{created['id']}", json={"work": work}).json()
+    assert (changed["work"], changed["next_fire_times"]) == (work, created["next_fire_times"])
 
 
-def test_a_deleted_schedule_is_gone(schedule, user):
-    made = schedule()
+def test_a_deleted_schedule_is_not_found(create_schedule, user):
+    created = create_schedule()
 
-    assert user.request("DELETE", f"/v1/schedules/{made['id']}").json()["deleted"]
+    assert user.request("DELETE", f"/v1/schedules/{created['id']}").json()["deleted"]
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pause"), ("GET", "/firings")):
-        assert_error(user.request(method, f"/v1/schedules/{made['id']}{path}"), 404, param="schedule_id")
+        assert_error(user.request(method, f"/v1/schedules/{created['id']}{path}"), 404, param="schedule_id")
 
 
-def test_lists_come_in_pages(schedule, user):
-    ids = [schedule()["id"] for _ in range(3)]
+def test_schedules_are_listed_in_pages(create_schedule, user):
+    ids = [create_schedule()["id"] for _ in range(3)]
 
     first = user.request("GET", "/v1/schedules?limit=2").json()
     rest = user.request("GET", f"/v1/schedules?limit=2&after={first['last_id']}").json()
@@ -132,7 +132,7 @@ def test_lists_come_in_pages(schedule, user):
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("fields", "param"),
     [
         ({"name": ""}, "name"),
         ({"name": "x" * 201}, "name"),
@@ -157,13 +157,13 @@ def test_lists_come_in_pages(schedule, user):
         ({"color": "red"}, "color"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(user, given, param):
-    body = {"name": "a test", "trigger": HOURLY, "work": TURN, **given}
+def test_invalid_input_is_rejected_by_parameter(user, fields, param):
+    body = {"name": "a test", "trigger": HOURLY, "work": TURN, **fields}
 
     assert_error(user.request("POST", "/v1/schedules", json=body), 400, param=param)
 
 
-def test_a_request_that_is_too_large_for_a_list_is_refused(user):
+def test_an_oversized_request_is_rejected(user):
     work = {"kind": "turn", "request": {"input": "x" * 300_000}}
 
     answer = user.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
@@ -171,42 +171,44 @@ def test_a_request_that_is_too_large_for_a_list_is_refused(user):
     assert_error(answer, 413, param="work.request")
 
 
-def test_a_conversation_of_somebody_else_is_refused(user, other_user):
-    theirs = other_user.request("POST", "/v1/conversations").json()["id"]
-    work = {"kind": "turn", "request": {"input": "x", "conversation": theirs}}
+def test_a_conversation_of_another_account_is_rejected(user, other_user):
+    foreign_id = other_user.request("POST", "/v1/conversations").json()["id"]
+    work = {"kind": "turn", "request": {"input": "x", "conversation": foreign_id}}
 
     answer = user.request("POST", "/v1/schedules", json={"name": "a test", "trigger": HOURLY, "work": work})
 
     assert_error(answer, 404, param="work.request.conversation")
 
 
-def test_there_is_an_end_to_how_many(schedule, user, database):
-    made = schedule()
+def test_the_number_of_schedules_is_limited(create_schedule, user, database):
+    created = create_schedule()
     copy = """
         INSERT INTO schedules (id, account_id, user_id, name, kind, trigger, if_missed, grace_seconds)
         SELECT id || '_' || n, account_id, user_id, name, kind, trigger, if_missed, grace_seconds
         FROM schedules, generate_series(1, 99) AS n WHERE id = %s"""
     with database.connection() as connection:
-        connection.execute(copy, (made["id"],))
+        connection.execute(copy, (created["id"],))
 
     answer = user.request("POST", "/v1/schedules", json={"name": "x", "trigger": HOURLY, "work": TURN})
 
     assert_error(answer, 409, code="too_many_schedules")
 
 
-def test_one_key_makes_one_schedule(user):
+def test_an_idempotency_key_creates_one_schedule(user):
     body = {"name": "a test", "trigger": HOURLY, "work": TURN}
-    key = {"Idempotency-Key": new_id("key")}
+    headers = {"Idempotency-Key": new_id("key")}
 
-    first, second = (user.request("POST", "/v1/schedules", json=body, headers=key) for _ in range(2))
+    first, second = (user.request("POST", "/v1/schedules", json=body, headers=headers) for _ in range(2))
 
     assert first.json() == second.json()
     assert len(user.request("GET", "/v1/schedules").json()["data"]) == 1
 
 
-def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(user, other_user, schedule, database):
-    """The stranger is let into the visitor's account."""
-    made = schedule()
+def test_an_admin_reads_and_pauses_but_does_not_resume_or_change_schedules_of_others(
+    user, other_user, create_schedule, database
+):
+    """The other user joins the user's account as an admin."""
+    created = create_schedule()
     caller = other_user.caller
     admin = type(caller)(caller.user_id, user.caller.account_id, Role.ADMIN, session_id=caller.session_id)
     with database.connection() as connection:
@@ -215,7 +217,7 @@ def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(user, ot
             (admin.account_id, admin.user_id),
         )
     other_user.token = other_user.client.app.state.platform.tokens.issue(admin)
-    path = f"/v1/schedules/{made['id']}"
+    path = f"/v1/schedules/{created['id']}"
 
     assert other_user.request("GET", path).status_code == 200
     assert other_user.request("POST", f"{path}/pause").json()["paused"]
@@ -228,8 +230,8 @@ def test_an_admin_sees_pauses_and_forgets_but_does_not_speak_for_others(user, ot
 
 
 @pytest.mark.parametrize("expression", ["@daily", "0  9 * * 1-5", "0\t9 * * *\n"])
-def test_an_expression_is_spelled_as_in_crontab(schedule, expression):
-    created = schedule(trigger={**DAILY, "expression": expression})
+def test_an_expression_is_spelled_as_in_crontab(create_schedule, expression):
+    created = create_schedule(trigger={**DAILY, "expression": expression})
 
     assert created["trigger"]["expression"] == expression
     assert len(created["next_fire_times"]) == 5
