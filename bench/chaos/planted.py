@@ -81,10 +81,10 @@ PLANTED = (
         [
             Edit(
                 "scheduler/clock.py",
-                "connect(settings.redis_address), interval=SWEEP)",
+                "connect(settings.redis_address), interval=SWEEP_INTERVAL)",
                 "connect(settings.redis_address))",
             ),
-            Edit("scheduler/clock.py", 'Rounds("sweeper", SWEEP, clock.sweep).start(), ', ""),
+            Edit("scheduler/clock.py", 'PeriodicThread("sweeper", SWEEP_INTERVAL, clock.sweep).start(),\n', ""),
         ],
         ("wipe-valkey",),
         broker="redis",
@@ -92,7 +92,7 @@ PLANTED = (
     PlantedBug(
         "no-second-message",
         "a lost message is never sent again, an expired lease never released",
-        [Edit("scheduler/clock.py", "moved = outbox.requeue_lost(connection)", "moved = 0")],
+        [Edit("scheduler/clock.py", "recovered = outbox.requeue_lost(connection)", "recovered = 0")],
         ("wipe-valkey",),
         broker="redis",
     ),
@@ -102,9 +102,9 @@ PLANTED = (
         [
             Edit(
                 "pipelines/chat/answer_writer.py",
-                "        self._journal.write_text(DELTA, self._place, text, token.count)",
+                "        self._journal.write_text(TEXT_DELTA, self._place, text, token.count)",
                 "        for _ in range(1 + (text == 'w7 ')):\n"
-                "            self._journal.write_text(DELTA, self._place, text, token.count)",
+                "            self._journal.write_text(TEXT_DELTA, self._place, text, token.count)",
             )
         ],
         ("kill-worker",),

@@ -59,4 +59,4 @@ def helper(module: str, *arguments: str, environment: Mapping[str, str] | None =
 
 def write_line(message: object) -> None:
     """Answer one line, from inside the process."""
-    print(orjson.dumps(message).decode(), flush=True)
+    print(orjson.dumps(message, default=tuple).decode(), flush=True)  # a named tuple as an array

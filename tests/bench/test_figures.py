@@ -1,4 +1,4 @@
-"""Statistics and verdicts."""
+"""Statistics of samples, and verdicts on goals."""
 
 import statistics
 
@@ -17,18 +17,18 @@ def test_the_middle_quantile_is_the_median(samples):
 
 
 @given(SAMPLES)
-def test_the_outer_quantiles_are_the_least_and_the_greatest(samples):
+def test_the_outer_quantiles_are_the_minimum_and_the_maximum(samples):
     assert (quantile(samples, 0), quantile(samples, 1)) == (min(samples), max(samples))
 
 
 @given(some.lists(some.floats(-1e6, 1e6), min_size=2, max_size=50))
-def test_quantiles_are_those_of_the_standard_library(samples):
+def test_quantiles_equal_those_of_the_standard_library(samples):
     expected = statistics.quantiles(samples, n=100, method="inclusive")
 
-    assert [quantile(samples, place / 100) for place in range(1, 100)] == pytest.approx(expected, abs=1e-6)
+    assert [quantile(samples, percent / 100) for percent in range(1, 100)] == pytest.approx(expected, abs=1e-6)
 
 
-def test_no_samples_have_no_quantile():
+def test_a_quantile_of_no_samples_raises():
     with pytest.raises(statistics.StatisticsError):
         quantile([], 0.5)
 
@@ -46,7 +46,7 @@ def test_parts_are_consecutive_and_never_empty(samples, count):
     ("goal", "value", "met"),
     [(at_most(10), 10, True), (at_most(10), 10.1, False), (at_least(0.95), 0.95, True), (at_least(0.95), 0.9, False)],
 )
-def test_a_goal_is_a_limit_that_counts_as_reached(goal, value, met):
+def test_a_value_at_the_limit_meets_the_goal(goal, value, met):
     assert Figure("a figure", "ms", [value], goal).met is met
 
 
@@ -54,11 +54,11 @@ def test_without_a_goal_there_is_no_verdict():
     assert Figure("a figure", "ms", [1.0]).met is None
 
 
-def test_the_spread_of_a_median_is_that_of_its_samples():
+def test_the_spread_of_a_median_is_from_the_10th_to_the_90th_percentile():
     assert Figure("a figure", "ms", range(101)).spread == (10, 90)
 
 
-def test_the_spread_of_another_quantile_is_its_own_over_the_run():
+def test_the_spread_of_another_quantile_is_its_range_over_parts_of_the_run():
     figure = Figure("a figure", "ms", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], quantile=1)
 
     assert figure.value == 10

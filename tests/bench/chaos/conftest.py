@@ -1,78 +1,80 @@
-"""A small platform on which a small fleet has worked in peace, and what is left of both."""
+"""A small platform on which a small fleet has worked without faults, and what both left."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from bench.chaos.rememberers import Embedder, Importer, Thinker
-from bench.stack import BESIDE, standing
 
-from bench.chaos.clients import Canceller, OpenAIClient, Poller, Streamer, Talker
+from bench.chaos.clients import Canceller, ConversationClient, OpenAIClient, Poller, Streamer
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
-from bench.chaos.slots import lost
+from bench.chaos.memory_clients import Embedder, Importer, Meditator
+from bench.chaos.slots import check_slots
 from bench.chaos.transcripts import Transcript
 from bench.chaos.violations import Violation
+from bench.harness.stack import LIGHT_POOLS, running_stack
 from bench.harness.waiting import wait_until
 from models.jobs import workers
 from models.platform.database import Database
 from models.platform.settings import Settings
 
-CREW = ((Streamer, OpenAIClient, Poller, Canceller, Talker), (Importer, Thinker, Embedder, Streamer))
+CLIENTS = ((Streamer, OpenAIClient, Poller, Canceller, ConversationClient), (Importer, Meditator, Embedder, Streamer))
 
-#: Ended turns after which the fleet is called home, beside those that warm it up.
+#: Ended turns after which the fleet is stopped, and those of its warm-up.
 ENOUGH = 24 + 16
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """What a fleet heard, and the servers that hold the rest; the platform's processes are gone.
+class FinishedFleet:
+    """The transcripts of a fleet, and the servers; the platform's processes have ended.
 
-    leaks         what they held too much of in the end
-    without_slot  the same, where one slot more is promised than there is
+    leaks         what the processes held too much of at the end
+    missing_slot  the result of the slot check with one slot more than the engine has
     """
 
     transcripts: Sequence[Transcript]
     settings: Settings
     database: Database
     leaks: Sequence[Violation]
-    without_slot: Sequence[Violation]
+    missing_slot: Sequence[Violation]
 
     @property
     def accounts(self) -> Sequence[str]:
-        """Whose fleet it was."""
+        """The accounts of the fleet."""
         return sorted({transcript.account for transcript in self.transcripts})
 
 
 @pytest.fixture(scope="session")
-def finished() -> Iterator[Finished]:
-    """A fleet that has worked and come home."""
+def finished() -> Iterator[FinishedFleet]:
+    """A fleet that has worked and finished."""
     changes = {"engine": "scripted", "script": "tokens=12,rate=60", "visits_per_minute": 100_000}
-    with standing("redis") as stack:
-        with stack.platform(beside=BESIDE, **changes) as platform:
+    with running_stack("redis") as stack:
+        with stack.platform(light_pools=LIGHT_POOLS, **changes) as platform:
             pids = {name: child.pid for name, child in platform.children.items()}
-            fleet = Fleet([platform.address], seed=4, tokens=12, crew=CREW)
+            fleet = Fleet([platform.address], seed=4, tokens=12, clients=CLIENTS)
             fleet.start()
             baseline = Baseline.take(pids, platform.settings)
             wait_until(lambda: fleet.counts()["ended"] >= ENOUGH, timeout=90)
             transcripts = fleet.finish(60)
             database = Database(platform.settings.postgres_dsn, size=2)
-            wait_until(lambda: nothing_moves(database), timeout=30)
-            leaks = baseline.violations(pids, platform.settings)
-            without_slot = list(lost({**pids, "ghost": ghost(database)}, [platform.address], platform.settings))
-        yield Finished(transcripts, platform.settings, database, leaks, without_slot)
+            wait_until(lambda: is_idle(database), timeout=30)
+            leaks = [*baseline.check(pids, platform.settings)]
+            leaks += check_slots(pids, [platform.address], platform.settings)
+            more_pids = {**pids, "ghost": register_ghost(database)}
+            missing_slot = list(check_slots(more_pids, [platform.address], platform.settings))
+        yield FinishedFleet(transcripts, platform.settings, database, leaks, missing_slot)
         database.close()
 
 
-def ghost(database: Database) -> int:
-    """The pid of a worker that is on the list, and has a slot that nobody serves."""
+def register_ghost(database: Database) -> int:
+    """Register a worker with a slot but without a process; returns its pid."""
     with database.connection() as connection:
         workers.register(connection, "ghost", host="", pid=-1, pools=["inference"], queues=["inference"], threads=1)
     return -1
 
 
-def nothing_moves(database: Database) -> bool:
-    """Whether the last follow-ups of the last turns have ended."""
+def is_idle(database: Database) -> bool:
+    """Whether all jobs of accounts have ended."""
     with database.connection() as connection:
-        moving = "SELECT FROM jobs WHERE state IN ('queued', 'running', 'waiting') AND account_id <> 'platform'"
-        return connection.execute(moving).fetchone() is None
+        unfinished = "SELECT FROM jobs WHERE state IN ('queued', 'running', 'waiting') AND account_id <> 'platform'"
+        return connection.execute(unfinished).fetchone() is None

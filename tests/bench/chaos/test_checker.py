@@ -1,4 +1,4 @@
-"""Given a platform that broke no promise, when anything in its tables is changed, then the broken one is named."""
+"""Given a platform that broke no promise, when its tables are corrupted, then the violated rule is reported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,33 +6,34 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from bench.chaos import remembered, tables
-from bench.chaos.calm import calmed
-from bench.chaos.checker import casualties, check, given_up
+from bench.chaos import memory_rules, table_rules
+from bench.chaos.checker import DEAD, check, check_dead_jobs
+from bench.chaos.quiescence import wait_for_quiescence
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
-from tests.bench.chaos.conftest import Finished
+from tests.bench.chaos.conftest import FinishedFleet
 
 COMPLETED = "(SELECT id FROM jobs WHERE kind = 'turn.run' AND state = 'completed' ORDER BY id LIMIT 1)"
-BROUGHT = "(SELECT id FROM memories WHERE metadata ? 'chaos' AND closed_at IS NULL ORDER BY id LIMIT 1)"
+IMPORTED = "(SELECT id FROM memories WHERE metadata ? 'chaos' AND closed_at IS NULL ORDER BY id LIMIT 1)"
 
 
-def test_a_fleet_in_peace_finds_no_broken_promise(finished: Finished):
+def test_a_run_without_faults_has_no_violation(finished: FinishedFleet):
     kinds = {transcript.kind for transcript in finished.transcripts}
 
     assert kinds == {"turn", "memories", "meditation", "embeddings", "listing"}
     assert any(transcript.cancels for transcript in finished.transcripts)
     assert any(not transcript.exact for transcript in finished.transcripts)
-    assert [str(found) for found in check(finished.transcripts, finished.settings, 20)] == []
-    assert casualties(finished.settings) == {}
+    assert [str(violation) for violation in check(finished.transcripts, finished.settings, 20)] == []
+    with finished.database.connection() as connection:
+        assert connection.execute(DEAD).fetchall() == []
 
 
 @contextmanager
-def corrupted(finished: Finished, statement: str) -> Iterator[Connection]:
-    """The tables after a statement that changes something, which is taken back."""
+def corrupted(finished: FinishedFleet, statement: str) -> Iterator[Connection]:
+    """Change the tables with a statement, which is rolled back at the end of the block."""
     with finished.database.connection() as connection, connection.transaction(force_rollback=True):
-        assert connection.execute(statement).rowcount > 0, "nothing was corrupted"
+        assert connection.execute(statement).rowcount > 0, "the statement changed nothing"
         yield connection
 
 
@@ -41,13 +42,13 @@ def corrupted(finished: Finished, statement: str) -> Iterator[Connection]:
     [
         (f"UPDATE jobs SET state = 'failed' WHERE id = {COMPLETED}", "ends"),
         (f"UPDATE jobs SET state = 'cancelled' WHERE id = {COMPLETED}", "ends"),
-        (f"DELETE FROM jobs WHERE id = {COMPLETED}", "kept"),
+        (f"DELETE FROM jobs WHERE id = {COMPLETED}", "durable"),
         (f"UPDATE usage_records SET output_tokens = output_tokens + 1 WHERE job_id = {COMPLETED}", "billed"),
         (f"DELETE FROM usage_records WHERE job_id = {COMPLETED}", "billed"),
         ("UPDATE quota_usage SET tokens = tokens + 1", "billed"),
         (
             "INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)"
-            " SELECT 'job_unheard', account_id, model, 0, 0, 0 FROM usage_records LIMIT 1",
+            " SELECT 'job_unknown', account_id, model, 0, 0, 0 FROM usage_records LIMIT 1",
             "billed",
         ),
         (f"UPDATE job_events SET tokens = tokens + 1 WHERE job_id = {COMPLETED} AND tokens > 0", "billed"),
@@ -67,18 +68,18 @@ def corrupted(finished: Finished, statement: str) -> Iterator[Connection]:
         ),
     ],
 )  # fmt: skip
-def test_a_corrupt_turn_is_named(finished: Finished, statement: str, rule: str):
+def test_a_corrupted_turn_is_reported(finished: FinishedFleet, statement: str, rule: str):
     with corrupted(finished, statement) as connection:
-        found = list(tables.judged(connection, finished.transcripts, finished.accounts))
+        violations = list(table_rules.check(connection, finished.transcripts, finished.accounts))
 
-    assert rule in {violation.rule for violation in found}
+    assert rule in {violation.rule for violation in violations}
 
 
 @pytest.mark.parametrize(
     ("statement", "rule"),
     [
-        (f"DELETE FROM memories WHERE id = {BROUGHT}", "memories"),
-        (f"UPDATE memories SET text = text || '!' WHERE id = {BROUGHT}", "memories"),
+        (f"DELETE FROM memories WHERE id = {IMPORTED}", "memories"),
+        (f"UPDATE memories SET text = text || '!' WHERE id = {IMPORTED}", "memories"),
         ("UPDATE memory_vectors SET live = NOT live", "memories"),
         ("DELETE FROM memory_vectors", "memories"),
         ("UPDATE memory_spaces SET live = live + 1", "memories"),
@@ -95,54 +96,54 @@ def test_a_corrupt_turn_is_named(finished: Finished, statement: str, rule: str):
         ),
     ],
 )
-def test_a_corrupt_memory_is_named(finished: Finished, statement: str, rule: str):
+def test_a_corrupted_memory_is_reported(finished: FinishedFleet, statement: str, rule: str):
     with corrupted(finished, statement) as connection:
-        found = list(remembered.judged(connection, finished.transcripts, finished.accounts))
+        violations = list(memory_rules.check(connection, finished.transcripts, finished.accounts))
 
-    assert rule in {violation.rule for violation in found}
+    assert rule in {violation.rule for violation in violations}
 
 
-def test_a_search_that_finds_nothing_is_named(finished: Finished):
-    (brought, *_) = [each for each in finished.transcripts if each.kind == "memories"]
-    text = brought.asked["memories"][0]["text"]
-    brought.statuses.append(f"missing {text}")
+def test_a_search_that_finds_nothing_is_reported(finished: FinishedFleet):
+    (imported, *_) = [each for each in finished.transcripts if each.kind == "memories"]
+    text = imported.request["memories"][0]["text"]
+    imported.statuses.append(f"missing {text}")
 
     with finished.database.connection() as connection:
-        rows = [{"text": memory["text"], "closed": False} for memory in brought.asked["memories"]]
-        found = list(remembered.brought(brought, rows))
+        rows = [{"text": memory["text"], "closed": False} for memory in imported.request["memories"]]
+        violations = list(memory_rules.check_import(imported, rows))
         connection.execute("SELECT 1")
-    brought.statuses.pop()
+    imported.statuses.pop()
 
-    assert [violation.rule for violation in found] == ["found"]
+    assert [violation.rule for violation in violations] == ["search"]
 
 
-def test_a_death_that_no_crash_explains_is_named(finished: Finished):
+def test_a_dead_job_without_enough_crashes_is_reported(finished: FinishedFleet):
     dead = f"UPDATE jobs SET state = 'dead', failures = 5, crashes = 2 WHERE id = {COMPLETED}"
 
     with corrupted(finished, dead) as connection:
-        found = list(given_up(connection))
+        violations = list(check_dead_jobs(connection))
 
-    assert [violation.rule for violation in found] == ["dead"]
+    assert [violation.rule for violation in violations] == ["dead"]
 
 
-def test_a_death_by_crashes_is_what_was_promised(finished: Finished):
+def test_a_dead_job_with_enough_crashes_is_no_violation(finished: FinishedFleet):
     dead = f"UPDATE jobs SET state = 'dead', failures = 5, crashes = 5 WHERE id = {COMPLETED}"
 
     with corrupted(finished, dead) as connection:
-        assert list(given_up(connection)) == []
+        assert list(check_dead_jobs(connection)) == []
 
 
 @pytest.mark.parametrize(
     ("state", "rule"),
     [
-        ("'queued', now() - interval '1 minute', NULL, NULL", "moves"),
-        ("'queued', now() - interval '1 minute', now(), NULL", "moves"),
-        ("'running', now(), now(), now() - interval '1 minute'", "moves"),
-        ("'waiting', now(), NULL, NULL", "moves"),
+        ("'queued', now() - interval '1 minute', NULL, NULL", "stuck"),
+        ("'queued', now() - interval '1 minute', now(), NULL", "stuck"),
+        ("'running', now(), now(), now() - interval '1 minute'", "stuck"),
+        ("'waiting', now(), NULL, NULL", "stuck"),
     ],
-    ids=["unpublished", "published in vain", "without a lease", "without children"],
+    ids=["unpublished", "published and lost", "without a lease", "without children"],
 )
-def test_a_job_that_nobody_will_end_is_named(finished: Finished, state: str, rule: str):
+def test_a_stuck_job_is_reported(finished: FinishedFleet, state: str, rule: str):
     job_id = new_id("job")
     statement = f"""
     INSERT INTO jobs (id, account_id, kind, queue, state, run_at, published_at, lease_until)
@@ -151,34 +152,34 @@ def test_a_job_that_nobody_will_end_is_named(finished: Finished, state: str, rul
     with finished.database.connection() as connection:
         connection.execute(statement)
         try:
-            found = list(calmed(finished.database, finished.settings, 0.01, None))
+            violations = list(wait_for_quiescence(finished.database, finished.settings, 0.01, None))
         finally:
             connection.execute("DELETE FROM jobs WHERE id = %s", (job_id,))
 
-    assert [(violation.rule, violation.subject) for violation in found] == [(rule, job_id)]
+    assert [(violation.rule, violation.subject) for violation in violations] == [(rule, job_id)]
 
 
-def test_a_message_that_nobody_takes_is_named(finished: Finished):
+def test_a_message_without_a_consumer_is_reported(finished: FinishedFleet):
     client: redis.Redis = connect(finished.settings.broker_address)
     client.rpush("sangha:queue:inference", "message")
     try:
-        found = list(calmed(finished.database, finished.settings, 0.01, None))
+        violations = list(wait_for_quiescence(finished.database, finished.settings, 0.01, None))
     finally:
         client.delete("sangha:queue:inference")
         client.close()
 
-    assert [(violation.rule, violation.subject) for violation in found] == [("queues", "inference")]
+    assert [(violation.rule, violation.subject) for violation in violations] == [("queues", "inference")]
 
 
-def test_a_request_that_nobody_ends_is_named(finished: Finished):
+def test_a_locked_idempotency_key_is_reported(finished: FinishedFleet):
     with finished.database.connection() as connection:
         connection.execute(
             "INSERT INTO idempotency_keys (account_id, key, fingerprint, seed, locked_until)"
             " VALUES ('platform', 'held', '', 'seed', now() + interval '1 hour')"
         )
         try:
-            found = list(calmed(finished.database, finished.settings, 0.01, None))
+            violations = list(wait_for_quiescence(finished.database, finished.settings, 0.01, None))
         finally:
             connection.execute("DELETE FROM idempotency_keys WHERE key = 'held'")
 
-    assert [(violation.rule, violation.subject) for violation in found] == [("idempotency", "held")]
+    assert [(violation.rule, violation.subject) for violation in violations] == [("idempotency", "held")]

@@ -1,59 +1,61 @@
-"""Given what processes held when all was warm, when one holds more than its pools can, then it is named."""
+"""Given the usage of processes after the warm-up, when one exceeds it by more than its pools, then it is reported."""
 
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.chaos import leaks
-from bench.chaos.leaks import DESCRIPTORS, THREADS, Baseline, Held, forgotten, held
+from bench.chaos.leaks import DESCRIPTORS, THREADS, Baseline, ProcessUsage, check_transactions, usage_of
 from models.platform.database import Database
-from tests.bench.chaos.conftest import Finished
+from tests.bench.chaos.conftest import FinishedFleet
 
-BASELINE = Baseline({"web-a": Held(1, 10, 30), "web-b": Held(2, 12, 40), "inference-a": Held(3, 50, 60)}, {})
-
-
-def test_a_pool_that_filled_is_no_leak():
-    assert list(BASELINE.grown("web-a", Held(1, 10 + THREADS, 30 + DESCRIPTORS))) == []
+BASELINE = Baseline(
+    {"web-a": ProcessUsage(1, 10, 30), "web-b": ProcessUsage(2, 12, 40), "inference-a": ProcessUsage(3, 50, 60)}, {}
+)
 
 
-def test_more_is_one():
-    found = list(BASELINE.grown("web-a", Held(1, 11 + THREADS, 31 + DESCRIPTORS)))
-
-    assert [violation.subject for violation in found] == ["web-a", "web-a"]
+def test_growth_by_the_size_of_pools_is_no_leak():
+    assert list(BASELINE.check_process("web-a", ProcessUsage(1, 10 + THREADS, 30 + DESCRIPTORS))) == []
 
 
-def test_a_process_that_was_started_since_is_held_to_its_like():
-    assert list(BASELINE.grown("web-a", Held(9, 12 + THREADS, 40 + DESCRIPTORS))) == []
-    assert list(BASELINE.grown("web-a", Held(9, 13 + THREADS, 40)))
+def test_more_growth_is_a_leak():
+    violations = list(BASELINE.check_process("web-a", ProcessUsage(1, 11 + THREADS, 31 + DESCRIPTORS)))
+
+    assert [violation.subject for violation in violations] == ["web-a", "web-a"]
+
+
+def test_a_restarted_process_is_compared_with_its_kind():
+    assert list(BASELINE.check_process("web-a", ProcessUsage(9, 12 + THREADS, 40 + DESCRIPTORS))) == []
+    assert list(BASELINE.check_process("web-a", ProcessUsage(9, 13 + THREADS, 40)))
 
 
 def test_threads_and_descriptors_are_counted():
-    before, leaving = held(os.getpid()), threading.Event()
+    before, stopping = usage_of(os.getpid()), threading.Event()
 
     with ThreadPoolExecutor(4) as pool, open("/dev/null"):
-        started = [pool.submit(leaving.wait) for _ in range(4)]
-        now = held(os.getpid())
-        leaving.set()
+        started = [pool.submit(stopping.wait) for _ in range(4)]
+        now = usage_of(os.getpid())
+        stopping.set()
 
     assert len(started) == 4
     assert now.threads >= before.threads + 4
     assert now.descriptors >= before.descriptors + 1
 
 
-def test_a_transaction_that_nobody_ends_is_named(database: Database, settings, monkeypatch):
+def test_an_open_transaction_is_reported(database: Database, settings, monkeypatch):
     monkeypatch.setattr(leaks, "LONGEST_TRANSACTION", 0.0)
 
     with database.transaction() as connection:
         connection.execute("SELECT 'left open'")
-        found = list(forgotten(settings))
+        violations = list(check_transactions(settings))
 
-    assert any("left open" in violation.detail for violation in found)
+    assert any("left open" in violation.detail for violation in violations)
 
 
-def test_a_fleet_leaves_nothing_behind(finished: Finished):
+def test_a_run_without_faults_leaks_nothing(finished: FinishedFleet):
     assert [str(leak) for leak in finished.leaks] == []
 
 
-def test_a_slot_that_nobody_gets_is_named(finished: Finished):
-    assert [violation.subject for violation in finished.without_slot] == ["slots"]
-    assert "of 5 turns at once, [4, 4, 4] ran at once" in finished.without_slot[0].detail
+def test_a_missing_slot_is_reported(finished: FinishedFleet):
+    assert [violation.subject for violation in finished.missing_slot] == ["slots"]
+    assert "of 5 turns at once, [4, 4, 4] ran at once" in finished.missing_slot[0].detail

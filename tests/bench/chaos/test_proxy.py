@@ -1,4 +1,4 @@
-"""Given a server behind a link, when the link fails in some way, then its client sees that very failure."""
+"""Given a server behind a link, when the link fails in some way, then its client sees that failure."""
 
 import socket
 import threading
@@ -13,11 +13,11 @@ from bench.harness.waiting import wait_until
 
 
 class Echo:
-    """A server on a Unix socket that sends back what it hears, and keeps what it heard."""
+    """A server on a Unix socket that sends back and records what it receives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.ended = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -44,7 +44,7 @@ class Echo:
         with connection:
             try:
                 while data := connection.recv(65536):
-                    self.heard.append(data)
+                    self.received.append(data)
                     connection.sendall(data)
             except OSError:
                 pass
@@ -74,8 +74,8 @@ def connected(link: Link) -> socket.socket:
     return socket.create_connection(("127.0.0.1", link.port), timeout=10)
 
 
-def ask(client: socket.socket, what: bytes) -> bytes:
-    client.sendall(what)
+def exchange(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
     return client.recv(65536)
 
 
@@ -86,50 +86,50 @@ def is_cut(client: socket.socket) -> bool:
         return True
 
 
-def takes_none(link: Link) -> bool:
+def refuses(link: Link) -> bool:
     try:
         with connected(link) as client:
             return is_cut(client)
-    except ConnectionError:  # the reset was faster than the connection's first look at itself
+    except ConnectionError:  # the reset arrived before the connection was complete
         return True
 
 
-def test_an_ordinary_link_carries_all_there_is(client: socket.socket):
+def test_a_normal_link_forwards_all_data(client: socket.socket):
     whole = bytes(range(256)) * 4096
 
     client.sendall(whole)
 
-    heard = b""
-    while len(heard) < len(whole):
-        heard += client.recv(65536)
-    assert heard == whole
+    received = b""
+    while len(received) < len(whole):
+        received += client.recv(65536)
+    assert received == whole
 
 
-def test_who_leaves_is_seen_to_leave(client: socket.socket, server: Echo):
-    assert ask(client, b"hello") == b"hello"
+def test_a_closed_connection_is_closed_at_the_server(client: socket.socket, server: Echo):
+    assert exchange(client, b"hello") == b"hello"
 
     client.close()
 
     wait_until(lambda: server.ended == 1)
 
 
-def test_a_slow_link_is_late_each_way(client: socket.socket, link: Link):
+def test_a_slow_link_delays_data_each_way(client: socket.socket, link: Link):
     link.delay(0.05)
 
     began = time.monotonic()
-    assert ask(client, b"hello") == b"hello"
+    assert exchange(client, b"hello") == b"hello"
 
     assert time.monotonic() - began > 0.1
 
 
-def test_a_stalled_link_holds_requests_back_until_it_is_healed(client: socket.socket, link: Link, server: Echo):
-    assert ask(client, b"hello") == b"hello"
+def test_a_stalled_link_holds_back_requests_until_it_is_healed(client: socket.socket, link: Link, server: Echo):
+    assert exchange(client, b"hello") == b"hello"
     link.stall()
     client.sendall(b"again")
     client.settimeout(0.1)
     with pytest.raises(TimeoutError):
         client.recv(1)
-    assert server.heard == [b"hello"]
+    assert server.received == [b"hello"]
 
     link.heal()
 
@@ -141,45 +141,45 @@ def test_a_deaf_link_loses_answers_and_no_requests(client: socket.socket, link: 
     link.stall(up=False)
 
     client.sendall(b"hello")
-    wait_until(lambda: server.heard == [b"hello"])
+    wait_until(lambda: server.received == [b"hello"])
     link.cut()
 
     assert is_cut(client)
 
 
-def test_a_cut_link_takes_new_connections(client: socket.socket, link: Link):
-    assert ask(client, b"hello") == b"hello"
+def test_a_cut_link_accepts_new_connections(client: socket.socket, link: Link):
+    assert exchange(client, b"hello") == b"hello"
 
     link.cut()
 
     assert is_cut(client)
     with connected(link) as another:
-        assert ask(another, b"hello") == b"hello"
+        assert exchange(another, b"hello") == b"hello"
 
 
-def test_a_refusing_link_takes_none_until_it_is_healed(client: socket.socket, link: Link):
-    assert ask(client, b"hello") == b"hello"
+def test_a_refusing_link_accepts_no_connection_until_it_is_healed(client: socket.socket, link: Link):
+    assert exchange(client, b"hello") == b"hello"
 
     link.refuse()
 
     assert is_cut(client)
-    assert takes_none(link)
+    assert refuses(link)
     link.heal()
     with connected(link) as another:
-        assert ask(another, b"hello") == b"hello"
+        assert exchange(another, b"hello") == b"hello"
 
 
-def test_a_torn_link_lets_half_an_answer_through(client: socket.socket, link: Link):
+def test_a_tearing_link_forwards_half_an_answer(client: socket.socket, link: Link):
     link.tear()
 
-    assert ask(client, b"0123456789") == b"01234"
+    assert exchange(client, b"0123456789") == b"01234"
     assert is_cut(client)
 
 
-def test_a_server_that_is_away_takes_its_link_with_it(link: Link, server: Echo):
+def test_the_link_of_a_stopped_server_refuses_connections(link: Link, server: Echo):
     server.path.rename(server.path.with_name("elsewhere"))
 
-    assert takes_none(link)
+    assert refuses(link)
     server.path.with_name("elsewhere").rename(server.path)
     with connected(link) as client:
-        assert ask(client, b"hello") == b"hello"
+        assert exchange(client, b"hello") == b"hello"

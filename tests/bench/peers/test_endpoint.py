@@ -1,4 +1,4 @@
-"""Given the scripted endpoint, when it is asked as platforms ask it, then it plays its script, and only that."""
+"""Given the scripted endpoint, when platforms send requests, then it answers with its script."""
 
 import asyncio
 import http.client
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from bench.client import script
 
+from bench.harness.sse import scripted_text
 from bench.harness.waiting import wait_until
 from bench.peers.endpoint import serve
 from bench.peers.limit import answers_a_second
@@ -22,7 +22,7 @@ from pipelines.inference.openai.engine import OpenAIEngine
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where it listens, until the test ends."""
+    """The port of a running endpoint."""
     port, ready = free_ports(1)[0], threading.Event()
     loop = asyncio.new_event_loop()
     task = loop.create_task(serve(port, ready.set))
@@ -43,53 +43,55 @@ def run(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
 
 
 def engine(port: int, model: str) -> OpenAIEngine:
-    return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("peer", f"http://127.0.0.1:{port}/v1", (model,)),)))
+    return OpenAIEngine(
+        Settings(engine="openai", upstreams=(Upstream("peer", f"http://127.0.0.1:{port}/v1", (model,)),))
+    )
 
 
 def answer(engine: OpenAIEngine) -> tuple[str, Finish]:
-    *told, finish = engine.generate(
+    *tokens, finish = engine.generate(
         [Message("user", "hello")], prefix="", sampling=Sampling(99), cancelled=lambda: False
     )
     assert isinstance(finish, Finish)
-    return "".join(token.text for token in told if isinstance(token, Token)), finish
+    return "".join(token.text for token in tokens if isinstance(token, Token)), finish
 
 
-def test_it_plays_its_script_again_and_again_on_one_connection(port: int) -> None:
-    asked = engine(port, "tokens=20,rate=0")
+def test_several_requests_on_one_connection_get_the_script(port: int) -> None:
+    client = engine(port, "tokens=20;rate=0")
     for _ in range(3):
-        assert answer(asked) == (script(20), Finish("stop", 1, 0, 20))
-    asked.close()
+        assert answer(client) == (scripted_text(20), Finish("stop", 1, 0, 20))
+    client.close()
 
 
-def test_it_keeps_its_rate(port: int) -> None:
-    asked = engine(port, "tokens=11,rate=100")
+def test_tokens_are_sent_at_the_rate_of_the_script(port: int) -> None:
+    client = engine(port, "tokens=11;rate=100")
     began = time.monotonic()
-    assert answer(asked)[0] == script(11)
+    assert answer(client)[0] == scripted_text(11)
     assert time.monotonic() - began >= 0.1
-    asked.close()
+    client.close()
 
 
-def test_who_leaves_is_told_nothing_more_and_others_are(port: int) -> None:
-    leaving, staying = engine(port, "tokens=1000,rate=100"), engine(port, "tokens=3,rate=0")
+def test_a_client_that_disconnects_does_not_affect_others(port: int) -> None:
+    leaving, staying = engine(port, "tokens=1000;rate=100"), engine(port, "tokens=3;rate=0")
     items = leaving.generate([Message("user", "hello")], prefix="", sampling=Sampling(9), cancelled=lambda: False)
     assert next(items) == Token("w0 ", 1)
     items.close()  # type: ignore[attr-defined]
-    assert answer(staying)[0] == script(3)
+    assert answer(staying)[0] == scripted_text(3)
     leaving.close()
     staying.close()
     assert wait_until(lambda: not leaving._pool.connections)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"{", b'{"model": "gpt"}', b"7"])
-def test_what_is_no_script_is_refused(port: int, body: bytes) -> None:
+def test_a_model_that_is_no_script_is_rejected(port: int, body: bytes) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     for _ in range(2):
         connection.request("POST", "/v1/chat/completions", body)
-        told = connection.getresponse()
-        assert told.status == 400
-        assert orjson.loads(told.read())["error"]["message"]
+        response = connection.getresponse()
+        assert response.status == 400
+        assert orjson.loads(response.read())["error"]["message"]
     connection.close()
 
 
-def test_its_own_limit_is_measured(port: int) -> None:
-    assert answers_a_second(("127.0.0.1", port), 2, "tokens=5,rate=0", answers=20) > 0
+def test_the_limit_of_the_endpoint_is_measured(port: int) -> None:
+    assert answers_a_second(("127.0.0.1", port), 2, "tokens=5;rate=0", answers=20) > 0

@@ -1,4 +1,4 @@
-"""Given the steps of a turn, when they are drawn, then each is labelled and no label covers another."""
+"""Given the steps of a turn, when they are drawn, then each is labelled, without overlap."""
 
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -8,7 +8,9 @@ from bench.trace.turn import CLIENT, Step
 
 SVG = "{http://www.w3.org/2000/svg}"
 
-CROWD = [Step("web: relay", "postgres", f"S{number} < &", number / 100, number / 100 + 0.5) for number in range(20)]
+OVERLAPPING = [
+    Step("web: relay", "postgres", f"S{number} < &", number / 100, number / 100 + 0.5) for number in range(20)
+]
 LAST = Step(CLIENT, "mark", "response.completed", 5.0, 5.0)
 
 
@@ -17,18 +19,18 @@ def labels(svg, starting):
     return [float(text.get("y")) for text in texts if text.text.startswith(starting)]
 
 
-def test_labels_of_a_crowd_stand_below_each_other():
-    ys = labels(picture([*CROWD, LAST], "a turn"), "S")
+def test_labels_of_overlapping_steps_are_below_each_other():
+    ys = labels(picture([*OVERLAPPING, LAST], "a turn"), "S")
 
-    assert len(ys) == len(CROWD)
+    assert len(ys) == len(OVERLAPPING)
     assert all(below - above >= LINE for above, below in pairwise(ys))
 
 
-def test_a_trip_with_several_statements_has_a_line_for_each_and_one_time():
+def test_a_round_trip_with_several_statements_has_a_line_for_each_and_one_time():
     step = Step("worker: turn", "postgres", "BEGIN + a.B", 1.0, 1.5, ("BEGIN", "a.B"))
 
     assert lines(step) == ["BEGIN", "a.B 0.50"]
 
 
-def test_what_the_client_heard_together_is_told_without_its_prefix():
+def test_events_received_together_are_labelled_without_their_prefix():
     assert lines(Step(CLIENT, "mark", "response.created + response.queued", 0, 0)) == ["created", "queued"]

@@ -1,4 +1,4 @@
-"""Given a stack of its own, when a few turns are traced, then each trip that they make stands in the table, by name."""
+"""Given a stack, when a few turns are traced, then the table has each of their round trips by name."""
 
 import os
 import subprocess
@@ -6,35 +6,21 @@ import sys
 from xml.etree import ElementTree
 
 
-def test_a_trace_names_every_trip_and_draws_one_turn(tmp_path):
+def test_a_trace_lists_every_round_trip_and_draws_one_turn(tmp_path):
     file = tmp_path / "turn.svg"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bench.trace",
-            "--broker",
-            "redis",
-            "--turns",
-            "5",
-            "--statements",
-            "--picture",
-            str(file),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
+    options = ["--broker", "redis", "--turns", "5", "--statements", "--picture", str(file)]
+    command = [sys.executable, "-m", "bench.trace", *options]
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     assert done.returncode == 0, done.stderr
-    for trip in ("credentials.SESSION", "rate_limits.DRAW", "responses.INSERT + COMMIT", "outbox.DUE", "attempts.CLAIM",
-                 "BEGIN + attempts.END + attempts.SOMEBODY_WAITS", "journal.APPEND"):  # fmt: skip
-        assert trip in done.stdout
-    inside = done.stdout.partition("ms to plan")[2]
+    for round_trip in ("credentials.SESSION", "rate_limits.DRAW", "responses.INSERT + COMMIT",
+                       "outbox.DUE", "attempts.CLAIM", "BEGIN + attempts.END + attempts.SOMEBODY_WAITS", "journal.APPEND"):  # fmt: skip
+        assert round_trip in done.stdout
+    statements = done.stdout.partition("ms to plan")[2]
     for statement in ("jobs.INSERT", "outbox.DUE", "attempts.CLAIM", "attempts.END", "usage.BILL", "COMMIT"):
-        assert statement in inside
-    drawn = "".join(ElementTree.parse(file).getroot().itertext())
+        assert statement in statements
+    text = "".join(ElementTree.parse(file).getroot().itertext())
     for lane in ("client", "web: event loop", "web: relay", "worker: turn", "worker: journal", "Postgres", "Valkey"):
-        assert lane in drawn
-    assert "completed" in drawn
+        assert lane in text
+    assert "completed" in text

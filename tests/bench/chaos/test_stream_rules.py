@@ -1,0 +1,172 @@
+"""Given the transcript of a turn, when anything in it breaks a promise, then that rule is reported."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from bench.chaos.stream_rules import check
+from bench.chaos.transcripts import RecordedReply, Replay, StreamConnection, Transcript
+from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
+from models.journal.events import event
+
+LENGTH = 4
+RESPONSE = {"id": "resp_1", "output": [{"content": [{"text": scripted_text(LENGTH)}]}], "status": "completed"}
+REWIND = (REWOUND, {"job_id": "job_1"})
+
+Corrupt = Callable[[Transcript], None]
+
+
+def received(*payloads: tuple[str, dict], first: int = 0) -> list[ReceivedEvent]:
+    """Events with numbers from `first` on, received on the first connection."""
+    events = [event(first + index, type_, payload) for index, (type_, payload) in enumerate(payloads)]
+    return [ReceivedEvent(float(each.sequence), each.sequence, each.type.decode(), each.data) for each in events]
+
+
+def deltas(first: int, last: int) -> list[tuple[str, dict]]:
+    return [(DELTA, {"delta": f"w{number} "}) for number in range(first, last)]
+
+
+OPENING = [("response.created", {}), ("response.queued", {}), ("response.in_progress", {})]
+COMPLETED = ("response.completed", {"response": RESPONSE})
+STREAM = [*OPENING, *deltas(0, LENGTH), COMPLETED]
+
+
+def turn(*stream: tuple[str, dict]) -> Transcript:
+    """A turn that was followed to its end, read and replayed."""
+    transcript = Transcript("turn", "streamer", "acct_1", "1-streamer-0", {}, 0.0, length=LENGTH, id="resp_1")
+    transcript.replies = [RecordedReply(0.1, 0, "ConnectionResetError"), RecordedReply(0.2, 200, "", "resp_1")]
+    transcript.connections = [StreamConnection(0.1, 0, -1, "create")]
+    transcript.events = received(*(stream or STREAM))
+    transcript.statuses = ["queued", "in_progress", "completed"]
+    transcript.replays = [Replay(-1, transcript.effective_events()), Replay(3, transcript.effective_events()[4:])]
+    transcript.final, transcript.ended = RESPONSE, 9.0
+    return transcript
+
+
+def rules(transcript: Transcript, *, journal_lost: bool = False) -> set[str]:
+    return {violation.rule for violation in check(transcript, journal_lost=journal_lost)}
+
+
+def test_a_complete_turn_has_no_violation():
+    assert list(check(turn(), journal_lost=False)) == []
+
+
+def lose_an_event(transcript: Transcript) -> None:
+    del transcript.events[4]
+
+
+def repeat_an_event(transcript: Transcript) -> None:
+    transcript.events.insert(5, transcript.events[4])
+
+
+def lose_the_first_event(transcript: Transcript) -> None:
+    del transcript.events[0]
+
+
+def end_twice(transcript: Transcript) -> None:
+    transcript.events += received(COMPLETED, first=len(STREAM))
+
+
+def start_twice(transcript: Transcript) -> None:
+    transcript.events = received(*OPENING, OPENING[2], *STREAM[3:])
+
+
+def repeat_a_token(transcript: Transcript) -> None:
+    transcript.events = received(*OPENING, *deltas(0, 2), *deltas(1, LENGTH), COMPLETED)
+
+
+def shorten_the_text(transcript: Transcript) -> None:
+    transcript.events = received(*OPENING, *deltas(0, LENGTH - 1), COMPLETED)
+
+
+def cancel_within_a_token(transcript: Transcript) -> None:
+    response = {"output": [{"content": [{"text": "w0 w"}]}]}
+    transcript.events = received((DELTA, {"delta": "w0 w"}), ("sangha:job.cancelled", {"response": response}))
+    transcript.final = response
+
+
+def store_another_text(transcript: Transcript) -> None:
+    response = {**RESPONSE, "output": [{"content": [{"text": "w0 "}]}]}
+    transcript.events = received(*STREAM[:-1], ("response.completed", {"response": response}))
+
+
+def read_another_response(transcript: Transcript) -> None:
+    transcript.final = {**RESPONSE, "status": "incomplete"}
+
+
+def replay_another_text(transcript: Transcript) -> None:
+    event = transcript.events[3]
+    changed = replace(event, data=event.data.replace(b"w0", b"w9"))
+    transcript.replays = [Replay(-1, [*transcript.events[:3], changed, *transcript.events[4:]])]
+
+
+def replay_from_another_number(transcript: Transcript) -> None:
+    transcript.replays = [Replay(2, transcript.events[4:])]
+
+
+def never_end(transcript: Transcript) -> None:
+    transcript.ended = None
+
+
+def let_the_status_go_back(transcript: Transcript) -> None:
+    transcript.statuses = ["in_progress", "queued", "completed"]
+
+
+def create_two_objects(transcript: Transcript) -> None:
+    transcript.replies.append(RecordedReply(0.3, 200, "", "resp_2"))
+
+
+def reply_unexpectedly(transcript: Transcript) -> None:
+    transcript.unexpected.append("POST /v1/responses was answered with 500: {}")
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "rule"),
+    [
+        (lose_an_event, "numbers"),
+        (repeat_an_event, "numbers"),
+        (lose_the_first_event, "numbers"),
+        (end_twice, "ends"),
+        (start_twice, "emitted once"),
+        (repeat_a_token, "text"),
+        (shorten_the_text, "text"),
+        (cancel_within_a_token, "text"),
+        (store_another_text, "response"),
+        (read_another_response, "response"),
+        (replay_another_text, "replay"),
+        (replay_from_another_number, "replay"),
+        (never_end, "ends"),
+        (let_the_status_go_back, "ends"),
+        (create_two_objects, "once a key"),
+        (reply_unexpectedly, "answers"),
+    ],
+)
+def test_a_corrupted_transcript_is_reported(corrupt: Corrupt, rule: str):
+    transcript = turn()
+
+    corrupt(transcript)
+
+    assert rule in rules(transcript)
+
+
+def test_a_rewind_may_replace_events_only_after_a_loss():
+    # Given a client that received two tokens which then were lost, and generated again after a rewind
+    lost = [*received(*OPENING, *deltas(0, 2)), *received(REWIND, *deltas(0, LENGTH), COMPLETED, first=3)]
+    transcript = turn()
+    transcript.events = lost
+    transcript.replays = [Replay(4, transcript.effective_events()[3:])]
+
+    # Then that is correct after the journal was lost, and else a violation
+    assert rules(transcript, journal_lost=True) == set()
+    assert rules(transcript) == {"numbers"}
+
+
+def test_a_rewind_may_be_received_twice_when_it_replaces_nothing():
+    rewound = received(*OPENING, *deltas(0, 2), REWIND, *deltas(2, LENGTH), COMPLETED)
+    transcript = turn()
+    transcript.events = [*rewound[:7], *rewound[5:]]  # it reconnected after the rewind, and received it again
+    transcript.replays = []
+
+    assert rules(transcript) == set()
+    assert text_of(transcript.effective_events()) == scripted_text(LENGTH)
