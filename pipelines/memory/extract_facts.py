@@ -1,10 +1,10 @@
-"""`memory.extract`: facts are looked for in what a user's conversations have brought since the last time.
+"""`memory.extract`: extract facts from the part of a user's conversations that was not read yet.
 
-    the next window of what was said → a child asks the language model → its facts are written → the next window …
+    next window of memories → child job `memory.fact` asks the language model → its facts are written → next window …
 
-It follows the remembering of turns, some minutes later, so that a conversation is read at once, and not turn by turn.
-Each window is read once: in one transaction its facts are written and it is noted as read. A fact that replaces another
-closes it, and deletes nothing.
+The job runs some minutes after `memory.remember`, so that a conversation is read in one go and not turn by turn. Each
+window is read once: its facts are written and it is marked as read in one transaction. A fact that contradicts an
+older one closes it, and deletes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,9 @@ from pipelines.memory.store import Embed, close_memories, insert_memories, lock_
 
 
 def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
-    """Write what the last child has found, then send the next one, as long as there is something to read.
+    """Write the facts of the last child, then enqueue a child for the next window, until all is read.
 
-    Raises the reason to stop and EngineError.
+    Raises the reason to stop, PermanentFailure and EngineError.
     """
     job = attempt.job
     with attempt.database.connection() as connection:
@@ -41,15 +41,11 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     if space is None:
         return _ending(attempt, children)
     if children:
-        _take(embed, attempt, space, children[-1])
+        _write_child_facts(embed, attempt, space, children[-1])
     attempt.check()
-    if (
-        reflection_enabled(settings)
-        and len(children) < settings.reflection_calls
-        and (child := _next(attempt, space.id))
-    ):
-        return WaitForChildren([child])
-    return _ending(attempt, children)
+    may_ask = reflection_enabled(settings) and len(children) < settings.reflection_calls
+    child = _next_child(attempt, space.id) if may_ask else None
+    return _ending(attempt, children) if child is None else WaitForChildren([child])
 
 
 def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
@@ -57,8 +53,8 @@ def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
     return plain_ending(attempt, "completed", result={"asked": len(children), "found": found})
 
 
-def _next(attempt: Attempt, space_id: int) -> NewJob | None:
-    """The child that reads on."""
+def _next_child(attempt: Attempt, space_id: int) -> NewJob | None:
+    """Build the child job that reads the next window; None if all is read."""
     job = attempt.job
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
@@ -67,78 +63,79 @@ def _next(attempt: Attempt, space_id: int) -> NewJob | None:
     return NewJob(facts.FACT_KIND, job.account_id, arguments) if ids else None
 
 
-def _take(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
-    """Write a child's facts, once. What one that failed was to read is not read again."""
-    found: Sequence[Mapping[str, Any]] = (child.result or {}).get("facts", [])
-    vectors = embed([fact["text"] for fact in found])
+def _write_child_facts(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:
+    """Write a child's facts and mark its window as read, once. The window of a failed child is not read again."""
+    suggested: Sequence[Mapping[str, Any]] = (child.result or {}).get("facts", [])
+    vectors = embed([fact["text"] for fact in suggested])
     with attempt.database.transaction() as connection:
         attempts.lock_job(connection, attempt.job)
         space = lock_space(connection, space.id)
         if space.extracted < child.arguments["behind"]:
-            _write(connection, space, list(zip(found, vectors, strict=True)))
+            _write_facts(connection, space, list(zip(suggested, vectors, strict=True)))
             facts.mark_read(connection, space.id, child.arguments["behind"])
         facts.clear_answers(connection, [child.id])
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFact:
-    """A fact with what it claims."""
+    """A fact with the statements it makes."""
 
     id: str
     text: str
     since: datetime
-    claims: Sequence[Statement]
+    statements: Sequence[Statement]
 
 
-def _write(connection: Connection, space: Space, found: Sequence[tuple[Mapping[str, Any], Sequence[float]]]) -> None:
-    known = [_holding(fact) for fact in facts.list_live(connection, space.account_id, space.user_id)]
-    for fact, vector in found:
-        new = _memory(connection, space, fact)
-        held = _holding(Fact(new.id, new.text, dict(new.metadata), new.occurred_at)) if new else None
-        if new is None or held is None:
+def _write_facts(
+    connection: Connection, space: Space, suggested: Sequence[tuple[Mapping[str, Any], Sequence[float]]]
+) -> None:
+    """Insert new facts, add sources to repeated ones, and close those that newer ones contradict."""
+    known = [_to_known(fact) for fact in facts.list_live(connection, space.account_id, space.user_id)]
+    for suggestion, vector in suggested:
+        new = _new_memory(connection, space, suggestion)
+        if new is None:
             continue
-        if (same := next((other for other in known if _same(held, other)), None)) is not None:
+        fact = _to_known(Fact(new.id, new.text, dict(new.metadata), new.occurred_at))
+        if (same := next((other for other in known if _same(fact, other)), None)) is not None:
             memory_sources.cite(connection, space.id, [replace(new, id=same.id)])
             continue
-        space = lock_space(connection, space.id)  # its ordinals have gone on
+        space = lock_space(connection, space.id)  # read again: its next ordinal has changed
         insert_memories(connection, space, [(new, vector)])
         for other in known:
-            if _contradicts(held, other):
-                older, newer = sorted((other, held), key=lambda one: one.since)
+            if _contradict(fact, other):
+                older, newer = sorted((other, fact), key=lambda each: each.since)
                 close_memories(connection, space, [older.id], newer.id)
-        known.append(held)
+        known.append(fact)
 
 
-def _memory(connection: Connection, space: Space, fact: Mapping[str, Any]) -> NewMemory | None:
-    """The fact as a memory; None where what it follows from has gone meanwhile, or has been given other words."""
-    sources = scan.read_texts(connection, fact["sources"], space.account_id, space.user_id)
-    if scan.digest_texts(sources) != fact["digest"]:
+def _new_memory(connection: Connection, space: Space, suggestion: Mapping[str, Any]) -> NewMemory | None:
+    """Build the memory of a suggested fact; None if a source was deleted or changed since the model read it."""
+    sources = scan.read_texts(connection, suggestion["sources"], space.account_id, space.user_id)
+    if scan.digest_texts(sources) != suggestion["digest"]:
         return None
     since = max(source.occurred_at for source in sources)
     return NewMemory(
         new_id("mem"),
-        fact["text"],
+        suggestion["text"],
         "",
         since,
-        metadata={name: fact[name] for name in ("subject", "attribute", "value")},
+        metadata={name: suggestion[name] for name in ("subject", "attribute", "value")},
         kind="fact",
         valid_from=since,
-        sources=fact["sources"],
+        sources=suggestion["sources"],
     )
 
 
-def _holding(fact: Fact) -> KnownFact:
+def _to_known(fact: Fact) -> KnownFact:
     return KnownFact(fact.id, fact.text, fact.since, list(statements(fact)))
 
 
 def _same(one: KnownFact, other: KnownFact) -> bool:
-    """Whether they say the same, in the same words or of the same thing."""
-    return one.text.casefold() == other.text.casefold() or any(claim in other.claims for claim in one.claims)
+    """Return whether two facts have the same text or share a statement."""
+    return one.text.casefold() == other.text.casefold() or any(each in other.statements for each in one.statements)
 
 
-def _contradicts(one: KnownFact, other: KnownFact) -> bool:
-    """Whether they say another thing of what can only be one."""
-    pairs = ((claim, standing) for claim in one.claims for standing in other.claims if claim.topic == standing.topic)
-    return one.since != other.since and any(
-        not (claim.value <= standing.value or standing.value <= claim.value) for claim, standing in pairs
-    )
+def _contradict(one: KnownFact, other: KnownFact) -> bool:
+    """Return whether two facts of different times state different values of the same topic."""
+    pairs = ((left, right) for left in one.statements for right in other.statements if left.topic == right.topic)
+    return one.since != other.since and any(left.contradicts(right) for left, right in pairs)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import spaces, vector_indexes
-from models.memory.vector_indexes import DROP_BELOW, BUILD_ABOVE
+from models.memory.vector_indexes import BUILD_ABOVE, DROP_BELOW
 from models.platform.database import Connection
 
 #: Seconds between two checks of whether to stop.

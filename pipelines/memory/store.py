@@ -14,7 +14,7 @@ from models.memory import index_state, memories, postings, sources, spaces
 from models.memory import vectors as memory_vectors
 from models.memory.memories import NewMemory
 from models.memory.spaces import Space
-from models.memory.vector_indexes import DROP_BELOW, BUILD_ABOVE
+from models.memory.vector_indexes import BUILD_ABOVE, DROP_BELOW
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms

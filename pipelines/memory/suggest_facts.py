@@ -1,8 +1,7 @@
-"""`memory.fact`: the language model is asked which facts stand in what was said. A child job of an extraction.
+"""`memory.fact`: ask the language model which facts a window of conversation contains. A child job of `memory.extract`.
 
-What it says is a suggestion. Only what is well-formed, cites what it follows from, and speaks the words of that is
-kept: a model that makes things up makes no memories. Nobody is believed about a person but people: a fact cites
-something that is no answer of an assistant's.
+Suggestions are checked: a fact is accepted if it is well-formed, cites its sources, and consists mostly of their words,
+so that hallucinations do not become memories. At least one source must not be an assistant's answer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +16,14 @@ from pipelines.inference.json_generation import generate_json
 from pipelines.memory import suggestions
 from pipelines.memory.words import content_words, split_words
 
-#: Facts of one answer, characters of a fact and of its parts, and the most tokens of the answer.
+#: Facts of one answer, characters of a fact and of each of its parts, and the most tokens of the answer.
 MAX_FACTS, MAX_FACT_LENGTH, MAX_PART_LENGTH, MAX_ANSWER_TOKENS = 8, 240, 80, 600
 
-#: Characters of what was said that are told.
+#: Characters of a memory that the prompt shows.
 MAX_LINE_LENGTH = 400
 
-#: The part of a fact's words that its sources must have.
-GROUNDED = 0.6
+#: The share of a fact's content words that its sources must contain.
+MIN_GROUNDED_SHARE = 0.6
 
 INSTRUCTIONS = (
     "You read what was said in conversations, and write down the lasting facts about people in it: names, homes, jobs, "
@@ -37,58 +36,70 @@ PARTS = ("subject", "attribute", "value")
 
 
 def schema(lines: int) -> Mapping[str, Any]:
-    """The JSON that the model must write about so many lines."""
+    """Build the JSON Schema of an answer about so many lines."""
     part = {"type": "string", "maxLength": MAX_PART_LENGTH}
     members = {"text": {"type": "string", "maxLength": MAX_FACT_LENGTH}, **dict.fromkeys(PARTS, part)}
     return suggestions.suggestions_schema("facts", members, most=MAX_FACTS, lines=lines, cited=4)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
-    """Ask, and keep what is worth keeping. Raises the reason to stop, PermanentFailure and EngineError."""
-    said = suggestions.fitting_sources(engine, attempt, prompt, schema, MAX_ANSWER_TOKENS)
-    if not said:
+    """Ask the model and keep the accepted facts. Raises the reason to stop, PermanentFailure and EngineError."""
+    lines = suggestions.fitting_sources(engine, attempt, prompt, schema, MAX_ANSWER_TOKENS)
+    if not lines:
         return plain_ending(attempt, "completed", result={"found": 0})
-    answer, finish = generate_json(engine, attempt, prompt(said), schema(len(said)), MAX_ANSWER_TOKENS)
+    answer, finish = generate_json(engine, attempt, prompt(lines), schema(len(lines)), MAX_ANSWER_TOKENS)
     attempt.check()
-    found = list(accepted_facts(answer, said))
-    return suggestions.suggestion_ending(engine, attempt, finish, {"found": len(found)}, {"facts": found})
+    facts = list(accepted_facts(answer, lines))
+    return suggestions.suggestion_ending(engine, attempt, finish, {"found": len(facts)}, {"facts": facts})
 
 
-def prompt(said: Sequence[MemoryText]) -> list[Message]:
-    """What the model is asked about these lines."""
-    lines = (
-        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {' '.join(memory.text.split())[:MAX_LINE_LENGTH]}"
-        for number, memory in enumerate(said, start=1)
-    )
-    return [Message("system", INSTRUCTIONS), Message("user", "\n".join(lines))]
+def prompt(lines: Sequence[MemoryText]) -> list[Message]:
+    """Build the prompt about these memories."""
+    return [
+        Message("system", INSTRUCTIONS),
+        Message("user", "\n".join(_format_line(number, memory) for number, memory in enumerate(lines, start=1))),
+    ]
 
 
-def accepted_facts(answer: str, said: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
-    """What of an answer is worth keeping: facts, each with the ids and the digest of its sources."""
-    for fact in suggestions.parse_suggestions(answer, "facts", MAX_FACTS):
-        if (kept := _kept(fact, said)) is not None:
-            yield kept
+def _format_line(number: int, memory: MemoryText) -> str:
+    text = " ".join(memory.text.split())[:MAX_LINE_LENGTH]
+    return f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {text}"
 
 
-def _kept(fact: Any, said: Sequence[MemoryText]) -> dict[str, Any] | None:
-    if not isinstance(fact, dict) or not all(isinstance(fact.get(name), str) for name in ("text", *PARTS)):
+def accepted_facts(answer: str, lines: Sequence[MemoryText]) -> Iterator[dict[str, Any]]:
+    """Yield the accepted facts of an answer, each with the ids and the digest of its sources."""
+    for suggestion in suggestions.parse_suggestions(answer, "facts", MAX_FACTS):
+        if (fact := _check(suggestion, lines)) is not None:
+            yield fact
+
+
+def _check(suggestion: Any, lines: Sequence[MemoryText]) -> dict[str, Any] | None:
+    """Normalise a suggestion; None if it is malformed or not grounded in its sources."""
+    if not isinstance(suggestion, dict) or not all(isinstance(suggestion.get(name), str) for name in ("text", *PARTS)):
         return None
-    numbers = fact.get("sources")
-    if not isinstance(numbers, list) or not all(type(number) is int and 0 < number <= len(said) for number in numbers):
+    numbers = suggestion.get("sources")
+    if not isinstance(numbers, list) or not all(type(number) is int and 0 < number <= len(lines) for number in numbers):
         return None
-    sources = [said[number - 1] for number in sorted(set(numbers))]
-    text, parts = " ".join(fact["text"].split()), {name: " ".join(fact[name].split()) for name in PARTS}
-    if not all(parts.values()) or not _grounded(text, parts["value"], sources):
+    sources = [lines[number - 1] for number in sorted(set(numbers))]
+    text = " ".join(suggestion["text"].split())
+    parts = {name: " ".join(suggestion[name].split()) for name in PARTS}
+    if not all(parts.values()) or not _is_grounded(text, parts["value"], sources):
         return None
-    return {"text": text, **parts, "sources": [s.id for s in sources], "digest": scan.digest_texts(sources)}
+    return {
+        "text": text,
+        **parts,
+        "sources": [source.id for source in sources],
+        "digest": scan.digest_texts(sources),
+    }
 
 
-def _grounded(text: str, value: str, sources: Sequence[MemoryText]) -> bool:
-    """Whether somebody who is no assistant is cited, and has said the value and most of the words."""
+def _is_grounded(text: str, value: str, sources: Sequence[MemoryText]) -> bool:
+    """Return whether a source other than the assistant is cited, and the sources contain the value and most words."""
     if len(text) > MAX_FACT_LENGTH or all(source.speaker == "assistant" for source in sources):
         return False
-    about, told = content_words(split_words(text)), content_words(split_words(value))
-    heard = frozenset({"user"}).union(
+    fact_words, value_words = content_words(split_words(text)), content_words(split_words(value))
+    source_words = frozenset({"user"}).union(
         *(content_words(split_words(f"{source.speaker} {source.text}")) for source in sources)
     )
-    return len(about) >= 2 and bool(told) and told <= heard and len(about & heard) >= GROUNDED * len(about)
+    grounded = len(fact_words & source_words) >= MIN_GROUNDED_SHARE * len(fact_words)
+    return len(fact_words) >= 2 and bool(value_words) and value_words <= source_words and grounded

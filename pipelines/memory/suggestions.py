@@ -1,6 +1,6 @@
-"""Asking the language model about what is remembered: it writes a list of suggestions, each citing memories.
+"""Ask the language model for suggestions about memories: a list of objects, each citing the memories it follows from.
 
-The memories are told as numbered lines. What of an answer is worth keeping is for who asks to say.
+The prompt shows the memories as numbered lines. The callers decide which suggestions to accept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,62 +15,70 @@ from models.memory import scan
 from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Finish, Message, OutputFormat
 
-Prompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
-Schema = Callable[[int], Mapping[str, Any]]
+BuildPrompt = Callable[[Sequence[MemoryText]], Sequence[Message]]
+BuildSchema = Callable[[int], Mapping[str, Any]]
 
 
 def suggestions_schema(
     name: str, members: Mapping[str, Any], *, most: int, lines: int, cited: int
 ) -> Mapping[str, Any]:
-    """The JSON that the model must write: at most so many objects with these members and `sources`.
+    """Build the JSON Schema of an answer: an object with a list `name` of objects with these members and `sources`.
 
-    lines  how many lines are told, by whose numbers the sources are named
-    cited  how many of them one suggestion may cite
+    most   the most suggestions
+    lines  the number of lines in the prompt; sources are line numbers
+    cited  the most sources of a suggestion
     """
     source = {"type": "integer", "minimum": 1, "maximum": lines}
-    one = _exactly({**members, "sources": {"type": "array", "items": source, "maxItems": cited}})
-    return _exactly({name: {"type": "array", "items": one, "maxItems": most}})
+    suggestion = _closed_object({**members, "sources": {"type": "array", "items": source, "maxItems": cited}})
+    return _closed_object({name: {"type": "array", "items": suggestion, "maxItems": most}})
 
 
-def _exactly(members: Mapping[str, Any]) -> dict[str, Any]:
+def _closed_object(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": members, "required": [*members], "additionalProperties": False}
 
 
 def fitting_sources(
-    engine: Engine, attempt: Attempt, prompt: Prompt, schema: Schema, answer: int
+    engine: Engine, attempt: Attempt, prompt: BuildPrompt, schema: BuildSchema, answer_tokens: int
 ) -> Sequence[MemoryText]:
-    """As many of the memories that the job names, the latest, as the context holds beside an answer of `answer` tokens.
+    """Read the memories that the job names, as many of the latest as fit the context beside the answer.
 
-    Memories that are gone or closed are not among them.
+    Deleted and closed memories are left out.
     """
     arguments = attempt.job.arguments
     with attempt.database.connection() as connection:
-        said: Sequence[MemoryText] = scan.read_texts(
+        sources: Sequence[MemoryText] = scan.read_texts(
             connection, arguments["source_ids"], attempt.job.account_id, arguments["user_id"]
         )
-    while said and engine.count(prompt(said), OutputFormat(schema=schema(len(said)))) + answer > engine.context:
-        said = said[1:]
-    return said
+    while sources:
+        tokens = engine.count(prompt(sources), OutputFormat(schema=schema(len(sources))))
+        if tokens + answer_tokens <= engine.context:
+            break
+        sources = sources[1:]
+    return sources
 
 
 def parse_suggestions(answer: str, name: str, most: int) -> list[Any]:
-    """What the model has written into the list; nothing where it was cut off, or wrote no JSON at all."""
+    """Parse the list of an answer; empty if the answer was cut off or is not JSON."""
     try:
-        written: list[Any] = orjson.loads(answer)[name][:most]
+        suggestions: list[Any] = orjson.loads(answer)[name][:most]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return []
-    return written
+    return suggestions
 
 
 def suggestion_ending(
-    engine: Engine, attempt: Attempt, finish: Finish, told: Mapping[str, Any], kept: Mapping[str, Any]
+    engine: Engine, attempt: Attempt, finish: Finish, public: Mapping[str, Any], private: Mapping[str, Any]
 ) -> Ending:
-    """The end of the job, which bills the tokens: `told` stands in its last event, `kept` only in its result."""
+    """Complete the job and bill its tokens.
+
+    public   goes to the journal and the result
+    private  goes to the result only, because it contains texts
+    """
     job, usage = attempt.job, TokenUsage(finish.prompt_tokens, 0, finish.generated_tokens)
     return Ending(
         "completed",
-        plain_ending(attempt, "completed", result=dict(told)).events,
-        result={**told, **kept},
+        plain_ending(attempt, "completed", result=dict(public)).events,
+        result={**public, **private},
         record=lambda connection: bill(connection, usage, job_id=job.id, account_id=job.account_id, model=engine.name),
         tokens=finish.prompt_tokens + finish.generated_tokens,
     )

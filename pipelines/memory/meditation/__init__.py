@@ -1,6 +1,6 @@
-"""Meditation: a user's memories are thought over, in one transaction that can be taken back.
+"""Meditation: consolidate a user's memories in one transaction that can be reverted.
 
-    survey → duplicates, contradictions, groups → insights (child jobs) → the plan → measured, applied or dropped
+    snapshot → near-duplicates, contradictions, groups → insights (child jobs) → plan → measured; applied or dropped
 
-Nothing here deletes what was said: what repeats or contradicts is closed in favour of what stands in its place.
+Episodes are never deleted: a duplicate or contradicted memory is closed and refers to the one that replaces it.
 """

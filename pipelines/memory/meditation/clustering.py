@@ -1,7 +1,8 @@
-"""Groups of related memories: what is near in meaning, and shares words where it is not very near.
+"""Cluster memories into groups of related ones.
 
-Each group gathers around one memory, which has the most neighbours, so that no chain of small steps makes one group of
-all that was ever said.
+Two memories are related if their vectors are near, and, unless they are very near, if they share a content word. A
+group consists of one memory and its neighbours (a star), so that chains of small steps do not merge everything into one
+group, as single-linkage clustering would.
 """
 
 from collections import defaultdict
@@ -12,44 +13,50 @@ from numpy.typing import NDArray
 
 from pipelines.memory.meditation.snapshot import Snapshot
 
-#: The least cosine of two related memories, and of those that have no word in common.
-RELATED, RELATED_WITHOUT_WORDS = 0.5, 0.65
+#: The least cosine of two related memories, and of two without a common content word.
+MIN_RELATED_COSINE, MIN_COSINE_WITHOUT_COMMON_WORD = 0.5, 0.65
 
-#: Neighbours of each that are looked at.
-MOST_NEIGHBOURS = 16
+#: The nearest neighbours of each memory that are considered.
+NEIGHBOURS = 16
 
 #: Memories of a group.
-SMALLEST, LARGEST = 4, 12
+MIN_GROUP_SIZE, MAX_GROUP_SIZE = 4, 12
 
 
 def find_groups(
-    survey: Snapshot, pairs: NDArray[np.int64], cosines: NDArray[np.float32], but: Container[int]
+    snapshot: Snapshot, pairs: NDArray[np.int64], cosines: NDArray[np.float32], exclude: Container[int]
 ) -> list[Sequence[int]]:
-    """Groups of places, the largest first, each in the order of time. `but` leaves places out."""
+    """Return groups of positions, the largest first, each in chronological order.
+
+    Greedy: the memory with the most neighbours forms the first group with those not yet in a group.
+    """
     near: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for (left, right), cosine in zip(pairs.tolist(), cosines.tolist(), strict=True):
-        if left not in but and right not in but and _related(survey, left, right, cosine):
+        if left not in exclude and right not in exclude and _related(snapshot, left, right, cosine):
             near[left].append((-cosine, right))
             near[right].append((-cosine, left))
-    found, taken = list[Sequence[int]](), set[int]()
-    for place in sorted(near, key=lambda place: (-len(near[place]), place)):
-        members = _different(survey, [place, *(other for _, other in sorted(near[place]) if other not in taken)])
-        if place not in taken and len(members) >= SMALLEST:
-            taken.update(members)
-            found.append(sorted(members, key=lambda member: (survey.memories[member].occurred_at, member)))
-    return sorted(found, key=lambda group: (-len(group), group))
+    groups, grouped = list[Sequence[int]](), set[int]()
+    for centre in sorted(near, key=lambda position: (-len(near[position]), position)):
+        free = [other for _, other in sorted(near[centre]) if other not in grouped]
+        members = _distinct(snapshot, [centre, *free])
+        if centre not in grouped and len(members) >= MIN_GROUP_SIZE:
+            grouped.update(members)
+            groups.append(sorted(members, key=lambda member: (snapshot.memories[member].occurred_at, member)))
+    return sorted(groups, key=lambda group: (-len(group), group))
 
 
-def _different(survey: Snapshot, places: Sequence[int]) -> list[int]:
-    """The first of these, without those that say what one before them says."""
-    about: dict[frozenset[str], int] = {}
-    for place in places:
-        about.setdefault(survey.content[place], place)
-    return list(about.values())[:LARGEST]
+def _distinct(snapshot: Snapshot, positions: Sequence[int]) -> list[int]:
+    """Return the first MAX_GROUP_SIZE of these, without those whose content words equal an earlier one's."""
+    by_content: dict[frozenset[str], int] = {}
+    for position in positions:
+        by_content.setdefault(snapshot.content[position], position)
+    return list(by_content.values())[:MAX_GROUP_SIZE]
 
 
-def _related(survey: Snapshot, left: int, right: int, cosine: float) -> bool:
-    kinds = {survey.memories[left].kind, survey.memories[right].kind}
-    if "insight" in kinds or cosine < RELATED:
+def _related(snapshot: Snapshot, left: int, right: int, cosine: float) -> bool:
+    kinds = {snapshot.memories[left].kind, snapshot.memories[right].kind}
+    if "insight" in kinds or cosine < MIN_RELATED_COSINE:
         return False
-    return cosine >= RELATED_WITHOUT_WORDS or not survey.content[left].isdisjoint(survey.content[right])
+    if cosine >= MIN_COSINE_WITHOUT_COMMON_WORD:
+        return True
+    return not snapshot.content[left].isdisjoint(snapshot.content[right])

@@ -1,8 +1,8 @@
-"""Contradictions among facts: the same attribute of the same subject, another value. The newer one closes the older.
+"""Find contradictions among facts: a newer fact that states another value of the same attribute closes the older one.
 
-A fact says what it is about in its metadata (`subject`, `attribute`, `value`), or in a sentence of a known form. Only
-attributes that have one value at a time can contradict: somebody who likes sushi may like pizza too. Beyond these, a
-fact contradicts the one that says the same with a negation.
+A fact states its `subject`, `attribute` and `value` in its metadata, or in a sentence of a known pattern. Only facts
+about attributes with one value at a time can contradict each other: somebody who likes sushi may like pizza too. In
+addition a fact contradicts one that says the same with a negation.
 """
 
 import re
@@ -16,8 +16,8 @@ from models.memory.scan import ScannedMemory
 from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.words import FILLERS, content_words, split_words
 
-#: Attributes that have one value at a time. `favourite …` is one too.
-SINGLE = (
+#: Attributes with one value at a time, beside `favourite …`.
+SINGLE_VALUED = (
     "name|nickname|age|birthday|birth date|date of birth|job|occupation|profession|employer|company|workplace|position|"
     "role|title|salary|city|country|town|hometown|home|address|home address|residence|location|nationality|citizenship|"
     "phone|phone number|number|email|e-mail|email address|partner|husband|wife|spouse|boyfriend|girlfriend|fiance|"
@@ -32,29 +32,29 @@ SUBJECT, VALUE, NOW = r"(?P<subject>[^,;]{1,80}?)", r"(?P<value>.{1,120})", r"(?
 
 @dataclass(frozen=True, slots=True)
 class SentencePattern:
-    """A sentence that tells one value of an attribute; None takes the name of the attribute from the sentence."""
+    """A sentence that states a value of an attribute; None if the sentence contains the attribute's name."""
 
     attribute: str | None
     pattern: re.Pattern[str]
 
 
-def _form(attribute: str | None, rest: str) -> SentencePattern:
+def _sentence(attribute: str | None, rest: str) -> SentencePattern:
     return SentencePattern(attribute, re.compile(f"{SUBJECT}{rest}", re.IGNORECASE))
 
 
-FORMS = (
-    _form(None, rf"(?:'s|\u2019s|(?<=my)|(?<=his)|(?<=her)|(?<=their)|(?<=our)) (?:current |new )?"
-                rf"(?P<attribute>{SINGLE}|{FAVOURITE})(?: is|'s){NOW} {VALUE}"),
-    _form("home", rf"{NOW} (?:lives?|resides?|(?:is|am) (?:living|based)|(?:has |have )?(?:just )?moved)"
-                  rf"{NOW} (?:in|at|to) {VALUE}"),
-    _form("employer", rf"{NOW} (?:works?|(?:is|am) working|(?:is|am) employed){NOW} (?:at|for) {VALUE}"),
-    _form("job", rf"{NOW} (?:works?|(?:is|am) working){NOW} as {VALUE}"),
-    _form("age", rf" (?:is|am){NOW} (?P<value>\d{{1,3}}) years old"),
-    _form("name", rf" (?:is|am) (?:called|named) {VALUE}"),
-    _form("partner", rf" (?:is|am){NOW} (?:married|engaged) to {VALUE}"),
-    _form("birthday", rf" was born (?:on|in) {VALUE}"),
-    _form("relationship status", rf" (?:is|am){NOW} (?P<value>single|married|engaged|divorced|widowed)"),
-    _form("diet", rf" (?:is|am){NOW} (?:an? )?(?P<value>vegetarian|vegan|pescatarian|omnivore)"),
+SENTENCES = (
+    _sentence(None, rf"(?:'s|\u2019s|(?<=my)|(?<=his)|(?<=her)|(?<=their)|(?<=our)) (?:current |new )?"
+                    rf"(?P<attribute>{SINGLE_VALUED}|{FAVOURITE})(?: is|'s){NOW} {VALUE}"),
+    _sentence("home", rf"{NOW} (?:lives?|resides?|(?:is|am) (?:living|based)|(?:has |have )?(?:just )?moved)"
+                      rf"{NOW} (?:in|at|to) {VALUE}"),
+    _sentence("employer", rf"{NOW} (?:works?|(?:is|am) working|(?:is|am) employed){NOW} (?:at|for) {VALUE}"),
+    _sentence("job", rf"{NOW} (?:works?|(?:is|am) working){NOW} as {VALUE}"),
+    _sentence("age", rf" (?:is|am){NOW} (?P<value>\d{{1,3}}) years old"),
+    _sentence("name", rf" (?:is|am) (?:called|named) {VALUE}"),
+    _sentence("partner", rf" (?:is|am){NOW} (?:married|engaged) to {VALUE}"),
+    _sentence("birthday", rf" was born (?:on|in) {VALUE}"),
+    _sentence("relationship status", rf" (?:is|am){NOW} (?P<value>single|married|engaged|divorced|widowed)"),
+    _sentence("diet", rf" (?:is|am){NOW} (?:an? )?(?P<value>vegetarian|vegan|pescatarian|omnivore)"),
 )  # fmt: skip
 
 NEGATION = re.compile(
@@ -66,83 +66,86 @@ NEGATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a fact says of what. Two claims about the same contradict when neither value is a part of the other."""
+    """What a fact says about a topic. The value is a set of content words."""
 
     topic: Hashable
     value: frozenset[str]
 
+    def contradicts(self, other: "Statement") -> bool:
+        """Return whether two statements about the same topic differ: neither value contains the other."""
+        return not (self.value <= other.value or other.value <= self.value)
 
-def statements(memory: ScannedMemory | Fact) -> Iterator[Statement]:
-    """What a fact claims, as far as it can be told."""
-    told = _told(memory)
-    if told is not None:
-        yield told
+
+def statements(fact: ScannedMemory | Fact) -> Iterator[Statement]:
+    """Yield the statements of a fact: that of its metadata, or those recognised in its text."""
+    declared = _declared_statement(fact)
+    if declared is not None:
+        yield declared
         return
-    text = memory.text.strip().rstrip(".!")
-    for form in FORMS:
-        if (match := form.pattern.fullmatch(text)) is not None:
-            attribute = form.attribute or _plain(match["attribute"])
-            yield Statement((_plain(match["subject"]), attribute), content_words(split_words(match["value"])))
+    text = fact.text.strip().rstrip(".!")
+    for sentence in SENTENCES:
+        if (match := sentence.pattern.fullmatch(text)) is not None:
+            attribute = sentence.attribute or _normalise(match["attribute"])
+            yield Statement((_normalise(match["subject"]), attribute), content_words(split_words(match["value"])))
             break
     yield _polarity(text)
 
 
-def _told(memory: ScannedMemory | Fact) -> Statement | None:
-    """The claim of a fact whose metadata tells it."""
-    given = [memory.metadata.get(name) for name in ("subject", "attribute", "value")]
-    if not all(isinstance(part, str) and part for part in given):
+def _declared_statement(fact: ScannedMemory | Fact) -> Statement | None:
+    """Return the statement in a fact's metadata; None without one about a single-valued attribute."""
+    parts = [fact.metadata.get(name) for name in ("subject", "attribute", "value")]
+    if not all(isinstance(part, str) and part for part in parts):
         return None
-    subject, attribute, value = (_plain(str(part)) for part in given)
-    if re.fullmatch(f"(?:current )?(?:{SINGLE}|{FAVOURITE})", attribute) is None:
+    subject, attribute, value = (_normalise(str(part)) for part in parts)
+    if re.fullmatch(f"(?:current )?(?:{SINGLE_VALUED}|{FAVOURITE})", attribute) is None:
         return None
     return Statement((subject, attribute.removeprefix("current ")), content_words(split_words(value)))
 
 
 def _polarity(text: str) -> Statement:
-    """What is said, apart from whether it is said or denied."""
-    rest, denials = NEGATION.subn(" ", text)
-    said = frozenset(_stem(word) for word in content_words(split_words(rest)))
-    return Statement(said, frozenset({"no" if denials % 2 else "yes"}))
+    """Return a statement whose topic is the text without negations, and whose value is whether it is negated."""
+    rest, negations = NEGATION.subn(" ", text)
+    topic = frozenset(_stem(word) for word in content_words(split_words(rest)))
+    return Statement(topic, frozenset({"no" if negations % 2 else "yes"}))
 
 
 def _stem(word: str) -> str:
-    """`eats`, `eating` → `eat`: as far as a negation changes a verb."""
-    ends = (end for end in ("ing", "es", "s") if len(word) > len(end) + 2 and word.endswith(end))
-    return word.removesuffix(next(ends, ""))
+    """Remove the endings by which a negation changes a verb: `eats`, `eating` → `eat`."""
+    endings = (ending for ending in ("ing", "es", "s") if len(word) > len(ending) + 2 and word.endswith(ending))
+    return word.removesuffix(next(endings, ""))
 
 
-def _plain(text: str) -> str:
-    said = " ".join(word for word in split_words(text) if word not in FILLERS or word in ("i", "my"))
-    return said.replace("favorite", "favourite").replace("color", "colour")
+def _normalise(text: str) -> str:
+    words = " ".join(word for word in split_words(text) if word not in FILLERS or word in ("i", "my"))
+    return words.replace("favorite", "favourite").replace("color", "colour")
 
 
-def find_contradictions(survey: Snapshot) -> dict[int, int]:
-    """The place of each fact that no longer holds → the place of the one that contradicts it."""
-    about: dict[Hashable, list[tuple[int, frozenset[str]]]] = defaultdict(list)
-    for place, memory in enumerate(survey.memories):
+def find_contradictions(snapshot: Snapshot) -> dict[int, int]:
+    """Return the position of each contradicted fact → that of the first newer fact that contradicts it."""
+    by_topic: dict[Hashable, list[tuple[int, Statement]]] = defaultdict(list)
+    for position, memory in enumerate(snapshot.memories):
         if memory.kind == "fact":
-            for claim in statements(memory):
-                about[claim.topic].append((place, claim.value))
+            for statement in statements(memory):
+                by_topic[statement.topic].append((position, statement))
     found: dict[int, int] = {}
-    for claimed in about.values():
-        found |= _superseded(survey, claimed)
+    for on_topic in by_topic.values():
+        found |= _contradicted(snapshot, on_topic)
     return found
 
 
-def _superseded(survey: Snapshot, claimed: Sequence[tuple[int, frozenset[str]]]) -> dict[int, int]:
-    """Each claim that a later one contradicts → the first that does. Of two of the same time nobody knows."""
-    ordered = sorted(claimed, key=lambda claim: (valid_since(survey.memories[claim[0]]), claim[0]))
+def _contradicted(snapshot: Snapshot, on_topic: Sequence[tuple[int, Statement]]) -> dict[int, int]:
+    """Map contradicted positions among statements on one topic. Facts of the same time do not contradict each other."""
+    ordered = sorted(on_topic, key=lambda each: (valid_since(snapshot.memories[each[0]]), each[0]))
     found = {}
-    for index, (place, value) in enumerate(ordered):
-        for later, other in ordered[index + 1 :]:
-            if not (value <= other or other <= value) and valid_since(survey.memories[later]) > valid_since(
-                survey.memories[place]
-            ):
-                found[place] = later
+    for index, (position, statement) in enumerate(ordered):
+        since = valid_since(snapshot.memories[position])
+        for newer, other in ordered[index + 1 :]:
+            if statement.contradicts(other) and valid_since(snapshot.memories[newer]) > since:
+                found[position] = newer
                 break
     return found
 
 
 def valid_since(memory: ScannedMemory) -> datetime:
-    """Since when a fact holds."""
+    """Return the start of a fact's validity."""
     return memory.valid_from or memory.occurred_at

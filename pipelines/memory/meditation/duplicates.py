@@ -1,9 +1,8 @@
-"""Near-duplicates: memories that say what another one says already, and nothing besides.
+"""Detect near-duplicates: memories that say what another one says, and nothing else.
 
-To take two things for one loses something, to miss a repetition costs a line; so all signs must agree: the same speaker
-and kind, nearly the same vector, nearly the same words, the same numbers and negations. What differs in a word on both
-sides ("the red one", "the blue one") is no repetition. And what happens on a day may happen again on another: a text
-that may tell of an event repeats only one of the same day.
+A wrong merge loses information, a missed one costs a row; so all of these must agree: speaker and kind, numbers and
+negations, and nearly the vector and the words. Two texts that each have a word of their own ("the red one", "the blue
+one") are no duplicates. Events recur: a text that may describe an event is a duplicate only of one of the same day.
 """
 
 from collections import defaultdict
@@ -18,74 +17,76 @@ from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.terms import is_question
 from pipelines.memory.words import TRIMMINGS, distinguishing_words, states_lasting_fact
 
-#: The least cosine of two vectors, and how much of the longer text the shorter one has.
-CLOSE, OVERLAP = 0.9, 0.75
+#: The least cosine of two duplicates, and the least share of the longer text's words that the shorter has.
+MIN_COSINE, MIN_OVERLAP = 0.9, 0.75
 
-#: The fewest words, besides fillers, that are worth comparing: "Sounds good" says nothing twice.
-FEWEST = 2
+#: The fewest content words of a duplicate: "Sounds good" may be said twice.
+MIN_CONTENT_WORDS = 2
 
-#: How far apart two tellings of one event may be: a message that was sent again, a session that was imported twice.
+#: The longest time between two reports of one event, such as a message sent again or a conversation imported twice.
 SAME_EVENT = timedelta(hours=6)
 
 
 class Duplicates:
-    """Finds what repeats. `found` is place → the place of what stands for it."""
+    """Finds the near-duplicates of a snapshot. `found` maps each duplicate's position to that of the memory to keep."""
 
-    def __init__(self, survey: Snapshot) -> None:
-        self._survey = survey
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
         self.found: dict[int, int] = {}
 
-    def find(self, pairs: NDArray[np.int64], cosines: NDArray[np.float32], but: Iterable[int] = ()) -> dict[int, int]:
-        """What repeats something, among near pairs and equal words; `but` leaves places out."""
-        out = set(but)
-        near = pairs[cosines >= CLOSE].tolist()
-        # The best of all is looked at first: what repeats it does not itself stand for anything.
-        candidates = {tuple(sorted(pair, key=self._worth)) for pair in (*near, *self._equal())}
-        for worse, better in sorted(candidates, key=lambda pair: (self._worth(pair[1]), self._worth(pair[0])))[::-1]:
+    def find(
+        self, pairs: NDArray[np.int64], cosines: NDArray[np.float32], exclude: Iterable[int] = ()
+    ) -> dict[int, int]:
+        """Find duplicates among near pairs and equal texts, without the positions in `exclude`."""
+        excluded = set(exclude)
+        near = pairs[cosines >= MIN_COSINE].tolist()
+        # In descending order of value, so that a memory that is kept is never a duplicate itself.
+        candidates = {tuple(sorted(pair, key=self._value)) for pair in (*near, *self._equal_pairs())}
+        for worse, better in sorted(candidates, key=lambda pair: (self._value(pair[1]), self._value(pair[0])))[::-1]:
             better = self.found.get(better, better)
             if (
-                not {worse, better} & out
+                not {worse, better} & excluded
                 and worse not in self.found
                 and worse != better
-                and self._repeats(worse, better)
+                and self._is_duplicate(worse, better)
             ):
                 self.found[worse] = better
         return self.found
 
-    def _equal(self) -> Iterator[tuple[int, int]]:
-        """Memories of the same words, each with the best of them, however many they are."""
-        alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        for place, memory in enumerate(self._survey.memories):
-            alike[memory.kind, memory.speaker, " ".join(self._survey.words[place])].append(place)
-        for places in alike.values():
-            best = max(places, key=self._worth)
-            yield from ((place, best) for place in places if place != best)
+    def _equal_pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield each memory with the most valuable one of the same kind, speaker and words."""
+        equal: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for position, memory in enumerate(self._snapshot.memories):
+            equal[memory.kind, memory.speaker, " ".join(self._snapshot.words[position])].append(position)
+        for positions in equal.values():
+            best = max(positions, key=self._value)
+            yield from ((position, best) for position in positions if position != best)
 
-    def _worth(self, place: int) -> tuple[int, int, float, int]:
-        """What to keep of two: who says more, was of more use, is younger."""
-        memory = self._survey.memories[place]
-        return len(self._survey.content[place]), memory.recalled, memory.occurred_at.timestamp(), place
+    def _value(self, position: int) -> tuple[int, int, float, int]:
+        """Return the sort key that decides which memory is kept: more content, then more recalls, then newer."""
+        memory = self._snapshot.memories[position]
+        return len(self._snapshot.content[position]), memory.recalled, memory.occurred_at.timestamp(), position
 
-    def _repeats(self, worse: int, better: int) -> bool:
-        one, other = self._survey.memories[worse], self._survey.memories[better]
-        if one.kind != other.kind or one.kind == "insight" or one.speaker != other.speaker:
+    def _is_duplicate(self, worse: int, better: int) -> bool:
+        left, right = self._snapshot.memories[worse], self._snapshot.memories[better]
+        if left.kind != right.kind or left.kind == "insight" or left.speaker != right.speaker:
             return False
-        return self._same_words(worse, better) and self._near(worse, better) and self._same_event(one, other, worse)
+        return self._same_words(worse, better) and self._near(worse, better) and self._same_event(left, right, worse)
 
     def _same_words(self, worse: int, better: int) -> bool:
-        if len(self._survey.content[worse]) < FEWEST:
+        if len(self._snapshot.content[worse]) < MIN_CONTENT_WORDS:
             return False
-        said, more = self._survey.words[worse], self._survey.words[better]
-        few, many = frozenset(said) - TRIMMINGS, frozenset(more) - TRIMMINGS
-        return (
-            few <= many and len(few) >= OVERLAP * len(many) and distinguishing_words(said) == distinguishing_words(more)
-        )
+        left, right = self._snapshot.words[worse], self._snapshot.words[better]
+        fewer, more = frozenset(left) - TRIMMINGS, frozenset(right) - TRIMMINGS
+        overlap = fewer <= more and len(fewer) >= MIN_OVERLAP * len(more)
+        return overlap and distinguishing_words(left) == distinguishing_words(right)
 
     def _near(self, worse: int, better: int) -> bool:
-        vectors = self._survey.vectors[[worse, better]].astype(np.float32)
-        return bool(vectors[0] @ vectors[1] >= CLOSE)
+        vectors = self._snapshot.vectors[[worse, better]].astype(np.float32)
+        return bool(vectors[0] @ vectors[1] >= MIN_COSINE)
 
-    def _same_event(self, one: ScannedMemory, other: ScannedMemory, worse: int) -> bool:
-        if one.kind == "fact" or abs(one.occurred_at - other.occurred_at) <= SAME_EVENT:
+    def _same_event(self, left: ScannedMemory, right: ScannedMemory, worse: int) -> bool:
+        """Return whether both describe the same event, or none."""
+        if left.kind == "fact" or abs(left.occurred_at - right.occurred_at) <= SAME_EVENT:
             return True
-        return states_lasting_fact(self._survey.words[worse]) and not is_question(one.text)
+        return states_lasting_fact(self._snapshot.words[worse]) and not is_question(left.text)

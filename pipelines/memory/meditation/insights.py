@@ -1,4 +1,4 @@
-"""Insights: which groups the language model is asked about, within a budget, and what its answers become."""
+"""Plan the questions to the language model about groups of memories, and collect the insights of its answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,110 +17,113 @@ from pipelines.memory.meditation.analysis import Analysis
 from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.meditation.suggest_insights import KIND, MAX_ANSWER_TOKENS, MAX_NOTE_LENGTH
 
-#: A group of which an insight cites so much already has been thought over.
-COVERED = 0.7
+#: The share of a group's memories that one insight cites from which the group counts as covered.
+COVERED_SHARE = 0.7
 
-#: An older insight with so much of its sources among a new one's is replaced by it.
-REPLACED = 0.5
+#: The share of an older insight's sources that a new one must cite to replace it.
+REPLACED_SHARE = 0.5
 
-#: Tokens of the instructions and of what stands around each memory, and the least characters of a token.
-FRAME, AROUND, CHARACTERS = 200, 16, 3
+#: For the estimate of a prompt: tokens of the instructions, tokens of the frame of each note, bytes per token.
+INSTRUCTION_TOKENS, FRAME_TOKENS, BYTES_PER_TOKEN = 200, 16, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """What the language model may be asked: calls, and tokens of questions and answers together."""
+class ModelBudget:
+    """The most calls of the language model, and the most tokens of their prompts and answers together."""
 
     calls: int
     tokens: int
 
 
-def model_budget(connection: Connection, account_id: str, settings: Settings) -> Budget:
-    """What a meditation may spend: the setting's word, and no more than the account's month has left."""
+def model_budget(connection: Connection, account_id: str, settings: Settings) -> ModelBudget:
+    """Return what a meditation may spend: the configured budget, at most what the account's month has left."""
     if not reflection_enabled(settings):
-        return Budget(0, 0)
+        return ModelBudget(0, 0)
     tokens, account = settings.reflection_tokens, admin.read_account(connection, account_id)
     if account is not None and (limit := account.limits.tokens_per_month) is not None:
         month = monthly_usage(connection, account_id)
         tokens = min(tokens, limit - month.used - month.reserved)
-    return Budget(settings.reflection_calls, max(0, tokens))
+    return ModelBudget(settings.reflection_calls, max(0, tokens))
 
 
-def insight_jobs(thoughts: Analysis, meditation: Meditation, allowed: Budget) -> list[NewJob]:
-    """Child jobs that ask about the groups with the most news, as many as the budget has room for."""
-    jobs, left = list[NewJob](), allowed.tokens
-    for group in _unthought(thoughts):
-        tokens = _cost(thoughts.snapshot, group)
-        if len(jobs) < allowed.calls and tokens <= left:
-            left -= tokens
-            jobs.append(_job(thoughts.snapshot, group, meditation, tokens))
+def insight_jobs(analysis: Analysis, meditation: Meditation, budget: ModelBudget) -> list[NewJob]:
+    """Build child jobs for the groups with the most uncovered memories, as many as the budget allows."""
+    jobs, tokens_left = list[NewJob](), budget.tokens
+    for group in _uncovered_groups(analysis):
+        tokens = _estimate_tokens(analysis.snapshot, group)
+        if len(jobs) < budget.calls and tokens <= tokens_left:
+            tokens_left -= tokens
+            jobs.append(_insight_job(analysis.snapshot, group, meditation, tokens))
     return jobs
 
 
-def _unthought(thoughts: Analysis) -> list[Sequence[int]]:
-    """Groups that insights do not cover, those with the most news first."""
-    survey = thoughts.snapshot
-    cited = [frozenset(memory.sources) for memory in survey.memories if memory.kind == "insight"]
-    news = []
-    for group in thoughts.groups:
-        ids = {survey.memories[place].id for place in group}
-        known = max((len(ids & sources) for sources in cited), default=0)
-        if known < COVERED * len(ids):
-            news.append((known - len(ids), group))
-    return [group for _, group in sorted(news, key=lambda told: (told[0], list(told[1])))]
+def _uncovered_groups(analysis: Analysis) -> list[Sequence[int]]:
+    """Return the groups that no insight covers, those with the most uncovered memories first."""
+    snapshot = analysis.snapshot
+    cited = [frozenset(memory.sources) for memory in snapshot.memories if memory.kind == "insight"]
+    ranked = []
+    for group in analysis.groups:
+        ids = {snapshot.memories[position].id for position in group}
+        covered = max((len(ids & sources) for sources in cited), default=0)
+        if covered < COVERED_SHARE * len(ids):
+            ranked.append((covered - len(ids), group))
+    return [group for _, group in sorted(ranked, key=lambda each: (each[0], list(each[1])))]
 
 
-def _cost(survey: Snapshot, group: Sequence[int]) -> int:
-    told = sum(
-        min(len(survey.memories[place].text.encode()), MAX_NOTE_LENGTH) // CHARACTERS + AROUND for place in group
-    )
-    return FRAME + told + MAX_ANSWER_TOKENS
+def _estimate_tokens(snapshot: Snapshot, group: Sequence[int]) -> int:
+    """Estimate the tokens of a call, rounded up so that the reservation covers it."""
+    sizes = (min(len(snapshot.memories[position].text.encode()), MAX_NOTE_LENGTH) for position in group)
+    notes = sum(size // BYTES_PER_TOKEN + FRAME_TOKENS for size in sizes)
+    return INSTRUCTION_TOKENS + notes + MAX_ANSWER_TOKENS
 
 
-def _job(survey: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:
-    source_ids = [survey.memories[place].id for place in group]
+def _insight_job(snapshot: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:
+    source_ids = [snapshot.memories[position].id for position in group]
     arguments = {"meditation_id": meditation.id, "user_id": meditation.user_id, "source_ids": source_ids}
     return NewJob(KIND, meditation.account_id, arguments, reserved_tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Insight:
-    """An insight to write, and the ids of older ones that it takes the place of."""
+    """An insight to insert, and the ids of the older insights that it replaces."""
 
     memory: NewMemory
     replaces: Sequence[str]
 
 
-def collect_insights(children: Sequence[Job], survey: Snapshot, meditation: Meditation) -> list[Insight]:
-    """What the language model's answers become. What has lost a source meanwhile, or its words, is dropped."""
-    ids, found = IdGenerator(meditation.id), list[Insight]()
-    taken: set[str] = set()
+def collect_insights(children: Sequence[Job], snapshot: Snapshot, meditation: Meditation) -> list[Insight]:
+    """Collect the insights of the children's answers, except those with a deleted or changed source."""
+    ids, insights = IdGenerator(meditation.id), list[Insight]()
+    replaced: set[str] = set()
     for text, sources, digest in _answers(children):
-        cited = [survey.memories[survey.positions[source]] for source in sources if source in survey.positions]
+        cited = [snapshot.memories[snapshot.positions[source]] for source in sources if source in snapshot.positions]
         if scan.digest_texts(cited) == digest:
             latest = max(memory.occurred_at for memory in cited)
             memory = NewMemory(ids.new("mem"), text, "", latest, metadata={"meditation_id": meditation.id},
                                kind="insight", sources=sources)  # fmt: skip
-            older = [insight for insight in _replaced(survey, sources) if insight not in taken]
-            taken.update(older)
-            found.append(Insight(memory, older))
-    return found
+            replaces = [older for older in _replaced_by(snapshot, sources) if older not in replaced]
+            replaced.update(replaces)
+            insights.append(Insight(memory, replaces))
+    return insights
 
 
 def _answers(children: Sequence[Job]) -> Iterator[tuple[str, list[str], str]]:
+    """Yield the text, the sources and their digest of each suggested insight."""
     for child in children:
         for insight in (child.result or {}).get("insights", ()):
             yield insight["text"], insight["sources"], insight["digest"]
 
 
-def _replaced(survey: Snapshot, sources: Sequence[str]) -> Iterator[str]:
-    for memory in survey.memories:
-        if memory.kind == "insight" and len({*memory.sources} & {*sources}) >= REPLACED * max(1, len(memory.sources)):
+def _replaced_by(snapshot: Snapshot, sources: Sequence[str]) -> Iterator[str]:
+    """Yield the ids of insights that one with these sources replaces."""
+    for memory in snapshot.memories:
+        common = len({*memory.sources} & {*sources})
+        if memory.kind == "insight" and common >= REPLACED_SHARE * max(1, len(memory.sources)):
             yield memory.id
 
 
 def model_usage(children: Sequence[Job]) -> dict[str, int]:
-    """Calls of the language model, the tokens that they took, and how many came to nothing."""
+    """Count the calls of the language model, their tokens, and the failed calls, for the meditation's report."""
     results = [child.result or {} for child in children]
     return {
         "calls": len(results),

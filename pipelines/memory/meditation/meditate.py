@@ -1,8 +1,8 @@
-"""`meditation.run`: a user's memories are thought over.
+"""`meditation.run`: consolidate a user's memories.
 
-An attempt looks, and asks the language model where there is something to ask: the questions are child jobs, and while
-they run this job holds no thread. When they have ended the next attempt looks again, at what is there by then, and
-applies what it finds together with the answers. A worker that dies loses a look; what the outcome says was done once.
+An attempt analyses the space and, if there is something to ask the language model, waits for child jobs that ask. The
+next attempt analyses the space again, as it is by then, and applies its findings together with the answers. A worker
+that dies costs one analysis; the recorded outcome guarantees that changes are applied once.
 """
 
 from collections.abc import Mapping
@@ -23,30 +23,30 @@ from pipelines.memory.meditation.insights import collect_insights, insight_jobs,
 from pipelines.memory.meditation.probes import RecallEvaluator, build_probes
 from pipelines.memory.store import Embed
 
-#: Steps that are told as progress: read, asked, found, applied.
+#: The steps that are reported as progress: read, asked, planned, applied.
 STEPS = 4
 
 
 def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
-    """Think the user's memories over. Raises the reason to stop, PermanentFailure and EngineError."""
+    """Consolidate the user's memories. Raises the reason to stop, PermanentFailure and EngineError."""
     meditation = _load(attempt)
     if meditation.outcome is not None:
-        return _ended(attempt, meditation)
+        return _complete(attempt, meditation)
     with attempt.database.connection() as connection:
         space = spaces.find(connection, meditation.account_id, meditation.user_id)
         children = jobs.children(connection, attempt.job.id)
     if space is None:
-        return _nothing(attempt, meditation)
-    thoughts = analyse(attempt, space.id)
-    if not children and (questions := _questions(settings, attempt, meditation, thoughts)):
-        attempt.report_progress(2, STEPS, note=f"{len(questions)} groups are asked about")
-        return WaitForChildren(questions)
-    _apply(embed, attempt, meditation, space.id, thoughts, children)
-    return _ended(attempt, _load(attempt))
+        return _complete_without_memories(attempt, meditation)
+    analysis = analyse(attempt, space.id)
+    if not children and (new_children := _insight_jobs(settings, attempt, meditation, analysis)):
+        attempt.report_progress(2, STEPS, note=f"{len(new_children)} groups are asked about")
+        return WaitForChildren(new_children)
+    _apply(embed, attempt, meditation, space.id, analysis, children)
+    return _complete(attempt, _load(attempt))
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
-    """The end of a meditation that `run` does not tell. What was applied stays so."""
+    """End a meditation that did not complete. Changes that were applied remain."""
     ending = plain_ending(attempt, state, error)
     outcome: Literal["cancelled", "failed"] = "cancelled" if state == "cancelled" else "failed"
 
@@ -59,20 +59,22 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
 
 
 def _load(attempt: Attempt) -> Meditation:
-    """The meditation that the job is about, put back to work where it had failed. Raises PermanentFailure."""
+    """Read the job's meditation, and resume it if it had failed. Raises PermanentFailure if it was deleted."""
     arguments, account_id = attempt.job.arguments, attempt.job.account_id
     with attempt.database.transaction() as connection:
         meditations.resume(connection, arguments["meditation_id"], account_id)
-        found = meditations.read(connection, arguments["meditation_id"], account_id, arguments["user_id"])
-    if found is None:
-        raise PermanentFailure("The meditation is gone.", code="deleted")
-    return found
+        meditation = meditations.read(connection, arguments["meditation_id"], account_id, arguments["user_id"])
+    if meditation is None:
+        raise PermanentFailure("This meditation was deleted.", code="deleted")
+    return meditation
 
 
-def _questions(settings: Settings, attempt: Attempt, meditation: Meditation, thoughts: Analysis) -> list[jobs.NewJob]:
+def _insight_jobs(
+    settings: Settings, attempt: Attempt, meditation: Meditation, analysis: Analysis
+) -> list[jobs.NewJob]:
     with attempt.database.connection() as connection:
-        allowed = model_budget(connection, meditation.account_id, settings)
-    return insight_jobs(thoughts, meditation, allowed)
+        budget = model_budget(connection, meditation.account_id, settings)
+    return insight_jobs(analysis, meditation, budget)
 
 
 def _apply(
@@ -80,30 +82,31 @@ def _apply(
     attempt: Attempt,
     meditation: Meditation,
     space_id: int,
-    thoughts: Analysis,
+    analysis: Analysis,
     children: list[jobs.Job],
 ) -> None:
-    now, survey = datetime.now(UTC), thoughts.snapshot
-    insights = collect_insights(children, survey, meditation)
+    now, snapshot = datetime.now(UTC), analysis.snapshot
+    insights = collect_insights(children, snapshot, meditation)
     vectors = embed([insight.memory.text for insight in insights])
-    planned = make_plan(thoughts, now, list(zip(insights, vectors, strict=True)))
-    asked = build_probes(survey, thoughts.contradictions | thoughts.duplicates)
-    measure = RecallEvaluator(embed, asked, meditation.account_id, meditation.user_id, now)
+    plan = make_plan(analysis, now, list(zip(insights, vectors, strict=True)))
+    probes = build_probes(snapshot, analysis.contradictions | analysis.duplicates)
+    evaluator = RecallEvaluator(embed, probes, meditation.account_id, meditation.user_id, now)
     with attempt.database.connection() as connection:
         speakers = spaces.speakers(connection, space_id)
-    measure.embed_queries(speakers)
-    report = {"memories": len(survey.memories), "groups": len(thoughts.groups), "model": model_usage(children)}
+    evaluator.embed_queries(speakers)
+    report = {"memories": len(snapshot.memories), "groups": len(analysis.groups), "model": model_usage(children)}
     attempt.report_progress(3, STEPS, note="changes planned")
-    apply_plan(attempt.database, meditation, space_id, planned, measure, report)
+    apply_plan(attempt.database, meditation, space_id, plan, evaluator, report)
 
 
-def _nothing(attempt: Attempt, meditation: Meditation) -> Ending:
+def _complete_without_memories(attempt: Attempt, meditation: Meditation) -> Ending:
     with attempt.database.transaction() as connection:
         meditations.set_outcome(connection, meditation.id, meditation.account_id, "nothing_to_do", {"memories": 0})
-    return _ended(attempt, _load(attempt))
+    return _complete(attempt, _load(attempt))
 
 
-def _ended(attempt: Attempt, meditation: Meditation) -> Ending:
+def _complete(attempt: Attempt, meditation: Meditation) -> Ending:
+    """Complete the job with the meditation's outcome and report, and clear the children's answers."""
     result = {"meditation_id": meditation.id, "outcome": meditation.outcome, "report": meditation.report}
     ending = plain_ending(attempt, "completed", result=result)
     job_id = attempt.job.id

@@ -1,4 +1,4 @@
-"""Meditations begin: one unfinished at a time for a user in an account, whoever asks."""
+"""Enqueue meditations, one unfinished at a time for a user in an account."""
 
 from datetime import datetime
 
@@ -16,9 +16,9 @@ from models.platform.ids import new_id
 def enqueue_meditation(
     database: Database, caller: Caller, meditation_id: str, job_id: str, limits: Limits = UNLIMITED.limits
 ) -> Meditation:
-    """Begin a meditation over the caller's memories, or find the one that is unfinished. Tell the queue afterwards.
+    """Enqueue a meditation over the caller's memories, or return the unfinished one.
 
-    Raises TooMany.
+    The caller nudges the queue afterwards. Raises TooMany and RequestInFlight.
     """
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
@@ -28,16 +28,19 @@ def enqueue_meditation(
 def enqueue_or_find(
     connection: Connection, account_id: str, user_id: str, meditation_id: str, job_id: str
 ) -> Meditation:
-    """The same in a transaction of the caller's. One that waits for the night begins now."""
-    made = insert_meditation(connection, account_id, user_id, meditation_id, job_id)
-    found = meditations.unfinished(connection, account_id, user_id)
-    if found is None:
-        found = meditations.read(connection, meditation_id, account_id, user_id)
-    if found is None:
-        raise RequestInFlight("The last meditation is just ending.")
-    if not made:
-        meditations.run_now(connection, found.job_id, account_id)
-    return found
+    """Enqueue a meditation in the caller's transaction, or return the unfinished one, run now if it is due later.
+
+    Raises RequestInFlight.
+    """
+    inserted = insert_meditation(connection, account_id, user_id, meditation_id, job_id)
+    meditation = meditations.unfinished(connection, account_id, user_id)
+    if meditation is None:
+        meditation = meditations.read(connection, meditation_id, account_id, user_id)
+    if meditation is None:
+        raise RequestInFlight("The previous meditation is ending. Retry the request.")
+    if not inserted:
+        meditations.run_now(connection, meditation.job_id, account_id)
+    return meditation
 
 
 def insert_meditation(
@@ -50,7 +53,10 @@ def insert_meditation(
     run_at: datetime | None = None,
     lane: str | None = None,
 ) -> bool:
-    """Insert a meditation and its job, unless the user has an unfinished one. In a lane one runs at a time."""
+    """Insert a meditation and its job, unless the user has an unfinished one. Returns whether it was inserted.
+
+    lane  the serial key of the job: of one lane, one job runs at a time
+    """
     meditation_id, job_id = meditation_id or new_id("med"), job_id or new_id("job")
     meditations.close_abandoned(connection, account_id, user_id)
     if not meditations.insert(connection, meditation_id, account_id=account_id, user_id=user_id, job_id=job_id):

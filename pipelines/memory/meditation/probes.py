@@ -1,8 +1,8 @@
-"""Probes: questions made from what the user has said before, with the memories that should come up.
+"""Measure recall by probes: queries derived from the memories themselves, with the memories they should find.
 
-Of three kinds: the rarest words of a memory, of those that are to be closed and of others, where it or what stands for
-it should be found; and questions that were asked, where what was said next should be found, the question itself left
-out. They follow from the memories alone, so that the same space is asked the same.
+Three kinds: the rarest words of a memory that is to be closed, and of one that is not, which should find it or its
+replacement; and questions from conversations, which should find one of the next turns, but not themselves. Probes
+depend on the memories alone, so that the same space gets the same probes.
 """
 
 import hashlib
@@ -19,128 +19,142 @@ from pipelines.memory.meditation.transaction_database import TransactionDatabase
 from pipelines.memory.recall import Query, recall
 from pipelines.memory.store import Embed
 
-#: Probes of each kind, at most.
-EACH = 16
+#: The most probes of each kind.
+PROBES_PER_KIND = 16
 
-#: Hits that are looked at.
-AT = 10
+#: The rank cutoff: recall at 10.
+CUTOFF = 10
 
-#: Words of a key phrase, and how many a memory must have for one.
-PHRASE, ENOUGH = 4, 4
+#: Words of a phrase, the least content words of a memory for one, and of a question.
+PHRASE_WORDS, MIN_CONTENT_WORDS, MIN_QUESTION_WORDS = 4, 4, 3
 
-#: Turns behind a question that may answer it.
-REACH = 2
+#: Turns after a question that count as its answer.
+ANSWER_TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A question; any of `expected` among the hits will do. `asked` is the memory that it was, and so is no answer."""
+    """A query and its relevant memories.
+
+    expected     any of these among the hits counts as found
+    question_id  the memory that the query is taken from, which is ignored among the hits
+    """
 
     query: str
     expected: frozenset[str]
-    asked: str | None = None
+    question_id: str | None = None
 
 
-def build_probes(survey: Snapshot, closing: Mapping[int, int]) -> list[Probe]:
-    """The probes of a space, where places are about to be closed in favour of others."""
-    stands_for = {place: _last(place, closing) for place in closing}
-    frequency = Counter(word for content in survey.content for word in content)
-    telling = [
-        place
-        for place, memory in enumerate(survey.memories)
-        if memory.kind != "insight" and len(survey.content[place]) >= ENOUGH and not terms.is_question(memory.text)
-    ]
-    phrases = [*_some(survey, set(telling) & set(closing)), *_some(survey, set(telling) - set(closing))]
+def build_probes(snapshot: Snapshot, closing: Mapping[int, int]) -> list[Probe]:
+    """Build the probes of a space.
+
+    closing  positions of memories that are to be closed → positions of their replacements
+    """
+    replacements = {position: _final_replacement(position, closing) for position in closing}
+    frequencies = Counter(word for content in snapshot.content for word in content)
+    eligible = {
+        position
+        for position, memory in enumerate(snapshot.memories)
+        if memory.kind != "insight"
+        and len(snapshot.content[position]) >= MIN_CONTENT_WORDS
+        and not terms.is_question(memory.text)
+    }
+    sampled = [*_sample(snapshot, eligible & set(closing)), *_sample(snapshot, eligible - set(closing))]
     return [
-        *(Probe(_phrase(survey, place, frequency), _names(survey, place, stands_for)) for place in phrases),
-        *_questions(survey, stands_for),
+        *(
+            Probe(_phrase(snapshot, position, frequencies), _expected(snapshot, position, replacements))
+            for position in sampled
+        ),
+        *_question_probes(snapshot, replacements),
     ]
 
 
-def _last(place: int, closing: Mapping[int, int]) -> int:
-    """What stands for a place in the end."""
-    seen = {place}
-    while (following := closing.get(place)) is not None and following not in seen:
+def _final_replacement(position: int, closing: Mapping[int, int]) -> int:
+    """Follow the chain of replacements to its end."""
+    seen = {position}
+    while (following := closing.get(position)) is not None and following not in seen:
         seen.add(following)
-        place = following
-    return place
+        position = following
+    return position
 
 
-def _names(survey: Snapshot, place: int, stands_for: Mapping[int, int]) -> frozenset[str]:
-    return frozenset(survey.memories[each].id for each in (place, stands_for.get(place, place)))
+def _expected(snapshot: Snapshot, position: int, replacements: Mapping[int, int]) -> frozenset[str]:
+    return frozenset(snapshot.memories[each].id for each in (position, replacements.get(position, position)))
 
 
-def _some(survey: Snapshot, places: Iterable[int]) -> list[int]:
-    """A few of these, spread evenly and always the same."""
-    digest = {place: hashlib.sha256(survey.memories[place].id.encode()).digest() for place in places}
-    return sorted(digest, key=digest.__getitem__)[:EACH]
+def _sample(snapshot: Snapshot, positions: Iterable[int]) -> list[int]:
+    """Return at most PROBES_PER_KIND positions, pseudo-random but always the same: the least hashes of the ids."""
+    hashes = {position: hashlib.sha256(snapshot.memories[position].id.encode()).digest() for position in positions}
+    return sorted(hashes, key=hashes.__getitem__)[:PROBES_PER_KIND]
 
 
-def _phrase(survey: Snapshot, place: int, frequency: Mapping[str, int]) -> str:
-    """The rarest words of a memory, in their order."""
-    rarest = set(sorted(survey.content[place], key=lambda word: (frequency[word], word))[:PHRASE])
-    said = dict.fromkeys(word for word in survey.words[place] if word in rarest or word.removesuffix("s") in rarest)
-    return " ".join(said or sorted(rarest))
+def _phrase(snapshot: Snapshot, position: int, frequencies: Mapping[str, int]) -> str:
+    """Return the rarest words of a memory, in their order."""
+    rarest = set(sorted(snapshot.content[position], key=lambda word: (frequencies[word], word))[:PHRASE_WORDS])
+    words = snapshot.words[position]
+    phrase = dict.fromkeys(word for word in words if word in rarest or word.removesuffix("s") in rarest)
+    return " ".join(phrase or sorted(rarest))
 
 
-def _questions(survey: Snapshot, stands_for: Mapping[int, int]) -> list[Probe]:
-    """Questions that were asked, and what was said next in the same conversation."""
+def _question_probes(snapshot: Snapshot, replacements: Mapping[int, int]) -> list[Probe]:
+    """Build probes from questions in conversations, each with the turns that follow it."""
     conversations: dict[str, list[int]] = defaultdict(list)
-    for place, memory in enumerate(survey.memories):
+    for position, memory in enumerate(snapshot.memories):
         if memory.conversation_id is not None and memory.kind == "episode":
-            conversations[memory.conversation_id].append(place)
+            conversations[memory.conversation_id].append(position)
     answers: dict[int, Sequence[int]] = {}
-    for places in conversations.values():
-        places.sort(key=lambda place: (survey.memories[place].occurred_at, place))
-        for at, place in enumerate(places):
-            if terms.is_question(survey.memories[place].text) and len(survey.content[place]) >= ENOUGH - 1:
-                answers[place] = places[at + 1 : at + 1 + REACH]
-    asked = _some(survey, (place for place, following in answers.items() if following))
+    for positions in conversations.values():
+        positions.sort(key=lambda position: (snapshot.memories[position].occurred_at, position))
+        for index, position in enumerate(positions):
+            long_enough = len(snapshot.content[position]) >= MIN_QUESTION_WORDS
+            if terms.is_question(snapshot.memories[position].text) and long_enough:
+                answers[position] = positions[index + 1 : index + 1 + ANSWER_TURNS]
+    questions = _sample(snapshot, (position for position, following in answers.items() if following))
     return [
         Probe(
-            survey.memories[place].text,
-            frozenset[str]().union(*(_names(survey, each, stands_for) for each in answers[place])),
-            survey.memories[place].id,
+            snapshot.memories[position].text,
+            frozenset[str]().union(*(_expected(snapshot, each, replacements) for each in answers[position])),
+            snapshot.memories[position].id,
         )
-        for place in asked
+        for position in questions
     ]
 
 
 class RecallEvaluator:
-    """Asks probes of a space as a transaction sees it. What there is to embed is embedded before, under no lock."""
+    """Measures recall of probes in a transaction. Queries are embedded beforehand, while no lock is held."""
 
-    def __init__(self, embed: Embed, asked: Sequence[Probe], account_id: str, user_id: str, now: datetime) -> None:
+    def __init__(self, embed: Embed, probes: Sequence[Probe], account_id: str, user_id: str, now: datetime) -> None:
         self._embed = embed
-        self._asked = asked
+        self._probes = probes
         self._account_id = account_id
         self._user_id = user_id
         self._now = now
-        self._known: dict[str, list[float]] = {}
+        self._vectors: dict[str, list[float]] = {}
 
     def embed_queries(self, speakers: Sequence[str]) -> None:
-        """Embed the questions as recall will ask for them."""
-        texts = list(dict.fromkeys(terms.parse_query(probe.query, speakers).text for probe in self._asked))
-        for begin in range(0, len(texts), EACH):
-            some = texts[begin : begin + EACH]
-            self._known.update(zip(some, self._embed(some), strict=True))
+        """Embed the texts that recall will embed for the probes in a space with these speakers."""
+        texts = list(dict.fromkeys(terms.parse_query(probe.query, speakers).text for probe in self._probes))
+        for start in range(0, len(texts), PROBES_PER_KIND):
+            batch = texts[start : start + PROBES_PER_KIND]
+            self._vectors.update(zip(batch, self._embed(batch), strict=True))
 
     def report(self, before: float | None, after: float | None) -> dict[str, Any]:
-        """For the report."""
-        return {"probes": len(self._asked), "at": AT, "before": before, "after": after}
+        """Return the recall section of a meditation's report."""
+        return {"probes": len(self._probes), "at": CUTOFF, "before": before, "after": after}
 
     def evaluate(self, connection: Connection) -> float | None:
-        """The share of probes that find what they should among the first AT hits; None without probes."""
-        found = [self._finds(TransactionDatabase(connection), probe) for probe in self._asked]
+        """Return the share of probes that find an expected memory among the first CUTOFF hits; None without probes."""
+        found = [self._is_found(TransactionDatabase(connection), probe) for probe in self._probes]
         return round(sum(found) / len(found), 4) if found else None
 
-    def _finds(self, inside: TransactionDatabase, probe: Probe) -> bool:
-        query = Query(probe.query, AT + (probe.asked is not None))
-        hits = recall(inside, self._vectors, self._account_id, self._user_id, query, self._now)
-        answers = [hit.memory.id for hit in hits if hit.memory.id != probe.asked]
-        return not probe.expected.isdisjoint(answers[:AT])
+    def _is_found(self, database: TransactionDatabase, probe: Probe) -> bool:
+        query = Query(probe.query, CUTOFF + (probe.question_id is not None))
+        hits = recall(database, self._embed_cached, self._account_id, self._user_id, query, self._now)
+        ids = [hit.memory.id for hit in hits if hit.memory.id != probe.question_id]
+        return not probe.expected.isdisjoint(ids[:CUTOFF])
 
-    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
+    def _embed_cached(self, texts: Sequence[str]) -> list[list[float]]:
         for text in texts:
-            if text not in self._known:
-                self._known[text] = self._embed([text])[0]
-        return [self._known[text] for text in texts]
+            if text not in self._vectors:
+                self._vectors[text] = self._embed([text])[0]
+        return [self._vectors[text] for text in texts]

@@ -1,7 +1,7 @@
-"""A meditation is taken back: what it changed is as it was before, but for what somebody has changed since.
+"""Revert a meditation: restore every memory that is still as the meditation left it.
 
-What that means for each change stands in `models/memory/meditation_changes.py`. Turns that came later stay; a memory that was
-deleted stays deleted, and so does what repeats it.
+`models/memory/meditation_changes.py` defines this for each kind of change. Later turns remain; a memory that was
+deleted since stays deleted, and so do its duplicates.
 """
 
 from models.memory import meditation_changes, meditations, spaces
@@ -14,34 +14,37 @@ from pipelines.memory.forget_memories import delete_memories
 
 
 def revert(database: Database, meditation_id: str, account_id: str, user_id: str) -> Meditation:
-    """Take all changes back at once; again is as once. Raises NotFound, and Conflict where nothing was changed."""
+    """Undo all changes in one transaction; a reverted meditation is returned as it is.
+
+    Raises NotFound, and Conflict if nothing was applied or the changes are no longer recorded.
+    """
     with database.transaction() as connection:
-        held = meditations.lock(connection, meditation_id, account_id)
-        if held is None or held.user_id != user_id:
+        meditation = meditations.lock(connection, meditation_id, account_id)
+        if meditation is None or meditation.user_id != user_id:
             raise NotFound(f"Meditation with id '{meditation_id}' not found.", param="meditation_id")
-        if held.outcome != "applied":
-            raise Conflict("This meditation has changed nothing that could be reverted.", code="not_applied")
-        if held.reverted_at is None and meditations.too_old(connection, held.id):
+        if meditation.outcome != "applied":
+            raise Conflict("This meditation changed nothing, so it cannot be reverted.", code="not_applied")
+        if meditation.reverted_at is None and meditations.too_old(connection, meditation.id):
             raise Conflict("This meditation is too old to be reverted.", code="too_old")
-        if held.reverted_at is None:
-            _take_back(connection, held)
+        if meditation.reverted_at is None:
+            _revert(connection, meditation)
         reverted = meditations.read(connection, meditation_id, account_id, user_id)
     assert reverted is not None
     return reverted
 
 
-def _take_back(connection: Connection, held: Meditation) -> None:
-    found = spaces.find(connection, held.account_id, held.user_id)
+def _revert(connection: Connection, meditation: Meditation) -> None:
+    found = spaces.find(connection, meditation.account_id, meditation.user_id)
     space = spaces.lock(connection, found.id) if found else None
     if space is not None:
-        undo_changes(connection, space, held.id)
+        undo_changes(connection, space, meditation.id)
         store.enqueue_index_job(connection, space.id)
-    tally = meditation_changes.count_reverted(connection, held.id)
-    meditations.mark_reverted(connection, held.id, held.account_id, tally)
+    counts = meditation_changes.count_reverted(connection, meditation.id)
+    meditations.mark_reverted(connection, meditation.id, meditation.account_id, counts)
 
 
 def undo_changes(connection: Connection, space: Space, meditation_id: str) -> None:
-    """Undo each change whose memory stands as the meditation left it. For the holder of the lock."""
+    """Undo each change whose memory is as the meditation left it. The caller holds the lock of the space."""
     meditation_changes.restore_importances(connection, space.id, meditation_id)
     closed = meditation_changes.still_closed(connection, space.id, meditation_id)
     store.reopen_memories(connection, space, list(closed))

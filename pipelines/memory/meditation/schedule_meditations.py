@@ -1,8 +1,7 @@
-"""Rounds of meditations: `meditation.nightly` starts those of the users that had turns since their last one,
-spread over the night, a few at once.
+"""`meditation.nightly`: enqueue meditations of the users that had turns since their last one, spread over the night.
 
-Also what operators start: for some users, or for all, at once. Doing it again starts nothing twice: who has a
-meditation that is unfinished, or younger than the job, is passed over.
+Operators enqueue the same job for some or all users, at once. A repeated attempt enqueues nothing twice: users with an
+unfinished meditation, or one younger than the job, are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,17 +20,20 @@ from pipelines.memory.meditation.meditation_jobs import insert_meditation
 
 KIND = "meditation.nightly"
 
-#: How long the night is.
+#: The time over which the meditations of a night are spread.
 NIGHT = timedelta(hours=4)
 
-#: Users that are looked up at a time.
+#: Users read at a time.
 PAGE = 500
 
 
 def enqueue_scheduling(
     database: Database, caller: Caller, origin: RequestOrigin, job_id: str, user_ids: Sequence[str] | None
 ) -> None:
-    """Begin a round for some users, or for all who have memories; an operator's. Tell the queue afterwards."""
+    """Enqueue this job for some users, or for all who have memories, on behalf of an operator.
+
+    The caller nudges the queue afterwards.
+    """
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
     details = {"all": True} if user_ids is None else {"users": len(user_ids)}
     with database.transaction() as connection:
@@ -43,35 +45,36 @@ def enqueue_scheduling(
 
 
 def run(settings: Settings, attempt: Attempt) -> Ending:
-    """Start the meditations. Raises the reason to stop."""
-    found = list(_whom(attempt))
-    spread = timedelta() if _asked_for(attempt) else NIGHT
-    began = 0
-    for number, (account_id, user_id) in enumerate(found):
+    """Enqueue the meditations. Raises the reason to stop."""
+    users = list(_users(attempt))
+    spread = timedelta() if _is_requested(attempt) else NIGHT
+    started = 0
+    for number, (account_id, user_id) in enumerate(users):
         if number % PAGE == 0:
-            attempt.report_progress(number, len(found), note="meditations started")
-        run_at = attempt.job.created_at + spread * (number / len(found))
+            attempt.report_progress(number, len(users), note="meditations started")
+        run_at = attempt.job.created_at + spread * (number / len(users))
         lane = f"meditation lane {number % settings.nightly_meditations}"
         with attempt.database.transaction() as connection:
-            began += insert_meditation(connection, account_id, user_id, run_at=run_at, lane=lane)
-    return plain_ending(attempt, "completed", result={"started": began})
+            started += insert_meditation(connection, account_id, user_id, run_at=run_at, lane=lane)
+    return plain_ending(attempt, "completed", result={"started": started})
 
 
-def _asked_for(attempt: Attempt) -> bool:
+def _is_requested(attempt: Attempt) -> bool:
+    """Return whether an operator enqueued the job, and not the timetable."""
     return bool(attempt.job.arguments.get("all") or attempt.job.arguments.get("user_ids"))
 
 
-def _whom(attempt: Attempt) -> Iterator[tuple[str, str]]:
-    """(account, user) of all who are meant."""
-    last, asked_for, user_ids = ("", ""), _asked_for(attempt), attempt.job.arguments.get("user_ids")
+def _users(attempt: Attempt) -> Iterator[tuple[str, str]]:
+    """Yield the account id and user id of each user of the job."""
+    last, requested, user_ids = ("", ""), _is_requested(attempt), attempt.job.arguments.get("user_ids")
     while True:
         attempt.check()
         with attempt.database.connection() as connection:
-            if asked_for:
-                found = meditations.users_with_memories(connection, last, PAGE, user_ids, since=attempt.job.created_at)
+            if requested:
+                page = meditations.users_with_memories(connection, last, PAGE, user_ids, since=attempt.job.created_at)
             else:
-                found = meditations.users_due(connection, last, PAGE)
-        yield from found
-        if len(found) < PAGE:
+                page = meditations.users_due(connection, last, PAGE)
+        yield from page
+        if len(page) < PAGE:
             return
-        last = found[-1]
+        last = page[-1]

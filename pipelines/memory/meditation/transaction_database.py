@@ -1,4 +1,4 @@
-"""A transaction that is still open, in the place of the database: recall sees what it would do, before it is done."""
+"""Present an open transaction as a database, so that recall can be evaluated on uncommitted changes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,27 +7,27 @@ from models.platform.database import Connection, Database
 
 
 class TransactionDatabase(Database):
-    """One connection, lent to who reads."""
+    """A database that lends one connection, inside its open transaction, to readers."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """The connection, in its transaction."""
+        """Lend the connection, in its transaction."""
         yield self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A part of the transaction that leaves nothing behind, settings of the planner's included."""
+        """Run a savepoint that is always rolled back, planner settings included."""
         with self._connection.transaction(force_rollback=True):
             yield self._connection
 
     @contextmanager
     def batch(self) -> Iterator[Connection]:
-        """The same."""
+        """Run a savepoint that is always rolled back."""
         with self.transaction() as connection:
             yield connection
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Do nothing: the connection belongs to its owner."""

@@ -137,7 +137,7 @@ class Killed(Exception):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("where", ["analyse", "make_plan", "build_probes", "apply_plan", "_ended"])
+@pytest.mark.parametrize("where", ["analyse", "make_plan", "build_probes", "apply_plan", "_complete"])
 def test_a_worker_that_dies_before_a_step_loses_nothing_and_does_nothing_twice(full, monkeypatch, where):
     meditation_id, attempt = full.begin()
     with monkeypatch.context() as patch:
