@@ -1,4 +1,4 @@
-"""Make a conversation fit the engine's context by forgetting its oldest turns."""
+"""Fit a conversation into the engine's context by dropping its oldest turns."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat
 
 @dataclass(frozen=True, slots=True)
 class FittedMessages:
-    """The messages that fit, and their tokens with the chat template applied."""
+    """The messages that fit, and their number of tokens with the chat template applied."""
 
     messages: list[Message]
     tokens: int
@@ -24,53 +24,59 @@ def fit_messages(
     reserve: int,
     output_format: OutputFormat = PLAIN_TEXT,
     *,
-    forget: bool = True,
+    truncate: bool = True,
 ) -> FittedMessages:
-    """Drop the oldest turns, each whole, until the prompt and `reserve` tokens for the answer fit the context.
+    """Drop the oldest turns, each whole, until the prompt and `reserve` tokens for the answer fit into the context.
 
-    A turn is a user message with what follows it, up to the next user message behind which no call of the turn is
-    answered. System messages and the last turn always stay, and the order is kept. A conversation that fits is counted
-    once, another about log2(turns) times more.
+    A turn is a user message with all that follows it, up to the next user message; a call and its result are never
+    separated. System messages and the last turn always stay, and the order is kept. A conversation that fits is counted
+    once, another about log2(turns) more times.
 
-    Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn don't fit, or
-    when all of it doesn't and nothing is to be forgotten.
+    Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn do not fit, or
+    without `truncate` when the conversation does not.
     """
-    whole = engine.count(messages, output_format)
-    if whole + reserve <= engine.context:
-        return FittedMessages(list(messages), whole)
-    if not forget:
-        raise _too_long(engine, "the conversation takes", whole, reserve)
+    total = engine.count(messages, output_format)
+    if total + reserve <= engine.context:
+        return FittedMessages(list(messages), total)
+    if not truncate:
+        raise _too_long(engine, "The conversation takes", total, reserve)
     turns = _turns(messages)
 
-    def since(turn: int) -> list[Message]:
+    def messages_from(turn: int) -> list[Message]:
         return [
-            message for message, its in zip(messages, turns, strict=True) if its >= turn or message.role == "system"
+            message
+            for message, number in zip(messages, turns, strict=True)
+            if number >= turn or message.role == "system"
         ]
 
     @cache
-    def tokens(turn: int) -> int:
-        return engine.count(since(turn), output_format)
+    def count_from(turn: int) -> int:
+        return engine.count(messages_from(turn), output_format)
 
     candidates = range(1, max(turns, default=0) + 1)
-    found = bisect_left(candidates, True, key=lambda turn: tokens(turn) + reserve <= engine.context)
-    if found == len(candidates):
-        last = tokens(max(turns, default=0))
-        raise _too_long(engine, "the last message and its instructions take", last, reserve)
-    return FittedMessages(since(candidates[found]), tokens(candidates[found]))
+    first_fitting = bisect_left(candidates, True, key=lambda turn: count_from(turn) + reserve <= engine.context)
+    if first_fitting == len(candidates):
+        total = count_from(max(turns, default=0))
+        raise _too_long(engine, "The last message and its instructions take", total, reserve)
+    return FittedMessages(messages_from(candidates[first_fitting]), count_from(candidates[first_fitting]))
 
 
 def _turns(messages: Sequence[Message]) -> list[int]:
-    """The turn of each message; what comes before a user is turn 0. A call and its result are never apart."""
-    made = {call.id: at for at, message in enumerate(messages) for call in message.calls}
-    joined = {
-        between
-        for at, message in enumerate(messages)
+    """The number of each message's turn; messages before the first user message have 0."""
+    call_positions = {call.id: position for position, message in enumerate(messages) for call in message.calls}
+    inside_calls = {
+        inner
+        for position, message in enumerate(messages)
         if message.role == "tool"
-        for between in range(made.get(message.call_id or "", at), at)
+        for inner in range(call_positions.get(message.call_id or "", position), position)
     }
-    return list(accumulate(message.role == "user" and at not in joined for at, message in enumerate(messages)))
+    return list(
+        accumulate(message.role == "user" and position not in inside_calls for position, message in enumerate(messages))
+    )
 
 
 def _too_long(engine: Engine, what: str, tokens: int, reserve: int) -> PermanentFailure:
-    asked = f"{what} {tokens} tokens and the answer up to {reserve}"
-    return PermanentFailure(f"{asked}, but {engine.name} holds {engine.context}", code="context_length_exceeded")
+    needed = f"{what} {tokens} tokens and the answer up to {reserve}"
+    return PermanentFailure(
+        f"{needed}, but {engine.name} has a context of {engine.context}", code="context_length_exceeded"
+    )

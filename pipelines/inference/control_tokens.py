@@ -1,25 +1,25 @@
-"""Keeping what people write apart from what a chat template writes.
+"""Keep users from writing the control tokens of a chat template.
 
-A template marks turns with control tokens such as `<|im_start|>`, and the tokenizer takes that spelling for the token
-wherever it stands. In a message it would let its author speak as the system, so it is broken there by a character
-that nobody sees.
+A template marks turns with control tokens such as `<|im_start|>`, and the tokenizer reads that spelling as the token
+anywhere in the prompt. In a message it would let its author write as the system, so it is broken there by an
+invisible character.
 """
 
 import re
 
-#: The spellings of the common families: ChatML, Llama 3, Phi, Qwen · Llama 2, Mistral · Gemma · BERT and T5 · and
-#: what stands around calls and their results.
+#: Spellings of common model families: ChatML, Llama 3, Phi, Qwen · Llama 2, Mistral · Gemma · BERT and T5 · and the
+#: markup of tool calls and their results.
 CONTROL_TOKEN = re.compile(
     r"<\|[^|<>]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|<\uff5c[^<>]{1,64}\uff5c>"
     r"|</?tool_(?:call|response)>"
 )
 
-#: Zero width space: the spelling looks the same and is no longer the token's.
+#: Looks the same to readers, and is another spelling to the tokenizer.
 ZERO_WIDTH_SPACE = "\u200b"
 
 
 def break_control_tokens(text: str) -> str:
-    """The text without control tokens; most texts come back as they are."""
+    """Break every control token in the text. Most texts are returned unchanged."""
     if "<" not in text and "[" not in text:
         return text
-    return CONTROL_TOKEN.sub(lambda found: found[0][0] + ZERO_WIDTH_SPACE + found[0][1:], text)
+    return CONTROL_TOKEN.sub(lambda match: match[0][0] + ZERO_WIDTH_SPACE + match[0][1:], text)

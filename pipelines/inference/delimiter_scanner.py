@@ -1,37 +1,39 @@
-"""Texts that mean something in an answer: those that end it, and the one that begins a call."""
+"""Find delimiters in streamed text: stop texts, and the marker that begins a tool call."""
 
 from collections.abc import Sequence
 
 
 class DelimiterScanner:
-    """Looks for marks in an answer that comes in pieces."""
+    """Finds the first of several delimiters in a text that comes in pieces."""
 
-    def __init__(self, marks: Sequence[str]) -> None:
-        self._marks = tuple(mark for mark in marks if mark)
-        self._held = ""
+    def __init__(self, delimiters: Sequence[str]) -> None:
+        self._delimiters = tuple(delimiter for delimiter in delimiters if delimiter)
+        self._pending = ""
 
     def feed(self, piece: str) -> tuple[str, str | None, str]:
-        """What is surely text now; the first mark, if one has come; and what stands behind it.
+        """Read a piece. Returns the text before a delimiter, the delimiter if one is complete, and what follows it.
 
-        What may begin a mark waits. Of marks at one place the first in the list counts.
+        Text that may be the beginning of a delimiter is held back. Of delimiters at one position the first listed wins.
         """
-        text = self._held + piece
-        found = [(at, mark) for mark in self._marks if (at := text.find(mark)) >= 0]
-        if found:
-            at, mark = min(found, key=lambda pair: pair[0])
-            self._held = ""
-            return text[:at], mark, text[at + len(mark) :]
-        sure = len(text) - self._doubtful(text)
-        self._held = text[sure:]
-        return text[:sure], None, ""
+        text = self._pending + piece
+        matches = [(position, delimiter) for delimiter in self._delimiters if (position := text.find(delimiter)) >= 0]
+        if matches:
+            position, delimiter = min(matches, key=lambda pair: pair[0])
+            self._pending = ""
+            return text[:position], delimiter, text[position + len(delimiter) :]
+        complete = len(text) - self._partial_length(text)
+        self._pending = text[complete:]
+        return text[:complete], None, ""
 
     def flush(self) -> str:
-        """What waited, when nothing more comes: it was text."""
-        text, self._held = self._held, ""
+        """Return the text that was held back, at the end of the input."""
+        text, self._pending = self._pending, ""
         return text
 
-    def _doubtful(self, text: str) -> int:
-        """How many characters at the end may begin a mark."""
-        longest = max((len(mark) - 1 for mark in self._marks), default=0)
+    def _partial_length(self, text: str) -> int:
+        """The number of characters at the end that may begin a delimiter."""
+        longest = max((len(delimiter) - 1 for delimiter in self._delimiters), default=0)
         sizes = range(min(longest, len(text)), 0, -1)
-        return next((size for size in sizes if any(mark.startswith(text[-size:]) for mark in self._marks)), 0)
+        return next(
+            (size for size in sizes if any(delimiter.startswith(text[-size:]) for delimiter in self._delimiters)), 0
+        )

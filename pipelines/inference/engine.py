@@ -1,9 +1,9 @@
-"""What generates text: the Protocol that every engine fulfils, and the types that cross it.
+"""The Protocol that every engine implements, and the types of its arguments and results.
 
-The iterator of `generate` belongs to one thread. It ends with exactly one `Finish`, after zero or more `Token`s and
-then zero or more `Call`s. Continuing is part of the contract because a worker may die mid-answer: the next attempt
-hands over what the client has already read, and only what is new comes back. Of a call the client reads nothing before
-it is whole, so a call is never continued: it is made, or made anew.
+The iterator of `generate` belongs to one thread. It yields zero or more `Token`s, then zero or more `GeneratedCall`s,
+and ends with exactly one `Finish`. Continuing an answer is part of the contract because a worker may crash in the
+middle of one: the next attempt passes what the client has already received, and gets only what follows it. A call
+reaches the client whole or not at all, so a partial call is never continued: it is generated again.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from typing import Any, Literal, Protocol
 
 from models.platform.errors import SanghaError
 
-#: Calls that one answer may hold: a small model doesn't know when to end.
+#: Calls that one answer may contain: a small model does not know when to stop.
 MAX_CALLS = 16
 
 
 class EngineError(SanghaError):
-    """The engine failed and another attempt may succeed. What can't succeed raises PermanentFailure instead."""
+    """The engine failed, and another attempt may succeed. Raise PermanentFailure where none can."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function that the model asks its caller to run. `arguments` is a JSON object as text."""
+    """A function call that the model requests of its caller. `arguments` is a JSON object as text."""
 
     id: str
     name: str
@@ -31,10 +31,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. A trailing assistant message is an answer begun: the engine continues it.
+    """A message of the prompt. An assistant message at the end is a partial answer, which the engine continues.
 
-    calls    of an assistant: what it asked for
-    call_id  of a tool: which of those calls `content` answers
+    calls    of an assistant message: the function calls that it requested
+    call_id  of a tool message: the call whose result `content` is
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -45,7 +45,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask for. `parameters` is the JSON Schema of its arguments."""
+    """A function that the model may call. `parameters` is the JSON Schema of its arguments."""
 
     name: str
     description: str
@@ -54,11 +54,11 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """What an answer may look like; by default plain text.
+    """What an answer may consist of; by default plain text.
 
-    tools        functions that may be called; with the choice `none` as good as absent
-    tool_choice  auto, none, required, or `("function", name)` for that one
-    parallel     whether one answer may hold several calls
+    tools        functions that may be called; ignored with the choice `none`
+    tool_choice  auto, none, required, or `("function", name)` for exactly that one
+    parallel     whether one answer may contain several calls
     schema       the JSON Schema that a text must satisfy; `{}` is any JSON object; None is free text
     """
 
@@ -80,12 +80,12 @@ class OutputFormat:
 
     @property
     def max_calls(self) -> int:
-        """How many calls the answer may hold: one where they may not be parallel, or where it is known which."""
+        """The most calls that the answer may contain: one where they may not be parallel or the function is given."""
         return MAX_CALLS if self.parallel and not isinstance(self.tool_choice, tuple) else 1
 
     @property
     def must_call_tool(self) -> bool:
-        """Whether only calls will do."""
+        """Whether the answer must consist of calls."""
         return bool(self.tools) and self.tool_choice not in ("auto", "none")
 
 
@@ -94,9 +94,9 @@ PLAIN_TEXT = OutputFormat()
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to pick tokens. None leaves a value to the engine's default.
+    """How tokens are sampled. None is the engine's default.
 
-    max_output_tokens  tokens that this call may generate; the caller takes off what was answered before
+    max_output_tokens  tokens that this generation may produce, not counting those of the prefix
     temperature        0 is greedy, and so deterministic
     stop               texts that end the answer and are left out of it
     """
@@ -110,7 +110,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of text and how many generated tokens it carries: a character may need several tokens."""
+    """A piece of text and the number of generated tokens in it: a character may need several tokens."""
 
     text: str
     count: int
@@ -118,7 +118,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedCall:
-    """A call of one of the form's tools, whole. `count` is as in Token; who journals the call gives it its id."""
+    """A complete call of one of the tools, and the number of its tokens. It gets its id when it is journalled."""
 
     name: str
     arguments: str
@@ -127,11 +127,11 @@ class GeneratedCall:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last item of a generation.
+    """The end of a generation.
 
-    prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before it was read
-    cached_tokens     how many of those the engine still held
-    generated_tokens  the sum of the counts given out, so that what is billed is what was journalled
+    prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before they were counted
+    cached_tokens     how many of those were in the engine's cache
+    generated_tokens  the sum of all `count`s: what is billed is what was journalled
     """
 
     reason: Literal["stop", "length", "cancelled"]
@@ -140,17 +140,17 @@ class Finish:
     generated_tokens: int
 
 
-#: What comes out of a generation.
+#: What `generate` yields.
 EngineOutput = Token | GeneratedCall | Finish
 
 
 class Engine(Protocol):
     """Generates text. `count` and `generate` may be called from many threads at once.
 
-    name       the model's name, as clients see it
+    name       the model's name, as clients know it
     continues  whether `prefix` is continued; False ignores it and begins the answer again
-    slots      generations that run at once; more of them wait inside
-    context    tokens that a slot holds, prompt and answer together
+    slots      concurrent generations; further ones wait in `generate`
+    context    tokens of a slot, prompt and answer together
     """
 
     name: str
@@ -159,9 +159,9 @@ class Engine(Protocol):
     context: int
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
-        """Tokens of the prompt with the chat template applied and the form's tools described.
+        """Count the prompt's tokens with the chat template applied and the tools described.
 
-        Exact where the model is in the process, an estimate where it is not.
+        Exact where the model runs in the process, otherwise an estimate.
         """
 
     def generate(
@@ -174,17 +174,17 @@ class Engine(Protocol):
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
     ) -> Iterator[EngineOutput]:
-        """Answer the prompt in the form asked for, going on after `prefix` and `calls`, which are answered already.
+        """Generate an answer in the output format, or what follows `prefix` and `calls`, which are answered already.
 
-        Text is told up to where it can be continued from: never inside what may yet become a stop text or a call.
-        A call comes once it is whole; one that `max_output_tokens` cuts does not come.
+        A text is yielded up to where it can be continued: never a part of a possible stop text or call. A call is
+        yielded once it is complete; one that `max_output_tokens` cuts off is dropped.
 
-        `cancelled` is asked at every token and every few milliseconds between, in the thread that iterates. Once it
-        says True the slot is freed and `Finish("cancelled")` follows. Closing the iterator frees the slot as well.
-        What `cancelled` raises comes out of the iterator.
+        `cancelled` is called at every token and every few milliseconds in between, in the iterating thread. Once it
+        returns True, the slot is freed and `Finish("cancelled")` follows. Closing the iterator frees the slot, too.
+        An exception of `cancelled` propagates to the caller.
 
         Raises PermanentFailure (`context_length_exceeded`, `invalid_request`) and EngineError.
         """
 
     def close(self) -> None:
-        """Stop what is running and give the memory back."""
+        """Cancel running generations and free the memory."""

@@ -1,4 +1,4 @@
-"""One question to the engine whose answer is JSON, for work in the background."""
+"""Generate JSON for background work."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,22 +8,22 @@ from pipelines.inference.engine import Engine, Finish, Message, OutputFormat, Sa
 
 
 def generate_json(
-    engine: Engine, attempt: Attempt, prompt: Sequence[Message], schema: Mapping[str, Any], most: int
+    engine: Engine, attempt: Attempt, prompt: Sequence[Message], schema: Mapping[str, Any], max_tokens: int
 ) -> tuple[str, Finish]:
-    """The answer, of at most so many tokens: JSON that the schema admits, unless it is cut off.
+    """Generate an answer of at most `max_tokens` tokens: JSON that the schema admits, unless it is cut off.
 
-    Raises PermanentFailure and EngineError; of a reason to stop the attempt knows.
+    Raises PermanentFailure and EngineError. When the attempt is stopped, the result is `Finish("cancelled")`.
     """
     text, finish = "", Finish("cancelled", 0, 0, 0)
-    for piece in engine.generate(
+    for output in engine.generate(
         prompt,
         prefix="",
-        sampling=Sampling(max_output_tokens=most, temperature=0),
+        sampling=Sampling(max_output_tokens=max_tokens, temperature=0),
         cancelled=attempt.should_stop,
         output_format=OutputFormat(schema=schema),
     ):
-        if isinstance(piece, Token):
-            text += piece.text
-        elif isinstance(piece, Finish):
-            finish = piece
+        if isinstance(output, Token):
+            text += output.text
+        elif isinstance(output, Finish):
+            finish = output
     return text, finish

@@ -1,4 +1,4 @@
-"""What a process may use of the machine, which in a container is less than the machine has."""
+"""The CPU and memory that a process may use, which in a container are less than the machine has."""
 
 import os
 import time
@@ -9,17 +9,17 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 CPU_TIMES = Path("/proc/stat")
 
-#: A second, as CPU_TIMES counts it.
+#: Ticks per second in CPU_TIMES.
 TICKS = os.sysconf("SC_CLK_TCK")
 
-#: Seconds of all cores together that tell how busy they are: it counts in hundredths.
+#: Seconds of CPU time, all cores together, over which a share is measured: /proc/stat counts in hundredths.
 MIN_INTERVAL = 0.2
 
 
 def usable_cores(quota: Path = CGROUP_CPU) -> int:
-    """The cores that a process may run on, or that its container is granted where those are fewer; at least 1.
+    """The number of cores that the process may run on or that its container is granted, whichever is less; at least 1.
 
-    Two threads of one core count once: llama.cpp gains nothing from the second.
+    Two hardware threads of one core count once: llama.cpp gains nothing from the second.
     """
     cores = {_siblings(cpu) for cpu in os.sched_getaffinity(0)}
     return max(1, min(len(cores), _cgroup_cores(quota) or len(cores)))
@@ -35,7 +35,7 @@ def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
 
 
 class CompetingLoad:
-    """How busy everything else keeps the machine. Of Linux; elsewhere nothing else is ever seen."""
+    """Measures how busy other processes keep the machine, from Linux's /proc/stat; elsewhere the share is always 0."""
 
     def __init__(self, times: Path = CPU_TIMES) -> None:
         self._times = times
@@ -44,19 +44,21 @@ class CompetingLoad:
         self._share = 0.0
 
     def share(self, own: float) -> float:
-        """The share of all cores' time that others have had since the last telling look, where the caller had `own`
-        seconds of it since the last look: at most, for he may have waited in these, too."""
+        """Return the share of all cores' time that other processes used over the last MIN_INTERVAL.
+
+        `own` is the caller's elapsed seconds since its last call; its CPU time is at most that, for it may have waited.
+        """
         busy, total = self._read()
         self._own += own
         if total - self._all >= MIN_INTERVAL:
             process = time.process_time()
-            mine = min(self._own, process - self._process)
-            self._share = max(0.0, busy - self._busy - mine) / (total - self._all)
+            own_cpu = min(self._own, process - self._process)
+            self._share = max(0.0, busy - self._busy - own_cpu) / (total - self._all)
             self._busy, self._all, self._own, self._process = busy, total, 0.0, process
         return self._share
 
     def _read(self) -> tuple[float, float]:
-        """Seconds since the machine began: at work, and altogether."""
+        """Seconds since the machine booted: busy, and in total."""
         try:
             words = self._times.read_text().split("\n", 1)[0].split()
             user, nice, system, idle, waiting, *rest = (int(word) / TICKS for word in words[1:9])
@@ -67,7 +69,7 @@ class CompetingLoad:
 
 
 def _siblings(cpu: int) -> str:
-    """The logical CPUs that share this one's core, as Linux lists them; only itself where that isn't told."""
+    """The logical CPUs of this one's core, as Linux lists them; only itself where that is unknown."""
     try:
         return (TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
     except OSError:
@@ -75,7 +77,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _cgroup_cores(quota: Path) -> int | None:
-    """Whole cores from a cgroup's `QUOTA PERIOD`, both in microseconds. None where it grants all, or isn't there."""
+    """Whole cores from a cgroup's `QUOTA PERIOD`, both in microseconds. None without a quota or without cgroup v2."""
     try:
         granted, period = quota.read_text().split()
         return max(1, int(granted) // int(period))

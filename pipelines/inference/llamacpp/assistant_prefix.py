@@ -1,4 +1,4 @@
-"""What a chat template writes before an assistant's answer, for grammars that begin there."""
+"""Find out what a chat template writes before an assistant's answer, for grammars that include it."""
 
 import re
 
@@ -6,16 +6,16 @@ import orjson
 
 from pipelines.inference.llamacpp.loopback import LoopbackClient
 
-#: What may be a token of its own that text is not, such as `<|im_start|>`.
+#: A special token, such as `<|im_start|>`.
 SPECIAL = re.compile(r"(<[^<>\s]+>)")
 
 
 def assistant_prefix(loopback: LoopbackClient) -> str:
-    """The model's opening in llguidance's language: special tokens by number, text as it is."""
-    asked = {"messages": [{"role": "user", "content": "Hello"}]}
-    opened = loopback.request("POST", "/apply-template", asked)["prompt"]
-    closed = loopback.request("POST", "/apply-template", {**asked, "add_generation_prompt": False})["prompt"]
-    parts = SPECIAL.split(opened[len(closed) :] if opened.startswith(closed) else "")
+    """The template's assistant prefix in llguidance's language: special tokens by number, text quoted."""
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    with_prefix = loopback.request("POST", "/apply-template", body)["prompt"]
+    without_prefix = loopback.request("POST", "/apply-template", {**body, "add_generation_prompt": False})["prompt"]
+    parts = SPECIAL.split(with_prefix[len(without_prefix) :] if with_prefix.startswith(without_prefix) else "")
     return " ".join(_symbol(loopback, part) for part in parts if part)
 
 

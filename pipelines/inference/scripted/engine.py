@@ -1,9 +1,9 @@
-"""An engine that plays a script: for tests, and for measuring the platform without a model's weight.
+"""Play a script instead of generating text, to test and to measure the platform without a model's computing time.
 
-It understands nothing. Whatever the prompt, it answers `w0 w1 w2 … `, so that a gap, a repeat or a rewrite shows at
-a glance, and it fails on demand at a known token. Where it must call a function, or the last message is a user's with
-`call NAME` in it, it calls, with the smallest arguments that the schema allows; where it must answer by a schema, it
-gives the smallest such JSON. `models.platform.settings.Script` says what can be set.
+Whatever the prompt, the answer is `w0 w1 w2 … `, so that a gap, a repeat or a rewrite is easy to see, and faults occur
+at a known token. Where a call is required, or the last message is a user's with `call NAME` in it, the answer is a call
+with the smallest arguments that the schema admits; where a schema is given, it is the smallest such JSON.
+`models.platform.settings.Script` has the options.
 """
 
 import os
@@ -36,15 +36,15 @@ from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.scripted import MODEL_NAME
 from pipelines.inference.scripted.minimal_json import minimal_value
 
-#: Seconds between two looks at `cancelled` while waiting.
-POLL = 0.01
+#: Seconds between two calls of `cancelled` while waiting.
+POLL_INTERVAL = 0.01
 
-#: The tokens of JSON: up to a mark of its own, or white space.
+#: A token of JSON: up to and including a delimiter or white space.
 JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
 
 
 class ScriptedEngine:
-    """The engine of `SANGHA_ENGINE=scripted`. Its tokens are words, in prompts as in answers; a call is one."""
+    """Plays the script. Its tokens are words, in prompts and in answers; a call is one token. See Engine."""
 
     def __init__(self, settings: Settings) -> None:
         self.script: Script = settings.script
@@ -54,7 +54,7 @@ class ScriptedEngine:
         self.context = settings.context
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
-        """Whitespace-separated words, and one for each call and each tool."""
+        """Count whitespace-separated words, and one for each call and each tool."""
         words = sum(len(message.content.split()) + len(message.calls) for message in prompt)
         return words + len(output_format.callable_tools)
 
@@ -68,48 +68,48 @@ class ScriptedEngine:
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
     ) -> Iterator[EngineOutput]:
-        """Play the script from where it was cut, to the letter. A token cut in two counts where it is completed."""
-        part = self._part(prompt, output_format)
-        first, cut = part.position_after(prefix, len(calls)) if self.continues else (0, 0)
-        last = min(part.length, first + sampling.max_output_tokens)
-        telling = StopFilter(sampling.stop)
-        armed = self.script.trigger in _last_user_message(prompt)
-        reason: Literal["stop", "length", "cancelled"] = "stop" if last == part.length else "length"
-        began = time.monotonic()
+        """Play the script from exactly where it was cut. A token that was cut in two counts when it is completed."""
+        playback = self._playback(prompt, output_format)
+        first, offset = playback.position_after(prefix, len(calls)) if self.continues else (0, 0)
+        last = min(playback.length, first + sampling.max_output_tokens)
+        filter_ = StopFilter(sampling.stop)
+        faults_enabled = self.script.trigger in _last_user_message(prompt)
+        reason: Literal["stop", "length", "cancelled"] = "stop" if last == playback.length else "length"
+        start = time.monotonic()
         for index in range(first, last):
-            if armed:
-                self._strike(index, first, cancelled)
-            if self._wait(began, index - first, cancelled):
+            if faults_enabled:
+                self._cause_fault(index, first, cancelled)
+            if self._wait(start, index - first, cancelled):
                 reason = "cancelled"
                 break
-            if index < part.size:
-                yield from telling.text(part.text(index)[cut:])
-                cut = 0
+            if index < playback.size:
+                yield from filter_.text(playback.text(index)[offset:])
+                offset = 0
             else:
-                yield from telling.call(part.tools[index - part.size])
-            if telling.stopped:
+                yield from filter_.call(playback.tools[index - playback.size])
+            if filter_.stopped:
                 reason = "stop"
                 break
-        yield from telling.flush()
-        yield Finish(reason, self.count(prompt, output_format), 0, telling.released_tokens)
+        yield from filter_.flush()
+        yield Finish(reason, self.count(prompt, output_format), 0, filter_.released_tokens)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
-    def _part(self, prompt: Sequence[Message], output_format: OutputFormat) -> "Playback":
-        """What the script plays for this prompt. Raises PermanentFailure("invalid_request")."""
+    def _playback(self, prompt: Sequence[Message], output_format: OutputFormat) -> "Playback":
+        """What to play for this prompt. Raises PermanentFailure("invalid_request")."""
         check_output_format(output_format)
         if output_format.must_call_tool:
             return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))
-        if asked := _asked(prompt, output_format):
-            return Playback(self.script.preface, (asked,) * min(self.script.calls, output_format.max_calls))
+        if requested := _requested_tool(prompt, output_format):
+            return Playback(self.script.preface, (requested,) * min(self.script.calls, output_format.max_calls))
         if output_format.schema is not None:
-            texts = JSON_TOKEN.findall(_smallest(output_format.schema or {"type": "object"}))
+            texts = JSON_TOKEN.findall(_smallest_json(output_format.schema or {"type": "object"}))
             return Playback(len(texts), (), texts)
         return Playback(self.script.tokens, ())
 
-    def _strike(self, index: int, first: int, cancelled: Callable[[], bool]) -> None:
-        """Do what the script says for this token, unless an earlier attempt got as far: it was struck then."""
+    def _cause_fault(self, index: int, first: int, cancelled: Callable[[], bool]) -> None:
+        """Cause the script's fault for this token, unless an earlier attempt got this far: then it has occurred."""
         if index == first and index > 0:
             return
         if index == self.script.fail_at:
@@ -117,24 +117,24 @@ class ScriptedEngine:
         if index == self.script.exit_at:
             os._exit(1)
         while index == self.script.hang_at and not cancelled():
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
 
-    def _wait(self, began: float, generated: int, cancelled: Callable[[], bool]) -> bool:
-        """Keep to the schedule, whose first token is due at once. Returns True as soon as it is cancelled."""
+    def _wait(self, start: float, generated: int, cancelled: Callable[[], bool]) -> bool:
+        """Wait until the token is due; the first is due at once. Returns True as soon as it is cancelled."""
         if not self.script.rate:
             return cancelled()
-        due = began + generated / self.script.rate
+        due = start + generated / self.script.rate
         while not cancelled():
-            left = due - time.monotonic()
-            if left <= 0:
+            remaining = due - time.monotonic()
+            if remaining <= 0:
                 return False
-            time.sleep(min(left, POLL))
+            time.sleep(min(remaining, POLL_INTERVAL))
         return True
 
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """What is played: `size` tokens of text, the script's own where `texts` are none, then a call of each tool."""
+    """An answer to play: `size` tokens of text, the script's own without `texts`, then a call of each tool."""
 
     size: int
     tools: Sequence[Tool]
@@ -142,58 +142,58 @@ class Playback:
 
     @property
     def length(self) -> int:
-        """All its tokens."""
+        """The number of its tokens."""
         return self.size + len(self.tools)
 
     def text(self, index: int) -> str:
-        """A token of text."""
+        """The text of a token."""
         return self.texts[index] if self.texts else f"w{index} "
 
     def position_after(self, prefix: str, calls: int) -> tuple[int, int]:
-        """Where what was told ends: the token to go on with, and how many of its characters were told."""
+        """Where a partial answer ends: the next token, and how many of its characters are already there."""
         if calls:
             return self.size + calls, 0
-        if not self.texts:  # such a prefix ends inside a token unless it ends with a space
+        if not self.texts:  # each token ends with a space
             return prefix.count(" "), len(prefix.rpartition(" ")[2])
         ends = [0, *accumulate(len(text) for text in self.texts)]
-        index = next((place for place, end in enumerate(ends[1:]) if end > len(prefix)), len(self.texts))
+        index = next((position for position, end in enumerate(ends[1:]) if end > len(prefix)), len(self.texts))
         return index, len(prefix) - ends[index]
 
 
 class StopFilter:
-    """Tells the tokens as they are played, but for stop texts and what may become one."""
+    """Releases tokens as they are played, without stop texts and what may become one."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stopped = False
         self.released_tokens = 0
-        self._marks = DelimiterScanner(stop) if any(stop) else None
-        self._waiting = 0
+        self._scanner = DelimiterScanner(stop) if any(stop) else None
+        self._held_tokens = 0
 
     def text(self, piece: str) -> Iterator[Token]:
-        """A token of text."""
-        self._waiting += 1
-        if self._marks is not None:
-            piece, mark, _ = self._marks.feed(piece)
-            self.stopped = mark is not None
-        yield from self._tell(piece)
+        """Play a token of text."""
+        self._held_tokens += 1
+        if self._scanner is not None:
+            piece, delimiter, _ = self._scanner.feed(piece)
+            self.stopped = delimiter is not None
+        yield from self._release(piece)
 
     def call(self, tool: Tool) -> Iterator[EngineOutput]:
-        """A token that is a call."""
+        """Play a token that is a call."""
         yield from self.flush()
-        self._waiting += 1
-        yield GeneratedCall(tool.name, _smallest(tool.parameters or {"type": "object"}), self._taken())
+        self._held_tokens += 1
+        yield GeneratedCall(tool.name, _smallest_json(tool.parameters or {"type": "object"}), self._take_tokens())
 
     def flush(self) -> Iterator[Token]:
-        """What waited and was text after all."""
-        if self._marks is not None and not self.stopped:
-            yield from self._tell(self._marks.flush())
+        """Release the text that was held back."""
+        if self._scanner is not None and not self.stopped:
+            yield from self._release(self._scanner.flush())
 
-    def _tell(self, text: str) -> Iterator[Token]:
+    def _release(self, text: str) -> Iterator[Token]:
         if text:
-            yield Token(text, self._taken())
+            yield Token(text, self._take_tokens())
 
-    def _taken(self) -> int:
-        count, self._waiting = self._waiting, 0
+    def _take_tokens(self) -> int:
+        count, self._held_tokens = self._held_tokens, 0
         self.released_tokens += count
         return count
 
@@ -202,13 +202,13 @@ def _last_user_message(prompt: Sequence[Message]) -> str:
     return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
-def _asked(prompt: Sequence[Message], output_format: OutputFormat) -> Tool | None:
-    """The tool that the last message asks to call. A result asks for nothing."""
-    said = prompt[-1].content if prompt and prompt[-1].role == "user" else ""
-    return next((tool for tool in output_format.callable_tools if f"call {tool.name}" in said), None)
+def _requested_tool(prompt: Sequence[Message], output_format: OutputFormat) -> Tool | None:
+    """The tool that the last message asks to call. After a tool's result there is none."""
+    text = prompt[-1].content if prompt and prompt[-1].role == "user" else ""
+    return next((tool for tool in output_format.callable_tools if f"call {tool.name}" in text), None)
 
 
-def _smallest(schema: object) -> str:
+def _smallest_json(schema: object) -> str:
     try:
         return orjson.dumps(minimal_value(schema)).decode()
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Engines for these tests: the bundled models, loaded once."""
+"""The bundled models, loaded once per test session."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,15 @@ from pipelines.inference.llamacpp.minilm import convert
 @pytest.fixture(scope="session")
 def engine() -> Iterator[LlamaCppEngine]:
     """SmolLM2 with two slots of 512 tokens."""
-    loaded = load_llamacpp(Settings(slots=2, context=512))
-    yield loaded
-    loaded.close()
+    llamacpp = load_llamacpp(Settings(slots=2, context=512))
+    yield llamacpp
+    llamacpp.close()
 
 
 @pytest.fixture(scope="session")
 def embedder() -> Iterator[Embedder]:
-    """MiniLM, converted where it isn't yet."""
+    """MiniLM, converted to GGUF unless it is already."""
     convert()
-    loaded = load_embedder(Settings())
-    yield loaded
-    loaded.close()
+    minilm = load_embedder(Settings())
+    yield minilm
+    minilm.close()

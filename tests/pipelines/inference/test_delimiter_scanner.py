@@ -1,4 +1,4 @@
-"""Given marks, when a text comes in any pieces, then they are found, and nothing that may begin one is told."""
+"""Delimiters are found in a text that comes in any pieces, and a possible beginning is held back."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,27 +6,27 @@ from hypothesis import strategies as st
 from pipelines.inference.delimiter_scanner import DelimiterScanner
 
 PIECES = st.lists(st.text("abc", max_size=4), max_size=12)
-MARKS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
+DELIMITERS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
 
 
-@given(MARKS, PIECES)
-def test_pieces_are_told_as_the_whole_would_be(texts: list[str], pieces: list[str]) -> None:
-    marks, whole, told = DelimiterScanner(texts), "".join(pieces), ""
-    for place, piece in enumerate(pieces):
-        sure, mark, rest = marks.feed(piece)
-        told += sure
-        if mark is not None:
-            # Then the first mark is found, with what stands on either side of it
-            assert not any(text in told for text in texts)
-            assert whole == told + mark + rest + "".join(pieces[place + 1 :])
+@given(DELIMITERS, PIECES)
+def test_pieces_give_the_same_result_as_the_whole_text(delimiters: list[str], pieces: list[str]) -> None:
+    scanner, whole, released = DelimiterScanner(delimiters), "".join(pieces), ""
+    for number, piece in enumerate(pieces):
+        complete, found, rest = scanner.feed(piece)
+        released += complete
+        if found is not None:
+            # Then the first delimiter is found, with the text on both sides
+            assert not any(delimiter in released for delimiter in delimiters)
+            assert whole == released + found + rest + "".join(pieces[number + 1 :])
             return
-        # And what was told is never the beginning of one
-        held = "".join(pieces[: place + 1])[len(told) :]
-        assert not held or any(text.startswith(held) for text in texts)
-    assert told + marks.flush() == whole
-    assert not any(text in whole for text in texts)
+        # And text that may begin one is held back
+        held = "".join(pieces[: number + 1])[len(released) :]
+        assert not held or any(delimiter.startswith(held) for delimiter in delimiters)
+    assert released + scanner.flush() == whole
+    assert not any(delimiter in whole for delimiter in delimiters)
 
 
-def test_of_marks_at_one_place_the_first_counts() -> None:
+def test_of_delimiters_at_one_position_the_first_listed_wins() -> None:
     assert DelimiterScanner(["<a>", "<"]).feed("x<a>y") == ("x", "<a>", "y")
     assert DelimiterScanner(["", "b"]).feed("ab") == ("a", "b", "")

@@ -1,4 +1,4 @@
-"""A container's limits are the limits."""
+"""CPU and memory are limited by the container."""
 
 from pathlib import Path
 
@@ -19,23 +19,23 @@ def four_cores_of_two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("300000 100000", 3), ("max 100000", 4), ("", 4)])
-def test_cores_are_what_the_container_is_granted(tmp_path: Path, quota: str, cores: int) -> None:
+def test_cores_are_limited_by_the_cgroup_quota(tmp_path: Path, quota: str, cores: int) -> None:
     file = tmp_path / "cpu.max"
     file.write_text(quota)
     assert usable_cores(file) == cores
 
 
-def test_cores_are_those_it_may_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_limited_by_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 2, 6})
     assert usable_cores(tmp_path / "none") == 2
 
 
-def test_where_linux_does_not_tell_each_cpu_is_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_cpu_is_a_core_where_the_topology_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "TOPOLOGY", tmp_path / "none")
     assert usable_cores(tmp_path / "none") == 8
 
 
-def test_memory_is_what_the_container_is_granted(tmp_path: Path) -> None:
+def test_memory_is_limited_by_the_cgroup(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("1048576")
     assert usable_memory(limit) == 1 << 20
@@ -43,19 +43,19 @@ def test_memory_is_what_the_container_is_granted(tmp_path: Path) -> None:
     assert usable_memory(limit) == usable_memory(tmp_path / "none") > 1 << 20
 
 
-def test_others_are_as_busy_as_what_is_left_of_the_machines_time(tmp_path: Path) -> None:
+def test_competing_load_is_the_share_of_busy_time(tmp_path: Path) -> None:
     file = tmp_path / "stat"
     file.write_text("cpu 100 0 0 1000 0 0 0 0 0 0\ncpu0 …\n")
-    others = CompetingLoad(file)
+    competing = CompetingLoad(file)
     file.write_text("cpu 103 0 2 1005 0 0 0 0 0 0\n")
-    assert others.share(0) == 0  # too short a time to tell
+    assert competing.share(0) == 0  # less than MIN_INTERVAL
     file.write_text("cpu 140 10 20 1020 10 0 0 0 0 0\n")
-    assert others.share(0) == pytest.approx(0.7)
-    assert others.share(0) == pytest.approx(0.7)
+    assert competing.share(0) == pytest.approx(0.7)
+    assert competing.share(0) == pytest.approx(0.7)
     file.write_text("cpu 140 10 20 1120 10 0 0 0 0 0\n")
-    assert others.share(0) == 0
+    assert competing.share(0) == 0
 
 
-def test_where_nothing_is_told_of_others_there_are_none(tmp_path: Path) -> None:
-    others = CompetingLoad(tmp_path / "none")
-    assert others.share(1.0) == 0
+def test_competing_load_is_0_without_proc_stat(tmp_path: Path) -> None:
+    competing = CompetingLoad(tmp_path / "none")
+    assert competing.share(1.0) == 0

@@ -1,4 +1,4 @@
-"""Names cost nothing, and only the engine asked for is imported."""
+"""Engines are found by name, and only the engine asked for is imported."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ from pipelines.inference.registry import (
         ),
     ],
 )
-def test_the_engine_has_a_name_before_it_is_loaded(settings: Settings, name: str) -> None:
+def test_the_model_has_a_name_before_the_engine_is_loaded(settings: Settings, name: str) -> None:
     assert model_name(settings) == name
 
 
@@ -46,7 +46,7 @@ def test_the_scripted_engine_loads_by_name() -> None:
     engine.close()
 
 
-def test_names_and_the_scripted_engine_import_no_library_of_another() -> None:
+def test_the_scripted_engine_does_not_import_llama_cpp() -> None:
     program = (
         "import sys; from models.platform.settings import Settings; from pipelines.inference import registry; "
         "registry.load_engine(Settings(engine='scripted')); assert 'xllamacpp' not in sys.modules"

@@ -7,9 +7,9 @@ from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
 from pipelines.inference.json_schema import schema_error
-from web.api.turns.items import Name
+from web.api.turns.items import FunctionName
 from web.http.validation import (
-    Body,
+    RequestBody,
     Unsupported,
     branch,
     discriminate_by_type,
@@ -19,17 +19,17 @@ from web.http.validation import (
 )
 
 #: Tools that one turn may offer.
-MOST_TOOLS = 128
+MAX_TOOLS = 128
 
 Schema = dict[str, Any]
 Description = Annotated[str, Field(max_length=16_384)]
 
 
-class FunctionTool(Body):
+class FunctionTool(RequestBody):
     """A function that the model may ask its caller to run. `parameters` is the JSON Schema of its arguments."""
 
     type: Literal["function"]
-    name: Name
+    name: FunctionName
     description: Description | None = None
     parameters: Schema | None = None
     strict: bool | None = None
@@ -42,51 +42,51 @@ class FunctionTool(Body):
 Tool = Annotated[Annotated[FunctionTool, Tag(branch("function"))], discriminate_by_type("function")]
 
 
-class NamedFunction(Body):
+class FunctionReference(RequestBody):
     """One of the tools, by its name."""
 
     type: Literal["function"]
-    name: Name
+    name: FunctionName
 
 
-class AllowedTools(Body):
+class AllowedTools(RequestBody):
     """Some of the tools, and whether one of them must be called."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[
-        list[Annotated[Annotated[NamedFunction, Tag(branch("function"))], discriminate_by_type("function")]],
-        Field(min_length=1, max_length=MOST_TOOLS),
+        list[Annotated[Annotated[FunctionReference, Tag(branch("function"))], discriminate_by_type("function")]],
+        Field(min_length=1, max_length=MAX_TOOLS),
     ]
 
 
-Chosen = Annotated[
-    Annotated[NamedFunction, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
+ToolSelection = Annotated[
+    Annotated[FunctionReference, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
     discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[Chosen, Tag(branch("other"))],
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[ToolSelection, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 
 
-class PlainFormat(Body):
+class PlainFormat(RequestBody):
     """Plain text."""
 
     type: Literal["text"]
 
 
-class JsonFormat(Body):
+class JsonFormat(RequestBody):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class SchemaFormat(Body):
+class SchemaFormat(RequestBody):
     """JSON that a schema admits; a grammar holds the model to it."""
 
     type: Literal["json_schema"]
-    name: Name
+    name: FunctionName
     schema_: Schema = Field(alias="schema")
     description: Description | None = None
     strict: bool | None = None
@@ -100,30 +100,30 @@ Format = Annotated[
 ]
 
 
-class TextOptions(Body):
+class TextOptions(RequestBody):
     """How text is to come out. `verbosity` is a hint that no model here knows."""
 
     format: Format | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-def offered(tools: Sequence[FunctionTool] | None, choice: Any) -> tuple[list[dict[str, Any]], Any]:
+def resolve_tools(tools: Sequence[FunctionTool] | None, choice: Any) -> tuple[list[dict[str, Any]], Any]:
     """The tools that a turn has, and the choice among them, in the pipeline's terms. Raises InvalidRequest.
 
     Of `allowed_tools` only the allowed ones are offered, and its mode is the choice.
     """
-    checked = _checked(tools or [])
+    checked = _check_tools(tools or [])
     if isinstance(choice, AllowedTools):
-        named = {_known(tool.name, checked, f"tool_choice.tools[{n}].name") for n, tool in enumerate(choice.tools)}
+        named = {_require_tool(tool.name, checked, f"tool_choice.tools[{n}].name") for n, tool in enumerate(choice.tools)}
         return [tool for tool in checked if tool["name"] in named], choice.mode
-    if isinstance(choice, NamedFunction):
-        return checked, {"type": "function", "name": _known(choice.name, checked, "tool_choice.name")}
+    if isinstance(choice, FunctionReference):
+        return checked, {"type": "function", "name": _require_tool(choice.name, checked, "tool_choice.name")}
     if choice == "required" and not checked:
         raise InvalidRequest("'tool_choice' is 'required', but there are no tools.", param="tool_choice")
     return checked, choice or "auto"
 
 
-def text_form(text: TextOptions | None) -> dict[str, Any]:
+def text_parameters(text: TextOptions | None) -> dict[str, Any]:
     """The form of the text, as the response shows it. Raises InvalidRequest for a schema that no grammar can hold."""
     form = text.format if text and text.format else PlainFormat(type="text")
     shown: dict[str, Any] = {"format": form.model_dump(by_alias=True, exclude_none=True)}
@@ -134,7 +134,7 @@ def text_form(text: TextOptions | None) -> dict[str, Any]:
     return shown
 
 
-def _checked(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
+def _check_tools(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
     seen: set[str] = set()
     for position, tool in enumerate(tools):
         if tool.name in seen:
@@ -142,34 +142,34 @@ def _checked(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
             raise InvalidRequest(f"Invalid value for '{param}': two tools are named '{tool.name}'.", param=param)
         seen.add(tool.name)
         _check_parameters(tool, f"tools[{position}].parameters")
-    return [_shown(tool) for tool in tools]
+    return [_tool_object(tool) for tool in tools]
 
 
 def _check_parameters(tool: FunctionTool, param: str) -> None:
     if not tool.parameters:
         return
     if tool.parameters.get("type", "object") != "object":
-        raise _wrong_schema(param, "the arguments of a function should be of type 'object'")
+        raise _invalid_schema(param, "the arguments of a function should be of type 'object'")
     check_schema(tool.parameters, param, strict=tool.strict is True)
 
 
 def check_schema(schema: Schema, param: str, *, strict: bool) -> None:
     """Raise InvalidRequest unless a grammar can hold an answer to the JSON Schema; `strict`: to all that it says."""
     if why := schema_error(schema, strict=strict):
-        raise _wrong_schema(param, why)
+        raise _invalid_schema(param, why)
 
 
-def _wrong_schema(param: str, why: str) -> InvalidRequest:
+def _invalid_schema(param: str, why: str) -> InvalidRequest:
     said = truncate(why.partition("\n")[0].rstrip(".:"))
     return InvalidRequest(f"Invalid schema for '{param}': {said}.", param=param, code="invalid_json_schema")
 
 
-def _shown(tool: FunctionTool) -> dict[str, Any]:
+def _tool_object(tool: FunctionTool) -> dict[str, Any]:
     return {"type": "function", "name": tool.name, "description": tool.description, "parameters": tool.parameters,
             "strict": bool(tool.strict)}  # fmt: skip
 
 
-def _known(name: str, tools: Sequence[dict[str, Any]], param: str) -> str:
+def _require_tool(name: str, tools: Sequence[dict[str, Any]], param: str) -> str:
     if all(tool["name"] != name for tool in tools):
         raise InvalidRequest(f"Invalid value for '{param}': there is no tool '{name}'.", param=param)
     return name

@@ -1,4 +1,4 @@
-"""llama.cpp with the bundled SmolLM2: continuing, counting, stopping, calling, answering by schema, failing."""
+"""The engine `llamacpp` with the bundled SmolLM2."""
 
 import threading
 import time
@@ -37,12 +37,12 @@ WEATHER = Tool(
         "required": ["city", "days"],
     },
 )
-MAIL = Tool(
+SEND_MAIL = Tool(
     "send_mail",
     "Send a mail",
     {"type": "object", "properties": {"to": {"enum": ["a@b.c", "d@e.f"]}}, "required": ["to"]},
 )
-ASKED = [Message("user", "What is the weather in Paris for 3 days?")]
+WEATHER_PROMPT = [Message("user", "What is the weather in Paris for 3 days?")]
 PERSON = {
     "type": "object",
     "properties": {
@@ -53,10 +53,10 @@ PERSON = {
     "required": ["name", "age", "likes"],
     "additionalProperties": False,
 }
-OF_PERSON = [Message("user", "Tell me of a person named Zoë.")]
+PERSON_PROMPT = [Message("user", "Tell me of a person named Zoë.")]
 
 
-def never() -> bool:
+def not_cancelled() -> bool:
     return False
 
 
@@ -65,7 +65,7 @@ def answer(
     prompt: list[Message],
     sampling: Sampling = GREEDY,
     prefix: str = "",
-    cancelled: Callable[[], bool] = never,
+    cancelled: Callable[[], bool] = not_cancelled,
 ) -> tuple[list[Token], Finish]:
     *tokens, finish = engine.generate(prompt, prefix=prefix, sampling=sampling, cancelled=cancelled)
     assert isinstance(finish, Finish)
@@ -73,7 +73,7 @@ def answer(
     return [token for token in tokens if isinstance(token, Token)], finish
 
 
-def formed(
+def generate(
     engine: LlamaCppEngine,
     output_format: OutputFormat,
     prompt: list[Message] = STORY,
@@ -81,14 +81,14 @@ def formed(
     prefix: str = "",
     calls: Sequence[ToolCall] = (),
 ) -> tuple[str, list[GeneratedCall], Finish]:
-    """Text, calls and end of an answer in a form."""
+    """Text, calls and end of an answer in an output format."""
     *items, finish = engine.generate(
-        prompt, prefix=prefix, sampling=sampling, cancelled=never, output_format=output_format, calls=calls
+        prompt, prefix=prefix, sampling=sampling, cancelled=not_cancelled, output_format=output_format, calls=calls
     )
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
-    said = "".join(item.text for item in items if isinstance(item, Token))
-    return said, [item for item in items if isinstance(item, GeneratedCall)], finish
+    answer_text = "".join(item.text for item in items if isinstance(item, Token))
+    return answer_text, [item for item in items if isinstance(item, GeneratedCall)], finish
 
 
 def text(tokens: list[Token]) -> str:
@@ -100,36 +100,36 @@ def busy_slots(engine: LlamaCppEngine) -> int:
     return sum(slot["is_processing"] for slot in slots)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+def assert_within(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
-def test_a_prefix_is_continued_as_if_nothing_had_happened(engine: LlamaCppEngine, cut: int) -> None:
+def test_a_prefix_is_continued_exactly_as_the_uninterrupted_answer(engine: LlamaCppEngine, cut: int) -> None:
     # Given an answer that was not interrupted
     whole, _ = answer(engine, STORY)
     # When another attempt gets its beginning as the prefix
-    left = 24 - sum(token.count for token in whole[:cut])
-    rest, finish = answer(engine, STORY, Sampling(left, temperature=0), text(whole[:cut]))
-    # Then only what was missing comes, and the prefix isn't billed as prompt
+    remaining = 24 - sum(token.count for token in whole[:cut])
+    rest, finish = answer(engine, STORY, Sampling(remaining, temperature=0), text(whole[:cut]))
+    # Then only the rest is generated, and the prefix isn't counted as prompt
     assert text(rest) == text(whole[cut:])
     assert finish.prompt_tokens == engine.count(STORY)
 
 
 @pytest.mark.parametrize("prompt", [STORY, [Message("user", "Repeat only this: 🦙🦙🦙🦙")]])
-def test_what_is_counted_is_what_came(engine: LlamaCppEngine, prompt: list[Message]) -> None:
+def test_token_counts_add_up(engine: LlamaCppEngine, prompt: list[Message]) -> None:
     # When an answer runs into its limit
     tokens, finish = answer(engine, prompt)
-    # Then the counts add up, also where several tokens make one character
+    # Then the counts add up, also where one character has several tokens
     assert finish.reason == "length"
     assert finish.generated_tokens == sum(token.count for token in tokens)
     assert 24 - 3 <= finish.generated_tokens <= 24
     assert finish.prompt_tokens == engine.count(prompt)
 
 
-def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCppEngine) -> None:
+def test_an_answer_ends_before_a_stop_text(engine: LlamaCppEngine) -> None:
     whole, _ = answer(engine, STORY)
     stop = f" {text(whole).split()[8]}"
     tokens, finish = answer(engine, STORY, Sampling(24, temperature=0, stop=(stop, "")))
@@ -138,92 +138,94 @@ def test_an_answer_ends_at_a_stop_text_and_leaves_it_out(engine: LlamaCppEngine)
     assert finish.generated_tokens == sum(token.count for token in tokens)
 
 
-def test_the_next_turn_reads_only_what_is_new(engine: LlamaCppEngine) -> None:
+def test_the_next_turn_of_a_conversation_uses_the_prompt_cache(engine: LlamaCppEngine) -> None:
     # Given a turn that was answered
     prompt = [Message("system", "You are brief."), Message("user", "Name a colour.")]
     first, _ = answer(engine, prompt)
-    # When the conversation goes on
+    # When the conversation continues
     _, finish = answer(engine, [*prompt, Message("assistant", text(first)), Message("user", "Another?")])
-    # Then what went before is still held
+    # Then the earlier prompt is cached
     assert engine.count(prompt) <= finish.cached_tokens < finish.prompt_tokens
 
 
 def test_an_assistant_message_at_the_end_is_continued_with_its_prefix(engine: LlamaCppEngine) -> None:
-    begun = [*STORY, Message("assistant", "Once upon")]
-    tokens, finish = answer(engine, begun, prefix=" a time")
+    partial = [*STORY, Message("assistant", "Once upon")]
+    tokens, finish = answer(engine, partial, prefix=" a time")
     assert text(tokens) == text(answer(engine, STORY, prefix="Once upon a time")[0])
-    assert finish.prompt_tokens == engine.count(begun)
+    assert finish.prompt_tokens == engine.count(partial)
 
 
-def test_a_cancelled_answer_stops_and_frees_its_slot(engine: LlamaCppEngine) -> None:
+def test_a_cancelled_generation_frees_its_slot(engine: LlamaCppEngine) -> None:
     # Given an answer that is cancelled at its third piece
-    asked = threading.Event()
-    seen: list[Token] = []
-    for item in engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=asked.is_set):
+    cancel = threading.Event()
+    tokens: list[Token] = []
+    for item in engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=cancel.is_set):
         if isinstance(item, Finish):
             break
-        seen.append(item)
-        if len(seen) == 3:
-            asked.set()
-    # Then it says so, had no more tokens, and its slot is free
+        tokens.append(item)
+        if len(tokens) == 3:
+            cancel.set()
+    # Then it ends as cancelled, without further tokens, and its slot is free
     assert isinstance(item, Finish)
-    assert (item.reason, item.generated_tokens) == ("cancelled", sum(token.count for token in seen))
-    wait_for(lambda: busy_slots(engine) == 0, seconds=1)
-    # And the next one is answered
+    assert (item.reason, item.generated_tokens) == ("cancelled", sum(token.count for token in tokens))
+    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
+    # And the next generation runs
     assert answer(engine, STORY)[1].reason == "length"
 
 
 def test_closing_the_iterator_frees_its_slot(engine: LlamaCppEngine) -> None:
-    items = engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=never)
+    items = engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=not_cancelled)
     next(items)
     assert busy_slots(engine) == 1
     items.close()  # type: ignore[attr-defined]
-    wait_for(lambda: busy_slots(engine) == 0, seconds=1)
+    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
 
 
-def test_what_cancelled_raises_comes_out_and_frees_the_slot(engine: LlamaCppEngine) -> None:
+def test_an_exception_of_cancelled_propagates_and_frees_the_slot(engine: LlamaCppEngine) -> None:
     def deadline() -> bool:
         raise TimeoutError("too late")
 
     with pytest.raises(TimeoutError, match="too late"):
         answer(engine, STORY, ENDLESS, cancelled=deadline)
-    wait_for(lambda: busy_slots(engine) == 0, seconds=2)
+    assert_within(lambda: busy_slots(engine) == 0, seconds=2)
 
 
-def test_a_cancel_while_the_prompt_is_read_does_not_wait_for_it(engine: LlamaCppEngine) -> None:
+def test_a_cancel_while_the_prompt_is_read_takes_effect_at_once(engine: LlamaCppEngine) -> None:
     # Given a prompt that takes many batches to read
     long = [Message("user", " ".join(f"{number * 7919}" for number in range(60)))]
-    # When it is cancelled at the first look
-    looks: Iterator[bool] = iter([False, False, True])
-    tokens, finish = answer(engine, long, cancelled=lambda: next(looks))
+    # When it is cancelled
+    polls: Iterator[bool] = iter([False, False, True])
+    tokens, finish = answer(engine, long, cancelled=lambda: next(polls))
     # Then it ends without a token
     assert (tokens, finish.reason) == ([], "cancelled")
-    wait_for(lambda: busy_slots(engine) == 0, seconds=3)
+    assert_within(lambda: busy_slots(engine) == 0, seconds=3)
 
 
-def test_one_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCppEngine) -> None:
+def test_a_generation_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCppEngine) -> None:
     # Given all slots taken
-    taken = [engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=never) for _ in range(engine.slots)]
-    for items in taken:
+    running = [
+        engine.generate(STORY, prefix="", sampling=ENDLESS, cancelled=not_cancelled) for _ in range(engine.slots)
+    ]
+    for items in running:
         next(items)
-    # When one more asks, and is cancelled
-    looks = iter([False, True])
-    assert answer(engine, STORY, cancelled=lambda: next(looks)) == ([], Finish("cancelled", 0, 0, 0))
-    # Then the others go on
-    assert all(isinstance(next(items), Token) for items in taken)
-    for items in taken:
+    # When one more generation waits and is cancelled
+    polls = iter([False, True])
+    assert answer(engine, STORY, cancelled=lambda: next(polls)) == ([], Finish("cancelled", 0, 0, 0))
+    # Then the others continue
+    assert all(isinstance(next(items), Token) for items in running)
+    for items in running:
         items.close()  # type: ignore[attr-defined]
 
 
-def test_two_are_answered_at_once(engine: LlamaCppEngine) -> None:
+def test_two_generations_run_at_once(engine: LlamaCppEngine) -> None:
     # Given two generations that wait for each other's first token
-    both = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=30)
 
     def run(subject: str) -> Finish:
-        items = engine.generate([Message("user", subject)], prefix="", sampling=GREEDY, cancelled=never)
+        items = engine.generate([Message("user", subject)], prefix="", sampling=GREEDY, cancelled=not_cancelled)
         first = next(items)
         assert isinstance(first, Token)
-        both.wait()
+        barrier.wait()
         *_, last = items
         assert isinstance(last, Finish)
         return last
@@ -234,88 +236,96 @@ def test_two_are_answered_at_once(engine: LlamaCppEngine) -> None:
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_call_that_is_required_comes_and_fits_its_schema(engine: LlamaCppEngine, parallel: bool) -> None:
+def test_a_required_call_satisfies_its_schema(engine: LlamaCppEngine, parallel: bool) -> None:
     # When an answer must call, and may call either function
-    said, calls, finish = formed(engine, OutputFormat((WEATHER, MAIL), "required", parallel), ASKED)
-    # Then it does, and says nothing else
-    assert (said, finish.reason) == ("", "stop")
-    assert finish.prompt_tokens == engine.count(ASKED, OutputFormat((WEATHER, MAIL), "required"))
+    answer_text, calls, finish = generate(
+        engine, OutputFormat((WEATHER, SEND_MAIL), "required", parallel), WEATHER_PROMPT
+    )
+    # Then it does, without text
+    assert (answer_text, finish.reason) == ("", "stop")
+    assert finish.prompt_tokens == engine.count(WEATHER_PROMPT, OutputFormat((WEATHER, SEND_MAIL), "required"))
     assert calls[0].name == "get_weather"
     for call in calls:
-        validate(orjson.loads(call.arguments), WEATHER.parameters if call.name == WEATHER.name else MAIL.parameters)
+        validate(
+            orjson.loads(call.arguments), WEATHER.parameters if call.name == WEATHER.name else SEND_MAIL.parameters
+        )
 
 
-def test_the_function_that_is_named_is_called_once(engine: LlamaCppEngine) -> None:
-    _, (call,), _ = formed(engine, OutputFormat((WEATHER, MAIL), ("function", "send_mail")), ASKED)
+def test_a_named_function_is_called_once(engine: LlamaCppEngine) -> None:
+    _, (call,), _ = generate(engine, OutputFormat((WEATHER, SEND_MAIL), ("function", "send_mail")), WEATHER_PROMPT)
     assert call.name == "send_mail"
-    validate(orjson.loads(call.arguments), MAIL.parameters)
+    validate(orjson.loads(call.arguments), SEND_MAIL.parameters)
 
 
-def test_an_answer_that_may_call_may_also_speak(engine: LlamaCppEngine) -> None:
-    said, calls, finish = formed(engine, OutputFormat((WEATHER,)), ASKED, GREEDY)
-    assert said
+def test_an_answer_that_may_call_may_be_text(engine: LlamaCppEngine) -> None:
+    answer_text, calls, finish = generate(engine, OutputFormat((WEATHER,)), WEATHER_PROMPT, GREEDY)
+    assert answer_text
     assert (calls, finish.reason) == ([], "length")
 
 
-def test_after_calls_that_were_made_come_only_others(engine: LlamaCppEngine) -> None:
-    # Given an answer that was cut behind a call
-    output_format = OutputFormat((WEATHER, MAIL), "required")
-    made = [ToolCall("1", "get_weather", '{"city": "Paris", "days": 3}')]
-    # When it goes on
-    said, calls, finish = formed(engine, output_format, ASKED, calls=made, prefix="So:")
-    # Then what was made isn't made again
-    assert (said, finish.prompt_tokens) == ("", engine.count(ASKED, output_format))
-    assert (made[0].name, made[0].arguments) not in [(call.name, call.arguments) for call in calls]
+def test_calls_of_an_earlier_attempt_are_not_repeated(engine: LlamaCppEngine) -> None:
+    # Given an answer that was cut after a call
+    output_format = OutputFormat((WEATHER, SEND_MAIL), "required")
+    earlier_calls = [ToolCall("1", "get_weather", '{"city": "Paris", "days": 3}')]
+    # When it continues
+    answer_text, calls, finish = generate(engine, output_format, WEATHER_PROMPT, calls=earlier_calls, prefix="So:")
+    # Then the call isn't repeated
+    assert (answer_text, finish.prompt_tokens) == ("", engine.count(WEATHER_PROMPT, output_format))
+    assert (earlier_calls[0].name, earlier_calls[0].arguments) not in [(call.name, call.arguments) for call in calls]
 
 
-def test_a_call_cut_by_the_limit_does_not_come(engine: LlamaCppEngine) -> None:
-    said, calls, finish = formed(engine, OutputFormat((WEATHER,), "required"), ASKED, Sampling(12, temperature=0))
-    assert (said, calls, finish.reason, finish.generated_tokens) == ("", [], "length", 0)
+def test_a_call_cut_by_the_token_limit_is_dropped(engine: LlamaCppEngine) -> None:
+    answer_text, calls, finish = generate(
+        engine, OutputFormat((WEATHER,), "required"), WEATHER_PROMPT, Sampling(12, temperature=0)
+    )
+    assert (answer_text, calls, finish.reason, finish.generated_tokens) == ("", [], "length", 0)
 
 
-def test_json_cut_anywhere_is_continued_as_its_schema_says(engine: LlamaCppEngine) -> None:
+def test_json_cut_anywhere_is_continued_by_its_schema(engine: LlamaCppEngine) -> None:
     # Given an answer by a schema
-    whole, _, finish = formed(engine, OutputFormat(schema=PERSON), OF_PERSON)
+    whole, _, finish = generate(engine, OutputFormat(schema=PERSON), PERSON_PROMPT)
     validate(orjson.loads(whole), PERSON)
     assert finish.reason == "stop"
-    # When it is cut at any character, and goes on
+    # When it is cut at any character and continued
     for cut in range(1, len(whole) + 1, 7):
-        rest, _, _ = formed(engine, OutputFormat(schema=PERSON), OF_PERSON, prefix=whole[:cut])
-        # Then the whole still is what the schema says
+        rest, _, _ = generate(engine, OutputFormat(schema=PERSON), PERSON_PROMPT, prefix=whole[:cut])
+        # Then the whole still satisfies the schema
         validate(orjson.loads(whole[:cut] + rest), PERSON)
 
 
-def test_json_cut_anywhere_goes_on_where_calls_would_have_been_possible(engine: LlamaCppEngine) -> None:
-    rest, calls, _ = formed(engine, OutputFormat((WEATHER,), schema=PERSON), OF_PERSON, prefix='{"name": "Z')
+def test_json_is_continued_where_calls_would_be_possible(engine: LlamaCppEngine) -> None:
+    rest, calls, _ = generate(engine, OutputFormat((WEATHER,), schema=PERSON), PERSON_PROMPT, prefix='{"name": "Z')
     validate(orjson.loads('{"name": "Z' + rest), PERSON)
     assert not calls
 
 
-def test_any_object_will_do_where_no_schema_says_which(engine: LlamaCppEngine) -> None:
-    short = [Message("user", "A JSON object with the key a and the value 1.")]
-    whole, _, _ = formed(engine, OutputFormat(schema={}), short)
+def test_an_empty_schema_admits_any_object(engine: LlamaCppEngine) -> None:
+    prompt = [Message("user", "A JSON object with the key a and the value 1.")]
+    whole, _, _ = generate(engine, OutputFormat(schema={}), prompt)
     assert isinstance(orjson.loads(whole), dict)
-    rest, _, _ = formed(engine, OutputFormat(schema={}), short, prefix='{"a": ')
+    rest, _, _ = generate(engine, OutputFormat(schema={}), prompt, prefix='{"a": ')
     assert isinstance(orjson.loads('{"a": ' + rest), dict)
 
 
-def test_a_schema_that_no_grammar_holds_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
+def test_a_schema_that_no_grammar_can_enforce_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
     with pytest.raises(PermanentFailure, match="Invalid type") as caught:
-        formed(engine, OutputFormat(schema={"type": "foo"}))
+        generate(engine, OutputFormat(schema={"type": "foo"}))
     assert caught.value.code == "invalid_request"
 
 
-def test_a_seed_gives_the_same_answer_again(engine: LlamaCppEngine) -> None:
+def test_the_same_seed_gives_the_same_answer(engine: LlamaCppEngine) -> None:
     one, same, other = (text(answer(engine, STORY, Sampling(16, temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8))
     assert one == same != other
 
 
 def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCppEngine) -> None:
-    whole, _, _ = formed(engine, OutputFormat((WEATHER,)), ASKED, GREEDY)
+    whole, _, _ = generate(engine, OutputFormat((WEATHER,)), WEATHER_PROMPT, GREEDY)
     stop = whole.split()[3]
-    said, _, finish = formed(engine, OutputFormat((WEATHER,)), ASKED, Sampling(24, temperature=0, stop=(stop,)))
-    assert (said, finish.reason) == (whole.partition(stop)[0], "stop")
-    wait_for(lambda: busy_slots(engine) == 0, seconds=1)
+    answer_text, _, finish = generate(
+        engine, OutputFormat((WEATHER,)), WEATHER_PROMPT, Sampling(24, temperature=0, stop=(stop,))
+    )
+    assert (answer_text, finish.reason) == (whole.partition(stop)[0], "stop")
+    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
 
 
 def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
@@ -324,37 +334,37 @@ def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCp
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_an_answer_that_had_filled_the_context_ends_there(engine: LlamaCppEngine) -> None:
+def test_a_prefix_that_fills_the_context_ends_the_answer(engine: LlamaCppEngine) -> None:
     tokens, finish = answer(engine, STORY, prefix="word " * 600)
     assert (tokens, finish.reason) == ([], "length")
 
 
-def test_a_wrong_request_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
-    wrong = Sampling(8, temperature="warm")  # type: ignore[arg-type]
+def test_an_invalid_request_is_a_permanent_failure(engine: LlamaCppEngine) -> None:
+    invalid = Sampling(8, temperature="warm")  # type: ignore[arg-type]
     with pytest.raises(PermanentFailure) as caught:
-        answer(engine, STORY, wrong)
+        answer(engine, STORY, invalid)
     assert caught.value.code == "invalid_request"
 
 
-def test_no_tokens_asked_for_are_no_tokens_given(engine: LlamaCppEngine) -> None:
+def test_a_limit_of_0_tokens_generates_none(engine: LlamaCppEngine) -> None:
     assert answer(engine, STORY, Sampling(0)) == ([], Finish("length", engine.count(STORY), 0, 0))
 
 
-def test_the_context_is_what_the_model_was_trained_for_at_most(engine: LlamaCppEngine) -> None:
+def test_the_engine_reports_name_slots_and_context(engine: LlamaCppEngine) -> None:
     assert engine.context == 512
     assert (engine.name, engine.slots, engine.continues) == ("smollm2-135m-instruct", 2, True)
 
 
-def test_a_closed_engine_stops_what_runs_and_refuses_more() -> None:
-    # Given an engine with an answer under way
-    closing = load_llamacpp(Settings(slots=1, context=256))
-    items = closing.generate(STORY, prefix="", sampling=Sampling(200, temperature=0), cancelled=never)
+def test_closing_cancels_generations_and_rejects_new_ones() -> None:
+    # Given an engine with a running generation
+    own_engine = load_llamacpp(Settings(slots=1, context=256))
+    items = own_engine.generate(STORY, prefix="", sampling=Sampling(200, temperature=0), cancelled=not_cancelled)
     next(items)
     # When it is closed
-    closing.close()
-    # Then the answer ends early, and another isn't begun
+    own_engine.close()
+    # Then the generation ends early, and another isn't begun
     *_, finish = items
     assert isinstance(finish, Finish)
     assert finish.reason == "cancelled"
     with pytest.raises(EngineError, match="closed"):
-        answer(closing, STORY)
+        answer(own_engine, STORY)

@@ -13,15 +13,15 @@ ROME = render_calls([ToolCall("", "weather", '{"city": "Rome"}')])
 ODD = render_calls([ToolCall("", 'odd"name', "{}")])
 
 
-def holds(grammar: str, text: str) -> bool:
-    """Whether the grammar admits a text, whole."""
+def admits(grammar: str, text: str) -> bool:
+    """Whether the grammar admits exactly this text."""
     matcher, data = LLMatcher(LLTokenizer("byte"), grammar, log_level=0), list(text.encode())
     assert not matcher.get_error()
     return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()
 
 
 @pytest.mark.parametrize(
-    ("output_format", "text", "held"),
+    ("output_format", "text", "admitted"),
     [
         (OutputFormat(TOOLS), "", True),
         (OutputFormat(TOOLS), "a < b", True),
@@ -43,19 +43,19 @@ def holds(grammar: str, text: str) -> bool:
         (OutputFormat(TOOLS, schema={}), ROME, True),
     ],
 )
-def test_an_answer_that_may_call_is_text_or_calls_as_its_form_says(
-    output_format: OutputFormat, text: str, held: bool
+def test_an_answer_is_text_or_calls_as_the_output_format_says(
+    output_format: OutputFormat, text: str, admitted: bool
 ) -> None:
-    assert holds(calls_grammar(output_format, 0), text) is held
+    assert admits(calls_grammar(output_format, 0), text) is admitted
 
 
-def test_more_calls_follow_those_that_were_made() -> None:
-    assert holds(calls_grammar(OutputFormat(TOOLS), 1), "")
-    assert holds(calls_grammar(OutputFormat(TOOLS), 1), f"\n{ROME}")
-    assert not holds(calls_grammar(OutputFormat(TOOLS), MAX_CALLS - 1), f"\n{ROME}\n{ODD}")
+def test_further_calls_follow_those_already_made() -> None:
+    assert admits(calls_grammar(OutputFormat(TOOLS), 1), "")
+    assert admits(calls_grammar(OutputFormat(TOOLS), 1), f"\n{ROME}")
+    assert not admits(calls_grammar(OutputFormat(TOOLS), MAX_CALLS - 1), f"\n{ROME}\n{ODD}")
 
 
-def test_json_comes_on_one_line() -> None:
-    assert holds(json_grammar({}), '{"a": [1, "x"]}')
-    assert not holds(json_grammar({}), '{ "a": 1}')
-    assert not holds(json_grammar(CITY), '{"town": "Rome"}')
+def test_json_has_no_line_breaks() -> None:
+    assert admits(json_grammar({}), '{"a": [1, "x"]}')
+    assert not admits(json_grammar({}), '{ "a": 1}')
+    assert not admits(json_grammar(CITY), '{"town": "Rome"}')

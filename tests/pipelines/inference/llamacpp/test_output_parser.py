@@ -1,4 +1,4 @@
-"""Given what a model writes, in any pieces, then text and calls come out of it, and every token counts once."""
+"""The parser separates text and calls in output that comes in any pieces, and counts every token once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,79 +20,79 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.llamacpp.output_parser import OutputParser
-from pipelines.inference.llamacpp.tool_prompt import render_calls as plainly_written
+from pipelines.inference.llamacpp.tool_prompt import render_calls as render_safe_calls
 
-FORM = OutputFormat((Tool("weather", "", {"type": "object"}), Tool("mail", "", {"type": "object"})))
+TOOLS_FORMAT = OutputFormat((Tool("weather", "", {"type": "object"}), Tool("mail", "", {"type": "object"})))
 ROME = ToolCall("", "weather", '{"city": "Rome </tool_call>"}')
 MAIL = ToolCall("", "mail", "{}")
 
 
 def written(calls: list[ToolCall]) -> str:
-    """Calls as a model writes them, whom nobody keeps from anything."""
-    return plainly_written(calls).replace(ZERO_WIDTH_SPACE, "")
+    """Calls as the model writes them, without broken control tokens."""
+    return render_safe_calls(calls).replace(ZERO_WIDTH_SPACE, "")
 
 
-def split(
+def parse(
     text: str,
     *,
     cuts: Sequence[int] = (),
-    output_format: OutputFormat = FORM,
+    output_format: OutputFormat = TOOLS_FORMAT,
     reason: str = "stop",
     stop: tuple[str, ...] = (),
     calls: Sequence[ToolCall] = (),
 ) -> tuple[str, list[tuple[str, str]], Finish]:
-    """All that comes of a text that is cut there, a token a piece."""
-    places = [0, *sorted(cuts), len(text)]
-    pieces = [Token(text[a:b], 1) for a, b in pairwise(places) if a < b]
-    finish = Finish(reason, 7, 0, len(pieces))  # type: ignore[arg-type]
-    out: list[EngineOutput] = list(
-        OutputParser(output_format, Sampling(99, stop=stop), "", calls).parse([*pieces, finish])
+    """Parse a text that is cut at these positions, one token a piece."""
+    positions = [0, *sorted(cuts), len(text)]
+    outputs = [Token(text[a:b], 1) for a, b in pairwise(positions) if a < b]
+    finish = Finish(reason, 7, 0, len(outputs))  # type: ignore[arg-type]
+    parsed: list[EngineOutput] = list(
+        OutputParser(output_format, Sampling(99, stop=stop), "", calls).parse([*outputs, finish])
     )
-    last = out.pop()
-    assert isinstance(last, Finish)
-    assert last.generated_tokens == sum(piece.count for piece in out if not isinstance(piece, Finish))
-    made = [(piece.name, piece.arguments) for piece in out if isinstance(piece, GeneratedCall)]
-    return "".join(piece.text for piece in out if isinstance(piece, Token)), made, last
+    parsed_finish = parsed.pop()
+    assert isinstance(parsed_finish, Finish)
+    assert parsed_finish.generated_tokens == sum(output.count for output in parsed if not isinstance(output, Finish))
+    parsed_calls = [(output.name, output.arguments) for output in parsed if isinstance(output, GeneratedCall)]
+    return "".join(output.text for output in parsed if isinstance(output, Token)), parsed_calls, parsed_finish
 
 
 @given(st.lists(st.integers(0, 140), max_size=9), st.sampled_from(["", "Let me see.", "a < b"]))
-def test_text_and_calls_are_told_apart_however_they_are_cut(cuts: list[int], said: str) -> None:
-    whole = f"{said}\n\n{written([ROME, MAIL])}"
-    text, calls, finish = split(whole, cuts=[min(cut, len(whole)) for cut in cuts])
-    assert (text, calls) == (said, [("weather", ROME.arguments), ("mail", "{}")])
+def test_text_and_calls_are_separated_wherever_the_output_is_cut(cuts: list[int], text_before: str) -> None:
+    whole = f"{text_before}\n\n{written([ROME, MAIL])}"
+    text, calls, finish = parse(whole, cuts=[min(cut, len(whole)) for cut in cuts])
+    assert (text, calls) == (text_before, [("weather", ROME.arguments), ("mail", "{}")])
     assert finish.reason == "stop"
 
 
-def test_what_only_looked_like_a_call_is_text() -> None:
-    assert split("1 <tool_", cuts=[3, 5])[:2] == ("1 <tool_", [])
+def test_an_incomplete_call_marker_is_text() -> None:
+    assert parse("1 <tool_", cuts=[3, 5])[:2] == ("1 <tool_", [])
 
 
-def test_a_call_that_is_cut_does_not_come_and_does_not_count() -> None:
-    text, calls, finish = split(f"So: {written([MAIL, ROME])[:-9]}", cuts=[3, 70], reason="length")
+def test_an_incomplete_call_is_dropped_and_not_counted() -> None:
+    text, calls, finish = parse(f"So: {written([MAIL, ROME])[:-9]}", cuts=[3, 70], reason="length")
     assert (text, calls) == ("So:", [("mail", "{}")])
     assert (finish.reason, finish.generated_tokens) == ("length", 2)
 
 
-def test_a_call_made_again_ends_the_answer() -> None:
-    assert split(written([MAIL, MAIL, ROME]))[1] == [("mail", "{}")]
-    assert split(f"\n{written([MAIL, ROME])}", calls=[MAIL])[1:] == ([], Finish("stop", 7, 0, 0))
+def test_a_repeated_call_ends_the_answer() -> None:
+    assert parse(written([MAIL, MAIL, ROME]))[1] == [("mail", "{}")]
+    assert parse(f"\n{written([MAIL, ROME])}", calls=[MAIL])[1:] == ([], Finish("stop", 7, 0, 0))
 
 
 @given(st.lists(st.integers(0, 20), max_size=5))
-def test_a_stop_text_ends_the_text_and_none_is_looked_for_in_a_call(cuts: list[int]) -> None:
-    assert split("one two END three", cuts=[min(cut, 17) for cut in cuts], stop=("END",))[0] == "one two "
-    assert split(written([ROME]), cuts=cuts, stop=('"city"',))[1] == [("weather", ROME.arguments)]
+def test_a_stop_text_ends_text_but_not_a_call(cuts: list[int]) -> None:
+    assert parse("one two END three", cuts=[min(cut, 17) for cut in cuts], stop=("END",))[0] == "one two "
+    assert parse(written([ROME]), cuts=cuts, stop=('"city"',))[1] == [("weather", ROME.arguments)]
 
 
 @pytest.mark.parametrize("call", [ToolCall("", "other", "{}"), ToolCall("", "mail", "{nonsense")])
-def test_what_a_grammar_would_not_have_let_through_is_the_engines_failure(call: ToolCall) -> None:
-    with pytest.raises(EngineError, match="none of a function"):
-        split(written([call]))
+def test_an_invalid_call_is_an_engine_error(call: ToolCall) -> None:
+    with pytest.raises(EngineError, match="unknown function"):
+        parse(written([call]))
 
 
-def test_an_answer_that_is_not_in_its_form_is_the_engines_failure() -> None:
+def test_an_answer_that_violates_the_output_format_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="called no function"):
-        split("no", output_format=OutputFormat(FORM.tools, "required"))
+        parse("no", output_format=OutputFormat(TOOLS_FORMAT.tools, "required"))
     with pytest.raises(EngineError, match="not JSON"):
-        split('{"a": ', output_format=OutputFormat(schema={}))
-    assert split('{"a": ', output_format=OutputFormat(schema={}), reason="length")[0] == '{"a": '
+        parse('{"a": ', output_format=OutputFormat(schema={}))
+    assert parse('{"a": ', output_format=OutputFormat(schema={}), reason="length")[0] == '{"a": '

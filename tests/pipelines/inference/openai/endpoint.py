@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint over real HTTP whose answers a test writes, chunk by chunk."""
+"""An OpenAI-compatible endpoint over real HTTP whose responses a test writes, chunk by chunk."""
 
 import socket
 import threading
@@ -12,8 +12,8 @@ import orjson
 DONE = b"data: [DONE]\n\n"
 
 
-class Asked(BaseHTTPRequestHandler):
-    """One request, and the ways to answer it."""
+class ReceivedRequest(BaseHTTPRequestHandler):
+    """A request, and the ways to respond to it."""
 
     protocol_version = "HTTP/1.1"
     server: "Endpoint"
@@ -21,33 +21,33 @@ class Asked(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.body = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(self)
-        self.server.plays.pop(0)(self)
+        self.server.requests.append(self)
+        self.server.handlers.pop(0)(self)
 
-    def begin(self) -> None:
-        """Answer with a stream."""
+    def begin_stream(self) -> None:
+        """Begin a stream."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
     def send(self, data: bytes) -> None:
-        """Some bytes of it."""
+        """Send bytes of the stream."""
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
-    def end(self) -> None:
-        """The stream's end."""
+    def end_stream(self) -> None:
+        """End the stream."""
         self.wfile.write(b"0\r\n\r\n")
 
-    def refuse(self, status: int, body: bytes) -> None:
-        """Answer with an error."""
+    def respond_with_error(self, status: int, body: bytes) -> None:
+        """Respond with an error."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def gone(self, seconds: float = 5.0) -> bool:
-        """Whether the client closes the connection, within a time."""
+    def disconnects(self, seconds: float = 5.0) -> bool:
+        """Whether the client closes the connection within this time."""
         self.connection.settimeout(seconds)
         try:
             return self.connection.recv(1) == b""
@@ -58,27 +58,27 @@ class Asked(BaseHTTPRequestHandler):
         finally:
             self.close_connection = True
 
-    def cut(self) -> None:
+    def break_connection(self) -> None:
         """Break the connection."""
         self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-Play = Callable[[Asked], None]
+Handler = Callable[[ReceivedRequest], None]
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Plays one after another, a request each."""
+    """Responds to each request with the next handler."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Asked)
-        self.plays: list[Play] = []
-        self.asked: list[Asked] = []
+        super().__init__(("127.0.0.1", 0), ReceivedRequest)
+        self.handlers: list[Handler] = []
+        self.requests: list[ReceivedRequest] = []
         self.connections = 0
 
     @property
@@ -90,11 +90,11 @@ class Endpoint(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has left is what some tests want."""
+        """Ignore clients that disconnect: some tests want that."""
 
 
 @contextmanager
-def serving() -> Iterator[Endpoint]:
+def running_endpoint() -> Iterator[Endpoint]:
     """An endpoint that listens until the end of the block."""
     endpoint = Endpoint()
     thread = threading.Thread(target=endpoint.serve_forever, kwargs={"poll_interval": 0.01})
@@ -107,28 +107,28 @@ def serving() -> Iterator[Endpoint]:
         endpoint.server_close()
 
 
-def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **beside: Any) -> bytes:
+def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **fields: Any) -> bytes:
     """An event of the stream."""
     choices = [{"index": 0, "delta": delta or {}, "finish_reason": reason}] if delta is not None or reason else []
-    return b"data: " + orjson.dumps({"object": "chat.completion.chunk", "choices": choices, **beside}) + b"\n\n"
+    return b"data: " + orjson.dumps({"object": "chat.completion.chunk", "choices": choices, **fields}) + b"\n\n"
 
 
-def says(*texts: str, reason: str = "stop", usage: dict[str, Any] | None = None) -> Play:
-    """An answer of these chunks."""
+def answers_with(*texts: str, reason: str = "stop", usage: dict[str, Any] | None = None) -> Handler:
+    """A complete answer of these chunks."""
 
-    def play(asked: Asked) -> None:
-        asked.begin()
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
         for text in texts:
-            asked.send(chunk({"content": text}))
-        asked.send(chunk({}, reason))
+            request.send(chunk({"content": text}))
+        request.send(chunk({}, reason))
         if usage is not None:
-            asked.send(chunk(usage=usage))
-        asked.send(DONE)
-        asked.end()
+            request.send(chunk(usage=usage))
+        request.send(DONE)
+        request.end_stream()
 
-    return play
+    return handle
 
 
-def refuses(status: int, message: str, **beside: Any) -> Play:
-    """An error."""
-    return lambda asked: asked.refuse(status, orjson.dumps({"error": {"message": message, **beside}}))
+def fails_with(status: int, message: str, **fields: Any) -> Handler:
+    """An error response."""
+    return lambda request: request.respond_with_error(status, orjson.dumps({"error": {"message": message, **fields}}))

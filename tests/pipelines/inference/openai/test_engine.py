@@ -1,4 +1,4 @@
-"""Given an endpoint over HTTP that answers, fails, breaks off or is slow, then the engine does as its contract says."""
+"""The engine `openai` with an endpoint over HTTP that answers, fails, disconnects or is slow."""
 
 import ssl
 import subprocess
@@ -30,7 +30,15 @@ from pipelines.inference.openai import engine as openai_engine
 from pipelines.inference.openai.completions import max_tokens_field, request_body
 from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.registry import load_engine
-from tests.pipelines.inference.openai.endpoint import DONE, Asked, Endpoint, chunk, refuses, says, serving
+from tests.pipelines.inference.openai.endpoint import (
+    DONE,
+    Endpoint,
+    ReceivedRequest,
+    answers_with,
+    chunk,
+    fails_with,
+    running_endpoint,
+)
 
 PROMPT = [Message("system", "be kind"), Message("user", "hello there")]
 KEY = "sk-hunter2"
@@ -40,19 +48,19 @@ WEATHER = Tool("weather", "of a city", {"type": "object", "properties": {"city":
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    with serving() as endpoint:
+    with running_endpoint() as endpoint:
         yield endpoint
 
 
 @pytest.fixture
 def engine(endpoint: Endpoint) -> Iterator[OpenAIEngine]:
-    engine = load_engine(given(endpoint))
+    engine = load_engine(settings_of(endpoint))
     assert isinstance(engine, OpenAIEngine)
     yield engine
     engine.close()
 
 
-def given(endpoint: Endpoint, *, https: bool = False) -> Settings:
+def settings_of(endpoint: Endpoint, *, https: bool = False) -> Settings:
     url = endpoint.url.replace("http:", "https:") if https else endpoint.url
     return Settings(engine="openai", upstreams=(Upstream("test", url, ("big",), KEY),), slots=2, context=900)
 
@@ -64,26 +72,28 @@ def generate(
     cancelled: Callable[[], bool] = lambda: False,
     **sampling: object,
 ) -> Iterator[EngineOutput]:
-    asked = Sampling(**{"max_output_tokens": 50, **sampling})  # type: ignore[arg-type]
-    return engine.generate(prompt, prefix="", sampling=asked, cancelled=cancelled, output_format=output_format)
+    options = Sampling(**{"max_output_tokens": 50, **sampling})  # type: ignore[arg-type]
+    return engine.generate(prompt, prefix="", sampling=options, cancelled=cancelled, output_format=output_format)
 
 
 def answer(
     engine: OpenAIEngine, output_format: OutputFormat = PLAIN_TEXT, **sampling: object
 ) -> tuple[str, list[GeneratedCall], Finish]:
-    """Text, calls and end; what was told adds up to what is said to have been generated."""
-    *told, finish = generate(engine, output_format, **sampling)
+    """Text, calls and end of an answer. Checks that the counts add up."""
+    *outputs, finish = generate(engine, output_format, **sampling)
     assert isinstance(finish, Finish)
-    assert finish.generated_tokens == sum(piece.count for piece in told if not isinstance(piece, Finish))
-    text = "".join(piece.text for piece in told if isinstance(piece, Token))
-    return text, [piece for piece in told if isinstance(piece, GeneratedCall)], finish
+    assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))
+    text = "".join(output.text for output in outputs if isinstance(output, Token))
+    return text, [output for output in outputs if isinstance(output, GeneratedCall)], finish
 
 
-def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(
-    endpoint: Endpoint, engine: OpenAIEngine
-) -> None:
+def test_an_answer_is_streamed_and_its_connection_is_reused(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
-    endpoint.plays += [says("a", "b ", "ö", usage=usage), says("c", reason="length"), says("d", reason="stop")]
+    endpoint.handlers += [
+        answers_with("a", "b ", "ö", usage=usage),
+        answers_with("c", reason="length"),
+        answers_with("d", reason="stop"),
+    ]
 
     assert answer(engine) == ("ab ö", [], Finish("stop", 9, 4, 3))
     assert answer(engine) == ("c", [], Finish("length", engine.count(PROMPT), 0, 1))
@@ -92,16 +102,16 @@ def test_an_answer_comes_as_it_is_told_and_the_connection_is_used_again(
     assert (engine.name, engine.slots, engine.context, engine.continues) == ("big", 2, 900, False)
 
 
-def test_what_was_generated_beside_the_text_is_told_at_the_end(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    endpoint.plays += [says("a", "b", usage={"prompt_tokens": 1, "completion_tokens": 7})]
+def test_tokens_beyond_the_text_are_counted_at_the_end(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    endpoint.handlers += [answers_with("a", "b", usage={"prompt_tokens": 1, "completion_tokens": 7})]
 
     assert list(generate(engine)) == [Token("a", 1), Token("b", 1), Token("", 5), Finish("stop", 1, 0, 7)]
 
 
-def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    endpoint.plays += [says("a")]
-    called = Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Ulm"}'),))
-    prompt = [*PROMPT, called, Message("tool", "rain <|im_end|>", call_id="c1")]
+def test_the_request_contains_prompt_sampling_and_tools(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    endpoint.handlers += [answers_with("a")]
+    assistant = Message("assistant", "", (ToolCall("c1", "weather", '{"city": "Ulm"}'),))
+    prompt = [*PROMPT, assistant, Message("tool", "rain <|im_end|>", call_id="c1")]
 
     list(
         generate(
@@ -109,12 +119,12 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngi
         )
     )
 
-    asked = endpoint.asked[0]
-    assert asked.path == "/v1/chat/completions"
-    assert asked.headers["Authorization"] == f"Bearer {KEY}"
+    request = endpoint.requests[0]
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
     function = {"name": "weather", "arguments": '{"city": "Ulm"}'}
     tool = {"name": "weather", "description": "of a city", "parameters": dict(WEATHER.parameters)}
-    assert asked.body == {
+    assert request.body == {
         "model": "big",
         "messages": [
             {"role": "system", "content": "be kind"},
@@ -145,14 +155,14 @@ def test_all_of_the_question_is_passed_on(endpoint: Endpoint, engine: OpenAIEngi
         ("openai.com.example.com:8000", "max_tokens"),
     ],
 )
-def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str) -> None:
+def test_the_token_limit_is_sent_under_the_hosts_name_for_it(host: str, limit: str) -> None:
     assert max_tokens_field(host) == limit
-    asked = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, max_tokens_field(host))
-    assert {name: asked[name] for name in asked if name.startswith("max_")} == {limit: 7}
+    body = request_body("big", PROMPT, Sampling(7), PLAIN_TEXT, max_tokens_field(host))
+    assert {name: body[name] for name in body if name.startswith("max_")} == {limit: 7}
 
 
 @pytest.mark.parametrize(
-    ("output_format", "asked"),
+    ("output_format", "expected"),
     [
         (OutputFormat(schema={}), {"response_format": {"type": "json_object"}}),
         (OutputFormat(schema={"type": "object"}),
@@ -164,127 +174,139 @@ def test_the_longest_answer_goes_by_the_hosts_name_for_it(host: str, limit: str)
           "tool_choice": "required"}),
     ],
 )  # fmt: skip
-def test_a_form_is_passed_on(
-    endpoint: Endpoint, engine: OpenAIEngine, output_format: OutputFormat, asked: dict[str, object]
+def test_the_output_format_is_sent(
+    endpoint: Endpoint, engine: OpenAIEngine, output_format: OutputFormat, expected: dict[str, object]
 ) -> None:
-    endpoint.plays += [calls((0, "now", ""))] if output_format.must_call_tool else [says("{", "}")]
+    endpoint.handlers += [calls_with((0, "now", ""))] if output_format.must_call_tool else [answers_with("{", "}")]
     assert answer(engine, output_format)[0] == ("" if output_format.must_call_tool else "{}")
-    said = endpoint.asked[0].body
-    assert {name: said[name] for name in said if name in ("tools", "tool_choice", "response_format")} == asked
+    body = endpoint.requests[0].body
+    assert {name: body[name] for name in body if name in ("tools", "tool_choice", "response_format")} == expected
 
 
-def calls(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[[Asked], None]:
-    def play(asked: Asked) -> None:
-        asked.begin()
+def calls_with(*parts: tuple[int, str, str], reason: str = "tool_calls") -> Callable[[ReceivedRequest], None]:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
         for index, name, arguments in parts:
             function = {"arguments": arguments} | ({"name": name} if name else {})
-            asked.send(chunk({"tool_calls": [{"index": index, "function": function}]}))
-        asked.send(chunk({}, reason))
-        asked.send(chunk(usage={"prompt_tokens": 5, "completion_tokens": 12}))
-        asked.send(DONE)
-        asked.end()
+            request.send(chunk({"tool_calls": [{"index": index, "function": function}]}))
+        request.send(chunk({}, reason))
+        request.send(chunk(usage={"prompt_tokens": 5, "completion_tokens": 12}))
+        request.send(DONE)
+        request.end_stream()
 
-    return play
+    return handle
 
 
-def test_calls_come_whole(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_calls_are_yielded_complete(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     output_format = OutputFormat((WEATHER,), "required")
-    whole = GeneratedCall("weather", '{"city": "Ulm"}', 11)
-    endpoint.plays += [calls((0, "weather", '{"city"'), (0, "", ': "Ulm"}'), (1, "weather", ""))]
-    assert answer(engine, output_format) == ("", [whole, GeneratedCall("weather", "{}", 1)], Finish("stop", 5, 0, 12))
-    # But for one that the limit cuts
-    endpoint.plays += [calls((0, "weather", '{"city": "Ulm"}'), (1, "weather", '{"ci'), reason="length")]
+    complete = GeneratedCall("weather", '{"city": "Ulm"}', 11)
+    endpoint.handlers += [calls_with((0, "weather", '{"city"'), (0, "", ': "Ulm"}'), (1, "weather", ""))]
+    assert answer(engine, output_format) == (
+        "",
+        [complete, GeneratedCall("weather", "{}", 1)],
+        Finish("stop", 5, 0, 12),
+    )
+    # Except one that the token limit cuts off
+    endpoint.handlers += [calls_with((0, "weather", '{"city": "Ulm"}'), (1, "weather", '{"ci'), reason="length")]
     assert answer(engine, output_format)[1:] == (
         [GeneratedCall("weather", '{"city": "Ulm"}', 12)],
         Finish("length", 5, 0, 12),
     )
-    # One of what is no function, or no JSON, is the model's failure
-    for wrong in (("whether", "{}"), ("weather", "{")):
-        endpoint.plays += [calls((0, *wrong))]
-        with pytest.raises(EngineError, match="none of a function"):
+    # A call of an unknown function, or without JSON, is an engine error
+    for invalid in (("whether", "{}"), ("weather", "{")):
+        endpoint.handlers += [calls_with((0, *invalid))]
+        with pytest.raises(EngineError, match="unknown function, or with arguments that are not JSON"):
             answer(engine, output_format)
 
 
 @pytest.mark.parametrize("output_format", [OutputFormat((WEATHER,), "required"), OutputFormat(schema={})])
-def test_an_answer_that_breaks_its_form_is_the_models_failure(
+def test_an_answer_that_violates_the_output_format_is_an_engine_error(
     endpoint: Endpoint, engine: OpenAIEngine, output_format: OutputFormat
 ) -> None:
-    endpoint.plays += [says("in words")]
-    with pytest.raises(EngineError, match="had to"):
+    endpoint.handlers += [answers_with("in words")]
+    with pytest.raises(EngineError, match="was required"):
         answer(engine, output_format)
 
 
 @pytest.mark.parametrize("status", [429, 408, 500, 503])
-def test_what_passes_is_tried_again(endpoint: Endpoint, engine: OpenAIEngine, status: int) -> None:
-    endpoint.plays += [refuses(status, f"wait, {KEY}"), says("a")]
+def test_a_temporary_error_status_is_an_engine_error_and_the_next_request_succeeds(
+    endpoint: Endpoint, engine: OpenAIEngine, status: int
+) -> None:
+    endpoint.handlers += [fails_with(status, f"wait, {KEY}"), answers_with("a")]
     with pytest.raises(EngineError, match=rf"{status}: wait, \*\*\*"):
         answer(engine)
     assert answer(engine)[0] == "a"
 
 
-def test_no_half_of_the_key_is_left_where_an_error_is_cut_off(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    endpoint.plays += [refuses(500, "x" * 295 + KEY)]
+def test_the_api_key_is_masked_before_an_error_is_cut(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    endpoint.handlers += [fails_with(500, "x" * 295 + KEY)]
     with pytest.raises(EngineError) as caught:
         answer(engine)
     assert KEY[:4] not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "code", "told"),
+    ("status", "body", "code", "message"),
     [
         (400, "temperature is 7", "invalid_request", "temperature is 7"),
         (400, "maximum context length is 900", "context_length_exceeded", "maximum context length is 900"),
-        (401, f"{KEY} is no key", "server_error", "refuses our requests (401)"),
-        (404, "no such model", "server_error", "refuses our requests (404)"),
-        (301, "elsewhere", "server_error", "refuses our requests (301)"),
+        (401, f"{KEY} is no key", "server_error", "rejects this installation's requests (401)"),
+        (404, "no such model", "server_error", "rejects this installation's requests (404)"),
+        (301, "elsewhere", "server_error", "rejects this installation's requests (301)"),
     ],
 )
-def test_what_does_not_pass_fails(
-    endpoint: Endpoint, engine: OpenAIEngine, status: int, said: str, code: str, told: str
+def test_a_permanent_error_status_is_a_permanent_failure_without_the_api_key(
+    endpoint: Endpoint, engine: OpenAIEngine, status: int, body: str, code: str, message: str
 ) -> None:
-    endpoint.plays += [refuses(status, said)]
+    endpoint.handlers += [fails_with(status, body)]
     with pytest.raises(PermanentFailure) as caught:
         answer(engine)
     assert caught.value.code == code
-    assert told in caught.value.message
+    assert message in caught.value.message
     assert KEY not in caught.value.message
 
 
-def cut_after(*chunks: bytes) -> Callable[[Asked], None]:
-    def play(asked: Asked) -> None:
-        asked.begin()
+def breaks_after(*chunks: bytes) -> Callable[[ReceivedRequest], None]:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
         for data in chunks:
-            asked.send(data)
-        asked.cut()
+            request.send(data)
+        request.break_connection()
 
-    return play
+    return handle
 
 
-def ends_after(*chunks: bytes) -> Callable[[Asked], None]:
-    def play(asked: Asked) -> None:
-        asked.begin()
+def ends_stream_after(*chunks: bytes) -> Callable[[ReceivedRequest], None]:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
         for data in chunks:
-            asked.send(data)
-        asked.end()
+            request.send(data)
+        request.end_stream()
 
-    return play
+    return handle
 
 
 @pytest.mark.parametrize(
-    ("play", "match"),
+    ("handle", "match"),
     [
-        (cut_after(chunk({"content": "a"})), "broke off"),
-        (ends_after(chunk({"content": "a"})), "in its middle"),
-        (ends_after(chunk({"content": "a"}), b"data: {not json\n\n"), "no chunk"),
-        (ends_after(chunk({"content": "a"}), b'data: {"choices": [7]}\n\n'), "no chunk"),
-        (ends_after(chunk({"content": "a"}), b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
-        (ends_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.MAX_CHUNK + 1)), "a line of more"),
+        (breaks_after(chunk({"content": "a"})), "closed the connection"),
+        (ends_stream_after(chunk({"content": "a"})), "without a finish reason"),
+        (ends_stream_after(chunk({"content": "a"}), b"data: {not json\n\n"), "invalid chunk"),
+        (ends_stream_after(chunk({"content": "a"}), b'data: {"choices": [7]}\n\n'), "invalid chunk"),
+        (
+            ends_stream_after(chunk({"content": "a"}), b'data: {"error": {"message": "out of memory"}}\n\n'),
+            "out of memory",
+        ),
+        (
+            ends_stream_after(chunk({"content": "a"}), b"data: " + b"x" * (openai_engine.MAX_CHUNK + 1)),
+            "a line of more",
+        ),
     ],
 )
-def test_an_answer_that_breaks_off_is_an_engines_error_after_what_was_heard(
-    endpoint: Endpoint, engine: OpenAIEngine, play: Callable[[Asked], None], match: str
+def test_a_truncated_or_invalid_stream_is_an_engine_error_after_its_first_tokens(
+    endpoint: Endpoint, engine: OpenAIEngine, handle: Callable[[ReceivedRequest], None], match: str
 ) -> None:
-    endpoint.plays += [play, says("b")]
+    endpoint.handlers += [handle, answers_with("b")]
     items = generate(engine)
     assert next(items) == Token("a", 1)
     with pytest.raises(EngineError, match=match):
@@ -292,60 +314,64 @@ def test_an_answer_that_breaks_off_is_an_engines_error_after_what_was_heard(
     assert answer(engine)[0] == "b"
 
 
-def test_chunks_may_come_in_pieces_and_several_at_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_chunks_are_read_in_pieces_and_several_at_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     whole = b": ping\n\n" + chunk({"content": "a"}) + chunk({"content": "b"}, "stop") + DONE
-    endpoint.plays += [ends_after(*(whole[at : at + 7] for at in range(0, len(whole), 7)))]
+    endpoint.handlers += [ends_stream_after(*(whole[at : at + 7] for at in range(0, len(whole), 7)))]
     assert answer(engine)[0] == "ab"
 
 
-def hangs(asked: Asked, freed: threading.Event) -> None:
-    if asked.gone():
+def wait_for_disconnect(request: ReceivedRequest, freed: threading.Event) -> None:
+    if request.disconnects():
         freed.set()
 
 
-@pytest.mark.parametrize("begun", [0, 1, 2])
-def test_a_stop_closes_the_connection_while_nothing_comes(endpoint: Endpoint, engine: OpenAIEngine, begun: int) -> None:
-    """Before the answer's head, before its first token, and after it."""
-    freed, told = threading.Event(), threading.Event()
+@pytest.mark.parametrize("parts_sent", [0, 1, 2])
+def test_cancelling_closes_the_connection_while_no_data_arrives(
+    endpoint: Endpoint, engine: OpenAIEngine, parts_sent: int
+) -> None:
+    """Before the response's head, before the first token, and after it."""
+    freed, request_received = threading.Event(), threading.Event()
 
-    def play(asked: Asked) -> None:
-        if begun:
-            asked.begin()
-        if begun == 2:
-            asked.send(chunk({"content": "a"}))
-        told.set()
-        hangs(asked, freed)
+    def handle(request: ReceivedRequest) -> None:
+        if parts_sent:
+            request.begin_stream()
+        if parts_sent == 2:
+            request.send(chunk({"content": "a"}))
+        request_received.set()
+        wait_for_disconnect(request, freed)
 
-    endpoint.plays += [play, says("b")]
-    looks = iter([False] * 5)
-    items = generate(engine, cancelled=lambda: told.is_set() and next(looks, True))
-    if begun == 2:
+    endpoint.handlers += [handle, answers_with("b")]
+    polls = iter([False] * 5)
+    items = generate(engine, cancelled=lambda: request_received.is_set() and next(polls, True))
+    if parts_sent == 2:
         assert next(items) == Token("a", 1)
-    began = time.monotonic()
+    start = time.monotonic()
     assert [item.reason for item in items if isinstance(item, Finish)] == ["cancelled"]
     assert freed.wait(1)
-    assert time.monotonic() - began < 0.5  # five looks 20 ms apart, and what a busy machine adds
+    assert time.monotonic() - start < 0.5  # five polls 20 ms apart, and the delays of a busy machine
     assert answer(engine)[0] == "b"
 
 
-def test_leaving_closes_the_connection(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_closing_the_iterator_closes_the_connection(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     freed = threading.Event()
 
-    def play(asked: Asked) -> None:
-        asked.begin()
-        asked.send(chunk({"content": "a"}))
-        hangs(asked, freed)
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
+        request.send(chunk({"content": "a"}))
+        wait_for_disconnect(request, freed)
 
-    endpoint.plays += [play]
+    endpoint.handlers += [handle]
     items = generate(engine)
     assert next(items) == Token("a", 1)
     items.close()  # type: ignore[attr-defined]
     assert freed.wait(5)
 
 
-def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_an_exception_of_cancelled_propagates_and_closes_the_connection(
+    endpoint: Endpoint, engine: OpenAIEngine
+) -> None:
     freed = threading.Event()
-    endpoint.plays += [lambda asked: hangs(asked, freed)]
+    endpoint.handlers += [lambda request: wait_for_disconnect(request, freed)]
 
     def cancelled() -> bool:
         raise LookupError
@@ -355,70 +381,76 @@ def test_what_cancelled_raises_comes_out(endpoint: Endpoint, engine: OpenAIEngin
     assert freed.wait(5)
 
 
-def test_one_that_is_too_slow_is_given_up(
+def test_an_endpoint_that_sends_nothing_times_out(
     endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openai_engine, "FIRST_CHUNK_TIMEOUT", 0.05)
     freed = threading.Event()
-    endpoint.plays += [lambda asked: hangs(asked, freed)]
-    with pytest.raises(EngineError, match="nothing came for"):
+    endpoint.handlers += [lambda request: wait_for_disconnect(request, freed)]
+    with pytest.raises(EngineError, match="no data for"):
         answer(engine)
     assert freed.wait(5)
 
 
-def test_more_than_its_slots_wait_and_may_be_stopped(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    def play(asked: Asked) -> None:
-        asked.begin()
-        asked.send(chunk({"content": "a"}))
-        asked.gone()
+def test_a_generation_waits_for_a_slot_and_can_be_cancelled(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    def handle(request: ReceivedRequest) -> None:
+        request.begin_stream()
+        request.send(chunk({"content": "a"}))
+        request.disconnects()
 
-    endpoint.plays += [play, play, says("c")]
+    endpoint.handlers += [handle, handle, answers_with("c")]
     running = [generate(engine) for _ in range(2)]
     assert [next(items) for items in running] == [Token("a", 1)] * 2
-    looks = iter([False] * 3)
-    assert [*generate(engine, cancelled=lambda: next(looks, True))] == [Finish("cancelled", 0, 0, 0)]
-    assert len(endpoint.asked) == 2
+    polls = iter([False] * 3)
+    assert [*generate(engine, cancelled=lambda: next(polls, True))] == [Finish("cancelled", 0, 0, 0)]
+    assert len(endpoint.requests) == 2
     running[0].close()  # type: ignore[attr-defined]
     assert answer(engine)[0] == "c"
     running[1].close()  # type: ignore[attr-defined]
 
 
-def test_an_idle_connection_that_the_endpoint_closes_is_not_used(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_an_idle_connection_that_the_endpoint_closed_is_not_reused(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     closed = threading.Event()
 
-    def play(asked: Asked) -> None:
-        says("a")(asked)
-        asked.cut()
+    def handle(request: ReceivedRequest) -> None:
+        answers_with("a")(request)
+        request.break_connection()
         closed.set()
 
-    endpoint.plays += [play, says("b")]
+    endpoint.handlers += [handle, answers_with("b")]
     assert answer(engine)[0] == "a"
     assert closed.wait(5)
     assert answer(engine)[0] == "b"
 
 
-def test_what_is_closed_as_it_is_taken_is_asked_again_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    endpoint.plays += [says("a"), Asked.cut, says("b"), Asked.cut, Asked.cut]
+def test_a_request_on_a_closed_connection_is_sent_again_once(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    endpoint.handlers += [
+        answers_with("a"),
+        ReceivedRequest.break_connection,
+        answers_with("b"),
+        ReceivedRequest.break_connection,
+        ReceivedRequest.break_connection,
+    ]
     assert answer(engine)[0] == "a"
     assert answer(engine)[0] == "b"
-    with pytest.raises(EngineError, match="broke off"):
+    with pytest.raises(EngineError, match="closed the connection"):
         answer(engine)
 
 
-def test_tls_is_spoken_with_one_that_is_who_it_says(
+def test_tls_requires_a_trusted_certificate(
     endpoint: Endpoint, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
     freed = threading.Event()
-    endpoint.plays += [says(*"abc" * 50), lambda asked: hangs(asked, freed)]
-    settings = given(endpoint, https=True)
+    endpoint.handlers += [answers_with(*"abc" * 50), lambda request: wait_for_disconnect(request, freed)]
+    settings = settings_of(endpoint, https=True)
     engine = OpenAIEngine(settings)
     assert answer(engine)[0] == "abc" * 50
-    looks = iter([False] * 5)
-    assert [*generate(engine, cancelled=lambda: next(looks, True))] == [Finish("cancelled", 0, 0, 0)]
+    polls = iter([False] * 5)
+    assert [*generate(engine, cancelled=lambda: next(polls, True))] == [Finish("cancelled", 0, 0, 0)]
     assert freed.wait(5)
     engine.close()
-    # And with nobody else
+    # And not with an unknown certificate authority
     monkeypatch.delenv("SSL_CERT_FILE")
     engine = OpenAIEngine(settings)
     with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -426,54 +458,54 @@ def test_tls_is_spoken_with_one_that_is_who_it_says(
     engine.close()
 
 
-def test_what_tls_says_to_itself_keeps_nobody_from_stopping(endpoint: Endpoint, trusted: ssl.SSLContext) -> None:
-    """TLS 1.3 sends its tickets after the greeting: bytes that can be read, and no answer."""
+def test_tls_session_tickets_do_not_delay_cancelling(endpoint: Endpoint, trusted: ssl.SSLContext) -> None:
+    """TLS 1.3 sends session tickets after the handshake: readable bytes without an answer."""
     endpoint.socket = trusted.wrap_socket(endpoint.socket, server_side=True)
-    freed, told = threading.Event(), threading.Event()
-    endpoint.plays += [lambda asked: (told.set(), hangs(asked, freed))]
-    engine = OpenAIEngine(given(endpoint, https=True))
-    looks = iter([False] * 5)
-    begun = time.monotonic()
+    freed, request_received = threading.Event(), threading.Event()
+    endpoint.handlers += [lambda request: (request_received.set(), wait_for_disconnect(request, freed))]
+    engine = OpenAIEngine(settings_of(endpoint, https=True))
+    polls = iter([False] * 5)
+    start = time.monotonic()
 
-    told_at_last = [*generate(engine, cancelled=lambda: told.is_set() and next(looks, True))]
+    outputs = [*generate(engine, cancelled=lambda: request_received.is_set() and next(polls, True))]
 
-    assert told_at_last == [Finish("cancelled", 0, 0, 0)]
-    assert time.monotonic() - begun < 3
+    assert outputs == [Finish("cancelled", 0, 0, 0)]
+    assert time.monotonic() - start < 3
     assert freed.wait(5)
     engine.close()
 
 
-def test_nobody_there_is_an_engines_error() -> None:
-    with serving() as endpoint:
-        settings = given(endpoint)
+def test_a_refused_connection_is_an_engine_error() -> None:
+    with running_endpoint() as endpoint:
+        settings = settings_of(endpoint)
     engine = OpenAIEngine(settings)
-    with pytest.raises(EngineError, match=r"127\.0\.0\.1:\d+ broke off or does not answer"):
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1:\d+ does not respond or closed the connection"):
         answer(engine)
     engine.close()
 
 
-def test_a_limit_of_nothing_asks_nobody(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+def test_a_limit_of_0_tokens_sends_no_request(endpoint: Endpoint, engine: OpenAIEngine) -> None:
     assert answer(engine, max_output_tokens=0) == ("", [], Finish("length", engine.count(PROMPT), 0, 0))
-    assert not endpoint.asked
+    assert not endpoint.requests
 
 
-def test_a_count_is_near_what_models_count(engine: OpenAIEngine) -> None:
+def test_tokens_are_estimated(engine: OpenAIEngine) -> None:
     assert engine.count([Message("user", "a" * 400)]) == 104
     assert engine.count([Message("user", "日本語")]) == 7
     assert engine.count(PROMPT, OutputFormat((WEATHER,))) > engine.count(PROMPT)
 
 
-def test_a_greeting_tells_whether_somebody_answers(endpoint: Endpoint) -> None:
+def test_probe_reports_the_response_time_or_times_out(endpoint: Endpoint) -> None:
     freed = threading.Event()
-    endpoint.plays += [says("Hi", reason="length"), lambda asked: hangs(asked, freed)]
+    endpoint.handlers += [answers_with("Hi", reason="length"), lambda request: wait_for_disconnect(request, freed)]
 
-    assert openai_engine.probe(given(endpoint)).startswith(f"big at {endpoint.url} answers in 0.")
-    assert endpoint.asked[0].body["max_tokens"] == 1
+    assert openai_engine.probe(settings_of(endpoint)).startswith(f"big at {endpoint.url} responds in 0.")
+    assert endpoint.requests[0].body["max_tokens"] == 1
     with pytest.raises(EngineError, match=r"within 0\.1 s"):
-        openai_engine.probe(given(endpoint), patience=0.1)
+        openai_engine.probe(settings_of(endpoint), timeout=0.1)
 
 
-def test_it_loads_no_model_and_nothing_waits_for_it() -> None:
+def test_the_engine_imports_neither_llama_cpp_nor_httpx() -> None:
     program = (
         "import sys; from models.platform.settings import Settings; from pipelines.inference import registry; "
         "upstream = {'name': 'x', 'url': 'https://x', 'models': ['m']}; "
@@ -484,8 +516,8 @@ def test_it_loads_no_model_and_nothing_waits_for_it() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_closed_connections_are_seen(endpoint: Endpoint, engine: OpenAIEngine) -> None:
-    endpoint.plays += [says("a")]
+def test_close_closes_the_connections(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    endpoint.handlers += [answers_with("a")]
     answer(engine)
     engine.close()
     assert wait_until(lambda: not engine._pool.connections)

@@ -1,4 +1,4 @@
-"""The scripted engine: the same answer whatever happens to it."""
+"""The scripted engine plays the same answer from any position."""
 
 import itertools
 import time
@@ -31,20 +31,20 @@ def scripted(**script: object) -> ScriptedEngine:
     return ScriptedEngine(Settings(engine="scripted", script=Script.model_validate(script)))
 
 
-def whole(tokens: int) -> str:
+def script_text(tokens: int) -> str:
     return "".join(f"w{index} " for index in range(tokens))
 
 
 def play(
     engine: ScriptedEngine,
     prefix: str = "",
-    most: int = 1000,
+    max_tokens: int = 1000,
     cancelled: Callable[[], bool] = lambda: False,
     prompt: list[Message] = PROMPT,
 ) -> tuple[str, Finish]:
-    items = list(engine.generate(prompt, prefix=prefix, sampling=Sampling(most), cancelled=cancelled))
-    tokens = [item for item in items if isinstance(item, Token)]
-    finish = items[-1]
+    outputs = list(engine.generate(prompt, prefix=prefix, sampling=Sampling(max_tokens), cancelled=cancelled))
+    tokens = [output for output in outputs if isinstance(output, Token)]
+    finish = outputs[-1]
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(token.count for token in tokens)
     return "".join(token.text for token in tokens), finish
@@ -55,9 +55,9 @@ def test_the_answer_is_the_script() -> None:
 
 
 @given(tokens=st.integers(0, 120), data=st.data())
-def test_a_prefix_cut_anywhere_is_continued_to_the_letter(tokens: int, data: st.DataObject) -> None:
+def test_a_prefix_cut_anywhere_is_continued_exactly(tokens: int, data: st.DataObject) -> None:
     # Given an answer cut at any character
-    text = whole(tokens)
+    text = script_text(tokens)
     cut = data.draw(st.integers(0, len(text)))
     # When it is continued
     rest, finish = play(scripted(tokens=tokens), text[:cut])
@@ -66,69 +66,69 @@ def test_a_prefix_cut_anywhere_is_continued_to_the_letter(tokens: int, data: st.
     assert finish == Finish("stop", 4, 0, tokens - text[:cut].count(" "))
 
 
-@given(tokens=st.integers(0, 30), most=st.integers(0, 40), begun=st.integers(0, 30))
-def test_the_limit_is_for_one_call(tokens: int, most: int, begun: int) -> None:
-    begun = min(begun, tokens)
-    rest, finish = play(scripted(tokens=tokens), whole(begun), most)
-    assert whole(begun) + rest == whole(min(tokens, begun + most))
-    assert finish.reason == ("length" if begun + most < tokens else "stop")
+@given(tokens=st.integers(0, 30), max_tokens=st.integers(0, 40), played=st.integers(0, 30))
+def test_the_token_limit_does_not_count_the_prefix(tokens: int, max_tokens: int, played: int) -> None:
+    played = min(played, tokens)
+    rest, finish = play(scripted(tokens=tokens), script_text(played), max_tokens)
+    assert script_text(played) + rest == script_text(min(tokens, played + max_tokens))
+    assert finish.reason == ("length" if played + max_tokens < tokens else "stop")
 
 
-def test_one_that_restarts_ignores_the_prefix() -> None:
+def test_an_engine_that_restarts_ignores_the_prefix() -> None:
     engine = scripted(tokens=2, restarts=1)
     assert not engine.continues
     assert play(engine, "w0 ")[0] == "w0 w1 "
 
 
-def test_the_rate_is_kept() -> None:
-    began = time.monotonic()
+def test_tokens_come_at_the_rate() -> None:
+    start = time.monotonic()
     play(scripted(tokens=11, rate=100))
-    assert 0.1 <= time.monotonic() - began < 1
+    assert 0.1 <= time.monotonic() - start < 1
 
 
-def test_it_stops_between_two_tokens_when_cancelled() -> None:
-    looks = itertools.count()
-    text, finish = play(scripted(tokens=9), cancelled=lambda: next(looks) == 3)
+def test_cancelling_stops_between_two_tokens() -> None:
+    polls = itertools.count()
+    text, finish = play(scripted(tokens=9), cancelled=lambda: next(polls) == 3)
     assert (text, finish) == ("w0 w1 w2 ", Finish("cancelled", 4, 0, 3))
 
 
-def test_a_slow_one_stops_while_it_waits() -> None:
-    looks = itertools.count()
-    text, finish = play(scripted(tokens=2, rate=0.001), cancelled=lambda: next(looks) == 3)
+def test_cancelling_stops_the_wait_for_the_next_token() -> None:
+    polls = itertools.count()
+    text, finish = play(scripted(tokens=2, rate=0.001), cancelled=lambda: next(polls) == 3)
     assert (text, finish.reason) == ("w0 ", "cancelled")
 
 
-def test_a_failure_strikes_the_first_attempt_and_not_the_one_that_goes_on() -> None:
+def test_a_fault_occurs_once_and_not_in_the_attempt_that_continues() -> None:
     # Given a script that fails before its third token
     engine = scripted(tokens=5, fail_at=2)
     items = engine.generate(PROMPT, prefix="", sampling=Sampling(9), cancelled=lambda: False)
     read = [next(items), next(items)]
     with pytest.raises(EngineError, match="before token 2"):
         next(items)
-    # When the retry goes on where it failed, it comes through
+    # When the retry continues where it failed, it succeeds
     prefix = "".join(token.text for token in read if isinstance(token, Token))
-    assert prefix + play(engine, prefix)[0] == whole(5)
-    # But one that lost a token on the way is struck again
+    assert prefix + play(engine, prefix)[0] == script_text(5)
+    # But one that lost a token fails again
     with pytest.raises(EngineError):
         play(engine, "w0 ")
 
 
-def test_a_failure_before_the_first_token_strikes_every_attempt() -> None:
+def test_a_fault_before_the_first_token_occurs_in_every_attempt() -> None:
     for _ in range(2):
         with pytest.raises(EngineError):
             play(scripted(fail_at=0))
 
 
-def test_a_hang_lasts_until_it_is_cancelled() -> None:
-    looks = itertools.count()
-    assert play(scripted(tokens=5, hang_at=1), cancelled=lambda: next(looks) > 5)[1] == Finish("cancelled", 4, 0, 1)
+def test_a_hang_lasts_until_cancelled() -> None:
+    polls = itertools.count()
+    assert play(scripted(tokens=5, hang_at=1), cancelled=lambda: next(polls) > 5)[1] == Finish("cancelled", 4, 0, 1)
 
 
-@pytest.mark.parametrize(("last", "strikes"), [("please break now", True), ("hello", False)])
-def test_a_trigger_is_looked_for_in_the_last_user_message(last: str, strikes: bool) -> None:
+@pytest.mark.parametrize(("last", "occurs"), [("please break now", True), ("hello", False)])
+def test_a_trigger_is_searched_in_the_last_user_message(last: str, occurs: bool) -> None:
     prompt = [Message("user", "do not break"), Message("assistant", "break"), Message("user", last)]
     engine = scripted(tokens=2, fail_at=1, trigger="break")
-    if strikes:
+    if occurs:
         with pytest.raises(EngineError):
             play(engine, prompt=prompt)
     else:
@@ -149,31 +149,31 @@ NOW = Tool("now", "", {})
 def answer(
     engine: ScriptedEngine,
     output_format: OutputFormat,
-    said: str = "hello",
+    message: str = "hello",
     prefix: str = "",
     calls: int = 0,
     **sampling: object,
 ) -> tuple[str, list[tuple[str, str]], Finish]:
-    """Text, calls and end of an answer in a form."""
-    made = [ToolCall(str(number), "weather", "{}") for number in range(calls)]
-    items = list(
+    """Text, calls and end of an answer in an output format."""
+    earlier_calls = [ToolCall(str(number), "weather", "{}") for number in range(calls)]
+    outputs = list(
         engine.generate(
-            [Message("user", said)],
+            [Message("user", message)],
             prefix=prefix,
             sampling=Sampling(**{"max_output_tokens": 99, **sampling}),  # type: ignore[arg-type]
             cancelled=lambda: False,
             output_format=output_format,
-            calls=made,
+            calls=earlier_calls,
         )
     )
-    finish = items[-1]
+    finish = outputs[-1]
     assert isinstance(finish, Finish)
-    assert finish.generated_tokens == sum(item.count for item in items if not isinstance(item, Finish))
-    told = [(item.name, item.arguments) for item in items if isinstance(item, GeneratedCall)]
-    return "".join(item.text for item in items if isinstance(item, Token)), told, finish
+    assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))
+    generated_calls = [(output.name, output.arguments) for output in outputs if isinstance(output, GeneratedCall)]
+    return "".join(output.text for output in outputs if isinstance(output, Token)), generated_calls, finish
 
 
-def test_it_calls_where_it_must_and_where_it_is_asked_to() -> None:
+def test_a_call_is_played_where_required_or_requested() -> None:
     engine, both = scripted(tokens=2, calls=2, preface=1), (WEATHER, NOW)
     call = ("weather", '{"city":""}')
     assert answer(engine, OutputFormat(both, "required"))[:2] == ("", [call, call])
@@ -184,7 +184,7 @@ def test_it_calls_where_it_must_and_where_it_is_asked_to() -> None:
     assert answer(engine, OutputFormat(both, "none"), "call now")[:2] == ("w0 w1 ", [])
 
 
-def test_a_result_is_answered_in_words() -> None:
+def test_a_tool_result_is_answered_with_text() -> None:
     said = [Message("user", "call now"), Message("assistant", "", (ToolCall("1", "now", "{}"),))]
     prompt = [*said, Message("tool", "noon", call_id="1")]
     items = scripted(tokens=1).generate(
@@ -193,7 +193,7 @@ def test_a_result_is_answered_in_words() -> None:
     assert next(items) == Token("w0 ", 1)
 
 
-def test_it_goes_on_after_calls_that_were_made_and_ends_at_its_limit() -> None:
+def test_calls_are_continued_up_to_the_token_limit() -> None:
     engine, output_format = scripted(calls=3, preface=1), OutputFormat((WEATHER,))
     assert len(answer(engine, output_format, "call weather", "w0 ", 1)[1]) == 2
     assert answer(engine, output_format, "call weather", "w0 ", 3)[1] == []
@@ -202,22 +202,22 @@ def test_it_goes_on_after_calls_that_were_made_and_ends_at_its_limit() -> None:
 
 
 @given(st.data())
-def test_json_by_a_schema_is_continued_to_the_letter(data: st.DataObject) -> None:
+def test_json_is_continued_exactly(data: st.DataObject) -> None:
     output_format = OutputFormat(
         schema={"type": "object", "properties": {"a b": {"enum": ["x y"]}}, "required": ["a b"]}
     )
-    whole, _, finish = answer(scripted(), output_format)
-    assert (whole, finish.reason) == ('{"a b":"x y"}', "stop")
-    cut = data.draw(st.integers(0, len(whole)))
-    assert whole[:cut] + answer(scripted(), output_format, prefix=whole[:cut])[0] == whole
+    script_text, _, finish = answer(scripted(), output_format)
+    assert (script_text, finish.reason) == ('{"a b":"x y"}', "stop")
+    cut = data.draw(st.integers(0, len(script_text)))
+    assert script_text[:cut] + answer(scripted(), output_format, prefix=script_text[:cut])[0] == script_text
 
 
-def test_stop_texts_end_it_also_where_they_span_tokens() -> None:
+def test_a_stop_text_across_tokens_ends_the_answer() -> None:
     text, _, finish = answer(scripted(tokens=9), PLAIN_TEXT, stop=("2 w3", "never"))
     assert (text, finish) == ("w0 w1 w", Finish("stop", 1, 0, 3))
     assert answer(scripted(tokens=2), PLAIN_TEXT, stop=("w1 w",))[0] == "w0 w1 "
 
 
-def test_a_schema_that_has_no_value_is_a_permanent_failure() -> None:
+def test_an_invalid_schema_is_a_permanent_failure() -> None:
     with pytest.raises(PermanentFailure):
         answer(scripted(), OutputFormat(schema={"type": "foo"}))

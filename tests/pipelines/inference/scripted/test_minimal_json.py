@@ -1,4 +1,4 @@
-"""Given a schema, then the smallest JSON that satisfies it is made."""
+"""The smallest JSON that satisfies a schema."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ TREE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["n
         ({"allOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}], "required": ["b"]}, {"b": {}, "a": 1}),
     ],
 )
-def test_the_smallest_value(schema: dict[str, Any], value: Any) -> None:
+def test_the_smallest_value_satisfies_the_schema(schema: dict[str, Any], value: Any) -> None:
     assert minimal_value(schema) == value
 
 
-def test_a_schema_without_a_finite_value_is_refused() -> None:
+def test_a_schema_without_a_finite_value_is_rejected() -> None:
     with pytest.raises(RecursionError):
         minimal_value(TREE)
 
@@ -49,6 +49,6 @@ def fan(to: str) -> dict[str, Any]:
         {**FAN, "$defs": {**{str(step): fan(str(step + 1)) for step in range(20)}, "20": {"type": "null"}}},
     ],
 )
-def test_a_schema_whose_smallest_value_is_huge_is_refused(schema: dict[str, Any]) -> None:
+def test_a_schema_with_a_huge_smallest_value_is_rejected(schema: dict[str, Any]) -> None:
     with pytest.raises(RecursionError):
         minimal_value(schema)
