@@ -1,4 +1,4 @@
-"""Delete old records: ended jobs, expired files, sessions, keys and tokens, dead workers, unverified users without data.
+"""Delete old records: ended jobs, expired files, sessions, keys and tokens, unverified users without data.
 
 Turns and their journals are kept until their owner deletes them.
 """

@@ -23,7 +23,7 @@ SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 def run(objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Write the file; the transaction that ends the job records it. Raises Unavailable and the attempt's stop reason."""
+    """Write the file; the transaction that ends the job records it. Raises Unavailable and the stop reason."""
     suffix = attempt.job.id.removeprefix("job_")
     file_id, key = f"file_{suffix}", f"{attempt.job.account_id}/exports/{suffix}.zip"
     with tempfile.TemporaryFile() as file:

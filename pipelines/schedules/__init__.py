@@ -1,1 +1,1 @@
-"""The clock's verbs: when a schedule fires, what that starts, and how users keep schedules of their own."""
+"""Schedules: when they fire, what they start, and how users manage them."""

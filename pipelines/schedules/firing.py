@@ -1,8 +1,8 @@
-"""Firing: a schedule whose time has come gets its firing, its job and its next time in one transaction.
+"""Fire due schedules: insert the firing and its job, and set the next time, in one transaction.
 
-Any number of processes may do this at once. Each takes a row that nobody else has, by the database's clock, and finds
-it not due any more where another one was first. A clock that goes ahead makes firings that were missed; one that goes
-back, times that have fired already, which the history knows.
+Any number of processes may fire at once. Each locks a row that no other process has locked, and checks by the
+database's clock that it is still due. If that clock jumps ahead, times are missed; if it jumps back, times come again,
+and the history shows that they have fired.
 """
 
 import logging
@@ -28,22 +28,22 @@ from pipelines.schedules.triggers import Trigger, last_before, trigger_from_json
 
 log = logging.getLogger(__name__)
 
-#: Schedules that are looked up at a time.
+#: Schedules that one query returns.
 BATCH = 100
 
-#: A plan that was made so much in the future tells of a clock that went back.
-SLACK = timedelta(minutes=1)
+#: A schedule that was planned this far in the future shows that the clock has jumped back.
+CLOCK_TOLERANCE = timedelta(minutes=1)
 
-#: The longest between two rounds: a time may have come between the clock's going back and our seeing it.
-ROUND = timedelta(seconds=1)
+#: At least the interval between two looks: times since the clock jumped back must not be left out.
+LOOK_BACK = timedelta(seconds=1)
 
-#: What somebody else holds for longer than this is left for the next round, so that it holds nobody up.
+#: A schedule whose account another transaction locks for longer is left for the next look.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 
 @dataclass(frozen=True, slots=True)
 class FiredSchedule:
-    """A schedule that was dealt with; `begun` is None where nothing had to be begun."""
+    """A schedule that was handled; `started` is None if it started no work."""
 
     schedule_id: str
     started: StartedWork | None = None
@@ -51,10 +51,10 @@ class FiredSchedule:
 
 @dataclass(frozen=True, slots=True)
 class FiringPlan:
-    """What a schedule is to fire for.
+    """The time for which a schedule fires.
 
-    missed_since  the first of the times that were missed; None: it is on time
-    skipped       missed, and not to be made up for
+    missed_since  the first of the missed times; None if it fires in time
+    skipped       the missed times are not made up for
     """
 
     fire_time: datetime
@@ -63,113 +63,113 @@ class FiringPlan:
 
 
 def fire_due(
-    database: Database, settings: Settings, known: Sequence[str], now: datetime | None = None
+    database: Database, settings: Settings, kinds: Sequence[str], now: datetime | None = None
 ) -> Iterator[FiredSchedule]:
-    """Fire all that is due of the `known` kinds. Each is committed when it is told; tell the queue what it began.
+    """Fire all due schedules of these kinds. Each is committed when it is yielded; announce its work to the queue.
 
-    `now` stands for the database's clock, in tests. Raises Unavailable when the database does not answer.
+    `now` replaces the database's clock in tests. Raises Unavailable.
     """
     progress = True
     while progress:
         with database.connection() as connection:
-            found = schedules.list_due(connection, known, BATCH, now)
+            due_schedules = schedules.list_due(connection, kinds, BATCH, now)
         progress = False
-        for due in found:
+        for due in due_schedules:
             if (fired := fire(database, settings, due, now)) is not None:
                 progress = True
                 yield fired
 
 
 def fire(database: Database, settings: Settings, due: DueSchedule, now: datetime | None = None) -> FiredSchedule | None:
-    """Fire one schedule once. None: another process has it, or has done it, or a lock must be waited for."""
+    """Fire one schedule once. Returns None if another process has locked or fired it, or a lock times out."""
     try:
         with database.transaction() as connection:
             connection.execute(LOCK_TIMEOUT)
-            standing = schedules.lock_auth_context(connection, due.account_id, due.user_id) if due.user_id else None
+            auth_context = schedules.lock_auth_context(connection, due.account_id, due.user_id) if due.user_id else None
             schedule = schedules.lock_if_due(connection, due.id)
             now = now or schedules.database_time(connection)
-            return _fire(connection, settings, schedule, standing, now) if schedule else None
+            return _fire(connection, settings, schedule, auth_context, now) if schedule else None
     except Unavailable as error:
         if isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
             return None
         raise
-    except Exception:  # it stays due; the others go on
-        log.exception("the schedule %s could not fire", due.id)
+    except Exception:  # the schedule stays due; the others must fire
+        log.exception("Schedule %s: cannot fire", due.id)
         return None
 
 
 def _fire(
-    connection: Connection, settings: Settings, schedule: Schedule, standing: AuthContext | None, now: datetime
+    connection: Connection, settings: Settings, schedule: Schedule, auth_context: AuthContext | None, now: datetime
 ) -> FiredSchedule | None:
     trigger, first = trigger_from_json(schedule.trigger), schedule.next_fire_at
     assert first is not None
     if first > now:
-        if schedule.planned_at <= now + SLACK:
+        if schedule.planned_at <= now + CLOCK_TOLERANCE:
             return None
-        schedules.set_next_fire(connection, schedule.id, trigger.next_after(now - ROUND), now)
+        schedules.set_next_fire(connection, schedule.id, trigger.next_after(now - LOOK_BACK), now)
         return FiredSchedule(schedule.id)
-    occasion = plan_firing(trigger, first, schedule, now)
-    begun = None
-    if not firings.exists(connection, schedule.id, occasion.fire_time):
-        begun = _begin(connection, settings, schedule, standing, occasion, now)
-    schedules.set_next_fire(connection, schedule.id, trigger.next_after(occasion.fire_time), now)
-    return FiredSchedule(schedule.id, begun)
+    plan = plan_firing(trigger, first, schedule, now)
+    started = None
+    if not firings.exists(connection, schedule.id, plan.fire_time):
+        started = _start_and_record(connection, settings, schedule, auth_context, plan, now)
+    schedules.set_next_fire(connection, schedule.id, trigger.next_after(plan.fire_time), now)
+    return FiredSchedule(schedule.id, started)
 
 
 def plan_firing(trigger: Trigger, first: datetime, schedule: Schedule, now: datetime) -> FiringPlan:
-    """What a schedule that was due at `first` fires for now.
+    """Return the time for which a schedule that was due at `first` fires now.
 
-    Each time that is late by no more than the grace fires for itself. The earlier ones were missed: to run them once is
-    to fire for the earliest that is not, or else for the last that is.
+    Each time that is late by at most the grace period fires by itself. Earlier ones were missed. `run_once` makes up
+    for them by firing for the next time that is due and not missed, or otherwise for the last missed one.
     """
     horizon = now - timedelta(seconds=schedule.grace_seconds)
     if first >= horizon:
         return FiringPlan(first)
-    missed = last_before(trigger, first, horizon)
+    last_missed = last_before(trigger, first, horizon)
     if schedule.if_missed == "skip":
-        return FiringPlan(missed, first, skipped=True)
-    following = trigger.next_after(missed)
-    return FiringPlan(following if following is not None and following <= now else missed, first)
+        return FiringPlan(last_missed, first, skipped=True)
+    following = trigger.next_after(last_missed)
+    return FiringPlan(following if following is not None and following <= now else last_missed, first)
 
 
-def _begin(
+def _start_and_record(
     connection: Connection,
     settings: Settings,
     schedule: Schedule,
-    standing: AuthContext | None,
-    occasion: FiringPlan,
+    auth_context: AuthContext | None,
+    plan: FiringPlan,
     now: datetime,
 ) -> StartedWork | None:
-    """Begin the work and note it, or note why not."""
-    begun, error = (None, None) if occasion.skipped else _attempt(connection, settings, schedule, standing)
-    fired = Firing(
+    """Start the work, unless it is skipped, and insert the firing."""
+    started, error = (None, None) if plan.skipped else _start(connection, settings, schedule, auth_context)
+    firing = Firing(
         id=new_id("fire"),
         schedule_id=schedule.id,
         account_id=schedule.account_id,
-        fire_time=occasion.fire_time,
+        fire_time=plan.fire_time,
         fired_at=now,
-        missed_since=occasion.missed_since,
-        status="started" if begun else "refused" if error else "skipped",
-        job_id=begun.job_id if begun else None,
+        missed_since=plan.missed_since,
+        status="started" if started else "refused" if error else "skipped",
+        job_id=started.job_id if started else None,
         error=error,
     )
-    firings.insert(connection, fired)
-    return begun
+    firings.insert(connection, firing)
+    return started
 
 
-def _attempt(
-    connection: Connection, settings: Settings, schedule: Schedule, standing: AuthContext | None
+def _start(
+    connection: Connection, settings: Settings, schedule: Schedule, auth_context: AuthContext | None
 ) -> tuple[StartedWork | None, dict[str, Any] | None]:
-    """What began; or an error that is fit for its owner, and nothing of what was half begun."""
+    """Start the work. Returns it, or the error for the schedule's owner, after rolling back what was inserted."""
     try:
         with connection.transaction():
-            if schedule.user_id is not None and standing is None:
-                raise NotAllowed("Whoever this schedule acts for does not belong to the account any more.")
-            return starters.start(connection, schedule, standing, settings), None
+            if schedule.user_id is not None and auth_context is None:
+                raise NotAllowed("The user of this schedule is no longer a member of the account.")
+            return starters.start(connection, schedule, auth_context, settings), None
     except RequestError as error:
         return None, {"code": error.code, "message": error.message}
     except (psycopg.OperationalError, psycopg.InterfaceError):
         raise
-    except Exception:  # a fault of ours must stop neither the other schedules nor this one's next time
-        log.exception("the schedule %s could not start its work", schedule.id)
-        return None, {"code": "server_error", "message": "The work could not be started."}
+    except Exception:  # an internal error must stop neither other schedules nor this one's next time
+        log.exception("Schedule %s: cannot start its work", schedule.id)
+        return None, {"code": "server_error", "message": "The work could not be started because of an internal error."}

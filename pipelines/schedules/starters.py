@@ -1,5 +1,7 @@
-"""What a schedule may start. A kind of work that users may schedule needs a line here; the platform's own timetable
-needs none: what is named there is enqueued as it is.
+"""Start the work of a schedule.
+
+Each kind of work that users may schedule has an entry in STARTERS. The platform's timetable needs none: its kinds are
+kinds of jobs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +23,10 @@ from pipelines.schedules import turns
 
 @dataclass(frozen=True, slots=True)
 class StartedWork:
-    """What a firing began; the queue is to be told once it is committed.
+    """Work that a firing started; announce it to the queue after the commit.
 
-    opening      what the job's journal begins with
-    interrupted  jobs that were stopped to make way for it
+    opening_events  the first events of the job's journal
+    interrupted     the jobs that were cancelled in favour of this one
     """
 
     job_id: str
@@ -36,39 +38,42 @@ class Starter(Protocol):
     """Starts a kind of work in the transaction of its firing."""
 
     def __call__(
-        self, connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings
+        self, connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
     ) -> StartedWork:
-        """Enqueue the job for whom the schedule acts. Raises RequestError where they may not have it now."""
+        """Enqueue the job for the schedule's user. Raises RequestError where their limits do not permit it."""
 
 
-def start_turn(connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings) -> StartedWork:
-    """A turn, as `POST /v1/responses` would begin it."""
-    started = turns.start(connection, schedule.plan, standing, settings)
+def start_turn(
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
+) -> StartedWork:
+    """Start a turn, as `POST /v1/responses` does."""
+    started = turns.start(connection, schedule.plan, auth_context, settings)
     return StartedWork(started.response.job_id, started.opening_events, started.interrupted)
 
 
 def start_meditation(
-    connection: Connection, schedule: Schedule, standing: AuthContext, settings: Settings
+    connection: Connection, schedule: Schedule, auth_context: AuthContext, settings: Settings
 ) -> StartedWork:
-    """A meditation over the memories of whom the schedule acts for; the one that is unfinished will do."""
-    caller = standing.caller
-    check_unfinished_jobs(connection, caller.account_id, standing.limits)
-    return StartedWork(
-        enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job")).job_id
-    )
+    """Start a meditation over the user's memories, unless one is unfinished."""
+    caller = auth_context.caller
+    check_unfinished_jobs(connection, caller.account_id, auth_context.limits)
+    meditation = enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job"))
+    return StartedWork(meditation.job_id)
 
 
-#: Kind of work → what starts it for a user.
+#: Kind of work → its starter.
 STARTERS: Mapping[str, Starter] = {
     "turn": start_turn,
     "meditation": start_meditation,
 }
 
 
-def start(connection: Connection, schedule: Schedule, standing: AuthContext | None, settings: Settings) -> StartedWork:
-    """Begin what the schedule is for. Raises RequestError."""
-    if standing is not None:
-        return STARTERS[schedule.kind](connection, schedule, standing, settings)
+def start(
+    connection: Connection, schedule: Schedule, auth_context: AuthContext | None, settings: Settings
+) -> StartedWork:
+    """Start the schedule's work; without `auth_context` it is one of the platform's. Raises RequestError."""
+    if auth_context is not None:
+        return STARTERS[schedule.kind](connection, schedule, auth_context, settings)
     job = NewJob(schedule.kind, PLATFORM_ACCOUNT)
     enqueue(connection, job)
     return StartedWork(job.id)

@@ -1,4 +1,4 @@
-"""When a schedule fires: by a crontab line, at an interval, or once. Times are aware, in UTC, and of whole seconds."""
+"""Triggers: a schedule fires by a crontab expression, at an interval, or once. Times are in UTC, in whole seconds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,33 +11,33 @@ from pipelines.schedules import cron
 
 
 class Trigger(Protocol):
-    """Tells times. They follow from the trigger alone, so that whoever asks is told the same."""
+    """Computes times, which depend on nothing but the trigger."""
 
     def next_after(self, after: datetime) -> datetime | None:
-        """The first time after a moment; None where there is none."""
+        """Return the first time after a moment, or None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A crontab line of five fields, by the clocks of a time zone."""
+    """A crontab expression of five fields, in a time zone."""
 
     expression: str
     time_zone: str = "UTC"
 
     def next_after(self, after: datetime) -> datetime | None:
-        """See Trigger."""
+        """Return the first time after a moment; see Trigger."""
         return cron.next_after(self.expression, ZoneInfo(self.time_zone), after)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Every so many seconds, counted from `start`, which is one of the times."""
+    """Every so many seconds from `start`, which is the first time."""
 
     seconds: int
     start: datetime
 
     def next_after(self, after: datetime) -> datetime | None:
-        """See Trigger."""
+        """Return the first time after a moment; see Trigger."""
         if after < self.start:
             return self.start
         step = timedelta(seconds=self.seconds)
@@ -46,12 +46,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """One time."""
+    """A single time."""
 
     at: datetime
 
     def next_after(self, after: datetime) -> datetime | None:
-        """See Trigger."""
+        """Return the first time after a moment; see Trigger."""
         return self.at if self.at > after else None
 
 
@@ -59,8 +59,8 @@ TYPES: Mapping[str, type[Cron] | type[Interval] | type[Once]] = {"cron": Cron, "
 
 
 def trigger_to_json(trigger: Cron | Interval | Once) -> dict[str, Any]:
-    """The trigger as it stands in its row; times are Unix seconds."""
-    (name,) = (name for name, known in TYPES.items() if isinstance(trigger, known))
+    """Return the trigger as it is stored; times are Unix seconds."""
+    (name,) = (name for name, trigger_type in TYPES.items() if isinstance(trigger, trigger_type))
     values = {key: _seconds(value) for key, value in asdict(trigger).items()}
     return {"type": name, **values}
 
@@ -70,7 +70,7 @@ def _seconds(value: Any) -> Any:
 
 
 def trigger_from_json(row: Mapping[str, Any]) -> Trigger:
-    """The trigger of a row."""
+    """Return the trigger from its stored form."""
     values = {key: value for key, value in row.items() if key != "type"}
     for name in ("start", "at"):
         if name in values:
@@ -79,26 +79,26 @@ def trigger_from_json(row: Mapping[str, Any]) -> Trigger:
 
 
 def fire_times(trigger: Trigger, first: datetime | None) -> Iterator[datetime]:
-    """The times from `first` on, which is one of them."""
+    """Yield the times from `first` on, which is one of them."""
     while first is not None:
         yield first
         first = trigger.next_after(first)
 
 
 def next_fire_times(trigger: Trigger, first: datetime | None, count: int) -> list[datetime]:
-    """At most `count` of them."""
+    """Return at most `count` times from `first` on."""
     return list(islice(fire_times(trigger, first), count))
 
 
 def last_before(trigger: Trigger, first: datetime, end: datetime) -> datetime:
-    """The last time before `end`, where `first`, which is one, is before it. By halves: there may be very many."""
+    """Return the last time before `end`; `first` is an earlier time. Bisects, since there may be many in between."""
     last, high = first, end
-    while (found := trigger.next_after(last)) is not None and found < high:
-        last = found
+    while (following := trigger.next_after(last)) is not None and following < high:
+        last = following
         middle = last + (high - last) / 2
         later = trigger.next_after(middle)
         if later is not None and later < high:
             last = later
         else:
-            high = middle + timedelta(microseconds=1)  # nothing is behind it but perhaps the middle itself
+            high = middle + timedelta(microseconds=1)  # no later time, except perhaps the middle itself
     return last

@@ -1,6 +1,6 @@
-"""Schedules of users: made, changed, paused and forgotten by who they act for; admins see, pause and forget all.
+"""Create, change, pause and delete users' schedules.
 
-Only who a schedule acts for says what it does: anybody else would speak in their name.
+A schedule acts as its creator, so only they can change or resume it. Admins see, pause and delete all of the account's.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,12 @@ MAX_SCHEDULES = 100
 
 @dataclass(frozen=True, slots=True)
 class ScheduledWork:
-    """What is to happen: its kind, the words it was asked in, and its plan. `check` raises RequestError for what the
-    account doesn't have."""
+    """The work that a schedule starts.
+
+    asked  the request as the user sent it, which is shown again
+    plan   the validated request, from which the work is started
+    check  raises RequestError if the request names something that the account does not have
+    """
 
     kind: str
     asked: Mapping[str, Any]
@@ -32,7 +36,7 @@ class ScheduledWork:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleChanges:
-    """What is to be another; None: it stays."""
+    """The changed fields of a schedule; None leaves a field as it is."""
 
     name: str | None = None
     trigger: Cron | Interval | Once | None = None
@@ -44,7 +48,7 @@ class ScheduleChanges:
 
 @dataclass(frozen=True, slots=True)
 class NewSchedule:
-    """What is asked for."""
+    """The fields of a schedule to create."""
 
     name: str
     trigger: Cron | Interval | Once
@@ -55,37 +59,39 @@ class NewSchedule:
 
 
 def owner_filter(caller: Caller) -> str | None:
-    """Whose schedules the caller sees: None for all of the account."""
+    """Return the user whose schedules the caller sees; None for an admin, who sees all of the account's."""
     return None if caller.role.covers(Role.ADMIN) else caller.user_id
 
 
 def find(connection: Connection, caller: Caller, schedule_id: str) -> Schedule:
-    """A schedule that the caller may see. Raises NotFound."""
-    found = schedules.read(connection, schedule_id, caller.account_id, user_id=owner_filter(caller))
-    if found is None:
-        raise _missing(schedule_id)
-    return found
+    """Return a schedule that the caller may see. Raises NotFound."""
+    schedule = schedules.read(connection, schedule_id, caller.account_id, user_id=owner_filter(caller))
+    if schedule is None:
+        raise _not_found(schedule_id)
+    return schedule
 
 
 def create(database: Database, caller: Caller, new: NewSchedule, schedule_id: str) -> Schedule:
-    """A new schedule; under an id that is there already, that one.
+    """Create a schedule, or return the existing one with this id.
 
-    Raises InvalidRequest for a trigger without a next time, Conflict `too_many_schedules`, and what its work's check
-    does.
+    Raises InvalidRequest for a trigger without a next time, Conflict `too_many_schedules`, and the errors of the
+    work's check.
     """
     with database.transaction() as connection:
-        if (found := schedules.read(connection, schedule_id, caller.account_id, user_id=caller.user_id)) is not None:
-            return found
+        existing = schedules.read(connection, schedule_id, caller.account_id, user_id=caller.user_id)
+        if existing is not None:
+            return existing
         new.work.check(connection)
         if schedules.lock_and_count(connection, caller.account_id, caller.user_id) >= MAX_SCHEDULES:
-            raise Conflict(f"You have {MAX_SCHEDULES} schedules; delete one first.", code="too_many_schedules")
-        made = _made(caller, new, schedule_id, schedules.database_time(connection))
-        schedules.insert(connection, made)
-    return made
+            message = f"You have {MAX_SCHEDULES} schedules, which is the limit. Delete one first."
+            raise Conflict(message, code="too_many_schedules")
+        schedule = _new_schedule(caller, new, schedule_id, schedules.database_time(connection))
+        schedules.insert(connection, schedule)
+    return schedule
 
 
-def _made(caller: Caller, new: NewSchedule, schedule_id: str, now: datetime) -> Schedule:
-    next_fire_at = _next(new.trigger, now)
+def _new_schedule(caller: Caller, new: NewSchedule, schedule_id: str, now: datetime) -> Schedule:
+    next_fire_at = _next_time(new.trigger, now)
     return Schedule(
         id=schedule_id,
         account_id=caller.account_id,
@@ -106,41 +112,41 @@ def _made(caller: Caller, new: NewSchedule, schedule_id: str, now: datetime) -> 
 
 
 def change(database: Database, caller: Caller, schedule_id: str, changes: ScheduleChanges) -> Schedule:
-    """The caller's schedule with other words, times or work. Raises NotFound, InvalidRequest, and the work's check."""
+    """Change a schedule of the caller. Raises NotFound, InvalidRequest, and the errors of the work's check."""
     with database.transaction() as connection:
         schedule = schedules.lock(connection, schedule_id, caller.account_id, user_id=caller.user_id)
         if schedule is None:
-            raise _missing(schedule_id)
+            raise _not_found(schedule_id)
         if changes.work is not None:
             changes.work.check(connection)
         now = schedules.database_time(connection)
-        changed = _replanned(_reworded(schedule, changes), changes.trigger, now)
-        schedules.update(connection, _paused(changed, changes.paused, now))
+        changed = _with_trigger(_with_fields(schedule, changes), changes.trigger, now)
+        schedules.update(connection, _with_paused(changed, changes.paused, now))
         return find(connection, caller, schedule_id)
 
 
 def pause(database: Database, caller: Caller, schedule_id: str, *, paused: bool) -> Schedule:
-    """A schedule that does not fire until it is resumed; it makes up for nothing then. Raises NotFound.
+    """Pause or resume a schedule. Times while it was paused are not made up for. Raises NotFound.
 
-    An admin may pause any; who it acts for resumes it.
+    An admin may pause any schedule of the account; only its creator may resume it.
     """
     user_id = owner_filter(caller) if paused else caller.user_id
     with database.transaction() as connection:
         schedule = schedules.lock(connection, schedule_id, caller.account_id, user_id=user_id)
         if schedule is None:
-            raise _missing(schedule_id)
-        schedules.update(connection, _paused(schedule, paused, schedules.database_time(connection)))
+            raise _not_found(schedule_id)
+        schedules.update(connection, _with_paused(schedule, paused, schedules.database_time(connection)))
         return find(connection, caller, schedule_id)
 
 
 def delete(database: Database, caller: Caller, schedule_id: str) -> None:
-    """Forget a schedule with its history; jobs that it started go on. Raises NotFound."""
+    """Delete a schedule with its history; jobs that it started continue. Raises NotFound."""
     with database.connection() as connection:
         if not schedules.delete(connection, schedule_id, caller.account_id, user_id=owner_filter(caller)):
-            raise _missing(schedule_id)
+            raise _not_found(schedule_id)
 
 
-def _reworded(schedule: Schedule, changes: ScheduleChanges) -> Schedule:
+def _with_fields(schedule: Schedule, changes: ScheduleChanges) -> Schedule:
     work = changes.work
     return replace(
         schedule,
@@ -153,15 +159,15 @@ def _reworded(schedule: Schedule, changes: ScheduleChanges) -> Schedule:
     )
 
 
-def _replanned(schedule: Schedule, trigger: Cron | Interval | Once | None, now: datetime) -> Schedule:
+def _with_trigger(schedule: Schedule, trigger: Cron | Interval | Once | None, now: datetime) -> Schedule:
     if trigger is None:
         return schedule
-    next_fire_at = _next(trigger, now)
-    planned = None if schedule.paused_at else next_fire_at
-    return replace(schedule, trigger=trigger_to_json(trigger), next_fire_at=planned, planned_at=now)
+    next_fire_at = _next_time(trigger, now)
+    next_unless_paused = None if schedule.paused_at else next_fire_at
+    return replace(schedule, trigger=trigger_to_json(trigger), next_fire_at=next_unless_paused, planned_at=now)
 
 
-def _paused(schedule: Schedule, paused: bool | None, now: datetime) -> Schedule:
+def _with_paused(schedule: Schedule, paused: bool | None, now: datetime) -> Schedule:
     if paused is None or paused == (schedule.paused_at is not None):
         return schedule
     if paused:
@@ -170,13 +176,13 @@ def _paused(schedule: Schedule, paused: bool | None, now: datetime) -> Schedule:
     return replace(schedule, paused_at=None, next_fire_at=next_fire_at, planned_at=now)
 
 
-def _next(trigger: Cron | Interval | Once, now: datetime) -> datetime:
-    found = trigger.next_after(now)
-    if found is None:
+def _next_time(trigger: Cron | Interval | Once, now: datetime) -> datetime:
+    next_time = trigger.next_after(now)
+    if next_time is None:
         param = "trigger.at" if isinstance(trigger, Once) else "trigger.expression"
-        raise InvalidRequest(f"Invalid value for '{param}': there is no such time from now on.", param=param)
-    return found
+        raise InvalidRequest(f"Invalid value for '{param}': it has no time in the future.", param=param)
+    return next_time
 
 
-def _missing(schedule_id: str) -> NotFound:
+def _not_found(schedule_id: str) -> NotFound:
     return NotFound(f"Schedule with id '{schedule_id[:100]}' not found.", param="schedule_id")

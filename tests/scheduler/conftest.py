@@ -1,4 +1,4 @@
-"""A database of the module's own, as the tests of the records have it."""
+"""Fixtures with a database of the module's own."""
 
 import pytest
 
@@ -9,5 +9,5 @@ __all__ = ["empty_desk", "kinds", "own_database"]
 
 @pytest.fixture
 def desk(empty_desk: Desk) -> Desk:
-    """A database with nothing in it."""
+    """An empty database."""
     return empty_desk

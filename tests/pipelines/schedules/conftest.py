@@ -1,4 +1,4 @@
-"""A database of the module's own, in which nothing else is due."""
+"""Fixtures with a database of the module's own, in which no other schedule is due."""
 
 import pytest
 
@@ -12,12 +12,12 @@ __all__ = ["empty_desk", "kinds", "own_database"]
 
 @pytest.fixture
 def desk(empty_desk: Desk) -> Desk:
-    """A database with nothing in it."""
+    """An empty database."""
     return empty_desk
 
 
 @pytest.fixture
 def member(desk: Desk) -> Membership:
-    """Somebody with an account."""
+    """A user with an account."""
     with desk.database.transaction() as connection:
         return accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)

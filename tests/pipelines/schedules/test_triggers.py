@@ -1,4 +1,4 @@
-"""Given a trigger, then it tells its times, comes back from its row, and its last time is found among many."""
+"""Given a trigger, then it computes its times, survives being stored, and its last time before another is found."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,16 +17,16 @@ from pipelines.schedules.triggers import (
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def later(**given):
-    return NOON + timedelta(**given)
+def later(**duration):
+    return NOON + timedelta(**duration)
 
 
 @pytest.mark.parametrize("trigger", [Cron("0 9 * * 1-5", "Europe/Berlin"), Interval(90, NOON), Once(NOON)])
-def test_a_trigger_comes_back_from_its_row_as_it_was(trigger):
+def test_a_trigger_survives_being_stored(trigger):
     assert trigger_from_json(trigger_to_json(trigger)) == trigger
 
 
-def test_intervals_are_counted_from_their_start():
+def test_an_interval_counts_from_its_start():
     trigger = Interval(90, NOON)
 
     assert trigger.next_after(later(days=-1)) == NOON
@@ -35,7 +35,7 @@ def test_intervals_are_counted_from_their_start():
     assert trigger.next_after(later(seconds=90)) == later(seconds=180)
 
 
-def test_once_is_once():
+def test_a_single_time_has_no_next_one():
     assert next_fire_times(Once(NOON), Once(NOON).next_after(later(seconds=-1)), 5) == [NOON]
     assert Once(NOON).next_after(NOON) is None
 
@@ -46,10 +46,10 @@ def test_once_is_once():
         (Interval(1, NOON), later(days=3650), later(days=3650, seconds=-1)),
         (Interval(1, NOON), later(seconds=1), NOON),
         (Cron("* * * * *"), later(days=3650), later(days=3650, minutes=-1)),
-        (Cron("* * 1 1 *"), later(days=300), datetime(2026, 1, 1, 23, 59, tzinfo=UTC)),  # all of them long before
+        (Cron("* * 1 1 *"), later(days=300), datetime(2026, 1, 1, 23, 59, tzinfo=UTC)),  # its times end long before
         (Cron("0 12 1 1 *"), later(days=300), NOON),
         (Once(NOON), later(days=1), NOON),
     ],
 )
-def test_the_last_time_before_another(trigger, end, last):
+def test_the_last_time_before_a_moment_is_found(trigger, end, last):
     assert last_before(trigger, NOON, end) == last
