@@ -79,7 +79,8 @@ def revoke(connection: Connection, session_id: str, user_id: str) -> bool:
 REVOKE_ALL = """
 WITH active AS (
     SELECT id FROM sessions
-    WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now() AND id IS DISTINCT FROM %(except_id)s::text
+    WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now()
+      AND id IS DISTINCT FROM %(except_id)s::text
     ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE sessions SET revoked_at = now() FROM active WHERE sessions.id = active.id

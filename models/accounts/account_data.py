@@ -1,6 +1,6 @@
-"""All that an account holds, table by table: what an export writes and an erasure deletes.
+"""The data of an account, table by table: what an export writes and an erasure deletes.
 
-A test compares the names below with the schema: a new table that belongs to an account must be put into one of them.
+A test compares the names below with the schema: every table with an `account_id` is in one of them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from models.platform.database import Connection, fetch_all, fetch_one
 #: Rows that are fetched or deleted at a time.
 BATCH = 500
 
-#: Name in the export → the rows of an account. Hashes of secrets are of no use to anybody and stay out.
+#: Name in the export → the account's rows. Hashes of secrets are not exported.
 EXPORTS: Mapping[str, LiteralString] = {
     "account": "SELECT id, name, plan_id, limits, created_at FROM accounts WHERE id = %(account_id)s",
     "members": """
@@ -74,17 +74,17 @@ EXPORTS: Mapping[str, LiteralString] = {
         FROM files WHERE account_id = %(account_id)s""",
 }
 
-#: Tables with an account that an export leaves out, and why.
+#: Tables with an `account_id` that are not exported, and why.
 NOT_EXPORTED: Mapping[str, str] = {
-    "memberships": "told by members",
-    "usage_records": "told by usage",
-    "quota_usage": "told by usage_by_month",
-    "idempotency_keys": "copies of answers, kept for a day",
-    "sessions": "the persons' own, who may belong to several accounts",
-    "memory_spaces": "counts of what memories tells",
+    "memberships": "exported as members",
+    "usage_records": "exported as usage",
+    "quota_usage": "exported as usage_by_month",
+    "idempotency_keys": "copies of responses, kept for a day",
+    "sessions": "belong to users, who may have several accounts",
+    "memory_spaces": "counts of exported memories",
 }
 
-# A batch of an account's rows, for tables whose rows have an id.
+# A batch of an account's rows, for tables with an id.
 DELETE_BY_ID = sql.SQL("""
 DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE account_id = %(account_id)s LIMIT %(batch)s) RETURNING id
 """)
@@ -94,8 +94,8 @@ def _by_id(table: str) -> sql.Composed:
     return DELETE_BY_ID.format(table=sql.Identifier(table))
 
 
-#: What an erasure deletes of an account, in this order; each statement is repeated until it finds nothing more.
-#: Deleting a job takes its response and its journal along.
+#: What an erasure deletes, in this order; each statement is repeated until it deletes nothing. Deleting a job deletes
+#: its response and its events.
 ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "firings": _by_id("firings"),
     "schedules": _by_id("schedules"),
@@ -117,17 +117,17 @@ ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "audit_events": _by_id("audit_events"),
 }
 
-#: Tables with an account that outlive an erasure, and why.
+#: Tables with an `account_id` that an erasure keeps, and why.
 KEPT: Mapping[str, str] = {
-    "usage_records": "money: tokens and a model's name, nobody's words",
-    "quota_usage": "money",
-    "files": "deleted one by one, after their bytes",
-    "sessions": "they go with their persons",
+    "usage_records": "billing: numbers of tokens and names of models",
+    "quota_usage": "billing",
+    "files": "deleted one by one, after their content",
+    "sessions": "deleted with their users",
 }
 
 
 def export_rows(connection: Connection, name: str, account_id: str) -> Iterator[list[dict[str, Any]]]:
-    """The rows of an export, batch by batch, through a cursor of the server's. To be called in a transaction."""
+    """Return the rows of an export in batches, through a server-side cursor. Needs a transaction."""
     with connection.cursor(name="export") as cursor:
         cursor.execute(EXPORTS[name], {"account_id": account_id})
         while batch := cursor.fetchmany(BATCH):
@@ -135,19 +135,18 @@ def export_rows(connection: Connection, name: str, account_id: str) -> Iterator[
 
 
 def erase_batch(connection: Connection, table: str, account_id: str) -> list[str]:
-    """Delete a batch of an account's rows; returns what it deleted."""
+    """Delete a batch of an account's rows. Returns their ids."""
     parameters = {"account_id": account_id, "batch": BATCH}
     return [row["id"] for row in connection.execute(ERASED[table], parameters)]
 
 
-# Jobs of an account that have still to end.
 UNFINISHED = """
 SELECT id FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting') LIMIT %(batch)s
 """
 
 
 def unfinished_jobs(connection: Connection, account_id: str) -> list[str]:
-    """At most BATCH jobs that have still to end."""
+    """Return at most BATCH unfinished jobs of the account."""
     return [row["id"] for row in fetch_all(connection, UNFINISHED, {"account_id": account_id, "batch": BATCH})]
 
 
@@ -155,12 +154,12 @@ FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMI
 
 
 def list_files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
-    """(id, key) of at most BATCH files, those whose time is over among them."""
+    """Return (id, object key) of at most BATCH files, expired ones included."""
     found = fetch_all(connection, FILES, {"account_id": account_id, "batch": BATCH})
     return [(row["id"], row["object_key"]) for row in found]
 
 
-# From here on nobody comes in: the gate asks for a membership.
+# Without a membership all requests are rejected.
 CLOSE = """
 WITH account AS (
     UPDATE accounts SET erased_at = now(), name = 'erased', limits = '{}' WHERE id = %(account_id)s RETURNING id
@@ -170,48 +169,48 @@ DELETE FROM memberships USING account WHERE memberships.account_id = account.id 
 
 
 def close_account(connection: Connection, account_id: str) -> list[str]:
-    """Take an account from its members; returns who they were."""
+    """Remove all members of an account and mark it as erased. Returns the ids of its members."""
     return [row["user_id"] for row in fetch_all(connection, CLOSE, {"account_id": account_id})]
 
 
-# A person who belongs nowhere any more. The sessions, keys and proofs go along; the audit log of others keeps what was
-# done, by an id that leads nowhere.
-ERASE_PERSON = """
-WITH gone AS (
+# A user without memberships. Sessions, keys and tokens are deleted by cascade. The audit log of accounts keeps the
+# events with the user's id only.
+ERASE_USER = """
+WITH deleted AS (
     DELETE FROM users
     WHERE id = %(user_id)s AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)
     RETURNING id
-), forgotten AS (
-    DELETE FROM audit_events USING gone WHERE audit_events.user_id = gone.id AND account_id IS NULL
-), blurred AS (
+), own_events AS (
+    DELETE FROM audit_events USING deleted WHERE audit_events.user_id = deleted.id AND account_id IS NULL
+), anonymised AS (
     UPDATE audit_events SET ip = '', user_agent = '', details = '{}'
-    FROM gone WHERE audit_events.user_id = gone.id AND account_id IS NOT NULL
+    FROM deleted WHERE audit_events.user_id = deleted.id AND account_id IS NOT NULL
 )
-SELECT id FROM gone
+SELECT id FROM deleted
 """
 
 
 def erase_user(connection: Connection, user_id: str) -> bool:
-    """Delete a user who has no membership left. Returns whether there was one to delete."""
-    return fetch_one(connection, ERASE_PERSON, {"user_id": user_id}) is not None
+    """Delete a user without memberships. Returns whether there was one."""
+    return fetch_one(connection, ERASE_USER, {"user_id": user_id}) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class UserAccount:
-    """An account that a user belongs to: how many others do, and whether nobody else owns it."""
+    """An account of a user: the number of its other members, and whether the user is its only owner."""
 
     id: str
     others: int
     sole_owner: bool
 
 
-# Locked, so that of two owners who leave at the same moment the second sees that the first has left.
+# Locked, so that of two owners who leave at the same time the second one sees that the first has left.
 LOCK_ACCOUNTS = """
 SELECT accounts.id FROM accounts JOIN memberships ON memberships.account_id = accounts.id
 WHERE memberships.user_id = %(user_id)s ORDER BY accounts.id FOR NO KEY UPDATE OF accounts
 """
 
-BELONGINGS = """
+USER_ACCOUNTS = """
 SELECT mine.account_id AS id,
        count(*) FILTER (WHERE theirs.user_id <> mine.user_id) AS others,
        mine.role = 'owner' AND count(*) FILTER (
@@ -224,21 +223,22 @@ ORDER BY mine.account_id
 
 
 def lock_accounts_of(connection: Connection, user_id: str) -> list[UserAccount]:
-    """The accounts of a user, locked until the transaction ends: nobody joins or leaves them meanwhile."""
+    """Return the accounts of a user, locked until the transaction ends, so that nobody joins or leaves them
+    meanwhile."""
     connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
-    return [UserAccount(**row) for row in fetch_all(connection, BELONGINGS, {"user_id": user_id})]
+    return [UserAccount(**row) for row in fetch_all(connection, USER_ACCOUNTS, {"user_id": user_id})]
 
 
-# What lets somebody in goes at once, and the address is free again.
-FORGET = (
+# All credentials are deleted at once, and the address becomes free.
+CLOSE_USER = (
     "DELETE FROM sessions WHERE user_id = %(user_id)s",
     "DELETE FROM api_keys WHERE user_id = %(user_id)s",
     "DELETE FROM identities WHERE user_id = %(user_id)s",
     "DELETE FROM memberships WHERE user_id = %(user_id)s",
-    # Nor do they come in again through what they have offered to others.
+    # The user's pending invitations could be used to return.
     "UPDATE invitations SET revoked_at = now()"
     " WHERE invited_by = %(user_id)s AND accepted_at IS NULL AND revoked_at IS NULL",
-    # Of an address that was only claimed, invitations are somebody else's.
+    # Only of a verified address: invitations to an unverified one may be for somebody else.
     "DELETE FROM invitations WHERE lower(email) IN ("
     "SELECT lower(email) FROM users WHERE id = %(user_id)s AND email_verified_at IS NOT NULL)",
     "UPDATE users SET email = id || '@erased.invalid', email_verified_at = NULL, password_hash = NULL, name = '',"
@@ -247,12 +247,12 @@ FORGET = (
 
 
 def close_user(connection: Connection, user_id: str) -> None:
-    """Take away all that a person comes in with, and their place in every account."""
-    for statement in FORGET:
+    """Delete a user's credentials and memberships, and anonymise the user."""
+    for statement in CLOSE_USER:
         connection.execute(statement, {"user_id": user_id})
 
 
 def email_of(connection: Connection, user_id: str) -> str:
-    """A user's e-mail address."""
+    """Return a user's e-mail address."""
     row = fetch_one(connection, "SELECT email FROM users WHERE id = %(user_id)s", {"user_id": user_id})
     return row["email"] if row else ""

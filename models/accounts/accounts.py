@@ -1,4 +1,4 @@
-"""Accounts, the users who belong to them, and with what role. Accounts own everything else."""
+"""Accounts, users and memberships. An account owns all other records."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,20 +9,20 @@ from models.platform.ids import new_id
 
 
 class Role(StrEnum):
-    """What a member may do in an account, the most first."""
+    """The role of a member in an account, from most rights to fewest."""
 
     OWNER = "owner"
     ADMIN = "admin"
     MEMBER = "member"
 
     def covers(self, least: "Role") -> bool:
-        """Whether this role may do what `least` may."""
+        """Return whether this role has at least the rights of `least`."""
         order = list(Role)
         return order.index(self) <= order.index(least)
 
 
 class Scope(StrEnum):
-    """What an API key may be used for. None of them contains another."""
+    """What an API key may be used for. No scope includes another."""
 
     READ = "read"
     WRITE = "write"
@@ -33,11 +33,11 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, for which account, in which role. Every query is scoped by `account_id`.
+    """The user or application that makes a request, its account and role. Every query is scoped by `account_id`.
 
-    session_id  of a person, who has logged in
-    key_id      of an application, which shows an API key; it may do what its maker may, within the key's `scopes`
-    operator    whether a person is of the staff that runs the installation
+    session_id  set for a user who logged in
+    key_id      set for an application with an API key, which has its creator's rights within the key's `scopes`
+    operator    whether the user is an operator of the installation
     """
 
     user_id: str
@@ -51,7 +51,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person. `password_hash` is None for those who come by OIDC only; `verified`: the address is proved theirs."""
+    """A user. `password_hash` is None for users who log in by OIDC only; `verified` is whether the e-mail address is
+    verified."""
 
     id: str
     email: str
@@ -59,20 +60,20 @@ class User:
     verified: bool = False
 
 
-#: Whom a login may mean at most: see `candidates`.
+#: Most users that a login is checked against; see `login_candidates`.
 MAX_LOGIN_CANDIDATES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A user's place in an account."""
+    """A user's role in an account."""
 
     user_id: str
     account_id: str
     role: Role
 
 
-# A user, an account and the ownership that ties them.
+# A user, an account and the owner's membership.
 CREATE = """
     WITH person AS (
         INSERT INTO users (id, email, password_hash) VALUES (%(user_id)s, %(email)s, %(password_hash)s)
@@ -86,30 +87,30 @@ CREATE = """
     RETURNING user_id, account_id, role
 """
 
-# Whoever has proved the address; of those who claimed it since then the first and the last one. In this order.
+# The user who verified the address, and the first and the last of those who signed up with it since, in this order.
 CANDIDATES = """
     WITH known AS (SELECT * FROM users WHERE lower(email) = lower(%(email)s)),
     owner AS (SELECT * FROM known WHERE email_verified_at IS NOT NULL),
-    claimants AS (
+    unverified AS (
         SELECT * FROM known
         WHERE email_verified_at IS NULL
           AND NOT EXISTS (SELECT 1 FROM owner WHERE owner.email_verified_at >= known.created_at)
     ),
     chosen AS (
-        SELECT 1 AS place, * FROM owner
-        UNION ALL (SELECT 2, * FROM claimants ORDER BY created_at, id LIMIT 1)
-        UNION ALL (SELECT 3, * FROM claimants ORDER BY created_at DESC, id DESC LIMIT 1)
+        SELECT 1 AS rank, * FROM owner
+        UNION ALL (SELECT 2, * FROM unverified ORDER BY created_at, id LIMIT 1)
+        UNION ALL (SELECT 3, * FROM unverified ORDER BY created_at DESC, id DESC LIMIT 1)
     )
-    SELECT DISTINCT ON (id) place, id, email, password_hash, email_verified_at IS NOT NULL AS verified
-    FROM chosen ORDER BY id, place
+    SELECT DISTINCT ON (id) rank, id, email, password_hash, email_verified_at IS NOT NULL AS verified
+    FROM chosen ORDER BY id, rank
 """
 
-# Holds the password as it is until the end of the transaction: a change of it waits, and then finds what came of it.
-STILL_HAS = "SELECT 1 FROM users WHERE id = %(user_id)s AND password_hash = %(password_hash)s FOR SHARE"
+# Locks the password hash until the transaction ends: a concurrent change waits, and then sees what was committed.
+LOCK_HASH = "SELECT 1 FROM users WHERE id = %(user_id)s AND password_hash = %(password_hash)s FOR SHARE"
 
 FIND = "SELECT id, email, password_hash, email_verified_at IS NOT NULL AS verified FROM users WHERE id = %(user_id)s"
 
-# The oldest membership first: the account that came with the signup, unless the user has left it.
+# The oldest membership is that of the account created at signup, unless the user has left it.
 MEMBERSHIPS = """
     SELECT user_id, account_id, role FROM memberships
     WHERE user_id = %(user_id)s
@@ -122,7 +123,7 @@ CHANGE_HASH = "UPDATE users SET password_hash = %(new)s WHERE id = %(user_id)s A
 
 
 def create(connection: Connection, *, email: str, password_hash: str | None) -> Membership:
-    """A new user, who claims an address, and owns a new account."""
+    """Create a user with an unverified address, and an account that the user owns."""
     parameters = {
         "user_id": new_id("user"),
         "account_id": new_id("acct"),
@@ -135,35 +136,35 @@ def create(connection: Connection, *, email: str, password_hash: str | None) -> 
 
 
 def login_candidates(connection: Connection, email: str) -> list[User]:
-    """Whom a login by this address, whatever its case, may mean: at most CANDIDATES_MOST, the owner of it first."""
-    rows = sorted(fetch_all(connection, CANDIDATES, {"email": email}), key=lambda row: row["place"])
+    """Return the users whom a login with this address may mean, its owner first. The case of the address is ignored."""
+    rows = sorted(fetch_all(connection, CANDIDATES, {"email": email}), key=lambda row: row["rank"])
     return [_user(row) for row in rows]
 
 
 def find(connection: Connection, user_id: str) -> User | None:
-    """A user, by id."""
+    """Return a user by id."""
     row = fetch_one(connection, FIND, {"user_id": user_id})
     return _user(row) if row else None
 
 
 def has_password(connection: Connection, user_id: str, password_hash: str) -> bool:
-    """Whether this is still the user's hash; then it stays so until the end of the transaction."""
+    """Return whether this is the user's present password hash, and lock it until the transaction ends."""
     parameters = {"user_id": user_id, "password_hash": password_hash}
-    return fetch_one(connection, STILL_HAS, parameters) is not None
+    return fetch_one(connection, LOCK_HASH, parameters) is not None
 
 
 def memberships(connection: Connection, user_id: str) -> list[Membership]:
-    """Where a user belongs, the oldest membership first."""
+    """Return a user's memberships, the oldest first."""
     return [_membership(row) for row in fetch_all(connection, MEMBERSHIPS, {"user_id": user_id})]
 
 
 def change_password(connection: Connection, user_id: str, old: str | None, new: str) -> bool:
-    """Replace the stored hash if it is still the old one. Returns whether it was."""
+    """Replace the password hash if it is still the old one. Returns whether it was."""
     return connection.execute(CHANGE_HASH, {"user_id": user_id, "old": old, "new": new}).rowcount > 0
 
 
 def set_password(connection: Connection, user_id: str, password_hash: str) -> None:
-    """Replace the stored hash."""
+    """Replace the password hash."""
     connection.execute(REPLACE_HASH, {"user_id": user_id, "password_hash": password_hash})
 
 

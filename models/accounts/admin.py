@@ -1,4 +1,4 @@
-"""All accounts and plans of the installation: for operators only. Everything else asks for one account's."""
+"""All accounts and plans of the installation. For operators only: not scoped by account."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from models.platform.database import Connection, fetch_all, fetch_one
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """An account. `limits` is what it may use: its plan's word, with the operators' `overrides` above it."""
+    """An account with its effective limits: those of its plan, replaced by the operators' `overrides`."""
 
     id: str
     name: str
@@ -28,7 +28,7 @@ class AccountState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What accounts may use that are on it."""
+    """A plan and its limits."""
 
     id: str
     name: str
@@ -36,7 +36,7 @@ class Plan:
     created_at: datetime
 
 
-# A page of accounts, the newest first: those with this id, or with this text in their name or a member's address.
+# Accounts with this id, or with this text in their name or a member's e-mail address.
 LIST = """
 SELECT accounts.id, accounts.name, plan_id, accounts.limits AS overrides, plans.limits || accounts.limits AS limits,
        accounts.created_at, erased_at,
@@ -55,7 +55,7 @@ ORDER BY accounts.id DESC LIMIT %(limit)s
 def list_accounts(
     connection: Connection, *, search: str | None = None, after: str | None = None, limit: int = 20
 ) -> list[AccountState]:
-    """At most `limit` accounts that are older than the account `after`."""
+    """Return at most `limit` accounts, newest first, older than the account `after`."""
     rows = fetch_all(connection, LIST, {"search": search, "after": after, "limit": limit})
     return [_account(row) for row in rows]
 
@@ -70,12 +70,12 @@ WHERE accounts.id = %(id)s
 
 
 def read_account(connection: Connection, account_id: str) -> AccountState | None:
-    """Any account."""
+    """Return an account."""
     row = fetch_one(connection, READ, {"id": account_id})
     return _account(row) if row else None
 
 
-# Holds from the account's next request on.
+# Effective from the account's next request on.
 CHANGE = """
 UPDATE accounts SET plan_id = coalesce(%(plan_id)s, plan_id), limits = (limits || %(overrides)s) - %(removed)s::text[]
 WHERE id = %(id)s
@@ -90,7 +90,7 @@ def change_account(
     overrides: Mapping[str, int],
     removed: Sequence[str],
 ) -> None:
-    """Another plan, if one is given; overrides that are added, replaced and removed."""
+    """Change an account's plan, if one is given, and set and remove overrides."""
     values = {"plan_id": plan_id, "overrides": Jsonb(dict(overrides)), "removed": list(removed)}
     connection.execute(CHANGE, {"id": account_id, **values})
 
@@ -99,12 +99,12 @@ PLANS = "SELECT * FROM plans ORDER BY id"
 
 
 def list_plans(connection: Connection) -> list[Plan]:
-    """All plans, by id."""
+    """Return all plans, ordered by id."""
     return [_plan(row) for row in fetch_all(connection, PLANS)]
 
 
 def has_plan(connection: Connection, plan_id: str) -> bool:
-    """Whether there is this plan. None is ever deleted."""
+    """Return whether the plan exists. Plans are never deleted."""
     return fetch_one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
 
 
@@ -116,7 +116,7 @@ RETURNING *
 
 
 def put_plan(connection: Connection, plan_id: str, name: str, limits: Mapping[str, int | None]) -> Plan:
-    """Make a plan, or replace it for all accounts that are on it."""
+    """Create a plan, or replace it for all accounts that have it."""
     row = fetch_one(connection, PUT_PLAN, {"id": plan_id, "name": name, "limits": Jsonb(dict(limits))})
     assert row is not None
     return _plan(row)

@@ -1,4 +1,4 @@
-"""The audit log: what happened that matters for security, written in the transaction of what it tells of.
+"""The audit log: security events, each written in the transaction of its action.
 
 Actions are `noun.verb` in the past: `session.created`, `key.revoked`, `password.changed`, `member.removed`.
 """
@@ -13,13 +13,13 @@ from psycopg.types.json import Jsonb
 from models.platform.database import Connection, fetch_all
 from models.platform.ids import new_id
 
-#: Characters that are kept of what a caller may write into the log at will.
+#: Most characters of a text that callers choose.
 LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Where a request came from."""
+    """The origin of a request."""
 
     ip: str = ""
     user_agent: str = ""
@@ -43,7 +43,7 @@ def record(
     target: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an event. `target` is the id of what was acted upon; `details` must hold no secret."""
+    """Write an event. `target` is the id of the object acted upon; `details` must not contain secrets."""
     connection.execute(
         INSERT,
         {
@@ -62,7 +62,8 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """What happened. `email` is the address that the user has now; None for nobody, or somebody who is gone."""
+    """An event of the audit log. `email` is the user's present address; None without a user, or if the user was
+    deleted."""
 
     id: str
     user_id: str | None
@@ -76,7 +77,7 @@ class AuditEvent:
     created_at: datetime
 
 
-# A page of an account's events, newest first. An id tells when it was born, so that it is a cursor too.
+# Ids sort by time of creation, so an id is the cursor.
 LIST = """
 SELECT audit_events.id, user_id, users.email, action, target, ip, user_agent, request_id, details,
        audit_events.created_at
@@ -102,7 +103,7 @@ def list_events(
     after: str | None = None,
     limit: int = 20,
 ) -> list[AuditEvent]:
-    """At most `limit` events of an account that are older than the event `after`; `until` itself is left out."""
+    """Return at most `limit` events of an account, newest first, older than the event `after`; `until` is exclusive."""
     filters = {"action": action, "user_id": user_id, "since": since, "until": until}
     rows = fetch_all(connection, LIST, {"account_id": account_id, "after": after, "limit": limit, **filters})
     return [AuditEvent(**row) for row in rows]

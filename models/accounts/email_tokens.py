@@ -1,6 +1,6 @@
-"""What was mailed to prove an address or to reset a password: the hash of a secret that is good once, for a while.
+"""Tokens that are e-mailed to verify an address or to reset a password, stored as hashes. Each can be used once.
 
-Several may be good at the same time, for letters overtake each other; using one uses up all of its kind.
+A user may have several valid tokens, since e-mails may arrive out of order. Using one invalidates all of its purpose.
 """
 
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from models.platform.secrets import hash_secret
 
 
 class TokenPurpose(StrEnum):
-    """What a token is for. It is good for nothing else."""
+    """The only purpose for which a token is valid."""
 
     VERIFY = "verify"
     RESET = "reset"
 
 
-#: Minutes that a token is good for.
+#: Minutes for which a token is valid.
 MINUTES = {TokenPurpose.VERIFY: 24 * 60, TokenPurpose.RESET: 60}
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOwner:
-    """What a token proves: this user reads mail at this address."""
+    """The user to whom a token was sent, and the address."""
 
     user_id: str
     email: str
 
 
-# A letter that is sent again has the same token: its time begins anew, unless it has been used.
+# A repeated e-mail has the same token, which is extended unless it was used.
 ISSUE = """
 INSERT INTO email_tokens (hash, purpose, user_id, email, expires_at)
 VALUES (%(hash)s, %(purpose)s, %(user_id)s, %(email)s, now() + make_interval(mins => %(minutes)s))
@@ -38,28 +38,28 @@ ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at WHERE email_to
 
 
 def issue(connection: Connection, purpose: TokenPurpose, secret: str, *, user_id: str, email: str) -> None:
-    """Make a secret good for a purpose."""
+    """Store a token for a purpose."""
     values = {"hash": hash_secret(secret), "purpose": purpose, "user_id": user_id, "email": email}
     connection.execute(ISSUE, values | {"minutes": MINUTES[purpose]})
 
 
-# The update locks the row: of two who come with one token, one gets it.
+# The update locks the row: only one of two concurrent requests gets it.
 REDEEM = """
-WITH shown AS (
+WITH redeemed AS (
     UPDATE email_tokens SET used_at = now()
     WHERE hash = %(hash)s AND purpose = %(purpose)s AND used_at IS NULL AND expires_at > now()
     RETURNING hash, user_id, email
 ), others AS (
-    UPDATE email_tokens SET used_at = now() FROM shown
-    WHERE email_tokens.user_id = shown.user_id AND purpose = %(purpose)s AND used_at IS NULL
-      AND email_tokens.hash <> shown.hash
+    UPDATE email_tokens SET used_at = now() FROM redeemed
+    WHERE email_tokens.user_id = redeemed.user_id AND purpose = %(purpose)s AND used_at IS NULL
+      AND email_tokens.hash <> redeemed.hash
 )
-SELECT user_id, email FROM shown
+SELECT user_id, email FROM redeemed
 """
 
 
 def redeem(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
-    """Use a token up, and all of its kind that its user has. None when it is not good."""
+    """Use a token and invalidate the user's others of this purpose. Returns None if it is not valid."""
     row = fetch_one(connection, REDEEM, {"hash": hash_secret(secret), "purpose": purpose})
     return TokenOwner(row["user_id"], row["email"]) if row else None
 
@@ -71,12 +71,12 @@ WHERE hash = %(hash)s AND purpose = %(purpose)s AND (used_at IS NOT NULL) = %(us
 
 
 def peek(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
-    """What a token would prove, without using it up."""
+    """Return the owner of a valid token without using it."""
     return _find(connection, purpose, secret, used=False)
 
 
 def find_used(connection: Connection, purpose: TokenPurpose, secret: str) -> TokenOwner | None:
-    """What a token proved that has been used up not long ago."""
+    """Return the owner of a used token that has not expired."""
     return _find(connection, purpose, secret, used=True)
 
 
@@ -87,7 +87,7 @@ DELETE FROM email_tokens WHERE hash IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Delete at most `batch` tokens whose time is long over; returns how many."""
+    """Delete at most `batch` tokens that expired at least a day ago. Returns how many."""
     return connection.execute(PRUNE, {"batch": batch}).rowcount
 
 

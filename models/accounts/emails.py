@@ -1,4 +1,4 @@
-"""E-mail addresses: each belongs to the one user who has proved it, or to nobody; until then anyone may claim it."""
+"""The e-mail addresses of users. Several users may have an unverified address; only one can verify it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from models.platform.ids import new_id
 
 @dataclass(frozen=True, slots=True)
 class UserProfile:
-    """A user as letters and pages speak of them."""
+    """The name, the e-mail address and the flags of a user."""
 
     id: str
     email: str
@@ -19,7 +19,7 @@ class UserProfile:
 
     @property
     def verified(self) -> bool:
-        """Whether the address is theirs."""
+        """Whether the address is verified."""
         return self.email_verified_at is not None
 
 
@@ -27,30 +27,29 @@ READ = "SELECT id, email, name, email_verified_at, operator FROM users WHERE id 
 
 
 def read_user(connection: Connection, user_id: str) -> UserProfile | None:
-    """A user."""
+    """Return a user by id."""
     row = fetch_one(connection, READ, {"id": user_id})
     return UserProfile(**row) if row else None
 
 
-# The user who has proved the address.
-HOLDER = """
+OWNER = """
 SELECT id, email, name, email_verified_at, operator FROM users
 WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL
 """
 
 
 def find_owner(connection: Connection, email: str) -> UserProfile | None:
-    """Whose address it is, if anybody has proved it."""
-    row = fetch_one(connection, HOLDER, {"email": email})
+    """Return the user who has verified the address."""
+    row = fetch_one(connection, OWNER, {"email": email})
     return UserProfile(**row) if row else None
 
 
-# One after the other for each address, so that two claimants don't meet in the unique index.
+# Serialises changes of one address, so that two users do not violate its unique index.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('address ' || lower(%(email)s), 0))"
 
 
 def lock(connection: Connection, email: str) -> None:
-    """Let nobody else claim or prove the address until the end of the transaction."""
+    """Lock the address until the transaction ends, so that nobody else signs up with it or verifies it."""
     connection.execute(LOCK, {"email": email})
 
 
@@ -67,18 +66,19 @@ WHERE id = %(user_id)s AND lower(email) = lower(%(email)s) AND email_verified_at
 
 
 def verify(connection: Connection, user_id: str, email: str) -> bool:
-    """Give the address to a user who claims it. Returns whether it is theirs now; proving it twice is harmless.
+    """Verify the address of a user, unless another user has verified it. Returns whether it is the user's now.
+    Idempotent.
 
-    Those who claimed it too keep their users, but can't log in with it from now on.
+    Other users with this address are kept, but can no longer log in with it.
     """
-    names = {"user_id": user_id, "email": email}
+    parameters = {"user_id": user_id, "email": email}
     lock(connection, email)
-    connection.execute(PROVE, names)
+    connection.execute(PROVE, parameters)
     return owns(connection, user_id, email)
 
 
 def owns(connection: Connection, user_id: str, email: str) -> bool:
-    """Whether the user has proved the address, and still has it."""
+    """Return whether the user has verified the address and still has it."""
     return fetch_one(connection, OWNS, {"user_id": user_id, "email": email}) is not None
 
 
@@ -89,7 +89,7 @@ VALUES (%(id)s, %(email)s, %(name)s, %(password_hash)s, now())
 
 
 def create_verified_user(connection: Connection, email: str, *, name: str, password_hash: str) -> UserProfile | None:
-    """A new user whose address is proved already; None when it has become somebody else's meanwhile."""
+    """Create a user with a verified address. Returns None if another user has verified it meanwhile."""
     user_id = new_id("user")
     lock(connection, email)
     if find_owner(connection, email) is not None:
@@ -98,16 +98,16 @@ def create_verified_user(connection: Connection, email: str, *, name: str, passw
     return read_user(connection, user_id)
 
 
-# What somebody who claimed the address may have left behind to come in by, before it was proved.
-SHUT_OUT = (
+# Credentials that somebody else may have added while the address was unverified.
+REVOKE_CREDENTIALS = (
     "UPDATE api_keys SET revoked_at = now() WHERE user_id = %(user_id)s AND revoked_at IS NULL",
     "DELETE FROM identities WHERE user_id = %(user_id)s",
 )
 
 
 def revoke_other_credentials(connection: Connection, user_id: str) -> None:
-    """End a user's API keys and their ties to OIDC providers."""
-    for statement in SHUT_OUT:
+    """Revoke a user's API keys and remove their identities at OIDC providers."""
+    for statement in REVOKE_CREDENTIALS:
         connection.execute(statement, {"user_id": user_id})
 
 
@@ -115,5 +115,5 @@ RENAME = "UPDATE users SET name = %(name)s WHERE id = %(id)s"
 
 
 def rename(connection: Connection, user_id: str, name: str) -> None:
-    """Give a user another name."""
+    """Rename a user."""
     connection.execute(RENAME, {"id": user_id, "name": name})

@@ -1,11 +1,11 @@
-"""Files: what an account was given or has made, as a row; the bytes are in the object store."""
+"""The files of accounts: a row each, and the content in the object store."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from models.platform.database import Connection, fetch_all, fetch_one
 
-#: The purpose of a file that only a job reads.
+#: The purpose of a file that only its job reads.
 IMPORT = "import"
 
 
@@ -45,7 +45,7 @@ def insert(
     object_key: str,
     days: int,
 ) -> None:
-    """Note a file whose bytes are stored already; it is kept for `days`."""
+    """Insert a file whose content is stored already. It expires after `days`."""
     connection.execute(
         INSERT,
         {
@@ -62,8 +62,7 @@ def insert(
     )
 
 
-# An export holds what only admins see: the audit log, and what was offered to whom. An import is one member's own, and
-# is nobody's to read: the job that it is for has it.
+# An export contains what only admins may see, such as the audit log. An import is read only by its job.
 READ = """
 SELECT id, account_id, filename, purpose, content_type, bytes, object_key, created_at, expires_at
 FROM files
@@ -73,7 +72,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (expires_at IS NULL OR exp
 
 
 def read(connection: Connection, file_id: str, account_id: str, *, exports: bool) -> File | None:
-    """The file, if the account has it and it has not expired; an export for those only who may see `exports`."""
+    """Return the file if it belongs to the account and has not expired; an export only if `exports` may be read."""
     row = fetch_one(connection, READ, {"id": file_id, "account_id": account_id, "exports": exports})
     return File(**row) if row else None
 
@@ -97,13 +96,13 @@ def page(
     after: str | None = None,
     limit: int = 20,
 ) -> list[File]:
-    """At most `limit` files of an account, newest first, behind the file `after`."""
+    """Return at most `limit` files of an account, newest first, older than the file `after`."""
     names = {"account_id": account_id, "exports": exports, "purpose": purpose, "after": after, "limit": limit}
     return [File(**row) for row in fetch_all(connection, LIST, names)]
 
 
 def delete(connection: Connection, file_id: str, account_id: str) -> None:
-    """Forget a file; its bytes are the caller's to delete, before."""
+    """Delete a file's row. The caller has deleted its content before."""
     connection.execute(
         "DELETE FROM files WHERE id = %(id)s AND account_id = %(account_id)s",
         {"id": file_id, "account_id": account_id},
@@ -111,18 +110,17 @@ def delete(connection: Connection, file_id: str, account_id: str) -> None:
 
 
 def expire(connection: Connection, file_id: str, account_id: str) -> None:
-    """Let a file's time be over: nobody can read it any more, and maintenance deletes it."""
+    """Let a file expire now: it can no longer be read, and maintenance deletes it."""
     connection.execute(
         "UPDATE files SET expires_at = now() WHERE id = %(id)s AND account_id = %(account_id)s",
         {"id": file_id, "account_id": account_id},
     )
 
 
-# Files whose time is over, of all accounts: what maintenance deletes.
 EXPIRED = "SELECT id, account_id, object_key FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT %(limit)s"
 
 
 def expired(connection: Connection, limit: int) -> list[tuple[str, str, str]]:
-    """(id, account, key) of at most `limit` files whose time is over."""
+    """Return (id, account, object key) of at most `limit` expired files of all accounts."""
     rows = fetch_all(connection, EXPIRED, {"limit": limit})
     return [(row["id"], row["account_id"], row["object_key"]) for row in rows]

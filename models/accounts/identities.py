@@ -1,4 +1,4 @@
-"""Identities: who a user is at the OIDC providers that they log in with."""
+"""The identities of users at OIDC providers."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from models.platform.database import Connection, fetch_one
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a provider calls somebody, for ever: an e-mail address may change hands, a subject does not."""
+    """A user's identity at a provider. Unlike an e-mail address, a subject is never reassigned."""
 
     provider: str
     subject: str
 
 
-# One after the other for each identity, so that two who come at once make one user.
+# Serialises logins with one identity, so that two concurrent ones create one user.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('identity ' || %(provider)s || ' ' || %(subject)s, 0))"
 
 
 def lock(connection: Connection, identity: Identity) -> None:
-    """Let nobody else tie this identity to a user until the end of the transaction."""
+    """Lock the identity until the transaction ends, so that nobody else links it to a user."""
     connection.execute(LOCK, {"provider": identity.provider, "subject": identity.subject})
 
 
@@ -26,7 +26,7 @@ FIND = "SELECT user_id FROM identities WHERE provider = %(provider)s AND subject
 
 
 def find_user(connection: Connection, identity: Identity) -> str | None:
-    """The id of the user who it is, if anybody."""
+    """Return the id of the user with this identity."""
     row = fetch_one(connection, FIND, {"provider": identity.provider, "subject": identity.subject})
     return row["user_id"] if row else None
 
@@ -38,6 +38,6 @@ VALUES (%(provider)s, %(subject)s, %(user_id)s, %(email)s)
 
 
 def link(connection: Connection, identity: Identity, user_id: str, email: str) -> None:
-    """Tie it to a user. `email` is what the provider said then, for people who look."""
+    """Link the identity to a user. `email` is the address that the provider returned, for information only."""
     values = {"provider": identity.provider, "subject": identity.subject, "user_id": user_id, "email": email}
     connection.execute(ADD, values)

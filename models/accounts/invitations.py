@@ -1,6 +1,6 @@
-"""Invitations: an account asks whoever reads mail at an address to become a member.
+"""Invitations to become a member of an account, sent to an e-mail address.
 
-The secret of its link is made when its letter is sent; until then its hash is one that nobody knows the secret of.
+The secret of the link is generated when the e-mail is sent. Until then the hash is random.
 """
 
 import os
@@ -11,13 +11,13 @@ from models.accounts.accounts import Role
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.secrets import hash_secret
 
-#: Days that an invitation is good for.
+#: Days for which an invitation is valid.
 DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A row of `invitations`, without its hash. `account_name` is the name of the account that invites."""
+    """A row of `invitations` without its hash, with the name of the inviting account."""
 
     id: str
     account_id: str
@@ -31,7 +31,7 @@ class Invitation:
     revoked_at: datetime | None
 
 
-# Inviting again takes the earlier invitation back: the newest letter is the one that holds.
+# A new invitation replaces an earlier one to the same address.
 REVOKE_EARLIER = """
 UPDATE invitations SET revoked_at = now()
 WHERE account_id = %(account_id)s AND lower(email) = lower(%(email)s) AND accepted_at IS NULL AND revoked_at IS NULL
@@ -48,7 +48,7 @@ ON CONFLICT (id) DO NOTHING
 def create(
     connection: Connection, invitation_id: str, account_id: str, *, email: str, role: Role, invited_by: str
 ) -> Invitation:
-    """A new invitation, or the one with this id; an earlier one of the account to the same address holds no more."""
+    """Create an invitation, or return the one with this id. Earlier ones of the account to the address are revoked."""
     values = {
         "id": invitation_id,
         "account_id": account_id,
@@ -60,9 +60,9 @@ def create(
     }
     connection.execute(REVOKE_EARLIER, values)
     connection.execute(INSERT, values)
-    made = read(connection, invitation_id, account_id)
-    assert made is not None, f"the id {invitation_id} is another account's"
-    return made
+    invitation = read(connection, invitation_id, account_id)
+    assert invitation is not None, f"The invitation id {invitation_id} belongs to another account."
+    return invitation
 
 
 READ = """
@@ -74,11 +74,10 @@ WHERE invitations.id = %(id)s AND account_id = %(account_id)s
 
 
 def read(connection: Connection, invitation_id: str, account_id: str) -> Invitation | None:
-    """The invitation, if it is the account's."""
+    """Return the invitation if it belongs to the account."""
     return _invitation(fetch_one(connection, READ, {"id": invitation_id, "account_id": account_id}))
 
 
-# An account's invitations that can still be accepted, newest first.
 PENDING = """
 SELECT invitations.id, account_id, accounts.name AS account_name, email, role, invited_by, invitations.created_at,
        expires_at, accepted_at, revoked_at
@@ -90,7 +89,8 @@ ORDER BY invitations.id DESC LIMIT %(limit)s
 
 
 def list_pending(connection: Connection, account_id: str, *, after: str | None = None, limit: int) -> list[Invitation]:
-    """At most `limit` invitations that can be accepted, born before the invitation `after`."""
+    """Return at most `limit` invitations that can still be accepted, newest first, older than the invitation
+    `after`."""
     rows = fetch_all(connection, PENDING, {"account_id": account_id, "after": after, "limit": limit})
     return [Invitation(**row | {"role": Role(row["role"])}) for row in rows]
 
@@ -102,12 +102,12 @@ WHERE account_id = %(account_id)s AND created_at > now() - interval '1 day'
 
 
 def count_recent(connection: Connection, account_id: str) -> int:
-    """How many an account has made within a day."""
+    """Count the invitations that an account has created within a day."""
     row = fetch_one(connection, RECENT, {"account_id": account_id})
     return row["recent"] if row else 0
 
 
-SEAL = """
+SET_HASH = """
 UPDATE invitations SET hash = %(hash)s
 WHERE id = %(id)s AND account_id = %(account_id)s
   AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
@@ -115,9 +115,9 @@ WHERE id = %(id)s AND account_id = %(account_id)s
 
 
 def set_secret(connection: Connection, invitation_id: str, account_id: str, secret: str) -> bool:
-    """Let an invitation be accepted with this secret. Returns whether it can still be."""
+    """Set the secret of an invitation. Returns whether it can still be accepted."""
     values = {"id": invitation_id, "account_id": account_id, "hash": hash_secret(secret)}
-    return connection.execute(SEAL, values).rowcount > 0
+    return connection.execute(SET_HASH, values).rowcount > 0
 
 
 BY_HASH = """
@@ -129,12 +129,12 @@ WHERE hash = %(hash)s AND accepted_at IS NULL AND revoked_at IS NULL AND expires
 
 
 def find_by_secret(connection: Connection, secret: str) -> Invitation | None:
-    """The invitation of a secret, or None when it is not good."""
+    """Return the invitation with this secret if it can be accepted."""
     return _invitation(fetch_one(connection, BY_HASH, {"hash": hash_secret(secret)}))
 
 
 def mark_accepted(connection: Connection, invitation_id: str) -> None:
-    """Use an invitation up, while holding its account: of two who come with one link, one finds it used."""
+    """Mark an invitation as accepted. The caller holds the account's lock, so that it is accepted once."""
     connection.execute("UPDATE invitations SET accepted_at = now() WHERE id = %(id)s", {"id": invitation_id})
 
 
@@ -145,22 +145,22 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND accepted_at IS NULL AND re
 
 
 def revoke(connection: Connection, invitation_id: str, account_id: str) -> bool:
-    """Take an invitation back. Returns whether there was one to take back."""
+    """Revoke an invitation. Returns whether it was pending."""
     return connection.execute(REVOKE, {"id": invitation_id, "account_id": account_id}).rowcount > 0
 
 
-REVOKE_OF = """
+REVOKE_ALL_BY = """
 UPDATE invitations SET revoked_at = now()
 WHERE account_id = %(account_id)s AND invited_by = %(user_id)s AND accepted_at IS NULL AND revoked_at IS NULL
 """
 
 
 def revoke_all_by(connection: Connection, account_id: str, user_id: str) -> None:
-    """Take back what a member has offered to others: whoever loses a role must not come in again through it."""
-    connection.execute(REVOKE_OF, {"account_id": account_id, "user_id": user_id})
+    """Revoke a member's pending invitations, so that a member who loses a role cannot regain it through them."""
+    connection.execute(REVOKE_ALL_BY, {"account_id": account_id, "user_id": user_id})
 
 
-#: Days that invitations are kept when they can't be accepted any more: the audit log knows them longer.
+#: Days for which ended invitations are kept; the audit log keeps its events longer.
 KEPT_DAYS = 30
 
 PRUNE = """
@@ -172,7 +172,7 @@ DELETE FROM invitations WHERE id IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Delete at most `batch` invitations that ended long ago; returns how many."""
+    """Delete at most `batch` invitations that ended KEPT_DAYS ago. Returns how many."""
     return connection.execute(PRUNE, {"batch": batch, "days": KEPT_DAYS}).rowcount
 
 

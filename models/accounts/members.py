@@ -1,4 +1,4 @@
-"""Who belongs to an account, in which role, and the account as its members see it."""
+"""The members of an account, and the account as its members see it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from models.platform.database import Connection, fetch_all, fetch_one
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an account. `created_at` is since when."""
+    """A member of an account since `created_at`."""
 
     user_id: str
     email: str
@@ -21,7 +21,6 @@ class Member:
     created_at: datetime
 
 
-# A page of members, in the order in which their users came to be.
 PAGE = """
 SELECT user_id, email, name, role, memberships.created_at
 FROM memberships JOIN users ON users.id = user_id
@@ -31,7 +30,7 @@ ORDER BY user_id LIMIT %(limit)s
 
 
 def page(connection: Connection, account_id: str, *, after: str | None, limit: int) -> list[Member]:
-    """At most `limit` members behind the member `after`."""
+    """Return at most `limit` members, ordered by user id, after the member `after`."""
     parameters = {"account_id": account_id, "after": after, "limit": limit}
     return [_member(row) for row in fetch_all(connection, PAGE, parameters)]
 
@@ -44,17 +43,17 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 
 
 def read(connection: Connection, account_id: str, user_id: str) -> Member | None:
-    """A member, if the user is one."""
+    """Return the user's membership, if there is one."""
     row = fetch_one(connection, READ, {"account_id": account_id, "user_id": user_id})
     return _member(row) if row else None
 
 
-# Whoever changes who belongs to an account, and as what, holds it: they come one after the other.
+# Changes of an account's members and roles lock the account, so they are serialised.
 HOLD = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO KEY UPDATE"
 
 
 def lock_account(connection: Connection, account_id: str) -> bool:
-    """Lock the account until the caller's transaction ends. Returns whether it is there, and not being erased."""
+    """Lock the account until the transaction ends. Returns False if it does not exist or is being erased."""
     return fetch_one(connection, HOLD, {"id": account_id}) is not None
 
 
@@ -65,7 +64,7 @@ SELECT EXISTS (
 
 
 def has_other_owners(connection: Connection, account_id: str, user_id: str) -> bool:
-    """Whether somebody besides the user owns the account. To be asked while holding it."""
+    """Return whether another user owns the account. The caller holds the account's lock."""
     row = fetch_one(connection, OTHER_OWNERS, {"account_id": account_id, "user_id": user_id})
     return bool(row and row["others"])
 
@@ -77,7 +76,7 @@ ON CONFLICT (account_id, user_id) DO NOTHING
 
 
 def add(connection: Connection, account_id: str, user_id: str, role: Role) -> bool:
-    """Make a user a member. Returns False for who was one already: their role stays."""
+    """Add a user to the account. Returns False if the user is a member already; the role is not changed."""
     values = {"account_id": account_id, "user_id": user_id, "role": role}
     return connection.execute(ADD, values).rowcount > 0
 
@@ -86,7 +85,7 @@ SET_ROLE = "UPDATE memberships SET role = %(role)s WHERE account_id = %(account_
 
 
 def set_role(connection: Connection, account_id: str, user_id: str, role: Role) -> None:
-    """Give a member another role."""
+    """Change a member's role."""
     connection.execute(SET_ROLE, {"account_id": account_id, "user_id": user_id, "role": role})
 
 
@@ -94,13 +93,13 @@ REMOVE = "DELETE FROM memberships WHERE account_id = %(account_id)s AND user_id 
 
 
 def remove(connection: Connection, account_id: str, user_id: str) -> None:
-    """Take a member out. Their API keys of this account go along; their user stays."""
+    """Remove a member, with their API keys of this account. The user is kept."""
     connection.execute(REMOVE, {"account_id": account_id, "user_id": user_id})
 
 
 @dataclass(frozen=True, slots=True)
 class JoinedAccount:
-    """An account that a user belongs to."""
+    """An account that a user is a member of."""
 
     account_id: str
     account_name: str
@@ -108,7 +107,7 @@ class JoinedAccount:
     created_at: datetime
 
 
-#: Accounts that a person may belong to.
+#: Most accounts that a user may be a member of.
 MAX_ACCOUNTS = 100
 
 PLACES = """
@@ -119,14 +118,14 @@ WHERE user_id = %(user_id)s ORDER BY memberships.created_at, account_id LIMIT %(
 
 
 def joined_accounts(connection: Connection, user_id: str) -> list[JoinedAccount]:
-    """Where a user belongs, the oldest membership first."""
+    """Return the accounts of a user, the oldest membership first."""
     rows = fetch_all(connection, PLACES, {"user_id": user_id, "limit": MAX_ACCOUNTS})
     return [JoinedAccount(**row | {"role": Role(row["role"])}) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account and what it may use: its plan's word, or an operator's above it."""
+    """An account with its effective limits: those of its plan, replaced by operators' overrides."""
 
     id: str
     name: str
@@ -145,7 +144,7 @@ WHERE accounts.id = %(id)s
 
 
 def read_account(connection: Connection, account_id: str) -> Account | None:
-    """An account."""
+    """Return an account."""
     row = fetch_one(connection, ACCOUNT, {"id": account_id})
     return Account(**row | {"limits": plans.parse_limits(row["limits"])}) if row else None
 
@@ -154,7 +153,7 @@ RENAME = "UPDATE accounts SET name = %(name)s WHERE id = %(id)s AND erased_at IS
 
 
 def rename_account(connection: Connection, account_id: str, name: str) -> None:
-    """Give an account another name."""
+    """Rename an account."""
     connection.execute(RENAME, {"id": account_id, "name": name})
 
 

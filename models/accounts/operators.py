@@ -1,4 +1,4 @@
-"""Operators: people of the staff that runs the installation. They are users like others, with a mark."""
+"""Operators: users with the right to administer the installation."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,26 +10,26 @@ from models.platform.ids import new_id
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One of the staff."""
+    """An operator."""
 
     id: str
     email: str
     created_at: datetime
 
 
-# Only who has proved the address: anyone may claim one, and would wait for the mark.
+# Only a verified address: anybody can sign up with an unverified one.
 FIND = """
 SELECT id, operator FROM users WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL
 """
 
 
 def find(connection: Connection, email: str) -> tuple[str, bool] | None:
-    """The id of the user whose address this is, whatever its case, and whether they are an operator."""
+    """Return the id of the user who verified the address, and whether it is an operator. The case is ignored."""
     row = fetch_one(connection, FIND, {"email": email})
     return (row["id"], row["operator"]) if row else None
 
 
-# An operator who owns the address, with an account; nothing when somebody has just become its owner.
+# Inserts nothing if another user has verified the address meanwhile.
 CREATE = """
 WITH person AS (
     INSERT INTO users (id, email, password_hash, email_verified_at, operator)
@@ -47,42 +47,45 @@ RETURNING account_id, user_id, role
 
 
 def create(connection: Connection, *, email: str, password_hash: str) -> Membership | None:
-    """A new user whose address counts as proved, who is an operator and owns an account; None if there is one now."""
+    """Create an operator with a verified address and an account. Returns None if another user has verified the
+    address."""
     ids = {"user_id": new_id("user"), "account_id": new_id("acct")}
     row = fetch_one(connection, CREATE, {**ids, "email": email, "password_hash": password_hash})
     return Membership(row["user_id"], row["account_id"], Role(row["role"])) if row else None
 
 
-# For who belongs nowhere: nobody can log in without an account.
-HOUSE = """
-WITH homeless AS (
+# A user without an account cannot log in.
+CREATE_ACCOUNT = """
+WITH without_account AS (
     SELECT id, email FROM users
     WHERE id = %(user_id)s AND NOT EXISTS (SELECT 1 FROM memberships WHERE user_id = %(user_id)s)
 ), account AS (
-    INSERT INTO accounts (id, name) SELECT %(account_id)s, email FROM homeless
+    INSERT INTO accounts (id, name) SELECT %(account_id)s, email FROM without_account
     RETURNING id
 )
 INSERT INTO memberships (account_id, user_id, role)
-SELECT account.id, homeless.id, 'owner' FROM account, homeless
+SELECT account.id, without_account.id, 'owner' FROM account, without_account
 """
 
-MARK = "UPDATE users SET operator = %(operator)s WHERE id = %(user_id)s AND operator <> %(operator)s RETURNING id"
+SET_OPERATOR = (
+    "UPDATE users SET operator = %(operator)s WHERE id = %(user_id)s AND operator <> %(operator)s RETURNING id"
+)
 
 
 def grant(connection: Connection, user_id: str) -> bool:
-    """Make a user an operator, with an account if they have none. Whether they were not one before."""
-    connection.execute(HOUSE, {"user_id": user_id, "account_id": new_id("acct")})
-    return fetch_one(connection, MARK, {"user_id": user_id, "operator": True}) is not None
+    """Make a user an operator, and create an account for one without. Returns False if the user was an operator."""
+    connection.execute(CREATE_ACCOUNT, {"user_id": user_id, "account_id": new_id("acct")})
+    return fetch_one(connection, SET_OPERATOR, {"user_id": user_id, "operator": True}) is not None
 
 
 def revoke(connection: Connection, user_id: str) -> bool:
-    """Make an operator a user like others. Whether they were one before."""
-    return fetch_one(connection, MARK, {"user_id": user_id, "operator": False}) is not None
+    """Make an operator an ordinary user. Returns False if the user was none."""
+    return fetch_one(connection, SET_OPERATOR, {"user_id": user_id, "operator": False}) is not None
 
 
 LIST = "SELECT id, email, created_at FROM users WHERE operator ORDER BY lower(email)"
 
 
 def list_operators(connection: Connection) -> list[Operator]:
-    """All of the staff."""
+    """Return all operators."""
     return [Operator(**row) for row in fetch_all(connection, LIST)]

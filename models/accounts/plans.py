@@ -1,4 +1,4 @@
-"""Plans: how much an account may use."""
+"""The limits of accounts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -7,9 +7,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an account may use: its plan's word, or an operator's above it. None is no limit.
+    """The limits of an account: those of its plan, replaced by operators' overrides. None is unlimited.
 
-    requests_per_minute, tokens_per_minute  for the account and, alike, for each of its API keys
+    requests_per_minute, tokens_per_minute  of the account, and of each of its API keys
     streams                                 open event streams in one web process
     unfinished_jobs                         jobs that are queued, running or waiting
     tokens_per_month                        tokens billed and reserved in a calendar month (UTC)
@@ -24,10 +24,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a request may begin: its account's limits, and what is known of its cost.
+    """What a request may use: its account's limits, and the costs known so far.
 
-    charged  tokens a minute that the door has drawn for it, by estimate
-    context  tokens that prompt and answer have in the engine together
+    charged  tokens per minute that the web process has drawn for it, as an estimate
+    context  tokens of prompt and answer together
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -39,5 +39,5 @@ UNLIMITED = Allowance()
 
 
 def parse_limits(stored: Mapping[str, Any]) -> Limits:
-    """From `plans.limits || accounts.limits`; what is not a limit of ours is left out."""
-    return Limits(**{known.name: stored.get(known.name) for known in fields(Limits)})
+    """Parse `plans.limits || accounts.limits`. Unknown keys are ignored."""
+    return Limits(**{limit.name: stored.get(limit.name) for limit in fields(Limits)})

@@ -1,14 +1,14 @@
-"""Users who claimed an address, never proved it, and left nothing behind: after a while they are forgotten."""
+"""Delete unverified users whose accounts are unused."""
 
 from models.accounts import account_data
 from models.platform.database import Connection, fetch_all
 
-#: Days after signing up, and of no living session, for which a claimant without belongings is kept.
+#: Days since the signup, and without an active session, after which such a user is deleted.
 KEPT_DAYS = 30
 
-# Somebody alone in an account in which nothing is, to which no operator has given anything, and with no way in but the
-# password. A response has its job, an item its conversation, a firing its schedule, and so on: roots are looked for.
-LAPSED = """
+# The only member of an account without data and without changes by an operator, who can log in by password only.
+# Checking top-level records suffices: a response has its job, an item its conversation, a firing its schedule.
+UNUSED = """
 FROM users
 JOIN memberships AS mine ON mine.user_id = users.id
 JOIN accounts ON accounts.id = mine.account_id
@@ -18,8 +18,8 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM sessions
                   WHERE sessions.user_id = users.id AND revoked_at IS NULL AND expires_at > now())
   AND NOT EXISTS (SELECT FROM identities WHERE identities.user_id = users.id)
-  AND NOT EXISTS (SELECT FROM memberships AS place
-                  WHERE place.user_id = users.id AND place.account_id <> accounts.id)
+  AND NOT EXISTS (SELECT FROM memberships AS membership
+                  WHERE membership.user_id = users.id AND membership.account_id <> accounts.id)
   AND NOT EXISTS (SELECT FROM memberships AS other
                   WHERE other.account_id = accounts.id AND other.user_id <> users.id)
   AND NOT EXISTS (SELECT FROM jobs WHERE jobs.account_id = accounts.id)
@@ -34,18 +34,18 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM quota_usage WHERE quota_usage.account_id = accounts.id)
 """
 
-# Locked: nobody begins a session or a job of theirs from here on.
-LOCK = "SELECT users.id" + LAPSED + "LIMIT %(batch)s FOR UPDATE OF users, accounts SKIP LOCKED"
+# The lock prevents new sessions and jobs.
+LOCK = "SELECT users.id" + UNUSED + "LIMIT %(batch)s FOR UPDATE OF users, accounts SKIP LOCKED"
 
-# What had begun before the lock is seen by a statement after it.
-STILL = "SELECT users.id, accounts.id AS account_id" + LAPSED + "AND users.id = ANY(%(user_ids)s)"
+# A new statement sees what was committed before the lock was granted.
+STILL_UNUSED = "SELECT users.id, accounts.id AS account_id" + UNUSED + "AND users.id = ANY(%(user_ids)s)"
 
 DELETE = "DELETE FROM accounts WHERE id = ANY(%(account_ids)s)"
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Forget at most `batch` of them, accounts and all; returns how many. To be called in a transaction."""
+    """Delete at most `batch` unverified users with their accounts, in the caller's transaction. Returns how many."""
     user_ids = [row["id"] for row in fetch_all(connection, LOCK, {"days": KEPT_DAYS, "batch": batch})]
-    lapsed = fetch_all(connection, STILL, {"days": KEPT_DAYS, "user_ids": user_ids})
-    connection.execute(DELETE, {"account_ids": [row["account_id"] for row in lapsed]})
-    return sum(account_data.erase_user(connection, row["id"]) for row in lapsed)
+    unused = fetch_all(connection, STILL_UNUSED, {"days": KEPT_DAYS, "user_ids": user_ids})
+    connection.execute(DELETE, {"account_ids": [row["account_id"] for row in unused]})
+    return sum(account_data.erase_user(connection, row["id"]) for row in unused)

@@ -1,4 +1,4 @@
-"""Firings: the history of schedules. One row a schedule and time, inserted in the transaction of what it started."""
+"""The firings of schedules: one row per schedule and time, inserted in the transaction of the job that it starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ FiringStatus = Literal["started", "skipped", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A time at which a schedule fired.
+    """A firing of a schedule.
 
-    fire_time     when it should have been; `fired_at` is when it was
-    missed_since  the first of the missed times for which it stands; None: nothing was missed
-    status        whether it started a job; was missed and skipped; or was refused, with an `error`
-    job_state     of the job now; None: there was none, or it is gone
+    fire_time     when it was due; `fired_at` is when it happened
+    missed_since  the first of the missed times that it replaces; None: none was missed
+    status        it started a job; was missed and skipped; or was refused, with an `error`
+    job_state     the present state of the job; None: no job, or it was deleted
     response_id   of the turn that the job runs
     """
 
@@ -37,7 +37,7 @@ class Firing:
     response_id: str | None = None
 
 
-# The unique constraint has the last word: a second firing at this time breaks the transaction that would start its job.
+# The unique constraint prevents a second firing at this time: it rolls back the transaction that would start the job.
 INSERT = """
 INSERT INTO firings (id, schedule_id, account_id, fire_time, fired_at, missed_since, status, job_id, error)
 VALUES (%(id)s, %(schedule_id)s, %(account_id)s, %(fire_time)s, %(fired_at)s, %(missed_since)s, %(status)s, %(job_id)s,
@@ -45,22 +45,21 @@ VALUES (%(id)s, %(schedule_id)s, %(account_id)s, %(fire_time)s, %(fired_at)s, %(
 """
 
 
-def insert(connection: Connection, fired: Firing) -> None:
-    """Note a firing. Raises UniqueViolation where the schedule has fired at this time."""
-    error = None if fired.error is None else Jsonb(fired.error)
-    names = ("id", "schedule_id", "account_id", "fire_time", "fired_at", "missed_since", "status", "job_id")
-    connection.execute(INSERT, {**{name: getattr(fired, name) for name in names}, "error": error})
+def insert(connection: Connection, firing: Firing) -> None:
+    """Insert a firing. Raises UniqueViolation if the schedule has fired at this time."""
+    error = None if firing.error is None else Jsonb(firing.error)
+    columns = ("id", "schedule_id", "account_id", "fire_time", "fired_at", "missed_since", "status", "job_id")
+    connection.execute(INSERT, {**{name: getattr(firing, name) for name in columns}, "error": error})
 
 
 EXISTS = "SELECT FROM firings WHERE schedule_id = %(schedule_id)s AND fire_time = %(fire_time)s"
 
 
 def exists(connection: Connection, schedule_id: str, fire_time: datetime) -> bool:
-    """Whether the schedule has fired at this time, as after a clock that went ahead and came back."""
+    """Return whether the schedule has fired at this time, such as before the clock was set back."""
     return fetch_one(connection, EXISTS, {"schedule_id": schedule_id, "fire_time": fire_time}) is not None
 
 
-# A page of a schedule's history, newest first.
 LIST = """
 SELECT firings.*, jobs.state AS job_state, responses.id AS response_id
 FROM firings
@@ -75,12 +74,12 @@ ORDER BY firings.id DESC LIMIT %(limit)s
 def list_firings(
     connection: Connection, schedule_id: str, account_id: str, *, after: str | None = None, limit: int = 20
 ) -> list[Firing]:
-    """At most `limit` firings of an account's schedule, from before the firing `after`."""
-    names = {"schedule_id": schedule_id, "account_id": account_id, "after": after, "limit": limit}
-    return [Firing(**row) for row in fetch_all(connection, LIST, names)]
+    """Return at most `limit` firings of an account's schedule, newest first, older than the firing `after`."""
+    parameters = {"schedule_id": schedule_id, "account_id": account_id, "after": after, "limit": limit}
+    return [Firing(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
-#: Days that the history of a schedule goes back.
+#: Days for which firings are kept.
 KEPT_DAYS = 90
 
 PRUNE = """
@@ -90,11 +89,11 @@ DELETE FROM firings WHERE id IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Delete a batch of what is older than KEPT_DAYS; returns how many."""
+    """Delete a batch of firings older than KEPT_DAYS. Returns how many."""
     return connection.execute(PRUNE, {"days": KEPT_DAYS, "batch": batch}).rowcount
 
 
 def parse_firing(row: Mapping[str, Any]) -> Firing:
-    """A firing that came as JSON."""
-    times = ("fire_time", "fired_at", "missed_since")
-    return Firing(**{**row, **{name: datetime.fromisoformat(row[name]) for name in times if row[name]}})
+    """Parse a firing from JSON."""
+    columns = ("fire_time", "fired_at", "missed_since")
+    return Firing(**{**row, **{name: datetime.fromisoformat(row[name]) for name in columns if row[name]}})

@@ -1,6 +1,6 @@
-"""Schedules: what is to happen, when, and for whom. `next_fire_at` is the truth: whoever finds it in the past may fire.
+"""Schedules: what to start, when, and for whom. A schedule is due when `next_fire_at` is in the past.
 
-What a trigger means and what a firing starts stand in `pipelines/schedules/`; what came of it, in `models/schedules/firings.py`.
+`pipelines/schedules/` interprets triggers and starts jobs; `firings` has the history.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ ScheduleStatus = Literal["active", "paused", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A row of `schedules`, and the last time it fired, where that was asked for.
+    """A row of `schedules`, and its last firing where it was read.
 
-    user_id        whom it acts for; None for the platform's own
-    kind           of the work
-    asked, plan    the work, in the words of who asked for it, and of what starts it
-    grace_seconds  a firing that is later than this was missed
+    user_id        the user for whom it acts; None for the platform's own
+    kind           what it starts
+    asked, plan    its parameters, as requested and as they are passed to the starter
+    grace_seconds  a firing that is later than this counts as missed
     next_fire_at   None: it is paused, or there is no next time
-    planned_at     when that was worked out
+    planned_at     when `next_fire_at` was computed
     """
 
     id: str
@@ -51,34 +51,34 @@ class Schedule:
 
     @property
     def status(self) -> ScheduleStatus:
-        """Whether it will fire, and why not."""
+        """Whether it will fire, and if not, why."""
         if self.paused_at is not None:
             return "paused"
         return "active" if self.next_fire_at is not None else "ended"
 
 
 def database_time(connection: Connection) -> datetime:
-    """The time by which everything fires: the database's, which all replicas share."""
+    """Return the database's time, the clock of all schedules, which all replicas share."""
     row = fetch_one(connection, "SELECT now() AS now")
     assert row is not None
     now: datetime = row["now"]
     return now
 
 
-# A maker's place, held to the end of the transaction, and how many schedules they have there.
-HOLD_MAKER = "SELECT FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s FOR UPDATE"
+# Locks the creator's membership, and counts the creator's schedules.
+LOCK_MEMBERSHIP = "SELECT FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s FOR UPDATE"
 COUNT = "SELECT count(*)::int AS count FROM schedules WHERE account_id = %(account_id)s AND user_id = %(user_id)s"
 
 
 def lock_and_count(connection: Connection, account_id: str, user_id: str) -> int:
-    """How many schedules a member has; nobody adds one before the transaction ends."""
-    names = {"account_id": account_id, "user_id": user_id}
-    connection.execute(HOLD_MAKER, names)
-    row = fetch_one(connection, COUNT, names)
+    """Count a member's schedules, and lock the membership so that none is added before the transaction ends."""
+    parameters = {"account_id": account_id, "user_id": user_id}
+    connection.execute(LOCK_MEMBERSHIP, parameters)
+    row = fetch_one(connection, COUNT, parameters)
     return int(row["count"]) if row else 0
 
 
-# A request that is repeated brings the same id, and finds what it made.
+# A repeated request has the same id and inserts nothing.
 INSERT = """
 INSERT INTO schedules (id, account_id, user_id, name, kind, asked, plan, trigger, if_missed, grace_seconds, paused_at,
                        next_fire_at, planned_at, created_at, updated_at)
@@ -89,11 +89,11 @@ ON CONFLICT (id) DO NOTHING
 
 
 def insert(connection: Connection, schedule: Schedule) -> bool:
-    """Store a new schedule. Returns whether it was not there before."""
+    """Insert a schedule. Returns False if the id exists."""
     return connection.execute(INSERT, _values(schedule)).rowcount > 0
 
 
-# An account's schedules with the last firing of each; of one member only where they may see no others'.
+# An account's schedules with the last firing of each; of one user if one is given.
 READ = """
 SELECT schedules.*, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
@@ -111,18 +111,18 @@ ORDER BY schedules.id DESC LIMIT %(limit)s
 
 
 def read(connection: Connection, schedule_id: str, account_id: str, *, user_id: str | None = None) -> Schedule | None:
-    """The schedule, if the account has it, and the user if one is given."""
-    names = {"id": schedule_id, "account_id": account_id, "user_id": user_id, "after": None, "limit": 1}
-    row = fetch_one(connection, READ, names)
+    """Return the schedule if it belongs to the account, and to the user if one is given."""
+    parameters = {"id": schedule_id, "account_id": account_id, "user_id": user_id, "after": None, "limit": 1}
+    row = fetch_one(connection, READ, parameters)
     return _schedule(row) if row else None
 
 
 def list_schedules(
     connection: Connection, account_id: str, *, user_id: str | None = None, after: str | None = None, limit: int = 20
 ) -> list[Schedule]:
-    """At most `limit` schedules of an account, or of one of its users, that were made before `after`."""
-    names = {"id": None, "account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
-    return [_schedule(row) for row in fetch_all(connection, READ, names)]
+    """Return at most `limit` schedules of an account, or of one of its users, newest first, older than `after`."""
+    parameters = {"id": None, "account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
+    return [_schedule(row) for row in fetch_all(connection, READ, parameters)]
 
 
 LOCK = """
@@ -132,12 +132,12 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL
 
 
 def lock(connection: Connection, schedule_id: str, account_id: str, *, user_id: str | None = None) -> Schedule | None:
-    """The schedule, which neither fires nor changes before the transaction ends."""
+    """Return the schedule and lock it: it neither fires nor changes before the transaction ends."""
     row = fetch_one(connection, LOCK, {"id": schedule_id, "account_id": account_id, "user_id": user_id})
     return _schedule(row) if row else None
 
 
-WRITE = """
+UPDATE = """
 UPDATE schedules SET name = %(name)s, kind = %(kind)s, asked = %(asked)s, plan = %(plan)s, trigger = %(trigger)s,
                      if_missed = %(if_missed)s, grace_seconds = %(grace_seconds)s, paused_at = %(paused_at)s,
                      next_fire_at = %(next_fire_at)s, planned_at = %(planned_at)s, updated_at = now()
@@ -146,8 +146,8 @@ WHERE id = %(id)s AND account_id = %(account_id)s
 
 
 def update(connection: Connection, schedule: Schedule) -> None:
-    """Store a schedule that was locked before."""
-    connection.execute(WRITE, _values(schedule))
+    """Store a schedule that the caller has locked."""
+    connection.execute(UPDATE, _values(schedule))
 
 
 DELETE = """
@@ -157,13 +157,13 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL
 
 
 def delete(connection: Connection, schedule_id: str, account_id: str, *, user_id: str | None = None) -> bool:
-    """Forget a schedule with its history. Returns whether there was one."""
-    names = {"id": schedule_id, "account_id": account_id, "user_id": user_id}
-    return connection.execute(DELETE, names).rowcount > 0
+    """Delete a schedule with its firings. Returns whether there was one."""
+    parameters = {"id": schedule_id, "account_id": account_id, "user_id": user_id}
+    return connection.execute(DELETE, parameters).rowcount > 0
 
 
-# What should have fired by now, the longest due first; and what was planned by a clock that has gone back since. A
-# process fires only what it knows how to start: others, of another version, know the rest.
+# Due schedules, the longest due first, and those planned by a clock that was set back since. A process fires only the
+# kinds that it knows: others, of another version, fire the rest.
 DUE = """
 SELECT id, account_id, user_id FROM schedules
 WHERE kind = ANY(%(kinds)s) AND next_fire_at IS NOT NULL
@@ -175,7 +175,7 @@ ORDER BY next_fire_at, id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class DueSchedule:
-    """A schedule whose time has come, as far as it must be known before it can be locked."""
+    """The columns of a due schedule that are needed to lock it."""
 
     id: str
     account_id: str
@@ -185,14 +185,15 @@ class DueSchedule:
 def list_due(
     connection: Connection, kinds: Sequence[str], limit: int, now: datetime | None = None
 ) -> list[DueSchedule]:
-    """At most `limit` schedules whose time has come. `now` stands for the database's clock, in tests."""
+    """Return at most `limit` due schedules. Tests pass `now` in place of the database's clock."""
     return [
         DueSchedule(**row) for row in fetch_all(connection, DUE, {"kinds": list(kinds), "limit": limit, "now": now})
     ]
 
 
-# The account first, as those lock it who remove a member or look at the quota; then nobody waits for another in turn.
-HOLD_ACCOUNT = """
+# Locks the account first, in the order in which removing a member and checking the quota do, so that there is no
+# deadlock.
+LOCK_ACCOUNT = """
 SELECT memberships.role, plans.limits || accounts.limits AS limits
 FROM accounts
 JOIN plans ON plans.id = accounts.plan_id
@@ -203,32 +204,32 @@ FOR NO KEY UPDATE OF accounts
 
 
 def lock_auth_context(connection: Connection, account_id: str, user_id: str) -> AuthContext | None:
-    """Who somebody is in the account now, and what it may use; None for who has left. Nobody leaves meanwhile."""
-    row = fetch_one(connection, HOLD_ACCOUNT, {"account_id": account_id, "user_id": user_id})
+    """Return the user's caller and the account's limits, and lock the account; None if the user has left it."""
+    row = fetch_one(connection, LOCK_ACCOUNT, {"account_id": account_id, "user_id": user_id})
     return (
         AuthContext(Caller(user_id, account_id, Role(row["role"])), plans.parse_limits(row["limits"])) if row else None
     )
 
 
-TAKE = "SELECT * FROM schedules WHERE id = %(id)s AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED"
+LOCK_IF_DUE = "SELECT * FROM schedules WHERE id = %(id)s AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED"
 
 
 def lock_if_due(connection: Connection, schedule_id: str) -> Schedule | None:
-    """A schedule that may fire, locked; None where somebody else has it, or it will not fire any more."""
-    row = fetch_one(connection, TAKE, {"id": schedule_id})
+    """Return the schedule and lock it; None if another process holds it, or it has no next time."""
+    row = fetch_one(connection, LOCK_IF_DUE, {"id": schedule_id})
     return _schedule(row) if row else None
 
 
-PLAN = "UPDATE schedules SET next_fire_at = %(next_fire_at)s, planned_at = %(now)s WHERE id = %(id)s"
+SET_NEXT_FIRE = "UPDATE schedules SET next_fire_at = %(next_fire_at)s, planned_at = %(now)s WHERE id = %(id)s"
 
 
 def set_next_fire(connection: Connection, schedule_id: str, next_fire_at: datetime | None, now: datetime) -> None:
-    """Say when a schedule that was taken fires next."""
-    connection.execute(PLAN, {"id": schedule_id, "next_fire_at": next_fire_at, "now": now})
+    """Store when a locked schedule fires next."""
+    connection.execute(SET_NEXT_FIRE, {"id": schedule_id, "next_fire_at": next_fire_at, "now": now})
 
 
-# The platform's own. The next time stays unless the trigger is another one.
-SETTLE = """
+# The platform's own. The next time is kept unless the trigger has changed.
+UPSERT = """
 INSERT INTO schedules (id, account_id, name, kind, trigger, if_missed, grace_seconds, next_fire_at, planned_at)
 VALUES (%(id)s, %(account_id)s, %(name)s, %(kind)s, %(trigger)s, %(if_missed)s, %(grace_seconds)s, %(next_fire_at)s,
         %(planned_at)s)
@@ -244,11 +245,10 @@ WHERE (schedules.trigger, schedules.if_missed, schedules.grace_seconds)
 
 
 def upsert_platform_schedule(connection: Connection, schedule: Schedule) -> None:
-    """Store one of the platform's own, unless it stands as it is."""
-    connection.execute(SETTLE, _values(schedule))
+    """Insert or update a schedule of the platform's own."""
+    connection.execute(UPSERT, _values(schedule))
 
 
-# Of all accounts: for operators only.
 ALL = """
 SELECT schedules.*, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
@@ -262,7 +262,7 @@ ORDER BY schedules.next_fire_at NULLS LAST, schedules.id LIMIT %(limit)s
 
 
 def list_all(connection: Connection, limit: int, account_id: str | None = None) -> list[Schedule]:
-    """Schedules of whatever account, or of one, those that fire next first."""
+    """Return at most `limit` schedules of all accounts, or of one, the next to fire first. For operators only."""
     return [_schedule(row) for row in fetch_all(connection, ALL, {"limit": limit, "account_id": account_id})]
 
 

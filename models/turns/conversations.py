@@ -1,4 +1,4 @@
-"""Conversations: what an account keeps saying in one place, and the items that it holds."""
+"""Conversations and their items."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ INSERT INTO conversations (id, account_id, metadata) VALUES (%(id)s, %(account_i
 
 
 def create(connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]) -> Conversation:
-    """A new conversation without items."""
+    """Create a conversation without items."""
     parameters = {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)}
     row = fetch_one(connection, INSERT, parameters)
     assert row is not None
@@ -34,7 +34,7 @@ def create(connection: Connection, conversation_id: str, account_id: str, metada
 
 
 def read(connection: Connection, conversation_id: str, account_id: str) -> Conversation | None:
-    """The conversation, if the account has it."""
+    """Return the conversation if it belongs to the account."""
     row = fetch_one(
         connection,
         "SELECT * FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s",
@@ -43,12 +43,12 @@ def read(connection: Connection, conversation_id: str, account_id: str) -> Conve
     return Conversation(**row) if row else None
 
 
-# A turn may start in it for as long as the caller's transaction holds it.
 HOLD = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
 
 
 def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
-    """Whether the account has it; then it can't be deleted till the transaction ends."""
+    """Lock the conversation, so that it is not deleted before the transaction ends. Returns False if the account lacks
+    it."""
     return fetch_one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
 
 
@@ -60,12 +60,12 @@ UPDATE conversations SET metadata = %(metadata)s WHERE id = %(id)s AND account_i
 def update(
     connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]
 ) -> Conversation | None:
-    """Replace its metadata. Returns the conversation, if the account has it."""
+    """Replace the metadata. Returns the conversation if it belongs to the account."""
     row = fetch_one(connection, UPDATE, {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)})
     return Conversation(**row) if row else None
 
 
-# The lock waits for a delete that is under way, and then finds nothing.
+# The lock waits for a concurrent delete, and then finds no row.
 ADD_ITEM = """
 INSERT INTO conversation_items (id, conversation_id, account_id, response_id, item)
 SELECT %(id)s, id, account_id, %(response_id)s, %(item)s FROM conversations WHERE id = %(conversation_id)s
@@ -77,7 +77,7 @@ ON CONFLICT (id) DO UPDATE SET item = excluded.item WHERE conversation_items.acc
 def add_items(
     connection: Connection, conversation_id: str, items: Sequence[Mapping[str, Any]], *, response_id: str | None = None
 ) -> None:
-    """Put items at the end of a conversation, unless it is gone."""
+    """Append items to a conversation. Does nothing if it was deleted."""
     for item in items:
         connection.execute(
             ADD_ITEM,
@@ -90,7 +90,6 @@ def add_items(
         )
 
 
-# The last items of a conversation, oldest first.
 LAST_ITEMS = """
 SELECT item FROM (
     SELECT item, position FROM conversation_items
@@ -104,12 +103,12 @@ ORDER BY position
 def last_items(
     connection: Connection, conversation_id: str, account_id: str, limit: int, *, except_response_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """At most `limit` items, the newest ones, in the order in which they were said; none of the response `but`."""
+    """Return the last `limit` items, oldest first, without those of the response `except_response_id`."""
     parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit}
     return [row["item"] for row in fetch_all(connection, LAST_ITEMS, {**parameters, "except_id": except_response_id})]
 
 
-# One item. Its position is where a page goes on.
+# Its position is the cursor of a page.
 ITEM = """
 SELECT item, position FROM conversation_items
 WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(account_id)s
@@ -117,17 +116,16 @@ WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(a
 
 
 def read_item(connection: Connection, conversation_id: str, account_id: str, item_id: str) -> dict[str, Any] | None:
-    """The item, if the conversation has it."""
+    """Return the item if it belongs to the conversation."""
     row = fetch_one(connection, ITEM, {"id": item_id, "conversation_id": conversation_id, "account_id": account_id})
     return row["item"] if row else None
 
 
-# Items of an account, wherever they are.
 ITEMS = "SELECT item FROM conversation_items WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s"
 
 
 def items(connection: Connection, item_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
-    """Those of the items that the account has in a conversation, in no order."""
+    """Return the items with these ids that any conversation of the account has, unordered."""
     rows = fetch_all(connection, ITEMS, {"ids": list(item_ids), "account_id": account_id})
     return [row["item"] for row in rows]
 
@@ -139,12 +137,11 @@ WHERE id = %(id)s AND conversation_id = %(conversation_id)s AND account_id = %(a
 
 
 def delete_item(connection: Connection, conversation_id: str, account_id: str, item_id: str) -> bool:
-    """Take an item out of a conversation. Returns whether it had it."""
+    """Remove an item from a conversation. Returns whether it was there."""
     parameters = {"id": item_id, "conversation_id": conversation_id, "account_id": account_id}
     return connection.execute(DELETE_ITEM, parameters).rowcount > 0
 
 
-# A page of items in either direction, beginning behind a position.
 PAGE = """
 SELECT item FROM conversation_items
 WHERE conversation_id = %(conversation_id)s AND account_id = %(account_id)s
@@ -162,21 +159,21 @@ def page(
     limit: int,
     ascending: bool = False,
 ) -> list[dict[str, Any]] | None:
-    """At most `limit` items of a conversation behind the item `after`; None where that is not in it."""
+    """Return at most `limit` items after the item `after`; None if that is not in the conversation."""
     parameters = {"conversation_id": conversation_id, "account_id": account_id, "limit": limit, "ascending": ascending}
-    behind = None
+    position = None
     if after is not None:
         row = fetch_one(connection, ITEM, {**parameters, "id": after})
         if row is None:
             return None
-        behind = row["position"]
-    return [row["item"] for row in fetch_all(connection, PAGE, {**parameters, "after": behind})]
+        position = row["position"]
+    return [row["item"] for row in fetch_all(connection, PAGE, {**parameters, "after": position})]
 
 
 def delete(connection: Connection, conversation_id: str, account_id: str) -> bool:
-    """Delete a conversation and its items; its responses stay. Returns whether the account had it."""
-    done = connection.execute(
+    """Delete a conversation and its items. Its responses are kept. Returns whether the account had it."""
+    deleted = connection.execute(
         "DELETE FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s",
         {"id": conversation_id, "account_id": account_id},
     )
-    return done.rowcount > 0
+    return deleted.rowcount > 0

@@ -1,6 +1,7 @@
-"""Embeddings: texts go in as a job's arguments, vectors come out as its result, and are taken by whoever waits.
+"""The results of embedding jobs: the texts are in the job's arguments, the vectors in its result.
 
-Nothing of them is kept: a result is read once, and one that nobody reads goes by `models.jobs.unclaimed_results`. The bill stays.
+A result is read once and then deleted with its job; one that is not read is deleted by `unclaimed_results`. The usage
+record is kept.
 """
 
 from base64 import b64decode
@@ -10,11 +11,11 @@ from typing import Any
 
 from models.platform.database import Connection, fetch_one
 
-#: The kind of work.
+#: The kind of job.
 KIND = "embedding.create"
 
-#: Bytes of a number: little-endian float32, as OpenAI's `base64` has them.
-NUMBER = 4
+#: Bytes per number: little-endian float32, as in OpenAI's `base64` format.
+NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class EmbeddingResult:
     prompt_tokens: int
 
 
-# An ended job goes as it is read, with its journal.
+# The job and its journal are deleted with the read.
 TAKE = """
 DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s AND kind = 'embedding.create'
     AND state = 'completed'
@@ -35,13 +36,13 @@ RETURNING result
 
 
 def take_result(connection: Connection, job_id: str, account_id: str) -> EmbeddingResult | None:
-    """The result of a completed job of the account, which is gone from here on; None where there is none."""
+    """Return the result of a completed job of the account and delete the job; None if there is none."""
     row = fetch_one(connection, TAKE, {"id": job_id, "account_id": account_id})
     return parse_result(row["result"]) if row else None
 
 
 def parse_result(result: dict[str, Any]) -> EmbeddingResult:
-    """What stands in the job's row."""
-    size, every = result["dimensions"] * NUMBER, b64decode(result["vectors"])
-    vectors = [every[place : place + size] for place in range(0, len(every), size)]
+    """Parse the result column of the job."""
+    vector_size, packed = result["dimensions"] * NUMBER_BYTES, b64decode(result["vectors"])
+    vectors = [packed[start : start + vector_size] for start in range(0, len(packed), vector_size)]
     return EmbeddingResult(result["model"], vectors, result["prompt_tokens"])

@@ -1,4 +1,4 @@
-"""Responses: the turns. A response's status is its job's state, stored once, there; it is read joined with it."""
+"""The turns, as responses. The status of a response is its job's state, which is stored once and joined when read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,22 @@ from models.platform.database import Connection, fetch_all, fetch_one
 
 __all__ = ["Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "delete", "finish", "insert", "read"]
 
-#: Seconds that the end of a turn that is not stored waits for its reader.
-UNREAD = 300.0
+#: Seconds for which the result of a turn that is not stored is kept after its end.
+UNREAD_SECONDS = 300.0
 
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A row of `responses` with what its job knows.
+    """A row of `responses` with columns of its job.
 
-    request  what was asked: model, instructions, sampling, metadata, …
-    input    the items that this turn brought; `output` the items that it made
-    thread   the conversation, or the response that began the chain; one turn of a thread runs at a time
-
-    recalled      the memories that went into its prompt, the best first: id, kind, speaker, occurred_at, text, score
-    unremembered  what was said in it is still to be remembered
-
-    With an `expires_at` it is not stored: it goes once its end has been read, or `UNREAD` seconds after its end.
+    request       the parameters: model, instructions, sampling, metadata, …
+    input         the items of this turn; `output` has the generated ones
+    thread        the conversation, or the first response of the chain; one turn of a thread runs at a time
+    recalled      the memories in its prompt, the best first: id, kind, speaker, occurred_at, text, score
+    unremembered  whether its text is still to be remembered
+    expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
     id: str
@@ -57,7 +55,7 @@ class Response:
 
     @property
     def status(self) -> ResponseStatus:
-        """The status as OpenAI names it."""
+        """The status in OpenAI's terms."""
         match self.job_state:
             case "completed":
                 return "incomplete" if self.incomplete_details else "completed"
@@ -72,7 +70,7 @@ class Response:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the status is final."""
         return self.job_state in ENDED
 
 
@@ -86,7 +84,7 @@ VALUES (%(id)s, %(account_id)s, %(user_id)s, %(job_id)s, %(conversation_id)s, %(
 
 
 def insert(connection: Connection, response: Response) -> None:
-    """Write a new turn, whose job stands already."""
+    """Insert a turn whose job is inserted already."""
     connection.execute(
         INSERT,
         {
@@ -106,7 +104,6 @@ def insert(connection: Connection, response: Response) -> None:
     )
 
 
-# A response of an account, with what its job knows.
 READ = """
 SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
 FROM responses JOIN jobs ON jobs.id = responses.job_id
@@ -115,25 +112,25 @@ WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
 
 
 def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
-    """The response, if the account has it."""
+    """Return the response if it belongs to the account."""
     row = fetch_one(connection, READ, {"id": response_id, "account_id": account_id})
     return Response(**row) if row else None
 
 
-# The thread of a response that a turn may go on from. One that is not stored is none. Until the caller's transaction
-# ends it can't be deleted.
+# The thread of a stored response, which is not deleted before the transaction ends. A turn cannot continue one that is
+# not stored.
 THREAD = """
 SELECT thread FROM responses WHERE id = %(id)s AND account_id = %(account_id)s AND expires_at IS NULL FOR KEY SHARE
 """
 
 
 def lock_thread_of(connection: Connection, response_id: str, account_id: str) -> str | None:
-    """The thread of a stored response, if the account has it. Holds the response till the transaction ends."""
+    """Return the thread of a stored response of the account, and lock the response until the transaction ends."""
     row = fetch_one(connection, THREAD, {"id": response_id, "account_id": account_id})
     return row["thread"] if row else None
 
 
-# Posts to one thread that depend on what it does come one after another.
+# Serialises requests whose effect depends on the thread's unfinished turns.
 LOCK_THREAD = "SELECT pg_advisory_xact_lock(hashtext('thread'), hashtext(%(thread)s))"
 
 UNFINISHED = """
@@ -143,12 +140,11 @@ WHERE serial_key = %(thread)s AND account_id = %(account_id)s AND state IN ('que
 
 
 def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> list[str]:
-    """The jobs of a thread's unfinished turns. No other caller gets an answer till the transaction ends."""
+    """Return the jobs of a thread's unfinished turns, and lock the thread until the transaction ends."""
     connection.execute(LOCK_THREAD, {"thread": thread})
     return [row["id"] for row in fetch_all(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
 
 
-# What these responses brought and made.
 ITEMS = """
 SELECT item FROM responses CROSS JOIN LATERAL jsonb_array_elements(input || output) AS item
 WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
@@ -156,7 +152,7 @@ WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
 
 
 def read_items(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
-    """All items of stored responses, in no order."""
+    """Return the input and output items of stored responses, unordered."""
     rows = fetch_all(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
     return [row["item"] for row in rows]
 
@@ -169,7 +165,7 @@ WHERE id = %(id)s
 
 
 def finish(connection: Connection, response: Response) -> None:
-    """Store what the turn made, in the transaction that ends its job."""
+    """Store the output of a turn in the transaction that ends its job."""
     connection.execute(
         FINISH,
         {
@@ -182,7 +178,7 @@ def finish(connection: Connection, response: Response) -> None:
     )
 
 
-# The turns of a chain, oldest first; a turn that was deleted ends it.
+# A deleted turn ends the chain.
 CHAIN = """
 WITH RECURSIVE chain AS (
     SELECT previous_id, input, output, 1 AS depth FROM responses WHERE id = %(id)s AND account_id = %(account_id)s
@@ -196,12 +192,12 @@ SELECT input, output FROM chain ORDER BY depth DESC
 
 
 def chain_items(connection: Connection, response_id: str, account_id: str, limit: int) -> list[dict[str, Any]]:
-    """The items of a response and of those before it, at most `limit` turns, in the order in which they were said."""
+    """Return the items of a response and of those before it, at most `limit` turns, oldest first."""
     rows = fetch_all(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
     return [item for row in rows for item in (*row["input"], *row["output"])]
 
 
-# The job carries the response, its journal and its archive: with it all of them go. What was billed stays.
+# The response, the journal and the archive are deleted by cascade. The usage record is kept.
 DELETE = """
 DELETE FROM jobs USING responses
 WHERE jobs.id = responses.job_id AND responses.id = %(id)s AND responses.account_id = %(account_id)s
@@ -215,24 +211,24 @@ def delete(connection: Connection, response_id: str, account_id: str) -> bool:
 
 
 def bill(connection: Connection, response: Response, usage: TokenUsage) -> None:
-    """Record a turn's usage."""
+    """Store a turn's usage."""
     usage_records.bill(
         connection, usage, job_id=response.job_id, account_id=response.account_id, model=response.request["model"]
     )
 
 
-# Turns that are not stored, and whose end nobody has come to read. The clock begins with the end, however late that is.
-DELETE_UNREAD = """
+# Turns that are not stored and were not read. The time is counted from the end of the job.
+DELETE_EXPIRED = """
 DELETE FROM jobs USING (
     SELECT job_id FROM responses JOIN jobs ON jobs.id = job_id
     WHERE expires_at < now() AND finished_at < now() - make_interval(secs => %(unread)s)
       AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
-    ORDER BY job_id DESC LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED) AS unread
-WHERE jobs.id = unread.job_id
+    ORDER BY job_id DESC LIMIT %(limit)s FOR UPDATE OF jobs SKIP LOCKED) AS expired
+WHERE jobs.id = expired.job_id
 RETURNING jobs.id
 """
 
 
 def delete_expired(connection: Connection, limit: int = 500) -> list[str]:
-    """Delete turns that are not stored and whose time is over. Returns the ids of their jobs."""
-    return [row["id"] for row in fetch_all(connection, DELETE_UNREAD, {"unread": UNREAD, "limit": limit})]
+    """Delete turns that are not stored and have expired. Returns the ids of their jobs."""
+    return [row["id"] for row in fetch_all(connection, DELETE_EXPIRED, {"unread": UNREAD_SECONDS, "limit": limit})]

@@ -20,7 +20,7 @@ from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.ids import new_id
 from models.turns import responses
-from models.turns.responses import UNREAD, Response
+from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
@@ -141,7 +141,7 @@ def _prepare(
         request=dict(turn.request),
         input=items,
         created_at=now,
-        expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD),
+        expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
     )
     job = NewJob(

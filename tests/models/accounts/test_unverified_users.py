@@ -119,5 +119,5 @@ def test_every_table_of_an_account_is_looked_into(empty_database):
             {},
         )
 
-    unseen = {table["name"] for table in tables if f"FROM {table['name']} WHERE" not in unverified_users.LAPSED}
+    unseen = {table["name"] for table in tables if f"FROM {table['name']} WHERE" not in unverified_users.UNUSED}
     assert unseen == BRANCHES
