@@ -22,7 +22,7 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response, page_object
 from web.http.timestamps import to_unix
-from web.http.validation import Body, parse_query, truncate
+from web.http.validation import RequestBody, parse_query, truncate
 
 #: A limit per minute. At least one, as zero would reject every request.
 PerMinuteLimit = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
@@ -32,7 +32,7 @@ CountLimit = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class LimitOverrides(Body):
+class LimitOverrides(RequestBody):
     """Limits of a plan, where null means unlimited, or overrides of an account, where null removes the override."""
 
     requests_per_minute: PerMinuteLimit | None = None
@@ -42,14 +42,14 @@ class LimitOverrides(Body):
     tokens_per_month: CountLimit | None = None
 
 
-class AdminUpdateAccount(Body):
+class AdminUpdateAccount(RequestBody):
     """The body of `PATCH /admin/accounts/{id}`. Omitted fields stay unchanged."""
 
     plan_id: str | None = Field(None, max_length=64)
     limits: LimitOverrides | None = None
 
 
-class PutPlan(Body):
+class PutPlan(RequestBody):
     """The body of `PUT /admin/plans/{id}`. An omitted limit is unlimited."""
 
     name: Name

@@ -12,14 +12,14 @@ from models.journal.journal import last_sequence
 from models.platform.errors import InvalidRequest, Unavailable
 from web.api.request import Request
 from web.http.disconnects import run_in_background
-from web.http.validation import Query
+from web.http.validation import RequestQuery
 from web.streams.sse import Frame, frame
 
 #: A job's events as `Tail.follow` yields them: in batches that arrived together.
 EventBatches = AsyncIterator[list[Event]]
 
 
-class StreamCursor(Query):
+class StreamCursor(RequestQuery):
     """The query of every event stream."""
 
     starting_after: int | None = Field(None, ge=-1)

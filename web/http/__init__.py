@@ -1,1 +1,1 @@
-"""Requests and answers: bodies, validation, errors, and the bounds of the protocol."""
+"""HTTP: bodies, validation, errors, responses, disconnects, and limits of the protocol."""

@@ -9,17 +9,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest, TooLarge
-from web.http.validation import truncate, validate
+from web.http.validation import Model, truncate, validate
 
 #: Bytes of a body. A turn that fills a context of 128k tokens has about half a megabyte.
 MAX_BYTES = 2 * 1024 * 1024
@@ -41,8 +40,6 @@ STRING = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 
 #: Limits of discarding a rejected body, for clients that send all of it before they read the response.
 DRAIN_BYTES, DRAIN_SECONDS = 128 * 1024 * 1024, 20.0
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class BodyTooLarge(TooLarge):

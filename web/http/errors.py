@@ -1,5 +1,6 @@
-"""Map errors to responses: the only place with statuses, and the one envelope `{"error": {"message", "type", "param",
-"code"}}`. The types are OpenAI's, so that its clients raise the exceptions that their users know.
+"""Map errors to responses: statuses, headers, and the envelope `{"error": {"message", "type", "param", "code"}}`.
+
+The types are OpenAI's, so that its clients raise the exceptions that their users know.
 """
 
 import http

@@ -7,12 +7,12 @@ from pydantic import Field
 from starlette.responses import Response
 
 from web.http.responses import json_response, page_object
-from web.http.validation import Query
+from web.http.validation import RequestQuery
 
 Record = TypeVar("Record")
 
 
-class Listing(Query):
+class Listing(RequestQuery):
     """The query of a list: at most `limit` objects, beginning behind the object with the id `after`."""
 
     after: str | None = Field(None, max_length=100)

@@ -7,14 +7,14 @@ import orjson
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-Item = TypeVar("Item")
+ObjectType = TypeVar("ObjectType")
 
 
-class Page(TypedDict, Generic[Item]):
+class Page(TypedDict, Generic[ObjectType]):
     """OpenAI's list envelope. `first_id` and `last_id` are the cursors for `before` and `after`."""
 
     object: Literal["list"]
-    data: list[Item]
+    data: list[ObjectType]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -25,7 +25,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
-def page_object(data: Sequence[Item], *, has_more: bool = False) -> Page[Item]:
+def page_object(data: Sequence[ObjectType], *, has_more: bool = False) -> Page[ObjectType]:
     """Wrap objects that have an `id` in OpenAI's list envelope."""
     ids: list[str] = [item["id"] for item in data]  # type: ignore[index]
     return {

@@ -13,13 +13,13 @@ from models.platform.errors import InvalidRequest
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """Base class of request bodies: exact JSON types, no unknown field, no infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Query(BaseModel):
+class RequestQuery(BaseModel):
     """Base class of queries: strings are converted to numbers and booleans; no unknown parameter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

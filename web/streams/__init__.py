@@ -1,1 +1,1 @@
-"""Event streams: from the journal's tail to the wire."""
+"""Event streams: follow the journals of jobs, and send them as server-sent events."""

@@ -8,21 +8,21 @@ from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
 from web.api.turns.requests import CreateResponse
-from web.http.validation import Body, Query, parse_query, validate
+from web.http.validation import RequestBody, RequestQuery, parse_query, validate
 
 
-class Item(Body):
+class Item(RequestBody):
     type: Literal["message"] = "message"
     content: str
 
 
-class Turn(Body):
+class Turn(RequestBody):
     input: str | list[Item]
     temperature: float | None = Field(None, ge=0, le=2)
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
-class Page(Query):
+class Page(RequestQuery):
     limit: int = Field(20, ge=1, le=100)
     include: list[str] = Field(default_factory=list)
 

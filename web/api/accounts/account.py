@@ -13,10 +13,10 @@ from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import Body
+from web.http.validation import RequestBody
 
 
-class UpdateAccount(Body):
+class UpdateAccount(RequestBody):
     """The body of `PATCH /v1/account`. Omitted fields stay unchanged."""
 
     name: PublicName | None = None

@@ -19,7 +19,7 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.timestamps import UnixTime, from_unix, to_unix
-from web.http.validation import Body, parse_query
+from web.http.validation import RequestBody, parse_query
 
 ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 
@@ -27,7 +27,7 @@ ScopeName = Literal["read", "write", "inference", "billing", "admin"]
 MAX_LIFETIME = 10 * 366 * 86_400
 
 
-class CreateApiKey(Body):
+class CreateApiKey(RequestBody):
     """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
 
     name: Name
@@ -36,7 +36,7 @@ class CreateApiKey(Body):
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
 
 
-class UpdateApiKey(Body):
+class UpdateApiKey(RequestBody):
     """The body of `PATCH /v1/api_keys/{id}`. Omitted fields stay unchanged; `expires_at: null` removes the expiry."""
 
     name: Name | None = None

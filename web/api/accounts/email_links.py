@@ -19,26 +19,26 @@ from web.api.accounts.signup import Email, Password
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import Body
+from web.http.validation import RequestBody
 
 #: The `token` parameter of a link in an e-mail.
 EmailToken = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class VerifyEmail(Body):
+class VerifyEmail(RequestBody):
     """The body of `POST /auth/email/verify`. `password` is required unless the request has the user's access token."""
 
     token: EmailToken
     password: Password | None = None
 
 
-class ForgotPassword(Body):
+class ForgotPassword(RequestBody):
     """The body of `POST /auth/password/forgot`."""
 
     email: Email
 
 
-class ResetPassword(Body):
+class ResetPassword(RequestBody):
     """The body of `POST /auth/password/reset`."""
 
     token: EmailToken

@@ -12,10 +12,10 @@ from pipelines.accounts.deletion import close_account, delete_user
 from web.api.job_object import job_object
 from web.api.request import Request
 from web.http.responses import json_response
-from web.http.validation import Query, parse_query
+from web.http.validation import RequestQuery, parse_query
 
 
-class ConfirmErasure(Query):
+class ConfirmErasure(RequestQuery):
     """The query of an erasure: `confirm` repeats the id or the e-mail address of what is erased."""
 
     confirm: str = Field(max_length=320)

@@ -20,17 +20,17 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
-from web.http.validation import Body, parse_query
+from web.http.validation import RequestBody, parse_query
 
 
-class CreateInvitation(Body):
+class CreateInvitation(RequestBody):
     """The body of `POST /v1/account/invitations`."""
 
     email: Email
     role: RoleName = "member"
 
 
-class AcceptInvitation(Body):
+class AcceptInvitation(RequestBody):
     """The body of `POST /auth/invitations/accept`. Without an access token in the Authorization header `password` is
     required: the password of the invited address's user, or the one of the user to create."""
 

@@ -13,12 +13,12 @@ from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import Body
+from web.http.validation import RequestBody
 
 RoleName = Literal["owner", "admin", "member"]
 
 
-class UpdateUser(Body):
+class UpdateUser(RequestBody):
     """The body of `PATCH /v1/me`. Omitted fields stay unchanged."""
 
     name: PublicName | None = None

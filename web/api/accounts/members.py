@@ -14,10 +14,10 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
-from web.http.validation import Body, parse_query
+from web.http.validation import RequestBody, parse_query
 
 
-class UpdateMember(Body):
+class UpdateMember(RequestBody):
     """The body of `PATCH /v1/account/members/{user_id}`."""
 
     role: RoleName

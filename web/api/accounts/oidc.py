@@ -22,7 +22,7 @@ from web.api.accounts.signup import tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import Body, truncate
+from web.http.validation import RequestBody, truncate
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ LOGIN_COOKIE = "sangha_login"
 CODE_COOKIE = "sangha_pass"
 
 
-class ExchangeLoginCode(Body):
+class ExchangeLoginCode(RequestBody):
     """The body of `POST /auth/oidc/exchange`."""
 
     code: str = Field(max_length=200)

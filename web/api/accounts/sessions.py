@@ -16,17 +16,17 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
-from web.http.validation import Body, parse_query
+from web.http.validation import RequestBody, parse_query
 
 
-class RefreshSession(Body):
+class RefreshSession(RequestBody):
     """The body of `POST /auth/refresh`. `account` is the id of another account of the user to switch to."""
 
     refresh_token: str = Field(max_length=200)
     account: str | None = Field(None, max_length=64)
 
 
-class ChangePassword(Body):
+class ChangePassword(RequestBody):
     """The body of `POST /auth/password/change`."""
 
     current_password: Password

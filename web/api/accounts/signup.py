@@ -14,20 +14,20 @@ from pipelines.accounts.signup import log_in, sign_up
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
-from web.http.validation import Body
+from web.http.validation import RequestBody
 
 Email = Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
 Password = Annotated[str, Field(max_length=4096, examples=["a quiet sentence of mine"])]
 
 
-class SignUp(Body):
+class SignUp(RequestBody):
     """The body of `POST /signup`."""
 
     email: Email
     password: Password
 
 
-class LogIn(Body):
+class LogIn(RequestBody):
     """The body of `POST /login`. `account` is the id of the account to log in to, for users with several."""
 
     email: Email

@@ -20,11 +20,11 @@ from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
 from web.http.timestamps import to_unix
-from web.http.validation import Body, Query, parse_query, truncate
+from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
 from web.streams.sse import EventStream
 
 
-class ListChanges(Query):
+class ListChanges(RequestQuery):
     """The query of `GET /v1/meditations/{id}/changes`. `after` is the id of a change."""
 
     action: Action | None = None
@@ -32,7 +32,7 @@ class ListChanges(Query):
     limit: int = Field(20, ge=1, le=100)
 
 
-class StartMeditations(Body):
+class StartMeditations(RequestBody):
     """The body of `POST /admin/meditations`: the users in `user_ids`, or with `all` every user with memories."""
 
     user_ids: list[Annotated[str, Field(min_length=1, max_length=100)]] | None = Field(
@@ -67,7 +67,7 @@ class MeditationChangeObject(TypedDict):
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    meditation: bool | None
+    reverted: bool | None
 
 
 def create(request: Request) -> Response:

@@ -12,7 +12,7 @@ from pipelines.memory.memory_input import Importance, MemoryInput, Metadata, Nam
 from pipelines.memory.search_memories import HitObject
 from web.http.paging import Listing
 from web.http.timestamps import to_unix
-from web.http.validation import Body, Query
+from web.http.validation import RequestBody, RequestQuery
 
 #: Memories per request.
 MAX_MEMORIES = 1000
@@ -23,7 +23,7 @@ MAX_QUERY_LENGTH = 8192
 ConversationId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class CreateMemories(Body):
+class CreateMemories(RequestBody):
     """The body of `POST /v1/memories`: the fields of one memory, or a list of `memories`."""
 
     text: Text | None = None
@@ -52,7 +52,7 @@ class CreateMemories(Body):
         return [MemoryInput.model_construct(**{name: getattr(self, name) for name in MemoryInput.model_fields})]
 
 
-class UpdateMemory(Body):
+class UpdateMemory(RequestBody):
     """The body of `PATCH /v1/memories/{id}`. Omitted fields stay unchanged."""
 
     text: Text | None = None
@@ -85,14 +85,14 @@ class ListMemories(Listing):
         return Filters(self.kind, self.speaker, self.conversation_id, self.occurred_after, self.occurred_before)
 
 
-class DeleteMemories(Query):
+class DeleteMemories(RequestQuery):
     """The query of `DELETE /v1/memories`: the memories of a conversation, or all."""
 
     conversation_id: ConversationId | None = None
     all: bool = False
 
 
-class SearchMemories(Body):
+class SearchMemories(RequestBody):
     """The body of `POST /v1/memories/search`."""
 
     query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]

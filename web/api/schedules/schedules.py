@@ -25,7 +25,7 @@ from web.api.schedules.schemas import (
     firing_object,
     schedule_object,
 )
-from web.api.turns.models import DEFAULT
+from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.requests import new_turn
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -187,7 +187,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
             f"'work.request' is too large: it has {size:,} bytes as JSON, the maximum is {MAX_REQUEST_BYTES:,}.",
             param="work.request",
         )
-    plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT))
+    plan = turns.turn_plan(turn, any_model=turn_request.model in (None, DEFAULT_MODEL))
     return ScheduledWork("turn", {"request": stored_request}, plan, check)
 
 

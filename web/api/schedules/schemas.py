@@ -12,7 +12,7 @@ from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
 from web.api.turns.requests import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
-from web.http.validation import Body, branch, discriminate_by_type
+from web.http.validation import RequestBody, branch, discriminate_by_type
 
 #: The number of next fire times in a schedule object.
 FIRE_TIMES_SHOWN = 5
@@ -26,7 +26,7 @@ ScheduleName = Annotated[
 GraceSeconds = Annotated[int, Field(ge=1, le=86_400)]
 
 
-class CronTrigger(Body):
+class CronTrigger(RequestBody):
     """Fires by a crontab expression of five fields, in the local time of an IANA time zone."""
 
     type: Literal["cron"]
@@ -34,7 +34,7 @@ class CronTrigger(Body):
     time_zone: str = Field("UTC", max_length=100)
 
 
-class IntervalTrigger(Body):
+class IntervalTrigger(RequestBody):
     """Fires every `seconds`. `start_at`, in Unix seconds, is one of the fire times; no time is before it."""
 
     type: Literal["interval"]
@@ -42,7 +42,7 @@ class IntervalTrigger(Body):
     start_at: UnixTime | None = None
 
 
-class OnceTrigger(Body):
+class OnceTrigger(RequestBody):
     """Fires once. `at` is in Unix seconds."""
 
     type: Literal["once"]
@@ -57,14 +57,14 @@ Trigger = Annotated[
 ]
 
 
-class Work(Body):
+class Work(RequestBody):
     """The work to start. For the kind `turn`, `request` is the body of `POST /v1/responses`."""
 
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     request: CreateResponse | None = None
 
 
-class CreateSchedule(Body):
+class CreateSchedule(RequestBody):
     """The body of `POST /v1/schedules`."""
 
     name: ScheduleName
@@ -75,7 +75,7 @@ class CreateSchedule(Body):
     paused: bool = False
 
 
-class UpdateSchedule(Body):
+class UpdateSchedule(RequestBody):
     """The body of `PATCH /v1/schedules/{id}`. Omitted fields stay unchanged."""
 
     name: ScheduleName | None = None

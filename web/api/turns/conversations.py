@@ -14,50 +14,50 @@ from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from web.api.request import Request
-from web.api.turns.items import Item, stored
+from web.api.turns.items import Item, stored_items
 from web.api.turns.requests import Include, Metadata
-from web.api.turns.responses import Included
+from web.api.turns.responses import IncludeQuery
 from web.http import bodies
 from web.http.responses import json_response, page_object
-from web.http.validation import Body, Query, parse_query, truncate
+from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
 
 #: Items that one request may add; OpenAI's bound.
-MOST_ITEMS = 20
+MAX_NEW_ITEMS = 20
 
 
-class CreateConversation(Body):
+class CreateConversation(RequestBody):
     """The body of `POST /v1/conversations`."""
 
     metadata: Metadata | None = None
-    items: Annotated[list[Item], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[list[Item], Field(max_length=MAX_NEW_ITEMS)] | None = None
 
 
-class UpdateConversation(Body):
+class UpdateConversation(RequestBody):
     """The body of `POST /v1/conversations/{id}`: null takes all metadata away."""
 
     metadata: Metadata | None
 
 
-class AddItems(Body):
+class AddItems(RequestBody):
     """The body of `POST /v1/conversations/{id}/items`."""
 
-    items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
+    items: Annotated[list[Item], Field(min_length=1, max_length=MAX_NEW_ITEMS)]
     include: Include | None = None
 
 
-class Items(Query):
+class ListItems(RequestQuery):
     """The query of `GET /v1/conversations/{id}/items`."""
 
     after: str | None = None
     limit: int = Field(20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
-    include: Included | None = None
+    include: IncludeQuery | None = None
 
 
-class OneItem(Query):
+class ItemQuery(RequestQuery):
     """The query of requests about one item."""
 
-    include: Included | None = None
+    include: IncludeQuery | None = None
 
 
 class ConversationObject(TypedDict):
@@ -83,25 +83,25 @@ def create(request: Request) -> Response:
     conversation_id, account_id = request.new_id("conv"), request.caller.account_id
     with request.platform.database.transaction() as connection:
         if request.repeat != "first" and (found := conversations.read(connection, conversation_id, account_id)):
-            return json_response(_object(found))
+            return json_response(_conversation_object(found))
         made = conversations.create(connection, conversation_id, account_id, body.metadata or {})
-        conversations.add_items(connection, made.id, _made(request, connection, body.items or []))
-    return json_response(_object(made))
+        conversations.add_items(connection, made.id, _new_items(request, connection, body.items or []))
+    return json_response(_conversation_object(made))
 
 
 def retrieve(request: Request) -> Response:
     """`GET /v1/conversations/{id}`."""
-    return json_response(_object(_read(request)))
+    return json_response(_conversation_object(_read(request)))
 
 
 def update(request: Request) -> Response:
     """`POST /v1/conversations/{id}`: its metadata, replaced."""
     body = bodies.parse(request.body, UpdateConversation)
     with request.platform.database.connection() as connection:
-        found = conversations.update(connection, _id(request), request.caller.account_id, body.metadata or {})
+        found = conversations.update(connection, _conversation_id(request), request.caller.account_id, body.metadata or {})
     if found is None:
         raise _not_found(request)
-    return json_response(_object(found))
+    return json_response(_conversation_object(found))
 
 
 def delete(request: Request) -> Response:
@@ -109,16 +109,16 @@ def delete(request: Request) -> Response:
 
     A turn that runs in it goes on, outside.
     """
-    if not delete_conversation(request.platform.database, _id(request), request.caller.account_id):
+    if not delete_conversation(request.platform.database, _conversation_id(request), request.caller.account_id):
         raise _not_found(request)
     request.platform.queue.nudge()
-    deleted: ConversationDeleted = {"id": _id(request), "object": "conversation.deleted", "deleted": True}
+    deleted: ConversationDeleted = {"id": _conversation_id(request), "object": "conversation.deleted", "deleted": True}
     return json_response(deleted)
 
 
-def items(request: Request) -> Response:
+def list_items(request: Request) -> Response:
     """`GET /v1/conversations/{id}/items`."""
-    query = parse_query(request.query, Items)
+    query = parse_query(request.query, ListItems)
     conversation = _read(request)
     with request.platform.database.connection() as connection:
         found = conversations.page(
@@ -138,24 +138,24 @@ def items(request: Request) -> Response:
 
 def add_items(request: Request) -> Response:
     """`POST /v1/conversations/{id}/items`: put items at its end."""
-    parse_query(request.query, OneItem)
+    parse_query(request.query, ItemQuery)
     body = bodies.parse(request.body, AddItems)
     with request.platform.database.transaction() as connection:
-        if not conversations.lock(connection, _id(request), request.caller.account_id):
+        if not conversations.lock(connection, _conversation_id(request), request.caller.account_id):
             raise _not_found(request)
-        made = _made(request, connection, body.items)
-        conversations.add_items(connection, _id(request), made)
+        made = _new_items(request, connection, body.items)
+        conversations.add_items(connection, _conversation_id(request), made)
     return json_response(page_object(made))
 
 
 def retrieve_item(request: Request) -> Response:
     """`GET /v1/conversations/{id}/items/{item_id}`."""
-    parse_query(request.query, OneItem)
+    parse_query(request.query, ItemQuery)
     conversation, item_id = _read(request), request.path_params["item_id"]
     with request.platform.database.connection() as connection:
         item = conversations.read_item(connection, conversation.id, request.caller.account_id, item_id)
     if item is None:
-        raise _no_item(item_id)
+        raise _item_not_found(item_id)
     return json_response(item)
 
 
@@ -164,37 +164,37 @@ def delete_item(request: Request) -> Response:
     conversation, item_id = _read(request), request.path_params["item_id"]
     with request.platform.database.connection() as connection:
         if not conversations.delete_item(connection, conversation.id, request.caller.account_id, item_id):
-            raise _no_item(item_id)
-    return json_response(_object(conversation))
+            raise _item_not_found(item_id)
+    return json_response(_conversation_object(conversation))
 
 
-def _made(request: Request, connection: Connection, given: Sequence[Item]) -> list[dict[str, Any]]:
+def _new_items(request: Request, connection: Connection, given: Sequence[Item]) -> list[dict[str, Any]]:
     """The items as they are stored, with ids of their own."""
-    whole = resolve_references(connection, request.caller.account_id, stored(given), "items")
+    whole = resolve_references(connection, request.caller.account_id, stored_items(given), "items")
     return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in whole]
 
 
-def _id(request: Request) -> str:
+def _conversation_id(request: Request) -> str:
     return request.path_params["conversation_id"]
 
 
 def _read(request: Request) -> Conversation:
     with request.platform.database.connection() as connection:
-        found = conversations.read(connection, _id(request), request.caller.account_id)
+        found = conversations.read(connection, _conversation_id(request), request.caller.account_id)
     if found is None:
         raise _not_found(request)
     return found
 
 
 def _not_found(request: Request) -> NotFound:
-    return NotFound(f"Conversation with id '{truncate(_id(request))}' not found.", param="conversation_id")
+    return NotFound(f"Conversation with id '{truncate(_conversation_id(request))}' not found.", param="conversation_id")
 
 
-def _no_item(item_id: str) -> NotFound:
+def _item_not_found(item_id: str) -> NotFound:
     return NotFound(f"Item with id '{truncate(item_id)}' not found.", param="item_id")
 
 
-def _object(conversation: Conversation) -> ConversationObject:
+def _conversation_object(conversation: Conversation) -> ConversationObject:
     return {
         "id": conversation.id,
         "object": "conversation",

@@ -16,13 +16,13 @@ from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.token_count import TokenCount, enqueue_count
 from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
-from web.api.turns.items import stored
-from web.api.turns.requests import CountTokens, common, place_of
+from web.api.turns.items import stored_items
+from web.api.turns.requests import CountTokens, prompt_parameters, parse_thread
 from web.http import bodies
 from web.http.responses import json_response
 
 #: Seconds to wait for a worker with a free hand.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class InputTokens(TypedDict):
@@ -32,24 +32,24 @@ class InputTokens(TypedDict):
     input_tokens: int
 
 
-async def count(request: Request) -> Response:
+async def count_tokens(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`."""
     body = bodies.parse(request.body, CountTokens)
-    items = stored(body.input) if body.input is not None else []
-    question = TokenCount(common(body, request.platform.settings), items, *place_of(body))
+    items = stored_items(body.input) if body.input is not None else []
+    question = TokenCount(prompt_parameters(body, request.platform.settings), items, *parse_thread(body))
     job_id = request.new_id("job")
     limits = request.admission.limits
     await run_in_threadpool(enqueue_count, request.platform.database, request.caller, question, job_id, limits)
     request.platform.queue.nudge()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             last = await _last_event(request, job_id)
     except TimeoutError:
         last = {}
         await run_in_threadpool(cancel_job, request, job_id)
     finally:
         await run_in_threadpool(delete_ended_job, request, job_id)
-    count: InputTokens = {"object": "response.input_tokens", "input_tokens": _told(last)}
+    count: InputTokens = {"object": "response.input_tokens", "input_tokens": _token_count(last)}
     return json_response(count)
 
 
@@ -61,7 +61,7 @@ async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
     return {}
 
 
-def _told(last: dict[str, Any]) -> int:
+def _token_count(last: dict[str, Any]) -> int:
     """The count in the last event of the job. Raises InvalidRequest where the engine can't read such a prompt."""
     if result := last.get("result"):
         tokens: int = result["input_tokens"]

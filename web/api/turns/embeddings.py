@@ -19,29 +19,29 @@ from typing_extensions import TypedDict
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.turns import embeddings
-from models.turns.embeddings import NUMBER, EmbeddingResult
+from models.turns.embeddings import NUMBER_BYTES, EmbeddingResult
 from pipelines.embeddings.start import enqueue_embedding
 from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request
-from web.api.turns.models import DEFAULT
-from web.api.turns.requests import Label
+from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.requests import ClientLabel
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
-from web.http.validation import Body, truncate
+from web.http.validation import RequestBody, truncate
 
 #: Texts of one request: OpenAI's own bound.
-MOST_TEXTS = 2048
+MAX_TEXTS = 2048
 
 #: Characters of all texts together: some 250,000 tokens of English, which take a slow core two minutes.
-MOST_CHARACTERS = 1_000_000
+MAX_CHARACTERS = 1_000_000
 
 #: Seconds without a word from a worker. It says something every few seconds once it has begun.
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
-def _texts_only(value: Any) -> Any:
+def _reject_token_ids(value: Any) -> Any:
     """Token numbers are of another model's vocabulary: they would be nonsense here."""
     inner = value[0] if isinstance(value, list) and value else value
     if isinstance(inner, int | list):
@@ -51,21 +51,21 @@ def _texts_only(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
 
 
-class CreateEmbeddings(Body):
+class CreateEmbeddings(RequestBody):
     """The body of `POST /v1/embeddings`."""
 
     input: Annotated[
         list[Text],
-        Field(min_length=1, max_length=MOST_TEXTS),
-        BeforeValidator(_texts_only, json_schema_input_type=str | list[str]),
+        Field(min_length=1, max_length=MAX_TEXTS),
+        BeforeValidator(_reject_token_ids, json_schema_input_type=str | list[str]),
     ]
     model: Annotated[str, Field(max_length=256)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=1_000_000)
-    user: Label | None = None
+    user: ClientLabel | None = None
 
 
 class EmbeddingObject(TypedDict):
@@ -108,38 +108,38 @@ async def create(request: Request) -> DeferredResponse:
     )
     request.platform.queue.nudge()
     return DeferredResponse(
-        partial(_answer, request, job_id, body.encoding_format or "float"), partial(abandon_job, request, job_id)
+        partial(_respond, request, job_id, body.encoding_format or "float"), partial(abandon_job, request, job_id)
     )
 
 
-def embeddings_object(made: EmbeddingResult, encoding: str) -> EmbeddingList:
+def embedding_list(made: EmbeddingResult, encoding: str) -> EmbeddingList:
     """The vectors in one of OpenAI's two encodings."""
     data: list[EmbeddingObject] = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vector, encoding)}
+        {"object": "embedding", "index": index, "embedding": _encode(vector, encoding)}
         for index, vector in enumerate(made.vectors)
     ]
     usage: EmbeddingUsage = {"prompt_tokens": made.prompt_tokens, "total_tokens": made.prompt_tokens}
     return {"object": "list", "data": data, "model": made.model, "usage": usage}
 
 
-def _encoded(vector: bytes, encoding: str) -> list[float] | str:
+def _encode(vector: bytes, encoding: str) -> list[float] | str:
     return (
         b64encode(vector).decode()
         if encoding == "base64"
-        else list(struct.unpack(f"<{len(vector) // NUMBER}f", vector))
+        else list(struct.unpack(f"<{len(vector) // NUMBER_BYTES}f", vector))
     )
 
 
 def _check(body: CreateEmbeddings, settings: Settings) -> None:
     known = embedder_name(settings)
-    if body.model not in (None, DEFAULT, known):
+    if body.model not in (None, DEFAULT_MODEL, known):
         raise InvalidRequest(
             f"The model '{truncate(str(body.model))}' makes no embeddings here; '{known}' does.",
             param="model",
             code="model_not_found",
         )
-    if (characters := _characters(body.input)) > MOST_CHARACTERS:
-        message = f"The texts have {characters} characters together; {MOST_CHARACTERS} are allowed in one request."
+    if (characters := _characters(body.input)) > MAX_CHARACTERS:
+        message = f"The texts have {characters} characters together; {MAX_CHARACTERS} are allowed in one request."
         raise InvalidRequest(message, param="input", code="string_above_max_length")
 
 
@@ -147,18 +147,18 @@ def _characters(texts: Sequence[str]) -> int:
     return sum(len(text) for text in texts)
 
 
-async def _answer(request: Request, job_id: str, encoding: str) -> Response:
+async def _respond(request: Request, job_id: str, encoding: str) -> Response:
     """The vectors, once they are made. Raises what became of a job that has none."""
-    made = await take_result(request, job_id, PATIENCE, embeddings.take_result, _refusal)
+    made = await take_result(request, job_id, TIMEOUT, embeddings.take_result, _to_error)
     if made is None:
         raise Unavailable("These embeddings have been read already.")
     # Megabytes of numbers are written in a thread: others wait on the event loop.
     return await run_in_threadpool(
-        lambda: json_response(embeddings_object(made, encoding), headers=job_headers(job_id))
+        lambda: json_response(embedding_list(made, encoding), headers=job_headers(job_id))
     )
 
 
-def _refusal(last: dict[str, Any]) -> RequestError | JobFailed | Unavailable:
+def _to_error(last: dict[str, Any]) -> RequestError | JobFailed | Unavailable:
     match last.get("type"), (last.get("error") or {}).get("code"):
         case None, _:
             return Unavailable("No worker had time for these embeddings.", retry_after=10)

@@ -12,7 +12,7 @@ from web.api.request import Request
 from web.http.responses import json_response, page_object
 
 #: The local models answer to this name too, so that a caller need not know which are installed.
-DEFAULT = "default"
+DEFAULT_MODEL = "default"
 
 
 class ModelObject(TypedDict):
@@ -26,21 +26,21 @@ class ModelObject(TypedDict):
 
 async def list_models(request: Request) -> Response:
     """`GET /v1/models`."""
-    names = _names(request.platform.settings)
-    return json_response(page_object([_model(name, request.platform.started) for name in names]))
+    names = _model_names(request.platform.settings)
+    return json_response(page_object([_model_object(name, request.platform.started) for name in names]))
 
 
-async def get_model(request: Request) -> Response:
+async def retrieve_model(request: Request) -> Response:
     """`GET /v1/models/{model}`."""
     name = request.path_params["model"]
-    if name not in _names(request.platform.settings):
+    if name not in _model_names(request.platform.settings):
         raise NotFound(f"The model '{name}' does not exist.", param="model", code="model_not_found")
-    return json_response(_model(name, request.platform.started))
+    return json_response(_model_object(name, request.platform.started))
 
 
-def _names(settings: Settings) -> list[str]:
-    return list(dict.fromkeys([model_name(settings), DEFAULT, embedder_name(settings)]))
+def _model_names(settings: Settings) -> list[str]:
+    return list(dict.fromkeys([model_name(settings), DEFAULT_MODEL, embedder_name(settings)]))
 
 
-def _model(name: str, created: int) -> ModelObject:
+def _model_object(name: str, created: int) -> ModelObject:
     return {"id": name, "object": "model", "created": created, "owned_by": "sangha"}

@@ -9,10 +9,10 @@ from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.start import NewTurn
 from pipelines.inference.registry import model_name
-from web.api.turns.forms import MOST_TOOLS, TextOptions, Tool, ToolChoice, offered, text_form
-from web.api.turns.items import Id, Input, stored
-from web.api.turns.models import DEFAULT
-from web.http.validation import Body, Unsupported, branch, discriminate_text, strict_literal, truncate
+from web.api.turns.forms import MAX_TOOLS, TextOptions, Tool, ToolChoice, resolve_tools, text_parameters
+from web.api.turns.items import Id, InputItems, stored_items
+from web.api.turns.models import DEFAULT_MODEL
+from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, strict_literal, truncate
 
 #: OpenAI's own bounds for metadata.
 Metadata = Annotated[
@@ -24,46 +24,46 @@ Metadata = Annotated[
 ]
 
 #: A name of the caller's for somebody or something, which is shown again and not looked at.
-Label = Annotated[str, Field(max_length=512)]
+ClientLabel = Annotated[str, Field(max_length=512)]
 
 #: A text that ends the answer.
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Stops = Annotated[
-    Annotated[Stop, Tag(branch("text"))] | Annotated[list[Stop], Field(max_length=4), Tag(branch("other"))],
+StopSequence = Annotated[str, Field(min_length=1, max_length=256)]
+StopSequences = Annotated[
+    Annotated[StopSequence, Tag(branch("text"))] | Annotated[list[StopSequence], Field(max_length=4), Tag(branch("other"))],
     discriminate_text("a list of strings"),
 ]
 
 LOGPROBS = "message.output_text.logprobs"
 
-Includable = Literal[
+IncludeValue = Literal[
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
     "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
     "reasoning.encrypted_content", "message.output_text.logprobs",
 ]  # fmt: skip
 
 #: What more an answer is to tell. All of it is about what no answer here has: it is accepted, and there is nothing.
-Include = Annotated[list[Includable], Field(max_length=16)]
+Include = Annotated[list[IncludeValue], Field(max_length=16)]
 
 
-class ConversationReference(Body):
+class ConversationReference(RequestBody):
     """A conversation, named as an object."""
 
     id: Id
 
 
-Conversation = Annotated[
+ConversationParameter = Annotated[
     Annotated[Id, Tag(branch("text"))] | Annotated[ConversationReference, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """OpenAI's padding against traffic analysis; nothing here is padded."""
 
     include_obfuscation: bool | None = None
 
 
-class Reasoning(Body):
+class Reasoning(RequestBody):
     """How a model is to think. No model here does: only what asks for nothing is accepted."""
 
     effort: Literal["none"] | None = None
@@ -73,7 +73,7 @@ class Reasoning(Body):
     mode: Literal["standard"] | None = None
 
 
-class MemoryOptions(Body):
+class MemoryOptions(RequestBody):
     """What a turn has to do with its user's memories: both are done unless they are refused.
 
     recall    put what earlier conversations say to it into its prompt, at most `limit` memories
@@ -85,32 +85,32 @@ class MemoryOptions(Body):
     limit: int | None = Field(None, ge=1, le=MAX_MEMORIES)
 
 
-class Asked(Body):
+class PromptParameters(RequestBody):
     """What a turn and the count of its tokens have in common."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
     instructions: str | None = None
-    conversation: Conversation | None = None
+    conversation: ConversationParameter | None = None
     previous_response_id: Id | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     reasoning: Reasoning | None = None
 
 
-class CountTokens(Asked):
+class CountTokens(PromptParameters):
     """The body of `POST /v1/responses/input_tokens`."""
 
-    input: Input | None = None
+    input: InputItems | None = None
     personality: Unsupported = None
 
 
-class CreateResponse(Asked):
+class CreateResponse(PromptParameters):
     """The body of `POST /v1/responses`."""
 
-    input: Input
+    input: InputItems
     stream: bool | None = None
     background: bool | None = None
     store: bool | None = None
@@ -123,13 +123,13 @@ class CreateResponse(Asked):
     include: Include | None = None
     # Sangha's own.
     seed: int | None = Field(None, ge=0, lt=2**32 - 1)
-    stop: Stops | None = None
+    stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
     memory: MemoryOptions | None = None
     # Hints that change nothing about an answer.
-    user: Label | None = None
-    safety_identifier: Label | None = None
-    prompt_cache_key: Label | None = None
+    user: ClientLabel | None = None
+    safety_identifier: ClientLabel | None = None
+    prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
@@ -145,9 +145,9 @@ class CreateResponse(Asked):
 
 def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
     """What the body asks for, in the pipeline's terms. Raises InvalidRequest."""
-    _check(body)
+    _check_combinations(body)
     request = {
-        **common(body, settings),
+        **prompt_parameters(body, settings),
         "background": bool(body.background),
         "metadata": body.metadata or {},
         "temperature": body.temperature,  # None: the engine's own
@@ -162,25 +162,25 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }
-    place = place_of(body)
-    return NewTurn(request, stored(body.input), *place, if_busy=body.if_busy or "queue")
+    place = parse_thread(body)
+    return NewTurn(request, stored_items(body.input), *place, if_busy=body.if_busy or "queue")
 
 
-def common(body: Asked, settings: Settings) -> dict[str, Any]:
+def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, Any]:
     """What decides the prompt and the form of the answer, beside the items. Raises InvalidRequest."""
-    tools, choice = offered(body.tools, body.tool_choice)
+    tools, choice = resolve_tools(body.tools, body.tool_choice)
     return {
-        "model": checked_model(body.model, settings),
+        "model": resolve_model(body.model, settings),
         "instructions": body.instructions,
         "tools": tools,
         "tool_choice": choice,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "text": text_form(body.text),
+        "text": text_parameters(body.text),
         "truncation": body.truncation or "auto",
     }
 
 
-def place_of(body: Asked) -> tuple[str | None, str | None]:
+def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
     """The conversation, or the response, that the turn goes on from. Raises InvalidRequest for both."""
     conversation = body.conversation
     if conversation is not None and body.previous_response_id is not None:
@@ -191,19 +191,19 @@ def place_of(body: Asked) -> tuple[str | None, str | None]:
     return conversation_id, body.previous_response_id
 
 
-def checked_model(name: str | None, settings: Settings) -> str:
+def resolve_model(name: str | None, settings: Settings) -> str:
     """The local model's own name. Raises InvalidRequest for a name that it does not answer to."""
     local = model_name(settings)
-    if name not in (None, DEFAULT, local):
+    if name not in (None, DEFAULT_MODEL, local):
         raise InvalidRequest(
-            f"The model '{truncate(str(name))}' does not exist; there are '{local}' and '{DEFAULT}'.",
+            f"The model '{truncate(str(name))}' does not exist; there are '{local}' and '{DEFAULT_MODEL}'.",
             param="model",
             code="model_not_found",
         )
     return local
 
 
-def _check(body: CreateResponse) -> None:
+def _check_combinations(body: CreateResponse) -> None:
     if body.background and body.store is False:
         raise InvalidRequest(
             "A response in the background is read later, and so must be stored: 'store' can't be false.",

@@ -16,34 +16,34 @@ from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
-from web.api.turns.requests import CreateResponse, Includable, new_turn
-from web.api.turns.running import begin, final, read_named, when_read
+from web.api.turns.requests import CreateResponse, IncludeValue, new_turn
+from web.api.turns.running import start, wait_for_end, read_response, on_delivered
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
-from web.http.validation import Query, as_list, parse_query, truncate
+from web.http.validation import RequestQuery, as_list, parse_query, truncate
 from web.streams.sse import EventStream
 
 #: Known, and about what no answer here has.
-Included = Annotated[list[Includable], as_list, Field(max_length=16)]
+IncludeQuery = Annotated[list[IncludeValue], as_list, Field(max_length=16)]
 
 
-class Retrieve(StreamCursor):
+class RetrieveResponse(StreamCursor):
     """The query of `GET /v1/responses/{id}`."""
 
     stream: bool = False
-    include: Included | None = None
+    include: IncludeQuery | None = None
     include_obfuscation: bool | None = None
 
 
-class InputItems(Query):
+class ListInputItems(RequestQuery):
     """The query of `GET /v1/responses/{id}/input_items`."""
 
     after: str | None = None
     before: str | None = None
     limit: int = Field(20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
-    include: Included | None = None
+    include: IncludeQuery | None = None
 
 
 class ResponseDeleted(TypedDict):
@@ -58,28 +58,28 @@ async def create(request: Request) -> Answer | EventStream | DeferredResponse:
     """`POST /v1/responses`: accept a turn; answer with its stream, its present state, or its end."""
     body = bodies.parse(request.body, CreateResponse)
     turn = new_turn(body, request.platform.settings)
-    begun = await begin(request, turn, stream=bool(body.stream))
+    begun = await start(request, turn, stream=bool(body.stream))
     response = begun.response
     if body.stream:
-        told = event_frames(begun.told, on_delivered=when_read(request, response))
-        return EventStream(told, request.platform.streams, begun.headers, on_disconnect=begun.leave)
+        told = event_frames(begun.event_batches, on_delivered=on_delivered(request, response))
+        return EventStream(told, request.platform.streams, begun.headers, on_disconnect=begun.on_disconnect)
     if body.background:
         return json_response(response_object(response), headers=begun.headers)
 
     async def ended() -> Answer:
-        return _shown(request, response, await final(request, begun), begun.headers)
+        return _respond(request, response, await wait_for_end(request, begun), begun.headers)
 
-    return DeferredResponse(ended, begun.leave)
+    return DeferredResponse(ended, begun.on_disconnect)
 
 
 async def retrieve(request: Request) -> Answer | EventStream:
     """`GET /v1/responses/{id}`: the response as it is, or with `stream` its events from any point on."""
-    query = parse_query(request.query, Retrieve)
+    query = parse_query(request.query, RetrieveResponse)
     response = await run_in_threadpool(_read, request)
     if not query.stream:
-        return _shown(request, response, response_object(response))
+        return _respond(request, response, response_object(response))
     after = await resume_position(request, response.job_id, query)
-    told = job_frames(request, response.job_id, after, on_delivered=when_read(request, response))
+    told = job_frames(request, response.job_id, after, on_delivered=on_delivered(request, response))
     return EventStream(told, request.platform.streams)
 
 
@@ -101,20 +101,20 @@ def delete(request: Request) -> Answer:
     return json_response(deleted)
 
 
-def input_items(request: Request) -> Answer:
+def list_input_items(request: Request) -> Answer:
     """`GET /v1/responses/{id}/input_items`."""
-    query = parse_query(request.query, InputItems)
+    query = parse_query(request.query, ListInputItems)
     items = _read(request).input
     ordered = items if query.order == "asc" else items[::-1]
     if query.after is not None:
-        ordered = ordered[_place(ordered, query.after, "after") + 1 :]
+        ordered = ordered[_cursor_index(ordered, query.after, "after") + 1 :]
     if query.before is not None:
-        ordered = ordered[: _place(ordered, query.before, "before")]
+        ordered = ordered[: _cursor_index(ordered, query.before, "before")]
         return json_response(page_object(ordered[-query.limit :], has_more=len(ordered) > query.limit))
     return json_response(page_object(ordered[: query.limit], has_more=len(ordered) > query.limit))
 
 
-def _place(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int:
+def _cursor_index(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int:
     """Where a cursor points. Raises InvalidRequest."""
     for place, item in enumerate(items):
         if item["id"] == item_id:
@@ -122,12 +122,12 @@ def _place(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int
     raise InvalidRequest(f"Item with id '{truncate(item_id)}' not found.", param=cursor, code="item_not_found")
 
 
-def _shown(
+def _respond(
     request: Request, response: Response, shown: ResponseObject, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """The answer with a response; one that is not stored and has ended goes once it is sent."""
     answer = json_response(shown, headers=headers)
-    forget = when_read(request, response)
+    forget = on_delivered(request, response)
     if forget is not None and shown["status"] not in ("queued", "in_progress"):
         answer.background = BackgroundTask(forget)
     return answer
@@ -135,4 +135,4 @@ def _shown(
 
 def _read(request: Request) -> Response:
     """The response that the path names."""
-    return read_named(request, request.path_params["response_id"])
+    return read_response(request, request.path_params["response_id"])

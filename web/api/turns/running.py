@@ -22,25 +22,25 @@ from web.http.validation import truncate
 
 #: Seconds that a plain create waits for its answer. Then it says how far it is; the turn goes on.
 #: OpenAI's client gives up after 600 and posts the same again: a second turn.
-LONGEST_WAIT = 540.0
+MAX_WAIT = 540.0
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedTurn:
     """A turn that was accepted, its events, the headers that name it, and what to do when its client leaves."""
 
-    started: AcceptedTurn
-    told: EventBatches
+    accepted: AcceptedTurn
+    event_batches: EventBatches
     headers: dict[str, str]
-    leave: OnDisconnect | None
+    on_disconnect: OnDisconnect | None
 
     @property
     def response(self) -> Response:
         """The turn as it began."""
-        return self.started.response
+        return self.accepted.response
 
 
-async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
+async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn:
     """Accept a turn. Raises what `start` does, and TooMany when there is no seat for another stream."""
     response_id, job_id = request.new_id("resp"), request.new_id("job")
     leave = on_disconnect(request.headers, partial(cancel_job, request, job_id))
@@ -68,25 +68,25 @@ async def begin(request: Request, turn: NewTurn, *, stream: bool) -> Begun:
     started = await run_in_threadpool(accept)
     follower.push_opening(started.opening_events)
     told = tail.follow(job_id, follower=follower)
-    return Begun(started, told, job_headers(job_id, response_id), leave)
+    return StartedTurn(started, told, job_headers(job_id, response_id), leave)
 
 
-async def final(request: Request, begun: Begun) -> ResponseObject:
+async def wait_for_end(request: Request, begun: StartedTurn) -> ResponseObject:
     """The response once it has ended, told by its journal; no connection is held meanwhile.
 
     As far as it is, when that takes longer than `LONGEST_WAIT` or the process leaves.
     """
     try:
-        async with asyncio.timeout(LONGEST_WAIT):
-            shown = await _shown_at_end(begun.told)
+        async with asyncio.timeout(MAX_WAIT):
+            shown = await _final_response(begun.event_batches)
     except TimeoutError:
         shown = None
     if shown is not None:
         return shown
-    return response_object(await run_in_threadpool(read_named, request, begun.response.id))
+    return response_object(await run_in_threadpool(read_response, request, begun.response.id))
 
 
-async def _shown_at_end(told: EventBatches) -> ResponseObject | None:
+async def _final_response(told: EventBatches) -> ResponseObject | None:
     async for events in told:
         if events[-1].ends:
             shown: ResponseObject | None = orjson.loads(events[-1].data).get("response")
@@ -94,7 +94,7 @@ async def _shown_at_end(told: EventBatches) -> ResponseObject | None:
     return None
 
 
-def read_named(request: Request, response_id: str) -> Response:
+def read_response(request: Request, response_id: str) -> Response:
     """A response of the caller's account. Raises NotFound."""
     with request.platform.database.connection() as connection:
         response = responses.read(connection, response_id, request.caller.account_id)
@@ -103,13 +103,13 @@ def read_named(request: Request, response_id: str) -> Response:
     return response
 
 
-def when_read(request: Request, response: Response) -> Callable[[], None] | None:
+def on_delivered(request: Request, response: Response) -> Callable[[], None] | None:
     """What to do once a client has the end of a response; nothing where an Idempotency-Key may ask for it again."""
     asks_again = idempotency.HEADER in request.headers
-    return None if response.expires_at is None or asks_again else partial(_forget, request, response)
+    return None if response.expires_at is None or asks_again else partial(_delete, request, response)
 
 
-def _forget(request: Request, response: Response) -> None:
+def _delete(request: Request, response: Response) -> None:
     """Delete a response that has ended. Should this not come to pass, the sweeper does it."""
     with request.platform.database.connection() as connection:
         deleted = responses.delete(connection, response.id, response.account_id)

@@ -13,7 +13,7 @@ from web.api.routing import Route
 from web.api.system import openapi
 from web.api.system.openapi import document
 from web.http.responses import json_response
-from web.http.validation import Body, Query
+from web.http.validation import RequestBody, RequestQuery
 from web.routes import ROUTES
 
 #: Routes whose response is not JSON: pages and their files, metrics, and the content of a file.
@@ -30,13 +30,13 @@ NOT_JSON = {
 }
 
 
-class CreateGift(Body):
+class CreateGift(RequestBody):
     """The gift to create."""
 
     text: str = Field(max_length=100)
 
 
-class ListGifts(Query):
+class ListGifts(RequestQuery):
     """The gifts to list."""
 
     limit: int = Field(20, ge=1, le=100)

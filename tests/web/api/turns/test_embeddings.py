@@ -15,7 +15,7 @@ from models.turns.embeddings import EmbeddingResult
 from pipelines.embeddings.start import enqueue_embedding
 from tests.web.api_client import assert_error
 from web.api.turns import embeddings as endpoint
-from web.api.turns.embeddings import MOST_CHARACTERS, embeddings_object
+from web.api.turns.embeddings import MAX_CHARACTERS, embedding_list
 
 POOL = "memory"
 
@@ -108,7 +108,7 @@ def test_what_only_the_model_can_tell_is_refused_by_name(client, user, asked, pa
         ({"input": [[1, 2]]}, "input"),
         ({"input": ["a", 5]}, "input[1]"),
         ({"input": ["a"] * 2049}, "input"),
-        ({"input": ["a" * (MOST_CHARACTERS // 2 + 1)] * 2}, "input"),
+        ({"input": ["a" * (MAX_CHARACTERS // 2 + 1)] * 2}, "input"),
         ({"input": "a", "model": "scripted"}, "model"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
@@ -148,8 +148,8 @@ def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
 def test_vectors_are_written_exactly():
     made = EmbeddingResult(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
 
-    assert [item["embedding"] for item in embeddings_object(made, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
-    assert embeddings_object(made, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="
+    assert [item["embedding"] for item in embedding_list(made, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
+    assert embedding_list(made, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="
 
 
 def dot(one, other):

@@ -11,7 +11,7 @@ from web.api.turns import models
 def client(make_client):
     return make_client(
         Route("GET", "/v1/models", models.list_models, Rights.READ),
-        Route("GET", "/v1/models/{model:path}", models.get_model, Rights.READ),
+        Route("GET", "/v1/models/{model:path}", models.retrieve_model, Rights.READ),
     )
 
 

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from web.api.turns.items import stored
-from web.api.turns.requests import CreateResponse, checked_model, new_turn
+from web.api.turns.items import stored_items
+from web.api.turns.requests import CreateResponse, resolve_model, new_turn
 
 SETTINGS = Settings(engine="scripted")
 
@@ -44,16 +44,16 @@ def test_a_turn_goes_on_in_one_place_only():
 
 @pytest.mark.parametrize("name", [None, "default", "scripted"])
 def test_the_model_answers_to_its_names(name):
-    assert checked_model(name, SETTINGS) == "scripted"
+    assert resolve_model(name, SETTINGS) == "scripted"
 
 
 def test_other_models_are_refused_with_those_that_are_there():
     with pytest.raises(InvalidRequest, match=r"'gpt-4o' does not exist; there are 'scripted' and 'default'"):
-        checked_model("gpt-4o", SETTINGS)
+        resolve_model("gpt-4o", SETTINGS)
 
 
 def test_a_text_is_a_message_of_the_user():
-    assert stored("hello") == [
+    assert stored_items("hello") == [
         {"type": "message", "role": "user", "status": "completed",
          "content": [{"type": "input_text", "text": "hello"}]}]  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_output_can_be_given_back_as_it_came():
     thought = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "x"}
     told = {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "5"}]}
 
-    items = stored(parsed(input=[message, thought, call, told]).input)
+    items = stored_items(parsed(input=[message, thought, call, told]).input)
 
     assert [item["type"] for item in items] == ["message", "function_call", "function_call_output"], "no thoughts"
     assert items[0]["content"] == [text]
@@ -76,7 +76,7 @@ def test_output_can_be_given_back_as_it_came():
 
 
 def test_a_refusal_given_back_is_text():
-    (item,) = stored(parsed(input=[{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]).input)
+    (item,) = stored_items(parsed(input=[{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]).input)
 
     assert item["content"][0]["text"] == "no"
 

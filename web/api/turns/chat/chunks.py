@@ -22,14 +22,14 @@ from web.streams.sse import Frame
 DONE: Frame = b"data: [DONE]\n\n"
 
 #: Where text stands among the places of an answer; a call stands at its output index.
-TEXT = -1
+TEXT_INDEX = -1
 
 
-class Diverged(Exception):
+class AnswerDiverged(Exception):
     """The journal says something else than the client has read."""
 
 
-class Told:
+class DeliveredAnswer:
     """What the client has read, and how far the journal has said it.
 
     `said` are the journal's pieces, with sequence number and place; `ahead` is what the client has at each place beyond
@@ -49,7 +49,7 @@ class Told:
         known = self._ahead.pop(place, "")
         length = min(len(known), len(piece))
         if known[:length] != piece[:length]:
-            raise Diverged
+            raise AnswerDiverged
         if known[length:]:
             self._ahead[place] = known[length:]
         return piece[length:]
@@ -59,7 +59,7 @@ class Told:
         self._said.append((sequence, place, ""))
         known = self.calls.setdefault(place, item)
         if (known["call_id"], known["name"]) != (item["call_id"], item["name"]):
-            raise Diverged
+            raise AnswerDiverged
         return len(self.calls) - 1 if known is item else None
 
     def back_to(self, sequence: int) -> None:
@@ -77,10 +77,10 @@ class Told:
     def check(self) -> None:
         """The journal has ended. Raises Diverged when it has said less than the client has read."""
         if self._ahead or not set(self.calls) <= {place for _, place, _ in self._said}:
-            raise Diverged
+            raise AnswerDiverged
 
 
-class Chunks:
+class CompletionChunks:
     """The chunks of one completion. `ended` says that all is told, `diverged` that the client has something else."""
 
     def __init__(self, response: Response, settings: Settings, *, include_usage: bool) -> None:
@@ -91,10 +91,10 @@ class Chunks:
             "created": int(response.created_at.timestamp()),
             "model": response.request["model"],
             "service_tier": "default",
-            "system_fingerprint": objects.fingerprint(settings),
+            "system_fingerprint": objects.system_fingerprint(settings),
         }
         self._include_usage = include_usage
-        self._told = Told()
+        self._told = DeliveredAnswer()
         self.ended = self.diverged = False
 
     def opening(self) -> Frame:
@@ -107,7 +107,7 @@ class Chunks:
             return
         try:
             yield from self._frames(event)
-        except Diverged:
+        except AnswerDiverged:
             self.ended = self.diverged = True
             yield error_frame(self._broken("The answer had to begin again, and became another one", "answer_restarted"))
 
@@ -118,7 +118,7 @@ class Chunks:
     def _frames(self, event: Event) -> Iterator[Frame]:
         match event.type:
             case b"response.output_text.delta":
-                if news := self._told.add(event.sequence, TEXT, orjson.loads(event.data)["delta"]):
+                if news := self._told.add(event.sequence, TEXT_INDEX, orjson.loads(event.data)["delta"]):
                     yield self._delta({"content": news})
             case b"response.output_item.added":
                 yield from self._call(event.sequence, orjson.loads(event.data))
@@ -137,7 +137,7 @@ class Chunks:
             return
         number = self._told.add_call(sequence, item, added["output_index"])
         if number is not None:
-            yield self._delta({"tool_calls": [{"index": number, **objects.call_object({**item, "arguments": ""})}]})
+            yield self._delta({"tool_calls": [{"index": number, **objects.tool_call_object({**item, "arguments": ""})}]})
 
     def _arguments(self, sequence: int, told: Mapping[str, Any]) -> Iterator[Frame]:
         place = told["output_index"]
@@ -148,7 +148,7 @@ class Chunks:
     def _end(self, told: Mapping[str, Any]) -> Iterator[Frame]:
         self.ended = True
         shown = told.get("response") or {"id": self._response_id, "status": "cancelled"}
-        if (error := objects.refusal(shown)) is not None:
+        if (error := objects.turn_error(shown)) is not None:
             yield error_frame(error)
             return
         self._told.check()

@@ -8,10 +8,10 @@ from starlette.responses import Response as Answer
 from models.platform.errors import Unavailable
 from models.turns.responses import Response
 from web.api.request import Request
-from web.api.turns.chat.chunks import Chunks
+from web.api.turns.chat.chunks import CompletionChunks
 from web.api.turns.chat.objects import completion_object
 from web.api.turns.chat.request import CreateChatCompletion, chat_turn
-from web.api.turns.running import Begun, begin, final, when_read
+from web.api.turns.running import StartedTurn, start, wait_for_end, on_delivered
 from web.http import bodies
 from web.http.disconnects import DeferredResponse, run_in_background
 from web.http.responses import json_response
@@ -22,43 +22,43 @@ async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/chat/completions`: accept a turn; answer with its chunks, or with its end."""
     body = bodies.parse(request.body, CreateChatCompletion)
     settings = request.platform.settings
-    begun = await begin(request, chat_turn(body, settings), stream=bool(body.stream))
+    begun = await start(request, chat_turn(body, settings), stream=bool(body.stream))
     if not body.stream:
-        return DeferredResponse(partial(_ended, request, begun), begun.leave)
-    chunks = Chunks(begun.response, settings, include_usage=body.include_usage)
+        return DeferredResponse(partial(_completion, request, begun), begun.on_disconnect)
+    chunks = CompletionChunks(begun.response, settings, include_usage=body.include_usage)
     return EventStream(
         _frames(request, begun, chunks),
         request.platform.streams,
         begun.headers,
-        on_disconnect=begun.leave,
+        on_disconnect=begun.on_disconnect,
         final_frame=chunks.cut(),
     )
 
 
-async def _frames(request: Request, begun: Begun, chunks: Chunks) -> AsyncIterator[Frame]:
+async def _frames(request: Request, begun: StartedTurn, chunks: CompletionChunks) -> AsyncIterator[Frame]:
     """The chunks of a turn as it goes on; what came together goes together."""
     yield chunks.opening()
-    async for events in begun.told:
+    async for events in begun.event_batches:
         if frames := b"".join([frame for event in events for frame in chunks.frames(event)]):
             yield frames
         if chunks.ended:
             if not chunks.diverged:
-                _forget(request, begun.response)
+                _delete_unstored(request, begun.response)
             return
     yield chunks.cut()
 
 
-async def _ended(request: Request, begun: Begun) -> Answer:
+async def _completion(request: Request, begun: StartedTurn) -> Answer:
     """The completion. Raises what became of a turn that has none."""
-    shown = await final(request, begun)
+    shown = await wait_for_end(request, begun)
     if shown["status"] in ("queued", "in_progress") and request.platform.streams.closing:
         raise Unavailable(f"This server is leaving; the turn goes on: GET /v1/responses/{shown['id']}.")
     if shown["status"] not in ("queued", "in_progress"):
-        _forget(request, begun.response)
+        _delete_unstored(request, begun.response)
     return json_response(completion_object(shown, request.platform.settings), headers=begun.headers)
 
 
-def _forget(request: Request, response: Response) -> None:
-    forget = when_read(request, response)
+def _delete_unstored(request: Request, response: Response) -> None:
+    forget = on_delivered(request, response)
     if forget is not None:
         run_in_background(forget)

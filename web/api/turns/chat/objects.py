@@ -20,7 +20,7 @@ class FunctionObject(TypedDict):
     arguments: str
 
 
-class CallObject(TypedDict):
+class ToolCallObject(TypedDict):
     """A call that the model asks for."""
 
     id: str
@@ -35,7 +35,7 @@ class MessageObject(TypedDict):
     content: str | None
     refusal: None
     annotations: list[Any]
-    tool_calls: NotRequired[list[CallObject]]
+    tool_calls: NotRequired[list[ToolCallObject]]
 
 
 class ChoiceObject(TypedDict):
@@ -89,17 +89,17 @@ class ChatCompletion(TypedDict):
 
 def completion_object(shown: Mapping[str, Any], settings: Settings) -> ChatCompletion:
     """The completion that an ended response is. Raises what became of one that has no answer."""
-    if (error := refusal(shown)) is not None:
+    if (error := turn_error(shown)) is not None:
         raise error
     return {
         "id": completion_id(shown["id"]),
         "object": "chat.completion",
         "created": shown["created_at"],
         "model": shown["model"],
-        "choices": [{"index": 0, "message": message(shown), "logprobs": None, "finish_reason": finish_reason(shown)}],
+        "choices": [{"index": 0, "message": message_object(shown), "logprobs": None, "finish_reason": finish_reason(shown)}],
         "usage": usage_object(shown["usage"]),
         "service_tier": "default",
-        "system_fingerprint": fingerprint(settings),
+        "system_fingerprint": system_fingerprint(settings),
         "metadata": shown["metadata"],
     }
 
@@ -109,17 +109,17 @@ def completion_id(response_id: str) -> str:
     return "chatcmpl-" + response_id.removeprefix("resp_")
 
 
-def fingerprint(settings: Settings) -> str:
+def system_fingerprint(settings: Settings) -> str:
     """Another one says that the same seed may give another answer."""
     setting = f"{settings.engine} {model_name(settings)} {settings.context}"
     return "fp_" + hashlib.sha256(setting.encode()).hexdigest()[:10]
 
 
-def message(shown: Mapping[str, Any]) -> MessageObject:
+def message_object(shown: Mapping[str, Any]) -> MessageObject:
     """What an ended response says."""
     parts = [part for item in shown["output"] if item["type"] == "message" for part in item["content"]]
     text = "".join(part["text"] for part in parts if part["type"] == "output_text")
-    calls = [call_object(item) for item in shown["output"] if item["type"] == "function_call"]
+    calls = [tool_call_object(item) for item in shown["output"] if item["type"] == "function_call"]
     said: MessageObject = {
         "role": "assistant", "content": text if text or not calls else None, "refusal": None, "annotations": []
     }  # fmt: skip
@@ -128,7 +128,7 @@ def message(shown: Mapping[str, Any]) -> MessageObject:
     return said
 
 
-def call_object(item: Mapping[str, Any]) -> CallObject:
+def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject:
     """A `function_call` item."""
     function: FunctionObject = {"name": item["name"], "arguments": item["arguments"]}
     return {"id": item["call_id"], "type": "function", "function": function}
@@ -160,7 +160,7 @@ def usage_object(usage: Mapping[str, Any]) -> UsageObject:
     }
 
 
-def refusal(shown: Mapping[str, Any]) -> RequestError | JobFailed | None:
+def turn_error(shown: Mapping[str, Any]) -> RequestError | JobFailed | None:
     """The error that a response ended with; None where it has an answer."""
     response_id, status = shown["id"], shown["status"]
     if status in ("completed", "incomplete"):

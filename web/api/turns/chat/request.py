@@ -10,12 +10,12 @@ from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.start import NewTurn
 from web.api.turns import forms
-from web.api.turns.chat.messages import ChatMessage, items
-from web.api.turns.forms import MOST_TOOLS, Description, Schema
-from web.api.turns.items import MOST_ITEMS, Name
-from web.api.turns.requests import CreateResponse, Label, MemoryOptions, Metadata, Stop, new_turn
+from web.api.turns.chat.messages import ChatMessage, message_items
+from web.api.turns.forms import MAX_TOOLS, Description, Schema
+from web.api.turns.items import MAX_ITEMS, FunctionName
+from web.api.turns.requests import CreateResponse, ClientLabel, MemoryOptions, Metadata, StopSequence, new_turn
 from web.http.validation import (
-    Body,
+    RequestBody,
     Unsupported,
     branch,
     discriminate_by_type,
@@ -25,85 +25,85 @@ from web.http.validation import (
 )
 
 
-def _refuse_unless_neutral(value: Any) -> Any:
+def _reject_unless_neutral(value: Any) -> Any:
     if value:
         raise PydanticCustomError("unsupported_parameter", "no model here can honour any other value than none at all")
     return value
 
 
 #: Accepted where it asks for nothing: null, false, 0 or empty.
-Neutral = AfterValidator(_refuse_unless_neutral)
+Neutral = AfterValidator(_reject_unless_neutral)
 
 
-class Function(Body):
+class FunctionDefinition(RequestBody):
     """A function that the model may ask its caller to run."""
 
-    name: Name
+    name: FunctionName
     description: Description | None = None
     parameters: Schema | None = None
     strict: bool | None = None
 
 
-class Tool(Body):
+class Tool(RequestBody):
     """A function tool."""
 
     type: Literal["function"]
-    function: Function
+    function: FunctionDefinition
 
 
 FunctionOnly = Annotated[Annotated[Tool, Tag(branch("function"))], discriminate_by_type("function")]
 
 
-class Named(Body):
+class ReferencedFunction(RequestBody):
     """A function's name."""
 
-    name: Name
+    name: FunctionName
 
 
-class NamedTool(Body):
+class ToolReference(RequestBody):
     """One of the tools, by its name."""
 
     type: Literal["function"]
-    function: Named
+    function: ReferencedFunction
 
 
-class Allowed(Body):
+class AllowedToolList(RequestBody):
     """Some of the tools, and whether one of them must be called."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[
-        list[Annotated[Annotated[NamedTool, Tag(branch("function"))], discriminate_by_type("function")]],
-        Field(min_length=1, max_length=MOST_TOOLS),
+        list[Annotated[Annotated[ToolReference, Tag(branch("function"))], discriminate_by_type("function")]],
+        Field(min_length=1, max_length=MAX_TOOLS),
     ]
 
 
-class AllowedTools(Body):
+class AllowedTools(RequestBody):
     """A choice among some of the tools."""
 
     type: Literal["allowed_tools"]
-    allowed_tools: Allowed
+    allowed_tools: AllowedToolList
 
 
-Chosen = Annotated[
-    Annotated[NamedTool, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
+ToolSelection = Annotated[
+    Annotated[ToolReference, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
     discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[Chosen, Tag(branch("other"))],
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[ToolSelection, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 
 
-class JsonSchema(Body):
+class JsonSchema(RequestBody):
     """A schema and its name."""
 
-    name: Name
+    name: FunctionName
     schema_: Schema | None = Field(None, alias="schema")
     description: Description | None = None
     strict: bool | None = None
 
 
-class SchemaFormat(Body):
+class SchemaFormat(RequestBody):
     """JSON that a schema admits; a grammar holds the model to it."""
 
     type: Literal["json_schema"]
@@ -118,17 +118,17 @@ ResponseFormat = Annotated[
 ]
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """`include_usage` adds a last chunk with the usage. Nothing here is padded, so there is nothing to obfuscate."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class CreateChatCompletion(Body):
+class CreateChatCompletion(RequestBody):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_ITEMS)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_ITEMS)]
     model: Annotated[str, Field(max_length=256)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -136,9 +136,9 @@ class CreateChatCompletion(Body):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=4)] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    tools: Annotated[list[FunctionOnly], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[FunctionOnly], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -148,9 +148,9 @@ class CreateChatCompletion(Body):
     n: Annotated[Literal[1], strict_literal(int)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     # Hints that change nothing about an answer.
-    user: Label | None = None
-    safety_identifier: Label | None = None
-    prompt_cache_key: Label | None = None
+    user: ClientLabel | None = None
+    safety_identifier: ClientLabel | None = None
+    prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
@@ -176,16 +176,16 @@ class CreateChatCompletion(Body):
 
 
 #: Seeds of an engine are this many; OpenAI's are any integer of 64 bits.
-SEEDS = 2**32 - 1
+ENGINE_SEEDS = 2**32 - 1
 
 #: What both APIs name alike.
-ALIKE = (
+SHARED_PARAMETERS = (
     "model", "stream", "metadata", "temperature", "top_p", "stop", "parallel_tool_calls", "user", "safety_identifier",
     "prompt_cache_key", "service_tier", "memory",
 )  # fmt: skip
 
 #: How a turn's parameters are named here.
-NAMES = (
+PARAMETER_NAMES = (
     (re.compile(r"(?<![.\w])tools\[(\d+)\]\."), r"tools[\1].function."),
     (re.compile(r"\btool_choice\.tools\[(\d+)\]\."), r"tool_choice.allowed_tools.tools[\1].function."),
     (re.compile(r"\btool_choice\.name\b"), "tool_choice.function.name"),
@@ -195,54 +195,54 @@ NAMES = (
 
 def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
     """The turn that a chat completion is. Raises InvalidRequest."""
-    _check(body)
+    _check_combinations(body)
     try:
-        return new_turn(as_response(body), settings)
+        return new_turn(to_response_body(body), settings)
     except InvalidRequest as error:
-        raise InvalidRequest(_named(error.message), param=_named(error.param or "") or None, code=error.code) from None
+        raise InvalidRequest(_rename_parameters(error.message), param=_rename_parameters(error.param or "") or None, code=error.code) from None
 
 
-def as_response(body: CreateChatCompletion) -> CreateResponse:
+def to_response_body(body: CreateChatCompletion) -> CreateResponse:
     """The same, asked of the Responses API. Raises InvalidRequest."""
     asked = {
-        "input": items(body.messages),
+        "input": message_items(body.messages),
         "max_output_tokens": body.max_completion_tokens or body.max_tokens,
         "store": body.store is True,
-        "seed": None if body.seed is None else body.seed % SEEDS,
-        "tools": None if body.tools is None else [_flat(tool) for tool in body.tools],
-        "tool_choice": _choice(body.tool_choice),
-        "text": {"format": _format(body.response_format), "verbosity": body.verbosity},
-        **{name: getattr(body, name) for name in ALIKE},
+        "seed": None if body.seed is None else body.seed % ENGINE_SEEDS,
+        "tools": None if body.tools is None else [_flatten_tool(tool) for tool in body.tools],
+        "tool_choice": _tool_choice(body.tool_choice),
+        "text": {"format": _text_format(body.response_format), "verbosity": body.verbosity},
+        **{name: getattr(body, name) for name in SHARED_PARAMETERS},
     }
     return validate(CreateResponse, asked)
 
 
-def _check(body: CreateChatCompletion) -> None:
+def _check_combinations(body: CreateChatCompletion) -> None:
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("'stream_options' goes with 'stream': true only.", param="stream_options")
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise InvalidRequest("Give either 'max_completion_tokens' or 'max_tokens', not both.", param="max_tokens")
 
 
-def _choice(choice: Any) -> Any:
+def _tool_choice(choice: Any) -> Any:
     if isinstance(choice, AllowedTools):
         return {"type": "allowed_tools", "mode": choice.allowed_tools.mode,
-                "tools": [_flat(tool) for tool in choice.allowed_tools.tools]}  # fmt: skip
-    return _flat(choice) if isinstance(choice, NamedTool) else choice
+                "tools": [_flatten_tool(tool) for tool in choice.allowed_tools.tools]}  # fmt: skip
+    return _flatten_tool(choice) if isinstance(choice, ToolReference) else choice
 
 
-def _flat(tool: Tool | NamedTool) -> dict[str, Any]:
+def _flatten_tool(tool: Tool | ToolReference) -> dict[str, Any]:
     return {"type": "function", **tool.function.model_dump()}
 
 
-def _format(form: Any) -> Any:
+def _text_format(form: Any) -> Any:
     if isinstance(form, SchemaFormat):
         asked = form.json_schema.model_dump(by_alias=True)
         return {"type": "json_schema", **asked, "schema": asked["schema"] or {}}
     return form and form.model_dump()
 
 
-def _named(text: str) -> str:
-    for pattern, name in NAMES:
+def _rename_parameters(text: str) -> str:
+    for pattern, name in PARAMETER_NAMES:
         text = pattern.sub(name, text)
     return text

@@ -13,7 +13,7 @@ from models.journal.events import event
 from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTimedOut
 from models.platform.settings import Settings
 from models.turns.responses import Response
-from web.api.turns.chat.chunks import DONE, Chunks
+from web.api.turns.chat.chunks import DONE, CompletionChunks
 from web.api.turns.chat.objects import completion_object
 
 SETTINGS = Settings(engine="scripted")
@@ -60,7 +60,7 @@ def completed(text="", *calls, **more):
 
 def told(events, *, include_usage=False):
     """The chunks as the client parses them, strictly; and what comes after the last of them."""
-    chunks = Chunks(RESPONSE, SETTINGS, include_usage=include_usage)
+    chunks = CompletionChunks(RESPONSE, SETTINGS, include_usage=include_usage)
     frames = [chunks.opening(), *(frame for one in events for frame in chunks.frames(one))]
     rest = frames.pop() if frames[-1] == DONE or b'"error"' in frames[-1] else b""
     values = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
