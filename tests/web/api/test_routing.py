@@ -38,7 +38,7 @@ def conflict(request: Request) -> Response:
     raise Conflict("It exists.")
 
 
-ROWS = (
+ROUTES = (
     Route("POST", "/echo/{name}", echo, Rights.PUBLIC),
     Route("GET", "/echo/{name}", echo, Rights.PUBLIC),
     Route("GET", "/whoami", whoami, Rights.READ),
@@ -53,19 +53,19 @@ ROWS = (
 
 @pytest.fixture
 def client(make_client):
-    return make_client(*ROWS)
+    return make_client(*ROUTES)
 
 
 def test_an_endpoint_gets_path_query_and_body(client):
-    answer = client.post("/echo/hello?x=1", content=b"text").json()
+    response = client.post("/echo/hello?x=1", content=b"text").json()
 
-    assert answer == {"path": {"name": "hello"}, "query": {"x": "1"}, "body": "text"}
+    assert response == {"path": {"name": "hello"}, "query": {"x": "1"}, "body": "text"}
 
 
 def test_the_endpoint_gets_the_authenticated_caller(client, alice):
-    answer = client.get("/whoami").json()
+    response = client.get("/whoami").json()
 
-    assert answer == {"user_id": alice.user_id, "account_id": alice.account_id, "role": "owner"}
+    assert response == {"user_id": alice.user_id, "account_id": alice.account_id, "role": "owner"}
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer", "Basic abc", "Bearer a.b.c", "Bearer é", "Bearer " + "x" * 9000])
@@ -129,7 +129,7 @@ def test_head_is_get_without_a_body(client):
     assert int(response.headers["content-length"]) > 0
 
 
-@pytest.mark.parametrize("address", ["/echo/a%00b", "/echo/a?x=%00"])
+@pytest.mark.parametrize("url", ["/echo/a%00b", "/echo/a?x=%00"])
 def test_a_nul_character_in_the_url_is_rejected(client, url):
     assert client.get(url).status_code == 400
 
@@ -154,6 +154,6 @@ def test_a_body_of_50_mb_is_rejected_with_an_error_object(client, declared):
     assert response.json()["error"]["code"] == "request_too_large"
 
 
-def test_a_duplicate_row_in_the_route_table_is_rejected():
+def test_a_duplicate_route_is_rejected():
     with pytest.raises(ValueError, match="twice"):
-        mount([ROWS[0], ROWS[0]])
+        mount([ROUTES[0], ROUTES[0]])
