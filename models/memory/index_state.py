@@ -1,6 +1,6 @@
-"""How memories stand in the indexes: under which terms, or closed. For the holder of the space's lock.
+"""The columns of memories that the indexes depend on: terms, and whether a memory is closed. For holders of the lock.
 
-A closed memory is under no terms: it can still be read, and recall passes it by. `memories` has the rows themselves.
+A closed memory has no terms: it can be read, but recall ignores it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from models.platform.database import Connection, fetch_all
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """How a memory stands in the indexes: under which terms, unless it is closed, and as whose."""
+    """The index columns of a memory."""
 
     id: str
     ordinal: int
@@ -23,15 +23,15 @@ class IndexState:
     closed: bool
 
 
-STANDING = """
+READ = """
 SELECT id, ordinal, text, speaker, terms, closed_at IS NOT NULL AS closed
 FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) ORDER BY ordinal
 """
 
 
 def read(connection: Connection, space_id: int, ids: Sequence[str]) -> list[IndexState]:
-    """How these memories stand, as far as the space has them."""
-    return [IndexState(**row) for row in fetch_all(connection, STANDING, {"space_id": space_id, "ids": list(ids)})]
+    """Return the index state of those of the memories that the space has."""
+    return [IndexState(**row) for row in fetch_all(connection, READ, {"space_id": space_id, "ids": list(ids)})]
 
 
 SET_TERMS = """
@@ -42,10 +42,10 @@ WHERE space_id = %(space_id)s AND memories.ordinal = new.ordinal
 
 
 def set_terms(connection: Connection, space_id: int, rows: Mapping[int, tuple[Sequence[str], bool]]) -> None:
-    """Note under which terms memories are indexed now, and whether they ask, by ordinal."""
-    told = [{"ordinal": ordinal, "terms": list(terms), "asks": asks} for ordinal, (terms, asks) in rows.items()]
-    if told:
-        connection.execute(SET_TERMS, {"space_id": space_id, "rows": Jsonb(told)})
+    """Store the index terms of memories, and whether they only ask, by ordinal."""
+    values = [{"ordinal": ordinal, "terms": list(terms), "asks": asks} for ordinal, (terms, asks) in rows.items()]
+    if values:
+        connection.execute(SET_TERMS, {"space_id": space_id, "rows": Jsonb(values)})
 
 
 CLOSE = """
@@ -55,18 +55,18 @@ WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) AND closed_at IS NULL
 
 
 def close(connection: Connection, space_id: int, ids: Sequence[str], by: str | None = None) -> None:
-    """Mark memories as closed; the indexes are the caller's to change."""
+    """Close memories. The caller updates the indexes."""
     connection.execute(CLOSE, {"space_id": space_id, "ids": list(ids), "by": by})
 
 
-# What said it is gone: that it was there is all that stays.
+# The row stays, without what was said.
 EMPTY = """
 UPDATE memories SET text = '', metadata = '{}', speaker = '' WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)
 """
 
 
 def erase_text(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
-    """Take the words of closed memories away."""
+    """Erase the text of closed memories."""
     connection.execute(EMPTY, {"space_id": space_id, "ids": list(ids)})
 
 
@@ -77,5 +77,5 @@ WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)
 
 
 def reopen(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
-    """Take the mark away; the indexes are the caller's to change."""
+    """Reopen closed memories. The caller updates the indexes."""
     connection.execute(REOPEN, {"space_id": space_id, "ids": list(ids)})

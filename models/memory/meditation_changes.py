@@ -1,8 +1,7 @@
-"""What meditations changed, memory by memory, and the statements that take it back.
+"""The changes of meditations, memory by memory, and the statements that revert them.
 
-A change is taken back where its memory still stands as the meditation left it, in what the change is about: a weight by
-its importance, a closed memory by when and in whose favour it was closed, a written one by its words. Whatever
-somebody has changed since is left as they wanted it.
+A change is reverted if the memory is still as the meditation left it: for a weighed memory its importance, for a closed
+one the time and its replacement, for a created one its text. Later changes are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ Action = Literal["created", "closed", "weighed"]
 
 @dataclass(frozen=True, slots=True)
 class MeditationChange:
-    """A row of `meditation_changes`. `reverted`: True taken back, False left to who changed it again."""
+    """A row of `meditation_changes`. `reverted` is True if it was, False if the memory was changed since."""
 
     position: int
     memory_id: str
@@ -47,14 +46,14 @@ def page(
     after: int = -1,
     limit: int = 20,
 ) -> list[MeditationChange]:
-    """At most `limit` changes behind the position `after`, in the order in which they were made."""
-    given = {"id": meditation_id, "account_id": account_id, "action": action, "after": after, "limit": limit}
-    return [MeditationChange(**row) for row in fetch_all(connection, PAGE, given)]
+    """Return at most `limit` changes after the position `after`, in order."""
+    parameters = {"id": meditation_id, "account_id": account_id, "action": action, "after": after, "limit": limit}
+    return [MeditationChange(**row) for row in fetch_all(connection, PAGE, parameters)]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveMemory:
-    """A live memory as it stands, for who is about to change it."""
+    """A live memory before a change."""
 
     id: str
     ordinal: int
@@ -62,20 +61,20 @@ class LiveMemory:
     updated_at: datetime
 
 
-STANDING = """
+READ_LIVE = """
 SELECT id, ordinal, importance, updated_at FROM memories
 WHERE space_id = %(space_id)s AND id = ANY(%(ids)s) AND closed_at IS NULL
 """
 
 
 def read_live(connection: Connection, space_id: int, ids: Iterable[str]) -> dict[str, LiveMemory]:
-    """Those of these memories that are live, by id. For the holder of the space's lock."""
-    rows = fetch_all(connection, STANDING, {"space_id": space_id, "ids": list(ids)})
+    """Return those of the memories that are live, by id. The caller holds the space's lock."""
+    rows = fetch_all(connection, READ_LIVE, {"space_id": space_id, "ids": list(ids)})
     return {row["id"]: LiveMemory(**row) for row in rows}
 
 
-# Together with the change itself, so that neither stands without the other.
-WEIGH = """
+# In one statement with the record of the change.
+SET_IMPORTANCES = """
 WITH weighed AS (
     UPDATE memories SET importance = new.importance
     FROM unnest(%(ids)s::text[], %(importances)s::real[]) AS new (id, importance)
@@ -97,29 +96,30 @@ def set_importances(
     weights: Sequence[tuple[LiveMemory, float, str]],
     first: int,
 ) -> None:
-    """Give memories other weights, each with a reason; the changes are numbered from `first`."""
-    given = {
+    """Set the importance of memories, each with a reason, and record the changes with positions from `first`."""
+    values = {
         "ids": [memory.id for memory, _, _ in weights],
         "befores": [memory.importance for memory, _, _ in weights],
         "importances": [weight for _, weight, _ in weights],
         "reasons": [reason for _, _, reason in weights],
     }
-    connection.execute(WEIGH, {"space_id": space_id, "meditation_id": meditation_id, "first": first, **given})
+    connection.execute(
+        SET_IMPORTANCES, {"space_id": space_id, "meditation_id": meditation_id, "first": first, **values}
+    )
 
 
-SUBSTITUTE = """
+SET_REPLACEMENTS = """
 UPDATE memories SET closed_by = new.by FROM unnest(%(ids)s::text[], %(bys)s::text[]) AS new (id, by)
 WHERE space_id = %(space_id)s AND memories.id = new.id
 """
 
 
 def set_replacements(connection: Connection, space_id: int, bys: Mapping[str, str]) -> None:
-    """Say what stands for memories that the caller has just closed: id → id."""
-    connection.execute(SUBSTITUTE, {"space_id": space_id, "ids": list(bys), "bys": list(bys.values())})
+    """Set the replacements of memories that the caller has just closed: id → id."""
+    connection.execute(SET_REPLACEMENTS, {"space_id": space_id, "ids": list(bys), "bys": list(bys.values())})
 
 
-# How memories stand that have just been closed.
-NOTE_CLOSED = """
+RECORD_CLOSED = """
 INSERT INTO meditation_changes (meditation_id, position, memory_id, action, reason, before, after)
 SELECT %(meditation_id)s, %(first)s + position - 1, id, 'closed', reason,
        jsonb_build_object('closed_at', null, 'closed_by', null, 'updated_at', was),
@@ -137,17 +137,17 @@ def record_closed(
     closed: Sequence[tuple[LiveMemory, str]],
     first: int,
 ) -> None:
-    """Record memories that the caller has just closed, as they stood before, each with a reason."""
-    given = {
+    """Record memories that the caller has just closed, with their state before, each with a reason."""
+    values = {
         "ids": [memory.id for memory, _ in closed],
         "befores": [memory.updated_at for memory, _ in closed],
         "reasons": [reason for _, reason in closed],
     }
-    connection.execute(NOTE_CLOSED, {"space_id": space_id, "meditation_id": meditation_id, "first": first, **given})
+    connection.execute(RECORD_CLOSED, {"space_id": space_id, "meditation_id": meditation_id, "first": first, **values})
 
 
-# Its words only as what proves that they are still the same.
-NOTE_CREATED = """
+# A digest of the text suffices to see whether it has changed.
+RECORD_CREATED = """
 INSERT INTO meditation_changes (meditation_id, position, memory_id, action, reason, before, after)
 SELECT %(meditation_id)s, %(first)s + position - 1, id, 'created', reason, null,
        jsonb_build_object('kind', kind, 'digest', md5(text))
@@ -160,12 +160,12 @@ WHERE space_id = %(space_id)s
 def record_created(
     connection: Connection, space_id: int, meditation_id: str, created: Mapping[str, str], first: int
 ) -> None:
-    """Record memories that the caller has just written: id → reason."""
-    given = {"ids": list(created), "reasons": list(created.values()), "first": first}
-    connection.execute(NOTE_CREATED, {"space_id": space_id, "meditation_id": meditation_id, **given})
+    """Record memories that the caller has just created: id → reason."""
+    values = {"ids": list(created), "reasons": list(created.values()), "first": first}
+    connection.execute(RECORD_CREATED, {"space_id": space_id, "meditation_id": meditation_id, **values})
 
 
-UNWEIGH = """
+RESTORE_IMPORTANCES = """
 WITH restored AS (
     UPDATE memories SET importance = (before ->> 'importance')::real
     FROM meditation_changes
@@ -179,12 +179,11 @@ WHERE meditation_id = %(meditation_id)s AND action = 'weighed'
 
 
 def restore_importances(connection: Connection, space_id: int, meditation_id: str) -> None:
-    """Give memories back the weights that they had, unless they have others by now."""
-    connection.execute(UNWEIGH, {"space_id": space_id, "meditation_id": meditation_id})
+    """Restore the importance of memories that have not been weighed again since."""
+    connection.execute(RESTORE_IMPORTANCES, {"space_id": space_id, "meditation_id": meditation_id})
 
 
-# Closed as the meditation has closed them. Whose substitute has been deleted stays closed: it said the same, and who
-# deletes something wants to hear of it no more.
+# Still closed by this meditation. A memory whose replacement was deleted stays closed: it had the same content.
 STILL_CLOSED = """
 SELECT memories.id, memories.updated_at,
        CASE WHEN memories.updated_at = (after ->> 'updated_at')::timestamptz
@@ -192,19 +191,19 @@ SELECT memories.id, memories.updated_at,
 FROM meditation_changes JOIN memories ON memories.id = memory_id
 WHERE meditation_id = %(meditation_id)s AND action = 'closed' AND space_id = %(space_id)s
   AND closed_at = (after ->> 'closed_at')::timestamptz AND closed_by = after ->> 'closed_by'
-  AND text <> '' AND EXISTS (SELECT FROM memories AS substitute WHERE substitute.id = memories.closed_by)
+  AND text <> '' AND EXISTS (SELECT FROM memories AS replacement WHERE replacement.id = memories.closed_by)
 ORDER BY position
 """
 
 
 def still_closed(connection: Connection, space_id: int, meditation_id: str) -> dict[str, datetime]:
-    """Memories that stand as the meditation has closed them → the time of their last change before that."""
+    """Return the memories that are closed as the meditation left them → the time of their last change before it."""
     rows = fetch_all(connection, STILL_CLOSED, {"space_id": space_id, "meditation_id": meditation_id})
     return {row["id"]: row["restored_at"] for row in rows}
 
 
-# Whatever closed them for it, in one step: what stands for others does not itself repeat anything.
-REPEATING = """
+# One step suffices: a replacement is not itself a duplicate.
+DUPLICATES = """
 SELECT id FROM memories
 WHERE space_id = %(space_id)s AND closed_by = ANY(%(ids)s) AND EXISTS (
     SELECT FROM meditation_changes
@@ -214,8 +213,8 @@ ORDER BY id
 
 
 def duplicates_of(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
-    """Closed memories that say what these say."""
-    return [row["id"] for row in fetch_all(connection, REPEATING, {"space_id": space_id, "ids": list(ids)})]
+    """Return the ids of closed memories that duplicate these."""
+    return [row["id"] for row in fetch_all(connection, DUPLICATES, {"space_id": space_id, "ids": list(ids)})]
 
 
 STILL_CREATED = """
@@ -227,12 +226,12 @@ ORDER BY position
 
 
 def still_created(connection: Connection, space_id: int, meditation_id: str) -> list[str]:
-    """Memories that the meditation has written, in its own words still."""
+    """Return the ids of memories that the meditation has created and whose text is unchanged."""
     rows = fetch_all(connection, STILL_CREATED, {"space_id": space_id, "meditation_id": meditation_id})
     return [row["id"] for row in rows]
 
 
-# A batch of changes of the meditations that can't be taken back any more, since a day: nobody is at it just now.
+# Changes of meditations that could be reverted until a day ago, so that no revert is running.
 PRUNE = """
 DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
     SELECT meditation_id, position FROM meditations JOIN meditation_changes ON meditation_id = meditations.id
@@ -241,7 +240,7 @@ DELETE FROM meditation_changes WHERE (meditation_id, position) IN (
 
 
 def prune(connection: Connection, batch: int) -> int:
-    """Forget a batch of them; returns how many."""
+    """Delete a batch of changes that can no longer be reverted. Returns how many."""
     return connection.execute(PRUNE, {"days": meditations.KEPT_DAYS + 1, "batch": batch}).rowcount
 
 
@@ -253,30 +252,30 @@ WHERE space_id = %(space_id)s AND memories.id = old.id
 
 
 def set_updated_at(connection: Connection, space_id: int, times: Mapping[str, datetime]) -> None:
-    """Say when memories were changed last."""
+    """Set the time of the last change of memories."""
     if times:
-        given = {"ids": list(times), "times": list(times.values())}
-        connection.execute(SET_UPDATED, {"space_id": space_id, **given})
+        values = {"ids": list(times), "times": list(times.values())}
+        connection.execute(SET_UPDATED, {"space_id": space_id, **values})
 
 
-MARK = """
+MARK_REVERTED = """
 UPDATE meditation_changes SET reverted = memory_id = ANY(%(ids)s)
 WHERE meditation_id = %(meditation_id)s AND action = %(action)s
 """
 
 
 def mark_reverted(connection: Connection, meditation_id: str, action: Action, reverted: Sequence[str]) -> None:
-    """Note which changes of a kind were taken back, by memory, and that the others were not."""
-    connection.execute(MARK, {"meditation_id": meditation_id, "action": action, "ids": list(reverted)})
+    """Mark the changes of one action as reverted or not, by memory."""
+    connection.execute(MARK_REVERTED, {"meditation_id": meditation_id, "action": action, "ids": list(reverted)})
 
 
-TALLY = """
+COUNT_REVERTED = """
 SELECT count(*) FILTER (WHERE reverted) AS undone, count(*) FILTER (WHERE NOT reverted) AS left
 FROM meditation_changes WHERE meditation_id = %(meditation_id)s
 """
 
 
 def count_reverted(connection: Connection, meditation_id: str) -> dict[str, int]:
-    """How many changes were taken back, and how many left."""
-    rows = fetch_all(connection, TALLY, {"meditation_id": meditation_id})
+    """Count the changes that were reverted, and those that were not."""
+    rows = fetch_all(connection, COUNT_REVERTED, {"meditation_id": meditation_id})
     return {"undone": rows[0]["undone"], "left": rows[0]["left"]}

@@ -1,6 +1,7 @@
-"""Meditations: what thinking over a user's memories came to. What each changed stands in `meditation_changes`.
+"""Meditations and their reports. `meditation_changes` has the changes that each made.
 
-The row is the fence of its changes: whoever applies or reverts locks it first, and applies where no outcome stands.
+The row is the fence of its changes: applying and reverting lock it first, and only a meditation without an outcome is
+applied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ from psycopg.types.json import Jsonb
 
 from models.platform.database import Connection, fetch_all, fetch_one
 
-#: The kind of work that meditates.
+#: The kind of job that meditates.
 KIND = "meditation.run"
 
-#: Days for which a meditation can be taken back, and tell its changes.
+#: Days for which a meditation can be reverted and its changes are kept.
 KEPT_DAYS = 90
 
 MeditationOutcome = Literal["applied", "nothing_to_do", "would_harm", "failed", "cancelled"]
@@ -24,10 +25,10 @@ MeditationStatus = Literal["queued", "in_progress", "completed", "failed", "canc
 
 @dataclass(frozen=True, slots=True)
 class Meditation:
-    """A row of `meditations`, and how far its job has come.
+    """A row of `meditations` with columns of its job.
 
     outcome  None while it is unfinished
-    report   counts, recall before and after, what was spent
+    report   counts, recall before and after, tokens used
     """
 
     id: str
@@ -44,15 +45,16 @@ class Meditation:
 
     @property
     def status(self) -> MeditationStatus:
-        """What its owner is told: a job may end without a word, as one that is cancelled before it has begun."""
+        """The status for the user. A job may end without an outcome, such as one that was cancelled before its first
+        attempt."""
         if self.outcome in ("failed", "cancelled"):
             return self.outcome
         if self.outcome is not None:
             return "completed"
-        told: Mapping[str | None, MeditationStatus] = {
+        statuses: Mapping[str | None, MeditationStatus] = {
             "queued": "queued", "running": "in_progress", "waiting": "in_progress", "cancelled": "cancelled",
         }  # fmt: skip
-        return told.get(self.job_state, "failed")
+        return statuses.get(self.job_state, "failed")
 
 
 INSERT = """
@@ -62,9 +64,9 @@ ON CONFLICT DO NOTHING
 
 
 def insert(connection: Connection, meditation_id: str, *, account_id: str, user_id: str, job_id: str) -> bool:
-    """Begin a meditation; False where the user has an unfinished one, or it stands already."""
-    given = {"id": meditation_id, "account_id": account_id, "user_id": user_id, "job_id": job_id}
-    return connection.execute(INSERT, given).rowcount > 0
+    """Insert a meditation. Returns False if the user has an unfinished one, or the id exists."""
+    parameters = {"id": meditation_id, "account_id": account_id, "user_id": user_id, "job_id": job_id}
+    return connection.execute(INSERT, parameters).rowcount > 0
 
 
 SELECT = """
@@ -80,7 +82,7 @@ READ = (
 
 
 def read(connection: Connection, meditation_id: str, account_id: str, user_id: str) -> Meditation | None:
-    """The meditation, if it is the user's in this account."""
+    """Return the meditation if it belongs to the user in this account."""
     row = fetch_one(connection, READ, {"id": meditation_id, "account_id": account_id, "user_id": user_id})
     return Meditation(**row) if row else None
 
@@ -91,13 +93,13 @@ UNFINISHED = (
 
 
 def unfinished(connection: Connection, account_id: str, user_id: str) -> Meditation | None:
-    """The one meditation of the user that has no outcome yet."""
+    """Return the user's meditation without an outcome."""
     row = fetch_one(connection, UNFINISHED, {"account_id": account_id, "user_id": user_id})
     return Meditation(**row) if row else None
 
 
-# Its job has ended without telling: cancelled before it began, or deleted.
-SETTLE_ENDED = """
+# The job ended without an outcome: it was cancelled before its first attempt, or deleted.
+CLOSE_ABANDONED = """
 UPDATE meditations SET outcome = CASE ended.state WHEN 'cancelled' THEN 'cancelled' ELSE 'failed' END
 FROM (SELECT meditations.id, jobs.state FROM meditations LEFT JOIN jobs ON jobs.id = job_id
       WHERE meditations.account_id = %(account_id)s AND meditations.user_id = %(user_id)s AND outcome IS NULL
@@ -107,8 +109,8 @@ WHERE meditations.id = ended.id AND outcome IS NULL
 
 
 def close_abandoned(connection: Connection, account_id: str, user_id: str) -> None:
-    """Give the user's unfinished meditation an outcome where its job has none to give any more."""
-    connection.execute(SETTLE_ENDED, {"account_id": account_id, "user_id": user_id})
+    """Set the outcome of the user's unfinished meditation if its job has ended."""
+    connection.execute(CLOSE_ABANDONED, {"account_id": account_id, "user_id": user_id})
 
 
 LIST = (
@@ -124,21 +126,21 @@ ORDER BY meditations.id DESC LIMIT %(limit)s
 def page(
     connection: Connection, account_id: str, user_id: str, *, after: str | None = None, limit: int = 20
 ) -> list[Meditation]:
-    """At most `limit` meditations of the user that were begun before `after`, the newest first."""
-    given = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
-    return [Meditation(**row) for row in fetch_all(connection, LIST, given)]
+    """Return at most `limit` meditations of the user, newest first, older than `after`."""
+    parameters = {"account_id": account_id, "user_id": user_id, "after": after, "limit": limit}
+    return [Meditation(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
-HOLD = SELECT + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s FOR UPDATE OF meditations"
+LOCK = SELECT + "WHERE meditations.id = %(id)s AND meditations.account_id = %(account_id)s FOR UPDATE OF meditations"
 
 
 def lock(connection: Connection, meditation_id: str, account_id: str) -> Meditation | None:
-    """The meditation as it is, for this transaction alone."""
-    row = fetch_one(connection, HOLD, {"id": meditation_id, "account_id": account_id})
+    """Return the meditation and lock it until the transaction ends."""
+    row = fetch_one(connection, LOCK, {"id": meditation_id, "account_id": account_id})
     return Meditation(**row) if row else None
 
 
-# What an operator has put back to work goes on, unless it has changed something already.
+# Only if nothing was changed yet.
 RESUME = """
 UPDATE meditations SET outcome = NULL
 WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'cancelled')
@@ -149,7 +151,8 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'can
 
 
 def resume(connection: Connection, meditation_id: str, account_id: str) -> None:
-    """Take back that it failed, where its job runs again and no other one does."""
+    """Clear the outcome of a failed or cancelled meditation whose job was replayed, unless another one is
+    unfinished."""
     connection.execute(RESUME, {"id": meditation_id, "account_id": account_id})
 
 
@@ -157,12 +160,12 @@ TOO_OLD = "SELECT created_at < now() - make_interval(days => %(days)s) AS too_ol
 
 
 def too_old(connection: Connection, meditation_id: str) -> bool:
-    """Whether its changes may have been forgotten."""
+    """Return whether the meditation's changes may have been pruned."""
     row = fetch_one(connection, TOO_OLD, {"id": meditation_id, "days": KEPT_DAYS})
     return row is None or bool(row["too_old"])
 
 
-CONCLUDE = """
+SET_OUTCOME = """
 UPDATE meditations SET outcome = %(outcome)s, report = %(report)s,
                        applied_at = CASE %(outcome)s WHEN 'applied' THEN now() END
 WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IS NULL
@@ -172,24 +175,24 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IS NULL
 def set_outcome(
     connection: Connection, meditation_id: str, account_id: str, outcome: MeditationOutcome, report: Mapping[str, Any]
 ) -> bool:
-    """Say how it ended; False where that was said before."""
-    given = {"id": meditation_id, "account_id": account_id, "outcome": outcome, "report": Jsonb(dict(report))}
-    return connection.execute(CONCLUDE, given).rowcount > 0
+    """Set the outcome and the report. Returns False if there is an outcome already."""
+    parameters = {"id": meditation_id, "account_id": account_id, "outcome": outcome, "report": Jsonb(dict(report))}
+    return connection.execute(SET_OUTCOME, parameters).rowcount > 0
 
 
-REVERTED = """
+MARK_REVERTED = """
 UPDATE meditations SET reverted_at = now(), report = report || jsonb_build_object('reverted', %(report)s::jsonb)
 WHERE id = %(id)s AND account_id = %(account_id)s
 """
 
 
 def mark_reverted(connection: Connection, meditation_id: str, account_id: str, report: Mapping[str, Any]) -> None:
-    """Note that its changes were taken back, and how many of them could be."""
-    connection.execute(REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
+    """Mark a meditation as reverted, and add the numbers of changes that were and were not."""
+    connection.execute(MARK_REVERTED, {"id": meditation_id, "account_id": account_id, "report": Jsonb(dict(report))})
 
 
-# Members whose memories have grown since they were last thought over, or never were: the youngest by its place.
-RESTLESS = """
+# Members whose newest memory is newer than their last meditation.
+USERS_DUE = """
 SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
 CROSS JOIN LATERAL (
     SELECT created_at FROM memories WHERE space_id = memory_spaces.id AND kind <> 'insight'
@@ -204,13 +207,13 @@ ORDER BY account_id, user_id LIMIT %(limit)s
 
 
 def users_due(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
-    """(account, user) of at most `limit` behind `after` who have had turns since their last meditation."""
-    rows = fetch_all(connection, RESTLESS, {"account_id": after[0], "user_id": after[1], "limit": limit})
+    """Return (account, user) of at most `limit` members after `after` with memories newer than their last
+    meditation."""
+    rows = fetch_all(connection, USERS_DUE, {"account_id": after[0], "user_id": after[1], "limit": limit})
     return [(row["account_id"], row["user_id"]) for row in rows]
 
 
-# Wherever they have memories, and have not meditated since.
-PLACES = """
+USERS_WITH_MEMORIES = """
 SELECT account_id, user_id FROM memory_spaces JOIN memberships USING (account_id, user_id)
 WHERE (account_id, user_id) > (%(account_id)s, %(user_id)s)
   AND (%(user_ids)s::text[] IS NULL OR user_id = ANY(%(user_ids)s))
@@ -224,29 +227,30 @@ ORDER BY account_id, user_id LIMIT %(limit)s
 def users_with_memories(
     connection: Connection, after: tuple[str, str], limit: int, user_ids: Sequence[str] | None, *, since: datetime
 ) -> list[tuple[str, str]]:
-    """(account, user) of at most `limit` behind `after` who have memories and no meditation `since`; of all users, or
-    of these."""
+    """Return (account, user) of at most `limit` members after `after` with memories and no meditation `since`.
+
+    `user_ids` restricts them to these users.
+    """
     ids = list(user_ids) if user_ids else None
-    given = {"account_id": after[0], "user_id": after[1], "limit": limit, "user_ids": ids, "since": since}
-    return [(row["account_id"], row["user_id"]) for row in fetch_all(connection, PLACES, given)]
+    parameters = {"account_id": after[0], "user_id": after[1], "limit": limit, "user_ids": ids, "since": since}
+    return [(row["account_id"], row["user_id"]) for row in fetch_all(connection, USERS_WITH_MEMORIES, parameters)]
 
 
-# Somebody waits for it now.
-HASTEN = """
+RUN_NOW = """
 UPDATE jobs SET run_at = least(run_at, now()), serial_key = NULL
 WHERE id = %(job_id)s AND account_id = %(account_id)s AND state = 'queued' AND attempt = 0 AND published_at IS NULL
 """
 
 
 def run_now(connection: Connection, job_id: str, account_id: str) -> None:
-    """Let a meditation that waits for its time begin, whoever else meditates."""
-    connection.execute(HASTEN, {"job_id": job_id, "account_id": account_id})
+    """Let a scheduled meditation run now, and concurrently with others."""
+    connection.execute(RUN_NOW, {"job_id": job_id, "account_id": account_id})
 
 
-# What a child has answered is used or not by now; words do not stay where nobody looks for them.
+# The insights were used or dropped; they are kept in memories only.
 FORGET_ANSWERS = "UPDATE jobs SET result = result - 'insights' WHERE parent_id = %(job_id)s AND result ? 'insights'"
 
 
 def clear_answers(connection: Connection, job_id: str) -> None:
-    """Take the words out of what the language model has answered for a meditation."""
+    """Erase the insights from the results of a meditation's child jobs."""
     connection.execute(FORGET_ANSWERS, {"job_id": job_id})

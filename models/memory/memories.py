@@ -1,7 +1,7 @@
-"""Memories: what was said (episodes), what follows from it (facts), and what meditation makes of it (insights).
+"""Memories: what was said (episodes), what follows from it (facts), and the conclusions of meditations (insights).
 
-A row stands in the indexes beside it: `postings` by its terms, `memory_vectors` by its meaning. Who changes these
-holds the lock of the space (`memory_spaces`).
+A memory is indexed by its terms (`postings`) and by its meaning (`vectors`). Writers of these indexes hold the lock of
+the space (`spaces`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ MemoryKind = Literal["episode", "fact", "insight"]
 
 @dataclass(frozen=True, slots=True)
 class NewMemory:
-    """A memory to write. Under a `unique_key`, or an id, that stands already in its space nothing is written.
+    """A memory to write. Nothing is written if its space has one with this `unique_key` or id.
 
-    sources  ids of the memories that it follows from
+    sources  ids of the memories that it is derived from
     """
 
     id: str
@@ -42,9 +42,9 @@ class NewMemory:
 class Memory:
     """A row of `memories`.
 
-    ordinal      its place in the space
-    recalled     how often recall has used it, and when last
-    closed_at    when something took its place, or its sources went: recall passes it by
+    ordinal      its number in the space
+    recalled     how often recall has used it; `recalled_at` is the last time
+    closed_at    when it was replaced, or its sources were deleted: recall ignores it
     """
 
     id: str
@@ -76,13 +76,13 @@ memories.importance, memories.recalled, memories.recalled_at, memories.valid_fro
 memories.closed_by, memories.created_at, memories.updated_at
 """
 
-SELECT = "SELECT " + COLUMNS + " FROM memories "  # noqa: S608 - of constants
+SELECT = "SELECT " + COLUMNS + " FROM memories "  # noqa: S608 - made of constants
 
 READ = SELECT + "WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s"
 
 
 def read(connection: Connection, memory_id: str, account_id: str, user_id: str) -> Memory | None:
-    """The memory, if the user has it in this account."""
+    """Return the memory if it belongs to the user in this account."""
     row = fetch_one(connection, READ, {"id": memory_id, "account_id": account_id, "user_id": user_id})
     return Memory(**row) if row else None
 
@@ -91,23 +91,23 @@ READ_MANY = SELECT + "WHERE account_id = %(account_id)s AND user_id = %(user_id)
 
 
 def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[Memory]:
-    """Those of these memories that the user has in this account, in the order of the ids."""
+    """Return the user's memories with these ids in this account, in the order of the ids."""
     rows = fetch_all(connection, READ_MANY, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
-    found = {row["id"]: Memory(**row) for row in rows}
-    return [found[memory_id] for memory_id in ids if memory_id in found]
+    memories = {row["id"]: Memory(**row) for row in rows}
+    return [memories[memory_id] for memory_id in ids if memory_id in memories]
 
 
 READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
 
 
 def read_by_ordinal(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
-    """The memories with these ordinals, but for closed ones."""
+    """Return the memories with these ordinals that are not closed."""
     rows = fetch_all(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
     return [Memory(**row) for row in rows]
 
 
-# What `Filters` leave.
-PASSES = """
+# The conditions of `Filters`.
+FILTER_CONDITIONS = """
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(speaker)s::text IS NULL OR speaker = %(speaker)s)
   AND (%(conversation_id)s::text IS NULL OR conversation_id = %(conversation_id)s)
@@ -116,7 +116,6 @@ PASSES = """
   AND (%(metadata)s::jsonb IS NULL OR metadata @> %(metadata)s)
 """
 
-# A page of a user's memories, the latest written first.
 LIST = (
     SELECT
     + """
@@ -124,14 +123,14 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s
   AND (%(cursor)s::text IS NULL OR id < %(cursor)s)
   AND (%(closed)s OR closed_at IS NULL)
 """
-    + PASSES
+    + FILTER_CONDITIONS
     + "ORDER BY id DESC LIMIT %(limit)s"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which memories are meant; None is all. `after` is within the time, `before` is not; `metadata` is contained."""
+    """Conditions on memories; None accepts all. `after` is inclusive, `before` exclusive; `metadata` is contained."""
 
     kind: MemoryKind | None = None
     speaker: str | None = None
@@ -142,11 +141,11 @@ class Filters:
 
     @property
     def any(self) -> bool:
-        """Whether they leave anything out."""
+        """Whether any condition is set."""
         return self != Filters()
 
     def parameters(self) -> dict[str, Any]:
-        """For the statements that know them."""
+        """Return the parameters of statements with FILTER_CONDITIONS."""
         return {
             "kind": self.kind,
             "speaker": self.speaker,
@@ -167,12 +166,11 @@ def page(
     closed: bool = False,
     limit: int = 20,
 ) -> list[Memory]:
-    """At most `limit` memories behind the one with the id `cursor`; those that are closed only where asked for."""
+    """Return at most `limit` memories, newest first, with ids below `cursor`; closed ones only if `closed`."""
     scope = {"account_id": account_id, "user_id": user_id, "cursor": cursor, "closed": closed, "limit": limit}
     return [Memory(**row) for row in fetch_all(connection, LIST, {**filters.parameters(), **scope})]
 
 
-# In the order in which they were said.
 BY_CONVERSATION = """
 SELECT id FROM memories
 WHERE space_id = %(space_id)s AND (%(conversation_id)s::text IS NULL OR conversation_id = %(conversation_id)s)
@@ -181,7 +179,8 @@ ORDER BY occurred_at, ordinal LIMIT %(limit)s
 
 
 def list_ids(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
-    """The ids of a conversation's memories, or with None of a space's: at most `limit`."""
+    """Return at most `limit` ids of a conversation's memories, or of a space's, in the order in which they were
+    said."""
     parameters = {"space_id": space_id, "conversation_id": conversation_id, "limit": limit}
     return [row["id"] for row in fetch_all(connection, BY_CONVERSATION, parameters)]
 
@@ -193,7 +192,7 @@ WHERE space_id = %(space_id)s AND conversation_id = %(conversation_id)s AND resp
 
 
 def ids_of_turn(connection: Connection, space_id: int, conversation_id: str, response_id: str) -> list[str]:
-    """The ids of what is remembered of a turn."""
+    """Return the ids of the memories of a turn."""
     parameters = {"space_id": space_id, "conversation_id": conversation_id, "response_id": response_id}
     return [row["id"] for row in fetch_all(connection, OF_TURN, parameters)]
 
@@ -205,12 +204,12 @@ SELECT id, unique_key FROM memories WHERE id = ANY(%(ids)s)
 """
 
 
-def existing_ids(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> dict[str, str]:
-    """Of what is to be written, id and unique key → the id of the memory that stands already."""
-    keys = [new.unique_key for new in news if new.unique_key]
-    rows = fetch_all(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in news]})
-    found = {row["id"]: row["id"] for row in rows}
-    return found | {row["unique_key"]: row["id"] for row in rows if row["unique_key"]}
+def existing_ids(connection: Connection, space_id: int, new_memories: Sequence[NewMemory]) -> dict[str, str]:
+    """Map the ids and unique keys of new memories to the ids of existing memories."""
+    keys = [new.unique_key for new in new_memories if new.unique_key]
+    rows = fetch_all(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in new_memories]})
+    existing = {row["id"]: row["id"] for row in rows}
+    return existing | {row["unique_key"]: row["id"] for row in rows if row["unique_key"]}
 
 
 INSERT = """
@@ -226,12 +225,12 @@ FROM jsonb_to_recordset(%(rows)s) AS new (
 
 
 def insert(connection: Connection, space: Space, rows: Sequence[tuple[NewMemory, int, Sequence[str], bool]]) -> None:
-    """Write memories, each with its ordinal, the terms under which it is indexed, and whether it asks."""
-    belongs = {"account_id": space.account_id, "user_id": space.user_id, "space_id": space.id}
-    connection.execute(INSERT, {**belongs, "rows": Jsonb([_told(*row) for row in rows])})
+    """Insert memories, each with its ordinal, its index terms, and whether it only asks."""
+    owner = {"account_id": space.account_id, "user_id": space.user_id, "space_id": space.id}
+    connection.execute(INSERT, {**owner, "rows": Jsonb([_insert_row(*row) for row in rows])})
 
 
-def _told(new: NewMemory, ordinal: int, terms: Sequence[str], asks: bool) -> dict[str, Any]:
+def _insert_row(new: NewMemory, ordinal: int, terms: Sequence[str], asks: bool) -> dict[str, Any]:
     return {
         "id": new.id,
         "ordinal": ordinal,
@@ -252,7 +251,7 @@ def _told(new: NewMemory, ordinal: int, terms: Sequence[str], asks: bool) -> dic
 
 @dataclass(frozen=True, slots=True)
 class MemoryUpdate:
-    """What is to be another; None stays as it is."""
+    """New values of a memory; None keeps the present one."""
 
     text: str | None = None
     speaker: str | None = None
@@ -263,7 +262,7 @@ class MemoryUpdate:
 
     @property
     def touches_indexes(self) -> bool:
-        """Whether more changes than the row."""
+        """Whether the indexes must change too."""
         return any(value is not None for value in (self.text, self.speaker, self.occurred_at, self.conversation_id))
 
 
@@ -286,8 +285,8 @@ RETURNING """
 def update(
     connection: Connection, memory_id: str, account_id: str, user_id: str, change: MemoryUpdate
 ) -> Memory | None:
-    """The memory as it is from now on, if the user has it. The indexes are the caller's to change."""
-    told = {
+    """Update a memory of the user and return it. The caller updates the indexes."""
+    values = {
         "text": change.text,
         "speaker": change.speaker,
         "occurred_at": change.occurred_at,
@@ -295,7 +294,7 @@ def update(
         "metadata": None if change.metadata is None else Jsonb(dict(change.metadata)),
         "importance": change.importance,
     }
-    row = fetch_one(connection, UPDATE, {**told, "id": memory_id, "account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, UPDATE, {**values, "id": memory_id, "account_id": account_id, "user_id": user_id})
     return Memory(**row) if row else None
 
 
@@ -303,5 +302,5 @@ DELETE = "DELETE FROM memories WHERE space_id = %(space_id)s AND id = ANY(%(ids)
 
 
 def delete(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
-    """Delete rows with their vectors and citations; the postings are the caller's to change."""
+    """Delete memories with their vectors and citations. The caller updates the postings."""
     connection.execute(DELETE, {"space_id": space_id, "ids": list(ids)})

@@ -1,6 +1,7 @@
-"""Turns that are still to be remembered: they have a mark from their beginning, and lose it with their memories made.
+"""Turns that are still to be remembered. They are flagged when they start, and unflagged when their memories are
+written.
 
-A user's turns are remembered together: one job serves all that have ended before it begins.
+One job remembers all turns of a user that have ended before it starts.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,6 @@ from collections.abc import Sequence
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.turns.responses import Response
 
-# The user whose ended turn is not remembered yet.
 OWNER = "SELECT account_id, user_id FROM responses WHERE job_id = %(job_id)s AND unremembered AND user_id IS NOT NULL"
 
 
@@ -28,20 +28,20 @@ ORDER BY responses.id LIMIT %(limit)s
 
 
 def list_ended(connection: Connection, account_id: str, user_id: str, limit: int) -> list[Response]:
-    """The first of a user's turns that have ended and are to be remembered, in the order in which they were begun."""
+    """Return the first ended turns of a user that are still to be remembered, in the order in which they started."""
     parameters = {"account_id": account_id, "user_id": user_id, "limit": limit}
     return [Response(**row) for row in fetch_all(connection, ENDED, parameters)]
 
 
-# What is deleted meanwhile is not there, and what was said in a conversation that is gone has lost it.
-SETTLE = """
+# A turn that was deleted has no row; one whose conversation was deleted has lost it.
+MARK_REMEMBERED = """
 UPDATE responses SET unremembered = false
 WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND unremembered
-RETURNING id, conversation_id IS NOT NULL OR thread NOT LIKE 'conv\\_%%' AS stands
+RETURNING id, conversation_id IS NOT NULL OR thread NOT LIKE 'conv\\_%%' AS remembered
 """
 
 
 def mark_remembered(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
-    """Take the mark off turns; returns those that may be remembered. They stay until the transaction ends."""
-    rows = fetch_all(connection, SETTLE, {"ids": list(ids), "account_id": account_id})
-    return {row["id"] for row in rows if row["stands"]}
+    """Unflag turns, and lock them until the transaction ends. Returns the ids of those that may be remembered."""
+    rows = fetch_all(connection, MARK_REMEMBERED, {"ids": list(ids), "account_id": account_id})
+    return {row["id"] for row in rows if row["remembered"]}

@@ -1,8 +1,8 @@
-"""The inverted index of a space: for a term and a block of ordinals, the memories that have it, as packed entries.
+"""The inverted index of a space: for a term and a block of ordinals, the memories with that term, as packed entries.
 
-An entry is a slot in the block and the term's weight there, each an unsigned 16-bit integer. One row holds what a table
-of terms would need hundreds of rows for: a search reads few rows, and counts in numpy. A writer appends in SQL, so that
-it reads nothing; who takes a memory out rewrites the rows of its terms. Only the holder of the space's lock writes.
+An entry is a slot in the block and the term's weight, each an unsigned 16-bit integer. A row replaces hundreds of rows
+of a plain table of terms: a search reads few rows and counts in numpy. Adding appends in SQL without reading; removing
+rewrites the rows of the memory's terms. Writers hold the space's lock.
 """
 
 from collections import defaultdict
@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 
 from models.platform.database import Connection
 
-#: Ordinals of a row. The commonest term of a block fills 8 KB.
+#: Ordinals per row. The most frequent term of a block takes 8 KB.
 BLOCK = 2048
 
 ENTRY = np.dtype([("slot", "<u2"), ("weight", "<u2")])
 
-#: Steps of a weight of 1, and the most of them that an entry holds: weights go up to 16.
+#: Units of a weight of 1, and the greatest value of an entry: weights are at most 16.
 SCALE, GREATEST = 4096, 65535
 
-#: Term → how much it weighs in a memory.
+#: Term → its weight in a memory.
 Weights = Mapping[str, float]
 
-#: A row's term and block.
+#: The term and the block of a row.
 PostingKey = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """The memories that have a term: their ordinals, and the term's weight in each."""
+    """The ordinals of the memories with a term, and its weight in each."""
 
     ordinals: NDArray[np.int64]
     weights: NDArray[np.float64]
 
 
-# In the order of the key, so that what is read together stands together.
+# In the order of the key, so that rows that are read together are stored together.
 ADD = """
 INSERT INTO memory_postings (space_id, term, block, entries)
 SELECT %(space_id)s, term, block, entries
@@ -49,21 +49,21 @@ ON CONFLICT (space_id, term, block) DO UPDATE SET entries = memory_postings.entr
 
 
 def add(connection: Connection, space_id: int, weights: Mapping[int, Weights]) -> None:
-    """Put memories, ordinal → its terms, into the postings, where they do not stand yet."""
+    """Add memories, ordinal → weights of its terms, that are not indexed yet."""
     rows: dict[PostingKey, list[tuple[int, int]]] = defaultdict(list)
     for ordinal in sorted(weights):
         block, slot = divmod(ordinal, BLOCK)
         for term, weight in weights[ordinal].items():
             rows[term, block].append((slot, min(max(round(weight * SCALE), 1), GREATEST)))
     if rows:
-        packed = {place: np.array(entries, dtype=ENTRY).tobytes() for place, entries in rows.items()}
-        connection.execute(ADD, {**_places(space_id, packed), "entries": list(packed.values())})
+        packed = {key: np.array(entries, dtype=ENTRY).tobytes() for key, entries in rows.items()}
+        connection.execute(ADD, {**_key_parameters(space_id, packed), "entries": list(packed.values())})
 
 
-def _places(space_id: int, places: Iterable[PostingKey]) -> dict[str, Any]:
-    """Rows, as the statements want them."""
-    told = list(places)
-    return {"space_id": space_id, "terms": [term for term, _ in told], "blocks": [block for _, block in told]}
+def _key_parameters(space_id: int, keys: Iterable[PostingKey]) -> dict[str, Any]:
+    """Return the keys of rows as parameters."""
+    row_keys = list(keys)
+    return {"space_id": space_id, "terms": [term for term, _ in row_keys], "blocks": [block for _, block in row_keys]}
 
 
 ROWS = """
@@ -86,19 +86,21 @@ WHERE space_id = %(space_id)s AND memory_postings.term = gone.term COLLATE "C" A
 
 
 def remove(connection: Connection, space_id: int, terms_of: Mapping[int, Iterable[str]]) -> None:
-    """Take memories out of the postings: ordinal → the terms under which it stands there."""
-    gone: dict[PostingKey, set[int]] = defaultdict(set)
+    """Remove memories: ordinal → the terms that it is indexed under."""
+    slots_of: dict[PostingKey, set[int]] = defaultdict(set)
     for ordinal, terms in terms_of.items():
         for term in terms:
-            gone[term, ordinal // BLOCK].add(ordinal % BLOCK)
-    if not gone:
+            slots_of[term, ordinal // BLOCK].add(ordinal % BLOCK)
+    if not slots_of:
         return
-    rows = connection.execute(ROWS, _places(space_id, gone), binary=True).fetchall()
-    left = {(row["term"], row["block"]): _without(row["entries"], gone[row["term"], row["block"]]) for row in rows}
-    if kept := {place: entries for place, entries in left.items() if entries}:
-        connection.execute(REWRITE, {**_places(space_id, kept), "entries": list(kept.values())})
-    if empty := [place for place, entries in left.items() if not entries]:
-        connection.execute(DELETE_EMPTY, _places(space_id, empty))
+    rows = connection.execute(ROWS, _key_parameters(space_id, slots_of), binary=True).fetchall()
+    remaining = {
+        (row["term"], row["block"]): _without(row["entries"], slots_of[row["term"], row["block"]]) for row in rows
+    }
+    if kept := {key: entries for key, entries in remaining.items() if entries}:
+        connection.execute(REWRITE, {**_key_parameters(space_id, kept), "entries": list(kept.values())})
+    if empty := [key for key, entries in remaining.items() if not entries]:
+        connection.execute(DELETE_EMPTY, _key_parameters(space_id, empty))
 
 
 def _without(entries: bytes, slots: set[int]) -> bytes:
@@ -112,18 +114,18 @@ SELECT term, block, entries FROM memory_postings WHERE space_id = %(space_id)s A
 
 
 def read(connection: Connection, space_id: int, terms: Iterable[str]) -> dict[str, Postings]:
-    """Who has these terms; a term that nobody has is left out."""
-    # Binary: as text, bytes are twice as many.
+    """Return the postings of those of the terms that occur."""
+    # Binary format halves the size of bytea.
     rows = connection.execute(READ, {"space_id": space_id, "terms": list(terms)}, binary=True).fetchall()
     return unpack((row["term"], row["block"], row["entries"]) for row in rows)
 
 
 def unpack(rows: Iterable[tuple[str, int, bytes]]) -> dict[str, Postings]:
-    """What rows say, each a term, a block and its entries."""
+    """Join the entries of rows of (term, block, entries) by term."""
     blocks: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
     for term, block, entries in rows:
         blocks[term].append((block, entries))
-    return {term: _joined(found) for term, found in blocks.items()}
+    return {term: _joined(packed) for term, packed in blocks.items()}
 
 
 def _joined(blocks: Sequence[tuple[int, bytes]]) -> Postings:

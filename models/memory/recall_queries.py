@@ -1,4 +1,4 @@
-"""What a recall reads of a space, in few statements, and what it leaves behind: how often a memory was of use."""
+"""The statements of a recall, and the counting of its results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory.memories import PASSES, Filters
+from models.memory.memories import FILTER_CONDITIONS, Filters
 from models.memory.postings import Postings, unpack
 from models.memory.vectors import Vector, format_ordinals, format_vector
 from models.platform.database import Connection, fetch_one
 
 Ordinals = NDArray[np.int64]
 
-# Whether they are live the indexes know.
+# Closed memories are included: the indexes exclude them.
 MATCHING = (
     """
 SELECT array_agg(ordinal) AS ordinals FROM memories WHERE space_id = %(space_id)s"""
-    + PASSES
+    + FILTER_CONDITIONS
 )
 
 
 def matching_ordinals(connection: Connection, space_id: int, filters: Filters) -> Ordinals:
-    """The ordinals that the filters leave."""
+    """Return the ordinals of the memories that pass the filters."""
     parameters = {"space_id": space_id, **filters.parameters()}
     row = connection.execute(MATCHING, parameters, binary=True, prepare=False).fetchone()
     return np.array((row and row["ordinals"]) or [], dtype=np.int64)
 
 
-# One more on each side than is looked at: so it is known who stands next to each of these, or that nobody does. What
-# people say in no conversation is taken for one, turns of the platform apart; notes that nobody says stand alone.
+# One neighbour more than `reach` on each side, so that it is known whether the outermost ones have neighbours. Episodes
+# without a conversation form one, except those of turns; notes without a speaker have no neighbours.
 AROUND = """
 SELECT ordinal,
        ARRAY(SELECT near.ordinal FROM memories AS near
@@ -56,35 +56,36 @@ WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[]) AND kind = 
 
 @dataclass(slots=True)
 class Neighbours:
-    """Who was said next to whom, by ordinal, in the conversations around some memories."""
+    """The previous and the next episode of each in its conversation, by ordinal."""
 
     previous: dict[int, int]
     following: dict[int, int]
 
     def around(self, ordinals: Iterable[int], reach: int) -> set[int]:
-        """These, and those at most `reach` before and behind each."""
-        found = set(ordinals)
+        """Return these ordinals and those at most `reach` before and after each."""
+        ordinals_in_reach = set(ordinals)
         for side in (self.previous, self.following):
             edge = set(ordinals)
             for _ in range(reach):
                 edge = {side[ordinal] for ordinal in edge if ordinal in side}
-                found |= edge
-        return found
+                ordinals_in_reach |= edge
+        return ordinals_in_reach
 
 
 def read_neighbours(connection: Connection, space_id: int, ordinals: Sequence[int], reach: int) -> Neighbours:
-    """The neighbours of these memories, `reach` of them and one more on each side."""
-    found = Neighbours({}, {})
+    """Return the neighbours of these memories, `reach` + 1 of them on each side."""
+    result = Neighbours({}, {})
     parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "reach": reach + 1}
     for row in connection.execute(AROUND, parameters, binary=True):
         for earlier, later in pairwise([*reversed(row["before"]), row["ordinal"], *row["after"]]):
-            found.previous[later], found.following[earlier] = earlier, later
-    return found
+            result.previous[later], result.following[earlier] = earlier, later
+    return result
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRows:
-    """Memories as recall weighs them, one a row: `words` are its different terms, `dense` the cosine with the question.
+    """Memories with the columns that recall ranks by: `words` is the number of different terms, `dense` the cosine
+    similarity.
 
     occurred_at  seconds since 1970
     """
@@ -99,8 +100,8 @@ class CandidateRows:
     dense: NDArray[np.float64]
 
 
-# By column: a row each would be a thousand times as much to unpack. Each table is told which rows, so both are read in
-# the order of their indexes, and not one by one.
+# Aggregated by column, since unpacking rows takes a thousand times as long. Both tables get the ordinals, so that each
+# is read in the order of its index.
 SEEN = """
 SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
        array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
@@ -114,13 +115,13 @@ WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 
 
 def read_candidates(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> CandidateRows:
-    """These memories, as far as they are live."""
+    """Return those of the memories that are live."""
     parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "vector": format_vector(vector)}
-    return _seen(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
+    return _candidates(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
 
 
-def _seen(row: Mapping[str, Any]) -> CandidateRows:
-    """From columns, which are null where there are no rows."""
+def _candidates(row: Mapping[str, Any]) -> CandidateRows:
+    """Build candidates from columns, which are null without rows."""
     numbers = {name: np.array(row[name] or [], dtype=float) for name in ("occurred_at", "words", "importance", "dense")}
     return CandidateRows(
         ids=row["ids"] or [],
@@ -131,10 +132,10 @@ def _seen(row: Mapping[str, Any]) -> CandidateRows:
     )
 
 
-# Who stands next to whom as in AROUND, and what the postings say of some terms.
+# Neighbours as in AROUND, and the postings of the query's terms.
 WHOLE = """
 SELECT * FROM (
-    SELECT array_agg(term) AS found, array_agg(block) AS blocks, array_agg(entries) AS entries
+    SELECT array_agg(term) AS terms, array_agg(block) AS blocks, array_agg(entries) AS entries
     FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
 ) AS words, (
     SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
@@ -150,13 +151,13 @@ SELECT * FROM (
         WHERE space_id = %(space_id)s AND live
         WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
     ) AS mine
-) AS told
+) AS space
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceContents:
-    """A small space: all live memories, who stands next to whom, and who has the words that are asked for."""
+    """All live memories of a small space, their neighbours, and the postings of the query's terms."""
 
     seen: CandidateRows
     around: Neighbours
@@ -164,18 +165,18 @@ class SpaceContents:
 
 
 def read_space(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> SpaceContents:
-    """A small space, in one statement."""
+    """Read a small space in one statement."""
     parameters = {"space_id": space_id, "vector": format_vector(vector), "terms": list(terms)}
     row = connection.execute(WHOLE, parameters, binary=True).fetchone() or {}
     pairs = zip(row["ordinals"] or [], row["previous"] or [], strict=True)
     previous = {later: earlier for later, earlier in pairs if earlier is not None}
     around = Neighbours(previous, {earlier: later for later, earlier in previous.items()})
-    having = zip(row["found"] or [], row["blocks"] or [], row["entries"] or [], strict=True)
-    return SpaceContents(_seen(row), around, unpack(having))
+    postings_rows = zip(row["terms"] or [], row["blocks"] or [], row["entries"] or [], strict=True)
+    return SpaceContents(_candidates(row), around, unpack(postings_rows))
 
 
-# In the order of the key, past what a writer holds: a count that is missed matters less than waiting.
-NOTE_RECALLED = """
+# In the order of the key, skipping rows that a writer has locked: missing a count is better than waiting.
+COUNT_RECALLS = """
 WITH used AS (
     SELECT id AS used_id, times FROM memories
     JOIN unnest(%(ids)s::text[], %(counts)s::int[]) AS counted (counted_id, times) ON id = counted_id
@@ -186,11 +187,11 @@ UPDATE memories SET recalled = recalled + times, recalled_at = now() FROM used W
 
 
 def count_recalls(connection: Connection, counts: Mapping[str, int]) -> None:
-    """Count uses of memories: id → how many more."""
-    connection.execute(NOTE_RECALLED, {"ids": list(counts), "counts": list(counts.values())})
+    """Add to the recall counts of memories: id → number of uses."""
+    connection.execute(COUNT_RECALLS, {"ids": list(counts), "counts": list(counts.values())})
 
 
-# An ended job goes as it is read, with its journal.
+# The job and its journal are deleted with the read.
 TAKE = """
 DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s AND kind = 'memory.search' AND state = 'completed'
 RETURNING result
@@ -198,6 +199,6 @@ RETURNING result
 
 
 def take_result(connection: Connection, job_id: str, account_id: str) -> list[dict[str, Any]] | None:
-    """The hits of a completed search, which is gone from here on; None where there is none."""
+    """Return the hits of a completed search and delete its job; None if there is none."""
     row = fetch_one(connection, TAKE, {"id": job_id, "account_id": account_id})
     return row["result"]["hits"] if row else None

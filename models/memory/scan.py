@@ -1,4 +1,4 @@
-"""All live memories of a space at once, for who thinks them over: in batches, so that no result is larger than one."""
+"""Read all live memories of a space in batches, for meditation."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from models.memory.memories import MemoryKind
 from models.platform.database import Connection, fetch_all
 
-#: Memories that are looked at, the latest: 100,000 take some 250 MB while they are.
+#: Most memories that are read, the newest ones: 100,000 take some 250 MB.
 MAX_MEMORIES = 100_000
 
-#: Rows of a batch.
+#: Rows per batch.
 BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class ScannedMemory:
-    """A live memory, as far as it is thought about. `sources` are what a fact or an insight follows from.
+    """A live memory with the columns that meditation uses. `sources` are those of a fact or an insight.
 
-    weighed  the importance that the last meditation gave it; None where none has
+    weighed  the importance that the last meditation set; None if none has
     """
 
     id: str
@@ -44,7 +44,7 @@ class ScannedMemory:
     weighed: float | None = None
 
 
-# From the youngest down. Binary: a vector comes as its halves.
+# Newest first. In binary format a vector arrives as half-precision numbers.
 PAGE = """
 SELECT memories.id, memories.ordinal, kind, text, speaker, occurred_at, conversation_id, metadata, importance, recalled,
        recalled_at, valid_from, created_at, updated_at, embedding,
@@ -61,22 +61,22 @@ ORDER BY ordinal DESC LIMIT %(limit)s
 
 
 def batches(connection: Connection, space_id: int) -> Iterator[tuple[list[ScannedMemory], NDArray[np.float16]]]:
-    """Live memories with a vector each, one a row; the youngest first, at most MOST."""
-    below, left = 2**31 - 1, MAX_MEMORIES
-    while left > 0:
-        given = {"space_id": space_id, "below": below, "limit": min(BATCH, left)}
+    """Read live memories and their vectors, one per row, newest first, at most MAX_MEMORIES."""
+    below, remaining = 2**31 - 1, MAX_MEMORIES
+    while remaining > 0:
+        parameters = {"space_id": space_id, "below": below, "limit": min(BATCH, remaining)}
         with connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(PAGE, given).fetchall()
+            rows = cursor.execute(PAGE, parameters).fetchall()
         if not rows:
             return
-        vectors = np.stack([_halves(row.pop("embedding")) for row in rows])
+        vectors = np.stack([_parse_halfvec(row.pop("embedding")) for row in rows])
         yield [ScannedMemory(**row) for row in rows], vectors
-        below, left = rows[-1]["ordinal"], left - len(rows)
+        below, remaining = rows[-1]["ordinal"], remaining - len(rows)
 
 
-def _halves(sent: bytes) -> NDArray[np.float16]:
-    """A halfvec as pgvector sends it: the number of dimensions, two bytes unused, the halves in network order."""
-    return np.frombuffer(sent, dtype=">f2", offset=4).astype(np.float16)
+def _parse_halfvec(data: bytes) -> NDArray[np.float16]:
+    """Parse pgvector's binary halfvec: number of dimensions, two unused bytes, the numbers in network order."""
+    return np.frombuffer(data, dtype=">f2", offset=4).astype(np.float16)
 
 
 TEXTS = """
@@ -87,7 +87,7 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id = ANY(%(ids)s
 
 @dataclass(frozen=True, slots=True)
 class MemoryText:
-    """What a memory says."""
+    """The text of a memory and its context."""
 
     id: str
     text: str
@@ -96,11 +96,11 @@ class MemoryText:
 
 
 def read_texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[MemoryText]:
-    """What those of these memories say that are live and the user's, the oldest first."""
+    """Return the texts of those of the memories that are live and belong to the user, oldest first."""
     rows = fetch_all(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
     return sorted((MemoryText(**row) for row in rows), key=lambda said: (said.occurred_at, said.id))
 
 
-def digest_texts(told: Iterable[ScannedMemory | MemoryText]) -> str:
-    """What proves that these say the same as when a language model was told them."""
-    return sha256("\0".join(sorted(memory.text for memory in told)).encode()).hexdigest()
+def digest_texts(memories: Iterable[ScannedMemory | MemoryText]) -> str:
+    """Return a digest that shows whether the texts have changed since a language model read them."""
+    return sha256("\0".join(sorted(memory.text for memory in memories)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What memories follow from: facts and insights cite their sources, answers what was recalled for them."""
+"""The sources of memories: facts and insights cite theirs, answers cite the memories recalled for them."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,21 @@ ON CONFLICT DO NOTHING
 """
 
 
-def cite(connection: Connection, space_id: int, news: Sequence[NewMemory]) -> None:
-    """Note what new memories follow from, as far as their space has it."""
-    if cited := [(new.id, source) for new in news for source in new.sources]:
+def cite(connection: Connection, space_id: int, new_memories: Sequence[NewMemory]) -> None:
+    """Insert the citations of new memories, as far as the sources are in their space."""
+    if cited := [(new.id, source) for new in new_memories for source in new.sources]:
         ids, sources = zip(*cited, strict=True)
         connection.execute(CITE, {"space_id": space_id, "memory_ids": list(ids), "source_ids": list(sources)})
 
 
 MISSING = """
-SELECT asked.id FROM unnest(%(ids)s::text[]) AS asked (id)
-WHERE NOT EXISTS (SELECT FROM memories WHERE memories.id = asked.id AND space_id = %(space_id)s)
+SELECT wanted.id FROM unnest(%(ids)s::text[]) AS wanted (id)
+WHERE NOT EXISTS (SELECT FROM memories WHERE memories.id = wanted.id AND space_id = %(space_id)s)
 """
 
 
 def missing_ids(connection: Connection, space_id: int, ids: Sequence[str]) -> set[str]:
-    """Which of these the space has no more."""
+    """Return those of the ids that the space lacks."""
     return (
         {row["id"] for row in fetch_all(connection, MISSING, {"space_id": space_id, "ids": list(ids)})}
         if ids
@@ -43,12 +43,12 @@ WHERE memory_id = %(id)s AND account_id = %(account_id)s ORDER BY source_id
 
 
 def list_sources(connection: Connection, memory_id: str, account_id: str) -> list[str]:
-    """What a memory of the account follows from."""
+    """Return the ids of the sources of a memory of the account."""
     return [row["source_id"] for row in fetch_all(connection, SOURCES, {"id": memory_id, "account_id": account_id})]
 
 
-# What follows from these alone, and from what follows from them alone. An answer goes with any memory that it was given
-# by: which of them it repeats nobody can tell.
+# Memories with no other sources than these, and answers with any of these as a source: it is not known which of its
+# sources an answer repeats.
 DERIVED = """
 SELECT DISTINCT memory_id FROM memory_sources AS citing
 JOIN memories ON memories.id = memory_id
@@ -60,11 +60,11 @@ WHERE source_id = ANY(%(ids)s) AND space_id = %(space_id)s AND NOT memory_id = A
 
 
 def derived_from(connection: Connection, space_id: int, ids: Sequence[str]) -> list[str]:
-    """The ids of what goes with these memories: what follows from nothing else, and answers, at any remove."""
-    gone, found = list(ids), list[str]()
+    """Return the ids of the memories that must be deleted with these: their dependants, transitively."""
+    deleted_ids, derived = list(ids), list[str]()
     while True:
-        rows = fetch_all(connection, DERIVED, {"space_id": space_id, "ids": gone})
+        rows = fetch_all(connection, DERIVED, {"space_id": space_id, "ids": deleted_ids})
         if not rows:
-            return found
-        found += [row["memory_id"] for row in rows]
-        gone += [row["memory_id"] for row in rows]
+            return derived
+        derived += [row["memory_id"] for row in rows]
+        deleted_ids += [row["memory_id"] for row in rows]

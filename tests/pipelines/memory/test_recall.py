@@ -87,7 +87,7 @@ def test_the_index_is_used_where_it_stands_and_the_fence_holds_where_not(databas
         told = {"space_id": space_of(database, owner).id, "vector": vectors.format_vector(some_vector()), "limit": 10}
         with database.transaction() as connection:
             if guided:
-                connection.execute(vectors.GUIDE, {"looked_at": "200"})
+                connection.execute(vectors.PLANNER_SETTINGS, {"candidates": "200"})
             rows = connection.execute("EXPLAIN " + statement, told, prepare=False).fetchall()
         plans[owner] = "\n".join(row["QUERY PLAN"] for row in rows)
 
