@@ -50,9 +50,7 @@ class Clock:
         """
         try:
             with self._database.connection() as connection:
-                terminate_stalled_batches(
-                    connection
-                )  # first: the statements below may need locks that such a transaction holds
+                terminate_stalled_batches(connection)  # first: the statements below may need their locks
                 recovered = outbox.requeue_lost(connection)
                 deleted_job_ids = [
                     *responses.delete_expired(connection),
@@ -77,7 +75,7 @@ class Clock:
                 self._announce(fired.started)
 
     def _announce(self, started: StartedWork) -> None:
-        """Tell the queue about committed work; if this process dies before, the sweeper publishes the job."""
+        """Announce committed work to the queue; if this process dies before, the relay publishes the job anyway."""
         self._queue.announce_job(started.job_id, started.opening_events)
         if started.interrupted is not None:
             self._queue.announce_cancellation(started.interrupted)

@@ -29,10 +29,10 @@ def grant(connection: Connection, user_id: str) -> bool:
 
 def revoke(connection: Connection, email: str) -> None:
     """Revoke an operator's rights, from their next request on. Raises NotFound if there is no such operator."""
-    found = operators.find(connection, email)
-    if found is None or not operators.revoke(connection, found[0]):
+    user = operators.find(connection, email)
+    if user is None or not operators.revoke(connection, user_id := user[0]):
         raise NotFound(f"{email} is not an operator.")
-    _record(connection, "operator.revoked", found[0])
+    _record(connection, "operator.revoked", user_id)
 
 
 def _record(connection: Connection, action: str, user_id: str) -> None:

@@ -34,10 +34,10 @@ BATCH = 100
 #: A schedule that was planned this far in the future shows that the clock has jumped back.
 CLOCK_TOLERANCE = timedelta(minutes=1)
 
-#: At least the interval between two looks: times since the clock jumped back must not be left out.
+#: At least the interval of `fire_due`, so that no time since the clock jumped back is left out.
 LOOK_BACK = timedelta(seconds=1)
 
-#: A schedule whose account another transaction locks for longer is left for the next look.
+#: A schedule whose account another transaction locks for longer is left for the next call.
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 

@@ -1,4 +1,4 @@
-"""Jobs of any kind without a queue: enqueued, claimed and ended by the test itself; and a server to trust."""
+"""Fixtures that run jobs without a queue, and a trusted TLS server."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Settle = Callable[[Attempt, Ending], None]
 
 @pytest.fixture
 def begin(database: Database, redis_client: redis.Redis) -> Iterator[Begin]:
-    """`begin(job)` → its first attempt; of a job that is there already, the next one."""
+    """`begin(job)` → its next attempt; enqueues the job if it does not exist."""
     writer = JournalWriter(redis_client, lambda job_id, attempt: True)
 
     def begin(job: NewJob) -> Attempt:
@@ -59,7 +59,7 @@ def settle(database: Database) -> Settle:
 
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """The TLS context of a server on this machine, whose certificate this process trusts."""
+    """The TLS context of a local server whose certificate this process trusts."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
     now = datetime.now(UTC)

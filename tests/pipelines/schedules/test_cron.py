@@ -73,9 +73,9 @@ def test_an_invalid_expression_is_rejected_by_field(expression):
     ],
 )
 def test_times_when_the_clocks_change_in_berlin(expression, after, expected):
-    found = times(expression, BERLIN, datetime(*after, tzinfo=UTC), len(expected))
+    next_times = times(expression, BERLIN, datetime(*after, tzinfo=UTC), len(expected))
 
-    assert [f"{time.astimezone(UTC):%d. %H:%M}" for time in found] == expected
+    assert [f"{time.astimezone(UTC):%d. %H:%M}" for time in next_times] == expected
 
 
 @given(
@@ -86,13 +86,13 @@ def test_times_when_the_clocks_change_in_berlin(expression, after, expected):
 def test_the_next_time_is_later_and_the_same_from_any_moment_before_it(expression, name, seconds):
     zone, after = ZoneInfo(name), datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
-    found = cron.next_after(expression, zone, after)
+    next_time = cron.next_after(expression, zone, after)
 
-    assert found is not None
-    assert found > after
-    assert found.second == found.microsecond == 0
-    assert cron.next_after(expression, zone, after + (found - after) / 2) == found
-    assert cron.next_after(expression, zone, found - timedelta(seconds=1)) == found
+    assert next_time is not None
+    assert next_time > after
+    assert next_time.second == next_time.microsecond == 0
+    assert cron.next_after(expression, zone, after + (next_time - after) / 2) == next_time
+    assert cron.next_after(expression, zone, next_time - timedelta(seconds=1)) == next_time
 
 
 def test_a_date_that_never_occurs_has_no_next_time():
