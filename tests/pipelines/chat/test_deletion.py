@@ -9,7 +9,7 @@ from models.platform.settings import Settings
 from models.turns import conversations
 from pipelines.chat import deletion, turn
 from pipelines.memory import forget_memories, remember_turns
-from tests.pipelines.memory.job_helpers import flat, next_job, remembered
+from tests.pipelines.memory.job_helpers import embed_alike, claim_next, memory_texts
 
 
 def say(harness, fake_engine, text, **options):
@@ -20,8 +20,8 @@ def say(harness, fake_engine, text, **options):
 
 
 def remember(harness):
-    attempt = next_job(harness, "memory.remember")
-    harness.settle(attempt, remember_turns.run(flat, Settings(), attempt))
+    attempt = claim_next(harness, "memory.remember")
+    harness.settle(attempt, remember_turns.run(embed_alike, Settings(), attempt))
 
 
 def test_a_deleted_turn_is_forgotten(harness, fake_engine):
@@ -31,7 +31,7 @@ def test_a_deleted_turn_is_forgotten(harness, fake_engine):
 
     deletion.delete_response(harness.database, harness.stored(first))
 
-    assert remembered(harness) == ["I have a dog", "fine"]
+    assert memory_texts(harness) == ["I have a dog", "fine"]
 
 
 def test_a_turn_in_progress_keeps_its_memories(harness, fake_engine):
@@ -46,12 +46,12 @@ def test_a_turn_that_is_deleted_before_it_is_remembered_never_is(harness, fake_e
 
     def meanwhile(texts):
         deletion.delete_response(harness.database, harness.stored(started))
-        return flat(texts)
+        return embed_alike(texts)
 
-    attempt = next_job(harness, "memory.remember")
+    attempt = claim_next(harness, "memory.remember")
     harness.settle(attempt, remember_turns.run(meanwhile, Settings(), attempt))
 
-    assert remembered(harness) == []
+    assert memory_texts(harness) == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -65,11 +65,11 @@ def test_a_deleted_conversation_is_forgotten(harness, fake_engine, when):
 
     assert deletion.delete_conversation(harness.database, conversation, harness.caller.account_id)
 
-    attempt = next_job(harness, "memory.forget" if when == "after" else "memory.remember")
+    attempt = claim_next(harness, "memory.forget" if when == "after" else "memory.remember")
     harness.settle(
-        attempt, forget_memories.run(attempt) if when == "after" else remember_turns.run(flat, Settings(), attempt)
+        attempt, forget_memories.run(attempt) if when == "after" else remember_turns.run(embed_alike, Settings(), attempt)
     )
-    assert remembered(harness) == ["I have a dog", "fine"]
+    assert memory_texts(harness) == ["I have a dog", "fine"]
 
 
 def test_a_conversation_of_nobody_is_none(harness):

@@ -11,13 +11,13 @@ from pipelines.chat import turn_recall
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.memory.recall_counter import RecallCounter
 from pipelines.memory.store import write_memories
-from tests.pipelines.memory.job_helpers import flat
+from tests.pipelines.memory.job_helpers import embed_alike
 
 
 class Loader:
     """Loads an embedder and counts how often, and what it is asked."""
 
-    def __init__(self, embed=flat):
+    def __init__(self, embed=embed_alike):
         self.loads = 0
         self.asked = []
         self.embed = embed
@@ -34,7 +34,7 @@ class Loader:
 
 def remember(harness, *texts):
     news = [NewMemory(f"mem_{harness.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
-    write_memories(harness.database, flat, harness.caller.account_id, harness.caller.user_id, news)
+    write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, news)
 
 
 def recall(harness, load, question="my cat"):
@@ -70,7 +70,7 @@ def test_a_turn_does_not_wait_for_a_slow_one(harness, monkeypatch):
 
     def slow(texts):
         done.wait(10)
-        return flat(texts)
+        return embed_alike(texts)
 
     remember(harness, "I have a cat.")
 

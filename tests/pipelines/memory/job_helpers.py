@@ -1,17 +1,17 @@
-"""What tests of remembered turns share."""
+"""Claim memory jobs of a test's account, and read what they wrote."""
 
 from models.jobs import attempts
 from models.jobs.attempt_context import open_attempt
 from models.platform.ids import new_id
 
 
-def flat(texts):
-    """An embedder to which all texts are much the same."""
+def embed_alike(texts):
+    """Embed every text as the same vector."""
     return [[1.0, *[0.0] * 383] for _ in texts]
 
 
-def waiting(harness, kind):
-    """The unfinished jobs of a kind in a room."""
+def unfinished_jobs(harness, kind):
+    """Return the unfinished jobs of a kind of the harness's account, with their delays."""
     with harness.database.connection() as connection:
         return connection.execute(
             "SELECT id, run_at - created_at AS delay FROM jobs WHERE account_id = %s AND kind = %s "
@@ -20,9 +20,9 @@ def waiting(harness, kind):
         ).fetchall()
 
 
-def next_job(harness, kind):
-    """An attempt at the first job of a kind, now."""
-    job_id = waiting(harness, kind)[0]["id"]
+def claim_next(harness, kind):
+    """Claim the first unfinished job of a kind now, whatever its due time."""
+    job_id = unfinished_jobs(harness, kind)[0]["id"]
     with harness.database.connection() as connection:
         connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (job_id,))
         job = attempts.claim(connection, job_id, message_id=new_id("message"), worker=new_id("worker"))
@@ -30,8 +30,8 @@ def next_job(harness, kind):
     return open_attempt(job, harness.database, harness.client, harness.writer)
 
 
-def remembered(harness):
-    """The texts of all memories, in their order."""
+def memory_texts(harness):
+    """Return the texts of the account's memories, in insertion order."""
     with harness.database.connection() as connection:
         rows = connection.execute(
             "SELECT text FROM memories WHERE account_id = %s ORDER BY ordinal", (harness.caller.account_id,)

@@ -1,4 +1,4 @@
-"""Given things that people say, when facts are looked for, then what is grounded is kept, and closes the older."""
+"""Facts are extracted window by window; grounded ones are written and close the older ones they contradict."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,17 +11,15 @@ from models.jobs.jobs import NewJob
 from models.memory import facts, memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
-from models.memory.scan import MemoryText
 from models.platform.settings import Settings
 from pipelines.chat import turn
 from pipelines.memory import change_memory, extract_facts, forget_memories, remember_turns
 from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.recall import Query, recall
 from pipelines.memory.store import write_memories
-from pipelines.memory.suggest_facts import accepted_facts
 from pipelines.memory.suggest_facts import run as run_fact
 from tests.pipelines.chat.conftest import FakeEngine, TurnHarness
-from tests.pipelines.memory.job_helpers import flat, next_job, waiting
+from tests.pipelines.memory.job_helpers import claim_next, embed_alike, unfinished_jobs
 
 SETTINGS = Settings(reflection="on")
 
@@ -35,36 +33,40 @@ def harness(database, redis_client):
     harness.close()
 
 
-def said(harness, *texts, day=0, speaker="user"):
+def write_episodes(harness, *texts, day=0, speaker="user"):
     at = MONDAY + timedelta(days=day)
-    news = [
+    episodes = [
         NewMemory(f"mem_{harness.caller.user_id}_{day}_{n}", text, speaker, at, "talk") for n, text in enumerate(texts)
     ]
-    return write_memories(harness.database, flat, harness.caller.account_id, harness.caller.user_id, news)
+    return write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, episodes)
 
 
 def fact(text, subject, attribute, value, *sources):
     return {"text": text, "subject": subject, "attribute": attribute, "value": value, "sources": list(sources)}
 
 
-def look(harness, *answers, meanwhile=lambda: None):
-    """An extraction whose model answers so, window by window. Returns how often it was asked. `meanwhile` happens
-    before an answer is read."""
+def run_extraction(harness, *answers, meanwhile=lambda: None):
+    """Run an extraction whose model gives these answers, one a window; the child fails if the answer is None.
+
+    meanwhile  is called before an answer is read
+
+    Returns the number of windows.
+    """
     with harness.database.transaction() as connection:
         job = extract_facts_job(harness.caller.account_id, harness.caller.user_id, datetime.now(UTC))
         attempts.enqueue(connection, job)
-    asked = 0
+    windows = 0
     while True:
-        attempt = next_job(harness, facts.EXTRACT_KIND)
-        outcome = extract_facts.run(flat, SETTINGS, attempt)
+        attempt = claim_next(harness, facts.EXTRACT_KIND)
+        outcome = extract_facts.run(embed_alike, SETTINGS, attempt)
         if not isinstance(outcome, WaitForChildren):
             harness.settle(attempt, outcome)
-            return asked
+            return windows
         with harness.database.transaction() as connection:
             attempts.wait_for_children(connection, attempt.job, outcome.children)
-        child = next_job(harness, facts.FACT_KIND)
-        answer = answers[asked]
-        asked += 1
+        child = claim_next(harness, facts.FACT_KIND)
+        answer = answers[windows]
+        windows += 1
         if answer is None:
             harness.settle(child, plain_ending(child, "dead", {"code": "x", "message": "x"}))
         else:
@@ -73,141 +75,117 @@ def look(harness, *answers, meanwhile=lambda: None):
         meanwhile()
 
 
-def held(harness):
+def live_facts(harness):
     with harness.database.connection() as connection:
         return facts.list_live(connection, harness.caller.account_id, harness.caller.user_id)
 
 
-def test_a_fact_is_kept_with_its_source_and_its_time(harness):
-    (source,) = said(harness, "I live in Lisbon with my cat.")
+def test_fact_is_written_with_its_source_and_time(harness):
+    (source,) = write_episodes(harness, "I live in Lisbon with my cat.")
 
-    assert look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+    assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
 
-    (found,) = held(harness)
-    assert (found.text, found.since, found.metadata["attribute"]) == ("user lives in Lisbon", MONDAY, "home")
+    (written,) = live_facts(harness)
+    assert (written.text, written.since, written.metadata["attribute"]) == ("user lives in Lisbon", MONDAY, "home")
     with harness.database.connection() as connection:
-        assert memory_sources.list_sources(connection, found.id, harness.caller.account_id) == [source]
+        assert memory_sources.list_sources(connection, written.id, harness.caller.account_id) == [source]
         answers = connection.execute("SELECT result FROM jobs WHERE account_id = %s AND kind = 'memory.fact'",
                                      (harness.caller.account_id,)).fetchall()  # fmt: skip
-    assert answers == [{"result": {"found": 1}}]  # whose words stand among the memories only
+    assert answers == [{"result": {"found": 1}}]  # the texts are among the memories only
 
 
-def test_what_was_read_is_not_read_again(harness):
-    said(harness, "I live in Lisbon.")
-    assert look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+def test_memories_are_read_once(harness):
+    write_episodes(harness, "I live in Lisbon.")
+    assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
 
-    assert look(harness) == 0
-    assert len(held(harness)) == 1
+    assert run_extraction(harness) == 0
+    assert len(live_facts(harness)) == 1
 
 
-def test_a_fact_closes_the_one_that_it_replaces_and_deletes_nothing(harness):
-    said(harness, "I live in Lisbon.")
-    look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
-    (old,) = held(harness)
-    said(harness, "I live in Porto now.", day=30)
+def test_newer_fact_closes_the_one_it_contradicts_and_deletes_nothing(harness):
+    write_episodes(harness, "I live in Lisbon.")
+    run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    (old,) = live_facts(harness)
+    write_episodes(harness, "I live in Porto now.", day=30)
 
-    look(harness, [fact("user lives in Porto", "user", "home", "Porto", 1)])
+    run_extraction(harness, [fact("user lives in Porto", "user", "home", "Porto", 1)])
 
-    (new,) = held(harness)
+    (new,) = live_facts(harness)
     assert new.text == "user lives in Porto"
     with harness.database.connection() as connection:
         closed = memories.read(connection, old.id, harness.caller.account_id, harness.caller.user_id)
     assert (closed.closed_by, closed.text) == (new.id, "user lives in Lisbon")
 
 
-def test_the_same_fact_is_kept_once_and_cites_both_who_say_it(harness):
-    sources = said(harness, "I live in Lisbon.")
-    look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
-    sources += said(harness, "Yes, I live in Lisbon!", day=3)
+def test_repeated_fact_is_written_once_and_cites_both_sources(harness):
+    sources = write_episodes(harness, "I live in Lisbon.")
+    run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    sources += write_episodes(harness, "Yes, I live in Lisbon!", day=3)
 
-    look(harness, [fact("User lives in Lisbon", "user", "home", "Lisbon", 1)])
+    run_extraction(harness, [fact("User lives in Lisbon", "user", "home", "Lisbon", 1)])
 
-    (found,) = held(harness)
+    (written,) = live_facts(harness)
     with harness.database.connection() as connection:
-        assert memory_sources.list_sources(connection, found.id, harness.caller.account_id) == sorted(sources)
+        assert memory_sources.list_sources(connection, written.id, harness.caller.account_id) == sorted(sources)
 
 
-def test_a_fact_goes_with_what_alone_it_follows_from(harness):
-    (source,) = said(harness, "I live in Lisbon.")
-    look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+def test_fact_is_erased_with_its_only_source(harness):
+    (source,) = write_episodes(harness, "I live in Lisbon.")
+    run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
 
     with harness.database.transaction() as connection:
         space = spaces.find(connection, harness.caller.account_id, harness.caller.user_id)
         forget_memories.delete_memories(connection, spaces.lock(connection, space.id), [source])
 
-    assert held(harness) == []
+    assert live_facts(harness) == []
 
 
-def change(harness, memory_id, text):
-    told = {"user_id": harness.caller.user_id, "memory_id": memory_id, "change": {"text": text}}
+def run_change(harness, memory_id, text):
+    arguments = {"user_id": harness.caller.user_id, "memory_id": memory_id, "change": {"text": text}}
     with harness.database.transaction() as connection:
-        attempts.enqueue(connection, NewJob("memory.change", harness.caller.account_id, told))
-    attempt = next_job(harness, "memory.change")
-    harness.settle(attempt, change_memory.run(flat, attempt))
+        attempts.enqueue(connection, NewJob("memory.change", harness.caller.account_id, arguments))
+    attempt = claim_next(harness, "memory.change")
+    harness.settle(attempt, change_memory.run(embed_alike, attempt))
 
 
-def test_nothing_follows_from_words_that_were_taken_back_while_they_were_read(harness):
-    (source,) = said(harness, "I live in Lisbon.")
-    found = fact("user lives in Lisbon", "user", "home", "Lisbon", 1)
+def test_fact_is_dropped_if_its_source_changed_meanwhile(harness):
+    (source,) = write_episodes(harness, "I live in Lisbon.")
+    suggestion = fact("user lives in Lisbon", "user", "home", "Lisbon", 1)
 
-    look(harness, [found], meanwhile=lambda: change(harness, source, "I live somewhere."))
+    run_extraction(harness, [suggestion], meanwhile=lambda: run_change(harness, source, "I live somewhere."))
 
-    assert held(harness) == []
+    assert live_facts(harness) == []
 
 
-def test_what_has_lost_its_words_is_recalled_no_more_whatever_it_is_told_to_say(harness):
-    (source,) = said(harness, "I live in Lisbon.")
-    look(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
-    (old,) = held(harness)
-    change(harness, source, "I live somewhere.")
+def test_erased_fact_is_not_recalled_even_after_it_gets_a_text(harness):
+    (source,) = write_episodes(harness, "I live in Lisbon.")
+    run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)])
+    (old,) = live_facts(harness)
+    run_change(harness, source, "I live somewhere.")
 
-    change(harness, old.id, "user lives in Lisbon")
+    run_change(harness, old.id, "user lives in Lisbon")
 
-    hits = recall(harness.database, flat, harness.caller.account_id, harness.caller.user_id, Query("Where do I live?"))
+    hits = recall(
+        harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, Query("Where do I live?")
+    )
     assert [hit.memory.id for hit in hits] == [source]
 
 
-def test_a_thousand_things_are_read_in_windows_within_a_budget(harness):
-    said(harness, *[f"I own thing number {number}." for number in range(60)])
+def test_memories_are_read_in_windows_and_a_failed_window_is_skipped(harness):
+    write_episodes(harness, *[f"I own thing number {number}." for number in range(60)])
 
-    assert look(harness, [], None, []) == 3  # a window that fails is passed by
-    assert look(harness) == 0
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        fact("user lives in Paris", "user", "home", "Paris", 1),  # nobody said so
-        fact("user lives in Lisbon", "user", "home", "Lisbon", 3),  # there is no such line
-        fact("user lives in Lisbon", "user", "home", "Lisbon", 2),  # only the assistant said so
-        fact("user lives in Lisbon", "user", "home", "Lisbon"),
-        fact("user lives in Lisbon", "user", "", "Lisbon", 1),
-        {"text": "user lives in Lisbon"},
-        "user lives in Lisbon",
-    ],
-)
-def test_what_is_not_grounded_is_dropped(wrong):
-    lines = [
-        MemoryText("a", "I live in Lisbon.", "user", MONDAY),
-        MemoryText("b", "Lisbon it is.", "assistant", MONDAY),
-    ]
-
-    assert list(accepted_facts(orjson.dumps({"facts": [wrong]}).decode(), lines)) == []
-
-
-@pytest.mark.parametrize("answer", ["", "{", '{"facts": 3}', "[]", "null"])
-def test_an_answer_that_is_none_gives_no_facts(answer):
-    assert list(accepted_facts(answer, [])) == []
+    assert run_extraction(harness, [], None, []) == 3
+    assert run_extraction(harness) == 0
 
 
 @pytest.mark.parametrize(("reflection", "jobs"), [("on", 1), ("auto", 0)])
-def test_facts_are_looked_for_some_time_after_a_turn_where_the_model_is_good_enough(harness, reflection, jobs):
+def test_extraction_is_scheduled_after_a_turn_if_reflection_is_enabled(harness, reflection, jobs):
     started = harness.start("I live in Lisbon.")
     attempt = harness.attempt(started)
     harness.settle(attempt, turn.run(FakeEngine("fine"), attempt))
-    attempt = next_job(harness, "memory.remember")
-    harness.settle(attempt, remember_turns.run(flat, Settings(reflection=reflection), attempt))
+    attempt = claim_next(harness, "memory.remember")
+    harness.settle(attempt, remember_turns.run(embed_alike, Settings(reflection=reflection), attempt))
 
-    found = waiting(harness, facts.EXTRACT_KIND)
-    assert len(found) == jobs
-    assert all(job["delay"] > remember_turns.EXTRACTION_DELAY - timedelta(seconds=5) for job in found)
+    scheduled = unfinished_jobs(harness, facts.EXTRACT_KIND)
+    assert len(scheduled) == jobs
+    assert all(job["delay"] > remember_turns.EXTRACTION_DELAY - timedelta(seconds=5) for job in scheduled)

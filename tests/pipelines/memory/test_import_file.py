@@ -1,4 +1,4 @@
-"""Given an import whose worker dies anywhere, when another goes on, then each line is there once, none is missing."""
+"""An import writes each valid line once, also if its worker dies in between, and reports the invalid ones."""
 
 import io
 import json
@@ -17,13 +17,13 @@ from pipelines.memory.store import BATCH
 LINES = 3 * BATCH + 7
 
 
-class Died(Exception):
-    """As the process does."""
+class WorkerDied(Exception):
+    """Simulates the death of the worker process."""
 
 
 @pytest.fixture
 def owner(database, account):
-    """The ids of an account and of a user."""
+    """Return the ids of an account and a user."""
     user_id = new_id("user")
     with database.connection() as connection:
         connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
@@ -32,7 +32,7 @@ def owner(database, account):
 
 @pytest.fixture
 def job(settings, owner):
-    """An import of LINES lines, one of them wrong in each batch, and the store that has them."""
+    """Return an import job of LINES lines, one invalid line in each of three batches, and the object store."""
     objects, key = ObjectStore.open(settings), f"{owner[0]}/imports/{new_id('x')}.jsonl"
     lines = [json.dumps({"text": f"tree {number}", "speaker": "Ada"}) for number in range(LINES)]
     lines[5] = lines[BATCH + 5] = lines[2 * BATCH + 5] = '{"text": 5}'
@@ -45,35 +45,35 @@ def embed(texts):
     return [[1.0] * 384 for _ in texts]
 
 
-def dying(calls):
-    """An embedder whose process dies at one of its calls."""
+def embed_until(calls):
+    """Return an embedder that fails at one of its calls."""
     count = iter(range(1000))
 
     def embed_or_die(texts):
         if next(count) == calls:
-            raise Died
+            raise WorkerDied
         return embed(texts)
 
     return embed_or_die
 
 
-def stored(database, owner):
+def stored_texts(database, owner):
     with database.connection() as connection:
-        found = memories.page(connection, *owner, Filters(), limit=10_000)
-    return sorted(memory.text for memory in found)
+        rows = memories.page(connection, *owner, Filters(), limit=10_000)
+    return sorted(memory.text for memory in rows)
 
 
-def expected():
+def valid_texts():
     return sorted(f"tree {number}" for number in range(LINES) if number % BATCH != 5 or number > 2 * BATCH + 5)
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
-@pytest.mark.parametrize("told", [True, False], ids=["", "before it told of its last batch"])
-def test_a_death_between_batches_costs_no_line_and_doubles_none(database, begin, settle, job, owner, batch, told):
+@pytest.mark.parametrize("reported", [True, False], ids=["progress", "no progress"])
+def test_crash_between_batches_loses_and_repeats_no_line(database, begin, settle, job, owner, batch, reported):
     new, objects = job
-    with pytest.raises(Died):
-        import_file.run(dying(batch), objects, begin(new))
-    if not told:
+    with pytest.raises(WorkerDied):
+        import_file.run(embed_until(batch), objects, begin(new))
+    if not reported:
         with database.connection() as connection:
             connection.execute("UPDATE jobs SET progress = NULL WHERE id = %s", (new.id,))
 
@@ -81,27 +81,27 @@ def test_a_death_between_batches_costs_no_line_and_doubles_none(database, begin,
     ending = import_file.run(embed, objects, attempt)
     settle(attempt, ending)
 
-    assert stored(database, owner) == expected()
+    assert stored_texts(database, owner) == valid_texts()
     assert {**ending.result, "errors": None} == {
         "lines": LINES, "imported": LINES - 3, "failed": 3, "errors": None,
     }  # fmt: skip
     assert [error["line"] for error in ending.result["errors"]] == [6, BATCH + 6, 2 * BATCH + 6]
 
 
-def test_a_cancel_is_heard_between_batches(database, begin, job, owner):
+def test_cancellation_is_checked_between_batches(database, begin, job, owner):
     new, objects = job
     attempt = begin(new)
 
-    def embed_and_be_cancelled(texts):
+    def embed_and_cancel(texts):
         attempt.stop("cancelled")
         return embed(texts)
 
     with pytest.raises(Cancelled):
-        import_file.run(embed_and_be_cancelled, objects, attempt)
-    assert len(stored(database, owner)) == BATCH
+        import_file.run(embed_and_cancel, objects, attempt)
+    assert len(stored_texts(database, owner)) == BATCH
 
 
-def test_a_file_that_is_gone_ends_it(begin, job):
+def test_missing_file_fails_the_job(begin, job):
     new, objects = job
     objects.delete([new.arguments["object_key"]])
 
@@ -109,7 +109,7 @@ def test_a_file_that_is_gone_ends_it(begin, job):
         import_file.run(embed, objects, begin(new))
 
 
-def test_lines_of_all_sorts_and_sizes(settings):
+def test_long_blank_and_unterminated_lines_are_read(settings):
     objects = ObjectStore.open(settings)
     objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"))
 
@@ -117,6 +117,6 @@ def test_lines_of_all_sorts_and_sizes(settings):
 
     assert (lines[0], lines[1], lines[2].strip(), lines[-1]) == (b"a", b"", b"b", b"last")
     assert len(lines) == 5
-    tally = import_file.ImportReport()
-    assert import_file._parse_line(tally, 4, lines[3], "key", None) is None
-    assert "longer" in tally.errors[0]["message"]
+    report = import_file.ImportReport()
+    assert import_file._parse_line(report, 4, lines[3], "key", None) is None
+    assert "longer" in report.errors[0]["message"]

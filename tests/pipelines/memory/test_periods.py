@@ -1,8 +1,4 @@
-"""Times in questions.
-
-Given a question that names a day, a month, a season or a year, when its period is asked for, then it has a beginning
-and an end; a time without a year, and a day that no calendar has, are none.
-"""
+"""Days, months, seasons and years that a query names are parsed as periods; times without a year are not."""
 
 from datetime import UTC, datetime
 
@@ -16,7 +12,7 @@ def day(text: str) -> datetime:
 
 
 @pytest.mark.parametrize(
-    ("query", "since", "until"),
+    ("query", "start", "end"),
     [
         ("What did she do in May 2023?", "2023-05-01", "2023-06-01"),
         ("in december, 2023", "2023-12-01", "2024-01-01"),
@@ -31,10 +27,10 @@ def day(text: str) -> datetime:
         ("between May 2023 and July 2023", "2023-05-01", "2023-08-01"),
     ],
 )
-def test_a_named_time_is_a_period(query: str, since: str, until: str) -> None:
-    assert parse_period(query) == (day(since), day(until))
+def test_time_expression_is_a_period(query: str, start: str, end: str) -> None:
+    assert parse_period(query) == (day(start), day(end))
 
 
 @pytest.mark.parametrize("query", ["", "in May", "may I?", "room 20234", "31 February 2023", "2023-13-01", "19 apples"])
-def test_other_texts_name_none(query: str) -> None:
+def test_text_without_a_full_date_has_no_period(query: str) -> None:
     assert parse_period(query) is None

@@ -1,4 +1,4 @@
-"""Given a space of any size, when it is asked, then the best come first, whichever index answers, and filters hold."""
+"""Recall ranks the memories of spaces of any size, with and without a vector index, and applies filters."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,20 +17,20 @@ COUNT, OTHERS, TOPICS = 2000, 500, 40
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 
 
-def unit(rng, centres):
+def unit_vector(rng, centres):
     vector = centres[rng.integers(len(centres))] + rng.standard_normal(384) * 0.8
     return (vector / np.linalg.norm(vector)).tolist()
 
 
 def memory(number):
-    moment = NOW + timedelta(minutes=number)
+    occurred_at = NOW + timedelta(minutes=number)
     speaker, talk = ("Ada", "Ben")[number % 2], f"talk {number // 50}"
-    return NewMemory(new_id("mem"), f"number {number} of lake", speaker, moment, conversation_id=talk)
+    return NewMemory(new_id("mem"), f"number {number} of lake", speaker, occurred_at, conversation_id=talk)
 
 
 @pytest.fixture(scope="module")
-def people(database):
-    """Two users of an account, with memories: (account, user) of each."""
+def owners(database):
+    """Return (account id, user id) of two users of an account with memories, and a function that makes vectors."""
     account_id, mine, theirs = new_id("acct"), new_id("user"), new_id("user")
     rng = np.random.default_rng(5)
     centres = rng.standard_normal((TOPICS, 384))
@@ -39,8 +39,10 @@ def people(database):
         for user_id, count in ((mine, COUNT), (theirs, OTHERS)):
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
             space = spaces.find_or_create(connection, account_id, user_id)
-            store.insert_memories(connection, space, [(memory(number), unit(rng, centres)) for number in range(count)])
-    yield (account_id, mine), (account_id, theirs), lambda: unit(rng, centres)
+            store.insert_memories(
+                connection, space, [(memory(number), unit_vector(rng, centres)) for number in range(count)]
+            )
+    yield (account_id, mine), (account_id, theirs), lambda: unit_vector(rng, centres)
     with database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id = %s", (account_id,))
         connection.execute("DELETE FROM users WHERE id = ANY(%s)", ([mine, theirs],))
@@ -51,44 +53,50 @@ def space_of(database, owner):
         return spaces.find(connection, *owner)
 
 
-def run_job(begin, settle, space, **sizes):
-    """The job that sees to a space's index."""
+def run_index_job(begin, settle, space, **sizes):
+    """Run the job that builds or drops a space's index, and return its result."""
     attempt = begin(NewJob("memory.index", "platform", {"space_id": space.id}))
     ending = index_space.run(attempt, **sizes)
     settle(attempt, ending)
     return ending.result
 
 
-def found(database, space, vector, filters=None, limit=10):
+def search_index(database, space, vector, filters=None, limit=10):
     with database.transaction() as connection:
         return vectors.search_index(connection, space.id, vector, filters or Filters(), limit)
 
 
-def test_a_spaces_own_index_finds_what_looking_at_all_finds(database, people, begin, settle):
-    owner, _, some_vector = people
+def test_index_finds_at_least_95_percent_of_the_exact_neighbours(database, owners, begin, settle):
+    owner, _, random_vector = owners
     space = space_of(database, owner)
 
-    assert run_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}
-    assert run_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}  # again changes nothing
+    assert run_index_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}
+    assert run_index_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}  # idempotent
 
     shares = []
     for _ in range(40):
-        vector = some_vector()
+        vector = random_vector()
         with database.connection() as connection:
             exact = vectors.search_exact(connection, space.id, vector, 10)
-        shares.append(len({ordinal for ordinal, _ in exact} & {o for o, _ in found(database, space, vector)}) / 10)
+        shares.append(
+            len({ordinal for ordinal, _ in exact} & {o for o, _ in search_index(database, space, vector)}) / 10
+        )
     assert np.mean(shares) >= 0.95
 
 
-def test_the_index_is_used_where_it_stands_and_the_fence_holds_where_not(database, people, begin, settle):
-    (mine, theirs, some_vector), plans = people, {}
-    run_job(begin, settle, space_of(database, mine), most=COUNT - 1, fewest=10)
-    for owner, statement, guided in ((mine, vectors.BY_INDEX, True), (theirs, vectors.EXACT, False)):
-        told = {"space_id": space_of(database, owner).id, "vector": vectors.format_vector(some_vector()), "limit": 10}
+def test_planner_uses_the_index_of_an_indexed_space_only(database, owners, begin, settle):
+    (mine, theirs, random_vector), plans = owners, {}
+    run_index_job(begin, settle, space_of(database, mine), most=COUNT - 1, fewest=10)
+    for owner, statement, indexed in ((mine, vectors.BY_INDEX, True), (theirs, vectors.EXACT, False)):
+        parameters = {
+            "space_id": space_of(database, owner).id,
+            "vector": vectors.format_vector(random_vector()),
+            "limit": 10,
+        }
         with database.transaction() as connection:
-            if guided:
+            if indexed:
                 connection.execute(vectors.PLANNER_SETTINGS, {"candidates": "200"})
-            rows = connection.execute("EXPLAIN " + statement, told, prepare=False).fetchall()
+            rows = connection.execute("EXPLAIN " + statement, parameters, prepare=False).fetchall()
         plans[owner] = "\n".join(row["QUERY PLAN"] for row in rows)
 
     assert vector_indexes.index_name(space_of(database, mine).id) in plans[mine]
@@ -96,54 +104,54 @@ def test_the_index_is_used_where_it_stands_and_the_fence_holds_where_not(databas
     assert vector_indexes.NAME not in plans[theirs]
 
 
-def test_filters_hold_by_the_index_too(database, people, begin, settle):
-    owner, _, some_vector = people
+def test_index_search_applies_filters(database, owners, begin, settle):
+    owner, _, random_vector = owners
     space = space_of(database, owner)
-    run_job(begin, settle, space, most=COUNT - 1, fewest=10)
+    run_index_job(begin, settle, space, most=COUNT - 1, fewest=10)
 
-    hits = found(database, space, some_vector(), Filters(speaker="Ben"), limit=50)
+    hits = search_index(database, space, random_vector(), Filters(speaker="Ben"), limit=50)
 
     assert len(hits) == 50
     assert all(ordinal % 2 == 1 for ordinal, _ in hits)
 
 
-def test_a_search_by_the_index_sees_what_is_written_and_closed_after_it_was_built(database, people, begin, settle):
-    owner, _, some_vector = people
-    run_job(begin, settle, space_of(database, owner), most=COUNT - 1, fewest=10)
-    vector, new = some_vector(), memory(9999)
+def test_index_search_sees_later_writes_and_closings(database, owners, begin, settle):
+    owner, _, random_vector = owners
+    run_index_job(begin, settle, space_of(database, owner), most=COUNT - 1, fewest=10)
+    vector, new = random_vector(), memory(9999)
     store.write_memories(database, lambda texts: [vector], *owner, [new])
     space = space_of(database, owner)
     with database.connection() as connection:
         ordinal = memories.read(connection, new.id, *owner).ordinal
 
-    assert found(database, space, vector)[0][0] == ordinal
+    assert search_index(database, space, vector)[0][0] == ordinal
     with database.transaction() as connection:
         store.close_memories(connection, store.lock_space(connection, space.id), [new.id])
-    assert ordinal not in {found for found, _ in found(database, space, vector, limit=50)}
+    assert ordinal not in {each for each, _ in search_index(database, space, vector, limit=50)}
 
 
-def test_hits_are_scored_and_belong_to_the_one_who_asks(database, people):
-    owner, other, _ = people
-    vector = np.random.default_rng(1).standard_normal(384).tolist()  # near to none
+def test_hits_are_ranked_and_belong_to_the_caller(database, owners):
+    owner, other, _ = owners
+    vector = np.random.default_rng(1).standard_normal(384).tolist()  # near none
 
     hits = recall(database, lambda texts: [vector for _ in texts], *owner, Query("number 77 of lake", limit=5), NOW)
-    spoken = recall(
+    in_conversation = recall(
         database, lambda texts: [vector for _ in texts], *owner, Query("lake", 100, Filters(conversation_id="talk 3"))
     )
 
     assert hits[0].memory.text == "number 77 of lake"
     assert len(hits) == 5
     assert {hit.memory.user_id for hit in hits} == {owner[1]}
-    assert {hit.memory.conversation_id for hit in spoken} == {"talk 3"}
-    assert len(spoken) == 50
+    assert {hit.memory.conversation_id for hit in in_conversation} == {"talk 3"}
+    assert len(in_conversation) == 50
     assert recall(database, lambda texts: [vector], owner[0], new_id("user"), Query("lake")) == []
     theirs = recall(database, lambda texts: [vector for _ in texts], *other, Query("number 1999 of lake", limit=100))
     assert "number 1999 of lake" not in {hit.memory.text for hit in theirs}
 
 
-def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people, monkeypatch):
-    owner, vector = people[1], np.random.default_rng(2).standard_normal(384).tolist()
-    odd = [
+def test_ranking_a_small_space_whole_equals_ranking_its_candidates(database, owners, monkeypatch):
+    owner, vector = owners[1], np.random.default_rng(2).standard_normal(384).tolist()
+    special = [
         NewMemory(new_id("mem"), "a fact of lake", "Ada", NOW, conversation_id="talk 1", kind="fact"),
         NewMemory(new_id("mem"), "a note of lake", "", NOW),
         *(NewMemory(new_id("mem"), f"lake {n} said nowhere", "Ada", NOW + timedelta(hours=n)) for n in range(4)),
@@ -152,31 +160,31 @@ def test_a_small_space_is_ranked_whole_as_if_all_had_been_found(database, people
         ),
         NewMemory(new_id("mem"), "lake, taken back", "Ben", NOW + timedelta(seconds=95), conversation_id="talk 0"),
     ]
-    store.write_memories(database, lambda texts: [vector for _ in texts], *owner, odd)
+    store.write_memories(database, lambda texts: [vector for _ in texts], *owner, special)
     with database.transaction() as connection:
-        store.close_memories(connection, store.lock_space(connection, space_of(database, owner).id), [odd[-1].id])
+        store.close_memories(connection, store.lock_space(connection, space_of(database, owner).id), [special[-1].id])
 
-    def hits(filters):
+    def score_parts(filters):
         query = Query("what of lake 2 did Ada say in May 2026?", 200, filters, candidates=OTHERS * 2)
-        found = recall(database, lambda texts: [vector for _ in texts], *owner, query, NOW)
-        return {hit.memory.id: dict(hit.parts) for hit in found}
+        hits = recall(database, lambda texts: [vector for _ in texts], *owner, query, NOW)
+        return {hit.memory.id: dict(hit.parts) for hit in hits}
 
     for filters in (Filters(), Filters(speaker="Ada"), Filters(conversation_id="talk 0"), Filters(kind="insight")):
         monkeypatch.setattr(recall_module, "MAX_RANKED_WHOLE", 0)
-        chosen = hits(filters)
+        expected = score_parts(filters)
         monkeypatch.setattr(recall_module, "MAX_RANKED_WHOLE", OTHERS * 2)
-        assert hits(filters) == chosen
-        assert list(hits(filters)) == list(chosen)
-        assert odd[-1].id not in chosen
-        assert bool(chosen) == (filters.kind is None)
+        assert score_parts(filters) == expected
+        assert list(score_parts(filters)) == list(expected)
+        assert special[-1].id not in expected
+        assert bool(expected) == (filters.kind is None)
 
 
-def test_an_index_goes_when_its_space_shrinks_and_when_it_is_gone(database, people, begin, settle):
-    owner = people[0]
+def test_index_of_a_shrunk_or_deleted_space_is_dropped(database, owners, begin, settle):
+    owner = owners[0]
     space = space_of(database, owner)
-    run_job(begin, settle, space, most=COUNT - 1, fewest=10)
+    run_index_job(begin, settle, space, most=COUNT - 1, fewest=10)
 
-    assert run_job(begin, settle, space, most=10 * COUNT, fewest=2 * COUNT) == {"indexed": False}
+    assert run_index_job(begin, settle, space, most=10 * COUNT, fewest=2 * COUNT) == {"indexed": False}
     assert space_of(database, owner).indexed_at is None
 
     with database.connection() as connection:
@@ -190,22 +198,22 @@ def test_an_index_goes_when_its_space_shrinks_and_when_it_is_gone(database, peop
         vector_indexes.drop(connection, space.id)
 
 
-def test_a_space_that_grows_asks_for_its_index_once(database, people):
-    owner = people[0]
+def test_index_of_a_grown_space_is_requested_once(database, owners):
+    owner = owners[0]
     with database.transaction() as connection:
         space = spaces.find(connection, *owner)
         connection.execute(
             "UPDATE memory_spaces SET indexed_at = NULL, index_asked_at = NULL WHERE id = %s", (space.id,)
         )
-        asked = [spaces.request_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
+        requested = [spaces.request_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
         spaces.set_indexed(connection, space.id, indexed=False)
 
-    assert asked == [True, False]
+    assert requested == [True, False]
 
 
-def test_the_best_by_weight_are_taken_ties_by_age():
-    weights = np.array([0, 2, 1, 2, 0, 3, 1], dtype=float)
+def test_top_ordinals_break_ties_by_ordinal():
+    scores = np.array([0, 2, 1, 2, 0, 3, 1], dtype=float)
 
-    assert top_ordinals(weights, None, 3) == [5, 1, 3]
-    assert top_ordinals(weights, None, 99) == [5, 1, 3, 2, 6]
-    assert top_ordinals(weights, np.array([0, 2, 6, 50]), 1) == [2]
+    assert top_ordinals(scores, None, 3) == [5, 1, 3]
+    assert top_ordinals(scores, None, 99) == [5, 1, 3, 2, 6]
+    assert top_ordinals(scores, np.array([0, 2, 6, 50]), 1) == [2]

@@ -1,4 +1,4 @@
-"""Given others who want the machine, when texts are embedded in the background, then it rests between a few of them."""
+"""Background embedding pauses between slices of texts while others keep the machine busy."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pipelines.memory.throttled_embedder import BUSY_SHARE, MAX_PAUSE, SLICE_TEX
 
 
 @pytest.fixture
-def rests():
+def pauses():
     return []
 
 
@@ -15,22 +15,22 @@ def embed(texts):
     return [[float(text)] for text in texts]
 
 
-@pytest.mark.parametrize(("share", "times"), [(BUSY_SHARE, 0), (BUSY_SHARE + 0.1, 3)])
-def test_it_rests_between_slices_while_others_are_busy(rests, share, times):
-    background = ThrottledEmbedder(embed, lambda own: share, rests.append)
+@pytest.mark.parametrize(("share", "count"), [(BUSY_SHARE, 0), (BUSY_SHARE + 0.1, 3)])
+def test_embedder_pauses_between_slices_while_others_are_busy(pauses, share, count):
+    background = ThrottledEmbedder(embed, lambda own: share, pauses.append)
 
     vectors = background([str(number) for number in range(2 * SLICE_TEXTS + 1)])
 
     assert vectors == [[float(number)] for number in range(2 * SLICE_TEXTS + 1)]
-    assert len(rests) == times
-    assert all(rest <= MAX_PAUSE for rest in rests)
+    assert len(pauses) == count
+    assert all(pause <= MAX_PAUSE for pause in pauses)
 
 
-def test_it_tells_what_it_took_itself(rests):
-    told = []
-    background = ThrottledEmbedder(embed, lambda own: told.append(own) or 0.0, rests.append)
+def test_own_time_of_the_last_slice_is_passed_to_the_load_measurement(pauses):
+    own_seconds = []
+    background = ThrottledEmbedder(embed, lambda own: own_seconds.append(own) or 0.0, pauses.append)
 
     background(["1"])
     background(["2"])
 
-    assert told[0] == 0 < told[1]
+    assert own_seconds[0] == 0 < own_seconds[1]

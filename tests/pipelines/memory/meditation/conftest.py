@@ -35,7 +35,7 @@ def word_vector(word: str) -> NDArray[np.float64]:
     return np.random.default_rng(zlib.crc32(word.encode())).standard_normal(384)
 
 
-def embed(texts: Sequence[str]) -> list[list[float]]:
+def embed_words(texts: Sequence[str]) -> list[list[float]]:
     """Vectors that are near where words are shared."""
     made = []
     for text in texts:
@@ -44,7 +44,7 @@ def embed(texts: Sequence[str]) -> list[list[float]]:
     return made
 
 
-class Mind:
+class MemoryUser:
     """A user in an account of their own."""
 
     def __init__(self, database: Database, account_id: str, begin: Callable, settle: Callable) -> None:
@@ -58,7 +58,7 @@ class Mind:
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (self.user_id, email))
             connection.execute(JOIN, (account_id, self.user_id))
 
-    def hear(self, *texts: str, **given: Any) -> list[str]:
+    def write(self, *texts: str, **given: Any) -> list[str]:
         """Remember texts, a day apart unless told when; the ids."""
         step, first = timedelta(days=given.pop("step", 1)), timedelta(days=given.pop("day", 0))
         speaker = given.pop("speaker", "user")
@@ -67,7 +67,9 @@ class Mind:
             for place, text in enumerate(texts)
         ]
         for start in range(0, len(news), store.BATCH):
-            store.write_memories(self.database, embed, self.account_id, self.user_id, news[start : start + store.BATCH])
+            store.write_memories(
+                self.database, embed_words, self.account_id, self.user_id, news[start : start + store.BATCH]
+            )
         return [new.id for new in news]
 
     def start(self) -> Meditation:
@@ -104,7 +106,7 @@ class Mind:
 
     def run(self, attempt: Attempt, settings: Settings | None = None) -> Outcome:
         """What the attempt comes to."""
-        return meditate.run(settings or Settings(), embed, attempt)
+        return meditate.run(settings or Settings(), embed_words, attempt)
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """End its job."""
@@ -118,11 +120,11 @@ class Mind:
         self.settle(attempt, ending)
         return meditation_id, dict(ending.result or {})
 
-    def live(self) -> set[str]:
+    def live_texts(self) -> set[str]:
         """The texts that recall can find."""
-        return {row["text"] for row in self.rows(LIVE)}
+        return {row["text"] for row in self.fetch(LIVE)}
 
-    def rows(self, statement: str) -> list[dict[str, Any]]:
+    def fetch(self, statement: str) -> list[dict[str, Any]]:
         """Rows of the account's."""
         with self.database.connection() as connection:
             return connection.execute(statement, {"account_id": self.account_id}).fetchall()
@@ -166,9 +168,9 @@ STATE = {
 
 
 @pytest.fixture
-def mind(database, account, begin, settle) -> Mind:
+def mind(database, account, begin, settle) -> MemoryUser:
     """An empty one."""
-    return Mind(database, account, begin, settle)
+    return MemoryUser(database, account, begin, settle)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from models.platform.settings import Settings
 from pipelines.inference.engine import Finish, Token
 from pipelines.memory import change_memory
 from pipelines.memory.meditation import suggest_insights
-from tests.pipelines.memory.meditation.conftest import embed
+from tests.pipelines.memory.meditation.conftest import embed_words
 
 ON = Settings(reflection="on")
 
@@ -115,7 +115,7 @@ def test_nothing_follows_from_words_that_were_taken_back_while_it_was_asked_abou
         answer(rides, begin, child_id, Says(SOUND))
     first = rides.rows("SELECT id FROM memories WHERE account_id = %(account_id)s ORDER BY ordinal")[0]["id"]
     told = {"user_id": rides.user_id, "memory_id": first, "change": {"text": "I walked to the market."}}
-    change_memory.run(embed, begin(NewJob("memory.change", rides.account_id, told)))
+    change_memory.run(embed_words, begin(NewJob("memory.change", rides.account_id, told)))
 
     again = rides.attempt(attempt.job.id)
     rides.settle(again, rides.run(again, ON))

@@ -9,7 +9,7 @@ import pytest
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
 from models.platform.settings import Settings
 from pipelines.memory.meditation import schedule_meditations
-from tests.pipelines.memory.meditation.conftest import Mind
+from tests.pipelines.memory.meditation.conftest import MemoryUser
 
 LANES = Settings(nightly_meditations=2)
 
@@ -19,9 +19,9 @@ def minds(empty_database, monkeypatch):
     """Five users of one account, and a database that nobody else has."""
     with empty_database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_1', 'a test')")
-    found = [Mind(empty_database, "acct_1", None, None) for _ in range(5)]
+    found = [MemoryUser(empty_database, "acct_1", None, None) for _ in range(5)]
     for mind in found[:4]:
-        mind.hear("I own a red bicycle.")
+        mind.write("I own a red bicycle.")
     return sorted(found[:4], key=lambda mind: mind.user_id), found[4]
 
 
