@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from models.platform.secrets import load_secret_key
 from models.platform.settings import Settings
-from pipelines.accounts.tokens import Tokens
+from pipelines.accounts.access_tokens import AccessTokens
 from web.api.platform import Platform
 from web.api.routing import Route, mount
 from web.api.system import checks, openapi
@@ -27,7 +27,7 @@ THREADS = 64
 
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     """Build the application; it opens its platform at startup and closes it at shutdown. Raises ConfigurationError."""
-    tokens, metrics = Tokens(load_secret_key(settings)), Metrics()
+    tokens, metrics = AccessTokens(load_secret_key(settings)), Metrics()
     document = CachedDocument(partial(openapi.render, routes), "application/json")
 
     @asynccontextmanager

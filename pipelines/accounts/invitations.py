@@ -16,13 +16,13 @@ from models.accounts.members import Member
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotAllowed, NotAuthenticated, NotFound
 from pipelines.accounts import email_jobs, passwords, sessions
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.email_verification import invalid_token
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.members import check_may_assign, lock_actor
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
-from pipelines.accounts.tokens import Tokens
 
 #: Invitations that an account may send within a day: each is an e-mail to somebody who did not ask for it.
 MAX_PER_DAY = 100
@@ -72,7 +72,7 @@ class Invitee:
 
 def accept(
     database: Database,
-    tokens: Tokens,
+    tokens: AccessTokens,
     login_limiter: LoginLimiter,
     secret: str,
     invitee: Invitee,

@@ -18,10 +18,10 @@ from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from models.platform.secrets import hash_secret
 from pipelines.accounts import email_jobs, sessions
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
-from pipelines.accounts.tokens import Tokens
 
 #: Seconds for which a login code is valid; the page exchanges it at once.
 EXCHANGE_SECONDS = 60
@@ -131,7 +131,7 @@ def issue_login_code(client: redis.Redis, user_id: str) -> LoginCode:
 
 
 def exchange_login_code(
-    database: Database, client: redis.Redis, tokens: Tokens, login_code: LoginCode, origin: RequestOrigin
+    database: Database, client: redis.Redis, tokens: AccessTokens, login_code: LoginCode, origin: RequestOrigin
 ) -> SessionTokens:
     """Start a session for a login code, which is used up in any case. Raises NotAuthenticated `invalid_code`."""
     value = client.getdel(_key(login_code.code))

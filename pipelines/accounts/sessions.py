@@ -17,9 +17,9 @@ from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import NotAllowed, NotAuthenticated
 from pipelines.accounts import email_jobs, passwords
+from pipelines.accounts.access_tokens import LIFETIME, AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
-from pipelines.accounts.tokens import LIFETIME, Tokens
 
 #: The prefix of refresh tokens, by which secret scanners recognise a leaked one.
 PREFIX = "rt_"
@@ -37,7 +37,7 @@ class SessionTokens:
 
 
 def start(
-    connection: Connection, tokens: Tokens, membership: Membership, email: str, origin: RequestOrigin
+    connection: Connection, tokens: AccessTokens, membership: Membership, email: str, origin: RequestOrigin
 ) -> SessionTokens:
     """Start a session of an authenticated user, in the caller's transaction."""
     session_id = sessions.create(
@@ -60,7 +60,7 @@ def choose_membership(memberships: Sequence[Membership], account_id: str | None)
 
 
 def refresh(
-    database: Database, tokens: Tokens, secret: str, *, account_id: str | None, origin: RequestOrigin
+    database: Database, tokens: AccessTokens, secret: str, *, account_id: str | None, origin: RequestOrigin
 ) -> SessionTokens:
     """Exchange a refresh token for the next pair of tokens, for the same account or another one of the user.
 
@@ -124,7 +124,7 @@ def _set_password(database: Database, user: User, password_hash: str, caller: Ca
 
 def _rotate(
     connection: Connection,
-    tokens: Tokens,
+    tokens: AccessTokens,
     refresh_token: RefreshToken,
     secret: str,
     account_id: str | None,
@@ -155,7 +155,7 @@ def _end_session_of_reused_token(connection: Connection, refresh_token: RefreshT
 
 
 def _next_pair(
-    connection: Connection, tokens: Tokens, membership: Membership, email: str, session_id: str
+    connection: Connection, tokens: AccessTokens, membership: Membership, email: str, session_id: str
 ) -> SessionTokens:
     secret = PREFIX + secrets.token_urlsafe(32)
     sessions.add_token(connection, session_id, secret)

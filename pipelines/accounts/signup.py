@@ -14,17 +14,23 @@ from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
 from pipelines.accounts import email_jobs, passwords, sessions
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.sessions import SessionTokens
-from pipelines.accounts.tokens import Tokens
 
 # Allow names of a local network, for an installation that runs in one.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
 
 def sign_up(
-    database: Database, tokens: Tokens, login_limiter: LoginLimiter, *, email: str, password: str, origin: RequestOrigin
+    database: Database,
+    tokens: AccessTokens,
+    login_limiter: LoginLimiter,
+    *,
+    email: str,
+    password: str,
+    origin: RequestOrigin,
 ) -> SessionTokens:
     """Create a user with an account, or log in the user who signed up with the same address and password before.
 
@@ -48,7 +54,7 @@ def sign_up(
 
 def log_in(
     database: Database,
-    tokens: Tokens,
+    tokens: AccessTokens,
     login_limiter: LoginLimiter,
     *,
     email: str,
@@ -105,7 +111,7 @@ def _find_by_password(candidates: list[User], password: str) -> User | None:
 
 def _start_session(
     database: Database,
-    tokens: Tokens,
+    tokens: AccessTokens,
     login_limiter: LoginLimiter,
     attempt: LoginAttempt,
     user: User,
@@ -130,7 +136,7 @@ def _start_session(
 
 def _create_user(
     connection: Connection,
-    tokens: Tokens,
+    tokens: AccessTokens,
     candidates: list[User],
     address: str,
     password_hash: str,

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from models.accounts.accounts import Caller, Role
 from models.platform.database import Database
 from models.platform.settings import Settings
-from pipelines.accounts.tokens import Tokens
+from pipelines.accounts.access_tokens import AccessTokens
 from tests.web.api_client import ApiUser, app_client, run_server
 from web.access.gate import Admission, AuthRequest, bearer_credential
 from web.api.routing import Route
@@ -25,7 +25,7 @@ ALICE = Caller("user_alice", "acct_alice", Role.OWNER, session_id="sess_alice")
 class TrustingGate:
     """A gate without a database: it trusts the claims of a token with a valid signature."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: AccessTokens) -> None:
         self.tokens = tokens
 
     def admit(self, request: AuthRequest) -> Admission:

@@ -20,7 +20,7 @@ from models.platform.ids import new_id
 from models.platform.secrets import hash_secret, load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts import keys
-from pipelines.accounts.tokens import Tokens
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.memory.store import write_memories
 
 #: Callers without valid credentials: they get a 401.
@@ -49,7 +49,7 @@ class Principals:
     def __init__(self, client: httpx.Client, database: Database, settings: Settings) -> None:
         self.client = client
         self._tokens = client.app.state.platform.tokens  # type: ignore[attr-defined]
-        self._expired_tokens = Tokens(load_secret_key(settings), clock=lambda: time.time() - 86_400)
+        self._expired_tokens = AccessTokens(load_secret_key(settings), clock=lambda: time.time() - 86_400)
         self._account_ids: list[str] = []
         self._user_ids: list[str] = []
         self.credentials: dict[str, str | None] = {

@@ -16,7 +16,7 @@ from models.platform import secrets
 from models.platform.database import Database
 from models.platform.errors import InvalidRequest, NotAuthenticated
 from pipelines.accounts import keys
-from pipelines.accounts.tokens import Tokens, UnknownGeneration
+from pipelines.accounts.access_tokens import AccessTokens, UnknownGeneration
 from web.access.limits import Limiter, estimate_tokens
 from web.access.rights import Rights
 
@@ -63,7 +63,7 @@ class Gate(Protocol):
 class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
 
-    def __init__(self, database: Database, tokens: Tokens, limiter: Limiter) -> None:
+    def __init__(self, database: Database, tokens: AccessTokens, limiter: Limiter) -> None:
         self._database = database
         self._tokens = tokens
         self._limiter = limiter

@@ -12,8 +12,8 @@ from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
 from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.login_limits import LoginLimiter
-from pipelines.accounts.tokens import Tokens
 from tasks.queue import Queue
 from web.access.gate import DatabaseGate, Gate
 from web.access.hashing_pool import HashingPool
@@ -44,7 +44,7 @@ class Platform:
     settings: Settings
     database: Database
     redis: "redis.Redis"
-    tokens: Tokens
+    tokens: AccessTokens
     gate: Gate
     metrics: Metrics
     queue: Queue
@@ -64,7 +64,7 @@ class Platform:
         self.login_limiter = LoginLimiter(self.redis)
 
     @classmethod
-    def open(cls, settings: Settings, tokens: Tokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":
+    def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":
         """Create all parts without waiting for any server."""
         client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
         database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")

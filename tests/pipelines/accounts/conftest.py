@@ -8,15 +8,15 @@ import pytest
 from models.accounts.audit import RequestOrigin
 from models.platform.database import Database, fetch_all
 from models.platform.ids import new_id
+from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.login_limits import LoginLimiter
-from pipelines.accounts.tokens import Tokens
 
 SECRET = b"a secret of the tests, long enough"
 
 
 @pytest.fixture
 def tokens():
-    return Tokens(SECRET)
+    return AccessTokens(SECRET)
 
 
 @pytest.fixture

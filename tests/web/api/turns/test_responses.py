@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from models.platform.ids import new_id
-from pipelines.accounts.tokens import LEEWAY, LIFETIME
+from pipelines.accounts.access_tokens import LEEWAY, LIFETIME
 from tests.web.api_client import assert_error
 
 

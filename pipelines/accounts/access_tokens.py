@@ -57,7 +57,7 @@ class UnknownGeneration(NotAuthenticated):
     """The token is signed by a generation that this process does not know as valid."""
 
 
-class Tokens:
+class AccessTokens:
     """Issues and verifies access tokens. Safe to use from any thread."""
 
     def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:

@@ -11,8 +11,8 @@ from joserfc.jwk import OctKey, OKPKey
 
 from models.accounts.accounts import Caller, Role
 from models.platform.errors import NotAuthenticated
-from pipelines.accounts import tokens as module
-from pipelines.accounts.tokens import ALGORITHM, LEEWAY, LIFETIME, Tokens, UnknownGeneration
+from pipelines.accounts import access_tokens as module
+from pipelines.accounts.access_tokens import ALGORITHM, LEEWAY, LIFETIME, AccessTokens, UnknownGeneration
 
 SECRET = b"a secret of the tests, long enough"
 ALICE = Caller("user_alice", "acct_alice", Role.ADMIN, session_id="sess_alice")
@@ -35,7 +35,7 @@ def clock():
 
 @pytest.fixture
 def tokens(clock):
-    return Tokens(SECRET, clock=clock)
+    return AccessTokens(SECRET, clock=clock)
 
 
 def signed(tokens, **changes):
@@ -74,12 +74,12 @@ def test_a_token_identifies_its_caller(tokens):
 
 
 def test_a_process_with_the_same_secret_accepts_the_token(tokens, clock):
-    assert Tokens(SECRET, clock=clock).verify(tokens.issue(ALICE)) == ALICE
+    assert AccessTokens(SECRET, clock=clock).verify(tokens.issue(ALICE)) == ALICE
 
 
 def test_a_process_with_another_secret_rejects_the_token(tokens, clock):
     with pytest.raises(NotAuthenticated):
-        Tokens(b"another secret, also long enough", clock=clock).verify(tokens.issue(ALICE))
+        AccessTokens(b"another secret, also long enough", clock=clock).verify(tokens.issue(ALICE))
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -224,7 +224,7 @@ def test_an_unknown_kid_is_rejected(tokens, kid):
 
 
 def test_the_previous_generation_stays_valid_and_the_new_one_signs(tokens, clock):
-    old, both = tokens.issue(ALICE), Tokens(SECRET, clock=clock)
+    old, both = tokens.issue(ALICE), AccessTokens(SECRET, clock=clock)
     both.set_generations([1, 2])
 
     assert both.verify(old) == ALICE
@@ -232,7 +232,7 @@ def test_the_previous_generation_stays_valid_and_the_new_one_signs(tokens, clock
 
 
 def test_an_unknown_generation_with_a_right_signature_is_reported_as_such(tokens, clock):
-    other = Tokens(SECRET, clock=clock)
+    other = AccessTokens(SECRET, clock=clock)
     other.set_generations([1, 2])
     token = other.issue(ALICE)
 
@@ -243,7 +243,7 @@ def test_an_unknown_generation_with_a_right_signature_is_reported_as_such(tokens
 
 
 def test_an_unknown_generation_with_a_wrong_signature_is_an_invalid_token(tokens, clock):
-    other = Tokens(b"another secret, also long enough", clock=clock)
+    other = AccessTokens(b"another secret, also long enough", clock=clock)
     other.set_generations([2])
 
     with pytest.raises(NotAuthenticated) as caught:
