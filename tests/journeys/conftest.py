@@ -1,54 +1,55 @@
-"""Installations for these tests: one a broker, shared by all, with the workers that each test starts."""
+"""Installations for these tests: one for each broker, shared by all tests, with the workers that each test starts."""
 
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
+from bench.harness.stack import Servers
 from models.platform.ids import new_id
-from tests.journeys.stack import Person, Servers, Stack
+from tests.journeys.stack import Installation, User
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Servers that may be killed. Nothing of them stays behind."""
+    """Servers that tests may kill. None of their processes may remain."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     servers = Servers(tmp_path_factory.mktemp("journeys"))
     try:
         yield servers
     finally:
-        servers.end_all()
-    assert not [process for process in psutil.Process().children(recursive=True) if not before & family(process)]
+        servers.stop()
+    assert not [process for process in psutil.Process().children(recursive=True) if not before & ancestry(process)]
 
 
-def family(process: psutil.Process) -> set[int]:
-    """The pids of a process and of all whose child it is: a server that stood before has new sessions now."""
+def ancestry(process: psutil.Process) -> set[int]:
+    """The pids of a process and its ancestors: earlier servers have new child processes by now."""
     return {process.pid, *(parent.pid for parent in process.parents())}
 
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
-def installation(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Stack]:
-    """An installation on each broker in turn; `ON_REDIS` marks what has nothing to do with the broker."""
-    stack = Stack(servers, servers.home / new_id("with"), request.param)
-    try:
-        yield stack
-    finally:
-        stack.close()
-
-
-@pytest.fixture
-def stack(installation: Stack) -> Iterator[Stack]:
-    """The installation, all of it alive but for its workers: whatever the test before has killed lives again."""
-    for name in ("web-a", "web-b"):
-        installation.web(name)
-    installation.scheduler()
+def installation(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Installation]:
+    """An installation over each broker in turn; `ON_REDIS` marks tests that do not depend on the broker."""
+    installation = Installation(servers, servers.folder / new_id("with"), request.param)
     try:
         yield installation
     finally:
-        installation.end_workers()
+        installation.close()
 
 
 @pytest.fixture
-def person(stack: Stack) -> Person:
-    """Somebody with a new account."""
-    return Person(stack)
+def stack(installation: Installation) -> Iterator[Installation]:
+    """The installation without workers; processes that an earlier test killed are started again."""
+    for name in ("web-a", "web-b"):
+        installation.start_web(name)
+    installation.start_scheduler()
+    try:
+        yield installation
+    finally:
+        installation.kill_workers()
+
+
+@pytest.fixture
+def user(stack: Installation) -> User:
+    """The owner of a new account."""
+    return User(stack)

@@ -17,8 +17,8 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from ops.services import WorkerProcess
-from tests.journeys.stack import ON_REDIS, Person, Stack, bury, named
+from bench.harness.sse import scripted_text
+from tests.journeys.stack import ON_REDIS, Installation, User
 
 pytestmark = [ON_REDIS, pytest.mark.timeout(300)]
 
@@ -37,35 +37,31 @@ class Weather(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def talking(installation: Stack) -> Iterator[Stack]:
+def talking(installation: Installation) -> Iterator[Installation]:
     """An installation with the real models behind it."""
-    installation.web("web-a")
-    installation.scheduler()
-    settings = installation.settings.model_copy(update={"slots": 2})
-    part = named(
-        "worker-real", WorkerProcess("worker-real", settings, ["inference", "memory"]), settings, engine="llamacpp"
-    )
-    installation.start(part)
+    installation.start_web("web-a")
+    installation.start_scheduler()
+    installation.start_worker("", "inference", "memory", engine="llamacpp")
     yield installation
-    installation.end_workers()
+    installation.kill_workers()
 
 
 @pytest.fixture(scope="module")
-def address(talking: Stack) -> str:
+def address(talking: Installation) -> str:
     """Where the API answers."""
     return f"{talking.addresses()[0]}/v1"
 
 
 @pytest.fixture(scope="module")
-def key(talking: Stack) -> str:
+def key(talking: Installation) -> str:
     """An API key for inference and reading."""
     return new_key(talking)
 
 
-def new_key(talking: Stack) -> str:
+def new_key(talking: Installation) -> str:
     """The key of somebody who has said nothing yet."""
-    person = Person(talking)
-    made = person.request("POST", "/v1/api_keys", json={"name": "clients", "scopes": ["inference", "read"]})
+    user = User(talking)
+    made = user.request("POST", "/v1/api_keys", json={"name": "clients", "scopes": ["inference", "read"]})
     assert made.status_code == 201, made.text
     return str(made.json()["key"])
 
@@ -178,7 +174,7 @@ class Llm:
 
 
 @pytest.fixture
-def llm(tmp_path: Path, address: str, talking: Stack) -> Llm:
+def llm(tmp_path: Path, address: str, talking: Installation) -> Llm:
     """The command line, of somebody to whom nothing is recalled."""
     return Llm(tmp_path, address, new_key(talking))
 
@@ -216,12 +212,12 @@ def test_llm_calls_a_function(llm: Llm):
     assert results()[0].startswith("It rains in")
 
 
-def test_a_stream_survives_its_worker(talking: Stack):
+def test_a_stream_survives_its_worker(talking: Installation):
     """Last, for it kills the workers: a chat stream tells the whole answer, once."""
-    talking.end_workers()
-    person = Person(talking)
-    runner = talking.worker("tokens=60,rate=60", slots=1)
-    client = OpenAI(base_url=f"{talking.addresses()[0]}/v1", api_key=person.token, timeout=60, max_retries=0)
+    talking.kill_workers()
+    user = User(talking)
+    runner = talking.start_worker("tokens=60,rate=60", slots=1)
+    client = OpenAI(base_url=f"{talking.addresses()[0]}/v1", api_key=user.token, timeout=60, max_retries=0)
     text, killed = "", False
     for chunk in client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": "hello"}], stream=True
@@ -229,9 +225,9 @@ def test_a_stream_survives_its_worker(talking: Stack):
         text += chunk.choices[0].delta.content or ""
         if not killed and "w10 " in text:
             runner.kill()
-            talking.begin_worker("tokens=60,rate=0", slots=1)
-            bury(talking, runner)
+            talking.launch_worker("tokens=60,rate=0", slots=1)
+            talking.release_jobs(runner)
             killed = True
 
     assert killed
-    assert text == "".join(f"w{index} " for index in range(60))
+    assert text == scripted_text(60)

@@ -13,13 +13,13 @@ from openai.types.responses import Response, ResponseItemList
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from pydantic import BaseModel
 
+from bench.harness.waiting import wait_until
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.inference.engine import Message as Asked
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp.engine import load_llamacpp
-from tests.journeys.following import wait_until
-from tests.journeys.stack import ON_REDIS, Person, Stack, bury
+from tests.journeys.stack import ON_REDIS, Installation, User
 from tests.journeys.strict import strictly, strictly_as
 
 pytestmark = ON_REDIS
@@ -55,23 +55,23 @@ class Sum(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def answering(installation: Stack) -> Stack:
+def answering(installation: Installation) -> Installation:
     """An installation that answers at once, but for those who say "slowly": they wait at the fifth token."""
-    installation.web("web-a")
-    installation.scheduler()
-    installation.worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
+    installation.start_web("web-a")
+    installation.start_scheduler()
+    installation.start_worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
     return installation
 
 
 @pytest.fixture
-def client(answering: Stack) -> Iterator[OpenAI]:
+def client(answering: Installation) -> Iterator[OpenAI]:
     """The official client of somebody with a new account."""
-    with connected(answering, Person(answering)) as client:
+    with connected(answering, User(answering)) as client:
         yield client
 
 
-def connected(stack: Stack, person: Person) -> OpenAI:
-    return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=person.token, timeout=60)
+def connected(stack: Installation, user: User) -> OpenAI:
+    return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60)
 
 
 def ended(client: OpenAI, response_id: str) -> Response:
@@ -209,7 +209,7 @@ def test_input_items(client: OpenAI):
     assert unknown.value.param == "after"
 
 
-def test_tokens_are_counted_as_a_turn_counts_them(client: OpenAI, answering: Stack):
+def test_tokens_are_counted_as_a_turn_counts_them(client: OpenAI, answering: Installation):
     asked = {"model": "default", "input": ITEMS, "instructions": "Be kind.", "tools": [ADD]}
     first = client.responses.create(model="default", input="hello")
 
@@ -442,7 +442,7 @@ def test_errors_are_the_clients_own(client: OpenAI):
 
 
 @pytest.mark.timeout(180)
-def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: Person):
+def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Installation, user: User):
     """SmolLM2 at temperature 0 says the same, whether it was interrupted or not.
 
     Of a question with a plain answer, that is: a prefix read at once differs in the last bits from one that was
@@ -458,21 +458,21 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Stack, person: 
         if isinstance(piece, Token)
     )
     engine.close()
-    stack.end_workers()
-    runner = stack.worker(engine="llamacpp", slots=1, context=1024)
+    stack.kill_workers()
+    runner = stack.start_worker(engine="llamacpp", slots=1, context=1024)
 
-    follower = person.stream(question, temperature=0, max_output_tokens=longest)
-    follower.wait_for(deltas=3)  # of some tokens each
+    follower = user.stream(question, temperature=0, max_output_tokens=longest)
+    follower.wait_for_events(deltas=3)  # of some tokens each
     runner.kill()
     heard = len(follower.events)
-    stack.begin_worker(engine="llamacpp", slots=1, context=1024)
-    bury(stack, runner)
+    stack.launch_worker(engine="llamacpp", slots=1, context=1024)
+    stack.release_jobs(runner)
 
     follower.end()
     assert len(follower.events) > heard
     assert stack.rows("SELECT attempt FROM jobs WHERE id = %s", follower.job_id) == [{"attempt": 2}]
     assert follower.text == uninterrupted
-    usage = follower.events[-1].data["response"]["usage"]
+    usage = follower.events[-1].json()["response"]["usage"]
     assert usage["output_tokens"] == longest
     assert [row["output_tokens"] for row in stack.rows(
         "SELECT output_tokens FROM usage_records WHERE job_id = %s", follower.job_id)] == [longest]  # fmt: skip
