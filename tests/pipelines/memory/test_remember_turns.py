@@ -111,7 +111,7 @@ def test_job_waits_for_turns_whose_end_is_not_committed(harness):
     run_turn(harness, "one")
     with harness.database.transaction() as connection:
         attempt = claim_next(harness, "memory.remember")
-        job = remember_turn_job(harness.stored(run_turn(harness, "two")))
+        job = remember_turn_job(harness.stored_response(run_turn(harness, "two")))
         connection.execute(  # the lock of a third turn that is about to commit
             "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %s, 0))", (job.serial_key,)
         )
@@ -130,7 +130,7 @@ def test_fenced_attempt_writes_nothing_and_the_next_one_writes_everything_once(h
     attempt = claim_next(harness, "memory.remember")
 
     def embed_after_takeover(texts):
-        harness.give_back(attempt)
+        harness.crash_worker(attempt)
         run_remember_job(harness)
         return embed_alike(texts)
 

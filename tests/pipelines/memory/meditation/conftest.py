@@ -1,4 +1,4 @@
-"""A user's mind: memories in a space of their own, vectors from their words, and meditations without a queue."""
+"""Give tests a user whose memories they write, and run meditations on them without a queue."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.jobs import jobs
 from models.jobs.attempt_context import Attempt, Outcome, open_attempt
 from models.jobs.attempts import Ending, claim
 from models.jobs.jobs import NewJob, enqueue
@@ -26,26 +25,26 @@ from pipelines.memory import store
 from pipelines.memory.meditation import meditate, meditation_jobs, revert_meditation
 from pipelines.memory.words import split_words
 
-BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @cache
 def word_vector(word: str) -> NDArray[np.float64]:
-    """A direction for each word."""
+    """Return a random but constant vector for a word."""
     return np.random.default_rng(zlib.crc32(word.encode())).standard_normal(384)
 
 
 def embed_words(texts: Sequence[str]) -> list[list[float]]:
-    """Vectors that are near where words are shared."""
-    made = []
+    """Embed texts as unit vectors whose cosine grows with the words they share."""
+    vectors = []
     for text in texts:
         vector = np.sum([word_vector(word) for word in split_words(text) or [""]], axis=0)
-        made.append((vector / np.linalg.norm(vector)).tolist())
-    return made
+        vectors.append((vector / np.linalg.norm(vector)).tolist())
+    return vectors
 
 
 class MemoryUser:
-    """A user in an account of their own."""
+    """A user with an account, whose memories a test writes and consolidates."""
 
     def __init__(self, database: Database, account_id: str, begin: Callable, settle: Callable) -> None:
         self.database = database
@@ -58,99 +57,94 @@ class MemoryUser:
             connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (self.user_id, email))
             connection.execute(JOIN, (account_id, self.user_id))
 
-    def write(self, *texts: str, **given: Any) -> list[str]:
-        """Remember texts, a day apart unless told when; the ids."""
-        step, first = timedelta(days=given.pop("step", 1)), timedelta(days=given.pop("day", 0))
-        speaker = given.pop("speaker", "user")
-        news = [
-            NewMemory(new_id("mem"), text, speaker, BEGAN + first + step * place, **given)
-            for place, text in enumerate(texts)
-        ]
-        for start in range(0, len(news), store.BATCH):
-            store.write_memories(
-                self.database, embed_words, self.account_id, self.user_id, news[start : start + store.BATCH]
-            )
-        return [new.id for new in news]
+    def write(self, *texts: str, **fields: Any) -> list[str]:
+        """Write texts as memories, by default a day apart from START, and return their ids.
 
-    def start(self) -> Meditation:
-        """A meditation, or the one that is unfinished."""
+        step, day  the days between two memories, and from START to the first
+        """
+        step, first = timedelta(days=fields.pop("step", 1)), timedelta(days=fields.pop("day", 0))
+        speaker = fields.pop("speaker", "user")
+        new_memories = [
+            NewMemory(new_id("mem"), text, speaker, START + first + step * index, **fields)
+            for index, text in enumerate(texts)
+        ]
+        for start in range(0, len(new_memories), store.BATCH):
+            batch = new_memories[start : start + store.BATCH]
+            store.write_memories(self.database, embed_words, self.account_id, self.user_id, batch)
+        return [new.id for new in new_memories]
+
+    def enqueue_meditation(self) -> Meditation:
+        """Enqueue a meditation, or return the unfinished one."""
         with self.database.transaction() as connection:
             return meditation_jobs.enqueue_or_find(
                 connection, self.account_id, self.user_id, new_id("med"), new_id("job")
             )
 
-    def begin(self) -> tuple[str, Attempt]:
-        """A meditation and the first attempt at its job."""
-        found = self.start()
-        return found.id, self.attempt(found.job_id)
+    def start_meditation(self) -> tuple[str, Attempt]:
+        """Enqueue a meditation, and return its id and the first attempt at its job."""
+        meditation = self.enqueue_meditation()
+        return meditation.id, self.next_attempt(meditation.job_id)
 
     def read(self, meditation_id: str) -> Meditation:
-        """A meditation as it is told."""
+        """Read a meditation."""
         with self.database.connection() as connection:
-            found = meditations.read(connection, meditation_id, self.account_id, self.user_id)
-        assert found is not None
-        return found
+            meditation = meditations.read(connection, meditation_id, self.account_id, self.user_id)
+        assert meditation is not None
+        return meditation
 
     def changes(self, meditation_id: str) -> list[MeditationChange]:
-        """What a meditation has changed."""
+        """Return the recorded changes of a meditation."""
         with self.database.connection() as connection:
             return meditation_changes.page(connection, meditation_id, self.account_id, limit=100_000)
 
     def revert(self, meditation_id: str) -> Meditation:
-        """Take a meditation back."""
+        """Revert a meditation."""
         return revert_meditation.revert(self.database, meditation_id, self.account_id, self.user_id)
 
-    def attempt(self, job_id: str) -> Attempt:
-        """The next attempt at a job."""
+    def next_attempt(self, job_id: str) -> Attempt:
+        """Claim a meditation's job for its next attempt."""
         return self._begin(NewJob("meditation.run", self.account_id, id=job_id))
 
     def run(self, attempt: Attempt, settings: Settings | None = None) -> Outcome:
-        """What the attempt comes to."""
+        """Run an attempt at a meditation."""
         return meditate.run(settings or Settings(), embed_words, attempt)
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
-        """End its job."""
+        """End the job of an attempt."""
         self._settle(attempt, ending)
 
     def meditate(self, settings: Settings | None = None) -> tuple[str, dict[str, Any]]:
-        """A whole meditation: its id and its result."""
-        meditation_id, attempt = self.begin()
+        """Run a meditation that needs one attempt, and return its id and result."""
+        meditation_id, attempt = self.start_meditation()
         ending = self.run(attempt, settings)
         assert isinstance(ending, Ending)
         self.settle(attempt, ending)
         return meditation_id, dict(ending.result or {})
 
     def live_texts(self) -> set[str]:
-        """The texts that recall can find."""
+        """Return the texts of the memories that are not closed."""
         return {row["text"] for row in self.fetch(LIVE)}
 
     def fetch(self, statement: str) -> list[dict[str, Any]]:
-        """Rows of the account's."""
+        """Run a statement with the parameter `account_id`, and return its rows."""
         with self.database.connection() as connection:
             return connection.execute(statement, {"account_id": self.account_id}).fetchall()
 
-    def job(self, job_id: str) -> jobs.Job:
-        """A job as it is."""
-        with self.database.connection() as connection:
-            found = jobs.read(connection, job_id, self.account_id)
-        assert found is not None
-        return found
-
     def state(self) -> dict[str, Any]:
-        """Row by row, all that recall looks at."""
+        """Return all rows that recall reads."""
         with self.database.connection() as connection:
             space = spaces.find(connection, self.account_id, self.user_id)
             assert space is not None
-            given = {"space_id": space.id}
-            tables = {name: connection.execute(statement, given).fetchall() for name, statement in STATE.items()}
-            entries = connection.execute(
-                "SELECT term, block, entries FROM memory_postings WHERE space_id = %(space_id)s", given
+            parameters = {"space_id": space.id}
+            tables = {name: connection.execute(statement, parameters).fetchall() for name, statement in STATE.items()}
+            blocks = connection.execute(
+                "SELECT term, block, entries FROM memory_postings WHERE space_id = %(space_id)s", parameters
             ).fetchall()
-        packed = {
+        entries_by_block = {
             (row["term"], row["block"]): sorted(np.frombuffer(row["entries"], dtype=postings.ENTRY).tolist())
-            for row in entries
+            for row in blocks
         }
-        return {**tables, "postings": packed, "live": space.live}
+        return {**tables, "postings": entries_by_block, "live": space.live}
 
 
 JOIN = "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'owner')"
@@ -168,14 +162,14 @@ STATE = {
 
 
 @pytest.fixture
-def mind(database, account, begin, settle) -> MemoryUser:
-    """An empty one."""
+def user(database, account, begin, settle) -> MemoryUser:
+    """A user without memories."""
     return MemoryUser(database, account, begin, settle)
 
 
 @pytest.fixture
 def begin_in(redis_client):
-    """`begin_in(database, job)` → an attempt at a job in a database of the test's own."""
+    """`begin_in(database, job)` → the next attempt at a job in the test's own database."""
     writer = JournalWriter(redis_client, lambda job_id, attempt: True)
 
     def begin(database: Database, job: NewJob) -> Attempt:

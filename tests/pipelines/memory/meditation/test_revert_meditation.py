@@ -1,5 +1,4 @@
-"""Given any memories, when they are thought over and that is taken back, then each row is as it was; what came later
-or was changed by somebody meanwhile is as they left it. Several are taken back the last one first."""
+"""Reverting random meditations, the last one first, restores every row but those that were changed or deleted since."""
 
 from random import Random
 
@@ -13,11 +12,11 @@ from pipelines.memory import forget_memories, store
 PEOPLE, PLACES, THINGS = ("Ana", "Ben", "I"), ("Lisbon", "Porto", "Graz"), ("sushi", "old maps", "cold rain", "jazz")
 
 
-def talk(random, mind, day):
-    """Things said and facts, many of them more than once."""
+def write_random(random, user, day):
+    """Write random episodes and facts, many of them more than once."""
     for offset in range(random.randint(4, 9)):
         thing, number = random.choice(THINGS), random.randint(1, 3)
-        said = random.choice(
+        text = random.choice(
             [
                 f"I like {thing} a lot, and have {number} books about it.",
                 f"I really like {thing} a lot, and have {number} books about it!",
@@ -27,25 +26,25 @@ def talk(random, mind, day):
             ]
         )
         speaker, conversation = random.choice(["user", "assistant"]), f"talk {day}"
-        mind.hear(
-            *[said] * random.randint(1, 2), day=day + offset, step=0.1, speaker=speaker, conversation_id=conversation
+        user.write(
+            *[text] * random.randint(1, 2), day=day + offset, step=0.1, speaker=speaker, conversation_id=conversation
         )
     for offset in range(random.randint(1, 4)):
-        mind.hear(
+        user.write(
             f"{random.choice(PEOPLE)} lives in {random.choice(PLACES)}.", day=day + offset, kind="fact", speaker=""
         )
 
 
-def use(random, mind):
-    """Recall has used some of them."""
-    with mind.database.transaction() as connection:
-        for row in mind.rows("SELECT id FROM memories WHERE account_id = %(account_id)s ORDER BY id"):
+def mark_recalled(random, user):
+    """Mark random memories as recalled."""
+    with user.database.transaction() as connection:
+        for row in user.fetch("SELECT id FROM memories WHERE account_id = %(account_id)s ORDER BY id"):
             if random.random() < 0.3:
-                used = (random.randint(1, 9), random.randint(0, 900), row["id"])
+                parameters = (random.randint(1, 9), random.randint(0, 900), row["id"])
                 connection.execute(
                     "UPDATE memories SET recalled = recalled + %s, recalled_at = now() - make_interval(days => %s)"
                     " WHERE id = %s",
-                    used,
+                    parameters,
                 )
 
 
@@ -54,26 +53,26 @@ def by_id(state):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_meditation_is_taken_back_row_by_row(mind, seed):
+def test_random_meditations_are_reverted_row_by_row(user, seed):
     random = Random(seed)
-    talk(random, mind, 0)
-    use(random, mind)
-    first = mind.state()
-    one, result = mind.meditate()
+    write_random(random, user, 0)
+    mark_recalled(random, user)
+    first = user.state()
+    first_id, result = user.meditate()
     assert result["outcome"] in ("applied", "would_harm", "nothing_to_do")
-    between = mind.state()
-    talk(random, mind, 30)
-    second = mind.state()
-    two, again = mind.meditate()
-    assert any(each["outcome"] == "applied" for each in (result, again))
+    between = user.state()
+    write_random(random, user, 30)
+    second = user.state()
+    second_id, second_result = user.meditate()
+    assert any(each["outcome"] == "applied" for each in (result, second_result))
 
-    if again["outcome"] == "applied":
-        mind.revert(two)
-    assert mind.state() == second
+    if second_result["outcome"] == "applied":
+        user.revert(second_id)
+    assert user.state() == second
     if result["outcome"] == "applied":
-        mind.revert(one)
+        user.revert(first_id)
 
-    restored = by_id(mind.state())
+    restored = by_id(user.state())
     assert {id_: restored[id_] for id_ in by_id(first)} == by_id(first)
     assert {id_: row for id_, row in restored.items() if id_ not in by_id(between)} == {
         id_: row for id_, row in by_id(second).items() if id_ not in by_id(between)
@@ -81,36 +80,36 @@ def test_any_meditation_is_taken_back_row_by_row(mind, seed):
 
 
 @pytest.mark.parametrize("seed", range(6, 9))
-def test_what_somebody_has_changed_meanwhile_is_as_they_left_it(mind, seed):
+def test_later_changes_survive_the_revert(user, seed):
     random = Random(seed)
-    talk(random, mind, 0)
-    use(random, mind)
-    before = by_id(mind.state())
-    meditation_id, result = mind.meditate()
+    write_random(random, user, 0)
+    mark_recalled(random, user)
+    before = by_id(user.state())
+    meditation_id, result = user.meditate()
     if result["outcome"] != "applied":
         return
-    theirs, deleted = {}, set()
+    changed, deleted = {}, set()
     for id_ in sorted(before):
-        deed, found = random.choice(["weigh", "delete", "reopen", None, None, None]), by_id(mind.state())[id_]
-        if deed is not None:
-            DEEDS[deed](mind, id_)
-        if deed == "delete":
+        action, row = random.choice(["weigh", "delete", "reopen", None, None, None]), by_id(user.state())[id_]
+        if action is not None:
+            ACTIONS[action](user, id_)
+        if action == "delete":
             deleted.add(id_)
-        elif (left := by_id(mind.state())[id_]) != found:
-            theirs[id_] = left
-    changes = {change.memory_id: change for change in mind.changes(meditation_id)}
+        elif (row_after := by_id(user.state())[id_]) != row:
+            changed[id_] = row_after
+    changes = {change.memory_id: change for change in user.changes(meditation_id)}
 
-    mind.revert(meditation_id)
+    user.revert(meditation_id)
 
-    after = by_id(mind.state())
+    after = by_id(user.state())
     assert deleted.isdisjoint(after)
     for id_, row in after.items():
         change = changes.get(id_)
         if change is None:
-            assert row == theirs.get(id_, before[id_])
-        elif id_ in theirs and change.action == "weighed":
-            assert row["importance"] == theirs[id_]["importance"]
-        elif id_ in theirs and row["closed_at"] is None:
+            assert row == changed.get(id_, before[id_])
+        elif id_ in changed and change.action == "weighed":
+            assert row["importance"] == changed[id_]["importance"]
+        elif id_ in changed and row["closed_at"] is None:
             assert row["text"] == before[id_]["text"]
         elif change.action == "closed" and (change.after or {})["closed_by"] in deleted:
             assert row["closed_at"] is not None
@@ -118,49 +117,51 @@ def test_what_somebody_has_changed_meanwhile_is_as_they_left_it(mind, seed):
             assert row == before[id_]
 
 
-def test_who_forgets_a_memory_forgets_what_repeated_it(mind):
-    told, _ = mind.hear("I am allergic to walnuts.", "I am really allergic to walnuts!")[::-1], mind.meditate()
-    assert len(mind.live()) == 1
+def test_closed_duplicates_are_deleted_with_their_memory(user):
+    ids, _ = user.write("I am allergic to walnuts.", "I am really allergic to walnuts!")[::-1], user.meditate()
+    assert len(user.live_texts()) == 1
 
-    DEEDS["delete"](mind, told[0])
+    ACTIONS["delete"](user, ids[0])
 
-    assert mind.state()["memories"] == []
+    assert user.state()["memories"] == []
 
 
-def test_a_meditation_that_is_too_old_stays_as_it_is(mind):
-    # Given a meditation of a hundred days ago, whose changes are forgotten
-    mind.hear("I am allergic to walnuts.", "I am really allergic to walnuts!")
-    meditation_id, _ = mind.meditate()
-    with mind.database.transaction() as connection:
+def test_meditation_older_than_its_records_cannot_be_reverted(user):
+    # Given a meditation of 100 days ago, whose change records were pruned
+    user.write("I am allergic to walnuts.", "I am really allergic to walnuts!")
+    meditation_id, _ = user.meditate()
+    with user.database.transaction() as connection:
         age = "UPDATE meditations SET created_at = now() - interval '100 days' WHERE id = %s"
         connection.execute(age, (meditation_id,))
         while meditation_changes.prune(connection, 100):
             pass
-    assert mind.changes(meditation_id) == []
-    before = mind.state()
+    assert user.changes(meditation_id) == []
+    before = user.state()
 
-    # When somebody wants to take it back, then they are told that it is too late, and nothing has changed
-    with pytest.raises(Conflict) as refused:
-        mind.revert(meditation_id)
-    assert refused.value.code == "too_old"
-    assert mind.state() == before
+    # When it is to be reverted, then the request is refused and nothing changes
+    with pytest.raises(Conflict) as error:
+        user.revert(meditation_id)
+    assert error.value.code == "too_old"
+    assert user.state() == before
 
 
-def weigh(mind, memory_id):
-    with mind.database.transaction() as connection:
+def set_importance(user, memory_id):
+    with user.database.transaction() as connection:
         connection.execute("UPDATE memories SET importance = 0.77, updated_at = now() WHERE id = %s", (memory_id,))
 
 
-def within(mind, deed):
-    with mind.database.transaction() as connection:
-        space = find(connection, mind.account_id, mind.user_id)
-        deed(connection, store.lock_space(connection, space.id))
+def with_locked_space(user, action):
+    with user.database.transaction() as connection:
+        space = find(connection, user.account_id, user.user_id)
+        action(connection, store.lock_space(connection, space.id))
 
 
-DEEDS = {
-    "weigh": weigh,
-    "delete": lambda mind, id_: within(
-        mind, lambda connection, space: forget_memories.delete_memories(connection, space, [id_])
+ACTIONS = {
+    "weigh": set_importance,
+    "delete": lambda user, id_: with_locked_space(
+        user, lambda connection, space: forget_memories.delete_memories(connection, space, [id_])
     ),
-    "reopen": lambda mind, id_: within(mind, lambda connection, space: store.reopen_memories(connection, space, [id_])),
+    "reopen": lambda user, id_: with_locked_space(
+        user, lambda connection, space: store.reopen_memories(connection, space, [id_])
+    ),
 }

@@ -1,5 +1,4 @@
-"""Given users with and without news, when the night's round begins, then those with news meditate, spread over the
-night and a few at once, each once, however often the round is run."""
+"""The nightly job enqueues one meditation of each user with new turns, spread over the run_nightly, a few at once."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -15,79 +14,79 @@ LANES = Settings(nightly_meditations=2)
 
 
 @pytest.fixture
-def minds(empty_database, monkeypatch):
-    """Five users of one account, and a database that nobody else has."""
+def users(empty_database, monkeypatch):
+    """Return four users with memories, by id, and one without_memories, of one account in a database of their own."""
     with empty_database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_1', 'a test')")
-    found = [MemoryUser(empty_database, "acct_1", None, None) for _ in range(5)]
-    for mind in found[:4]:
-        mind.write("I own a red bicycle.")
-    return sorted(found[:4], key=lambda mind: mind.user_id), found[4]
+    all_users = [MemoryUser(empty_database, "acct_1", None, None) for _ in range(5)]
+    for user in all_users[:4]:
+        user.write("I own a red bicycle.")
+    return sorted(all_users[:4], key=lambda user: user.user_id), all_users[4]
 
 
 @pytest.fixture
-def night(minds, begin_in):
-    """`night()` → the result of a round; with arguments, of an operator's."""
-    mind = minds[0][0]
+def run_nightly(users, begin_in):
+    """`run_nightly()` → the result of the job and the job; with arguments, an operator's."""
+    user = users[0][0]
 
-    def night(job=None, **arguments):
+    def run_nightly(job=None, **arguments):
         job = job or NewJob(schedule_meditations.KIND, PLATFORM_ACCOUNT, arguments)
-        return schedule_meditations.run(LANES, begin_in(mind.database, job)).result, job
+        return schedule_meditations.run(LANES, begin_in(user.database, job)).result, job
 
-    return night
+    return run_nightly
 
 
-def waiting(mind):
-    return mind.rows(
+def meditation_jobs(user):
+    return user.fetch(
         "SELECT run_at, serial_key, arguments ->> 'user_id' AS user_id, created_at FROM jobs"
         " WHERE account_id = %(account_id)s ORDER BY run_at"
     )
 
 
-def conclude(mind):
-    mind.rows(
+def conclude(user):
+    user.fetch(
         "UPDATE meditations SET outcome = 'nothing_to_do' WHERE account_id = %(account_id)s AND outcome IS NULL"
         " RETURNING id"
     )
 
 
-def test_those_with_news_meditate_spread_over_the_night_in_lanes(minds, night):
-    with_news, without = minds
+def test_meditations_are_spread_over_the_night_in_lanes(users, run_nightly):
+    with_memories, without_memories = users
 
-    result, _ = night()
+    result, _ = run_nightly()
 
-    found = waiting(without)
+    jobs = meditation_jobs(without_memories)
     assert result == {"started": 4}
-    assert [row["user_id"] for row in found] == [mind.user_id for mind in with_news]
-    assert [row["serial_key"] for row in found] == ["meditation lane 0", "meditation lane 1"] * 2
-    gaps = {later["run_at"] - row["run_at"] for row, later in pairwise(found)}
+    assert [row["user_id"] for row in jobs] == [user.user_id for user in with_memories]
+    assert [row["serial_key"] for row in jobs] == ["meditation lane 0", "meditation lane 1"] * 2
+    gaps = {later["run_at"] - row["run_at"] for row, later in pairwise(jobs)}
     assert gaps == {timedelta(hours=1)}
 
 
-def test_a_round_that_is_run_again_starts_nothing_twice(minds, night):
-    result, job = night()
+def test_repeated_attempt_starts_nothing_twice(users, run_nightly):
+    result, job = run_nightly()
 
-    again, _ = night(job)
+    again, _ = run_nightly(job)
 
     assert (result, again) == ({"started": 4}, {"started": 0})
 
 
-def test_who_has_had_no_turn_since_is_left_in_peace(minds, night):
-    night()
-    conclude(minds[1])
-    minds[0][2].hear("I own a blue bicycle.")
+def test_user_without_new_memories_is_skipped(users, run_nightly):
+    run_nightly()
+    conclude(users[1])
+    users[0][2].write("I own a blue bicycle.")
 
-    result, _ = night()
+    result, _ = run_nightly()
 
     assert result == {"started": 1}
 
 
-def test_operators_start_some_or_all_at_once(minds, night):
-    with_news, without = minds
-    some, job = night(user_ids=[with_news[1].user_id, without.user_id, "user_nobody"])
-    conclude(without)
-    again, _ = night(job)
-    everybody, _ = night(all=True)
+def test_operators_start_meditations_of_some_or_all_users_at_once(users, run_nightly):
+    with_memories, without_memories = users
+    some, job = run_nightly(user_ids=[with_memories[1].user_id, without_memories.user_id, "user_nobody"])
+    conclude(without_memories)
+    again, _ = run_nightly(job)
+    all_users, _ = run_nightly(all=True)
 
-    assert (some, again, everybody) == ({"started": 1}, {"started": 0}, {"started": 4})
-    assert len({row["run_at"] for row in waiting(without)}) == 2
+    assert (some, again, all_users) == ({"started": 1}, {"started": 0}, {"started": 4})
+    assert len({row["run_at"] for row in meditation_jobs(without_memories)}) == 2
