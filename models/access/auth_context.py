@@ -45,19 +45,19 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
 
 # A valid key of a member. Its use is recorded once a minute.
 KEY = """
-WITH found AS (
+WITH valid_key AS (
     SELECT * FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ), used AS (
-    UPDATE api_keys SET last_used_at = now() FROM found
-    WHERE api_keys.id = found.id
-      AND (found.last_used_at IS NULL OR found.last_used_at < now() - interval '1 minute')
+    UPDATE api_keys SET last_used_at = now() FROM valid_key
+    WHERE api_keys.id = valid_key.id
+      AND (valid_key.last_used_at IS NULL OR valid_key.last_used_at < now() - interval '1 minute')
 )
-SELECT found.id, found.user_id, found.account_id, found.scopes, memberships.role,
+SELECT valid_key.id, valid_key.user_id, valid_key.account_id, valid_key.scopes, memberships.role,
        plans.limits || accounts.limits AS limits
-FROM found
+FROM valid_key
 JOIN memberships USING (account_id, user_id)
-JOIN accounts ON accounts.id = found.account_id
+JOIN accounts ON accounts.id = valid_key.account_id
 JOIN plans ON plans.id = accounts.plan_id
 """
 

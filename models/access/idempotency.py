@@ -52,11 +52,11 @@ class StoredResponse:
 
 # A key that is new, open or shared.
 CLAIM = """
-INSERT INTO idempotency_keys AS held (account_id, key, fingerprint, seed, locked_until)
+INSERT INTO idempotency_keys AS stored (account_id, key, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (account_id, key) DO UPDATE SET locked_until = excluded.locked_until
-WHERE held.fingerprint = excluded.fingerprint AND held.body IS NULL
-  AND (%(shared)s OR held.locked_until <= clock_timestamp())
+WHERE stored.fingerprint = excluded.fingerprint AND stored.body IS NULL
+  AND (%(shared)s OR stored.locked_until <= clock_timestamp())
 RETURNING seed, locked_until, status
 """
 
@@ -77,8 +77,8 @@ def reserve(
     parameters = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
     row = fetch_one(connection, CLAIM, {**parameters, "lease": LEASE, "shared": shared})
     if row is not None:
-        repeat: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
-        return Reservation(account_id, key, row["seed"], row["locked_until"], repeat)
+        prior_use: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
+        return Reservation(account_id, key, row["seed"], row["locked_until"], prior_use)
     stored = fetch_one(connection, READ, parameters)
     if stored is None:
         return None  # it was deleted meanwhile: its request was rejected

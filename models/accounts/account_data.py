@@ -155,8 +155,8 @@ FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMI
 
 def list_files(connection: Connection, account_id: str) -> list[tuple[str, str]]:
     """Return (id, object key) of at most BATCH files, expired ones included."""
-    found = fetch_all(connection, FILES, {"account_id": account_id, "batch": BATCH})
-    return [(row["id"], row["object_key"]) for row in found]
+    rows = fetch_all(connection, FILES, {"account_id": account_id, "batch": BATCH})
+    return [(row["id"], row["object_key"]) for row in rows]
 
 
 # Without a membership all requests are rejected.
@@ -211,14 +211,14 @@ WHERE memberships.user_id = %(user_id)s ORDER BY accounts.id FOR NO KEY UPDATE O
 """
 
 USER_ACCOUNTS = """
-SELECT mine.account_id AS id,
-       count(*) FILTER (WHERE theirs.user_id <> mine.user_id) AS others,
-       mine.role = 'owner' AND count(*) FILTER (
-           WHERE theirs.user_id <> mine.user_id AND theirs.role = 'owner') = 0 AS sole_owner
-FROM memberships AS mine JOIN memberships AS theirs USING (account_id)
-WHERE mine.user_id = %(user_id)s
-GROUP BY mine.account_id, mine.user_id, mine.role
-ORDER BY mine.account_id
+SELECT own.account_id AS id,
+       count(*) FILTER (WHERE member.user_id <> own.user_id) AS others,
+       own.role = 'owner' AND count(*) FILTER (
+           WHERE member.user_id <> own.user_id AND member.role = 'owner') = 0 AS sole_owner
+FROM memberships AS own JOIN memberships AS member USING (account_id)
+WHERE own.user_id = %(user_id)s
+GROUP BY own.account_id, own.user_id, own.role
+ORDER BY own.account_id
 """
 
 

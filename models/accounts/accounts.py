@@ -89,12 +89,12 @@ CREATE = """
 
 # The user who verified the address, and the first and the last of those who signed up with it since, in this order.
 CANDIDATES = """
-    WITH known AS (SELECT * FROM users WHERE lower(email) = lower(%(email)s)),
-    owner AS (SELECT * FROM known WHERE email_verified_at IS NOT NULL),
+    WITH matching AS (SELECT * FROM users WHERE lower(email) = lower(%(email)s)),
+    owner AS (SELECT * FROM matching WHERE email_verified_at IS NOT NULL),
     unverified AS (
-        SELECT * FROM known
+        SELECT * FROM matching
         WHERE email_verified_at IS NULL
-          AND NOT EXISTS (SELECT 1 FROM owner WHERE owner.email_verified_at >= known.created_at)
+          AND NOT EXISTS (SELECT 1 FROM owner WHERE owner.email_verified_at >= matching.created_at)
     ),
     chosen AS (
         SELECT 1 AS rank, * FROM owner

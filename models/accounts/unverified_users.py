@@ -10,8 +10,8 @@ KEPT_DAYS = 30
 # Checking top-level records suffices: a response has its job, an item its conversation, a firing its schedule.
 UNUSED = """
 FROM users
-JOIN memberships AS mine ON mine.user_id = users.id
-JOIN accounts ON accounts.id = mine.account_id
+JOIN memberships AS own ON own.user_id = users.id
+JOIN accounts ON accounts.id = own.account_id
 WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND users.created_at < now() - make_interval(days => %(days)s)
   AND accounts.plan_id = 'default' AND accounts.limits = '{}' AND accounts.erased_at IS NULL

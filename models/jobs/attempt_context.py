@@ -127,11 +127,11 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
         journal.delete(client, job.id)
     if evicted or result.last + 1 < begin:
         journal.append(client, job.id, job.attempt, history)
-    written = Journal(job.id, job.attempt, begin, writer, recent)
+    attempt_journal = Journal(job.id, job.attempt, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
     if lost or _lacks_rewound_event(job, history):
-        written.write(REWOUND.decode(), {"job_id": job.id})
-    return Attempt(job, database, written, history, tokens, deadline)
+        attempt_journal.write(REWOUND.decode(), {"job_id": job.id})
+    return Attempt(job, database, attempt_journal, history, tokens, deadline)
 
 
 def _lacks_rewound_event(job: Job, history: Sequence[Event]) -> bool:

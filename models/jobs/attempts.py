@@ -16,7 +16,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import Job, NewJob, State, enqueue, enqueue_many
+from models.jobs.jobs import Job, JobState, NewJob, enqueue, enqueue_many
 from models.journal.archive import archive
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -106,8 +106,8 @@ GIVE_BACK_EXPIRED = LOST + "lease_until < now()" + LOCKED + " SKIP LOCKED" + GIV
 RENEW = """
 WITH held AS (
     SELECT id AS held_id FROM jobs
-    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS given (given_id, given_attempt)
-        ON id = given_id AND attempt = given_attempt
+    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS leased (leased_id, leased_attempt)
+        ON id = leased_id AND attempt = leased_attempt
     WHERE state = 'running' ORDER BY id DESC FOR NO KEY UPDATE OF jobs
 )
 UPDATE jobs SET lease_until = now() + make_interval(secs => %(lease)s) FROM held WHERE id = held_id
@@ -133,7 +133,7 @@ class Ending:
     error       `{"code", "message"}` for the caller; the traceback is for operators only
     """
 
-    state: State
+    state: JobState
     events: Sequence[Event]
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
@@ -182,8 +182,8 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     following = enqueue_many(connection, ending.follow_ups)
     if parent_id:
         connection.execute(WAKE_PARENT, {"id": parent_id})
-    somebody = waits.fetchone()
-    return bool(parent_id or following() or (somebody and somebody["waits"]))
+    other = waits.fetchone()
+    return bool(parent_id or following() or (other and other["waits"]))
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

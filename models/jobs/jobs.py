@@ -26,7 +26,7 @@ from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 
-State = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
+JobState = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
 
 #: The final states.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "dead"})
@@ -65,7 +65,7 @@ class Job:
     kind: str
     queue: str
     arguments: dict[str, Any]
-    state: State
+    state: JobState
     run_at: datetime
     published_at: datetime | None
     serial_key: str | None

@@ -111,17 +111,17 @@ def _one_suspect_a_queue(due: Sequence[DueJob]) -> list[DueJob]:
 MARK = """
 WITH still AS (
     SELECT id AS still_id FROM jobs
-    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS sent (sent_id, sent_attempt)
-        ON id = sent_id AND attempt = sent_attempt
+    JOIN unnest(%(ids)s::text[], %(attempts)s::int[]) AS published (published_id, published_attempt)
+        ON id = published_id AND attempt = published_attempt
     WHERE state = 'queued' AND published_at IS NULL ORDER BY id DESC FOR NO KEY UPDATE OF jobs
 )
 UPDATE jobs SET published_at = now() FROM still WHERE id = still_id
 """
 
 
-def mark_published(connection: Connection, sent: Sequence[DueJob]) -> None:
+def mark_published(connection: Connection, published: Sequence[DueJob]) -> None:
     """Store that these jobs have a message in the queue."""
-    parameters = {"ids": [job.id for job in sent], "attempts": [job.attempt for job in sent]}
+    parameters = {"ids": [job.id for job in published], "attempts": [job.attempt for job in published]}
     connection.execute(MARK, parameters)
 
 

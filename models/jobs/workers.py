@@ -64,12 +64,12 @@ def list_live(connection: Connection) -> list[WorkerRow]:
 
 # The worker may have received messages that it did not claim before it died: publish the jobs of its queues again.
 UNPUBLISH_UNCLAIMED = """
-WITH sent AS (
-    SELECT id AS sent_id FROM jobs
+WITH published AS (
+    SELECT id AS published_id FROM jobs
     WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
     ORDER BY id DESC FOR NO KEY UPDATE
 )
-UPDATE jobs SET published_at = NULL FROM sent WHERE id = sent_id
+UPDATE jobs SET published_at = NULL FROM published WHERE id = published_id
 """
 
 

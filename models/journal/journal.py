@@ -36,8 +36,8 @@ CANCEL_CHANNEL = "sangha:cancel"
 # here.
 APPEND = """
 local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
-local known = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
-local fence, last, server = tonumber(known[1] or -1), tonumber(known[2] or -1), known[3]
+local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
+local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3]
 if fence > attempt then return {'fenced', last} end
 if not force then
     if fence < attempt then return {'lost', last} end
@@ -47,11 +47,11 @@ else
     if last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
 local lines, sequence, begin = {}, first, nil
-for place = 7, #ARGV, 2 do
+for index = 7, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
-        redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', 'e', ARGV[place], 'n', ARGV[place + 1])
-        lines[#lines + 1] = ARGV[place]
+        redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', 'e', ARGV[index], 'n', ARGV[index + 1])
+        lines[#lines + 1] = ARGV[index]
         last = sequence
     end
     sequence = sequence + 1
@@ -66,7 +66,7 @@ if begin and (attempt > 0 or begin > 0 or ended) then
     if #all > 65536 then all = '' end -- too large for the shard: followers of the job read the stream
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', all)
 end
-return {'ok', last, server == known[3] and 1 or 0}
+return {'ok', last, server == stored[3] and 1 or 0}
 """
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()

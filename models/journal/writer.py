@@ -98,7 +98,7 @@ class Journal:
         """Number the last events without writing them: they are valid only after the commit."""
         with self._lock:
             self._seal()
-            return [event(self._next + place, type_, payload) for place, (type_, payload) in enumerate(endings)]
+            return [event(self._next + index, type_, payload) for index, (type_, payload) in enumerate(endings)]
 
     def append_endings(self, endings: Sequence[Event]) -> None:
         """Write the events that `compose` numbered, after the commit. They end the journal."""
@@ -126,7 +126,7 @@ class Journal:
             self._seal()
             return self._next
 
-    def written(self) -> list[Event]:
+    def attempt_events(self) -> list[Event]:
         """Return all events of this attempt."""
         with self._lock:
             self._seal()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from models.memory import meditations
 from models.platform.database import Connection, fetch_all
 
-Action = Literal["created", "closed", "weighed"]
+ChangeAction = Literal["created", "closed", "weighed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class MeditationChange:
 
     position: int
     memory_id: str
-    action: Action
+    action: ChangeAction
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
@@ -42,7 +42,7 @@ def page(
     meditation_id: str,
     account_id: str,
     *,
-    action: Action | None = None,
+    action: ChangeAction | None = None,
     after: int = -1,
     limit: int = 20,
 ) -> list[MeditationChange]:
@@ -109,14 +109,16 @@ def set_importances(
 
 
 SET_REPLACEMENTS = """
-UPDATE memories SET closed_by = new.by FROM unnest(%(ids)s::text[], %(bys)s::text[]) AS new (id, by)
+UPDATE memories SET closed_by = new.by FROM unnest(%(ids)s::text[], %(replacements)s::text[]) AS new (id, by)
 WHERE space_id = %(space_id)s AND memories.id = new.id
 """
 
 
-def set_replacements(connection: Connection, space_id: int, bys: Mapping[str, str]) -> None:
+def set_replacements(connection: Connection, space_id: int, replacements: Mapping[str, str]) -> None:
     """Set the replacements of memories that the caller has just closed: id → id."""
-    connection.execute(SET_REPLACEMENTS, {"space_id": space_id, "ids": list(bys), "bys": list(bys.values())})
+    connection.execute(
+        SET_REPLACEMENTS, {"space_id": space_id, "ids": list(replacements), "replacements": list(replacements.values())}
+    )
 
 
 RECORD_CLOSED = """
@@ -264,7 +266,7 @@ WHERE meditation_id = %(meditation_id)s AND action = %(action)s
 """
 
 
-def mark_reverted(connection: Connection, meditation_id: str, action: Action, reverted: Sequence[str]) -> None:
+def mark_reverted(connection: Connection, meditation_id: str, action: ChangeAction, reverted: Sequence[str]) -> None:
     """Mark the changes of one action as reverted or not, by memory."""
     connection.execute(MARK_REVERTED, {"meditation_id": meditation_id, "action": action, "ids": list(reverted)})
 

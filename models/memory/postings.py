@@ -24,7 +24,7 @@ ENTRY = np.dtype([("slot", "<u2"), ("weight", "<u2")])
 SCALE, GREATEST = 4096, 65535
 
 #: Term → its weight in a memory.
-Weights = Mapping[str, float]
+TermWeights = Mapping[str, float]
 
 #: The term and the block of a row.
 PostingKey = tuple[str, int]
@@ -48,7 +48,7 @@ ON CONFLICT (space_id, term, block) DO UPDATE SET entries = memory_postings.entr
 """
 
 
-def add(connection: Connection, space_id: int, weights: Mapping[int, Weights]) -> None:
+def add(connection: Connection, space_id: int, weights: Mapping[int, TermWeights]) -> None:
     """Add memories, ordinal → weights of its terms, that are not indexed yet."""
     rows: dict[PostingKey, list[tuple[int, int]]] = defaultdict(list)
     for ordinal in sorted(weights):
@@ -80,8 +80,9 @@ WHERE space_id = %(space_id)s AND memory_postings.term = new.term COLLATE "C" AN
 """
 
 DELETE_EMPTY = """
-DELETE FROM memory_postings USING unnest(%(terms)s::text[], %(blocks)s::int[]) AS gone (term, block)
-WHERE space_id = %(space_id)s AND memory_postings.term = gone.term COLLATE "C" AND memory_postings.block = gone.block
+DELETE FROM memory_postings USING unnest(%(terms)s::text[], %(blocks)s::int[]) AS emptied (term, block)
+WHERE space_id = %(space_id)s
+  AND memory_postings.term = emptied.term COLLATE "C" AND memory_postings.block = emptied.block
 """
 
 
@@ -131,5 +132,5 @@ def unpack(rows: Iterable[tuple[str, int, bytes]]) -> dict[str, Postings]:
 def _joined(blocks: Sequence[tuple[int, bytes]]) -> Postings:
     entries = np.frombuffer(b"".join(packed for _, packed in blocks), dtype=ENTRY)
     counts = [len(packed) // ENTRY.itemsize for _, packed in blocks]
-    begins = np.repeat(np.array([block * BLOCK for block, _ in blocks], dtype=np.int64), counts)
-    return Postings(begins + entries["slot"], entries["weight"] / SCALE)
+    offsets = np.repeat(np.array([block * BLOCK for block, _ in blocks], dtype=np.int64), counts)
+    return Postings(offsets + entries["slot"], entries["weight"] / SCALE)

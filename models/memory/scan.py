@@ -98,7 +98,7 @@ class MemoryText:
 def read_texts(connection: Connection, ids: Sequence[str], account_id: str, user_id: str) -> list[MemoryText]:
     """Return the texts of those of the memories that are live and belong to the user, oldest first."""
     rows = fetch_all(connection, TEXTS, {"ids": list(ids), "account_id": account_id, "user_id": user_id})
-    return sorted((MemoryText(**row) for row in rows), key=lambda said: (said.occurred_at, said.id))
+    return sorted((MemoryText(**row) for row in rows), key=lambda text: (text.occurred_at, text.id))
 
 
 def digest_texts(memories: Iterable[ScannedMemory | MemoryText]) -> str:

@@ -105,20 +105,20 @@ def add_counts(connection: Connection, space_id: int, *, ordinals: int = 0, live
 
 COUNT_SPEAKERS = """
 INSERT INTO memory_speakers AS known (space_id, name, live)
-SELECT %(space_id)s, name, live FROM unnest(%(names)s::text[], %(lives)s::int[]) AS new (name, live)
+SELECT %(space_id)s, name, live FROM unnest(%(names)s::text[], %(counts)s::int[]) AS new (name, live)
 ON CONFLICT (space_id, name) DO UPDATE SET live = known.live + excluded.live
 """
 
 FORGET_SPEAKERS = "DELETE FROM memory_speakers WHERE space_id = %(space_id)s AND name = ANY(%(names)s) AND live <= 0"
 
 
-def add_speaker_counts(connection: Connection, space_id: int, lives: Mapping[str, int]) -> None:
+def add_speaker_counts(connection: Connection, space_id: int, counts: Mapping[str, int]) -> None:
     """Add to the numbers of live memories per speaker. The caller holds the space's lock."""
-    changes = {name: live for name, live in lives.items() if name and live}
+    changes = {name: live for name, live in counts.items() if name and live}
     if not changes:
         return
     names = {"space_id": space_id, "names": list(changes)}
-    connection.execute(COUNT_SPEAKERS, {**names, "lives": list(changes.values())})
+    connection.execute(COUNT_SPEAKERS, {**names, "counts": list(changes.values())})
     if min(changes.values()) < 0:
         connection.execute(FORGET_SPEAKERS, names)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.jobs.jobs import State
+from models.jobs.jobs import JobState
 from models.platform.database import Connection, fetch_all, fetch_one
 
 FiringStatus = Literal["started", "skipped", "refused"]
@@ -33,7 +33,7 @@ class Firing:
     status: FiringStatus
     job_id: str | None
     error: dict[str, Any] | None
-    job_state: State | None = None
+    job_state: JobState | None = None
     response_id: str | None = None
 
 

@@ -1,8 +1,8 @@
-"""A turn runs: prompt, generate, journal, end.
+"""Run a turn: assemble the prompt, generate, journal, end.
 
-An answer survives its worker: a new attempt reads the text that is journalled, hands it to the engine as the beginning
-of the answer, and the stream goes on with the next sequence number. An engine that can't continue a text begins the
-answer again, and the stream says so. A call is journalled whole or not at all: one that was not is made anew.
+An answer survives its worker: a new attempt reads the journalled text, passes it to the engine as the beginning of the
+answer, and the stream continues with the next sequence number. An engine that can't continue a text begins the answer
+again, which an event reports. A call is journalled whole or not at all: one that was not is generated again.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from pipelines.memory.follow_ups import remember_turn_job
 
 
 def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) -> Ending:
-    """Answer a turn, or go on answering it. Raises the reason to stop, PermanentFailure and EngineError."""
+    """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError."""
     response = load_response(attempt)
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
@@ -48,20 +48,20 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
 
 
 def load_response(attempt: Attempt) -> Response:
-    """The response that the job is about. Raises PermanentFailure when it has been deleted."""
+    """Load the job's response. Raises PermanentFailure when it has been deleted."""
     with attempt.database.connection() as connection:
         response = responses.read(connection, attempt.job.arguments["response_id"], attempt.job.account_id)
     if response is None:
-        raise PermanentFailure("the response was deleted", code="deleted")
+        raise PermanentFailure("The response was deleted", code="deleted")
     return response
 
 
 def begin_answer(
     engine: Engine, attempt: Attempt, response: Response, transcript: Transcript, prompt: Prompt
 ) -> AnswerWriter:
-    """Journal what comes before the first token, as far as no earlier attempt has; take over what one has said.
+    """Journal what precedes the first token, unless an earlier attempt has, and take over its text and calls.
 
-    An answer that may be nothing but calls begins its message only with its first text.
+    Where tools may be called, the message begins only with its first text: the answer may consist of calls.
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
     if "response.in_progress" not in transcript.event_types:
@@ -82,38 +82,38 @@ def begin_answer(
 
 
 def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt) -> Literal["stop", "length"]:
-    """Journal tokens and calls until the engine has said it all, or is told to stop."""
-    left = prompt.max_output_tokens - answer.output_tokens
-    if left <= 0:
+    """Journal tokens and calls until the engine ends or the attempt is stopped."""
+    tokens_left = prompt.max_output_tokens - answer.output_tokens
+    if tokens_left <= 0:
         return "length"
     if answer.call_items and not engine.continues:
-        return "stop"  # calls that were told stand: somebody may be running them
+        return "stop"  # the journalled calls are kept: the client may be running them
     finish: Finish | None = None
-    for item in engine.generate(
+    for output in engine.generate(
         prompt.messages,
         prefix=answer.text,
-        sampling=sampling_of(answer.response.request, left),
+        sampling=sampling_of(answer.response.request, tokens_left),
         cancelled=attempt.should_stop,
         output_format=prompt.output_format,
         calls=answer.tool_calls,
     ):
-        if isinstance(item, Token):
-            answer.write_text(item)
-        elif isinstance(item, GeneratedCall):
-            answer.write_call(item)
+        if isinstance(output, Token):
+            answer.write_text(output)
+        elif isinstance(output, GeneratedCall):
+            answer.write_call(output)
         else:
-            finish = item
+            finish = output
     if finish is None or finish.reason == "cancelled":
-        return "stop"  # the attempt knows why, and raises it
-    answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # which may have been an estimate
+        return "stop"  # the attempt raises the reason
+    answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # the engine's count replaces an estimate
     if answer.response.conversation_id or answer.response.previous_id:
-        # Of a first turn this would tell whether somebody else has lately sent the same text.
+        # Not for a first turn: it would reveal whether another account has recently sent the same text.
         answer.cached_tokens = finish.cached_tokens
     return finish.reason
 
 
 def complete(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "length"]) -> Ending:
-    """The answer is whole, or as long as it may be."""
+    """End a turn whose answer is complete or has reached its limit."""
     details = {"reason": "max_output_tokens"} if reason == "length" else None
     status: ItemStatus = "incomplete" if details else "completed"
     events = [*answer.missing_message_events(), *answer.message_end_events(status)]
@@ -124,21 +124,23 @@ def complete(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "le
         usage=response_objects.usage_object(answer.usage),
         incomplete_details=details,
     )
-    last = f"response.{response.status}"
+    end_event_type = f"response.{response.status}"
     return Ending(
         "completed",
-        attempt.journal.compose_endings([*events, (last, {"response": response_objects.response_object(response)})]),
+        attempt.journal.compose_endings(
+            [*events, (end_event_type, {"response": response_objects.response_object(response)})]
+        ),
         result={"response_id": response.id, "status": response.status},
-        record=_recorder(response, answer.usage),
+        record=_record_results(response, answer.usage),
         follow_ups=_follow_ups(response),
         tokens=answer.usage.input_tokens + answer.usage.output_tokens,
     )
 
 
 def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: Mapping[str, Any] | None) -> Ending:
-    """End a turn that `run` does not: what it has said so far is kept, and billed once."""
-    told = [*attempt.history, *attempt.journal.written()]
-    transcript = read_transcript(told, attempt.tokens + attempt.journal.tokens)
+    """End a turn that is cancelled or fails. The answer so far is kept and billed once."""
+    events = [*attempt.history, *attempt.journal.attempt_events()]
+    transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
     response = replace(load_response(attempt), recalled=transcript.recalled)
     answer = AnswerWriter(response, attempt.journal, transcript)
     usage = answer.usage
@@ -149,22 +151,22 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         output=answer.output("incomplete"),
         usage=response_objects.usage_object(usage),
     )
-    shown = {"response": response_objects.response_object(response)}
-    last = ("sangha:job.cancelled", {"job_id": attempt.job.id, **shown}) if state == "cancelled" else (
-        "response.failed", shown)  # fmt: skip
+    payload = {"response": response_objects.response_object(response)}
+    end_event = ("sangha:job.cancelled", {"job_id": attempt.job.id, **payload}) if state == "cancelled" else (
+        "response.failed", payload)  # fmt: skip
     return Ending(
         state,
-        attempt.journal.compose_endings([*answer.message_end_events("incomplete"), last]),
+        attempt.journal.compose_endings([*answer.message_end_events("incomplete"), end_event]),
         result={"response_id": response.id, "status": response.status},
         error=error,
-        record=_recorder(response, usage),
+        record=_record_results(response, usage),
         follow_ups=_follow_ups(response),
         tokens=usage.input_tokens + usage.output_tokens,
     )
 
 
-def _recorder(response: Response, usage: TokenUsage) -> Any:
-    """Write output, usage and the conversation's items, in the transaction that ends the job."""
+def _record_results(response: Response, usage: TokenUsage) -> Any:
+    """Return a function that writes output, usage and the conversation's items in the transaction that ends the job."""
 
     def record(connection: Connection) -> None:
         responses.finish(connection, response)
@@ -177,6 +179,6 @@ def _recorder(response: Response, usage: TokenUsage) -> Any:
 
 
 def _follow_ups(response: Response) -> list[NewJob]:
-    """What begins with a turn's end."""
-    following = remember_turn_job(response)
-    return [following] if following else []
+    """The jobs to enqueue at the end of a turn."""
+    remember_job = remember_turn_job(response)
+    return [remember_job] if remember_job else []

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from models.jobs.jobs import Job, State
+from models.jobs.jobs import Job, JobState
 
 #: Kinds whose result quotes a user's texts: only the request that waits for it may read it, not the whole account.
 PRIVATE_RESULTS = frozenset({"memory.search", "memory.fact", "memory.insight"})
@@ -16,7 +16,7 @@ class JobObject(TypedDict):
     id: str
     object: Literal["job"]
     kind: str
-    state: State
+    state: JobState
     cancel_requested: bool
     attempt: int
     progress: dict[str, Any] | None

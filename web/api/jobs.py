@@ -4,7 +4,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from models.jobs import jobs
-from models.jobs.jobs import Job, State
+from models.jobs.jobs import Job, JobState
 from models.platform.errors import NotFound
 from web.access.rights import Rights
 from web.api.job_events import StreamCursor, job_frames, resume_position
@@ -25,7 +25,7 @@ class ListJobs(Listing):
 
     after: str | None = None
     kind: str | None = None
-    state: State | None = None
+    state: JobState | None = None
 
 
 def list_jobs(request: Request) -> Response:

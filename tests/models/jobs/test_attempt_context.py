@@ -66,7 +66,7 @@ def finish(desk, attempt):
 
 
 def says_rewound(attempt):
-    return [event.type for event in attempt.journal.written()] == [REWOUND]
+    return [event.type for event in attempt.journal.attempt_events()] == [REWOUND]
 
 
 def archived(desk, job_id):
@@ -80,7 +80,7 @@ def test_the_first_attempt_goes_on_after_the_opening(desk, opened, redis_client,
     attempt = opened(opening_in_redis=opening_in_redis)
 
     assert attempt.journal.next_sequence == 2
-    assert attempt.journal.written() == []
+    assert attempt.journal.attempt_events() == []
     assert len(journal.read_events(redis_client, attempt.job.id)) == 2
 
 

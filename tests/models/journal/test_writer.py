@@ -83,7 +83,7 @@ def test_what_is_written_arrives_in_order_and_complete(client, writer, begin):
 
     for written in (one, two):
         assert numbers(client, written) == list(range(150))
-        assert stored(client, written) == written.written()
+        assert stored(client, written) == written.attempt_events()
         assert written.unsent() == []
 
 
@@ -116,7 +116,7 @@ def test_text_is_joined_and_never_lost_or_mixed(client, writer, begin, pieces):
     ]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert sum(event.tokens for event in stored(client, written)) == len(said) == written.tokens
-    assert unsent_yet == written.written()
+    assert unsent_yet == written.attempt_events()
 
 
 def test_what_is_written_together_stands_behind_the_text_before_it_and_counts_once(client, writer, begin):
@@ -204,7 +204,7 @@ def test_an_attempt_carries_what_only_redis_had_of_the_one_before(client, writer
     second.write("test.said", {"n": 5})
 
     assert [event.sequence for event in second.unarchived()] == [2, 3, 4, 5]
-    assert [event.sequence for event in second.written()] == [5]
+    assert [event.sequence for event in second.attempt_events()] == [5]
     writer.drain()
     client.flushall()
     second.write("test.said", {"n": 6})

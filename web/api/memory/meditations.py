@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from models.jobs import jobs
 from models.memory import meditation_changes, meditations
-from models.memory.meditation_changes import Action, MeditationChange
+from models.memory.meditation_changes import ChangeAction, MeditationChange
 from models.memory.meditations import Meditation, MeditationOutcome, MeditationStatus
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory.meditation import meditation_jobs, revert_meditation, schedule_meditations
@@ -27,7 +27,7 @@ from web.streams.sse import EventStream
 class ListChanges(RequestQuery):
     """The query of `GET /v1/meditations/{id}/changes`. `after` is the id of a change."""
 
-    action: Action | None = None
+    action: ChangeAction | None = None
     after: int | None = Field(None, ge=0, le=2_147_483_647)
     limit: int = Field(20, ge=1, le=100)
 
@@ -63,7 +63,7 @@ class MeditationChangeObject(TypedDict):
     id: str
     object: Literal["meditation.change"]
     memory_id: str
-    action: Action
+    action: ChangeAction
     reason: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None

@@ -26,7 +26,7 @@ from web.api.schedules.schemas import (
     schedule_object,
 )
 from web.api.turns.models import DEFAULT_MODEL
-from web.api.turns.requests import new_turn
+from web.api.turns.turn_request import new_turn
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response

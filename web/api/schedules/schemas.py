@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, Tag
 from typing_extensions import TypedDict
 
-from models.jobs.jobs import State
+from models.jobs.jobs import JobState
 from models.schedules import firings
 from models.schedules.firings import Firing
 from models.schedules.schedules import IfMissed, Schedule, ScheduleStatus
 from pipelines.schedules.triggers import next_fire_times, trigger_from_json
-from web.api.turns.requests import CreateResponse
+from web.api.turns.turn_request import CreateResponse
 from web.http.timestamps import UnixTime, to_unix
 from web.http.validation import RequestBody, branch, discriminate_by_type
 
@@ -111,7 +111,7 @@ class FiringObject(TypedDict):
     fired_at: int
     missed_since: int | None
     job_id: str | None
-    job_state: State | None
+    job_state: JobState | None
     response_id: str | None
     error: FiringError | None
 

@@ -1,4 +1,4 @@
-"""`/v1/conversations`: where turns go on."""
+"""`/v1/conversations`: create, read, update and delete conversations and their items."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -14,14 +14,14 @@ from models.turns.conversations import Conversation
 from pipelines.chat.deletion import delete_conversation
 from pipelines.chat.thread import ITEM_ID_PREFIXES, resolve_references
 from web.api.request import Request
-from web.api.turns.items import Item, stored_items
-from web.api.turns.requests import Include, Metadata
+from web.api.turns.input_items import Item, stored_items
 from web.api.turns.responses import IncludeQuery
+from web.api.turns.turn_request import Include, Metadata
 from web.http import bodies
 from web.http.responses import json_response, page_object
 from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
 
-#: Items that one request may add; OpenAI's bound.
+#: Items that one request may add, as in OpenAI's API.
 MAX_NEW_ITEMS = 20
 
 
@@ -33,7 +33,7 @@ class CreateConversation(RequestBody):
 
 
 class UpdateConversation(RequestBody):
-    """The body of `POST /v1/conversations/{id}`: null takes all metadata away."""
+    """The body of `POST /v1/conversations/{id}`. `metadata: null` removes all metadata."""
 
     metadata: Metadata | None
 
@@ -55,13 +55,13 @@ class ListItems(RequestQuery):
 
 
 class ItemQuery(RequestQuery):
-    """The query of requests about one item."""
+    """The query of requests for one item."""
 
     include: IncludeQuery | None = None
 
 
 class ConversationObject(TypedDict):
-    """A conversation."""
+    """A conversation. `created_at` is in Unix seconds."""
 
     id: str
     object: Literal["conversation"]
@@ -70,7 +70,7 @@ class ConversationObject(TypedDict):
 
 
 class ConversationDeleted(TypedDict):
-    """A conversation is forgotten."""
+    """A deleted conversation."""
 
     id: str
     object: Literal["conversation.deleted"]
@@ -78,36 +78,38 @@ class ConversationDeleted(TypedDict):
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/conversations`."""
+    """`POST /v1/conversations`: create a conversation, optionally with items."""
     body = bodies.parse(request.body or b"{}", CreateConversation)
     conversation_id, account_id = request.new_id("conv"), request.caller.account_id
     with request.platform.database.transaction() as connection:
-        if request.repeat != "first" and (found := conversations.read(connection, conversation_id, account_id)):
-            return json_response(_conversation_object(found))
-        made = conversations.create(connection, conversation_id, account_id, body.metadata or {})
-        conversations.add_items(connection, made.id, _new_items(request, connection, body.items or []))
-    return json_response(_conversation_object(made))
+        if request.repeat != "first" and (conversation := conversations.read(connection, conversation_id, account_id)):
+            return json_response(_conversation_object(conversation))
+        conversation = conversations.create(connection, conversation_id, account_id, body.metadata or {})
+        conversations.add_items(connection, conversation.id, _new_items(request, connection, body.items or []))
+    return json_response(_conversation_object(conversation))
 
 
 def retrieve(request: Request) -> Response:
-    """`GET /v1/conversations/{id}`."""
+    """`GET /v1/conversations/{id}`: read a conversation."""
     return json_response(_conversation_object(_read(request)))
 
 
 def update(request: Request) -> Response:
-    """`POST /v1/conversations/{id}`: its metadata, replaced."""
+    """`POST /v1/conversations/{id}`: replace a conversation's metadata."""
     body = bodies.parse(request.body, UpdateConversation)
     with request.platform.database.connection() as connection:
-        found = conversations.update(connection, _conversation_id(request), request.caller.account_id, body.metadata or {})
-    if found is None:
+        conversation = conversations.update(
+            connection, _conversation_id(request), request.caller.account_id, body.metadata or {}
+        )
+    if conversation is None:
         raise _not_found(request)
-    return json_response(_conversation_object(found))
+    return json_response(_conversation_object(conversation))
 
 
 def delete(request: Request) -> Response:
-    """`DELETE /v1/conversations/{id}`: its items go, and what is remembered of them; its responses stay.
+    """`DELETE /v1/conversations/{id}`: delete a conversation with its items and their memories.
 
-    A turn that runs in it goes on, outside.
+    Its responses are kept, and a running one continues without a conversation.
     """
     if not delete_conversation(request.platform.database, _conversation_id(request), request.caller.account_id):
         raise _not_found(request)
@@ -117,11 +119,11 @@ def delete(request: Request) -> Response:
 
 
 def list_items(request: Request) -> Response:
-    """`GET /v1/conversations/{id}/items`."""
+    """`GET /v1/conversations/{id}/items`: list a conversation's items."""
     query = parse_query(request.query, ListItems)
     conversation = _read(request)
     with request.platform.database.connection() as connection:
-        found = conversations.page(
+        items = conversations.page(
             connection,
             conversation.id,
             request.caller.account_id,
@@ -129,27 +131,29 @@ def list_items(request: Request) -> Response:
             limit=query.limit + 1,
             ascending=query.order == "asc",
         )
-    if found is None:
+    if items is None:
         raise InvalidRequest(
-            f"Item with id '{truncate(str(query.after))}' not found.", param="after", code="item_not_found"
+            f"Invalid value for 'after': item with id '{truncate(str(query.after))}' not found.",
+            param="after",
+            code="item_not_found",
         )
-    return json_response(page_object(found[: query.limit], has_more=len(found) > query.limit))
+    return json_response(page_object(items[: query.limit], has_more=len(items) > query.limit))
 
 
 def add_items(request: Request) -> Response:
-    """`POST /v1/conversations/{id}/items`: put items at its end."""
+    """`POST /v1/conversations/{id}/items`: append items to a conversation."""
     parse_query(request.query, ItemQuery)
     body = bodies.parse(request.body, AddItems)
     with request.platform.database.transaction() as connection:
         if not conversations.lock(connection, _conversation_id(request), request.caller.account_id):
             raise _not_found(request)
-        made = _new_items(request, connection, body.items)
-        conversations.add_items(connection, _conversation_id(request), made)
-    return json_response(page_object(made))
+        new_items = _new_items(request, connection, body.items)
+        conversations.add_items(connection, _conversation_id(request), new_items)
+    return json_response(page_object(new_items))
 
 
 def retrieve_item(request: Request) -> Response:
-    """`GET /v1/conversations/{id}/items/{item_id}`."""
+    """`GET /v1/conversations/{id}/items/{item_id}`: read an item."""
     parse_query(request.query, ItemQuery)
     conversation, item_id = _read(request), request.path_params["item_id"]
     with request.platform.database.connection() as connection:
@@ -160,7 +164,7 @@ def retrieve_item(request: Request) -> Response:
 
 
 def delete_item(request: Request) -> Response:
-    """`DELETE /v1/conversations/{id}/items/{item_id}`: take it out; the answer is the conversation."""
+    """`DELETE /v1/conversations/{id}/items/{item_id}`: delete an item; returns the conversation."""
     conversation, item_id = _read(request), request.path_params["item_id"]
     with request.platform.database.connection() as connection:
         if not conversations.delete_item(connection, conversation.id, request.caller.account_id, item_id):
@@ -168,10 +172,10 @@ def delete_item(request: Request) -> Response:
     return json_response(_conversation_object(conversation))
 
 
-def _new_items(request: Request, connection: Connection, given: Sequence[Item]) -> list[dict[str, Any]]:
-    """The items as they are stored, with ids of their own."""
-    whole = resolve_references(connection, request.caller.account_id, stored_items(given), "items")
-    return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in whole]
+def _new_items(request: Request, connection: Connection, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Convert new items to stored items with new ids."""
+    resolved = resolve_references(connection, request.caller.account_id, stored_items(items), "items")
+    return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in resolved]
 
 
 def _conversation_id(request: Request) -> str:
@@ -180,10 +184,10 @@ def _conversation_id(request: Request) -> str:
 
 def _read(request: Request) -> Conversation:
     with request.platform.database.connection() as connection:
-        found = conversations.read(connection, _conversation_id(request), request.caller.account_id)
-    if found is None:
+        conversation = conversations.read(connection, _conversation_id(request), request.caller.account_id)
+    if conversation is None:
         raise _not_found(request)
-    return found
+    return conversation
 
 
 def _not_found(request: Request) -> NotFound:

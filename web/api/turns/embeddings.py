@@ -1,7 +1,7 @@
-"""`POST /v1/embeddings`: vectors of texts.
+"""`POST /v1/embeddings`: embed texts.
 
-A job of the memory pool makes them: the door has no model. They are gone once they are read, so a client that leaves
-cancels what nobody could read any more.
+A job of the memory pool embeds them, as the web process has no model. Its result is deleted once it is read; the job
+of a disconnected client is cancelled.
 """
 
 import struct
@@ -25,28 +25,28 @@ from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request
 from web.api.turns.models import DEFAULT_MODEL
-from web.api.turns.requests import ClientLabel
+from web.api.turns.turn_request import ClientLabel
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
 from web.http.validation import RequestBody, truncate
 
-#: Texts of one request: OpenAI's own bound.
+#: Texts per request, as in OpenAI's API.
 MAX_TEXTS = 2048
 
-#: Characters of all texts together: some 250,000 tokens of English, which take a slow core two minutes.
+#: Characters of all texts of a request: about 250,000 tokens of English, which take two minutes on a slow core.
 MAX_CHARACTERS = 1_000_000
 
-#: Seconds without a word from a worker. It says something every few seconds once it has begun.
+#: Seconds to wait for the job's next event. A running job writes one every few seconds.
 TIMEOUT = 60.0
 
 
 def _reject_token_ids(value: Any) -> Any:
-    """Token numbers are of another model's vocabulary: they would be nonsense here."""
+    """Reject token ids, which belong to the vocabulary of another model."""
     inner = value[0] if isinstance(value, list) and value else value
     if isinstance(inner, int | list):
         raise PydanticCustomError(
-            "invalid_value", "has token numbers, of which no model here knows the text; send text"
+            "invalid_value", "should be a string or a list of strings; token ids are not supported"
         )
     return [value] if isinstance(value, str) else value
 
@@ -69,7 +69,7 @@ class CreateEmbeddings(RequestBody):
 
 
 class EmbeddingObject(TypedDict):
-    """A vector: numbers, or as base64 of little-endian float32."""
+    """An embedding. `embedding` is a list of numbers, or little-endian float32 in base64."""
 
     object: Literal["embedding"]
     index: int
@@ -77,14 +77,14 @@ class EmbeddingObject(TypedDict):
 
 
 class EmbeddingUsage(TypedDict):
-    """Tokens: what is billed."""
+    """The billed tokens."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingList(TypedDict):
-    """The answer of `POST /v1/embeddings`: a vector a text, in order."""
+    """The embeddings of the texts, in order."""
 
     object: Literal["list"]
     data: list[EmbeddingObject]
@@ -93,7 +93,7 @@ class EmbeddingList(TypedDict):
 
 
 async def create(request: Request) -> DeferredResponse:
-    """`POST /v1/embeddings`."""
+    """`POST /v1/embeddings`: embed one or more texts."""
     body = bodies.parse(request.body, CreateEmbeddings)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
@@ -112,14 +112,14 @@ async def create(request: Request) -> DeferredResponse:
     )
 
 
-def embedding_list(made: EmbeddingResult, encoding: str) -> EmbeddingList:
-    """The vectors in one of OpenAI's two encodings."""
+def embedding_list(result: EmbeddingResult, encoding: str) -> EmbeddingList:
+    """Convert a result to its API object, with the encoding `float` or `base64`."""
     data: list[EmbeddingObject] = [
         {"object": "embedding", "index": index, "embedding": _encode(vector, encoding)}
-        for index, vector in enumerate(made.vectors)
+        for index, vector in enumerate(result.vectors)
     ]
-    usage: EmbeddingUsage = {"prompt_tokens": made.prompt_tokens, "total_tokens": made.prompt_tokens}
-    return {"object": "list", "data": data, "model": made.model, "usage": usage}
+    usage: EmbeddingUsage = {"prompt_tokens": result.prompt_tokens, "total_tokens": result.prompt_tokens}
+    return {"object": "list", "data": data, "model": result.model, "usage": usage}
 
 
 def _encode(vector: bytes, encoding: str) -> list[float] | str:
@@ -131,15 +131,15 @@ def _encode(vector: bytes, encoding: str) -> list[float] | str:
 
 
 def _check(body: CreateEmbeddings, settings: Settings) -> None:
-    known = embedder_name(settings)
-    if body.model not in (None, DEFAULT_MODEL, known):
+    model = embedder_name(settings)
+    if body.model not in (None, DEFAULT_MODEL, model):
         raise InvalidRequest(
-            f"The model '{truncate(str(body.model))}' makes no embeddings here; '{known}' does.",
+            f"The model '{truncate(str(body.model))}' does not exist or does not support embeddings. Use '{model}'.",
             param="model",
             code="model_not_found",
         )
     if (characters := _characters(body.input)) > MAX_CHARACTERS:
-        message = f"The texts have {characters} characters together; {MAX_CHARACTERS} are allowed in one request."
+        message = f"'input' is too long: {characters:,} characters in total, the maximum is {MAX_CHARACTERS:,}."
         raise InvalidRequest(message, param="input", code="string_above_max_length")
 
 
@@ -148,25 +148,25 @@ def _characters(texts: Sequence[str]) -> int:
 
 
 async def _respond(request: Request, job_id: str, encoding: str) -> Response:
-    """The vectors, once they are made. Raises what became of a job that has none."""
-    made = await take_result(request, job_id, TIMEOUT, embeddings.take_result, _to_error)
-    if made is None:
-        raise Unavailable("These embeddings have been read already.")
-    # Megabytes of numbers are written in a thread: others wait on the event loop.
-    return await run_in_threadpool(
-        lambda: json_response(embedding_list(made, encoding), headers=job_headers(job_id))
-    )
+    """Wait for the job and respond with its vectors. Raises an error for a job that did not complete."""
+    result = await take_result(request, job_id, TIMEOUT, embeddings.take_result, _to_error)
+    if result is None:
+        raise Unavailable("These embeddings were already returned to another request. Create them again.")
+    # In a thread: serializing megabytes of numbers would block the event loop.
+    return await run_in_threadpool(lambda: json_response(embedding_list(result, encoding), headers=job_headers(job_id)))
 
 
 def _to_error(last: dict[str, Any]) -> RequestError | JobFailed | Unavailable:
     match last.get("type"), (last.get("error") or {}).get("code"):
         case None, _:
-            return Unavailable("No worker had time for these embeddings.", retry_after=10)
+            return Unavailable(f"No worker embedded the texts within {TIMEOUT:g} seconds. Retry later.", retry_after=10)
         case "sangha:job.cancelled", _:
-            return Conflict("The job of these embeddings was cancelled.", code="cancelled")
+            return Conflict("The creation of these embeddings was cancelled.", code="cancelled")
         case _, "context_length_exceeded" as code:
             return InvalidRequest(last["error"]["message"], param="input", code=code)
         case _, "unsupported_dimensions":
             return InvalidRequest(last["error"]["message"], param="dimensions", code="unsupported_value")
         case _:
-            return JobFailed("The embeddings could not be made; it has been noted for the operators.")
+            return JobFailed(
+                "The embeddings were not created because of an internal error, which was recorded for the operators."
+            )

@@ -1,4 +1,4 @@
-"""`/v1/models`: the names that turns and embeddings may ask for."""
+"""`/v1/models`: list the models for turns and embeddings."""
 
 from typing import Literal
 
@@ -10,13 +10,14 @@ from models.platform.settings import Settings
 from pipelines.inference.registry import embedder_name, model_name
 from web.api.request import Request
 from web.http.responses import json_response, page_object
+from web.http.validation import truncate
 
-#: The local models answer to this name too, so that a caller need not know which are installed.
+#: An alias of the local models, for callers that do not know which are installed.
 DEFAULT_MODEL = "default"
 
 
 class ModelObject(TypedDict):
-    """A name that a turn may ask for."""
+    """A model that requests can name. `created` is in Unix seconds."""
 
     id: str
     object: Literal["model"]
@@ -25,16 +26,16 @@ class ModelObject(TypedDict):
 
 
 async def list_models(request: Request) -> Response:
-    """`GET /v1/models`."""
+    """`GET /v1/models`: list the available models."""
     names = _model_names(request.platform.settings)
     return json_response(page_object([_model_object(name, request.platform.started) for name in names]))
 
 
 async def retrieve_model(request: Request) -> Response:
-    """`GET /v1/models/{model}`."""
+    """`GET /v1/models/{model}`: read a model."""
     name = request.path_params["model"]
     if name not in _model_names(request.platform.settings):
-        raise NotFound(f"The model '{name}' does not exist.", param="model", code="model_not_found")
+        raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
     return json_response(_model_object(name, request.platform.started))
 
 

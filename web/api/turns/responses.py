@@ -1,4 +1,4 @@
-"""`/v1/responses`: turns, as OpenAI's clients ask for them and follow them."""
+"""`/v1/responses`: create, read, stream, cancel and delete responses, in the format of OpenAI's API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response as Answer
+from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
 from models.platform.errors import InvalidRequest
@@ -16,15 +16,15 @@ from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
-from web.api.turns.requests import CreateResponse, IncludeValue, new_turn
-from web.api.turns.running import start, wait_for_end, read_response, on_delivered
+from web.api.turns.started_turn import on_delivered, read_response, start, wait_for_end
+from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
 from web.http.validation import RequestQuery, as_list, parse_query, truncate
 from web.streams.sse import EventStream
 
-#: Known, and about what no answer here has.
+#: Values of OpenAI's `include`, accepted without effect.
 IncludeQuery = Annotated[list[IncludeValue], as_list, Field(max_length=16)]
 
 
@@ -47,53 +47,57 @@ class ListInputItems(RequestQuery):
 
 
 class ResponseDeleted(TypedDict):
-    """A turn is forgotten."""
+    """A deleted response."""
 
     id: str
     object: Literal["response"]
     deleted: Literal[True]
 
 
-async def create(request: Request) -> Answer | EventStream | DeferredResponse:
-    """`POST /v1/responses`: accept a turn; answer with its stream, its present state, or its end."""
+async def create(request: Request) -> HttpResponse | EventStream | DeferredResponse:
+    """`POST /v1/responses`: create a response.
+
+    With `stream` its events are streamed, with `background` the queued response is returned at once. Otherwise the
+    request waits for the end of the response, at most 540 seconds.
+    """
     body = bodies.parse(request.body, CreateResponse)
     turn = new_turn(body, request.platform.settings)
-    begun = await start(request, turn, stream=bool(body.stream))
-    response = begun.response
+    started = await start(request, turn, stream=bool(body.stream))
+    response = started.response
     if body.stream:
-        told = event_frames(begun.event_batches, on_delivered=on_delivered(request, response))
-        return EventStream(told, request.platform.streams, begun.headers, on_disconnect=begun.on_disconnect)
+        frames = event_frames(started.event_batches, on_delivered=on_delivered(request, response))
+        return EventStream(frames, request.platform.streams, started.headers, on_disconnect=started.on_disconnect)
     if body.background:
-        return json_response(response_object(response), headers=begun.headers)
+        return json_response(response_object(response), headers=started.headers)
 
-    async def ended() -> Answer:
-        return _respond(request, response, await wait_for_end(request, begun), begun.headers)
+    async def respond_at_end() -> HttpResponse:
+        return _respond(request, response, await wait_for_end(request, started), started.headers)
 
-    return DeferredResponse(ended, begun.on_disconnect)
+    return DeferredResponse(respond_at_end, started.on_disconnect)
 
 
-async def retrieve(request: Request) -> Answer | EventStream:
-    """`GET /v1/responses/{id}`: the response as it is, or with `stream` its events from any point on."""
+async def retrieve(request: Request) -> HttpResponse | EventStream:
+    """`GET /v1/responses/{id}`: read a response, or with `stream` stream its events from any point on."""
     query = parse_query(request.query, RetrieveResponse)
     response = await run_in_threadpool(_read, request)
     if not query.stream:
         return _respond(request, response, response_object(response))
     after = await resume_position(request, response.job_id, query)
-    told = job_frames(request, response.job_id, after, on_delivered=on_delivered(request, response))
-    return EventStream(told, request.platform.streams)
+    frames = job_frames(request, response.job_id, after, on_delivered=on_delivered(request, response))
+    return EventStream(frames, request.platform.streams)
 
 
-def cancel(request: Request) -> Answer:
-    """`POST /v1/responses/{id}/cancel`: stop a turn; one that has ended stays as it is."""
+def cancel(request: Request) -> HttpResponse:
+    """`POST /v1/responses/{id}/cancel`: cancel a response; an ended response stays unchanged."""
     response = _read(request)
     cancel_job(request, response.job_id)
-    now = _read(request)
-    # What a worker has still to settle is a matter of milliseconds: the answer is what was asked for.
-    return json_response(response_object(now, None if now.ended else "cancelled"))
+    cancelled = _read(request)
+    # The worker stops within milliseconds, so that the requested state is already returned here.
+    return json_response(response_object(cancelled, None if cancelled.ended else "cancelled"))
 
 
-def delete(request: Request) -> Answer:
-    """`DELETE /v1/responses/{id}`: forget an ended turn, its journal and what is remembered of it."""
+def delete(request: Request) -> HttpResponse:
+    """`DELETE /v1/responses/{id}`: delete an ended response with its journal and its memories."""
     response = _read(request)
     delete_response(request.platform.database, response)
     request.platform.queue.forget_journal(response.job_id)
@@ -101,8 +105,8 @@ def delete(request: Request) -> Answer:
     return json_response(deleted)
 
 
-def list_input_items(request: Request) -> Answer:
-    """`GET /v1/responses/{id}/input_items`."""
+def list_input_items(request: Request) -> HttpResponse:
+    """`GET /v1/responses/{id}/input_items`: list the input items of a response."""
     query = parse_query(request.query, ListInputItems)
     items = _read(request).input
     ordered = items if query.order == "asc" else items[::-1]
@@ -115,24 +119,28 @@ def list_input_items(request: Request) -> Answer:
 
 
 def _cursor_index(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str) -> int:
-    """Where a cursor points. Raises InvalidRequest."""
-    for place, item in enumerate(items):
+    """Return the index of the item that a cursor names. Raises InvalidRequest."""
+    for index, item in enumerate(items):
         if item["id"] == item_id:
-            return place
-    raise InvalidRequest(f"Item with id '{truncate(item_id)}' not found.", param=cursor, code="item_not_found")
+            return index
+    raise InvalidRequest(
+        f"Invalid value for '{cursor}': item with id '{truncate(item_id)}' not found.",
+        param=cursor,
+        code="item_not_found",
+    )
 
 
 def _respond(
-    request: Request, response: Response, shown: ResponseObject, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """The answer with a response; one that is not stored and has ended goes once it is sent."""
-    answer = json_response(shown, headers=headers)
-    forget = on_delivered(request, response)
-    if forget is not None and shown["status"] not in ("queued", "in_progress"):
-        answer.background = BackgroundTask(forget)
-    return answer
+    request: Request, response: Response, response_body: ResponseObject, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """Respond with a response object; an unstored response that has ended is deleted afterwards."""
+    http_response = json_response(response_body, headers=headers)
+    delete_unstored = on_delivered(request, response)
+    if delete_unstored is not None and response_body["status"] not in ("queued", "in_progress"):
+        http_response.background = BackgroundTask(delete_unstored)
+    return http_response
 
 
 def _read(request: Request) -> Response:
-    """The response that the path names."""
+    """Read the response that the path names."""
     return read_response(request, request.path_params["response_id"])

@@ -1,4 +1,4 @@
-"""The messages of a chat, and the items that they are to a turn."""
+"""Messages of chat completions, and their conversion to input items."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -6,20 +6,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from models.platform.errors import InvalidRequest
-from web.api.turns.items import MAX_ITEMS, Id, FunctionName
+from web.api.turns.input_items import MAX_ITEMS, FunctionName, Id
 from web.http.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
 
 
 class TextPart(RequestBody):
-    """A piece of text."""
+    """A part of a message: text."""
 
     type: Literal["text"]
     text: str
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="A hint; nothing here needs it.")
+    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="A hint, accepted without effect.")
 
 
 class RefusalPart(RequestBody):
-    """What a model said where it would not answer: text to the next one."""
+    """A part of a message: the refusal of a model. It becomes text of the prompt."""
 
     type: Literal["refusal"]
     refusal: str
@@ -43,7 +43,7 @@ AssistantContent = Annotated[
 
 
 class SystemMessage(RequestBody):
-    """What the model is told to be."""
+    """Instructions for the model."""
 
     role: Literal["system", "developer"]
     content: Content
@@ -51,7 +51,7 @@ class SystemMessage(RequestBody):
 
 
 class UserMessage(RequestBody):
-    """What somebody says to the model."""
+    """A message of the user."""
 
     role: Literal["user"]
     content: Content
@@ -59,40 +59,41 @@ class UserMessage(RequestBody):
 
 
 class CalledFunction(RequestBody):
-    """A function and its arguments, a JSON object as text."""
+    """A called function and its arguments, a JSON object as a string."""
 
     name: FunctionName
     arguments: str
-    parsed_arguments: Any = Field(None, description="What OpenAI's client has put beside it. Not read.")
+    parsed_arguments: Any = Field(None, description="Added by OpenAI's client. Ignored.")
 
 
 class ToolCall(RequestBody):
-    """A call that the model asked for, given back."""
+    """A tool call of an earlier answer."""
 
     id: Id
     type: Literal["function"]
     function: CalledFunction
-    index: int | None = Field(None, description="Left over from a stream. Not read.")
+    index: int | None = Field(None, description="Added by streams. Ignored.")
 
 
 class AssistantMessage(RequestBody):
-    """What the model said: it can be given back as it came."""
+    """An earlier answer of the model, which can be sent unchanged."""
 
     role: Literal["assistant"]
     content: AssistantContent | None = None
     refusal: str | None = None
     tool_calls: Annotated[
-        list[Annotated[Annotated[ToolCall, Tag(branch("function"))], discriminate_by_type("function")]], Field(max_length=MAX_ITEMS)
+        list[Annotated[Annotated[ToolCall, Tag(branch("function"))], discriminate_by_type("function")]],
+        Field(max_length=MAX_ITEMS),
     ] | None = None  # fmt: skip
-    annotations: list[Any] | None = Field(None, description="Not read.")
-    parsed: Any = Field(None, description="What OpenAI's client has put beside it. Not read.")
+    annotations: list[Any] | None = Field(None, description="Ignored.")
+    parsed: Any = Field(None, description="Added by OpenAI's client. Ignored.")
     name: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None
 
 
 class ToolMessage(RequestBody):
-    """What a function said to a call. Its name, which the call has too, is not read."""
+    """The output of a tool call. `name` is ignored."""
 
     role: Literal["tool"]
     content: Content
@@ -101,7 +102,7 @@ class ToolMessage(RequestBody):
 
 
 class UnknownRoleMessage(RequestBody):
-    """What has none of the roles, for the sake of an error that says so."""
+    """A message with an unknown role, which validation rejects with the list of roles."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -125,12 +126,15 @@ ChatMessage = Annotated[
 
 
 def message_items(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """The messages as items of a turn's input. Raises InvalidRequest for calls without answers, and the reverse."""
+    """Convert messages to input items. Raises InvalidRequest for a tool call without output, and the reverse."""
     _check_calls(messages)
-    found = [item for message in messages for item in _items(message)]
-    if len(found) > MAX_ITEMS:
-        raise InvalidRequest(f"Messages and calls are {len(found)}; {MAX_ITEMS} are allowed.", param="messages")
-    return found
+    items = [item for message in messages for item in _items(message)]
+    if len(items) > MAX_ITEMS:
+        raise InvalidRequest(
+            f"'messages' is too long: {len(items)} messages and tool calls, the maximum is {MAX_ITEMS}.",
+            param="messages",
+        )
+    return items
 
 
 def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
@@ -138,9 +142,9 @@ def _items(message: ChatMessage) -> Iterator[dict[str, Any]]:
         case SystemMessage() | UserMessage():
             yield _message(message.role, "input_text", _texts(message.content))
         case AssistantMessage():
-            said = [text for text in (*_texts(message.content or ""), message.refusal) if text]
-            if said:
-                yield _message("assistant", "output_text", said)
+            texts = [text for text in (*_texts(message.content or ""), message.refusal) if text]
+            if texts:
+                yield _message("assistant", "output_text", texts)
             for call in message.tool_calls or ():
                 function = call.function
                 yield {"type": "function_call", "call_id": call.id, "name": function.name,
@@ -161,26 +165,26 @@ def _texts(content: str | Sequence[TextPart | RefusalPart]) -> list[str]:
 
 
 def _check_calls(messages: Sequence[ChatMessage]) -> None:
-    """Every call is answered right after it, once, and nothing else is: a chat template has no place for the rest."""
+    """Require one output for each tool call, directly after it. Chat templates cannot express anything else."""
     open_calls: set[str] = set()
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in open_calls:
-                _reject(place, f"no 'tool_calls' before it has the unanswered id '{message.tool_call_id}'",
+                _reject(index, f"'{message.tool_call_id}' is not the id of an earlier tool call without output",
                         "tool_call_id")  # fmt: skip
             open_calls.remove(message.tool_call_id)
             continue
-        _check_answered(open_calls, place)
+        _check_answered(open_calls, index)
         open_calls = {call.id for call in message.tool_calls or ()} if isinstance(message, AssistantMessage) else set()
     _check_answered(open_calls, len(messages))
 
 
-def _check_answered(open_calls: set[str], place: int) -> None:
+def _check_answered(open_calls: set[str], index: int) -> None:
     if open_calls:
         missing = ", ".join(f"'{call_id}'" for call_id in sorted(open_calls))
-        _reject(place, f"messages with role 'tool' should first answer the calls {missing}", "role")
+        _reject(index, f"expected messages with role 'tool' for the preceding tool calls {missing}", "role")
 
 
-def _reject(place: int, why: str, field: str) -> None:
-    param = f"messages[{place}].{field}"
-    raise InvalidRequest(f"Invalid value for '{param}': {why}.", param=param, code="invalid_value")
+def _reject(index: int, reason: str, field: str) -> None:
+    param = f"messages[{index}].{field}"
+    raise InvalidRequest(f"Invalid value for '{param}': {reason}.", param=param, code="invalid_value")

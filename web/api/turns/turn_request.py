@@ -1,4 +1,7 @@
-"""What a caller may ask of a turn: OpenAI's parameters that a text model can honour. The rest is refused by name."""
+"""Request parameters of turns, and their conversion to a `NewTurn`.
+
+Parameters of OpenAI's API that the platform does not support are rejected by name.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -9,12 +12,12 @@ from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.start import NewTurn
 from pipelines.inference.registry import model_name
-from web.api.turns.forms import MAX_TOOLS, TextOptions, Tool, ToolChoice, resolve_tools, text_parameters
-from web.api.turns.items import Id, InputItems, stored_items
+from web.api.turns.input_items import Id, InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
+from web.api.turns.tools_and_formats import MAX_TOOLS, TextOptions, Tool, ToolChoice, resolve_tools, text_parameters
 from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, strict_literal, truncate
 
-#: OpenAI's own bounds for metadata.
+#: Key-value pairs of the caller, with OpenAI's limits.
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=64)],
@@ -23,13 +26,14 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
-#: A name of the caller's for somebody or something, which is shown again and not looked at.
+#: A value of the caller that is stored and returned, but not interpreted.
 ClientLabel = Annotated[str, Field(max_length=512)]
 
-#: A text that ends the answer.
+#: A sequence of characters at which generation stops.
 StopSequence = Annotated[str, Field(min_length=1, max_length=256)]
 StopSequences = Annotated[
-    Annotated[StopSequence, Tag(branch("text"))] | Annotated[list[StopSequence], Field(max_length=4), Tag(branch("other"))],
+    Annotated[StopSequence, Tag(branch("text"))]
+    | Annotated[list[StopSequence], Field(max_length=4), Tag(branch("other"))],
     discriminate_text("a list of strings"),
 ]
 
@@ -41,12 +45,12 @@ IncludeValue = Literal[
     "reasoning.encrypted_content", "message.output_text.logprobs",
 ]  # fmt: skip
 
-#: What more an answer is to tell. All of it is about what no answer here has: it is accepted, and there is nothing.
+#: Values of OpenAI's `include`. Responses here have no such data; the values are accepted without effect.
 Include = Annotated[list[IncludeValue], Field(max_length=16)]
 
 
 class ConversationReference(RequestBody):
-    """A conversation, named as an object."""
+    """A conversation, referenced by an object with its id."""
 
     id: Id
 
@@ -58,13 +62,13 @@ ConversationParameter = Annotated[
 
 
 class StreamOptions(RequestBody):
-    """OpenAI's padding against traffic analysis; nothing here is padded."""
+    """Options of a stream. `include_obfuscation` is accepted without effect; streams are not padded."""
 
     include_obfuscation: bool | None = None
 
 
 class Reasoning(RequestBody):
-    """How a model is to think. No model here does: only what asks for nothing is accepted."""
+    """Reasoning options. No model here supports reasoning; only values that disable it are accepted."""
 
     effort: Literal["none"] | None = None
     summary: Literal["auto"] | None = None
@@ -74,10 +78,10 @@ class Reasoning(RequestBody):
 
 
 class MemoryOptions(RequestBody):
-    """What a turn has to do with its user's memories: both are done unless they are refused.
+    """How a turn uses its user's memories. Both options are true by default.
 
-    recall    put what earlier conversations say to it into its prompt, at most `limit` memories
-    remember  remember what is said in it, if it is stored
+    recall    add relevant memories to the prompt, at most `limit`
+    remember  create memories from the turn, if it is stored
     """
 
     recall: bool | None = None
@@ -86,7 +90,7 @@ class MemoryOptions(RequestBody):
 
 
 class PromptParameters(RequestBody):
-    """What a turn and the count of its tokens have in common."""
+    """Parameters that determine a prompt, common to turns and to counting their tokens."""
 
     model: Annotated[str, Field(max_length=256)] | None = None
     instructions: str | None = None
@@ -121,19 +125,19 @@ class CreateResponse(PromptParameters):
     max_tool_calls: int | None = Field(None, ge=1, le=1_000_000)
     stream_options: StreamOptions | None = None
     include: Include | None = None
-    # Sangha's own.
+    # Extensions of OpenAI's API.
     seed: int | None = Field(None, ge=0, lt=2**32 - 1)
     stop: StopSequences | None = None
     if_busy: Literal["queue", "reject", "interrupt"] | None = None
     memory: MemoryOptions | None = None
-    # Hints that change nothing about an answer.
+    # Hints, accepted without effect.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     prompt_cache_key: ClientLabel | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
-    # What nothing here can honour.
+    # Parameters that are not supported.
     top_logprobs: Annotated[Literal[0], strict_literal(int)] | None = None
     prompt: Unsupported = None
     moderation: Unsupported = None
@@ -144,13 +148,13 @@ class CreateResponse(PromptParameters):
 
 
 def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
-    """What the body asks for, in the pipeline's terms. Raises InvalidRequest."""
+    """Convert the body to a new turn. Raises InvalidRequest."""
     _check_combinations(body)
     request = {
         **prompt_parameters(body, settings),
         "background": bool(body.background),
         "metadata": body.metadata or {},
-        "temperature": body.temperature,  # None: the engine's own
+        "temperature": body.temperature,  # None: the engine's default
         "top_p": body.top_p,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
@@ -162,12 +166,11 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop or [],
     }
-    place = parse_thread(body)
-    return NewTurn(request, stored_items(body.input), *place, if_busy=body.if_busy or "queue")
+    return NewTurn(request, stored_items(body.input), *parse_thread(body), if_busy=body.if_busy or "queue")
 
 
 def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, Any]:
-    """What decides the prompt and the form of the answer, beside the items. Raises InvalidRequest."""
+    """Return the stored parameters that determine the prompt and the output format. Raises InvalidRequest."""
     tools, choice = resolve_tools(body.tools, body.tool_choice)
     return {
         "model": resolve_model(body.model, settings),
@@ -181,22 +184,23 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
 
 
 def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:
-    """The conversation, or the response, that the turn goes on from. Raises InvalidRequest for both."""
+    """Return the ids of the conversation and of the response to continue. Raises InvalidRequest if both are given."""
     conversation = body.conversation
     if conversation is not None and body.previous_response_id is not None:
         raise InvalidRequest(
-            "Give either 'conversation' or 'previous_response_id', not both.", param="previous_response_id"
+            "Mutually exclusive parameters: 'conversation' and 'previous_response_id'. Provide only one of them.",
+            param="previous_response_id",
         )
     conversation_id = conversation.id if isinstance(conversation, ConversationReference) else conversation
     return conversation_id, body.previous_response_id
 
 
 def resolve_model(name: str | None, settings: Settings) -> str:
-    """The local model's own name. Raises InvalidRequest for a name that it does not answer to."""
+    """Return the name of the local model, also for `default` and None. Raises InvalidRequest for another name."""
     local = model_name(settings)
     if name not in (None, DEFAULT_MODEL, local):
         raise InvalidRequest(
-            f"The model '{truncate(str(name))}' does not exist; there are '{local}' and '{DEFAULT_MODEL}'.",
+            f"The model '{truncate(str(name))}' does not exist. Available models are: '{local}', '{DEFAULT_MODEL}'.",
             param="model",
             code="model_not_found",
         )
@@ -206,19 +210,19 @@ def resolve_model(name: str | None, settings: Settings) -> str:
 def _check_combinations(body: CreateResponse) -> None:
     if body.background and body.store is False:
         raise InvalidRequest(
-            "A response in the background is read later, and so must be stored: 'store' can't be false.",
+            "Unsupported value for 'store': false. Responses with 'background': true must be stored to be read later.",
             param="store",
             code="unsupported_value",
         )
     if body.store is False and body.memory is not None and body.memory.remember:
         raise InvalidRequest(
-            "A response that is not stored is not remembered: 'memory.remember' can't be true.",
+            "Unsupported value for 'memory.remember': true. Only responses with 'store': true are remembered.",
             param="memory.remember",
             code="unsupported_value",
         )
     if LOGPROBS in (body.include or ()):
         raise InvalidRequest(
-            f"Unsupported value for 'include': '{LOGPROBS}'; no engine here tells log probabilities.",
+            f"Unsupported value for 'include': '{LOGPROBS}'. Log probabilities are not supported.",
             param="include",
             code="unsupported_value",
         )

@@ -1,7 +1,7 @@
-"""`POST /v1/responses/input_tokens`: how many tokens a turn's prompt has, without running it.
+"""`POST /v1/responses/input_tokens`: count the tokens of a turn's prompt without running it.
 
-The engine lives in the inference pool, and only it counts exactly: its template, its tools, its vocabulary. So this is
-a short job that stands in line before turns, and is gone once it is answered.
+Only the engine counts exactly, by its chat template and vocabulary. It runs in the inference pool, so that the count is
+a short job, queued before turns and deleted after the response.
 """
 
 import asyncio
@@ -16,30 +16,30 @@ from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.token_count import TokenCount, enqueue_count
 from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
-from web.api.turns.items import stored_items
-from web.api.turns.requests import CountTokens, prompt_parameters, parse_thread
+from web.api.turns.input_items import stored_items
+from web.api.turns.turn_request import CountTokens, parse_thread, prompt_parameters
 from web.http import bodies
 from web.http.responses import json_response
 
-#: Seconds to wait for a worker with a free hand.
+#: Seconds to wait for the count.
 TIMEOUT = 30.0
 
 
 class InputTokens(TypedDict):
-    """The tokens of a prompt."""
+    """The number of tokens of a prompt."""
 
     object: Literal["response.input_tokens"]
     input_tokens: int
 
 
 async def count_tokens(request: Request) -> Response:
-    """`POST /v1/responses/input_tokens`."""
+    """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
     body = bodies.parse(request.body, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
-    question = TokenCount(prompt_parameters(body, request.platform.settings), items, *parse_thread(body))
+    token_count = TokenCount(prompt_parameters(body, request.platform.settings), items, *parse_thread(body))
     job_id = request.new_id("job")
     limits = request.admission.limits
-    await run_in_threadpool(enqueue_count, request.platform.database, request.caller, question, job_id, limits)
+    await run_in_threadpool(enqueue_count, request.platform.database, request.caller, token_count, job_id, limits)
     request.platform.queue.nudge()
     try:
         async with asyncio.timeout(TIMEOUT):
@@ -49,23 +49,23 @@ async def count_tokens(request: Request) -> Response:
         await run_in_threadpool(cancel_job, request, job_id)
     finally:
         await run_in_threadpool(delete_ended_job, request, job_id)
-    count: InputTokens = {"object": "response.input_tokens", "input_tokens": _token_count(last)}
-    return json_response(count)
+    result: InputTokens = {"object": "response.input_tokens", "input_tokens": _token_count(last)}
+    return json_response(result)
 
 
 async def _last_event(request: Request, job_id: str) -> dict[str, Any]:
     async for events in request.platform.tail.follow(job_id):
         if events[-1].ends:
-            told: dict[str, Any] = orjson.loads(events[-1].data)
-            return told
+            event: dict[str, Any] = orjson.loads(events[-1].data)
+            return event
     return {}
 
 
 def _token_count(last: dict[str, Any]) -> int:
-    """The count in the last event of the job. Raises InvalidRequest where the engine can't read such a prompt."""
+    """Return the count from the job's last event. Raises InvalidRequest for a prompt that the engine rejects."""
     if result := last.get("result"):
         tokens: int = result["input_tokens"]
         return tokens
     if last.get("type") == "sangha:job.failed":
         raise InvalidRequest(last["error"]["message"], param="input", code=last["error"]["code"])
-    raise Unavailable("No worker had time to count.", retry_after=5)
+    raise Unavailable(f"No worker was free to count the tokens within {TIMEOUT:g} seconds. Retry later.", retry_after=5)

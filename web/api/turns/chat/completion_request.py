@@ -1,4 +1,7 @@
-"""What a caller may ask of a chat completion, and the turn that it is. What can't be honoured is refused by name."""
+"""Request parameters of chat completions, and their conversion to a `NewTurn`.
+
+Parameters that the platform does not support are rejected by name.
+"""
 
 import re
 from typing import Annotated, Any, Literal
@@ -9,11 +12,11 @@ from pydantic_core import PydanticCustomError
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.start import NewTurn
-from web.api.turns import forms
+from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
-from web.api.turns.forms import MAX_TOOLS, Description, Schema
-from web.api.turns.items import MAX_ITEMS, FunctionName
-from web.api.turns.requests import CreateResponse, ClientLabel, MemoryOptions, Metadata, StopSequence, new_turn
+from web.api.turns.input_items import MAX_ITEMS, FunctionName
+from web.api.turns.tools_and_formats import MAX_TOOLS, Description, Schema
+from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequence, new_turn
 from web.http.validation import (
     RequestBody,
     Unsupported,
@@ -27,16 +30,16 @@ from web.http.validation import (
 
 def _reject_unless_neutral(value: Any) -> Any:
     if value:
-        raise PydanticCustomError("unsupported_parameter", "no model here can honour any other value than none at all")
+        raise PydanticCustomError("unsupported_parameter", "no model of this server supports it; omit it or send null")
     return value
 
 
-#: Accepted where it asks for nothing: null, false, 0 or empty.
+#: A parameter that is not supported: only null, false, 0 and empty values are accepted.
 Neutral = AfterValidator(_reject_unless_neutral)
 
 
 class FunctionDefinition(RequestBody):
-    """A function that the model may ask its caller to run."""
+    """A function that the model may call; the caller runs it. `parameters` is the JSON Schema of its arguments."""
 
     name: FunctionName
     description: Description | None = None
@@ -55,20 +58,20 @@ FunctionOnly = Annotated[Annotated[Tool, Tag(branch("function"))], discriminate_
 
 
 class ReferencedFunction(RequestBody):
-    """A function's name."""
+    """The name of a function."""
 
     name: FunctionName
 
 
 class ToolReference(RequestBody):
-    """One of the tools, by its name."""
+    """A reference to a function tool by its name."""
 
     type: Literal["function"]
     function: ReferencedFunction
 
 
 class AllowedToolList(RequestBody):
-    """Some of the tools, and whether one of them must be called."""
+    """A subset of the tools that the model may call; with `mode` `required` it must call one."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[
@@ -78,7 +81,7 @@ class AllowedToolList(RequestBody):
 
 
 class AllowedTools(RequestBody):
-    """A choice among some of the tools."""
+    """A tool choice that restricts the model to some tools."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedToolList
@@ -89,13 +92,14 @@ ToolSelection = Annotated[
     discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[ToolSelection, Tag(branch("other"))],
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))]
+    | Annotated[ToolSelection, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 
 
 class JsonSchema(RequestBody):
-    """A schema and its name."""
+    """A named JSON Schema."""
 
     name: FunctionName
     schema_: Schema | None = Field(None, alias="schema")
@@ -104,22 +108,22 @@ class JsonSchema(RequestBody):
 
 
 class SchemaFormat(RequestBody):
-    """JSON that a schema admits; a grammar holds the model to it."""
+    """The output is JSON that matches the schema, enforced by a grammar."""
 
     type: Literal["json_schema"]
     json_schema: JsonSchema
 
 
 ResponseFormat = Annotated[
-    Annotated[forms.PlainFormat, Tag(branch("text"))]
-    | Annotated[forms.JsonFormat, Tag(branch("json_object"))]
+    Annotated[tools_and_formats.PlainFormat, Tag(branch("text"))]
+    | Annotated[tools_and_formats.JsonFormat, Tag(branch("json_object"))]
     | Annotated[SchemaFormat, Tag(branch("json_schema"))],
     discriminate_by_type("text", "json_object", "json_schema"),
 ]
 
 
 class StreamOptions(RequestBody):
-    """`include_usage` adds a last chunk with the usage. Nothing here is padded, so there is nothing to obfuscate."""
+    """Options of a stream. `include_usage` adds a last chunk with the usage; `include_obfuscation` has no effect."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -144,10 +148,10 @@ class CreateChatCompletion(RequestBody):
     response_format: ResponseFormat | None = None
     store: bool | None = None
     metadata: Metadata | None = None
-    memory: MemoryOptions | None = None  # Sangha's own
+    memory: MemoryOptions | None = None  # an extension of OpenAI's API
     n: Annotated[Literal[1], strict_literal(int)] | None = None
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    # Hints that change nothing about an answer.
+    # Hints, accepted without effect.
     user: ClientLabel | None = None
     safety_identifier: ClientLabel | None = None
     prompt_cache_key: ClientLabel | None = None
@@ -155,7 +159,7 @@ class CreateChatCompletion(RequestBody):
     prompt_cache_options: dict[str, Any] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    # What nothing here can honour, unless it asks for nothing.
+    # Parameters that are not supported, except for values that disable them.
     logprobs: Annotated[bool | None, Neutral] = None
     top_logprobs: Annotated[int | None, Neutral] = None
     logit_bias: Annotated[dict[str, float] | None, Neutral] = None
@@ -171,20 +175,20 @@ class CreateChatCompletion(RequestBody):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
+        """Whether the stream ends with a chunk that has the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-#: Seeds of an engine are this many; OpenAI's are any integer of 64 bits.
+#: The number of seeds of an engine. OpenAI's seeds are 64-bit integers.
 ENGINE_SEEDS = 2**32 - 1
 
-#: What both APIs name alike.
+#: Parameters with the same name in both APIs.
 SHARED_PARAMETERS = (
     "model", "stream", "metadata", "temperature", "top_p", "stop", "parallel_tool_calls", "user", "safety_identifier",
     "prompt_cache_key", "service_tier", "memory",
 )  # fmt: skip
 
-#: How a turn's parameters are named here.
+#: Names of response parameters in error messages, and the names of the same parameters here.
 PARAMETER_NAMES = (
     (re.compile(r"(?<![.\w])tools\[(\d+)\]\."), r"tools[\1].function."),
     (re.compile(r"\btool_choice\.tools\[(\d+)\]\."), r"tool_choice.allowed_tools.tools[\1].function."),
@@ -194,17 +198,19 @@ PARAMETER_NAMES = (
 
 
 def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
-    """The turn that a chat completion is. Raises InvalidRequest."""
+    """Convert the body to a new turn. Raises InvalidRequest."""
     _check_combinations(body)
     try:
         return new_turn(to_response_body(body), settings)
     except InvalidRequest as error:
-        raise InvalidRequest(_rename_parameters(error.message), param=_rename_parameters(error.param or "") or None, code=error.code) from None
+        raise InvalidRequest(
+            _rename_parameters(error.message), param=_rename_parameters(error.param or "") or None, code=error.code
+        ) from None
 
 
 def to_response_body(body: CreateChatCompletion) -> CreateResponse:
-    """The same, asked of the Responses API. Raises InvalidRequest."""
-    asked = {
+    """Convert the body to that of `POST /v1/responses`. Raises InvalidRequest."""
+    parameters = {
         "input": message_items(body.messages),
         "max_output_tokens": body.max_completion_tokens or body.max_tokens,
         "store": body.store is True,
@@ -214,14 +220,19 @@ def to_response_body(body: CreateChatCompletion) -> CreateResponse:
         "text": {"format": _text_format(body.response_format), "verbosity": body.verbosity},
         **{name: getattr(body, name) for name in SHARED_PARAMETERS},
     }
-    return validate(CreateResponse, asked)
+    return validate(CreateResponse, parameters)
 
 
 def _check_combinations(body: CreateChatCompletion) -> None:
     if body.stream_options is not None and not body.stream:
-        raise InvalidRequest("'stream_options' goes with 'stream': true only.", param="stream_options")
+        raise InvalidRequest(
+            "Unsupported parameter: 'stream_options'. It requires 'stream': true.", param="stream_options"
+        )
     if body.max_tokens is not None and body.max_completion_tokens is not None:
-        raise InvalidRequest("Give either 'max_completion_tokens' or 'max_tokens', not both.", param="max_tokens")
+        raise InvalidRequest(
+            "Mutually exclusive parameters: 'max_completion_tokens' and 'max_tokens'. Provide only one of them.",
+            param="max_tokens",
+        )
 
 
 def _tool_choice(choice: Any) -> Any:
@@ -235,11 +246,11 @@ def _flatten_tool(tool: Tool | ToolReference) -> dict[str, Any]:
     return {"type": "function", **tool.function.model_dump()}
 
 
-def _text_format(form: Any) -> Any:
-    if isinstance(form, SchemaFormat):
-        asked = form.json_schema.model_dump(by_alias=True)
-        return {"type": "json_schema", **asked, "schema": asked["schema"] or {}}
-    return form and form.model_dump()
+def _text_format(format_: Any) -> Any:
+    if isinstance(format_, SchemaFormat):
+        parameters = format_.json_schema.model_dump(by_alias=True)
+        return {"type": "json_schema", **parameters, "schema": parameters["schema"] or {}}
+    return format_ and format_.model_dump()
 
 
 def _rename_parameters(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an answer may look like, as callers say it: function tools, the choice among them, and the form of a text."""
+"""Request parameters for function tools, tool choice and text formats, and their validation."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
 from pipelines.inference.json_schema import schema_error
-from web.api.turns.items import FunctionName
+from web.api.turns.input_items import FunctionName
 from web.http.validation import (
     RequestBody,
     Unsupported,
@@ -18,7 +18,7 @@ from web.http.validation import (
     truncate,
 )
 
-#: Tools that one turn may offer.
+#: Tools of one turn.
 MAX_TOOLS = 128
 
 Schema = dict[str, Any]
@@ -26,7 +26,7 @@ Description = Annotated[str, Field(max_length=16_384)]
 
 
 class FunctionTool(RequestBody):
-    """A function that the model may ask its caller to run. `parameters` is the JSON Schema of its arguments."""
+    """A function that the model may call; the caller runs it. `parameters` is the JSON Schema of its arguments."""
 
     type: Literal["function"]
     name: FunctionName
@@ -43,14 +43,14 @@ Tool = Annotated[Annotated[FunctionTool, Tag(branch("function"))], discriminate_
 
 
 class FunctionReference(RequestBody):
-    """One of the tools, by its name."""
+    """A reference to a function tool by its name."""
 
     type: Literal["function"]
     name: FunctionName
 
 
 class AllowedTools(RequestBody):
-    """Some of the tools, and whether one of them must be called."""
+    """A subset of the tools that the model may call; with `mode` `required` it must call one."""
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
@@ -65,25 +65,26 @@ ToolSelection = Annotated[
     discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))] | Annotated[ToolSelection, Tag(branch("other"))],
+    Annotated[Literal["auto", "none", "required"], Tag(branch("text"))]
+    | Annotated[ToolSelection, Tag(branch("other"))],
     discriminate_text("an object"),
 ]
 
 
 class PlainFormat(RequestBody):
-    """Plain text."""
+    """The output is plain text."""
 
     type: Literal["text"]
 
 
 class JsonFormat(RequestBody):
-    """Any JSON object."""
+    """The output is a JSON object."""
 
     type: Literal["json_object"]
 
 
 class SchemaFormat(RequestBody):
-    """JSON that a schema admits; a grammar holds the model to it."""
+    """The output is JSON that matches the schema, enforced by a grammar."""
 
     type: Literal["json_schema"]
     name: FunctionName
@@ -101,46 +102,53 @@ Format = Annotated[
 
 
 class TextOptions(RequestBody):
-    """How text is to come out. `verbosity` is a hint that no model here knows."""
+    """Options of the output text. `verbosity` is a hint, accepted without effect."""
 
     format: Format | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
 def resolve_tools(tools: Sequence[FunctionTool] | None, choice: Any) -> tuple[list[dict[str, Any]], Any]:
-    """The tools that a turn has, and the choice among them, in the pipeline's terms. Raises InvalidRequest.
+    """Return the stored tools and tool choice. Raises InvalidRequest.
 
-    Of `allowed_tools` only the allowed ones are offered, and its mode is the choice.
+    For `allowed_tools` only the allowed tools are returned, and its mode is the choice.
     """
     checked = _check_tools(tools or [])
     if isinstance(choice, AllowedTools):
-        named = {_require_tool(tool.name, checked, f"tool_choice.tools[{n}].name") for n, tool in enumerate(choice.tools)}
+        named = {
+            _require_tool(tool.name, checked, f"tool_choice.tools[{n}].name") for n, tool in enumerate(choice.tools)
+        }
         return [tool for tool in checked if tool["name"] in named], choice.mode
     if isinstance(choice, FunctionReference):
         return checked, {"type": "function", "name": _require_tool(choice.name, checked, "tool_choice.name")}
     if choice == "required" and not checked:
-        raise InvalidRequest("'tool_choice' is 'required', but there are no tools.", param="tool_choice")
+        raise InvalidRequest(
+            "Invalid value for 'tool_choice': 'required' needs at least one tool in 'tools'.", param="tool_choice"
+        )
     return checked, choice or "auto"
 
 
 def text_parameters(text: TextOptions | None) -> dict[str, Any]:
-    """The form of the text, as the response shows it. Raises InvalidRequest for a schema that no grammar can hold."""
-    form = text.format if text and text.format else PlainFormat(type="text")
-    shown: dict[str, Any] = {"format": form.model_dump(by_alias=True, exclude_none=True)}
-    if isinstance(form, SchemaFormat):
-        check_schema(form.schema_, "text.format.schema", strict=form.strict is True)
+    """Return the stored text options. Raises InvalidRequest for a schema that cannot be enforced."""
+    format_ = text.format if text and text.format else PlainFormat(type="text")
+    parameters: dict[str, Any] = {"format": format_.model_dump(by_alias=True, exclude_none=True)}
+    if isinstance(format_, SchemaFormat):
+        check_schema(format_.schema_, "text.format.schema", strict=format_.strict is True)
     if text and text.verbosity:
-        shown["verbosity"] = text.verbosity
-    return shown
+        parameters["verbosity"] = text.verbosity
+    return parameters
 
 
 def _check_tools(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
-    seen: set[str] = set()
+    names: set[str] = set()
     for position, tool in enumerate(tools):
-        if tool.name in seen:
+        if tool.name in names:
             param = f"tools[{position}].name"
-            raise InvalidRequest(f"Invalid value for '{param}': two tools are named '{tool.name}'.", param=param)
-        seen.add(tool.name)
+            raise InvalidRequest(
+                f"Invalid value for '{param}': '{tool.name}' is used by another tool. Names must be unique.",
+                param=param,
+            )
+        names.add(tool.name)
         _check_parameters(tool, f"tools[{position}].parameters")
     return [_tool_object(tool) for tool in tools]
 
@@ -149,19 +157,19 @@ def _check_parameters(tool: FunctionTool, param: str) -> None:
     if not tool.parameters:
         return
     if tool.parameters.get("type", "object") != "object":
-        raise _invalid_schema(param, "the arguments of a function should be of type 'object'")
+        raise _invalid_schema(param, "expected type 'object' for the arguments of a function")
     check_schema(tool.parameters, param, strict=tool.strict is True)
 
 
 def check_schema(schema: Schema, param: str, *, strict: bool) -> None:
-    """Raise InvalidRequest unless a grammar can hold an answer to the JSON Schema; `strict`: to all that it says."""
-    if why := schema_error(schema, strict=strict):
-        raise _invalid_schema(param, why)
+    """Raise InvalidRequest unless a grammar can enforce the JSON Schema, with `strict` all of its keywords."""
+    if reason := schema_error(schema, strict=strict):
+        raise _invalid_schema(param, reason)
 
 
-def _invalid_schema(param: str, why: str) -> InvalidRequest:
-    said = truncate(why.partition("\n")[0].rstrip(".:"))
-    return InvalidRequest(f"Invalid schema for '{param}': {said}.", param=param, code="invalid_json_schema")
+def _invalid_schema(param: str, reason: str) -> InvalidRequest:
+    detail = truncate(reason.partition("\n")[0].rstrip(".:"))
+    return InvalidRequest(f"Invalid schema for '{param}': {detail}.", param=param, code="invalid_json_schema")
 
 
 def _tool_object(tool: FunctionTool) -> dict[str, Any]:
@@ -171,5 +179,7 @@ def _tool_object(tool: FunctionTool) -> dict[str, Any]:
 
 def _require_tool(name: str, tools: Sequence[dict[str, Any]], param: str) -> str:
     if all(tool["name"] != name for tool in tools):
-        raise InvalidRequest(f"Invalid value for '{param}': there is no tool '{name}'.", param=param)
+        raise InvalidRequest(
+            f"Invalid value for '{param}': '{name}' is not the name of a tool in 'tools'.", param=param
+        )
     return name

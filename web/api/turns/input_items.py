@@ -1,7 +1,6 @@
-"""Items as callers give them: messages, function calls and their outputs, references to earlier items.
+"""Input items: messages, function calls, their outputs, and references to earlier items.
 
-What a text model can't read, such as a picture, is refused by its type. Items come in OpenAI's two forms of a message,
-and as they went out: an item of an answer can be given back as it is.
+Types that a text model cannot read, such as images, are rejected. Output items of a response are accepted unchanged.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pydantic import Field, Tag
 
 from web.http.validation import RequestBody, Unsupported, branch, discriminate_by_type, discriminate_text
 
-#: Items that one turn may bring.
+#: Input items of one turn.
 MAX_ITEMS = 1000
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -20,22 +19,22 @@ Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class InputText(RequestBody):
-    """A piece of text that goes in."""
+    """A part of a message: text of the input."""
 
     type: Literal["input_text"]
     text: str
-    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="A hint; nothing here needs it.")
+    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, description="A hint, accepted without effect.")
 
 
 class PlainText(RequestBody):
-    """The same, as some clients name it."""
+    """A part of a message: text, in the notation of Chat Completions."""
 
     type: Literal["text"]
     text: str
 
 
 class OutputText(RequestBody):
-    """A piece of text that came out. Its annotations and log probabilities are not read."""
+    """A part of a message: text of an earlier output. Annotations and log probabilities are ignored."""
 
     type: Literal["output_text"]
     text: str
@@ -44,7 +43,7 @@ class OutputText(RequestBody):
 
 
 class Refusal(RequestBody):
-    """What a model said where it would not answer: text to the next one."""
+    """A part of a message: the refusal of a model. It becomes text of the prompt."""
 
     type: Literal["refusal"]
     refusal: str
@@ -58,13 +57,14 @@ ContentPart = Annotated[
     discriminate_by_type("input_text", "output_text", "refusal", "text"),
 ]
 Content = Annotated[
-    Annotated[str, Tag(branch("text"))] | Annotated[list[ContentPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
+    Annotated[str, Tag(branch("text"))]
+    | Annotated[list[ContentPart], Field(max_length=MAX_ITEMS), Tag(branch("other"))],
     discriminate_text("a list of content parts"),
 ]
 
 
 class InputMessage(RequestBody):
-    """A message. An item of an earlier answer can be given back as it is."""
+    """A message. Messages of an earlier output can be sent unchanged."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -75,7 +75,7 @@ class InputMessage(RequestBody):
 
 
 class FunctionCall(RequestBody):
-    """A call that the model asked for, given back."""
+    """A function call of an earlier output."""
 
     type: Literal["function_call"]
     call_id: Id
@@ -91,7 +91,7 @@ OutputPart = Annotated[Annotated[InputText, Tag(branch("input_text"))], discrimi
 
 
 class FunctionCallOutput(RequestBody):
-    """What the function said to a call."""
+    """The output of a function call."""
 
     type: Literal["function_call_output"]
     call_id: Id
@@ -108,7 +108,7 @@ class FunctionCallOutput(RequestBody):
 
 
 class ReasoningItem(RequestBody):
-    """Thoughts of another model. They are accepted so that an answer can be given back whole, and left out."""
+    """Reasoning of another model. It is accepted, so that outputs can be sent unchanged, and ignored."""
 
     type: Literal["reasoning"]
     id: str | None = None
@@ -119,7 +119,7 @@ class ReasoningItem(RequestBody):
 
 
 class ItemReference(RequestBody):
-    """An item of the account's, named by its id."""
+    """A reference to an item of the account by its id."""
 
     type: Literal["item_reference"] | None = None
     id: Id
@@ -134,7 +134,8 @@ Item = Annotated[
     | Annotated[ReasoningItem, Tag(branch("reasoning"))]
     | Annotated[ItemReference, Tag(branch("item_reference"))],
     discriminate_by_type(
-        *ITEM_TYPES, infer_type=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message"
+        *ITEM_TYPES,
+        infer_type=lambda value: "item_reference" if value.keys() <= {"id", "type"} and value else "message",
     ),
 ]
 InputItems = Annotated[
@@ -144,12 +145,12 @@ InputItems = Annotated[
 ]
 
 
-def stored_items(given: str | Sequence[Item]) -> list[dict[str, Any]]:
-    """The items as they are stored, but for their ids; references are still to be followed."""
-    if isinstance(given, str):
-        return [_message("user", [given])]
-    shown = [_stored_item(item) for item in given]
-    return [item for item in shown if item]
+def stored_items(input_items: str | Sequence[Item]) -> list[dict[str, Any]]:
+    """Convert input to stored items without ids. References are not resolved, reasoning is dropped."""
+    if isinstance(input_items, str):
+        return [_message("user", [input_items])]
+    items = [_stored_item(item) for item in input_items]
+    return [item for item in items if item]
 
 
 def _stored_item(item: Item) -> dict[str, Any]:
@@ -161,8 +162,8 @@ def _stored_item(item: Item) -> dict[str, Any]:
         case FunctionCall():
             return {**_fields(item, "call_id", "name", "arguments"), "status": "completed"}
         case FunctionCallOutput(output=output):
-            told = output if isinstance(output, str) else [_input_text(part.text) for part in output]
-            return {**_fields(item, "call_id"), "output": told, "status": "completed"}
+            content = output if isinstance(output, str) else [_input_text(part.text) for part in output]
+            return {**_fields(item, "call_id"), "output": content, "status": "completed"}
         case ItemReference(id=item_id):
             return {"type": "item_reference", "id": item_id}
         case _:

@@ -1,4 +1,4 @@
-"""A turn in the shapes of OpenAI's chat completions."""
+"""Convert response objects to OpenAI's chat completion objects, and failed responses to errors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class FunctionObject(TypedDict):
-    """A function and its arguments, a JSON object as text."""
+    """A called function and its arguments, a JSON object as a string."""
 
     name: str
     arguments: str
 
 
 class ToolCallObject(TypedDict):
-    """A call that the model asks for."""
+    """A tool call of the model."""
 
     id: str
     type: Literal["function"]
@@ -29,7 +29,7 @@ class ToolCallObject(TypedDict):
 
 
 class MessageObject(TypedDict):
-    """What the model says."""
+    """The answer of the model."""
 
     role: Literal["assistant"]
     content: str | None
@@ -39,7 +39,7 @@ class MessageObject(TypedDict):
 
 
 class ChoiceObject(TypedDict):
-    """The one choice there is."""
+    """The only choice of a completion."""
 
     index: int
     message: MessageObject
@@ -48,14 +48,14 @@ class ChoiceObject(TypedDict):
 
 
 class PromptDetails(TypedDict):
-    """Of which kind the tokens of a prompt were."""
+    """A breakdown of the prompt's tokens."""
 
     cached_tokens: int
     audio_tokens: int
 
 
 class CompletionDetails(TypedDict):
-    """Of which kind the tokens of an answer were."""
+    """A breakdown of the answer's tokens."""
 
     reasoning_tokens: int
     audio_tokens: int
@@ -64,7 +64,7 @@ class CompletionDetails(TypedDict):
 
 
 class UsageObject(TypedDict):
-    """Tokens: what is billed."""
+    """The billed tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -74,7 +74,7 @@ class UsageObject(TypedDict):
 
 
 class ChatCompletion(TypedDict):
-    """The answer of `POST /v1/chat/completions`."""
+    """A chat completion. `created` is in Unix seconds."""
 
     id: str
     object: Literal["chat.completion"]
@@ -87,62 +87,69 @@ class ChatCompletion(TypedDict):
     metadata: dict[str, str]
 
 
-def completion_object(shown: Mapping[str, Any], settings: Settings) -> ChatCompletion:
-    """The completion that an ended response is. Raises what became of one that has no answer."""
-    if (error := turn_error(shown)) is not None:
+def completion_object(response: Mapping[str, Any], settings: Settings) -> ChatCompletion:
+    """Convert an ended response to a completion. Raises an error for a response without an answer."""
+    if (error := turn_error(response)) is not None:
         raise error
     return {
-        "id": completion_id(shown["id"]),
+        "id": completion_id(response["id"]),
         "object": "chat.completion",
-        "created": shown["created_at"],
-        "model": shown["model"],
-        "choices": [{"index": 0, "message": message_object(shown), "logprobs": None, "finish_reason": finish_reason(shown)}],
-        "usage": usage_object(shown["usage"]),
+        "created": response["created_at"],
+        "model": response["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": message_object(response),
+                "logprobs": None,
+                "finish_reason": finish_reason(response),
+            }
+        ],
+        "usage": usage_object(response["usage"]),
         "service_tier": "default",
         "system_fingerprint": system_fingerprint(settings),
-        "metadata": shown["metadata"],
+        "metadata": response["metadata"],
     }
 
 
 def completion_id(response_id: str) -> str:
-    """The id of a response, as a completion has it."""
+    """Convert the id of a response to the id of its completion."""
     return "chatcmpl-" + response_id.removeprefix("resp_")
 
 
 def system_fingerprint(settings: Settings) -> str:
-    """Another one says that the same seed may give another answer."""
-    setting = f"{settings.engine} {model_name(settings)} {settings.context}"
-    return "fp_" + hashlib.sha256(setting.encode()).hexdigest()[:10]
+    """Return a hash of engine, model and context size: if it changes, the same seed may produce another answer."""
+    configuration = f"{settings.engine} {model_name(settings)} {settings.context}"
+    return "fp_" + hashlib.sha256(configuration.encode()).hexdigest()[:10]
 
 
-def message_object(shown: Mapping[str, Any]) -> MessageObject:
-    """What an ended response says."""
-    parts = [part for item in shown["output"] if item["type"] == "message" for part in item["content"]]
+def message_object(response: Mapping[str, Any]) -> MessageObject:
+    """Convert the output of an ended response to a message."""
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
     text = "".join(part["text"] for part in parts if part["type"] == "output_text")
-    calls = [tool_call_object(item) for item in shown["output"] if item["type"] == "function_call"]
-    said: MessageObject = {
+    calls = [tool_call_object(item) for item in response["output"] if item["type"] == "function_call"]
+    message: MessageObject = {
         "role": "assistant", "content": text if text or not calls else None, "refusal": None, "annotations": []
     }  # fmt: skip
     if calls:
-        said["tool_calls"] = calls
-    return said
+        message["tool_calls"] = calls
+    return message
 
 
 def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject:
-    """A `function_call` item."""
+    """Convert a `function_call` item to a tool call."""
     function: FunctionObject = {"name": item["name"], "arguments": item["arguments"]}
     return {"id": item["call_id"], "type": "function", "function": function}
 
 
-def finish_reason(shown: Mapping[str, Any]) -> FinishReason:
-    """Why the answer ended."""
-    if shown["incomplete_details"]:
+def finish_reason(response: Mapping[str, Any]) -> FinishReason:
+    """Return why generation ended."""
+    if response["incomplete_details"]:
         return "length"
-    return "tool_calls" if any(item["type"] == "function_call" for item in shown["output"]) else "stop"
+    return "tool_calls" if any(item["type"] == "function_call" for item in response["output"]) else "stop"
 
 
 def usage_object(usage: Mapping[str, Any]) -> UsageObject:
-    """A response's usage in a completion's words."""
+    """Convert a response's usage to a completion's usage."""
     return {
         "prompt_tokens": usage["input_tokens"],
         "completion_tokens": usage["output_tokens"],
@@ -160,18 +167,18 @@ def usage_object(usage: Mapping[str, Any]) -> UsageObject:
     }
 
 
-def turn_error(shown: Mapping[str, Any]) -> RequestError | JobFailed | None:
-    """The error that a response ended with; None where it has an answer."""
-    response_id, status = shown["id"], shown["status"]
+def turn_error(response: Mapping[str, Any]) -> RequestError | JobFailed | None:
+    """Return the error of a response that has no answer, or None."""
+    response_id, status = response["id"], response["status"]
     if status in ("completed", "incomplete"):
         return None
     if status == "cancelled":
-        return Conflict(f"The turn was cancelled: {response_id}.", code="cancelled")
+        return Conflict(f"The response {response_id} was cancelled.", code="cancelled")
     if status != "failed":
         return WaitTimedOut(
-            f"The turn takes longer than a request may wait; it goes on: GET /v1/responses/{response_id}."
+            f"The response was not completed in time; it continues. Read it at GET /v1/responses/{response_id}."
         )
-    error = shown["error"] or {"message": "The turn failed.", "reason": "server_error"}
+    error = response["error"] or {"message": "The response failed.", "reason": "server_error"}
     if error["reason"] in ("context_length_exceeded", "invalid_request"):
         return InvalidRequest(error["message"], param="messages", code=error["reason"])
     return JobFailed(error["message"], code=error["reason"])

@@ -1,0 +1,120 @@
+"""Start a turn, wait for its end, and delete it after delivery if it is not stored; common to all APIs for turns."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+
+from models.platform.errors import NotFound
+from models.turns import responses
+from models.turns.responses import Response
+from pipelines.chat.response_objects import ResponseObject, response_object
+from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn
+from web.access import idempotency
+from web.api.job_events import EventBatches
+from web.api.job_results import cancel_job, job_headers
+from web.api.request import Request
+from web.http.disconnects import OnDisconnect, on_disconnect
+from web.http.validation import truncate
+
+#: Seconds that a request without stream waits for the end of its turn. Then it returns the unfinished response.
+#: OpenAI's client times out after 600 seconds and sends the request again, which would start a second turn.
+MAX_WAIT = 540.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTurn:
+    """An accepted turn, its events, the response headers that name it, and what to do when its client disconnects."""
+
+    accepted: AcceptedTurn
+    event_batches: EventBatches
+    headers: dict[str, str]
+    on_disconnect: OnDisconnect | None
+
+    @property
+    def response(self) -> Response:
+        """The response as it was accepted."""
+        return self.accepted.response
+
+
+async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn:
+    """Accept a turn. Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached."""
+    response_id, job_id = request.new_id("resp"), request.new_id("job")
+    on_client_disconnect = on_disconnect(request.headers, partial(cancel_job, request, job_id))
+    if stream:
+        request.stream_permit.acquire()
+    tail = request.platform.tail
+    follower = tail.subscribe(job_id)  # before the first event, so that no history has to be read
+    request.cleanup.callback(tail.unsubscribe, job_id, follower)
+
+    def accept() -> AcceptedTurn:
+        accepted = start_turn(
+            request.platform.database,
+            request.caller,
+            turn,
+            response_id,
+            job_id,
+            request.allowance,
+            repeat=request.repeat,
+        )
+        request.platform.queue.announce_job(job_id, accepted.opening_events)
+        if accepted.interrupted is not None:
+            request.platform.queue.announce_cancellation(accepted.interrupted)
+        return accepted
+
+    accepted = await run_in_threadpool(accept)
+    follower.push_opening(accepted.opening_events)
+    event_batches = tail.follow(job_id, follower=follower)
+    return StartedTurn(accepted, event_batches, job_headers(job_id, response_id), on_client_disconnect)
+
+
+async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseObject:
+    """Return the response from the last event of its journal; holds no database connection while waiting.
+
+    After `MAX_WAIT`, or when the process shuts down, returns the unfinished response.
+    """
+    try:
+        async with asyncio.timeout(MAX_WAIT):
+            response = await _final_response(turn.event_batches)
+    except TimeoutError:
+        response = None
+    if response is not None:
+        return response
+    return response_object(await run_in_threadpool(read_response, request, turn.response.id))
+
+
+async def _final_response(event_batches: EventBatches) -> ResponseObject | None:
+    async for events in event_batches:
+        if events[-1].ends:
+            response: ResponseObject | None = orjson.loads(events[-1].data).get("response")
+            return response
+    return None
+
+
+def read_response(request: Request, response_id: str) -> Response:
+    """Read a response of the caller's account. Raises NotFound."""
+    with request.platform.database.connection() as connection:
+        response = responses.read(connection, response_id, request.caller.account_id)
+    if response is None:
+        raise NotFound(f"Response with id '{truncate(response_id)}' not found.", param="response_id")
+    return response
+
+
+def on_delivered(request: Request, response: Response) -> Callable[[], None] | None:
+    """Return a callback for the delivery of a response's end, which deletes an unstored response.
+
+    None for a stored response, and for a request with an Idempotency-Key, which may be repeated.
+    """
+    repeatable = idempotency.HEADER in request.headers
+    return None if response.expires_at is None or repeatable else partial(_delete, request, response)
+
+
+def _delete(request: Request, response: Response) -> None:
+    """Delete an ended response. If the process stops before, the sweeper deletes it."""
+    with request.platform.database.connection() as connection:
+        deleted = responses.delete(connection, response.id, response.account_id)
+    if deleted:
+        request.platform.queue.forget_journal(response.job_id)
