@@ -102,9 +102,9 @@ PLANTED = (
         [
             Edit(
                 "pipelines/chat/answer_writer.py",
-                "        self._journal.write_text(TEXT_DELTA, self._place, text, token.count)",
+                "        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
                 "        for _ in range(1 + (text == 'w7 ')):\n"
-                "            self._journal.write_text(TEXT_DELTA, self._place, text, token.count)",
+                "            self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
             )
         ],
         ("kill-worker",),

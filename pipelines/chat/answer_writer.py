@@ -1,7 +1,7 @@
-"""An answer as it grows, and how its journal tells it.
+"""Write an answer's events to the journal.
 
-Its items come in order: the message, if there is text, then the calls. A message's text is told as it comes; a call is
-told only once it is whole, its events together, so that no crash leaves a half of one.
+The items of an answer are in order: the message, if there is text, then the calls. Text is journalled as it is
+generated; the events of a call are journalled in one step once it is complete, so that a crash leaves no part of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ITEM_ADDED, ITEM_DONE, TEXT_DELTA, Transcript
 from pipelines.inference.engine import GeneratedCall, Token, ToolCall
 
-#: Where the message of an answer stands in its response.
+#: The position of the message in its response, and of its text.
 MESSAGE_POSITION = {"output_index": 0}
 TEXT_POSITION = {**MESSAGE_POSITION, "content_index": 0}
 
@@ -22,10 +22,10 @@ NewEvent = tuple[str, Mapping[str, Any]]
 
 
 class AnswerWriter:
-    """An answer that goes on after what its transcript holds.
+    """Journals an answer, continuing one that earlier attempts began.
 
-    item_id  of its message
-    calls    the items of its calls
+    item_id     the id of its message
+    call_items  the items of its calls
     """
 
     def __init__(self, response: Response, journal: Journal, transcript: Transcript) -> None:
@@ -38,87 +38,89 @@ class AnswerWriter:
         self._journal = journal
         self._message = transcript.message
         self._pieces = [transcript.text]
-        self._place = {"item_id": self.item_id, **TEXT_POSITION, "logprobs": []}
+        self._delta_fields = {"item_id": self.item_id, **TEXT_POSITION, "logprobs": []}
 
     @property
     def text(self) -> str:
-        """All text so far."""
+        """The text so far."""
         return "".join(self._pieces)
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The calls so far, for an engine."""
+        """The calls so far, for the engine."""
         return [ToolCall(item["call_id"], item["name"], item["arguments"]) for item in self.call_items]
 
     @property
     def usage(self) -> TokenUsage:
-        """What is billed: the tokens that are journalled."""
+        """The tokens that are billed, which are those in the journal."""
         return TokenUsage(self.prompt_tokens, self.cached_tokens, self.output_tokens)
 
     def begin_message(self) -> None:
-        """Tell that there is a message, as far as that has not been told."""
+        """Journal the beginning of the message, unless it is journalled already."""
         if self._message == "none":
-            self._journal.write_atomically(self._beginning(), 0)
-            self._message = "begun"
+            self._journal.write_atomically(self._message_start_events(), 0)
+            self._message = "in_progress"
 
     def write_text(self, token: Token) -> None:
-        """Tell a piece of text."""
+        """Journal a piece of text."""
         if self._message == "none":
             self.begin_message()
-        text = token.text.replace("\0", "\ufffd")  # Postgres can't hold it
+        text = token.text.replace("\0", "\ufffd")  # Postgres cannot store it
         self._pieces.append(text)
         self.output_tokens += token.count
-        self._journal.write_text(TEXT_DELTA, self._place, text, token.count)
+        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)
 
     def write_call(self, call: GeneratedCall) -> None:
-        """Tell a call. The message, if there is one, ends before it."""
+        """Journal a call, and before it the end of the message, if there is one."""
         item = response_objects.call_item(self.response, len(self.call_items), call.name, call.arguments)
-        place = {"output_index": len(self.call_items) + (self._message != "none")}
-        self._journal.write_atomically([*self.message_end_events("completed"), *_call_events(item, place)], call.count)
-        self._message = "none" if self._message == "none" else "ended"
+        position = {"output_index": len(self.call_items) + (self._message != "none")}
+        self._journal.write_atomically(
+            [*self.message_end_events("completed"), *_call_events(item, position)], call.count
+        )
+        self._message = "none" if self._message == "none" else "completed"
         self.call_items.append(item)
         self.output_tokens += call.count
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
-        """The items of the response, when it ends with this status of what is unfinished."""
+        """The response's items. A message that is not complete gets this status."""
         if self._message == "none":
             return list(self.call_items)
         message = response_objects.message_item(
-            self.item_id, self.text, "completed" if self._message == "ended" else status
+            self.item_id, self.text, "completed" if self._message == "completed" else status
         )
         return [message, *self.call_items]
 
     def missing_message_events(self) -> list[NewEvent]:
-        """What is to be told of an answer that ends without having said anything: an empty message."""
+        """The events of an empty message, for an answer that ends without text or calls."""
         if self._message != "none" or self.call_items:
             return []
-        self._message = "begun"
-        return self._beginning()
+        self._message = "in_progress"
+        return self._message_start_events()
 
     def message_end_events(self, status: ItemStatus) -> list[NewEvent]:
-        """What is left to tell of its message, when that ends with this status."""
-        if self._message != "begun":
+        """The events that end the message with this status, unless it has ended."""
+        if self._message != "in_progress":
             return []
-        text, place = self.text, {"item_id": self.item_id, **TEXT_POSITION}
+        text, position = self.text, {"item_id": self.item_id, **TEXT_POSITION}
         return [
-            ("response.output_text.done", {**place, "text": text, "logprobs": []}),
-            ("response.content_part.done", {**place, "part": response_objects.text_part(text)}),
+            ("response.output_text.done", {**position, "text": text, "logprobs": []}),
+            ("response.content_part.done", {**position, "part": response_objects.text_part(text)}),
             (ITEM_DONE, {**MESSAGE_POSITION, "item": response_objects.message_item(self.item_id, text, status)}),
         ]
 
-    def _beginning(self) -> list[NewEvent]:
+    def _message_start_events(self) -> list[NewEvent]:
         item = response_objects.message_item(self.item_id, None, "in_progress")
         part = {"item_id": self.item_id, **TEXT_POSITION, "part": response_objects.text_part("")}
         return [(ITEM_ADDED, {**MESSAGE_POSITION, "item": item}), ("response.content_part.added", part)]
 
 
-def _call_events(item: Mapping[str, Any], place: Mapping[str, int]) -> Sequence[NewEvent]:
-    begun = {**item, "arguments": "", "status": "in_progress"}
-    arguments = {"item_id": item["id"], **place}
-    whole = {**arguments, "name": item["name"], "arguments": item["arguments"]}
+def _call_events(item: Mapping[str, Any], position: Mapping[str, int]) -> Sequence[NewEvent]:
+    in_progress = {**item, "arguments": "", "status": "in_progress"}
+    arguments = {"item_id": item["id"], **position}
+    completed = {**arguments, "name": item["name"], "arguments": item["arguments"]}
     return [
-        (ITEM_ADDED, {**place, "item": begun}),
+        (ITEM_ADDED, {**position, "item": in_progress}),
         ("response.function_call_arguments.delta", {**arguments, "delta": item["arguments"]}),
-        ("response.function_call_arguments.done", whole),
-        (ITEM_DONE, {**place, "item": item}),
+        ("response.function_call_arguments.done", completed),
+        (ITEM_DONE, {**position, "item": item}),
     ]

@@ -1,4 +1,4 @@
-"""Cancel jobs, turns among them."""
+"""Cancel jobs, including turns."""
 
 from collections.abc import Sequence
 

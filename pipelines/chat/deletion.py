@@ -1,4 +1,4 @@
-"""Turns and conversations are deleted, and what is remembered of them goes with them."""
+"""Delete turns and conversations, and the memories of them."""
 
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories, spaces
@@ -13,13 +13,13 @@ from pipelines.memory.store import enqueue_index_job
 def delete_response(database: Database, response: Response) -> None:
     """Delete an ended turn, its journal and its memories. Raises Conflict while it is in progress."""
     with database.transaction() as connection:
-        _forget_memories(connection, response)
+        _delete_memories(connection, response)
         if not responses.delete(connection, response.id, response.account_id):
             raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
 
 
-def _forget_memories(connection: Connection, response: Response) -> None:
-    """First of all: who remembers the turn at this moment holds the lock of the space, and then wants the turn."""
+def _delete_memories(connection: Connection, response: Response) -> None:
+    """Delete the turn's memories. Must run first: a job that remembers the turn locks the space, then the turn."""
     if response.user_id is None:
         return
     space = spaces.find(connection, response.account_id, response.user_id)
@@ -30,9 +30,9 @@ def _forget_memories(connection: Connection, response: Response) -> None:
 
 
 def delete_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
-    """Delete a conversation; jobs delete what its users remember of it. Tell the queue afterwards.
+    """Delete a conversation. Jobs delete its users' memories of it: announce them to the queue after this.
 
-    Returns whether the account had it. A turn that is still to be remembered finds that its conversation is gone.
+    Returns whether the account had it. A turn that is not remembered yet will not be, for its conversation is gone.
     """
     with database.transaction() as connection:
         if not conversations.delete(connection, conversation_id, account_id):

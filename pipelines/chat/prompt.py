@@ -1,4 +1,4 @@
-"""What the engine is asked: the instructions, what was said before, and what this turn brings."""
+"""Assemble the engine's input: instructions, the conversation so far, and the turn's own input."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from pipelines.chat.response_objects import item_text
 from pipelines.inference.context import fit_messages
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat, Sampling, Tool, ToolCall
 
-#: How far back a turn looks: items of a conversation, turns of a chain. What the context can't hold is dropped anyway.
+#: The most items of a conversation, or turns of a chain, in a prompt. The context rarely fits more.
 MAX_HISTORY = 500
 
-#: Tokens kept free for an answer whose length the caller left open.
+#: Tokens reserved for an answer without `max_output_tokens`.
 DEFAULT_ANSWER_TOKENS = 512
 
 ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
@@ -26,20 +26,19 @@ ROLES: Mapping[str, Literal["system", "user", "assistant"]] = {
 
 
 def assemble_messages(connection: Connection, response: Response) -> list[Message]:
-    """The whole conversation as it stands for this turn, whatever its length."""
+    """Read the whole conversation up to this turn, of any length."""
     instructions = response.request["instructions"]
-    begin = [Message("system", instructions)] if instructions else []
-    return [*begin, *_messages([*_history(connection, response), *response.input])]
+    system = [Message("system", instructions)] if instructions else []
+    return [*system, *_messages([*_history(connection, response), *response.input])]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the engine is asked.
+    """The input of a generation.
 
-    form     what the answer may look like
-    tokens   of the messages, with the chat template applied
-    dropped  messages that the engine's context could not hold
-    longest  the most tokens that the answer may have
+    tokens             of the messages, with the chat template applied
+    dropped            messages that do not fit into the engine's context
+    max_output_tokens  the most tokens that the answer may have
     """
 
     messages: list[Message]
@@ -50,20 +49,20 @@ class Prompt:
 
 
 def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, Any]) -> Prompt:
-    """What of the conversation the engine's context can hold. Raises PermanentFailure("context_length_exceeded")."""
-    most, output_format = request["max_output_tokens"], output_format_of(request)
-    reserve = min(most or DEFAULT_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS, engine.context // 4)
+    """Drop turns until the conversation fits. Raises PermanentFailure("context_length_exceeded")."""
+    limit, output_format = request["max_output_tokens"], output_format_of(request)
+    reserve = min(limit or DEFAULT_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS, engine.context // 4)
     fitting = fit_messages(engine, messages, reserve, output_format, truncate=request.get("truncation") != "disabled")
-    room = engine.context - fitting.tokens
+    free = engine.context - fitting.tokens
     dropped = len(messages) - len(fitting.messages)
-    return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(most or room, room))
+    return Prompt(fitting.messages, output_format, fitting.tokens, dropped, min(limit or free, free))
 
 
 def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
-    """What a request's answer may look like."""
+    """The output format that a request asks for."""
     tools: Sequence[Mapping[str, Any]] = request.get("tools") or ()
-    asked = request.get("tool_choice") or "auto"
-    choice: Any = asked if isinstance(asked, str) else ("function", asked["name"])
+    choice_field = request.get("tool_choice") or "auto"
+    choice: Any = choice_field if isinstance(choice_field, str) else ("function", choice_field["name"])
     format_ = (request.get("text") or {}).get("format") or {}
     schema = {"json_object": {}, "json_schema": format_.get("schema", {})}.get(format_.get("type", "text"))
     if not tools and schema is None:
@@ -76,10 +75,10 @@ def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
     )
 
 
-def sampling_of(request: Mapping[str, Any], left: int) -> Sampling:
-    """How a request's tokens are picked, when it may have so many more."""
+def sampling_of(request: Mapping[str, Any], max_tokens: int) -> Sampling:
+    """The sampling of a request that may generate `max_tokens` more tokens."""
     return Sampling(
-        max_output_tokens=left,
+        max_output_tokens=max_tokens,
         temperature=request["temperature"],
         top_p=request["top_p"],
         seed=request.get("seed"),
@@ -89,7 +88,7 @@ def sampling_of(request: Mapping[str, Any], left: int) -> Sampling:
 
 def _history(connection: Connection, response: Response) -> list[dict[str, Any]]:
     if response.conversation_id:
-        # A turn that died left its items there; replayed, it does not ask its own question twice.
+        # Excludes the items of this turn, which are there when its dead job is run again.
         return conversations.last_items(
             connection, response.conversation_id, response.account_id, MAX_HISTORY, except_response_id=response.id
         )
@@ -99,26 +98,26 @@ def _history(connection: Connection, response: Response) -> list[dict[str, Any]]
 
 
 def _messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
-    """Messages of items. Calls that follow an assistant's text, or each other, are one message."""
-    called: set[str] = set()
-    begun: Message | None = None
+    """Convert items to messages. Calls that follow an assistant's text, or each other, are merged into one message."""
+    call_ids: set[str] = set()
+    pending: Message | None = None
     for item in items:
         match item["type"]:
             case "message":
-                following = Message(ROLES[item["role"]], item_text(item))
+                message = Message(ROLES[item["role"]], item_text(item))
             case "function_call":
-                called.add(item["call_id"])
+                call_ids.add(item["call_id"])
                 call = ToolCall(item["call_id"], item["name"], item["arguments"])
-                if begun is not None and begun.role == "assistant":
-                    begun = replace(begun, calls=(*begun.calls, call))
+                if pending is not None and pending.role == "assistant":
+                    pending = replace(pending, calls=(*pending.calls, call))
                     continue
-                following = Message("assistant", "", (call,))
-            case "function_call_output" if item["call_id"] in called:
-                following = Message("tool", item["output"], call_id=item["call_id"])
-            case _:  # a result whose call lies too far back to be told
+                message = Message("assistant", "", (call,))
+            case "function_call_output" if item["call_id"] in call_ids:
+                message = Message("tool", item["output"], call_id=item["call_id"])
+            case _:  # a result whose call is too far back to be included
                 continue
-        if begun is not None:
-            yield begun
-        begun = following
-    if begun is not None:
-        yield begun
+        if pending is not None:
+            yield pending
+        pending = message
+    if pending is not None:
+        yield pending

@@ -1,4 +1,4 @@
-"""A turn begins: its row and its job in one transaction, with what its stream begins with."""
+"""Accept a turn: insert its row, its job and the first events of its stream in one transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,22 +28,22 @@ from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, re
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """What is asked.
+    """The input of a turn.
 
-    `input` are items of the types message, function_call, function_call_output and item_reference; `start` gives them
-    ids. `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. `request` has
-    the keys below; the first eight are always there, the others stand for OpenAI's default where they are missing.
+    `input` has items of the types message, function_call, function_call_output and item_reference; they get ids.
+    `if_busy` says what to do while an earlier turn of the same conversation or chain is unfinished. `request` has the
+    keys below; the first eight are always there, the others have OpenAI's default where they are missing.
 
         model, instructions, background, metadata, temperature, top_p, max_output_tokens, user
         tools                the function tools, in the Responses API's form
         tool_choice          "auto", "none", "required", or {"type": "function", "name": …}
         parallel_tool_calls  a boolean
         text                 {"format": {"type": "text" | "json_object" | "json_schema", …}}
-        truncation           "auto": forget the oldest turns; "disabled": fail with context_length_exceeded
-        store                False: forget the turn once it has been read
+        truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
+        store                False: delete the turn once it has been read
         memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.memory_prompt`
         seed, stop           of the sampling: an integer; a list of texts
-        max_tool_calls, safety_identifier, prompt_cache_key   shown again, without effect
+        max_tool_calls, safety_identifier, prompt_cache_key   returned, without effect
     """
 
     request: Mapping[str, Any]
@@ -55,9 +55,10 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTurn:
-    """A turn that is accepted: nothing that dies from here on loses it.
+    """A turn that is stored: from here on it survives a crash of any process.
 
-    interrupted  turns that were stopped to make way for it; the queue is to be told
+    opening_events  what its stream begins with
+    interrupted     the turns that were cancelled for it; announce them to the queue
     """
 
     response: Response
@@ -75,44 +76,45 @@ def start_turn(
     *,
     repeat: PriorUse = "first",
 ) -> AcceptedTurn:
-    """Accept a turn. Tell the queue afterwards.
+    """Accept a turn. Announce its job to the queue after this.
 
-    What stands under these ids already is this very turn, asked for again: it is told as it was when it began, and has
-    nothing to tell the queue but a nudge.
+    If the ids exist already, this is a repetition of the same request: returns the turn as it was when it began,
+    without opening events.
 
     Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the account doesn't
-    have, Conflict for a busy thread that the caller doesn't want to wait for,
-    TooMany and InsufficientQuota for what the allowance doesn't have.
+    have, Conflict for a busy thread with the policy `reject`, and LimitExceeded and InsufficientQuota for what exceeds
+    the allowance.
     """
     if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
         return existing
     with database.connection() as connection:
-        made = _prepare(connection, caller, turn, response_id, job_id, allowance)
+        prepared = _prepare(connection, caller, turn, response_id, job_id, allowance)
     try:
         with database.batch() as connection:
             find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
-            interrupted = _insert(connection, turn, made, allowance)
-    except (UniqueViolation, Conflict, LimitExceeded):  # it may be this very turn that is in the way
+            interrupted = _insert(connection, turn, prepared, allowance)
+    except (UniqueViolation, Conflict, LimitExceeded):
+        # The conflict may be with this same turn, inserted by an earlier request.
         if (existing := _existing(database, caller, response_id, "tried")) is None:
             raise
         return existing
-    return AcceptedTurn(made.response, made.opening_events, interrupted)
+    return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
 
 
 def start_turn_in(
     connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED
 ) -> AcceptedTurn:
-    """Accept a turn in the caller's transaction, as a schedule does. Tell the queue after its commit.
+    """Accept a turn in the caller's transaction, as a schedule does. Announce its job after the commit.
 
-    Raises what `start` does.
+    Raises what `start_turn` does.
     """
-    made = _prepare(connection, caller, turn, *new_turn_ids(), allowance)
-    return AcceptedTurn(made.response, made.opening_events, _insert(connection, turn, made, allowance))
+    prepared = _prepare(connection, caller, turn, *new_turn_ids(), allowance)
+    return AcceptedTurn(prepared.response, prepared.opening_events, _insert(connection, turn, prepared, allowance))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTurn:
-    """A turn that has still to be inserted. `thread` is what it goes on with, None where it begins one."""
+    """A turn that is not inserted yet. `thread` is the one it continues, None where it begins one."""
 
     response: Response
     job: NewJob
@@ -159,45 +161,49 @@ def _prepare(
     return PreparedTurn(response, job, thread)
 
 
-def _insert(connection: Connection, turn: NewTurn, made: PreparedTurn, allowance: Allowance) -> Cancellation | None:
-    """Insert a turn if it has its place and its room; what was stopped to make way for it."""
-    account_id = made.response.account_id
-    interrupted = apply_busy_policy(connection, account_id, made.thread, turn.if_busy)
-    check_unfinished_jobs(connection, account_id, allowance.limits, made.thread)
-    check_quota(connection, account_id, allowance.limits, made.job.reserved_tokens)
-    enqueue(connection, made.job)
-    responses.insert(connection, made.response)
+def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allowance: Allowance) -> Cancellation | None:
+    """Insert a turn within its limits. Returns the turns that were cancelled for it."""
+    account_id = prepared.response.account_id
+    interrupted = apply_busy_policy(connection, account_id, prepared.thread, turn.if_busy)
+    check_unfinished_jobs(connection, account_id, allowance.limits, prepared.thread)
+    check_quota(connection, account_id, allowance.limits, prepared.job.reserved_tokens)
+    enqueue(connection, prepared.job)
+    responses.insert(connection, prepared.response)
     return interrupted
 
 
 def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
-    """The turn as it was when it began, if it stands. Raises NotFound for one that was answered and is gone."""
+    """The turn as it was when it began, if it exists. Raises NotFound for one that was answered and then deleted."""
     with database.connection() as connection:
-        found = responses.read(connection, response_id, caller.account_id)
-    if found is None and repeat == "answered":
-        raise NotFound(f"Response with id '{response_id}' was made under this Idempotency-Key and is gone since.")
-    if found is None:
+        response = responses.read(connection, response_id, caller.account_id)
+    if response is None and repeat == "answered":
+        raise NotFound(
+            f"Response with id '{response_id}' was created with this Idempotency-Key and has been deleted since."
+        )
+    if response is None:
         return None
-    begun = replace(found, job_state="queued", job_attempt=0, job_error=None, output=[], usage=None)
-    return AcceptedTurn(replace(begun, incomplete_details=None), [])
+    initial = replace(response, job_state="queued", job_attempt=0, job_error=None, output=[], usage=None)
+    return AcceptedTurn(replace(initial, incomplete_details=None), [])
 
 
 def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:
-    """The turn's worst case, where a month has a limit."""
+    """The turn's maximum of billable tokens, where the tokens of a month are limited."""
     if allowance.limits.tokens_per_month is None:
         return 0
-    brought = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
+    own_input = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
     output, context = turn.request["max_output_tokens"], allowance.context
-    quotes = memory_token_limit(turn.request, context) if recall_enabled(turn.request) else 0
-    return max_billable_tokens(len(brought) + quotes, len(items) + 1, output=output, context=context, history=history)
+    memory_tokens = memory_token_limit(turn.request, context) if recall_enabled(turn.request) else 0
+    return max_billable_tokens(
+        len(own_input) + memory_tokens, len(items) + 1, output=output, context=context, history=history
+    )
 
 
 def _opening_events(response: Response) -> list[Event]:
-    """What the stream of a turn begins with, before any worker has moved."""
-    shown = {"response": response_object(response)}
-    return [event(0, "response.created", shown), event(1, "response.queued", shown)]
+    """The events that a turn's stream begins with, before a worker runs it."""
+    payload = {"response": response_object(response)}
+    return [event(0, "response.created", payload), event(1, "response.queued", payload)]
 
 
 def new_turn_ids() -> tuple[str, str]:
-    """The ids of a new response and of its job."""
+    """Return ids for a new response and its job."""
     return new_id("resp"), new_id("job")

@@ -1,4 +1,4 @@
-"""How many tokens a turn's prompt would have. Only the engine can tell, so it is a short job of its pool."""
+"""Count the tokens of a turn's prompt without running it. Only the engine can count: it is a short job of its pool."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ KIND = "tokens.count"
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """What a turn would be asked with; see `pipelines.chat.start.NewTurn`."""
+    """The input of a token count: that of a turn, see `pipelines.chat.start.NewTurn`."""
 
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]
@@ -31,22 +31,22 @@ class TokenCount:
     previous_id: str | None = None
 
 
-def enqueue_count(database: Database, caller: Caller, question: TokenCount, job_id: str, limits: Limits) -> None:
-    """Enqueue the count. Nudge the queue afterwards.
+def enqueue_count(database: Database, caller: Caller, count: TokenCount, job_id: str, limits: Limits) -> None:
+    """Enqueue the count. Announce the job to the queue after this.
 
-    Raises what `find_thread` and `resolved` raise for things that the account doesn't have, and TooMany.
+    Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.
     """
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
-        find_thread(connection, caller.account_id, question.conversation_id, question.previous_id)
-        items = resolve_items(connection, caller.account_id, new_id("resp"), question.input)
-        arguments = {**asdict(question), "input": items}
+        find_thread(connection, caller.account_id, count.conversation_id, count.previous_id)
+        items = resolve_items(connection, caller.account_id, new_id("resp"), count.input)
+        arguments = {**asdict(count), "input": items}
         enqueue(connection, NewJob(KIND, caller.account_id, arguments=arguments, id=job_id))
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
-    """Assemble the prompt as a turn would, and count it whole: what the context can't hold counts too."""
-    response = _imagined(attempt)
+    """Assemble the prompt as a turn would, and count all of it, whether or not it fits into the context."""
+    response = _hypothetical_turn(attempt)
     with attempt.database.connection() as connection:
         messages = assemble_messages(connection, response)
     attempt.check()
@@ -55,8 +55,8 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
     )
 
 
-def _imagined(attempt: Attempt) -> Response:
-    """The turn that nobody has asked for."""
+def _hypothetical_turn(attempt: Attempt) -> Response:
+    """The turn whose prompt is counted. It is not stored."""
     arguments = attempt.job.arguments
     return Response(
         id="",

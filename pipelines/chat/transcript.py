@@ -1,4 +1,4 @@
-"""What earlier attempts of a turn have said, read back from its journal."""
+"""Read from a turn's journal what earlier attempts have answered."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,20 +17,20 @@ ITEM_ADDED, ITEM_DONE = "response.output_item.added", "response.output_item.done
 
 @dataclass(slots=True)
 class Transcript:
-    """What the journal holds of an answer.
+    """The part of an answer that is in the journal.
 
-    seen           the types of its events
-    text           the deltas joined, since the last restart
-    message        how far the item that holds the text has come
-    calls          the items of its calls: each is whole, or not there
-    tokens         generated tokens, since the last restart
-    prompt_tokens  as counted when the answer was begun
-    recalled       the memories that were told to be in the prompt
+    event_types    the types of its events
+    text           the joined text deltas since the last restart
+    message        the state of the message item
+    calls          the items of its calls, all complete
+    tokens         generated tokens since the last restart
+    prompt_tokens  the prompt's tokens as counted when the answer began
+    recalled       the memories in the prompt
     """
 
     event_types: set[str]
     text: str = ""
-    message: Literal["none", "begun", "ended"] = "none"
+    message: Literal["none", "in_progress", "completed"] = "none"
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
@@ -38,7 +38,7 @@ class Transcript:
 
 
 def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
-    """Read a journal; `tokens` are all that it carries."""
+    """Read a journal; `tokens` is the number of generated tokens in it."""
     transcript = Transcript(set(), tokens=tokens)
     for event in history:
         type_ = event.type.decode()
@@ -59,6 +59,6 @@ def read_transcript(history: Iterable[Event], tokens: int) -> Transcript:
 
 def _read_item(transcript: Transcript, type_: str, item: Mapping[str, Any]) -> None:
     if item["type"] == "message":
-        transcript.message = "begun" if type_ == ITEM_ADDED else "ended"
+        transcript.message = "in_progress" if type_ == ITEM_ADDED else "completed"
     elif type_ == ITEM_DONE:
         transcript.calls.append(item)

@@ -1,4 +1,4 @@
-"""Recall in a worker that answers turns: with an embedder beside the engine, and never for long."""
+"""Recall memories for turns, with a time limit, in a process with an embedder beside the engine."""
 
 import logging
 from collections import OrderedDict
@@ -14,44 +14,44 @@ from pipelines.memory.store import Embed
 
 log = logging.getLogger(__name__)
 
-#: Seconds that recall may take. It takes some 15 ms; an embedder that has still to be loaded 100 more.
+#: Seconds that recall may take. It takes about 15 ms, and 100 more when the embedder has to be loaded.
 TIMEOUT = 0.5
 
-#: Candidates of either way: a turn needs few memories, and soon. A search looks at more.
+#: Candidates of each ranking: a turn needs few memories, and soon. A search considers more.
 CANDIDATES = 40
 
-#: Vectors of questions that a process keeps: a turn that calls functions asks the same several times.
+#: Vectors of queries that a process caches: a turn that calls functions recalls by the same query several times.
 CACHED_VECTORS = 256
 
 
 class TurnRecall:
-    """Finds what a user's memories say to a question. `load` loads the embedder, when the first user comes who has any.
+    """Recalls a user's memories by a query. `load` loads the embedder for the first user who has memories.
 
-    threads  how many may ask at once
+    threads  recalls that may run at once
     """
 
-    def __init__(self, load: Callable[[], Embed], noting: RecallCounter, threads: int) -> None:
+    def __init__(self, load: Callable[[], Embed], counter: RecallCounter, threads: int) -> None:
         self._load = load
-        self._noting = noting
+        self._counter = counter
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="recall")
         self._lock = Lock()
         self._embed: Embed | None = None
-        self._known: OrderedDict[str, list[float]] = OrderedDict()
+        self._vector_cache: OrderedDict[str, list[float]] = OrderedDict()
 
-    def __call__(self, database: Database, response: Response, question: str, limit: int) -> list[Hit]:
-        """The best hits, the best first. None where it fails or takes too long: a turn goes on without memories."""
+    def __call__(self, database: Database, response: Response, query_text: str, limit: int) -> list[Hit]:
+        """Return the best hits, the best first. On an error or a timeout there are none, and the turn continues."""
         assert response.user_id is not None
-        asked = Query(question, limit, candidates=CANDIDATES)
-        found = self._pool.submit(recall, database, self._vectors, response.account_id, response.user_id, asked)
+        query = Query(query_text, limit, candidates=CANDIDATES)
+        hits = self._pool.submit(recall, database, self._vectors, response.account_id, response.user_id, query)
         try:
-            return found.result(TIMEOUT)
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            log.warning("%s goes on without memories: %r", response.id, error)
+            return hits.result(TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - any failure of recall
+            log.warning("Answering %s without memories: recall failed: %r", response.id, error)
             return []
 
     def count_used(self, ids: Sequence[str]) -> None:
-        """These went into a prompt."""
-        self._noting.add(ids)
+        """Count these memories as recalled."""
+        self._counter.add(ids)
 
     def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
         with self._lock:
@@ -60,11 +60,11 @@ class TurnRecall:
         return [self._vector(self._embed, text) for text in texts]
 
     def _vector(self, embed: Embed, text: str) -> list[float]:
-        found = self._known.get(text)
-        if found is None:
-            (found,) = embed([text])
+        vector = self._vector_cache.get(text)
+        if vector is None:
+            (vector,) = embed([text])
             with self._lock:
-                self._known[text] = found
-                if len(self._known) > CACHED_VECTORS:
-                    self._known.popitem(last=False)
-        return found
+                self._vector_cache[text] = vector
+                if len(self._vector_cache) > CACHED_VECTORS:
+                    self._vector_cache.popitem(last=False)
+        return vector

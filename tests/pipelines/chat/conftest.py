@@ -1,4 +1,4 @@
-"""Turns without a queue: started, claimed and run by the test itself."""
+"""Turns without a queue: the test starts, claims and runs them itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ REQUEST = {
 
 
 class FakeEngine:
-    """An engine that says what it is told to say, calls included, and remembers what it was asked.
+    """An engine that generates given texts and calls, and records its arguments.
 
     Its tokens are words; a call counts as one.
     """
@@ -43,17 +43,17 @@ class FakeEngine:
     name = "fake"
     slots = 1
 
-    def __init__(self, *texts: str | GeneratedCall, continues: bool = True, context: int = 1000) -> None:
-        self.texts = texts
+    def __init__(self, *outputs: str | GeneratedCall, continues: bool = True, context: int = 1000) -> None:
+        self.outputs = outputs
         self.continues = continues
         self.context = context
         self.reason = "stop"
         self.error: Exception | None = None
-        self.before_token: Callable[[int], None] = lambda place: None
+        self.before_token: Callable[[int], None] = lambda position: None
         self.prompts: list[Sequence[Message]] = []
         self.prefixes: list[str] = []
         self.samplings: list[Sampling] = []
-        self.forms: list[OutputFormat] = []
+        self.output_formats: list[OutputFormat] = []
         self.calls: list[list[ToolCall]] = []
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
@@ -72,26 +72,26 @@ class FakeEngine:
         self.prompts.append(prompt)
         self.prefixes.append(prefix)
         self.samplings.append(sampling)
-        self.forms.append(output_format)
+        self.output_formats.append(output_format)
         self.calls.append(list(calls))
-        texts = self.texts[: sampling.max_output_tokens]
-        for place, text in enumerate(texts):
-            self.before_token(place)
+        outputs = self.outputs[: sampling.max_output_tokens]
+        for position, output in enumerate(outputs):
+            self.before_token(position)
             if cancelled():
-                yield Finish("cancelled", self.count(prompt), 0, place)
+                yield Finish("cancelled", self.count(prompt), 0, position)
                 return
-            yield text if isinstance(text, GeneratedCall) else Token(text, 1)
+            yield output if isinstance(output, GeneratedCall) else Token(output, 1)
         if self.error is not None:
             raise self.error
-        reason = self.reason if len(texts) == len(self.texts) else "length"
-        yield Finish(reason, self.count(prompt), 2, len(texts))
+        reason = self.reason if len(outputs) == len(self.outputs) else "length"
+        yield Finish(reason, self.count(prompt), 2, len(outputs))
 
     def close(self) -> None:
         pass
 
 
 class TurnHarness:
-    """An account, and what is said in it."""
+    """An account with a journal writer, and the steps of running its turns."""
 
     def __init__(self, database: Database, client: redis.Redis) -> None:
         self.database = database
@@ -114,7 +114,7 @@ class TurnHarness:
         items: Sequence[dict[str, Any]] = (),
         **request: Any,
     ) -> AcceptedTurn:
-        """A turn that brings messages of these texts, and these items; without either, a hello."""
+        """Start a turn with messages of these texts, and these items; without either, a hello."""
         messages = [
             {"id": new_id("msg"), "type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
             for text in texts or (() if items else ("hello",))
@@ -123,7 +123,7 @@ class TurnHarness:
         return start_turn(self.database, self.caller, turn, *new_turn_ids())
 
     def attempt(self, started: AcceptedTurn) -> Attempt:
-        """The next attempt at a turn."""
+        """Claim a turn's next attempt."""
         with self.database.connection() as connection:
             job = attempts.claim(
                 connection, started.response.job_id, message_id=new_id("message"), worker=new_id("worker")
@@ -131,24 +131,24 @@ class TurnHarness:
         assert job is not None
         return open_attempt(job, self.database, self.client, self.writer)
 
-    def give_back(self, attempt: Attempt) -> None:
-        """Its worker died: what it wrote is in Redis."""
+    def crash_worker(self, attempt: Attempt) -> None:
+        """Release the attempt as if its worker had crashed: its events are in Redis."""
         assert self.writer.drain()
         with self.database.connection() as connection:
             connection.execute(attempts.GIVE_BACK_OF_WORKER, {"workers": [attempt.job.worker]})
-            connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (attempt.job.id,))  # no need to wait
+            connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (attempt.job.id,))  # retry at once
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
-        """End the job as the workshop does."""
+        """End the job as the job runner does."""
         with self.database.transaction() as connection:
             attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
         attempt.journal.append_endings(ending.events)
 
-    def stored(self, started: AcceptedTurn) -> Response:
+    def stored_response(self, started: AcceptedTurn) -> Response:
         with self.database.connection() as connection:
-            found = read(connection, started.response.id, self.caller.account_id)
-        assert found is not None
-        return found
+            response = read(connection, started.response.id, self.caller.account_id)
+        assert response is not None
+        return response
 
     def billed(self, started: AcceptedTurn) -> list[tuple[int, int, int]]:
         with self.database.connection() as connection:
@@ -164,7 +164,7 @@ class TurnHarness:
 
 @pytest.fixture
 def harness(database: Database, redis_client: redis.Redis) -> Iterator[TurnHarness]:
-    """A room of one's own."""
+    """An account of its own for the test."""
     harness = TurnHarness(database, redis_client)
     yield harness
     harness.close()
@@ -172,5 +172,5 @@ def harness(database: Database, redis_client: redis.Redis) -> Iterator[TurnHarne
 
 @pytest.fixture
 def fake_engine() -> type[FakeEngine]:
-    """`fake("a ", "b ")` → an engine that says so."""
+    """`fake_engine("a ", "b ")` → an engine that generates these texts."""
     return FakeEngine

@@ -1,4 +1,4 @@
-"""Given turns that are remembered, when they are deleted, then nothing of them is remembered, whoever came first."""
+"""Deleting turns and conversations deletes the memories of them, also while they are being remembered."""
 
 import pytest
 
@@ -9,80 +9,81 @@ from models.platform.settings import Settings
 from models.turns import conversations
 from pipelines.chat import deletion, turn
 from pipelines.memory import forget_memories, remember_turns
-from tests.pipelines.memory.job_helpers import embed_alike, claim_next, memory_texts
+from tests.pipelines.memory.job_helpers import claim_next, embed_alike, memory_texts
 
 
-def say(harness, fake_engine, text, **options):
+def run_turn(harness, fake_engine, text, **options):
     started = harness.start(text, **options)
     attempt = harness.attempt(started)
     harness.settle(attempt, turn.run(fake_engine("fine"), attempt))
     return started
 
 
-def remember(harness):
+def run_remember_job(harness):
     attempt = claim_next(harness, "memory.remember")
     harness.settle(attempt, remember_turns.run(embed_alike, Settings(), attempt))
 
 
-def test_a_deleted_turn_is_forgotten(harness, fake_engine):
-    first = say(harness, fake_engine, "I have a cat")
-    say(harness, fake_engine, "I have a dog")
-    remember(harness)
+def test_deleting_a_turn_deletes_its_memories(harness, fake_engine):
+    first = run_turn(harness, fake_engine, "I have a cat")
+    run_turn(harness, fake_engine, "I have a dog")
+    run_remember_job(harness)
 
-    deletion.delete_response(harness.database, harness.stored(first))
+    deletion.delete_response(harness.database, harness.stored_response(first))
 
     assert memory_texts(harness) == ["I have a dog", "fine"]
 
 
-def test_a_turn_in_progress_keeps_its_memories(harness, fake_engine):
+def test_a_turn_in_progress_is_not_deleted(harness, fake_engine):
     started = harness.start("I have a cat")
 
     with pytest.raises(Conflict):
-        deletion.delete_response(harness.database, harness.stored(started))
+        deletion.delete_response(harness.database, harness.stored_response(started))
 
 
-def test_a_turn_that_is_deleted_before_it_is_remembered_never_is(harness, fake_engine):
-    started = say(harness, fake_engine, "I have a cat")
+def test_a_turn_deleted_while_it_is_remembered_leaves_no_memories(harness, fake_engine):
+    started = run_turn(harness, fake_engine, "I have a cat")
 
-    def meanwhile(texts):
-        deletion.delete_response(harness.database, harness.stored(started))
+    def delete_then_embed(texts):
+        deletion.delete_response(harness.database, harness.stored_response(started))
         return embed_alike(texts)
 
     attempt = claim_next(harness, "memory.remember")
-    harness.settle(attempt, remember_turns.run(meanwhile, Settings(), attempt))
+    harness.settle(attempt, remember_turns.run(delete_then_embed, Settings(), attempt))
 
     assert memory_texts(harness) == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_deleted_conversation_is_forgotten(harness, fake_engine, when):
+def test_deleting_a_conversation_deletes_its_memories(harness, fake_engine, when):
     with harness.database.connection() as connection:
         conversation = conversations.create(connection, new_id("conv"), harness.caller.account_id, {}).id
-    say(harness, fake_engine, "I have a cat", conversation=conversation)
-    say(harness, fake_engine, "I have a dog")
+    run_turn(harness, fake_engine, "I have a cat", conversation=conversation)
+    run_turn(harness, fake_engine, "I have a dog")
     if when == "after":
-        remember(harness)
+        run_remember_job(harness)
 
     assert deletion.delete_conversation(harness.database, conversation, harness.caller.account_id)
 
     attempt = claim_next(harness, "memory.forget" if when == "after" else "memory.remember")
     harness.settle(
-        attempt, forget_memories.run(attempt) if when == "after" else remember_turns.run(embed_alike, Settings(), attempt)
+        attempt,
+        forget_memories.run(attempt) if when == "after" else remember_turns.run(embed_alike, Settings(), attempt),
     )
     assert memory_texts(harness) == ["I have a dog", "fine"]
 
 
-def test_a_conversation_of_nobody_is_none(harness):
+def test_deleting_an_unknown_conversation_does_nothing(harness):
     assert not deletion.delete_conversation(harness.database, "conv_1", harness.caller.account_id)
 
 
-def test_a_space_knows_who_remembers_a_conversation(harness, fake_engine):
-    started = say(harness, fake_engine, "I have a cat")
-    remember(harness)
+def test_spaces_with_memories_of_a_conversation_are_found(harness, fake_engine):
+    started = run_turn(harness, fake_engine, "I have a cat")
+    run_remember_job(harness)
 
     with harness.database.connection() as connection:
         account_id = harness.caller.account_id
-        found = spaces.users_with_conversation(connection, account_id, started.response.thread)
+        user_ids = spaces.users_with_conversation(connection, account_id, started.response.thread)
         space = spaces.find(connection, account_id, harness.caller.user_id)
-        assert found == [harness.caller.user_id]
+        assert user_ids == [harness.caller.user_id]
         assert len(memories.ids_of_turn(connection, space.id, started.response.thread, started.response.id)) == 2

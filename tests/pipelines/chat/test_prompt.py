@@ -1,4 +1,4 @@
-"""Given what was said before, when a prompt is assembled, then all of it is there in order, and it fits."""
+"""A prompt contains the whole conversation in order, as far as it fits."""
 
 import pytest
 
@@ -10,46 +10,46 @@ from pipelines.chat.prompt import assemble_messages, fit_prompt
 from pipelines.inference.engine import GeneratedCall, Message, ToolCall
 
 
-def answered(harness, engine, started):
+def run_turn(harness, engine, started):
     attempt = harness.attempt(started)
     harness.settle(attempt, turn.run(engine, attempt))
     return started
 
 
-def prompt(harness, started):
+def prompt_of(harness, started):
     with harness.database.connection() as connection:
         return [(message.role, message.content) for message in assemble_messages(connection, started.response)]
 
 
-def test_instructions_come_first_and_the_turns_own_input_last(harness):
-    assert prompt(harness, harness.start("one", "two", instructions="Be kind.")) == [
+def test_instructions_are_first_and_the_turns_input_is_last(harness):
+    assert prompt_of(harness, harness.start("one", "two", instructions="Be kind.")) == [
         ("system", "Be kind."), ("user", "one"), ("user", "two"),
     ]  # fmt: skip
 
 
-def test_a_chain_is_told_from_its_beginning_without_older_instructions(harness, fake_engine):
-    first = answered(harness, fake_engine("a "), harness.start("one", instructions="Be rude."))
-    second = answered(harness, fake_engine("b "), harness.start("two", previous=first.response.id))
+def test_a_chain_is_included_without_its_earlier_instructions(harness, fake_engine):
+    first = run_turn(harness, fake_engine("a "), harness.start("one", instructions="Be rude."))
+    second = run_turn(harness, fake_engine("b "), harness.start("two", previous=first.response.id))
 
-    assert prompt(harness, harness.start("three", previous=second.response.id)) == [
+    assert prompt_of(harness, harness.start("three", previous=second.response.id)) == [
         ("user", "one"), ("assistant", "a "), ("user", "two"), ("assistant", "b "), ("user", "three"),
     ]  # fmt: skip
 
 
-def test_a_conversation_is_told_with_what_it_held_before(harness, fake_engine):
+def test_a_conversation_is_included_with_its_initial_items(harness, fake_engine):
     conversation = new_id("conv")
     item = {"id": new_id("msg"), "type": "message", "role": "developer", "content": [{"text": "Be kind."}]}
     with harness.database.transaction() as connection:
         conversations.create(connection, conversation, harness.caller.account_id, {})
         conversations.add_items(connection, conversation, [item])
-    answered(harness, fake_engine("a "), harness.start("one", conversation=conversation))
+    run_turn(harness, fake_engine("a "), harness.start("one", conversation=conversation))
 
-    assert prompt(harness, harness.start("two", conversation=conversation)) == [
+    assert prompt_of(harness, harness.start("two", conversation=conversation)) == [
         ("system", "Be kind."), ("user", "one"), ("assistant", "a "), ("user", "two"),
     ]  # fmt: skip
 
 
-def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake_engine):
+def test_the_oldest_messages_that_do_not_fit_are_dropped(fake_engine):
     engine = fake_engine(context=40)
     messages = [Message("system", "x " * 5), *[Message("user", f"{n} " * 10) for n in range(5)]]
 
@@ -59,32 +59,32 @@ def test_what_does_not_fit_is_dropped_from_the_oldest_on(fake_engine):
     assert (prompt.tokens, prompt.dropped, prompt.max_output_tokens) == (25, 3, 40 - 25)
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(None, 90), (5, 5), (500, 90)])
-def test_an_answer_is_as_long_as_asked_or_as_there_is_room(fake_engine, asked, expected):
+@pytest.mark.parametrize(("limit", "expected"), [(None, 90), (5, 5), (500, 90)])
+def test_the_answer_is_limited_by_the_request_and_the_context(fake_engine, limit, expected):
     assert (
         fit_prompt(
-            fake_engine(context=100), [Message("user", "x " * 10)], {"max_output_tokens": asked}
+            fake_engine(context=100), [Message("user", "x " * 10)], {"max_output_tokens": limit}
         ).max_output_tokens
         == expected
     )
 
 
-def test_a_message_that_no_context_holds_is_refused(fake_engine):
-    with pytest.raises(PermanentFailure) as refusal:
+def test_a_message_longer_than_the_context_is_a_permanent_failure(fake_engine):
+    with pytest.raises(PermanentFailure) as caught:
         fit_prompt(fake_engine(context=20), [Message("user", "x " * 30)], {"max_output_tokens": None})
 
-    assert refusal.value.code == "context_length_exceeded"
+    assert caught.value.code == "context_length_exceeded"
 
 
 def item(type_, **fields):
     return {"id": new_id("x"), "type": type_, **fields}
 
 
-def test_calls_and_results_are_told_as_the_engine_knows_them(harness, fake_engine):
-    said = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
+def test_calls_and_results_become_messages(harness, fake_engine):
+    text_message = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
     calls = [item("function_call", call_id=f"c{n}", name="f", arguments=f"[{n}]") for n in range(2)]
     results = [item("function_call_output", call_id=f"c{n}", output=f"r{n}") for n in (0, 1, 9)]
-    started = harness.start("one", items=[item("message", **said), *calls, *results, *calls[:1]])
+    started = harness.start("one", items=[item("message", **text_message), *calls, *results, *calls[:1]])
 
     with harness.database.connection() as connection:
         messages = assemble_messages(connection, started.response)
@@ -99,12 +99,12 @@ def test_calls_and_results_are_told_as_the_engine_knows_them(harness, fake_engin
     ]
 
 
-def test_a_call_and_its_result_come_from_the_turns_before(harness, fake_engine):
+def test_calls_of_earlier_turns_are_included(harness, fake_engine):
     tools = [{"type": "function", "name": "f", "description": None, "parameters": None}]
-    first = answered(harness, fake_engine(GeneratedCall("f", "{}", 1)), harness.start("one", tools=tools))
-    (call,) = harness.stored(first).output
+    first = run_turn(harness, fake_engine(GeneratedCall("f", "{}", 1)), harness.start("one", tools=tools))
+    (call,) = harness.stored_response(first).output
 
     result = item("function_call_output", call_id=call["call_id"], output="r")
     second = harness.start(previous=first.response.id, items=[result])
 
-    assert prompt(harness, second) == [("user", "one"), ("assistant", ""), ("tool", "r")]
+    assert prompt_of(harness, second) == [("user", "one"), ("assistant", ""), ("tool", "r")]

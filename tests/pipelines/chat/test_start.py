@@ -1,4 +1,4 @@
-"""Given a new turn, when it is accepted, then it, its job and its first events are there, or nothing is."""
+"""A turn is accepted with its job and its first events, or not at all."""
 
 import orjson
 import pytest
@@ -9,10 +9,10 @@ from models.platform.ids import new_id
 from models.turns import conversations
 
 
-def test_a_turn_is_there_with_its_job_and_its_opening(harness):
+def test_a_turn_is_stored_with_its_job_and_opening_events(harness):
     started = harness.start("one", "two", instructions="Be kind.")
 
-    stored = harness.stored(started)
+    stored = harness.stored_response(started)
     assert (stored.status, stored.job_state, len(stored.input)) == ("queued", "queued", 2)
     assert stored.request["instructions"] == "Be kind."
     with harness.database.connection() as connection:
@@ -22,7 +22,7 @@ def test_a_turn_is_there_with_its_job_and_its_opening(harness):
     assert orjson.loads(archived[0].data)["response"]["id"] == stored.id
 
 
-def test_a_turn_of_its_own_begins_a_thread_and_a_chain_keeps_it(harness):
+def test_a_first_turn_begins_a_thread_that_its_chain_continues(harness):
     first = harness.start()
     second = harness.start(previous=first.response.id)
     third = harness.start(previous=second.response.id)
@@ -30,7 +30,7 @@ def test_a_turn_of_its_own_begins_a_thread_and_a_chain_keeps_it(harness):
     assert {turn.response.thread for turn in (first, second, third)} == {first.response.id}
 
 
-def test_a_conversation_is_its_turns_thread(harness):
+def test_the_thread_of_a_conversations_turn_is_the_conversation(harness):
     conversation = new_id("conv")
     with harness.database.transaction() as connection:
         conversations.create(connection, conversation, harness.caller.account_id, {})
@@ -38,13 +38,13 @@ def test_a_conversation_is_its_turns_thread(harness):
     assert harness.start(conversation=conversation).response.thread == conversation
 
 
-def test_what_the_account_does_not_have_is_refused_and_leaves_nothing(harness):
+def test_an_unknown_conversation_or_response_is_rejected_without_a_job(harness):
     with pytest.raises(NotFound):
         harness.start(conversation=new_id("conv"))
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidRequest) as caught:
         harness.start(previous=new_id("resp"))
 
-    assert refusal.value.code == "previous_response_not_found"
+    assert caught.value.code == "previous_response_not_found"
     with harness.database.connection() as connection:
         rows = connection.execute("SELECT 1 FROM jobs WHERE account_id = %s", (harness.caller.account_id,)).fetchall()
     assert rows == []

@@ -1,4 +1,4 @@
-"""Given a journal, when it is read back, then it tells what was said, and how much of it counts."""
+"""The answer so far and its tokens are read from a journal."""
 
 from models.journal.events import event
 from pipelines.chat.transcript import (
@@ -12,16 +12,16 @@ from pipelines.chat.transcript import (
 
 
 def journal(*entries):
-    return [event(place, type_, payload) for place, (type_, payload) in enumerate(entries)]
+    return [event(number, type_, payload) for number, (type_, payload) in enumerate(entries)]
 
 
-def test_an_empty_journal_has_said_nothing():
+def test_an_empty_journal_is_an_empty_transcript():
     transcript = read_transcript([], 0)
 
     assert (transcript.event_types, transcript.text, transcript.tokens, transcript.prompt_tokens) == (set(), "", 0, 0)
 
 
-def test_deltas_are_joined_to_the_letter():
+def test_deltas_are_joined_exactly():
     transcript = read_transcript(
         journal(
             (ENGINE_STARTED, {"prompt_tokens": 7}),
@@ -46,11 +46,13 @@ def test_a_restart_discards_text_and_tokens():
     assert (transcript.text, transcript.tokens) == ("new", 2)
 
 
-def test_items_are_told_by_how_far_they_have_come():
+def test_the_state_of_the_message_and_complete_calls_are_read():
     message, call = {"type": "message"}, {"type": "function_call", "call_id": "call_1"}
-    begun = journal((ITEM_ADDED, {"item": message}), (ITEM_ADDED, {"item": call}))
+    started_items = journal((ITEM_ADDED, {"item": message}), (ITEM_ADDED, {"item": call}))
 
     assert read_transcript([], 0).message == "none"
-    assert (read_transcript(begun, 0).message, read_transcript(begun, 0).calls) == ("begun", [])
-    ended = read_transcript([*begun, *journal((ITEM_DONE, {"item": message}), (ITEM_DONE, {"item": call}))], 0)
-    assert (ended.message, ended.calls) == ("ended", [call])
+    assert (read_transcript(started_items, 0).message, read_transcript(started_items, 0).calls) == ("in_progress", [])
+    completed = read_transcript(
+        [*started_items, *journal((ITEM_DONE, {"item": message}), (ITEM_DONE, {"item": call}))], 0
+    )
+    assert (completed.message, completed.calls) == ("completed", [call])

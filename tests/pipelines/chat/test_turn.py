@@ -1,4 +1,4 @@
-"""Given a turn and an engine, when it runs, is cut and runs again, then one answer is told, stored and billed."""
+"""A turn's answer is journalled, stored and billed once, also when it is interrupted and continued."""
 
 from dataclasses import replace
 
@@ -14,27 +14,27 @@ from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
 from pipelines.inference.engine import EngineError, Token
 
 
-class Worker(BaseException):
-    """Dies."""
+class WorkerCrash(BaseException):
+    """Raised in place of a crash of the worker."""
 
 
-def dies_at(place):
-    def strike(now):
-        if now == place:
-            raise Worker
+def crash_at(position):
+    def crash(token_number):
+        if token_number == position:
+            raise WorkerCrash
 
-    return strike
+    return crash
 
 
 def events(harness, started):
-    """What is told, by type and payload."""
+    """The stream's events as type and payload."""
     assert harness.writer.drain()
-    told = journal.read_events(harness.client, started.response.job_id)
-    return [(event.type.decode(), orjson.loads(event.data)) for event in told]
+    events_of_turn = journal.read_events(harness.client, started.response.job_id)
+    return [(event.type.decode(), orjson.loads(event.data)) for event in events_of_turn]
 
 
-def text(told):
-    return "".join(payload["delta"] for type_, payload in told if type_ == TEXT_DELTA)
+def text(events_of_turn):
+    return "".join(payload["delta"] for type_, payload in events_of_turn if type_ == TEXT_DELTA)
 
 
 def run(harness, engine, started):
@@ -44,53 +44,53 @@ def run(harness, engine, started):
     return ending
 
 
-def cut(harness, engine, started, place):
-    """An attempt whose worker dies before a token."""
-    engine.before_token = dies_at(place)
+def crash_before(harness, engine, started, position):
+    """Run an attempt whose worker crashes before a token."""
+    engine.before_token = crash_at(position)
     attempt = harness.attempt(started)
-    with pytest.raises(Worker):
+    with pytest.raises(WorkerCrash):
         turn.run(engine, attempt)
-    harness.give_back(attempt)
-    engine.before_token = lambda now: None
+    harness.crash_worker(attempt)
+    engine.before_token = lambda token_number: None
 
 
 @pytest.mark.parametrize(("reason", "status"), [("stop", "completed"), ("length", "incomplete")])
-def test_an_answer_is_told_stored_and_billed(harness, fake_engine, reason, status):
+def test_an_answer_is_journalled_stored_and_billed(harness, fake_engine, reason, status):
     engine, started = fake_engine("a ", "b ", "c"), harness.start("one two")
     engine.reason = reason
 
     ending = run(harness, engine, started)
 
-    stored, told = harness.stored(started), events(harness, started)
+    stored, events_of_turn = harness.stored_response(started), events(harness, started)
     assert (ending.state, stored.status, ending.result["status"]) == ("completed", status, status)
-    assert stored.output[0]["content"][0]["text"] == text(told) == "a b c"
+    assert stored.output[0]["content"][0]["text"] == text(events_of_turn) == "a b c"
     assert stored.output[0]["status"] == status
-    assert told[-1][0] == f"response.{status}"
-    assert [payload["sequence_number"] for _, payload in told] == list(range(len(told)))
+    assert events_of_turn[-1][0] == f"response.{status}"
+    assert [payload["sequence_number"] for _, payload in events_of_turn] == list(range(len(events_of_turn)))
     assert harness.billed(started) == [(2, 0, 3)]
-    assert told[-1][1]["response"]["usage"]["total_tokens"] == 5
+    assert events_of_turn[-1][1]["response"]["usage"]["total_tokens"] == 5
 
 
-def test_what_an_engine_knows_only_at_its_end_is_billed(harness, fake_engine, monkeypatch):
-    """The prompt's tokens where it could only estimate them, and what it has generated beside the text."""
+def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch):
+    """The prompt's tokens, which some engines can only estimate, and tokens beyond the text."""
     engine, started = fake_engine("a ", "b"), harness.start("one two")
     generate = engine.generate
 
-    def hosted(*asked, **options):
-        *told, finish = generate(*asked, **options)
-        yield from [*told, Token("", 5), replace(finish, prompt_tokens=9, generated_tokens=7)]
+    def generate_with_final_counts(*arguments, **options):
+        *events_of_turn, finish = generate(*arguments, **options)
+        yield from [*events_of_turn, Token("", 5), replace(finish, prompt_tokens=9, generated_tokens=7)]
 
-    monkeypatch.setattr(engine, "generate", hosted)
+    monkeypatch.setattr(engine, "generate", generate_with_final_counts)
 
     run(harness, engine, started)
 
     assert harness.billed(started) == [(9, 0, 7)]
-    assert harness.stored(started).output[0]["content"][0]["text"] == text(events(harness, started)) == "a b"
+    assert harness.stored_response(started).output[0]["content"][0]["text"] == text(events(harness, started)) == "a b"
     assert events(harness, started)[-1][1]["response"]["usage"]["input_tokens"] == 9
 
 
-def test_what_was_cached_is_told_only_of_what_continues(harness, fake_engine):
-    """Of a first turn it would tell whether somebody else has lately sent the same text."""
+def test_cached_tokens_are_reported_only_for_later_turns(harness, fake_engine):
+    """For a first turn they would reveal whether another account has recently sent the same text."""
     first = harness.start("one")
     run(harness, fake_engine("a "), first)
     second = harness.start("two", previous=first.response.id)
@@ -99,17 +99,17 @@ def test_what_was_cached_is_told_only_of_what_continues(harness, fake_engine):
     assert [cached for _, cached, _ in [*harness.billed(first), *harness.billed(second)]] == [0, 2]
 
 
-def test_an_answer_of_nothing_is_an_answer(harness, fake_engine):
+def test_an_empty_answer_is_completed(harness, fake_engine):
     started = harness.start()
 
     run(harness, fake_engine(), started)
 
-    stored = harness.stored(started)
+    stored = harness.stored_response(started)
     assert (stored.status, stored.output[0]["content"][0]["text"]) == ("completed", "")
     assert harness.billed(started) == [(1, 0, 0)]
 
 
-def test_sampling_reaches_the_engine(harness, fake_engine):
+def test_the_engine_gets_the_sampling(harness, fake_engine):
     engine = fake_engine("a ", "b ", "c ")
 
     run(harness, engine, harness.start(max_output_tokens=2, temperature=0.0, top_p=0.5))
@@ -123,78 +123,84 @@ def test_nul_characters_of_an_engine_are_replaced(harness, fake_engine):
 
     run(harness, fake_engine("a\0", "b"), started)
 
-    assert harness.stored(started).output[0]["content"][0]["text"] == text(events(harness, started)) == "a\ufffdb"
+    assert (
+        harness.stored_response(started).output[0]["content"][0]["text"] == text(events(harness, started)) == "a\ufffdb"
+    )
 
 
-def test_another_attempt_goes_on_where_the_first_was_cut(harness, fake_engine):
-    first, rest, started = fake_engine("a ", "b ", "c "), fake_engine("c "), harness.start(max_output_tokens=10)
+def test_the_next_attempt_continues_where_the_first_was_interrupted(harness, fake_engine):
+    first, second, started = fake_engine("a ", "b ", "c "), fake_engine("c "), harness.start(max_output_tokens=10)
 
-    cut(harness, first, started, 2)
-    run(harness, rest, started)
+    crash_before(harness, first, started, 2)
+    run(harness, second, started)
 
-    told = events(harness, started)
-    assert rest.prefixes == ["a b "]
-    assert rest.samplings[0].max_output_tokens == 8
-    assert text(told) == harness.stored(started).output[0]["content"][0]["text"] == "a b c "
-    assert [type_ for type_, _ in told].count("response.output_item.added") == 1
+    events_of_turn = events(harness, started)
+    assert second.prefixes == ["a b "]
+    assert second.samplings[0].max_output_tokens == 8
+    assert text(events_of_turn) == harness.stored_response(started).output[0]["content"][0]["text"] == "a b c "
+    assert [type_ for type_, _ in events_of_turn].count("response.output_item.added") == 1
     assert harness.billed(started) == [(1, 0, 3)]
 
 
-def test_an_attempt_that_was_cut_at_its_last_token_is_only_ended(harness, fake_engine):
-    first, rest, started = fake_engine("a ", "b ", "c "), fake_engine("never"), harness.start(max_output_tokens=2)
-    first.texts = ("a ", "b ")
-    first.error = Worker()
+def test_a_complete_answer_is_ended_without_the_engine(harness, fake_engine):
+    first, second, started = fake_engine("a ", "b ", "c "), fake_engine("never"), harness.start(max_output_tokens=2)
+    first.outputs = ("a ", "b ")
+    first.error = WorkerCrash()
 
     attempt = harness.attempt(started)
-    with pytest.raises(Worker):
+    with pytest.raises(WorkerCrash):
         turn.run(first, attempt)
-    harness.give_back(attempt)
-    run(harness, rest, started)
+    harness.crash_worker(attempt)
+    run(harness, second, started)
 
-    assert rest.prompts == []
-    assert (harness.stored(started).status, text(events(harness, started))) == ("incomplete", "a b ")
+    assert second.prompts == []
+    assert (harness.stored_response(started).status, text(events(harness, started))) == ("incomplete", "a b ")
 
 
-def test_an_engine_that_can_not_continue_begins_again_and_says_so(harness, fake_engine):
-    first, again = fake_engine("x ", "y ", continues=False), fake_engine("a ", "b ", "c ", continues=False)
+def test_an_engine_that_cannot_continue_restarts_the_answer(harness, fake_engine):
+    first, second = fake_engine("x ", "y ", continues=False), fake_engine("a ", "b ", "c ", continues=False)
     started = harness.start()
 
-    cut(harness, first, started, 1)
-    cut(harness, first, started, 0)
-    run(harness, again, started)
+    crash_before(harness, first, started, 1)
+    crash_before(harness, first, started, 0)
+    run(harness, second, started)
 
-    told = events(harness, started)
-    restarts = [payload["discarded_tokens"] for type_, payload in told if type_ == ANSWER_RESTARTED]
+    events_of_turn = events(harness, started)
+    restarts = [payload["discarded_tokens"] for type_, payload in events_of_turn if type_ == ANSWER_RESTARTED]
     assert restarts == [1]
-    assert harness.stored(started).output[0]["content"][0]["text"] == "a b c "
+    assert harness.stored_response(started).output[0]["content"][0]["text"] == "a b c "
     assert harness.billed(started) == [(1, 0, 3)]
 
 
-def test_what_both_have_lost_is_told_as_a_rewind(harness, fake_engine):
-    first, again, started = fake_engine("a ", "b ", "c "), fake_engine("a ", "b ", "c "), harness.start()
+def test_events_lost_everywhere_are_reported_as_a_rewind(harness, fake_engine):
+    first, second, started = fake_engine("a ", "b ", "c "), fake_engine("a ", "b ", "c "), harness.start()
 
-    cut(harness, first, started, 2)
+    crash_before(harness, first, started, 2)
     journal.delete(harness.client, started.response.job_id)
-    run(harness, again, started)
+    run(harness, second, started)
 
-    told = events(harness, started)
-    assert again.prefixes == [""]
-    assert [type_ for type_, _ in told][:3] == ["response.created", "response.queued", "sangha:journal.rewound"]
-    assert harness.stored(started).rewound_at == 2
+    events_of_turn = events(harness, started)
+    assert second.prefixes == [""]
+    assert [type_ for type_, _ in events_of_turn][:3] == [
+        "response.created",
+        "response.queued",
+        "sangha:journal.rewound",
+    ]
+    assert harness.stored_response(started).rewound_at == 2
     assert harness.billed(started) == [(1, 0, 3)]
 
 
-@pytest.mark.parametrize(("why", "error"), [("cancelled", Cancelled), ("released", Released), ("overtaken", Fenced)])
-def test_an_attempt_that_is_stopped_raises_why(harness, fake_engine, why, error):
+@pytest.mark.parametrize(("reason", "error"), [("cancelled", Cancelled), ("released", Released), ("overtaken", Fenced)])
+def test_a_stopped_attempt_raises_the_reason(harness, fake_engine, reason, error):
     engine, attempt = fake_engine("a ", "b ", "c "), harness.attempt(harness.start())
-    engine.before_token = lambda place: attempt.stop(why) if place == 2 else None
+    engine.before_token = lambda position: attempt.stop(reason) if position == 2 else None
 
     with pytest.raises(error):
         turn.run(engine, attempt)
 
 
 @pytest.mark.parametrize("state", ["cancelled", "failed", "dead"])
-def test_an_answer_that_ends_early_is_kept_and_billed(harness, fake_engine, state):
+def test_an_answer_that_ends_early_is_stored_and_billed(harness, fake_engine, state):
     engine, started = fake_engine("a ", "b ", "c "), harness.start("one two")
     engine.error = EngineError("it broke")
     attempt = harness.attempt(started)
@@ -204,26 +210,26 @@ def test_an_answer_that_ends_early_is_kept_and_billed(harness, fake_engine, stat
     error = None if state == "cancelled" else {"code": "server_error", "message": "it broke"}
     harness.settle(attempt, turn.end(attempt, state, error))
 
-    stored, told = harness.stored(started), events(harness, started)
+    stored, events_of_turn = harness.stored_response(started), events(harness, started)
     assert stored.status == ("cancelled" if state == "cancelled" else "failed")
     assert (stored.output[0]["status"], stored.output[0]["content"][0]["text"]) == ("incomplete", "a b c ")
-    assert told[-1][0] == ("sangha:job.cancelled" if state == "cancelled" else "response.failed")
+    assert events_of_turn[-1][0] == ("sangha:job.cancelled" if state == "cancelled" else "response.failed")
     assert harness.billed(started) == [(2, 0, 3)]
     if error:
-        assert told[-1][1]["response"]["error"]["message"] == "it broke"
+        assert events_of_turn[-1][1]["response"]["error"]["message"] == "it broke"
 
 
-def test_a_turn_that_ends_before_it_began_has_no_output(harness):
+def test_a_turn_that_never_ran_has_no_output(harness):
     started = harness.start()
     attempt = harness.attempt(started)
 
     harness.settle(attempt, turn.end(attempt, "dead", {"code": "worker_lost", "message": "Its workers died."}))
 
-    assert list(harness.stored(started).output) == []
+    assert list(harness.stored_response(started).output) == []
     assert harness.billed(started) == [(0, 0, 0)]
 
 
-def test_a_conversation_gets_the_items_of_a_turn_that_has_ended(harness, fake_engine):
+def test_the_items_of_an_ended_turn_are_added_to_its_conversation(harness, fake_engine):
     conversation = new_id("conv")
     with harness.database.transaction() as connection:
         conversations.create(connection, conversation, harness.caller.account_id, {})
@@ -235,7 +241,7 @@ def test_a_conversation_gets_the_items_of_a_turn_that_has_ended(harness, fake_en
     assert [(item["role"], item["content"][0]["text"]) for item in items] == [("user", "one"), ("assistant", "a ")]
 
 
-def test_a_turn_whose_response_was_deleted_fails_for_good(harness, fake_engine):
+def test_a_turn_whose_response_was_deleted_fails_permanently(harness, fake_engine):
     started = harness.start()
     attempt = harness.attempt(started)
     with harness.database.connection() as connection:

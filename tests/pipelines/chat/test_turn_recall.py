@@ -1,4 +1,4 @@
-"""Given a recaller, when its embedder or the database fails or is slow, then a turn is given nothing, and in time."""
+"""A turn gets no memories, in time, when the embedder or the database fails or is slow."""
 
 import threading
 from datetime import UTC, datetime
@@ -15,56 +15,56 @@ from tests.pipelines.memory.job_helpers import embed_alike
 
 
 class Loader:
-    """Loads an embedder and counts how often, and what it is asked."""
+    """Loads an embedder, and records the loads and the embedded texts."""
 
     def __init__(self, embed=embed_alike):
         self.loads = 0
-        self.asked = []
+        self.embedded = []
         self.embed = embed
 
     def __call__(self):
         self.loads += 1
 
         def embed(texts):
-            self.asked += texts
+            self.embedded += texts
             return self.embed(texts)
 
         return embed
 
 
-def remember(harness, *texts):
-    news = [NewMemory(f"mem_{harness.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
-    write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, news)
+def remember_texts(harness, *texts):
+    memories = [NewMemory(f"mem_{harness.caller.user_id}_{text}", text, "user", datetime.now(UTC)) for text in texts]
+    write_memories(harness.database, embed_alike, harness.caller.account_id, harness.caller.user_id, memories)
 
 
 def recall(harness, load, question="my cat"):
-    asking = TurnRecall(load, RecallCounter(harness.database), 2)
+    recaller = TurnRecall(load, RecallCounter(harness.database), 2)
     response = harness.start().response
-    return [[hit.memory.text for hit in asking(harness.database, response, question, 5)] for _ in range(2)]
+    return [[hit.memory.text for hit in recaller(harness.database, response, question, 5)] for _ in range(2)]
 
 
-def test_the_embedder_is_loaded_for_those_who_have_memories_and_a_question_is_embedded_once(harness):
+def test_the_embedder_is_loaded_for_users_with_memories_and_embeds_a_query_once(harness):
     load = Loader()
     assert recall(harness, load) == [[], []]
     assert load.loads == 0
 
-    remember(harness, "I have a cat.")
+    remember_texts(harness, "I have a cat.")
 
     assert recall(harness, load) == [["I have a cat."]] * 2
-    assert (load.loads, load.asked) == (1, ["my cat"])
+    assert (load.loads, load.embedded) == (1, ["my cat"])
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("no such file"), RuntimeError("out of memory")])
-def test_a_turn_goes_on_without_an_embedder(harness, error):
+def test_a_turn_continues_without_an_embedder(harness, error):
     def load():
         raise error
 
-    remember(harness, "I have a cat.")
+    remember_texts(harness, "I have a cat.")
 
     assert recall(harness, load) == [[], []]
 
 
-def test_a_turn_does_not_wait_for_a_slow_one(harness, monkeypatch):
+def test_a_turn_does_not_wait_for_a_slow_embedder(harness, monkeypatch):
     monkeypatch.setattr(turn_recall, "TIMEOUT", 0.05)
     done = threading.Event()
 
@@ -72,7 +72,7 @@ def test_a_turn_does_not_wait_for_a_slow_one(harness, monkeypatch):
         done.wait(10)
         return embed_alike(texts)
 
-    remember(harness, "I have a cat.")
+    remember_texts(harness, "I have a cat.")
 
     assert recall(harness, Loader(slow)) == [[], []]
     done.set()
