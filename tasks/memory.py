@@ -19,24 +19,24 @@ from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
 
-#: Threads: a short job need not wait for a long one. They share the embedder's single thread.
+#: Threads. With two, a short job does not wait for a long one. They share the embedder's single thread.
 THREADS = 2
 
 
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
     embedder = load_embedder(runner.settings)
-    in_background = ThrottledEmbedder(embedder.embed)
+    throttled_embed = ThrottledEmbedder(embedder.embed)
     objects = ObjectStore.open(runner.settings)
     handlers = {
         "embedding.create": Handler(partial(embed.run, embedder), plain_ending),
         "memory.create": Handler(partial(create_memories.run, embedder.embed), endings.end),
         "memory.change": Handler(partial(change_memory.run, embedder.embed), endings.end),
-        "memory.remember": Handler(partial(remember_turns.run, in_background, runner.settings), plain_ending),
-        "memory.extract": Handler(partial(extract_facts.run, in_background, runner.settings), plain_ending),
+        "memory.remember": Handler(partial(remember_turns.run, throttled_embed, runner.settings), plain_ending),
+        "memory.extract": Handler(partial(extract_facts.run, throttled_embed, runner.settings), plain_ending),
         "memory.forget": Handler(forget_memories.run, plain_ending),
-        "memory.import": Handler(partial(import_file.run, in_background, objects), plain_ending),
-        "meditation.run": Handler(partial(meditate.run, runner.settings, in_background), meditate.end),
+        "memory.import": Handler(partial(import_file.run, throttled_embed, objects), plain_ending),
+        "meditation.run": Handler(partial(meditate.run, runner.settings, throttled_embed), meditate.end),
     }
     for kind, handler in handlers.items():
         runner.declare(kind, handler)

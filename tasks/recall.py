@@ -14,7 +14,7 @@ THREADS = 4
 
 def declare_actors(runner: JobRunner) -> int:
     """Declare the actors. Returns the number of threads."""
-    embedder, noting = load_embedder(runner.settings), RecallCounter(runner.database)
-    run = partial(search_memories.run, embedder.embed, noting)
+    embedder, counter = load_embedder(runner.settings), RecallCounter(runner.database)
+    run = partial(search_memories.run, embedder.embed, counter)
     runner.declare("memory.search", Handler(run=run, end=plain_ending))
     return THREADS
