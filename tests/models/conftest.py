@@ -28,22 +28,22 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobKind]:
     return KINDS
 
 
-class Desk:
+class JobStore:
     """What tests do with jobs, each step in a transaction of its own."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def account(self) -> str:
+    def create_account(self) -> str:
         """A new account."""
         account_id = new_id("acct")
         with self.database.connection() as connection:
             connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         return account_id
 
-    def enqueue(self, account_id: str, kind: str = "test.work", **given: Any) -> str:
+    def enqueue(self, account_id: str, kind: str = "test.work", **options: Any) -> str:
         """A new job's id."""
-        job = NewJob(kind, account_id, **given)
+        job = NewJob(kind, account_id, **options)
         with self.database.transaction() as connection:
             enqueue(connection, job)
         return job.id
@@ -53,9 +53,9 @@ class Desk:
         with self.database.connection() as connection:
             return claim(connection, job_id, message_id=message_id, worker=worker)
 
-    def started(self, account_id: str, **given: Any) -> Job:
+    def start(self, account_id: str, **options: Any) -> Job:
         """A job that runs."""
-        job = self.claim(self.enqueue(account_id, **given))
+        job = self.claim(self.enqueue(account_id, **options))
         assert job is not None
         return job
 
@@ -66,16 +66,16 @@ class Desk:
         assert row is not None
         return Job(**row)
 
-    def set(self, job_id: str, assignments: str) -> None:
+    def update(self, job_id: str, assignments: str) -> None:
         """Change a row as time would: `lease_until = now() - interval '1 second'`."""
         with self.database.connection() as connection:
             connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (job_id,))
 
 
 @pytest.fixture
-def desk(database: Database, kinds: dict[str, JobKind]) -> Desk:
+def job_store(database: Database, kinds: dict[str, JobKind]) -> JobStore:
     """The session's database, to be used with accounts of the test's own."""
-    return Desk(database)
+    return JobStore(database)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,11 @@ def own_database(postgres: Postgres) -> Iterator[Database]:
 
 
 @pytest.fixture
-def empty_desk(own_database: Database, kinds: dict[str, JobKind]) -> Desk:
+def empty_job_store(own_database: Database, kinds: dict[str, JobKind]) -> JobStore:
     """The module's own database, with nothing in it."""
     with own_database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))
         connection.execute("DELETE FROM jobs")
         connection.execute("DELETE FROM schedules")
         connection.execute("DELETE FROM workers")
-    return Desk(own_database)
+    return JobStore(own_database)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.models.conftest import Desk, empty_desk, kinds, own_database
+from tests.models.conftest import JobStore, empty_job_store, kinds, own_database
 
-__all__ = ["empty_desk", "kinds", "own_database"]
+__all__ = ["empty_job_store", "kinds", "own_database"]
 
 
 @pytest.fixture
-def desk(empty_desk: Desk) -> Desk:
+def job_store(empty_job_store: JobStore) -> JobStore:
     """An empty database."""
-    return empty_desk
+    return empty_job_store

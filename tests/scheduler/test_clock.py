@@ -39,57 +39,57 @@ class RecordingQueue:
 
 
 @pytest.fixture
-def new_clock(desk, settings):
+def new_clock(job_store, settings):
     """`new_clock()` → the clock of one more scheduler, and its queue."""
 
     def new_clock():
         queue = RecordingQueue()
-        return Clock(settings, desk.database, queue), queue
+        return Clock(settings, job_store.database, queue), queue
 
     return new_clock
 
 
 @pytest.fixture
-def timetable(desk, monkeypatch):
+def timetable(job_store, monkeypatch):
     """The stored timetable, with every entry due. The next times are 12 hours away, whatever the time of day is now."""
     hour = (datetime.now(UTC) + timedelta(hours=12)).hour
     for kind, entry in TIMETABLE.items():
         monkeypatch.setitem(TIMETABLE, kind, replace(entry, trigger=Cron(f"0 {hour} * * *")))
-    store_timetable(desk.database)
-    make_due(desk)
+    store_timetable(job_store.database)
+    make_due(job_store)
 
 
-def make_due(desk, ago=0):
+def make_due(job_store, ago=0):
     """Make every schedule due `ago` seconds ago. Each call needs another value, since no time fires twice."""
     due = "date_trunc('second', now()) - make_interval(secs => %s)"
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         connection.execute(f"UPDATE schedules SET next_fire_at = {due}", (ago,))
 
 
-def platform_jobs(desk):
-    with desk.database.connection() as connection:
+def platform_jobs(job_store):
+    with job_store.database.connection() as connection:
         return list_jobs(connection, PLATFORM_ACCOUNT, limit=1000)
 
 
-def next_times(desk):
-    with desk.database.connection() as connection:
+def next_times(job_store):
+    with job_store.database.connection() as connection:
         return {schedule.kind: schedule.next_fire_at for schedule in schedules.list_all(connection, 100)}
 
 
-def test_due_entries_fire_and_are_announced_to_the_queue(desk, new_clock, timetable):
+def test_due_entries_fire_and_are_announced_to_the_queue(job_store, new_clock, timetable):
     clock, queue = new_clock()
 
     clock.fire()
 
-    assert {job.kind for job in platform_jobs(desk)} == set(TIMETABLE)
-    assert sorted(queue.announced_jobs) == sorted(job.id for job in platform_jobs(desk))
-    assert all(next_time > datetime.now(UTC) for next_time in next_times(desk).values())
+    assert {job.kind for job in platform_jobs(job_store)} == set(TIMETABLE)
+    assert sorted(queue.announced_jobs) == sorted(job.id for job in platform_jobs(job_store))
+    assert all(next_time > datetime.now(UTC) for next_time in next_times(job_store).values())
 
 
-def test_concurrent_schedulers_fire_each_time_once(desk, new_clock, timetable):
+def test_concurrent_schedulers_fire_each_time_once(job_store, new_clock, timetable):
     for minutes in range(5):
-        make_due(desk, ago=60 * minutes)
-        before = len(platform_jobs(desk))
+        make_due(job_store, ago=60 * minutes)
+        before = len(platform_jobs(job_store))
         start = threading.Barrier(4)
         clocks = [new_clock() for _ in range(4)]
 
@@ -104,75 +104,75 @@ def test_concurrent_schedulers_fire_each_time_once(desk, new_clock, timetable):
         last, last_queue = new_clock()
         last.fire()
 
-        jobs = {job.id for job in platform_jobs(desk)}
+        jobs = {job.id for job in platform_jobs(job_store)}
         announced = [job_id for _, queue in clocks for job_id in queue.announced_jobs] + last_queue.announced_jobs
         assert len(jobs) == before + len(TIMETABLE)
         assert len(announced) == len(TIMETABLE)
         assert set(announced) <= jobs
 
 
-def test_a_starting_scheduler_stores_the_timetable(desk, new_clock, monkeypatch):
+def test_a_starting_scheduler_stores_the_timetable(job_store, new_clock, monkeypatch):
     new_clock()[0].fire()
-    before = next_times(desk)
+    before = next_times(job_store)
     assert set(before) == set(TIMETABLE)
 
     new_clock()[0].fire()
-    assert next_times(desk) == before
+    assert next_times(job_store) == before
 
     changed = TimetableEntry(Cron("15 4 * * *"))
     monkeypatch.setitem(TIMETABLE, "maintenance.prune", changed)
     new_clock()[0].fire()
-    assert next_times(desk)["maintenance.prune"] == changed.trigger.next_after(datetime.now(UTC))
+    assert next_times(job_store)["maintenance.prune"] == changed.trigger.next_after(datetime.now(UTC))
 
 
-def test_the_timetable_of_an_older_version_is_corrected_after_an_interval(desk, new_clock, monkeypatch):
+def test_the_timetable_of_an_older_version_is_corrected_after_an_interval(job_store, new_clock, monkeypatch):
     clock, _ = new_clock()
     clock.fire()
-    current = next_times(desk)
+    current = next_times(job_store)
     with monkeypatch.context() as older_version:
         older_version.setitem(TIMETABLE, "maintenance.prune", TimetableEntry(Cron("15 4 * * *")))
         new_clock()[0].fire()
-    stored_by_older_version = next_times(desk)
+    stored_by_older_version = next_times(job_store)
 
     clock.fire()
-    assert next_times(desk) == stored_by_older_version != current
+    assert next_times(job_store) == stored_by_older_version != current
 
     later = time.monotonic() + module.TIMETABLE_INTERVAL
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
     clock.fire()
-    assert next_times(desk) == current
+    assert next_times(job_store) == current
 
 
-def test_a_kind_that_this_version_does_not_know_stays_due(desk, new_clock, timetable):
-    with desk.database.connection() as connection:
+def test_a_kind_that_this_version_does_not_know_stays_due(job_store, new_clock, timetable):
+    with job_store.database.connection() as connection:
         connection.execute(
             "UPDATE schedules SET kind = 'of.tomorrow' WHERE id = %s", (schedule_id("maintenance.prune"),)
         )
 
     new_clock()[0].fire()
 
-    assert "maintenance.prune" not in {job.kind for job in platform_jobs(desk)}
-    assert next_times(desk)["of.tomorrow"] < datetime.now(UTC) + timedelta(seconds=1)
+    assert "maintenance.prune" not in {job.kind for job in platform_jobs(job_store)}
+    assert next_times(job_store)["of.tomorrow"] < datetime.now(UTC) + timedelta(seconds=1)
 
 
-def test_a_sweep_requeues_jobs_of_dead_workers_and_nudges_the_relay(desk, new_clock):
+def test_a_sweep_requeues_jobs_of_dead_workers_and_nudges_the_relay(job_store, new_clock):
     clock, queue = new_clock()
-    job_id = desk.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
-    desk.claim(job_id)
+    job_id = job_store.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
+    job_store.claim(job_id)
     clock.sweep()
-    assert (desk.job(job_id).state, queue.nudges) == ("running", 0)
+    assert (job_store.job(job_id).state, queue.nudges) == ("running", 0)
 
-    desk.set(job_id, "lease_until = now() - interval '1 second'")
+    job_store.update(job_id, "lease_until = now() - interval '1 second'")
     clock.sweep()
 
-    assert (desk.job(job_id).state, desk.job(job_id).failures, queue.nudges) == ("queued", 1, 1)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures, queue.nudges) == ("queued", 1, 1)
 
 
-def test_a_sweep_survives_a_database_outage(desk, new_clock, monkeypatch):
+def test_a_sweep_survives_a_database_outage(job_store, new_clock, monkeypatch):
     def unavailable():
         raise Unavailable("away")
 
-    monkeypatch.setattr(desk.database, "connection", unavailable)
+    monkeypatch.setattr(job_store.database, "connection", unavailable)
 
     new_clock()[0].sweep()
 

@@ -16,9 +16,9 @@ from models.platform.settings import Settings
 from tasks.broker import Broker, build_broker
 from tasks.job_runner import JobRunner
 from tasks.relay import Relay
-from tests.models.conftest import Desk, empty_desk, own_database
+from tests.models.conftest import JobStore, empty_job_store, own_database
 
-__all__ = ["empty_desk", "own_database"]  # fixtures of tests/models
+__all__ = ["empty_job_store", "own_database"]  # fixtures of tests/models
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def desk(empty_desk: Desk) -> Desk:
+def job_store(empty_job_store: JobStore) -> JobStore:
     """An empty database, since a relay publishes every due job of its database."""
-    return empty_desk
+    return empty_job_store
 
 
 @pytest.fixture
-def account(desk: Desk) -> str:
+def account(job_store: JobStore) -> str:
     """The id of a new account."""
-    return desk.account()
+    return job_store.create_account()
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ class CountingRelay(Relay):
 
 
 @pytest.fixture
-def runners(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., JobRunner]]:
+def runners(job_store: JobStore, broker: Broker, settings: Settings, valkey: Any) -> Iterator[Callable[..., JobRunner]]:
     """`runners(name)` → a job runner without message threads and heartbeat."""
     opened: list[tuple[JournalWriter, redis.Redis]] = []
 
@@ -80,12 +80,12 @@ def runners(desk: Desk, broker: Broker, settings: Settings, valkey: Any) -> Iter
         client = connect(valkey.url)
 
         def may_write(job_id: str, attempt: int) -> bool:
-            with desk.database.connection() as connection:
+            with job_store.database.connection() as connection:
                 return attempts.may_write(connection, job_id, attempt)
 
         writer = JournalWriter(client, may_write)
         opened.append((writer, client))
-        database = database or desk.database
+        database = database or job_store.database
         return JobRunner(name, settings, database, client, broker, writer, CountingRelay(database, broker))
 
     yield open_runner

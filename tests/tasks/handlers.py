@@ -27,10 +27,10 @@ def handler(run, end=plain_ending):
 COMPLETES = handler(completes)
 
 
-def event_types(runner, desk, job_id):
+def event_types(runner, job_store, job_id):
     """Return the types of a journal's events, and check that Redis and the archive agree."""
     runner.writer.drain()
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         archived = read_archive(connection, job_id).events
     recent = journal.read_events(runner.client, job_id)
     for event in recent:
@@ -41,5 +41,5 @@ def event_types(runner, desk, job_id):
     return [event.type.decode() for event in events]
 
 
-def make_due(desk, job_id):
-    desk.set(job_id, "run_at = now()")
+def make_due(job_store, job_id):
+    job_store.update(job_id, "run_at = now()")

@@ -28,9 +28,9 @@ def heartbeat(runner, monkeypatch):
 
 
 @pytest.fixture
-def running_job(runner, desk, account):
+def running_job(runner, job_store, account):
     """A job that runs until it is stopped: its id, its attempt and its thread."""
-    job_id, started = desk.enqueue(account), threading.Event()
+    job_id, started = job_store.enqueue(account), threading.Event()
 
     def run(attempt):
         attempt.journal.write("test.said", {})
@@ -47,38 +47,40 @@ def running_job(runner, desk, account):
     thread.join(20)
 
 
-def test_worker_is_registered_from_start_to_stop(heartbeat, runner, desk):
+def test_worker_is_registered_from_start_to_stop(heartbeat, runner, job_store):
     heartbeat.start()
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         (worker,) = list_live(connection)
     assert (worker.name, worker.queues, worker.threads) == (runner.name, ["test"], 3)
 
     heartbeat.stop()
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert list_live(connection) == []
 
 
-def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, desk):
+def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, job_store):
     job_id, attempt, _ = running_job
-    desk.set(job_id, "lease_until = now()")
+    job_store.update(job_id, "lease_until = now()")
     heartbeat.start()
 
-    wait_until(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at + timedelta(seconds=10))
-    with desk.database.connection() as connection:
+    wait_until(lambda: job_store.job(job_id).lease_until > job_store.job(job_id).started_at + timedelta(seconds=10))
+    with job_store.database.connection() as connection:
         wait_until(lambda: len(read_archive(connection, job_id).events) == 1)
     attempt.journal.write("test.said", {})
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         wait_until(lambda: len(read_archive(connection, job_id).events) == 2)
 
 
-def test_cancellation_over_redis_stops_the_attempt_at_once(heartbeat, running_job, runner, desk, account, monkeypatch):
+def test_cancellation_over_redis_stops_the_attempt_at_once(
+    heartbeat, running_job, runner, job_store, account, monkeypatch
+):
     monkeypatch.setattr(attempts, "RENEWAL", 3600)
     job_id, _, thread = running_job
     heartbeat.start()
     channel = journal.CANCEL_CHANNEL
     wait_until(lambda: runner.client.pubsub_numsub(channel)[0][1] >= 1)
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         cancellation = cancel(connection, job_id, account)
     start = time.monotonic()
 
@@ -86,43 +88,45 @@ def test_cancellation_over_redis_stops_the_attempt_at_once(heartbeat, running_jo
     thread.join(20)
 
     assert time.monotonic() - start < 0.5
-    assert desk.job(job_id).state == "cancelled"
+    assert job_store.job(job_id).state == "cancelled"
 
 
-def test_cancellation_missed_by_redis_stops_the_attempt_at_the_next_heartbeat(heartbeat, running_job, desk, account):
+def test_cancellation_missed_by_redis_stops_the_attempt_at_the_next_heartbeat(
+    heartbeat, running_job, job_store, account
+):
     job_id, _, thread = running_job
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         cancel(connection, job_id, account)
 
     heartbeat.start()
     thread.join(20)
 
-    assert desk.job(job_id).state == "cancelled"
+    assert job_store.job(job_id).state == "cancelled"
 
 
-def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, desk):
+def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, job_store):
     job_id, attempt, thread = running_job
-    desk.claim(job_id, "m", "another worker")
+    job_store.claim(job_id, "m", "another worker")
 
     heartbeat.start()
     thread.join(20)
 
     assert not thread.is_alive()
     assert attempt._reason == "overtaken"
-    assert (desk.job(job_id).state, desk.job(job_id).worker) == ("running", "another worker")
+    assert (job_store.job(job_id).state, job_store.job(job_id).worker) == ("running", "another worker")
 
 
-def test_lease_of_an_overdue_attempt_is_not_renewed(heartbeat, running_job, desk):
+def test_lease_of_an_overdue_attempt_is_not_renewed(heartbeat, running_job, job_store):
     """An attempt that ignores its stop signal is taken over by another worker."""
     job_id, attempt, _ = running_job
-    lease = desk.job(job_id).lease_until
+    lease = job_store.job(job_id).lease_until
     attempt.deadline = time.monotonic() - OVERDUE_GRACE - 1
     heartbeat._beat_once()
 
-    assert desk.job(job_id).lease_until == lease
+    assert job_store.job(job_id).lease_until == lease
 
 
-def test_heartbeat_continues_after_an_error(heartbeat, running_job, desk, monkeypatch):
+def test_heartbeat_continues_after_an_error(heartbeat, running_job, job_store, monkeypatch):
     job_id, _, _ = running_job
     monkeypatch.setattr("tasks.heartbeat.RETRY_INTERVAL", 0.02)
     beats, renew = [], attempts.renew_leases
@@ -134,9 +138,9 @@ def test_heartbeat_continues_after_an_error(heartbeat, running_job, desk, monkey
         return renew(*arguments)
 
     monkeypatch.setattr(attempts, "renew_leases", fail_twice)
-    desk.set(job_id, "lease_until = now() - interval '1 hour'")
+    job_store.update(job_id, "lease_until = now() - interval '1 hour'")
     heartbeat._threads[0].start()
 
-    wait_until(lambda: desk.job(job_id).lease_until > desk.job(job_id).started_at)
+    wait_until(lambda: job_store.job(job_id).lease_until > job_store.job(job_id).started_at)
     assert len(beats) >= 3
     heartbeat._threads[1].start()

@@ -19,22 +19,22 @@ from models.platform.errors import PermanentFailure, SanghaError
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, make_due, raises
 
 
-def test_successful_job_is_completed_and_its_journal_closed(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_successful_job_is_completed_and_its_journal_closed(runner, job_store, account):
+    job_id = job_store.enqueue(account)
 
     runner.execute(COMPLETES, job_id, "m")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.result, job.failures) == ("completed", {"attempt": 1}, 0)
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.completed"]
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.completed"]
     assert len(journal.read_events(runner.client, job_id)) == 2
     assert runner.running_attempts() == []
 
 
-def test_token_rate_limit_is_corrected_when_the_job_ends(runner, desk, account):
+def test_token_rate_limit_is_corrected_when_the_job_ends(runner, job_store, account):
     bucket = Bucket(f"account {account}", "tokens", 1000, 100)
     rate_limits.draw(runner.client, [bucket])
-    job_id = desk.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 100))
+    job_id = job_store.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 100))
 
     runner.execute(handler(lambda attempt: replace(completes(attempt), tokens=400)), job_id, "m")
 
@@ -43,75 +43,75 @@ def test_token_rate_limit_is_corrected_when_the_job_ends(runner, desk, account):
     assert level.remaining == pytest.approx(600, abs=30)
 
 
-def test_second_delivery_of_an_ended_job_is_dropped(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_second_delivery_of_an_ended_job_is_dropped(runner, job_store, account):
+    job_id = job_store.enqueue(account)
     runner.execute(COMPLETES, job_id, "m")
 
     runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
     runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "another")
 
-    assert desk.job(job_id).attempt == 1
+    assert job_store.job(job_id).attempt == 1
 
 
-def test_failed_job_is_retried_later_and_dead_after_its_last_attempt(runner, desk, account):
-    job_id, failing = desk.enqueue(account), handler(raises(ValueError("the reason")))
+def test_failed_job_is_retried_later_and_dead_after_its_last_attempt(runner, job_store, account):
+    job_id, failing = job_store.enqueue(account), handler(raises(ValueError("the reason")))
     for failures in (1, 2):
         runner.execute(failing, job_id, f"m{failures}")
-        job = desk.job(job_id)
+        job = job_store.job(job_id)
         assert (job.state, job.failures, job.published_at) == ("queued", failures, None)
         assert "ValueError: the reason" in job.traceback
-        assert desk.claim(job_id) is None  # run_at lies in the future
-        make_due(desk, job_id)
+        assert job_store.claim(job_id) is None  # run_at lies in the future
+        make_due(job_store, job_id)
 
     runner.execute(failing, job_id, "m3")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.attempt) == ("dead", 3)
     assert "ValueError: the reason" in job.traceback
     assert "the reason" not in str(job.error)  # for operators only
-    assert event_types(runner, desk, job_id) == ["test.written"] * 3 + ["sangha:job.dead"]
+    assert event_types(runner, job_store, job_id) == ["test.written"] * 3 + ["sangha:job.dead"]
 
 
-def test_error_text_that_postgres_cannot_store_is_escaped(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_error_text_that_postgres_cannot_store_is_escaped(runner, job_store, account):
+    job_id = job_store.enqueue(account)
 
     runner.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
 
-    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 1)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
 
 
-def test_permanent_failure_is_not_retried(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_permanent_failure_is_not_retried(runner, job_store, account):
+    job_id = job_store.enqueue(account)
 
     runner.execute(handler(raises(PermanentFailure("no such file", code="gone"))), job_id, "m")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.error) == ("failed", {"code": "gone", "message": "no such file"})
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.failed"]
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.failed"]
 
 
-def test_job_past_its_time_limit_fails(runner, desk, account, monkeypatch):
+def test_job_past_its_time_limit_fails(runner, job_store, account, monkeypatch):
     monkeypatch.setitem(CATALOGUE, "test.work", replace(CATALOGUE["test.work"], time_limit=0))
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
 
     runner.execute(handler(lambda attempt: attempt.check()), job_id, "m")
 
-    assert (desk.job(job_id).state, desk.job(job_id).error["code"]) == ("failed", "time_limit_exceeded")
+    assert (job_store.job(job_id).state, job_store.job(job_id).error["code"]) == ("failed", "time_limit_exceeded")
 
 
-def test_job_cancelled_between_attempts_ends_without_running(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_job_cancelled_between_attempts_ends_without_running(runner, job_store, account):
+    job_id = job_store.enqueue(account)
     runner.execute(handler(raises(ValueError())), job_id, "m")
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         cancel(connection, job_id, account)
 
     runner.execute(handler(raises(AssertionError("it ran"))), job_id, "m2")
 
-    assert desk.job(job_id).state == "cancelled"
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.cancelled"]
+    assert job_store.job(job_id).state == "cancelled"
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.cancelled"]
 
 
-def run_in_thread(runner, desk, job_id):
+def run_in_thread(runner, job_store, job_id):
     """Run a job that works until it is stopped, in a thread."""
     started = threading.Event()
 
@@ -127,9 +127,9 @@ def run_in_thread(runner, desk, job_id):
     return thread
 
 
-def test_cancelled_attempt_stops(runner, desk, account):
-    job_id = desk.enqueue(account)
-    thread = run_in_thread(runner, desk, job_id)
+def test_cancelled_attempt_stops(runner, job_store, account):
+    job_id = job_store.enqueue(account)
+    thread = run_in_thread(runner, job_store, job_id)
     runner.cancel("job_of_another_worker")
     start = time.monotonic()
 
@@ -137,22 +137,22 @@ def test_cancelled_attempt_stops(runner, desk, account):
     thread.join(20)
 
     assert time.monotonic() - start < 0.5
-    assert desk.job(job_id).state == "cancelled"
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.cancelled"]
+    assert job_store.job(job_id).state == "cancelled"
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.cancelled"]
 
 
-def test_released_job_is_continued_by_another_worker(runners, desk, account):
+def test_released_job_is_continued_by_another_worker(runners, job_store, account):
     stopping, other = runners("stopping"), runners("other")
-    job_id = desk.enqueue(account)
-    thread = run_in_thread(stopping, desk, job_id)
+    job_id = job_store.enqueue(account)
+    thread = run_in_thread(stopping, job_store, job_id)
 
     stopping.release_all()
     thread.join(20)
 
-    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 0)
     other.execute(COMPLETES, job_id, "m2")
-    assert desk.job(job_id).result == {"attempt": 2}
-    assert event_types(other, desk, job_id) == ["test.written", "test.written", "sangha:job.completed"]
+    assert job_store.job(job_id).result == {"attempt": 2}
+    assert event_types(other, job_store, job_id) == ["test.written", "test.written", "sangha:job.completed"]
 
 
 def failing_end(attempt, state, error=None):
@@ -160,22 +160,22 @@ def failing_end(attempt, state, error=None):
 
 
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
-def test_job_gets_a_plain_ending_when_its_handler_cannot_compose_one(runner, desk, account, run):
-    job_id = desk.enqueue(account)
+def test_job_gets_a_plain_ending_when_its_handler_cannot_compose_one(runner, job_store, account, run):
+    job_id = job_store.enqueue(account)
     journal.append(runner.client, job_id, 0, [])  # Redis knows the journal
-    desk.set(job_id, "failures = 2")
+    job_store.update(job_id, "failures = 2")
 
     runner.execute(handler(run, failing_end), job_id, "m")
 
-    assert desk.job(job_id).state == "dead"
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.dead"]
+    assert job_store.job(job_id).state == "dead"
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.dead"]
 
 
 def failing_record(connection):
     connection.execute("SELECT no_such_column FROM jobs")
 
 
-def test_error_while_recording_the_ending_is_retried(runner, desk, account):
+def test_error_while_recording_the_ending_is_retried(runner, job_store, account):
     """The transaction is rolled back; after the last attempt the job ends without its record."""
 
     def run(attempt):
@@ -184,51 +184,51 @@ def test_error_while_recording_the_ending_is_retried(runner, desk, account):
     def end(attempt, state, error=None):
         return replace(plain_ending(attempt, state, error), record=failing_record)
 
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
     for failures in (1, 2):
         runner.execute(handler(run, end), job_id, f"m{failures}")
-        assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", failures)
-        assert "no_such_column" in desk.job(job_id).traceback
-        assert event_types(runner, desk, job_id) == []
-        make_due(desk, job_id)
+        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", failures)
+        assert "no_such_column" in job_store.job(job_id).traceback
+        assert event_types(runner, job_store, job_id) == []
+        make_due(job_store, job_id)
 
     runner.execute(handler(run, end), job_id, "m3")
 
-    assert desk.job(job_id).state == "dead"
-    assert "no_such_column" in desk.job(job_id).traceback
-    assert event_types(runner, desk, job_id) == ["sangha:job.dead"]
+    assert job_store.job(job_id).state == "dead"
+    assert "no_such_column" in job_store.job(job_id).traceback
+    assert event_types(runner, job_store, job_id) == ["sangha:job.dead"]
 
 
-def test_job_that_kills_its_workers_is_dead_after_its_last_attempt(runners, desk, account):
+def test_job_that_kills_its_workers_is_dead_after_its_last_attempt(runners, job_store, account):
     """The next claim counts the crash, since the process is gone."""
 
     class Killed(BaseException):
         pass
 
-    job_id, runs = desk.enqueue(account), []
+    job_id, runs = job_store.enqueue(account), []
 
     def run(attempt):
         runs.append(attempt.job.attempt)
         raise Killed
 
     for number in range(20):
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             connection.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
             outbox.requeue_lost(connection)
-        make_due(desk, job_id)
+        make_due(job_store, job_id)
         worker = runners(f"worker {number}")
-        if desk.job(job_id).failures < 3:
+        if job_store.job(job_id).failures < 3:
             with pytest.raises(Killed):
                 worker.execute(handler(run), job_id, f"m{number}")
         else:
             worker.execute(handler(run), job_id, f"m{number}")
             break
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.error["code"], len(runs)) == ("dead", "worker_lost", 3)
 
 
-def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(runner, desk, account):
+def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(runner, job_store, account):
     def run(attempt):
         with attempt.database.connection() as connection:
             ended = children(connection, attempt.job.id)
@@ -240,11 +240,11 @@ def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(
     def child(attempt):
         return plain_ending(attempt, "completed", result={"n": attempt.job.arguments["n"] + 1})
 
-    parent_id = desk.enqueue(account)
+    parent_id = job_store.enqueue(account)
     runner.execute(handler(run), parent_id, "m")
-    assert desk.job(parent_id).state == "waiting"
+    assert job_store.job(parent_id).state == "waiting"
     assert runner.running_attempts() == []
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         child_ids = [job.id for job in children(connection, parent_id)]
     for job_id in child_ids:
         nudges = runner.relay.nudges
@@ -253,28 +253,28 @@ def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(
 
     runner.execute(handler(run), parent_id, "m2")
 
-    assert (desk.job(parent_id).state, desk.job(parent_id).result) == ("completed", {"sum": 3})
-    assert event_types(runner, desk, parent_id) == ["test.written", "sangha:job.completed"]
+    assert (job_store.job(parent_id).state, job_store.job(parent_id).result) == ("completed", {"sum": 3})
+    assert event_types(runner, job_store, parent_id) == ["test.written", "sangha:job.completed"]
 
 
-def test_cancellation_before_the_children_are_inserted_ends_the_job(runner, desk, account):
+def test_cancellation_before_the_children_are_inserted_ends_the_job(runner, job_store, account):
     """Only this attempt can end the job before its lease expires."""
 
     def run(attempt):
-        with desk.database.transaction() as connection:
+        with job_store.database.transaction() as connection:
             cancel(connection, attempt.job.id, account)
         return WaitForChildren([NewJob("test.child", account)])
 
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
     runner.execute(handler(run), job_id, "m")
 
-    assert desk.job(job_id).state == "cancelled"
-    with desk.database.connection() as connection:
+    assert job_store.job(job_id).state == "cancelled"
+    with job_store.database.connection() as connection:
         assert children(connection, job_id) == []
-    assert event_types(runner, desk, job_id) == ["sangha:job.cancelled"]
+    assert event_types(runner, job_store, job_id) == ["sangha:job.cancelled"]
 
 
-def test_follow_ups_are_inserted_in_the_transaction_of_the_ending(runner, desk, account):
+def test_follow_ups_are_inserted_in_the_transaction_of_the_ending(runner, job_store, account):
     follow_up = NewJob("test.child", account)
 
     def run(attempt):
@@ -287,11 +287,11 @@ def test_follow_ups_are_inserted_in_the_transaction_of_the_ending(runner, desk, 
 
         return replace(completes(attempt), record=record)
 
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
     runner.execute(handler(run_with_failing_record), job_id, "m")
     with pytest.raises(AssertionError):
-        desk.job(follow_up.id)
-    make_due(desk, job_id)
+        job_store.job(follow_up.id)
+    make_due(job_store, job_id)
     runner.execute(handler(run), job_id, "m2")
 
-    assert (desk.job(job_id).state, desk.job(follow_up.id).state) == ("completed", "queued")
+    assert (job_store.job(job_id).state, job_store.job(follow_up.id).state) == ("completed", "queued")

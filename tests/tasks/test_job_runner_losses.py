@@ -24,29 +24,29 @@ from tests.tasks.handlers import COMPLETES, completes, event_types, handler, rai
 
 
 @pytest.mark.parametrize("error", [Unavailable("the engine is down"), redis.ConnectionError("gone")])
-def test_job_is_released_without_a_failure_while_a_dependency_is_down(runner, desk, account, error):
-    job_id = desk.enqueue(account)
+def test_job_is_released_without_a_failure_while_a_dependency_is_down(runner, job_store, account, error):
+    job_id = job_store.enqueue(account)
 
     runner.execute(handler(raises(error)), job_id, "m")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
-    assert desk.claim(job_id) is None  # its run_at is a second from now
+    assert job_store.claim(job_id) is None  # its run_at is a second from now
 
 
-def test_job_is_released_while_redis_is_down(runner, desk, account, tmp_path):
-    job_id = desk.enqueue(account)
+def test_job_is_released_while_redis_is_down(runner, job_store, account, tmp_path):
+    job_id = job_store.enqueue(account)
     runner.client = connect(f"unix://{tmp_path}/nothing.sock")
 
     runner.execute(COMPLETES, job_id, "m")
 
-    assert (desk.job(job_id).state, desk.job(job_id).failures) == ("queued", 0)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 0)
 
 
 @pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
-def test_attempt_is_fenced_after_a_newer_claim(runners, desk, account, outcome):
+def test_attempt_is_fenced_after_a_newer_claim(runners, job_store, account, outcome):
     stale, other = runners("stale"), runners("other")
-    job_id, started, proceed = desk.enqueue(account), threading.Event(), threading.Event()
+    job_id, started, proceed = job_store.enqueue(account), threading.Event(), threading.Event()
 
     def run(attempt):
         started.set()
@@ -65,9 +65,9 @@ def test_attempt_is_fenced_after_a_newer_claim(runners, desk, account, outcome):
     thread.join(20)
 
     assert not thread.is_alive()
-    assert (desk.job(job_id).state, desk.job(job_id).result) == ("completed", {"attempt": 2})
-    assert event_types(other, desk, job_id) == ["test.written", "sangha:job.completed"]
-    with desk.database.connection() as connection:
+    assert (job_store.job(job_id).state, job_store.job(job_id).result) == ("completed", {"attempt": 2})
+    assert event_types(other, job_store, job_id) == ["test.written", "sangha:job.completed"]
+    with job_store.database.connection() as connection:
         assert children(connection, job_id) == []
 
 
@@ -92,30 +92,30 @@ class UnconfirmingDatabase(Database):
 
 
 @pytest.fixture
-def unconfirming(desk):
-    database = UnconfirmingDatabase(desk.database.dsn)
+def unconfirming(job_store):
+    database = UnconfirmingDatabase(job_store.database.dsn)
     yield database
     database.close()
 
 
-def test_ending_whose_confirmation_is_lost_is_recorded_once(runners, unconfirming, desk, account):
+def test_ending_whose_confirmation_is_lost_is_recorded_once(runners, unconfirming, job_store, account):
     runner = runners("worker", unconfirming)
-    job_id, recorded = desk.enqueue(account), []
+    job_id, recorded = job_store.enqueue(account), []
 
     def run(attempt):
         unconfirming.lost = 1
-        return replace(completes(attempt), record=lambda connection: recorded.append(desk.enqueue(account)))
+        return replace(completes(attempt), record=lambda connection: recorded.append(job_store.enqueue(account)))
 
     runner.execute(handler(run), job_id, "m")
 
-    assert desk.job(job_id).state == "completed"
+    assert job_store.job(job_id).state == "completed"
     assert len(recorded) == 1  # the repeated transaction was rejected before its record
-    assert event_types(runner, desk, job_id) == ["test.written", "sangha:job.completed"]
+    assert event_types(runner, job_store, job_id) == ["test.written", "sangha:job.completed"]
     assert journal.read_events(runner.client, job_id)[-1].ends
 
 
-def test_claim_whose_confirmation_is_lost_is_repeated_at_once(runner, desk, account, monkeypatch):
-    job_id, claim, lost = desk.enqueue(account), attempts.claim, []
+def test_claim_whose_confirmation_is_lost_is_repeated_at_once(runner, job_store, account, monkeypatch):
+    job_id, claim, lost = job_store.enqueue(account), attempts.claim, []
 
     def unconfirmed(*arguments, **options):
         claimed = claim(*arguments, **options)
@@ -127,12 +127,12 @@ def test_claim_whose_confirmation_is_lost_is_repeated_at_once(runner, desk, acco
     monkeypatch.setattr(attempts, "claim", unconfirmed)
     runner.execute(COMPLETES, job_id, "m")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.attempt, job.failures) == ("completed", 2, 0)
 
 
-def test_redelivery_to_the_worker_that_runs_the_job_is_dropped(runner, desk, account):
-    job_id = desk.enqueue(account)
+def test_redelivery_to_the_worker_that_runs_the_job_is_dropped(runner, job_store, account):
+    job_id = job_store.enqueue(account)
 
     def run(attempt):
         runner.execute(handler(raises(AssertionError("it ran twice"))), job_id, "m")
@@ -140,15 +140,15 @@ def test_redelivery_to_the_worker_that_runs_the_job_is_dropped(runner, desk, acc
 
     runner.execute(handler(run), job_id, "m")
 
-    assert (desk.job(job_id).state, desk.job(job_id).attempt) == ("completed", 1)
+    assert (job_store.job(job_id).state, job_store.job(job_id).attempt) == ("completed", 1)
 
 
-def test_cancellation_between_claim_and_start_stops_the_attempt(runner, desk, account, monkeypatch):
-    job_id, claim = desk.enqueue(account), attempts.claim
+def test_cancellation_between_claim_and_start_stops_the_attempt(runner, job_store, account, monkeypatch):
+    job_id, claim = job_store.enqueue(account), attempts.claim
 
     def claim_then_cancel(*arguments, **options):
         claimed = claim(*arguments, **options)
-        with desk.database.transaction() as connection:
+        with job_store.database.transaction() as connection:
             cancel(connection, job_id, account)
         runner.cancel(job_id)
         return claimed
@@ -160,13 +160,13 @@ def test_cancellation_between_claim_and_start_stops_the_attempt(runner, desk, ac
     monkeypatch.setattr(attempts, "claim", claim_then_cancel)
     runner.execute(handler(run), job_id, "m")
 
-    assert desk.job(job_id).state == "cancelled"
+    assert job_store.job(job_id).state == "cancelled"
 
 
 @pytest.mark.parametrize("outcome", ["fails", "waits", "is released"])
-def test_retry_wait_and_release_count_once_without_confirmation(runners, unconfirming, desk, account, outcome):
+def test_retry_wait_and_release_count_once_without_confirmation(runners, unconfirming, job_store, account, outcome):
     runner = runners("worker", unconfirming)
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
 
     def run(attempt):
         attempt.journal.write("test.written", {})
@@ -177,20 +177,20 @@ def test_retry_wait_and_release_count_once_without_confirmation(runners, unconfi
 
     runner.execute(handler(run), job_id, "m")
 
-    job = desk.job(job_id)
+    job = job_store.job(job_id)
     assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
     assert job.pending_children == (outcome == "waits")
-    assert event_types(runner, desk, job_id) == ["test.written"]
+    assert event_types(runner, job_store, job_id) == ["test.written"]
 
 
-def test_journal_is_complete_after_redis_is_killed_and_emptied(runners, desk, account, tmp_path):
+def test_journal_is_complete_after_redis_is_killed_and_emptied(runners, job_store, account, tmp_path):
     """After a kill -9 and a start without data, Redis and the archive have every event."""
     for name in ("run", "logs"):
         (tmp_path / name).mkdir()
     with running_server(Valkey(tmp_path / "valkey", tmp_path), tmp_path / "run", tmp_path / "logs") as server:
         runner = runners()
         runner.client = runner.writer._client = connect(server.service.url)
-        job_id = desk.enqueue(account)
+        job_id = job_store.enqueue(account)
 
         def run(attempt):
             for n in range(20):
@@ -211,16 +211,16 @@ def test_journal_is_complete_after_redis_is_killed_and_emptied(runners, desk, ac
         assert runner.writer.drain(20)
 
         recent = journal.read_events(runner.client, job_id)
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             archived = read_archive(connection, job_id)
         assert [event.data for event in recent] == [event.data for event in archived.events]
         assert archived.tokens == 40
         runner.client.close()
 
 
-def test_evicted_journal_is_written_again_with_its_ending(runner, desk, account):
+def test_evicted_journal_is_written_again_with_its_ending(runner, job_store, account):
     """Open streams then receive it at once."""
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
 
     def run(attempt):
         attempt.journal.write("test.written", {})
@@ -252,11 +252,11 @@ def test_stopping_worker_does_not_wait_for_postgres(runner, monkeypatch):
         runner.execute(COMPLETES, "job", "m")
 
 
-def test_ending_of_an_unknown_attempt_is_fenced(runner, desk, account):
-    job = desk.started(account)
+def test_ending_of_an_unknown_attempt_is_fenced(runner, job_store, account):
+    job = job_store.start(account)
     object.__setattr__(job, "attempt", 9)
 
-    with pytest.raises(Fenced), desk.database.batch() as connection:
+    with pytest.raises(Fenced), job_store.database.batch() as connection:
         attempts.end(connection, job, Ending("completed", []), [])
 
-    assert desk.job(job.id).state == "running"
+    assert job_store.job(job.id).state == "running"

@@ -13,25 +13,25 @@ OPENING_EVENTS = [event(0, "test.opened", {}), event(1, "test.opened", {})]
 
 
 @pytest.fixture
-def queue(settings, desk, redis_client, broker):
-    queue = Queue(settings, desk.database, redis_client)
+def queue(settings, job_store, redis_client, broker):
+    queue = Queue(settings, job_store.database, redis_client)
     yield queue
     queue.close()
 
 
-def test_announced_job_is_published_and_its_journal_started(queue, desk, account, redis_client):
-    job_id = desk.enqueue(account, opening=OPENING_EVENTS)
+def test_announced_job_is_published_and_its_journal_started(queue, job_store, account, redis_client):
+    job_id = job_store.enqueue(account, opening=OPENING_EVENTS)
 
     queue.announce_job(job_id, OPENING_EVENTS)
 
     assert journal.read_events(redis_client, job_id) == OPENING_EVENTS
-    wait_until(lambda: desk.job(job_id).published_at)
+    wait_until(lambda: job_store.job(job_id).published_at)
 
 
-def test_cancellation_ends_the_journal_of_a_queued_job(queue, desk, account, redis_client):
-    job_id = desk.enqueue(account, opening=OPENING_EVENTS)
+def test_cancellation_ends_the_journal_of_a_queued_job(queue, job_store, account, redis_client):
+    job_id = job_store.enqueue(account, opening=OPENING_EVENTS)
     queue.announce_job(job_id, OPENING_EVENTS)
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         cancellation = cancel(connection, job_id, account)
 
     queue.announce_cancellation(cancellation)
@@ -41,8 +41,8 @@ def test_cancellation_ends_the_journal_of_a_queued_job(queue, desk, account, red
     assert events[-1].ends
 
 
-def test_journal_of_a_deleted_job_is_deleted(queue, desk, account, redis_client):
-    job_id = desk.enqueue(account)
+def test_journal_of_a_deleted_job_is_deleted(queue, job_store, account, redis_client):
+    job_id = job_store.enqueue(account)
     queue.announce_job(job_id, OPENING_EVENTS)
 
     queue.forget_journal(job_id)
@@ -50,12 +50,12 @@ def test_journal_of_a_deleted_job_is_deleted(queue, desk, account, redis_client)
     assert journal.read_events(redis_client, job_id) == []
 
 
-def test_announcements_succeed_while_redis_is_down(settings, desk, account, broker, tmp_path):
-    queue = Queue(settings, desk.database, connect(f"unix://{tmp_path}/nothing.sock"))
-    job_id = desk.enqueue(account)
+def test_announcements_succeed_while_redis_is_down(settings, job_store, account, broker, tmp_path):
+    queue = Queue(settings, job_store.database, connect(f"unix://{tmp_path}/nothing.sock"))
+    job_id = job_store.enqueue(account)
 
     queue.announce_job(job_id, OPENING_EVENTS)
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         queue.announce_cancellation(cancel(connection, job_id, account))
     queue.forget_journal(job_id)
     queue.check()

@@ -22,9 +22,9 @@ def broker(on_each_broker, kinds):
 
 
 @pytest.fixture
-def relay(desk, broker):
+def relay(job_store, broker):
     """A relay whose thread is started by the test."""
-    relay = Relay(desk.database, broker)
+    relay = Relay(job_store.database, broker)
     yield relay
     if relay._thread.is_alive():
         relay.stop()
@@ -52,13 +52,13 @@ def jobs_of(messages):
     return [message.args[0] for message in messages]
 
 
-def test_due_jobs_are_published_and_marked(desk, account, relay, deliveries):
-    job_ids = [desk.enqueue(account) for _ in range(3)]
+def test_due_jobs_are_published_and_marked(job_store, account, relay, deliveries):
+    job_ids = [job_store.enqueue(account) for _ in range(3)]
 
     assert relay.publish_due() == 3
 
     assert jobs_of(deliveries(3)) == job_ids
-    assert all(desk.job(job_id).published_at for job_id in job_ids)
+    assert all(job_store.job(job_id).published_at for job_id in job_ids)
     assert relay.publish_due() == 0
 
 
@@ -67,9 +67,9 @@ class Crash(Exception):
 
 
 def test_crash_between_message_and_mark_sends_twice_and_the_job_is_claimed_once(
-    desk, account, relay, deliveries, monkeypatch
+    job_store, account, relay, deliveries, monkeypatch
 ):
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
 
     def crash(connection, sent):
         raise Crash
@@ -82,11 +82,11 @@ def test_crash_between_message_and_mark_sends_twice_and_the_job_is_claimed_once(
 
     messages = deliveries(2)
     assert jobs_of(messages) == [job_id, job_id]
-    claims = [desk.claim(job_id, message.message_id, f"w{n}") for n, message in enumerate(messages)]
+    claims = [job_store.claim(job_id, message.message_id, f"w{n}") for n, message in enumerate(messages)]
     assert [claim is not None for claim in claims] == [True, False]
 
 
-def test_connection_is_idle_in_transaction_while_the_relay_publishes(desk, account, relay, broker, monkeypatch):
+def test_connection_is_idle_in_transaction_while_the_relay_publishes(job_store, account, relay, broker, monkeypatch):
     """Postgres can then end the transaction of a frozen relay, and with it the lock that other relays wait for."""
     states, enqueue = [], broker.enqueue
     holders = """
@@ -95,19 +95,21 @@ def test_connection_is_idle_in_transaction_while_the_relay_publishes(desk, accou
     """
 
     def record_states(message):
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             states.extend(row["state"] for row in connection.execute(holders).fetchall())
         return enqueue(message)
 
     monkeypatch.setattr(broker, "enqueue", record_states)
-    desk.enqueue(account)
+    job_store.enqueue(account)
     relay.publish_due()
 
     assert states == ["idle in transaction"]
 
 
-def test_messages_sent_before_a_broker_error_are_not_sent_again(desk, account, relay, deliveries, broker, monkeypatch):
-    job_ids = [desk.enqueue(account) for _ in range(4)]
+def test_messages_sent_before_a_broker_error_are_not_sent_again(
+    job_store, account, relay, deliveries, broker, monkeypatch
+):
+    job_ids = [job_store.enqueue(account) for _ in range(4)]
     enqueue, sent = broker.enqueue, []
 
     def fail_third(message):
@@ -120,7 +122,7 @@ def test_messages_sent_before_a_broker_error_are_not_sent_again(desk, account, r
         patched.setattr(broker, "enqueue", fail_third)
         with pytest.raises(dramatiq.errors.ConnectionClosed):
             relay.publish_due()
-    assert [bool(desk.job(job_id).published_at) for job_id in job_ids] == [True, True, False, False]
+    assert [bool(job_store.job(job_id).published_at) for job_id in job_ids] == [True, True, False, False]
     assert relay.publish_due() == 2
 
     assert jobs_of(deliveries(4)) == job_ids
@@ -129,7 +131,7 @@ def test_messages_sent_before_a_broker_error_are_not_sent_again(desk, account, r
 @pytest.mark.parametrize(
     "error", [dramatiq.errors.ConnectionClosed("down"), Unavailable("down"), OSError("down"), KeyError("what?")]
 )
-def test_relay_retries_after_an_error(desk, account, relay, deliveries, broker, monkeypatch, error):
+def test_relay_retries_after_an_error(job_store, account, relay, deliveries, broker, monkeypatch, error):
     failures, enqueue = [], broker.enqueue
 
     def fail_twice(message):
@@ -139,7 +141,7 @@ def test_relay_retries_after_an_error(desk, account, relay, deliveries, broker, 
         return enqueue(message)
 
     monkeypatch.setattr(broker, "enqueue", fail_twice)
-    job_id = desk.enqueue(account)
+    job_id = job_store.enqueue(account)
     relay.start()
 
     relay.nudge()
@@ -148,37 +150,37 @@ def test_relay_retries_after_an_error(desk, account, relay, deliveries, broker, 
     assert len(failures) == 2
 
 
-def test_nudge_publishes_at_once(desk, account, relay):
+def test_nudge_publishes_at_once(job_store, account, relay):
     relay.start()
-    first = desk.enqueue(account)
+    first = job_store.enqueue(account)
     relay.nudge()
-    wait_until(lambda: desk.job(first).published_at)
+    wait_until(lambda: job_store.job(first).published_at)
     delays = []
     for _ in range(3):
-        job_id = desk.enqueue(account)
+        job_id = job_store.enqueue(account)
         start = time.monotonic()
         relay.nudge()
-        wait_until(lambda job_id=job_id: desk.job(job_id).published_at)
+        wait_until(lambda job_id=job_id: job_store.job(job_id).published_at)
         delays.append(time.monotonic() - start)
 
     assert min(delays) < 0.1
 
 
-def test_relay_with_an_interval_needs_no_nudge(desk, account, broker):
-    relay = Relay(desk.database, broker, interval=0.05).start()
-    job_id = desk.enqueue(account)
+def test_relay_with_an_interval_needs_no_nudge(job_store, account, broker):
+    relay = Relay(job_store.database, broker, interval=0.05).start()
+    job_id = job_store.enqueue(account)
 
-    wait_until(lambda: desk.job(job_id).published_at)
+    wait_until(lambda: job_store.job(job_id).published_at)
     relay.stop()
 
 
-def test_one_nudge_publishes_more_than_a_batch(desk, relay):
-    with desk.database.connection() as connection:
+def test_one_nudge_publishes_more_than_a_batch(job_store, relay):
+    with job_store.database.connection() as connection:
         register(connection, "w", host="h", pid=1, pools=[], queues=[QUEUE], threads=100)
-    account = desk.account()
-    job_ids = [desk.enqueue(account) for _ in range(outbox.BATCH + 10)]
+    account = job_store.create_account()
+    job_ids = [job_store.enqueue(account) for _ in range(outbox.BATCH + 10)]
     relay.start()
 
     relay.nudge()
 
-    wait_until(lambda: all(desk.job(job_id).published_at for job_id in job_ids))
+    wait_until(lambda: all(job_store.job(job_id).published_at for job_id in job_ids))

@@ -10,53 +10,53 @@ from models.journal.events import event
 from models.platform.errors import Fenced
 
 
-def test_a_claim_takes_a_due_job_once(desk, account):
-    job_id = desk.enqueue(account)
+def test_a_claim_takes_a_due_job_once(job_store, account):
+    job_id = job_store.enqueue(account)
 
-    job = desk.claim(job_id, "m1", "w1")
+    job = job_store.claim(job_id, "m1", "w1")
 
     assert job is not None
     assert (job.state, job.attempt, job.message_id, job.worker) == ("running", 1, "m1", "w1")
     assert job.lease_until is not None
     assert job.started_at is not None
-    assert desk.claim(job_id, "m2", "w2") is None
-    assert desk.claim(job_id, "m1", "w1") is None  # the broker came back to a worker that never left
+    assert job_store.claim(job_id, "m2", "w2") is None
+    assert job_store.claim(job_id, "m1", "w1") is None  # the broker came back to a worker that never left
 
 
-def test_a_message_for_a_job_that_is_not_due_or_not_there_is_dropped(desk, account):
-    job_id = desk.enqueue(account)
-    desk.set(job_id, "run_at = now() + interval '1 hour'")
+def test_a_message_for_a_job_that_is_not_due_or_not_there_is_dropped(job_store, account):
+    job_id = job_store.enqueue(account)
+    job_store.update(job_id, "run_at = now() + interval '1 hour'")
 
-    assert desk.claim(job_id) is None
-    assert desk.claim("job_nobody") is None
-    assert desk.job(job_id).attempt == 0
+    assert job_store.claim(job_id) is None
+    assert job_store.claim("job_nobody") is None
+    assert job_store.job(job_id).attempt == 0
 
 
-def test_a_redelivery_takes_over_at_once_and_fences_the_first(desk, account):
-    first = desk.started(account)
+def test_a_redelivery_takes_over_at_once_and_fences_the_first(job_store, account):
+    first = job_store.start(account)
 
-    second = desk.claim(first.id, "message", "another worker")
+    second = job_store.claim(first.id, "message", "another worker")
 
     assert second is not None
     assert (second.attempt, second.failures) == (2, 1)
-    with pytest.raises(Fenced), desk.database.transaction() as connection:
+    with pytest.raises(Fenced), job_store.database.transaction() as connection:
         attempts.end(connection, first, Ending("completed", []), [])
-    assert desk.job(first.id).state == "running"
+    assert job_store.job(first.id).state == "running"
 
 
-def test_a_job_that_kills_its_workers_waits_longer_each_time_and_runs_out_of_attempts(desk, account):
+def test_a_job_that_kills_its_workers_waits_longer_each_time_and_runs_out_of_attempts(job_store, account):
     """Poison: each death counts; from the second on the job waits by itself, so that it drags nobody along."""
-    job_id = desk.enqueue(account)
-    assert desk.claim(job_id, "m0", "w0") is not None
-    assert desk.claim(job_id, "m0", "w1") is not None  # the first death is followed at once
+    job_id = job_store.enqueue(account)
+    assert job_store.claim(job_id, "m0", "w0") is not None
+    assert job_store.claim(job_id, "m0", "w1") is not None  # the first death is followed at once
     deaths = 1
     while True:
-        assert desk.claim(job_id, f"m{deaths - 1}", f"w{deaths + 1}") is None
+        assert job_store.claim(job_id, f"m{deaths - 1}", f"w{deaths + 1}") is None
         deaths += 1
-        job = desk.job(job_id)
+        job = job_store.job(job_id)
         assert (job.state, job.failures, job.published_at, job.worker) == ("queued", deaths, None, None)
-        desk.set(job_id, "run_at = run_at - interval '200 seconds'")  # longer than any of these delays
-        job = desk.claim(job_id, f"m{deaths - 1}", f"w{deaths}")
+        job_store.update(job_id, "run_at = run_at - interval '200 seconds'")  # longer than any of these delays
+        job = job_store.claim(job_id, f"m{deaths - 1}", f"w{deaths}")
         assert job is not None
         if job.failures >= CATALOGUE[job.kind].attempts:
             break
@@ -64,22 +64,22 @@ def test_a_job_that_kills_its_workers_waits_longer_each_time_and_runs_out_of_att
 
 
 @pytest.mark.parametrize(("failures", "least", "most"), [(0, 0, 0), (1, 0.5, 1.5), (3, 2, 6), (20, 64, 192)])
-def test_what_a_dead_worker_held_comes_back_after_a_scattered_delay(desk, account, failures, least, most):
-    job = desk.started(account)
-    desk.set(job.id, f"failures = {failures}, lease_until = now() - interval '1 second'")
+def test_what_a_dead_worker_held_comes_back_after_a_scattered_delay(job_store, account, failures, least, most):
+    job = job_store.start(account)
+    job_store.update(job.id, f"failures = {failures}, lease_until = now() - interval '1 second'")
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         outbox.requeue_lost(connection)
         delay = connection.execute(
             "SELECT extract(epoch FROM run_at - now())::float AS delay FROM jobs WHERE id = %s", (job.id,)
         ).fetchone()["delay"]
 
     assert least <= delay <= most
-    assert desk.job(job.id).failures == failures + 1
+    assert job_store.job(job.id).failures == failures + 1
 
 
-def test_backoff_doubles_is_scattered_and_has_an_end(desk, account, monkeypatch):
-    job = desk.started(account, kind="test.other")
+def test_backoff_doubles_is_scattered_and_has_an_end(job_store, account, monkeypatch):
+    job = job_store.start(account, kind="test.other")
     monkeypatch.setattr("models.jobs.attempts.random.uniform", lambda low, high: 1.0)
     monkeypatch.setitem(CATALOGUE, "test.other", CATALOGUE["turn.run"])
 
@@ -93,35 +93,35 @@ def test_backoff_doubles_is_scattered_and_has_an_end(desk, account, monkeypatch)
     assert attempts.backoff(job) == LONGEST_BACKOFF
 
 
-def test_a_failure_is_kept_with_its_traceback_and_tried_again_later(desk, account):
-    job = desk.started(account)
+def test_a_failure_is_kept_with_its_traceback_and_tried_again_later(job_store, account):
+    job = job_store.start(account)
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.retry(connection, job, {"code": "c", "message": "m"}, "Traceback …", [event(0, "test.said", {})])
 
-    after = desk.job(job.id)
+    after = job_store.job(job.id)
     assert (after.state, after.failures, after.published_at, after.lease_until) == ("queued", 1, None, None)
     assert (after.error, after.traceback) == ({"code": "c", "message": "m"}, "Traceback …")
-    assert desk.claim(job.id) is None  # not yet
+    assert job_store.claim(job.id) is None  # not yet
 
 
-def test_a_release_counts_no_failure_and_can_wait(desk, account):
-    job = desk.started(account)
+def test_a_release_counts_no_failure_and_can_wait(job_store, account):
+    job = job_store.start(account)
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.release(connection, job, delay=3600)
 
-    assert desk.job(job.id).failures == 0
-    assert desk.claim(job.id) is None
+    assert job_store.job(job.id).failures == 0
+    assert job_store.claim(job.id) is None
 
 
-def test_renewal_tells_what_is_still_held_and_what_was_cancelled(desk, account):
-    held, cancelled, lost = desk.started(account), desk.started(account), desk.started(account)
-    desk.set(cancelled.id, "cancel_requested_at = now()")
-    desk.set(held.id, "lease_until = now()")
-    desk.claim(lost.id, "message", "another worker")
+def test_renewal_tells_what_is_still_held_and_what_was_cancelled(job_store, account):
+    held, cancelled, lost = job_store.start(account), job_store.start(account), job_store.start(account)
+    job_store.update(cancelled.id, "cancel_requested_at = now()")
+    job_store.update(held.id, "lease_until = now()")
+    job_store.claim(lost.id, "message", "another worker")
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         renewed = attempts.renew_leases(connection, {held.id: 1, cancelled.id: 1, lost.id: 1, "job_gone": 1})
         left = connection.execute(
             "SELECT extract(epoch FROM lease_until - now())::float AS left FROM jobs WHERE id = %s", (held.id,)
@@ -131,14 +131,14 @@ def test_renewal_tells_what_is_still_held_and_what_was_cancelled(desk, account):
     assert LEASE - 2 < left <= LEASE
 
 
-def test_only_the_attempt_that_ended_a_job_hears_so(desk, account):
-    first = desk.started(account)
-    second = desk.claim(first.id, "message", "another worker")
+def test_only_the_attempt_that_ended_a_job_hears_so(job_store, account):
+    first = job_store.start(account)
+    second = job_store.claim(first.id, "message", "another worker")
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.end(connection, second, Ending("completed", [], result={"n": 1}), [])
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert attempts.has_ended(connection, second)
         assert not attempts.has_ended(connection, first)
         assert not attempts.is_current(connection, second.id, second.attempt)
@@ -146,71 +146,71 @@ def test_only_the_attempt_that_ended_a_job_hears_so(desk, account):
         assert not attempts.may_write(connection, second.id, first.attempt)
 
 
-def test_an_end_tells_whether_the_relay_has_work(desk, account):
+def test_an_end_tells_whether_the_relay_has_work(job_store, account):
     """A job of the same kind waits for room, or a parent was woken."""
-    first, parent = desk.started(account), desk.started(account, kind="test.other")
+    first, parent = job_store.start(account), job_store.start(account, kind="test.other")
     child = NewJob("test.work", account)
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, [child])
     ending = Ending("completed", [])
 
-    running_child = desk.claim(child.id)
-    with desk.database.transaction() as connection:
+    running_child = job_store.claim(child.id)
+    with job_store.database.transaction() as connection:
         assert attempts.end(connection, running_child, ending, [])  # the parent
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         assert not attempts.end(connection, first, ending, [])
-    assert (desk.job(parent.id).state, desk.job(parent.id).published_at) == ("queued", None)
-    last, _ = desk.started(account), desk.enqueue(account)
-    with desk.database.transaction() as connection:
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).published_at) == ("queued", None)
+    last, _ = job_store.start(account), job_store.enqueue(account)
+    with job_store.database.transaction() as connection:
         assert attempts.end(connection, last, ending, [])  # the one that waits
 
 
-def test_children_come_back_in_the_order_of_their_birth(desk, account):
-    parent = desk.started(account)
+def test_children_come_back_in_the_order_of_their_birth(job_store, account):
+    parent = job_store.start(account)
     born = [NewJob("test.work", account, {"n": n}) for n in range(5)]
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, born)
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert [child.arguments["n"] for child in children(connection, parent.id)] == [0, 1, 2, 3, 4]
-    assert (desk.job(parent.id).state, desk.job(parent.id).pending_children) == ("waiting", 5)
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).pending_children) == ("waiting", 5)
 
 
-def test_children_that_are_there_already_are_not_waited_for(desk, account):
-    desk.enqueue(account, unique_key=f"once {account}")
-    parent = desk.started(account)
+def test_children_that_are_there_already_are_not_waited_for(job_store, account):
+    job_store.enqueue(account, unique_key=f"once {account}")
+    parent = job_store.start(account)
     double = NewJob("test.work", account, unique_key=f"once {account}", opening=[event(0, "test.said", {})])
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, [double])
 
-    assert (desk.job(parent.id).state, desk.job(parent.id).pending_children) == ("queued", 0)
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).pending_children) == ("queued", 0)
 
 
-def test_a_cancel_that_came_first_leaves_no_children_behind(desk, account):
-    parent = desk.started(account)
-    desk.set(parent.id, "cancel_requested_at = now()")
+def test_a_cancel_that_came_first_leaves_no_children_behind(job_store, account):
+    parent = job_store.start(account)
+    job_store.update(parent.id, "cancel_requested_at = now()")
 
-    with pytest.raises(Fenced), desk.database.transaction() as connection:
+    with pytest.raises(Fenced), job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, [NewJob("test.work", account)])
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert children(connection, parent.id) == []
 
 
-def test_progress_and_rewinds_are_for_the_present_attempt(desk, account):
-    first = desk.started(account)
-    with desk.database.connection() as connection:
+def test_progress_and_rewinds_are_for_the_present_attempt(job_store, account):
+    first = job_store.start(account)
+    with job_store.database.connection() as connection:
         attempts.store_progress(connection, first, {"done": 3})
         attempts.store_rewind(connection, first, 7)
         attempts.store_rewind(connection, first, 9)
-    desk.claim(first.id, "message", "another worker")
+    job_store.claim(first.id, "message", "another worker")
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         with pytest.raises(Fenced):
             attempts.store_progress(connection, first, {"done": 4})
         with pytest.raises(Fenced):
             attempts.store_rewind(connection, first, 1)
 
-    assert (desk.job(first.id).progress, desk.job(first.id).rewound_at) == ({"done": 3}, 7)
+    assert (job_store.job(first.id).progress, job_store.job(first.id).rewound_at) == ({"done": 3}, 7)

@@ -14,137 +14,137 @@ from models.journal.events import event
 from models.platform.errors import Fenced
 
 
-def cancelled(desk, job_id, account):
-    with desk.database.transaction() as connection:
+def cancelled(job_store, job_id, account):
+    with job_store.database.transaction() as connection:
         return cancel(connection, job_id, account)
 
 
-def family(desk, account, count):
+def family(job_store, account, count):
     """A waiting parent and its children."""
-    parent = desk.started(account)
+    parent = job_store.start(account)
     born = [NewJob("test.other", account) for _ in range(count)]
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, born)
     return parent, born
 
 
-def test_an_untouched_job_ends_on_the_spot_and_never_runs(desk, account):
+def test_an_untouched_job_ends_on_the_spot_and_never_runs(job_store, account):
     opening = [event(0, "test.opened", {}), event(1, "test.opened", {})]
-    job_id = desk.enqueue(account, opening=opening)
+    job_id = job_store.enqueue(account, opening=opening)
 
-    done = cancelled(desk, job_id, account)
+    done = cancelled(job_store, job_id, account)
 
-    assert desk.job(job_id).state == "cancelled"
-    assert desk.claim(job_id) is None
+    assert job_store.job(job_id).state == "cancelled"
+    assert job_store.claim(job_id) is None
     assert (done.ended[job_id].sequence, done.ended[job_id].type) == (2, b"sangha:job.cancelled")
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert read_archive(connection, job_id).events == [*opening, done.ended[job_id]]
 
 
-def test_a_job_between_two_attempts_goes_to_a_worker_at_once(desk, account):
+def test_a_job_between_two_attempts_goes_to_a_worker_at_once(job_store, account):
     """What it has said so far is for a worker to settle."""
-    job = desk.started(account)
-    with desk.database.transaction() as connection:
+    job = job_store.start(account)
+    with job_store.database.transaction() as connection:
         attempts.retry(connection, job, {}, "")
 
-    done = cancelled(desk, job.id, account)
+    done = cancelled(job_store, job.id, account)
 
     assert (done.ended, done.running) == ({}, [])
-    again = desk.claim(job.id)
+    again = job_store.claim(job.id)
     assert again is not None
     assert again.cancel_requested_at is not None
 
 
-def test_a_running_job_goes_on_until_it_is_told(desk, account):
-    job = desk.started(account)
+def test_a_running_job_goes_on_until_it_is_told(job_store, account):
+    job = job_store.start(account)
 
-    assert cancelled(desk, job.id, account).running == [job.id]
-    assert cancelled(desk, job.id, account).running == []  # it has been told
-    assert desk.job(job.id).state == "running"
+    assert cancelled(job_store, job.id, account).running == [job.id]
+    assert cancelled(job_store, job.id, account).running == []  # it has been told
+    assert job_store.job(job.id).state == "running"
 
 
-def test_the_whole_subtree_is_cancelled(desk, account):
-    parent, born = family(desk, account, 3)
-    running, grandparent_of = desk.claim(born[0].id), desk.claim(born[1].id)
+def test_the_whole_subtree_is_cancelled(job_store, account):
+    parent, born = family(job_store, account, 3)
+    running, grandparent_of = job_store.claim(born[0].id), job_store.claim(born[1].id)
     grandchild = NewJob("test.work", account)
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, grandparent_of, [grandchild])
 
-    done = cancelled(desk, parent.id, account)
+    done = cancelled(job_store, parent.id, account)
 
     assert set(done.ended) == {grandchild.id, born[2].id}
     assert done.running == [running.id]
-    states = {job.id: job.state for job in map(desk.job, [parent.id, born[1].id, born[2].id, grandchild.id])}
+    states = {job.id: job.state for job in map(job_store.job, [parent.id, born[1].id, born[2].id, grandchild.id])}
     assert states == {parent.id: "queued", born[1].id: "queued", born[2].id: "cancelled", grandchild.id: "cancelled"}
-    assert desk.claim(parent.id).cancel_requested_at is not None
+    assert job_store.claim(parent.id).cancel_requested_at is not None
 
 
-def test_a_cancelled_child_wakes_its_parent(desk, account):
-    parent, (child,) = family(desk, account, 1)
+def test_a_cancelled_child_wakes_its_parent(job_store, account):
+    parent, (child,) = family(job_store, account, 1)
 
-    cancelled(desk, child.id, account)
+    cancelled(job_store, child.id, account)
 
-    assert (desk.job(parent.id).state, desk.job(parent.id).cancel_requested_at) == ("queued", None)
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).cancel_requested_at) == ("queued", None)
 
 
-def test_what_has_ended_stays_and_strangers_cancel_nothing(desk, account):
-    job = desk.started(account)
-    assert cancelled(desk, job.id, desk.account()).running == []
-    with desk.database.transaction() as connection:
+def test_what_has_ended_stays_and_strangers_cancel_nothing(job_store, account):
+    job = job_store.start(account)
+    assert cancelled(job_store, job.id, job_store.create_account()).running == []
+    with job_store.database.transaction() as connection:
         attempts.end(connection, job, Ending("completed", []), [])
 
-    done = cancelled(desk, job.id, account)
+    done = cancelled(job_store, job.id, account)
 
     assert (done.ended, done.running) == ({}, [])
-    assert desk.job(job.id).cancel_requested_at is None
+    assert job_store.job(job.id).cancel_requested_at is None
 
 
-def test_children_that_are_born_during_a_cancel_are_cancelled_too(desk, account):
+def test_children_that_are_born_during_a_cancel_are_cancelled_too(job_store, account):
     """A parent commits its children while the cancel waits for its row."""
-    parent, born = desk.started(account), [NewJob("test.other", account) for _ in range(3)]
-    with desk.database.transaction() as connection:
+    parent, born = job_store.start(account), [NewJob("test.other", account) for _ in range(3)]
+    with job_store.database.transaction() as connection:
         attempts.wait_for_children(connection, parent, born)
-        other = threading.Thread(target=cancelled, args=(desk, parent.id, account))
+        other = threading.Thread(target=cancelled, args=(job_store, parent.id, account))
         other.start()
         pid = connection.info.backend_pid
-        with desk.database.connection() as watching:
+        with job_store.database.connection() as watching:
             blocked = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
             wait_until(lambda: watching.execute(blocked, (pid,)).fetchone() is not None)
     other.join(20)
 
-    assert {desk.job(child.id).state for child in born} == {"cancelled"}
-    assert desk.job(parent.id).cancel_requested_at is not None
+    assert {job_store.job(child.id).state for child in born} == {"cancelled"}
+    assert job_store.job(parent.id).cancel_requested_at is not None
 
 
-def test_cancels_ends_heartbeats_and_sweeps_at_the_same_time_do_not_deadlock(desk, account):
+def test_cancels_ends_heartbeats_and_sweeps_at_the_same_time_do_not_deadlock(job_store, account):
     """Every statement that locks more than one row locks them in the same order, or none that somebody else holds."""
     for _ in range(6):
-        parent, born = family(desk, account, 10)
-        running = [desk.claim(child.id) for child in born[:7]]
-        again = desk.claim(running[0].id, "message", "another worker")  # its zombie will try too
+        parent, born = family(job_store, account, 10)
+        running = [job_store.claim(child.id) for child in born[:7]]
+        again = job_store.claim(running[0].id, "message", "another worker")  # its zombie will try too
         ending = Ending("completed", [])
         start = threading.Barrier(12)
 
         def end(job, start=start, ending=ending):
             start.wait(20)
-            with suppress(Fenced), desk.database.transaction() as connection:
+            with suppress(Fenced), job_store.database.transaction() as connection:
                 attempts.end(connection, job, ending, [])
 
         def renew(order, start=start, running=running):
             start.wait(20)
-            with desk.database.connection() as connection:
+            with job_store.database.connection() as connection:
                 attempts.renew_leases(connection, {job.id: job.attempt for job in running[::order]})
 
         def cancel_all(start=start, parent=parent):
             start.wait(20)
-            cancelled(desk, parent.id, account)
+            cancelled(job_store, parent.id, account)
 
         def sweep(start=start):
             start.wait(20)
-            with desk.database.connection() as connection:
+            with job_store.database.connection() as connection:
                 outbox.requeue_lost(connection)
 
-        desk.set(running[6].id, "lease_until = now() - interval '1 second'")
+        job_store.update(running[6].id, "lease_until = now() - interval '1 second'")
         with ThreadPoolExecutor(12) as pool:
             work = [pool.submit(end, job) for job in [*running[:6], again]]
             work += [pool.submit(renew, 1), pool.submit(renew, -1), pool.submit(cancel_all), pool.submit(cancel_all)]
@@ -152,24 +152,24 @@ def test_cancels_ends_heartbeats_and_sweeps_at_the_same_time_do_not_deadlock(des
             for done in work:
                 done.result(30)
 
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             left = [child for child in children(connection, parent.id) if child.state not in ENDED]
         assert {job.id for job in left} <= {running[6].id}
-        assert desk.job(parent.id).state == "queued"
+        assert job_store.job(parent.id).state == "queued"
 
 
-def test_the_last_two_children_to_end_at_once_wake_their_parent(desk, account):
+def test_the_last_two_children_to_end_at_once_wake_their_parent(job_store, account):
     for _ in range(20):
-        parent, born = family(desk, account, 2)
-        running = [desk.claim(child.id) for child in born]
+        parent, born = family(job_store, account, 2)
+        running = [job_store.claim(child.id) for child in born]
         start = threading.Barrier(2)
 
         def end(job, start=start):
             start.wait(20)
-            with desk.database.transaction() as connection:
+            with job_store.database.transaction() as connection:
                 attempts.end(connection, job, Ending("completed", []), [])
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(end, running))
 
-        assert (desk.job(parent.id).state, desk.job(parent.id).pending_children) == ("queued", 0)
+        assert (job_store.job(parent.id).state, job_store.job(parent.id).pending_children) == ("queued", 0)

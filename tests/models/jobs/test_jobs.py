@@ -9,19 +9,19 @@ from models.journal.events import event
 from models.platform.errors import SanghaError
 
 
-def test_a_job_is_its_accounts_own(desk, account):
-    job_id = desk.enqueue(account, arguments={"n": 1})
+def test_a_job_is_its_accounts_own(job_store, account):
+    job_id = job_store.enqueue(account, arguments={"n": 1})
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert read(connection, job_id, account).arguments == {"n": 1}
-        assert read(connection, job_id, desk.account()) is None
-        assert list_jobs(connection, desk.account()) == []
+        assert read(connection, job_id, job_store.create_account()) is None
+        assert list_jobs(connection, job_store.create_account()) == []
 
 
-def test_pages_are_newest_first_and_neither_lose_nor_repeat(desk, account):
-    born = [desk.enqueue(account, kind=kind) for kind in ["test.work", "test.other"] * 3]
+def test_pages_are_newest_first_and_neither_lose_nor_repeat(job_store, account):
+    born = [job_store.enqueue(account, kind=kind) for kind in ["test.work", "test.other"] * 3]
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         pages, after = [], None
         while page := list_jobs(connection, account, after=after, limit=4):
             pages += [job.id for job in page]
@@ -31,45 +31,45 @@ def test_pages_are_newest_first_and_neither_lose_nor_repeat(desk, account):
         assert list_jobs(connection, account, state="running") == []
 
 
-def test_what_rolls_back_was_never_enqueued(desk, account):
+def test_what_rolls_back_was_never_enqueued(job_store, account):
     job = NewJob("test.work", account, opening=[event(0, "test.opened", {})])
 
     def fail():
-        with desk.database.transaction() as connection:
+        with job_store.database.transaction() as connection:
             enqueue(connection, job)
             raise SanghaError
 
     with pytest.raises(SanghaError):
         fail()
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert read(connection, job.id, account) is None
         assert read_archive(connection, job.id).events == []
 
 
-def test_a_second_job_of_a_unique_key_is_not_inserted(desk, account):
+def test_a_second_job_of_a_unique_key_is_not_inserted(job_store, account):
     """Also when the first has ended: what is keyed by its minute happens once in it."""
     key, opening = f"once {account}", [event(0, "test.opened", {})]
     first = NewJob("test.work", account, unique_key=key, opening=opening)
     second = NewJob("test.work", account, unique_key=key, opening=opening)
 
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         assert enqueue(connection, first)
         assert not enqueue(connection, second)
-    desk.set(first.id, "state = 'completed'")
-    with desk.database.transaction() as connection:
+    job_store.update(first.id, "state = 'completed'")
+    with job_store.database.transaction() as connection:
         assert not enqueue(connection, second)
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert [job.id for job in list_jobs(connection, account)] == [first.id]
         assert read_archive(connection, second.id).events == []
 
 
-def test_which_have_ended_or_are_gone(desk, account):
-    queued, ended = desk.enqueue(account), desk.enqueue(account)
-    desk.set(ended, "state = 'dead'")
+def test_which_have_ended_or_are_gone(job_store, account):
+    queued, ended = job_store.enqueue(account), job_store.enqueue(account)
+    job_store.update(ended, "state = 'dead'")
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert ended_ids(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}
 
 

@@ -8,9 +8,9 @@ def events(first, last, tokens=0):
     return [event(sequence, "test.said", {"n": sequence}, tokens) for sequence in range(first, last + 1)]
 
 
-def test_chunks_replay_the_whole_journal_from_any_place(desk, account):
-    job_id = desk.enqueue(account, opening=events(0, 1))
-    with desk.database.connection() as connection:
+def test_chunks_replay_the_whole_journal_from_any_place(job_store, account):
+    job_id = job_store.enqueue(account, opening=events(0, 1))
+    with job_store.database.connection() as connection:
         archive(connection, job_id, events(2, 6, tokens=2))
         archive(connection, job_id, events(7, 7, tokens=1))
 
@@ -23,16 +23,16 @@ def test_chunks_replay_the_whole_journal_from_any_place(desk, account):
             assert [event.sequence for event in rest] == list(range(after + 1, 8))
 
 
-def test_nothing_is_there_of_what_never_was(desk):
-    with desk.database.connection() as connection:
+def test_nothing_is_there_of_what_never_was(job_store):
+    with job_store.database.connection() as connection:
         nothing = read_archive(connection, "job_nobody")
 
     assert (nothing.events, nothing.last, nothing.tokens) == ([], -1, 0)
 
 
-def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(desk, account):
-    job_id = desk.enqueue(account, opening=events(0, 1))
-    with desk.database.connection() as connection:
+def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(job_store, account):
+    job_id = job_store.enqueue(account, opening=events(0, 1))
+    with job_store.database.connection() as connection:
         archive(connection, job_id, events(2, 4, tokens=1))
         archive(connection, job_id, events(2, 9, tokens=1))
         archive(connection, job_id, events(2, 4, tokens=1))
@@ -41,9 +41,9 @@ def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(desk, account):
         assert read_archive(connection, job_id).tokens == 8
 
 
-def test_text_of_every_kind_survives(desk, account):
+def test_text_of_every_kind_survives(job_store, account):
     said = [event(0, "test.said", {"delta": 'nul \0, break \n\r\u2028, quote " and 🦜'})]
-    job_id = desk.enqueue(account, opening=said)
+    job_id = job_store.enqueue(account, opening=said)
 
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         assert read_archive(connection, job_id).events == said

@@ -39,12 +39,12 @@ def found(database, account_id):
         return connection.execute(COUNT, (account_id,)).fetchone()["found"]
 
 
-def test_a_batch_is_one_trip_begin_and_commit_included(desk, account_id, trips):
-    with desk.database.batch() as connection:
+def test_a_batch_is_one_trip_begin_and_commit_included(job_store, account_id, trips):
+    with job_store.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
 
     assert trips() == ["BasePipeline._exit_gen"]
-    assert found(desk.database, account_id) == 1
+    assert found(job_store.database, account_id) == 1
 
 
 def insert(database, *account_ids, then=lambda connection: None):
@@ -60,32 +60,32 @@ def of_the_pool(records):
     return [record for record in records if record.name.startswith("psycopg.pool")]
 
 
-def test_what_fails_in_a_batch_takes_all_of_it_back(desk, account_id, caplog):
+def test_what_fails_in_a_batch_takes_all_of_it_back(job_store, account_id, caplog):
     with pytest.raises(psycopg.errors.UniqueViolation):
-        insert(desk.database, account_id, account_id, new_id("acct"))
+        insert(job_store.database, account_id, account_id, new_id("acct"))
 
-    assert found(desk.database, account_id) == 0
+    assert found(job_store.database, account_id) == 0
     assert not of_the_pool(caplog.records)
 
 
-def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(desk, account_id, caplog):
+def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(job_store, account_id, caplog):
     def leave(connection):
         connection.sync()
         raise KeyError
 
     with pytest.raises(KeyError):
-        insert(desk.database, account_id, then=leave)
+        insert(job_store.database, account_id, then=leave)
 
-    assert found(desk.database, account_id) == 0
+    assert found(job_store.database, account_id) == 0
     assert not of_the_pool(caplog.records)
 
 
 @pytest.mark.parametrize("way", ["batch", "transaction"])
-def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, way):
+def test_what_failed_and_was_let_pass_is_never_taken_for_done(job_store, account_id, way):
     """Postgres answers COMMIT with ROLLBACK then, and calls it a success."""
 
     def let_pass():
-        with getattr(desk.database, way)() as connection:
+        with getattr(job_store.database, way)() as connection:
             connection.execute(INSERT, (account_id,))
             with suppress(psycopg.errors.DivisionByZero):
                 connection.execute("SELECT 1 / 0")
@@ -94,27 +94,27 @@ def test_what_failed_and_was_let_pass_is_never_taken_for_done(desk, account_id, 
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
         let_pass()
 
-    assert found(desk.database, account_id) == 0
+    assert found(job_store.database, account_id) == 0
 
 
-def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(desk, account_id):
-    with desk.database.batch() as connection:
+def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(job_store, account_id):
+    with job_store.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
         connection.sync()
 
-        with desk.database.connection() as other:
+        with job_store.database.connection() as other:
             pid = connection.info.backend_pid
             wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["state"] == "idle in transaction")
-        assert found(desk.database, account_id) == 0
+        assert found(job_store.database, account_id) == 0
 
-    assert found(desk.database, account_id) == 1
+    assert found(job_store.database, account_id) == 1
 
 
-def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, account_id):
+def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(job_store, account_id):
     """Without a sync Postgres takes it for active, and lets it hold its locks for ever."""
 
     def freeze(connection):
-        with desk.database.connection() as other:
+        with job_store.database.connection() as other:
             pid = connection.info.backend_pid
             wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
             assert other.execute(STATE, (pid,)).fetchone()["state"] == "active"
@@ -122,18 +122,18 @@ def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(desk, accoun
             assert terminate_stalled_batches(other, seconds=0) == 1
 
     with pytest.raises(Unavailable):
-        insert(desk.database, account_id, then=freeze)
+        insert(job_store.database, account_id, then=freeze)
 
-    assert found(desk.database, account_id) == 0
+    assert found(job_store.database, account_id) == 0
 
 
-def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(desk, account_id):
+def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(job_store, account_id):
     def lose(connection):
         connection.sync()
-        with desk.database.connection() as other:
+        with job_store.database.connection() as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
     with pytest.raises(Unavailable):
-        insert(desk.database, account_id, then=lose)
+        insert(job_store.database, account_id, then=lose)
 
-    assert found(desk.database, account_id) == 0
+    assert found(job_store.database, account_id) == 0

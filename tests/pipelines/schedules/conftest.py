@@ -5,19 +5,19 @@ import pytest
 from models.accounts import accounts
 from models.accounts.accounts import Membership
 from models.platform.ids import new_id
-from tests.models.conftest import Desk, empty_desk, kinds, own_database
+from tests.models.conftest import JobStore, empty_job_store, kinds, own_database
 
-__all__ = ["empty_desk", "kinds", "own_database"]
+__all__ = ["empty_job_store", "kinds", "own_database"]
 
 
 @pytest.fixture
-def desk(empty_desk: Desk) -> Desk:
+def job_store(empty_job_store: JobStore) -> JobStore:
     """An empty database."""
-    return empty_desk
+    return empty_job_store
 
 
 @pytest.fixture
-def member(desk: Desk) -> Membership:
+def member(job_store: JobStore) -> Membership:
     """A user with an account."""
-    with desk.database.transaction() as connection:
+    with job_store.database.transaction() as connection:
         return accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)

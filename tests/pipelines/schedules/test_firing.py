@@ -40,7 +40,7 @@ def later(**duration):
 
 
 @pytest.fixture
-def add(desk, member):
+def add(job_store, member):
     """`add(trigger, …)` → the id of a schedule of the member, planned at noon."""
 
     def add(trigger, *, if_missed="run_once", grace=60, **turn):
@@ -51,7 +51,7 @@ def add(desk, member):
             if_missed=if_missed, grace_seconds=grace, paused_at=None,
             next_fire_at=trigger.next_after(later(microseconds=-1)), planned_at=NOON, created_at=NOON, updated_at=NOON,
         )  # fmt: skip
-        with desk.database.transaction() as connection:
+        with job_store.database.transaction() as connection:
             schedules.insert(connection, schedule)
         return schedule.id
 
@@ -59,17 +59,17 @@ def add(desk, member):
 
 
 @pytest.fixture
-def fire_all(desk, settings):
+def fire_all(job_store, settings):
     """`fire_all(now)` → how many schedules were handled."""
-    return lambda now: len(list(fire_due(desk.database, settings, [*STARTERS], now)))
+    return lambda now: len(list(fire_due(job_store.database, settings, [*STARTERS], now)))
 
 
 @pytest.fixture
-def history(desk, member):
+def history(job_store, member):
     """`history(schedule_id)` → its firings, oldest first."""
 
     def history(schedule_id):
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             rows = firings.list_firings(connection, schedule_id, member.account_id, limit=1000)
         return sorted(rows, key=lambda firing: firing.fire_time)
 
@@ -77,11 +77,11 @@ def history(desk, member):
 
 
 @pytest.fixture
-def jobs(desk, member):
+def jobs(job_store, member):
     """`jobs()` → the ids of the account's jobs."""
 
     def jobs():
-        with desk.database.connection() as connection:
+        with job_store.database.connection() as connection:
             return {job.id for job in list_jobs(connection, member.account_id, limit=1000)}
 
     return jobs
@@ -137,12 +137,12 @@ def test_a_single_missed_time_fires_or_is_skipped(add, fire_all, history, jobs, 
     assert fire_all(later(hours=100)) == 0
 
 
-def test_concurrent_processes_fire_each_time_once(add, desk, settings, history, jobs):
+def test_concurrent_processes_fire_each_time_once(add, job_store, settings, history, jobs):
     ids = [add(Interval(1, NOON)) for _ in range(5)]
 
     def fire_for_eight_seconds():
         for second in range(8):
-            list(fire_due(desk.database, settings, ["turn"], later(seconds=second)))
+            list(fire_due(job_store.database, settings, ["turn"], later(seconds=second)))
 
     with ThreadPoolExecutor(4) as pool:
         for result in [pool.submit(fire_for_eight_seconds) for _ in range(4)]:
@@ -169,7 +169,7 @@ def test_a_clock_that_jumps_ahead_and_back_fires_each_time_once(add, fire_all, h
 
 
 def test_a_process_that_dies_before_the_commit_leaves_no_firing_and_no_job(
-    add, desk, settings, fire_all, history, jobs, monkeypatch
+    add, job_store, settings, fire_all, history, jobs, monkeypatch
 ):
     schedule_id = add(Interval(60, NOON))
 
@@ -191,23 +191,25 @@ def test_a_process_that_dies_before_the_commit_leaves_no_firing_and_no_job(
     assert len(jobs()) == 1
 
 
-def test_a_schedule_locked_by_another_process_does_not_delay_the_others(add, desk, settings, history):
+def test_a_schedule_locked_by_another_process_does_not_delay_the_others(add, job_store, settings, history):
     locked, free = add(Interval(60, NOON)), add(Interval(60, NOON))
-    with desk.database.transaction() as other:
+    with job_store.database.transaction() as other:
         assert schedules.lock_if_due(other, locked) is not None
-        assert [fired.schedule_id for fired in fire_due(desk.database, settings, ["turn"], NOON)] == [free]
+        assert [fired.schedule_id for fired in fire_due(job_store.database, settings, ["turn"], NOON)] == [free]
 
-    assert [fired.schedule_id for fired in fire_due(desk.database, settings, ["turn"], NOON)] == [locked]
+    assert [fired.schedule_id for fired in fire_due(job_store.database, settings, ["turn"], NOON)] == [locked]
 
 
-def test_a_process_that_resumes_after_a_freeze_does_not_fire_again(add, desk, settings, fire_all, history, monkeypatch):
+def test_a_process_that_resumes_after_a_freeze_does_not_fire_again(
+    add, job_store, settings, fire_all, history, monkeypatch
+):
     """It has read that the schedule is due, and locks it only after another process has fired it."""
     schedule_id = add(Interval(60, NOON))
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         (due,) = schedules.list_due(connection, ["turn"], 10, NOON)
     fire_all(NOON)
 
-    assert fire(desk.database, settings, due, later(seconds=30)) is None
+    assert fire(job_store.database, settings, due, later(seconds=30)) is None
     assert outcomes(history(schedule_id)) == [(0, "started")]
 
 
@@ -215,10 +217,10 @@ def test_a_process_that_resumes_after_a_freeze_does_not_fire_again(add, desk, se
     ("limits", "code"), [({"unfinished_jobs": 0}, "too_many_jobs"), ({"tokens_per_month": 5}, "insufficient_quota")]
 )
 def test_a_firing_beyond_the_accounts_limits_is_refused_and_not_retried(
-    add, desk, member, fire_all, history, jobs, limits, code
+    add, job_store, member, fire_all, history, jobs, limits, code
 ):
     schedule_id = add(Interval(60, NOON))
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         connection.execute("UPDATE accounts SET limits = %s", (Jsonb(limits),))
 
     fire_all(NOON)
@@ -229,8 +231,8 @@ def test_a_firing_beyond_the_accounts_limits_is_refused_and_not_retried(
     assert fire_all(later(seconds=30)) == 0
 
 
-def test_a_firing_for_a_deleted_conversation_is_refused(add, desk, member, fire_all, history):
-    with desk.database.connection() as connection:
+def test_a_firing_for_a_deleted_conversation_is_refused(add, job_store, member, fire_all, history):
+    with job_store.database.connection() as connection:
         conversation = conversations.create(connection, new_id("conv"), member.account_id, {})
     existing = add(Interval(60, NOON), conversation_id=conversation.id)
     missing = add(Interval(60, NOON), conversation_id="conv_gone")
@@ -261,35 +263,37 @@ def test_an_internal_error_stops_neither_other_schedules_nor_the_next_time(add, 
     assert outcomes(history(broken))[1:] == [(60, "started")]
 
 
-def test_the_schedules_of_a_removed_member_do_not_fire(add, desk, member, fire_all, jobs):
+def test_the_schedules_of_a_removed_member_do_not_fire(add, job_store, member, fire_all, jobs):
     add(Interval(60, NOON))
-    with desk.database.connection() as connection:
+    with job_store.database.connection() as connection:
         connection.execute("DELETE FROM memberships WHERE user_id = %s", (member.user_id,))
 
     assert fire_all(NOON) == 0
     assert jobs() == set()
 
 
-def test_removing_a_member_while_a_schedule_fires_does_not_deadlock(add, desk, member, settings, history, monkeypatch):
+def test_removing_a_member_while_a_schedule_fires_does_not_deadlock(
+    add, job_store, member, settings, history, monkeypatch
+):
     schedule_id = add(Interval(60, NOON))
     waiting_locks = "SELECT FROM pg_locks WHERE NOT granted"
-    removal = threading.Thread(target=lambda: remove(desk, member))
+    removal = threading.Thread(target=lambda: remove(job_store, member))
 
     def start(connection, schedule, auth_context, _):
         removal.start()
-        with desk.database.connection() as other:
+        with job_store.database.connection() as other:
             wait_until(lambda: other.execute(waiting_locks).fetchone() is not None)
         return StartedWork("job_1")
 
     monkeypatch.setitem(STARTERS, "turn", start)
-    fired = list(fire_due(desk.database, settings, ["turn"], NOON))
+    fired = list(fire_due(job_store.database, settings, ["turn"], NOON))
     removal.join()
 
     assert [each.schedule_id for each in fired] == [schedule_id]
     assert history(schedule_id) == []
 
 
-def remove(desk, member):
-    with desk.database.transaction() as connection:
+def remove(job_store, member):
+    with job_store.database.transaction() as connection:
         connection.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", (member.account_id,))
         connection.execute("DELETE FROM memberships WHERE user_id = %s", (member.user_id,))
