@@ -16,14 +16,13 @@ from hypothesis import settings as effort
 from schemathesis import Case, GenerationMode
 from schemathesis.config import SchemathesisConfig
 
+from bench.harness.processes import ConfiguredWorker
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from models.platform.settings import Settings
 from ops.servers import Postgres, running_server
-from ops.services import WorkerProcess
 from tests.databases import bare_database
-from tests.journeys.stack import named
 from tests.web.api_client import ApiUser, run_server
 from web.api.system.openapi import document
 from web.app import build
@@ -72,9 +71,7 @@ def api(isolated_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -
     for name in ("run", "logs"):
         (folder / name).mkdir()
     app = build(isolated_settings)
-    worker = named(
-        "worker", WorkerProcess("worker", isolated_settings, ["inference", "memory", "recall"]), isolated_settings
-    )
+    worker = ConfiguredWorker("worker", isolated_settings, ["inference", "memory", "recall"])
     with running_server(worker, folder / "run", folder / "logs"), run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client

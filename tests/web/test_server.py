@@ -52,7 +52,8 @@ def test_a_signal_shuts_the_server_down_cleanly(tmp_path, number):
 
 def test_loaded_modules_are_frozen_out_of_garbage_collection():
     script = (
-        "import gc; from web.server import freeze_garbage_collector as freeze; freeze(); print(gc.get_freeze_count(), *gc.get_threshold())"
+        "import gc; from web.server import freeze_garbage_collector as freeze; "
+        "freeze(); print(gc.get_freeze_count(), *gc.get_threshold())"
     )
 
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

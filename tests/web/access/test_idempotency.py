@@ -121,7 +121,7 @@ def test_a_repeat_after_a_crash_finds_what_was_created(post, rows, path, user, m
     body = TURN if path == "/v1/responses" else {"metadata": {"a": "b"}}
     with monkeypatch.context() as crash:
         crash.setattr(user.client.app.state.platform.queue, "announce_job", None)
-        crash.setattr("web.api.turns.conversations._object", None)
+        crash.setattr("web.api.turns.conversations._conversation_object", None)
         assert post(path, **body).status_code == 500
 
     repeat = post(path, **body)
