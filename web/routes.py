@@ -44,11 +44,11 @@ from web.api.schedules.schemas import (
     UpdateSchedule,
 )
 from web.api.system import openapi, probes
-from web.api.turns import conversations, counting, embeddings, models, responses
+from web.api.turns import conversations, embeddings, input_tokens, models, responses
 from web.api.turns.chat import completions
-from web.api.turns.chat.objects import ChatCompletion
-from web.api.turns.chat.request import CreateChatCompletion
-from web.api.turns.requests import CountTokens, CreateResponse
+from web.api.turns.chat.completion_object import ChatCompletion
+from web.api.turns.chat.completion_request import CreateChatCompletion
+from web.api.turns.turn_request import CountTokens, CreateResponse
 from web.http.paging import Listing
 from web.http.responses import Page
 from web.pages import docs, home
@@ -97,8 +97,8 @@ ROUTES = (
           response=embeddings.EmbeddingList, creates=True, handles_repeats=True),
     Route("POST", "/v1/responses", responses.create, Rights.INFERENCE, body=CreateResponse, response=ResponseObject,
           streams=True, creates=True, handles_repeats=True),
-    Route("POST", "/v1/responses/input_tokens", counting.count_tokens, Rights.INFERENCE, body=CountTokens,
-          response=counting.InputTokens),
+    Route("POST", "/v1/responses/input_tokens", input_tokens.count_tokens, Rights.INFERENCE, body=CountTokens,
+          response=input_tokens.InputTokens),
     Route("GET", "/v1/responses/{response_id}", responses.retrieve, Rights.READ, query=responses.RetrieveResponse,
           response=ResponseObject, streams=True),
     Route("DELETE", "/v1/responses/{response_id}", responses.delete, Rights.WRITE, response=responses.ResponseDeleted),

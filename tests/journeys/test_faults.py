@@ -1,4 +1,4 @@
-"""Given an answer that streams, when any process dies, then the answer is whole, told once and billed once."""
+"""A streamed answer is complete, without repeats and billed once when any process is killed."""
 
 import signal
 import threading
@@ -24,8 +24,8 @@ SCRIPT = f"tokens={TOKENS},rate=40"
 TEXT = scripted_text(TOKENS)
 
 
-def whole(stack: Installation, user: User, follower: StreamFollower) -> None:
-    """What was heard is the script, the stored output, and what the archive replays for ever; it was billed once."""
+def assert_complete(stack: Installation, user: User, follower: StreamFollower) -> None:
+    """Assert that stream, stored output and archive have the whole answer, and that it was billed once."""
     follower.end()
     assert follower.text == TEXT
     stored = user.get(f"/v1/responses/{follower.response_id}")
@@ -34,56 +34,56 @@ def whole(stack: Installation, user: User, follower: StreamFollower) -> None:
     assert stored == follower.events[-1].json()["response"]
     billed = stack.rows("SELECT output_tokens FROM usage_records WHERE job_id = %s", stored["job_id"])
     assert [row["output_tokens"] for row in billed] == [TOKENS] == [stored["usage"]["output_tokens"]]
-    replayed(stack, user, follower)
+    assert_replay(stack, user, follower)
 
 
-def replayed(stack: Installation, user: User, follower: StreamFollower) -> None:
-    """The archive alone tells what stands of what was heard, from the beginning and from the middle.
+def assert_replay(stack: Installation, user: User, follower: StreamFollower) -> None:
+    """Assert that the archive alone replays the stream from several positions.
 
-    Whoever may have heard what was lost is taken back to the event that says so.
+    A replay from a position after a rewind begins with the rewind event.
     """
     stack.redis.delete(f"sangha:events:{follower.job_id}", f"sangha:journal:{follower.job_id}")
     rewinds = [event.sequence - 1 for event in follower.events if event.type == REWOUND]
     for after in (-1, follower.last // 2, follower.last - 1):
-        begin = min([after, *rewinds])
-        again = user.follow(follower.response_id, after, by_query=True).end()
-        assert [event.data for event in again.events] == [
-            event.data for event in follower.effective if event.sequence > begin
+        first = min([after, *rewinds])
+        replay = user.follow(follower.response_id, after, by_query=True).end()
+        assert [event.data for event in replay.events] == [
+            event.data for event in follower.effective if event.sequence > first
         ]
 
 
 @contextmanager
-def fault(what: str, stack: Installation, follower: StreamFollower, deltas: int = 10) -> Iterator[None]:
-    """A fault in mid-answer; how long the longest silence after it was is noted at the end of the stream."""
+def fault(name: str, stack: Installation, follower: StreamFollower, deltas: int = 10) -> Iterator[None]:
+    """Inject a fault during an answer, and record the longest pause after it when the stream has ended."""
     follower.wait_for_events(deltas=deltas)
     since = time.monotonic()
     yield
     follower.end()
-    record_time(f"{what}, {stack.broker}: longest silence", follower.longest_pause(since))
+    record_time(f"{name}, {stack.broker}: longest pause", follower.longest_pause(since))
 
 
 def attempts(stack: Installation, follower: StreamFollower) -> tuple[int, int]:
-    """How many attempts a turn took, and how many of them count as failures."""
+    """Return the number of attempts at a turn, and how many of them count as failures."""
     (row,) = stack.rows("SELECT attempt, failures FROM jobs WHERE id = %s", follower.job_id)
     return row["attempt"], row["failures"]
 
 
-def test_a_worker_is_killed(stack: Installation, user: User):
+def test_answer_survives_a_killed_worker(stack: Installation, user: User):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
     with fault("kill -9 a worker", stack, follower):
         runner = stack.runner(follower.job_id)
         runner.kill()
-        if stack.broker == "redis":  # RabbitMQ tells by itself; here it takes a supervisor
+        if stack.broker == "redis":  # RabbitMQ redelivers by itself; with Redis the supervisor releases the job
             stack.release_jobs(runner)
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert attempts(stack, follower) == (2, 1)
 
 
 @ON_REDIS
-def test_a_worker_is_killed_and_nobody_sees_it(stack: Installation, user: User):
+def test_answer_survives_a_killed_worker_without_a_supervisor(stack: Installation, user: User):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
@@ -91,12 +91,12 @@ def test_a_worker_is_killed_and_nobody_sees_it(stack: Installation, user: User):
         stack.runner(follower.job_id).kill()
         stack.rows("UPDATE jobs SET lease_until = now() WHERE id = %s RETURNING id", follower.job_id)
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
 
 
 @ON_REDIS
-def test_workers_are_killed_again_and_again(stack: Installation, user: User):
-    """Each attempt goes on exactly where the one before was cut."""
+def test_answer_survives_several_killed_workers(stack: Installation, user: User):
+    """Each attempt continues exactly where the previous one was killed."""
     stack.start_workers(3, SCRIPT)
     follower = user.stream()
 
@@ -107,23 +107,23 @@ def test_workers_are_killed_again_and_again(stack: Installation, user: User):
         stack.release_jobs(runner)
         wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE id = %s AND state = 'running'", follower.job_id))
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert attempts(stack, follower) == (3, 2)
 
 
-def test_a_worker_is_asked_to_leave(stack: Installation, user: User):
+def test_answer_survives_a_stopped_worker(stack: Installation, user: User):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
     with fault("TERM to a worker", stack, follower):
         assert stack.runner(follower.job_id).stop() == 0
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert attempts(stack, follower) == (2, 0)
 
 
 @ON_REDIS
-def test_an_engine_that_cannot_continue_begins_again_and_says_so(stack: Installation, user: User):
+def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: Installation, user: User):
     stack.start_workers(2, f"{SCRIPT},restarts=1")
     follower = user.stream()
 
@@ -132,71 +132,71 @@ def test_an_engine_that_cannot_continue_begins_again_and_says_so(stack: Installa
         runner.kill()
         stack.release_jobs(runner)
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert follower.types.count(ANSWER_RESTARTED) == 1
 
 
 @ON_REDIS
-def test_a_web_process_is_killed(stack: Installation, user: User):
+def test_stream_resumes_after_a_killed_web_process(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
     with fault("kill -9 web", stack, follower):
         stack.children["web-a"].kill()
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert (follower.connections, follower.clean_ends) == (2, 1)
 
 
 @ON_REDIS
-def test_a_web_process_is_asked_to_leave(stack: Installation, user: User):
+def test_stream_resumes_after_a_stopped_web_process(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
     with fault("TERM to web", stack, follower):
         assert stack.children["web-a"].stop() == 0
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert (follower.connections, follower.clean_ends) == (2, 2)
 
 
 @ON_REDIS
-def test_whoever_waits_for_an_answer_without_a_stream_hears_how_far_it_is(stack: Installation, user: User):
+def test_stopping_web_process_answers_a_waiting_request_with_the_unfinished_response(stack: Installation, user: User):
     stack.start_worker(f"tokens={TOKENS},rate=5")
     answers = []
-    waiting = threading.Thread(target=lambda: answers.append(user.post("/v1/responses", {"input": "hello"})))
-    waiting.start()
+    request = threading.Thread(target=lambda: answers.append(user.post("/v1/responses", {"input": "hello"})))
+    request.start()
     wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'running'", user.account))
 
     assert stack.children["web-a"].stop() == 0
 
-    waiting.join(20)
+    request.join(20)
     assert answers[0]["status"] == "in_progress"
     user.post(f"/v1/responses/{answers[0]['id']}/cancel")
 
 
 @pytest.mark.parametrize("installation", ["rabbitmq"], indirect=True)
-def test_rabbitmq_is_killed_and_comes_back(stack: Installation, user: User):
+def test_answers_survive_a_killed_rabbitmq(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
     with fault("kill -9 RabbitMQ", stack, follower):
         stack.servers.rabbitmq.sync_queues()
         stack.servers.children["rabbitmq"].kill()
-        later = user.stream("while it is down")
-        later.wait_for_events(type_="response.queued")
+        second = user.stream("while it is down")
+        second.wait_for_events(type_="response.queued")
         restart(stack.servers.children["rabbitmq"])
         since = time.monotonic()
 
-    whole(stack, user, follower)
-    later.wait_for_events(type_="response.in_progress")
-    record_time("RabbitMQ ready again: until the turn from meanwhile runs", time.monotonic() - since)
-    whole(stack, user, later)
+    assert_complete(stack, user, follower)
+    second.wait_for_events(type_="response.in_progress")
+    record_time("RabbitMQ ready again: until the turn that was created meanwhile runs", time.monotonic() - since)
+    assert_complete(stack, user, second)
     assert attempts(stack, follower) == (1, 0)
 
 
 @ON_REDIS
-def test_valkey_is_killed_and_comes_back(stack: Installation, user: User):
+def test_answer_survives_a_killed_valkey(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -204,25 +204,25 @@ def test_valkey_is_killed_and_comes_back(stack: Installation, user: User):
         stack.servers.children["valkey"].kill()
         restart(stack.servers.children["valkey"])
 
-    whole(stack, user, follower)
-    whole(stack, user, user.stream("afterwards"))
+    assert_complete(stack, user, follower)
+    assert_complete(stack, user, user.stream("afterwards"))
 
 
-def test_valkey_forgets_everything(stack: Installation, user: User):
+def test_answer_survives_an_emptied_valkey(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
     with fault("FLUSHALL", stack, follower):
         stack.redis.flushall()
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert REWOUND not in follower.types
-    whole(stack, user, user.stream("afterwards"))
+    assert_complete(stack, user, user.stream("afterwards"))
 
 
 @ON_REDIS
-def test_valkey_forgets_everything_and_the_web_process_dies(stack: Installation, user: User):
-    """The client comes back with an id that nobody but the running attempt knows of."""
+def test_answer_survives_an_emptied_valkey_and_a_killed_web_process(stack: Installation, user: User):
+    """The client resumes after an event that only the running attempt has."""
     stack.start_worker("tokens=60,rate=8")
     follower = user.stream()
 
@@ -232,12 +232,12 @@ def test_valkey_forgets_everything_and_the_web_process_dies(stack: Installation,
         stack.start_worker("tokens=60,rate=0")
         assert stack.runner(follower.job_id).stop() == 0
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
 
 
 @ON_REDIS
-def test_valkey_and_the_web_process_die(stack: Installation, user: User):
-    """The client comes back while nobody can tell how far the stream has come."""
+def test_answer_survives_a_killed_valkey_and_a_killed_web_process(stack: Installation, user: User):
+    """The client reconnects while the position of the stream is unknown."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -247,11 +247,11 @@ def test_valkey_and_the_web_process_die(stack: Installation, user: User):
         wait_until(lambda: follower.refusals or follower.connections == 2)
         restart(stack.servers.children["valkey"])
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
 
 
 @ON_REDIS
-def test_an_answer_ends_while_valkey_is_down(stack: Installation, user: User):
+def test_stream_ends_while_valkey_is_down(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     follower = user.stream()
     follower.wait_for_events(deltas=30)
@@ -263,52 +263,52 @@ def test_an_answer_ends_while_valkey_is_down(stack: Installation, user: User):
 
     record_time("Valkey is down: from the end of the answer to the end of its stream", time.monotonic() - since)
     restart(stack.servers.children["valkey"])
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
 
 
-def test_postgres_is_killed_and_comes_back_after_the_last_token(stack: Installation, user: User):
-    postgres_ends(stack, user, stack.servers.children["postgres"].kill)
+def test_answer_that_ends_while_postgres_is_killed_is_recorded(stack: Installation, user: User):
+    end_answer_without_postgres(stack, user, stack.servers.children["postgres"].kill)
 
 
 @ON_REDIS
-def test_postgres_is_restarted_and_comes_back_after_the_last_token(stack: Installation, user: User):
-    postgres_ends(stack, user, stack.servers.children["postgres"].stop)
+def test_answer_that_ends_while_postgres_restarts_is_recorded(stack: Installation, user: User):
+    end_answer_without_postgres(stack, user, stack.servers.children["postgres"].stop)
 
 
-def postgres_ends(stack: Installation, user: User, how: Callable[[], object]) -> None:
-    """The answer ends while Postgres is away, and so waits to be recorded."""
+def end_answer_without_postgres(stack: Installation, user: User, take_down: Callable[[], object]) -> None:
+    """Have an answer end while Postgres is down; it is recorded when Postgres is back."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
     follower.wait_for_events(deltas=10)
-    how()
+    take_down()
     wait_until(lambda: follower.text == TEXT)
     restart(stack.servers.children["postgres"])
     since = time.monotonic()
     follower.end()
 
     record_time(f"Postgres, {stack.broker}: from ready again to the end of the stream", time.monotonic() - since)
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     assert attempts(stack, follower) == (1, 0)
-    whole(stack, user, user.stream("afterwards"))
+    assert_complete(stack, user, user.stream("afterwards"))
 
 
-def test_a_process_dies_between_commit_and_message(stack: Installation, user: User):
-    """Its relay hangs in the middle of publishing, with the lock that lets only one of them publish.
+def test_turn_runs_when_the_web_process_dies_between_commit_and_message(stack: Installation, user: User):
+    """The relay of the killed process blocks while it publishes and holds the lock of all relays.
 
-    Where the broker is Valkey the limits can't be looked up meanwhile: an account that has none still begins work.
+    With Valkey as broker the rate limiter is unreachable too, so the account has no limits.
     """
     stack.start_worker(SCRIPT)
-    none = '{"requests_per_minute": null, "tokens_per_minute": null}'
-    stack.rows("UPDATE accounts SET limits = %s WHERE id = %s RETURNING id", none, user.account)
+    no_limits = '{"requests_per_minute": null, "tokens_per_minute": null}'
+    stack.rows("UPDATE accounts SET limits = %s WHERE id = %s RETURNING id", no_limits, user.account)
     broker = stack.servers.children["rabbitmq"] if stack.broker == "rabbitmq" else stack.servers.children["valkey"]
     broker.signal(signal.SIGSTOP)
     try:
-        asking = threading.Thread(target=_ask_a_process_that_dies, args=[user])
-        asking.start()
+        request = threading.Thread(target=_create_turn_on_a_killed_process, args=[user])
+        request.start()
         wait_until(lambda: stack.rows("SELECT 1 FROM jobs WHERE account_id = %s", user.account))
         stack.children["web-a"].kill()
-        asking.join()
+        request.join()
     finally:
         broker.signal(signal.SIGCONT)
     since = time.monotonic()
@@ -318,15 +318,15 @@ def test_a_process_dies_between_commit_and_message(stack: Installation, user: Us
 
     follower.wait_for_events(type_="response.in_progress")
     record_time(f"kill -9 between commit and message, {stack.broker}: until it runs", time.monotonic() - since)
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
 
 
-def _ask_a_process_that_dies(user: User) -> None:
+def _create_turn_on_a_killed_process(user: User) -> None:
     with pytest.raises(httpx.TransportError):
         user.stream_once()
 
 
-def test_what_no_relay_has_published_the_sweeper_does(stack: Installation, user: User):
+def test_sweeper_publishes_a_turn_that_no_relay_has_published(stack: Installation, user: User):
     stack.start_worker(SCRIPT)
     (member,) = stack.rows("SELECT user_id FROM memberships WHERE account_id = %s", user.account)
     turn: NewTurn = new_turn(CreateResponse(input="hello"), stack.settings)
@@ -336,16 +336,16 @@ def test_what_no_relay_has_published_the_sweeper_does(stack: Installation, user:
 
     follower = user.follow(started.response.id)
     follower.wait_for_events(type_="response.in_progress")
-    record_time(f"no relay, {stack.broker}: until the sweeper's turn runs", time.monotonic() - since)
-    whole(stack, user, follower)
+    record_time(f"no relay, {stack.broker}: until the turn that the sweeper publishes runs", time.monotonic() - since)
+    assert_complete(stack, user, follower)
 
 
 @ON_REDIS
-def test_worker_and_valkey_are_lost_together(stack: Installation, user: User):
-    """Those who follow, those who come back at once, and those who come back later are all taken back."""
+def test_streams_are_rewound_after_the_loss_of_worker_and_valkey(stack: Installation, user: User):
+    """Open streams, streams that resume at once and streams that resume later get the same rewind."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
-    heard = len(follower.wait_for_events(deltas=20))
+    received = len(follower.wait_for_events(deltas=20))
     runner = stack.runner(follower.job_id)
 
     runner.kill()
@@ -356,31 +356,31 @@ def test_worker_and_valkey_are_lost_together(stack: Installation, user: User):
     since = time.monotonic()
     stack.release_jobs(runner)
 
-    whole(stack, user, follower)
-    record_time(f"kill -9 a worker and FLUSHALL, {stack.broker}: longest silence", follower.longest_pause(since))
+    assert_complete(stack, user, follower)
+    record_time(f"kill -9 a worker and FLUSHALL, {stack.broker}: longest pause", follower.longest_pause(since))
     (rewind,) = [event for event in follower.events if event.type == REWOUND]
     assert rewind.sequence == 2
-    assert heard > rewind.sequence
-    for other in (at_once, user.follow(follower.response_id, heard - 1)):
+    assert received > rewind.sequence
+    for other in (at_once, user.follow(follower.response_id, received - 1)):
         assert other.end().events[0].data == rewind.data
         assert other.text == TEXT
     assert successor.running
 
 
 @ON_REDIS
-def test_what_a_checkpoint_holds_survives_the_loss_of_both(stack: Installation, user: User):
+def test_checkpoint_survives_the_loss_of_worker_and_valkey(stack: Installation, user: User):
     runner = stack.start_worker("tokens=60,rate=7")
     follower = user.stream()
     wait_until(lambda: stack.rows("SELECT 1 FROM job_events WHERE job_id = %s AND last_sequence > 10", follower.job_id))
-    heard = len(follower.events)
-    follower.wait_for_events(heard + 1)
+    received = len(follower.events)
+    follower.wait_for_events(received + 1)
 
     runner.kill()
     stack.redis.flushall()
     stack.release_jobs(runner)
     stack.start_worker("tokens=60,rate=0")
 
-    whole(stack, user, follower)
+    assert_complete(stack, user, follower)
     (rewind,) = [event for event in follower.events if event.type == REWOUND]
     before = follower.events[: follower.events.index(rewind)]
     kept = "".join(e.json()["delta"] for e in before if e.type == DELTA and e.sequence < rewind.sequence)

@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.datastructures import QueryParams
 
 from models.platform.errors import InvalidRequest
-from web.api.turns.requests import CreateResponse
+from web.api.turns.turn_request import CreateResponse
 from web.http.validation import RequestBody, RequestQuery, parse_query, validate
 
 

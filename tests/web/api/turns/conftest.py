@@ -1,4 +1,4 @@
-"""A worker for the tests of a module, and OpenAI's own client."""
+"""Fixtures for tests with a worker process and with OpenAI's client."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tests.web.worker_process import run_worker
 def worker(
     request: pytest.FixtureRequest, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """The pool that the module names as `POOL`. It starts with the first test that asks for it."""
+    """A worker process of the pool in the module's `POOL`, started with the first test that uses it."""
     pool = request.module.POOL
     with run_worker(settings, [pool], tmp_path_factory.mktemp(pool)):
         yield
@@ -22,5 +22,5 @@ def worker(
 
 @pytest.fixture
 def client(user: ApiUser, worker: None) -> OpenAI:
-    """The official client, as the visitor."""
+    """OpenAI's client with the user's token."""
     return OpenAI(base_url=f"{user.client.base_url}/v1", api_key=user.token, max_retries=0, timeout=30)

@@ -1,4 +1,4 @@
-"""Given conversations, when they are made, read and deleted, then each account has its own."""
+"""`/v1/conversations`: creating, reading, updating and deleting conversations and their items."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +10,7 @@ from models.turns import conversations
 from tests.web.api_client import assert_error
 
 
-def made(user, **body):
+def create_conversation(user, **body):
     answer = user.request("POST", "/v1/conversations", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -24,8 +24,10 @@ def test_a_conversation_without_a_body_is_empty(user):
     assert (items["data"], items["has_more"], items["first_id"]) == ([], False, None)
 
 
-def test_items_come_in_pages_both_ways(user):
-    conversation = made(user, items=[{"role": "user", "content": str(number)} for number in range(5)])["id"]
+def test_items_are_listed_in_pages_in_both_orders(user):
+    conversation = create_conversation(user, items=[{"role": "user", "content": str(number)} for number in range(5)])[
+        "id"
+    ]
 
     for order, expected in (("asc", "01234"), ("desc", "43210")):
         path = f"/v1/conversations/{conversation}/items?order={order}&limit=3"
@@ -39,20 +41,22 @@ def test_items_come_in_pages_both_ways(user):
     ("method", "path"),
     [("GET", ""), ("DELETE", ""), ("GET", "/items"), ("GET", "/items/msg_1"), ("DELETE", "/items/msg_1")],
 )
-def test_a_strangers_conversation_looks_like_one_that_does_not_exist(user, other_user, method, path):
-    theirs, nobodys = made(user)["id"], new_id("conv")
+def test_a_conversation_of_another_account_is_not_found(user, other_user, method, path):
+    foreign_id, unknown_id = create_conversation(user)["id"], new_id("conv")
 
-    foreign = other_user.request(method, f"/v1/conversations/{theirs}{path}")
-    unknown = other_user.request(method, f"/v1/conversations/{nobodys}{path}")
+    foreign = other_user.request(method, f"/v1/conversations/{foreign_id}{path}")
+    unknown = other_user.request(method, f"/v1/conversations/{unknown_id}{path}")
 
-    assert assert_error(foreign, 404, param="conversation_id") == assert_error(unknown, 404).replace(nobodys, theirs)
-    assert user.request("GET", f"/v1/conversations/{theirs}").status_code == 200
+    assert assert_error(foreign, 404, param="conversation_id") == assert_error(unknown, 404).replace(
+        unknown_id, foreign_id
+    )
+    assert user.request("GET", f"/v1/conversations/{foreign_id}").status_code == 200
 
 
-def test_a_strangers_conversation_can_not_be_gone_on_with(user, other_user):
-    theirs = made(user)["id"]
+def test_a_conversation_of_another_account_cannot_be_continued(user, other_user):
+    foreign_id = create_conversation(user)["id"]
 
-    assert_error(other_user.request("POST", "/v1/responses", json={"input": "x", "conversation": theirs}), 404)
+    assert_error(other_user.request("POST", "/v1/responses", json={"input": "x", "conversation": foreign_id}), 404)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +69,14 @@ def test_a_strangers_conversation_can_not_be_gone_on_with(user, other_user):
         ({"name": "x"}, "name"),
     ],
 )
-def test_what_is_wrong_is_named(user, body, param):
+def test_invalid_input_is_rejected_by_parameter(user, body, param):
     message = assert_error(user.request("POST", "/v1/conversations", json=body), 400)
 
     assert param in message
 
 
-def test_a_deleted_conversation_is_gone_and_its_turns_stay(user):
-    conversation = made(user)["id"]
+def test_a_deleted_conversation_is_not_found_and_its_responses_are_kept(user):
+    conversation = create_conversation(user)["id"]
     turn = user.create_response(conversation=conversation)["id"]
 
     deleted = user.request("DELETE", f"/v1/conversations/{conversation}").json()
@@ -82,13 +86,13 @@ def test_a_deleted_conversation_is_gone_and_its_turns_stay(user):
     assert user.request("GET", f"/v1/responses/{turn}").json()["conversation"] is None
 
 
-def texts(user, conversation):
+def item_texts(user, conversation):
     items = user.request("GET", f"/v1/conversations/{conversation}/items?order=asc").json()["data"]
     return [item.get("output") or item["content"][0]["text"] for item in items]
 
 
 def test_metadata_is_replaced(user):
-    conversation = made(user, metadata={"a": "1"})
+    conversation = create_conversation(user, metadata={"a": "1"})
     path = f"/v1/conversations/{conversation['id']}"
 
     changed = user.request("POST", path, json={"metadata": {"b": "2"}})
@@ -98,72 +102,78 @@ def test_metadata_is_replaced(user):
     assert_error(user.request("POST", path, json={}), 400, param="metadata")
 
 
-def test_items_are_added_read_and_taken_out(user):
-    path = f"/v1/conversations/{made(user)['id']}"
-    given = [
+def test_items_are_added_read_and_deleted(user):
+    path = f"/v1/conversations/{create_conversation(user)['id']}"
+    new_items = [
         {"role": "user", "content": "one"},
         {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_1", "output": "two"},
     ]
 
-    added = user.request("POST", f"{path}/items", json={"items": given}).json()
+    added = user.request("POST", f"{path}/items", json={"items": new_items}).json()
 
     assert [item["type"] for item in added["data"]] == ["message", "function_call", "function_call_output"]
     assert (added["first_id"], added["last_id"], added["has_more"]) == (
         added["data"][0]["id"], added["data"][2]["id"], False)  # fmt: skip
     for item in added["data"]:
         assert user.request("GET", f"{path}/items/{item['id']}").json() == item
-    gone = user.request("DELETE", f"{path}/items/{added['first_id']}")
-    assert gone.json() == user.request("GET", path).json()
+    deleted = user.request("DELETE", f"{path}/items/{added['first_id']}")
+    assert deleted.json() == user.request("GET", path).json()
     assert_error(user.request("GET", f"{path}/items/{added['first_id']}"), 404, param="item_id")
     assert_error(user.request("DELETE", f"{path}/items/{added['first_id']}"), 404, param="item_id")
 
 
-def test_an_item_belongs_to_its_conversation_alone(user):
-    here, there = made(user, items=[{"role": "user", "content": "x"}])["id"], made(user)["id"]
-    (item,) = user.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+def test_an_item_is_not_found_in_another_conversation(user):
+    conversation_id, other_id = (
+        create_conversation(user, items=[{"role": "user", "content": "x"}])["id"],
+        create_conversation(user)["id"],
+    )
+    (item,) = user.request("GET", f"/v1/conversations/{conversation_id}/items").json()["data"]
 
-    assert_error(user.request("GET", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
-    assert_error(user.request("DELETE", f"/v1/conversations/{there}/items/{item['id']}"), 404, param="item_id")
-    after = user.request("GET", f"/v1/conversations/{there}/items?after={item['id']}")
+    assert_error(user.request("GET", f"/v1/conversations/{other_id}/items/{item['id']}"), 404, param="item_id")
+    assert_error(user.request("DELETE", f"/v1/conversations/{other_id}/items/{item['id']}"), 404, param="item_id")
+    after = user.request("GET", f"/v1/conversations/{other_id}/items?after={item['id']}")
     assert item["id"] in assert_error(after, 400, param="after", code="item_not_found")
 
 
-def test_a_reference_is_a_copy_of_what_it_names(user, other_user):
-    here, there = made(user, items=[{"role": "user", "content": "said before"}])["id"], made(user)["id"]
-    (item,) = user.request("GET", f"/v1/conversations/{here}/items").json()["data"]
+def test_an_item_reference_copies_the_item(user, other_user):
+    conversation_id, other_id = (
+        create_conversation(user, items=[{"role": "user", "content": "said before"}])["id"],
+        create_conversation(user)["id"],
+    )
+    (item,) = user.request("GET", f"/v1/conversations/{conversation_id}/items").json()["data"]
     reference = {"type": "item_reference", "id": item["id"]}
 
     turn = user.create_response(input=[{"id": item["id"]}, {"role": "user", "content": "new"}])
-    (added,) = user.request("POST", f"/v1/conversations/{there}/items", json={"items": [reference]}).json()["data"]
+    (added,) = user.request("POST", f"/v1/conversations/{other_id}/items", json={"items": [reference]}).json()["data"]
 
-    brought = user.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
-    assert [each["content"][0]["text"] for each in brought] == ["said before", "new"]
-    assert user.create_response(input=[{"type": "item_reference", "id": brought[1]["id"]}]), (
-        "items of responses are named too"
+    input_items = user.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
+    assert [input_item["content"][0]["text"] for input_item in input_items] == ["said before", "new"]
+    assert user.create_response(input=[{"type": "item_reference", "id": input_items[1]["id"]}]), (
+        "items of responses can be referenced too"
     )
     assert added["content"] == item["content"]
-    assert len({item["id"], added["id"], brought[0]["id"]}) == 3
-    assert texts(user, here) == texts(user, there) == ["said before"]
-    theirs = other_user.request("POST", "/v1/responses", json={"input": [reference], "background": True})
-    assert_error(theirs, 400, param="input[0].id", code="item_not_found")
+    assert len({item["id"], added["id"], input_items[0]["id"]}) == 3
+    assert item_texts(user, conversation_id) == item_texts(user, other_id) == ["said before"]
+    foreign = other_user.request("POST", "/v1/responses", json={"input": [reference], "background": True})
+    assert_error(foreign, 400, param="input[0].id", code="item_not_found")
 
 
-def test_a_conversation_that_goes_while_its_turn_runs_takes_nothing_in(user, database):
-    conversation = made(user)["id"]
+def test_items_added_while_a_conversation_is_deleted_are_dropped(user, database):
+    conversation = create_conversation(user)["id"]
     user.create_response(conversation=conversation)
     item = {"id": new_id("msg"), "type": "message", "role": "user", "content": []}
-    with ThreadPoolExecutor(1) as pool, database.connection() as ending:
-        with database.transaction() as deleting:
-            deleting.execute("DELETE FROM conversations WHERE id = %s", (conversation,))
-            added = pool.submit(conversations.add_items, ending, conversation, [item])
-            wait_until(lambda: waiting_for_a_lock(database))
+    with ThreadPoolExecutor(1) as pool, database.connection() as connection:
+        with database.transaction() as deletion:
+            deletion.execute("DELETE FROM conversations WHERE id = %s", (conversation,))
+            added = pool.submit(conversations.add_items, connection, conversation, [item])
+            wait_until(lambda: insert_waits_for_lock(database))
         added.result(10)
 
     assert user.request("GET", f"/v1/conversations/{conversation}").status_code == 404
 
 
-def waiting_for_a_lock(database):
+def insert_waits_for_lock(database):
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%conversation_items%'"
     with database.connection() as connection:
         return connection.execute(waiting).fetchone() is not None

@@ -1,4 +1,4 @@
-"""Given texts and a worker with a model, when they are embedded, then the official client gets a vector for each."""
+"""`/v1/embeddings` with OpenAI's client and a real worker."""
 
 import struct
 from base64 import b64decode
@@ -25,8 +25,8 @@ MODEL = "all-minilm-l6-v2"
 # The first two have no worker: it starts with the first test that asks for it.
 
 
-def test_without_a_worker_it_is_a_503_and_the_job_is_gone(user, monkeypatch):
-    monkeypatch.setattr(endpoint, "PATIENCE", 0.05)
+def test_without_a_worker_the_answer_is_a_503_and_the_job_is_deleted(user, monkeypatch):
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.05)
 
     answer = user.request("POST", "/v1/embeddings", json={"input": "hello"})
 
@@ -35,70 +35,70 @@ def test_without_a_worker_it_is_a_503_and_the_job_is_gone(user, monkeypatch):
     assert user.jobs() == []
 
 
-def test_a_client_that_leaves_takes_its_job_along(user):
+def test_the_job_of_a_disconnected_client_is_deleted(user):
     with pytest.raises(httpx.ReadTimeout):
         user.request("POST", "/v1/embeddings", json={"input": "hello"}, timeout=0.3)
 
     wait_until(lambda: user.jobs() == [])
 
 
-def test_the_client_gets_a_vector_a_text_and_nothing_stays_but_the_bill(client, user, database):
-    made = client.embeddings.create(model=MODEL, input=["a cat sleeps", "the kitten naps", "shares fell on Monday"])
+def test_each_text_gets_a_vector_and_only_the_usage_record_is_kept(client, user, database):
+    result = client.embeddings.create(model=MODEL, input=["a cat sleeps", "the kitten naps", "shares fell on Monday"])
 
-    assert [(item.index, len(item.embedding)) for item in made.data] == [(0, 384), (1, 384), (2, 384)]
-    cat, kitten, shares = (item.embedding for item in made.data)
+    assert [(item.index, len(item.embedding)) for item in result.data] == [(0, 384), (1, 384), (2, 384)]
+    cat, kitten, shares = (item.embedding for item in result.data)
     assert dot(cat, kitten) > 0.5 > 0.2 > dot(cat, shares)
-    assert (made.model, made.usage.prompt_tokens) == (MODEL, made.usage.total_tokens)
+    assert (result.model, result.usage.prompt_tokens) == (MODEL, result.usage.total_tokens)
     assert user.jobs() == []
     with database.connection() as connection:
-        bills = connection.execute(
+        usage_records = connection.execute(
             "SELECT model, input_tokens, output_tokens FROM usage_records WHERE account_id = %s",
             (user.caller.account_id,),
         ).fetchall()
-    assert bills == [{"model": MODEL, "input_tokens": made.usage.prompt_tokens, "output_tokens": 0}]
+    assert usage_records == [{"model": MODEL, "input_tokens": result.usage.prompt_tokens, "output_tokens": 0}]
 
 
-def test_both_encodings_are_the_same_vectors_and_strictly_openais_shape(client, user):
-    asked = {"model": "default", "input": "hello"}
-    plain = user.request("POST", "/v1/embeddings", json=asked).json()
-    packed = user.request("POST", "/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()
+def test_both_encodings_have_the_same_vectors_and_openais_shape(client, user):
+    body = {"model": "default", "input": "hello"}
+    plain = user.request("POST", "/v1/embeddings", json=body).json()
+    encoded = user.request("POST", "/v1/embeddings", json={**body, "encoding_format": "base64"}).json()
 
     TypeAdapter(CreateEmbeddingResponse).validate_python(plain, strict=True)
     vector = plain["data"][0]["embedding"]
-    assert list(struct.unpack("<384f", b64decode(packed["data"][0]["embedding"]))) == vector
+    assert list(struct.unpack("<384f", b64decode(encoded["data"][0]["embedding"]))) == vector
     assert dot(vector, vector) == pytest.approx(1, abs=1e-5)
-    assert client.embeddings.create(**asked, encoding_format="float").data[0].embedding == vector
-    assert client.embeddings.create(**asked, dimensions=384).data[0].embedding == pytest.approx(vector)
+    assert client.embeddings.create(**body, encoding_format="float").data[0].embedding == vector
+    assert client.embeddings.create(**body, dimensions=384).data[0].embedding == pytest.approx(vector)
 
 
-def test_more_texts_than_a_batch_keep_their_order(client):
+def test_several_batches_of_texts_keep_their_order(client):
     words = ["cat", "stock market", "bicycle"]
-    alone = [client.embeddings.create(model=MODEL, input=word).data[0].embedding for word in words]
+    single = [client.embeddings.create(model=MODEL, input=word).data[0].embedding for word in words]
 
-    together = client.embeddings.create(model=MODEL, input=words * 25)
+    combined = client.embeddings.create(model=MODEL, input=words * 25)
 
-    assert len(together.data) == 75
-    assert all(dot(item.embedding, alone[item.index % 3]) > 0.999 for item in together.data)
+    assert len(combined.data) == 75
+    assert all(dot(item.embedding, single[item.index % 3]) > 0.999 for item in combined.data)
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("body", "param"),
     [
         ({"input": ["short", "word " * 600]}, "input"),
         ({"input": "hello", "dimensions": 256}, "dimensions"),
     ],
 )
-def test_what_only_the_model_can_tell_is_refused_by_name(client, user, asked, param):
-    with pytest.raises(openai.BadRequestError) as wrong:
-        client.embeddings.create(model=MODEL, **asked)
+def test_limits_of_the_model_are_rejected_by_parameter(client, user, body, param):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.embeddings.create(model=MODEL, **body)
 
-    assert wrong.value.param == param
-    assert "index 1" in str(wrong.value) or param == "dimensions"
+    assert error.value.param == param
+    assert "index 1" in str(error.value) or param == "dimensions"
     assert user.jobs() == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("body", "param"),
     [
         ({}, "input"),
         ({"input": ""}, "input"),
@@ -115,27 +115,27 @@ def test_what_only_the_model_can_tell_is_refused_by_name(client, user, asked, pa
         ({"input": "a", "unknown": 1}, "unknown"),
     ],
 )
-def test_what_is_wrong_is_named(user, asked, param):
-    answer = user.request("POST", "/v1/embeddings", json=asked)
+def test_invalid_input_is_rejected_by_parameter(user, body, param):
+    answer = user.request("POST", "/v1/embeddings", json=body)
 
     assert_error(answer, 400, param=param)
     assert user.jobs() == []
 
 
-def test_the_models_are_listed_in_openais_shape(user):
-    shown = user.request("GET", "/v1/models").json()["data"]
+def test_the_embedding_model_is_listed(user):
+    models = user.request("GET", "/v1/models").json()["data"]
 
-    assert [model["id"] for model in shown] == ["scripted", "default", MODEL]
-    for model in shown:
+    assert [model["id"] for model in models] == ["scripted", "default", MODEL]
+    for model in models:
         TypeAdapter(Model).validate_python(model, strict=True)
-    assert user.request("GET", f"/v1/models/{MODEL}").json() in shown
+    assert user.request("GET", f"/v1/models/{MODEL}").json() in models
 
 
-def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
-    """As after a web process that died: its client comes no more."""
+def test_an_unclaimed_result_is_deleted(user, worker, database):
+    """As after a crash of the web process, whose client does not return."""
     job_id = "job_unread_" + user.caller.account_id
     enqueue_embedding(database, user.caller, ["hello"], None, job_id)
-    enqueue_embedding(database, user.caller, ["hello"], None, job_id)  # a request that came twice
+    enqueue_embedding(database, user.caller, ["hello"], None, job_id)  # a repeated request
     user.client.app.state.platform.queue.nudge()
     wait_until(lambda: user.jobs()[0]["state"] == "completed")
 
@@ -145,11 +145,11 @@ def test_a_text_that_goes_unread_is_forgotten(user, worker, database):
     assert user.jobs() == []
 
 
-def test_vectors_are_written_exactly():
-    made = EmbeddingResult(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
+def test_vectors_are_encoded_exactly():
+    result = EmbeddingResult(MODEL, [struct.pack("<2f", 0.5, -0.25), struct.pack("<2f", 1, 0)], 7)
 
-    assert [item["embedding"] for item in embedding_list(made, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
-    assert embedding_list(made, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="
+    assert [item["embedding"] for item in embedding_list(result, "float")["data"]] == [[0.5, -0.25], [1.0, 0.0]]
+    assert embedding_list(result, "base64")["data"][1]["embedding"] == "AACAPwAAAAA="
 
 
 def dot(one, other):

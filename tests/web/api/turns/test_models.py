@@ -1,4 +1,4 @@
-"""Given the local engine, when models are listed, then it stands there under its name and as the default."""
+"""`/v1/models`: the local engine under its name and as the default."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_the_list_has_openais_shape(client):
     assert {"id", "object", "created", "owned_by"} == set(answer["data"][0])
 
 
-def test_one_model_is_read(client):
+def test_a_model_is_read_by_name(client):
     assert client.get("/v1/models/default").json()["id"] == "default"
 
 

@@ -1,4 +1,4 @@
-"""Given the door for turns, when what comes in is wrong or another's, then the answer names it and tells no more."""
+"""`/v1/responses`: invalid input, other accounts, methods, pages, cancellation and deletion."""
 
 import time
 from dataclasses import replace
@@ -13,7 +13,7 @@ from tests.web.api_client import assert_error
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"nonsense", b'{"input": "a" "b"}', b'{"input": NaN}', b"[]", b'"hello"', b"\xff"]
 )
-def test_malformed_json_is_refused(user, body):
+def test_malformed_json_is_rejected(user, body):
     answer = user.request("POST", "/v1/responses", content=body)
 
     assert_error(answer, 400, code="invalid_json")
@@ -66,7 +66,7 @@ def test_malformed_json_is_refused(user, body):
         ({"input": "x", "previous_response_id": "resp_none"}, "previous_response_id"),
     ],
 )
-def test_what_is_wrong_is_named(user, body, param):
+def test_invalid_input_is_rejected_by_parameter(user, body, param):
     answer = user.request("POST", "/v1/responses", json=body)
 
     assert_error(answer, 400, param=param)
@@ -78,13 +78,13 @@ def test_a_conversation_that_does_not_exist_is_not_found(user):
     assert_error(answer, 404, param="conversation")
 
 
-def test_a_body_of_fifty_megabytes_is_refused(user):
+def test_a_body_of_fifty_megabytes_is_rejected(user):
     answer = user.request("POST", "/v1/responses", content=b'{"input": "' + b"x" * 50_000_000 + b'"}')
 
     assert_error(answer, 413, code="request_too_large")
 
 
-def test_a_nul_character_is_refused(user):
+def test_a_nul_character_is_rejected(user):
     assert_error(user.request("POST", "/v1/responses", json={"input": "a\0b"}), 400, code="invalid_character")
 
 
@@ -99,32 +99,32 @@ def test_a_nul_character_is_refused(user):
         ("GET", "/input_items"),
     ],
 )
-def test_a_strangers_turn_looks_like_one_that_does_not_exist(user, other_user, method, path):
-    theirs, nobodys = user.create_response()["id"], new_id("resp")
+def test_a_response_of_another_account_is_not_found(user, other_user, method, path):
+    foreign_id, unknown_id = user.create_response()["id"], new_id("resp")
 
-    foreign = other_user.request(method, f"/v1/responses/{theirs}{path}")
-    unknown = other_user.request(method, f"/v1/responses/{nobodys}{path}")
+    foreign = other_user.request(method, f"/v1/responses/{foreign_id}{path}")
+    unknown = other_user.request(method, f"/v1/responses/{unknown_id}{path}")
 
-    assert assert_error(foreign, 404, param="response_id") == assert_error(unknown, 404).replace(nobodys, theirs)
-    assert user.request("GET", f"/v1/responses/{theirs}").json()["status"] == "queued"
+    assert assert_error(foreign, 404, param="response_id") == assert_error(unknown, 404).replace(unknown_id, foreign_id)
+    assert user.request("GET", f"/v1/responses/{foreign_id}").json()["status"] == "queued"
 
 
-def test_a_strangers_turn_can_not_be_gone_on_with(user, other_user):
-    theirs = user.create_response()["id"]
+def test_a_response_of_another_account_cannot_be_continued(user, other_user):
+    foreign_id = user.create_response()["id"]
 
-    answer = other_user.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": theirs})
+    answer = other_user.request("POST", "/v1/responses", json={"input": "x", "previous_response_id": foreign_id})
 
     assert_error(answer, 400, param="previous_response_id", code="previous_response_not_found")
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a.b.c", "a b"])
-def test_whoever_shows_no_token_of_ours_is_not_let_in(user, token):
+def test_an_invalid_token_is_rejected(user, token):
     user.token = token
 
     assert_error(user.request("POST", "/v1/responses", json={"input": "x"}), 401, code="invalid_api_key")
 
 
-def test_an_expired_token_is_refused(user):
+def test_an_expired_token_is_rejected(user):
     tokens = user.client.app.state.platform.tokens
     tokens._clock = lambda: time.time() - LIFETIME - 2 * LEEWAY
     user.token = tokens.issue(user.caller)
@@ -133,13 +133,13 @@ def test_an_expired_token_is_refused(user):
     assert "expired" in assert_error(user.request("POST", "/v1/responses", json={"input": "x"}), 401)
 
 
-def test_a_token_of_another_account_sees_nothing(user, other_user):
-    theirs = user.create_response()["id"]
+def test_a_token_of_another_account_does_not_find_the_response(user, other_user):
+    foreign_id = user.create_response()["id"]
 
-    assert_error(other_user.request("GET", f"/v1/responses/{theirs}"), 404)
+    assert_error(other_user.request("GET", f"/v1/responses/{foreign_id}"), 404)
 
 
-def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(user, other_user):
+def test_a_token_for_an_account_without_membership_is_rejected(user, other_user):
     tokens = user.client.app.state.platform.tokens
     other_user.token = tokens.issue(replace(other_user.caller, account_id=user.caller.account_id))
 
@@ -156,14 +156,14 @@ def test_a_token_for_an_account_that_one_does_not_belong_to_is_refused(user, oth
         ("DELETE", "/v1/responses/resp_1/input_items", "GET, HEAD"),
     ],
 )
-def test_methods_that_are_not_there_are_refused_with_those_that_are(user, method, path, allowed):
+def test_an_unsupported_method_is_a_405_with_the_allowed_methods(user, method, path, allowed):
     answer = user.request(method, path)
 
     assert_error(answer, 405)
     assert answer.headers["allow"] == allowed
 
 
-def test_head_is_answered_like_get_without_a_body(user):
+def test_head_has_the_status_and_headers_of_get(user):
     turn = user.create_response()["id"]
 
     plain = user.request("HEAD", f"/v1/responses/{turn}")
@@ -177,13 +177,13 @@ def test_head_is_answered_like_get_without_a_body(user):
     ("query", "param"),
     [("limit=0", "limit"), ("limit=101", "limit"), ("limit=x", "limit"), ("order=up", "order"), ("offset=1", "offset")],
 )
-def test_a_page_that_can_not_be_is_refused(user, query, param):
+def test_an_invalid_list_query_is_rejected_by_parameter(user, query, param):
     turn = user.create_response()["id"]
 
     assert_error(user.request("GET", f"/v1/responses/{turn}/input_items?{query}"), 400, param=param)
 
 
-def test_a_turn_in_progress_is_not_deleted_and_a_cancelled_one_is(user):
+def test_a_response_is_deleted_only_after_its_end(user):
     turn = user.create_response()
 
     conflict = user.request("DELETE", f"/v1/responses/{turn['id']}")
@@ -199,7 +199,7 @@ def test_a_turn_in_progress_is_not_deleted_and_a_cancelled_one_is(user):
     assert_error(user.request("GET", f"/v1/jobs/{turn['job_id']}/events"), 404)
 
 
-def test_input_that_was_accepted_can_be_read_back(user):
+def test_input_items_are_listed_as_they_were_sent(user):
     items = [
         {"role": "user", "content": "one"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "two"}]},

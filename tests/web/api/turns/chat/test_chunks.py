@@ -1,4 +1,4 @@
-"""Given a turn's events, when they are told as chunks, then the client reads the answer, or hears that it can't."""
+"""Converting a turn's events to chunks: restarts, rewinds, tool calls, usage and errors."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, WaitTime
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from web.api.turns.chat.chunks import DONE, CompletionChunks
-from web.api.turns.chat.objects import completion_object
+from web.api.turns.chat.completion_object import completion_object
 
 SETTINGS = Settings(engine="scripted")
 RESPONSE = Response(
@@ -28,7 +28,7 @@ USAGE = {
 
 
 class Journal:
-    """Events that are told one after another."""
+    """Builds a list of events with consecutive sequence numbers."""
 
     def __init__(self):
         self.events = []
@@ -36,32 +36,32 @@ class Journal:
     def __call__(self, kind, **payload):
         self.events.append(event(len(self.events), kind, payload))
 
-    def says(self, *pieces):
+    def append_text(self, *pieces):
         for piece in pieces:
             self("response.output_text.delta", delta=piece)
 
-    def calls(self, place, call_id, *pieces, name="look"):
-        item = {"id": f"fc_{place}", "type": "function_call", "call_id": call_id, "name": name, "arguments": ""}
-        self("response.output_item.added", output_index=place, item=item)
+    def append_call(self, index, call_id, *pieces, name="look"):
+        item = {"id": f"fc_{index}", "type": "function_call", "call_id": call_id, "name": name, "arguments": ""}
+        self("response.output_item.added", output_index=index, item=item)
         for piece in pieces:
-            self("response.function_call_arguments.delta", output_index=place, delta=piece)
+            self("response.function_call_arguments.delta", output_index=index, delta=piece)
 
-    def ends(self, **shown):
-        self("response.completed", response={**completed(), **shown})
+    def end(self, **response):
+        self("response.completed", response={**completed(), **response})
 
 
-def completed(text="", *calls, **more):
+def completed(text="", *calls, **fields):
     message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
     return {
         "id": "resp_1", "created_at": 1, "model": "scripted", "status": "completed", "incomplete_details": None,
-        "output": [*([message] if text else []), *calls], "usage": USAGE, "metadata": {}, "error": None, **more,
+        "output": [*([message] if text else []), *calls], "usage": USAGE, "metadata": {}, "error": None, **fields,
     }  # fmt: skip
 
 
-def told(events, *, include_usage=False):
-    """The chunks as the client parses them, strictly; and what comes after the last of them."""
+def parse_frames(events, *, include_usage=False):
+    """Return the chunks, validated strictly with OpenAI's types, and the frame after the last one."""
     chunks = CompletionChunks(RESPONSE, SETTINGS, include_usage=include_usage)
-    frames = [chunks.opening(), *(frame for one in events for frame in chunks.frames(one))]
+    frames = [chunks.first_chunk(), *(frame for event_ in events for frame in chunks.frames(event_))]
     rest = frames.pop() if frames[-1] == DONE or b'"error"' in frames[-1] else b""
     values = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
     for value in values:
@@ -74,7 +74,7 @@ def text_of(values):
 
 
 def calls_of(values):
-    """The calls as clients put them together: by index."""
+    """Return the tool calls as clients assemble them, by index."""
     calls = {}
     for value in values:
         for choice in value["choices"]:
@@ -90,106 +90,106 @@ PIECES = st.lists(st.text(min_size=1))
 
 
 @given(text=PIECES, calls=st.lists(PIECES, max_size=3))
-def test_the_chunks_joined_are_the_answer(text, calls):
+def test_joined_chunks_are_the_answer(text, calls):
     journal = Journal()
-    journal.says(*text)
-    for place, arguments in enumerate(calls, start=1):
-        journal.calls(place, f"call_{place}", *arguments)
-    journal.ends(output=[{"type": "function_call"} for _ in calls])
+    journal.append_text(*text)
+    for index, arguments in enumerate(calls, start=1):
+        journal.append_call(index, f"call_{index}", *arguments)
+    journal.end(output=[{"type": "function_call"} for _ in calls])
 
-    values, rest = told(journal.events)
+    values, rest = parse_frames(journal.events)
 
     assert text_of(values) == "".join(text)
     assert calls_of(values) == [
-        {"id": f"call_{place}", "name": "look", "arguments": "".join(arguments)}
-        for place, arguments in enumerate(calls, start=1)
+        {"id": f"call_{index}", "name": "look", "arguments": "".join(arguments)}
+        for index, arguments in enumerate(calls, start=1)
     ]
     assert values[0]["choices"][0]["delta"]["role"] == "assistant"
     assert values[-1]["choices"][0]["finish_reason"] == ("tool_calls" if calls else "stop")
     assert rest == DONE
 
 
-@given(text=st.text(min_size=1), cuts=st.lists(st.integers(0, 50), max_size=4), more=st.text())
-def test_an_answer_that_begins_again_alike_goes_on_where_the_client_is(text, cuts, more):
+@given(text=st.text(min_size=1), cuts=st.lists(st.integers(0, 50), max_size=4), rest_of_text=st.text())
+def test_a_restarted_answer_with_the_same_text_continues_the_stream(text, cuts, rest_of_text):
     journal = Journal()
     for cut in cuts:
-        journal.says(*text[:cut])
+        journal.append_text(*text[:cut])
         journal("sangha:answer.restarted", discarded_tokens=1)
-    journal.says(*(text + more))
-    journal.ends()
+    journal.append_text(*(text + rest_of_text))
+    journal.end()
 
-    values, rest = told(journal.events)
+    values, rest = parse_frames(journal.events)
 
-    assert (text_of(values), rest) == (text + more, DONE)
+    assert (text_of(values), rest) == (text + rest_of_text, DONE)
 
 
-@given(text=st.text(min_size=1, max_size=20), kept=st.integers(0, 20), more=st.text(max_size=20))
-def test_after_a_rewind_the_client_gets_only_what_it_has_not_read(text, kept, more):
+@given(text=st.text(min_size=1, max_size=20), kept=st.integers(0, 20), rest_of_text=st.text(max_size=20))
+def test_after_a_rewind_only_new_text_is_sent(text, kept, rest_of_text):
     kept = min(kept, len(text))
     first, second = Journal(), Journal()
-    first.says(*text)
-    second.says(*text[:kept])
+    first.append_text(*text)
+    second.append_text(*text[:kept])
     second("sangha:journal.rewound", job_id="job_1")
-    second.says(*(text[kept:] + more))
-    second.ends()
+    second.append_text(*(text[kept:] + rest_of_text))
+    second.end()
 
-    values, rest = told([*first.events, *second.events[kept:]])
+    values, rest = parse_frames([*first.events, *second.events[kept:]])
 
-    assert (text_of(values), rest) == (text + more, DONE)
+    assert (text_of(values), rest) == (text + rest_of_text, DONE)
 
 
-def test_another_answer_than_the_one_that_was_read_ends_the_stream_with_an_error():
+def test_a_restarted_answer_with_other_text_ends_the_stream_with_an_error():
     journal = Journal()
-    journal.says("one ", "two ")
+    journal.append_text("one ", "two ")
     journal("sangha:answer.restarted", discarded_tokens=2)
-    journal.says("one ", "three ")
-    journal.says("four")
-    journal.ends()
+    journal.append_text("one ", "three ")
+    journal.append_text("four")
+    journal.end()
 
-    values, rest = told(journal.events)
+    values, rest = parse_frames(journal.events)
 
     assert text_of(values) == "one two "
     assert orjson.loads(rest.removeprefix(b"data: "))["error"]["code"] == "answer_restarted"
 
 
-def test_a_shorter_answer_than_the_one_that_was_read_is_no_answer():
+def test_a_restarted_answer_that_is_shorter_ends_the_stream_with_an_error():
     journal = Journal()
-    journal.says("one ", "two ")
-    journal.calls(1, "call_1", "{}")
+    journal.append_text("one ", "two ")
+    journal.append_call(1, "call_1", "{}")
     journal("sangha:answer.restarted", discarded_tokens=2)
-    journal.says("one ", "two ")
-    journal.ends()
+    journal.append_text("one ", "two ")
+    journal.end()
 
-    assert b"answer_restarted" in told(journal.events)[1]
+    assert b"answer_restarted" in parse_frames(journal.events)[1]
 
 
-def test_calls_that_come_again_are_told_once():
+def test_repeated_tool_calls_are_sent_once():
     journal = Journal()
-    journal.calls(0, "call_1", '{"a"')
+    journal.append_call(0, "call_1", '{"a"')
     journal("sangha:answer.restarted", discarded_tokens=2)
-    journal.calls(0, "call_1", '{"a"', ": 1}")
-    journal.ends(output=[{"type": "function_call"}])
+    journal.append_call(0, "call_1", '{"a"', ": 1}")
+    journal.end(output=[{"type": "function_call"}])
 
-    values, rest = told(journal.events)
+    values, rest = parse_frames(journal.events)
 
     assert (calls_of(values), rest) == ([{"id": "call_1", "name": "look", "arguments": '{"a": 1}'}], DONE)
 
 
-def test_usage_comes_last_and_is_null_before():
+def test_usage_is_in_the_last_chunk_and_null_before():
     journal = Journal()
-    journal.says("hello")
-    journal.ends()
+    journal.append_text("hello")
+    journal.end()
 
-    values, _ = told(journal.events, include_usage=True)
+    values, _ = parse_frames(journal.events, include_usage=True)
 
     assert [value["usage"] for value in values[:-1]] == [None] * (len(values) - 1)
     assert values[-1]["choices"] == []
     assert (values[-1]["usage"]["prompt_tokens"], values[-1]["usage"]["completion_tokens"]) == (3, 4)
-    assert "usage" not in told(journal.events)[0][0]
+    assert "usage" not in parse_frames(journal.events)[0][0]
 
 
 @pytest.mark.parametrize(
-    ("shown", "code"),
+    ("response", "code"),
     [
         ({"status": "failed", "error": {"message": "too long", "reason": "context_length_exceeded"}},
          "context_length_exceeded"),
@@ -197,40 +197,43 @@ def test_usage_comes_last_and_is_null_before():
         ({"status": "cancelled"}, "cancelled"),
     ],
 )  # fmt: skip
-def test_a_turn_without_an_answer_is_an_error_frame(shown, code):
+def test_a_turn_without_an_answer_ends_with_an_error_frame(response, code):
     journal = Journal()
-    journal.says("begun")
-    journal("response.failed", response={**completed(), **shown})
+    journal.append_text("begun")
+    journal("response.failed", response={**completed(), **response})
 
-    error = orjson.loads(told(journal.events)[1].removeprefix(b"data: "))["error"]
+    error = orjson.loads(parse_frames(journal.events)[1].removeprefix(b"data: "))["error"]
 
     assert error["code"] == code
     assert set(error) == {"message", "type", "param", "code"}
 
 
-def test_a_turn_that_was_cancelled_in_the_queue_is_one_too():
+def test_a_turn_cancelled_in_the_queue_ends_with_an_error_frame():
     journal = Journal()
     journal("sangha:job.cancelled", job_id="job_1")
 
-    assert b'"cancelled"' in told(journal.events)[1]
+    assert b'"cancelled"' in parse_frames(journal.events)[1]
 
 
-def test_an_ended_response_is_a_completion():
+def test_an_ended_response_becomes_a_completion():
     call = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
     plain = completion_object(completed("hello"), SETTINGS)
-    calling = completion_object(completed("", call), SETTINGS)
-    short = completion_object(completed("hel", incomplete_details={"reason": "max_output_tokens"}), SETTINGS)
+    with_call = completion_object(completed("", call), SETTINGS)
+    truncated = completion_object(completed("hel", incomplete_details={"reason": "max_output_tokens"}), SETTINGS)
 
-    for shown in (plain, calling, short):
-        TypeAdapter(ChatCompletion).validate_python(shown, strict=True)
+    for response in (plain, with_call, truncated):
+        TypeAdapter(ChatCompletion).validate_python(response, strict=True)
     assert (plain["id"], plain["choices"][0]["message"]["content"]) == ("chatcmpl-1", "hello")
     assert "tool_calls" not in plain["choices"][0]["message"]
-    assert (calling["choices"][0]["message"]["content"], calling["choices"][0]["finish_reason"]) == (None, "tool_calls")
-    assert short["choices"][0]["finish_reason"] == "length"
+    assert (with_call["choices"][0]["message"]["content"], with_call["choices"][0]["finish_reason"]) == (
+        None,
+        "tool_calls",
+    )
+    assert truncated["choices"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(
-    ("shown", "error"),
+    ("response", "error"),
     [
         ({"status": "failed", "error": {"message": "m", "reason": "context_length_exceeded"}}, InvalidRequest),
         ({"status": "failed", "error": {"message": "m", "reason": "worker_lost"}}, JobFailed),
@@ -239,6 +242,6 @@ def test_an_ended_response_is_a_completion():
         ({"status": "in_progress"}, WaitTimedOut),
     ],
 )
-def test_a_turn_without_an_answer_is_no_completion(shown, error):
+def test_a_response_without_an_answer_raises_an_error(response, error):
     with pytest.raises(error):
-        completion_object({**completed(), **shown}, SETTINGS)
+        completion_object({**completed(), **response}, SETTINGS)

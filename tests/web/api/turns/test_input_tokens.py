@@ -1,4 +1,4 @@
-"""Given a prompt whose tokens are to be counted, when a worker tells or nobody does, then the row goes either way."""
+"""`POST /v1/responses/input_tokens`: counts, errors and timeouts; the job is deleted in each case."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,58 +10,58 @@ from models.journal import journal
 from models.journal.events import event
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
-from web.api.turns import counting
+from web.api.turns import input_tokens
 
-COUNT = "/v1/responses/input_tokens"
+PATH = "/v1/responses/input_tokens"
 
 
-def rows(user):
+def count_jobs(user):
     with user.database.connection() as connection:
-        found = "SELECT id FROM jobs WHERE kind = 'tokens.count' AND account_id = %s"
-        return connection.execute(found, (user.caller.account_id,)).fetchall()
+        statement = "SELECT id FROM jobs WHERE kind = 'tokens.count' AND account_id = %s"
+        return connection.execute(statement, (user.caller.account_id,)).fetchall()
 
 
 @pytest.fixture
-def told(user, database, redis_client):
-    """`told(state, …)` asks for a count, and tells it in the place of a worker."""
+def count_with(user, database, redis_client):
+    """`count_with(state, …)` requests a count and ends its job as a worker would."""
 
-    def tell(state, **payload):
+    def count(state, **payload):
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(user.request, "POST", COUNT, json={"input": "how many"})
-            job_id = wait_until(lambda: rows(user))[0]["id"]
+            pending = pool.submit(user.request, "POST", PATH, json={"input": "how many"})
+            job_id = wait_until(lambda: count_jobs(user))[0]["id"]
             with database.connection() as connection:
                 job = claim(connection, job_id, message_id="a message", worker=f"worker of {job_id}")
             last = event(0, f"sangha:job.{state}", {"job_id": job_id, **payload})
             with database.transaction() as connection:
                 end(connection, job, Ending(state, [last]), [last])
             journal.append(redis_client, job_id, 1, [last])
-            return asked.result(20)
+            return pending.result(20)
 
-    return tell
+    return count
 
 
-def test_what_a_worker_has_counted_is_told(user, told):
-    answer = told("completed", result={"input_tokens": 7})
+def test_the_count_of_the_worker_is_returned(user, count_with):
+    answer = count_with("completed", result={"input_tokens": 7})
 
     assert answer.json() == {"object": "response.input_tokens", "input_tokens": 7}
-    assert not rows(user)
+    assert not count_jobs(user)
 
 
-def test_what_the_engine_can_not_read_is_the_callers_fault(user, told):
-    answer = told("failed", error={"code": "invalid_request", "message": "no such role"})
+def test_a_prompt_that_the_engine_rejects_is_a_400(user, count_with):
+    answer = count_with("failed", error={"code": "invalid_request", "message": "no such role"})
 
     assert assert_error(answer, 400, param="input", code="invalid_request") == "no such role"
-    assert not rows(user)
+    assert not count_jobs(user)
 
 
-def test_where_no_worker_has_time_another_try_may_help(user, monkeypatch):
-    monkeypatch.setattr(counting, "PATIENCE", 0.05)
+def test_without_a_free_worker_the_answer_is_a_503_with_retry_after(user, monkeypatch):
+    monkeypatch.setattr(input_tokens, "TIMEOUT", 0.05)
 
-    answer = user.request("POST", COUNT, json={"input": "how many"})
+    answer = user.request("POST", PATH, json={"input": "how many"})
 
     assert_error(answer, 503, code="service_unavailable")
     assert answer.headers["retry-after"] == "5"
-    assert not rows(user)
+    assert not count_jobs(user)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,6 @@ def test_where_no_worker_has_time_another_try_may_help(user, monkeypatch):
         ({"input": "x", "previous_response_id": new_id("resp")}, 400, "previous_response_id"),
     ],
 )
-def test_what_is_wrong_is_named(user, body, status, param):
-    assert_error(user.request("POST", COUNT, json=body), status, param=param)
-    assert not rows(user)
+def test_invalid_input_is_rejected_by_parameter(user, body, status, param):
+    assert_error(user.request("POST", PATH, json=body), status, param=param)
+    assert not count_jobs(user)

@@ -1,4 +1,4 @@
-"""Given the official client and a worker, when it asks for chat completions, then it gets them, streamed and whole."""
+"""`/v1/chat/completions` with OpenAI's client and a real worker, plain and streamed."""
 
 import openai
 import pytest
@@ -16,7 +16,7 @@ HELLO = [{"role": "user", "content": "hello there"}]
 # The first has no worker: it starts with the first test that asks for one.
 
 
-def test_a_completion_that_is_cancelled_is_told_so(user):
+def test_a_stream_of_a_cancelled_turn_ends_with_an_error(user):
     with user.client.stream(
         "POST", "/v1/chat/completions", json={"messages": HELLO, "stream": True},
         headers={"authorization": f"Bearer {user.token}"},
@@ -29,7 +29,7 @@ def test_a_completion_that_is_cancelled_is_told_so(user):
     assert "[DONE]" not in frames
 
 
-def test_a_plain_completion(client, user):
+def test_a_plain_completion_has_openais_shape_and_is_deleted(client, user):
     answer = client.chat.completions.with_raw_response.create(model="default", messages=HELLO, temperature=0)
     completion = answer.parse()
 
@@ -42,7 +42,7 @@ def test_a_plain_completion(client, user):
     wait_until(lambda: user.request("GET", path).status_code == 404)
 
 
-def test_a_streamed_completion(client, user):
+def test_a_streamed_completion_has_openais_chunks_and_is_deleted(client, user):
     chunks = list(client.chat.completions.create(
         model="default", messages=HELLO, stream=True, stream_options={"include_usage": True}
     ))  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_streamed_completion(client, user):
     wait_until(lambda: user.jobs() == [])
 
 
-def test_the_clients_own_stream_puts_it_together(client):
+def test_the_clients_stream_helper_accumulates_the_completion(client):
     with client.chat.completions.stream(model="default", messages=HELLO) as stream:
         kinds = {event.type for event in stream}
         completion = stream.get_final_completion()
@@ -66,13 +66,13 @@ def test_the_clients_own_stream_puts_it_together(client):
     assert completion.choices[0].message.content == TEXT
 
 
-def test_an_answer_that_grows_too_long_is_cut(client):
+def test_max_tokens_limits_the_answer(client):
     completion = client.chat.completions.create(model="default", messages=HELLO, max_tokens=3)
 
     assert (completion.choices[0].message.content, completion.choices[0].finish_reason) == ("w0 w1 w2 ", "length")
 
 
-def test_a_stored_completion_is_a_response_to_go_on_from(client):
+def test_a_stored_completion_is_a_response_that_can_be_continued(client):
     answer = client.chat.completions.with_raw_response.create(model="default", messages=HELLO, store=True)
     response = client.responses.retrieve(answer.headers["x-sangha-response-id"])
 
@@ -80,28 +80,28 @@ def test_a_stored_completion_is_a_response_to_go_on_from(client):
     assert client.responses.create(model="default", input="and?", previous_response_id=response.id).output_text == TEXT
 
 
-def test_one_that_comes_twice_under_a_key_is_one(client, user):
-    named = {"Idempotency-Key": "the-same"}
+def test_a_repeated_idempotency_key_returns_the_same_completion(client, user):
+    headers = {"Idempotency-Key": "the-same"}
     first, second = (
-        client.chat.completions.create(model="default", messages=HELLO, extra_headers=named) for _ in range(2)
+        client.chat.completions.create(model="default", messages=HELLO, extra_headers=headers) for _ in range(2)
     )
 
     assert first == second
     assert len(user.jobs()) == 1
 
 
-def test_a_conversation_that_does_not_fit_is_a_400(client):
-    long = [{"role": "user", "content": "word " * 5000}]
+def test_messages_that_exceed_the_context_are_a_400(client):
+    long_messages = [{"role": "user", "content": "word " * 5000}]
     with pytest.raises(openai.BadRequestError) as plain:
-        client.chat.completions.create(model="default", messages=long)
+        client.chat.completions.create(model="default", messages=long_messages)
     with pytest.raises(openai.APIError) as streamed:
-        list(client.chat.completions.create(model="default", messages=long, stream=True))
+        list(client.chat.completions.create(model="default", messages=long_messages, stream=True))
 
     assert (plain.value.code, streamed.value.code) == ("context_length_exceeded", "context_length_exceeded")
 
 
-def test_a_bad_request_is_the_clients_own_error(client):
-    with pytest.raises(openai.BadRequestError) as wrong:
+def test_an_invalid_parameter_raises_the_clients_bad_request_error(client):
+    with pytest.raises(openai.BadRequestError) as error:
         client.chat.completions.create(model="default", messages=HELLO, n=2)
 
-    assert wrong.value.param == "n"
+    assert error.value.param == "n"

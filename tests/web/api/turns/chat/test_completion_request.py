@@ -1,4 +1,4 @@
-"""Given a chat completion's body, when it is made a turn, then nothing is lost, and what can't be honoured is named."""
+"""Converting bodies of chat completions to turns: messages, parameters, and rejected parameters."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from web.api.turns.chat.request import CreateChatCompletion, chat_turn
+from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
 from web.http.validation import validate
 
 SETTINGS = Settings(engine="scripted")
@@ -16,12 +16,12 @@ ANSWER = {"role": "tool", "content": "x", "tool_call_id": "call_1"}
 TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}}
 
 
-def turn(messages=HELLO, **asked):
-    return chat_turn(validate(CreateChatCompletion, {"model": "default", "messages": messages, **asked}), SETTINGS)
+def turn(messages=HELLO, **parameters):
+    return chat_turn(validate(CreateChatCompletion, {"model": "default", "messages": messages, **parameters}), SETTINGS)
 
 
-def said(item):
-    """An item without what is added to it."""
+def summarize(item):
+    """Return the content of an item without generated fields."""
     match item["type"]:
         case "message":
             return item["role"], "".join(part["text"] for part in item["content"])
@@ -31,7 +31,7 @@ def said(item):
             return item["call_id"], item["output"]
 
 
-def test_every_kind_of_message_becomes_an_item():
+def test_every_role_becomes_an_input_item():
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]},
@@ -44,7 +44,7 @@ def test_every_kind_of_message_becomes_an_item():
         {"role": "user", "content": "Well."},
     ]
 
-    assert [said(item) for item in turn(messages).input] == [
+    assert [summarize(item) for item in turn(messages).input] == [
         ("system", "Be brief."),
         ("developer", "Be kind."),
         ("user", "Look!"),
@@ -60,13 +60,13 @@ def test_every_kind_of_message_becomes_an_item():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), st.text(min_size=1))))
-def test_texts_arrive_as_they_were_said(spoken):
-    messages = [{"role": role, "content": text} for role, text in [*spoken, ("user", "end")]]
+def test_texts_are_converted_unchanged(exchanges):
+    messages = [{"role": role, "content": text} for role, text in [*exchanges, ("user", "end")]]
 
-    assert [said(item) for item in turn(messages).input] == [*spoken, ("user", "end")]
+    assert [summarize(item) for item in turn(messages).input] == [*exchanges, ("user", "end")]
 
 
-def test_parameters_become_those_of_a_turn():
+def test_parameters_are_converted_to_those_of_a_turn():
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     request = turn(
         max_completion_tokens=7, temperature=0.5, top_p=0.9, stop="END", seed=-1, tools=[TOOL],
@@ -85,12 +85,12 @@ def test_parameters_become_those_of_a_turn():
     assert (request["metadata"], request["user"], request["background"]) == ({"k": "v"}, "me", False)
 
 
-def test_a_stored_completion_is_a_stored_response():
+def test_store_and_max_tokens_are_converted():
     assert turn(store=True).request["store"] is True
     assert turn(max_tokens=9).request["max_output_tokens"] == 9
 
 
-def test_allowed_tools_are_the_only_ones_offered():
+def test_allowed_tools_restrict_the_stored_tools():
     other = {"type": "function", "function": {"name": "hear"}}
     allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "hear"}}]}
     request = turn(tools=[TOOL, other], tool_choice={"type": "allowed_tools", "allowed_tools": allowed}).request
@@ -98,7 +98,7 @@ def test_allowed_tools_are_the_only_ones_offered():
     assert ([tool["name"] for tool in request["tools"]], request["tool_choice"]) == (["hear"], "required")
 
 
-def test_what_asks_for_nothing_is_accepted():
+def test_neutral_values_of_unsupported_parameters_are_accepted():
     turn(
         n=1, logprobs=False, top_logprobs=0, logit_bias={}, presence_penalty=0, frequency_penalty=0.0,
         modalities=["text"], functions=None, function_call=None, prediction=None, audio=None, web_search_options=None,
@@ -107,7 +107,7 @@ def test_what_asks_for_nothing_is_accepted():
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("parameters", "param"),
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
@@ -138,12 +138,12 @@ def test_what_asks_for_nothing_is_accepted():
         ({"unknown": 1}, "unknown"),
     ],
 )
-def test_what_can_not_be_honoured_is_named(asked, param):
-    with pytest.raises(InvalidRequest) as refused:
-        turn(**asked)
+def test_unsupported_and_invalid_parameters_are_rejected_by_name(parameters, param):
+    with pytest.raises(InvalidRequest) as error:
+        turn(**parameters)
 
-    assert refused.value.param == param
-    assert param in refused.value.message
+    assert error.value.param == param
+    assert param in error.value.message
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def test_what_can_not_be_honoured_is_named(asked, param):
           *[{**ANSWER, "tool_call_id": f"call_{n}"} for n in range(501)]], "messages"),
     ],
 )  # fmt: skip
-def test_messages_that_make_no_chat_are_named(messages, param):
-    with pytest.raises(InvalidRequest) as refused:
+def test_invalid_messages_are_rejected_by_parameter(messages, param):
+    with pytest.raises(InvalidRequest) as error:
         turn(messages)
 
-    assert refused.value.param == param
+    assert error.value.param == param
