@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from bench.chaos.violations import Violation
-from models.jobs.catalogue import CATALOGUE
+from bench.harness.stack import redis_queue_lengths
 from models.platform.database import Database, fetch_all
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
@@ -88,10 +88,9 @@ def _redis_queues(settings: Settings) -> Rows:
     """
     client = connect(settings.broker_address)
     try:
-        queues = sorted({kind.queue for kind in CATALOGUE.values()})
-        ready = {name: int(client.llen(f"sangha:queue:{name}")) for name in queues}
+        lengths = redis_queue_lengths(client)
     except redis.RedisError as error:
         return [{"queue": "redis", "error": repr(error)}]
     finally:
         client.close()
-    return [{"queue": name, "ready": count} for name, count in ready.items() if count]
+    return [{"queue": name, "ready": count} for name, count in lengths.items() if count]

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
+import redis
 
 from bench.harness.client import Address, Client, sign_up
 from bench.harness.processes import ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker, ProcessGroup, changed
 from bench.harness.sse import CheckFailed
+from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Database, fetch_one
 from models.platform.migrate import migrate
 from models.platform.settings import Settings
@@ -30,6 +32,9 @@ WITHOUT_MEMORY: Mapping[str, Any] = {"memory": {"remember": False, "recall": Fal
 
 #: The pools of the second worker that `sangha up` runs, beside the one with the engine.
 LIGHT_POOLS = ("memory", "recall", "reporting", "delivery", "maintenance")
+
+#: The queues of the broker.
+QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 
 CANCEL_UNFINISHED = """
 UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('queued', 'running', 'waiting')
@@ -152,6 +157,11 @@ def runner(children: Mapping[str, ChildProcess], database: Database, job_id: str
     if worker is None:
         raise CheckFailed(f"no worker runs {job_id}")
     return worker
+
+
+def redis_queue_lengths(client: redis.Redis) -> Mapping[str, int]:
+    """Count the messages of each queue where Redis is the broker."""
+    return {name: int(client.llen(f"sangha:queue:{name}")) for name in QUEUES}
 
 
 @contextmanager

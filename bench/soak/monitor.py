@@ -14,18 +14,14 @@ import redis
 
 from bench.figures import quantile
 from bench.harness.processes import process_tree
-from bench.harness.stack import Stack
+from bench.harness.stack import QUEUES, Stack, redis_queue_lengths
 from bench.soak.open_loop import OperationLog
 from bench.soak.series import Reading, SeriesSet
-from models.jobs.catalogue import CATALOGUE
 from models.journal.journal import TTL_ENDED
 from models.platform.database import Connection, Database, fetch_all, fetch_one
 
 #: Processes that are not ours: a reading of one costs more, and covers its child processes.
 SERVERS = frozenset({"postgres", "valkey", "rabbitmq"})
-
-#: The queues of the broker.
-QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 
 #: Every so many readings the expensive series are read too.
 EXPENSIVE_EVERY = 5
@@ -163,17 +159,18 @@ class Queues:
 
     def __init__(self, stack: Stack, client: redis.Redis) -> None:
         url = stack.settings.broker_url
-        self._channel = pika.BlockingConnection(pika.URLParameters(url)).channel() if url else None
+        self._channel: Any = pika.BlockingConnection(pika.URLParameters(url)).channel() if url else None
         self._client = client
 
     def read(self) -> Reading:
         """Count messages by queue; an undeclared queue has none."""
-        return {("queues", name): float(self._depth(name)) for name in QUEUES}
-
-    def _depth(self, name: str) -> int:
         if self._channel is None:
-            depth: Any = self._client.llen(f"dramatiq:{name}")
-            return int(depth)
+            lengths = redis_queue_lengths(self._client)
+        else:
+            lengths = {name: self._rabbitmq_length(name) for name in QUEUES}
+        return {("queues", name): float(length) for name, length in lengths.items()}
+
+    def _rabbitmq_length(self, name: str) -> int:
         try:
             return int(self._channel.queue_declare(name, passive=True).method.message_count)
         except pika.exceptions.ChannelClosedByBroker:  # it is not declared

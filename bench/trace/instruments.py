@@ -174,7 +174,7 @@ def own_code(recorder: Recorder) -> None:
     around(recorder, job_runner, "open_attempt", "work", lambda *words: "open_attempt")
     around(recorder, journal_writer.JournalWriter, "_send", "work", lambda writer, batch: "send")
     before(journal_writer.Journal, "write", lambda journal, type_, payload: recorder.mark(type_))
-    before(journal_writer.Journal, "close", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
+    before(journal_writer.Journal, "append_endings", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
     serve = middleware.RequestMiddleware
     around_async(recorder, serve, "__call__", "work", lambda layer, scope, receive, send: scope.get("path", ""))
     before(middleware.Exchange, "send", lambda exchange, message: recorder.mark(sent_label(message)))

@@ -14,8 +14,16 @@ def test_a_trace_lists_every_round_trip_and_draws_one_turn(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     assert done.returncode == 0, done.stderr
-    for round_trip in ("credentials.SESSION", "rate_limits.DRAW", "responses.INSERT + COMMIT",
-                       "outbox.DUE", "attempts.CLAIM", "BEGIN + attempts.END + attempts.SOMEBODY_WAITS", "journal.APPEND"):  # fmt: skip
+    round_trips = (
+        "auth_context.SESSION",
+        "rate_limits.DRAW",
+        "responses.INSERT + COMMIT",
+        "outbox.DUE",
+        "attempts.CLAIM",
+        "BEGIN + attempts.END + attempts.SOMEBODY_WAITS",
+        "journal.APPEND",
+    )
+    for round_trip in round_trips:
         assert round_trip in done.stdout
     statements = done.stdout.partition("ms to plan")[2]
     for statement in ("jobs.INSERT", "outbox.DUE", "attempts.CLAIM", "attempts.END", "usage.BILL", "COMMIT"):
