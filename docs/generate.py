@@ -228,17 +228,32 @@ def errors_page() -> str:
 def raised_errors() -> Iterator[tuple[str, str, str]]:
     """Yield the code, status and message of each error that the source constructs with a literal message."""
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
-    for node in nodes():
-        if not (
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args
-        ):
-            continue
-        error, message = classes[node.func.id], literal(node.args[0])
-        given = [literal(word.value) for word in node.keywords if word.arg == "code"]
-        status, code = status_and_code(error)
-        code = given[0] if given else code
-        if status and code and message:
-            yield code, status, message
+    for tree in trees():
+        assignments = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+        for node in ast.walk(tree):
+            if not (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args
+            ):
+                continue
+            error, message = classes[node.func.id], literal(assigned_value(node.args[0], assignments))
+            given = [literal(word.value) for word in node.keywords if word.arg == "code"]
+            status, code = status_and_code(error)
+            code = given[0] if given else code
+            if status and code and message:
+                yield code, status, message
+
+
+def assigned_value(node: ast.expr, assignments: Iterable[ast.Assign]) -> ast.expr:
+    """Return the value of the last assignment before a variable is used; any other expression unchanged."""
+    if not isinstance(node, ast.Name):
+        return node
+    earlier = [
+        assignment
+        for assignment in assignments
+        if assignment.lineno < node.lineno
+        and any(isinstance(target, ast.Name) and target.id == node.id for target in assignment.targets)
+    ]
+    return max(earlier, key=lambda assignment: assignment.lineno).value if earlier else node
 
 
 def status_and_code(error: type) -> tuple[str, str]:
@@ -289,9 +304,15 @@ def metrics() -> Iterator[tuple[str, ...]]:
 
 def nodes() -> Iterator[ast.AST]:
     """Yield the syntax nodes of all modules of PACKAGES."""
+    for tree in trees():
+        yield from ast.walk(tree)
+
+
+def trees() -> Iterator[ast.Module]:
+    """Yield the syntax trees of all modules of PACKAGES."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            yield ast.parse(path.read_text(encoding="utf-8"))
 
 
 def strings() -> Iterator[str]:

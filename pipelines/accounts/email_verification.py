@@ -107,7 +107,7 @@ def _check_password(
     with database.connection() as connection:
         user = accounts.find(connection, owner.user_id)
     if not passwords.verify(user.password_hash if user else None, password):
-        message = "The password is not the one of this user."
+        message = "The password is wrong. Send the password that you signed up with."
         raise NotAuthenticated(message, param="password", code="invalid_credentials")
     login_limiter.record_success(attempt)
 
