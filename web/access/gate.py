@@ -9,6 +9,7 @@ from typing import Protocol
 from starlette.datastructures import Headers
 
 from models.access import api_keys, auth_context, signing_keys
+from models.access.api_keys import KeyStatus
 from models.access.auth_context import AuthContext
 from models.accounts.accounts import Caller, Scope
 from models.accounts.plans import Limits
@@ -21,6 +22,13 @@ from web.access.limits import Limiter, estimate_tokens
 from web.access.rights import Rights
 
 log = logging.getLogger(__name__)
+
+#: Why an API key is rejected, by its status. An active one is rejected when its user has left the account.
+INVALID_KEY: dict[KeyStatus, str] = {
+    "revoked": "This API key has been revoked.",
+    "expired": "This API key has expired.",
+    "active": "This API key is no longer valid: its user is no longer a member of the account.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +108,32 @@ class DatabaseGate:
 
     def _resolve(self, credential: str, ip: str) -> AuthContext:
         """Resolve an API key or access token to its caller."""
-        is_key = credential.startswith(keys.PREFIX)
-        context = self._resolve_key(credential, ip) if is_key else self._resolve_token(credential)
-        if context is None:
-            raise NotAuthenticated("This API key or access token is no longer valid.")
-        return context
+        return (
+            self._resolve_key(credential, ip) if credential.startswith(keys.PREFIX) else self._resolve_token(credential)
+        )
 
-    def _resolve_key(self, secret: str, ip: str) -> AuthContext | None:
+    def _resolve_key(self, secret: str, ip: str) -> AuthContext:
         if not keys.is_well_formed(secret):
             raise NotAuthenticated("This API key is malformed: it was mistyped or truncated.")
         with self._database.connection() as connection:
             context = auth_context.for_api_key(connection, secret)
-            invalid = api_keys.find_by_hash(connection, secrets.hash_secret(secret)) if context is None else None
-        if invalid is not None:
-            log.info("Rejected API key %s from %s: it is %s", invalid.id, ip, invalid.status)
-        return context
+            key = api_keys.find_by_hash(connection, secrets.hash_secret(secret)) if context is None else None
+        if context is not None:
+            return context
+        if key is None:
+            raise NotAuthenticated("This API key does not exist.")
+        log.info("Rejected API key %s from %s: it is %s", key.id, ip, key.status)
+        raise NotAuthenticated(INVALID_KEY[key.status])
 
-    def _resolve_token(self, token: str) -> AuthContext | None:
+    def _resolve_token(self, token: str) -> AuthContext:
         claims = self._verify(token)
         with self._database.connection() as connection:
-            return auth_context.for_session(
+            context = auth_context.for_session(
                 connection, session_id=claims.session_id or "", user_id=claims.user_id, account_id=claims.account_id
             )
+        if context is None:
+            raise NotAuthenticated("This access token is no longer valid: its session has ended. Log in again.")
+        return context
 
     def _verify(self, token: str) -> Caller:
         """Verify a token's signature, after loading the signing keys anew if another process has rotated them."""
