@@ -14,7 +14,7 @@ from bench.harness.stack import BrokerName
 from bench.progress import Progress
 from bench.scenario import Bench
 from bench.scenarios import SCENARIOS
-from bench.table import Report
+from bench.table import BenchReport
 
 
 @click.command(context_settings=HELP)
@@ -33,7 +33,7 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool
         return
     if unknown := set(names) - set(SCENARIOS):
         raise click.UsageError(f"There is no scenario {', '.join(sorted(unknown))}; see --list.")
-    report = Report(machine.describe(), broker)
+    report = BenchReport(machine.describe(), broker)
     code = run(report, [name for name in SCENARIOS if name in names or not names], broker, full)
     if report.figures or report.failures:
         click.echo(report.text())
@@ -41,7 +41,7 @@ def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool
     sys.exit(code)
 
 
-def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
+def run(report: BenchReport, names: Sequence[str], broker: BrokerName, full: bool = False) -> int:
     """Measure, and return the exit code. What was measured before an interruption is in the report."""
     progress = Progress()
 
@@ -54,7 +54,7 @@ def run(report: Report, names: Sequence[str], broker: BrokerName, full: bool = F
     return exit_code_of("bench", progress, work)
 
 
-def measure(report: Report, name: str, bench: Bench) -> None:
+def measure(report: BenchReport, name: str, bench: Bench) -> None:
     """Measure one scenario. A failure is reported, and the next scenario is measured."""
     bench.progress.begin(name)
     began = time.monotonic()

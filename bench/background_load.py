@@ -19,8 +19,8 @@ from bench.harness.client import Address
 from bench.harness.helper import helper, write_line
 from bench.harness.processes import environment_of
 from bench.harness.sse import CheckFailed
-from bench.harness.stack import Platform
-from bench.load import Connection, exchange, parse_turn, turn_request
+from bench.harness.stack import RunningPlatform
+from bench.load import StreamPair, exchange, parse_turn, turn_request
 
 #: Connections, each of an account of its own.
 CONNECTIONS = 8
@@ -30,7 +30,7 @@ REQUIRED_SHARE = 0.9
 
 
 @contextmanager
-def background_load(platform: Platform, rate: float, body: Mapping[str, Any]) -> Iterator[None]:
+def background_load(platform: RunningPlatform, rate: float, body: Mapping[str, Any]) -> Iterator[None]:
     """Run `rate` turns a second until the end of the block. Raises CheckFailed when that rate was not reached."""
     tokens = platform.tokens(CONNECTIONS + 1)[1:]
     with helper("bench.background_load", environment=environment_of(platform.settings)) as loader:
@@ -71,7 +71,7 @@ async def run_load(address: Address, tokens: Sequence[str], rate: float, body: M
 
 
 async def _run_turns(
-    connection: Connection, request: bytes, begin: float, interval: float, ended: asyncio.Event
+    connection: StreamPair, request: bytes, begin: float, interval: float, ended: asyncio.Event
 ) -> int:
     for number in count():
         try:

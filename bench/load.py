@@ -21,10 +21,10 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 COMPLETED = (b"event: response.completed\n", b"event: response.incomplete\n")
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+StreamPair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 #: The bytes of a response, and the seconds from its request to its end.
-Response = tuple[float, bytes]
+TimedResponse = tuple[float, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def post_request(path: str, body: bytes, headers: str = "") -> bytes:
     return head.encode() + body
 
 
-def send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[Response]]:
+def send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[TimedResponse]]:
     """Send the requests of each connection, one after the other; returns the seconds that all took, and the responses.
 
     Raises CheckFailed when a connection is closed within a response.
@@ -94,9 +94,9 @@ def send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[flo
         return runner.run(_send_all(address, requests))
 
 
-async def _send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[Response]]:
+async def _send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tuple[float, list[TimedResponse]]:
     connections = [await asyncio.open_connection(*address) for _ in requests]
-    responses: list[Response] = []
+    responses: list[TimedResponse] = []
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for connection, own in zip(connections, requests, strict=True):
@@ -107,14 +107,14 @@ async def _send_all(address: Address, requests: Sequence[Iterable[bytes]]) -> tu
     return seconds, responses
 
 
-async def _send_each(connection: Connection, requests: Iterable[bytes], responses: list[Response]) -> None:
+async def _send_each(connection: StreamPair, requests: Iterable[bytes], responses: list[TimedResponse]) -> None:
     for request in requests:
         began = time.monotonic()
         response = await exchange(connection, request)
         responses.append((time.monotonic() - began, response))
 
 
-async def exchange(connection: Connection, request: bytes) -> bytes:
+async def exchange(connection: StreamPair, request: bytes) -> bytes:
     """Send one request, and read its chunked response to the end. Raises CheckFailed when it is cut off."""
     reader, writer = connection
     writer.write(request)

@@ -8,7 +8,7 @@ from time import monotonic
 import redis
 
 from bench.harness.sse import DELTA
-from bench.harness.stack import Platform
+from bench.harness.stack import RunningPlatform
 from models.jobs.jobs import NewJob, enqueue
 from models.journal import journal
 from models.journal.events import Event, event
@@ -87,7 +87,7 @@ class SyntheticJobs:
 
 
 @contextmanager
-def synthetic_jobs(platform: Platform) -> Iterator[SyntheticJobs]:
+def synthetic_jobs(platform: RunningPlatform) -> Iterator[SyntheticJobs]:
     """Jobs of the platform's first account, deleted at the end of the block."""
     database = Database(platform.settings.postgres_dsn, size=1, name="bench")
     client = connect(platform.settings.redis_address)

@@ -20,7 +20,7 @@ EXPLANATION = (
 
 
 @dataclass(slots=True)
-class Report:
+class BenchReport:
     """One run: figures by scenario, the seconds that each took, and the error of a scenario that failed."""
 
     machine: Machine

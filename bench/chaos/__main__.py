@@ -13,7 +13,7 @@ from bench import machine
 from bench.chaos import run
 from bench.chaos.faults import Fault
 from bench.chaos.planted import PLANTED, run_planted
-from bench.chaos.report import Report
+from bench.chaos.report import ChaosReport
 from bench.chaos.run import RunOptions
 from bench.chaos.stack import SLOTS
 from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, write_json
@@ -52,7 +52,7 @@ def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
     if listing:
         click.echo("\n".join(f"{name:<18} {fault.description}" for name, fault in table.items()))
         return
-    report = Report(machine.describe(), options.broker, options.seed, options.minutes, options.command)
+    report = ChaosReport(machine.describe(), options.broker, options.seed, options.minutes, options.command)
     progress = Progress()
     code = exit_code_of("bench.chaos", progress, lambda: run_chaos(options, report, progress))
     if report.injected or report.violations:
@@ -79,7 +79,7 @@ def show_planted(names: Sequence[str]) -> int:
     return FAILED if missed else 0
 
 
-def run_chaos(options: RunOptions, report: Report, progress: Progress) -> int:
+def run_chaos(options: RunOptions, report: ChaosReport, progress: Progress) -> int:
     """Run, and print where the logs are when the run could not be finished; returns the exit code."""
     try:
         run.run(options, report, progress)

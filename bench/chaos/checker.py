@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from bench.chaos import memory_rules, stream_rules, table_rules
 from bench.chaos.faults import InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Connection, Database, fetch_all
@@ -18,7 +18,7 @@ DEAD = "SELECT id, kind, failures, crashes, error, right(traceback, 400) AS trac
 
 
 def check(
-    transcripts: Sequence[Transcript],
+    transcripts: Sequence[ClientTranscript],
     settings: Settings,
     patience: float,
     *,
@@ -39,7 +39,7 @@ def check(
         database.close()
 
 
-def _check(database: Database, transcripts: Sequence[Transcript], *, journal_lost: bool) -> Iterator[Violation]:
+def _check(database: Database, transcripts: Sequence[ClientTranscript], *, journal_lost: bool) -> Iterator[Violation]:
     for transcript in transcripts:
         yield from stream_rules.check(transcript, journal_lost=journal_lost)
     accounts = sorted({transcript.account for transcript in transcripts})

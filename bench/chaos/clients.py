@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from bench.chaos.retrying_client import REPLY_TIMEOUT, Deadline, DeadlineExceeded, Request, RetryingClient
-from bench.chaos.stream_follower import OnEvent, OpenAIFollower, StreamFollower, replay_positions, stay, stream_path
-from bench.chaos.transcripts import Kind, Transcript
+from bench.chaos.retrying_client import REPLY_TIMEOUT, Deadline, DeadlineExceeded, HttpRequest, RetryingClient
+from bench.chaos.stream_follower import HttpFollower, OnEvent, OpenAIFollower, replay_positions, stay, stream_path
+from bench.chaos.transcripts import ClientTranscript, WorkKind
 from bench.harness.client import Address
 from bench.harness.stack import WITHOUT_MEMORY
 
@@ -43,14 +43,14 @@ class FleetClient:
     ) -> None:
         self.name = name
         self.account = account
-        self.transcripts: list[Transcript] = []
+        self.transcripts: list[ClientTranscript] = []
         self.error: BaseException | None = None
         self.rng = Random(f"{seed} {name}")
         self.seed = seed
         self.tokens = tokens
         self.deadline = deadline
         self.http = RetryingClient(addresses, token, self.rng, deadline)
-        self.follower = StreamFollower(self.http, self.rng)
+        self.follower = HttpFollower(self.http, self.rng)
 
     def run(self) -> None:
         """Do one piece of work after the other, until the fleet ends."""
@@ -72,13 +72,13 @@ class FleetClient:
         """The Idempotency-Key of the next piece of work."""
         return f"{self.seed}-{self.name}-{len(self.transcripts)}"
 
-    def begin(self, kind: Kind, request: Mapping[str, Any], length: int = 0) -> Transcript:
+    def begin(self, kind: WorkKind, request: Mapping[str, Any], length: int = 0) -> ClientTranscript:
         """Start the transcript of a new piece of work."""
-        transcript = Transcript(kind, self.name, self.account, self.next_key(), request, time.monotonic(), length)
+        transcript = ClientTranscript(kind, self.name, self.account, self.next_key(), request, time.monotonic(), length)
         self.transcripts.append(transcript)
         return transcript
 
-    def begin_turn(self, *, length: int | None = None, **options: Any) -> Transcript:
+    def begin_turn(self, *, length: int | None = None, **options: Any) -> ClientTranscript:
         """Start the transcript of a turn, as long as the script or cut short."""
         key = self.next_key()
         random_length = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT_SHORT else None
@@ -91,13 +91,13 @@ class FleetClient:
 
     def create(
         self,
-        transcript: Transcript,
+        transcript: ClientTranscript,
         path: str,
         headers: Mapping[str, str] | None = None,
         timeout: float = REPLY_TIMEOUT,
     ) -> Mapping[str, Any]:
         """Create an object, and record its ids. Raises DeadlineExceeded."""
-        request = Request("POST", path, transcript.request, {"Idempotency-Key": transcript.key, **(headers or {})})
+        request = HttpRequest("POST", path, transcript.request, {"Idempotency-Key": transcript.key, **(headers or {})})
         reply = self.http.send(transcript, request, timeout=timeout, record=transcript.replies.append)
         created = reply.json()
         transcript.id = transcript.id or str(created.get("id") or "")
@@ -105,12 +105,12 @@ class FleetClient:
         transcript.job_id = job_id or transcript.job_id
         return created
 
-    def read(self, transcript: Transcript, path: str) -> Mapping[str, Any]:
+    def read(self, transcript: ClientTranscript, path: str) -> Mapping[str, Any]:
         """Read an object; empty where it is finally refused. Raises DeadlineExceeded."""
-        reply = self.http.send(transcript, Request("GET", path))
+        reply = self.http.send(transcript, HttpRequest("GET", path))
         return reply.json() if reply.status == 200 else {}
 
-    def poll(self, transcript: Transcript, path: str, status: str) -> Mapping[str, Any]:
+    def poll(self, transcript: ClientTranscript, path: str, status: str) -> Mapping[str, Any]:
         """Read an object until its `status` field is final. Raises DeadlineExceeded."""
         while current := self.read(transcript, path):
             if not transcript.statuses or transcript.statuses[-1] != current[status]:
@@ -121,7 +121,7 @@ class FleetClient:
             time.sleep(POLL_INTERVAL * self.rng.uniform(0.5, 1.5))
         return current
 
-    def finish_turn(self, transcript: Transcript) -> None:
+    def finish_turn(self, transcript: ClientTranscript) -> None:
         """After a turn's stream: read its response, and replay it sometimes. Raises DeadlineExceeded."""
         if not transcript.id:
             return
@@ -133,16 +133,16 @@ class FleetClient:
             self.repeat_create(transcript)
         transcript.ended = time.monotonic()
 
-    def repeat_create(self, transcript: Transcript) -> None:
+    def repeat_create(self, transcript: ClientTranscript) -> None:
         """Send the creating request again, as a client that lost its reply. Raises DeadlineExceeded."""
         if transcript.request.get("stream"):
             self.follower.repeat_create(transcript)
         elif transcript.exact:  # OpenAI's client sends another body
             self.create(transcript, "/v1/responses")
 
-    def cancel(self, transcript: Transcript) -> None:
+    def cancel(self, transcript: ClientTranscript) -> None:
         """Cancel a turn. Raises DeadlineExceeded."""
-        request = Request("POST", f"/v1/responses/{transcript.id}/cancel")
+        request = HttpRequest("POST", f"/v1/responses/{transcript.id}/cancel")
         self.http.send(transcript, request, record=transcript.cancels.append)
 
 
@@ -217,7 +217,7 @@ class Canceller(FleetClient):
     def _after_events(self, count: int) -> None:
         transcript = self.begin_turn(stream=True)
 
-        def on_event(turn: Transcript) -> bool:
+        def on_event(turn: ClientTranscript) -> bool:
             if len(turn.events) == count and not turn.cancels:
                 self.cancel(turn)
             return False
@@ -241,7 +241,7 @@ class ConversationClient(FleetClient):
                 self.follower.follow(transcript, stream_path(transcript))
                 self.finish_turn(transcript)
 
-    def _create_turn(self, conversation: str) -> Transcript:
+    def _create_turn(self, conversation: str) -> ClientTranscript:
         transcript = self.begin_turn(background=True, conversation=conversation)
         self.create(transcript, "/v1/responses")
         return transcript

@@ -37,7 +37,7 @@ AT_ONCE = (0.05, 0.05)
 #: Bytes that the journal's disk can still store before it is full: some events, and half of one.
 DISK_SPACE_LEFT = 4096
 
-Step = Callable[[ChaosStack, str], None]
+FaultStep = Callable[[ChaosStack, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Fault:
     description: str
     targets: Sequence[str]
     duration: tuple[float, float]
-    strike: Step
-    heal: Step
+    strike: FaultStep
+    heal: FaultStep
 
     @property
     def strikes_links(self) -> bool:
@@ -76,7 +76,7 @@ def names_in(target: str) -> list[str]:
     return target.split("+")
 
 
-def on_each(act: Callable[[ChaosStack, str], None]) -> Step:
+def on_each(act: Callable[[ChaosStack, str], None]) -> FaultStep:
     """A step that acts on each process or link of its target."""
 
     def step(stack: ChaosStack, target: str) -> None:
@@ -131,7 +131,7 @@ def largest_file(folder: Path) -> int:
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
-def on_link(method: str, **options: object) -> Step:
+def on_link(method: str, **options: object) -> FaultStep:
     """A step that calls a method of each link of its target."""
     return on_each(lambda stack, name: getattr(stack.links[name], method)(**options))
 

@@ -11,9 +11,9 @@ from random import Random
 from typing import Any
 
 from bench.chaos.clients import Canceller, ConversationClient, FleetClient, Lister, OpenAIClient, Poller, Streamer
-from bench.chaos.memory_clients import Embedder, Importer, Meditator, WarmUp
-from bench.chaos.retrying_client import Deadline, Request, RetryingClient
-from bench.chaos.transcripts import TOKENS, Transcript
+from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
+from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
+from bench.chaos.transcripts import TOKENS, ClientTranscript
 from bench.harness.client import PASSWORD, Address
 
 ClientClass = Callable[..., FleetClient]
@@ -21,7 +21,7 @@ ClientClass = Callable[..., FleetClient]
 #: The clients of each account.
 CLIENTS: Sequence[Sequence[ClientClass]] = (
     (Streamer, Streamer, Streamer, Streamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister),
-    (Streamer, OpenAIClient, Canceller, Poller, Embedder),
+    (Streamer, OpenAIClient, Canceller, Poller, EmbeddingClient),
     (Importer, Meditator, Streamer),
     (Importer, Meditator, Canceller, ConversationClient),
 )
@@ -80,11 +80,11 @@ class Fleet:
             counts["cancels"] += bool(transcript.cancels)
         return counts
 
-    def transcripts(self) -> Sequence[Transcript]:
+    def transcripts(self) -> Sequence[ClientTranscript]:
         """The transcripts of all clients, so far."""
         return [transcript for client in self._clients for transcript in list(client.transcripts)]
 
-    def finish(self, seconds: float) -> Sequence[Transcript]:
+    def finish(self, seconds: float) -> Sequence[ClientTranscript]:
         """Start nothing new, wait for what runs for so many seconds at most, and return all transcripts.
 
         Raises the error of a client, which is a fault of the fleet.
@@ -106,9 +106,9 @@ class Fleet:
 def sign_up(addresses: Sequence[Address], name: str) -> tuple[str, str]:
     """Create an account; returns its id, and an API key, which does not expire."""
     client = RetryingClient(addresses, "", Random(name), Deadline())
-    transcript = Transcript("listing", name, "", name, {}, 0.0)
+    transcript = ClientTranscript("listing", name, "", name, {}, 0.0)
     body: dict[str, Any] = {"email": f"{name}@example.com", "password": PASSWORD}
-    client.token = client.send(transcript, Request("POST", "/signup", body)).json()["token"]
-    account = str(client.send(transcript, Request("GET", "/v1/account")).json()["id"])
-    key = client.send(transcript, Request("POST", "/v1/api_keys", {"name": name}, {"Idempotency-Key": name}))
+    client.token = client.send(transcript, HttpRequest("POST", "/signup", body)).json()["token"]
+    account = str(client.send(transcript, HttpRequest("GET", "/v1/account")).json()["id"])
+    key = client.send(transcript, HttpRequest("POST", "/v1/api_keys", {"name": name}, {"Idempotency-Key": name}))
     return account, str(key.json()["key"])

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.chaos.clients import FleetClient
-from bench.chaos.retrying_client import WORK_TIMEOUT, Request
+from bench.chaos.retrying_client import WORK_TIMEOUT, HttpRequest
 from bench.chaos.stream_follower import stream_path
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 
 #: The sizes of imports: mostly small, sometimes enough to keep a worker busy for a while.
 SIZES = (1, 2, 5, 10, 10, 25, 40, 80, 200)
@@ -43,7 +43,7 @@ class MemoryClient(FleetClient):
             transcript.ended = time.monotonic()
 
     def embed(self) -> None:
-        """Request the vectors of some texts. Raises DeadlineExceeded."""
+        """HttpRequest the vectors of some texts. Raises DeadlineExceeded."""
         count = self.rng.randrange(1, 6)
         texts = [f"{self.rng.choice(SUBJECTS)} {self.rng.choice(PREDICATES)}" for _ in range(count)]
         transcript = self.begin("embeddings", {"input": texts})
@@ -64,11 +64,11 @@ class MemoryClient(FleetClient):
         text = f"{subject} {predicate} in {year}, as note {number} of {key} says."
         return {"text": text, "speaker": subject, "metadata": {"chaos": key, "number": number}}
 
-    def _search(self, transcript: Transcript) -> None:
+    def _search(self, transcript: ClientTranscript) -> None:
         """Search for a memory by its text, and record whether it was found."""
         memory = self.rng.choice(transcript.request["memories"])
         query = {"query": memory["text"], "limit": 5, "metadata": memory["metadata"]}
-        reply = self.http.send(transcript, Request("POST", "/v1/memories/search", query), timeout=WORK_TIMEOUT)
+        reply = self.http.send(transcript, HttpRequest("POST", "/v1/memories/search", query), timeout=WORK_TIMEOUT)
         texts = [hit["text"] for hit in reply.json().get("data", ())]
         transcript.statuses.append(FOUND if memory["text"] in texts else f"{MISSING}{memory['text']}")
 
@@ -85,7 +85,7 @@ class Meditator(FleetClient):
             transcript.ended = time.monotonic()
         self.deadline.pause(self.rng.uniform(1, 4))
 
-    def _changes(self, transcript: Transcript) -> Sequence[Mapping[str, Any]]:
+    def _changes(self, transcript: ClientTranscript) -> Sequence[Mapping[str, Any]]:
         path = f"/v1/meditations/{transcript.id}/changes?limit=100"
         changes: list[Mapping[str, Any]] = []
         page = self.read(transcript, path)
@@ -104,7 +104,7 @@ class Importer(MemoryClient):
         self.import_memories()
 
 
-class Embedder(MemoryClient):
+class EmbeddingClient(MemoryClient):
     """Requests embeddings."""
 
     def work(self) -> None:

@@ -1,16 +1,14 @@
 """Rules about memories: each imported memory exists once and can be found, and a meditation's changes add up."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from bench.chaos.memory_clients import MISSING
-from bench.chaos.transcripts import Transcript
+from bench.chaos.table_rules import TableRow
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from models.memory.postings import ENTRY
 from models.platform.database import Connection, fetch_all
-
-Row = Mapping[str, Any]
 
 IMPORTED = """
 SELECT metadata ->> 'chaos' AS key, text, closed_at IS NOT NULL AS closed
@@ -55,9 +53,11 @@ WHERE account_id = ANY(%(accounts)s) GROUP BY meditations.id
 """
 
 
-def check(connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str]) -> Iterator[Violation]:
+def check(
+    connection: Connection, transcripts: Sequence[ClientTranscript], accounts: Sequence[str]
+) -> Iterator[Violation]:
     """Check memories and meditations."""
-    imported: dict[str, list[Row]] = {}
+    imported: dict[str, list[TableRow]] = {}
     for row in fetch_all(connection, IMPORTED, {"accounts": accounts}):
         imported.setdefault(row["key"], []).append(row)
     for transcript in transcripts:
@@ -80,7 +80,7 @@ def check(connection: Connection, transcripts: Sequence[Transcript], accounts: S
         yield from check_meditation(row)
 
 
-def check_import(transcript: Transcript, rows: Sequence[Row]) -> Iterator[Violation]:
+def check_import(transcript: ClientTranscript, rows: Sequence[TableRow]) -> Iterator[Violation]:
     """Each memory of an import exists once, with its text, and a search by its text finds it unless it was closed."""
     counts = Counter(row["text"] for row in rows)
     texts = [memory["text"] for memory in transcript.request["memories"]]
@@ -94,7 +94,7 @@ def check_import(transcript: Transcript, rows: Sequence[Row]) -> Iterator[Violat
             yield Violation("search", transcript.subject, f"a search for its text did not find {text!r}")
 
 
-def check_space(row: Row) -> Iterator[Violation]:
+def check_space(row: TableRow) -> Iterator[Violation]:
     """The counts of a space and the size of its inverted index are those of its memories."""
     if row["live"] != row["counted"] or (row["last"] is not None and row["next_ordinal"] <= row["last"]):
         detail = f"{row['live']} live by its row, {row['counted']} by its memories; next {row['next_ordinal']}"
@@ -104,7 +104,7 @@ def check_space(row: Row) -> Iterator[Violation]:
         yield Violation("memories", f"space {row['id']}", detail)
 
 
-def check_remembered(row: Row) -> Iterator[Violation]:
+def check_remembered(row: TableRow) -> Iterator[Violation]:
     """A turn is remembered once, unless it was not to be: its question, and its answer if that is complete."""
     if row["unremembered"]:
         yield Violation("remembered", row["id"], f"it has ended ({row['state']}), and is not remembered yet")
@@ -115,7 +115,7 @@ def check_remembered(row: Row) -> Iterator[Violation]:
         yield Violation("remembered", row["id"], detail)
 
 
-def check_meditation_reply(transcript: Transcript, row: Row) -> Iterator[Violation]:
+def check_meditation_reply(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:
     """Outcome and changes that the client read are those of the tables."""
     final = transcript.final or {}
     actions = [change["action"] for change in final.get("changes", ())]
@@ -124,7 +124,7 @@ def check_meditation_reply(transcript: Transcript, row: Row) -> Iterator[Violati
         yield Violation("meditation", transcript.subject, detail)
 
 
-def check_meditation(row: Row) -> Iterator[Violation]:
+def check_meditation(row: TableRow) -> Iterator[Violation]:
     """A meditation has an outcome, and as many changes as its report says; none unless it was applied."""
     if row["outcome"] in (None, "failed"):
         yield Violation("meditation", row["id"], f"its outcome is {row['outcome']}")

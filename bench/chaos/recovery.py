@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from bench.chaos.faults import InjectedFault, names_in
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 
 #: Prefixes of processes that have a second one of their kind.
 REDUNDANT = ("web-", "inference-", "scheduler-")
@@ -24,7 +24,7 @@ Silence = tuple[float, float]
 
 
 def recovery_times(
-    transcripts: Sequence[Transcript], injected: Sequence[InjectedFault]
+    transcripts: Sequence[ClientTranscript], injected: Sequence[InjectedFault]
 ) -> Mapping[str, Sequence[float]]:
     """Seconds by kind of fault, one for each fault during which an answer was running."""
     longest: dict[int, float] = {}
@@ -57,7 +57,7 @@ def has_substitute(target: str) -> bool:
     return not others and name.startswith(REDUNDANT) and not name.endswith(("-postgres", "-valkey"))
 
 
-def silences(transcript: Transcript) -> Iterator[Silence]:
+def silences(transcript: ClientTranscript) -> Iterator[Silence]:
     """When the client of a streamed turn received nothing although it could expect to."""
     if transcript.kind != "turn" or transcript.request.get("background") or not transcript.events:
         return

@@ -20,7 +20,7 @@ MOST_PRINTED = 40
 
 
 @dataclass(slots=True)
-class Report:
+class ChaosReport:
     """One run.
 
     command   repeats the run

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from bench.chaos.transcripts import RecordedReply, Transcript
+from bench.chaos.transcripts import ClientTranscript, RecordedReply
 from bench.harness.client import Address
 
 #: Seconds that a client waits for an immediate reply, and for one that needs a worker.
@@ -101,7 +101,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request: method, path, body and headers."""
 
     method: str
@@ -132,7 +132,7 @@ class RetryingClient:
 
     @contextmanager
     def open(
-        self, web: int, request: Request, timeout: float = REPLY_TIMEOUT
+        self, web: int, request: HttpRequest, timeout: float = REPLY_TIMEOUT
     ) -> Iterator[tuple[http.client.HTTPConnection, http.client.HTTPResponse]]:
         """Send one request on a connection of its own; the body is unread. Raises CONNECTION_ERRORS."""
         connection = http.client.HTTPConnection(*self.addresses[web], timeout=timeout)
@@ -151,7 +151,7 @@ class RetryingClient:
         finally:
             connection.close()
 
-    def send_once(self, request: Request, timeout: float = REPLY_TIMEOUT) -> Reply:
+    def send_once(self, request: HttpRequest, timeout: float = REPLY_TIMEOUT) -> Reply:
         """Send a request once."""
         try:
             with self.open(self.choose_web(), request, timeout) as (_, response):
@@ -162,8 +162,8 @@ class RetryingClient:
 
     def send(
         self,
-        transcript: Transcript,
-        request: Request,
+        transcript: ClientTranscript,
+        request: HttpRequest,
         *,
         timeout: float = REPLY_TIMEOUT,
         record: Callable[[RecordedReply], None] = lambda reply: None,
@@ -188,7 +188,7 @@ class RetryingClient:
             time.sleep(pause * self._rng.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def check_reply(self, transcript: Transcript, request: str, reply: Reply) -> None:
+    def check_reply(self, transcript: ClientTranscript, request: str, reply: Reply) -> None:
         """Record a reply that no fault explains: a 500, or a final 4xx."""
         if reply.status == 500 or (400 <= reply.status < 500 and reply.status != 429 and not reply.retryable):
             transcript.unexpected.append(f"{request} was answered with {reply.status}: {reply.body[:300].decode()}")

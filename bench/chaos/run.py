@@ -12,10 +12,10 @@ from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
 from bench.chaos.leaks import Baseline
 from bench.chaos.recovery import recovery_times
-from bench.chaos.report import Report
+from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
 from bench.chaos.stack import LINKS, QUEUE_LINKS, SLOTS, ChaosStack, chaos_stack
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
@@ -65,7 +65,7 @@ class RunOptions:
         return {name: replace(table[name], targets=targets) for name, targets in chosen.items()}
 
 
-def run(options: RunOptions, report: Report, progress: Progress) -> None:
+def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
     """Run, and fill the report. Raises ConfigurationError and Unavailable where the stack cannot start."""
     report.plan = plan(options.seed, options.seconds, options.faults())
     progress.report("starting all processes")
@@ -84,7 +84,7 @@ class FleetShutdown(threading.Thread):
         super().__init__(name="fleet-shutdown", daemon=True)
         self._fleet = fleet
         self._patience = patience
-        self._transcripts: Sequence[Transcript] = ()
+        self._transcripts: Sequence[ClientTranscript] = ()
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class FleetShutdown(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - raised in the thread that reads the result
             self._error = error
 
-    def result(self) -> Sequence[Transcript]:
+    def result(self) -> Sequence[ClientTranscript]:
         """The transcripts of all clients. Raises the error of one of them."""
         if self._error is not None:
             raise self._error
@@ -104,7 +104,7 @@ class FleetShutdown(threading.Thread):
 class ChaosRun:
     """A run on a started stack."""
 
-    def __init__(self, stack: ChaosStack, options: RunOptions, report: Report, progress: Progress) -> None:
+    def __init__(self, stack: ChaosStack, options: RunOptions, report: ChaosReport, progress: Progress) -> None:
         self._stack = stack
         self._options = options
         self._report = report
@@ -140,7 +140,7 @@ class ChaosRun:
         if self._report.violations or isinstance(sys.exception(), Exception):
             self._report.logs = str(self._stack.keep_logs())
 
-    def _wait_for_fleet(self) -> Sequence[Transcript]:
+    def _wait_for_fleet(self) -> Sequence[ClientTranscript]:
         """Supervise the stack until all work has ended."""
         while self._shutdown.is_alive():
             self._stack.supervise()
@@ -148,7 +148,7 @@ class ChaosRun:
             time.sleep(TICK)
         return self._shutdown.result()
 
-    def _check(self, transcripts: Sequence[Transcript]) -> Sequence[Violation]:
+    def _check(self, transcripts: Sequence[ClientTranscript]) -> Sequence[Violation]:
         lost = [Violation("recovery", *each) for each in self._injector.lost]
         violations = checker.check(
             transcripts,

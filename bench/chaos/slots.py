@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from bench.chaos.fleet import sign_up
-from bench.chaos.retrying_client import Deadline, Request, RetryingClient
-from bench.chaos.transcripts import Transcript
+from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.client import Address
 from bench.harness.stack import WITHOUT_MEMORY
@@ -52,9 +52,9 @@ def check_slots(pids: Mapping[str, int], addresses: Sequence[Address], settings:
 def _peak(database: Database, client: RetryingClient, account: str, turns: int) -> int:
     """Create turns, and count how many of them run at the same time."""
     body = {"input": "Say all.", "background": True, **WITHOUT_MEMORY}
-    transcript = Transcript("turn", "slots", account, "", body, 0.0)
+    transcript = ClientTranscript("turn", "slots", account, "", body, 0.0)
     for _ in range(turns):
-        client.send(transcript, Request("POST", "/v1/responses", body))
+        client.send(transcript, HttpRequest("POST", "/v1/responses", body))
     peak, deadline = 0, time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with database.connection() as connection:

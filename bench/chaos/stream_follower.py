@@ -15,37 +15,37 @@ from bench.chaos.retrying_client import (
     CONNECTION_ERRORS,
     REPLY_TIMEOUT,
     STALL_TIMEOUT,
+    HttpRequest,
     Reply,
-    Request,
     RetryingClient,
 )
-from bench.chaos.transcripts import RecordedReply, Replay, ResumedBy, StreamConnection, Transcript
+from bench.chaos.transcripts import ClientTranscript, RecordedReply, Replay, ResumedBy, StreamConnection
 from bench.harness.sse import ReceivedEvent, chunks, read_events
 
 #: Runs after each event; True disconnects.
-OnEvent = Callable[[Transcript], bool]
+OnEvent = Callable[[ClientTranscript], bool]
 
 
-def stay(transcript: Transcript) -> bool:
+def stay(transcript: ClientTranscript) -> bool:
     """Stay connected."""
     return False
 
 
-class StreamFollower:
+class HttpFollower:
     """Follows streams over HTTP."""
 
     def __init__(self, client: RetryingClient, rng: Random) -> None:
         self._client = client
         self._rng = rng
 
-    def follow(self, transcript: Transcript, path: str, on_event: OnEvent = stay) -> None:
+    def follow(self, transcript: ClientTranscript, path: str, on_event: OnEvent = stay) -> None:
         """Follow the stream at a path to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete:
                 return
             self._resume(transcript, path, on_event)
 
-    def create(self, transcript: Transcript, on_event: OnEvent = stay) -> None:
+    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay) -> None:
         """Create a streamed turn, and follow it to its end over any number of connections. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete or (transcript.unexpected and not transcript.id):
@@ -55,17 +55,17 @@ class StreamFollower:
             else:
                 self._post(transcript, on_event)
 
-    def replay(self, transcript: Transcript, path: str, after: int) -> None:
+    def replay(self, transcript: ClientTranscript, path: str, after: int) -> None:
         """Read an ended stream again, after a number. Raises DeadlineExceeded."""
         self._read_again(
-            transcript, after, Request("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
+            transcript, after, HttpRequest("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
         )
 
-    def repeat_create(self, transcript: Transcript) -> None:
+    def repeat_create(self, transcript: ClientTranscript) -> None:
         """Send the creating request of an ended turn again: its stream is replayed. Raises DeadlineExceeded."""
         self._read_again(transcript, -1, creating_request(transcript))
 
-    def _read_again(self, transcript: Transcript, after: int, request: Request) -> None:
+    def _read_again(self, transcript: ClientTranscript, after: int, request: HttpRequest) -> None:
         """Read an ended stream to its end, unless it is finally refused."""
         for _ in self._client.tries():
             events = self._read_ended(transcript, request)
@@ -75,7 +75,7 @@ class StreamFollower:
                 transcript.replays.append(Replay(after, events))
                 return
 
-    def _read_ended(self, transcript: Transcript, request: Request) -> list[ReceivedEvent] | None:
+    def _read_ended(self, transcript: ClientTranscript, request: HttpRequest) -> list[ReceivedEvent] | None:
         """Read the events of an ended stream until the connection breaks; None where it is finally refused."""
         events: list[ReceivedEvent] = []
         with suppress(*CONNECTION_ERRORS), self._client.open(self._client.choose_web(), request) as (_, response):
@@ -87,7 +87,7 @@ class StreamFollower:
             events += read_events(chunks(response), -1)
         return events
 
-    def _post(self, transcript: Transcript, on_event: OnEvent) -> None:
+    def _post(self, transcript: ClientTranscript, on_event: OnEvent) -> None:
         web, request = self._client.choose_web(), creating_request(transcript)
         try:
             with self._client.open(web, request) as (connection, response):
@@ -98,7 +98,7 @@ class StreamFollower:
             if not transcript.id:
                 transcript.replies.append(RecordedReply(time.monotonic(), 0, type(error).__name__))
 
-    def _record_creation(self, transcript: Transcript, response: HTTPResponse) -> bool:
+    def _record_creation(self, transcript: ClientTranscript, response: HTTPResponse) -> bool:
         """Record whether the turn was accepted."""
         if response.status == 200:
             transcript.id = response.headers["x-sangha-response-id"]
@@ -110,13 +110,13 @@ class StreamFollower:
         self._client.check_reply(transcript, "POST /v1/responses", reply)
         return False
 
-    def _resume(self, transcript: Transcript, path: str, on_event: OnEvent) -> None:
+    def _resume(self, transcript: ClientTranscript, path: str, on_event: OnEvent) -> None:
         web, after = self._client.choose_web(), transcript.last
         resumed_by: ResumedBy = "Last-Event-ID" if after >= 0 and self._rng.random() < 0.5 else "starting_after"
         if resumed_by == "Last-Event-ID":
-            request = Request("GET", path, headers={"Last-Event-ID": str(after)})
+            request = HttpRequest("GET", path, headers={"Last-Event-ID": str(after)})
         else:
-            request = Request("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
+            request = HttpRequest("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
         try:
             with self._client.open(web, request) as (connection, response):
                 if response.status != 200:
@@ -128,13 +128,13 @@ class StreamFollower:
         except CONNECTION_ERRORS as error:
             transcript.rejections.append(RecordedReply(time.monotonic(), 0, f"{web} {type(error).__name__}"))
 
-    def _may_retry(self, transcript: Transcript, response: HTTPResponse, request: Request) -> bool:
+    def _may_retry(self, transcript: ClientTranscript, response: HTTPResponse, request: HttpRequest) -> bool:
         reply = Reply(response.status, {}, response.read())
         self._client.check_reply(transcript, f"GET {request.path}", reply)
         return reply.retryable
 
     def _read(
-        self, transcript: Transcript, connection: HTTPConnection, response: HTTPResponse, on_event: OnEvent
+        self, transcript: ClientTranscript, connection: HTTPConnection, response: HTTPResponse, on_event: OnEvent
     ) -> None:
         if connection.sock is not None:
             connection.sock.settimeout(STALL_TIMEOUT)
@@ -166,7 +166,7 @@ class OpenAIFollower:
         for client in self._openai:
             client.close()
 
-    def create(self, transcript: Transcript, on_event: OnEvent = stay) -> None:
+    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay) -> None:
         """Create a streamed turn, and follow it to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete or (transcript.unexpected and not transcript.id):
@@ -179,7 +179,7 @@ class OpenAIFollower:
                 self._client.record_web(web, failed=True)
                 self._record_error(transcript, error)
 
-    def _read(self, transcript: Transcript, web: int, on_event: OnEvent) -> None:
+    def _read(self, transcript: ClientTranscript, web: int, on_event: OnEvent) -> None:
         after = transcript.last
         stream = self._open(self._openai[web], transcript)
         number = len(transcript.connections)
@@ -195,7 +195,7 @@ class OpenAIFollower:
                 if on_event(transcript):
                     return
 
-    def _open(self, client: OpenAI, transcript: Transcript) -> Any:
+    def _open(self, client: OpenAI, transcript: ClientTranscript) -> Any:
         if transcript.id:
             return client.responses.retrieve(transcript.id, stream=True, starting_after=transcript.last)
         extension = {name: value for name, value in transcript.request.items() if name == "memory"}
@@ -203,7 +203,7 @@ class OpenAIFollower:
         headers = {"Idempotency-Key": transcript.key}
         return client.responses.create(**standard, stream=True, extra_body=extension, extra_headers=headers)
 
-    def _record_error(self, transcript: Transcript, error: openai.APIError) -> None:
+    def _record_error(self, transcript: ClientTranscript, error: openai.APIError) -> None:
         if isinstance(error, openai.APIStatusError):
             reply = Reply(error.status_code, {}, error.response.content)
             recorded = RecordedReply(time.monotonic(), reply.status, reply.code)
@@ -221,18 +221,18 @@ def as_received(connection: int, payload: Mapping[str, Any]) -> ReceivedEvent:
     )
 
 
-def creating_request(transcript: Transcript) -> Request:
+def creating_request(transcript: ClientTranscript) -> HttpRequest:
     """The request that creates a streamed turn."""
-    return Request("POST", "/v1/responses", transcript.request, {"Idempotency-Key": transcript.key})
+    return HttpRequest("POST", "/v1/responses", transcript.request, {"Idempotency-Key": transcript.key})
 
 
-def stream_path(transcript: Transcript) -> str:
+def stream_path(transcript: ClientTranscript) -> str:
     """The path of the stream of a piece of work."""
     if transcript.kind == "turn":
         return f"/v1/responses/{transcript.id}?stream=true"
     return f"/v1/jobs/{transcript.job_id}/events"
 
 
-def replay_positions(transcript: Transcript, rng: Random) -> Sequence[int]:
+def replay_positions(transcript: ClientTranscript, rng: Random) -> Sequence[int]:
     """The positions from which an ended stream is replayed: the beginning, and a random one."""
     return (-1, rng.randrange(-1, max(transcript.last, 0)))

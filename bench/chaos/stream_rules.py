@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
 from pipelines.chat.transcript import ANSWER_RESTARTED
@@ -17,7 +17,7 @@ ORDER = {"queued": 0, "in_progress": 1, "completed": 2, "incomplete": 2, "failed
 REPEATABLE = frozenset({DELTA, REWOUND, ANSWER_RESTARTED, "sangha:job.progress", "response.output_item.added"})
 
 
-def check(transcript: Transcript, *, journal_lost: bool) -> Iterator[Violation]:
+def check(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Violation]:
     """Check a transcript. `journal_lost` says that Valkey lost its data during the run."""
     yield from check_end(transcript)
     yield from check_replies(transcript)
@@ -30,7 +30,7 @@ def check(transcript: Transcript, *, journal_lost: bool) -> Iterator[Violation]:
         yield from check_response(transcript)
 
 
-def check_end(transcript: Transcript) -> Iterator[Violation]:
+def check_end(transcript: ClientTranscript) -> Iterator[Violation]:
     """All work ended, its client knows, and its status never went back."""
     if transcript.ended is None:
         last = transcript.events[-1].type if transcript.events else "no event"
@@ -42,7 +42,7 @@ def check_end(transcript: Transcript) -> Iterator[Violation]:
         yield Violation("ends", transcript.subject, f"its status went back: {transcript.statuses}")
 
 
-def check_replies(transcript: Transcript) -> Iterator[Violation]:
+def check_replies(transcript: ClientTranscript) -> Iterator[Violation]:
     """No reply was unexpected, and all requests with one key created one object."""
     for reply in transcript.unexpected:
         yield Violation("answers", transcript.subject, reply)
@@ -51,7 +51,7 @@ def check_replies(transcript: Transcript) -> Iterator[Violation]:
         yield Violation("once a key", transcript.subject, f"{transcript.key} created {sorted(created)}")
 
 
-def check_numbers(transcript: Transcript, *, journal_lost: bool) -> Iterator[Violation]:
+def check_numbers(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Violation]:
     """Numbers increase by one from 0, over all connections, except that a rewind continues from an earlier number.
 
     A rewind may only replace received events where the journal was lost, or for a client that resumes after a rewind
@@ -69,13 +69,13 @@ def check_numbers(transcript: Transcript, *, journal_lost: bool) -> Iterator[Vio
         known.append(event)
 
 
-def _wrong_number(transcript: Transcript, event: ReceivedEvent, problem: str) -> Violation:
+def _wrong_number(transcript: ClientTranscript, event: ReceivedEvent, problem: str) -> Violation:
     connections = transcript.connections
     connection = connections[event.connection] if event.connection < len(connections) else None
     return Violation("numbers", transcript.subject, f"{event.sequence} ({event.type}) {problem}, over {connection}")
 
 
-def check_single_events(transcript: Transcript) -> Iterator[Violation]:
+def check_single_events(transcript: ClientTranscript) -> Iterator[Violation]:
     """The last event occurs once, and last; other events that may occur once do."""
     effective = transcript.effective_events()
     ends = [event.sequence for event in effective if event.is_last]
@@ -87,7 +87,7 @@ def check_single_events(transcript: Transcript) -> Iterator[Violation]:
             yield Violation("emitted once", transcript.subject, f"{type_} occurs {count} times")
 
 
-def check_replays(transcript: Transcript) -> Iterator[Violation]:
+def check_replays(transcript: ClientTranscript) -> Iterator[Violation]:
     """A replay has the same events, to the byte; after a rewind's number it begins with the rewind."""
     effective = transcript.effective_events()
     rewinds = [event.sequence - 1 for event in effective if event.type == REWOUND]
@@ -102,11 +102,11 @@ def check_replays(transcript: Transcript) -> Iterator[Violation]:
             yield Violation("replay", transcript.subject, detail)
 
 
-def _contents(events: Sequence[ReceivedEvent], transcript: Transcript) -> list[object]:
+def _contents(events: Sequence[ReceivedEvent], transcript: ClientTranscript) -> list[object]:
     return [event.data if transcript.exact else orjson.loads(event.data) for event in events]
 
 
-def check_text(transcript: Transcript) -> Iterator[Violation]:
+def check_text(transcript: ClientTranscript) -> Iterator[Violation]:
     """The text is the script's, as long as requested; that of a cancelled turn is a beginning of it."""
     text, end = text_of(transcript.effective_events()), transcript.events[-1].type
     expected = scripted_text(transcript.length)
@@ -127,7 +127,7 @@ def difference(text: str, expected: str) -> str:
     return f"{len(words) - 1} words of {len(expected_words) - 1}; around word {index}: {around!r}"
 
 
-def check_response(transcript: Transcript) -> Iterator[Violation]:
+def check_response(transcript: ClientTranscript) -> Iterator[Violation]:
     """The stored response is that of the last event, with the text of the stream."""
     response = transcript.effective_events()[-1].json().get("response") or {}
     if transcript.final is not None and transcript.final != response and transcript.final != {}:

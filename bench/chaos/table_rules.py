@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import ReceivedEvent, text_of
 from models.journal.events import Event, from_lines
 from models.platform.database import Connection, fetch_all
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 #: The last event of a turn's stream, by the state of its job.
 LAST_EVENTS: Mapping[str, Sequence[str]] = {
@@ -60,10 +60,12 @@ WHERE account_id = ANY(%(accounts)s) GROUP BY account_id HAVING sum(billed) <> s
 BILLS = "SELECT job_id, input_tokens, output_tokens FROM usage_records WHERE account_id = ANY(%(accounts)s)"
 
 
-def check(connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str]) -> Iterator[Violation]:
+def check(
+    connection: Connection, transcripts: Sequence[ClientTranscript], accounts: Sequence[str]
+) -> Iterator[Violation]:
     """Check turns and bills."""
     rows = fetch_all(connection, TURNS, {"accounts": accounts})
-    by_key: dict[str, list[Row]] = defaultdict(list)
+    by_key: dict[str, list[TableRow]] = defaultdict(list)
     for row in rows:
         by_key[row["key"]].append(row)
     for transcript in transcripts:
@@ -75,7 +77,7 @@ def check(connection: Connection, transcripts: Sequence[Transcript], accounts: S
     yield from _check_bills(connection, transcripts, accounts, rows)
 
 
-def _check_turn(connection: Connection, transcript: Transcript, rows: Sequence[Row]) -> Iterator[Violation]:
+def _check_turn(connection: Connection, transcript: ClientTranscript, rows: Sequence[TableRow]) -> Iterator[Violation]:
     if len(rows) > 1:
         yield Violation("once a key", transcript.subject, f"{transcript.key} created {[row['id'] for row in rows]}")
     elif not rows and transcript.accepted_at is not None:
@@ -87,7 +89,7 @@ def _check_turn(connection: Connection, transcript: Transcript, rows: Sequence[R
         yield from check_usage(transcript, row, chunks)
 
 
-def check_archive(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[Violation]:
+def check_archive(transcript: ClientTranscript, row: TableRow, chunks: Sequence[TableRow]) -> Iterator[Violation]:
     """The archive's chunks are contiguous from 0, and have the events that were received, to the byte."""
     following = 0
     for chunk in chunks:
@@ -102,7 +104,7 @@ def check_archive(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> It
         yield Violation("archive", transcript.subject, f"it differs from the stream: {detail}")
 
 
-def _archive_difference(transcript: Transcript, archived: Sequence[Event]) -> str:
+def _archive_difference(transcript: ClientTranscript, archived: Sequence[Event]) -> str:
     """Describe the first archived event that was not received like this; empty when there is none."""
     received = transcript.effective_events()
     for stream, archive in zip(received, archived, strict=False):
@@ -112,8 +114,8 @@ def _archive_difference(transcript: Transcript, archived: Sequence[Event]) -> st
     return "" if len(received) == len(archived) else f"{len(received)} events received, {len(archived)} archived"
 
 
-def check_state(transcript: Transcript, row: Row) -> Iterator[Violation]:
-    """Row and stream have the same end, and the turn did not fail, or end unrequested."""
+def check_state(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:
+    """TableRow and stream have the same end, and the turn did not fail, or end unrequested."""
     state = row["state"]
     if transcript.complete and (last := transcript.events[-1].type) not in LAST_EVENTS.get(state, ()):
         yield Violation("ends", transcript.subject, f"its state is {state}, and its stream ended with {last}")
@@ -123,7 +125,7 @@ def check_state(transcript: Transcript, row: Row) -> Iterator[Violation]:
         yield Violation("ends", transcript.subject, f"it failed: {row['error']}")
 
 
-def check_usage(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iterator[Violation]:
+def check_usage(transcript: ClientTranscript, row: TableRow, chunks: Sequence[TableRow]) -> Iterator[Violation]:
     """The tokens billed are those journalled, those of the archived text, and those of the response."""
     never_ran = row["state"] == "cancelled" and row["attempt"] == 0
     if never_ran or row["state"] not in LAST_EVENTS:
@@ -145,7 +147,9 @@ def check_usage(transcript: Transcript, row: Row, chunks: Sequence[Row]) -> Iter
         yield Violation("billed", transcript.subject, f"input and output tokens differ: {tokens}")
 
 
-def _check_conversations(connection: Connection, accounts: Sequence[str], rows: Sequence[Row]) -> Iterator[Violation]:
+def _check_conversations(
+    connection: Connection, accounts: Sequence[str], rows: Sequence[TableRow]
+) -> Iterator[Violation]:
     for pair in fetch_all(connection, OVERLAPPING_TURNS, {"accounts": accounts}):
         yield Violation("one at a time", pair["serial_key"], f"{pair['later']} started before {pair['earlier']} ended")
     stored = {row["id"]: row["stored"] for row in fetch_all(connection, ITEMS, {"accounts": accounts})}
@@ -158,12 +162,12 @@ def _check_conversations(connection: Connection, accounts: Sequence[str], rows: 
 
 
 def _check_bills(
-    connection: Connection, transcripts: Sequence[Transcript], accounts: Sequence[str], rows: Sequence[Row]
+    connection: Connection, transcripts: Sequence[ClientTranscript], accounts: Sequence[str], rows: Sequence[TableRow]
 ) -> Iterator[Violation]:
     for row in fetch_all(connection, SUMS, {"accounts": accounts}):
         detail = f"{row['billed']} tokens in bills, {row['counted']} in monthly sums"
         yield Violation("billed", row["account_id"], detail)
-    bills: dict[str, Row] = {each["job_id"]: each for each in fetch_all(connection, BILLS, {"accounts": accounts})}
+    bills: dict[str, TableRow] = {each["job_id"]: each for each in fetch_all(connection, BILLS, {"accounts": accounts})}
     for turn in rows:
         bills.pop(turn["job_id"], None)
     for transcript in transcripts:
@@ -174,7 +178,7 @@ def _check_bills(
         yield Violation("billed", job_id, "it was not requested, or requested once and billed twice")
 
 
-def check_embeddings(transcript: Transcript, bill: Row | None) -> Iterator[Violation]:
+def check_embeddings(transcript: ClientTranscript, bill: TableRow | None) -> Iterator[Violation]:
     """There is one vector of length 1 for each text, and the bill is that of the reply."""
     final: Mapping[str, Any] = transcript.final or {}
     if final.get("lengths") != [1.0] * len(transcript.request["input"]):
@@ -183,7 +187,7 @@ def check_embeddings(transcript: Transcript, bill: Row | None) -> Iterator[Viola
         yield Violation("billed", transcript.subject, f"the reply has {final.get('usage')}, the bill {bill}")
 
 
-def _events(chunks: Sequence[Row]) -> list[Event]:
+def _events(chunks: Sequence[TableRow]) -> list[Event]:
     return [event for chunk in chunks for event in from_lines(chunk["first_sequence"], chunk["events"].encode())]
 
 

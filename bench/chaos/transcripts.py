@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.harness.sse import ReceivedEvent, effective_events
 
-Kind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
+WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
@@ -53,7 +53,7 @@ class Replay:
 
 
 @dataclass(slots=True)
-class Transcript:
+class ClientTranscript:
     """One piece of work.
 
     key         the Idempotency-Key of all requests that create it; the turn's metadata has it as `chaos`
@@ -68,7 +68,7 @@ class Transcript:
     unexpected  replies that no fault explains
     """
 
-    kind: Kind
+    kind: WorkKind
     client: str
     account: str
     key: str

@@ -99,7 +99,7 @@ class Stack:
         pools: Sequence[str] = ("inference",),
         light_pools: Sequence[str] = (),
         **changes: Any,
-    ) -> Iterator["Platform"]:
+    ) -> Iterator["RunningPlatform"]:
         """Run web processes, workers of `pools`, one worker of `light_pools` and a scheduler, with changed settings."""
         settings, *others = [changed(self.settings, port=port, **changes) for port in free_ports(webs)]
         web = [
@@ -110,13 +110,13 @@ class Stack:
         working += [ConfiguredWorker("worker-light", settings, light_pools)] if light_pools else []
         try:
             with self.servers.running([*web, *working, ConfiguredScheduler(settings)]) as children:
-                yield Platform(settings, children)
+                yield RunningPlatform(settings, children)
         finally:
             cancel_unfinished(settings)
 
 
 @dataclass(slots=True)
-class Platform:
+class RunningPlatform:
     """Sangha's processes, all ready, by name."""
 
     settings: Settings

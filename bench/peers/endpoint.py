@@ -74,7 +74,7 @@ def event(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(frame), frame)
 
 
-class Connection(asyncio.Protocol):
+class EndpointConnection(asyncio.Protocol):
     """One client, one request after another."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
 
 async def serve(port: int, ready: Callable[[], None] = lambda: None) -> None:
     """Answer until the process ends."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(EndpointConnection, "127.0.0.1", port, backlog=1024)
     ready()
     await server.serve_forever()
 

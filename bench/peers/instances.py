@@ -50,7 +50,7 @@ class PeerProcess:
         """Nothing to close."""
 
 
-class Endpoint(PeerProcess):
+class ScriptedEndpoint(PeerProcess):
     """The scripted model."""
 
     name = "peer-endpoint"
@@ -150,15 +150,15 @@ def dsn(stack: Stack) -> str:
 
 
 @contextmanager
-def endpoint(stack: Stack) -> Iterator[Endpoint]:
+def endpoint(stack: Stack) -> Iterator[ScriptedEndpoint]:
     """Run the model until the end of the block."""
-    service = Endpoint(free_ports(1)[0])
+    service = ScriptedEndpoint(free_ports(1)[0])
     with stack.servers.running([service]):
         yield service
 
 
 @contextmanager
-def peer(stack: Stack, python: Path, model: Endpoint, script: str) -> Iterator[Peer]:
+def peer(stack: Stack, python: Path, model: ScriptedEndpoint, script: str) -> Iterator[Peer]:
     """Run the peer's web process and workers in an empty database until the end of the block."""
     recreate_database(stack)
     settings = {"PEER_ENDPOINT": model.url, "PEER_MODEL": script}

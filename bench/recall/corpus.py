@@ -7,14 +7,14 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.recall.shape import Conversation
+from bench.recall.shape import SampleConversation
 from pipelines.memory import terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates, rank
 from pipelines.memory.fusion import FusionWeights as Parts
 from pipelines.memory.terms import ParsedQuery
 
 #: Embeds texts as unit vectors.
-Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+EmbedTexts = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 Scores = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ NO_CANDIDATE = -np.inf
 class Corpus:
     """The indexed turns of a conversation, and its questions."""
 
-    def __init__(self, conversation: Conversation, embed: Embed) -> None:
+    def __init__(self, conversation: SampleConversation, embed: EmbedTexts) -> None:
         self.conversation = conversation
         self._names = sorted({turn.speaker for turn in conversation.turns})
         self.questions = [terms.parse_query(question.text, self._names) for question in conversation.questions]

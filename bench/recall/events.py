@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from bench.recall.script import Line, QuestionTemplate, Thread, lines, threads
-from bench.recall.shape import Conversation, Question, Utterance
+from bench.recall.script import QuestionTemplate, ScriptLine, Thread, lines, threads
+from bench.recall.shape import Question, SampleConversation, Utterance
 from bench.recall.written import NAMES, put_names
 
 #: Events of one conversation, the least and most hours between two of them, and questions about single events.
@@ -32,7 +32,7 @@ SLOT = re.compile(r"\{(\w+)(:their)?\}")
 
 
 @dataclass(slots=True)
-class Event:
+class TemplateEvent:
     """One occurrence of a thread: its roles, its slots, its time, and the numbers of its tagged turns."""
 
     thread: Thread
@@ -42,17 +42,17 @@ class Event:
     tags: dict[str, list[int]] = field(default_factory=dict)
 
 
-def texting(name: str, seed: int) -> Conversation:
+def texting(name: str, seed: int) -> SampleConversation:
     """Generate a conversation in short messages, without sessions."""
-    return Composer(name, Random(f"{name} {seed}"), "texting", sessions=False).compose()
+    return EventComposer(name, Random(f"{name} {seed}"), "texting", sessions=False).compose()
 
 
-def circles(name: str, seed: int) -> Conversation:
+def circles(name: str, seed: int) -> SampleConversation:
     """Generate a conversation in whole sentences about five recurring topics, with a session each day."""
-    return Composer(name, Random(f"{name} {seed}"), "circles", sessions=True).compose()
+    return EventComposer(name, Random(f"{name} {seed}"), "circles", sessions=True).compose()
 
 
-class Composer:
+class EventComposer:
     """Generates events, and questions about them."""
 
     def __init__(self, name: str, random: Random, script: str, *, sessions: bool) -> None:
@@ -64,25 +64,27 @@ class Composer:
         self._chatter = lines("chatter" if sessions else "texting-chatter")
         self._turns: list[Utterance] = []
 
-    def compose(self) -> Conversation:
+    def compose(self) -> SampleConversation:
         """Generate the conversation."""
         at, events = datetime(2024, self._random.randint(1, 9), 3, 7, tzinfo=UTC), []
         for _ in range(EVENTS):
             at += timedelta(hours=self._random.randint(*GAP))
             events.append(self._add_event(at))
             self._small_talk()
-        return Conversation(self._name, self._turns, [*self._about_one(events), *self._about_many(events)])
+        return SampleConversation(self._name, self._turns, [*self._about_one(events), *self._about_many(events)])
 
-    def _add_event(self, at: datetime) -> Event:
+    def _add_event(self, at: datetime) -> TemplateEvent:
         thread = self._random.choice(self._kinds)
         slots = {slot: self._random.choice(options) for slot, options in thread.slots.items()}
         cast = dict(zip("AB", self._random.sample(self._people, 2), strict=True))
-        event = Event(thread, cast, slots | {"day": self._random.choice(DAYS), "when": self._random.choice(WHEN)}, at)
+        event = TemplateEvent(
+            thread, cast, slots | {"day": self._random.choice(DAYS), "when": self._random.choice(WHEN)}, at
+        )
         for line in self._random.choice(thread.scenes):
             self._add_line(line, event)
         return event
 
-    def _add_line(self, line: Line, event: Event) -> None:
+    def _add_line(self, line: ScriptLine, event: TemplateEvent) -> None:
         if line.tag:
             event.tags.setdefault(line.tag, []).append(len(self._turns))
         text = SLOT.sub(lambda match: event.slots[match[1]], put_names(line.text, event.cast))
@@ -100,12 +102,12 @@ class Composer:
     def _add(self, speaker: str, text: str, at: datetime) -> None:
         self._turns.append(Utterance(speaker, text, at, f"{at:%Y-%m-%d}" if self._sessions else "all"))
 
-    def _about_one(self, events: Sequence[Event]) -> list[Question]:
+    def _about_one(self, events: Sequence[TemplateEvent]) -> list[Question]:
         every = [(event, template) for event in events for template in event.thread.questions if not template.kind]
         questions = [about_event(template, event, events) for event, template in self._random.sample(every, SINGLE)]
         return list({question.text: question for question in questions if question.evidence}.values())
 
-    def _about_many(self, events: Sequence[Event]) -> list[Question]:
+    def _about_many(self, events: Sequence[TemplateEvent]) -> list[Question]:
         evidence_by_text: dict[str, set[int]] = {}
         for event in events:
             for template in event.thread.questions:
@@ -117,7 +119,7 @@ class Composer:
         ]
 
 
-def about_event(template: QuestionTemplate, event: Event, events: Sequence[Event]) -> Question:
+def about_event(template: QuestionTemplate, event: TemplateEvent, events: Sequence[TemplateEvent]) -> Question:
     """A question about an event, and about others with the same question."""
     text = text_for(template, event)
     same = [other for other in events if other.thread is event.thread and text_for(template, other) == text]
@@ -125,13 +127,13 @@ def about_event(template: QuestionTemplate, event: Event, events: Sequence[Event
     return Question(text, evidence)
 
 
-def text_for(template: QuestionTemplate, event: Event) -> str:
+def text_for(template: QuestionTemplate, event: TemplateEvent) -> str:
     """The text of a question about an event."""
     text = put_names(template.text, event.cast).replace("{month}", f"{event.at:%B %Y}")
     return SLOT.sub(lambda match: slot_text(event, *match.groups()), text)
 
 
-def slot_text(event: Event, slot: str, their: str | None) -> str:
+def slot_text(event: TemplateEvent, slot: str, their: str | None) -> str:
     """The text of a slot, in the third person where the question needs it."""
     value = event.slots[slot]
     return re.sub(r"\bmy\b", f"{event.cast['A']}'s", value) if their else value

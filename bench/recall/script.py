@@ -16,7 +16,7 @@ LINE = re.compile(r"([AB])(?:\[(\w+)\])?: (.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScriptLine:
     """A turn of a scene: its role (`A` or `B`), its tag or nothing, and its text."""
 
     role: str
@@ -38,7 +38,7 @@ class Thread:
     """Scenes about one subject, with the questions about it."""
 
     name: str
-    scenes: list[list[Line]] = field(default_factory=list)
+    scenes: list[list[ScriptLine]] = field(default_factory=list)
     questions: list[QuestionTemplate] = field(default_factory=list)
     slots: dict[str, list[str]] = field(default_factory=dict)
 
@@ -76,6 +76,6 @@ def _add(thread: Thread, row: str) -> None:
         text, evidence = rest.rsplit(" | ", 1)
         thread.questions.append(QuestionTemplate(mark[1:], text, evidence.split()))
     elif match := LINE.fullmatch(row):
-        thread.scenes[-1].append(Line(match[1], match[2] or "", match[3]))
+        thread.scenes[-1].append(ScriptLine(match[1], match[2] or "", match[3]))
     else:
         raise ValueError(f"the script has an invalid line: {row!r}")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One utterance. Its number is its index in `Conversation.turns`."""
+    """One utterance. Its number is its index in `SampleConversation.turns`."""
 
     speaker: str
     text: str
@@ -24,7 +24,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class SampleConversation:
     """A conversation over months, with its turns in order of time."""
 
     name: str

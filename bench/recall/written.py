@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from bench.recall.script import Thread, lines, threads
-from bench.recall.shape import Conversation, Question, Utterance
+from bench.recall.shape import Question, SampleConversation, Utterance
 
 NAMES = ("Nora", "Felix", "Joan", "Tariq", "Ines", "Victor", "Hanna", "Leo", "Grace", "Mateo", "Ruth", "Anton")
 
@@ -27,16 +27,16 @@ SESSIONS, GAP = 22, (3, 18)
 SMALL_TALK = (1, 5)
 
 
-def written(name: str, scripts: Sequence[str], seed: int) -> Conversation:
+def written(name: str, scripts: Sequence[str], seed: int) -> SampleConversation:
     """Generate a conversation with the threads of these scripts."""
     used = [thread for script in scripts for thread in threads(script)]
-    return Composer(name, Random(f"{name} {seed}")).compose(used)
+    return SceneComposer(name, Random(f"{name} {seed}")).compose(used)
 
 
-def letters(name: str, scripts: Sequence[str], seed: int) -> Conversation:
+def letters(name: str, scripts: Sequence[str], seed: int) -> SampleConversation:
     """Generate a conversation with two scenes at once."""
     used = [thread for script in scripts for thread in threads(script)]
-    return Composer(name, Random(f"{name} {seed}"), parallel_scenes=2).compose(used)
+    return SceneComposer(name, Random(f"{name} {seed}"), parallel_scenes=2).compose(used)
 
 
 #: The share of statements that end with an unrelated question, and those questions.
@@ -55,7 +55,7 @@ TRAILING_QUESTIONS = (
 CastLine = tuple[tuple[str, str], str, str]
 
 
-class Composer:
+class SceneComposer:
     """Distributes threads over sessions, and records the turn of each line."""
 
     def __init__(self, name: str, random: Random, parallel_scenes: int = 1) -> None:
@@ -67,13 +67,13 @@ class Composer:
         self._turns: list[Utterance] = []
         self._turn_numbers: dict[tuple[str, str], int] = {}
 
-    def compose(self, used: Sequence[Thread]) -> Conversation:
+    def compose(self, used: Sequence[Thread]) -> SampleConversation:
         """Generate the conversation."""
         casts = {thread.name: self._cast() for thread in used}
         for number, (scenes, begins) in enumerate(zip(self._timetable(used), self._days(), strict=True)):
             self._session(f"session-{number + 1}", begins, scenes, casts)
         questions = [question for thread in used for question in self._questions(thread, casts[thread.name])]
-        return Conversation(self._name, self._turns, questions)
+        return SampleConversation(self._name, self._turns, questions)
 
     def _cast(self) -> Mapping[str, str]:
         return dict(zip("AB", self._random.sample(self._people, 2), strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 from bench.figures import Figure, at_most
 from bench.harness.client import BackgroundStream, event_type
 from bench.harness.sse import CheckFailed, ReceivedEvent, is_delta
-from bench.harness.stack import Platform
+from bench.harness.stack import RunningPlatform
 from bench.scenario import Bench
 
 CANCELS = 20
@@ -34,7 +34,7 @@ def cancel(bench: Bench) -> Sequence[Figure]:
     return figures
 
 
-def cancel_once(platform: Platform) -> tuple[float, float]:
+def cancel_once(platform: RunningPlatform) -> tuple[float, float]:
     """Cancel a turn; returns the milliseconds until the next one runs, and until its first token."""
     running = BackgroundStream(platform.client().stream("Write a very long story.", temperature=0))
     running.wait_for(is_delta, 5)
@@ -51,7 +51,7 @@ def cancel_once(platform: Platform) -> tuple[float, float]:
     return (started.at - began) * 1000, (first_token.at - began) * 1000
 
 
-def post_cancel(platform: Platform, turn: BackgroundStream[ReceivedEvent]) -> None:
+def post_cancel(platform: RunningPlatform, turn: BackgroundStream[ReceivedEvent]) -> None:
     """Cancel a turn."""
     response = turn.events[0].json()["response"]
     platform.client().post(f"/v1/responses/{response['id']}/cancel", {})

@@ -10,7 +10,7 @@ import redis
 
 from bench.figures import Figure
 from bench.harness.processes import cpu_seconds, process_tree
-from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.load import closed_loop
 from bench.scenario import Bench
 
@@ -37,7 +37,7 @@ def cost(bench: Bench) -> Sequence[Figure]:
 class Meter:
     """Reads what the processes have used so far."""
 
-    def __init__(self, bench: Bench, platform: Platform) -> None:
+    def __init__(self, bench: Bench, platform: RunningPlatform) -> None:
         self._progress = bench.progress
         self._platform = platform
         self._valkey = redis.Redis.from_url(platform.settings.redis_address)

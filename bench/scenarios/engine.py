@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.bare_engine import BareEngine, Variant, bare_engine
 from bench.figures import Figure, at_least
-from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.load import closed_loop
 from bench.scenario import Bench
 
@@ -51,7 +51,7 @@ def tokens_per_second(bench: Bench) -> Sequence[Figure]:
 class Comparison:
     """The platform and the bare engine, with the same prompts."""
 
-    def __init__(self, platform: Platform, engine: BareEngine, parallel: int, answers: int) -> None:
+    def __init__(self, platform: RunningPlatform, engine: BareEngine, parallel: int, answers: int) -> None:
         self._platform = platform
         self._engine = engine
         self._parallel = parallel

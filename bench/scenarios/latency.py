@@ -9,7 +9,7 @@ from bench.bare_engine import BareEngine, bare_engine
 from bench.figures import Figure, at_most
 from bench.harness.client import Client
 from bench.harness.sse import ReceivedEvent, check_stream, is_delta
-from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, Platform
+from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, RunningPlatform
 from bench.load import closed_loop
 from bench.progress import Progress
 from bench.scenario import Bench
@@ -72,14 +72,14 @@ def first_token(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-def half_of_capacity(platform: Platform) -> list[float]:
+def half_of_capacity(platform: RunningPlatform) -> list[float]:
     """Measure, in each round, half of the turns a second that the platform can run."""
     bodies = [{"input": "hello", **WITHOUT_MEMORY}] * CAPACITY_TURNS
     tokens = platform.tokens(2 * CONNECTIONS)
     return [closed_loop(platform.address, tokens, bodies).turns_a_second / 2 for _ in range(CAPACITY_ROUNDS)]
 
 
-def scripted_turns(progress: Progress, platform: Platform, *, memory: bool = False) -> TimedTurns:
+def scripted_turns(progress: Progress, platform: RunningPlatform, *, memory: bool = False) -> TimedTurns:
     """Run turns one after the other; with memory each recalls the earlier ones, and is remembered."""
     turns: list[tuple[float, list[ReceivedEvent]]] = []
     client, options = platform.client(), {} if memory else WITHOUT_MEMORY

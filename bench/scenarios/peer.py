@@ -19,12 +19,12 @@ from bench.figures import Figure, at_least, at_most
 from bench.harness.client import Client
 from bench.harness.processes import restart
 from bench.harness.sse import CheckFailed, check_stream, scripted_text, text_of
-from bench.harness.stack import WITHOUT_MEMORY, Platform, Stack
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.load import closed_loop
 from bench.peers import runs
 from bench.peers.endpoint import model_name
 from bench.peers.environment import environment
-from bench.peers.instances import RUNS_A_WORKER, WORKERS, Endpoint, Peer, endpoint, peer
+from bench.peers.instances import RUNS_A_WORKER, WORKERS, Peer, ScriptedEndpoint, endpoint, peer
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import BackgroundRun, PeerClient
 from bench.scenario import Bench
@@ -98,7 +98,7 @@ def compare(bench: Bench) -> Sequence[Figure]:
 
 
 @contextmanager
-def both(bench: Bench, python: Path, model: Endpoint, script: str) -> Iterator[tuple[Platform, Peer]]:
+def both(bench: Bench, python: Path, model: ScriptedEndpoint, script: str) -> Iterator[tuple[RunningPlatform, Peer]]:
     """Run both platforms until the end of the block."""
     bench.progress.report("starting both platforms")
     name = model_name(script)
@@ -110,7 +110,7 @@ def both(bench: Bench, python: Path, model: Endpoint, script: str) -> Iterator[t
         yield platform, other
 
 
-def measure_turns(bench: Bench, platform: Platform, other: Peer, ours: Samples, theirs: Samples) -> None:
+def measure_turns(bench: Bench, platform: RunningPlatform, other: Peer, ours: Samples, theirs: Samples) -> None:
     """Measure rounds of both platforms; the first one is discarded."""
     for number in range(ROUNDS + 1):
         our_samples, their_samples = (ours, theirs) if number else (Samples(), Samples())
@@ -161,7 +161,7 @@ def their_turns(other: Peer) -> Iterator[tuple[float, float, float]]:
     client.close()
 
 
-def our_speed(bench: Bench, platform: Platform, number: int) -> float:
+def our_speed(bench: Bench, platform: RunningPlatform, number: int) -> float:
     """Measure finished turns a second."""
     turns = PARALLEL_TURNS["ours"]
     bench.progress.step(number, ROUNDS, f"rounds of {turns} turns of ours")
@@ -177,7 +177,7 @@ def create_threads(other: Peer) -> list[str]:
     return threads
 
 
-def measure_kills(bench: Bench, platform: Platform, other: Peer, ours: Samples, theirs: Samples) -> None:
+def measure_kills(bench: Bench, platform: RunningPlatform, other: Peer, ours: Samples, theirs: Samples) -> None:
     """Kill a worker of each platform in mid-answer, alternating."""
     kills = FULL_KILLS if bench.full else KILLS
     database = Database(platform.settings.postgres_dsn, size=1, name="bench")
@@ -191,7 +191,7 @@ def measure_kills(bench: Bench, platform: Platform, other: Peer, ours: Samples, 
         database.close()
 
 
-def kill_ours(platform: Platform, database: Database) -> PeerKill:
+def kill_ours(platform: RunningPlatform, database: Database) -> PeerKill:
     """Run one turn, and kill its worker."""
     seconds, events = kill_in_mid_answer(platform, database)
     return PeerKill(seconds, *count_errors(text_of(events)), completed=True)

@@ -7,7 +7,7 @@ from typing import Any
 from bench.figures import Figure
 from bench.harness.client import Client
 from bench.harness.sse import CheckFailed
-from bench.harness.stack import LIGHT_POOLS, Platform
+from bench.harness.stack import LIGHT_POOLS, RunningPlatform
 from bench.scenario import Bench
 
 #: How often each request is sent at most, after how many seconds no more are, and those that warm up.
@@ -18,7 +18,7 @@ MANY = 64
 
 TEXT = "Ada keeps bees behind the old mill, and sells their honey on Saturdays."
 
-Request = Callable[[Client, int], Any]
+PoolRequest = Callable[[Client, int], Any]
 
 
 def pools(bench: Bench) -> Sequence[Figure]:
@@ -61,7 +61,7 @@ def export(client: Client, number: int) -> None:
         raise CheckFailed(f"export {number} ended with {last.type}")
 
 
-REQUESTS: dict[str, Request] = {
+REQUESTS: dict[str, PoolRequest] = {
     "POST /v1/embeddings of one text": embed,
     f"POST /v1/embeddings of {MANY} texts": embed_many,
     f"POST /v1/memories of {MANY} → they can be found": remember,
@@ -71,7 +71,7 @@ REQUESTS: dict[str, Request] = {
 }
 
 
-def measure(bench: Bench, name: str, platform: Platform, request: Request) -> list[float]:
+def measure(bench: Bench, name: str, platform: RunningPlatform, request: PoolRequest) -> list[float]:
     """Send a request several times; returns the milliseconds of each."""
     client, times = platform.client(), list[float]()
     enough = time.monotonic() + ENOUGH_SECONDS

@@ -14,7 +14,7 @@ from bench.figures import Figure, Goal, at_least
 from bench.recall.corpus import Corpus, Scores
 from bench.recall.events import circles, texting
 from bench.recall.rankings import ABLATIONS, BASELINES, Ranking, fused_ranking
-from bench.recall.shape import Conversation
+from bench.recall.shape import SampleConversation
 from bench.recall.written import letters, written
 from bench.scenario import Bench
 from pipelines.inference.llamacpp.embedder import load_embedder
@@ -26,7 +26,7 @@ GOALS = {10: at_least(0.72), 20: at_least(0.80)}
 SEED = 21
 
 
-def conversations() -> list[Conversation]:
+def conversations() -> list[SampleConversation]:
     """Generate conversations that no weight was chosen on."""
     return [
         written("neighbours", ["written-1"], SEED),

@@ -12,7 +12,7 @@ from bench.figures import Figure, at_most
 from bench.harness.client import BackgroundStream, event_type
 from bench.harness.processes import release_jobs, restart
 from bench.harness.sse import ReceivedEvent, check_stream, is_delta, text_of
-from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.scenario import Bench
 from models.journal import journal
 from models.platform.database import Database
@@ -54,13 +54,13 @@ def recovery(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-def kill(platform: Platform, database: Database) -> KillResult:
+def kill(platform: RunningPlatform, database: Database) -> KillResult:
     """Run one turn, and kill its worker."""
     seconds, events = kill_in_mid_answer(platform, database)
     return KillResult(seconds * 1000, *count_errors(text_of(events)))
 
 
-def kill_in_mid_answer(platform: Platform, database: Database) -> tuple[float, list[ReceivedEvent]]:
+def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[float, list[ReceivedEvent]]:
     """Run a turn, kill its worker and restart it; returns the seconds to the next token, and all events."""
     turn = BackgroundStream(platform.client().stream("hello", **WITHOUT_MEMORY))
     job_id = turn.wait_for(event_type("response.created")).json()["response"]["job_id"]
@@ -78,7 +78,7 @@ def kill_in_mid_answer(platform: Platform, database: Database) -> tuple[float, l
     return following.at - began, events
 
 
-def last_sequence(platform: Platform, job_id: str) -> int:
+def last_sequence(platform: RunningPlatform, job_id: str) -> int:
     """The last sequence number that the dead worker journalled: later events are another worker's."""
     client = connect(platform.settings.redis_address)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bench.figures import Figure, at_most
 from bench.harness.processes import restart as restart_process
 from bench.harness.sse import CheckFailed, scripted_text
-from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.scenario import Bench
 from bench.stream_clients import SeenEvent, StreamClients, stream_clients
 
@@ -44,7 +44,7 @@ def restart(bench: Bench) -> Sequence[Figure]:
         return [figure for name, number in SIGNALS.items() for figure in figures(bench, platform, name, number)]
 
 
-def figures(bench: Bench, platform: Platform, name: str, number: signal.Signals) -> Iterator[Figure]:
+def figures(bench: Bench, platform: RunningPlatform, name: str, number: signal.Signals) -> Iterator[Figure]:
     """Measure one signal."""
     reconnects = Reconnects()
     for done in range(ROUNDS):
@@ -64,7 +64,7 @@ def figures(bench: Bench, platform: Platform, name: str, number: signal.Signals)
     yield Figure(f"web process {name}: events repeated", "", [reconnects.repeated], at_most(0))
 
 
-def start_turns(platform: Platform, clients: StreamClients) -> None:
+def start_turns(platform: RunningPlatform, clients: StreamClients) -> None:
     """Start the turns, each of another account, and connect the clients of the first web process, then the others."""
     turns = []
     for number, token in enumerate(platform.tokens(TURNS)):

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 from bench.figures import Figure, at_most
 from bench.harness.processes import cpu_seconds
 from bench.harness.sse import CheckFailed
-from bench.harness.stack import WITHOUT_MEMORY, Platform
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.harness.waiting import wait_until
 from bench.progress import Progress
 from bench.scenario import Bench
@@ -52,7 +52,7 @@ PATIENCE = 60.0
 class Streams:
     """The web process, its clients, and the jobs that they follow."""
 
-    platform: Platform
+    platform: RunningPlatform
     web: psutil.Process
     clients: StreamClients
     jobs: SyntheticJobs
@@ -233,7 +233,7 @@ def steady_rate(measured: Streams, job_ids: Sequence[str]) -> tuple[float, list[
 
 
 @contextmanager
-def other_turns(platform: Platform) -> Iterator[list[float]]:
+def other_turns(platform: RunningPlatform) -> Iterator[list[float]]:
     """Run turns of another account until the end of the block; yields the list of their ms to the first event."""
     times: list[float] = []
     ended = threading.Event()

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from bench.figures import Figure, at_least
-from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, Platform, Stack, running_stack
+from bench.harness.stack import LIGHT_POOLS, WITHOUT_MEMORY, RunningPlatform, Stack, running_stack
 from bench.load import LoadResult, closed_loop
 from bench.scenario import Bench
 
@@ -77,7 +77,9 @@ def with_memory(bench: Bench) -> Iterator[Figure]:
         yield Figure(f"finished turns in alternating rounds, {name}", "/s", turns_a_second(rounds))
 
 
-def run_round(platform: Platform, turns: int, options: Mapping[str, Any], connections: int = CONNECTIONS) -> LoadResult:
+def run_round(
+    platform: RunningPlatform, turns: int, options: Mapping[str, Any], connections: int = CONNECTIONS
+) -> LoadResult:
     """Run turns as fast as possible over several connections, each of an account of its own."""
     inputs = (f"Tell me of my {SUBJECTS[number % len(SUBJECTS)]} number {number}." for number in NUMBERS)
     bodies = [{"input": next(inputs), **options} for _ in range(turns)]

@@ -12,19 +12,19 @@ import click
 
 from bench import machine
 from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, servers, write_json
-from bench.harness.stack import LIGHT_POOLS, BrokerName, Platform, Stack
+from bench.harness.stack import LIGHT_POOLS, BrokerName, RunningPlatform, Stack
 from bench.load import closed_loop
 from bench.progress import Progress
-from bench.soak.accounts import Accounts
+from bench.soak.accounts import SoakAccounts
 from bench.soak.monitor import Monitor
 from bench.soak.open_loop import OpenLoop
 from bench.soak.operations import SCRIPT
 from bench.soak.picture import draw
-from bench.soak.report import Report
+from bench.soak.report import SoakReport
 from bench.soak.retention import check_retention, wait_for_jobs
 from models.platform.database import Database
 
-#: Accounts that operations are spread over, and slots of the engine.
+#: SoakAccounts that operations are spread over, and slots of the engine.
 ACCOUNTS, SLOTS = 12, 16
 
 #: Turns that measure the machine's capacity, with so many clients, and the share of the capacity that a soak uses.
@@ -54,7 +54,7 @@ def main(minutes: float, rate: float | None, broker: BrokerName, picture: Path, 
     for path in (picture, file):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.UsageError(f"There is no folder {path.absolute().parent}.")
-    report = Report(machine.describe(), broker, minutes, seed, rate or 0.0)
+    report = SoakReport(machine.describe(), broker, minutes, seed, rate or 0.0)
     code = run(report, broker)
     if report.series.points:
         draw(report, picture)
@@ -64,7 +64,7 @@ def main(minutes: float, rate: float | None, broker: BrokerName, picture: Path, 
     sys.exit(code)
 
 
-def run(report: Report, broker: BrokerName) -> int:
+def run(report: SoakReport, broker: BrokerName) -> int:
     """Soak, and return the exit code. What was read before an interruption is in the report."""
     progress = Progress()
 
@@ -76,13 +76,13 @@ def run(report: Report, broker: BrokerName) -> int:
     return exit_code_of("bench.soak", progress, work)
 
 
-def soak(report: Report, stack: Stack, progress: Progress) -> None:
+def soak(report: SoakReport, stack: Stack, progress: Progress) -> None:
     """Load and monitor the platform, and check what its pruning leaves."""
     changes: dict[str, Any] = {"engine": "scripted", "script": SCRIPT, "slots": SLOTS, "visits_per_minute": 1_000_000}
     with stack.platform(light_pools=LIGHT_POOLS, **changes) as platform:
         progress.begin("soak")
         report.rate = report.rate or capacity(platform, progress) * SHARE
-        accounts = Accounts(platform.address, ACCOUNTS)
+        accounts = SoakAccounts(platform.address, ACCOUNTS)
         with monitoring(report, stack), operations(report, accounts):
             wait(report, progress)
         progress.report("checking what the pruning leaves")
@@ -95,7 +95,7 @@ def soak(report: Report, stack: Stack, progress: Progress) -> None:
             database.close()
 
 
-def capacity(platform: Platform, progress: Progress) -> float:
+def capacity(platform: RunningPlatform, progress: Progress) -> float:
     """Measure the turns a second that this machine runs, with recall, until they are remembered."""
     progress.report("measuring the capacity of this machine")
     bodies = [{"input": f"I lost the key number {number}."} for number in range(CAPACITY_TURNS)]
@@ -110,7 +110,7 @@ def capacity(platform: Platform, progress: Progress) -> float:
 
 
 @contextmanager
-def monitoring(report: Report, stack: Stack) -> Iterator[None]:
+def monitoring(report: SoakReport, stack: Stack) -> Iterator[None]:
     """Read all series until the end of the block."""
     interval = min(INTERVAL, max(SHORTEST_INTERVAL, report.minutes * 60 / READINGS))
     monitor = Monitor(stack, report.operations, interval)
@@ -124,7 +124,7 @@ def monitoring(report: Report, stack: Stack) -> Iterator[None]:
 
 
 @contextmanager
-def operations(report: Report, accounts: Accounts) -> Iterator[None]:
+def operations(report: SoakReport, accounts: SoakAccounts) -> Iterator[None]:
     """Start operations steadily until the end of the block, then wait for those that run."""
     loop = OpenLoop(accounts, report.operations, report.rate, report.seed)
     try:
@@ -134,7 +134,7 @@ def operations(report: Report, accounts: Accounts) -> Iterator[None]:
         accounts.close()
 
 
-def wait(report: Report, progress: Progress) -> None:
+def wait(report: SoakReport, progress: Progress) -> None:
     """Wait for the run's duration, and report progress."""
     began, seconds = time.monotonic(), report.minutes * 60
     while (left := began + seconds - time.monotonic()) > 0:

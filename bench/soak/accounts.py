@@ -22,7 +22,7 @@ IDLE_TIMEOUT = 2.0
 REFRESH_AFTER = 600.0
 
 
-class Connection(Client):
+class SoakClient(Client):
     """A connection that can use the token of any account."""
 
     def __init__(self, address: Address) -> None:
@@ -45,17 +45,17 @@ class Connection(Client):
         return parsed
 
 
-class Account:
+class SoakAccount:
     """An account, with the tokens of its owner."""
 
     def __init__(self, address: Address) -> None:
         self.email = f"{new_id('soak')}@example.com"
         self._lock = threading.Lock()
-        connection = Connection(address)
+        connection = SoakClient(address)
         self._take_tokens(connection.post("/signup", {"email": self.email, "password": PASSWORD}))
         connection.close()
 
-    def token(self, connection: Connection) -> str:
+    def token(self, connection: SoakClient) -> str:
         """A valid access token, refreshed in time."""
         with self._lock:
             if time.monotonic() - self._refreshed_at > REFRESH_AFTER:
@@ -69,21 +69,21 @@ class Account:
         self._refreshed_at = time.monotonic()
 
 
-class Accounts:
+class SoakAccounts:
     """The accounts of a run, and a pool of connections for all threads."""
 
     def __init__(self, address: Address, count: int) -> None:
         self.address = address
-        self._accounts = [Account(address) for _ in range(count)]
-        self._idle: list[Connection] = []
+        self._accounts = [SoakAccount(address) for _ in range(count)]
+        self._idle: list[SoakClient] = []
         self._lock = threading.Lock()
 
-    def choose(self, chance: random.Random) -> Account:
+    def choose(self, chance: random.Random) -> SoakAccount:
         """Choose an account at random."""
         return chance.choice(self._accounts)
 
     @contextmanager
-    def connection(self, account: Account | None = None) -> Iterator[Connection]:
+    def connection(self, account: SoakAccount | None = None) -> Iterator[SoakClient]:
         """Take a connection that uses an account's token. It is closed, not reused, after an error."""
         connection = self._take()
         try:
@@ -104,12 +104,12 @@ class Accounts:
                     connection.close()
             self._idle.clear()
 
-    def _take(self) -> Connection:
+    def _take(self) -> SoakClient:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                return Connection(self.address)
+                return SoakClient(self.address)
             if time.monotonic() - connection.used_at < IDLE_TIMEOUT:
                 return connection
             connection.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from bench.soak.accounts import Accounts
+from bench.soak.accounts import SoakAccounts
 from bench.soak.operations import MIX, Context, Operation, Times
 
 #: Threads that wait for answers, and operations that may run at once before the run fails as overloaded.
@@ -77,7 +77,7 @@ class OperationLog:
 class OpenLoop:
     """Starts `rate` operations a second, drawn from the mix by a seed, until it is stopped."""
 
-    def __init__(self, accounts: Accounts, log: OperationLog, rate: float, seed: int) -> None:
+    def __init__(self, accounts: SoakAccounts, log: OperationLog, rate: float, seed: int) -> None:
         self._accounts, self._log, self._rate = accounts, log, rate
         self._chance = random.Random(seed)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="soak")

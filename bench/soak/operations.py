@@ -12,7 +12,7 @@ from bench.harness.client import PASSWORD
 from bench.harness.sse import CheckFailed, ReceivedEvent, check_stream, is_delta, scripted_text, text_of
 from bench.harness.stack import WITHOUT_MEMORY
 from bench.harness.waiting import wait_until
-from bench.soak.accounts import READ_TIMEOUT, Account, Accounts, Connection
+from bench.soak.accounts import READ_TIMEOUT, SoakAccount, SoakAccounts, SoakClient
 from models.platform.ids import new_id
 
 #: The engine's answer and its rate: slow enough to disconnect and cancel in the middle.
@@ -34,8 +34,8 @@ FINAL_STATES = ("completed", "failed", "cancelled", "dead")
 class Context:
     """What an operation uses: its account, connections, and a source of random choices."""
 
-    accounts: Accounts
-    account: Account
+    accounts: SoakAccounts
+    account: SoakAccount
     chance: random.Random
 
     def sentence(self) -> str:
@@ -86,7 +86,7 @@ def background_turn(context: Context) -> Times:
 def reconnect(context: Context) -> Times:
     """Disconnect from a stream after some events, and resume it after the last one."""
     events, count = [], context.chance.randint(1, 12)
-    connection = Connection(context.accounts.address)
+    connection = SoakClient(context.accounts.address)
     with context.accounts.connection(context.account) as other:
         connection.use_token(context.account.token(other))
         for event in connection.stream(context.sentence()):
@@ -230,7 +230,7 @@ def meditate(context: Context) -> Times:
 
 def account_lifetime(context: Context) -> Times:
     """Sign up, run a turn, export the account, and delete it."""
-    account = Account(context.accounts.address)
+    account = SoakAccount(context.accounts.address)
     with context.accounts.connection(account) as connection:
         check_stream(list(connection.stream(context.sentence())), TOKENS)
         _wait_for_job(connection, connection.post("/v1/account/export", {})["id"])
@@ -275,13 +275,13 @@ def _stream(context: Context, options: Mapping[str, Any]) -> Times:
     return next(event.at for event in events if is_delta(event)) - began, events[-1].at - began
 
 
-def _wait_for_job(connection: Connection, job_id: str) -> dict[str, Any]:
+def _wait_for_job(connection: SoakClient, job_id: str) -> dict[str, Any]:
     job = _poll(connection, f"/v1/jobs/{job_id}", "state", FINAL_STATES)
     _expect(job["state"] == "completed", f"a job {job['kind']} has the state {job['state']}: {job['error']}")
     return job
 
 
-def _poll(connection: Connection, path: str, field: str, final: Sequence[str]) -> dict[str, Any]:
+def _poll(connection: SoakClient, path: str, field: str, final: Sequence[str]) -> dict[str, Any]:
     def ended() -> dict[str, Any]:
         value = connection.get(path)
         return value if value[field] in final else {}

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.soak.report import Report, byte_unit, number, quantity
+from bench.soak.report import SoakReport, byte_unit, number, quantity
 from bench.soak.series import PANELS
 from bench.soak.verdict import WARM_UP, Point, ShownOnly, Verdict, interval_medians
 
@@ -49,12 +49,12 @@ STYLE: Mapping[str, object] = {
     "axes.spines.right": False,
 }
 
-Line = tuple[str, Sequence[Point], Verdict]
+PlottedLine = tuple[str, Sequence[Point], Verdict]
 
 
-def draw(report: Report, file: Path) -> None:
+def draw(report: SoakReport, file: Path) -> None:
     """Write the picture of a run."""
-    panels: dict[str, list[Line]] = {}
+    panels: dict[str, list[PlottedLine]] = {}
     for panel, line, verdict in report.series.verdicts():
         panels.setdefault(panel, []).append((line, report.series.points[panel, line], verdict))
     with pyplot.rc_context(STYLE):  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def draw(report: Report, file: Path) -> None:
         pyplot.close(figure)
 
 
-def _draw_panel(axes: Axes, key: str, lines: Sequence[Line]) -> None:
+def _draw_panel(axes: Axes, key: str, lines: Sequence[PlottedLine]) -> None:
     highest = max((point.value for _, points, _ in lines for point in points), default=1.0)
     size, unit = byte_unit(highest) if PANELS[key].unit == "bytes" else (1.0, PANELS[key].unit)
     ranked = sorted(lines, key=lambda line: (line[2].grows, _peak(line)), reverse=True)
@@ -85,17 +85,17 @@ def _draw_panel(axes: Axes, key: str, lines: Sequence[Line]) -> None:
     _draw_labels(axes, labels, len(ranked) - len(labels))
 
 
-def _colour(rank: int, line: Line) -> str | None:
+def _colour(rank: int, line: PlottedLine) -> str | None:
     if line[2].grows:
         return ALARM
     return COLOURS[rank] if rank < LABELLED and _peak(line) else None
 
 
-def _peak(line: Line) -> float:
+def _peak(line: PlottedLine) -> float:
     return max((point.value for point in line[1]), default=0.0)
 
 
-def _draw_line(axes: Axes, line: Line, size: float, colour: str) -> float:
+def _draw_line(axes: Axes, line: PlottedLine, size: float, colour: str) -> float:
     """Draw all readings faintly, and their medians; returns the last median."""
     _, points, verdict = line
     medians = interval_medians(points)
@@ -105,7 +105,7 @@ def _draw_line(axes: Axes, line: Line, size: float, colour: str) -> float:
     return medians[-1].value / size
 
 
-def _draw_frame(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_frame(axes: Axes, lines: Sequence[PlottedLine]) -> None:
     """Draw a few ticks, and shade the warm-up."""
     last = max((points[-1].at for _, points, _ in lines), default=60.0) / 60
     axes.axvspan(0, last * WARM_UP, color=SHADE, zorder=0, linewidth=0)
@@ -118,7 +118,7 @@ def _draw_frame(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_axisbelow(True)
 
 
-def _draw_title(axes: Axes, title: str, key: str, lines: Sequence[Line]) -> None:
+def _draw_title(axes: Axes, title: str, key: str, lines: Sequence[PlottedLine]) -> None:
     """Draw the title, and the verdict on the right."""
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", pad=7)
     if isinstance(PANELS[key].rule, ShownOnly) or not lines:
@@ -155,7 +155,7 @@ def spread(heights: Sequence[float]) -> list[float]:
     return placed
 
 
-def _draw_headings(figure: Figure, report: Report) -> None:
+def _draw_headings(figure: Figure, report: SoakReport) -> None:
     """Draw the verdict, the machine and the parameters."""
     colour = GOOD if report.steady else ALARM
     figure.text(0.035, 0.965, "Soak", fontsize=19, fontweight="bold", va="center")
@@ -167,7 +167,7 @@ def _draw_headings(figure: Figure, report: Report) -> None:
     figure.text(0.035, 0.907, _summary(report), fontsize=9)
 
 
-def _summary(report: Report) -> str:
+def _summary(report: SoakReport) -> str:
     counts = report.operations.counts()
     latency = [
         f"{line} {quantity(verdict.end, 's')}" for key, line, verdict in report.series.verdicts() if key == "latency"

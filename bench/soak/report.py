@@ -25,7 +25,7 @@ EXPLANATION = (
 
 
 @dataclass(slots=True)
-class Report:
+class SoakReport:
     """One run."""
 
     machine: Machine

@@ -8,10 +8,10 @@ from bench.soak.verdict import Flat, Point, Proportional, Rule, ShownOnly, Verdi
 MIB = 2.0**20
 
 #: The key of a panel, and a line in it.
-Name = tuple[str, str]
+SeriesName = tuple[str, str]
 
 #: Values read at one moment.
-Reading = Mapping[Name, float]
+Reading = Mapping[SeriesName, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ PANELS: Mapping[str, Panel] = {
 class SeriesSet:
     """All readings, by panel and line."""
 
-    points: dict[Name, list[Point]] = field(default_factory=dict)
+    points: dict[SeriesName, list[Point]] = field(default_factory=dict)
 
     def add(self, at: float, operations: float, reading: Reading) -> None:
         """Add a reading, taken after so many seconds and operations."""

@@ -21,7 +21,7 @@ import dramatiq.worker
 import pika.adapters.blocking_connection as pika_blocking
 
 from bench.trace.names import name_of
-from bench.trace.spans import Kind, Recorder
+from bench.trace.spans import Recorder, SpanKind
 
 #: The waits of psycopg in a pipeline that are for the server's answer; the others only send.
 ANSWER_WAITS = {"BasePipeline._sync_gen", "BasePipeline._exit_gen", "BasePipeline._fetch_gen"}
@@ -39,7 +39,7 @@ def install(recorder: Recorder) -> None:
     own_code(recorder)
 
 
-def around(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
+def around(recorder: Recorder, owner: Any, name: str, kind: SpanKind, label: Callable[..., str]) -> None:
     """Record a span around each call of a method; `label` gets its arguments."""
     original = getattr(owner, name)
 
@@ -51,7 +51,7 @@ def around(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callabl
     setattr(owner, name, measured)
 
 
-def around_async(recorder: Recorder, owner: Any, name: str, kind: Kind, label: Callable[..., str]) -> None:
+def around_async(recorder: Recorder, owner: Any, name: str, kind: SpanKind, label: Callable[..., str]) -> None:
     """Record a span around each call of a coroutine method."""
     original = getattr(owner, name)
 
@@ -177,7 +177,7 @@ def own_code(recorder: Recorder) -> None:
     before(journal_writer.Journal, "append_endings", lambda journal, endings: recorder.mark(endings[-1].type.decode()))
     serve = middleware.RequestMiddleware
     around_async(recorder, serve, "__call__", "work", lambda layer, scope, receive, send: scope.get("path", ""))
-    before(middleware.Exchange, "send", lambda exchange, message: recorder.mark(sent_label(message)))
+    before(middleware.ResponseSender, "send", lambda exchange, message: recorder.mark(sent_label(message)))
 
 
 def sent_label(message: Any) -> str:

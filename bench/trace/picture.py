@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from bench.trace.turn import CLIENT, LANES, POSTGRES, RABBITMQ, SERVERS, VALKEY, Step
+from bench.trace.turn import CLIENT, LANES, POSTGRES, RABBITMQ, SERVERS, VALKEY, TraceStep
 
 #: The columns, from the client to the servers.
 COLUMNS = [CLIENT, *LANES.values(), RABBITMQ, POSTGRES, VALKEY]
@@ -33,7 +33,7 @@ LEGEND = {
 LONGEST = 27
 
 
-def picture(steps: Sequence[Step], title: str) -> str:
+def picture(steps: Sequence[TraceStep], title: str) -> str:
     """Draw the steps as an SVG."""
     scale = HEIGHT / max(step.end for step in steps if step.lane == CLIENT)
     columns = [name for name in COLUMNS if name in SERVERS.values() or any(step.lane == name for step in steps)]
@@ -70,7 +70,7 @@ def frame(columns: Sequence[str], title: str, scale: float, height: int) -> Iter
         yield f'<text x="{MARGIN - 9}" y="{y + 3:.1f}" text-anchor="end" fill="#777">{millisecond} ms</text>'
 
 
-def column(columns: Sequence[str], name: str, steps: Sequence[Step], scale: float) -> Iterator[str]:
+def column(columns: Sequence[str], name: str, steps: Sequence[TraceStep], scale: float) -> Iterator[str]:
     """Draw the bars of a lane, the wide ones first, and their labels."""
     left = MARGIN + WIDTH * columns.index(name)
     own_steps = [step for step in steps if name in (step.lane, SERVERS.get(step.kind))]
@@ -86,7 +86,7 @@ def column(columns: Sequence[str], name: str, steps: Sequence[Step], scale: floa
         yield from labels(left + 30, own_steps, scale)
 
 
-def labels(x: float, steps: Sequence[Step], scale: float) -> Iterator[str]:
+def labels(x: float, steps: Sequence[TraceStep], scale: float) -> Iterator[str]:
     """Draw labels without overlap: one whose position is taken moves down, and a line connects it with its bar."""
     free = 0.0
     for step in steps:
@@ -99,7 +99,7 @@ def labels(x: float, steps: Sequence[Step], scale: float) -> Iterator[str]:
             free = label_y + LINE
 
 
-def lines(step: Step) -> list[str]:
+def lines(step: TraceStep) -> list[str]:
     """The lines of a label: one for each part, the last with the time of a step that takes any."""
     parts = list(step.parts or (step.label,))
     if step.kind == "mark":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.harness.client import Client
 from bench.harness.processes import ConfiguredProcess, ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker, changed
 from bench.harness.sse import ReceivedEvent, check_stream
-from bench.harness.stack import WITHOUT_MEMORY, Platform, Stack
+from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.trace import server
 from bench.trace.spans import Span, load
 from ops.rabbitmq import free_ports
@@ -74,12 +74,12 @@ def run_turn(client: Client) -> TracedTurn:
 
 
 @contextmanager
-def instrumented_platform(stack: Stack, engine: str) -> Iterator[Platform]:
+def instrumented_platform(stack: Stack, engine: str) -> Iterator[RunningPlatform]:
     """Run a web process, a worker and the scheduler; the first two write their spans when the block ends."""
     settings = changed(stack.settings, port=free_ports(1)[0], engine=engine, script=SCRIPT)
     services = [TracedWeb(settings), TracedWorker("worker", settings, ["inference"]), ConfiguredScheduler(settings)]
     with stack.servers.running(services) as children:
-        yield Platform(settings, children)
+        yield RunningPlatform(settings, children)
 
 
 class TracedProcess(ConfiguredProcess):

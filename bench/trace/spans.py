@@ -14,14 +14,14 @@ from typing import Any, Literal
 import orjson
 
 #: `work` is code of ours, `wait` waiting for a thread, `mark` an instant; the others are round trips to a server.
-Kind = Literal["work", "wait", "mark", "postgres", "valkey", "rabbitmq"]
+SpanKind = Literal["work", "wait", "mark", "postgres", "valkey", "rabbitmq"]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """What one thread did. `parts` are the statements or commands of a round trip."""
 
-    kind: Kind
+    kind: SpanKind
     label: str
     thread: str
     begin: int
@@ -40,7 +40,7 @@ class Recorder:
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
-    def add(self, kind: Kind, label: str, begin: int, parts: Iterable[str] = ()) -> None:
+    def add(self, kind: SpanKind, label: str, begin: int, parts: Iterable[str] = ()) -> None:
         """Record a span that ends now."""
         self.spans.append(Span(kind, label, thread_name(), begin, time.monotonic_ns(), tuple(parts)))
 
@@ -49,7 +49,7 @@ class Recorder:
         self.add("mark", label, time.monotonic_ns())
 
     @contextmanager
-    def around(self, kind: Kind, label: str, parts: Iterable[str] = ()) -> Iterator[None]:
+    def around(self, kind: SpanKind, label: str, parts: Iterable[str] = ()) -> Iterator[None]:
         """Record the block, whether it succeeds or fails."""
         begin = time.monotonic_ns()
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.table import number
 from bench.trace.run import Trace
-from bench.trace.turn import SERVERS, Step, steps
+from bench.trace.turn import SERVERS, TraceStep, steps
 
 HEADINGS = ("server", "from", "round trip", "a turn", "ms (median)")
 
@@ -37,6 +37,6 @@ def totals(traced: Trace, tokens: int) -> Iterator[str]:
         )
 
 
-def server_steps(traced: Trace) -> Sequence[Step]:
+def server_steps(traced: Trace) -> Sequence[TraceStep]:
     """The round trips of all turns."""
     return [step for turn in traced.turns for step in steps(traced, turn) if step.kind in SERVERS]

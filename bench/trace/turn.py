@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.trace.run import Trace, TracedTurn
-from bench.trace.spans import Kind, Span
+from bench.trace.spans import Span, SpanKind
 
 #: The lanes in the order in which a turn reaches them, and their names.
 CLIENT, POSTGRES, VALKEY, RABBITMQ = "client", "Postgres", "Valkey", "broker"
@@ -19,15 +19,15 @@ LANES: Mapping[tuple[str, str], str] = {
     ("worker", "WorkerThread"): "worker: turn",
     ("worker", "journal-writer"): "worker: journal",
 }
-SERVERS: Mapping[Kind, str] = {"postgres": POSTGRES, "valkey": VALKEY, "rabbitmq": RABBITMQ}
+SERVERS: Mapping[SpanKind, str] = {"postgres": POSTGRES, "valkey": VALKEY, "rabbitmq": RABBITMQ}
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TraceStep:
     """A span of a turn, in its lane."""
 
     lane: str
-    kind: Kind
+    kind: SpanKind
     label: str
     begin: float
     end: float
@@ -44,7 +44,7 @@ def median(turns: Sequence[TracedTurn]) -> TracedTurn:
     return sorted(turns, key=lambda turn: turn.end - turn.begin)[len(turns) // 2]
 
 
-def steps(traced: Trace, turn: TracedTurn) -> list[Step]:
+def steps(traced: Trace, turn: TracedTurn) -> list[TraceStep]:
     """The steps of a turn in order of time: all that began between its POST and its last event."""
     recorded = [
         step(turn, LANES[process, span.thread], span)
@@ -55,16 +55,16 @@ def steps(traced: Trace, turn: TracedTurn) -> list[Step]:
     return sorted([*recorded, *client_steps(turn)], key=lambda step: step.begin)
 
 
-def step(turn: TracedTurn, lane: str, span: Span) -> Step:
+def step(turn: TracedTurn, lane: str, span: Span) -> TraceStep:
     """Convert a span to times relative to the POST."""
     begin, end = ((time - turn.begin) / 1e6 for time in (span.begin, span.end))
-    return Step(lane, span.kind, span.label, begin, end, span.parts)
+    return TraceStep(lane, span.kind, span.label, begin, end, span.parts)
 
 
-def client_steps(turn: TracedTurn) -> Iterator[Step]:
+def client_steps(turn: TracedTurn) -> Iterator[TraceStep]:
     """The events as the client received them; those that arrived together are one step."""
-    yield Step(CLIENT, "mark", "POST", 0.0, 0.0)
+    yield TraceStep(CLIENT, "mark", "POST", 0.0, 0.0)
     for at in sorted({event.at for event in turn.events}):
         types = tuple(event.type for event in turn.events if event.at == at)
         begin = at * 1e3 - turn.begin / 1e6
-        yield Step(CLIENT, "mark", " + ".join(types), begin, begin, types)
+        yield TraceStep(CLIENT, "mark", " + ".join(types), begin, begin, types)

@@ -7,13 +7,13 @@ import pytest
 
 from bench.figures import Figure, at_least, at_most
 from bench.machine import Machine, describe
-from bench.table import Report, number, quantity, row
+from bench.table import BenchReport, number, quantity, row
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> BenchReport:
     machine = Machine("A processor", 2, 8_000_000_000, "Linux 6", "3.11.7", "abc1234+", 0.5)
-    report = Report(machine, "rabbitmq", datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+    report = BenchReport(machine, "rabbitmq", datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
     report.figures["first-event"] = [
         Figure("POST → first event, p50", "ms", [4.0, 5.0, 6.0], at_most(10)),
         Figure("turns", "/s", [150.0], at_least(200)),

@@ -201,7 +201,7 @@ class User:
         return wait_until(ended, timeout, what="the end of the turn")
 
 
-class Supervisor:
+class WorkerSupervisor:
     """Restarts workers that die and releases their jobs, in a thread."""
 
     def __init__(self, installation: Installation) -> None:
@@ -210,7 +210,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "Supervisor":
+    def __enter__(self) -> "WorkerSupervisor":
         self._thread.start()
         return self
 

@@ -1,29 +1,29 @@
-"""Given somebody who says a thing, when they come back, then it is known; and once it is deleted, nowhere."""
+"""A turn is remembered and recalled in later turns, until it is deleted."""
 
 from typing import Any
 
 from bench.harness.waiting import wait_until
 from pipelines.chat.memory_prompt import memory_message
-from tests.journeys.stack import ON_REDIS, Installation, Supervisor, User
+from tests.journeys.stack import ON_REDIS, Installation, User, WorkerSupervisor
 from tests.journeys.stream_follower import StreamFollower
 
 RECALLED, STARTED = "sangha:memory.recalled", "sangha:engine.started"
 
-SAID, QUESTION = "I am allergic to peanuts, by the way.", "Which food am I allergic to?"
+STATEMENT, QUESTION = "I am allergic to peanuts, by the way.", "Which food am I allergic to?"
 
 
 def memories(user: User) -> list[dict[str, Any]]:
-    """All that is remembered."""
+    """Return all memories of the account."""
     return list(user.get("/v1/memories?limit=100&include_closed=true")["data"])
 
 
 def recalled(turn: StreamFollower) -> list[dict[str, Any]]:
-    """What the stream names."""
+    """Return the memories that the stream names as recalled."""
     return [memory for event in turn.events if event.type == RECALLED for memory in event.json()["memories"]]
 
 
 def prompt_tokens(turn: StreamFollower) -> int:
-    """The prompt's length, which the scripted engine counts in words."""
+    """Return the length of the prompt; the scripted engine counts words."""
     return next(event.json()["prompt_tokens"] for event in turn.events if event.type == STARTED)
 
 
@@ -32,34 +32,34 @@ def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Insta
     stack.start_worker("tokens=5,rate=0")
     stack.start_worker("", "memory", "recall")
 
-    monday = user.stream(SAID).end()
-    assert recalled(monday) == []
-    wait_until(lambda: [memory["text"] for memory in memories(user)] == ["w0 w1 w2 w3 w4 ", SAID])
+    first = user.stream(STATEMENT).end()
+    assert recalled(first) == []
+    wait_until(lambda: [memory["text"] for memory in memories(user)] == ["w0 w1 w2 w3 w4 ", STATEMENT])
 
-    tuesday = user.stream(QUESTION).end()
-    (known,) = recalled(tuesday)
-    assert (known["text"], known["speaker"]) == (SAID, "user")
-    assert tuesday.types.index(RECALLED) < tuesday.types.index(STARTED)
-    assert prompt_tokens(tuesday) == len(QUESTION.split()) + len(memory_message([known]).content.split())
-    assert user.get(f"/v1/responses/{tuesday.response_id}")["recalled"] == [known]
+    second = user.stream(QUESTION).end()
+    (memory,) = recalled(second)
+    assert (memory["text"], memory["speaker"]) == (STATEMENT, "user")
+    assert second.types.index(RECALLED) < second.types.index(STARTED)
+    assert prompt_tokens(second) == len(QUESTION.split()) + len(memory_message([memory]).content.split())
+    assert user.get(f"/v1/responses/{second.response_id}")["recalled"] == [memory]
     assert recalled(user.stream(QUESTION, memory={"recall": False}).end()) == []
     assert recalled(User(stack).stream(QUESTION).end()) == []
 
-    assert user.request("DELETE", f"/v1/responses/{monday.response_id}").status_code == 200
-    wednesday = user.stream(QUESTION).end()
+    assert user.request("DELETE", f"/v1/responses/{first.response_id}").status_code == 200
+    third = user.stream(QUESTION).end()
 
-    assert SAID not in str([event.json() for event in wednesday.events])
-    assert SAID not in str(memories(user))
-    found = user.post("/v1/memories/search", {"query": SAID, "include_neighbours": True})
-    assert "peanuts" not in str(found)
+    assert STATEMENT not in str([event.json() for event in third.events])
+    assert STATEMENT not in str(memories(user))
+    results = user.post("/v1/memories/search", {"query": STATEMENT, "include_neighbours": True})
+    assert "peanuts" not in str(results)
 
 
 @ON_REDIS
-def test_a_deleted_conversation_is_forgotten(stack: Installation, user: User):
+def test_memories_of_a_deleted_conversation_are_deleted(stack: Installation, user: User):
     stack.start_worker("tokens=5,rate=0")
     stack.start_worker("", "memory", "recall")
     conversation = user.post("/v1/conversations", {})["id"]
-    user.stream(SAID, conversation=conversation).end()
+    user.stream(STATEMENT, conversation=conversation).end()
     wait_until(lambda: memories(user))
 
     assert user.request("DELETE", f"/v1/conversations/{conversation}").status_code == 200
@@ -68,20 +68,20 @@ def test_a_deleted_conversation_is_forgotten(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_turns_are_remembered_once_each_whatever_becomes_of_the_worker(stack: Installation, user: User):
+def test_turns_are_remembered_once_when_workers_are_killed(stack: Installation, user: User):
     stack.start_worker("tokens=5,rate=0")
-    asked = [f"thing number {number}" for number in range(15)]
+    texts = [f"thing number {number}" for number in range(15)]
 
-    with Supervisor(stack):
+    with WorkerSupervisor(stack):
         worker = stack.start_worker("", "memory")
-        for number, text in enumerate(asked):
+        for number, text in enumerate(texts):
             user.stream(text, memory={"recall": False}).end()
             if number % 6 == 3:
                 worker.kill()
-        wait_until(lambda: len(memories(user)) >= 2 * len(asked))
+        wait_until(lambda: len(memories(user)) >= 2 * len(texts))
 
-    said = [memory["text"] for memory in reversed(memories(user)) if memory["speaker"] == "user"]
-    assert said == asked
+    remembered = [memory["text"] for memory in reversed(memories(user)) if memory["speaker"] == "user"]
+    assert remembered == texts
     (jobs,) = stack.rows("SELECT count(*) AS count FROM jobs WHERE account_id = %s AND kind = 'memory.remember'",
                          user.account)  # fmt: skip
-    assert jobs["count"] < len(asked)
+    assert jobs["count"] < len(texts)

@@ -1,4 +1,4 @@
-"""Given more turns than slots, when they wait, are cancelled or kill their worker, then others get their turn."""
+"""Turns wait for slots, are cancelled, and run in order within a conversation, without blocking other accounts."""
 
 import itertools
 import time
@@ -8,16 +8,16 @@ import httpx
 
 from bench.harness.sse import scripted_text
 from bench.harness.waiting import wait_until
-from tests.journeys.stack import ON_REDIS, Installation, Supervisor, User, record_time
+from tests.journeys.stack import ON_REDIS, Installation, User, WorkerSupervisor, record_time
 
 
-def billed(stack: Installation, job_id: str) -> list[int]:
-    """The tokens of each usage record of a turn."""
+def billed_tokens(stack: Installation, job_id: str) -> list[int]:
+    """Return the output tokens of each usage record of a turn."""
     rows = stack.rows("SELECT output_tokens FROM usage_records WHERE job_id = %s", job_id)
     return [row["output_tokens"] for row in rows]
 
 
-def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Installation, user: User):
+def test_cancellation_frees_the_slot_and_keeps_the_partial_output(stack: Installation, user: User):
     stack.start_worker("tokens=400,rate=40", slots=1)
     first = user.stream("one")
     first.wait_for_events(deltas=5)
@@ -36,12 +36,12 @@ def test_a_cancel_frees_the_slot_at_once_and_keeps_what_was_said(stack: Installa
     assert stored["status"] == "cancelled"
     assert stored["output"][0]["status"] == "incomplete"
     assert stored["output"][0]["content"][0]["text"] == first.text
-    assert billed(stack, first.job_id) == [len(first.text.split())]
+    assert billed_tokens(stack, first.job_id) == [len(first.text.split())]
     user.post(f"/v1/responses/{second.response_id}/cancel")
 
 
 @ON_REDIS
-def test_a_cancelled_queued_turn_never_runs(stack: Installation, user: User):
+def test_cancelled_queued_turn_never_runs(stack: Installation, user: User):
     stack.start_worker("tokens=20,rate=20", slots=1)
     running = user.stream("one")
     running.wait_for_events(deltas=1)
@@ -55,49 +55,49 @@ def test_a_cancelled_queued_turn_never_runs(stack: Installation, user: User):
     assert running.end().types[-1] == "response.completed"
     assert user.stream("three").end().text.startswith("w0 ")
     assert stack.rows("SELECT attempt FROM jobs WHERE id = %s", queued.job_id) == [{"attempt": 0}]
-    assert billed(stack, queued.job_id) == []
+    assert billed_tokens(stack, queued.job_id) == []
     assert user.get(f"/v1/responses/{queued.response_id}")["output"] == []
 
 
-def served(stack: Installation, user: User) -> int:
+def completed_jobs(stack: Installation, user: User) -> int:
     """How many jobs of a user's account are completed."""
     rows = stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'completed'", user.account)
     return len(rows)
 
 
-def test_two_hundred_turns_do_not_stand_in_front_of_one(stack: Installation, user: User):
-    """One turn lasts half a second, so that all of them would take fifty with these two slots."""
+def test_one_accounts_turn_is_not_blocked_by_two_hundred_of_another(stack: Installation, user: User):
+    """A turn takes half a second: 200 turns take 50 seconds with two slots."""
     other = User(stack)
     stack.start_worker("tokens=20,rate=40")
     with httpx.Client(base_url=stack.addresses()[0], headers=user.headers, timeout=60) as client:
 
-        def ask(number: int) -> str:
+        def create_turn(number: int) -> str:
             body = {"input": f"turn {number}", "background": True}
             return str(client.post("/v1/responses", json=body).raise_for_status().json()["id"])
 
         with ThreadPoolExecutor(8) as pool:
-            crowd = list(pool.map(ask, range(200)))
-            before, since = served(stack, user), time.monotonic()
+            turn_ids = list(pool.map(create_turn, range(200)))
+            before, since = completed_jobs(stack, user), time.monotonic()
             single = other.stream()
             single.wait_for_events(deltas=1)
             record_time(f"one turn behind 200, {stack.broker}: until its first token", time.monotonic() - since)
             single.end()
-            ahead = served(stack, user) - before
-            list(pool.map(lambda id_: client.post(f"/v1/responses/{id_}/cancel"), crowd))
+            ahead = completed_jobs(stack, user) - before
+            list(pool.map(lambda id_: client.post(f"/v1/responses/{id_}/cancel"), turn_ids))
 
-    assert ahead < 20  # a few; with nobody to hold them back all two hundred
+    assert ahead < 20  # without fairness it would be 200
     unfinished = "SELECT 1 FROM jobs WHERE account_id = %s AND kind = 'turn.run' AND finished_at IS NULL"
     wait_until(lambda: not stack.rows(unfinished, user.account))
 
 
-def test_a_turn_that_kills_its_worker_ends_dead_while_others_are_served(stack: Installation, user: User):
+def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Installation, user: User):
     stack.start_workers(2, "tokens=20,rate=0,exit_at=0,trigger=poison")
     others = []
 
-    with Supervisor(stack) as supervisor:
+    with WorkerSupervisor(stack) as supervisor:
         poison = user.stream("poison")
         while not poison.ended:
-            # Its waits between two attempts are not what is tested here.
+            # The backoff between two attempts is not under test.
             stack.rows("UPDATE jobs SET run_at = now() WHERE account_id = %s AND state = 'queued' RETURNING id",
                        user.account)  # fmt: skip
             others.append(user.stream("hello").end())
@@ -111,7 +111,7 @@ def test_a_turn_that_kills_its_worker_ends_dead_while_others_are_served(stack: I
 
 
 @ON_REDIS
-def test_one_turn_of_a_conversation_runs_at_a_time_in_order(stack: Installation, user: User):
+def test_turns_of_a_conversation_run_one_at_a_time_in_order(stack: Installation, user: User):
     stack.start_worker("tokens=10,rate=40")
     conversation = user.post("/v1/conversations", {})["id"]
     turns = [user.stream(f"turn {number}", conversation=conversation) for number in (1, 2, 3)]
@@ -119,17 +119,17 @@ def test_one_turn_of_a_conversation_runs_at_a_time_in_order(stack: Installation,
     ordered = sorted([turn.end() for turn in turns], key=lambda turn: turn.job_id)
 
     for earlier, later in itertools.pairwise(ordered):
-        began = later.events[later.types.index("response.in_progress")].at
-        assert began >= earlier.events[-1].at - 0.1  # two streams are read by two threads
+        start = later.events[later.types.index("response.in_progress")].at
+        assert start >= earlier.events[-1].at - 0.1  # tolerance: two threads read the two streams
     items = user.get(f"/v1/conversations/{conversation}/items?order=asc")["data"]
     assert [item["role"] for item in items] == ["user", "assistant"] * 3
-    asked = [item["content"][0]["text"] for item in items if item["role"] == "user"]
-    assert asked == [user.get(f"/v1/responses/{turn.response_id}/input_items")["data"][0]["content"][0]["text"]
+    inputs = [item["content"][0]["text"] for item in items if item["role"] == "user"]
+    assert inputs == [user.get(f"/v1/responses/{turn.response_id}/input_items")["data"][0]["content"][0]["text"]
                      for turn in ordered]  # fmt: skip
 
 
 @ON_REDIS
-def test_a_turn_waits_for_the_one_that_it_follows(stack: Installation, user: User):
+def test_turn_waits_for_its_previous_response(stack: Installation, user: User):
     stack.start_worker("tokens=20,rate=40")
     first = user.stream("one two three")
     first.wait_for_events(deltas=2)
@@ -143,14 +143,14 @@ def test_a_turn_waits_for_the_one_that_it_follows(stack: Installation, user: Use
 
 
 @ON_REDIS
-def test_a_turn_of_a_conversation_survives_its_worker_and_the_next_one_still_waits(stack: Installation, user: User):
+def test_next_turn_of_a_conversation_waits_while_a_killed_turn_is_continued(stack: Installation, user: User):
     stack.start_workers(1, "tokens=40,rate=40")
     conversation = user.post("/v1/conversations", {})["id"]
     first = user.stream("one", conversation=conversation)
     first.wait_for_events(deltas=5)
     second = user.stream("two", conversation=conversation)
 
-    with Supervisor(stack):
+    with WorkerSupervisor(stack):
         stack.runner(first.job_id).kill()
         first.end()
         second.end()

@@ -8,9 +8,9 @@ import pytest
 from bench.chaos.clients import Canceller, ConversationClient, OpenAIClient, Poller, Streamer
 from bench.chaos.fleet import Fleet
 from bench.chaos.leaks import Baseline
-from bench.chaos.memory_clients import Embedder, Importer, Meditator
+from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator
 from bench.chaos.slots import check_slots
-from bench.chaos.transcripts import Transcript
+from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.stack import LIGHT_POOLS, running_stack
 from bench.harness.waiting import wait_until
@@ -18,7 +18,10 @@ from models.jobs import workers
 from models.platform.database import Database
 from models.platform.settings import Settings
 
-CLIENTS = ((Streamer, OpenAIClient, Poller, Canceller, ConversationClient), (Importer, Meditator, Embedder, Streamer))
+CLIENTS = (
+    (Streamer, OpenAIClient, Poller, Canceller, ConversationClient),
+    (Importer, Meditator, EmbeddingClient, Streamer),
+)
 
 #: Ended turns after which the fleet is stopped, and those of its warm-up.
 ENOUGH = 24 + 16
@@ -32,7 +35,7 @@ class FinishedFleet:
     missing_slot  the result of the slot check with one slot more than the engine has
     """
 
-    transcripts: Sequence[Transcript]
+    transcripts: Sequence[ClientTranscript]
     settings: Settings
     database: Database
     leaks: Sequence[Violation]

@@ -4,15 +4,15 @@ import pytest
 
 from bench.chaos.faults import InjectedFault
 from bench.chaos.recovery import recovery_times
-from bench.chaos.transcripts import RecordedReply, Transcript
+from bench.chaos.transcripts import ClientTranscript, RecordedReply
 from bench.harness.sse import ReceivedEvent
 
 DELTA = "response.output_text.delta"
 
 
-def streamed_turn(accepted: float, running: float, *deltas: float) -> Transcript:
+def streamed_turn(accepted: float, running: float, *deltas: float) -> ClientTranscript:
     """A streamed turn that was accepted, started, and had deltas at these times."""
-    transcript = Transcript("turn", "streamer", "acct_1", "key", {"stream": True}, 0.0, id="resp_1")
+    transcript = ClientTranscript("turn", "streamer", "acct_1", "key", {"stream": True}, 0.0, id="resp_1")
     transcript.replies = [RecordedReply(accepted, 200, "", "resp_1")]
     times = [(accepted, "response.queued"), (running, "response.in_progress"), *((at, DELTA) for at in deltas)]
     transcript.events = [ReceivedEvent(at, number, type_, b"{}") for number, (at, type_) in enumerate(times)]

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bench import machine
 from bench.chaos import __main__ as command
-from bench.chaos.report import Report
+from bench.chaos.report import ChaosReport
 from bench.chaos.run import RunOptions, run
 from bench.chaos.violations import Violation
 from bench.progress import Progress
@@ -25,7 +25,7 @@ SHORT = RunOptions(
 
 @pytest.mark.timeout(300)
 def test_a_short_run_has_no_violation():
-    report = Report(machine.describe(), SHORT.broker, SHORT.seed, SHORT.minutes, SHORT.command)
+    report = ChaosReport(machine.describe(), SHORT.broker, SHORT.seed, SHORT.minutes, SHORT.command)
     before = set(psutil.Process().children(recursive=True))
 
     run(SHORT, report, Progress())
@@ -51,7 +51,7 @@ def test_the_list_has_all_faults():
 
 
 def test_a_violation_is_reported_with_the_command_that_repeats_the_run(monkeypatch, tmp_path: Path):
-    def fake_run(options: RunOptions, report: Report, progress: Progress) -> None:
+    def fake_run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
         report.violations.append(Violation("numbers", "a turn", "7 follows 5"))
 
     monkeypatch.setattr(command.run, "run", fake_run)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.chaos.stream_rules import check
-from bench.chaos.transcripts import RecordedReply, Replay, StreamConnection, Transcript
+from bench.chaos.transcripts import ClientTranscript, RecordedReply, Replay, StreamConnection
 from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
 from models.journal.events import event
 
@@ -14,7 +14,7 @@ LENGTH = 4
 RESPONSE = {"id": "resp_1", "output": [{"content": [{"text": scripted_text(LENGTH)}]}], "status": "completed"}
 REWIND = (REWOUND, {"job_id": "job_1"})
 
-Corrupt = Callable[[Transcript], None]
+Corrupt = Callable[[ClientTranscript], None]
 
 
 def received(*payloads: tuple[str, dict], first: int = 0) -> list[ReceivedEvent]:
@@ -32,9 +32,9 @@ COMPLETED = ("response.completed", {"response": RESPONSE})
 STREAM = [*OPENING, *deltas(0, LENGTH), COMPLETED]
 
 
-def turn(*stream: tuple[str, dict]) -> Transcript:
+def turn(*stream: tuple[str, dict]) -> ClientTranscript:
     """A turn that was followed to its end, read and replayed."""
-    transcript = Transcript("turn", "streamer", "acct_1", "1-streamer-0", {}, 0.0, length=LENGTH, id="resp_1")
+    transcript = ClientTranscript("turn", "streamer", "acct_1", "1-streamer-0", {}, 0.0, length=LENGTH, id="resp_1")
     transcript.replies = [RecordedReply(0.1, 0, "ConnectionResetError"), RecordedReply(0.2, 200, "", "resp_1")]
     transcript.connections = [StreamConnection(0.1, 0, -1, "create")]
     transcript.events = received(*(stream or STREAM))
@@ -44,7 +44,7 @@ def turn(*stream: tuple[str, dict]) -> Transcript:
     return transcript
 
 
-def rules(transcript: Transcript, *, journal_lost: bool = False) -> set[str]:
+def rules(transcript: ClientTranscript, *, journal_lost: bool = False) -> set[str]:
     return {violation.rule for violation in check(transcript, journal_lost=journal_lost)}
 
 
@@ -52,72 +52,72 @@ def test_a_complete_turn_has_no_violation():
     assert list(check(turn(), journal_lost=False)) == []
 
 
-def lose_an_event(transcript: Transcript) -> None:
+def lose_an_event(transcript: ClientTranscript) -> None:
     del transcript.events[4]
 
 
-def repeat_an_event(transcript: Transcript) -> None:
+def repeat_an_event(transcript: ClientTranscript) -> None:
     transcript.events.insert(5, transcript.events[4])
 
 
-def lose_the_first_event(transcript: Transcript) -> None:
+def lose_the_first_event(transcript: ClientTranscript) -> None:
     del transcript.events[0]
 
 
-def end_twice(transcript: Transcript) -> None:
+def end_twice(transcript: ClientTranscript) -> None:
     transcript.events += received(COMPLETED, first=len(STREAM))
 
 
-def start_twice(transcript: Transcript) -> None:
+def start_twice(transcript: ClientTranscript) -> None:
     transcript.events = received(*OPENING, OPENING[2], *STREAM[3:])
 
 
-def repeat_a_token(transcript: Transcript) -> None:
+def repeat_a_token(transcript: ClientTranscript) -> None:
     transcript.events = received(*OPENING, *deltas(0, 2), *deltas(1, LENGTH), COMPLETED)
 
 
-def shorten_the_text(transcript: Transcript) -> None:
+def shorten_the_text(transcript: ClientTranscript) -> None:
     transcript.events = received(*OPENING, *deltas(0, LENGTH - 1), COMPLETED)
 
 
-def cancel_within_a_token(transcript: Transcript) -> None:
+def cancel_within_a_token(transcript: ClientTranscript) -> None:
     response = {"output": [{"content": [{"text": "w0 w"}]}]}
     transcript.events = received((DELTA, {"delta": "w0 w"}), ("sangha:job.cancelled", {"response": response}))
     transcript.final = response
 
 
-def store_another_text(transcript: Transcript) -> None:
+def store_another_text(transcript: ClientTranscript) -> None:
     response = {**RESPONSE, "output": [{"content": [{"text": "w0 "}]}]}
     transcript.events = received(*STREAM[:-1], ("response.completed", {"response": response}))
 
 
-def read_another_response(transcript: Transcript) -> None:
+def read_another_response(transcript: ClientTranscript) -> None:
     transcript.final = {**RESPONSE, "status": "incomplete"}
 
 
-def replay_another_text(transcript: Transcript) -> None:
+def replay_another_text(transcript: ClientTranscript) -> None:
     event = transcript.events[3]
     changed = replace(event, data=event.data.replace(b"w0", b"w9"))
     transcript.replays = [Replay(-1, [*transcript.events[:3], changed, *transcript.events[4:]])]
 
 
-def replay_from_another_number(transcript: Transcript) -> None:
+def replay_from_another_number(transcript: ClientTranscript) -> None:
     transcript.replays = [Replay(2, transcript.events[4:])]
 
 
-def never_end(transcript: Transcript) -> None:
+def never_end(transcript: ClientTranscript) -> None:
     transcript.ended = None
 
 
-def let_the_status_go_back(transcript: Transcript) -> None:
+def let_the_status_go_back(transcript: ClientTranscript) -> None:
     transcript.statuses = ["in_progress", "queued", "completed"]
 
 
-def create_two_objects(transcript: Transcript) -> None:
+def create_two_objects(transcript: ClientTranscript) -> None:
     transcript.replies.append(RecordedReply(0.3, 200, "", "resp_2"))
 
 
-def reply_unexpectedly(transcript: Transcript) -> None:
+def reply_unexpectedly(transcript: ClientTranscript) -> None:
     transcript.unexpected.append("POST /v1/responses was answered with 500: {}")
 
 

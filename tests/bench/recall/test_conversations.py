@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from bench.recall.events import circles, texting
-from bench.recall.shape import Conversation
+from bench.recall.shape import SampleConversation
 from bench.recall.written import letters, written
 
-GENERATORS: dict[str, Callable[[], Conversation]] = {
+GENERATORS: dict[str, Callable[[], SampleConversation]] = {
     "neighbours": lambda: written("neighbours", ["written-1"], 1),
     "friends": lambda: written("friends", ["written-2"], 1),
     "letters": lambda: letters("letters", ["written-1", "written-2"], 1),

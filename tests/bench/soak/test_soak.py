@@ -19,7 +19,7 @@ from bench.soak.__main__ import main
 from bench.soak.monitor import kind_of
 from bench.soak.open_loop import OperationLog
 from bench.soak.picture import LABEL_DISTANCE, draw, spread
-from bench.soak.report import Report, quantity
+from bench.soak.report import SoakReport, quantity
 from bench.soak.retention import KEPT, LEFT_OVER, NAMES, Retention
 from models.platform.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ def test_a_short_soak_finds_no_failure(tmp_path):
 
 
 def report(seconds=600, leak=0.0, step=0.0, **more):
-    made = Report(machine.describe(), "redis", seconds / 60, 1, 10.0, operations=OperationLog(), **more)
+    made = SoakReport(machine.describe(), "redis", seconds / 60, 1, 10.0, operations=OperationLog(), **more)
     for second in range(seconds):
         made.series.add(second, second * 10, {("memory", "web"): 100e6 + leak * second + step * (second > seconds / 2)})
         made.series.add(second, second * 10, {("latency", "end, median"): 0.2 + second / 1000})
