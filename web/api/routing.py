@@ -111,7 +111,7 @@ class Resource:
         reads = scope["method"] in ("GET", "HEAD") and not route.has_side_effects
         auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads)
         admission = await run_in_threadpool(platform.gate.admit, auth_request)
-        scope["exchange"].add_headers(admission.headers)
+        scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
         upload = await uploads.spool(scope, receive) if route.upload_type else None
         limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES

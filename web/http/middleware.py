@@ -33,28 +33,28 @@ class RequestMiddleware:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["request_id"] = request_id(scope)
-        exchange = scope["exchange"] = Exchange(scope["request_id"], send)
+        sender = scope["response_sender"] = ResponseSender(scope["request_id"], send)
         try:
             check_host(scope)
-            await self.app(scope, receive, exchange.send)
+            await self.app(scope, receive, sender.send)
         except ClientDisconnect:
-            log.debug("Request %s: the client disconnected", exchange.request_id)
+            log.debug("Request %s: the client disconnected", sender.request_id)
         except asyncio.CancelledError:
             # The process is shutting down and its grace period is over; uvicorn would send a bare status 500.
-            if exchange.status:
+            if sender.status:
                 raise
-            await exchange.fail(Unavailable("This server is shutting down; retry the request."), scope, receive)
+            await sender.fail(Unavailable("This server is shutting down; retry the request."), scope, receive)
         except Exception as error:  # noqa: BLE001 - the one place where errors become responses
-            await exchange.fail(error, scope, receive)
+            await sender.fail(error, scope, receive)
         finally:
             # The server holds the scope: a reference cycle that only the garbage collector would free.
-            del scope["exchange"]
-        if exchange.status:
+            del scope["response_sender"]
+        if sender.status:
             route = getattr(scope.get("endpoint"), "path", "unmatched")
-            self.metrics.observe(route, scope["method"], exchange.status, exchange.seconds)
+            self.metrics.observe(route, scope["method"], sender.status, sender.seconds)
 
 
-class Exchange:
+class ResponseSender:
     """The sending side of one request. `seconds` is the time to the first byte, which streams have too."""
 
     def __init__(self, request_id: str, send: Send) -> None:
