@@ -25,7 +25,7 @@ from pipelines.memory.store import write_memories
 
 #: Callers without valid credentials: they get a 401.
 UNAUTHENTICATED = (
-    "nobody",
+    "no credentials",
     "garbage token",
     "expired token",
     "garbage key",
@@ -40,7 +40,7 @@ ROLES = ("owner", "admin", "member")
 API_KEYS = (*(f"{scope} key" for scope in Scope), "demoted key")
 
 #: Owners of other accounts.
-OTHER_ACCOUNTS = ("stranger", "operator")
+OTHER_ACCOUNTS = ("other owner", "operator")
 
 
 class Principals:
@@ -53,7 +53,7 @@ class Principals:
         self._account_ids: list[str] = []
         self._user_ids: list[str] = []
         self.credentials: dict[str, str | None] = {
-            "nobody": None,
+            "no credentials": None,
             "garbage token": "x.y.z",
             "garbage key": "sk-nonsense",
         }
@@ -82,7 +82,7 @@ class Principals:
         self.account_id, self.owner_id = self._create_account(connection, "owner")
         for role in (Role.ADMIN, Role.MEMBER):
             self._create_member(connection, role, role)
-        self._create_account(connection, "stranger")
+        self._create_account(connection, "other owner")
         _, operator_id = self._create_account(connection, "operator")
         connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator_id,))
         for scope in Scope:
@@ -183,8 +183,8 @@ def _conversation(principals: Principals) -> str:
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
     assert answer.is_success, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def _schedule(principals: Principals, database: Database) -> dict[str, str]:

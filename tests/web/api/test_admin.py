@@ -48,8 +48,8 @@ def test_accounts_are_searched_by_id_name_and_email(operator, user, other_user, 
         connection.execute("UPDATE accounts SET name = %s WHERE id = %s", (f"100% {account_id}_Inc", account_id))
 
     for search in (account_id, f"100% {account_id.upper()}_inc", row["email"][:-4].upper()):
-        found = operator.request("GET", "/admin/accounts", params={"search": search}).json()["data"]
-        assert [account["id"] for account in found] == [account_id], search
+        accounts = operator.request("GET", "/admin/accounts", params={"search": search}).json()["data"]
+        assert [account["id"] for account in accounts] == [account_id], search
     no_match = operator.request("GET", "/admin/accounts", params={"search": f"%{account_id[-6:]}_Inc%"}).json()
     assert no_match["data"] == []
     first = operator.request("GET", "/admin/accounts?limit=1").json()

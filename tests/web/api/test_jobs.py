@@ -55,10 +55,10 @@ def test_cancelling_a_queued_job_is_immediate_and_ends_its_stream(user):
     turn = user.create_response()
 
     job = user.request("POST", f"/v1/jobs/{turn['job_id']}/cancel").json()
-    again = user.request("POST", f"/v1/jobs/{turn['job_id']}/cancel").json()
+    repeated = user.request("POST", f"/v1/jobs/{turn['job_id']}/cancel").json()
     stream = user.request("GET", f"/v1/jobs/{turn['job_id']}/events").text
 
-    assert (job["state"], job["cancel_requested"], again) == ("cancelled", True, job)
+    assert (job["state"], job["cancel_requested"], repeated) == ("cancelled", True, job)
     events = [line.removeprefix("event: ") for line in stream.splitlines() if line.startswith("event: ")]
     assert events == ["response.created", "response.queued", "sangha:job.cancelled"]
 

@@ -43,7 +43,7 @@ ROUTES = (
     Route("GET", "/echo/{name}", echo, Rights.PUBLIC),
     Route("GET", "/whoami", whoami, Rights.READ),
     Route("POST", "/whoami", whoami, Rights.READ),
-    Route("GET", "/nobody", whoami, Rights.PUBLIC),
+    Route("GET", "/public-whoami", whoami, Rights.PUBLIC),
     Route("GET", "/thread", thread, Rights.PUBLIC),
     Route("GET", "/loop", loop, Rights.PUBLIC),
     Route("GET", "/broken", broken, Rights.PUBLIC),
@@ -81,7 +81,7 @@ def test_missing_and_malformed_tokens_are_rejected(client, value):
 
 
 def test_a_public_endpoint_that_needs_a_caller_answers_401(client):
-    assert client.get("/nobody").status_code == 401
+    assert client.get("/public-whoami").status_code == 401
 
 
 def test_rights_are_checked_before_the_body_is_read(client):

@@ -72,9 +72,9 @@ def test_a_revoked_key_is_rejected_from_the_next_request_on_and_logged(api, user
     created = create_key()
     caplog.set_level(logging.INFO, "web.access.gate")
 
-    first, again = (user.request("DELETE", f"/v1/api_keys/{created['id']}") for _ in range(2))
+    first, second = (user.request("DELETE", f"/v1/api_keys/{created['id']}") for _ in range(2))
 
-    assert first.json() == again.json() == {"id": created["id"], "object": "api_key.deleted", "deleted": True}
+    assert first.json() == second.json() == {"id": created["id"], "object": "api_key.deleted", "deleted": True}
     assert_error(request_with_key(api, created["key"]), 401, code="invalid_api_key")
     assert user.request("GET", f"/v1/api_keys/{created['id']}").json()["status"] == "revoked"
     assert [action for action, _ in key_audit_events(database, user.caller.account_id)] == [
@@ -92,7 +92,7 @@ def test_a_repeated_request_returns_the_same_key_or_a_new_secret_if_the_first_an
     api, user, database, create_key
 ):
     body, headers = {"name": "my app"}, {"idempotency-key": "once"}
-    first, again = (user.request("POST", "/v1/api_keys", json=body, headers=headers).json() for _ in range(2))
+    first, second = (user.request("POST", "/v1/api_keys", json=body, headers=headers).json() for _ in range(2))
     with database.connection() as connection:
         connection.execute(
             "UPDATE idempotency_keys SET status = NULL, headers = NULL, body = NULL, locked_until = now()"
@@ -102,7 +102,7 @@ def test_a_repeated_request_returns_the_same_key_or_a_new_secret_if_the_first_an
 
     recreated = user.request("POST", "/v1/api_keys", json=body, headers=headers).json()
 
-    assert again == first
+    assert second == first
     assert (recreated["id"], recreated["key"] != first["key"]) == (first["id"], True)
     assert [request_with_key(api, key["key"]).status_code for key in (first, recreated)] == [401, 200]
     assert len(user.request("GET", "/v1/api_keys").json()["data"]) == 1

@@ -122,8 +122,8 @@ def test_the_verification_email_is_resent_until_the_address_is_verified(api, ema
     headers = sign_up()
     mailbox.token(email)
 
-    again = api.post("/auth/email/resend", headers=headers)
-    assert (again.status_code, again.json()) == (202, {"object": "letter", "accepted": True})
+    resent = api.post("/auth/email/resend", headers=headers)
+    assert (resent.status_code, resent.json()) == (202, {"object": "letter", "accepted": True})
     assert verify(api, mailbox.token(email)).status_code == 200
 
     assert api.post("/auth/email/resend", headers=headers).json()["accepted"] is False
@@ -213,7 +213,7 @@ def test_a_password_change_is_announced_by_email(api, email, sign_up, mailbox):
     body = {"current_password": PASSWORD, "new_password": ANOTHER}
     assert api.post("/auth/password/change", headers=headers, json=body).status_code == 200
 
-    assert [letter["Subject"] for letter in mailbox.deliver(email)] == ["Your password was changed"]
+    assert [message["Subject"] for message in mailbox.deliver(email)] == ["Your password was changed"]
 
 
 def test_only_the_first_user_to_verify_an_address_gets_it(api, email, sign_up, database):

@@ -39,9 +39,9 @@ def invite(inviter, mailbox):
 
 def verify_email(user, database):
     with database.transaction() as connection:
-        person = emails.read_user(connection, user.caller.user_id)
-        assert emails.verify(connection, person.id, person.email)
-    user.email = person.email
+        profile = emails.read_user(connection, user.caller.user_id)
+        assert emails.verify(connection, profile.id, profile.email)
+    user.email = profile.email
     return user
 
 

@@ -29,8 +29,8 @@ def test_a_refresh_returns_new_tokens_and_a_reused_refresh_token_ends_the_sessio
     assert list(answer.json()) == list(tokens)
     assert api.get("/v1/models", headers=bearer(answer.json())).status_code == 200
 
-    again = api.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
-    assert_error(again, 401, code="invalid_refresh_token")
+    reused = api.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert_error(reused, 401, code="invalid_refresh_token")
     for ended in (tokens, answer.json()):
         assert_error(api.get("/v1/models", headers=bearer(ended)), 401)
 

@@ -46,11 +46,11 @@ def test_signup_and_login_return_a_valid_token(client, credentials):
 def test_signup_does_not_reveal_whether_an_address_is_known(client, credentials):
     unknown = client.post("/signup", json=credentials)
     known = client.post("/signup", json=credentials | {"password": "another horse"})
-    again = client.post("/signup", json=credentials)
+    repeated = client.post("/signup", json=credentials)
 
-    assert unknown.status_code == known.status_code == again.status_code == 201
-    assert list(unknown.json()) == list(known.json()) == list(again.json())
-    assert unknown.json()["account"]["id"] == again.json()["account"]["id"] != known.json()["account"]["id"]
+    assert unknown.status_code == known.status_code == repeated.status_code == 201
+    assert list(unknown.json()) == list(known.json()) == list(repeated.json())
+    assert unknown.json()["account"]["id"] == repeated.json()["account"]["id"] != known.json()["account"]["id"]
 
 
 def test_login_does_not_reveal_whether_an_address_is_known(client, credentials):
@@ -141,8 +141,8 @@ def test_without_redis_login_fails_and_refresh_works(client, credentials, settin
     without_redis = serve(build(settings.model_copy(update={"redis_url": UNREACHABLE})))
 
     assert without_redis.post("/login", json=credentials).status_code == 503
-    again = without_redis.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
-    assert again.status_code == 200, again.text
+    repeated = without_redis.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert repeated.status_code == 200, repeated.text
 
 
 def test_a_flood_of_logins_does_not_block_other_requests(client, credentials, monkeypatch):

@@ -76,10 +76,10 @@ def test_a_meditation_is_followed_read_and_reverted(user_with_memories, other_us
     assert_error(other_user.request("POST", f"{path}/revert"), 404, param="meditation_id")
 
     reverted = user_with_memories.request("POST", f"{path}/revert").json()
-    again = user_with_memories.request("POST", f"{path}/revert").json()
+    repeated = user_with_memories.request("POST", f"{path}/revert").json()
 
     assert reverted["report"]["reverted"] == {"undone": 1, "left": 0}
-    assert again == reverted
+    assert repeated == reverted
     assert texts(user_with_memories) == set(TEXTS)
     assert [item["id"] for item in user_with_memories.request("GET", "/v1/meditations").json()["data"]] == [
         meditation["id"]

@@ -146,8 +146,8 @@ def test_deleting_a_memory_closes_memories_derived_only_from_it(user, conversati
         assert (closed_object["text"], closed_object["closed_at"] is None) == ("", False)
     kept = user.request("GET", f"/v1/memories/{two_sources.id}").json()
     assert (kept["closed_at"], kept["sources"]) == (None, [conversation[1]["id"]])
-    found = {hit["id"] for hit in search(user, "canoeing with my sister on the lake", limit=100)}
-    assert found == {two_sources.id, *(memory["id"] for memory in conversation[1:])}
+    results = {hit["id"] for hit in search(user, "canoeing with my sister on the lake", limit=100)}
+    assert results == {two_sources.id, *(memory["id"] for memory in conversation[1:])}
 
 
 def test_memories_are_deleted_by_conversation_and_all_at_once(user, conversation):
@@ -176,8 +176,8 @@ def test_memories_are_hidden_from_other_members_of_any_role(user, conversation, 
     assert api.get("/v1/memories", headers=headers).json()["data"] == []
     assert api.get(f"/v1/memories/{conversation[0]['id']}", headers=headers).status_code == 404
     assert api.delete(f"/v1/memories/{conversation[0]['id']}", headers=headers).status_code == 404
-    found = api.post("/v1/memories/search", headers=headers, json={"query": "lake"}).json()
-    assert found["data"] == []
+    results = api.post("/v1/memories/search", headers=headers, json={"query": "lake"}).json()
+    assert results["data"] == []
 
 
 def test_memories_are_listed_in_pages_and_filtered(user, conversation):

@@ -138,7 +138,7 @@ def test_an_item_is_not_found_in_another_conversation(user):
 
 def test_an_item_reference_copies_the_item(user, other_user):
     conversation_id, other_id = (
-        create_conversation(user, items=[{"role": "user", "content": "said before"}])["id"],
+        create_conversation(user, items=[{"role": "user", "content": "earlier"}])["id"],
         create_conversation(user)["id"],
     )
     (item,) = user.request("GET", f"/v1/conversations/{conversation_id}/items").json()["data"]
@@ -148,13 +148,13 @@ def test_an_item_reference_copies_the_item(user, other_user):
     (added,) = user.request("POST", f"/v1/conversations/{other_id}/items", json={"items": [reference]}).json()["data"]
 
     input_items = user.request("GET", f"/v1/responses/{turn['id']}/input_items?order=asc").json()["data"]
-    assert [input_item["content"][0]["text"] for input_item in input_items] == ["said before", "new"]
+    assert [input_item["content"][0]["text"] for input_item in input_items] == ["earlier", "new"]
     assert user.create_response(input=[{"type": "item_reference", "id": input_items[1]["id"]}]), (
         "items of responses can be referenced too"
     )
     assert added["content"] == item["content"]
     assert len({item["id"], added["id"], input_items[0]["id"]}) == 3
-    assert item_texts(user, conversation_id) == item_texts(user, other_id) == ["said before"]
+    assert item_texts(user, conversation_id) == item_texts(user, other_id) == ["earlier"]
     foreign = other_user.request("POST", "/v1/responses", json={"input": [reference], "background": True})
     assert_error(foreign, 400, param="input[0].id", code="item_not_found")
 

@@ -188,12 +188,12 @@ def test_a_response_is_deleted_only_after_its_end(user):
 
     conflict = user.request("DELETE", f"/v1/responses/{turn['id']}")
     cancelled = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
-    again = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    repeated = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
     deleted = user.request("DELETE", f"/v1/responses/{turn['id']}")
 
     assert_error(conflict, 409, code="response_in_progress")
     assert conflict.headers["x-should-retry"] == "false"
-    assert cancelled.json()["status"] == again.json()["status"] == "cancelled"
+    assert cancelled.json()["status"] == repeated.json()["status"] == "cancelled"
     assert deleted.json() == {"id": turn["id"], "object": "response", "deleted": True}
     assert_error(user.request("GET", f"/v1/responses/{turn['id']}"), 404)
     assert_error(user.request("GET", f"/v1/jobs/{turn['job_id']}/events"), 404)

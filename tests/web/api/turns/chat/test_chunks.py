@@ -199,7 +199,7 @@ def test_usage_is_in_the_last_chunk_and_null_before():
 )  # fmt: skip
 def test_a_turn_without_an_answer_ends_with_an_error_frame(response, code):
     journal = Journal()
-    journal.append_text("begun")
+    journal.append_text("partial")
     journal("response.failed", response={**completed(), **response})
 
     error = orjson.loads(parse_frames(journal.events)[1].removeprefix(b"data: "))["error"]
