@@ -1,4 +1,4 @@
-"""Kinds of work, accounts and jobs for tests of the records."""
+"""Kinds of jobs, accounts and jobs for tests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from models.platform.ids import new_id
 from ops.servers import Postgres
 from tests.databases import new_database
 
-#: Kinds that no worker serves. The long backoff makes "not yet" certain on a slow machine too.
+#: Kinds that no worker serves. The backoff is longer than any test.
 KINDS = {
     "test.work": JobKind(queue="maintenance", attempts=3, backoff=600),
     "test.other": JobKind(queue="inference", attempts=2, backoff=600),
@@ -22,72 +22,72 @@ KINDS = {
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobKind]:
-    """Two kinds of work in the catalogue."""
+    """Add two kinds of jobs to the catalogue."""
     for name, kind in KINDS.items():
         monkeypatch.setitem(CATALOGUE, name, kind)  # type: ignore[arg-type]
     return KINDS
 
 
 class JobStore:
-    """What tests do with jobs, each step in a transaction of its own."""
+    """Creates and changes jobs, each step in its own transaction."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def create_account(self) -> str:
-        """A new account."""
+        """Insert an account and return its id."""
         account_id = new_id("acct")
         with self.database.connection() as connection:
             connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         return account_id
 
     def enqueue(self, account_id: str, kind: str = "test.work", **options: Any) -> str:
-        """A new job's id."""
+        """Enqueue a job and return its id."""
         job = NewJob(kind, account_id, **options)
         with self.database.transaction() as connection:
             enqueue(connection, job)
         return job.id
 
     def claim(self, job_id: str, message_id: str = "message", worker: str = "worker") -> Job | None:
-        """An attempt at a job, if there is one to be had."""
+        """Claim a job and return it, or None."""
         with self.database.connection() as connection:
             return claim(connection, job_id, message_id=message_id, worker=worker)
 
     def start(self, account_id: str, **options: Any) -> Job:
-        """A job that runs."""
+        """Enqueue and claim a job."""
         job = self.claim(self.enqueue(account_id, **options))
         assert job is not None
         return job
 
     def job(self, job_id: str) -> Job:
-        """The row as it is now."""
+        """Read the job's row."""
         with self.database.connection() as connection:
             row = connection.execute("SELECT * FROM jobs WHERE id = %s", (job_id,)).fetchone()
         assert row is not None
         return Job(**row)
 
     def update(self, job_id: str, assignments: str) -> None:
-        """Change a row as time would: `lease_until = now() - interval '1 second'`."""
+        """Change columns, for example to let time pass: `lease_until = now() - interval '1 second'`."""
         with self.database.connection() as connection:
             connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (job_id,))
 
 
 @pytest.fixture
 def job_store(database: Database, kinds: dict[str, JobKind]) -> JobStore:
-    """The session's database, to be used with accounts of the test's own."""
+    """The jobs of the session's database. Tests use accounts of their own."""
     return JobStore(database)
 
 
 @pytest.fixture(scope="module")
 def own_database(postgres: Postgres) -> Iterator[Database]:
-    """A database of the module's own."""
+    """A database of the module."""
     with new_database(postgres, durable=False) as database:
         yield database
 
 
 @pytest.fixture
 def empty_job_store(own_database: Database, kinds: dict[str, JobKind]) -> JobStore:
-    """The module's own database, with nothing in it."""
+    """The jobs of the module's database, emptied before each test."""
     with own_database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))
         connection.execute("DELETE FROM jobs")

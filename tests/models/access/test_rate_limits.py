@@ -1,4 +1,4 @@
-"""Given token buckets, when requests draw from them, then all of them give tokens or none does, and they fill again."""
+"""Draw from token buckets in Redis."""
 
 from dataclasses import replace
 
@@ -83,7 +83,7 @@ def test_an_estimate_is_corrected_to_the_used_tokens(redis_client, used, left):
 
     for owner in bucket_owners(account, key):
         (level,) = draw(redis_client, [Bucket(owner, "tokens", 100, 0)]).levels
-        assert left <= level.remaining <= left + 10  # it fills as we look
+        assert left <= level.remaining <= left + 10  # it fills meanwhile
 
 
 def test_a_debt_must_be_waited_for(redis_client):
@@ -134,7 +134,7 @@ def test_a_bucket_has_its_reduced_rate_while_an_advisory_bucket_is_empty(redis_c
     assert draw(redis_client, [bucket, advisory]).refused is None
     refused = draw(redis_client, [bucket, advisory])
     assert refused.refused == bucket
-    assert 10 < refused.wait <= 15  # what the first draw took
+    assert 10 < refused.wait <= 15  # the first draw
 
     redis_client.delete(bucket.key)
     assert draw(redis_client, [bucket, advisory]).refused is None

@@ -1,4 +1,4 @@
-"""Given tokens and invitations, when their time is over, then they are good for nothing, and go after a while."""
+"""Use, replace and prune e-mailed tokens and invitations."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def issue(connection, member, secret, purpose=TokenPurpose.RESET):
     email_tokens.issue(connection, purpose, secret, user_id=member.user_id, email="me@example.com")
 
 
-def test_a_token_is_good_once_and_takes_its_kind_along(connection, member):
+def test_a_token_is_used_once_and_invalidates_the_others_of_its_purpose(connection, member):
     for secret in ("first", "second"):
         issue(connection, member, secret)
     issue(connection, member, "other", TokenPurpose.VERIFY)
@@ -33,13 +33,13 @@ def test_a_token_is_good_once_and_takes_its_kind_along(connection, member):
 
     for secret in ("first", "second"):
         assert email_tokens.redeem(connection, TokenPurpose.RESET, secret) is None
-        # Sending the letter again does not bring it back
+        # issuing it again does not make it valid
         issue(connection, member, secret)
         assert email_tokens.peek(connection, TokenPurpose.RESET, secret) is None
     assert email_tokens.redeem(connection, TokenPurpose.VERIFY, "other") is not None
 
 
-def test_what_ended_long_ago_is_pruned_and_nothing_else(connection, member):
+def test_prune_deletes_tokens_and_invitations_that_ended_long_ago(connection, member):
     for secret in ("old", "good"):
         issue(connection, member, secret)
         invitation = invitations.create(

@@ -1,4 +1,4 @@
-"""Given people who claimed an address and never proved it, when they are pruned, then who has left anything stays."""
+"""Prune unverified users whose accounts are unused."""
 
 import pytest
 
@@ -10,53 +10,53 @@ from models.platform.ids import new_id
 from models.platform.secrets import hash_secret
 from models.turns import conversations
 
-#: Tables with an account that need not be looked into: they go along, or they hang on one that is looked into.
-BRANCHES = {
+#: Tables that need no check: their rows are deleted by cascade, or belong to a row of a table that is checked.
+DEPENDENT_TABLES = {
     "memberships", "sessions", "audit_events", "idempotency_keys", "memory_spaces", "responses", "conversation_items",
     "firings",
 }  # fmt: skip
 
 
 @pytest.fixture
-def claimant(empty_database):
-    """Somebody who signed up two months ago, whose session has ended."""
+def unverified(empty_database):
+    """A user who signed up two months ago and whose session has expired."""
     with empty_database.transaction() as connection:
-        claimant = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash="a hash")
-        sessions.create(connection, claimant.user_id, account_id=claimant.account_id)
+        unverified = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash="a hash")
+        sessions.create(connection, unverified.user_id, account_id=unverified.account_id)
         connection.execute("UPDATE users SET created_at = now() - interval '2 months'")
         connection.execute("UPDATE sessions SET expires_at = now() - interval '1 month'")
-    return claimant
+    return unverified
 
 
-def join(connection, claimant):
+def add_member(connection, unverified):
     friend = accounts.create(connection, email="friend@example.com", password_hash=None)
     statement = "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')"
-    connection.execute(statement, (claimant.account_id, friend.user_id))
+    connection.execute(statement, (unverified.account_id, friend.user_id))
 
 
-def belong_elsewhere(connection, claimant):
+def join_other_account(connection, unverified):
     friend = accounts.create(connection, email="friend@example.com", password_hash=None)
     statement = "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')"
-    connection.execute(statement, (friend.account_id, claimant.user_id))
+    connection.execute(statement, (friend.account_id, unverified.user_id))
 
 
-def make_key(connection, claimant):
-    belongs = {"key_id": new_id("key"), "account_id": claimant.account_id, "user_id": claimant.user_id}
+def insert_key(connection, unverified):
+    owner = {"key_id": new_id("key"), "account_id": unverified.account_id, "user_id": unverified.user_id}
     api_keys.insert(
-        connection, name="a key", hint="sk-…", secret_hash=hash_secret("x"), scopes=["read"], expires_at=None, **belongs
+        connection, name="a key", hint="sk-…", secret_hash=hash_secret("x"), scopes=["read"], expires_at=None, **owner
     )
 
 
-def come_by_a_provider(connection, claimant):
+def link_identity(connection, unverified):
     statement = "INSERT INTO identities (provider, subject, user_id) VALUES ('corp', 'me', %s)"
-    connection.execute(statement, (claimant.user_id,))
+    connection.execute(statement, (unverified.user_id,))
 
 
-def pay(connection, claimant):
+def insert_usage(connection, unverified):
     connection.execute(
         "INSERT INTO usage_records (job_id, account_id, model, input_tokens, cached_tokens, output_tokens)"
         " VALUES ('job_1', %s, 'm', 1, 0, 2)",
-        (claimant.account_id,),
+        (unverified.account_id,),
     )
 
 
@@ -70,7 +70,7 @@ def prune(database):
         return unverified_users.prune(connection, 10)
 
 
-def test_who_has_left_nothing_is_forgotten_with_their_account(empty_database, claimant):
+def test_an_unused_account_is_deleted_with_its_user(empty_database, unverified):
     assert prune(empty_database) == 1
 
     assert users(empty_database) == set()
@@ -80,37 +80,37 @@ def test_who_has_left_nothing_is_forgotten_with_their_account(empty_database, cl
 
 
 @pytest.mark.parametrize(
-    "leave",
+    "change",
     [
-        lambda connection, claimant: connection.execute("UPDATE users SET email_verified_at = now()"),
-        lambda connection, claimant: connection.execute("UPDATE users SET operator = true"),
-        lambda connection, claimant: connection.execute("UPDATE users SET created_at = now() - interval '29 days'"),
-        lambda connection, claimant: connection.execute("""UPDATE accounts SET limits = '{"streams": 7}'"""),
-        lambda connection, claimant: sessions.create(connection, claimant.user_id),
-        lambda connection, claimant: enqueue(connection, NewJob("turn.run", claimant.account_id)),
-        lambda connection, claimant: conversations.create(connection, new_id("conv"), claimant.account_id, {}),
-        join, belong_elsewhere, make_key, come_by_a_provider, pay,
+        lambda connection, unverified: connection.execute("UPDATE users SET email_verified_at = now()"),
+        lambda connection, unverified: connection.execute("UPDATE users SET operator = true"),
+        lambda connection, unverified: connection.execute("UPDATE users SET created_at = now() - interval '29 days'"),
+        lambda connection, unverified: connection.execute("""UPDATE accounts SET limits = '{"streams": 7}'"""),
+        lambda connection, unverified: sessions.create(connection, unverified.user_id),
+        lambda connection, unverified: enqueue(connection, NewJob("turn.run", unverified.account_id)),
+        lambda connection, unverified: conversations.create(connection, new_id("conv"), unverified.account_id, {}),
+    add_member, join_other_account, insert_key, link_identity, insert_usage,
     ],
 )  # fmt: skip
-def test_who_has_left_or_proved_anything_stays(empty_database, claimant, leave):
+def test_a_user_with_data_or_a_verified_address_is_kept(empty_database, unverified, change):
     with empty_database.transaction() as connection:
-        leave(connection, claimant)
+        change(connection, unverified)
 
     assert prune(empty_database) == 0
 
-    assert claimant.user_id in users(empty_database)
+    assert unverified.user_id in users(empty_database)
 
 
-def test_who_comes_back_at_this_moment_is_passed_over(empty_database, claimant):
+def test_a_user_who_logs_in_at_the_same_time_is_skipped(empty_database, unverified):
     with empty_database.transaction() as connection:
-        sessions.create(connection, claimant.user_id)
+        sessions.create(connection, unverified.user_id)
 
         assert prune(empty_database) == 0
 
-    assert users(empty_database) == {claimant.user_id}
+    assert users(empty_database) == {unverified.user_id}
 
 
-def test_every_table_of_an_account_is_looked_into(empty_database):
+def test_every_table_is_checked(empty_database):
     with empty_database.connection() as connection:
         tables = fetch_all(
             connection,
@@ -119,5 +119,5 @@ def test_every_table_of_an_account_is_looked_into(empty_database):
             {},
         )
 
-    unseen = {table["name"] for table in tables if f"FROM {table['name']} WHERE" not in unverified_users.UNUSED}
-    assert unseen == BRANCHES
+    unchecked = {table["name"] for table in tables if f"FROM {table['name']} WHERE" not in unverified_users.UNUSED}
+    assert unchecked == DEPENDENT_TABLES

@@ -1,4 +1,4 @@
-"""Given what earlier attempts left in Postgres and in Redis, when an attempt opens, then it goes on from there."""
+"""Open attempts after crashes, evictions and retries."""
 
 import time
 
@@ -29,8 +29,8 @@ def writer(redis_client, database):
 
 
 @pytest.fixture
-def opened(job_store, account, redis_client, writer):
-    """`opened()` → the first attempt at a new job; `opened(attempt)` → the next one, by another worker."""
+def open_next(job_store, account, redis_client, writer):
+    """`open_next()` opens the first attempt of a new job, `open_next(attempt)` the next one, by another worker."""
 
     def run(before=None, *, opening_in_redis=True):
         if before is None:
@@ -48,8 +48,8 @@ def opened(job_store, account, redis_client, writer):
     return run
 
 
-def whole(job_store, redis_client, job_id):
-    """What a reader sees who begins at the beginning."""
+def all_events(job_store, redis_client, job_id):
+    """Return the events that a client receives from the beginning."""
     with job_store.database.connection() as connection:
         archived = read_archive(connection, job_id)
     recent = journal.read_events(redis_client, job_id, archived.last)
@@ -58,56 +58,56 @@ def whole(job_store, redis_client, job_id):
 
 
 def finish(job_store, attempt):
-    """End as a worker does."""
+    """End a job like a worker."""
     ending = plain_ending(attempt, "completed")
     with job_store.database.transaction() as connection:
         attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
     attempt.journal.append_endings(ending.events)
 
 
-def says_rewound(attempt):
+def wrote_only_rewound(attempt):
     return [event.type for event in attempt.journal.attempt_events()] == [REWOUND]
 
 
-def archived(job_store, job_id):
+def read_archived(job_store, job_id):
     with job_store.database.connection() as connection:
         return read_archive(connection, job_id)
 
 
 @pytest.mark.parametrize("opening_in_redis", [True, False])
-def test_the_first_attempt_goes_on_after_the_opening(job_store, opened, redis_client, writer, opening_in_redis):
-    """Also where the worker is faster than the door, or Redis was away when the door spoke."""
-    attempt = opened(opening_in_redis=opening_in_redis)
+def test_the_first_attempt_continues_after_the_opening_events(job_store, open_next, redis_client, writer, opening_in_redis):
+    """Also if the worker is faster than the web process, or Redis was unavailable to it."""
+    attempt = open_next(opening_in_redis=opening_in_redis)
 
     assert attempt.journal.next_sequence == 2
     assert attempt.journal.attempt_events() == []
     assert len(journal.read_events(redis_client, attempt.job.id)) == 2
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
-def test_what_a_dead_attempt_said_is_archived_by_the_next(job_store, opened, redis_client, writer, forgotten):
-    """Redis forgets an ended journal soon: the archive must be whole by then, wherever the dead one had come to."""
-    first = opened()
+@pytest.mark.parametrize("evicted", [False, True])
+def test_events_of_a_crashed_attempt_are_archived_by_the_next_one(job_store, open_next, redis_client, writer, evicted):
+    """An ended journal expires soon in Redis: the archive must be complete by then."""
+    first = open_next()
     for n in range(5):
         first.journal.write_text("test.delta", {}, f"w{n} ", 1)
         writer.drain()
-    second = opened(first)
+    second = open_next(first)
     assert (len(second.history), second.tokens) == (7, 5)
     second.journal.write_text("test.delta", {}, "more", 1)
     writer.drain()
-    if forgotten:
+    if evicted:
         journal.delete(redis_client, second.job.id)
     finish(job_store, second)
     writer.drain()
 
     journal.delete(redis_client, second.job.id)
 
-    assert [e.sequence for e in archived(job_store, second.job.id).events] == list(range(9))
-    assert archived(job_store, second.job.id).tokens == 6
+    assert [e.sequence for e in read_archived(job_store, second.job.id).events] == list(range(9))
+    assert read_archived(job_store, second.job.id).tokens == 6
 
 
-def test_a_checkpoint_and_a_retry_leave_the_archive_whole(job_store, opened, redis_client, writer):
-    first = opened()
+def test_the_archive_is_complete_after_a_checkpoint_and_a_retry(job_store, open_next, redis_client, writer):
+    first = open_next()
     first.journal.write("test.said", {"n": 1})
     unarchived = first.journal.unarchived()
     with job_store.database.transaction() as connection:
@@ -117,18 +117,18 @@ def test_a_checkpoint_and_a_retry_leave_the_archive_whole(job_store, opened, red
     with job_store.database.transaction() as connection:
         attempts.retry(connection, first.job, {}, "", first.journal.unarchived())
 
-    second = opened(first)
+    second = open_next(first)
     second.journal.write("test.said", {"n": 3})
     finish(job_store, second)
     writer.drain()
 
-    assert [e.sequence for e in archived(job_store, first.job.id).events] == list(range(6))
+    assert [e.sequence for e in read_archived(job_store, first.job.id).events] == list(range(6))
     assert len(journal.read_events(redis_client, first.job.id)) == 6
 
 
-def test_an_end_that_meets_a_heartbeats_checkpoint_writes_nothing_twice(job_store, opened, redis_client, writer):
-    """The checkpoint commits after the end has read what is unarchived, or its confirmation got lost."""
-    attempt = opened()
+def test_ending_after_a_concurrent_checkpoint_archives_no_event_twice(job_store, open_next, redis_client, writer):
+    """The checkpoint commits after the ending has collected the unarchived events, or its confirmation is lost."""
+    attempt = open_next()
     for n in range(3):
         attempt.journal.write("test.said", {"n": n})
     unarchived = attempt.journal.unarchived()
@@ -138,43 +138,43 @@ def test_an_end_that_meets_a_heartbeats_checkpoint_writes_nothing_twice(job_stor
 
     finish(job_store, attempt)
 
-    assert [e.sequence for e in archived(job_store, attempt.job.id).events] == list(range(7))
+    assert [e.sequence for e in read_archived(job_store, attempt.job.id).events] == list(range(7))
 
 
-def test_when_worker_and_redis_are_lost_the_next_says_so(job_store, opened, redis_client, writer):
-    first = opened()
+def test_an_attempt_after_a_crash_and_an_eviction_writes_rewound(job_store, open_next, redis_client, writer):
+    first = open_next()
     first.journal.write("test.said", {})
     writer.drain()
     journal.delete(redis_client, first.job.id)
 
-    second = opened(first)
+    second = open_next(first)
 
-    assert says_rewound(second)
+    assert wrote_only_rewound(second)
     assert job_store.job(first.job.id).rewound_at == 2
     writer.drain()
-    assert len(whole(job_store, redis_client, first.job.id)) == 3
+    assert len(all_events(job_store, redis_client, first.job.id)) == 3
 
 
-def test_an_attempt_that_dies_before_it_said_so_leaves_it_to_the_one_after(job_store, opened, redis_client, writer):
-    first = opened()
+def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(job_store, open_next, redis_client, writer):
+    first = open_next()
     first.journal.write("test.said", {})
     writer.drain()
     journal.delete(redis_client, first.job.id)
-    second = opened(first)
+    second = open_next(first)
 
-    second.journal.fenced = True  # what it would have said never leaves it
-    third = opened(second)
-    assert says_rewound(third)
+    second.journal.fenced = True  # its event is never sent
+    third = open_next(second)
+    assert wrote_only_rewound(third)
     writer.drain()
 
-    fourth = opened(third)
-    assert not says_rewound(fourth)
+    fourth = open_next(third)
+    assert not wrote_only_rewound(fourth)
     assert fourth.journal.next_sequence == 3
 
 
-def test_a_redis_that_forgot_what_the_archive_has_is_no_loss_to_tell_of(job_store, opened, redis_client, writer):
-    """A worker that left in peace has archived everything."""
-    first = opened()
+def test_an_eviction_of_archived_events_is_not_reported(job_store, open_next, redis_client, writer):
+    """A released job is archived completely."""
+    first = open_next()
     first.journal.write("test.said", {})
     with job_store.database.transaction() as connection:
         attempts.release(connection, first.job, first.journal.unarchived())
@@ -185,47 +185,47 @@ def test_a_redis_that_forgot_what_the_archive_has_is_no_loss_to_tell_of(job_stor
     job = job_store.claim(first.job.id, "m2", "w2")
     second = open_attempt(job, job_store.database, redis_client, writer)
 
-    assert not says_rewound(second)
-    assert len(whole(job_store, redis_client, first.job.id)) == 3
+    assert not wrote_only_rewound(second)
+    assert len(all_events(job_store, redis_client, first.job.id)) == 3
 
 
-def test_the_journal_survives_any_order_of_deaths_and_losses(job_store, opened, redis_client, writer):
-    attempt = opened()
+def test_the_journal_survives_any_sequence_of_crashes_and_evictions(job_store, open_next, redis_client, writer):
+    attempt = open_next()
     for round_ in range(6):
         for n in range(3):
             attempt.journal.write_text("test.delta", {}, f"{round_}.{n} ", 1)
         writer.drain()
         if round_ == 2:
-            journal.delete(redis_client, attempt.job.id)  # while an attempt lives: it writes all of it again
+            journal.delete(redis_client, attempt.job.id)  # during an attempt, which writes all of it again
             attempt.journal.write("test.said", {})
             writer.drain()
-        attempt = opened(attempt)
+        attempt = open_next(attempt)
     finish(job_store, attempt)
     writer.drain()
 
-    text = whole(job_store, redis_client, attempt.job.id)
+    text = all_events(job_store, redis_client, attempt.job.id)
     journal.delete(redis_client, attempt.job.id)
-    assert [e.data for e in archived(job_store, attempt.job.id).events] == text
-    assert archived(job_store, attempt.job.id).tokens == 18
+    assert [e.data for e in read_archived(job_store, attempt.job.id).events] == text
+    assert read_archived(job_store, attempt.job.id).tokens == 18
 
 
-def test_an_overtaken_attempt_does_not_open(job_store, opened, redis_client, writer):
-    first = opened()
-    opened(first)
+def test_a_superseded_attempt_is_fenced_when_it_opens(job_store, open_next, redis_client, writer):
+    first = open_next()
+    open_next(first)
 
     with pytest.raises(Fenced):
         open_attempt(first.job, job_store.database, redis_client, writer)
 
 
-def test_without_redis_nothing_opens(job_store, account, writer, tmp_path):
+def test_opening_fails_without_redis(job_store, account, writer, tmp_path):
     job = job_store.start(account)
 
     with pytest.raises(redis.RedisError):
         open_attempt(job, job_store.database, connect(f"unix://{tmp_path}/nothing.sock"), writer)
 
 
-def test_the_first_reason_to_stop_counts(opened):
-    attempt = opened()
+def test_the_first_reason_to_stop_is_kept(open_next):
+    attempt = open_next()
     attempt.check()
     assert not attempt.should_stop()
 
@@ -237,8 +237,8 @@ def test_the_first_reason_to_stop_counts(opened):
         attempt.check()
 
 
-def test_reasons_to_stop(opened):
-    cancelled, late, overtaken, fenced = opened(), opened(), opened(), opened()
+def test_an_attempt_stops_for_each_reason(open_next):
+    cancelled, late, overtaken, fenced = open_next(), open_next(), open_next(), open_next()
     cancelled.stop("cancelled")
     late.deadline = time.monotonic() - 1
     overtaken.stop("overtaken")
@@ -250,8 +250,8 @@ def test_reasons_to_stop(opened):
             attempt.check()
 
 
-def test_progress_is_in_the_row_and_on_the_stream(job_store, opened, redis_client, writer):
-    attempt = opened()
+def test_progress_is_stored_in_the_row_and_in_the_journal(job_store, open_next, redis_client, writer):
+    attempt = open_next()
 
     attempt.report_progress(3, 10, "pruning")
     writer.drain()

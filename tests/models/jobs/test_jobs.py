@@ -1,4 +1,4 @@
-"""Given accounts with jobs, when they look, then they see their own, newest first; an enqueue commits or does not."""
+"""Enqueue, read and list jobs."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from models.journal.events import event
 from models.platform.errors import SanghaError
 
 
-def test_a_job_is_its_accounts_own(job_store, account):
+def test_a_job_is_visible_to_its_account_only(job_store, account):
     job_id = job_store.enqueue(account, arguments={"n": 1})
 
     with job_store.database.connection() as connection:
@@ -18,20 +18,20 @@ def test_a_job_is_its_accounts_own(job_store, account):
         assert list_jobs(connection, job_store.create_account()) == []
 
 
-def test_pages_are_newest_first_and_neither_lose_nor_repeat(job_store, account):
-    born = [job_store.enqueue(account, kind=kind) for kind in ["test.work", "test.other"] * 3]
+def test_pages_are_newest_first_and_complete(job_store, account):
+    job_ids = [job_store.enqueue(account, kind=kind) for kind in ["test.work", "test.other"] * 3]
 
     with job_store.database.connection() as connection:
         pages, after = [], None
         while page := list_jobs(connection, account, after=after, limit=4):
             pages += [job.id for job in page]
             after = page[-1].id
-        assert pages == born[::-1]
+        assert pages == job_ids[::-1]
         assert len(list_jobs(connection, account, kind="test.other")) == 3
         assert list_jobs(connection, account, state="running") == []
 
 
-def test_what_rolls_back_was_never_enqueued(job_store, account):
+def test_a_rolled_back_job_is_not_enqueued(job_store, account):
     job = NewJob("test.work", account, opening=[event(0, "test.opened", {})])
 
     def fail():
@@ -47,8 +47,8 @@ def test_what_rolls_back_was_never_enqueued(job_store, account):
         assert read_archive(connection, job.id).events == []
 
 
-def test_a_second_job_of_a_unique_key_is_not_inserted(job_store, account):
-    """Also when the first has ended: what is keyed by its minute happens once in it."""
+def test_a_job_with_a_used_unique_key_is_not_inserted(job_store, account):
+    """Also after the first one has ended."""
     key, opening = f"once {account}", [event(0, "test.opened", {})]
     first = NewJob("test.work", account, unique_key=key, opening=opening)
     second = NewJob("test.work", account, unique_key=key, opening=opening)
@@ -65,7 +65,7 @@ def test_a_second_job_of_a_unique_key_is_not_inserted(job_store, account):
         assert read_archive(connection, second.id).events == []
 
 
-def test_which_have_ended_or_are_gone(job_store, account):
+def test_ended_ids_include_missing_jobs(job_store, account):
     queued, ended = job_store.enqueue(account), job_store.enqueue(account)
     job_store.update(ended, "state = 'dead'")
 
@@ -73,7 +73,7 @@ def test_which_have_ended_or_are_gone(job_store, account):
         assert ended_ids(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}
 
 
-def test_every_kind_has_a_pool_and_room_for_an_attempt():
+def test_every_kind_has_a_pool_and_valid_limits():
     served = [queue for queues in POOLS.values() for queue in queues]
 
     assert len(served) == len(set(served))

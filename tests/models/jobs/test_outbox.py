@@ -1,4 +1,4 @@
-"""Given jobs of many accounts, when the relay asks what is due, then nobody stands in front of everybody."""
+"""Select due jobs fairly, and recover lost ones."""
 
 import threading
 
@@ -13,15 +13,15 @@ from models.platform.ids import new_id
 WINDOWS = {"test.work": 4, "test.other": 4}
 
 
-def publish(job_store, given=WINDOWS):
-    """One pass of a relay: the ids it published, in order."""
+def publish(job_store, window_sizes=WINDOWS):
+    """Publish once like a relay. Returns the ids published, in order."""
     with job_store.database.transaction() as connection:
-        found = lock_due_jobs(connection, given)
-        mark_published(connection, found)
-    return [job.id for job in found]
+        due = lock_due_jobs(connection, window_sizes)
+        mark_published(connection, due)
+    return [job.id for job in due]
 
 
-def test_two_hundred_jobs_of_one_account_do_not_delay_the_one_of_another(empty_job_store):
+def test_two_hundred_jobs_of_one_account_do_not_delay_another_account(empty_job_store):
     job_store = empty_job_store
     greedy, modest = job_store.create_account(), job_store.create_account()
     with job_store.database.transaction() as connection:
@@ -30,12 +30,12 @@ def test_two_hundred_jobs_of_one_account_do_not_delay_the_one_of_another(empty_j
     first = publish(job_store)
     assert len(first) == 4
 
-    theirs = job_store.enqueue(modest)
+    other_job = job_store.enqueue(modest)
 
-    assert publish(job_store) == [theirs]
+    assert publish(job_store) == [other_job]
 
 
-def test_each_end_makes_room_for_one_more(empty_job_store):
+def test_each_end_lets_one_more_job_be_published(empty_job_store):
     job_store = empty_job_store
     account = job_store.create_account()
     for _ in range(6):
@@ -43,14 +43,14 @@ def test_each_end_makes_room_for_one_more(empty_job_store):
     published = publish(job_store)
 
     job = job_store.claim(published[0])
-    assert publish(job_store) == []  # it runs, so it still counts
+    assert publish(job_store) == []  # a running job still counts
     job_store.update(job.id, "state = 'completed'")
 
     assert len(publish(job_store)) == 1
 
 
-def test_jobs_whose_workers_died_twice_run_one_at_a_time(empty_job_store):
-    """One of them may be what kills: it must not meet the same neighbours again and again."""
+def test_suspects_run_one_at_a_time(empty_job_store):
+    """A job that kills its process must not run beside the same jobs again and again."""
     job_store = empty_job_store
     suspects = [job_store.enqueue(job_store.create_account()) for _ in range(3)]
     for job_id in suspects:
@@ -64,7 +64,7 @@ def test_jobs_whose_workers_died_twice_run_one_at_a_time(empty_job_store):
     assert publish(job_store) == [suspects[1]]
 
 
-def test_a_waiting_parent_takes_no_room(empty_job_store):
+def test_a_waiting_parent_does_not_count(empty_job_store):
     job_store = empty_job_store
     account = job_store.create_account()
     for _ in range(5):
@@ -75,7 +75,7 @@ def test_a_waiting_parent_takes_no_room(empty_job_store):
     assert len(publish(job_store)) == 1
 
 
-def test_the_oldest_go_first_and_one_pass_has_an_end(empty_job_store):
+def test_the_longest_due_are_published_first_and_a_pass_is_limited(empty_job_store):
     job_store = empty_job_store
     jobs = [job_store.enqueue(job_store.create_account()) for _ in range(BATCH + 2)]
     job_store.update(jobs[-1], "run_at = now() - interval '1 hour'")
@@ -87,17 +87,17 @@ def test_the_oldest_go_first_and_one_pass_has_an_end(empty_job_store):
     assert {*first, *publish(job_store)} == set(jobs)
 
 
-def test_what_is_not_due_or_of_no_known_kind_stays(empty_job_store):
+def test_jobs_that_are_not_due_or_of_an_unknown_kind_are_not_published(empty_job_store):
     job_store = empty_job_store
     account = job_store.create_account()
     later, strange = job_store.enqueue(account), job_store.enqueue(account)
     job_store.update(later, "run_at = now() + interval '1 hour'")
-    job_store.update(strange, "kind = 'test.of_tomorrow'")  # another version's, in the middle of an update
+    job_store.update(strange, "kind = 'test.of_tomorrow'")  # of another version, during an upgrade
 
     assert publish(job_store) == []
 
 
-def test_the_platforms_own_work_has_a_wide_window(empty_job_store):
+def test_the_platforms_own_jobs_have_a_wide_window(empty_job_store):
     job_store = empty_job_store
     for _ in range(20):
         job_store.enqueue(PLATFORM_ACCOUNT)
@@ -105,7 +105,7 @@ def test_the_platforms_own_work_has_a_wide_window(empty_job_store):
     assert len(publish(job_store, {"test.work": 1})) == 20
 
 
-def test_serial_jobs_go_one_by_one_in_their_order(empty_job_store):
+def test_jobs_with_a_serial_key_run_one_by_one_in_order(empty_job_store):
     job_store = empty_job_store
     account, other = job_store.create_account(), job_store.create_account()
     first, second = job_store.enqueue(account, serial_key="thread"), job_store.enqueue(account, serial_key="thread")
@@ -123,7 +123,7 @@ def test_serial_jobs_go_one_by_one_in_their_order(empty_job_store):
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "waiting"])
-def test_a_serial_job_waits_for_the_retries_and_children_of_the_one_before(empty_job_store, state):
+def test_a_serial_job_waits_for_retries_and_children_of_the_one_before(empty_job_store, state):
     job_store = empty_job_store
     account = job_store.create_account()
     first = job_store.enqueue(account, serial_key="thread")
@@ -134,8 +134,8 @@ def test_a_serial_job_waits_for_the_retries_and_children_of_the_one_before(empty
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "waiting"])
-def test_a_serial_job_with_an_older_id_that_came_late_waits_too(empty_job_store, state):
-    """An id is made before its row is, so a job may find a younger one at work."""
+def test_a_serial_job_that_was_inserted_late_waits_for_a_younger_one(empty_job_store, state):
+    """An id is generated before its row is inserted, so a younger job may run already."""
     job_store = empty_job_store
     account = job_store.create_account()
     late = new_id("job")
@@ -147,8 +147,8 @@ def test_a_serial_job_with_an_older_id_that_came_late_waits_too(empty_job_store,
     assert publish(job_store) == []
 
 
-def test_a_claim_out_of_turn_goes_back(empty_job_store):
-    """However its message came about: of two serial jobs only one runs."""
+def test_a_claim_out_of_order_is_given_back(empty_job_store):
+    """Of two serial jobs only one runs, whatever messages exist."""
     job_store = empty_job_store
     account = job_store.create_account()
     first, second = job_store.enqueue(account, serial_key="thread"), job_store.enqueue(account, serial_key="thread")
@@ -161,12 +161,12 @@ def test_a_claim_out_of_turn_goes_back(empty_job_store):
     assert publish(job_store) == [second]
 
 
-def test_two_relays_at_once_publish_nothing_twice(empty_job_store):
+def test_two_concurrent_relays_publish_each_job_once(empty_job_store):
     job_store = empty_job_store
     account = job_store.create_account()
     for _ in range(4):
         job_store.enqueue(account)
-    found, inside, go = [], threading.Event(), threading.Event()
+    published_ids, inside, go = [], threading.Event(), threading.Event()
 
     def slow_relay():
         with job_store.database.transaction() as connection:
@@ -174,12 +174,12 @@ def test_two_relays_at_once_publish_nothing_twice(empty_job_store):
             inside.set()
             go.wait(20)
             mark_published(connection, jobs)
-        found.extend(job.id for job in jobs)
+        published_ids.extend(job.id for job in jobs)
 
     slow = threading.Thread(target=slow_relay)
     slow.start()
     assert inside.wait(20)
-    fast = threading.Thread(target=lambda: found.extend(publish(job_store)))
+    fast = threading.Thread(target=lambda: published_ids.extend(publish(job_store)))
     fast.start()
     with job_store.database.connection() as connection:
         waits = (
@@ -191,19 +191,19 @@ def test_two_relays_at_once_publish_nothing_twice(empty_job_store):
     slow.join(20)
     fast.join(20)
 
-    assert len(found) == len(set(found)) == 4
+    assert len(published_ids) == len(set(published_ids)) == 4
 
 
-def test_the_mark_leaves_alone_what_has_moved_on(empty_job_store):
+def test_marking_skips_jobs_whose_state_has_changed(empty_job_store):
     job_store = empty_job_store
     account = job_store.create_account()
     claimed, back = job_store.enqueue(account), job_store.enqueue(account)
     with job_store.database.transaction() as connection:
-        found = lock_due_jobs(connection, WINDOWS)
+        due = lock_due_jobs(connection, WINDOWS)
         job_store.claim(claimed)
         job_store.claim(back)
         job_store.update(back, "state = 'queued', published_at = NULL, run_at = now() + interval '1 hour'")
-        mark_published(connection, found)
+        mark_published(connection, due)
 
     assert job_store.job(back).published_at is None
     assert job_store.job(claimed).state == "running"
@@ -214,7 +214,7 @@ def test_the_mark_leaves_alone_what_has_moved_on(empty_job_store):
     [(40, 40, True), (20, 20, False), (70, 40, True), (200, 40, False), (200, 110, True), (90_000, 40_000, False)],
 )
 def test_a_lost_message_is_sent_again_at_doubling_intervals(empty_job_store, since_due, since_published, lost):
-    """At first after 30 s; then each wait is as long as all before it."""
+    """First after 30 s; then each wait equals the time since the job was due."""
     job_store = empty_job_store
     job_id = job_store.enqueue(job_store.create_account())
     job_store.update(
@@ -228,7 +228,7 @@ def test_a_lost_message_is_sent_again_at_doubling_intervals(empty_job_store, sin
     assert (job_store.job(job_id).published_at is None) == lost
 
 
-def test_a_lease_that_lives_is_left_alone(empty_job_store):
+def test_a_valid_lease_is_kept(empty_job_store):
     job_store = empty_job_store
     job = job_store.start(job_store.create_account())
 
@@ -238,14 +238,14 @@ def test_a_lease_that_lives_is_left_alone(empty_job_store):
     assert job_store.job(job.id).state == "running"
 
 
-def test_the_window_is_what_the_living_workers_can_do(empty_job_store):
+def test_the_window_is_the_number_of_threads_of_live_workers(empty_job_store):
     with empty_job_store.database.connection() as connection:
         assert windows(connection)["test.work"] == SMALLEST_WINDOW
         for name, threads in (("w1", 3), ("w2", 5), ("silent", 100)):
             register(connection, name, host="h", pid=1, pools=[], queues=["maintenance"], threads=threads)
         connection.execute("UPDATE workers SET seen_at = now() - interval '1 minute' WHERE name = 'silent'")
 
-        found = windows(connection)
+        sizes = windows(connection)
 
-    assert found["test.work"] == found["maintenance.prune"] == 8
-    assert found["test.other"] == SMALLEST_WINDOW
+    assert sizes["test.work"] == sizes["maintenance.prune"] == 8
+    assert sizes["test.other"] == SMALLEST_WINDOW

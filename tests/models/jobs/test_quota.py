@@ -1,4 +1,4 @@
-"""Given limits of an account, when work is to begin, then it finds room or not, and gives it back however it ends."""
+"""Reserve and bill tokens, and limit unfinished jobs."""
 
 import threading
 
@@ -45,7 +45,7 @@ def test_a_reservation_ends_with_its_job(database, account, state):
     assert usage_of(database, account) == (0, 100)
 
 
-def test_a_replayed_job_adds_the_difference_only(database, account):
+def test_a_replayed_job_is_billed_for_the_difference(database, account):
     job_id = new_id("job")
     for tokens in (10, 10, 15):
         bill(database, account, job_id, tokens)
@@ -54,7 +54,7 @@ def test_a_replayed_job_adds_the_difference_only(database, account):
     assert usage_of(database, account) == (40, 0)
 
 
-def test_what_is_billed_counts(database, account):
+def test_billed_tokens_count_against_the_quota(database, account):
     bill(database, account, new_id("job"), 20)
 
     reserve(database, account, 60)
@@ -62,7 +62,7 @@ def test_what_is_billed_counts(database, account):
         reserve(database, account, 1)
 
 
-def test_those_who_ask_at_once_do_not_overshoot_together(database, account):
+def test_concurrent_checks_do_not_exceed_the_quota(database, account):
     refused = []
 
     def ask():
@@ -80,14 +80,14 @@ def test_those_who_ask_at_once_do_not_overshoot_together(database, account):
     assert (len(refused), usage_of(database, account)) == (5, (0, 90))
 
 
-def test_without_a_monthly_limit_nobody_waits_for_a_lock(database, account):
+def test_an_account_without_a_monthly_limit_is_not_locked(database, account):
     with database.transaction() as holder:
         holder.execute(quota.LOCK, {"account_id": account})
         with database.transaction() as connection:
             check_quota(connection, account, Limits(), 10**9)
 
 
-def test_unfinished_jobs_are_bounded(database, account):
+def test_unfinished_jobs_are_limited(database, account):
     limits = Limits(unfinished_jobs=2)
     with database.transaction() as connection:
         for _ in range(2):
@@ -101,7 +101,7 @@ def test_unfinished_jobs_are_bounded(database, account):
     assert refusal.value.code == "too_many_jobs"
 
 
-def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkeypatch):
+def test_unfinished_turns_of_a_conversation_are_limited(database, account, monkeypatch):
     monkeypatch.setattr(quota, "MAX_THREAD_TURNS", 1)
     with database.transaction() as connection:
         enqueue(connection, NewJob("turn.run", account, serial_key=account))
@@ -115,5 +115,5 @@ def test_turns_that_wait_in_a_conversation_are_bounded(database, account, monkey
 @pytest.mark.parametrize(
     ("output", "history", "expected"), [(10, False, 126), (None, False, 4096), (10, True, 4096), (5000, False, 4096)]
 )
-def test_the_worst_case_is_bounded_by_the_context(output, history, expected):
+def test_billable_tokens_are_limited_by_the_context(output, history, expected):
     assert max_billable_tokens(100, 1, output=output, context=4096, history=history) == expected

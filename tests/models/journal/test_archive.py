@@ -1,4 +1,4 @@
-"""Given chunks of a journal, when they are written again or in part, then the archive has each event once, in order."""
+"""Archive chunks of a journal and read them back."""
 
 from models.journal.archive import archive, read_archive
 from models.journal.events import event
@@ -8,7 +8,7 @@ def events(first, last, tokens=0):
     return [event(sequence, "test.said", {"n": sequence}, tokens) for sequence in range(first, last + 1)]
 
 
-def test_chunks_replay_the_whole_journal_from_any_place(job_store, account):
+def test_chunks_replay_the_whole_journal_from_any_sequence_number(job_store, account):
     job_id = job_store.enqueue(account, opening=events(0, 1))
     with job_store.database.connection() as connection:
         archive(connection, job_id, events(2, 6, tokens=2))
@@ -23,14 +23,14 @@ def test_chunks_replay_the_whole_journal_from_any_place(job_store, account):
             assert [event.sequence for event in rest] == list(range(after + 1, 8))
 
 
-def test_nothing_is_there_of_what_never_was(job_store):
+def test_an_unknown_job_has_no_events(job_store):
     with job_store.database.connection() as connection:
         nothing = read_archive(connection, "job_nobody")
 
     assert (nothing.events, nothing.last, nothing.tokens) == ([], -1, 0)
 
 
-def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(job_store, account):
+def test_an_unconfirmed_chunk_is_extended_but_never_shortened(job_store, account):
     job_id = job_store.enqueue(account, opening=events(0, 1))
     with job_store.database.connection() as connection:
         archive(connection, job_id, events(2, 4, tokens=1))
@@ -41,7 +41,7 @@ def test_a_chunk_that_was_not_confirmed_grows_and_never_shrinks(job_store, accou
         assert read_archive(connection, job_id).tokens == 8
 
 
-def test_text_of_every_kind_survives(job_store, account):
+def test_any_text_is_kept_exactly(job_store, account):
     said = [event(0, "test.said", {"delta": 'nul \0, break \n\r\u2028, quote " and 🦜'})]
     job_id = job_store.enqueue(account, opening=said)
 

@@ -1,4 +1,4 @@
-"""Given any event, when it is written and read again, then it is the same to the byte."""
+"""Serialise and parse events."""
 
 import re
 from pathlib import Path
@@ -43,19 +43,19 @@ def test_an_event_is_one_line_of_json_that_begins_with_its_type_and_number(seque
 
 
 @given(st.integers(0, 1000), st.lists(st.tuples(TYPES, PAYLOADS), min_size=1, max_size=5))
-def test_lines_come_back_as_the_same_events(first, contents):
-    events = [event(first + place, type_, payload) for place, (type_, payload) in enumerate(contents)]
+def test_events_survive_the_round_trip_through_lines(first, contents):
+    events = [event(first + index, type_, payload) for index, (type_, payload) in enumerate(contents)]
 
     assert from_lines(first, to_lines(events)) == events
 
 
 @pytest.mark.parametrize("ending", sorted(ENDINGS))
-def test_endings_end(ending):
+def test_only_endings_end_a_journal(ending):
     assert event(3, ending.decode(), {}).ends
     assert not event(3, ending.decode() + ".not", {"kind": ending.decode()}).ends
 
 
-def test_an_event_without_a_type_is_a_mistake():
+def test_an_event_without_a_type_is_rejected():
     with pytest.raises(ValueError, match="subsection"):
         _ = Event(0, b"{}").type
 
@@ -76,7 +76,7 @@ def test_extension_events_of_an_earlier_version_are_read_under_their_present_nam
     assert from_lines(7, stored.data) == [Event(7, with_current_type(stored.data))]
 
 
-def test_every_extension_event_of_the_source_is_described_and_every_described_one_exists():
+def test_extension_events_are_described_completely():
     root = Path(__file__).parents[3]
     sources = [path for folder in ("models", "pipelines", "tasks", "web") for path in (root / folder).rglob("*.py")]
     texts = [path.read_text() for path in sources if path != root / "models/journal/events.py"]

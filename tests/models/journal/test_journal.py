@@ -1,4 +1,4 @@
-"""Given a journal in Redis, when attempts append, then only the latest one can, and numbers follow one another."""
+"""Append to a journal in Redis, with fences and shard streams."""
 
 import pytest
 
@@ -16,7 +16,8 @@ def job_id(redis_client):
 
 @pytest.fixture
 def append(redis_client, job_id):
-    """`append(attempt, first, last)` → what Redis said, and by default without force as the writer does it."""
+    """`append(attempt, first, last)` appends events like the writer, without `force` by default. Returns status and
+    last number."""
 
     def run(attempt, first, last, *, force=False, by=None):
         events = [event(n, "test.said", {"by": by or attempt}, 1) for n in range(first, last + 1)]
@@ -32,11 +33,11 @@ def read(redis_client, job_id, after=-1):
 
 
 def take(redis_client, job_id, attempt):
-    """Take the fence, as an attempt does first of all."""
+    """Take the fence, the first step of an attempt."""
     return journal.append(redis_client, job_id, attempt, [])
 
 
-def test_events_are_appended_in_order_and_read_from_any_place(redis_client, job_id, append):
+def test_events_are_appended_in_order_and_read_from_any_sequence_number(redis_client, job_id, append):
     take(redis_client, job_id, 1)
 
     assert append(1, 0, 2) == ("ok", 2)
@@ -49,8 +50,8 @@ def test_events_are_appended_in_order_and_read_from_any_place(redis_client, job_
     assert {found.tokens for found in journal.read_events(redis_client, job_id)} == {1}
 
 
-def test_a_repeat_changes_nothing_also_where_it_overlaps(redis_client, job_id, append):
-    """The answer to an append may get lost with its connection."""
+def test_a_repeated_or_overlapping_append_changes_nothing(redis_client, job_id, append):
+    """The reply to an append may be lost."""
     take(redis_client, job_id, 1)
     append(1, 0, 2)
 
@@ -62,7 +63,7 @@ def test_a_repeat_changes_nothing_also_where_it_overlaps(redis_client, job_id, a
     assert [b"repeat" in f.data or b"overlap" in f.data for f in found] == [False, False, False, True, True]
 
 
-def test_a_gap_is_refused(redis_client, job_id, append):
+def test_an_append_with_a_gap_is_lost(redis_client, job_id, append):
     take(redis_client, job_id, 1)
     append(1, 0, 2)
 
@@ -70,7 +71,7 @@ def test_a_gap_is_refused(redis_client, job_id, append):
     assert read(redis_client, job_id) == [0, 1, 2]
 
 
-def test_an_earlier_attempt_is_refused_whatever_it_tries(redis_client, job_id, append):
+def test_a_superseded_attempt_is_fenced(redis_client, job_id, append):
     take(redis_client, job_id, 1)
     append(1, 0, 2)
     assert take(redis_client, job_id, 2).last == 2
@@ -81,24 +82,24 @@ def test_an_earlier_attempt_is_refused_whatever_it_tries(redis_client, job_id, a
     assert append(2, 3, 3) == ("ok", 3)
 
 
-def test_who_has_not_taken_the_fence_is_sent_to_ask_postgres(redis_client, job_id, append):
+def test_an_append_without_the_fence_is_lost(redis_client, job_id, append):
     assert append(1, 0, 1) == ("lost", -1)
     assert read(redis_client, job_id) == []
 
 
-def test_what_redis_forgot_is_written_again_by_force(redis_client, job_id, append):
+def test_an_evicted_journal_is_written_again_by_force(redis_client, job_id, append):
     take(redis_client, job_id, 3)
     append(3, 0, 5)
     journal.delete(redis_client, job_id)
 
     assert append(3, 6, 6) == ("lost", -1)
-    assert append(3, 4, 6, force=True) == ("ok", 6)  # all before 4 is in the archive
+    assert append(3, 4, 6, force=True) == ("ok", 6)  # the events before 4 are archived
     assert read(redis_client, job_id) == [4, 5, 6]
     assert append(3, 7, 7) == ("ok", 7)
 
 
-def test_a_stream_never_has_a_gap_inside(redis_client, job_id, append):
-    """Redis came back with an old copy of itself; what the writer no longer holds is in the archive alone."""
+def test_a_stream_has_no_gap_inside(redis_client, job_id, append):
+    """Redis was restored from an old copy, and the writer no longer has the events between."""
     take(redis_client, job_id, 1)
     append(1, 0, 3)
 
@@ -107,7 +108,7 @@ def test_a_stream_never_has_a_gap_inside(redis_client, job_id, append):
     assert read(redis_client, job_id) == [8, 9]
 
 
-def test_a_zombie_cannot_begin_a_forgotten_journal_once_a_later_attempt_has(redis_client, job_id, append):
+def test_a_superseded_attempt_cannot_recreate_an_evicted_journal(redis_client, job_id, append):
     take(redis_client, job_id, 1)
     append(1, 0, 5)
     journal.delete(redis_client, job_id)
@@ -117,54 +118,54 @@ def test_a_zombie_cannot_begin_a_forgotten_journal_once_a_later_attempt_has(redi
     assert read(redis_client, job_id) == []
 
 
-def test_a_door_that_is_late_with_the_opening_writes_over_nothing(redis_client, job_id, append):
-    """The worker was faster, and has read the opening from the archive."""
+def test_late_opening_events_of_a_web_process_are_fenced(redis_client, job_id, append):
+    """The worker was faster and has read them from the archive."""
     take(redis_client, job_id, 1)
     append(1, 0, 3)
 
-    assert append(0, 0, 1, force=True, by="the door") == ("fenced", 3)
+    assert append(0, 0, 1, force=True, by="a web process") == ("fenced", 3)
 
 
 @pytest.fixture
-def told(redis_client, job_id):
-    """`told()` → what the shards have been told of the job since."""
+def read_shards(redis_client, job_id):
+    """`read_shards()` returns the job's entries in the shard streams since the start of the test."""
     cursors = {key: (redis_client.xrevrange(key, count=1) or [(b"0-0",)])[0][0] for key in journal.shard_keys()}
 
-    def read_shards():
+    def read():
         entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
         return [
             journal.parse_shard_entry(fields) for fields in entries if fields[b"j"].decode() == journal.hash_key(job_id)
         ]
 
-    return read_shards
+    return read
 
 
-def test_every_append_goes_to_the_shard_too_as_its_readers_expect(redis_client, job_id, append, told):
+def test_appended_events_are_sent_to_the_shard_once(redis_client, job_id, append, read_shards):
     take(redis_client, job_id, 1)
     append(1, 0, 1)
     append(1, 0, 3)
 
-    mine = told()
-    assert [(id_, first, len(lines)) for id_, first, lines in mine] == [(job_id, 0, 2), (job_id, 2, 2)]
-    assert [line for _, _, lines in mine for line in lines] == [
+    entries = read_shards()
+    assert [(id_, first, len(lines)) for id_, first, lines in entries] == [(job_id, 0, 2), (job_id, 2, 2)]
+    assert [line for _, _, lines in entries for line in lines] == [
         found.data for found in journal.read_events(redis_client, job_id)
     ]
 
 
-def test_an_opening_wakes_nobody_but_an_end_that_follows_it_does(redis_client, job_id, told):
+def test_opening_events_are_not_sent_to_the_shard_but_an_ending_after_them_is(redis_client, job_id, read_shards):
     journal.append(redis_client, job_id, 0, [event(0, "test.said", {}), event(1, "test.said", {})])
     journal.append(redis_client, job_id, 0, [event(2, "sangha:job.cancelled", {})])
 
-    assert [(first, len(lines)) for _, first, lines in told()] == [(2, 1)]
+    assert [(first, len(lines)) for _, first, lines in read_shards()] == [(2, 1)]
 
 
-def test_an_end_without_an_opening_is_told(redis_client, job_id, told):
+def test_an_ending_without_opening_events_is_sent_to_the_shard(redis_client, job_id, read_shards):
     journal.append(redis_client, job_id, 0, [event(0, "sangha:job.cancelled", {})])
 
-    assert [(first, len(lines)) for _, first, lines in told()] == [(0, 1)]
+    assert [(first, len(lines)) for _, first, lines in read_shards()] == [(0, 1)]
 
 
-def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):
+def test_an_ended_journal_expires_sooner(redis_client, job_id):
     journal.append(redis_client, job_id, 1, [event(0, "test.said", {})])
     assert journal.TTL_ENDED < redis_client.ttl(journal.hash_key(job_id)) <= journal.TTL
 
@@ -174,7 +175,7 @@ def test_an_ended_journal_is_forgotten_sooner(redis_client, job_id):
         assert 0 < redis_client.ttl(key) <= journal.TTL_ENDED
 
 
-def test_a_redis_that_does_not_answer_knows_nothing(tmp_path):
+def test_the_last_sequence_number_is_minus_one_while_redis_is_unavailable(tmp_path):
     from models.platform.redis_client import connect
 
     assert journal.last_sequence(connect(f"unix://{tmp_path}/nothing.sock"), "job") == -1

@@ -1,4 +1,4 @@
-"""Given attempts that write journals, when Redis is slow, gone or emptied, then nothing is lost or repeated."""
+"""Write journals while Redis is slow, restarted or emptied."""
 
 import signal
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ DELTA = "response.output_text.delta"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChildProcess]:
-    """A Valkey that may be emptied and killed."""
+    """A Valkey server that tests may empty and kill."""
     folder = tmp_path_factory.mktemp("own")
     for name in ("run", "logs"):
         (folder / name).mkdir()
@@ -41,7 +41,7 @@ def client(server: ChildProcess) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="module")
 def current() -> set[tuple[str, int]]:
-    """The attempts that Postgres would say are present."""
+    """The attempts that are current according to Postgres."""
     return set()
 
 
@@ -54,14 +54,14 @@ def writer(client: redis.Redis, current: set[tuple[str, int]]) -> Iterator[Journ
 
 @pytest.fixture
 def begin(client, writer, current):
-    """`begin(…)` → the journal of a present attempt that has taken the fence."""
+    """`begin(…)` returns the journal of a current attempt that has taken the fence."""
 
-    def open_journal(job_id=None, attempt=1, first=0, carried=()):
+    def open_journal(job_id=None, attempt=1, first=0, unarchived_before=()):
         job_id = job_id or new_id("job")
-        current.difference_update({held for held in current if held[0] == job_id})
+        current.difference_update({entry for entry in current if entry[0] == job_id})
         current.add((job_id, attempt))
         journal.append(client, job_id, attempt, [])
-        return Journal(job_id, attempt, first, writer, carried)
+        return Journal(job_id, attempt, first, writer, unarchived_before)
 
     return open_journal
 
@@ -74,7 +74,7 @@ def numbers(client, written):
     return [event.sequence for event in stored(client, written)]
 
 
-def test_what_is_written_arrives_in_order_and_complete(client, writer, begin):
+def test_events_arrive_completely_and_in_order(client, writer, begin):
     one, two = begin(), begin()
     for n in range(300):
         (one, two)[n % 2].write("test.said", {"n": n})
@@ -93,49 +93,49 @@ def test_what_is_written_arrives_in_order_and_complete(client, writer, begin):
         st.tuples(st.sampled_from(["text", "text", "text", "other text", "event"]), st.text(max_size=5)), max_size=30
     )
 )
-def test_text_is_joined_and_never_lost_or_mixed(client, writer, begin, pieces):
-    """The deltas of a journal, joined, are what was written, each with the payload it was written with."""
+def test_merged_text_is_complete_and_in_order(client, writer, begin, pieces):
+    """The joined deltas of each payload equal the text written with it."""
     written = begin()
-    said: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     for kind, text in pieces:
         text = text.encode("utf-8", "replace").decode()
         if kind == "event":
             written.write("test.said", {"text": text})
         else:
             written.write_text(DELTA, {"item_id": kind}, text, 1)
-            said.append((kind, text))
-    unsent_yet = written.unarchived()
+            texts.append((kind, text))
+    unarchived = written.unarchived()
     assert writer.drain()
 
     events = [orjson.loads(event.data) for event in stored(client, written)]
     deltas = [event for event in events if event["type"] == DELTA]
     for kind in ("text", "other text"):
-        assert "".join(e["delta"] for e in deltas if e["item_id"] == kind) == "".join(t for k, t in said if k == kind)
+        assert "".join(e["delta"] for e in deltas if e["item_id"] == kind) == "".join(t for k, t in texts if k == kind)
     assert [event["text"] for event in events if event["type"] == "test.said"] == [
         text.encode("utf-8", "replace").decode() for kind, text in pieces if kind == "event"
     ]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    assert sum(event.tokens for event in stored(client, written)) == len(said) == written.tokens
-    assert unsent_yet == written.attempt_events()
+    assert sum(event.tokens for event in stored(client, written)) == len(texts) == written.tokens
+    assert unarchived == written.attempt_events()
 
 
-def test_what_is_written_together_stands_behind_the_text_before_it_and_counts_once(client, writer, begin):
-    # Given text that is still open
+def test_events_written_atomically_follow_earlier_text_and_carry_their_tokens_once(client, writer, begin):
+    # Given a delta that may still be extended
     written = begin()
     written.write_text(DELTA, {}, "a", 2)
-    # When events are written together
+    # When events are written atomically
     written.write_atomically([("one", {}), ("two", {})], 3)
-    # Then no batch could have held only some of them, and the last one carries their tokens
+    # Then they follow it in one batch, and the last one carries their tokens
     assert writer.drain()
-    told = journal.read_events(client, written.job_id)
-    assert [(event.sequence, event.type, event.tokens) for event in told] == [
+    events = journal.read_events(client, written.job_id)
+    assert [(event.sequence, event.type, event.tokens) for event in events] == [
         (0, DELTA.encode(), 2), (1, b"one", 0), (2, b"two", 3),
     ]  # fmt: skip
     assert written.tokens == 5
 
 
-def test_while_redis_is_busy_text_gathers_into_few_deltas(client, writer, begin):
-    """A write never waits for Redis; what has gathered meanwhile goes as one."""
+def test_text_is_merged_into_few_deltas_while_redis_is_busy(client, writer, begin):
+    """A write does not wait for Redis."""
     written = begin()
     client.execute_command("CLIENT", "PAUSE", 300, "WRITE")
     for n in range(1000):
@@ -148,7 +148,7 @@ def test_while_redis_is_busy_text_gathers_into_few_deltas(client, writer, begin)
     assert len(deltas) < 20
 
 
-def test_a_journal_that_redis_forgot_is_written_again_whole(client, writer, begin):
+def test_an_evicted_journal_is_written_again_completely(client, writer, begin):
     written = begin()
     written.write("test.said", {"n": 0})
     writer.drain()
@@ -164,7 +164,7 @@ def test_a_journal_that_redis_forgot_is_written_again_whole(client, writer, begi
     assert numbers(client, written) == list(range(40))
 
 
-def test_after_a_checkpoint_only_the_archived_part_may_be_missing(client, writer, begin):
+def test_archived_events_are_not_written_again(client, writer, begin):
     written = begin()
     for n in range(10):
         written.write("test.said", {"n": n})
@@ -178,7 +178,7 @@ def test_after_a_checkpoint_only_the_archived_part_may_be_missing(client, writer
     assert numbers(client, written) == [7, 8, 9, 10]
 
 
-def test_a_checkpoint_forgets_nothing_that_redis_lacks(client, writer, begin):
+def test_a_checkpoint_keeps_events_that_redis_lacks(client, writer, begin):
     written = begin()
     client.execute_command("CLIENT", "PAUSE", 300, "WRITE")
     for n in range(10):
@@ -192,15 +192,15 @@ def test_a_checkpoint_forgets_nothing_that_redis_lacks(client, writer, begin):
     assert numbers(client, written) == list(range(10))
 
 
-def test_an_attempt_carries_what_only_redis_had_of_the_one_before(client, writer, begin):
-    """It is this attempt that archives it, and that writes it again should Redis forget it."""
+def test_an_attempt_retains_unarchived_events_of_the_one_before(client, writer, begin):
+    """It archives them, and writes them again if Redis loses them."""
     first = begin()
     for n in range(5):
         first.write("test.said", {"n": n})
     writer.drain()
-    carried = stored(client, first)[2:]
+    unarchived_before = stored(client, first)[2:]
 
-    second = begin(first.job_id, 2, first=5, carried=carried)
+    second = begin(first.job_id, 2, first=5, unarchived_before=unarchived_before)
     second.write("test.said", {"n": 5})
 
     assert [event.sequence for event in second.unarchived()] == [2, 3, 4, 5]
@@ -212,41 +212,41 @@ def test_an_attempt_carries_what_only_redis_had_of_the_one_before(client, writer
     assert numbers(client, second) == [2, 3, 4, 5, 6]
 
 
-def test_a_zombie_is_fenced_by_the_attempt_after_it(client, writer, begin):
-    zombie = begin()
-    zombie.write("test.said", {"by": 1})
+def test_a_superseded_attempt_is_fenced(client, writer, begin):
+    superseded = begin()
+    superseded.write("test.said", {"by": 1})
     writer.drain()
-    present = begin(zombie.job_id, 2, first=1)
+    current_journal = begin(superseded.job_id, 2, first=1)
 
-    zombie.write("test.said", {"by": 1})
-    wait_until(lambda: zombie.fenced)
+    superseded.write("test.said", {"by": 1})
+    wait_until(lambda: superseded.fenced)
 
     with pytest.raises(Fenced):
-        zombie.write("test.said", {"by": 1})
+        superseded.write("test.said", {"by": 1})
     with pytest.raises(Fenced):
-        zombie.write_text(DELTA, {}, "late", 1)
-    present.write("test.said", {"by": 2})
+        superseded.write_text(DELTA, {}, "late", 1)
+    current_journal.write("test.said", {"by": 2})
     writer.drain()
-    assert [orjson.loads(event.data)["by"] for event in stored(client, present)] == [1, 2]
+    assert [orjson.loads(event.data)["by"] for event in stored(client, current_journal)] == [1, 2]
 
 
-def test_a_zombie_cannot_write_over_a_later_attempt_in_an_emptied_redis(client, writer, begin):
-    zombie = begin()
-    zombie.write("test.said", {"by": 1})
+def test_a_superseded_attempt_cannot_write_to_an_emptied_redis(client, writer, begin):
+    superseded = begin()
+    superseded.write("test.said", {"by": 1})
     writer.drain()
-    present = begin(zombie.job_id, 2, first=1)
+    current_journal = begin(superseded.job_id, 2, first=1)
     client.flushall()
 
-    zombie.write("test.said", {"by": 1})
-    wait_until(lambda: zombie.fenced)
+    superseded.write("test.said", {"by": 1})
+    wait_until(lambda: superseded.fenced)
 
-    assert stored(client, present) == []
-    present.write("test.said", {"by": 2})
+    assert stored(client, current_journal) == []
+    current_journal.write("test.said", {"by": 2})
     writer.drain()
-    assert [orjson.loads(event.data)["by"] for event in stored(client, present)] == [2]
+    assert [orjson.loads(event.data)["by"] for event in stored(client, current_journal)] == [2]
 
 
-def test_endings_count_only_when_they_are_closed(client, writer, begin):
+def test_endings_are_written_only_when_they_are_appended(client, writer, begin):
     written = begin()
     written.write_text(DELTA, {}, "half", 1)
 
@@ -262,7 +262,7 @@ def test_endings_count_only_when_they_are_closed(client, writer, begin):
     assert written.next_sequence == 3
 
 
-def test_many_journals_at_once_share_the_way(client, writer, begin):
+def test_many_journals_are_sent_together(client, writer, begin):
     journals = [begin() for _ in range(50)]
     for n in range(40):
         for written in journals:
@@ -275,7 +275,7 @@ def test_many_journals_at_once_share_the_way(client, writer, begin):
         assert text == "".join(f"w{n} " for n in range(40))
 
 
-def test_one_broken_journal_does_not_hold_up_the_others(client, writer, begin):
+def test_an_unwritable_journal_does_not_delay_the_others(client, writer, begin):
     broken, sound = begin(), begin()
     client.delete(journal.stream_key(broken.job_id))
     client.set(journal.stream_key(broken.job_id), "no stream")
@@ -284,14 +284,14 @@ def test_one_broken_journal_does_not_hold_up_the_others(client, writer, begin):
     sound.write("test.said", {})
     wait_until(lambda: sound.unsent() == [])
 
-    assert not writer.drain(0.1)  # it is still being tried
+    assert not writer.drain(0.1)  # it is retried
     client.delete(journal.stream_key(broken.job_id))
     assert writer.drain()
     assert numbers(client, broken) == [0]
 
 
-def test_what_was_written_while_redis_was_down_is_there_when_it_is_up(client, server, writer, begin):
-    """kill -9 in the middle of an answer."""
+def test_events_written_while_redis_is_down_arrive_after_its_restart(client, server, writer, begin):
+    """Redis is killed in the middle of an answer."""
     written = begin()
     for n in range(20):
         written.write("test.said", {"n": n})
@@ -305,13 +305,13 @@ def test_what_was_written_while_redis_was_down_is_there_when_it_is_up(client, se
     server.wait_ready()
 
     assert writer.drain()
-    found = stored(client, written)
-    assert [event.sequence for event in found] == list(range(len(found)))
-    text = "".join(orjson.loads(event.data)["delta"] for event in found[20:])
+    events = stored(client, written)
+    assert [event.sequence for event in events] == list(range(len(events)))
+    text = "".join(orjson.loads(event.data)["delta"] for event in events[20:])
     assert text == "".join(f"w{n} " for n in range(20, 40))
 
 
-def test_stopping_sends_what_is_left(client, current):
+def test_stop_sends_the_remaining_events(client, current):
     writer = JournalWriter(client, lambda job_id, attempt: True)
     written = Journal(new_id("job"), 1, 0, writer)
     journal.append(client, written.job_id, 1, [])
@@ -324,7 +324,7 @@ def test_stopping_sends_what_is_left(client, current):
     assert not writer._thread.is_alive()
 
 
-def test_stopping_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path):
+def test_stop_does_not_wait_for_an_unavailable_redis(tmp_path: Path):
     writer = JournalWriter(connect(f"unix://{tmp_path}/nothing.sock"), lambda job_id, attempt: True)
     written = Journal("job", 1, 0, writer)
     written.write("test.said", {})
@@ -335,7 +335,7 @@ def test_stopping_does_not_wait_for_a_redis_that_is_gone(tmp_path: Path):
     wait_until(lambda: not writer._thread.is_alive())
 
 
-def test_an_empty_writer_is_drained():
+def test_a_new_writer_has_nothing_to_send():
     writer = JournalWriter(redis.Redis(), lambda job_id, attempt: True)
 
     assert writer.drain(0)

@@ -1,4 +1,4 @@
-"""Given a batch, when its statements fail, stop or succeed, then all of them count, or none, and few trips are made."""
+"""Run batches that fail, stall or commit."""
 
 from contextlib import suppress
 
@@ -11,7 +11,7 @@ from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 
 INSERT = "INSERT INTO accounts (id, name) VALUES (%s, 'a batch')"
-COUNT = "SELECT count(*) AS found FROM accounts WHERE id = %s"
+COUNT = "SELECT count(*) AS count FROM accounts WHERE id = %s"
 STATE = "SELECT state, wait_event FROM pg_stat_activity WHERE pid = %s"
 
 
@@ -22,7 +22,7 @@ def account_id():
 
 @pytest.fixture
 def trips(monkeypatch):
-    """What psycopg waited for."""
+    """Record the round trips of psycopg's pipelines."""
     waited = []
     wait = psycopg.Connection.wait
 
@@ -34,41 +34,41 @@ def trips(monkeypatch):
     return lambda: [name for name in waited if name in ("BasePipeline._sync_gen", "BasePipeline._exit_gen")]
 
 
-def found(database, account_id):
+def count(database, account_id):
     with database.connection() as connection:
-        return connection.execute(COUNT, (account_id,)).fetchone()["found"]
+        return connection.execute(COUNT, (account_id,)).fetchone()["count"]
 
 
-def test_a_batch_is_one_trip_begin_and_commit_included(job_store, account_id, trips):
+def test_a_batch_with_begin_and_commit_is_one_round_trip(job_store, account_id, trips):
     with job_store.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
 
     assert trips() == ["BasePipeline._exit_gen"]
-    assert found(job_store.database, account_id) == 1
+    assert count(job_store.database, account_id) == 1
 
 
 def insert(database, *account_ids, then=lambda connection: None):
-    """Insert accounts in one batch, and do one thing more."""
+    """Insert accounts in one batch, then call `then`."""
     with database.batch() as connection:
         for account_id in account_ids:
             connection.execute(INSERT, (account_id,))
         then(connection)
 
 
-def of_the_pool(records):
-    """What the pool says of connections that come back to it in the middle of something."""
+def pool_records(records):
+    """Return the pool's log records about connections that were returned in the middle of a transaction."""
     return [record for record in records if record.name.startswith("psycopg.pool")]
 
 
-def test_what_fails_in_a_batch_takes_all_of_it_back(job_store, account_id, caplog):
+def test_an_error_rolls_back_the_whole_batch(job_store, account_id, caplog):
     with pytest.raises(psycopg.errors.UniqueViolation):
         insert(job_store.database, account_id, account_id, new_id("acct"))
 
-    assert found(job_store.database, account_id) == 0
-    assert not of_the_pool(caplog.records)
+    assert count(job_store.database, account_id) == 0
+    assert not pool_records(caplog.records)
 
 
-def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(job_store, account_id, caplog):
+def test_an_exception_in_the_block_rolls_back_the_batch(job_store, account_id, caplog):
     def leave(connection):
         connection.sync()
         raise KeyError
@@ -76,15 +76,15 @@ def test_whoever_leaves_a_batch_by_an_error_has_done_nothing(job_store, account_
     with pytest.raises(KeyError):
         insert(job_store.database, account_id, then=leave)
 
-    assert found(job_store.database, account_id) == 0
-    assert not of_the_pool(caplog.records)
+    assert count(job_store.database, account_id) == 0
+    assert not pool_records(caplog.records)
 
 
 @pytest.mark.parametrize("way", ["batch", "transaction"])
-def test_what_failed_and_was_let_pass_is_never_taken_for_done(job_store, account_id, way):
-    """Postgres answers COMMIT with ROLLBACK then, and calls it a success."""
+def test_a_failed_statement_whose_error_was_suppressed_raises_at_the_end(job_store, account_id, way):
+    """Postgres answers COMMIT with ROLLBACK, which is not an error."""
 
-    def let_pass():
+    def suppress_error():
         with getattr(job_store.database, way)() as connection:
             connection.execute(INSERT, (account_id,))
             with suppress(psycopg.errors.DivisionByZero):
@@ -92,12 +92,12 @@ def test_what_failed_and_was_let_pass_is_never_taken_for_done(job_store, account
                 connection.sync()
 
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
-        let_pass()
+        suppress_error()
 
-    assert found(job_store.database, account_id) == 0
+    assert count(job_store.database, account_id) == 0
 
 
-def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(job_store, account_id):
+def test_a_synced_batch_is_an_idle_transaction_that_is_not_committed(job_store, account_id):
     with job_store.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
         connection.sync()
@@ -105,13 +105,13 @@ def test_a_settled_batch_is_idle_to_the_server_and_has_still_to_commit(job_store
         with job_store.database.connection() as other:
             pid = connection.info.backend_pid
             wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["state"] == "idle in transaction")
-        assert found(job_store.database, account_id) == 0
+        assert count(job_store.database, account_id) == 0
 
-    assert found(job_store.database, account_id) == 1
+    assert count(job_store.database, account_id) == 1
 
 
-def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(job_store, account_id):
-    """Without a sync Postgres takes it for active, and lets it hold its locks for ever."""
+def test_a_stalled_batch_is_rolled_back_also_before_a_sync(job_store, account_id):
+    """Until a sync Postgres considers it active and keeps its locks."""
 
     def freeze(connection):
         with job_store.database.connection() as other:
@@ -124,10 +124,10 @@ def test_who_is_frozen_in_a_batch_loses_it_before_it_is_settled_too(job_store, a
     with pytest.raises(Unavailable):
         insert(job_store.database, account_id, then=freeze)
 
-    assert found(job_store.database, account_id) == 0
+    assert count(job_store.database, account_id) == 0
 
 
-def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(job_store, account_id):
+def test_a_connection_lost_in_a_batch_raises_unavailable(job_store, account_id):
     def lose(connection):
         connection.sync()
         with job_store.database.connection() as other:
@@ -136,4 +136,4 @@ def test_a_connection_that_is_lost_in_a_batch_is_told_as_such(job_store, account
     with pytest.raises(Unavailable):
         insert(job_store.database, account_id, then=lose)
 
-    assert found(job_store.database, account_id) == 0
+    assert count(job_store.database, account_id) == 0

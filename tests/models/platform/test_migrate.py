@@ -1,4 +1,4 @@
-"""Given a database, when it is migrated, by one or by several at once, then it has the tables; each step ran once."""
+"""Migrate databases, also concurrently."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from tests.databases import bare_database
 
 ALL = sorted(path.name.removesuffix(".sql") for path in FOLDER.glob("*.sql") if "rollback" not in path.name)
 
-#: Tables that this floor stands on, and columns that statements elsewhere name.
+#: Some tables and columns that other modules use.
 EXPECTED = {
     "accounts": {"id", "name"},
     "jobs": {"id", "account_id", "state", "attempt", "run_at", "published_at", "lease_until", "pending_children"},
@@ -25,12 +25,12 @@ EXPECTED = {
 
 @pytest.fixture
 def bare(postgres):
-    """The DSN of a database with nothing in it."""
+    """The DSN of an empty database."""
     with bare_database(postgres) as dsn:
         yield dsn
 
 
-def test_a_bare_database_gets_every_table_and_a_second_run_does_nothing(bare):
+def test_an_empty_database_gets_every_table_and_a_second_run_does_nothing(bare):
     assert pending_migrations(bare) == ALL
     assert migrate(bare) == ALL
     assert (migrate(bare), pending_migrations(bare)) == ([], [])
@@ -46,14 +46,14 @@ def test_a_bare_database_gets_every_table_and_a_second_run_does_nothing(bare):
         assert expected <= columns[table]
 
 
-def test_two_at_once_apply_each_migration_once(bare):
+def test_concurrent_runs_apply_each_migration_once(bare):
     with ThreadPoolExecutor(4) as pool:
         applied = list(pool.map(migrate, [bare] * 4))
 
     assert sorted(applied, key=len) == [[], [], [], ALL]
 
 
-def test_one_waits_while_another_migrates(bare):
+def test_a_run_waits_while_another_migrates(bare):
     done = threading.Event()
     with psycopg.connect(bare, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
@@ -71,14 +71,14 @@ def test_one_waits_while_another_migrates(bare):
     assert pending_migrations(bare) == []
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path):
+def test_an_unreachable_server_is_reported_in_one_line(tmp_path):
     with pytest.raises(Unavailable) as caught:
         migrate(f"postgresql://postgres@/sangha?host={tmp_path}")
 
     assert "\n" not in str(caught.value)
 
 
-def test_archived_events_get_the_present_names_of_extension_events(bare):
+def test_archived_extension_events_are_renamed(bare):
     migrate(bare)
     before = [
         event(0, "response.created", {"text": 'a "sangha.job.dead"\nof {"type":"sangha.job.dead"}'}),
@@ -107,8 +107,7 @@ def test_archived_events_get_the_present_names_of_extension_events(bare):
     assert rows == [(to_lines(after).decode(),)]
 
 
-def test_impossible_rows_are_refused(empty_database):
-    """The last word, whatever the code does."""
+def test_constraints_reject_impossible_rows(empty_database):
     job = "INSERT INTO jobs (id, account_id, kind, queue, state, serial_key, pending_children) VALUES "
     with empty_database.connection() as connection:
         connection.execute(job + "('a', 'platform', 'k', 'q', 'running', 's', 0)")

@@ -1,4 +1,4 @@
-"""Given a folder or an S3 service, when bytes are put there, then they come back whole, and are gone when deleted."""
+"""Store, read and delete objects in a folder and in S3."""
 
 import io
 import os
@@ -23,7 +23,7 @@ def listens(port):
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    """An S3 service on this machine, and the standard variables that lead there."""
+    """Start an S3 service and return its URL."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / "bucket").mkdir()
     with socket.socket() as free:
@@ -54,8 +54,8 @@ def objects(request, tmp_path, monkeypatch):
     return ObjectStore.open(Settings(data_dir=tmp_path, object_store="s3://bucket/sangha"))
 
 
-def test_a_large_file_comes_back_whole(objects):
-    content = os.urandom(1024) * 11_000  # more than one part of a multipart upload
+def test_a_large_file_is_read_back_completely(objects):
+    content = os.urandom(1024) * 11_000  # several parts of a multipart upload
 
     assert objects.put(KEY, io.BytesIO(content)) == len(content)
 
@@ -69,7 +69,7 @@ def test_a_second_put_replaces_the_first(objects):
     assert b"".join(objects.get(KEY)) == b"second"
 
 
-def test_what_is_deleted_is_gone_and_deleting_again_does_no_harm(objects):
+def test_deleted_and_missing_objects_can_be_deleted_again(objects):
     objects.put(KEY, io.BytesIO(b"bytes"))
 
     objects.delete([KEY, "acct_1/never-there"])
@@ -79,7 +79,7 @@ def test_what_is_deleted_is_gone_and_deleting_again_does_no_harm(objects):
         objects.get(KEY)
 
 
-def test_a_store_that_does_not_answer_is_unavailable(tmp_path, monkeypatch):
+def test_an_unreachable_store_is_unavailable(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
@@ -90,7 +90,7 @@ def test_a_store_that_does_not_answer_is_unavailable(tmp_path, monkeypatch):
         objects.put(KEY, io.BytesIO(b"bytes"))
 
 
-def test_a_folder_that_can_not_be_made_is_named_in_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(ConfigurationError, match="SANGHA_OBJECT_STORE"):

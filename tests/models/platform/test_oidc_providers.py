@@ -1,4 +1,4 @@
-"""The OIDC providers of the environment: all of them, or one line that names the variable."""
+"""Read OIDC providers from the environment."""
 
 import pytest
 
@@ -15,12 +15,12 @@ CORP = {
 
 
 def test_providers_are_read_from_the_environment(monkeypatch):
-    # Given an environment with one
+    # Given an environment with a provider
     for name, value in CORP.items():
         monkeypatch.setenv(name, value)
-    # When the settings are read
+    # When the settings are loaded
     (corp,) = load_settings().oidc_providers
-    # Then it is there, and does not show its secret
+    # Then the provider is there, and its secret is not shown
     assert (corp.name, corp.issuer, corp.label) == ("corp", "https://id.example.com/realm", "Corp")
     assert corp.scopes == "openid email profile"
     assert "hunter2" not in repr(corp)
@@ -41,7 +41,7 @@ def test_providers_are_read_from_the_environment(monkeypatch):
         ({"SANGHA_OIDC_CORP_SECRET": "hunter2"}, "SANGHA_OIDC_CORP_SECRET"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line_without_the_secret(changes, named):
+def test_a_malformed_variable_is_reported_in_one_line_without_the_secret(changes, named):
     with pytest.raises(ConfigurationError, match=named) as caught:
         load_oidc_providers(CORP | changes)
 

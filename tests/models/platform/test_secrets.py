@@ -1,4 +1,4 @@
-"""Given a data folder, when the secret is asked for, then there is one, the same for all, and only for its owner."""
+"""Create and read the secret key, and encrypt with it."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +11,14 @@ from models.platform.secrets import Cipher, load_secret_key
 from models.platform.settings import Settings
 
 
-def test_the_variable_comes_first(tmp_path):
+def test_the_variable_takes_precedence(tmp_path):
     settings = Settings(data_dir=tmp_path, secret_key="sixteen letters or more")
 
     assert load_secret_key(settings) == b"sixteen letters or more"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_is_made_once_and_kept(tmp_path):
+def test_a_key_is_generated_once_and_kept(tmp_path):
     settings = Settings(data_dir=tmp_path / "new" / "folder")
 
     assert load_secret_key(settings) == load_secret_key(settings)
@@ -27,7 +27,7 @@ def test_a_key_is_made_once_and_kept(tmp_path):
     assert [path.name for path in settings.home.iterdir()] == ["secret_key"]
 
 
-def test_many_at_once_get_the_same_key(tmp_path):
+def test_concurrent_processes_get_the_same_key(tmp_path):
     settings = Settings(data_dir=tmp_path)
 
     with ThreadPoolExecutor(16) as pool:
@@ -43,22 +43,22 @@ def test_a_damaged_file_is_not_replaced(tmp_path):
         load_secret_key(Settings(data_dir=tmp_path))
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(ConfigurationError, match="SANGHA_SECRET_KEY"):
         load_secret_key(Settings(data_dir=tmp_path / "file" / "below"))
 
 
-def test_a_seal_opens_only_with_its_secret_purpose_and_subject():
-    sealed = Cipher(b"a secret", "tests").encrypt(b"a text", b"acct_1")
+def test_a_text_is_decrypted_only_with_its_secret_purpose_and_associated_data():
+    encrypted = Cipher(b"a secret", "tests").encrypt(b"a text", b"acct_1")
 
-    assert b"a text" not in sealed
-    assert Cipher(b"a secret", "tests").decrypt(sealed, b"acct_1") == b"a text"
-    for seal, about in (
+    assert b"a text" not in encrypted
+    assert Cipher(b"a secret", "tests").decrypt(encrypted, b"acct_1") == b"a text"
+    for cipher, associated_data in (
         (Cipher(b"a secret", "tests"), b"acct_2"),
         (Cipher(b"a secret", "other"), b"acct_1"),
         (Cipher(b"another secret", "tests"), b"acct_1"),
     ):
         with pytest.raises(InvalidTag):
-            seal.decrypt(sealed, about)
+            cipher.decrypt(encrypted, associated_data)

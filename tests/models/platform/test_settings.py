@@ -1,4 +1,4 @@
-"""Given variables, when a process starts, then it has its settings, or one line that names what is wrong."""
+"""Load settings from the environment."""
 
 from pathlib import Path
 from stat import S_IMODE
@@ -19,7 +19,7 @@ def no_variables(monkeypatch):
         monkeypatch.delenv(variable_name(field), raising=False)
 
 
-def test_unset_and_empty_variables_fall_to_the_embedded_default(monkeypatch):
+def test_unset_and_empty_variables_select_the_embedded_servers(monkeypatch):
     monkeypatch.setenv("SANGHA_DATABASE_URL", "")
 
     settings = load_settings()
@@ -29,7 +29,7 @@ def test_unset_and_empty_variables_fall_to_the_embedded_default(monkeypatch):
     assert settings.redis_address == settings.broker_address == f"unix://{settings.socket_dir}/valkey.sock"
 
 
-def test_variables_are_read_and_the_command_line_comes_first(monkeypatch):
+def test_variables_are_read_and_the_command_line_takes_precedence(monkeypatch):
     given = {
         "SANGHA_DATABASE_URL": "postgresql://db/x",
         "SANGHA_REDIS_URL": "redis://r:6379/0",
@@ -123,13 +123,13 @@ def test_the_password_of_a_url_is_never_shown(monkeypatch, name, value):
         ("SANGHA_BROKER_URL", "amqps://me:pass@mq:5671/%2F?heartbeat=30"),
     ],
 )
-def test_a_well_formed_url_passes_as_it_is(monkeypatch, name, value):
+def test_a_well_formed_url_is_accepted_unchanged(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
 
     assert load_settings().model_dump()[name.removeprefix("SANGHA_").lower()] == value
 
 
-def test_addresses_of_a_strange_data_folder_are_quoted():
+def test_addresses_in_a_folder_with_special_characters_are_quoted():
     settings = Settings(data_dir=Path("/a b%c#d?e'f\"g"))
 
     assert conninfo_to_dict(settings.postgres_dsn)["host"] == str(settings.socket_dir)
@@ -137,11 +137,11 @@ def test_addresses_of_a_strange_data_folder_are_quoted():
     assert settings.socket_dir == settings.home / "run"
 
 
-def test_sockets_move_when_the_path_of_the_data_folder_has_a_comma():
+def test_sockets_are_in_tmp_when_the_path_of_the_data_folder_has_a_comma():
     assert "," not in Settings(data_dir=Path("/a,b")).postgres_dsn
 
 
-def test_a_data_folder_that_the_secret_makes_is_private(tmp_path):
+def test_a_data_folder_created_for_the_secret_key_is_private(tmp_path):
     settings = Settings(data_dir=tmp_path / "new")
 
     load_secret_key(settings)
@@ -154,7 +154,7 @@ def test_settings_are_frozen():
         Settings().port = 1
 
 
-def test_sockets_move_to_a_short_path_when_the_data_folder_has_a_long_one():
+def test_sockets_are_in_tmp_when_the_path_of_the_data_folder_is_too_long():
     short, long = Settings(data_dir=Path("/data")), Settings(data_dir=Path("/" + "d" * 100))
 
     assert short.socket_dir == Path("/data/run")
