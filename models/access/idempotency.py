@@ -134,9 +134,9 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_
 """
 
 
-def release(connection: Connection, reservation: Reservation, *, made_nothing: bool) -> None:
+def release(connection: Connection, reservation: Reservation, *, created_nothing: bool) -> None:
     """Release a reservation. It is deleted if nothing can have been created under it; otherwise its seed is kept."""
-    connection.execute(FORGET if made_nothing and reservation.prior_use == "first" else OPEN, _parameters(reservation))
+    connection.execute(FORGET if created_nothing and reservation.prior_use == "first" else OPEN, _parameters(reservation))
 
 
 PRUNE = """

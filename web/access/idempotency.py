@@ -161,7 +161,7 @@ class ClaimedRequest:
             response = await run(IdGenerator(self._claim.seed), self._claim.prior_use)
         except BaseException as error:
             await self._stop(renewal)
-            await self._release(made_nothing=isinstance(error, RequestError | HTTPException))
+            await self._release(created_nothing=isinstance(error, RequestError | HTTPException))
             if isinstance(error, UniqueViolation) and self._claim.prior_use != "first":
                 raise _response_lost() from error
             raise
@@ -171,7 +171,7 @@ class ClaimedRequest:
 
     async def _settle(self, response: Response | UnfinishedResponse, *, store: bool) -> None:
         if isinstance(response, Response) and response.status_code >= 300:
-            await self._release(made_nothing=True)
+            await self._release(created_nothing=True)
         elif store and isinstance(response, Response):
             headers = [(name, value) for name, value in response.headers.items() if name != "content-length"]
             body = self._seal.encrypt(bytes(response.body), _seal_context(self._request))
@@ -195,8 +195,10 @@ class ClaimedRequest:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
 
-    async def _release(self, *, made_nothing: bool) -> None:
-        await self._write(lambda connection: idempotency.release(connection, self._claim, made_nothing=made_nothing))
+    async def _release(self, *, created_nothing: bool) -> None:
+        await self._write(
+            lambda connection: idempotency.release(connection, self._claim, created_nothing=created_nothing)
+        )
 
     async def _write(self, statement: Callable[..., None], *arguments: object) -> None:
         """Write the claim's outcome. If that fails, its lease expires, and a repeat with its seed finds what exists."""
