@@ -31,17 +31,17 @@ HEADERS = {
 
 
 def home(request: Request) -> Response:
-    """`GET /`."""
+    """`GET /`: serve the chat page."""
     return _serve("index.html")
 
 
 def auth(request: Request) -> Response:
-    """`GET /auth/verify`, `/auth/reset` and `/auth/invitation`: the page behind the links in e-mails."""
+    """`GET /auth/verify`, `GET /auth/reset` and `GET /auth/invitation`: serve the page behind the links in e-mails."""
     return _serve("auth.html")
 
 
 def page(request: Request) -> Response:
-    """`GET /pages/{name}`. Raises NotFound."""
+    """`GET /pages/{name}`: serve a file of the pages. Raises NotFound."""
     return _serve(request.path_params["name"])
 
 

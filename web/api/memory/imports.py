@@ -15,7 +15,7 @@ from web.http.responses import json_response
 MEDIA_TYPE = "application/x-ndjson"
 
 
-def import_memories(request: Request) -> Response:
+def create(request: Request) -> Response:
     """`POST /v1/memories/import`: import memories from JSON Lines, at most 64 MiB.
 
     Each line has the fields of `POST /v1/memories`. The response is the job; its `progress` counts lines, its `result`

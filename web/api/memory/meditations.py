@@ -95,7 +95,7 @@ def read(request: Request) -> Response:
     return json_response(meditation_object(_read(request)))
 
 
-def changes(request: Request) -> Response:
+def list_changes(request: Request) -> Response:
     """`GET /v1/meditations/{id}/changes`: list a meditation's changes in the order in which they were made.
 
     Texts are not included; read them from the memories.

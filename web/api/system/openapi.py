@@ -43,7 +43,7 @@ SECURITY = {
 
 
 def read(request: Request) -> Response:
-    """`GET /openapi.json`: this OpenAPI document."""
+    """`GET /openapi.json`: read this OpenAPI document."""
     return request.platform.openapi.response(request.headers)
 
 

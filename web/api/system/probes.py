@@ -38,13 +38,19 @@ class Readiness(TypedDict):
 
 
 async def healthz(request: Request) -> Response:
-    """`GET /healthz`: liveness. It checks no other service, so that a database outage restarts no web process."""
+    """`GET /healthz`: check that the process is alive.
+
+    No other service is checked, so that a database outage does not restart web processes.
+    """
     liveness: Liveness = {"status": "ok"}
     return json_response(liveness)
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: 200 when every check succeeds, otherwise 503, with the result of each."""
+    """`GET /readyz`: check that the process can serve requests.
+
+    The status is 200 when every check succeeds, otherwise 503; the body has the result of each check.
+    """
     checks, facts = await asyncio.gather(_run_all(request.platform.checks), _run_all(request.platform.facts))
     ready = all(succeeded for succeeded, _ in checks.values())
     readiness: Readiness = {
@@ -58,7 +64,7 @@ async def readyz(request: Request) -> Response:
 
 
 def metrics(request: Request) -> Response:
-    """`GET /metrics`: metrics in Prometheus' text format."""
+    """`GET /metrics`: export metrics in Prometheus' text format."""
     text, content_type = request.platform.metrics.exposition()
     return Response(text, headers={"content-type": content_type})
 

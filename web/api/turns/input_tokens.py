@@ -32,7 +32,7 @@ class InputTokens(TypedDict):
     input_tokens: int
 
 
-async def count_tokens(request: Request) -> Response:
+async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
     body = bodies.parse(request.body, CountTokens)
     items = stored_items(body.input) if body.input is not None else []

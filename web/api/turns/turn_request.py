@@ -78,10 +78,8 @@ class Reasoning(RequestBody):
 
 
 class MemoryOptions(RequestBody):
-    """How a turn uses its user's memories. Both options are true by default.
-
-    recall    add relevant memories to the prompt, at most `limit`
-    remember  create memories from the turn, if it is stored
+    """How a turn uses its user's memories. `recall` adds relevant memories to the prompt, at most `limit`; `remember`
+    creates memories from the turn, if it is stored. Both are true by default.
     """
 
     recall: bool | None = None

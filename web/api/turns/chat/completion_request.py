@@ -47,14 +47,14 @@ class FunctionDefinition(RequestBody):
     strict: bool | None = None
 
 
-class Tool(RequestBody):
+class ChatTool(RequestBody):
     """A function tool."""
 
     type: Literal["function"]
     function: FunctionDefinition
 
 
-FunctionOnly = Annotated[Annotated[Tool, Tag(branch("function"))], discriminate_by_type("function")]
+FunctionOnly = Annotated[Annotated[ChatTool, Tag(branch("function"))], discriminate_by_type("function")]
 
 
 class ReferencedFunction(RequestBody):
@@ -63,7 +63,7 @@ class ReferencedFunction(RequestBody):
     name: FunctionName
 
 
-class ToolReference(RequestBody):
+class ChatToolReference(RequestBody):
     """A reference to a function tool by its name."""
 
     type: Literal["function"]
@@ -75,12 +75,12 @@ class AllowedToolList(RequestBody):
 
     mode: Literal["auto", "required"]
     tools: Annotated[
-        list[Annotated[Annotated[ToolReference, Tag(branch("function"))], discriminate_by_type("function")]],
+        list[Annotated[Annotated[ChatToolReference, Tag(branch("function"))], discriminate_by_type("function")]],
         Field(min_length=1, max_length=MAX_TOOLS),
     ]
 
 
-class AllowedTools(RequestBody):
+class ChatAllowedTools(RequestBody):
     """A tool choice that restricts the model to some tools."""
 
     type: Literal["allowed_tools"]
@@ -88,7 +88,7 @@ class AllowedTools(RequestBody):
 
 
 ToolSelection = Annotated[
-    Annotated[ToolReference, Tag(branch("function"))] | Annotated[AllowedTools, Tag(branch("allowed_tools"))],
+    Annotated[ChatToolReference, Tag(branch("function"))] | Annotated[ChatAllowedTools, Tag(branch("allowed_tools"))],
     discriminate_by_type("function", "allowed_tools"),
 ]
 ToolChoice = Annotated[
@@ -107,7 +107,7 @@ class JsonSchema(RequestBody):
     strict: bool | None = None
 
 
-class SchemaFormat(RequestBody):
+class ChatSchemaFormat(RequestBody):
     """The output is JSON that matches the schema, enforced by a grammar."""
 
     type: Literal["json_schema"]
@@ -117,12 +117,12 @@ class SchemaFormat(RequestBody):
 ResponseFormat = Annotated[
     Annotated[tools_and_formats.PlainFormat, Tag(branch("text"))]
     | Annotated[tools_and_formats.JsonFormat, Tag(branch("json_object"))]
-    | Annotated[SchemaFormat, Tag(branch("json_schema"))],
+    | Annotated[ChatSchemaFormat, Tag(branch("json_schema"))],
     discriminate_by_type("text", "json_object", "json_schema"),
 ]
 
 
-class StreamOptions(RequestBody):
+class ChatStreamOptions(RequestBody):
     """Options of a stream. `include_usage` adds a last chunk with the usage; `include_obfuscation` has no effect."""
 
     include_usage: bool | None = None
@@ -135,7 +135,7 @@ class CreateChatCompletion(RequestBody):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_ITEMS)]
     model: Annotated[str, Field(max_length=256)] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ChatStreamOptions | None = None
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -236,18 +236,18 @@ def _check_combinations(body: CreateChatCompletion) -> None:
 
 
 def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, AllowedTools):
+    if isinstance(choice, ChatAllowedTools):
         return {"type": "allowed_tools", "mode": choice.allowed_tools.mode,
                 "tools": [_flatten_tool(tool) for tool in choice.allowed_tools.tools]}  # fmt: skip
-    return _flatten_tool(choice) if isinstance(choice, ToolReference) else choice
+    return _flatten_tool(choice) if isinstance(choice, ChatToolReference) else choice
 
 
-def _flatten_tool(tool: Tool | ToolReference) -> dict[str, Any]:
+def _flatten_tool(tool: ChatTool | ChatToolReference) -> dict[str, Any]:
     return {"type": "function", **tool.function.model_dump()}
 
 
 def _text_format(format_: Any) -> Any:
-    if isinstance(format_, SchemaFormat):
+    if isinstance(format_, ChatSchemaFormat):
         parameters = format_.json_schema.model_dump(by_alias=True)
         return {"type": "json_schema", **parameters, "schema": parameters["schema"] or {}}
     return format_ and format_.model_dump()
