@@ -1,7 +1,6 @@
-"""Whether an answer is what OpenAI's client says it is: the client itself takes whatever comes.
+"""Validate responses strictly against the types of OpenAI's client, which itself accepts anything.
 
-Its types are pydantic models that allow anything beside their fields. Here every field has to be there and of its very
-type, at every depth, and what is beside them has to be known to be ours.
+Every field has to be present and of its exact type, at every depth, and extra fields have to be known extensions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,29 +11,29 @@ import orjson
 from openai.types.responses import Response, ResponseError, ResponseFunctionCallArgumentsDoneEvent
 from pydantic import BaseModel, TypeAdapter
 
-#: What our objects have beside OpenAI's fields; `name` its API tells too, if not its client.
-OURS: Mapping[type, set[str]] = {
+#: Fields of ours beside OpenAI's; `name` is in OpenAI's API but not in its client.
+EXTENSION_FIELDS: Mapping[type, set[str]] = {
     Response: {"job_id", "recalled", "seed", "stop", "store"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},
 }
 
 
-def strictly(answer: openai.BaseModel) -> None:
-    """What came fits the type that the client gives it."""
-    strictly_as(type(answer), answer.to_dict(mode="json"))
+def assert_valid_model(response: openai.BaseModel) -> None:
+    """Assert that a response is valid for the type that the client has parsed it to."""
+    assert_valid(type(response), response.to_dict(mode="json"))
 
 
-def strictly_as(kind: Any, sent: Any) -> Any:
-    """JSON fits a type of the client's, with nothing missing, nothing coerced and nothing unknown. Returns it."""
-    read = TypeAdapter(kind).validate_json(orjson.dumps(sent), strict=True)
-    unknown = [f"{type(model).__name__}.{name}" for model in _models(read) for name in _beside(model)]
-    assert not unknown, f"{unknown} in {sent}"
-    return read
+def assert_valid(type_: Any, body: Any) -> Any:
+    """Assert that JSON is valid for a type of the client, without missing, coerced or unknown fields. Returns it."""
+    parsed = TypeAdapter(type_).validate_json(orjson.dumps(body), strict=True)
+    unknown = [f"{type(model).__name__}.{name}" for model in _models(parsed) for name in _unknown_fields(model)]
+    assert not unknown, f"{unknown} in {body}"
+    return parsed
 
 
-def _beside(model: BaseModel) -> set[str]:
-    return set(model.model_extra or ()) - OURS.get(type(model), set())
+def _unknown_fields(model: BaseModel) -> set[str]:
+    return set(model.model_extra or ()) - EXTENSION_FIELDS.get(type(model), set())
 
 
 def _models(value: Any) -> Iterator[BaseModel]:

@@ -1,4 +1,4 @@
-"""Given three schedulers that all fire, when they are killed or frozen again and again, then each time fires once."""
+"""Each fire time fires once while three schedulers run and are killed or frozen repeatedly."""
 
 import os
 import signal
@@ -21,10 +21,10 @@ from tests.pipelines.schedules.test_firing import HELLO, REQUEST
 #: Seconds in which a schedule that is due must have fired, on a busy machine.
 PATIENCE = 60.0
 
-#: Times that a scheduler is killed, each as soon as something has fired.
+#: Number of kills, each right after a firing.
 KILLS = 9
 
-#: Times that a scheduler is frozen, in turn, so that some freezes hit an open transaction.
+#: Number of freezes, so that some hit an open transaction.
 FREEZES = 6
 
 
@@ -73,7 +73,7 @@ def schedulers(installation: Installation):
 
 
 @ON_REDIS
-def test_killed_schedulers_leave_no_time_out_and_repeat_none(installation, schedulers):
+def test_killed_schedulers_neither_skip_nor_repeat_a_firing(installation, schedulers):
     schedule_id = insert_schedule(installation.database)
     for kill in range(KILLS):
         before = len(list_firings(installation, schedule_id))
@@ -88,7 +88,7 @@ def test_killed_schedulers_leave_no_time_out_and_repeat_none(installation, sched
 
 
 @ON_REDIS
-def test_a_frozen_scheduler_delays_nothing_and_does_no_harm_when_it_wakes(installation, schedulers):
+def test_frozen_scheduler_neither_delays_nor_repeats_a_firing(installation, schedulers):
     schedule_id = insert_schedule(installation.database)
     wait_until(lambda: list_firings(installation, schedule_id), PATIENCE)
     for freeze in range(FREEZES):

@@ -1,4 +1,4 @@
-"""Given the unmodified official client, when it is pointed here, then all that it asks for works."""
+"""The unmodified official client works with every supported endpoint."""
 
 import time
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from bench.harness.waiting import wait_until
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from pipelines.inference.engine import Message as Asked
+from pipelines.inference.engine import Message as EngineMessage
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp.engine import load_llamacpp
 from tests.journeys.stack import ON_REDIS, Installation, User
-from tests.journeys.strict import strictly, strictly_as
+from tests.journeys.strict import assert_valid, assert_valid_model
 
 pytestmark = ON_REDIS
 
@@ -48,15 +48,15 @@ ADD = {
 
 
 class Sum(BaseModel):
-    """What an answer is to look like."""
+    """A schema for structured output."""
 
     total: int
     steps: list[str]
 
 
 @pytest.fixture(scope="module")
-def answering(installation: Installation) -> Installation:
-    """An installation that answers at once, but for those who say "slowly": they wait at the fifth token."""
+def scripted_installation(installation: Installation) -> Installation:
+    """An installation whose engine answers at once; for the input "slowly" it stops at the fifth token."""
     installation.start_web("web-a")
     installation.start_scheduler()
     installation.start_worker("tokens=20,rate=0,hang_at=5,trigger=slowly")
@@ -64,35 +64,35 @@ def answering(installation: Installation) -> Installation:
 
 
 @pytest.fixture
-def client(answering: Installation) -> Iterator[OpenAI]:
-    """The official client of somebody with a new account."""
-    with connected(answering, User(answering)) as client:
+def client(scripted_installation: Installation) -> Iterator[OpenAI]:
+    """The official client with a new account."""
+    with openai_client(scripted_installation, User(scripted_installation)) as client:
         yield client
 
 
-def connected(stack: Installation, user: User) -> OpenAI:
+def openai_client(stack: Installation, user: User) -> OpenAI:
     return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60)
 
 
-def ended(client: OpenAI, response_id: str) -> Response:
-    """A response once it has ended."""
-    found: list[Response] = []
+def wait_for_end(client: OpenAI, response_id: str) -> Response:
+    """Return a response once it has ended."""
+    responses: list[Response] = []
 
-    def is_over() -> bool:
-        found.append(client.responses.retrieve(response_id))
-        return found[-1].status not in ("queued", "in_progress")
+    def has_ended() -> bool:
+        responses.append(client.responses.retrieve(response_id))
+        return responses[-1].status not in ("queued", "in_progress")
 
-    wait_until(is_over)
-    return found[-1]
+    wait_until(has_ended)
+    return responses[-1]
 
 
 @pytest.mark.parametrize("question", ["one two", ITEMS])
-def test_a_plain_answer(client: OpenAI, question):
+def test_response_without_streaming(client: OpenAI, question):
     response = client.responses.create(
         model="default", input=question, instructions="Be kind.", metadata={"topic": "words"}, temperature=0, top_p=0.5
     )
 
-    strictly(response)
+    assert_valid_model(response)
     assert (response.status, response.output_text, response.metadata) == ("completed", TEXT, {"topic": "words"})
     assert (response.instructions, response.temperature, response.top_p) == ("Be kind.", 0, 0.5)
     assert response.usage.output_tokens == 20
@@ -101,21 +101,21 @@ def test_a_plain_answer(client: OpenAI, question):
     assert response == client.responses.retrieve(response.id)
 
 
-def test_an_answer_that_is_cut_is_incomplete(client: OpenAI):
+def test_response_at_its_token_limit_is_incomplete(client: OpenAI):
     response = client.responses.create(model="default", input="hello", max_output_tokens=5)
 
-    strictly(response)
+    assert_valid_model(response)
     assert (response.status, response.output_text) == ("incomplete", "w0 w1 w2 w3 w4 ")
     assert response.incomplete_details.reason == "max_output_tokens"
     assert (response.max_output_tokens, response.usage.output_tokens) == (5, 5)
 
 
-def test_a_streamed_answer(client: OpenAI):
+def test_streamed_response(client: OpenAI):
     events = list(client.responses.create(model="default", input="hello", stream=True))
 
     for event in events:
         if not event.type.startswith("sangha:"):
-            strictly(event)
+            assert_valid_model(event)
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [event.type for event in events if event.type != "response.output_text.delta"] == [
         "response.created",
@@ -133,26 +133,26 @@ def test_a_streamed_answer(client: OpenAI):
     assert events[-1].response == client.responses.retrieve(events[-1].response.id)
 
 
-def test_an_answer_in_the_background(client: OpenAI):
+def test_background_response(client: OpenAI):
     response = client.responses.create(model="default", input="hello", background=True)
 
-    strictly(response)
+    assert_valid_model(response)
     assert (response.status, response.background) == ("queued", True)
-    assert ended(client, response.id).output_text == TEXT
+    assert wait_for_end(client, response.id).output_text == TEXT
 
 
-def test_a_stream_is_taken_up_anywhere(client: OpenAI):
-    whole = list(client.responses.create(model="default", input="hello", stream=True, background=True))
-    response_id = whole[0].response.id
+def test_stream_resumes_after_any_sequence_number(client: OpenAI):
+    events = list(client.responses.create(model="default", input="hello", stream=True, background=True))
+    response_id = events[0].response.id
 
-    for after in (0, 5, len(whole) - 2, len(whole) - 1):
+    for after in (0, 5, len(events) - 2, len(events) - 1):
         rest = list(client.responses.retrieve(response_id, stream=True, starting_after=after))
-        assert rest == whole[after + 1 :]
+        assert rest == events[after + 1 :]
     with client.responses.stream(response_id=response_id, starting_after=3) as stream:
         assert stream.get_final_response().output_text == TEXT
 
 
-def test_the_streaming_helper(client: OpenAI):
+def test_streaming_helper(client: OpenAI):
     with client.responses.stream(model="default", input="hello") as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
@@ -160,12 +160,12 @@ def test_the_streaming_helper(client: OpenAI):
     assert "".join(deltas) == final.output_text == TEXT
 
 
-def test_a_conversation(client: OpenAI):
+def test_conversation(client: OpenAI):
     conversation = client.conversations.create(metadata={"about": "words"}, items=ITEMS[:2])
     first = client.responses.create(model="default", input="three", conversation=conversation.id)
     second = client.responses.create(model="default", input="four", conversation={"id": conversation.id})
 
-    strictly(conversation)
+    assert_valid_model(conversation)
     assert client.conversations.retrieve(conversation.id) == conversation
     assert isinstance(conversation, Conversation)
     assert first.conversation.id == conversation.id
@@ -174,19 +174,19 @@ def test_a_conversation(client: OpenAI):
     items = list(newest)
     for item in items:
         assert isinstance(item, Message)
-        strictly(item)
+        assert_valid_model(item)
     assert len(newest.data) == 3
     assert [item.role for item in reversed(items)] == ["developer", *["user", "user", "assistant"], "user", "assistant"]
     assert items == list(reversed(list(client.conversations.items.list(conversation.id, order="asc"))))
-    gone = client.conversations.delete(conversation.id)
-    assert isinstance(gone, ConversationDeletedResource)
-    assert gone.deleted
+    deleted = client.conversations.delete(conversation.id)
+    assert isinstance(deleted, ConversationDeletedResource)
+    assert deleted.deleted
     with pytest.raises(openai.NotFoundError):
         client.conversations.retrieve(conversation.id)
     assert client.responses.retrieve(second.id).output_text == TEXT
 
 
-def test_a_chain(client: OpenAI):
+def test_chain_of_previous_responses(client: OpenAI):
     first = client.responses.create(model="default", input="one")
     second = client.responses.create(model="default", input="two", previous_response_id=first.id)
     third = client.responses.create(model="default", input="three", previous_response_id=second.id)
@@ -203,56 +203,58 @@ def test_input_items(client: OpenAI):
     assert [item.role for item in items] == ["developer", "user", "assistant", "user"]
     assert list(client.responses.input_items.list(response.id)) == items[::-1]
     page = client.responses.input_items.with_raw_response.list(response.id, limit=3).http_response.json()
-    assert strictly_as(ResponseItemList, page).has_more
+    assert assert_valid(ResponseItemList, page).has_more
     with pytest.raises(openai.BadRequestError) as unknown:
         client.responses.input_items.list(response.id, after=new_id("msg"))
     assert unknown.value.param == "after"
 
 
-def test_tokens_are_counted_as_a_turn_counts_them(client: OpenAI, answering: Installation):
-    asked = {"model": "default", "input": ITEMS, "instructions": "Be kind.", "tools": [ADD]}
+def test_input_tokens_are_those_of_the_turn(client: OpenAI, scripted_installation: Installation):
+    request = {"model": "default", "input": ITEMS, "instructions": "Be kind.", "tools": [ADD]}
     first = client.responses.create(model="default", input="hello")
 
-    counted = client.responses.input_tokens.count(**asked)
-    behind = client.responses.input_tokens.count(input="more", previous_response_id=first.id)
+    counted = client.responses.input_tokens.count(**request)
+    chained = client.responses.input_tokens.count(input="more", previous_response_id=first.id)
 
-    strictly(counted)
+    assert_valid_model(counted)
     assert isinstance(counted, InputTokenCountResponse)
-    assert counted.input_tokens == client.responses.create(**asked).usage.input_tokens
-    assert behind.input_tokens == 1 + 20 + 1
-    assert not answering.rows("SELECT FROM jobs WHERE kind = 'tokens.count'"), "what was counted is forgotten"
+    assert counted.input_tokens == client.responses.create(**request).usage.input_tokens
+    assert chained.input_tokens == 1 + 20 + 1
+    assert not scripted_installation.rows("SELECT FROM jobs WHERE kind = 'tokens.count'"), (
+        "the job is deleted once its result is read"
+    )
     with pytest.raises(openai.NotFoundError):
         client.responses.input_tokens.count(input="hello", conversation=new_id("conv"))
 
 
-def test_a_function_is_called_and_answered(client: OpenAI):
-    said = [{"role": "user", "content": "add one and two"}]
+def test_function_call_and_its_output(client: OpenAI):
+    messages = [{"role": "user", "content": "add one and two"}]
 
-    asking = client.responses.create(model="default", input=said, tools=[ADD], tool_choice="required")
-    (call,) = asking.output
-    told = {"type": "function_call_output", "call_id": call.call_id, "output": "three"}
-    answer = client.responses.create(model="default", input=[*said, *asking.output, told], tools=[ADD])
-    chained = client.responses.create(model="default", input=[told], tools=[ADD], previous_response_id=asking.id)
+    request = client.responses.create(model="default", input=messages, tools=[ADD], tool_choice="required")
+    (call,) = request.output
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "three"}
+    answer = client.responses.create(model="default", input=[*messages, *request.output, output], tools=[ADD])
+    chained = client.responses.create(model="default", input=[output], tools=[ADD], previous_response_id=request.id)
 
-    for response in (asking, answer, chained):
-        strictly(response)
+    for response in (request, answer, chained):
+        assert_valid_model(response)
     assert (call.type, call.name, call.status) == ("function_call", "add", "completed")
-    assert (asking.tool_choice, asking.tools[0].name) == ("required", "add")
+    assert (request.tool_choice, request.tools[0].name) == ("required", "add")
     assert answer.output_text == chained.output_text == TEXT
     assert answer.usage.input_tokens == chained.usage.input_tokens
-    brought = client.responses.input_items.with_raw_response.list(answer.id, order="asc").http_response.json()
-    assert [item.type for item in strictly_as(ResponseItemList, brought).data] == [
+    page = client.responses.input_items.with_raw_response.list(answer.id, order="asc").http_response.json()
+    assert [item.type for item in assert_valid(ResponseItemList, page).data] == [
         "message", "function_call", "function_call_output"]  # fmt: skip
 
 
-def test_a_call_is_streamed(client: OpenAI):
+def test_streamed_function_call(client: OpenAI):
     events = list(
         client.responses.create(model="default", input="hello", tools=[ADD], tool_choice="required", stream=True)
     )
 
     for event in events:
         if not event.type.startswith("sangha:"):
-            strictly(event)
+            assert_valid_model(event)
     arguments = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
     (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
     (call,) = events[-1].response.output
@@ -260,32 +262,32 @@ def test_a_call_is_streamed(client: OpenAI):
     assert (done.item_id, done.output_index) == (call.id, 0)
 
 
-def test_an_answer_in_the_form_of_a_type(client: OpenAI):
+def test_structured_output(client: OpenAI):
     response = client.responses.parse(model="default", input="hello", text_format=Sum)
 
     assert isinstance(response.output_parsed, Sum)
     assert response.text.format.type == "json_schema"
-    strictly(client.responses.retrieve(response.id))
-    anything = client.responses.create(model="default", input="hello", text={"format": {"type": "json_object"}})
-    strictly(anything)
-    assert isinstance(orjson.loads(anything.output_text), dict)
+    assert_valid_model(client.responses.retrieve(response.id))
+    json_response = client.responses.create(model="default", input="hello", text={"format": {"type": "json_object"}})
+    assert_valid_model(json_response)
+    assert isinstance(orjson.loads(json_response.output_text), dict)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_that_is_not_stored_is_gone_once_it_was_read(client: OpenAI, stream: bool):
+def test_unstored_response_is_deleted_once_it_is_read(client: OpenAI, stream: bool):
     answer = client.responses.create(model="default", input="hello", store=False, stream=stream)
     response = list(answer)[-1].response if stream else answer
 
-    strictly(response)
+    assert_valid_model(response)
     assert (response.output_text, response.store) == (TEXT, False)
-    wait_until(lambda: is_gone(client, response.id))
+    wait_until(lambda: is_deleted(client, response.id))
     with pytest.raises(openai.BadRequestError):
         client.responses.create(model="default", input="hello", previous_response_id=response.id)
     with pytest.raises(openai.BadRequestError):
         client.responses.create(model="default", input="hello", store=False, background=True)
 
 
-def is_gone(client: OpenAI, response_id: str) -> bool:
+def is_deleted(client: OpenAI, response_id: str) -> bool:
     try:
         client.responses.retrieve(response_id)
     except openai.NotFoundError:
@@ -293,30 +295,30 @@ def is_gone(client: OpenAI, response_id: str) -> bool:
     return False
 
 
-def test_the_items_of_a_conversation(client: OpenAI):
+def test_conversation_items(client: OpenAI):
     conversation = client.conversations.create()
-    given = [
+    items = [
         *ITEMS[:2],
         {"type": "function_call", "call_id": "call_1", "name": "add", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_1", "output": "three"},
     ]
 
-    added = client.conversations.items.create(conversation.id, items=given)
+    added = client.conversations.items.create(conversation.id, items=items)
 
-    strictly(added)
+    assert_valid_model(added)
     assert isinstance(added, ConversationItemList)
     for item in added.data:
         read = client.conversations.items.retrieve(item.id, conversation_id=conversation.id)
-        strictly(read)
+        assert_valid_model(read)
         assert read == item
     page = client.conversations.items.with_raw_response.list(conversation.id, limit=2).http_response.json()
-    strictly_as(ConversationItemList, page)
+    assert_valid(ConversationItemList, page)
     changed = client.conversations.update(conversation.id, metadata={"topic": "sums"})
-    strictly(changed)
+    assert_valid_model(changed)
     assert changed.metadata == {"topic": "sums"}
-    rest = client.conversations.items.delete(added.last_id, conversation_id=conversation.id)
-    strictly(rest)
-    assert rest == changed
+    after_deletion = client.conversations.items.delete(added.last_id, conversation_id=conversation.id)
+    assert_valid_model(after_deletion)
+    assert after_deletion == changed
     assert len(list(client.conversations.items.list(conversation.id, limit=2))) == 3
     with pytest.raises(openai.NotFoundError):
         client.conversations.items.retrieve(added.last_id, conversation_id=conversation.id)
@@ -325,23 +327,23 @@ def test_the_items_of_a_conversation(client: OpenAI):
     assert unknown.value.param == "after"
 
 
-def test_a_turn_that_would_not_wait_is_refused_and_one_that_interrupts_keeps_what_was_said(client: OpenAI):
+def test_busy_conversation_rejects_or_interrupts(client: OpenAI):
     conversation = client.conversations.create().id
-    place = {"model": "default", "conversation": conversation}
-    with client.responses.create(**place, input="slowly", stream=True) as running:
-        said = ""
+    parameters = {"model": "default", "conversation": conversation}
+    with client.responses.create(**parameters, input="slowly", stream=True) as running:
+        text = ""
         for event in running:
-            said += event.delta if event.type == "response.output_text.delta" else ""
-            if said.endswith("w4 "):
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            if text.endswith("w4 "):
                 break
-        waiting = client.responses.create(**place, input="two", background=True)
-        began = time.monotonic()
+        waiting = client.responses.create(**parameters, input="two", background=True)
+        start = time.monotonic()
         with pytest.raises(openai.ConflictError) as busy:
-            client.responses.create(**place, input="three", extra_body={"if_busy": "reject"})
-        assert time.monotonic() - began < 2, "a permanent conflict is not tried again"
+            client.responses.create(**parameters, input="three", extra_body={"if_busy": "reject"})
+        assert time.monotonic() - start < 2, "the client does not retry a permanent conflict"
         assert (busy.value.code, busy.value.param) == ("conversation_busy", "if_busy")
 
-        answer = client.responses.create(**place, input="four", extra_body={"if_busy": "interrupt"})
+        answer = client.responses.create(**parameters, input="four", extra_body={"if_busy": "interrupt"})
 
     assert answer.output_text == TEXT
     assert client.responses.retrieve(waiting.id).status == "cancelled"
@@ -351,36 +353,36 @@ def test_a_turn_that_would_not_wait_is_refused_and_one_that_interrupts_keeps_wha
     assert answer.usage.input_tokens == 1 + 5 + 1
 
 
-def test_a_turn_outlives_its_conversation(client: OpenAI):
+def test_response_outlives_its_conversation(client: OpenAI):
     conversation = client.conversations.create().id
     running = client.responses.create(model="default", input="slowly", conversation=conversation, background=True)
 
     client.conversations.delete(conversation)
     client.responses.cancel(running.id)
 
-    left = ended(client, running.id)
-    strictly(left)
-    assert (left.status, left.conversation) == ("cancelled", None)
+    response = wait_for_end(client, running.id)
+    assert_valid_model(response)
+    assert (response.status, response.conversation) == ("cancelled", None)
 
 
-def test_a_cancelled_answer_keeps_what_was_said(client: OpenAI):
-    said = ""
+def test_cancelled_response_keeps_its_partial_output(client: OpenAI):
+    text = ""
     with client.responses.create(model="default", input="slowly", stream=True) as stream:
         for event in stream:
             if event.type == "response.created":
                 response_id = event.response.id
             if event.type == "response.output_text.delta":
-                said += event.delta
-                if said == "w0 w1 w2 w3 w4 ":
+                text += event.delta
+                if text == "w0 w1 w2 w3 w4 ":
                     assert client.responses.cancel(response_id).status == "cancelled"
 
-    stored = ended(client, response_id)
-    strictly(stored)
-    assert (stored.status, stored.output_text) == ("cancelled", "w0 w1 w2 w3 w4 ") == ("cancelled", said)
+    stored = wait_for_end(client, response_id)
+    assert_valid_model(stored)
+    assert (stored.status, stored.output_text) == ("cancelled", "w0 w1 w2 w3 w4 ") == ("cancelled", text)
     assert stored.usage.output_tokens == 5
 
 
-def test_a_deleted_answer_is_gone(client: OpenAI):
+def test_deleted_response_is_not_found(client: OpenAI):
     response = client.responses.create(model="default", input="hello")
 
     assert client.responses.delete(response.id) is None
@@ -391,14 +393,14 @@ def test_a_deleted_answer_is_gone(client: OpenAI):
         client.responses.retrieve(response.id, stream=True)
 
 
-def test_an_answer_in_progress_is_not_deleted(client: OpenAI):
+def test_response_in_progress_cannot_be_deleted(client: OpenAI):
     response = client.responses.create(model="default", input="slowly", background=True)
-    began = time.monotonic()
+    start = time.monotonic()
 
     with pytest.raises(openai.ConflictError):
         client.responses.delete(response.id)
 
-    assert time.monotonic() - began < 2, "a permanent conflict is not tried again"
+    assert time.monotonic() - start < 2, "the client does not retry a permanent conflict"
     client.responses.cancel(response.id)
 
 
@@ -407,13 +409,13 @@ def test_models(client: OpenAI):
 
     assert {"default", "scripted"} <= {model.id for model in models}
     for model in models:
-        strictly(model)
+        assert_valid_model(model)
         assert client.models.retrieve(model.id) == Model.model_validate(model.to_dict())
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
 
 
-def test_errors_are_the_clients_own(client: OpenAI):
+def test_errors_raise_the_clients_exceptions(client: OpenAI):
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="nonsense").responses.create(model="default", input="hello")
     with pytest.raises(openai.NotFoundError) as missing:
@@ -428,7 +430,7 @@ def test_errors_are_the_clients_own(client: OpenAI):
     assert missing.value.code == "not_found"
     assert wrong.value.param == "temperature"
     assert (unknown.value.param, unknown.value.code) == ("model", "model_not_found")
-    for asked, param in (
+    for unsupported_parameters, param in (
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
          "input[0].content[0].type"),
@@ -436,24 +438,27 @@ def test_errors_are_the_clients_own(client: OpenAI):
         ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
     ):  # fmt: skip
         with pytest.raises(openai.BadRequestError) as unsupported:
-            client.responses.create(**{"model": "default", "input": "hello", **asked})
+            client.responses.create(**{"model": "default", "input": "hello", **unsupported_parameters})
         assert unsupported.value.param == param
     assert (stale.value.param, stale.value.code) == ("previous_response_id", "previous_response_not_found")
 
 
 @pytest.mark.timeout(180)
-def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Installation, user: User):
-    """SmolLM2 at temperature 0 says the same, whether it was interrupted or not.
+def test_bundled_model_continues_where_its_worker_was_killed(stack: Installation, user: User):
+    """At temperature 0 the text is the same with and without an interruption.
 
-    Of a question with a plain answer, that is: a prefix read at once differs in the last bits from one that was
-    generated token by token, so where two words are as good as equal, the other one may come.
+    The question has a plain answer: logits of a prefix that is evaluated at once differ in the last bits from those of
+    one that was generated token by token, so between two nearly equal tokens the choice may differ.
     """
-    question, longest = "List the days of the week and the months of the year.", 40
+    question, max_tokens = "List the days of the week and the months of the year.", 40
     engine = load_llamacpp(Settings(slots=1, context=1024))
     uninterrupted = "".join(
         piece.text
         for piece in engine.generate(
-            [Asked("user", question)], prefix="", sampling=Sampling(longest, temperature=0), cancelled=lambda: False
+            [EngineMessage("user", question)],
+            prefix="",
+            sampling=Sampling(max_tokens, temperature=0),
+            cancelled=lambda: False,
         )
         if isinstance(piece, Token)
     )
@@ -461,18 +466,18 @@ def test_a_real_model_goes_on_where_its_worker_was_killed(stack: Installation, u
     stack.kill_workers()
     runner = stack.start_worker(engine="llamacpp", slots=1, context=1024)
 
-    follower = user.stream(question, temperature=0, max_output_tokens=longest)
-    follower.wait_for_events(deltas=3)  # of some tokens each
+    follower = user.stream(question, temperature=0, max_output_tokens=max_tokens)
+    follower.wait_for_events(deltas=3)  # of several tokens each
     runner.kill()
-    heard = len(follower.events)
+    received = len(follower.events)
     stack.launch_worker(engine="llamacpp", slots=1, context=1024)
     stack.release_jobs(runner)
 
     follower.end()
-    assert len(follower.events) > heard
+    assert len(follower.events) > received
     assert stack.rows("SELECT attempt FROM jobs WHERE id = %s", follower.job_id) == [{"attempt": 2}]
     assert follower.text == uninterrupted
     usage = follower.events[-1].json()["response"]["usage"]
-    assert usage["output_tokens"] == longest
+    assert usage["output_tokens"] == max_tokens
     assert [row["output_tokens"] for row in stack.rows(
-        "SELECT output_tokens FROM usage_records WHERE job_id = %s", follower.job_id)] == [longest]  # fmt: skip
+        "SELECT output_tokens FROM usage_records WHERE job_id = %s", follower.job_id)] == [max_tokens]  # fmt: skip
