@@ -1,7 +1,7 @@
 """Jobs that no worker runs: a measurement appends their events to the journal, as a worker would."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -89,12 +89,12 @@ class SyntheticJobs:
 @contextmanager
 def synthetic_jobs(platform: RunningPlatform) -> Iterator[SyntheticJobs]:
     """Jobs of the platform's first account, deleted at the end of the block."""
-    database = Database(platform.settings.postgres_dsn, size=1, name="bench")
-    client = connect(platform.settings.redis_address)
-    jobs = SyntheticJobs(database, client, platform.client().get("/v1/account")["id"])
-    try:
-        yield jobs
-    finally:
-        jobs.delete()
-        client.close()
-        database.close()
+    with (
+        closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database,
+        closing(connect(platform.settings.redis_address)) as client,
+    ):
+        jobs = SyntheticJobs(database, client, platform.client().get("/v1/account")["id"])
+        try:
+            yield jobs
+        finally:
+            jobs.delete()

@@ -1,6 +1,7 @@
 """Check all that the clients received, and every table, and report the promises that were broken."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from bench.chaos import memory_rules, stream_rules, table_rules
 from bench.chaos.faults import InjectedFault
@@ -29,14 +30,11 @@ def check(
 
     settings  lead to the servers directly, not through links
     """
-    database = Database(settings.postgres_dsn, size=2, name="checker")
-    try:
+    with closing(Database(settings.postgres_dsn, size=2, name="checker")) as database:
         return [
             *wait_for_quiescence(database, settings, patience, rabbitmqctl),
             *_check(database, transcripts, journal_lost=any(each.name in JOURNAL_LOSSES for each in injected)),
         ]
-    finally:
-        database.close()
 
 
 def _check(database: Database, transcripts: Sequence[ClientTranscript], *, journal_lost: bool) -> Iterator[Violation]:

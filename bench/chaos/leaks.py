@@ -166,12 +166,11 @@ def check_streams(name: str, pid: int) -> Iterator[Violation]:
 def _query(
     settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None
 ) -> Sequence[Mapping[str, Any]]:
-    database = Database(settings.postgres_dsn, size=1, name="leaks")
-    try:
-        with database.connection() as connection:
-            return fetch_all(connection, statement, parameters or {})
-    finally:
-        database.close()
+    with (
+        closing(Database(settings.postgres_dsn, size=1, name="leaks")) as database,
+        database.connection() as connection,
+    ):
+        return fetch_all(connection, statement, parameters or {})
 
 
 def _listening_ports(pid: int) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import redis
@@ -86,11 +87,9 @@ def _redis_queues(settings: Settings) -> Rows:
     A consumer may hold a message that it never received, because its connection was cut under Dramatiq's answer: the
     outbox has sent that message again, and it is dropped with the consumer.
     """
-    client = connect(settings.broker_address)
     try:
-        lengths = redis_queue_lengths(client)
+        with closing(connect(settings.broker_address)) as client:
+            lengths = redis_queue_lengths(client)
     except redis.RedisError as error:
         return [{"queue": "redis", "error": repr(error)}]
-    finally:
-        client.close()
-    return [{"queue": name, "ready": count} for name, count in lengths.items() if count]
+    return [{"queue": name, "ready": length} for name, length in lengths.items() if length]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from random import Random
 
 from bench.chaos.fleet import sign_up
@@ -32,8 +33,7 @@ WHERE account_id = %(account_id)s AND kind = 'turn.run' AND state IN ('queued', 
 
 def check_slots(pids: Mapping[str, int], addresses: Sequence[Address], settings: Settings) -> Iterator[Violation]:
     """Check the slots of an idle platform, with an account of its own."""
-    database = Database(settings.postgres_dsn, size=1, name="checker")
-    try:
+    with closing(Database(settings.postgres_dsn, size=1, name="checker")) as database:
         with database.connection() as connection:
             row = fetch_one(connection, SLOTS, {"pids": list(pids.values())})
         slots = row["slots"] if row else 0
@@ -45,8 +45,6 @@ def check_slots(pids: Mapping[str, int], addresses: Sequence[Address], settings:
             if peaks[-1] >= slots:
                 return
         yield Violation("leak", "slots", f"of {slots} turns at once, {peaks} ran at once")
-    finally:
-        database.close()
 
 
 def _peak(database: Database, client: RetryingClient, account: str, turns: int) -> int:

@@ -158,7 +158,12 @@ def process_tree(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def cpu_seconds(*processes: psutil.Process) -> float:
-    """CPU seconds that processes have used so far."""
-    times = [process.cpu_times() for process in processes]
-    return float(sum(time.user + time.system for time in times))
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU seconds that a process has used so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and of its living descendants."""
+    return sum(map(cpu_seconds, process_tree(psutil.Process(pid))))

@@ -5,11 +5,10 @@ One client at a time shows the cost of a single turn, many clients the cost wher
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import psutil  # type: ignore[import-untyped]
 import redis
 
 from bench.figures import Figure
-from bench.harness.processes import cpu_seconds, process_tree
+from bench.harness.processes import tree_cpu_seconds
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.load import closed_loop
 from bench.scenario import Bench
@@ -41,8 +40,7 @@ class Meter:
         self._progress = bench.progress
         self._platform = platform
         self._valkey = redis.Redis.from_url(platform.settings.redis_address)
-        files = sorted((bench.stack.folder / "run").glob("*.pid"))
-        self._processes = {file.stem: psutil.Process(int(file.read_text())) for file in files}
+        self._pids = {name: child.pid for name, child in sorted(bench.stack.servers.children.items())}
 
     def figures(self, clients: int) -> Iterator[Figure]:
         """Measure the costs of a turn with so many clients."""
@@ -66,11 +64,6 @@ class Meter:
 
     def _used(self) -> Costs:
         """CPU milliseconds of each process with its children, their sum, and round trips to Valkey."""
-        each = {f"CPU of {name}": 1000 * tree_cpu_seconds(process) for name, process in self._processes.items()}
+        each = {f"CPU of {name}": 1000 * tree_cpu_seconds(pid) for name, pid in self._pids.items()}
         stats = self._valkey.info("stats")
         return {"CPU of all": sum(each.values()), **each, ROUND_TRIPS: float(stats["total_reads_processed"])}
-
-
-def tree_cpu_seconds(process: psutil.Process) -> float:
-    """CPU seconds of a process and of its living descendants."""
-    return cpu_seconds(*process_tree(process))

@@ -7,6 +7,7 @@ and traps: texts that look like a repetition and are none (another number, a neg
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,8 +96,10 @@ def _plant(generated: MemorySet, chance: random.Random, number: int) -> None:
 
 def meditation(bench: Bench) -> Sequence[Figure]:
     """Measure one meditation, and its revert."""
-    with bench.stack.platform(engine="scripted", pools=("memory",)) as platform:
-        database = Database(platform.settings.postgres_dsn)
+    with (
+        bench.stack.platform(engine="scripted", pools=("memory",)) as platform,
+        closing(Database(platform.settings.postgres_dsn)) as database,
+    ):
         platform.client().post("/v1/memories", {"text": "the first one"})  # creates the space
         generated = memory_set(MEMORIES)
         write(bench, database, generated)
@@ -107,7 +110,6 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         growth = peak_memory(worker.pid) - before
         closed = closed_memories(database, ended["id"])
         reverts = revert(client, ended)
-        database.close()
     recall = ended["report"]["recall"]
     return [
         Figure(f"meditation over {MEMORIES:,} memories", "s", [ended["seconds"]], at_most(60)),

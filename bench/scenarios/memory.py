@@ -7,6 +7,7 @@ whose creation is timed are embedded by the bundled model.
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -43,15 +44,16 @@ def memory(bench: Bench) -> Sequence[Figure]:
     """Measure writing and searching, size by size, each with a user of its own."""
     generator = Generator(random.Random(7), np.random.default_rng(7))
     figures: list[Figure] = []
-    with bench.stack.platform(engine="scripted", pools=POOLS) as platform:
-        database = Database(platform.settings.postgres_dsn)
+    with (
+        bench.stack.platform(engine="scripted", pools=POOLS) as platform,
+        closing(Database(platform.settings.postgres_dsn)) as database,
+    ):
         for account, (own, total) in enumerate(FULL_SIZES if bench.full else SIZES):
             client = platform.client(account)
             client.post("/v1/memories", {"text": "the first one"})  # creates the space
             with database.connection() as connection:
                 space = newest_space(connection)
             figures += SizeMeasurement(bench.progress, database, client, space, generator).figures(own, total)
-        database.close()
     return figures
 
 

@@ -7,17 +7,16 @@ Where the peer cannot be installed, this scenario fails with the reason; the oth
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from bench.figures import Figure, at_least, at_most
 from bench.harness.client import Client
-from bench.harness.processes import restart
+from bench.harness.processes import restart, tree_cpu_seconds
 from bench.harness.sse import CheckFailed, check_stream, scripted_text, text_of
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.load import closed_loop
@@ -28,7 +27,6 @@ from bench.peers.instances import RUNS_A_WORKER, WORKERS, Peer, ScriptedEndpoint
 from bench.peers.limit import answers_a_second
 from bench.peers.runs import BackgroundRun, PeerClient
 from bench.scenario import Bench
-from bench.scenarios.cost import tree_cpu_seconds
 from bench.scenarios.latency import first_delta_at
 from bench.scenarios.recovery import KILL_AFTER, RATE, TOKENS, count_errors, kill_in_mid_answer
 from models.platform.database import Database
@@ -133,8 +131,7 @@ def measure_turns(bench: Bench, platform: RunningPlatform, other: Peer, ours: Sa
 
 def cpu_milliseconds(stack: Stack) -> float:
     """CPU time so far of servers, endpoint and both platforms, of which one is idle."""
-    files = (stack.folder / "run").glob("*.pid")
-    return sum(1000 * tree_cpu_seconds(psutil.Process(int(file.read_text()))) for file in files)
+    return sum(1000 * tree_cpu_seconds(child.pid) for child in stack.servers.children.values())
 
 
 def our_turns(client: Client) -> Iterator[tuple[float, float, float]]:
@@ -171,24 +168,19 @@ def our_speed(bench: Bench, platform: RunningPlatform, number: int) -> float:
 
 def create_threads(other: Peer) -> list[str]:
     """Create as many threads as a round has runs."""
-    client = PeerClient(other.address)
-    threads = [client.create_thread() for _ in range(PARALLEL_TURNS["theirs"])]
-    client.close()
-    return threads
+    with closing(PeerClient(other.address)) as client:
+        return [client.create_thread() for _ in range(PARALLEL_TURNS["theirs"])]
 
 
 def measure_kills(bench: Bench, platform: RunningPlatform, other: Peer, ours: Samples, theirs: Samples) -> None:
     """Kill a worker of each platform in mid-answer, alternating."""
     kills = FULL_KILLS if bench.full else KILLS
-    database = Database(platform.settings.postgres_dsn, size=1, name="bench")
-    try:
+    with closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database:
         for number in range(kills):
             bench.progress.step(number, kills, "kills of ours")
             ours.kills.append(kill_ours(platform, database))
             bench.progress.step(number, kills, "kills of theirs, up to a minute each")
             theirs.kills.append(kill_theirs(other))
-    finally:
-        database.close()
 
 
 def kill_ours(platform: RunningPlatform, database: Database) -> PeerKill:

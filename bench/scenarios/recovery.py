@@ -6,6 +6,7 @@ jobs, as the supervisor of `sangha up` does.
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from bench.figures import Figure, at_most
@@ -37,14 +38,11 @@ def recovery(bench: Bench) -> Sequence[Figure]:
     """Measure kill → next token."""
     script = f"tokens={TOKENS},rate={RATE}"
     with bench.stack.platform(engine="scripted", script=script, workers=2) as platform:
-        database = Database(platform.settings.postgres_dsn, size=1, name="bench")
-        try:
-            kills = []
+        kills = []
+        with closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database:
             for number in range(KILLS):
                 bench.progress.step(number, KILLS, "kills")
                 kills.append(kill(platform, database))
-        finally:
-            database.close()
     times = [kill.milliseconds for kill in kills]
     return [
         Figure("kill -9 of the worker → next token", "ms", times, at_most(1000)),
@@ -80,11 +78,8 @@ def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[f
 
 def last_sequence(platform: RunningPlatform, job_id: str) -> int:
     """The last sequence number that the dead worker journalled: later events are another worker's."""
-    client = connect(platform.settings.redis_address)
-    try:
+    with closing(connect(platform.settings.redis_address)) as client:
         return journal.last_sequence(client, job_id)
-    finally:
-        client.close()
 
 
 def count_errors(text: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,11 @@ def soak(report: SoakReport, stack: Stack, progress: Progress) -> None:
         with monitoring(report, stack), operations(report, accounts):
             wait(report, progress)
         progress.report("checking what the pruning leaves")
-        database = Database(platform.settings.postgres_dsn, size=1, name="soak")
         try:
-            report.retention = check_retention(database)
+            with closing(Database(platform.settings.postgres_dsn, size=1, name="soak")) as database:
+                report.retention = check_retention(database)
         except Exception as error:  # noqa: BLE001 - it is in the report
             report.failures.append(f"{type(error).__name__}: {error}")
-        finally:
-            database.close()
 
 
 def capacity(platform: RunningPlatform, progress: Progress) -> float:
@@ -101,11 +99,8 @@ def capacity(platform: RunningPlatform, progress: Progress) -> float:
     bodies = [{"input": f"I lost the key number {number}."} for number in range(CAPACITY_TURNS)]
     tokens, began = platform.tokens(CLIENTS), time.monotonic()
     closed_loop(platform.address, tokens, bodies)
-    database = Database(platform.settings.postgres_dsn, size=1, name="soak")
-    try:
+    with closing(Database(platform.settings.postgres_dsn, size=1, name="soak")) as database:
         wait_for_jobs(database)
-    finally:
-        database.close()
     return CAPACITY_TURNS / (time.monotonic() - began)
 
 

@@ -1,4 +1,4 @@
-"""The accounts of a run, and the connections that all threads share."""
+"""The accounts of a run, and the clients that all threads share."""
 
 import random
 import threading
@@ -23,7 +23,7 @@ REFRESH_AFTER = 600.0
 
 
 class SoakClient(Client):
-    """A connection that can use the token of any account."""
+    """A client that can use the token of any account."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(address, timeout=READ_TIMEOUT)
@@ -51,15 +51,15 @@ class SoakAccount:
     def __init__(self, address: Address) -> None:
         self.email = f"{new_id('soak')}@example.com"
         self._lock = threading.Lock()
-        connection = SoakClient(address)
-        self._take_tokens(connection.post("/signup", {"email": self.email, "password": PASSWORD}))
-        connection.close()
+        client = SoakClient(address)
+        self._take_tokens(client.post("/signup", {"email": self.email, "password": PASSWORD}))
+        client.close()
 
-    def token(self, connection: SoakClient) -> str:
+    def token(self, client: SoakClient) -> str:
         """A valid access token, refreshed in time."""
         with self._lock:
             if time.monotonic() - self._refreshed_at > REFRESH_AFTER:
-                self._take_tokens(connection.post("/auth/refresh", {"refresh_token": self._refresh_token}))
+                self._take_tokens(client.post("/auth/refresh", {"refresh_token": self._refresh_token}))
             return self._token
 
     def _take_tokens(self, answer: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class SoakAccount:
 
 
 class SoakAccounts:
-    """The accounts of a run, and a pool of connections for all threads."""
+    """The accounts of a run, and a pool of clients for all threads."""
 
     def __init__(self, address: Address, count: int) -> None:
         self.address = address
@@ -83,33 +83,33 @@ class SoakAccounts:
         return chance.choice(self._accounts)
 
     @contextmanager
-    def connection(self, account: SoakAccount | None = None) -> Iterator[SoakClient]:
-        """Take a connection that uses an account's token. It is closed, not reused, after an error."""
-        connection = self._take()
+    def client(self, account: SoakAccount | None = None) -> Iterator[SoakClient]:
+        """Take a client that uses an account's token. Its connection is closed, not reused, after an error."""
+        client = self._take()
         try:
-            connection.use_token(account.token(connection) if account else "")
-            yield connection
+            client.use_token(account.token(client) if account else "")
+            yield client
         except BaseException:
-            connection.close()
+            client.close()
             raise
-        connection.used_at = time.monotonic()
+        client.used_at = time.monotonic()
         with self._lock:
-            self._idle.append(connection)
+            self._idle.append(client)
 
     def close(self) -> None:
         """Close idle connections."""
         with self._lock:
-            for connection in self._idle:
+            for client in self._idle:
                 with suppress(OSError):
-                    connection.close()
+                    client.close()
             self._idle.clear()
 
     def _take(self) -> SoakClient:
         while True:
             with self._lock:
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
+                client = self._idle.pop() if self._idle else None
+            if client is None:
                 return SoakClient(self.address)
-            if time.monotonic() - connection.used_at < IDLE_TIMEOUT:
-                return connection
-            connection.close()
+            if time.monotonic() - client.used_at < IDLE_TIMEOUT:
+                return client
+            client.close()

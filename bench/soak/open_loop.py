@@ -48,7 +48,7 @@ class OperationLog:
         with self._lock:
             self.started += 1
 
-    def end(self, kind: str, times: Times) -> None:
+    def end(self, kind: str, times: Times | None) -> None:
         """Count an operation that succeeded."""
         with self._lock:
             self.done[kind] += 1

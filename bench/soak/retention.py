@@ -3,12 +3,13 @@
 What ended, expired or was revoked must be deleted then. The other tables are kept until their owner deletes them.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
 
+from bench.harness.sse import CheckFailed
+from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, Database, fetch_all, fetch_one
 
@@ -91,7 +92,7 @@ class Retention:
 
 
 def check_retention(database: Database) -> Retention:
-    """Wait for the last job, age all rows, prune, and count. Raises TimeoutError when the pruning does not end."""
+    """Wait for the last job, age all rows, prune, and count. Raises TimeoutError or CheckFailed when pruning fails."""
     unfinished = wait_for_jobs(database)
     with database.connection() as connection:
         before = _rows(connection)
@@ -106,13 +107,16 @@ def check_retention(database: Database) -> Retention:
 
 def wait_for_jobs(database: Database) -> int:
     """Wait until all jobs have ended; returns how many have not after PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with database.connection() as connection:
-            count = _count(connection, UNFINISHED)
-        if not count or time.monotonic() > deadline:
-            return count
-        time.sleep(0.2)
+    try:
+        wait_until(lambda: not _unfinished(database), PATIENCE, interval=0.2)
+    except TimeoutError:
+        return _unfinished(database)
+    return 0
+
+
+def _unfinished(database: Database) -> int:
+    with database.connection() as connection:
+        return _count(connection, UNFINISHED)
 
 
 def _prune(database: Database) -> None:
@@ -120,11 +124,10 @@ def _prune(database: Database) -> None:
     job = NewJob("maintenance.prune", PLATFORM_ACCOUNT)
     with database.transaction() as connection:
         enqueue(connection, job)
-    deadline = time.monotonic() + PATIENCE
-    while (state := _state(database, job.id)) != "completed":
-        if state in ("dead", "failed", "cancelled") or time.monotonic() > deadline:
-            raise TimeoutError(f"the pruning has not ended within {PATIENCE:g} s: its state is {state}")
-        time.sleep(0.1)
+    final = ("completed", "dead", "failed", "cancelled")
+    wait_until(lambda: _state(database, job.id) in final, PATIENCE, interval=0.1, what="the end of the pruning")
+    if (state := _state(database, job.id)) != "completed":
+        raise CheckFailed(f"the pruning has the state {state}")
 
 
 def _state(database: Database, job_id: str) -> str:
