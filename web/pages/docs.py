@@ -22,12 +22,12 @@ SWAGGER_HEADERS = {**home.HEADERS, "cache-control": "public, max-age=86400"}
 
 
 def docs(request: Request) -> Response:
-    """`GET /docs`: this page."""
+    """`GET /docs`: serve the API reference."""
     return Response(_read_own("docs.html"), headers=home.HEADERS, media_type="text/html")
 
 
 def asset(request: Request) -> Response:
-    """`GET /docs/{name}`: a file of the page. Raises NotFound."""
+    """`GET /docs/{name}`: serve a file of the API reference. Raises NotFound."""
     name = request.path_params["name"]
     if name in OWN_FILES:
         return Response(_read_own(name), headers=home.HEADERS, media_type=OWN_FILES[name])
