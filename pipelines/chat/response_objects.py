@@ -30,7 +30,7 @@ class OutputTextPart(TypedDict):
 
 
 class MessageItem(TypedDict):
-    """A message."""
+    """A message of a user, an assistant or the system."""
 
     id: str
     type: Literal["message"]
@@ -119,7 +119,7 @@ class RecalledMemory(TypedDict):
 
 
 class ResponseObject(TypedDict):
-    """A turn."""
+    """A response: the status, output and usage of one turn. `created_at` is in Unix seconds."""
 
     id: str
     object: Literal["response"]

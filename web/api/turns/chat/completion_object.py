@@ -63,7 +63,7 @@ class CompletionDetails(TypedDict):
     rejected_prediction_tokens: int
 
 
-class UsageObject(TypedDict):
+class CompletionUsage(TypedDict):
     """The billed tokens."""
 
     prompt_tokens: int
@@ -81,7 +81,7 @@ class ChatCompletion(TypedDict):
     created: int
     model: str
     choices: list[ChoiceObject]
-    usage: UsageObject
+    usage: CompletionUsage
     service_tier: Literal["default"]
     system_fingerprint: str
     metadata: dict[str, str]
@@ -148,7 +148,7 @@ def finish_reason(response: Mapping[str, Any]) -> FinishReason:
     return "tool_calls" if any(item["type"] == "function_call" for item in response["output"]) else "stop"
 
 
-def usage_object(usage: Mapping[str, Any]) -> UsageObject:
+def usage_object(usage: Mapping[str, Any]) -> CompletionUsage:
     """Convert a response's usage to a completion's usage."""
     return {
         "prompt_tokens": usage["input_tokens"],
