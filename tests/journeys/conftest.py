@@ -7,7 +7,7 @@ import pytest
 
 from bench.harness.stack import Servers
 from models.platform.ids import new_id
-from tests.journeys.stack import Installation, User
+from tests.journeys.stack import AccountOwner, Installation
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,6 @@ def stack(installation: Installation) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def user(stack: Installation) -> User:
+def user(stack: Installation) -> AccountOwner:
     """The owner of a new account."""
-    return User(stack)
+    return AccountOwner(stack)

@@ -137,7 +137,7 @@ class Installation(ProcessGroup):
         return name in self.children and self.children[name].running
 
 
-class User:
+class AccountOwner:
     """The owner of a new account, whose requests go to any running web process."""
 
     def __init__(self, installation: Installation) -> None:

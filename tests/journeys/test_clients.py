@@ -18,7 +18,7 @@ from openai import OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
 from bench.harness.sse import scripted_text
-from tests.journeys.stack import ON_REDIS, Installation, User
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
 
 pytestmark = [ON_REDIS, pytest.mark.timeout(300)]
 
@@ -60,7 +60,7 @@ def key(bundled_model: Installation) -> str:
 
 def new_key(bundled_model: Installation) -> str:
     """Create an account and an API key; nothing is recalled for it."""
-    user = User(bundled_model)
+    user = AccountOwner(bundled_model)
     created = user.request("POST", "/v1/api_keys", json={"name": "clients", "scopes": ["inference", "read"]})
     assert created.status_code == 201, created.text
     return str(created.json()["key"])
@@ -217,7 +217,7 @@ def test_llm_calls_a_function(llm: Llm):
 def test_chat_stream_survives_a_killed_worker(bundled_model: Installation):
     """Runs last, because it kills the workers."""
     bundled_model.kill_workers()
-    user = User(bundled_model)
+    user = AccountOwner(bundled_model)
     runner = bundled_model.start_worker("tokens=60,rate=60", slots=1)
     client = OpenAI(base_url=f"{bundled_model.addresses()[0]}/v1", api_key=user.token, timeout=60, max_retries=0)
     text, killed = "", False

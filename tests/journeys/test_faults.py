@@ -15,7 +15,7 @@ from bench.harness.waiting import wait_until
 from models.accounts.accounts import Caller, Role
 from pipelines.chat.start import NewTurn, new_turn_ids, start_turn
 from pipelines.chat.transcript import ANSWER_RESTARTED
-from tests.journeys.stack import ON_REDIS, Installation, User, record_time
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, record_time
 from tests.journeys.stream_follower import StreamFollower
 from web.api.turns.turn_request import CreateResponse, new_turn
 
@@ -24,7 +24,7 @@ SCRIPT = f"tokens={TOKENS},rate=40"
 TEXT = scripted_text(TOKENS)
 
 
-def assert_complete(stack: Installation, user: User, follower: StreamFollower) -> None:
+def assert_complete(stack: Installation, user: AccountOwner, follower: StreamFollower) -> None:
     """Assert that stream, stored output and archive have the whole answer, and that it was billed once."""
     follower.end()
     assert follower.text == TEXT
@@ -37,7 +37,7 @@ def assert_complete(stack: Installation, user: User, follower: StreamFollower) -
     assert_replay(stack, user, follower)
 
 
-def assert_replay(stack: Installation, user: User, follower: StreamFollower) -> None:
+def assert_replay(stack: Installation, user: AccountOwner, follower: StreamFollower) -> None:
     """Assert that the archive alone replays the stream from several positions.
 
     A replay from a position after a rewind begins with the rewind event.
@@ -68,7 +68,7 @@ def attempts(stack: Installation, follower: StreamFollower) -> tuple[int, int]:
     return row["attempt"], row["failures"]
 
 
-def test_answer_survives_a_killed_worker(stack: Installation, user: User):
+def test_answer_survives_a_killed_worker(stack: Installation, user: AccountOwner):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
@@ -83,7 +83,7 @@ def test_answer_survives_a_killed_worker(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_answer_survives_a_killed_worker_without_a_supervisor(stack: Installation, user: User):
+def test_answer_survives_a_killed_worker_without_a_supervisor(stack: Installation, user: AccountOwner):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
@@ -95,7 +95,7 @@ def test_answer_survives_a_killed_worker_without_a_supervisor(stack: Installatio
 
 
 @ON_REDIS
-def test_answer_survives_several_killed_workers(stack: Installation, user: User):
+def test_answer_survives_several_killed_workers(stack: Installation, user: AccountOwner):
     """Each attempt continues exactly where the previous one was killed."""
     stack.start_workers(3, SCRIPT)
     follower = user.stream()
@@ -111,7 +111,7 @@ def test_answer_survives_several_killed_workers(stack: Installation, user: User)
     assert attempts(stack, follower) == (3, 2)
 
 
-def test_answer_survives_a_stopped_worker(stack: Installation, user: User):
+def test_answer_survives_a_stopped_worker(stack: Installation, user: AccountOwner):
     stack.start_workers(2, SCRIPT)
     follower = user.stream()
 
@@ -123,7 +123,7 @@ def test_answer_survives_a_stopped_worker(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: Installation, user: User):
+def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: Installation, user: AccountOwner):
     stack.start_workers(2, f"{SCRIPT},restarts=1")
     follower = user.stream()
 
@@ -137,7 +137,7 @@ def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: In
 
 
 @ON_REDIS
-def test_stream_resumes_after_a_killed_web_process(stack: Installation, user: User):
+def test_stream_resumes_after_a_killed_web_process(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -149,7 +149,7 @@ def test_stream_resumes_after_a_killed_web_process(stack: Installation, user: Us
 
 
 @ON_REDIS
-def test_stream_resumes_after_a_stopped_web_process(stack: Installation, user: User):
+def test_stream_resumes_after_a_stopped_web_process(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -161,7 +161,9 @@ def test_stream_resumes_after_a_stopped_web_process(stack: Installation, user: U
 
 
 @ON_REDIS
-def test_stopping_web_process_answers_a_waiting_request_with_the_unfinished_response(stack: Installation, user: User):
+def test_stopping_web_process_answers_a_waiting_request_with_the_unfinished_response(
+    stack: Installation, user: AccountOwner
+):
     stack.start_worker(f"tokens={TOKENS},rate=5")
     answers = []
     request = threading.Thread(target=lambda: answers.append(user.post("/v1/responses", {"input": "hello"})))
@@ -176,7 +178,7 @@ def test_stopping_web_process_answers_a_waiting_request_with_the_unfinished_resp
 
 
 @pytest.mark.parametrize("installation", ["rabbitmq"], indirect=True)
-def test_answers_survive_a_killed_rabbitmq(stack: Installation, user: User):
+def test_answers_survive_a_killed_rabbitmq(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -196,7 +198,7 @@ def test_answers_survive_a_killed_rabbitmq(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_answer_survives_a_killed_valkey(stack: Installation, user: User):
+def test_answer_survives_a_killed_valkey(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -208,7 +210,7 @@ def test_answer_survives_a_killed_valkey(stack: Installation, user: User):
     assert_complete(stack, user, user.stream("afterwards"))
 
 
-def test_answer_survives_an_emptied_valkey(stack: Installation, user: User):
+def test_answer_survives_an_emptied_valkey(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
 
@@ -221,7 +223,7 @@ def test_answer_survives_an_emptied_valkey(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_answer_survives_an_emptied_valkey_and_a_killed_web_process(stack: Installation, user: User):
+def test_answer_survives_an_emptied_valkey_and_a_killed_web_process(stack: Installation, user: AccountOwner):
     """The client resumes after an event that only the running attempt has."""
     stack.start_worker("tokens=60,rate=8")
     follower = user.stream()
@@ -236,7 +238,7 @@ def test_answer_survives_an_emptied_valkey_and_a_killed_web_process(stack: Insta
 
 
 @ON_REDIS
-def test_answer_survives_a_killed_valkey_and_a_killed_web_process(stack: Installation, user: User):
+def test_answer_survives_a_killed_valkey_and_a_killed_web_process(stack: Installation, user: AccountOwner):
     """The client reconnects while the position of the stream is unknown."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
@@ -251,7 +253,7 @@ def test_answer_survives_a_killed_valkey_and_a_killed_web_process(stack: Install
 
 
 @ON_REDIS
-def test_stream_ends_while_valkey_is_down(stack: Installation, user: User):
+def test_stream_ends_while_valkey_is_down(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     follower = user.stream()
     follower.wait_for_events(deltas=30)
@@ -266,16 +268,16 @@ def test_stream_ends_while_valkey_is_down(stack: Installation, user: User):
     assert_complete(stack, user, follower)
 
 
-def test_answer_that_ends_while_postgres_is_killed_is_recorded(stack: Installation, user: User):
+def test_answer_that_ends_while_postgres_is_killed_is_recorded(stack: Installation, user: AccountOwner):
     end_answer_without_postgres(stack, user, stack.servers.children["postgres"].kill)
 
 
 @ON_REDIS
-def test_answer_that_ends_while_postgres_restarts_is_recorded(stack: Installation, user: User):
+def test_answer_that_ends_while_postgres_restarts_is_recorded(stack: Installation, user: AccountOwner):
     end_answer_without_postgres(stack, user, stack.servers.children["postgres"].stop)
 
 
-def end_answer_without_postgres(stack: Installation, user: User, take_down: Callable[[], object]) -> None:
+def end_answer_without_postgres(stack: Installation, user: AccountOwner, take_down: Callable[[], object]) -> None:
     """Have an answer end while Postgres is down; it is recorded when Postgres is back."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
@@ -293,7 +295,7 @@ def end_answer_without_postgres(stack: Installation, user: User, take_down: Call
     assert_complete(stack, user, user.stream("afterwards"))
 
 
-def test_turn_runs_when_the_web_process_dies_between_commit_and_message(stack: Installation, user: User):
+def test_turn_runs_when_the_web_process_dies_between_commit_and_message(stack: Installation, user: AccountOwner):
     """The relay of the killed process blocks while it publishes and holds the lock of all relays.
 
     With Valkey as broker the rate limiter is unreachable too, so the account has no limits.
@@ -321,12 +323,12 @@ def test_turn_runs_when_the_web_process_dies_between_commit_and_message(stack: I
     assert_complete(stack, user, follower)
 
 
-def _create_turn_on_a_killed_process(user: User) -> None:
+def _create_turn_on_a_killed_process(user: AccountOwner) -> None:
     with pytest.raises(httpx.TransportError):
         user.stream_once()
 
 
-def test_sweeper_publishes_a_turn_that_no_relay_has_published(stack: Installation, user: User):
+def test_sweeper_publishes_a_turn_that_no_relay_has_published(stack: Installation, user: AccountOwner):
     stack.start_worker(SCRIPT)
     (member,) = stack.rows("SELECT user_id FROM memberships WHERE account_id = %s", user.account)
     turn: NewTurn = new_turn(CreateResponse(input="hello"), stack.settings)
@@ -341,7 +343,7 @@ def test_sweeper_publishes_a_turn_that_no_relay_has_published(stack: Installatio
 
 
 @ON_REDIS
-def test_streams_are_rewound_after_the_loss_of_worker_and_valkey(stack: Installation, user: User):
+def test_streams_are_rewound_after_the_loss_of_worker_and_valkey(stack: Installation, user: AccountOwner):
     """Open streams, streams that resume at once and streams that resume later get the same rewind."""
     stack.start_worker(SCRIPT)
     follower = user.stream()
@@ -368,7 +370,7 @@ def test_streams_are_rewound_after_the_loss_of_worker_and_valkey(stack: Installa
 
 
 @ON_REDIS
-def test_checkpoint_survives_the_loss_of_worker_and_valkey(stack: Installation, user: User):
+def test_checkpoint_survives_the_loss_of_worker_and_valkey(stack: Installation, user: AccountOwner):
     runner = stack.start_worker("tokens=60,rate=7")
     follower = user.stream()
     wait_until(lambda: stack.rows("SELECT 1 FROM job_events WHERE job_id = %s AND last_sequence > 10", follower.job_id))

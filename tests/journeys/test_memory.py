@@ -4,7 +4,7 @@ from typing import Any
 
 from bench.harness.waiting import wait_until
 from pipelines.chat.memory_prompt import memory_message
-from tests.journeys.stack import ON_REDIS, Installation, User, WorkerSupervisor
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, WorkerSupervisor
 from tests.journeys.stream_follower import StreamFollower
 
 RECALLED, STARTED = "sangha:memory.recalled", "sangha:engine.started"
@@ -12,7 +12,7 @@ RECALLED, STARTED = "sangha:memory.recalled", "sangha:engine.started"
 STATEMENT, QUESTION = "I am allergic to peanuts, by the way.", "Which food am I allergic to?"
 
 
-def memories(user: User) -> list[dict[str, Any]]:
+def memories(user: AccountOwner) -> list[dict[str, Any]]:
     """Return all memories of the account."""
     return list(user.get("/v1/memories?limit=100&include_closed=true")["data"])
 
@@ -28,7 +28,7 @@ def prompt_tokens(turn: StreamFollower) -> int:
 
 
 @ON_REDIS
-def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Installation, user: User):
+def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=5,rate=0")
     stack.start_worker("", "memory", "recall")
 
@@ -43,7 +43,7 @@ def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Insta
     assert prompt_tokens(second) == len(QUESTION.split()) + len(memory_message([memory]).content.split())
     assert user.get(f"/v1/responses/{second.response_id}")["recalled"] == [memory]
     assert recalled(user.stream(QUESTION, memory={"recall": False}).end()) == []
-    assert recalled(User(stack).stream(QUESTION).end()) == []
+    assert recalled(AccountOwner(stack).stream(QUESTION).end()) == []
 
     assert user.request("DELETE", f"/v1/responses/{first.response_id}").status_code == 200
     third = user.stream(QUESTION).end()
@@ -55,7 +55,7 @@ def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Insta
 
 
 @ON_REDIS
-def test_memories_of_a_deleted_conversation_are_deleted(stack: Installation, user: User):
+def test_memories_of_a_deleted_conversation_are_deleted(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=5,rate=0")
     stack.start_worker("", "memory", "recall")
     conversation = user.post("/v1/conversations", {})["id"]
@@ -68,7 +68,7 @@ def test_memories_of_a_deleted_conversation_are_deleted(stack: Installation, use
 
 
 @ON_REDIS
-def test_turns_are_remembered_once_when_workers_are_killed(stack: Installation, user: User):
+def test_turns_are_remembered_once_when_workers_are_killed(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=5,rate=0")
     texts = [f"thing number {number}" for number in range(15)]
 

@@ -19,7 +19,7 @@ from models.platform.settings import Settings
 from pipelines.inference.engine import Message as EngineMessage
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp.engine import load_llamacpp
-from tests.journeys.stack import ON_REDIS, Installation, User
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
 from tests.journeys.strict import assert_valid, assert_valid_model
 
 pytestmark = ON_REDIS
@@ -66,11 +66,11 @@ def scripted_installation(installation: Installation) -> Installation:
 @pytest.fixture
 def client(scripted_installation: Installation) -> Iterator[OpenAI]:
     """The official client with a new account."""
-    with openai_client(scripted_installation, User(scripted_installation)) as client:
+    with openai_client(scripted_installation, AccountOwner(scripted_installation)) as client:
         yield client
 
 
-def openai_client(stack: Installation, user: User) -> OpenAI:
+def openai_client(stack: Installation, user: AccountOwner) -> OpenAI:
     return OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60)
 
 
@@ -444,7 +444,7 @@ def test_errors_raise_the_clients_exceptions(client: OpenAI):
 
 
 @pytest.mark.timeout(180)
-def test_bundled_model_continues_where_its_worker_was_killed(stack: Installation, user: User):
+def test_bundled_model_continues_where_its_worker_was_killed(stack: Installation, user: AccountOwner):
     """At temperature 0 the text is the same with and without an interruption.
 
     The question has a plain answer: logits of a prefix that is evaluated at once differ in the last bits from those of

@@ -8,7 +8,7 @@ import httpx
 
 from bench.harness.sse import scripted_text
 from bench.harness.waiting import wait_until
-from tests.journeys.stack import ON_REDIS, Installation, User, WorkerSupervisor, record_time
+from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, WorkerSupervisor, record_time
 
 
 def billed_tokens(stack: Installation, job_id: str) -> list[int]:
@@ -17,7 +17,7 @@ def billed_tokens(stack: Installation, job_id: str) -> list[int]:
     return [row["output_tokens"] for row in rows]
 
 
-def test_cancellation_frees_the_slot_and_keeps_the_partial_output(stack: Installation, user: User):
+def test_cancellation_frees_the_slot_and_keeps_the_partial_output(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=400,rate=40", slots=1)
     first = user.stream("one")
     first.wait_for_events(deltas=5)
@@ -41,7 +41,7 @@ def test_cancellation_frees_the_slot_and_keeps_the_partial_output(stack: Install
 
 
 @ON_REDIS
-def test_cancelled_queued_turn_never_runs(stack: Installation, user: User):
+def test_cancelled_queued_turn_never_runs(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=20,rate=20", slots=1)
     running = user.stream("one")
     running.wait_for_events(deltas=1)
@@ -59,15 +59,15 @@ def test_cancelled_queued_turn_never_runs(stack: Installation, user: User):
     assert user.get(f"/v1/responses/{queued.response_id}")["output"] == []
 
 
-def completed_jobs(stack: Installation, user: User) -> int:
+def completed_jobs(stack: Installation, user: AccountOwner) -> int:
     """How many jobs of a user's account are completed."""
     rows = stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'completed'", user.account)
     return len(rows)
 
 
-def test_one_accounts_turn_is_not_blocked_by_two_hundred_of_another(stack: Installation, user: User):
+def test_one_accounts_turn_is_not_blocked_by_two_hundred_of_another(stack: Installation, user: AccountOwner):
     """A turn takes half a second: 200 turns take 50 seconds with two slots."""
-    other = User(stack)
+    other = AccountOwner(stack)
     stack.start_worker("tokens=20,rate=40")
     with httpx.Client(base_url=stack.addresses()[0], headers=user.headers, timeout=60) as client:
 
@@ -90,7 +90,7 @@ def test_one_accounts_turn_is_not_blocked_by_two_hundred_of_another(stack: Insta
     wait_until(lambda: not stack.rows(unfinished, user.account))
 
 
-def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Installation, user: User):
+def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Installation, user: AccountOwner):
     stack.start_workers(2, "tokens=20,rate=0,exit_at=0,trigger=poison")
     others = []
 
@@ -111,7 +111,7 @@ def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Instal
 
 
 @ON_REDIS
-def test_turns_of_a_conversation_run_one_at_a_time_in_order(stack: Installation, user: User):
+def test_turns_of_a_conversation_run_one_at_a_time_in_order(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=10,rate=40")
     conversation = user.post("/v1/conversations", {})["id"]
     turns = [user.stream(f"turn {number}", conversation=conversation) for number in (1, 2, 3)]
@@ -129,7 +129,7 @@ def test_turns_of_a_conversation_run_one_at_a_time_in_order(stack: Installation,
 
 
 @ON_REDIS
-def test_turn_waits_for_its_previous_response(stack: Installation, user: User):
+def test_turn_waits_for_its_previous_response(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=20,rate=40")
     first = user.stream("one two three")
     first.wait_for_events(deltas=2)
@@ -143,7 +143,7 @@ def test_turn_waits_for_its_previous_response(stack: Installation, user: User):
 
 
 @ON_REDIS
-def test_next_turn_of_a_conversation_waits_while_a_killed_turn_is_continued(stack: Installation, user: User):
+def test_next_turn_of_a_conversation_waits_while_a_killed_turn_is_continued(stack: Installation, user: AccountOwner):
     stack.start_workers(1, "tokens=40,rate=40")
     conversation = user.post("/v1/conversations", {})["id"]
     first = user.stream("one", conversation=conversation)
