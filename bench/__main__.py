@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from bench import machine
-from bench.command import FAILED, HELP, INTERRUPTED, broker_option, exit_code_of, file_option, servers, write_json
+from bench.command import FAILED, HELP, broker_option, exit_code_of, file_option, servers, write_json
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
 from bench.scenario import Bench
 from bench.scenarios import SCENARIOS
 from bench.table import BenchReport
+from ops.exit_codes import INTERRUPTED
 
 
 @click.command(context_settings=HELP)

@@ -1,4 +1,4 @@
-"""What the measurement commands share: exit codes, options, and servers of their own."""
+"""What the measurement commands share: options, exit codes, and servers of their own."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -11,9 +11,10 @@ import orjson
 from bench.harness.stack import BrokerName, Stack, running_stack
 from bench.progress import Progress
 from models.platform.errors import ConfigurationError
+from ops.exit_codes import INTERRUPTED, MISCONFIGURED
 
-#: Exit codes: a check failed, the command cannot run here, somebody stopped it.
-FAILED, MISCONFIGURED, INTERRUPTED = 1, 2, 130
+#: The exit code after a failed check; `ops.exit_codes` has the others.
+FAILED = 1
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
