@@ -82,7 +82,7 @@ def resend(request: Request) -> Response:
     return _email_requested(request, accepted)
 
 
-def forgot(request: Request) -> Response:
+def forgot_password(request: Request) -> Response:
     """`POST /auth/password/forgot`: request a password reset e-mail.
 
     The response does not reveal whether the address has a user.

@@ -46,7 +46,7 @@ def erase_account(request: Request) -> Response:
     return _erasure_response(request, close_account(request.platform.database, request.caller, request.origin))
 
 
-def erase_me(request: Request) -> Response:
+def erase_user(request: Request) -> Response:
     """`DELETE /v1/me?confirm=<e-mail address>`: erase the user and the accounts that have no other member."""
     with request.platform.database.connection() as connection:
         email = account_data.email_of(connection, request.caller.user_id)

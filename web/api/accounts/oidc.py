@@ -54,7 +54,7 @@ async def list_providers(request: Request) -> Response:
     )
 
 
-async def begin(request: Request) -> Response:
+async def start_login(request: Request) -> Response:
     """`GET /auth/oidc/{provider}`: redirect the browser to the provider. Raises NotFound."""
     name = _provider_name(request)
     redirect_uri = f"{request.platform.settings.public_address}/auth/oidc/{name}/callback"

@@ -162,7 +162,7 @@ def _to_error(last: dict[str, Any]) -> RequestError | JobFailed:
 
 
 def _created_response(request: Request, job_id: str, ids: list[str]) -> Response:
-    """Respond with the created memories, and delete the job, which nobody needs any more."""
+    """Respond with the created memories, and delete the job, which is no longer needed."""
     with request.platform.database.connection() as connection:
         created = memories.read_many(connection, ids, request.caller.account_id, request.caller.user_id)
     delete_ended_job(request, job_id)
