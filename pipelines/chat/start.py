@@ -101,7 +101,7 @@ def start_turn(
     return AcceptedTurn(prepared.response, prepared.opening_events, interrupted)
 
 
-def start_turn_in(
+def start_turn_in_transaction(
     connection: Connection, caller: Caller, turn: NewTurn, allowance: Allowance = UNLIMITED
 ) -> AcceptedTurn:
     """Accept a turn in the caller's transaction, as a schedule does. Announce its job after the commit.

@@ -1,8 +1,8 @@
 """Find the thread that a turn continues, and the items that its input refers to.
 
-A thread is a conversation, or the chain of responses behind a previous one; its turns run one at a time. What a new
-turn does about unfinished ones is decided in the transaction that inserts it, while it holds the thread's lock: two
-turns that refuse to wait can't both find the thread free.
+A thread is a conversation, or the chain of responses that a previous one belongs to; its turns run one at a time. The
+busy policy is applied in the transaction that inserts the turn, while it holds the thread's lock: two turns that may
+not wait can't both find the thread free.
 """
 
 import re
@@ -21,7 +21,7 @@ BusyPolicy = Literal["queue", "reject", "interrupt"]
 ITEM_ID_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 #: An item's id contains that of its response.
-OF_RESPONSE = re.compile(r"[a-z]+_([0-9a-f]{32})")
+ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{32})")
 
 MAX_ECHO = 100
 
@@ -91,7 +91,7 @@ def _referenced_items(connection: Connection, account_id: str, ids: Sequence[str
     if not ids:
         return {}
     items = {item["id"]: item for item in conversations.items(connection, ids, account_id)}
-    matches = [OF_RESPONSE.match(item_id) for item_id in ids if item_id not in items]
+    matches = [ITEM_ID.match(item_id) for item_id in ids if item_id not in items]
     if response_ids := {f"resp_{match[1]}" for match in matches if match}:
         items |= {item["id"]: item for item in responses.read_items(connection, sorted(response_ids), account_id)}
     return items

@@ -22,7 +22,7 @@ KIND = "tokens.count"
 
 
 @dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCountRequest:
     """The input of a token count: that of a turn, see `pipelines.chat.start.NewTurn`."""
 
     request: Mapping[str, Any]
@@ -31,7 +31,7 @@ class TokenCount:
     previous_id: str | None = None
 
 
-def enqueue_count(database: Database, caller: Caller, count: TokenCount, job_id: str, limits: Limits) -> None:
+def enqueue_count(database: Database, caller: Caller, count: TokenCountRequest, job_id: str, limits: Limits) -> None:
     """Enqueue the count. Announce the job to the queue after this.
 
     Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.

@@ -44,7 +44,7 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
     answer = begin_answer(engine, attempt, response, transcript, prompt)
     reason = generate(engine, attempt, answer, prompt)
     attempt.check()
-    return complete(attempt, answer, reason)
+    return complete_turn(attempt, answer, reason)
 
 
 def load_response(attempt: Attempt) -> Response:
@@ -112,7 +112,7 @@ def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Pro
     return finish.reason
 
 
-def complete(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "length"]) -> Ending:
+def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "length"]) -> Ending:
     """End a turn whose answer is complete or has reached its limit."""
     details = {"reason": "max_output_tokens"} if reason == "length" else None
     status: ItemStatus = "incomplete" if details else "completed"

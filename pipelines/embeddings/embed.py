@@ -52,7 +52,7 @@ def check_dimensions(embedder: Embedder, dimensions: int | None) -> None:
 
 def _embed(embedder: Embedder, texts: Sequence[str], offset: int) -> Embeddings:
     try:
-        return embedder.embed_whole(texts)
+        return embedder.embed_untruncated(texts)
     except TextTooLong as error:
         index = offset + error.position
         message = f"The text at index {index} is too long: the limit of the model is {error.max_tokens} tokens."

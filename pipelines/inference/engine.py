@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from models.platform.errors import SanghaError
 
-#: Calls that one answer may contain: a small model does not know when to stop.
+#: Calls that one answer may contain: a small model may repeat calls without end.
 MAX_CALLS = 16
 
 
@@ -22,7 +22,7 @@ class EngineError(SanghaError):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function call that the model requests of its caller. `arguments` is a JSON object as text."""
+    """A function call that the model requests. `arguments` is a JSON object as text."""
 
     id: str
     name: str

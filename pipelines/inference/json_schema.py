@@ -1,4 +1,4 @@
-"""Check that a grammar can hold an answer to a JSON Schema, before the engine starts. Loads no model.
+"""Check that a grammar can enforce a JSON Schema, before the engine starts. Loads no model.
 
 Grammars are in the language of llguidance, which llama.cpp contains. llama.cpp reports no error for an invalid grammar
 and generates an unconstrained answer, so every schema is compiled here first.
@@ -38,7 +38,7 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 
 def schema_error(schema: Mapping[str, Any], *, strict: bool = False) -> str | None:
-    """Return why a grammar can't hold an answer to a JSON Schema, in a few words, or None.
+    """Return why a grammar can't enforce a JSON Schema, in a few words, or None.
 
     With `strict` a keyword that no grammar can enforce, such as `not`, is an error; otherwise it is ignored.
     """
@@ -55,7 +55,7 @@ def schema_error(schema: Mapping[str, Any], *, strict: bool = False) -> str | No
 
 
 def check_output_format(output_format: OutputFormat) -> None:
-    """Raise PermanentFailure("invalid_request") where a grammar can't hold an answer to the format."""
+    """Raise PermanentFailure("invalid_request") where a grammar can't enforce the output format."""
     if output_format.schema and (error := schema_error(output_format.schema)):
         raise PermanentFailure(f"The answer cannot be constrained to this JSON Schema: {error}", code="invalid_request")
     for tool in output_format.callable_tools:

@@ -9,7 +9,7 @@ from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn_in
+from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import model_name
 
@@ -35,6 +35,6 @@ def start(
     if turn.request["model"] != served:
         message = f"The model '{turn.request['model']}' is no longer served; '{served}' is."
         raise InvalidRequest(message, param="model", code="model_not_found")
-    return start_turn_in(
+    return start_turn_in_transaction(
         connection, auth_context.caller, turn, Allowance(auth_context.limits, context=settings.context)
     )

@@ -78,7 +78,7 @@ class Embedder:
         embeddings = self._embed_together([text[:MAX_CHARACTERS] for text in texts])
         return embeddings.vectors if embeddings else self._embed_halves(texts)
 
-    def embed_whole(self, texts: Sequence[str]) -> Embeddings:
+    def embed_untruncated(self, texts: Sequence[str]) -> Embeddings:
         """Embed whole texts. Raises TextTooLong for the first that has too many tokens, and EngineError."""
         if not texts:
             return Embeddings([], 0)

@@ -17,7 +17,7 @@ from pipelines.inference.llamacpp.tool_prompt import ARGUMENTS_KEY, CALL_CLOSE, 
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 #: Keywords beside which `properties` are not all that an object may have.
-COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref", "patternProperties"})
+COMBINING_KEYWORDS = frozenset({"allOf", "anyOf", "oneOf", "$ref", "patternProperties"})
 
 #: Text without a call or a call's markup, and text up to the call that follows it. A lexeme that is not lazy matches
 #: as much as it can.
@@ -73,7 +73,7 @@ def _call_rules(number: int, tool: Tool) -> tuple[str, str]:
 
 def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Allow only the described arguments, unless the schema says otherwise: a small model invents some."""
-    return parameters if COMBINING & parameters.keys() else {"additionalProperties": False, **parameters}
+    return parameters if COMBINING_KEYWORDS & parameters.keys() else {"additionalProperties": False, **parameters}
 
 
 def _quote(text: str) -> str:

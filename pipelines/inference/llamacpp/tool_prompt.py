@@ -42,14 +42,16 @@ def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> l
 
 def render_calls(calls: Iterable[ToolCall]) -> str:
     """Render calls as the model writes them."""
-    return "\n".join(
-        f"{CALL_OPEN}{NAME_KEY}{break_control_tokens(_json(call.name))}{ARGUMENTS_KEY}{break_control_tokens(call.arguments)}{OBJECT_END}{CALL_CLOSE}"
-        for call in calls
-    )
+    return "\n".join(_render_call(call) for call in calls)
+
+
+def _render_call(call: ToolCall) -> str:
+    name, arguments = break_control_tokens(_json(call.name)), break_control_tokens(call.arguments)
+    return f"{CALL_OPEN}{NAME_KEY}{name}{ARGUMENTS_KEY}{arguments}{OBJECT_END}{CALL_CLOSE}"
 
 
 def _in_order(prompt: Sequence[Message]) -> Iterable[Message]:
-    """Sort consecutive results by the order of their calls: only that tells the model which result is whose."""
+    """Sort consecutive results by the order of their calls: as text they have no ids to be matched by."""
     positions = {
         call.id: position for position, call in enumerate(call for message in prompt for call in message.calls)
     }

@@ -53,9 +53,11 @@ class CancellableBackend(NetworkBackend):
     ) -> NetworkStream:
         """See httpcore."""
         options = socket_options or ()
-        return CancellableStream(self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait)
+        return CancellableStream(
+            self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait_for_data
+        )
 
-    def _wait(self, poller: "select.poll") -> None:
+    def _wait_for_data(self, poller: "select.poll") -> None:
         cancelled, timeout = self._thread_state.read_limits
         deadline = time.monotonic() + timeout
         while True:

@@ -25,7 +25,7 @@ from pipelines.inference.engine import (
 
 
 def max_tokens_field(host: str) -> str:
-    """The field for the most tokens of an answer: OpenAI has renamed it, and other endpoints know its first name."""
+    """The name of the token limit in a request: OpenAI renamed it, and other endpoints expect the old name."""
     name, _, _ = host.partition(":")
     renamed = name.endswith((".openai.com", ".openai.azure.com"))
     return "max_completion_tokens" if renamed else "max_tokens"

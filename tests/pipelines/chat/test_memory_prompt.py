@@ -8,7 +8,7 @@ import pytest
 from models.journal import journal
 from models.memory.memories import Memory
 from pipelines.chat import turn
-from pipelines.chat.memory_prompt import HEADER, MAX_QUOTE, memory_message
+from pipelines.chat.memory_prompt import MAX_QUOTE, MEMORY_HEADER, memory_message
 from pipelines.chat.transcript import ENGINE_STARTED, MEMORIES_RECALLED
 from pipelines.inference.engine import Message
 from pipelines.memory.recall import Hit
@@ -58,7 +58,7 @@ def test_recalled_memories_are_in_the_prompt_the_stream_and_the_response(harness
 
     instructions, quotes, question = engine.prompts[0]
     assert (instructions, question) == (Message("system", "Be kind."), Message("user", "What can I eat?"))
-    assert quotes == Message("system", f"{HEADER}\n- 2026-11-16, user: “I am allergic to peanuts.”")
+    assert quotes == Message("system", f"{MEMORY_HEADER}\n- 2026-11-16, user: “I am allergic to peanuts.”")
     events = read_events(harness, started)
     types = [type_ for type_, _ in events]
     assert types.index(MEMORIES_RECALLED) < types.index(ENGINE_STARTED)

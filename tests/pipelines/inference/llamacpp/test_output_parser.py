@@ -27,7 +27,7 @@ ROME = ToolCall("", "weather", '{"city": "Rome </tool_call>"}')
 MAIL = ToolCall("", "mail", "{}")
 
 
-def written(calls: list[ToolCall]) -> str:
+def render_raw_calls(calls: list[ToolCall]) -> str:
     """Calls as the model writes them, without broken control tokens."""
     return render_safe_calls(calls).replace(ZERO_WIDTH_SPACE, "")
 
@@ -57,7 +57,7 @@ def parse(
 
 @given(st.lists(st.integers(0, 140), max_size=9), st.sampled_from(["", "Let me see.", "a < b"]))
 def test_text_and_calls_are_separated_wherever_the_output_is_cut(cuts: list[int], text_before: str) -> None:
-    whole = f"{text_before}\n\n{written([ROME, MAIL])}"
+    whole = f"{text_before}\n\n{render_raw_calls([ROME, MAIL])}"
     text, calls, finish = parse(whole, cuts=[min(cut, len(whole)) for cut in cuts])
     assert (text, calls) == (text_before, [("weather", ROME.arguments), ("mail", "{}")])
     assert finish.reason == "stop"
@@ -68,26 +68,26 @@ def test_an_incomplete_call_marker_is_text() -> None:
 
 
 def test_an_incomplete_call_is_dropped_and_not_counted() -> None:
-    text, calls, finish = parse(f"So: {written([MAIL, ROME])[:-9]}", cuts=[3, 70], reason="length")
+    text, calls, finish = parse(f"So: {render_raw_calls([MAIL, ROME])[:-9]}", cuts=[3, 70], reason="length")
     assert (text, calls) == ("So:", [("mail", "{}")])
     assert (finish.reason, finish.generated_tokens) == ("length", 2)
 
 
 def test_a_repeated_call_ends_the_answer() -> None:
-    assert parse(written([MAIL, MAIL, ROME]))[1] == [("mail", "{}")]
-    assert parse(f"\n{written([MAIL, ROME])}", calls=[MAIL])[1:] == ([], Finish("stop", 7, 0, 0))
+    assert parse(render_raw_calls([MAIL, MAIL, ROME]))[1] == [("mail", "{}")]
+    assert parse(f"\n{render_raw_calls([MAIL, ROME])}", calls=[MAIL])[1:] == ([], Finish("stop", 7, 0, 0))
 
 
 @given(st.lists(st.integers(0, 20), max_size=5))
 def test_a_stop_text_ends_text_but_not_a_call(cuts: list[int]) -> None:
     assert parse("one two END three", cuts=[min(cut, 17) for cut in cuts], stop=("END",))[0] == "one two "
-    assert parse(written([ROME]), cuts=cuts, stop=('"city"',))[1] == [("weather", ROME.arguments)]
+    assert parse(render_raw_calls([ROME]), cuts=cuts, stop=('"city"',))[1] == [("weather", ROME.arguments)]
 
 
 @pytest.mark.parametrize("call", [ToolCall("", "other", "{}"), ToolCall("", "mail", "{nonsense")])
 def test_an_invalid_call_is_an_engine_error(call: ToolCall) -> None:
     with pytest.raises(EngineError, match="unknown function"):
-        parse(written([call]))
+        parse(render_raw_calls([call]))
 
 
 def test_an_answer_that_violates_the_output_format_is_an_engine_error() -> None:

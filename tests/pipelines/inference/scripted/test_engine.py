@@ -185,8 +185,8 @@ def test_a_call_is_played_where_required_or_requested() -> None:
 
 
 def test_a_tool_result_is_answered_with_text() -> None:
-    said = [Message("user", "call now"), Message("assistant", "", (ToolCall("1", "now", "{}"),))]
-    prompt = [*said, Message("tool", "noon", call_id="1")]
+    conversation = [Message("user", "call now"), Message("assistant", "", (ToolCall("1", "now", "{}"),))]
+    prompt = [*conversation, Message("tool", "noon", call_id="1")]
     items = scripted(tokens=1).generate(
         prompt, prefix="", sampling=Sampling(9), cancelled=lambda: False, output_format=OutputFormat((NOW,))
     )
