@@ -1,1 +1,1 @@
-"""People and applications: coming in, accounts and their members, keys, exports, and what operators may do."""
+"""Endpoints for users and accounts: sign-up, login, sessions, members, invitations, API keys, files, audit events."""

@@ -1,1 +1,1 @@
-"""Turns as OpenAI's clients ask for them: responses, conversations, chat completions, embeddings, models."""
+"""Endpoints of OpenAI's API: responses, conversations, chat completions, embeddings and models."""

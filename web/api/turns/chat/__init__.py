@@ -1,1 +1,1 @@
-"""`/v1/chat/completions`: the older form of a turn. `request` makes it ours; `chunks` and `objects` make ours it."""
+"""`/v1/chat/completions`: convert requests to turns, and responses and events to completions and chunks."""
