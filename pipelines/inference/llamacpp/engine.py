@@ -147,7 +147,7 @@ class LlamaCppEngine:
         try:
             running = self._threads.submit(self._run, request, chunks)
         except RuntimeError as error:
-            raise EngineError("the engine is closed") from error
+            raise EngineError("The engine is closed") from error
         self._running.add(chunks)
         try:
             yield from read_tokens(chunks, cancelled, prompt_tokens)

@@ -101,13 +101,13 @@ class OutputParser:
     def _check(self) -> None:
         """Check the complete answer: llama.cpp ignores a grammar that it can't parse, without an error."""
         if self._output_format.must_call_tool and not self._calls_made:
-            raise EngineError("the model called no function, although a call was required")
+            raise EngineError("The model called no function, although a call was required")
         if self._output_format.schema is None or self._calls_made or not self._checks_json:
             return
         try:
             orjson.loads(self._full_text)
         except orjson.JSONDecodeError:
-            raise EngineError("the model's answer is not JSON, although JSON was required") from None
+            raise EngineError("The model's answer is not JSON, although JSON was required") from None
 
 
 def _parse_call(text: str, output_format: OutputFormat) -> tuple[str, str]:
@@ -119,5 +119,5 @@ def _parse_call(text: str, output_format: OutputFormat) -> tuple[str, str]:
     except orjson.JSONDecodeError:
         function = arguments = ""
     if not separator or function not in {tool.name for tool in output_format.callable_tools}:
-        raise EngineError("the model called an unknown function, or with arguments that are not JSON")
+        raise EngineError("The model called an unknown function, or with arguments that are not JSON")
     return function, arguments

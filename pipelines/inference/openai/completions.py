@@ -111,7 +111,7 @@ class CompletionReader:
         try:
             text = self._add(orjson.loads(data))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise EngineError(f"the endpoint sent an invalid chunk: {data[:200]!r}") from error
+            raise EngineError(f"The endpoint sent an invalid chunk: {data[:200]!r}") from error
         if not text:
             return None
         self._yielded_tokens += 1
@@ -124,7 +124,7 @@ class CompletionReader:
         `prompt_tokens` is the count where the endpoint reports no usage. Raises EngineError.
         """
         if self._reason is None:
-            raise EngineError("the endpoint's answer ended without a finish reason")
+            raise EngineError("The endpoint's answer ended without a finish reason")
         calls = self._complete_calls()
         if self._reason == "stop":
             self._check(calls)
@@ -152,7 +152,7 @@ class CompletionReader:
 
     def _add(self, chunk: Mapping[str, Any]) -> str:
         if error := chunk.get("error"):
-            raise EngineError(f"the endpoint failed during the answer: {str(error)[:300]}")
+            raise EngineError(f"The endpoint failed during the answer: {str(error)[:300]}")
         self._usage = chunk.get("usage") or self._usage
         text = ""
         for choice in chunk.get("choices") or ():
@@ -179,15 +179,15 @@ class CompletionReader:
             calls.pop()
         complete = [(call["name"], call["arguments"] or "{}") for call in calls]
         if any(name not in names or not _is_json(arguments) for name, arguments in complete):
-            raise EngineError("the model called an unknown function, or with arguments that are not JSON")
+            raise EngineError("The model called an unknown function, or with arguments that are not JSON")
         return complete
 
     def _check(self, calls: Sequence[object]) -> None:
         """Check the complete answer: not every endpoint enforces the output format, and none reports a violation."""
         if self._output_format.must_call_tool and not calls:
-            raise EngineError("the model called no function, although a call was required")
+            raise EngineError("The model called no function, although a call was required")
         if self._output_format.schema is not None and not calls and not _is_json("".join(self._text)):
-            raise EngineError("the model's answer is not JSON, although JSON was required")
+            raise EngineError("The model's answer is not JSON, although JSON was required")
 
 
 def _is_json(text: str) -> bool:

@@ -147,7 +147,7 @@ class OpenAIEngine:
             if not reader.done:
                 reason = str(error) or type(error).__name__
                 raise EngineError(
-                    f"the endpoint {self._host} does not respond or closed the connection: {reason}"
+                    f"The endpoint {self._host} does not respond or closed the connection: {reason}"
                 ) from error
 
     def _send(self, request: httpcore.Request, cancelled: Callable[[], bool]) -> httpcore.Response:
@@ -167,7 +167,7 @@ class OpenAIEngine:
             *lines, incomplete = (incomplete + part).split(b"\n")
             yield from (line[5:].strip() for line in lines if line.startswith(b"data:"))
             if len(incomplete) > MAX_CHUNK:
-                raise EngineError(f"the endpoint {self._host} sent a line of more than {MAX_CHUNK} bytes")
+                raise EngineError(f"The endpoint {self._host} sent a line of more than {MAX_CHUNK} bytes")
             timeout = CHUNK_TIMEOUT
 
     def _next_part(self, parts: Iterator[bytes], cancelled: Callable[[], bool], timeout: float) -> bytes | None:
@@ -208,7 +208,7 @@ def error_for_status(status: int, message: str) -> SanghaError:
     Faults of our API key or URL concern the operator: callers only get the status.
     """
     if status >= 500 or status in RETRYABLE_STATUSES:
-        return EngineError(f"the endpoint responded with {status}: {message}")
+        return EngineError(f"The endpoint responded with {status}: {message}")
     if status not in INVALID_REQUEST_STATUSES:
         return PermanentFailure(f"The model's endpoint rejects this installation's requests ({status})")
     if "context" in message and ("length" in message or "size" in message):

@@ -113,7 +113,7 @@ class ScriptedEngine:
         if index == first and index > 0:
             return
         if index == self.script.fail_at:
-            raise EngineError(f"the script fails before token {index}")
+            raise EngineError(f"The script fails before token {index}")
         if index == self.script.exit_at:
             os._exit(1)
         while index == self.script.hang_at and not cancelled():

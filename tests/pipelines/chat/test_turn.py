@@ -29,12 +29,12 @@ def crash_at(position):
 def events(harness, started):
     """The stream's events as type and payload."""
     assert harness.writer.drain()
-    events_of_turn = journal.read_events(harness.client, started.response.job_id)
-    return [(event.type.decode(), orjson.loads(event.data)) for event in events_of_turn]
+    turn_events = journal.read_events(harness.client, started.response.job_id)
+    return [(event.type.decode(), orjson.loads(event.data)) for event in turn_events]
 
 
-def text(events_of_turn):
-    return "".join(payload["delta"] for type_, payload in events_of_turn if type_ == TEXT_DELTA)
+def text(turn_events):
+    return "".join(payload["delta"] for type_, payload in turn_events if type_ == TEXT_DELTA)
 
 
 def run(harness, engine, started):
@@ -61,14 +61,14 @@ def test_an_answer_is_journalled_stored_and_billed(harness, fake_engine, reason,
 
     ending = run(harness, engine, started)
 
-    stored, events_of_turn = harness.stored_response(started), events(harness, started)
+    stored, turn_events = harness.stored_response(started), events(harness, started)
     assert (ending.state, stored.status, ending.result["status"]) == ("completed", status, status)
-    assert stored.output[0]["content"][0]["text"] == text(events_of_turn) == "a b c"
+    assert stored.output[0]["content"][0]["text"] == text(turn_events) == "a b c"
     assert stored.output[0]["status"] == status
-    assert events_of_turn[-1][0] == f"response.{status}"
-    assert [payload["sequence_number"] for _, payload in events_of_turn] == list(range(len(events_of_turn)))
+    assert turn_events[-1][0] == f"response.{status}"
+    assert [payload["sequence_number"] for _, payload in turn_events] == list(range(len(turn_events)))
     assert harness.billed(started) == [(2, 0, 3)]
-    assert events_of_turn[-1][1]["response"]["usage"]["total_tokens"] == 5
+    assert turn_events[-1][1]["response"]["usage"]["total_tokens"] == 5
 
 
 def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch):
@@ -77,8 +77,8 @@ def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch
     generate = engine.generate
 
     def generate_with_final_counts(*arguments, **options):
-        *events_of_turn, finish = generate(*arguments, **options)
-        yield from [*events_of_turn, Token("", 5), replace(finish, prompt_tokens=9, generated_tokens=7)]
+        *outputs, finish = generate(*arguments, **options)
+        yield from [*outputs, Token("", 5), replace(finish, prompt_tokens=9, generated_tokens=7)]
 
     monkeypatch.setattr(engine, "generate", generate_with_final_counts)
 
@@ -134,11 +134,11 @@ def test_the_next_attempt_continues_where_the_first_was_interrupted(harness, fak
     crash_before(harness, first, started, 2)
     run(harness, second, started)
 
-    events_of_turn = events(harness, started)
+    turn_events = events(harness, started)
     assert second.prefixes == ["a b "]
     assert second.samplings[0].max_output_tokens == 8
-    assert text(events_of_turn) == harness.stored_response(started).output[0]["content"][0]["text"] == "a b c "
-    assert [type_ for type_, _ in events_of_turn].count("response.output_item.added") == 1
+    assert text(turn_events) == harness.stored_response(started).output[0]["content"][0]["text"] == "a b c "
+    assert [type_ for type_, _ in turn_events].count("response.output_item.added") == 1
     assert harness.billed(started) == [(1, 0, 3)]
 
 
@@ -165,8 +165,8 @@ def test_an_engine_that_cannot_continue_restarts_the_answer(harness, fake_engine
     crash_before(harness, first, started, 0)
     run(harness, second, started)
 
-    events_of_turn = events(harness, started)
-    restarts = [payload["discarded_tokens"] for type_, payload in events_of_turn if type_ == ANSWER_RESTARTED]
+    turn_events = events(harness, started)
+    restarts = [payload["discarded_tokens"] for type_, payload in turn_events if type_ == ANSWER_RESTARTED]
     assert restarts == [1]
     assert harness.stored_response(started).output[0]["content"][0]["text"] == "a b c "
     assert harness.billed(started) == [(1, 0, 3)]
@@ -179,9 +179,9 @@ def test_events_lost_everywhere_are_reported_as_a_rewind(harness, fake_engine):
     journal.delete(harness.client, started.response.job_id)
     run(harness, second, started)
 
-    events_of_turn = events(harness, started)
+    turn_events = events(harness, started)
     assert second.prefixes == [""]
-    assert [type_ for type_, _ in events_of_turn][:3] == [
+    assert [type_ for type_, _ in turn_events][:3] == [
         "response.created",
         "response.queued",
         "sangha:journal.rewound",
@@ -210,13 +210,13 @@ def test_an_answer_that_ends_early_is_stored_and_billed(harness, fake_engine, st
     error = None if state == "cancelled" else {"code": "server_error", "message": "it broke"}
     harness.settle(attempt, turn.end(attempt, state, error))
 
-    stored, events_of_turn = harness.stored_response(started), events(harness, started)
+    stored, turn_events = harness.stored_response(started), events(harness, started)
     assert stored.status == ("cancelled" if state == "cancelled" else "failed")
     assert (stored.output[0]["status"], stored.output[0]["content"][0]["text"]) == ("incomplete", "a b c ")
-    assert events_of_turn[-1][0] == ("sangha:job.cancelled" if state == "cancelled" else "response.failed")
+    assert turn_events[-1][0] == ("sangha:job.cancelled" if state == "cancelled" else "response.failed")
     assert harness.billed(started) == [(2, 0, 3)]
     if error:
-        assert events_of_turn[-1][1]["response"]["error"]["message"] == "it broke"
+        assert turn_events[-1][1]["response"]["error"]["message"] == "it broke"
 
 
 def test_a_turn_that_never_ran_has_no_output(harness):
