@@ -1,0 +1,72 @@
+"""Response objects: the built values match their types, which are the OpenAPI schema."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import TypeAdapter
+
+from models.turns.responses import Response, TokenUsage
+from pipelines.chat import response_objects
+from pipelines.chat.response_objects import ResponseObject
+
+REQUEST = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {"a": "b"},
+    "model": "scripted",
+    "temperature": None,
+    "top_p": 0.5,
+    "user": None,
+}
+
+QUEUED = Response(
+    id="resp_1",
+    account_id="acct_1",
+    user_id="user_1",
+    job_id="job_1",
+    conversation_id=None,
+    previous_id=None,
+    thread="resp_1",
+    request=REQUEST,
+    input=[],
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+COMPLETED = replace(
+    QUEUED,
+    conversation_id="conv_1",
+    job_state="completed",
+    output=[
+        response_objects.message_item("msg_1", "hello", "completed"),
+        response_objects.call_item(QUEUED, 0, "look_up", "{}"),
+    ],
+    usage=response_objects.usage_object(TokenUsage(3, 1, 2)),
+    incomplete_details={"reason": "max_output_tokens"},
+)
+
+FAILED = replace(QUEUED, job_state="failed", job_error={"code": "invalid_request", "message": "The prompt is empty."})
+
+
+@pytest.mark.parametrize("response", [QUEUED, COMPLETED, FAILED], ids=lambda response: response.status)
+def test_a_response_object_has_exactly_the_fields_of_its_type(response):
+    value = response_objects.response_object(response)
+
+    TypeAdapter(ResponseObject).validate_python({**value, "output": list(value["output"])}, strict=True)
+    assert set(value) == set(ResponseObject.__annotations__)
+
+
+def test_a_status_can_be_set_before_the_row_changes():
+    assert response_objects.response_object(QUEUED, "in_progress")["status"] == "in_progress"
+
+
+def test_an_error_code_outside_of_openais_list_becomes_the_reason():
+    error = response_objects.response_object(FAILED)["error"]
+
+    assert error == {"code": "invalid_prompt", "message": "The prompt is empty.", "reason": "invalid_request"}
+
+
+def test_ids_of_a_responses_items_are_derived_from_its_id():
+    assert response_objects.output_message_id(QUEUED) == "msg_1"
+    assert response_objects.call_item(QUEUED, 2, "look_up", "{}")["call_id"] == "call_1_2"
