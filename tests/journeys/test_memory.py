@@ -37,7 +37,7 @@ def test_a_statement_is_recalled_in_later_turns_until_it_is_deleted(stack: Insta
     wait_until(lambda: [memory["text"] for memory in memories(user)] == ["w0 w1 w2 w3 w4 ", STATEMENT])
 
     def ask() -> StreamFollower | None:
-        """Ask until a turn recalls: the first recall loads the embedder, which a busy machine may not do within 0.5 s."""
+        """Ask until a turn recalls: the first recall loads the embedder, which can take longer than its 0.5 s."""
         turn = user.stream(QUESTION, memory={"remember": False}).end()
         return turn if recalled(turn) else None
 
