@@ -19,8 +19,8 @@ from models.platform.settings import Settings
 from pipelines.inference.engine import Message as EngineMessage
 from pipelines.inference.engine import Sampling, Token
 from pipelines.inference.llamacpp.engine import load_llamacpp
+from tests.journeys.openai_types import assert_valid, assert_valid_model
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation
-from tests.journeys.strict import assert_valid, assert_valid_model
 
 pytestmark = ON_REDIS
 
