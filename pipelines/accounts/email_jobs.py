@@ -15,6 +15,9 @@ KIND = "email.send"
 #: The argument of a job that names its template; jobs of earlier versions have it too.
 TEMPLATE_ARGUMENT = "letter"
 
+#: The prefix of unique keys. Stored jobs have it, so another one would send their e-mails again.
+UNIQUE_KEY_PREFIX = "letter"
+
 
 class EmailTemplate(StrEnum):
     """The templates, and the id by which each finds its recipient.
@@ -49,9 +52,9 @@ def enqueue_email(
     sent once.
     """
     ids = {"user_id": user_id, "invitation_id": invitation_id}
-    key = f"email:{template}:{invitation_id}" if invitation_id else None
+    key = f"{UNIQUE_KEY_PREFIX}:{template}:{invitation_id}" if invitation_id else None
     if at_most_every:
-        key = f"email:{template}:{user_id}:{current_window(at_most_every)}"
+        key = f"{UNIQUE_KEY_PREFIX}:{template}:{user_id}:{current_window(at_most_every)}"
     enqueue(connection, email_job(template, account_id=account_id, unique_key=key, **ids))
 
 

@@ -10,6 +10,7 @@ import pytest
 from models.accounts import accounts, invitations, members
 from models.accounts import emails as addresses
 from models.accounts.accounts import Role
+from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import ConfigurationError
 from models.platform.ids import new_id
 from models.platform.settings import load_settings
@@ -86,6 +87,18 @@ def test_emails_within_a_window_are_sent_once(mailbox, database, user):
 
     # Two if a window ended in between.
     assert len(mailbox.deliver(user.email)) in (1, 2)
+
+
+def test_an_invitation_enqueued_by_an_earlier_version_is_not_sent_again(mailbox, database, account):
+    guest, invitation_id = f"{new_id('guest')}@example.com", new_id("inv")
+    arguments = {"letter": "invitation", "invitation_id": invitation_id}
+    stored = NewJob(email_jobs.KIND, account, arguments, unique_key=f"letter:invitation:{invitation_id}")
+    with database.transaction() as connection:
+        invitations.create(connection, invitation_id, account, email=guest, role=Role.MEMBER, invited_by=None)
+        enqueue(connection, stored)
+        email_jobs.enqueue_email(connection, EmailTemplate.INVITATION, account_id=account, invitation_id=invitation_id)
+
+    assert len(mailbox.deliver(guest)) == 1
 
 
 def test_names_cannot_inject_headers_or_links(mailbox, database, user, account):
