@@ -91,7 +91,7 @@ def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
 
 
 def delete_silent(connection: Connection) -> None:
-    """Delete the rows of workers without a heartbeat for ten times SILENCE_LIMIT_LIMIT."""
+    """Delete the rows of workers without a heartbeat for ten times SILENCE_LIMIT."""
     connection.execute(
         "DELETE FROM workers WHERE seen_at < now() - make_interval(secs => %(silence)s)",
         {"silence": 10 * SILENCE_LIMIT},
