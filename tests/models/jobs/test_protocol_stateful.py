@@ -1,12 +1,12 @@
-"""The job protocol against a model of it, by an adversary.
+"""A stateful test of the job protocol against a model.
 
-Given jobs of two accounts, with parents, serial keys and unique keys, a relay that crashes anywhere, a broker that
-duplicates, reorders, redelivers and loses messages, workers that stop between any two statements and come back late:
+Jobs of two accounts have parents, serial keys and unique keys. The relay crashes anywhere; the broker duplicates,
+reorders, redelivers and loses messages; workers stop between any two statements and come back late.
 
-When any of these happens, in any order, then Postgres has what the model has, and the promises in `check_*` hold.
-Whatever state that leads to, then sweeping, publishing and working lead every job to its end.
+After every step Postgres equals the model, and the invariants in `check_*` hold. From every state sweeping, publishing
+and working end every job.
 
-Everything is one thread: what statements do to one another when they meet is the subject of `test_cancellation.py`.
+All steps run in one thread; `test_cancellation.py` tests concurrent statements.
 """
 
 from contextlib import contextmanager
@@ -37,17 +37,17 @@ from models.platform.database import Database
 from models.platform.errors import Fenced
 
 ACCOUNTS = ("acct_a", "acct_b")
-NAMES = ("test.work", "test.other")
+KINDS = ("test.work", "test.other")
 WINDOW = 2
-LIMIT = 24  # jobs in one example
+MAX_JOBS = 24  # jobs of one example
 
 UNFINISHED = ("queued", "running", "waiting")
-LIVE_ENDS = ("completed", "failed", "cancelled", "dead")
+END_STATES = ("completed", "failed", "cancelled", "dead")
 
 
 @dataclass
-class Row:
-    """What the model knows of a job."""
+class ModelJob:
+    """The model of a job."""
 
     id: str
     account_id: str
@@ -57,52 +57,62 @@ class Row:
     state: str = "queued"
     attempt: int = 0
     failures: int = 0
+    crashes: int = 0
     published: bool = False
     delayed: bool = False
-    flagged: bool = False
+    cancel_requested: bool = False
     message_id: str | None = None
     worker: str | None = None
     pending: int = 0
     opened: bool = False
-    by_stale_message: bool = False  # runs although no mark let it into its window
+    outside_window: bool = False  # runs although it was not published within its window
     endings: int = 0
 
-    def goes_back(self, *, failures: int = 0, delayed: bool = False) -> None:
-        """Back to the outbox."""
+    @property
+    def in_flight(self) -> bool:
+        return self.state == "running" or (self.state == "queued" and self.published)
+
+    @property
+    def suspect(self) -> bool:
+        return self.crashes >= outbox.SUSPICIOUS
+
+    def requeue(self, *, failures: int = 0, crashes: int = 0, delayed: bool = False) -> None:
+        """Put the job back into the outbox."""
         self.state, self.published, self.message_id, self.worker = "queued", False, None, None
-        self.failures += failures
+        self.failures += failures + crashes
+        self.crashes += crashes
         self.delayed = delayed
-        self.by_stale_message = False
+        self.outside_window = False
 
 
 @dataclass
-class Held:
-    """What a worker has in its hands: an attempt, present or past, and what it has said since its last checkpoint."""
+class WorkerAttempt:
+    """An attempt of a worker, current or not, with its events since the last checkpoint."""
 
     job: Job
     worker: str
     next_sequence: int
-    said: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 class Crash(Exception):
-    """A process dies inside a transaction."""
+    """A process crashes inside a transaction."""
 
 
-class Protocol(RuleBasedStateMachine):
-    """Postgres, and beside it the model."""
+class JobProtocol(RuleBasedStateMachine):
+    """Postgres and the model."""
 
     database: ClassVar[Database]
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: dict[str, Row] = {}
-        self.messages: list[tuple[str, str]] = []  # (message id, job id): whatever was published may come at any time
-        self.held: list[Held] = []
+        self.rows: dict[str, ModelJob] = {}
+        self.messages: list[tuple[str, str]] = []  # (message id, job id): every message may be delivered at any time
+        self.worker_attempts: list[WorkerAttempt] = []
         self.pids: dict[str, int] = {}
         self.unique: dict[str, str] = {}
         self.ended: dict[str, dict[str, Any]] = {}
-        self.crashed_relay = False
+        self.relay_crashed = False
         self.count = 0
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM endings")
@@ -115,67 +125,69 @@ class Protocol(RuleBasedStateMachine):
 
     @initialize(data=st.data(), count=st.integers(2, 6))
     def some_jobs(self, data, count):
-        """Some jobs are there from the beginning, some of them at work."""
+        """Start with some jobs, some of them running."""
         for _ in range(count):
             serial_key = data.draw(st.sampled_from([None, None, "s1"]))
-            self.a_door_enqueues(
+            self.enqueue_jobs(
                 data.draw(st.sampled_from(ACCOUNTS)), "test.work", False, serial_key, None, True, 1, False
             )
-        self.all_goes_well(data)
+        self.publish_and_claim(data)
 
-    # ── doors ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── web processes ────────────────────────────────────────────────────────────────────────────────────────────
 
-    @precondition(lambda self: len(self.rows) < LIMIT)
+    @precondition(lambda self: len(self.rows) < MAX_JOBS)
     @rule(
         account_id=st.sampled_from(ACCOUNTS),
-        kind=st.sampled_from(NAMES),
+        kind=st.sampled_from(KINDS),
         late=st.booleans(),
         serial_key=st.sampled_from([None, None, "s1", "s2"]),
         unique_key=st.sampled_from([None, None, None, "u1", "u2"]),
         opening=st.booleans(),
         count=st.sampled_from([1, 1, 1, 4]),
-        dies=st.sampled_from([False, False, False, True]),
+        crashes=st.sampled_from([False, False, False, True]),
     )
-    def a_door_enqueues(self, account_id, kind, late, serial_key, unique_key, opening, count, dies):
-        """An id is made before its row is: `late` ones come after rows with higher ids."""
+    def enqueue_jobs(self, account_id, kind, late, serial_key, unique_key, opening, count, crashes):
+        """An id is generated before its row is inserted: `late` rows come after rows with higher ids."""
         jobs = [self.new_job(kind, account_id, serial_key, unique_key, opening, late) for _ in range(count)]
-        with self.maybe_dying(dies) as connection:
+        with self.transaction_or_crash(crashes) as connection:
             for job in jobs:
                 enqueue(connection, job)
-        if not dies:
+        if not crashes:
             for job in jobs:
-                self.note_inserted(job)
+                self.model_insert(job)
 
     @precondition(lambda self: self.rows)
-    @rule(data=st.data(), dies=st.sampled_from([False, False, False, True]))
-    def a_door_cancels(self, data, dies):
+    @rule(data=st.data(), crashes=st.sampled_from([False, False, False, True]))
+    def cancel_a_job(self, data, crashes):
         row = data.draw(st.sampled_from(list(self.rows.values())))
-        told: list[str] = []
-        with self.maybe_dying(dies) as connection:
+        running_ids: list[str] = []
+        with self.transaction_or_crash(crashes) as connection:
             done = cancel(connection, row.id, row.account_id)
-            told = done.running
-        if not dies:
-            assert set(told) == {r.id for r in self.subtree(row) if r.state == "running" and not r.flagged}
-            assert set(done.ended) == self.note_cancelled(row)
+            running_ids = done.running
+        if not crashes:
+            assert set(running_ids) == {
+                r.id for r in self.subtree(row) if r.state == "running" and not r.cancel_requested
+            }
+            assert set(done.ended) == self.model_cancel(row)
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
-    def a_stranger_cancels_in_vain(self, data):
+    def another_account_cancels(self, data):
         row = data.draw(st.sampled_from(list(self.rows.values())))
-        stranger = next(account_id for account_id in ACCOUNTS if account_id != row.account_id)
+        other_account = next(account_id for account_id in ACCOUNTS if account_id != row.account_id)
         with self.database.transaction() as connection:
-            done = cancel(connection, row.id, stranger)
+            done = cancel(connection, row.id, other_account)
         assert (done.ended, done.running) == ({}, [])
 
-    # ── relay, broker ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── relay and broker ─────────────────────────────────────────────────────────────────────────────────────────
 
     @rule(
         data=st.data(), crash=st.sampled_from(["no", "no", "no", "while publishing", "before the mark", "at the mark"])
     )
-    def a_relay_passes(self, data, crash):
-        with self.maybe_dying(crash != "no") as connection:
+    def relay_publishes(self, data, crash):
+        with self.transaction_or_crash(crash != "no") as connection:
             due = outbox.lock_due_jobs(
-                connection, dict.fromkeys(NAMES, WINDOW) | {"turn.run": 1, "maintenance.prune": 1}
+                connection, dict.fromkeys(KINDS, WINDOW) | {"turn.run": 1, "maintenance.prune": 1}
             )
             self.check_due({job.id for job in due})
             sent = due[: data.draw(st.integers(0, len(due)))] if crash == "while publishing" else due
@@ -186,19 +198,19 @@ class Protocol(RuleBasedStateMachine):
         if crash == "no":
             for job in sent:
                 self.rows[job.id].published = True
-        self.crashed_relay = self.crashed_relay or crash != "no"
+        self.relay_crashed = self.relay_crashed or crash != "no"
 
     @rule(data=st.data(), fails=st.booleans())
-    def a_worker_is_faster_than_the_mark(self, data, fails):
-        """Between message and mark a worker has claimed the job, and perhaps put it back already."""
+    def worker_claims_before_the_mark(self, data, fails):
+        """A worker claims the job, and perhaps puts it back, between its publication and the mark."""
         with self.database.transaction() as connection:
-            due = outbox.lock_due_jobs(connection, dict.fromkeys(NAMES, WINDOW))
+            due = outbox.lock_due_jobs(connection, dict.fromkeys(KINDS, WINDOW))
             for job in due:
                 self.publish(job.id)
             if due:
                 first = self.deliver(*self.messages[-1], data.draw(st.sampled_from(list(self.pids))))
                 assert first is not None
-                self.rows[first.job.id].by_stale_message = False  # it was this very relay that let it in
+                self.rows[first.job.id].outside_window = False  # this relay published it
                 if fails:
                     self.fail(first, "")
             outbox.mark_published(connection, due)
@@ -208,178 +220,220 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: any(row.state in ("running", "waiting") for row in self.rows.values()))
     @rule(data=st.data())
-    def another_message_comes(self, data):
-        """A second relay was unsure, or the sweeper impatient: there is nothing to do for it."""
+    def duplicate_message_is_delivered(self, data):
+        """A duplicate of a message, from a second relay or the sweeper, is dropped."""
         row = data.draw(st.sampled_from([row for row in self.rows.values() if row.state in ("running", "waiting")]))
         self.publish(row.id)
         assert self.deliver(*self.messages[-1], data.draw(st.sampled_from(list(self.pids)))) is None
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
-    def a_message_is_delivered(self, data):
-        """Any message that ever was, to any worker: late, twice, out of order; those never drawn are lost."""
+    def message_is_delivered(self, data):
+        """Any message is delivered to any worker: late, twice, out of order. Those never drawn are lost."""
         message_id, job_id = data.draw(st.sampled_from(self.messages[-12:]))
         self.deliver(message_id, job_id, data.draw(st.sampled_from(list(self.pids))))
 
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
-    def the_newest_message_is_delivered(self, data):
+    def newest_message_is_delivered(self, data):
         message_id, job_id = self.messages[-1]
         self.deliver(message_id, job_id, data.draw(st.sampled_from(list(self.pids))))
 
     @rule(data=st.data())
-    def all_goes_well(self, data):
-        """A relay passes, and what it sends is claimed."""
-        self.a_relay_passes(data, "no")
+    def publish_and_claim(self, data):
+        """The relay publishes, and the messages are claimed."""
+        self.relay_publishes(data, "no")
         for message_id, job_id in self.messages[-8:]:
             if not self.rows[job_id].attempt:
                 self.deliver(message_id, job_id, data.draw(st.sampled_from(list(self.pids))))
 
-    # ── workers, living and dead ─────────────────────────────────────────────────────────────────────────────────
+    # ── live and dead workers ────────────────────────────────────────────────────────────────────────────────────
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.worker_attempts)
     @rule(data=st.data(), count=st.integers(1, 3))
-    def an_attempt_speaks(self, data, count):
-        held = data.draw(self.any_held())
+    def attempt_writes_events(self, data, count):
+        worker_attempt = data.draw(self.any_attempt())
         for _ in range(count):
-            held.said.append(event(held.next_sequence, "test.said", {"by": held.job.attempt}, tokens=1))
-            held.next_sequence += 1
+            worker_attempt.events.append(
+                event(worker_attempt.next_sequence, "test.event", {"by": worker_attempt.job.attempt}, tokens=1)
+            )
+            worker_attempt.next_sequence += 1
 
-    @precondition(lambda self: any(held.said for held in self.held))
-    @rule(data=st.data(), how=st.sampled_from(["", "", "dies", "unconfirmed"]))
-    def an_attempt_saves_a_checkpoint(self, data, how):
-        held = data.draw(self.any_held().filter(lambda held: held.said))
-        if self.step(held, how, lambda connection: attempts.checkpoint(connection, held.job, held.said)):
-            held.said = []
+    @precondition(lambda self: any(worker_attempt.events for worker_attempt in self.worker_attempts))
+    @rule(data=st.data(), fault=st.sampled_from(["", "", "crash", "unconfirmed"]))
+    def attempt_writes_a_checkpoint(self, data, fault):
+        worker_attempt = data.draw(self.any_attempt().filter(lambda worker_attempt: worker_attempt.events))
+        if self.step(
+            worker_attempt,
+            fault,
+            lambda connection: attempts.checkpoint(connection, worker_attempt.job, worker_attempt.events),
+        ):
+            worker_attempt.events = []
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), state=st.sampled_from(LIVE_ENDS), how=st.sampled_from(["", "", "dies", "unconfirmed"]))
-    def an_attempt_ends(self, data, state, how):
-        self.end(data.draw(self.any_held()), state, how)
+    @precondition(lambda self: self.worker_attempts)
+    @rule(data=st.data(), state=st.sampled_from(END_STATES), fault=st.sampled_from(["", "", "crash", "unconfirmed"]))
+    def attempt_ends(self, data, state, fault):
+        self.end(data.draw(self.any_attempt()), state, fault)
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), how=st.sampled_from(["", "", "dies", "unconfirmed"]))
-    def an_attempt_fails(self, data, how):
-        self.fail(data.draw(self.any_held()), how)
+    @precondition(lambda self: self.worker_attempts)
+    @rule(data=st.data(), fault=st.sampled_from(["", "", "crash", "unconfirmed"]))
+    def attempt_fails(self, data, fault):
+        self.fail(data.draw(self.any_attempt()), fault)
 
-    def fail(self, held: Held, how: str) -> None:
+    def fail(self, worker_attempt: WorkerAttempt, fault: str) -> None:
         error = {"code": "server_error", "message": "a test"}
-        if self.step(held, how, lambda connection: attempts.retry(connection, held.job, error, "trace", held.said)):
-            self.rows[held.job.id].goes_back(failures=1, delayed=True)
+        if self.step(
+            worker_attempt,
+            fault,
+            lambda connection: attempts.retry(connection, worker_attempt.job, error, "trace", worker_attempt.events),
+        ):
+            self.rows[worker_attempt.job.id].requeue(failures=1, delayed=True)
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), how=st.sampled_from(["", "", "dies", "unconfirmed"]))
-    def an_attempt_is_released(self, data, how):
-        self.release(data.draw(self.any_held()), how)
+    @precondition(lambda self: self.worker_attempts)
+    @rule(data=st.data(), fault=st.sampled_from(["", "", "crash", "unconfirmed"]))
+    def attempt_is_released(self, data, fault):
+        self.release(data.draw(self.any_attempt()), fault)
 
-    @precondition(lambda self: any(map(self.is_overtaken, self.held)))
-    @rule(data=st.data(), state=st.sampled_from(LIVE_ENDS))
-    def a_zombie_comes_back(self, data, state):
-        """While a later attempt runs, an earlier one tries everything that it can."""
-        held = data.draw(st.sampled_from([held for held in self.held if self.is_overtaken(held)]))
-        said = [event(held.next_sequence, "test.said", {"by": "a zombie"})]
-        self.end(held, state, "")
-        self.fail(held, "")
-        self.release(held, "")
-        self.step(held, "", lambda connection: attempts.checkpoint(connection, held.job, said))
-        self.step(held, "", lambda connection: attempts.store_progress(connection, held.job, {}))
-        self.step(held, "", lambda connection: attempts.store_rewind(connection, held.job, 0))
-        self.step(held, "", lambda connection: attempts.wait_for_children(connection, held.job, [], said))
+    @precondition(lambda self: any(map(self.is_superseded, self.worker_attempts)))
+    @rule(data=st.data(), state=st.sampled_from(END_STATES))
+    def superseded_attempt_continues(self, data, state):
+        """While a newer attempt runs, an older one tries everything."""
+        worker_attempt = data.draw(
+            st.sampled_from(
+                [worker_attempt for worker_attempt in self.worker_attempts if self.is_superseded(worker_attempt)]
+            )
+        )
+        events = [event(worker_attempt.next_sequence, "test.event", {"by": "a superseded attempt"})]
+        self.end(worker_attempt, state, "")
+        self.fail(worker_attempt, "")
+        self.release(worker_attempt, "")
+        self.step(worker_attempt, "", lambda connection: attempts.checkpoint(connection, worker_attempt.job, events))
+        self.step(worker_attempt, "", lambda connection: attempts.store_progress(connection, worker_attempt.job, {}))
+        self.step(worker_attempt, "", lambda connection: attempts.store_rewind(connection, worker_attempt.job, 0))
+        self.step(
+            worker_attempt,
+            "",
+            lambda connection: attempts.wait_for_children(connection, worker_attempt.job, [], events),
+        )
 
-    def is_overtaken(self, held: Held) -> bool:
-        row = self.rows[held.job.id]
-        return row.state == "running" and row.attempt > held.job.attempt
+    def is_superseded(self, worker_attempt: WorkerAttempt) -> bool:
+        row = self.rows[worker_attempt.job.id]
+        return row.state == "running" and row.attempt > worker_attempt.job.attempt
 
-    def release(self, held: Held, how: str) -> None:
-        if self.step(held, how, lambda connection: attempts.release(connection, held.job, held.said)):
-            self.rows[held.job.id].goes_back()
+    def release(self, worker_attempt: WorkerAttempt, fault: str) -> None:
+        if self.step(
+            worker_attempt,
+            fault,
+            lambda connection: attempts.release(connection, worker_attempt.job, worker_attempt.events),
+        ):
+            self.rows[worker_attempt.job.id].requeue()
 
-    @precondition(lambda self: self.held and len(self.rows) < LIMIT)
+    @precondition(lambda self: self.worker_attempts and len(self.rows) < MAX_JOBS)
     @rule(
         data=st.data(),
         count=st.integers(0, 3),
         unique_key=st.sampled_from([None, None, None, "u1", "u3"]),
         opening=st.booleans(),
-        how=st.sampled_from(["", "", "dies", "unconfirmed"]),
+        fault=st.sampled_from(["", "", "crash", "unconfirmed"]),
     )
-    def an_attempt_waits_for_children(self, data, count, unique_key, opening, how):
-        held = data.draw(self.any_held())
-        account_id, parent = held.job.account_id, self.rows[held.job.id]
+    def attempt_waits_for_children(self, data, count, unique_key, opening, fault):
+        worker_attempt = data.draw(self.any_attempt())
+        account_id, parent = worker_attempt.job.account_id, self.rows[worker_attempt.job.id]
         jobs = [
-            self.new_job(data.draw(st.sampled_from(NAMES)), account_id, None, unique_key, opening) for _ in range(count)
+            self.new_job(data.draw(st.sampled_from(KINDS)), account_id, None, unique_key, opening) for _ in range(count)
         ]
-        refused = parent.flagged  # a cancel came first
+        refused = parent.cancel_requested  # it was cancelled before
         if self.step(
-            held, how, lambda connection: attempts.wait_for_children(connection, held.job, jobs, held.said), refused
+            worker_attempt,
+            fault,
+            lambda connection: attempts.wait_for_children(connection, worker_attempt.job, jobs, worker_attempt.events),
+            refused,
         ):
-            inserted = [self.note_inserted(job, parent.id) for job in jobs]
-            parent.goes_back()
+            inserted = [self.model_insert(job, parent.id) for job in jobs]
+            parent.requeue()
             parent.pending = sum(inserted)
             parent.state = "waiting" if parent.pending else "queued"
 
-    @precondition(lambda self: any(map(self.may_have_children, self.held)) and len(self.rows) < LIMIT)
+    @precondition(lambda self: any(map(self.may_wait, self.worker_attempts)) and len(self.rows) < MAX_JOBS)
     @rule(data=st.data(), count=st.sampled_from([3, 2, 1]), relayed=st.booleans())
-    def a_present_attempt_waits_for_children(self, data, count, relayed):
-        """As above, with what usually comes next."""
-        held = data.draw(st.sampled_from([held for held in self.held if self.may_have_children(held)]))
-        jobs = [self.new_job("test.other", held.job.account_id, None, None, False) for _ in range(count)]
-        assert self.step(held, "", lambda connection: attempts.wait_for_children(connection, held.job, jobs, held.said))
+    def current_attempt_waits_for_children(self, data, count, relayed):
+        """As above, with what usually follows."""
+        worker_attempt = data.draw(
+            st.sampled_from(
+                [worker_attempt for worker_attempt in self.worker_attempts if self.may_wait(worker_attempt)]
+            )
+        )
+        jobs = [self.new_job("test.other", worker_attempt.job.account_id, None, None, False) for _ in range(count)]
+        assert self.step(
+            worker_attempt,
+            "",
+            lambda connection: attempts.wait_for_children(connection, worker_attempt.job, jobs, worker_attempt.events),
+        )
         for job in jobs:
-            self.note_inserted(job, held.job.id)
-        parent = self.rows[held.job.id]
-        parent.goes_back()
+            self.model_insert(job, worker_attempt.job.id)
+        parent = self.rows[worker_attempt.job.id]
+        parent.requeue()
         parent.state, parent.pending = "waiting", count
         if relayed:
-            self.all_goes_well(data)
+            self.publish_and_claim(data)
 
-    def may_have_children(self, held: Held) -> bool:
-        return self.is_present(held.job.id, held.job.attempt) and not self.rows[held.job.id].flagged
+    def may_wait(self, worker_attempt: WorkerAttempt) -> bool:
+        return (
+            self.is_current(worker_attempt.job.id, worker_attempt.job.attempt)
+            and not self.rows[worker_attempt.job.id].cancel_requested
+        )
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.worker_attempts)
     @rule(data=st.data())
-    def a_worker_notes_progress(self, data):
-        held = data.draw(self.any_held())
-        self.step(held, "", lambda connection: attempts.store_progress(connection, held.job, {"done": 1}))
+    def worker_stores_progress(self, data):
+        worker_attempt = data.draw(self.any_attempt())
+        self.step(
+            worker_attempt, "", lambda connection: attempts.store_progress(connection, worker_attempt.job, {"done": 1})
+        )
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.worker_attempts)
     @rule(data=st.data())
-    def a_worker_renews_its_leases(self, data):
-        """Only what is still its own comes back, each with its flag."""
-        worker = data.draw(st.sampled_from(sorted({held.worker for held in self.held})))
-        held = {held.job.id: held.job.attempt for held in self.held if held.worker == worker}
+    def worker_renews_its_leases(self, data):
+        """The current attempts are returned, each with its cancel flag."""
+        worker = data.draw(st.sampled_from(sorted({worker_attempt.worker for worker_attempt in self.worker_attempts})))
+        leases = {
+            worker_attempt.job.id: worker_attempt.job.attempt
+            for worker_attempt in self.worker_attempts
+            if worker_attempt.worker == worker
+        }
         with self.database.connection() as connection:
-            renewed = attempts.renew_leases(connection, held, lease=3600)
-        mine = {id_ for id_, attempt in held.items() if self.is_present(id_, attempt)}
-        assert renewed == {id_: self.rows[id_].flagged for id_ in mine}
+            renewed = attempts.renew_leases(connection, leases, lease=3600)
+        current = {id_ for id_, attempt in leases.items() if self.is_current(id_, attempt)}
+        assert renewed == {id_: self.rows[id_].cancel_requested for id_ in current}
 
     @rule(data=st.data())
-    def a_supervisor_buries_a_worker(self, data):
-        """The process is gone, another one starts; its attempts may still come back as zombies."""
+    def supervisor_releases_a_dead_worker(self, data):
+        """The process is dead, another one starts. Its attempts may still come back."""
         name = data.draw(st.sampled_from(list(self.pids)))
-        held = [row for row in self.rows.values() if row.state == "running" and row.worker == name]
-        assert workers.release_jobs_of_dead_worker(self.database, "host", self.pids.pop(name)) == len(held)
+        running = [row for row in self.rows.values() if row.state == "running" and row.worker == name]
+        assert workers.release_jobs_of_dead_worker(self.database, "host", self.pids.pop(name)) == len(running)
         for row in self.rows.values():
             if row.state == "queued":
                 row.published = False
-        for row in held:
-            row.goes_back(failures=1, delayed=row.failures > 0)
-        self.stretch_delays()
+        for row in running:
+            row.requeue(crashes=1, delayed=row.failures > 0)
+        self.lengthen_delays()
         self.new_worker()
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @precondition(lambda self: any(row.state == "running" for row in self.rows.values()))
     @rule(data=st.data())
-    def a_lease_runs_out(self, data):
+    def lease_expires(self, data):
         row = data.draw(st.sampled_from([row for row in self.rows.values() if row.state == "running"]))
         self.set(row, "lease_until = now() - interval '1 second'")
         self.sweep()
-        row.goes_back(failures=1, delayed=row.failures > 0)
-        self.stretch_delays()
+        row.requeue(crashes=1, delayed=row.failures > 0)
+        self.lengthen_delays()
 
     @precondition(lambda self: any(row.state == "queued" and row.published for row in self.rows.values()))
     @rule(data=st.data())
-    def a_message_is_missed(self, data):
+    def message_is_lost(self, data):
         row = data.draw(st.sampled_from([row for row in self.rows.values() if row.state == "queued" and row.published]))
         self.set(row, "published_at = now() - interval '1 day', run_at = now() - interval '25 hours'")
         self.sweep()
@@ -387,22 +441,23 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: any(row.delayed for row in self.rows.values()))
     @rule()
-    def the_delays_pass(self):
+    def delays_pass(self):
         with self.database.connection() as connection:
             connection.execute("UPDATE jobs SET run_at = now() WHERE run_at > now()")
         for row in self.rows.values():
             row.delayed = False
 
-    # ── promises ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── invariants ───────────────────────────────────────────────────────────────────────────────────────────────
 
     @invariant()
-    def check_that_postgres_has_what_the_model_has(self):
-        found = self.read()
-        assert set(found) == set(self.rows)
+    def check_that_postgres_equals_the_model(self):
+        jobs = self.read()
+        assert set(jobs) == set(self.rows)
         for row in self.rows.values():
-            job = found[row.id]
+            job = jobs[row.id]
             assert (job["state"], job["attempt"], job["failures"]) == (row.state, row.attempt, row.failures), row
-            assert (job["cancel_requested_at"] is not None) == row.flagged, row
+            assert job["crashes"] == row.crashes, row
+            assert (job["cancel_requested_at"] is not None) == row.cancel_requested, row
             assert (job["finished_at"] is not None) == (row.state in ENDED), row
             if row.state == "queued":
                 assert (job["published_at"] is not None) == row.published, row
@@ -410,47 +465,47 @@ class Protocol(RuleBasedStateMachine):
             if row.state == "running":
                 assert (job["worker"], job["message_id"]) == (row.worker, row.message_id), row
                 assert job["lease_until"] is not None
-        self.check_that_the_ended_never_change(found)
-        self.check_serial_keys(found)
-        self.check_children(found)
-        self.check_windows(found)
+        self.check_that_ended_jobs_do_not_change(jobs)
+        self.check_serial_keys(jobs)
+        self.check_children(jobs)
+        self.check_windows(jobs)
 
-    def check_that_the_ended_never_change(self, found):
-        for id_, job in found.items():
+    def check_that_ended_jobs_do_not_change(self, jobs):
+        for id_, job in jobs.items():
             if job["state"] in ENDED:
                 job = {name: value for name, value in job.items() if name != "now"}
                 assert self.ended.setdefault(id_, job) == job
 
-    def check_serial_keys(self, found):
-        """At most one runs or waits, and what runs has overtaken nobody."""
-        present = [job["serial_key"] for job in found.values() if job["state"] in ("running", "waiting")]
+    def check_serial_keys(self, jobs):
+        """At most one job of a key runs or waits."""
+        present = [job["serial_key"] for job in jobs.values() if job["state"] in ("running", "waiting")]
         keys = [key for key in present if key]
         assert len(keys) == len(set(keys))
 
-    def check_children(self, found):
-        """A waiting parent counts its unfinished children right, and has some."""
-        for id_, job in found.items():
+    def check_children(self, jobs):
+        """A waiting parent has the right number of unfinished children, at least one."""
+        for id_, job in jobs.items():
             if job["state"] == "waiting":
-                unfinished = [c for c in found.values() if c["parent_id"] == id_ and c["state"] not in ENDED]
+                unfinished = [c for c in jobs.values() if c["parent_id"] == id_ and c["state"] not in ENDED]
                 assert job["pending_children"] == len(unfinished) > 0
 
-    def check_windows(self, found):
-        """No more of a kind in flight than the window, beyond those that a message from before brought in."""
-        if self.crashed_relay:
+    def check_windows(self, jobs):
+        """Jobs in flight do not exceed the window, apart from those claimed by an old message."""
+        if self.relay_crashed:
             return
         for account_id in ACCOUNTS:
-            for kind in NAMES:
+            for kind in KINDS:
                 in_flight = [
                     id_
-                    for id_, job in found.items()
+                    for id_, job in jobs.items()
                     if (job["account_id"], job["kind"]) == (account_id, kind)
                     and (job["state"] == "running" or (job["state"] == "queued" and job["published_at"]))
-                    and not self.rows[id_].by_stale_message
+                    and not self.rows[id_].outside_window
                 ]
                 assert len(in_flight) <= WINDOW
 
     @invariant()
-    def check_that_each_end_is_recorded_once(self):
+    def check_that_each_ending_is_recorded_once(self):
         with self.database.connection() as connection:
             counts = connection.execute("SELECT job_id, count(*) AS n FROM endings GROUP BY job_id").fetchall()
         assert {row["job_id"]: row["n"] for row in counts} == {r.id: 1 for r in self.rows.values() if r.endings}
@@ -467,7 +522,7 @@ class Protocol(RuleBasedStateMachine):
             following[chunk["job_id"]] = chunk["last_sequence"] + 1
             lines = chunk["events"].split("\n")
             assert len(lines) == chunk["last_sequence"] - chunk["first_sequence"] + 1
-            assert chunk["tokens"] == sum('"test.said"' in line for line in lines)
+            assert chunk["tokens"] == sum('"test.event"' in line for line in lines)
 
     def teardown(self):
         """Liveness: from any state, sweeping, publishing and working end every job."""
@@ -485,44 +540,51 @@ class Protocol(RuleBasedStateMachine):
             for row in self.rows.values():
                 row.delayed = False
                 if row.state == "running":
-                    row.goes_back(failures=1)
+                    row.requeue(crashes=1)
                 if row.state == "queued":
                     row.published = False
             with self.database.connection() as connection:
                 connection.execute("UPDATE jobs SET run_at = now() WHERE run_at > now()")
-            self.work_off()
+            self.publish_claim_and_end()
         assert all(row.state in ENDED for row in self.rows.values())
-        self.check_that_postgres_has_what_the_model_has()
-        self.check_that_each_end_is_recorded_once()
+        self.check_that_postgres_equals_the_model()
+        self.check_that_each_ending_is_recorded_once()
         self.check_that_the_archive_has_no_gap_and_no_overlap()
 
-    def work_off(self) -> None:
-        """A relay and a worker that behave, once."""
+    def publish_claim_and_end(self) -> None:
+        """Publish, claim and end jobs once, without faults."""
         with self.database.transaction() as connection:
-            due = outbox.lock_due_jobs(connection, dict.fromkeys(NAMES, WINDOW))
+            due = outbox.lock_due_jobs(connection, dict.fromkeys(KINDS, WINDOW))
             outbox.mark_published(connection, due)
         for job in due:
             self.rows[job.id].published = True
-            held = self.deliver(f"last {self.next_number()}", job.id, next(iter(self.pids)))
-            if held is not None:
-                tired = held.job.failures >= CATALOGUE[held.job.kind].attempts
-                cancelled = held.job.cancel_requested_at is not None
-                self.end(held, "cancelled" if cancelled else "dead" if tired else "completed", "")
+            worker_attempt = self.deliver(f"last {self.next_number()}", job.id, next(iter(self.pids)))
+            if worker_attempt is not None:
+                out_of_attempts = worker_attempt.job.failures >= CATALOGUE[worker_attempt.job.kind].attempts
+                cancelled = worker_attempt.job.cancel_requested_at is not None
+                self.end(worker_attempt, "cancelled" if cancelled else "dead" if out_of_attempts else "completed", "")
 
-    # ── the model's own steps ────────────────────────────────────────────────────────────────────────────────────
+    # ── the model's transitions ──────────────────────────────────────────────────────────────────────────────────
 
     def check_due(self, due: set[str]) -> None:
-        """What the relay finds: of each account and kind, as many as its window has room for, and only what may go."""
-        for account_id in ACCOUNTS:
-            for kind in NAMES:
-                pair = [row for row in self.rows.values() if (row.account_id, row.kind) == (account_id, kind)]
-                may = {row.id for row in pair if self.may_go(row)}
-                busy = [row for row in pair if row.state == "running" or (row.state == "queued" and row.published)]
-                found = due & {row.id for row in pair}
-                assert found <= may
-                assert len(found) == min(len(may), max(0, WINDOW - len(busy)))
+        """Of each account and kind as many jobs are due as its window allows, and only those that may run.
 
-    def may_go(self, row: Row) -> bool:
+        Of a queue's suspects at most one is due, and none while one is in flight. The others count for the window.
+        """
+        for kind in KINDS:  # each has a queue of its own
+            suspects = [row for row in self.rows.values() if row.kind == kind and row.suspect]
+            suspect_in_flight = any(row.in_flight for row in suspects)
+            assert len(due & {row.id for row in suspects}) <= (0 if suspect_in_flight else 1)
+            for account_id in ACCOUNTS:
+                pair = [row for row in self.rows.values() if (row.account_id, row.kind) == (account_id, kind)]
+                may = {row.id for row in pair if self.is_due(row) and not (row.suspect and suspect_in_flight)}
+                busy = [row for row in pair if row.in_flight]
+                due_of_pair = due & {row.id for row in pair}
+                assert due_of_pair <= may
+                most = min(len(may), max(0, WINDOW - len(busy)))
+                assert most - len(may & {row.id for row in suspects}) <= len(due_of_pair) <= most
+
+    def is_due(self, row: ModelJob) -> bool:
         if row.state != "queued" or row.published or row.delayed:
             return False
         others = [
@@ -532,22 +594,22 @@ class Protocol(RuleBasedStateMachine):
         ]
         return not any(other.id < row.id or other.state != "queued" or other.published for other in others)
 
-    def deliver(self, message_id: str, job_id: str, worker: str) -> Held | None:
+    def deliver(self, message_id: str, job_id: str, worker: str) -> WorkerAttempt | None:
         row = self.rows[job_id]
         with self.database.connection() as connection:
             job = attempts.claim(connection, job_id, message_id=message_id, worker=worker, lease=3600)
-        if not self.note_delivered(row, message_id, worker):
+        if not self.model_delivery(row, message_id, worker):
             assert job is None
-            self.stretch_delays()
+            self.lengthen_delays()
             return None
         assert job is not None
         assert (job.attempt, job.failures, job.state) == (row.attempt, row.failures, "running")
         with self.database.connection() as connection:
             last = read_archive(connection, job_id).last
-        self.held.append(Held(job, worker, last + 1))
-        return self.held[-1]
+        self.worker_attempts.append(WorkerAttempt(job, worker, last + 1))
+        return self.worker_attempts[-1]
 
-    def note_delivered(self, row: Row, message_id: str, worker: str) -> bool:
+    def model_delivery(self, row: ModelJob, message_id: str, worker: str) -> bool:
         if row.state == "queued" and not row.delayed:
             if row.serial_key and any(
                 other.serial_key == row.serial_key and other.state in ("running", "waiting")
@@ -555,89 +617,99 @@ class Protocol(RuleBasedStateMachine):
             ):
                 row.published = False
                 return False
-            row.by_stale_message = row.by_stale_message or not row.published
+            row.outside_window = row.outside_window or not row.published
             row.state, row.published = "running", True
         elif row.state == "running" and row.message_id == message_id and row.worker != worker:
             if row.failures:
-                row.goes_back(failures=1, delayed=True)
+                row.requeue(crashes=1, delayed=True)
                 return False
             row.failures += 1
+            row.crashes += 1
         else:
             return False
-        assert not (row.flagged and row.attempt == 0), "a cancelled untouched job never runs"
+        assert not (row.cancel_requested and row.attempt == 0), "a cancelled job without an attempt must not run"
         row.attempt += 1
         row.message_id, row.worker = message_id, worker
         return True
 
-    def end(self, held: Held, state: str, how: str) -> None:
-        ending_event = event(held.next_sequence, f"sangha:job.{state}", {"job_id": held.job.id})
+    def end(self, worker_attempt: WorkerAttempt, state: str, fault: str) -> None:
+        ending_event = event(worker_attempt.next_sequence, f"sangha:job.{state}", {"job_id": worker_attempt.job.id})
 
         def record(connection):
-            connection.execute("INSERT INTO endings VALUES (%s)", (held.job.id,))
+            connection.execute("INSERT INTO endings VALUES (%s)", (worker_attempt.job.id,))
 
-        ending = Ending(state, [ending_event], result={"by": held.job.attempt}, record=record)
-        said = [*held.said, ending_event]
-        step = lambda connection: attempts.end(connection, held.job, ending, said)  # noqa: E731
-        if self.step(held, how, step, within=self.database.batch):
-            row = self.rows[held.job.id]
+        ending = Ending(state, [ending_event], result={"by": worker_attempt.job.attempt}, record=record)
+        events = [*worker_attempt.events, ending_event]
+        step = lambda connection: attempts.end(connection, worker_attempt.job, ending, events)  # noqa: E731
+        if self.step(worker_attempt, fault, step, within=self.database.batch):
+            row = self.rows[worker_attempt.job.id]
             row.state, row.endings = state, row.endings + 1
             self.wake_parent(row)
             with self.database.connection() as connection:
-                assert attempts.has_ended(connection, held.job)
+                assert attempts.has_ended(connection, worker_attempt.job)
 
-    def step(self, held: Held, how: str, statement, refused: bool = False, within=None) -> bool:
-        """One transaction of a worker. Returns whether it counts: a zombie is refused, a dying one leaves no trace."""
-        if refused or not self.is_present(held.job.id, held.job.attempt):
+    def step(self, worker_attempt: WorkerAttempt, fault: str, statement, refused: bool = False, within=None) -> bool:
+        """Run one transaction of a worker. Returns whether it took effect: superseded attempts are fenced, crashes roll
+        back."""
+        if refused or not self.is_current(worker_attempt.job.id, worker_attempt.job.attempt):
             with pytest.raises(Fenced), (within or self.database.transaction)() as connection:
                 statement(connection)
             return False
-        with self.maybe_dying(how == "dies", within=within) as connection:
+        with self.transaction_or_crash(fault == "crash", within=within) as connection:
             statement(connection)
-        if how == "unconfirmed":
-            self.repeat(held, statement)
-        return how != "dies"
+        if fault == "unconfirmed":
+            self.repeat(worker_attempt, statement)
+        return fault != "crash"
 
-    def repeat(self, held: Held, statement) -> None:
-        """The commit's confirmation got lost, so the worker does it again: refused, or harmless."""
+    def repeat(self, worker_attempt: WorkerAttempt, statement) -> None:
+        """The confirmation of the commit was lost, so the worker repeats it: it is fenced, or harmless."""
         try:
             with self.database.transaction() as connection:
                 statement(connection)
         except Fenced:
             return
         with self.database.connection() as connection:
-            assert attempts.is_current(connection, held.job.id, held.job.attempt)
+            assert attempts.is_current(connection, worker_attempt.job.id, worker_attempt.job.attempt)
 
     @contextmanager
-    def maybe_dying(self, dies: bool, within=None):
-        """A transaction, at the end of which the process may die."""
+    def transaction_or_crash(self, crashes: bool, within=None):
+        """A transaction that may crash before its commit."""
         try:
             with (within or self.database.transaction)() as connection:
                 yield connection
-                if dies:
+                if crashes:
                     raise Crash
         except Crash:
             return
 
-    def is_present(self, job_id: str, attempt: int) -> bool:
+    def is_current(self, job_id: str, attempt: int) -> bool:
         row = self.rows[job_id]
         return row.state == "running" and row.attempt == attempt
 
-    def any_held(self) -> st.SearchStrategy[Held]:
-        """Mostly the living, but any attempt that ever was may move."""
-        living = [held for held in self.held if self.is_present(held.job.id, held.job.attempt)]
-        return st.sampled_from(self.held[-8:]) if not living else st.sampled_from(living) | st.sampled_from(self.held)
+    def any_attempt(self) -> st.SearchStrategy[WorkerAttempt]:
+        """Mostly current attempts, sometimes any earlier one."""
+        current = [
+            worker_attempt
+            for worker_attempt in self.worker_attempts
+            if self.is_current(worker_attempt.job.id, worker_attempt.job.attempt)
+        ]
+        return (
+            st.sampled_from(self.worker_attempts[-8:])
+            if not current
+            else st.sampled_from(current) | st.sampled_from(self.worker_attempts)
+        )
 
-    def subtree(self, row: Row) -> list[Row]:
+    def subtree(self, row: ModelJob) -> list[ModelJob]:
         below = [child for child in self.rows.values() if child.parent_id == row.id]
         return [descendant for child in below for descendant in self.subtree(child)] + [row]
 
-    def note_cancelled(self, root: Row) -> set[str]:
-        """Flag the subtree, children before their parents. Returns the ids of those that ended on the spot."""
+    def model_cancel(self, root: ModelJob) -> set[str]:
+        """Flag the subtree, children before their parents. Returns the ids of the jobs that ended at once."""
         ended = set()
         for row in self.subtree(root):
-            if row.state not in UNFINISHED or row.flagged:
+            if row.state not in UNFINISHED or row.cancel_requested:
                 continue
-            row.flagged = True
+            row.cancel_requested = True
             if row.state == "queued" and row.attempt == 0:
                 row.state = "cancelled"
                 ended.add(row.id)
@@ -646,7 +718,7 @@ class Protocol(RuleBasedStateMachine):
                 row.state, row.published, row.delayed = "queued", False, False
         return ended
 
-    def wake_parent(self, row: Row) -> None:
+    def wake_parent(self, row: ModelJob) -> None:
         parent = self.rows.get(row.parent_id or "")
         if parent is not None and parent.state == "waiting":
             parent.pending -= 1
@@ -656,18 +728,20 @@ class Protocol(RuleBasedStateMachine):
     def new_job(self, kind, account_id, serial_key, unique_key, opening, late=False) -> NewJob:
         number = self.next_number()
         id_ = f"job_{number + (100_000 if late else 500_000)}"
-        said = [event(0, "test.opened", {"number": number})] if opening else []
-        return NewJob(kind, account_id, id=id_, serial_key=serial_key, unique_key=unique_key, opening=said)
+        events = [event(0, "test.opened", {"number": number})] if opening else []
+        return NewJob(kind, account_id, id=id_, serial_key=serial_key, unique_key=unique_key, opening=events)
 
     def next_number(self) -> int:
         self.count += 1
         return self.count
 
-    def note_inserted(self, job: NewJob, parent_id: str | None = None) -> bool:
-        """Whether it was inserted: a unique key is taken for ever."""
+    def model_insert(self, job: NewJob, parent_id: str | None = None) -> bool:
+        """Return whether the job was inserted: a unique key is never free again."""
         if job.unique_key and self.unique.setdefault(job.unique_key, job.id) != job.id:
             return False
-        self.rows[job.id] = Row(job.id, job.account_id, job.kind, job.serial_key, parent_id, opened=bool(job.opening))
+        self.rows[job.id] = ModelJob(
+            job.id, job.account_id, job.kind, job.serial_key, parent_id, opened=bool(job.opening)
+        )
         return True
 
     def publish(self, job_id: str) -> None:
@@ -686,12 +760,12 @@ class Protocol(RuleBasedStateMachine):
         with self.database.connection() as connection:
             outbox.requeue_lost(connection)
 
-    def set(self, row: Row, assignments: str) -> None:
+    def set(self, row: ModelJob, assignments: str) -> None:
         with self.database.connection() as connection:
             connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (row.id,))
 
-    def stretch_delays(self) -> None:
-        """A delay of a second could pass between two statements: make it one that can't."""
+    def lengthen_delays(self) -> None:
+        """Lengthen short delays, so that they do not pass between two statements."""
         with self.database.connection() as connection:
             connection.execute("UPDATE jobs SET run_at = run_at + interval '1 hour' WHERE run_at > now()")
 
@@ -707,16 +781,14 @@ def test_the_protocol_holds(empty_database, kinds):
     with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE endings (job_id text NOT NULL)")
         name = connection.info.dbname
-        connection.execute(
-            f"ALTER DATABASE {name} SET synchronous_commit = off"
-        )  # a crash of Postgres is not the subject
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # a crash of Postgres is not tested
 
-    class Bound(Protocol):
+    class BoundProtocol(JobProtocol):
         database = Database(empty_database.dsn, size=2)
 
     try:
         run_state_machine_as_test(
-            Bound,
+            BoundProtocol,
             settings=settings(
                 max_examples=80,
                 stateful_step_count=50,
@@ -727,4 +799,4 @@ def test_the_protocol_holds(empty_database, kinds):
             ),
         )
     finally:
-        Bound.database.close()
+        BoundProtocol.database.close()
