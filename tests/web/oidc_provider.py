@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from werkzeug.serving import make_server
 
-# It uses a module of Authlib that has a successor.
+# The package uses a deprecated module of Authlib.
 warnings.simplefilter("ignore")
 from oidc_provider_mock import app  # noqa: E402
 

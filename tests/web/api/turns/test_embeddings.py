@@ -22,7 +22,7 @@ POOL = "memory"
 MODEL = "all-minilm-l6-v2"
 
 
-# The first two have no worker: it starts with the first test that asks for it.
+# The first two tests need that no worker runs: the worker starts with the first test that uses it.
 
 
 def test_without_a_worker_the_answer_is_a_503_and_the_job_is_deleted(user, monkeypatch):

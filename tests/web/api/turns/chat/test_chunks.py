@@ -28,7 +28,7 @@ USAGE = {
 
 
 class Journal:
-    """Builds a list of events with consecutive sequence numbers."""
+    """A list of events with consecutive sequence numbers, built by appending."""
 
     def __init__(self):
         self.events = []

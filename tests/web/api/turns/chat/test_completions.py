@@ -13,7 +13,7 @@ TEXT = "".join(f"w{index} " for index in range(20))
 HELLO = [{"role": "user", "content": "hello there"}]
 
 
-# The first has no worker: it starts with the first test that asks for one.
+# The first test needs that no worker runs: the worker starts with the first test that uses it.
 
 
 def test_a_stream_of_a_cancelled_turn_ends_with_an_error(user):
