@@ -1,4 +1,4 @@
--- Accounts own everything; users are members with a role; one user may belong to several accounts.
+-- Accounts own all other rows. Users are members with a role, and may be members of several accounts.
 
 CREATE EXTENSION IF NOT EXISTS vector;
 
@@ -11,11 +11,11 @@ CREATE TABLE accounts (
 CREATE TABLE users (
     id             text        PRIMARY KEY,
     email          text        NOT NULL,
-    password_hash  text,                                -- Argon2id; null for those who come by OIDC only
+    password_hash  text,                                -- Argon2id; null: the user logs in by OIDC only
     created_at     timestamptz NOT NULL DEFAULT now()
 );
 
--- Addresses differ only in what tells two mailboxes apart: we compare them without case.
+-- E-mail addresses are compared without case.
 CREATE UNIQUE INDEX users_email ON users (lower(email));
 
 CREATE TABLE memberships (

@@ -1,7 +1,7 @@
 -- Jobs: the outbox, the delay queue, the retry schedule, the fairness window and the dead-letter list in one table.
 -- The row is the truth; a message carries only its id.
 
--- The platform's own work belongs to an account too, so that every job has an owner and every query one shape.
+-- The platform's own jobs belong to an account too, so that every query is scoped by account.
 INSERT INTO accounts (id, name) VALUES ('platform', 'Sangha itself');
 
 CREATE TABLE jobs (
@@ -13,26 +13,26 @@ CREATE TABLE jobs (
     state                text        NOT NULL DEFAULT 'queued' CHECK (state IN
                                      ('queued', 'running', 'waiting', 'completed', 'failed', 'cancelled', 'dead')),
 
-    run_at               timestamptz NOT NULL DEFAULT now(),  -- not before: delays and retries wait here
-    published_at         timestamptz,                         -- null: the relay has still to nudge a worker
-    serial_key           text,                                -- of the jobs that share one, one runs at a time, in order
+    run_at               timestamptz NOT NULL DEFAULT now(),  -- earliest time of the next attempt: delays and retries
+    published_at         timestamptz,                         -- null: to be published by the relay
+    serial_key           text,                                -- jobs with the same key run one at a time, in order
     unique_key           text,                                -- a second job with the same key is not inserted
 
     parent_id            text        REFERENCES jobs ON DELETE CASCADE,
     pending_children     integer     NOT NULL DEFAULT 0 CHECK (pending_children >= 0),
 
-    attempt              integer     NOT NULL DEFAULT 0,      -- the fencing token: it only rises
-    failures             integer     NOT NULL DEFAULT 0,      -- the attempts that count against the kind's limit
-    crashes              integer     NOT NULL DEFAULT 0,      -- the failures that took their worker along
-    message_id           text,                                -- the delivery that the running attempt came with
+    attempt              integer     NOT NULL DEFAULT 0,      -- the fencing token, only incremented
+    failures             integer     NOT NULL DEFAULT 0,      -- attempts that count against the kind's limit
+    crashes              integer     NOT NULL DEFAULT 0,      -- failures by the death of the worker
+    message_id           text,                                -- of the message that the running attempt was claimed for
     worker               text,
     lease_until          timestamptz,
     cancel_requested_at  timestamptz,
 
-    rewound_at           integer,                             -- the journal was lost from this sequence number on
+    rewound_at           integer,                             -- events from this sequence number on may have been lost
     progress             jsonb,
     result               jsonb,
-    error                jsonb,                               -- {"code", "message"}, fit for the caller
+    error                jsonb,                               -- {"code", "message"}, for the caller
     traceback            text,                                -- for operators only
 
     created_at           timestamptz NOT NULL DEFAULT now(),
@@ -40,13 +40,13 @@ CREATE TABLE jobs (
     finished_at          timestamptz
 );
 
--- A job is read and listed by its account, newest first.
+-- Jobs are listed by account, newest first.
 CREATE INDEX jobs_account ON jobs (account_id, id DESC);
 
--- The relay walks the (account, kind) pairs that have something to publish ...
+-- The relay visits the (account, kind) pairs with unpublished jobs,
 CREATE INDEX jobs_unpublished ON jobs (account_id, kind, run_at, id) WHERE state = 'queued' AND published_at IS NULL;
 
--- ... and counts what each pair has in flight.
+-- and counts the jobs in flight of each.
 CREATE INDEX jobs_in_flight ON jobs (account_id, kind)
     WHERE state = 'running' OR (state = 'queued' AND published_at IS NOT NULL);
 
@@ -57,21 +57,21 @@ CREATE INDEX jobs_dead ON jobs (id) WHERE state = 'dead';
 CREATE INDEX jobs_parent ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL;
 
--- One running job a serial key: the last word, whatever the relay and the claims do.
+-- At most one running or waiting job per serial key.
 CREATE UNIQUE INDEX jobs_serial_running ON jobs (serial_key) WHERE state IN ('running', 'waiting');
 CREATE INDEX jobs_serial ON jobs (serial_key, id) WHERE serial_key IS NOT NULL AND state IN ('queued', 'running', 'waiting');
 
--- The archive of the journal: what was said when the job was enqueued, at checkpoints and at the end.
+-- The archive of the journal: events of the enqueueing, of checkpoints and of the end.
 CREATE TABLE job_events (
     job_id          text    NOT NULL REFERENCES jobs ON DELETE CASCADE,
     first_sequence  integer NOT NULL,
     last_sequence   integer NOT NULL,
     tokens          integer NOT NULL DEFAULT 0,   -- generated tokens that these events carry
-    events          text    NOT NULL,             -- one JSON object a line
+    events          text    NOT NULL,             -- one JSON object per line
     PRIMARY KEY (job_id, first_sequence)
 );
 
--- The workers that live, for the size of the fairness window, for operators, and to bury the dead.
+-- Registered workers: for the size of the fairness window, for operators, and to release the jobs of dead ones.
 CREATE TABLE workers (
     name        text        PRIMARY KEY,
     host        text        NOT NULL,

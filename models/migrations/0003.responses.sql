@@ -1,4 +1,4 @@
--- Conversations and their turns. A response's status is its job's state: it is stored once, there.
+-- Conversations and their turns. The status of a response is the state of its job.
 
 CREATE TABLE conversations (
     id          text        PRIMARY KEY,
@@ -16,9 +16,9 @@ CREATE TABLE responses (
     job_id              text        NOT NULL UNIQUE REFERENCES jobs ON DELETE CASCADE,
     conversation_id     text        REFERENCES conversations ON DELETE SET NULL,
     previous_id         text        REFERENCES responses ON DELETE SET NULL,
-    thread              text        NOT NULL,             -- the conversation, or the response that began the chain
-    request             jsonb       NOT NULL,             -- what was asked: model, instructions, sampling, metadata …
-    input               jsonb       NOT NULL,             -- the items that this turn brought
+    thread              text        NOT NULL,             -- the conversation, or the first response of the chain
+    request             jsonb       NOT NULL,             -- parameters: model, instructions, sampling, metadata …
+    input               jsonb       NOT NULL,             -- the items of this turn
     output              jsonb       NOT NULL DEFAULT '[]',
     usage               jsonb,
     incomplete_details  jsonb,
@@ -29,7 +29,7 @@ CREATE INDEX responses_conversation ON responses (conversation_id) WHERE convers
 CREATE INDEX responses_user ON responses (user_id);
 CREATE INDEX responses_previous ON responses (previous_id) WHERE previous_id IS NOT NULL;
 
--- What a conversation holds, in the order in which turns ended.
+-- The items of conversations, in the order in which their turns ended.
 CREATE TABLE conversation_items (
     id               text        PRIMARY KEY,
     position         bigint      GENERATED ALWAYS AS IDENTITY,
@@ -43,7 +43,7 @@ CREATE TABLE conversation_items (
 CREATE INDEX conversation_items_order ON conversation_items (conversation_id, position);
 CREATE INDEX conversation_items_response ON conversation_items (response_id) WHERE response_id IS NOT NULL;
 
--- What is billed: one row an ended turn, counted from its journal. It outlives the turn.
+-- Tokens billed: one row per ended turn, counted from its journal. It is kept when the turn is deleted.
 CREATE TABLE usage_records (
     job_id         text        PRIMARY KEY,
     account_id     text        NOT NULL REFERENCES accounts ON DELETE CASCADE,

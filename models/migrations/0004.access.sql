@@ -1,6 +1,6 @@
--- Who may come in, by what proof, and how much of the house they may use.
+-- Authentication, and the limits of accounts.
 
--- An address belongs to whoever has proved it. Until then anyone may claim it, so that signing up with a known address
+-- An address belongs to the user who has verified it. Others may sign up with it, so that signing up with a known address
 -- looks like signing up with an unknown one.
 ALTER TABLE users
     ADD COLUMN name               text        NOT NULL DEFAULT '',
@@ -11,7 +11,7 @@ DROP INDEX users_email;
 CREATE INDEX users_email ON users (lower(email), created_at);
 CREATE UNIQUE INDEX users_verified_email ON users (lower(email)) WHERE email_verified_at IS NOT NULL;
 
--- What an account may use. `limits` has the fields of `models.accounts.plans.Limits`; null is no limit.
+-- The limits of accounts. `limits` has the fields of `models.accounts.plans.Limits`; null is unlimited.
 CREATE TABLE plans (
     id          text        PRIMARY KEY,
     name        text        NOT NULL,
@@ -25,14 +25,14 @@ INSERT INTO plans (id, name, limits) VALUES ('default', 'Default', '{
 
 ALTER TABLE accounts
     ADD COLUMN plan_id    text        NOT NULL DEFAULT 'default' REFERENCES plans,
-    ADD COLUMN limits     jsonb       NOT NULL DEFAULT '{}',   -- an operator's word, above the plan's
-    ADD COLUMN erased_at  timestamptz;                         -- only what money needs is left
+    ADD COLUMN limits     jsonb       NOT NULL DEFAULT '{}',   -- replace those of the plan
+    ADD COLUMN erased_at  timestamptz;                         -- only billing data is left
 
--- A login. Its refresh tokens are one family: the one that was given out last is good, an older one ends the session.
+-- Logins. The refresh tokens of a session are a family: only the newest is valid, the use of an older one ends the session.
 CREATE TABLE sessions (
     id            text        PRIMARY KEY,
     user_id       text        NOT NULL REFERENCES users ON DELETE CASCADE,
-    account_id    text        REFERENCES accounts ON DELETE SET NULL,   -- that its last token was for
+    account_id    text        REFERENCES accounts ON DELETE SET NULL,   -- of its last token
     user_agent    text        NOT NULL DEFAULT '',
     ip            text        NOT NULL DEFAULT '',
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -45,7 +45,7 @@ CREATE INDEX sessions_user ON sessions (user_id, id DESC);
 CREATE INDEX sessions_account ON sessions (account_id);
 
 CREATE TABLE refresh_tokens (
-    hash        bytea       PRIMARY KEY,      -- SHA-256 of a random token: nothing to guess, so nothing slow is needed
+    hash        bytea       PRIMARY KEY,      -- SHA-256 of a random token, which cannot be guessed
     session_id  text        NOT NULL REFERENCES sessions ON DELETE CASCADE,
     created_at  timestamptz NOT NULL DEFAULT now(),
     used_at     timestamptz
@@ -53,7 +53,7 @@ CREATE TABLE refresh_tokens (
 
 CREATE INDEX refresh_tokens_session ON refresh_tokens (session_id);
 
--- The generations of the key that signs access tokens; the newest one signs, each holds as long as its tokens do.
+-- The generations of the key that signs access tokens. The newest signs; each is accepted for the lifetime of its tokens.
 CREATE TABLE signing_keys (
     generation  integer     PRIMARY KEY,
     created_at  timestamptz NOT NULL DEFAULT now()
@@ -61,27 +61,27 @@ CREATE TABLE signing_keys (
 
 INSERT INTO signing_keys (generation) VALUES (1);
 
--- What an application shows. It acts as the member who made it, within its scopes, as long as that member belongs.
+-- Credentials of applications. A key acts for its creator, within its scopes, while the creator is a member.
 CREATE TABLE api_keys (
     id            text        PRIMARY KEY,
     account_id    text        NOT NULL,
     user_id       text        NOT NULL,
     name          text        NOT NULL,
-    hint          text        NOT NULL,       -- its beginning and end, to tell it from others
+    hint          text        NOT NULL,       -- the secret's beginning and end
     hash          bytea       NOT NULL UNIQUE,
     scopes        text[]      NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
     expires_at    timestamptz,
     last_used_at  timestamptz,
     revoked_at    timestamptz,
-    -- It goes with its maker's place in the account: whoever is taken in again finds none of their old keys alive.
+    -- Deleted with its creator's membership, so that a user who joins again has no old keys.
     FOREIGN KEY (account_id, user_id) REFERENCES memberships ON DELETE CASCADE
 );
 
 CREATE INDEX api_keys_account ON api_keys (account_id, id DESC);
 CREATE INDEX api_keys_maker ON api_keys (user_id, account_id);
 
--- What was mailed to prove an address or to reset a password: good once, for a while.
+-- Tokens that are e-mailed to verify an address or to reset a password. Each is valid once, until it expires.
 CREATE TABLE email_tokens (
     hash        bytea       PRIMARY KEY,
     purpose     text        NOT NULL CHECK (purpose IN ('verify', 'reset')),
@@ -109,7 +109,7 @@ CREATE TABLE invitations (
 
 CREATE INDEX invitations_account ON invitations (account_id, id DESC);
 
--- Who somebody is at an OIDC provider.
+-- Identities of users at OIDC providers.
 CREATE TABLE identities (
     provider    text        NOT NULL,
     subject     text        NOT NULL,
@@ -121,11 +121,11 @@ CREATE TABLE identities (
 
 CREATE INDEX identities_user ON identities (user_id);
 
--- What happened that matters for security. Written in the transaction of what it tells of; never changed.
+-- Security events, written in the transaction of their action and never changed.
 CREATE TABLE audit_events (
     id          text        PRIMARY KEY,
     account_id  text        REFERENCES accounts ON DELETE CASCADE,
-    user_id     text,                         -- no reference: what somebody did outlives them
+    user_id     text,                         -- no reference: events are kept when the user is deleted
     action      text        NOT NULL,         -- noun.verb, such as `session.created`
     target      text        NOT NULL DEFAULT '',
     ip          text        NOT NULL DEFAULT '',
@@ -138,15 +138,15 @@ CREATE TABLE audit_events (
 CREATE INDEX audit_events_account ON audit_events (account_id, id DESC);
 CREATE INDEX audit_events_user ON audit_events (user_id, id DESC);
 
--- The first answer to a creating request with an Idempotency-Key; the same request gets it again.
+-- The first response to a creating request with an Idempotency-Key, which repeated requests get.
 CREATE TABLE idempotency_keys (
     account_id    text        NOT NULL REFERENCES accounts ON DELETE CASCADE,
     key           text        NOT NULL,
     fingerprint   bytea       NOT NULL,       -- of method, path and body
-    seed          text        NOT NULL,       -- the ids of what is created come from it: a second try creates the same
-    status        integer,                    -- null: still in flight
+    seed          text        NOT NULL,       -- source of the ids of created objects: a retry creates the same
+    status        integer,                    -- null: in progress
     headers       jsonb,
-    body          bytea,                      -- sealed: it may show a secret
+    body          bytea,                      -- encrypted: it may contain a secret
     locked_until  timestamptz NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (account_id, key)
@@ -154,14 +154,14 @@ CREATE TABLE idempotency_keys (
 
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
--- A job reserves its worst case from its account's quota for as long as it is unfinished, however it ends.
+-- An unfinished job reserves the most tokens that it can use.
 ALTER TABLE jobs ADD COLUMN reserved_tokens bigint NOT NULL DEFAULT 0;
 CREATE INDEX jobs_reserved ON jobs (account_id) INCLUDE (reserved_tokens)
     WHERE reserved_tokens > 0 AND state IN ('queued', 'running', 'waiting');
 CREATE INDEX jobs_account_state ON jobs (account_id, state, id DESC);
 
--- Tokens billed in a calendar month (UTC), the sum of its usage records. Each job adds to one of several slots, so that
--- the jobs of an account that end at the same time need not wait for each other's commit.
+-- Tokens billed per calendar month (UTC), the sum of the usage records. Each job adds to one of several slots, so that jobs
+-- of an account that end at the same time do not wait for each other's commit.
 CREATE TABLE quota_usage (
     account_id  text      NOT NULL REFERENCES accounts ON DELETE CASCADE,
     month       date      NOT NULL,
@@ -170,18 +170,18 @@ CREATE TABLE quota_usage (
     PRIMARY KEY (account_id, month, slot)
 );
 
--- A turn with `store: false` goes once it has been read, at this time at the latest.
+-- A turn with `store: false` is deleted when it was read, or after this time.
 ALTER TABLE responses ADD COLUMN expires_at timestamptz;
 CREATE INDEX responses_expiring ON responses (expires_at) WHERE expires_at IS NOT NULL;
 
--- The order of a schema's properties is the order in which an answer gives them; jsonb would not keep it.
+-- jsonb does not keep the order of a schema's properties, which is the order in the generated answer.
 ALTER TABLE responses ALTER COLUMN request TYPE json;
 
--- Jobs whose result is read once go by this where nobody comes to read it.
+-- Unclaimed one-shot results.
 CREATE INDEX jobs_unread ON jobs (finished_at) 
     WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search');
 
--- What an account has or was given as a file; the bytes are in the object store.
+-- The files of accounts; their content is in the object store.
 CREATE TABLE files (
     id            text        PRIMARY KEY,
     account_id    text        NOT NULL REFERENCES accounts ON DELETE CASCADE,
