@@ -31,8 +31,8 @@ PACKAGES = ("models", "pipelines", "tasks", "web")
 
 #: Statuses and default codes of errors that are no RequestError, by the class's name.
 OTHER_ERRORS = {
-    "Failed": ("500", "server_error"),
-    "Overdue": ("504", "timeout"),
+    "JobFailed": ("500", "server_error"),
+    "WaitTimedOut": ("504", "timeout"),
     "Unavailable": ("503", "service_unavailable"),
     "PermanentFailure": ("job", "server_error"),
 }

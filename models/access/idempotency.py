@@ -32,7 +32,7 @@ PriorUse = Literal["first", "tried", "answered"]
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The right to execute a request with a key. `repeat` tells about earlier requests with it."""
+    """The right to execute a request with a key. `prior_use` is the state of earlier requests with it."""
 
     account_id: str
     key: str

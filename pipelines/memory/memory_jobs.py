@@ -1,6 +1,6 @@
 """Enqueue the jobs by which requests create, change, forget, import and search memories.
 
-The caller nudges the queue afterwards. Each function raises TooMany if the account has too many unfinished jobs.
+The caller nudges the queue afterwards. Each function raises LimitExceeded if the account has too many unfinished jobs.
 """
 
 from collections.abc import Mapping, Sequence

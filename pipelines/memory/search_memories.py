@@ -46,7 +46,7 @@ class HitObject(NeighbourObject):
 
 
 def enqueue_search(database: Database, caller: Caller, query: Query, job_id: str, limits: Limits) -> None:
-    """Enqueue a search of the caller's memories; the caller nudges the queue afterwards. Raises TooMany."""
+    """Enqueue a search of the caller's memories; the caller nudges the queue afterwards. Raises LimitExceeded."""
     enqueue_memory_job(database, caller, KIND, asdict(query), job_id, limits)
 
 

@@ -18,7 +18,7 @@ from models.platform.database import Database
 from models.platform.errors import InvalidRequest, NotAuthenticated
 from pipelines.accounts import keys
 from pipelines.accounts.access_tokens import AccessTokens, UnknownGeneration
-from web.access.limits import Limiter, estimate_tokens
+from web.access.rate_limits import Limiter, estimate_tokens
 from web.access.rights import Rights
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Gate(Protocol):
     """Decides about requests. Blocks for a few milliseconds, so it is called in the thread pool."""
 
     def admit(self, request: AuthRequest) -> Admission:
-        """Admit a request. Raises NotAuthenticated, NotAllowed, TooMany and Unavailable."""
+        """Admit a request. Raises NotAuthenticated, NotAllowed, LimitExceeded and Unavailable."""
 
 
 class DatabaseGate:

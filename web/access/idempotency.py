@@ -100,8 +100,8 @@ class Idempotency:
     ) -> AnyResponse | Response:
         """Return the response of the first request with this key, running it now if there was none.
 
-        `handles_repeats`: see the module. Raises Mismatch when the key belongs to another request, InFlight when an
-        earlier request takes too long, and what `run` raises.
+        `handles_repeats`: see the module. Raises UnprocessableRequest when the key belongs to another request,
+        RequestInFlight when an earlier request takes too long, and what `run` raises.
         """
         claim = await self._claim(request, shared=handles_repeats)
         if isinstance(claim, StoredResponse):

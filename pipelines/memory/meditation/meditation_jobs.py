@@ -18,7 +18,7 @@ def enqueue_meditation(
 ) -> Meditation:
     """Enqueue a meditation over the caller's memories, or return the unfinished one.
 
-    The caller nudges the queue afterwards. Raises TooMany and RequestInFlight.
+    The caller nudges the queue afterwards. Raises LimitExceeded and RequestInFlight.
     """
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
