@@ -23,7 +23,7 @@ KIND = "tokens.count"
 
 @dataclass(frozen=True, slots=True)
 class TokenCountRequest:
-    """The input of a token count: that of a turn, see `pipelines.chat.start.NewTurn`."""
+    """The input of a token count: that of a turn, see `pipelines.chat.start_turn.NewTurn`."""
 
     request: Mapping[str, Any]
     input: Sequence[Mapping[str, Any]]

@@ -35,7 +35,7 @@ WEEKDAYS = {"sun": "0", "mon": "1", "tue": "2", "wed": "3", "thu": "4", "fri": "
 UNTIL_SUNDAY = re.compile(r"(?<!0)-00?(?![0-9])")
 
 #: A range of one value with a step: cronsim would continue it to the end of the field.
-RANGE_OF_ONE = re.compile(r"\b([0-9a-z]+)-\1/[0-9]+")
+RANGE_OF_ONE = re.compile(r"\b0*([0-9]+|[a-z]+)-0*\1/0*[1-9][0-9]*")
 
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",

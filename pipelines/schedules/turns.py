@@ -9,7 +9,7 @@ from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn_in_transaction
+from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn_in_transaction
 from pipelines.chat.thread import find_thread, resolve_references
 from pipelines.inference.registry import model_name
 
@@ -29,7 +29,7 @@ def check(connection: Connection, account_id: str, turn: NewTurn) -> None:
 def start(
     connection: Connection, plan: Mapping[str, Any], auth_context: AuthContext, settings: Settings
 ) -> AcceptedTurn:
-    """Start the turn within the account's limits. Raises the errors of `pipelines.chat.start`."""
+    """Start the turn within the account's limits. Raises the errors of `pipelines.chat.start_turn`."""
     served = model_name(settings)
     turn = NewTurn(**{**plan, "request": {**plan["request"], "model": plan["request"]["model"] or served}})
     if turn.request["model"] != served:

@@ -13,7 +13,7 @@ from bench.harness.processes import restart
 from bench.harness.sse import DELTA, REWOUND, scripted_text
 from bench.harness.waiting import wait_until
 from models.accounts.accounts import Caller, Role
-from pipelines.chat.start import NewTurn, new_turn_ids, start_turn
+from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn
 from pipelines.chat.transcript import ANSWER_RESTARTED
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, record_time
 from tests.journeys.stream_follower import StreamFollower

@@ -18,8 +18,8 @@ from tasks.queue import Queue
 from web.access.gate import DatabaseGate, Gate
 from web.access.hashing_pool import HashingPool
 from web.access.idempotency import Idempotency
-from web.access.limits import Limiter
 from web.access.oidc_client import OidcClient
+from web.access.rate_limits import Limiter
 from web.http.documents import CachedDocument
 from web.http.metrics import Metrics
 from web.streams.sse import OpenStreams

@@ -15,7 +15,7 @@ from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response, read
-from pipelines.chat.start import AcceptedTurn, NewTurn, new_turn_ids, start_turn
+from pipelines.chat.start_turn import AcceptedTurn, NewTurn, new_turn_ids, start_turn
 from pipelines.inference.engine import (
     PLAIN_TEXT,
     EngineOutput,

@@ -20,7 +20,7 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestE
 from models.platform.settings import Settings
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER_BYTES, EmbeddingResult
-from pipelines.embeddings.start import enqueue_embedding
+from pipelines.embeddings.enqueue_embedding import enqueue_embedding
 from pipelines.inference.registry import embedder_name
 from web.api.job_results import abandon_job, job_headers, take_result
 from web.api.request import Request

@@ -12,7 +12,7 @@ from models.platform.errors import NotFound
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.response_objects import ResponseObject, response_object
-from pipelines.chat.start import AcceptedTurn, NewTurn, start_turn
+from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
 from web.api.job_events import EventBatches
 from web.api.job_results import cancel_job, job_headers

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, Tag
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
-from pipelines.chat.start import NewTurn
+from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name
 from web.api.turns.input_items import Id, InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL

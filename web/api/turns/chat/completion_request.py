@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
-from pipelines.chat.start import NewTurn
+from pipelines.chat.start_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
 from web.api.turns.input_items import MAX_ITEMS, FunctionName

@@ -13,7 +13,7 @@ from bench.harness.waiting import wait_until
 from models.accounts.plans import Limits
 from models.platform.ids import new_id
 from tests.web.api_client import ApiUser, app_client, assert_error
-from web.access.limits import Limiter, duration, estimate_tokens, network
+from web.access.rate_limits import Limiter, duration, estimate_tokens, network
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_without_redis_reads_are_admitted_and_other_requests_are_rejected(user, 
     listener = socket.create_server(("127.0.0.1", 0))
     client = redis.Redis(port=listener.getsockname()[1], socket_timeout=0.05)
     monkeypatch.setattr(platform.gate._limiter, "_client", client)
-    monkeypatch.setattr("web.access.limits.PAUSE", 0.01)
+    monkeypatch.setattr("web.access.rate_limits.PAUSE", 0.01)
     try:
         assert user.request("GET", "/v1/models").status_code == 200
         rejected = user.request("POST", "/v1/responses", json={"input": "x", "background": True})
