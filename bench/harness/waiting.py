@@ -8,15 +8,15 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], timeout: float = 30.0, *, interval: float = 0.01, what: str = "the condition"
+    condition: Callable[[], T], timeout: float = 30.0, *, interval: float = 0.01, what: str = "a condition"
 ) -> T:
     """Return the first true value of a condition, evaluated every `interval` seconds.
 
-    Raises TimeoutError after `timeout` seconds, with `what` was waited for.
+    Raises TimeoutError, which names `what` was waited for, after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} was not met within {timeout:g} s")
+            raise TimeoutError(f"timed out after {timeout:g} s waiting for {what}")
         time.sleep(interval)
     return value
