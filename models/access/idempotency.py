@@ -51,7 +51,7 @@ class StoredResponse:
 
 
 # A key that is new, open or shared.
-CLAIM = """
+RESERVE = """
 INSERT INTO idempotency_keys AS stored (account_id, key, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (account_id, key) DO UPDATE SET locked_until = excluded.locked_until
@@ -75,7 +75,7 @@ def reserve(
     """
     seed = new_id("seed")
     parameters = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
-    row = fetch_one(connection, CLAIM, {**parameters, "lease": LEASE, "shared": shared})
+    row = fetch_one(connection, RESERVE, {**parameters, "lease": LEASE, "shared": shared})
     if row is not None:
         prior_use: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
         return Reservation(account_id, key, row["seed"], row["locked_until"], prior_use)
@@ -91,7 +91,7 @@ def reserve(
 
 
 # Taking over a reservation changes locked_until: the statements below match only the holder's own.
-RENEW = """
+EXTEND = """
 UPDATE idempotency_keys SET locked_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_until)s AND status IS NULL
 RETURNING locked_until
@@ -100,11 +100,11 @@ RETURNING locked_until
 
 def extend(connection: Connection, reservation: Reservation) -> Reservation | None:
     """Extend a reservation. Returns None if it was lost."""
-    row = fetch_one(connection, RENEW, {**_parameters(reservation), "lease": LEASE})
+    row = fetch_one(connection, EXTEND, {**_parameters(reservation), "lease": LEASE})
     return replace(reservation, locked_until=row["locked_until"]) if row else None
 
 
-ANSWER = """
+STORE_RESPONSE = """
 UPDATE idempotency_keys SET status = %(status)s, headers = %(headers)s, body = %(body)s
 WHERE account_id = %(account_id)s AND key = %(key)s AND seed = %(seed)s AND status IS NULL
 """
@@ -119,11 +119,11 @@ def store_response(
 ) -> None:
     """Store the first response; without a body, only that there was one."""
     connection.execute(
-        ANSWER, {**_parameters(reservation), "status": status, "headers": Jsonb(list(headers)), "body": body}
+        STORE_RESPONSE, {**_parameters(reservation), "status": status, "headers": Jsonb(list(headers)), "body": body}
     )
 
 
-FORGET = """
+DELETE = """
 DELETE FROM idempotency_keys
 WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_until)s AND status IS NULL
 """
@@ -136,7 +136,8 @@ WHERE account_id = %(account_id)s AND key = %(key)s AND locked_until = %(locked_
 
 def release(connection: Connection, reservation: Reservation, *, created_nothing: bool) -> None:
     """Release a reservation. It is deleted if nothing can have been created under it; otherwise its seed is kept."""
-    connection.execute(FORGET if created_nothing and reservation.prior_use == "first" else OPEN, _parameters(reservation))
+    unused = created_nothing and reservation.prior_use == "first"
+    connection.execute(DELETE if unused else OPEN, _parameters(reservation))
 
 
 PRUNE = """

@@ -117,8 +117,9 @@ class StreamPermit:
         self._acquired = False
 
     def acquire(self) -> None:
-        """Acquire the permit unless it is held. Raises LimitExceeded at the account's limit, so acquire it before creating
-        anything that the stream is about.
+        """Acquire the permit unless it is held.
+
+        Raises LimitExceeded at the account's limit, so acquire it before creating anything that the stream is about.
         """
         if self._acquired:
             return
