@@ -60,7 +60,7 @@ PANELS: Mapping[str, Panel] = {
         "that never expire": Flat(least=20, each=1 / 2000),
     }),
     "tables": Panel("Tables with indexes", "bytes", Proportional(MIB)),
-    "dead": Panel("Dead rows that autovacuum should remove", "rows", Flat(least=3_000, each=1 / 5)),
+    "dead": Panel("Dead rows due for vacuum", "rows", Flat(least=3_000, each=1 / 5)),
     "latency": Panel("Duration of a streamed turn", "s", ShownOnly()),
     "rate": Panel("Operations a second", "/s", ShownOnly()),
 }  # fmt: skip
