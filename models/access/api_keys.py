@@ -13,8 +13,7 @@ KeyStatus = Literal["active", "expired", "revoked"]
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator, for whom it
-    acts."""
+    """A key without its secret. `hint` is the secret's beginning and end; `user_id` is its creator."""
 
     id: str
     account_id: str

@@ -63,8 +63,7 @@ JOIN plans ON plans.id = accounts.plan_id
 
 
 def for_api_key(connection: Connection, secret: str) -> AuthContext | None:
-    """Return the caller of an API key; None if it is unknown, expired or revoked, or its creator has left the
-    account."""
+    """Return the caller of an API key; None if it is not valid, or its creator has left the account."""
     row = fetch_one(connection, KEY, {"hash": hash_secret(secret)})
     if row is None:
         return None

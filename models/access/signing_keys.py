@@ -1,5 +1,4 @@
-"""The generations of the key that signs access tokens. The keys are derived from the secret key; only numbers are
-stored."""
+"""The generations of the key that signs access tokens, which is derived from the secret key and not stored."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -223,8 +223,7 @@ ORDER BY own.account_id
 
 
 def lock_accounts_of(connection: Connection, user_id: str) -> list[UserAccount]:
-    """Return the accounts of a user, locked until the transaction ends, so that nobody joins or leaves them
-    meanwhile."""
+    """Return the accounts of a user, and lock them against changes of members until the transaction ends."""
     connection.execute(LOCK_ACCOUNTS, {"user_id": user_id})
     return [UserAccount(**row) for row in fetch_all(connection, USER_ACCOUNTS, {"user_id": user_id})]
 

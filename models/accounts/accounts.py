@@ -51,8 +51,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user. `password_hash` is None for users who log in by OIDC only; `verified` is whether the e-mail address is
-    verified."""
+    """A user. `password_hash` is None without a password; `verified` is whether the e-mail address is verified."""
 
     id: str
     email: str

@@ -62,8 +62,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """An event of the audit log. `email` is the user's present address; None without a user, or if the user was
-    deleted."""
+    """An event of the audit log. `email` is the user's present address; None if there is no user."""
 
     id: str
     user_id: str | None

@@ -89,8 +89,7 @@ ORDER BY invitations.id DESC LIMIT %(limit)s
 
 
 def list_pending(connection: Connection, account_id: str, *, after: str | None = None, limit: int) -> list[Invitation]:
-    """Return at most `limit` invitations that can still be accepted, newest first, older than the invitation
-    `after`."""
+    """Return at most `limit` invitations that can still be accepted, newest first, older than `after`."""
     rows = fetch_all(connection, PENDING, {"account_id": account_id, "after": after, "limit": limit})
     return [Invitation(**row | {"role": Role(row["role"])}) for row in rows]
 

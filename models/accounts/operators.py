@@ -47,8 +47,7 @@ RETURNING account_id, user_id, role
 
 
 def create(connection: Connection, *, email: str, password_hash: str) -> Membership | None:
-    """Create an operator with a verified address and an account. Returns None if another user has verified the
-    address."""
+    """Create an operator with a verified address and an account; None if another user has verified the address."""
     ids = {"user_id": new_id("user"), "account_id": new_id("acct")}
     row = fetch_one(connection, CREATE, {**ids, "email": email, "password_hash": password_hash})
     return Membership(row["user_id"], row["account_id"], Role(row["role"])) if row else None

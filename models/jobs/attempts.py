@@ -116,8 +116,7 @@ RETURNING id, cancel_requested_at IS NOT NULL AS cancelled
 
 
 def renew_leases(connection: Connection, held: Mapping[str, int], *, lease: float = LEASE) -> dict[str, bool]:
-    """Renew the leases of `held`, job id → attempt. Returns job id → whether cancellation is requested, for current
-    attempts."""
+    """Renew the leases of `held`, job id → attempt. Returns the current ones: job id → whether it is cancelled."""
     parameters = {"ids": list(held), "attempts": list(held.values()), "lease": lease}
     return {row["id"]: row["cancelled"] for row in fetch_all(connection, RENEW, parameters)}
 

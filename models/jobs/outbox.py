@@ -152,7 +152,6 @@ UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 
 
 def requeue_lost(connection: Connection) -> int:
-    """Give back jobs with expired leases, and unpublish jobs whose messages are lost. Returns the number of rows
-    changed."""
+    """Give back jobs with expired leases, and unpublish those with lost messages. Returns how many."""
     expired = connection.execute(GIVE_BACK_EXPIRED).rowcount
     return expired + connection.execute(UNPUBLISH_LOST).rowcount

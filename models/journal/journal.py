@@ -128,8 +128,7 @@ def parse_append_reply(reply: Any) -> AppendResult:
 
 
 def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> AppendResult:
-    """Append events and raise the fence to `attempt`. Without events, only take the fence and return the last sequence
-    number."""
+    """Append events and raise the fence to `attempt`. Without events, only take the fence."""
     command = append_command(job_id, attempt, events, force=True)
     try:
         return parse_append_reply(client.evalsha(APPEND_SHA, *command))
@@ -164,8 +163,7 @@ def parse_entries(entries: Any) -> list[Event]:
 
 
 def parse_shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
-    """Parse a shard's entry: the job id, the first sequence number and each event's JSON; no JSON if it was too
-    large."""
+    """Parse a shard's entry: job id, first sequence number, and each event's JSON unless that was too large."""
     lines = [with_current_type(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
     return job_id_of(fields[b"j"].decode()), int(fields[b"s"]), lines
 

@@ -69,8 +69,7 @@ class Journal:
         return written
 
     def write_atomically(self, events: Sequence[tuple[str, Mapping[str, Any]]], tokens: int) -> None:
-        """Write events that carry `tokens` generated tokens: Redis and the archive get all of them or none. Raises
-        Fenced."""
+        """Write events with `tokens` generated tokens: Redis and the archive get all or none. Raises Fenced."""
         with self._lock:
             self._check_fence()
             self._seal()
@@ -204,8 +203,7 @@ class JournalWriter:
         self._thread.start()
 
     def schedule(self, written: Journal, *, text: bool = False) -> None:
-        """Send a journal's new events with the next batch. `text`: they are only more text of an answer that has
-        begun."""
+        """Send a journal's new events with the next batch. `text`: they only continue the text of an answer."""
         with self._condition:
             self._waiting.add(written)
             if not (text or self._urgent):

@@ -45,8 +45,7 @@ class Meditation:
 
     @property
     def status(self) -> MeditationStatus:
-        """The status for the user. A job may end without an outcome, such as one that was cancelled before its first
-        attempt."""
+        """The status for the user. A job that is cancelled before its first attempt leaves no outcome."""
         if self.outcome in ("failed", "cancelled"):
             return self.outcome
         if self.outcome is not None:
@@ -151,8 +150,7 @@ WHERE id = %(id)s AND account_id = %(account_id)s AND outcome IN ('failed', 'can
 
 
 def resume(connection: Connection, meditation_id: str, account_id: str) -> None:
-    """Clear the outcome of a failed or cancelled meditation whose job was replayed, unless another one is
-    unfinished."""
+    """Clear the outcome of a meditation whose job was replayed, unless another one is unfinished."""
     connection.execute(RESUME, {"id": meditation_id, "account_id": account_id})
 
 
@@ -207,8 +205,7 @@ ORDER BY account_id, user_id LIMIT %(limit)s
 
 
 def users_due(connection: Connection, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
-    """Return (account, user) of at most `limit` members after `after` with memories newer than their last
-    meditation."""
+    """Return (account, user) of at most `limit` members after `after` who are due for a meditation."""
     rows = fetch_all(connection, USERS_DUE, {"account_id": after[0], "user_id": after[1], "limit": limit})
     return [(row["account_id"], row["user_id"]) for row in rows]
 

@@ -179,8 +179,7 @@ ORDER BY occurred_at, ordinal LIMIT %(limit)s
 
 
 def list_ids(connection: Connection, space_id: int, conversation_id: str | None, limit: int) -> list[str]:
-    """Return at most `limit` ids of a conversation's memories, or of a space's, in the order in which they were
-    said."""
+    """Return at most `limit` ids of a conversation's memories, or of a space's, oldest first."""
     parameters = {"space_id": space_id, "conversation_id": conversation_id, "limit": limit}
     return [row["id"] for row in fetch_all(connection, BY_CONVERSATION, parameters)]
 

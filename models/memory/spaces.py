@@ -142,8 +142,7 @@ RETURNING id
 
 
 def request_index(connection: Connection, space_id: int, *, most: int, fewest: int) -> bool:
-    """Return whether the caller must enqueue the job that builds or drops the space's index. Only one caller gets
-    True."""
+    """Return whether the caller must enqueue the job that builds or drops the space's index."""
     return fetch_one(connection, REQUEST_INDEX, {"id": space_id, "most": most, "fewest": fewest}) is not None
 
 

@@ -84,8 +84,7 @@ class TooLarge(RequestError):
 
 
 class UnprocessableRequest(RequestError):
-    """The request is well-formed but contradicts an earlier one, such as another body under the same
-    Idempotency-Key."""
+    """The request contradicts an earlier one, such as another body under the same Idempotency-Key."""
 
     code = "unprocessable"
 

@@ -36,8 +36,7 @@ class ObjectStore:
 
     @classmethod
     def open(cls, settings: Settings) -> "ObjectStore":
-        """Open the store of SANGHA_OBJECT_STORE, or the folder `objects` of the data folder. Raises
-        ConfigurationError."""
+        """Open the store of SANGHA_OBJECT_STORE, by default a folder. Raises ConfigurationError."""
         location = settings.object_store or str(settings.home / "objects")
         try:
             if location.startswith("s3://"):

@@ -47,8 +47,7 @@ HOLD = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_i
 
 
 def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
-    """Lock the conversation, so that it is not deleted before the transaction ends. Returns False if the account lacks
-    it."""
+    """Lock the conversation against deletion until the transaction ends. Returns False if the account lacks it."""
     return fetch_one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
 
 

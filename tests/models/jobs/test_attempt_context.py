@@ -75,7 +75,9 @@ def read_archived(job_store, job_id):
 
 
 @pytest.mark.parametrize("opening_in_redis", [True, False])
-def test_the_first_attempt_continues_after_the_opening_events(job_store, open_next, redis_client, writer, opening_in_redis):
+def test_the_first_attempt_continues_after_the_opening_events(
+    job_store, open_next, redis_client, writer, opening_in_redis
+):
     """Also if the worker is faster than the web process, or Redis was unavailable to it."""
     attempt = open_next(opening_in_redis=opening_in_redis)
 
@@ -155,7 +157,9 @@ def test_an_attempt_after_a_crash_and_an_eviction_writes_rewound(job_store, open
     assert len(all_events(job_store, redis_client, first.job.id)) == 3
 
 
-def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(job_store, open_next, redis_client, writer):
+def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(
+    job_store, open_next, redis_client, writer
+):
     first = open_next()
     first.journal.write("test.said", {})
     writer.drain()

@@ -649,8 +649,7 @@ class JobProtocol(RuleBasedStateMachine):
                 assert attempts.has_ended(connection, worker_attempt.job)
 
     def step(self, worker_attempt: WorkerAttempt, fault: str, statement, refused: bool = False, within=None) -> bool:
-        """Run one transaction of a worker. Returns whether it took effect: superseded attempts are fenced, crashes roll
-        back."""
+        """Run one transaction of a worker. Returns whether it took effect, not being fenced or rolled back."""
         if refused or not self.is_current(worker_attempt.job.id, worker_attempt.job.attempt):
             with pytest.raises(Fenced), (within or self.database.transaction)() as connection:
                 statement(connection)

@@ -16,8 +16,7 @@ def job_id(redis_client):
 
 @pytest.fixture
 def append(redis_client, job_id):
-    """`append(attempt, first, last)` appends events like the writer, without `force` by default. Returns status and
-    last number."""
+    """`append(attempt, first, last)` appends events like the writer. Returns the status and the last number."""
 
     def run(attempt, first, last, *, force=False, by=None):
         events = [event(n, "test.said", {"by": by or attempt}, 1) for n in range(first, last + 1)]

@@ -66,7 +66,7 @@ def test_a_malformed_variable_is_one_line_that_names_it_and_what_it_should_be(na
 
 
 def test_an_impossible_name_is_rejected():
-    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAMS names 'my-groq': a name begins with a letter"):
+    with pytest.raises(ConfigurationError, match=r"^SANGHA_UPSTREAMS names 'my-groq': a name begins with a letter"):
         load_upstreams({"SANGHA_UPSTREAMS": "my-groq"})
 
 
@@ -81,7 +81,7 @@ def test_an_upstream_without_a_required_variable_is_one_line_that_names_it(endin
 
 
 def test_a_variable_of_no_upstream_is_rejected():
-    with pytest.raises(ConfigurationError, match="^SANGHA_UPSTREAM_GROK_URL is set, but SANGHA_UPSTREAMS names no"):
+    with pytest.raises(ConfigurationError, match=r"^SANGHA_UPSTREAM_GROK_URL is set, but SANGHA_UPSTREAMS names no"):
         load_upstreams(GROQ | {"SANGHA_UPSTREAM_GROK_URL": "https://x"})
 
 
