@@ -42,7 +42,7 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     modules = [_load_module(pool) for pool in pools]
     runner = _open_runner(settings, pools)
     threads = {pool: module.declare_actors(runner) for pool, module in zip(pools, modules, strict=True)}
-    dramatiq_workers = [_dramatiq_worker(runner, POOLS[pool], count) for pool, count in threads.items()]
+    dramatiq_workers = [create_dramatiq_worker(runner, POOLS[pool], count) for pool, count in threads.items()]
     queues = [queue for pool in pools for queue in POOLS[pool]]
     heartbeat = Heartbeat(
         runner,
@@ -70,15 +70,21 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     runner.database.close()
 
 
-def _dramatiq_worker(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
+def create_dramatiq_worker(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
     """Return the threads and consumers of one pool, so that the long jobs of another pool do not occupy them.
 
     Dramatiq documents one Worker per process. Several are safe here: they share the broker, which passes the messages
     of each queue to the Worker that serves it, and have no middleware or signal handlers.
     """
+    runner.broker.logger.addFilter(_is_no_duplicate_warning)
     worker = dramatiq.Worker(runner.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
     worker.queue_prefetch = threads  # one message per thread, so that other workers get the rest
     return worker
+
+
+def _is_no_duplicate_warning(record: logging.LogRecord) -> bool:
+    """Drop the broker's warning that each Worker after the first adds a middleware of the same type."""
+    return "middleware of the same type twice" not in record.getMessage()
 
 
 def _stop(workers: Sequence[dramatiq.Worker]) -> None:

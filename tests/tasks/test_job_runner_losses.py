@@ -19,7 +19,7 @@ from models.journal.archive import read_archive
 from models.platform.database import Database
 from models.platform.errors import Fenced, Unavailable
 from models.platform.redis_client import connect
-from ops.servers import Valkey, running_server
+from ops.embedded_servers import Valkey, running_server
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, raises
 
 
