@@ -7,7 +7,7 @@ import click
 from models.accounts import operators
 from models.platform.errors import ConfigurationError, RequestError
 from models.platform.settings import Settings
-from ops.connection import transaction
+from ops.database_connection import transaction
 from ops.table import align_columns
 from pipelines.accounts import operators as staff
 from pipelines.accounts.signup import normalize_email

@@ -13,7 +13,7 @@ from models.platform.database import Connection
 from models.platform.errors import ConfigurationError
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
-from ops.connection import transaction
+from ops.database_connection import transaction
 from ops.table import align_columns
 
 #: Dead jobs that `--all` replays or discards at most.

@@ -9,7 +9,7 @@ from models.access.signing_keys import KeyGeneration
 from models.accounts import audit
 from models.accounts.audit import RequestOrigin
 from models.platform.settings import Settings
-from ops.connection import transaction
+from ops.database_connection import transaction
 from ops.table import align_columns
 
 HEADINGS = ("generation", "since", "state")

@@ -4,7 +4,7 @@ import click
 
 from models.jobs.pool_states import PoolState, list_pool_states
 from models.platform.settings import Settings
-from ops.connection import transaction
+from ops.database_connection import transaction
 from ops.table import align_columns
 
 HEADINGS = ("pool", "workers", "threads", "queued", "running", "waiting", "dead", "oldest")

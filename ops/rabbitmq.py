@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError
-from ops.process import launcher_command
+from ops.child_process import launcher_command
 
 #: The programs themselves; Debian's wrappers in /usr/sbin change to the user `rabbitmq` and its folders.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")

@@ -8,7 +8,7 @@ from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.settings import Settings
 from models.schedules import schedules
 from models.schedules.schedules import Schedule
-from ops.connection import transaction
+from ops.database_connection import transaction
 from ops.table import align_columns
 
 #: Schedules that are listed at most.

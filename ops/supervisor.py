@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
+from ops.child_process import ChildProcess, Service
 from ops.exit_codes import MISCONFIGURED
 from ops.messages import shorten_log_line
-from ops.process import ChildProcess, Service
 
 #: Seconds between two polls of the children.
 POLL_INTERVAL = 0.05

@@ -14,11 +14,11 @@ from models.jobs.catalogue import POOLS
 from models.platform.errors import Unavailable
 from models.platform.settings import Settings, variable_name
 from ops import preflight
+from ops.child_process import Service
 from ops.dead_worker_releaser import DeadWorkerReleaser
+from ops.embedded_servers import Postgres, Valkey, create_private_folder
 from ops.messages import first_line
-from ops.process import Service
-from ops.servers import Postgres, Valkey, create_private_folder
-from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
+from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess, connectable_host
 from ops.supervisor import Supervisor
 from ops.version import version
 

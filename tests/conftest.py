@@ -17,8 +17,8 @@ from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
+from ops.embedded_servers import Postgres, Valkey, running_server
 from ops.rabbitmq import RabbitMQ
-from ops.servers import Postgres, Valkey, running_server
 from tests.databases import new_database
 from tests.mailbox import Mailbox
 

@@ -8,7 +8,7 @@ import psycopg
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
-from ops.servers import Postgres
+from ops.embedded_servers import Postgres
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.chaos.stack import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, ChaosStack
 from models.jobs.attempts import LEASE
-from ops.servers import Valkey
+from ops.embedded_servers import Valkey
 
 #: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
 DEAD = (0.2, 3.0)

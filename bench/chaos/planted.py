@@ -20,7 +20,7 @@ import orjson
 
 from bench.machine import ROOT
 from bench.progress import Progress
-from ops.process import launcher_command
+from ops.child_process import launcher_command
 
 #: The folders of Sangha and of its measurements.
 SOURCES = ("bench", "models", "ops", "pipelines", "scheduler", "tasks", "web")

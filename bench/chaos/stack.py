@@ -32,7 +32,7 @@ from bench.harness.stack import LIGHT_POOLS, BrokerName, Servers, temporary_serv
 from models.platform.database import Database
 from models.platform.errors import SanghaError, Unavailable
 from models.platform.settings import Settings
-from ops.process import ChildProcess
+from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
 
 #: Slots of each engine: too few for all clients, so that some turns always wait.

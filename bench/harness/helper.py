@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from bench.harness.sse import CheckFailed
-from ops.process import launcher_command
+from ops.child_process import launcher_command
 
 
 class Helper:

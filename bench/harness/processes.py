@@ -14,8 +14,8 @@ from models.jobs import workers
 from models.platform.database import Database
 from models.platform.settings import Script, Settings, variable_name
 from models.platform.upstreams import upstream_variables
-from ops.process import ChildProcess, Service
-from ops.services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
+from ops.child_process import ChildProcess, Service
+from ops.sangha_services import SanghaProcess, SchedulerProcess, WebProcess, WorkerProcess
 
 #: Seconds that a process has to become ready (a worker loads its model), and to end gracefully.
 START_TIMEOUT, STOP_TIMEOUT = 120.0, 5.0

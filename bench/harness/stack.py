@@ -21,9 +21,9 @@ from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Database, fetch_one
 from models.platform.migrate import migrate
 from models.platform.settings import Settings
-from ops.process import ChildProcess, Service
+from ops.child_process import ChildProcess, Service
+from ops.embedded_servers import Postgres, Valkey
 from ops.rabbitmq import RabbitMQ, free_ports, program
-from ops.servers import Postgres, Valkey
 
 BrokerName = Literal["rabbitmq", "redis"]
 

@@ -18,7 +18,7 @@ import psycopg
 
 from bench.harness.client import Address
 from bench.harness.stack import Stack
-from ops.process import ChildProcess
+from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
 
 HOST = "127.0.0.1"

@@ -17,7 +17,7 @@ from bench.harness.processes import environment_of
 from bench.harness.sse import CheckFailed
 from bench.scenario import Bench
 from models.platform.settings import Settings
-from ops.process import launcher_command
+from ops.child_process import launcher_command
 from ops.rabbitmq import free_ports
 
 ROUNDS, STARTS = 6, 4

@@ -9,7 +9,7 @@ import psycopg
 from models.platform.settings import Settings
 from ops.doctor.finding import RUN_UP, Finding
 from ops.messages import describe_error
-from ops.services import connectable_host
+from ops.sangha_services import connectable_host
 
 POOLS_OF_LIVING_WORKERS = "SELECT pools FROM workers WHERE seen_at > now() - make_interval(secs => %s)"
 

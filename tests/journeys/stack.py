@@ -28,7 +28,7 @@ from models.platform.errors import Unavailable
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from models.platform.redis_client import connect
-from ops.process import ChildProcess
+from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
 from tests.journeys.stream_follower import StreamFollower
 

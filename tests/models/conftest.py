@@ -10,7 +10,7 @@ from models.jobs.catalogue import CATALOGUE, JobKind
 from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob, enqueue
 from models.platform.database import Database
 from models.platform.ids import new_id
-from ops.servers import Postgres
+from ops.embedded_servers import Postgres
 from tests.databases import new_database
 
 #: Kinds that no worker serves. The backoff is longer than any test.

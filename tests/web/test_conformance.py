@@ -21,7 +21,7 @@ from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from models.platform.settings import Settings
-from ops.servers import Postgres, running_server
+from ops.embedded_servers import Postgres, running_server
 from tests.databases import bare_database
 from tests.web.api_client import ApiUser, run_server
 from web.api.system.openapi import document

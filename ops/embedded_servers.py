@@ -1,6 +1,6 @@
 """The embedded servers: Postgres with pgvector and Valkey, from their wheels, on Unix sockets only.
 
-Each is a `Service` (see `ops/process.py`) that the supervisor runs; a test can run one too:
+Each is a `Service` (see `ops/child_process.py`) that the supervisor runs; a test can run one too:
 
     with running_server(Postgres(folder, sockets), run_folder, log_folder) as child:
         ...
@@ -22,7 +22,7 @@ import psycopg
 import redis
 
 from models.platform.errors import ConfigurationError
-from ops.process import ChildProcess, Service, launcher_command
+from ops.child_process import ChildProcess, Service, launcher_command
 
 INSTALL = "run `make install`"
 
