@@ -35,18 +35,18 @@ class ApiKey:
 
 
 # Locks the creator's membership: meanwhile it is not removed or changed, and the creator gets no other key.
-HOLD_MAKER = """
+LOCK_CREATOR = """
 SELECT role FROM memberships WHERE account_id = %(account_id)s AND user_id = %(user_id)s FOR UPDATE
 """
 
 
 def lock_creator_role(connection: Connection, account_id: str, user_id: str) -> Role | None:
     """Return the creator's role and lock it until the transaction ends; None if the user has left the account."""
-    row = fetch_one(connection, HOLD_MAKER, {"account_id": account_id, "user_id": user_id})
+    row = fetch_one(connection, LOCK_CREATOR, {"account_id": account_id, "user_id": user_id})
     return Role(row["role"]) if row else None
 
 
-COUNT_LIVE = """
+COUNT_ACTIVE = """
 SELECT count(*)::int AS live FROM api_keys
 WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id <> %(id)s
   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -55,7 +55,7 @@ WHERE account_id = %(account_id)s AND user_id = %(user_id)s AND id <> %(id)s
 
 def count_active(connection: Connection, account_id: str, user_id: str, *, except_key_id: str) -> int:
     """Count a member's valid keys, except `except_key_id`."""
-    row = fetch_one(connection, COUNT_LIVE, {"account_id": account_id, "user_id": user_id, "id": except_key_id})
+    row = fetch_one(connection, COUNT_ACTIVE, {"account_id": account_id, "user_id": user_id, "id": except_key_id})
     return int(row["live"]) if row else 0
 
 
@@ -119,7 +119,7 @@ def list_keys(
 
 
 # Ended keys are not changed: a new expiry time would make them valid again.
-CHANGE = """
+UPDATE = """
 UPDATE api_keys SET name = coalesce(%(name)s, name),
                     expires_at = CASE WHEN %(set_expiry)s THEN %(expires_at)s ELSE expires_at END
 WHERE id = %(id)s AND account_id = %(account_id)s
@@ -139,7 +139,7 @@ def update(
 ) -> ApiKey | None:
     """Rename a valid key, and change its expiry time if `set_expiry`. Returns None if it is no longer valid."""
     values = {"name": name, "set_expiry": set_expiry, "expires_at": expires_at}
-    row = fetch_one(connection, CHANGE, {"id": key_id, "account_id": account_id, **values})
+    row = fetch_one(connection, UPDATE, {"id": key_id, "account_id": account_id, **values})
     return _key(row) if row else None
 
 

@@ -14,7 +14,7 @@ from models.platform.database import Connection, fetch_all
 from models.platform.ids import new_id
 
 #: Most characters of a text that callers choose.
-LONGEST_TEXT = 500
+MAX_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def record(
             "account_id": account_id,
             "user_id": user_id,
             "action": action,
-            "target": target[:LONGEST_TEXT],
+            "target": target[:MAX_TEXT],
             "ip": origin.ip,
-            "user_agent": origin.user_agent[:LONGEST_TEXT],
+            "user_agent": origin.user_agent[:MAX_TEXT],
             "request_id": origin.request_id,
             "details": Jsonb(details or {}),
         },

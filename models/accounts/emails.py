@@ -53,7 +53,7 @@ def lock(connection: Connection, email: str) -> None:
     connection.execute(LOCK, {"email": email})
 
 
-PROVE = """
+VERIFY = """
 UPDATE users SET email_verified_at = now()
 WHERE id = %(user_id)s AND lower(email) = lower(%(email)s) AND email_verified_at IS NULL
   AND NOT EXISTS (SELECT FROM users WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL)
@@ -73,7 +73,7 @@ def verify(connection: Connection, user_id: str, email: str) -> bool:
     """
     parameters = {"user_id": user_id, "email": email}
     lock(connection, email)
-    connection.execute(PROVE, parameters)
+    connection.execute(VERIFY, parameters)
     return owns(connection, user_id, email)
 
 

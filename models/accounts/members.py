@@ -49,12 +49,12 @@ def read(connection: Connection, account_id: str, user_id: str) -> Member | None
 
 
 # Changes of an account's members and roles lock the account, so they are serialised.
-HOLD = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO KEY UPDATE"
+LOCK = "SELECT id FROM accounts WHERE id = %(id)s AND erased_at IS NULL FOR NO KEY UPDATE"
 
 
 def lock_account(connection: Connection, account_id: str) -> bool:
     """Lock the account until the transaction ends. Returns False if it does not exist or is being erased."""
-    return fetch_one(connection, HOLD, {"id": account_id}) is not None
+    return fetch_one(connection, LOCK, {"id": account_id}) is not None
 
 
 OTHER_OWNERS = """
@@ -110,7 +110,7 @@ class JoinedAccount:
 #: Most accounts that a user may be a member of.
 MAX_ACCOUNTS = 100
 
-PLACES = """
+JOINED_ACCOUNTS = """
 SELECT account_id, accounts.name AS account_name, role, memberships.created_at
 FROM memberships JOIN accounts ON accounts.id = account_id
 WHERE user_id = %(user_id)s ORDER BY memberships.created_at, account_id LIMIT %(limit)s
@@ -119,7 +119,7 @@ WHERE user_id = %(user_id)s ORDER BY memberships.created_at, account_id LIMIT %(
 
 def joined_accounts(connection: Connection, user_id: str) -> list[JoinedAccount]:
     """Return the accounts of a user, the oldest membership first."""
-    rows = fetch_all(connection, PLACES, {"user_id": user_id, "limit": MAX_ACCOUNTS})
+    rows = fetch_all(connection, JOINED_ACCOUNTS, {"user_id": user_id, "limit": MAX_ACCOUNTS})
     return [JoinedAccount(**row | {"role": Role(row["role"])}) for row in rows]
 
 

@@ -27,7 +27,7 @@ LEASE = 20.0
 RENEWAL = 5.0
 
 #: Longest wait between two attempts, in seconds.
-LONGEST_BACKOFF = 600.0
+MAX_BACKOFF = 600.0
 
 # Take a due job, or a running one whose message was redelivered: its worker is dead, or is stopped by the fence. Only
 # the first redelivery is claimed at once; after a second one GIVE_BACK_REDELIVERED delays the job.
@@ -158,7 +158,7 @@ WHERE id = %(id)s AND state = 'waiting'
 """
 
 # Whether the end of this job frees a place in the window for another one.
-SOMEBODY_WAITS = """
+JOB_WAITS = """
 SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL
                AND account_id = %(account_id)s AND kind = %(kind)s) AS waits
 """
@@ -171,7 +171,7 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     relay should publish now. Raises Fenced if a newer attempt exists.
     """
     ended = connection.execute(END, {"id": job.id, "attempt": job.attempt, **_ending_parameters(ending)})
-    waits = connection.execute(SOMEBODY_WAITS, {"account_id": job.account_id, "kind": job.kind})
+    waits = connection.execute(JOB_WAITS, {"account_id": job.account_id, "kind": job.kind})
     connection.sync()  # the fence must be checked before anything else is written
     parent_id = _or_fenced(ended.fetchone(), job)["parent_id"]
     if unarchived:
@@ -216,7 +216,7 @@ def retry(
 def backoff(job: Job) -> float:
     """Return the seconds to wait after this failure: doubled each time, with a jitter of ±25 %."""
     delay = CATALOGUE[job.kind].backoff * 2**job.failures
-    return float(min(delay, LONGEST_BACKOFF) * random.uniform(0.75, 1.25))
+    return float(min(delay, MAX_BACKOFF) * random.uniform(0.75, 1.25))
 
 
 RELEASE = """
@@ -264,12 +264,12 @@ def wait_for_children(
         archive(connection, job.id, unarchived)
 
 
-HOLD = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE"
+LOCK = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' FOR NO KEY UPDATE"
 
 
 def lock_job(connection: Connection, job: Job) -> None:
     """Lock the job's row, so that no other attempt starts before the transaction ends. Raises Fenced."""
-    _fenced(connection, job, HOLD, {})
+    _fenced(connection, job, LOCK, {})
 
 
 def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:

@@ -107,13 +107,13 @@ RETURNING run_at <= now() AS due
 
 # Whoever adds work for a coalescing job holds the shared lock until its commit; the job takes the exclusive lock before
 # it reads the work.
-LEAVE_WORK = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
-FETCH_WORK = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
+LOCK_BATCH_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
+LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
 
 # A coalescing job, unless one is queued. Without a run_at it is delayed while more work is likely: by 1 second if the
 # account has inserted another job within the last second, by 5 if it has inserted eight within the last two. So a busy
 # account gets one job every few seconds instead of one per turn.
-INSERT_GATHERING = """
+INSERT_COALESCED = """
 INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
        coalesce(%(run_at)s, now() + CASE
@@ -134,7 +134,7 @@ def wait_for_batch_writers(connection: Connection, job: Job) -> None:
 
     After this statement their work is visible, and later work gets a job of its own. Needs a connection in autocommit.
     """
-    connection.execute(FETCH_WORK, {"serial_key": job.serial_key})
+    connection.execute(LOCK_BATCH_EXCLUSIVE, {"serial_key": job.serial_key})
 
 
 def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
@@ -164,9 +164,9 @@ def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[],
 
 def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Cursor[DictRow]:
     if job.coalesce:
-        connection.execute(LEAVE_WORK, {"serial_key": job.serial_key})
+        connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
     inserted = connection.execute(
-        INSERT_GATHERING if job.coalesce else INSERT,
+        INSERT_COALESCED if job.coalesce else INSERT,
         {
             "id": job.id,
             "account_id": job.account_id,
@@ -218,12 +218,12 @@ def list_jobs(
     return [Job(**row) for row in fetch_all(connection, LIST, parameters)]
 
 
-FORGET_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
+CLEAR_ARGUMENTS = "UPDATE jobs SET arguments = '{}' WHERE id = %(id)s"
 
 
 def clear_arguments(connection: Connection, job_id: str) -> None:
     """Erase the arguments of a job that ends in the caller's transaction, since operators and members can read them."""
-    connection.execute(FORGET_ARGUMENTS, {"id": job_id})
+    connection.execute(CLEAR_ARGUMENTS, {"id": job_id})
 
 
 DELETE_ENDED = """

@@ -23,7 +23,7 @@ SMALLEST_WINDOW = 4
 
 #: Dead workers after which a job is suspected to have killed them. Suspects run one at a time per queue, so that a job
 #: that kills its process takes no other suspect with it.
-SUSPICIOUS = 2
+SUSPECT_CRASHES = 2
 
 #: Most jobs that one pass publishes.
 BATCH = 64
@@ -95,7 +95,7 @@ def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int
         "windows": Jsonb(windows),
         "platform": PLATFORM_ACCOUNT,
         "limit": limit,
-        "suspicious": SUSPICIOUS,
+        "suspicious": SUSPECT_CRASHES,
     }
     rows = connection.execute(DUE, parameters)
     connection.sync()  # the caller publishes next, and may be frozen there while it holds the lock

@@ -67,7 +67,7 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
 
 
 # Counts at most as many rows as the limit. Jobs that follow turns by themselves do not count.
-ROOM = """
+UNFINISHED = """
 SELECT (SELECT count(*) FROM (
             SELECT FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
               AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact')
@@ -85,7 +85,7 @@ def check_unfinished_jobs(connection: Connection, account_id: str, limits: Limit
     """
     if limits.unfinished_jobs is None and thread is None:
         return
-    row = fetch_one(connection, ROOM, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
+    row = fetch_one(connection, UNFINISHED, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
                                  "turns": MAX_THREAD_TURNS})  # fmt: skip
     assert row is not None
     if limits.unfinished_jobs is not None and row["jobs"] >= limits.unfinished_jobs:

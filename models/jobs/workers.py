@@ -54,12 +54,12 @@ def unregister(connection: Connection, name: str) -> None:
     connection.execute("DELETE FROM workers WHERE name = %(name)s", {"name": name})
 
 
-LIVING = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
+LIVE = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
 
 
 def list_live(connection: Connection) -> list[WorkerRow]:
     """Return the workers with a recent heartbeat."""
-    return [WorkerRow(**row) for row in fetch_all(connection, LIVING, {"silence": SILENCE_LIMIT})]
+    return [WorkerRow(**row) for row in fetch_all(connection, LIVE, {"silence": SILENCE_LIMIT})]
 
 
 # The worker may have received messages that it did not claim before it died: publish the jobs of its queues again.

@@ -100,7 +100,7 @@ class Journal:
             return [event(self._next + index, type_, payload) for index, (type_, payload) in enumerate(endings)]
 
     def append_endings(self, endings: Sequence[Event]) -> None:
-        """Write the events that `compose` numbered, after the commit. They end the journal."""
+        """Write the events that `compose_endings` numbered, after the commit. They end the journal."""
         with self._lock:
             self._retained += endings
             self._next = endings[-1].sequence + 1

@@ -69,9 +69,9 @@ def list_live(connection: Connection, account_id: str, user_id: str) -> list[Fac
 
 
 # What the user said is kept in memories only.
-FORGET_ANSWERS = "UPDATE jobs SET result = result - 'facts' WHERE id = ANY(%(ids)s) AND result ? 'facts'"
+CLEAR_ANSWERS = "UPDATE jobs SET result = result - 'facts' WHERE id = ANY(%(ids)s) AND result ? 'facts'"
 
 
 def clear_answers(connection: Connection, job_ids: Sequence[str]) -> None:
     """Erase the facts from the results of ended jobs."""
-    connection.execute(FORGET_ANSWERS, {"ids": list(job_ids)})
+    connection.execute(CLEAR_ANSWERS, {"ids": list(job_ids)})

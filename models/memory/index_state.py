@@ -60,14 +60,14 @@ def close(connection: Connection, space_id: int, ids: Sequence[str], by: str | N
 
 
 # The row stays, without what was said.
-EMPTY = """
+ERASE_TEXT = """
 UPDATE memories SET text = '', metadata = '{}', speaker = '' WHERE space_id = %(space_id)s AND id = ANY(%(ids)s)
 """
 
 
 def erase_text(connection: Connection, space_id: int, ids: Sequence[str]) -> None:
     """Erase the text of closed memories."""
-    connection.execute(EMPTY, {"space_id": space_id, "ids": list(ids)})
+    connection.execute(ERASE_TEXT, {"space_id": space_id, "ids": list(ids)})
 
 
 REOPEN = """

@@ -245,9 +245,9 @@ def run_now(connection: Connection, job_id: str, account_id: str) -> None:
 
 
 # The insights were used or dropped; they are kept in memories only.
-FORGET_ANSWERS = "UPDATE jobs SET result = result - 'insights' WHERE parent_id = %(job_id)s AND result ? 'insights'"
+CLEAR_ANSWERS = "UPDATE jobs SET result = result - 'insights' WHERE parent_id = %(job_id)s AND result ? 'insights'"
 
 
 def clear_answers(connection: Connection, job_id: str) -> None:
     """Erase the insights from the results of a meditation's child jobs."""
-    connection.execute(FORGET_ANSWERS, {"job_id": job_id})
+    connection.execute(CLEAR_ANSWERS, {"job_id": job_id})

@@ -97,12 +97,12 @@ def read_many(connection: Connection, ids: Sequence[str], account_id: str, user_
     return [memories[memory_id] for memory_id in ids if memory_id in memories]
 
 
-READ_PLACES = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
+READ_BY_ORDINAL = SELECT + "WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s) AND closed_at IS NULL"
 
 
 def read_by_ordinal(connection: Connection, space_id: int, ordinals: Sequence[int]) -> list[Memory]:
     """Return the memories with these ordinals that are not closed."""
-    rows = fetch_all(connection, READ_PLACES, {"space_id": space_id, "ordinals": list(ordinals)})
+    rows = fetch_all(connection, READ_BY_ORDINAL, {"space_id": space_id, "ordinals": list(ordinals)})
     return [Memory(**row) for row in rows]
 
 
@@ -196,7 +196,7 @@ def ids_of_turn(connection: Connection, space_id: int, conversation_id: str, res
     return [row["id"] for row in fetch_all(connection, OF_TURN, parameters)]
 
 
-KNOWN = """
+EXISTING = """
 SELECT id, unique_key FROM memories WHERE space_id = %(space_id)s AND unique_key = ANY(%(keys)s)
 UNION ALL
 SELECT id, unique_key FROM memories WHERE id = ANY(%(ids)s)
@@ -206,7 +206,9 @@ SELECT id, unique_key FROM memories WHERE id = ANY(%(ids)s)
 def existing_ids(connection: Connection, space_id: int, new_memories: Sequence[NewMemory]) -> dict[str, str]:
     """Map the ids and unique keys of new memories to the ids of existing memories."""
     keys = [new.unique_key for new in new_memories if new.unique_key]
-    rows = fetch_all(connection, KNOWN, {"space_id": space_id, "keys": keys, "ids": [new.id for new in new_memories]})
+    rows = fetch_all(
+        connection, EXISTING, {"space_id": space_id, "keys": keys, "ids": [new.id for new in new_memories]}
+    )
     existing = {row["id"]: row["id"] for row in rows}
     return existing | {row["unique_key"]: row["id"] for row in rows if row["unique_key"]}
 

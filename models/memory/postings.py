@@ -21,7 +21,7 @@ BLOCK = 2048
 ENTRY = np.dtype([("slot", "<u2"), ("weight", "<u2")])
 
 #: Units of a weight of 1, and the greatest value of an entry: weights are at most 16.
-SCALE, GREATEST = 4096, 65535
+SCALE, MAX_WEIGHT = 4096, 65535
 
 #: Term → its weight in a memory.
 TermWeights = Mapping[str, float]
@@ -54,7 +54,7 @@ def add(connection: Connection, space_id: int, weights: Mapping[int, TermWeights
     for ordinal in sorted(weights):
         block, slot = divmod(ordinal, BLOCK)
         for term, weight in weights[ordinal].items():
-            rows[term, block].append((slot, min(max(round(weight * SCALE), 1), GREATEST)))
+            rows[term, block].append((slot, min(max(round(weight * SCALE), 1), MAX_WEIGHT)))
     if rows:
         packed = {key: np.array(entries, dtype=ENTRY).tobytes() for key, entries in rows.items()}
         connection.execute(ADD, {**_key_parameters(space_id, packed), "entries": list(packed.values())})

@@ -32,7 +32,7 @@ def matching_ordinals(connection: Connection, space_id: int, filters: Filters) -
 
 # One neighbour more than `reach` on each side, so that it is known whether the outermost ones have neighbours. Episodes
 # without a conversation form one, except those of turns; notes without a speaker have no neighbours.
-AROUND = """
+NEIGHBOURS = """
 SELECT ordinal,
        ARRAY(SELECT near.ordinal FROM memories AS near
              WHERE near.space_id = %(space_id)s
@@ -76,7 +76,7 @@ def read_neighbours(connection: Connection, space_id: int, ordinals: Sequence[in
     """Return the neighbours of these memories, `reach` + 1 of them on each side."""
     result = Neighbours({}, {})
     parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "reach": reach + 1}
-    for row in connection.execute(AROUND, parameters, binary=True):
+    for row in connection.execute(NEIGHBOURS, parameters, binary=True):
         for earlier, later in pairwise([*reversed(row["before"]), row["ordinal"], *row["after"]]):
             result.previous[later], result.following[earlier] = earlier, later
     return result
@@ -84,10 +84,11 @@ def read_neighbours(connection: Connection, space_id: int, ordinals: Sequence[in
 
 @dataclass(frozen=True, slots=True)
 class CandidateRows:
-    """Memories with the columns that recall ranks by: `words` is the number of different terms, `dense` the cosine
-    similarity.
+    """The columns of memories that recall ranks by, one memory per row.
 
     occurred_at  seconds since 1970
+    words        number of different terms
+    dense        cosine similarity to the query
     """
 
     ids: list[str]
@@ -102,7 +103,7 @@ class CandidateRows:
 
 # Aggregated by column, since unpacking rows takes a thousand times as long. Both tables get the ordinals, so that each
 # is read in the order of its index.
-SEEN = """
+CANDIDATES = """
 SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
        array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
        array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
@@ -117,7 +118,7 @@ WHERE space_id = %(space_id)s AND ordinal = ANY(%(ordinals)s::int[])
 def read_candidates(connection: Connection, space_id: int, ordinals: Sequence[int], vector: Vector) -> CandidateRows:
     """Return those of the memories that are live."""
     parameters = {"space_id": space_id, "ordinals": format_ordinals(ordinals), "vector": format_vector(vector)}
-    return _candidates(connection.execute(SEEN, parameters, binary=True).fetchone() or {})
+    return _candidates(connection.execute(CANDIDATES, parameters, binary=True).fetchone() or {})
 
 
 def _candidates(row: Mapping[str, Any]) -> CandidateRows:
@@ -132,8 +133,8 @@ def _candidates(row: Mapping[str, Any]) -> CandidateRows:
     )
 
 
-# Neighbours as in AROUND, and the postings of the query's terms.
-WHOLE = """
+# Neighbours as in NEIGHBOURS, and the postings of the query's terms.
+SPACE = """
 SELECT * FROM (
     SELECT array_agg(term) AS terms, array_agg(block) AS blocks, array_agg(entries) AS entries
     FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
@@ -167,7 +168,7 @@ class SpaceContents:
 def read_space(connection: Connection, space_id: int, vector: Vector, terms: Sequence[str]) -> SpaceContents:
     """Read a small space in one statement."""
     parameters = {"space_id": space_id, "vector": format_vector(vector), "terms": list(terms)}
-    row = connection.execute(WHOLE, parameters, binary=True).fetchone() or {}
+    row = connection.execute(SPACE, parameters, binary=True).fetchone() or {}
     pairs = zip(row["ordinals"] or [], row["previous"] or [], strict=True)
     previous = {later: earlier for later, earlier in pairs if earlier is not None}
     around = Neighbours(previous, {earlier: later for later, earlier in previous.items()})

@@ -56,7 +56,7 @@ def load_upstreams(environment: Mapping[str, str]) -> tuple[Upstream, ...]:
 
 
 def upstream_variables(upstreams: Iterable[Upstream]) -> dict[str, str]:
-    """The environment that `load_upstreams` reads these from."""
+    """Return the environment variables of these upstreams, the inverse of `load_upstreams`."""
     variables: dict[str, str] = {NAMES: ",".join(upstream.name for upstream in upstreams)}
     for upstream in upstreams:
         values = {"URL": upstream.url, "MODELS": ",".join(upstream.models), "API_KEY": upstream.api_key or ""}
@@ -89,7 +89,7 @@ def _checked_url(url: str, variable: str) -> str:
 
 
 def _checked_key(key: str, variable: str) -> str | None:
-    """A key that can be sent in a header, or None."""
+    """Return the API key, or None. Raises ConfigurationError if it cannot be sent in a header."""
     if key.isascii() and (key.isprintable() and " " not in key):
         return key or None
     raise ConfigurationError(f"{variable} is ***: it should be ASCII letters, digits and punctuation, without spaces")
@@ -105,7 +105,7 @@ def _reject_replaced(environment: Mapping[str, str]) -> None:
 
 
 def _reject_unknown(names: Iterable[str], environment: Mapping[str, str]) -> None:
-    """A variable that nothing reads is a mistake in its name."""
+    """Reject variables that no upstream reads: their names are misspelled."""
     known = {_variable(name, ending) for name in names for ending in (*REQUIRED, *OPTIONAL)}
     for variable, value in environment.items():
         if variable.startswith("SANGHA_UPSTREAM_") and value and variable not in known:

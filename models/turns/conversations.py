@@ -43,12 +43,12 @@ def read(connection: Connection, conversation_id: str, account_id: str) -> Conve
     return Conversation(**row) if row else None
 
 
-HOLD = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
+LOCK = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
 
 
 def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
     """Lock the conversation against deletion until the transaction ends. Returns False if the account lacks it."""
-    return fetch_one(connection, HOLD, {"id": conversation_id, "account_id": account_id}) is not None
+    return fetch_one(connection, LOCK, {"id": conversation_id, "account_id": account_id}) is not None
 
 
 UPDATE = """

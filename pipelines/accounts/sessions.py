@@ -44,7 +44,7 @@ def start(
         connection,
         membership.user_id,
         account_id=membership.account_id,
-        user_agent=origin.user_agent[: audit.LONGEST_TEXT],
+        user_agent=origin.user_agent[: audit.MAX_TEXT],
         ip=origin.ip,
     )
     _record(connection, "session.created", origin, membership, session_id)

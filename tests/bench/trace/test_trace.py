@@ -20,7 +20,7 @@ def test_a_trace_lists_every_round_trip_and_draws_one_turn(tmp_path):
         "responses.INSERT + COMMIT",
         "outbox.DUE",
         "attempts.CLAIM",
-        "BEGIN + attempts.END + attempts.SOMEBODY_WAITS",
+        "BEGIN + attempts.END + attempts.JOB_WAITS",
         "journal.APPEND",
     )
     for round_trip in round_trips:

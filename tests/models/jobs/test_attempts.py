@@ -3,7 +3,7 @@
 import pytest
 
 from models.jobs import attempts, outbox
-from models.jobs.attempts import LEASE, LONGEST_BACKOFF, Ending
+from models.jobs.attempts import LEASE, MAX_BACKOFF, Ending
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import NewJob, children
 from models.journal.events import event
@@ -90,7 +90,7 @@ def test_backoff_doubles_with_jitter_up_to_its_maximum(job_store, account, monke
     object.__setattr__(job, "failures", 1000)
 
     assert delays == [0.5, 1, 2, 4, 8]
-    assert attempts.backoff(job) == LONGEST_BACKOFF
+    assert attempts.backoff(job) == MAX_BACKOFF
 
 
 def test_a_retry_stores_the_error_and_the_traceback_and_delays_the_job(job_store, account):

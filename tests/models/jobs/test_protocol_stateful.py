@@ -74,7 +74,7 @@ class ModelJob:
 
     @property
     def suspect(self) -> bool:
-        return self.crashes >= outbox.SUSPICIOUS
+        return self.crashes >= outbox.SUSPECT_CRASHES
 
     def requeue(self, *, failures: int = 0, crashes: int = 0, delayed: bool = False) -> None:
         """Put the job back into the outbox."""
