@@ -91,9 +91,9 @@ def fingerprint(target: str, body: bytes) -> bytes:
 class Idempotency:
     """Runs requests at most once with success for each key. Stored responses are sealed: they may show secrets."""
 
-    def __init__(self, database: Database, seal: Cipher) -> None:
+    def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
-        self._seal = seal
+        self._cipher = cipher
 
     async def respond(
         self, request: KeyedRequest, run: Run[AnyResponse], *, handles_repeats: bool
@@ -103,18 +103,18 @@ class Idempotency:
         `handles_repeats`: see the module. Raises UnprocessableRequest when the key belongs to another request,
         RequestInFlight when an earlier request takes too long, and what `run` raises.
         """
-        claim = await self._claim(request, shared=handles_repeats)
-        if isinstance(claim, StoredResponse):
-            return await run_in_threadpool(self._replay, request, claim)
-        response = await ClaimedRequest(request, claim, self._database, self._seal).run(
+        reservation = await self._reserve(request, shared=handles_repeats)
+        if isinstance(reservation, StoredResponse):
+            return await run_in_threadpool(self._replay, request, reservation)
+        response = await ReservedRequest(request, reservation, self._database, self._cipher).run(
             run, exclusive=not handles_repeats
         )
-        if claim.prior_use != "first":
+        if reservation.prior_use != "first":
             _mark_replayed(response)
         return response
 
-    async def _claim(self, request: KeyedRequest, *, shared: bool) -> Reservation | StoredResponse:
-        def claim() -> Reservation | StoredResponse | None:
+    async def _reserve(self, request: KeyedRequest, *, shared: bool) -> Reservation | StoredResponse:
+        def reserve() -> Reservation | StoredResponse | None:
             with self._database.connection() as connection:
                 return idempotency.reserve(
                     connection, request.account_id, request.key, request.fingerprint, shared=shared
@@ -122,7 +122,7 @@ class Idempotency:
 
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + LONGEST_WAIT, SHORTEST_PAUSE
-        while (result := await run_in_threadpool(claim)) is None:
+        while (result := await run_in_threadpool(reserve)) is None:
             if loop.time() > deadline:
                 message = "An earlier request with this Idempotency-Key is still being processed; try again later."
                 raise RequestInFlight(message, param="Idempotency-Key")
@@ -132,7 +132,7 @@ class Idempotency:
 
     def _replay(self, request: KeyedRequest, stored: StoredResponse) -> Response:
         try:
-            body = self._seal.decrypt(stored.body, _seal_context(request))
+            body = self._cipher.decrypt(stored.body, _seal_context(request))
         except InvalidTag:
             raise _response_lost() from None  # the installation's secret key has changed
         response = Response(body, stored.status)
@@ -142,27 +142,27 @@ class Idempotency:
         return response
 
 
-class ClaimedRequest:
-    """A request that holds the claim of its key."""
+class ReservedRequest:
+    """A request that holds the reservation of its key."""
 
-    def __init__(self, request: KeyedRequest, claim: Reservation, database: Database, seal: Cipher) -> None:
+    def __init__(self, request: KeyedRequest, reservation: Reservation, database: Database, cipher: Cipher) -> None:
         self._request = request
-        self._claim = claim
+        self._reservation = reservation
         self._database = database
-        self._seal = seal
+        self._cipher = cipher
 
     async def run(self, run: Run[AnyResponse], *, exclusive: bool) -> AnyResponse:
-        """Run the endpoint with the ids derived from the key, then answer or release the claim.
+        """Run the endpoint with the ids derived from the key, then answer or release the reservation.
 
-        `exclusive`: the claim is renewed meanwhile and the response is stored. Otherwise only its existence is noted.
+        `exclusive`: the reservation is renewed meanwhile and the response is stored. Otherwise only that it exists.
         """
         renewal = asyncio.create_task(self._renew()) if exclusive else None
         try:
-            response = await run(IdGenerator(self._claim.seed), self._claim.prior_use)
+            response = await run(IdGenerator(self._reservation.seed), self._reservation.prior_use)
         except BaseException as error:
             await self._stop(renewal)
             await self._release(created_nothing=isinstance(error, RequestError | HTTPException))
-            if isinstance(error, UniqueViolation) and self._claim.prior_use != "first":
+            if isinstance(error, UniqueViolation) and self._reservation.prior_use != "first":
                 raise _response_lost() from error
             raise
         await self._stop(renewal)
@@ -174,21 +174,21 @@ class ClaimedRequest:
             await self._release(created_nothing=True)
         elif store and isinstance(response, Response):
             headers = [(name, value) for name, value in response.headers.items() if name != "content-length"]
-            body = self._seal.encrypt(bytes(response.body), _seal_context(self._request))
-            await self._write(idempotency.store_response, self._claim, response.status_code, headers, body)
+            body = self._cipher.encrypt(bytes(response.body), _seal_context(self._request))
+            await self._write(idempotency.store_response, self._reservation, response.status_code, headers, body)
         else:
-            await self._write(idempotency.store_response, self._claim, 200)
+            await self._write(idempotency.store_response, self._reservation, 200)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
-                renewed = await run_in_threadpool(_call, self._database, idempotency.extend, self._claim)
+                renewed = await run_in_threadpool(_call, self._database, idempotency.extend, self._reservation)
             except Unavailable:
                 continue
             if renewed is None:
                 return
-            self._claim = renewed
+            self._reservation = renewed
 
     async def _stop(self, renewal: "asyncio.Task[None] | None") -> None:
         if renewal is not None:
@@ -197,11 +197,11 @@ class ClaimedRequest:
 
     async def _release(self, *, created_nothing: bool) -> None:
         await self._write(
-            lambda connection: idempotency.release(connection, self._claim, created_nothing=created_nothing)
+            lambda connection: idempotency.release(connection, self._reservation, created_nothing=created_nothing)
         )
 
     async def _write(self, statement: Callable[..., None], *arguments: object) -> None:
-        """Write the claim's outcome. If that fails, its lease expires, and a repeat with its seed finds what exists."""
+        """Write the outcome. If that fails, the lease expires, and a repeat with the same seed finds what exists."""
         try:
             await run_in_threadpool(_call, self._database, statement, *arguments)
         except Unavailable as error:

@@ -776,6 +776,7 @@ class JobProtocol(RuleBasedStateMachine):
         return {row["id"]: row for row in rows}
 
 
+@pytest.mark.timeout(300)  # takes 110 s on a busy machine
 def test_the_protocol_holds(empty_database, kinds):
     with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE endings (job_id text NOT NULL)")
