@@ -22,7 +22,7 @@ from bench.harness.sse import CheckFailed
 from bench.harness.stack import RunningPlatform
 from bench.load import StreamPair, exchange, parse_turn, turn_request
 
-#: Connections, each of an account of its own.
+#: Number of connections, each with its own account.
 CONNECTIONS = 8
 
 #: The share of the rate that has to be reached.
@@ -36,13 +36,13 @@ def background_load(platform: RunningPlatform, rate: float, body: Mapping[str, A
     with helper("bench.background_load", environment=environment_of(platform.settings)) as loader:
         loader.request({"address": platform.address, "tokens": tokens, "rate": rate, "body": body})
         yield
-        output, _ = loader.process.communicate(timeout=60)  # the end of its input ends it
+        output, _ = loader.process.communicate(timeout=60)  # closes its standard input, at which it exits
         reached = orjson.loads(output or b"0")
         if reached < rate * REQUIRED_SHARE:
             raise CheckFailed(f"a background load of {rate:.0f} turns a second reached {reached:.0f}")
 
 
-# From here on: inside the process.
+# The code below runs in the child process.
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ async def _run_turns(
             parse_turn(0, await exchange(connection, request))
         else:
             return number
-    raise AssertionError  # counting does not end
+    raise AssertionError  # unreachable: count() is infinite
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine without the platform, in a process of its own: what the platform's figures are compared with.
+"""Run the engine without the platform in its own process, as the baseline for the platform's figures.
 
 The process loads the model as a worker does, with the same slots and threads. `bare` calls llama.cpp's
 `handle_chat_completions` with callbacks; `wrapped` goes through our `Engine`, on the same server. It answers one JSON
@@ -38,7 +38,7 @@ class Generation:
 
 
 class BareEngine:
-    """The process, as its parent uses it."""
+    """The parent's handle to the process."""
 
     def __init__(self, process: Helper) -> None:
         self._process = process
@@ -64,7 +64,7 @@ def loading_seconds(settings: Settings, variant: Variant) -> float:
         return float(process.receive())
 
 
-# From here on: inside the process.
+# The code below runs in the child process.
 
 
 def main(task: str) -> None:

@@ -1,4 +1,4 @@
-"""Many clients that cost little, since they share the cores with what they measure: raw sockets, nothing parsed.
+"""Run many cheap clients on raw sockets, without parsing, since they share the cores with what they measure.
 
 A closed loop: each connection starts its next turn when the previous one has ended. `bench.background_load` keeps a
 fixed rate instead.

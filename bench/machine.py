@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and what was measured. `load` is the load average of the minute before: other processes were busy."""
+    """The machine and the commit that were measured. `load` is the load average of the minute before the run."""
 
     processor: str
     cores: int

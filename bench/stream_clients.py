@@ -103,7 +103,7 @@ def connection_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES
 
 
-# From here on: inside the process.
+# The code below runs in the child process.
 
 _FRAME = re.compile(rb"id: (\d+)\nevent: ([^\n]+)\ndata: ([^\n]*)\n\n")
 _TEXT = re.compile(rb'"delta":"([^"]*)"')
@@ -240,14 +240,14 @@ class ClientPool:
         return [next(event.at for event in client.events if event.sequence >= sequence) for client in self._clients]
 
     async def events(self) -> list[list[SeenEvent]]:
-        """Return and forget all events."""
+        """Return all events and clear them."""
         events = [client.events for client in self._clients]
         for client in self._clients:
             client.events = []
         return events
 
     async def delays(self) -> list[float]:
-        """Return the delays of all events that carry a time, and forget the events."""
+        """Return the delays of all events that carry a time, and clear the events."""
         return [event.at - float(event.text) for events in await self.events() for event in events if event.text]
 
     async def wait_ended(self) -> None:
@@ -255,7 +255,7 @@ class ClientPool:
         await self._wait_for_all(lambda client: client.ended)
 
     async def disconnect(self) -> None:
-        """Close and forget all clients."""
+        """Disconnect and remove all clients."""
         for client in self._clients:
             client.disconnect()
         self._clients.clear()

@@ -54,7 +54,7 @@ class Heartbeat:
             with self._runner.database.connection() as connection:
                 workers.unregister(connection, self._runner.name)
         except Unavailable:
-            return  # its row is deleted once it has been silent for long enough
+            return  # the row is deleted once its last heartbeat is old enough
 
     def _beat(self) -> None:
         interval = attempts.RENEWAL

@@ -48,7 +48,7 @@ def _check(database: Database, transcripts: Sequence[ClientTranscript], *, journ
 
 
 def check_dead_jobs(connection: Connection) -> Iterator[Violation]:
-    """No job is dead, except one whose workers crashed as often as its kind allows."""
+    """Check that no job is dead, except one whose workers crashed as often as its kind allows."""
     for row in fetch_all(connection, DEAD):
         if row["crashes"] < CATALOGUE[row["kind"]].attempts:
             detail = f"{row['failures']} failures, {row['crashes']} of them crashes: {row['error']} {row['traceback']}"

@@ -1,6 +1,6 @@
-"""The faults that can be injected: each strikes one of its targets, lasts for some seconds, and is healed.
+"""The faults that can be injected: each affects one of its targets, lasts for some seconds, and is healed.
 
-Healing does not wait for its effect; `is_whole` tells when the target works again.
+Healing does not wait for its effect; `is_whole` returns whether the target works again.
 """
 
 import resource
@@ -44,7 +44,7 @@ FaultStep = Callable[[ChaosStack, str], None]
 class Fault:
     """A way to break something.
 
-    targets   what it may strike: processes or links, several at once joined by `+`
+    targets   what it may affect: processes or links, several at once joined by `+`
     duration  seconds until it is healed, at least and at most
     """
 
@@ -57,7 +57,7 @@ class Fault:
 
     @property
     def strikes_links(self) -> bool:
-        """Whether its targets are links."""
+        """Whether the fault targets links, not processes."""
         return self.targets[0] in (*LINKS, *QUEUE_LINKS)
 
 
@@ -103,7 +103,7 @@ def start_empty(stack: ChaosStack, target: str) -> None:
 
 
 def do_nothing(stack: ChaosStack, target: str) -> None:
-    """The fault heals by itself."""
+    """Do nothing: the fault heals by itself."""
 
 
 def fill_disk(stack: ChaosStack, target: str) -> None:
@@ -154,7 +154,7 @@ def faults(links: Sequence[str]) -> Mapping[str, Fault]:
 
 
 def kills() -> list[Fault]:
-    """Processes are killed."""
+    """Return the faults that kill processes."""
     engines, valkey = one_or_all(ENGINES), ["valkey"]
     with_worker = [f"valkey+{engine}" for engine in engines]
     return [
@@ -170,7 +170,7 @@ def kills() -> list[Fault]:
 
 
 def freezes() -> list[Fault]:
-    """Processes are stopped and continued."""
+    """Return the faults that stop and continue processes."""
     return [
         Fault("freeze-worker", "SIGSTOP a worker for longer than its leases", WORKERS, BEYOND_LEASE, freeze, thaw),
         Fault("freeze-scheduler", "SIGSTOP a scheduler for 11 s", SCHEDULERS, LONG_FREEZE, freeze, thaw),
@@ -181,7 +181,7 @@ def freezes() -> list[Fault]:
 
 
 def other_faults() -> list[Fault]:
-    """Processes are replaced, and the disk is full."""
+    """Return the other faults: a deployment that replaces processes, and a full disk."""
     return [
         Fault("deploy-workers", "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
         Fault("deploy-web", "TERM to a web process, and start it again", WEBS, AT_ONCE, terminate, do_nothing),
@@ -190,7 +190,7 @@ def other_faults() -> list[Fault]:
 
 
 def link_faults(links: Sequence[str]) -> list[Fault]:
-    """Connections between processes are disturbed."""
+    """Return the faults that disturb connections between processes."""
     slow, deafen = on_link("delay", seconds=DELAY), on_link("stall", up=False)
     cut, refuse, tear, heal = (on_link(step) for step in ("cut", "refuse", "tear", "heal"))
     return [

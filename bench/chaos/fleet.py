@@ -85,7 +85,7 @@ class Fleet:
         return [transcript for client in self._clients for transcript in list(client.transcripts)]
 
     def finish(self, seconds: float) -> Sequence[ClientTranscript]:
-        """Start nothing new, wait for what runs for so many seconds at most, and return all transcripts.
+        """Stop starting work, wait at most so many seconds for running work, and return all transcripts.
 
         Raises the error of a client, which is a fault of the fleet.
         """

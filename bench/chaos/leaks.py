@@ -70,7 +70,7 @@ class Baseline:
         return cls({name: usage_of(pid) for name, pid in pids.items()}, count_connections(settings))
 
     def check(self, pids: Mapping[str, int], settings: Settings) -> Sequence[Violation]:
-        """ChaosReport what exceeds the baseline, and still does after PATIENCE."""
+        """Report what exceeds the baseline, and still does after PATIENCE."""
         deadline = time.monotonic() + PATIENCE
         while (violations := list(self._check(pids, settings))) and time.monotonic() < deadline:
             time.sleep(INTERVAL)
@@ -131,14 +131,14 @@ def count_connections(settings: Settings) -> Mapping[str, int]:
 
 
 def check_transactions(settings: Settings) -> Iterator[Violation]:
-    """ChaosReport transactions that are not ended."""
+    """Report transactions that have been idle for too long."""
     for row in _query(settings, LONG_TRANSACTIONS, {"longest": LONGEST_TRANSACTION}):
         detail = f"{row['state']} since {row['age']}: {row['query']}"
         yield Violation("leak", f"postgres {row['application_name']}", detail)
 
 
 def check_journals(settings: Settings) -> Iterator[Violation]:
-    """ChaosReport journals that never expire."""
+    """Report journals that never expire."""
     with closing(connect(settings.redis_address)) as client:
         for pattern in JOURNALS:
             for key in client.scan_iter(pattern, count=1000):
@@ -147,7 +147,7 @@ def check_journals(settings: Settings) -> Iterator[Violation]:
 
 
 def check_streams(name: str, pid: int) -> Iterator[Violation]:
-    """ChaosReport streams that a web process has open although no client follows any."""
+    """Report streams that a web process still has open after all clients have disconnected."""
     for port in _listening_ports(pid) if kind_of(name) == "web" else ():
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:

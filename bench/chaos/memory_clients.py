@@ -43,7 +43,7 @@ class MemoryClient(FleetClient):
             transcript.ended = time.monotonic()
 
     def embed(self) -> None:
-        """HttpRequest the vectors of some texts. Raises DeadlineExceeded."""
+        """Request the vectors of some texts. Raises DeadlineExceeded."""
         count = self.rng.randrange(1, 6)
         texts = [f"{self.rng.choice(SUBJECTS)} {self.rng.choice(PREDICATES)}" for _ in range(count)]
         transcript = self.begin("embeddings", {"input": texts})
@@ -112,7 +112,7 @@ class EmbeddingClient(MemoryClient):
 
 
 class WarmUp(MemoryClient):
-    """Has every process do all of its work once, so that what it loads and opens is there before the first fault."""
+    """Makes every process do each kind of work once, so that models and connections exist before the first fault."""
 
     def run(self) -> None:
         """Run once."""

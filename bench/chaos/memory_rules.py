@@ -81,7 +81,7 @@ def check(
 
 
 def check_import(transcript: ClientTranscript, rows: Sequence[TableRow]) -> Iterator[Violation]:
-    """Each memory of an import exists once, with its text, and a search by its text finds it unless it was closed."""
+    """Check that each memory of an import exists once, and that a search by its text finds it unless it was closed."""
     counts = Counter(row["text"] for row in rows)
     texts = [memory["text"] for memory in transcript.request["memories"]]
     if more := {text: count for text, count in counts.items() if count > 1 or text not in set(texts)}:
@@ -95,7 +95,7 @@ def check_import(transcript: ClientTranscript, rows: Sequence[TableRow]) -> Iter
 
 
 def check_space(row: TableRow) -> Iterator[Violation]:
-    """The counts of a space and the size of its inverted index are those of its memories."""
+    """Check the counts of a space, and the size of its inverted index, against its memories."""
     if row["live"] != row["counted"] or (row["last"] is not None and row["next_ordinal"] <= row["last"]):
         detail = f"{row['live']} live by its row, {row['counted']} by its memories; next {row['next_ordinal']}"
         yield Violation("memories", f"space {row['id']}", detail)
@@ -105,7 +105,7 @@ def check_space(row: TableRow) -> Iterator[Violation]:
 
 
 def check_remembered(row: TableRow) -> Iterator[Violation]:
-    """A turn is remembered once, unless it was not to be: its question, and its answer if that is complete."""
+    """Check that a turn is remembered once, unless it opted out: its question, and its answer if that is complete."""
     if row["unremembered"]:
         yield Violation("remembered", row["id"], f"it has ended ({row['state']}), and is not remembered yet")
         return
@@ -116,7 +116,7 @@ def check_remembered(row: TableRow) -> Iterator[Violation]:
 
 
 def check_meditation_reply(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:
-    """Outcome and changes that the client read are those of the tables."""
+    """Check that the client has read the outcome and the changes that are in the tables."""
     final = transcript.final or {}
     actions = [change["action"] for change in final.get("changes", ())]
     if transcript.ended is not None and (final.get("outcome"), actions) != (row["outcome"], row["actions"] or []):
@@ -125,7 +125,7 @@ def check_meditation_reply(transcript: ClientTranscript, row: TableRow) -> Itera
 
 
 def check_meditation(row: TableRow) -> Iterator[Violation]:
-    """A meditation has an outcome, and as many changes as its report says; none unless it was applied."""
+    """Check that a meditation has an outcome, and as many changes as its report says; none unless it was applied."""
     if row["outcome"] in (None, "failed"):
         yield Violation("meditation", row["id"], f"its outcome is {row['outcome']}")
     actions, reasons, report = row["actions"] or [], row["reasons"] or [], row["report"]

@@ -43,7 +43,7 @@ class Direction:
             self._open.set()
 
     async def wait(self) -> None:
-        """Wait for as long as received data has to wait."""
+        """Wait until received data may be forwarded."""
         if self.delay:
             await asyncio.sleep(self.delay)
         await self._open.wait()
@@ -152,7 +152,7 @@ class Link:
             return
         try:
             from_server, to_server = await self._connect()
-        except OSError:  # the server does not run: neither does its link
+        except OSError:  # the server is down
             reset(writer)
             return
         connection = ProxiedConnection([writer, to_server])

@@ -54,7 +54,7 @@ def wait_for_quiescence(
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """Describe what is unfinished about a row."""
+    """Describe an unfinished row."""
     columns = [f"{name} {value}" for name, value in row.items() if name not in ("id", "key") and value is not None]
     return f"unfinished: {', '.join(columns)}"
 

@@ -49,13 +49,13 @@ class Deadline:
         self._ending = threading.Event()
 
     def set(self, seconds: float) -> None:
-        """Start nothing new from here on, and give work that has begun so many seconds."""
+        """Stop starting work, and let running work continue for so many seconds."""
         self.until = time.monotonic() + seconds
         self._ending.set()
 
     @property
     def is_set(self) -> bool:
-        """Whether nothing new is to be started."""
+        """Whether no more work is to be started."""
         return self._ending.is_set()
 
     def check(self) -> None:

@@ -88,7 +88,7 @@ class FleetShutdown(threading.Thread):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Start nothing new, and wait for what runs."""
+        """Stop starting work, and wait for running work."""
         try:
             self._transcripts = self._fleet.finish(self._patience)
         except BaseException as error:  # noqa: BLE001 - raised in the thread that reads the result

@@ -31,7 +31,7 @@ def check(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Viola
 
 
 def check_end(transcript: ClientTranscript) -> Iterator[Violation]:
-    """All work ended, its client knows, and its status never went back."""
+    """Check that all work ended, that its client received the end, and that its status never regressed."""
     if transcript.ended is None:
         last = transcript.events[-1].type if transcript.events else "no event"
         tries = [reply.status for reply in transcript.replies[-5:]]
@@ -43,7 +43,7 @@ def check_end(transcript: ClientTranscript) -> Iterator[Violation]:
 
 
 def check_replies(transcript: ClientTranscript) -> Iterator[Violation]:
-    """No reply was unexpected, and all requests with one key created one object."""
+    """Check that no reply was unexpected, and that all requests with one key created one object."""
     for reply in transcript.unexpected:
         yield Violation("answers", transcript.subject, reply)
     created = {reply.id for reply in transcript.replies if reply.accepted and reply.id}
@@ -52,7 +52,7 @@ def check_replies(transcript: ClientTranscript) -> Iterator[Violation]:
 
 
 def check_numbers(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Violation]:
-    """Numbers increase by one from 0, over all connections, except that a rewind continues from an earlier number.
+    """Check that numbers increase by one from 0 over all connections, except that a rewind goes back.
 
     A rewind may only replace received events where the journal was lost, or for a client that resumes after a rewind
     which it has received already.
@@ -76,7 +76,7 @@ def _wrong_number(transcript: ClientTranscript, event: ReceivedEvent, problem: s
 
 
 def check_single_events(transcript: ClientTranscript) -> Iterator[Violation]:
-    """The last event occurs once, and last; other events that may occur once do."""
+    """Check that the last event occurs once and at the end, and that no other unique event is repeated."""
     effective = transcript.effective_events()
     ends = [event.sequence for event in effective if event.is_last]
     if ends and ends != [effective[-1].sequence]:
@@ -88,7 +88,7 @@ def check_single_events(transcript: ClientTranscript) -> Iterator[Violation]:
 
 
 def check_replays(transcript: ClientTranscript) -> Iterator[Violation]:
-    """A replay has the same events, to the byte; after a rewind's number it begins with the rewind."""
+    """Check that a replay has the same events, byte by byte; after a rewind's number it begins with the rewind."""
     effective = transcript.effective_events()
     rewinds = [event.sequence - 1 for event in effective if event.type == REWOUND]
     for replay in transcript.replays:
@@ -107,7 +107,7 @@ def _contents(events: Sequence[ReceivedEvent], transcript: ClientTranscript) -> 
 
 
 def check_text(transcript: ClientTranscript) -> Iterator[Violation]:
-    """The text is the script's, as long as requested; that of a cancelled turn is a beginning of it."""
+    """Check that the text is the script's, in the requested length; a cancelled turn has a prefix of it."""
     text, end = text_of(transcript.effective_events()), transcript.events[-1].type
     expected = scripted_text(transcript.length)
     if end in ("response.completed", "response.incomplete"):
@@ -128,7 +128,7 @@ def difference(text: str, expected: str) -> str:
 
 
 def check_response(transcript: ClientTranscript) -> Iterator[Violation]:
-    """The stored response is that of the last event, with the text of the stream."""
+    """Check that the stored response equals that of the last event and has the text of the stream."""
     response = transcript.effective_events()[-1].json().get("response") or {}
     if transcript.final is not None and transcript.final != response and transcript.final != {}:
         unequal = sorted(key for key in response if response[key] != transcript.final.get(key))

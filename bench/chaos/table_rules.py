@@ -90,7 +90,7 @@ def _check_turn(connection: Connection, transcript: ClientTranscript, rows: Sequ
 
 
 def check_archive(transcript: ClientTranscript, row: TableRow, chunks: Sequence[TableRow]) -> Iterator[Violation]:
-    """The archive's chunks are contiguous from 0, and have the events that were received, to the byte."""
+    """Check that the archive's chunks are contiguous from 0 and equal the received events, byte by byte."""
     following = 0
     for chunk in chunks:
         if chunk["first_sequence"] != following:
@@ -115,7 +115,7 @@ def _archive_difference(transcript: ClientTranscript, archived: Sequence[Event])
 
 
 def check_state(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:
-    """TableRow and stream have the same end, and the turn did not fail, or end unrequested."""
+    """Check that row and stream have the same final state, and that the turn neither failed nor was cancelled unasked."""
     state = row["state"]
     if transcript.complete and (last := transcript.events[-1].type) not in LAST_EVENTS.get(state, ()):
         yield Violation("ends", transcript.subject, f"its state is {state}, and its stream ended with {last}")
@@ -126,7 +126,7 @@ def check_state(transcript: ClientTranscript, row: TableRow) -> Iterator[Violati
 
 
 def check_usage(transcript: ClientTranscript, row: TableRow, chunks: Sequence[TableRow]) -> Iterator[Violation]:
-    """The tokens billed are those journalled, those of the archived text, and those of the response."""
+    """Check that the billed tokens equal those of the journal, of the archived text and of the response."""
     never_ran = row["state"] == "cancelled" and row["attempt"] == 0
     if never_ran or row["state"] not in LAST_EVENTS:
         if row["output_tokens"] is not None:
@@ -179,7 +179,7 @@ def _check_bills(
 
 
 def check_embeddings(transcript: ClientTranscript, bill: TableRow | None) -> Iterator[Violation]:
-    """There is one vector of length 1 for each text, and the bill is that of the reply."""
+    """Check that each text has one vector of length 1, and that the billed tokens are those of the reply."""
     final: Mapping[str, Any] = transcript.final or {}
     if final.get("lengths") != [1.0] * len(transcript.request["input"]):
         yield Violation("embeddings", transcript.subject, f"lengths {final.get('lengths')}")

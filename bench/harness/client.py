@@ -116,7 +116,7 @@ class BackgroundStream(Generic[E]):
 
 
 def event_type(name: str) -> Callable[[ReceivedEvent], bool]:
-    """Match events of one type."""
+    """Return a predicate that matches events of one type."""
     return lambda event: event.type == name
 
 

@@ -14,7 +14,7 @@ from ops.child_process import launcher_command
 
 
 class Helper:
-    """The parent's end of the streams."""
+    """The parent's side of the child's standard streams."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process

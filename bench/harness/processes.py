@@ -87,7 +87,7 @@ class ProcessGroup:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def start(self, *services: Service) -> list[ChildProcess]:
-        """Start services side by side, and wait until all are ready. Raises Unavailable."""
+        """Start services in parallel, and wait until all are ready. Raises Unavailable."""
         children = [self.launch(service) for service in services]
         for child in children:
             child.wait_ready(START_TIMEOUT)
@@ -100,13 +100,13 @@ class ProcessGroup:
         return child
 
     def remove(self, child: ChildProcess) -> None:
-        """Kill a process, and forget it."""
+        """Kill a process and remove it from the group."""
         child.kill()
         child.clear()
         self.children.pop(child.name, None)
 
     def stop(self, *children: ChildProcess) -> None:
-        """Stop processes side by side, and forget them: those named, or all."""
+        """Stop the named processes, or all, in parallel, and remove them from the group."""
         stopping = children or [*self.children.values()]
         for child in stopping:
             child.signal(child.service.stop_signal)

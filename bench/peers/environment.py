@@ -26,7 +26,7 @@ class NotInstalled(Exception):
 
 
 def environment(report: Callable[[str], None], folder: Path = FOLDER) -> Path:
-    """The Python of the peer's environment, which is created unless it exists. Raises NotInstalled."""
+    """Return the path of the peer's interpreter; creates its environment unless it exists. Raises NotInstalled."""
     python, stamp = folder / "bin" / "python", folder / "made"
     digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
@@ -39,7 +39,7 @@ def environment(report: Callable[[str], None], folder: Path = FOLDER) -> Path:
 
 
 def interpreter() -> Path:
-    """A Python that is new enough. Raises NotInstalled."""
+    """Return the path of a Python interpreter that is new enough. Raises NotInstalled."""
     python = next((path for path in candidates() if version(path) >= OLDEST), None)
     if python is None:
         wanted = ".".join(map(str, OLDEST))
@@ -48,7 +48,7 @@ def interpreter() -> Path:
 
 
 def candidates() -> Iterator[Path]:
-    """The Pythons to try: pyenv's, those on the path, and our own. The pinned versions are tested on 3.12."""
+    """Yield the interpreters to try: pyenv's, those on the path, and ours. The pinned versions are tested on 3.12."""
     names = ["python3.12", "python3.13", "python3.14"]
     yield from sorted((Path.home() / ".pyenv" / "versions").glob("3.1[2-9]*/bin/python"))
     yield from (Path(path) for name in names if (path := shutil.which(name)))
@@ -56,7 +56,7 @@ def candidates() -> Iterator[Path]:
 
 
 def version(python: Path) -> tuple[int, ...]:
-    """The version of a Python; empty where the program is none, such as one of pyenv's shims."""
+    """Return an interpreter's version; empty if the program is no Python, such as one of pyenv's shims."""
     try:
         done = subprocess.run([python, "-c", PRINT_VERSION], capture_output=True, text=True, timeout=10, check=False)
         return tuple(int(number) for number in done.stdout.split())

@@ -36,7 +36,7 @@ def bm25_with_previous(corpus: Corpus) -> Scores:
 
 
 def reciprocal_rank_fusion(corpus: Corpus) -> Scores:
-    """The three above, fused by their ranks."""
+    """Fuse the three rankings above by reciprocal rank."""
     fused = 1 / (RRF + ranks(dense(corpus))) + 1 / (RRF + ranks(bm25(corpus)))
     return fused + 1 / (RRF + ranks(bm25_with_previous(corpus)))
 

@@ -49,7 +49,7 @@ def threads(name: str) -> list[Thread]:
 
 
 def lines(name: str) -> list[str]:
-    """Read a file of plain lines."""
+    """Read the lines of a file."""
     return (FOLDER / f"{name}.txt").read_text().splitlines()
 
 

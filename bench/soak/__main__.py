@@ -24,7 +24,7 @@ from bench.soak.report import SoakReport
 from bench.soak.retention import check_retention, wait_for_jobs
 from models.platform.database import Database
 
-#: SoakAccounts that operations are spread over, and slots of the engine.
+#: Number of accounts that operations are spread over, and of slots of the engine.
 ACCOUNTS, SLOTS = 12, 16
 
 #: Turns that measure the machine's capacity, with so many clients, and the share of the capacity that a soak uses.
@@ -142,6 +142,6 @@ def wait(report: SoakReport, progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGINT):  # a shell has background processes ignore the latter
+    for number in (signal.SIGTERM, signal.SIGINT):  # shells start background processes with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     main()

@@ -13,7 +13,7 @@ from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, Database, fetch_all, fetch_one
 
-#: Seconds that the pruning may take, and the last jobs before it.
+#: Seconds that the pruning may take, and that jobs may take to end before it.
 PATIENCE = 120.0
 
 #: Age all rows by 400 days, except those of running processes and schedules.

@@ -126,7 +126,7 @@ def interval_medians(points: Sequence[Point]) -> list[Point]:
 
 
 def trend(points: Sequence[tuple[float, float]]) -> float:
-    """The least slope of the whole and both halves; 0 where their directions differ."""
+    """Return the smallest slope of the whole and both halves; 0 if their signs differ."""
     half = len(points) // 2
     slopes = [theil_sen(part) for part in (points, points[:half], points[half:])]
     if all(slope > 0 for slope in slopes):

@@ -1,7 +1,7 @@
-"""Wrap the drivers of a process, and its hand-overs between threads, to record spans.
+"""Wrap the drivers of a process, and the points where threads hand over work, to record spans.
 
-A round trip to Postgres is a wait for its answer. The statements of a pipeline share one, which begins with the first
-of them.
+A round trip to Postgres lasts until its reply. All statements of a pipeline share one span, which begins with the
+first of them.
 """
 
 import functools

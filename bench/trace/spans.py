@@ -19,7 +19,7 @@ SpanKind = Literal["work", "wait", "mark", "postgres", "valkey", "rabbitmq"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one thread did. `parts` are the statements or commands of a round trip."""
+    """An operation of one thread. `parts` are the statements or commands of a round trip."""
 
     kind: SpanKind
     label: str

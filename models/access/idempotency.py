@@ -50,7 +50,7 @@ class StoredResponse:
     body: bytes
 
 
-# A key that is new, open or shared.
+# Insert a new key, or take over one whose reservation has expired or may be shared.
 RESERVE = """
 INSERT INTO idempotency_keys AS stored (account_id, key, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))

@@ -22,7 +22,7 @@ from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import Fenced
 
-#: Seconds that a lease lasts, and seconds between two renewals: three may fail before the job is given back.
+#: Seconds that a lease lasts, and seconds between two renewals: three may fail before the job is released.
 LEASE = 20.0
 RENEWAL = 5.0
 

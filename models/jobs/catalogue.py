@@ -48,7 +48,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "memory.fact": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "memory.forget": JobKind(queue="memory", time_limit=900, attempts=10, backoff=1),
     "memory.import": JobKind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
-    # Built while reads and writes go on. Searches stay exact until the pool's only thread has time for it.
+    # The index is built while reads and writes continue. Until then searches compare all vectors.
     "memory.index": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
     # Behind interactive work. Each call of the language model is a job of its own.
     "meditation.run": JobKind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),

@@ -105,8 +105,8 @@ RETURNING run_at <= now() AS due
 """
 
 
-# Whoever adds work for a coalescing job holds the shared lock until its commit; the job takes the exclusive lock before
-# it reads the work.
+# A transaction that adds work for a coalescing job holds the shared lock until its commit; the job takes the exclusive
+# lock before it reads the work.
 LOCK_BATCH_SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended('gather ' || %(serial_key)s, 0))"
 LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' || %(serial_key)s, 0))"
 

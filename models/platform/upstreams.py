@@ -13,13 +13,13 @@ from models.platform.urls import mask_credentials, url_error
 
 NAMES = "SANGHA_UPSTREAMS"
 
-#: What an upstream's variables end with, and whether they are required.
+#: Suffixes of an upstream's variables: required and optional ones.
 REQUIRED, OPTIONAL = ("URL", "MODELS"), ("API_KEY",)
 
-#: What an upstream can be called: its name is part of variables.
+#: The pattern of an upstream's name, which is part of the names of its variables.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
-#: The variables of earlier versions, and the endings of those that replace them.
+#: Variables of earlier versions → the suffixes of the variables that replace them.
 REPLACED = {"SANGHA_FALLBACK_URL": "URL", "SANGHA_FALLBACK_API_KEY": "API_KEY", "SANGHA_FALLBACK_MODEL": "MODELS"}
 
 

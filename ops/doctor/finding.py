@@ -8,7 +8,7 @@ from models.platform.errors import SanghaError
 from models.platform.settings import Settings
 from ops.messages import describe_error, first_line
 
-#: What most findings of an installation that does not run are repaired by.
+#: The remedy for most findings when the installation is not running.
 RUN_UP = "run `sangha up`"
 
 

@@ -14,7 +14,7 @@ CONTROL_TOKEN = re.compile(
     r"|</?tool_(?:call|response)>"
 )
 
-#: Looks the same to readers, and is another spelling to the tokenizer.
+#: Inserted into a control token: invisible to readers, but the tokenizer no longer recognises the token.
 ZERO_WIDTH_SPACE = "\u200b"
 
 

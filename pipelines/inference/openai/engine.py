@@ -47,7 +47,7 @@ MAX_CHUNK, MAX_ERROR = 1 << 20, 1 << 16
 #: What httpcore raises when the server has closed a kept connection.
 CONNECTION_CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 
-#: Statuses that a retry may not meet again, besides all from 500.
+#: Temporary error statuses below 500; all from 500 are temporary, too.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
 
 #: Statuses that report a fault of the caller's request, not of our credentials or URL.

@@ -1,4 +1,4 @@
-"""A small platform on which a small fleet has worked without faults, and what both left."""
+"""Run a small fleet without faults on a small platform, once for the tests of the checker."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ ENOUGH = 24 + 16
 class FinishedFleet:
     """The transcripts of a fleet, and the servers; the platform's processes have ended.
 
-    leaks         what the processes held too much of at the end
+    leaks         the leaks that were found in the processes at the end
     missing_slot  the result of the slot check with one slot more than the engine has
     """
 
