@@ -212,17 +212,26 @@ def events_page() -> str:
 
 def errors_page() -> str:
     """Return the page of error codes, found where the code raises them."""
-    examples: dict[tuple[str, str], str] = {}
+    examples = {(code, status): description for code, status, description in default_codes()}
     for code, status, message in sorted(raised_errors(), key=lambda each: (each[0], each[1], len(each[2]), each[2])):
         examples.setdefault((code, status), message)
-    rows = ((f"`{code}`", status, message) for (code, status), message in examples.items())
+    rows = ((f"`{code}`", status, message) for (code, status), message in sorted(examples.items()))
     return page(
         "Errors",
         'Every error is `{"error": {"message", "type", "param", "code"}}`. Decide by the status and `code`; the\n'
-        "message is for people and may change. `…` stands for a value. The status `job` marks the `error` of a job or\n"
-        "a response.",
-        table(["Code", "Status", "Example of a message"], rows),
+        "message is for people and may change. Specific codes are described by an example of their message, in which\n"
+        "`…` stands for a value. The status `job` marks the `error` of a job or a response.",
+        table(["Code", "Status", "Meaning or example"], rows),
     )
+
+
+def default_codes() -> Iterator[tuple[str, str, str]]:
+    """Yield the default code, the status and the description of each class of request errors that is raised with it."""
+    raised = {(code, status) for code, status, _ in raised_errors()}
+    for error in KINDS:
+        status, code = status_and_code(error)
+        if (code, status) in raised:
+            yield code, status, (inspect.getdoc(error) or "").split("\n", 1)[0]
 
 
 def raised_errors() -> Iterator[tuple[str, str, str]]:
