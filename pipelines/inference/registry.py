@@ -31,20 +31,20 @@ class EngineStatus:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What is known of an engine before it is loaded.
+    """The description of an engine, which is available without loading it.
 
-    load        loads the engine; takes memory and threads, so call it once a process, after forking.
-                Raises ConfigurationError with one line when the model is missing or can't be read
-    model_name  the name under which clients know the model; reads no file
-    check       the check of `sangha doctor`. Raises SanghaError
-    reflects    whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
-    requires    fields of Settings that must be set
+    load                 loads the engine; takes memory and threads, so call it once a process, after forking.
+                         Raises ConfigurationError with one line when the model is missing or can't be read
+    model_name           the name under which clients know the model; reads no file
+    check                the check of `sangha doctor`. Raises SanghaError
+    supports_reflection  whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
+    requires             fields of Settings that must be set
     """
 
     load: Callable[[Settings], Engine]
     model_name: Callable[[Settings], str]
     check: Callable[[Settings], EngineStatus]
-    reflects: Callable[[Settings], bool]
+    supports_reflection: Callable[[Settings], bool]
     requires: tuple[str, ...] = ()
 
 
@@ -82,5 +82,5 @@ def embedder_name(settings: Settings) -> str:
 def reflection_enabled(settings: Settings) -> bool:
     """Whether the model may write facts and insights. Raises ConfigurationError."""
     if settings.reflection == "auto":
-        return engine_spec(settings).reflects(settings)
+        return engine_spec(settings).supports_reflection(settings)
     return settings.reflection == "on"

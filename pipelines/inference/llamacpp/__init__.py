@@ -27,9 +27,9 @@ def _check(settings: Settings) -> EngineStatus:
     return EngineStatus(f"llamacpp with {name_and_size(engine_file(settings))}")
 
 
-def _reflects(settings: Settings) -> bool:
+def _supports_reflection(settings: Settings) -> bool:
     """The bundled model is too small to write useful facts; a model that the operator chose may."""
     return settings.model is not None
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _reflects)
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection)

@@ -25,9 +25,9 @@ def _check(settings: Settings) -> EngineStatus:
     return EngineStatus(probe(settings))
 
 
-def _reflects(settings: Settings) -> bool:
+def _supports_reflection(settings: Settings) -> bool:
     """The operator chose the model."""
     return True
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _reflects, requires=("upstreams",))
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, requires=("upstreams",))

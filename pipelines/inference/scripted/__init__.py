@@ -21,8 +21,8 @@ def _check(settings: Settings) -> EngineStatus:
     return EngineStatus("scripted: every turn gets the same answer", remedy="unset SANGHA_ENGINE")
 
 
-def _reflects(settings: Settings) -> bool:
+def _supports_reflection(settings: Settings) -> bool:
     return False
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _reflects)
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection)
