@@ -99,10 +99,11 @@ def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int
     }
     rows = connection.execute(DUE, parameters)
     connection.sync()  # the caller publishes next, and may be frozen there while it holds the lock
-    return _one_suspect_a_queue([DueJob(**row) for row in rows.fetchall()])
+    return _limit_suspects([DueJob(**row) for row in rows.fetchall()])
 
 
-def _one_suspect_a_queue(due: Sequence[DueJob]) -> list[DueJob]:
+def _limit_suspects(due: Sequence[DueJob]) -> list[DueJob]:
+    """Keep the first suspect of each queue, and all jobs that are not suspects."""
     first = {job.queue: job for job in reversed(due) if job.suspect}
     return [job for job in due if not job.suspect or first[job.queue] is job]
 
