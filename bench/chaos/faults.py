@@ -191,12 +191,12 @@ def other_faults() -> list[Fault]:
 
 def link_faults(links: Sequence[str]) -> list[Fault]:
     """Return the faults that disturb connections between processes."""
-    slow, deafen = on_link("delay", seconds=DELAY), on_link("stall", up=False)
+    slow, hold_answers = on_link("delay", seconds=DELAY), on_link("stall", up=False)
     cut, refuse, tear, heal = (on_link(step) for step in ("cut", "refuse", "tear", "heal"))
     return [
         Fault("slow-link", "all data is 150 ms late, each way", links, DISTURBED, slow, heal),
         Fault("stall-link", "no data passes, connections stay open", links, DISTURBED, on_link("stall"), heal),
-        Fault("deaf-link", "answers are held back, and then lost", links, DISTURBED, deafen, cut_and_heal),
+        Fault("one-way-link", "answers are held back, and then lost", links, DISTURBED, hold_answers, cut_and_heal),
         Fault("cut-link", "all connections are cut", links, AT_ONCE, cut, heal),
         Fault("refuse-link", "all connections are cut and new ones refused", links, DISTURBED, refuse, heal),
         Fault("tear-link", "connections are cut in the middle of an answer", links, (0.05, 2.0), tear, heal),

@@ -115,7 +115,7 @@ def _archive_difference(transcript: ClientTranscript, archived: Sequence[Event])
 
 
 def check_state(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:
-    """Check that row and stream have the same final state, and that the turn neither failed nor was cancelled unasked."""
+    """Check that row and stream have the same final state, and that no turn failed or was cancelled unrequested."""
     state = row["state"]
     if transcript.complete and (last := transcript.events[-1].type) not in LAST_EVENTS.get(state, ()):
         yield Violation("ends", transcript.subject, f"its state is {state}, and its stream ended with {last}")

@@ -137,7 +137,7 @@ def test_a_stalled_link_holds_back_requests_until_it_is_healed(client: socket.so
     assert client.recv(5) == b"again"
 
 
-def test_a_deaf_link_loses_answers_and_no_requests(client: socket.socket, link: Link, server: Echo):
+def test_a_link_that_holds_back_answers_forwards_requests(client: socket.socket, link: Link, server: Echo):
     link.stall(up=False)
 
     client.sendall(b"hello")

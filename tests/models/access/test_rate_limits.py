@@ -86,7 +86,7 @@ def test_an_estimate_is_corrected_to_the_used_tokens(redis_client, used, left):
         assert left <= level.remaining <= left + 10  # it fills meanwhile
 
 
-def test_a_debt_must_be_waited_for(redis_client):
+def test_an_overdrawn_bucket_refuses_until_it_has_refilled(redis_client):
     account = new_id("acct")
 
     redis_client.execute_command(*correction_command(account, token_draw_arguments(None, 100, 0), 200))

@@ -133,7 +133,7 @@ def test_a_repeat_after_a_crash_finds_what_was_created(post, rows, path, user, m
     assert post(path, **body).content == repeat.content
 
 
-def test_a_repeat_waits_for_a_held_claim_and_takes_over_an_expired_one(post, user, database, key, monkeypatch):
+def test_a_repeat_waits_for_a_held_reservation_and_takes_over_an_expired_one(post, user, database, key, monkeypatch):
     monkeypatch.setattr(http_idempotency, "LONGEST_WAIT", 0.05)
     body = {"metadata": {"a": "b"}}
     first = post("/v1/conversations", **body)

@@ -1,4 +1,4 @@
-"""The nightly job enqueues one meditation of each user with new turns, spread over the run_nightly, a few at once."""
+"""The nightly job enqueues one meditation of each user with new turns, spread over the night, a few at once."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -15,7 +15,7 @@ LANES = Settings(nightly_meditations=2)
 
 @pytest.fixture
 def users(empty_database, monkeypatch):
-    """Return four users with memories, by id, and one without_memories, of one account in a database of their own."""
+    """Return four users with memories, by id, and one without, of one account in its own database."""
     with empty_database.connection() as connection:
         connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_1', 'a test')")
     all_users = [MemoryUser(empty_database, "acct_1", None, None) for _ in range(5)]
