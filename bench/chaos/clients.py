@@ -10,7 +10,14 @@ from random import Random
 from typing import Any
 
 from bench.chaos.retrying_client import REPLY_TIMEOUT, Deadline, DeadlineExceeded, HttpRequest, RetryingClient
-from bench.chaos.stream_follower import HttpFollower, OnEvent, OpenAIFollower, replay_positions, stay, stream_path
+from bench.chaos.stream_follower import (
+    HttpFollower,
+    OnEvent,
+    OpenAIFollower,
+    replay_positions,
+    stay_connected,
+    stream_path,
+)
 from bench.chaos.transcripts import ClientTranscript, WorkKind
 from bench.harness.client import Address
 from bench.harness.stack import WITHOUT_MEMORY
@@ -177,7 +184,7 @@ class OpenAIClient(FleetClient):
         transcript = self.begin_turn()
         transcript.exact = False
         count = self.rng.randrange(1, self.tokens)
-        on_event: OnEvent = (lambda turn: len(turn.events) == count) if self.rng.random() < 0.5 else stay
+        on_event: OnEvent = (lambda turn: len(turn.events) == count) if self.rng.random() < 0.5 else stay_connected
         self._openai.create(transcript, on_event)
         self.finish_turn(transcript)
 

@@ -1,6 +1,6 @@
 """The faults that can be injected: each affects one of its targets, lasts for some seconds, and is healed.
 
-Healing does not wait for its effect; `is_whole` returns whether the target works again.
+Healing does not wait for its effect; `has_recovered` returns whether the target works again.
 """
 
 import resource
@@ -52,11 +52,11 @@ class Fault:
     description: str
     targets: Sequence[str]
     duration: tuple[float, float]
-    strike: FaultStep
+    inject: FaultStep
     heal: FaultStep
 
     @property
-    def strikes_links(self) -> bool:
+    def targets_links(self) -> bool:
         """Whether the fault targets links, not processes."""
         return self.targets[0] in (*LINKS, *QUEUE_LINKS)
 
@@ -136,9 +136,9 @@ def on_link(method: str, **options: object) -> FaultStep:
     return on_each(lambda stack, name: getattr(stack.links[name], method)(**options))
 
 
-def is_whole(stack: ChaosStack, fault: Fault, target: str) -> bool:
+def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
     """Whether the target of a fault works again."""
-    names = [] if fault.strikes_links else names_in(target)
+    names = [] if fault.targets_links else names_in(target)
     return all(name not in stack.stopping and stack.children[name].ready() for name in names)
 
 

@@ -121,7 +121,7 @@ class FaultInjector:
         began = time.monotonic()
         while self._remaining or self._active or time.monotonic() - began < seconds:
             self._heal()
-            self._strike(time.monotonic() - began)
+            self._inject_due(time.monotonic() - began)
             self._shorten(time.monotonic() - began > seconds)
             self._stack.supervise()
             active = [f"{each.fault.name} {each.planned.target}" for each in self._active]
@@ -129,19 +129,19 @@ class FaultInjector:
             time.sleep(TICK)
         self._announce_last()
 
-    def _strike(self, elapsed: float) -> None:
+    def _inject_due(self, elapsed: float) -> None:
         due = elapsed - self._delay
         if not self._remaining or due < self._remaining[0].at:
             return
         planned = self._remaining[0]
-        if self._is_struck(planned.target):  # the rest of the plan waits until the target works again
+        if self._is_target(planned.target):  # the rest of the plan waits until the target works again
             self._delay += due - planned.at
             return
         self._remaining.pop(0)
         self._announce_last()
         fault = self._table[planned.fault]
         self._active.append(ActiveFault(planned, fault, time.monotonic()))
-        fault.strike(self._stack, planned.target)
+        fault.inject(self._stack, planned.target)
 
     def _announce_last(self) -> None:
         if not self._remaining and self._before_last is not None:
@@ -155,9 +155,9 @@ class FaultInjector:
             last = self._remaining[-1:]
             self._remaining = [each for each in self._remaining if each.fault not in done or each in last]
 
-    def _is_struck(self, target: str) -> bool:
-        struck = {name for each in self._active for name in names_in(each.planned.target)}
-        return bool(struck & set(names_in(target)))
+    def _is_target(self, target: str) -> bool:
+        targets = {name for each in self._active for name in names_in(each.planned.target)}
+        return bool(targets & set(names_in(target)))
 
     def _heal(self) -> None:
         for each in list(self._active):
@@ -165,12 +165,12 @@ class FaultInjector:
                 each.fault.heal(self._stack, each.planned.target)
                 each.healed_at = time.monotonic()
             if each.healed_at is not None:
-                self._check_whole(each, each.healed_at)
+                self._check_recovered(each, each.healed_at)
 
-    def _check_whole(self, each: ActiveFault, healed_at: float) -> None:
+    def _check_recovered(self, each: ActiveFault, healed_at: float) -> None:
         """Record that a target works again, or that it did not within PATIENCE."""
         now, target = time.monotonic(), each.planned.target
-        if faults.is_whole(self._stack, each.fault, target):
+        if faults.has_recovered(self._stack, each.fault, target):
             self.injected.append(InjectedFault(each.fault.name, target, each.struck_at, now))
             self._active.remove(each)
         elif now - healed_at > PATIENCE:

@@ -26,7 +26,7 @@ from bench.harness.sse import ReceivedEvent, chunks, read_events
 OnEvent = Callable[[ClientTranscript], bool]
 
 
-def stay(transcript: ClientTranscript) -> bool:
+def stay_connected(transcript: ClientTranscript) -> bool:
     """Stay connected."""
     return False
 
@@ -38,14 +38,14 @@ class HttpFollower:
         self._client = client
         self._rng = rng
 
-    def follow(self, transcript: ClientTranscript, path: str, on_event: OnEvent = stay) -> None:
+    def follow(self, transcript: ClientTranscript, path: str, on_event: OnEvent = stay_connected) -> None:
         """Follow the stream at a path to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete:
                 return
             self._resume(transcript, path, on_event)
 
-    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay) -> None:
+    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay_connected) -> None:
         """Create a streamed turn, and follow it to its end over any number of connections. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete or (transcript.unexpected and not transcript.id):
@@ -166,7 +166,7 @@ class OpenAIFollower:
         for client in self._openai:
             client.close()
 
-    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay) -> None:
+    def create(self, transcript: ClientTranscript, on_event: OnEvent = stay_connected) -> None:
         """Create a streamed turn, and follow it to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
             if transcript.complete or (transcript.unexpected and not transcript.id):

@@ -93,11 +93,11 @@ class FakeStack:
 def test_the_last_fault_is_injected_after_the_clients_end_even_when_it_is_late():
     stack = FakeStack()
 
-    def strike(stack, target):
+    def inject(stack, target):
         stack.calls.append(target)
 
     links = list(LINKS)
-    table = {"slow-link": replace(TABLES[1]["slow-link"], targets=links, strike=strike, heal=lambda *_: None)}
+    table = {"slow-link": replace(TABLES[1]["slow-link"], targets=links, inject=inject, heal=lambda *_: None)}
     planned = [PlannedFault(number * 0.001, "slow-link", name, 0.0) for number, name in enumerate(links)]
     injector = FaultInjector(stack, planned, table, lambda: stack.calls.append("the clients end"))
 
