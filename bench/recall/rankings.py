@@ -51,7 +51,7 @@ def fused_ranking(weights: FusionWeights) -> Ranking:
     return lambda corpus: corpus.fused(weights)
 
 
-def names_kept(corpus: Corpus) -> Scores:
+def without_replacing_names(corpus: Corpus) -> Scores:
     """Recall's ranking, with the question embedded without replacing names."""
     corpus.dense, rewritten = corpus.raw, corpus.dense
     try:
@@ -70,7 +70,7 @@ BASELINES: Mapping[str, Ranking] = {
 }
 
 ABLATIONS: Mapping[str, Ranking] = {
-    "replacing names": names_kept,
+    "replacing names": without_replacing_names,
     "terms": fused_ranking(_without(lexical=0.0)),
     "neighbours": fused_ranking(_without(before=(0.0, 0.0), after=(0.0, 0.0), missing_neighbour=0.0)),
     "second neighbours": fused_ranking(_without(before=(0.4, 0.0), after=(0.25, 0.0))),

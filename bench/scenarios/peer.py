@@ -82,11 +82,11 @@ def compare(bench: Bench) -> Sequence[Figure]:
     with endpoint(bench.stack) as model:
         bench.progress.report("measuring the endpoint")
         limit = [answers_a_second(model.address, CLIENTS, model_name(FAST)) for _ in range(ROUNDS)]
-        with both(bench, python, model, FAST) as (platform, other):
+        with both_platforms(bench, python, model, FAST) as (platform, other):
             measure_turns(bench, platform, other, ours, theirs)
         with bench.stack.platform(engine="scripted", script=FAST, workers=WORKERS, slots=RUNS_A_WORKER) as platform:
             in_process = [our_speed(bench, platform, number) for number in range(ROUNDS + 1)][1:]
-        with both(bench, python, model, SLOW) as (platform, other):
+        with both_platforms(bench, python, model, SLOW) as (platform, other):
             measure_kills(bench, platform, other, ours, theirs)
     return [
         *turn_figures(ours, theirs, in_process, limit),
@@ -96,7 +96,9 @@ def compare(bench: Bench) -> Sequence[Figure]:
 
 
 @contextmanager
-def both(bench: Bench, python: Path, model: ScriptedEndpoint, script: str) -> Iterator[tuple[RunningPlatform, Peer]]:
+def both_platforms(
+    bench: Bench, python: Path, model: ScriptedEndpoint, script: str
+) -> Iterator[tuple[RunningPlatform, Peer]]:
     """Run both platforms until the end of the block."""
     bench.progress.report("starting both platforms")
     name = model_name(script)
