@@ -164,9 +164,9 @@ def bucket_owners(account_id: str, key_id: str | None) -> list[str]:
     return [f"account {account_id}", *([f"key {key_id}"] if key_id else [])]
 
 
-def token_draw_arguments(key_id: str | None, limit: int | None, charged: int) -> dict[str, Any]:
+def token_draw_arguments(key_id: str | None, limit: int | None, estimated_tokens: int) -> dict[str, Any]:
     """Return the job argument that records the estimated tokens drawn for it; none where there is no limit."""
-    return {"drawn": {"tokens": charged, "limit": limit, "key_id": key_id}} if limit else {}
+    return {"drawn": {"tokens": estimated_tokens, "limit": limit, "key_id": key_id}} if limit else {}
 
 
 def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> list[Any] | None:

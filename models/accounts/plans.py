@@ -26,12 +26,12 @@ class Limits:
 class Allowance:
     """What a request may use: its account's limits, and the costs known so far.
 
-    charged  tokens per minute that the web process has drawn for it, as an estimate
-    context  tokens of prompt and answer together
+    estimated_tokens  tokens drawn from the limit per minute; corrected when the turn ends
+    context           tokens of prompt and answer together
     """
 
     limits: Limits = field(default_factory=Limits)
-    charged: int = 0
+    estimated_tokens: int = 0
     context: int = 0
 
 

@@ -151,7 +151,7 @@ def _prepare(
         account_id=caller.account_id,
         arguments={
             "response_id": response_id,
-            **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged),
+            **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
         serial_key=thread or response_id,

@@ -26,7 +26,7 @@ def enqueue_embedding(
 
     `dimensions` is the requested number; None for the model's. Raises LimitExceeded and InsufficientQuota.
     """
-    draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.charged)
+    draw_arguments = token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens)
     job = NewJob(
         KIND,
         caller.account_id,
