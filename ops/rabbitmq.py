@@ -29,7 +29,7 @@ loopback_users.guest = true
 disk_free_limit.absolute = 50MB
 """
 
-#: No busy waiting while idle; the port for other nodes is on loopback too.
+#: Do not busy-wait while idle; listen for other nodes on loopback only.
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 
 

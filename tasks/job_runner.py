@@ -157,7 +157,7 @@ class JobRunner:
         """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""
         with self._lock:
             if self._claimed.get(attempt.job.id) != attempt.job.attempt:
-                raise Fenced(f"attempt {attempt.job.attempt} of {attempt.job.id} is over")
+                raise Fenced(f"attempt {attempt.job.attempt} of {attempt.job.id} has ended")
             self._running[attempt.job.id] = attempt
             if attempt.job.id in self._cancelled_job_ids:
                 attempt.stop("cancelled")
@@ -245,11 +245,11 @@ class JobRunner:
             self.writer.send_with_next_batch(command)
         attempt.journal.append_endings(outcome.events)
 
-    def _wait(self, attempt: Attempt, waiting: WaitForChildren) -> None:
+    def _wait(self, attempt: Attempt, outcome: WaitForChildren) -> None:
         job, unarchived = attempt.job, attempt.journal.unarchived()
         try:
             self._retry_while_unavailable(
-                lambda connection: attempts.wait_for_children(connection, job, waiting.children, unarchived)
+                lambda connection: attempts.wait_for_children(connection, job, outcome.children, unarchived)
             )
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt

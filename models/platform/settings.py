@@ -93,8 +93,8 @@ def _script(value: object) -> object:
 class Script(BaseModel):
     """The answers and faults of the scripted engine, from `SANGHA_SCRIPT=tokens=20,rate=0,…`.
 
-    A fault strikes once per attempt. An attempt that continues exactly where a fault struck passes it, so a retry
-    recovers from a fault after token 0. A fault at token 0, or one with `restarts`, strikes every attempt.
+    A fault occurs once per attempt. An attempt that continues exactly where a fault occurred passes it, so a retry
+    recovers from a fault after token 0. A fault at token 0, or one with `restarts`, occurs in every attempt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -110,7 +110,7 @@ class Script(BaseModel):
     hang_at: int | None = Field(None, ge=0)
     """Stop before this token until the job is cancelled or its time limit passes."""
     trigger: str = ""
-    """Word that the last user message must contain for a fault to strike; empty: faults always strike."""
+    """Word that the last user message must contain for a fault to occur; empty: no word is needed."""
     restarts: bool = False
     """Whether the engine cannot continue a prefix and begins its answer again."""
     calls: int = Field(1, ge=1, le=16)
