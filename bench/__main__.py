@@ -27,7 +27,7 @@ from ops.exit_codes import INTERRUPTED
 def main(names: Sequence[str], broker: BrokerName, file: Path | None, full: bool, listing: bool) -> None:
     """Measure Sangha on this machine, on servers of its own in a temporary folder; nothing else is touched.
 
-    Exits with 1 when a scenario failed or a promise was broken; a missed goal is only reported.
+    Exits with 1 when a scenario failed or a guarantee was violated; a missed goal is only reported.
     """
     if listing:
         click.echo("\n".join(f"{name:<18} {scenario.description}" for name, scenario in SCENARIOS.items()))

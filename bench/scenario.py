@@ -19,7 +19,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Something to measure. `measure` raises CheckFailed when the platform breaks a promise."""
+    """Something to measure. `measure` raises CheckFailed when the platform violates a guarantee."""
 
     description: str
     measure: Callable[[Bench], Sequence[Figure]]

@@ -1,4 +1,4 @@
-"""`python -m bench.chaos`: break Sangha on purpose, by a seed, and report the promises that did not hold."""
+"""`python -m bench.chaos`: break Sangha on purpose, by a seed, and report the violated guarantees."""
 
 import random
 import signal
@@ -41,7 +41,7 @@ from models.platform.errors import ConfigurationError, SanghaError
 def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
     """Break Sangha's processes and servers while clients work, on a stack of its own; nothing else is touched.
 
-    Exits with 1 when a promise was broken. The same seed, length and faults break the same things in the same order.
+    Exits with 1 when a guarantee was violated. Equal seed, length and faults give the same faults in the same order.
     """
     if values["seed"] is None:
         values["seed"] = random.randrange(1_000_000)

@@ -1,4 +1,4 @@
-"""Check all that the clients received, and every table, and report the promises that were broken."""
+"""Check all that the clients received, and every table, and report the violated guarantees."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing

@@ -1,7 +1,7 @@
 """Show that chaos detects broken builds: bugs planted in copies of this tree, each followed by a short run.
 
-A planted bug removes one thing that a promise depends on. A run over it must find violations; if it finds none, the
-checker or the injector does not cover that promise.
+A planted bug removes one mechanism that a guarantee depends on. A run over it must find violations; if it finds none,
+the checker or the injector does not cover that guarantee.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A broken promise, as a checker reports it."""
+"""The violation of a guarantee, as a checker reports it."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ LONGEST_DETAIL = 600
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken promise.
+    """A violated guarantee.
 
-    rule     the promise, in one or two words
-    subject  what broke it: the id of a job, a response or a memory, or the name of a process
+    rule     the guarantee, in one or two words
+    subject  what violated it: the id of a job, a response or a memory, or the name of a process
     detail   the evidence
     """
 

@@ -17,7 +17,7 @@ REWOUND = REWOUND_BYTES.decode()
 
 
 class CheckFailed(Exception):
-    """The platform broke a promise that a measurement depends on."""
+    """The platform violated a guarantee that a measurement depends on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Turns that wait, as for an engine on a machine of its own, leave the cores idle: throughput should grow with the number
 of workers. Turns without engine time are bound by the cores, which all workers here share: there more workers should at
-least do no harm.
+least not slow it down.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Given a platform that broke no promise, when its tables are corrupted, then the violated rule is reported."""
+"""Given a run without violations, when its tables are corrupted, then the violated rule is reported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Given a stack with working clients, when processes are killed and links cut, then no promise is broken."""
+"""Given a stack with working clients, when processes are killed and links cut, then no guarantee is violated."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Given the transcript of a turn, when anything in it breaks a promise, then that rule is reported."""
+"""Given the transcript of a turn, when anything in it violates a guarantee, then that rule is reported."""
 
 from collections.abc import Callable
 from dataclasses import replace
