@@ -1,7 +1,7 @@
 """Claim a job, keep its lease, and end, retry or release it.
 
 `attempt` is the fencing token. A claim increments it, and every later statement of the attempt names it and changes
-nothing once a newer attempt exists. So a worker that was presumed dead and wakes up does no harm: its writes raise
+nothing once a newer attempt exists. So a worker that was presumed dead and resumes overwrites nothing: its writes raise
 Fenced.
 
 A lease expires unless it is renewed. The outbox then gives the job back.

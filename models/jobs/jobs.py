@@ -1,6 +1,6 @@
 """The record of a job.
 
-The row is the truth; a message carries only the job's id. `outbox` publishes rows, `attempts` claims and ends them,
+The row is authoritative; a message carries only the job's id. `outbox` publishes rows, `attempts` claims and ends them,
 `cancellation` cancels them.
 
     queued ──claim──► running ──► completed | failed | cancelled | dead
