@@ -59,7 +59,7 @@ def bare_engine(settings: Settings) -> Iterator[BareEngine]:
 
 
 def loading_seconds(settings: Settings, variant: Variant) -> float:
-    """Seconds that a new process takes to load the model, libraries included."""
+    """Return the seconds that a new process takes to load the model, libraries included."""
     with helper("bench.bare_engine", variant, environment=environment_of(settings)) as process:
         return float(process.receive())
 

@@ -24,7 +24,7 @@ broker_option = click.option(
 
 
 def file_option(name: str, variable: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option that takes the path of a file to write."""
+    """Return an option that takes the path of a file to write."""
     return click.option(name, variable, type=click.Path(dir_okay=False, path_type=Path), help=text)
 
 

@@ -20,7 +20,7 @@ class Goal:
     at_least: bool = False
 
     def met_by(self, value: float) -> bool:
-        """Whether a value meets the goal."""
+        """Return whether a value meets the goal."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
@@ -58,7 +58,7 @@ class Figure:
 
 
 def quantile(samples: Sequence[float], q: float) -> float:
-    """The q-quantile, linear between the two nearest samples (type 7 of Hyndman and Fan). Raises on no samples."""
+    """Return the q-quantile by linear interpolation (type 7 of Hyndman and Fan). Raises StatisticsError without any."""
     ordered = sorted(samples)
     if not ordered:
         raise statistics.StatisticsError("there are no samples")
@@ -76,10 +76,10 @@ def parts(samples: Sequence[float], count: int) -> list[Sequence[float]]:
 
 
 def at_most(limit: float) -> Goal:
-    """An upper limit."""
+    """Return an upper limit."""
     return Goal(limit)
 
 
 def at_least(limit: float) -> Goal:
-    """A lower limit."""
+    """Return a lower limit."""
     return Goal(limit, at_least=True)

@@ -72,12 +72,12 @@ def _turn_requests(token: str, bodies: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def turn_request(token: str, body: bytes) -> bytes:
-    """The bytes of a request that creates a turn."""
+    """Return the bytes of a request that creates a turn."""
     return post_request("/v1/responses", body, f"Authorization: Bearer {token}\r\n")
 
 
 def post_request(path: str, body: bytes, headers: str = "") -> bytes:
-    """The bytes of a POST."""
+    """Return the bytes of a POST."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
         f"{headers}Content-Length: {len(body)}\r\n\r\n"

@@ -51,7 +51,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The short hash, with `+` where tracked files were changed; `unknown` outside a checkout."""
+    """Return the short hash, with `+` where tracked files were changed; `unknown` outside a checkout."""
     commit = _git("rev-parse", "--short", "HEAD")
     changed = "+" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
     return f"{commit}{changed}" or "unknown"

@@ -64,19 +64,19 @@ class StreamClients:
         self._process.send({"method": "connect", "addresses": addresses, "streams": streams, "reconnect": reconnect})
 
     def connected(self) -> list[float]:
-        """Seconds that each of the clients added last took until its stream was open."""
+        """Return the seconds that each of the clients added last took until its stream was open."""
         return list(self._process.receive())
 
     def received(self, sequence: int) -> list[float]:
-        """When each client received an event with this number or a later one; waits for the last client."""
+        """Return when each client received an event with this number or a later one; waits for the last client."""
         return list(self._request("received", sequence=sequence))
 
     def events(self) -> list[list[SeenEvent]]:
-        """All events of each client since it connected, or since the last call."""
+        """Return all events of each client since it connected, or since the last call."""
         return [[SeenEvent(*event) for event in events] for events in self._request("events")]
 
     def delays(self) -> list[float]:
-        """Seconds from the time in an event's text until it was received, of all events of all clients."""
+        """Return the seconds from the time in an event's text until it was received, of all events of all clients."""
         return list(self._request("delays"))
 
     def wait_ended(self) -> None:
@@ -99,7 +99,7 @@ def stream_clients() -> Iterator[StreamClients]:
 
 
 def connection_limit() -> int:
-    """How many connections a process may have when it raises its limit to the system's hard limit."""
+    """Return how many connections a process may have when it raises its limit to the system's hard limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES
 
 
@@ -207,7 +207,7 @@ class StreamClient(asyncio.Protocol):
 
 
 def _socket(number: int) -> socket.socket:
-    """A socket that takes its port when it is connected, from an address that has ports left."""
+    """Return a socket that takes its port when it is connected, from an address that has ports left."""
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -31,14 +31,14 @@ class BenchReport:
     failures: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The table, with the machine above it and failures below."""
+        """Return the table, with the machine above it and failures below."""
         duration = f"{sum(self.seconds.values()) / 60:.1f} minutes"
         top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {duration}, queue: {self.broker}", ""]
         failed = [f"{name} FAILED: {error}" for name, error in self.failures.items()]
         return "\n".join([*top, *align_columns([HEADINGS, *self.rows()], rule=True), "", EXPLANATION, *failed])
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The cells; a scenario's name is in its first row only."""
+        """Return the cells; a scenario's name is in its first row only."""
         return [
             (name if number == 0 else "", *row(figure))
             for name, figures in self.figures.items()
@@ -46,7 +46,7 @@ class BenchReport:
         ]
 
     def json(self) -> dict[str, Any]:
-        """The report for programs, with all samples."""
+        """Return the report for programs, with all samples."""
         figures = [as_json(name, figure) for name, measured in self.figures.items() for figure in measured]
         return {
             "machine": asdict(self.machine),
@@ -77,12 +77,12 @@ def quantity(value: float, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, and all of a larger whole number."""
+    """Format a value with three significant digits, or with all digits of a larger whole number."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def as_json(scenario: str, figure: Figure) -> Mapping[str, Any]:
-    """A figure with its samples."""
+    """Return a figure with its samples."""
     low, high = figure.spread
     return {
         "scenario": scenario,

@@ -20,14 +20,14 @@ def main() -> int:
 
 
 def markdown_files() -> list[Path]:
-    """The Markdown files of the checkout, new ones included."""
+    """Return the Markdown files of the checkout, new ones included."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
     names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
     return [Path(name) for name in names if Path(name).exists()]
 
 
 def dead_links(file: Path) -> Iterator[str]:
-    """The links of a file that lead nowhere; addresses on the network are not tried."""
+    """Yield the links of a file that lead nowhere; addresses on the network are not tried."""
     for link in LINK.findall(CODE.sub("", file.read_text(encoding="utf-8"))):
         if ELSEWHERE.match(link):
             continue
@@ -38,7 +38,7 @@ def dead_links(file: Path) -> Iterator[str]:
 
 
 def anchors(file: Path) -> set[str]:
-    """The anchors that GitHub gives to a file's headings."""
+    """Return the anchors that GitHub gives to a file's headings."""
     headings = HEADING.findall(re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.M | re.S))
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
     repeated = {f"{name}-{n}" for n in range(1, 10) for name in plain if plain.count(name) > n}

@@ -62,7 +62,7 @@ def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
 
 
 def faults_of(options: RunOptions) -> Mapping[str, Fault]:
-    """The faults to inject. Raises UsageError for an unknown name."""
+    """Return the faults to inject. Raises UsageError for an unknown name."""
     try:
         return options.faults()
     except KeyError as error:

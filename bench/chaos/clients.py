@@ -76,7 +76,7 @@ class FleetClient:
         raise NotImplementedError
 
     def next_key(self) -> str:
-        """The Idempotency-Key of the next piece of work."""
+        """Return the Idempotency-Key of the next piece of work."""
         return f"{self.seed}-{self.name}-{len(self.transcripts)}"
 
     def begin(self, kind: WorkKind, request: Mapping[str, Any], length: int = 0) -> ClientTranscript:

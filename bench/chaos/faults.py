@@ -72,12 +72,12 @@ class InjectedFault:
 
 
 def names_in(target: str) -> list[str]:
-    """The names of the processes or links of a target."""
+    """Return the names of the processes or links of a target."""
     return target.split("+")
 
 
 def on_each(act: Callable[[ChaosStack, str], None]) -> FaultStep:
-    """A step that acts on each process or link of its target."""
+    """Return a step that acts on each process or link of its target."""
 
     def step(stack: ChaosStack, target: str) -> None:
         for name in names_in(target):
@@ -127,23 +127,23 @@ def limit_file_size(stack: ChaosStack, name: str, size: int) -> None:
 
 
 def largest_file(folder: Path) -> int:
-    """The size of the largest file in a folder, in bytes."""
+    """Return the size of the largest file in a folder, in bytes."""
     return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
 
 
 def on_link(method: str, **options: object) -> FaultStep:
-    """A step that calls a method of each link of its target."""
+    """Return a step that calls a method of each link of its target."""
     return on_each(lambda stack, name: getattr(stack.links[name], method)(**options))
 
 
 def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
-    """Whether the target of a fault works again."""
+    """Return whether the target of a fault works again."""
     names = [] if fault.targets_links else names_in(target)
     return all(name not in stack.stopping and stack.children[name].ready() for name in names)
 
 
 def faults(links: Sequence[str]) -> Mapping[str, Fault]:
-    """All faults by name, for a stack with these links."""
+    """Return all faults by name, for a stack with these links."""
     all_faults = [*kills(), *freezes(), *other_faults(), *link_faults(links)]
     if QUEUE_LINKS[0] in links:
         all_faults += [
@@ -204,7 +204,7 @@ def link_faults(links: Sequence[str]) -> list[Fault]:
 
 
 def one_or_all(names: Sequence[str]) -> list[str]:
-    """Each name as a target, and all of them as one."""
+    """Return each name as a target, and all of them as one."""
     return [*names, "+".join(names)]
 
 

@@ -81,7 +81,7 @@ class Fleet:
         return counts
 
     def transcripts(self) -> Sequence[ClientTranscript]:
-        """The transcripts of all clients, so far."""
+        """Return the transcripts of all clients, so far."""
         return [transcript for client in self._clients for transcript in list(client.transcripts)]
 
     def finish(self, seconds: float) -> Sequence[ClientTranscript]:

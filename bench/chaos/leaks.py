@@ -107,7 +107,7 @@ class Baseline:
 
 
 def kind_of(name: str) -> str:
-    """The kind of a process: `web-a` is a `web`."""
+    """Return the kind of a process: `web-a` is a `web`."""
     return name.partition("-")[0]
 
 

@@ -181,7 +181,7 @@ class PlantedResult:
         return bool(self.rules)
 
     def line(self) -> str:
-        """The result as one line."""
+        """Return the result as one line."""
         evidence = ", ".join(self.rules) or self.error or "nothing"
         return f"{self.bug.name:<20} {'caught' if self.caught else 'NOT CAUGHT'} by {evidence}: {self.bug.description}"
 

@@ -71,7 +71,7 @@ def _unfinished(database: Database, settings: Settings, rabbitmqctl: RabbitmqCtl
 
 
 def _rabbitmq_queues(rabbitmqctl: RabbitmqCtl) -> Rows:
-    """The queues with messages, or with unacknowledged ones."""
+    """Return the queues with messages, or with unacknowledged ones."""
     lines = rabbitmqctl("list_queues", "--no-table-headers", "name", "messages_ready", "messages_unacknowledged")
     counts = [line.split("\t") for line in lines.splitlines() if line.count("\t") == 2]
     return [
@@ -82,7 +82,7 @@ def _rabbitmq_queues(rabbitmqctl: RabbitmqCtl) -> Rows:
 
 
 def _redis_queues(settings: Settings) -> Rows:
-    """The queues with messages.
+    """Return the queues with messages.
 
     A consumer may hold a message that it never received, because its connection was cut under Dramatiq's answer: the
     outbox has sent that message again, and it is dropped with the consumer.

@@ -26,7 +26,7 @@ Silence = tuple[float, float]
 def recovery_times(
     transcripts: Sequence[ClientTranscript], injected: Sequence[InjectedFault]
 ) -> Mapping[str, Sequence[float]]:
-    """Seconds by kind of fault, one for each fault during which an answer was running."""
+    """Return the seconds by kind of fault, one for each fault during which an answer was running."""
     longest: dict[int, float] = {}
     for silence in (each for transcript in transcripts for each in silences(transcript)):
         if (index := cause_of(silence, injected)) is not None:
@@ -38,27 +38,27 @@ def recovery_times(
 
 
 def cause_of(silence: Silence, injected: Sequence[InjectedFault]) -> int | None:
-    """The index of the fault that caused a silence: of those active meanwhile, the one that began nearest to it."""
+    """Return the index of the fault that caused a silence: the active one that began nearest to it."""
     begin, end = silence
     active = [index for index, fault in enumerate(injected) if begin < fault.healed_at and end > fault.struck_at]
     return min(active, key=lambda index: abs(injected[index].struck_at - begin), default=None)
 
 
 def recovery_seconds(silence: Silence, fault: InjectedFault) -> float:
-    """Seconds of a silence from when the platform could have continued."""
+    """Return the seconds of a silence from when the platform could have continued."""
     begin, end = silence
     possible_at = fault.struck_at if has_substitute(fault.target) else fault.healed_at
     return max(0.0, end - max(begin, possible_at))
 
 
 def has_substitute(target: str) -> bool:
-    """Whether another process of the same kind was running."""
+    """Return whether another process of the same kind was running."""
     name, *others = names_in(target)
     return not others and name.startswith(REDUNDANT) and not name.endswith(("-postgres", "-valkey"))
 
 
 def silences(transcript: ClientTranscript) -> Iterator[Silence]:
-    """When the client of a streamed turn received nothing although it could expect to."""
+    """Yield the silences of a streamed turn: intervals in which its client received nothing although it should have."""
     if transcript.kind != "turn" or transcript.request.get("background") or not transcript.events:
         return
     if transcript.accepted_at is not None:

@@ -45,7 +45,7 @@ class ChaosReport:
     logs: str | None = None
 
     def text(self) -> str:
-        """The lines for people, the verdict last."""
+        """Return the lines for people, the verdict last."""
         began = f"{self.began:%Y-%m-%d %H:%M} UTC"
         top = [self.machine.line(), f"{began}, queue: {self.broker}, seed {self.seed}, {self.minutes:g} minutes"]
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
@@ -54,7 +54,7 @@ class ChaosReport:
         return "\n".join([*top, "", *table, "", counts, *restarts, *self._verdict()])
 
     def json(self) -> dict[str, Any]:
-        """The report for programs."""
+        """Return the report for programs."""
         return asdict(self) | {"began": self.began.isoformat(timespec="seconds"), "plan": [*map(asdict, self.plan)]}
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -71,7 +71,7 @@ class ChaosReport:
 
 
 def spread(seconds: Sequence[float]) -> tuple[str, str]:
-    """The median and the longest."""
+    """Return the median and the longest."""
     if not seconds:
         return "", ""
     return f"{statistics.median(seconds):.2f} s", f"{max(seconds):.2f} s"

@@ -77,7 +77,7 @@ class Reply:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body, parsed; empty where it is no object."""
+        """Return the body, parsed; empty if it is not an object."""
         try:
             parsed = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -96,7 +96,7 @@ class Reply:
         return self.status in RETRIED_STATUSES or (self.status == 409 and self.code in RETRIED_CONFLICTS)
 
     def recorded(self) -> RecordedReply:
-        """The reply as a transcript records it."""
+        """Return the reply as a transcript records it."""
         return RecordedReply(time.monotonic(), self.status, self.code, str(self.json().get("id") or ""))
 
 

@@ -55,7 +55,7 @@ class RunOptions:
         )
 
     def faults(self) -> dict[str, Fault]:
-        """The faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
+        """Return the faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
         table = faults([*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
@@ -95,7 +95,7 @@ class FleetShutdown(threading.Thread):
             self._error = error
 
     def result(self) -> Sequence[ClientTranscript]:
-        """The transcripts of all clients. Raises the error of one of them."""
+        """Return the transcripts of all clients. Raises the error of one of them."""
         if self._error is not None:
             raise self._error
         return self._transcripts

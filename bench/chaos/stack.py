@@ -196,7 +196,7 @@ class ChaosStack:
         return [process for processes in by_kind.values() for process in processes]
 
     def _through_links(self, process: ConfiguredProcess, kind: str) -> Settings:
-        """The settings of a process that connects through the links of its kind."""
+        """Return the settings of a process that connects through the links of its kind."""
         queue = self.links.get(f"{process.name}-rabbitmq") or self.links.get("all-rabbitmq")
         changes = {
             "database_url": f"postgresql://postgres@127.0.0.1:{self.links[f'{kind}-postgres'].port}/sangha",

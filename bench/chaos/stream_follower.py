@@ -215,24 +215,24 @@ class OpenAIFollower:
 
 
 def as_received(connection: int, payload: Mapping[str, Any]) -> ReceivedEvent:
-    """An event of OpenAI's client."""
+    """Return an event of OpenAI's client."""
     return ReceivedEvent(
         time.monotonic(), payload["sequence_number"], payload["type"], orjson.dumps(payload), connection
     )
 
 
 def creating_request(transcript: ClientTranscript) -> HttpRequest:
-    """The request that creates a streamed turn."""
+    """Return the request that creates a streamed turn."""
     return HttpRequest("POST", "/v1/responses", transcript.request, {"Idempotency-Key": transcript.key})
 
 
 def stream_path(transcript: ClientTranscript) -> str:
-    """The path of the stream of a piece of work."""
+    """Return the path of the stream of a piece of work."""
     if transcript.kind == "turn":
         return f"/v1/responses/{transcript.id}?stream=true"
     return f"/v1/jobs/{transcript.job_id}/events"
 
 
 def replay_positions(transcript: ClientTranscript, rng: Random) -> Sequence[int]:
-    """The positions from which an ended stream is replayed: the beginning, and a random one."""
+    """Return the positions from which an ended stream is replayed: the beginning, and a random one."""
     return (-1, rng.randrange(-1, max(transcript.last, 0)))

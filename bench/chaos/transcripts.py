@@ -110,5 +110,5 @@ class ClientTranscript:
         return bool(self.events) and self.events[-1].is_last
 
     def effective_events(self) -> list[ReceivedEvent]:
-        """The events without those that a later rewind replaced."""
+        """Return the events without those that a later rewind replaced."""
         return effective_events(self.events)

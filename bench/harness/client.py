@@ -88,7 +88,7 @@ class BackgroundStream(Generic[E]):
         return matching[count - 1]
 
     def matching(self, matches: Callable[[E], bool]) -> list[E]:
-        """The events so far that match."""
+        """Return the events so far that match."""
         return [event for event in self.events if matches(event)]
 
     def read_to_end(self, timeout: float = READ_TIMEOUT) -> list[E]:

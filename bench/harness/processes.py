@@ -22,7 +22,7 @@ START_TIMEOUT, STOP_TIMEOUT = 120.0, 5.0
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """All settings as variables. An empty one counts as unset, whatever the caller's environment has."""
+    """Return all settings as variables. An empty one counts as unset, whatever the caller's environment has."""
     unset = {name: "" for name in os.environ if name.startswith("SANGHA_")}
     values = {variable_name(name): _text(getattr(settings, name)) for name in Settings.model_fields}
     return unset | values | upstream_variables(settings.upstreams)
@@ -37,7 +37,7 @@ def _text(value: object) -> str:
 
 
 def changed(settings: Settings, **changes: object) -> Settings:
-    """The settings with changes, validated."""
+    """Return the settings with changes, validated."""
     return Settings.model_validate(settings.model_dump(exclude_none=True) | changes)
 
 
@@ -50,7 +50,7 @@ class ConfiguredProcess(SanghaProcess):
     child_settings: Settings | None = None
 
     def environment(self) -> Mapping[str, str]:
-        """All settings."""
+        """Return all settings."""
         return environment_of(self.child_settings or self.settings)
 
 
@@ -154,16 +154,16 @@ def kill_tree(pid: int) -> None:
 
 
 def process_tree(process: psutil.Process) -> list[psutil.Process]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     return [process, *process.children(recursive=True)]
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU seconds that a process has used so far."""
+    """Return the CPU seconds that a process has used so far."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
 def tree_cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process and of its living descendants."""
+    """Return the CPU seconds of a process and of its living descendants."""
     return sum(map(cpu_seconds, process_tree(psutil.Process(pid))))

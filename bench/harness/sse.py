@@ -92,12 +92,12 @@ def text_of(events: Iterable[ReceivedEvent]) -> str:
 
 
 def is_delta(event: ReceivedEvent) -> bool:
-    """Whether an event carries text."""
+    """Return whether an event carries text."""
     return event.type == DELTA
 
 
 def scripted_text(tokens: int) -> str:
-    """The answer of the scripted engine: `w0 w1 w2 …`."""
+    """Return the answer of the scripted engine: `w0 w1 w2 …`."""
     return "".join(f"w{number} " for number in range(tokens))
 
 

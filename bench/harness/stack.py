@@ -141,16 +141,16 @@ class RunningPlatform:
         return self._tokens[:count]
 
     def client(self, account: int = 0) -> Client:
-        """A connection with the token of an account, by its number."""
+        """Return a connection with the token of an account, by its number."""
         return Client(self.address, self.tokens(account + 1)[account])
 
     def runner(self, database: Database, job_id: str) -> ChildProcess:
-        """The worker that runs a job. Raises CheckFailed when none does."""
+        """Return the worker that runs a job. Raises CheckFailed when none does."""
         return runner(self.children, database, job_id)
 
 
 def runner(children: Mapping[str, ChildProcess], database: Database, job_id: str) -> ChildProcess:
-    """The worker that runs a job. Raises CheckFailed when none of these does."""
+    """Return the worker that runs a job. Raises CheckFailed when none of these does."""
     with database.connection() as connection:
         row = fetch_one(connection, RUNNER, {"id": job_id})
     worker = next((child for child in children.values() if row and child.pid == row["pid"]), None)

@@ -37,13 +37,13 @@ class ScriptedAnswer:
 
 
 def model_name(script: str) -> str:
-    """The model that plays a script of the scripted engine."""
+    """Return the model that plays a script of the scripted engine."""
     return script.replace(",", ";")
 
 
 @lru_cache(maxsize=64)
 def answer_of(model: str) -> ScriptedAnswer:
-    """The answer of a script. Raises ValueError."""
+    """Return the answer of a script. Raises ValueError."""
     match = SCRIPT.fullmatch(model)
     if match is None:
         raise ValueError("the model should be tokens=20;rate=0 or the like")
@@ -61,7 +61,7 @@ def answer_of(model: str) -> ScriptedAnswer:
 
 
 def completion_chunk(model: str, delta: object, reason: str | None = None, usage: object = None) -> bytes:
-    """The bytes of a chat completion chunk."""
+    """Return the bytes of a chat completion chunk."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}]
     body = {"id": "chatcmpl-script", "object": "chat.completion.chunk", "created": 1, "model": model,
             "choices": choices, "usage": usage}  # fmt: skip
@@ -69,7 +69,7 @@ def completion_chunk(model: str, delta: object, reason: str | None = None, usage
 
 
 def event(data: bytes) -> bytes:
-    """An event in an HTTP chunk of its own."""
+    """Return an event in an HTTP chunk of its own."""
     frame = b"data: " + data + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(frame), frame)
 

@@ -77,7 +77,7 @@ class ScriptedEndpoint(PeerProcess):
         return {}
 
     def ready(self, pid: int) -> bool:
-        """Whether it accepts connections."""
+        """Return whether it accepts connections."""
         try:
             socket.create_connection((HOST, self.port), timeout=1).close()
         except OSError:
@@ -97,7 +97,7 @@ class Aegra(PeerProcess):
         self._works = works
 
     def command(self) -> list[str]:
-        """The command that `aegra serve` runs, without an access log, since ours is off too."""
+        """Return the command that `aegra serve` runs, without an access log, since ours is off too."""
         serve = ["-m", "uvicorn", "aegra_api.main:app", "--host", HOST, "--port", str(self.port), "--no-access-log"]
         return [str(self._python), *serve]
 
@@ -124,7 +124,7 @@ class Aegra(PeerProcess):
         }
 
     def ready(self, pid: int) -> bool:
-        """Whether /ready answers with 200."""
+        """Return whether /ready answers with 200."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=3)
         try:
             connection.request("GET", "/ready")
@@ -145,7 +145,7 @@ class Peer:
 
 
 def dsn(stack: Stack) -> str:
-    """The peer's database, on the same server as ours. SQLAlchemy needs the socket folder unquoted."""
+    """Return the peer's database, on the same server as ours. SQLAlchemy needs the socket folder unquoted."""
     return f"postgresql://postgres@/{DATABASE}?host={stack.servers.postgres.sockets}"
 
 

@@ -51,7 +51,7 @@ def parse_frame(at: float, frame: bytes) -> PeerEvent | None:
 
 
 def run_body(text: str) -> bytes:
-    """The body of a request that creates a run."""
+    """Return the body of a request that creates a run."""
     messages = {"messages": [{"role": "user", "content": text}]}
     return orjson.dumps({"assistant_id": "agent", "input": messages, "stream_mode": ["messages-tuple"]})
 
@@ -145,7 +145,7 @@ def closed_loop(address: Address, connections: int, threads: Sequence[str], text
 
 
 def is_complete(response: bytes, text: str) -> bool:
-    """Whether a stream's bytes carry a whole text, and success."""
+    """Return whether a stream's bytes carry a whole text, and success."""
     _, _, body = response.partition(b"\r\n\r\n")
     frames = dechunk(body).replace(b"\r\n", b"\n").split(b"\n\n")
     events = [event for frame in frames if (event := parse_frame(0, frame))]
@@ -153,7 +153,7 @@ def is_complete(response: bytes, text: str) -> bool:
 
 
 def dechunk(body: bytes) -> bytes:
-    """The content of a chunked body."""
+    """Return the content of a chunked body."""
     pieces = []
     while body:
         size, _, rest = body.partition(b"\r\n")

@@ -120,7 +120,7 @@ class EventComposer:
 
 
 def about_event(template: QuestionTemplate, event: TemplateEvent, events: Sequence[TemplateEvent]) -> Question:
-    """A question about an event, and about others with the same question."""
+    """Return a question about an event, and about others with the same question."""
     text = text_for(template, event)
     same = [other for other in events if other.thread is event.thread and text_for(template, other) == text]
     evidence = frozenset(number for other in same for tag in template.evidence for number in other.tags.get(tag, []))
@@ -128,12 +128,12 @@ def about_event(template: QuestionTemplate, event: TemplateEvent, events: Sequen
 
 
 def text_for(template: QuestionTemplate, event: TemplateEvent) -> str:
-    """The text of a question about an event."""
+    """Return the text of a question about an event."""
     text = put_names(template.text, event.cast).replace("{month}", f"{event.at:%B %Y}")
     return SLOT.sub(lambda match: slot_text(event, *match.groups()), text)
 
 
 def slot_text(event: TemplateEvent, slot: str, their: str | None) -> str:
-    """The text of a slot, in the third person where the question needs it."""
+    """Return the text of a slot, in the third person where the question needs it."""
     value = event.slots[slot]
     return re.sub(r"\bmy\b", f"{event.cast['A']}'s", value) if their else value

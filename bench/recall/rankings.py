@@ -42,7 +42,7 @@ def reciprocal_rank_fusion(corpus: Corpus) -> Scores:
 
 
 def ranks(scores: Scores) -> Scores:
-    """The rank of each column in its row: 1 is the best."""
+    """Return the rank of each column in its row: 1 is the best."""
     return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1).astype(np.float64) + 1
 
 

@@ -110,7 +110,7 @@ class SceneComposer:
             self._small_talk(session, at)
 
     def _cast_lines(self, thread: Thread, scene: int, casts: Mapping[str, Mapping[str, str]]) -> list[CastLine]:
-        """The lines of a scene, with their positions and speakers."""
+        """Return the lines of a scene, with their positions and speakers."""
         cast = casts[thread.name]
         return [
             ((thread.name, f"{scene + 1}.{number + 1}"), cast[line.role], put_names(line.text, cast))

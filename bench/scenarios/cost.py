@@ -63,7 +63,7 @@ class Meter:
         closed_loop(self._platform.address, self._platform.tokens(clients), bodies)
 
     def _used(self) -> Costs:
-        """CPU milliseconds of each process with its children, their sum, and round trips to Valkey."""
+        """Return the CPU milliseconds of each process with its children, their sum, and round trips to Valkey."""
         each = {f"CPU of {name}": 1000 * tree_cpu_seconds(pid) for name, pid in self._pids.items()}
         stats = self._valkey.info("stats")
         return {"CPU of all": sum(each.values()), **each, ROUND_TRIPS: float(stats["total_reads_processed"])}

@@ -77,7 +77,7 @@ class Comparison:
 
 
 def figures_of(parallel: int, rounds: Sequence[tuple[float, float, float]]) -> list[Figure]:
-    """The ratios, and the bare engine's speed."""
+    """Return the ratios, and the bare engine's speed."""
     return [
         Figure(f"tokens/s ÷ bare engine's, {parallel} at once", "x", [ours / bare for bare, _, ours in rounds],
                GOALS.get(parallel)),

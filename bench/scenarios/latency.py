@@ -94,12 +94,12 @@ def scripted_turns(progress: Progress, platform: RunningPlatform, *, memory: boo
 
 
 def to_first_event(turns: TimedTurns) -> list[float]:
-    """Milliseconds to each turn's first event."""
+    """Return the milliseconds to each turn's first event."""
     return [(events[0].at - began) * 1000 for began, events in turns]
 
 
 def to_first_token(turns: TimedTurns) -> list[float]:
-    """Milliseconds to each turn's first text."""
+    """Return the milliseconds to each turn's first text."""
     return [(first_delta_at(events) - began) * 1000 for began, events in turns]
 
 
@@ -126,5 +126,5 @@ def through_platform(client: Client, prompt: str) -> float:
 
 
 def first_delta_at(events: Sequence[ReceivedEvent]) -> float:
-    """When the first text was received."""
+    """Return when the first text was received."""
     return next(event.at for event in events if is_delta(event))

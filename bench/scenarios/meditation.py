@@ -132,7 +132,7 @@ def revert(client: Client, ended: Mapping[str, Any]) -> list[float]:
 
 
 def applied_figures(closed: Mapping[str, set[str]], generated: MemorySet, reverts: Sequence[float]) -> list[Figure]:
-    """The figures of a meditation that was applied. Of two repetitions either may be closed."""
+    """Return the figures of a meditation that was applied. Of two repetitions either may be closed."""
     figures = [Figure("revert", "s", reverts)]
     for name, found, planted in (
         ("repetitions", closed["repeats"], generated.repeated),
@@ -173,13 +173,13 @@ def run_meditation(client: Client) -> dict[str, Any]:
 
 
 def peak_memory(pid: int) -> float:
-    """The most bytes that a process has had in memory so far."""
+    """Return the most bytes that a process has had in memory so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def closed_memories(database: Database, meditation_id: str) -> Mapping[str, set[str]]:
-    """The ids of the memories that a meditation closed, by reason."""
+    """Return the ids of the memories that a meditation closed, by reason."""
     closed: dict[str, set[str]] = {"repeats": set(), "contradicted": set()}
     with database.connection() as connection:
         for row in fetch_all(connection, CLOSED, {"id": meditation_id}):

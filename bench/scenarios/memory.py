@@ -96,16 +96,16 @@ class Generator:
         self._centres = vectors.standard_normal((TOPICS, DIMENSIONS))
 
     def text(self) -> str:
-        """A memory's text."""
+        """Return a memory's text."""
         return " ".join(self._random.choices(self._words, cum_weights=self._weights, k=self._random.randint(*LENGTHS)))
 
     def query(self) -> str:
-        """A query about two things, as long as a person's: generated words have many tokens."""
+        """Return a query about two things, as long as a person's: generated words have many tokens."""
         first, second = self._random.choices(self._words, cum_weights=self._weights, k=2)
         return f"When did Ada tell me about the {first} that she wanted to buy for her {second}?"
 
     def vector(self) -> list[float]:
-        """A unit vector near the centre of a topic."""
+        """Return a unit vector near the centre of a topic."""
         noise = self._vectors.standard_normal(DIMENSIONS)
         vector = self._centres[self._vectors.integers(TOPICS)] * (1 - SPREAD) + noise * SPREAD
         unit: list[float] = (vector / np.linalg.norm(vector)).tolist()
@@ -122,7 +122,7 @@ class Generator:
 
 
 def newest_space(connection: Connection) -> Space:
-    """The space that was created last."""
+    """Return the space that was created last."""
     row = fetch_one(connection, "SELECT max(id) AS id FROM memory_spaces")
     space = spaces.read(connection, row["id"]) if row else None
     assert space is not None

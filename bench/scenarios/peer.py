@@ -132,7 +132,7 @@ def measure_turns(bench: Bench, platform: RunningPlatform, other: Peer, ours: Sa
 
 
 def cpu_milliseconds(stack: Stack) -> float:
-    """CPU time so far of servers, endpoint and both platforms, of which one is idle."""
+    """Return the CPU time so far of servers, endpoint and both platforms, of which one is idle."""
     return sum(1000 * tree_cpu_seconds(child.pid) for child in stack.servers.children.values())
 
 
@@ -208,7 +208,7 @@ def kill_theirs(other: Peer) -> PeerKill:
 
 
 def turn_figures(ours: Samples, theirs: Samples, in_process: list[float], limit: list[float]) -> list[Figure]:
-    """The figures of turns."""
+    """Return the figures of turns."""
     ratios = [mine / other for mine, other in zip(ours.speeds, theirs.speeds, strict=True)]
     return [
         Figure("POST → first event, idle: ours", "ms", ours.first_events),
@@ -227,7 +227,7 @@ def turn_figures(ours: Samples, theirs: Samples, in_process: list[float], limit:
 
 
 def kill_figures(platform: str, kills: Sequence[PeerKill], *, promised: bool) -> Iterator[Figure]:
-    """The figures of kills; what is promised has a goal. A stream may have no token after its kill."""
+    """Yield the figures of kills; what is promised has a goal. A stream may have no token after its kill."""
     if not kills:
         return
     seconds_goal, none = (at_most(1), at_most(0)) if promised else (None, None)

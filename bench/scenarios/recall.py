@@ -66,7 +66,7 @@ def measure(name: str, ranking: Ranking, corpora: Sequence[Corpus], goals: dict[
 
 
 def share(corpus: Corpus, scores: Scores, count: int) -> float:
-    """The share of a question's answering turns among the first hits, as the mean over the questions."""
+    """Return the mean over the questions of the share of answering turns among the first hits."""
     first = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     shares = [
         len(question.evidence.intersection(row)) / len(question.evidence)

@@ -77,7 +77,7 @@ def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[f
 
 
 def last_sequence(platform: RunningPlatform, job_id: str) -> int:
-    """The last sequence number that the dead worker journalled: later events are another worker's."""
+    """Return the last sequence number that the dead worker journalled: later events are another worker's."""
     with closing(connect(platform.settings.redis_address)) as client:
         return journal.last_sequence(client, job_id)
 

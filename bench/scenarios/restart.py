@@ -97,7 +97,7 @@ def evaluate(clients: Sequence[Sequence[SeenEvent]], moved: int, ended_at: float
 
 
 def caught_up(events: Sequence[SeenEvent], staying: Sequence[SeenEvent]) -> float:
-    """When a client that reconnected first had all events that a client of the other web process had by then."""
+    """Return when a client that reconnected first had all events that a client of the other web process had by then."""
     received_at = {event.sequence: event.at for event in staying}
     for event in events:
         if received_at.get(event.sequence + 1, event.at) >= event.at:

@@ -74,7 +74,7 @@ class Streams:
         return float(self.web.memory_full_info().pss) / 1000
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the web process so far."""
+        """Return the CPU seconds of the web process so far."""
         return cpu_seconds(self.web)
 
     def _all_closed(self) -> bool:

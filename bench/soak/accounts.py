@@ -56,7 +56,7 @@ class SoakAccount:
         client.close()
 
     def token(self, client: SoakClient) -> str:
-        """A valid access token, refreshed in time."""
+        """Return a valid access token, refreshed in time."""
         with self._lock:
             if time.monotonic() - self._refreshed_at > REFRESH_AFTER:
                 self._take_tokens(client.post("/auth/refresh", {"refresh_token": self._refresh_token}))

@@ -148,7 +148,7 @@ class Keys:
 
 
 def kind_of(key: bytes, lifetime: int) -> str:
-    """The kind of a key, by its name and remaining seconds, which show whether a journal's job has ended."""
+    """Return the kind of a key, by its name and remaining seconds, which show whether a journal's job has ended."""
     if key.startswith((b"sangha:journal:", b"sangha:events:")) and lifetime != -1:
         return "journals of ended jobs" if lifetime <= TTL_ENDED else "journals of unfinished jobs"
     return "that never expire" if lifetime == -1 else "others that expire"

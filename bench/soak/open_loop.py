@@ -63,7 +63,7 @@ class OperationLog:
                 self.errors.append(f"{kind}: {type(error).__name__}: {error}")
 
     def counts(self) -> OperationCounts:
-        """The numbers of operations so far."""
+        """Return the numbers of operations so far."""
         with self._lock:
             return OperationCounts(self.started, self.done.total(), self.failed.total())
 

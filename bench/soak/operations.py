@@ -44,7 +44,7 @@ class Context:
         return self.accounts.client(self.account)
 
     def sentence(self) -> str:
-        """A sentence that seldom repeats."""
+        """Return a sentence that seldom repeats."""
         thing, verb, number = self.chance.choice(THINGS), self.chance.choice(VERBS), self.chance.randrange(10_000)
         return f"I {verb} the {thing} number {number} on day {self.chance.randrange(365)}."
 
@@ -253,7 +253,7 @@ MIX: Mapping[str, tuple[float, Operation]] = {
 
 
 def response_id(events: Sequence[ReceivedEvent]) -> str:
-    """The response of a stream, by its first event."""
+    """Return the response of a stream, by its first event."""
     id_: str = events[0].json()["response"]["id"]
     return id_
 

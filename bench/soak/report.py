@@ -62,7 +62,7 @@ class SoakReport:
         return not self.growing and not self.faults
 
     def headline(self) -> str:
-        """The verdict in one line."""
+        """Return the verdict in one line."""
         if self.steady:
             judged = any(verdict.conclusion != "too short" for *_, verdict in self.series.verdicts())
             return "STEADY" if judged else "NOTHING FAILED; the run is too short to detect growth"
@@ -70,18 +70,18 @@ class SoakReport:
         return ". ".join([*growing, *(["FAILED: " + "; ".join(self.faults)] if self.faults else [])])
 
     def text(self) -> str:
-        """The table, the operations and the verdict."""
+        """Return the table, the operations and the verdict."""
         top = [self.machine.line(), f"{self.began:%Y-%m-%d %H:%M} UTC, {self.parameters()}", ""]
         table = align_columns([HEADINGS, *rows(self.series)], right=range(2, 7), rule=True)
         done = [*self._operations(), *self.operations.errors]
         return "\n".join([*top, *table, "", EXPLANATION, "", *done, self.headline()])
 
     def parameters(self) -> str:
-        """The parameters of the run."""
+        """Return the parameters of the run."""
         return f"{self.minutes:g} min at {self.rate:.1f} operations a second, queue: {self.broker}, seed {self.seed}"
 
     def json(self) -> dict[str, Any]:
-        """The report for programs, with all readings."""
+        """Return the report for programs, with all readings."""
         return {
             "machine": asdict(self.machine),
             "began": self.began.isoformat(timespec="seconds"),
@@ -106,7 +106,7 @@ class SoakReport:
 
 
 def rows(series: SeriesSet) -> list[tuple[str, ...]]:
-    """The cells: of each panel the growing and the largest series, and how many more there are.
+    """Return the cells: of each panel the growing and the largest series, and how many more there are.
 
     The title of a panel is in its first row only.
     """
@@ -123,7 +123,7 @@ def rows(series: SeriesSet) -> list[tuple[str, ...]]:
 
 
 def row(panel: str, line: str, verdict: Verdict) -> tuple[str, ...]:
-    """The cells of a series, without the panel."""
+    """Return the cells of a series, without the panel."""
     unit = PANELS[panel].unit
     conclusion = "" if isinstance(PANELS[panel].rule_of(line), ShownOnly) else verdict.conclusion
     tolerance = quantity(verdict.tolerance, unit) if verdict.tolerance is not None else ""
@@ -141,7 +141,7 @@ def quantity(value: float, unit: str, *, signed: bool = False) -> str:
 
 
 def byte_unit(value: float) -> tuple[float, str]:
-    """The largest unit of bytes that a value has one of, and its name."""
+    """Return the largest unit of bytes that does not exceed a value, and its name."""
     for size, name in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
         if value >= size:
             return size, name
@@ -149,11 +149,11 @@ def byte_unit(value: float) -> tuple[float, str]:
 
 
 def number(value: float) -> str:
-    """Three significant digits, and all of a larger whole number."""
+    """Format a value with three significant digits, or with all digits of a larger whole number."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def as_json(series: SeriesSet, panel: str, line: str, verdict: Verdict) -> Mapping[str, Any]:
-    """A series with its readings: seconds, operations, value."""
+    """Return a series with its readings: seconds, operations, value."""
     points = [[round(point.at, 2), point.operations, point.value] for point in series.points[panel, line]]
     return {"watched": panel, "series": line, "unit": PANELS[panel].unit, **asdict(verdict), "readings": points}

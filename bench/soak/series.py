@@ -24,7 +24,7 @@ class Panel:
     exceptions: Mapping[str, Rule] = field(default_factory=dict)
 
     def rule_of(self, line: str) -> Rule:
-        """The rule of a line."""
+        """Return the rule of a line."""
         return self.exceptions.get(line, self.rule)
 
 
@@ -78,7 +78,7 @@ class SeriesSet:
             self.points.setdefault(name, []).append(Point(at, operations, value))
 
     def lines(self, panel: str) -> Sequence[str]:
-        """The lines of a panel, sorted by their last value, the largest first."""
+        """Return the lines of a panel, sorted by their last value, the largest first."""
         last_values = [(points[-1].value, line) for (key, line), points in self.points.items() if key == panel]
         return [line for _, line in sorted(last_values, key=lambda each: -each[0])]
 

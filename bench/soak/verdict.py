@@ -107,7 +107,7 @@ def judge(points: Sequence[Point], rule: Rule) -> Verdict:
 
 
 def after_warm_up(points: Sequence[Point]) -> Sequence[Point]:
-    """The points that are judged."""
+    """Return the points that are judged."""
     if not points:
         return points
     first, last = points[0].at, points[-1].at
@@ -115,7 +115,7 @@ def after_warm_up(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def interval_medians(points: Sequence[Point]) -> list[Point]:
-    """The medians of at most INTERVALS intervals, without empty ones."""
+    """Return the medians of at most INTERVALS intervals, without empty ones."""
     if len(points) < 2:
         return list(points)
     first, length = points[0].at, (points[-1].at - points[0].at) / INTERVALS or 1.0
@@ -135,26 +135,26 @@ def trend(points: Sequence[tuple[float, float]]) -> float:
 
 
 def theil_sen(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between all pairs of points; 0 without any."""
+    """Return the median of the slopes between all pairs of points; 0 without any."""
     slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if x1 != x2]
     return statistics.median(slopes) if slopes else 0.0
 
 
 def risen_floor(points: Sequence[Point]) -> float:
-    """The rise of the whole, estimated from the lowest tenths of both halves."""
+    """Return the rise of the whole, estimated from the lowest tenths of both halves."""
     half = len(points) // 2
     first, second = (quantile([point.value for point in part], 0.1) for part in (points[:half], points[half:]))
     return 2 * (second - first)
 
 
 def swing(points: Sequence[Point], slope: float) -> float:
-    """The spread of the values around a slope, from the 10th to the 90th percentile."""
+    """Return the spread of the values around a slope, from the 10th to the 90th percentile."""
     residuals = [point.value - slope * point.at for point in points]
     return quantile(residuals, 0.9) - quantile(residuals, 0.1)
 
 
 def edges(points: Sequence[Point]) -> tuple[float, float]:
-    """The medians of the first and the last quarter."""
+    """Return the medians of the first and the last quarter."""
     share = max(1, len(points) // 4)
     return (
         statistics.median(point.value for point in points[:share]),

@@ -149,7 +149,7 @@ def threads(recorder: Recorder) -> None:
 
 
 def work_name(work: Any) -> str:
-    """The name of a function that may be wrapped in partials."""
+    """Return the name of a function that may be wrapped in partials."""
     while isinstance(work, functools.partial):
         work = work.func
     return str(getattr(work, "__qualname__", work)).replace("<locals>.", "")

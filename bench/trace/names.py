@@ -21,13 +21,13 @@ def name_of(request: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as text."""
+    """Return a value as text."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @cache
 def constants() -> dict[str, str]:
-    """The name of each statement in `models`."""
+    """Return the name of each statement in `models`."""
     named: dict[str, str] = {}
     for module in pkgutil.walk_packages(models.__path__, "models."):
         if not module.ispkg:
@@ -40,7 +40,7 @@ def constants() -> dict[str, str]:
 
 @cache
 def scripts() -> dict[str, str]:
-    """The name of each script, by its hash."""
+    """Return the name of each script, by its hash."""
     from models.access import rate_limits
     from models.journal import journal
 

@@ -100,7 +100,7 @@ def labels(x: float, steps: Sequence[TraceStep], scale: float) -> Iterator[str]:
 
 
 def lines(step: TraceStep) -> list[str]:
-    """The lines of a label: one for each part, the last with the time of a step that takes any."""
+    """Return the lines of a label: one for each part, the last with the time of a step that takes any."""
     parts = list(step.parts or (step.label,))
     if step.kind == "mark":
         parts = [part.removeprefix("response.") for part in step.label.split(" + ")]

@@ -55,12 +55,12 @@ def statements(log: str, turns: int) -> list[tuple[str, ...]]:
 
 
 def median(times: list[float]) -> float:
-    """The median, or 0 of an empty list."""
+    """Return the median, or 0 of an empty list."""
     return statistics.median(times) if times else 0.0
 
 
 def with_numbers(statement: str) -> str:
-    """A statement of ours as Postgres logs it: `%(name)s` as `$1`, the same name with the same number."""
+    """Return one of our statements as Postgres logs it: `%(name)s` as `$1`, the same name with the same number."""
     names: dict[str, str] = {}
     text = re.sub(r"%\((\w+)\)s", lambda match: names.setdefault(match[1], f"${len(names) + 1}"), statement)
     return " ".join(text.split())

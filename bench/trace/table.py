@@ -25,7 +25,7 @@ def round_trips(traced: Trace) -> list[tuple[str, ...]]:
 
 
 def totals(traced: Trace, tokens: int) -> Iterator[str]:
-    """The round trips, statements and commands of a turn and of a token."""
+    """Yield the round trips, statements and commands of a turn and of a token."""
     turns = len(traced.turns)
     for kind, server in SERVERS.items():
         own_steps = [step for step in server_steps(traced) if step.kind == kind]
@@ -38,5 +38,5 @@ def totals(traced: Trace, tokens: int) -> Iterator[str]:
 
 
 def server_steps(traced: Trace) -> Sequence[TraceStep]:
-    """The round trips of all turns."""
+    """Return the round trips of all turns."""
     return [step for turn in traced.turns for step in steps(traced, turn) if step.kind in SERVERS]

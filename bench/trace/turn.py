@@ -40,12 +40,12 @@ class TraceStep:
 
 
 def median(turns: Sequence[TracedTurn]) -> TracedTurn:
-    """The turn of median duration."""
+    """Return the turn of median duration."""
     return sorted(turns, key=lambda turn: turn.end - turn.begin)[len(turns) // 2]
 
 
 def steps(traced: Trace, turn: TracedTurn) -> list[TraceStep]:
-    """The steps of a turn in order of time: all that began between its POST and its last event."""
+    """Return the steps of a turn in order of time: all that began between its POST and its last event."""
     recorded = [
         step(turn, LANES[process, span.thread], span)
         for process, spans in traced.spans.items()
@@ -62,7 +62,7 @@ def step(turn: TracedTurn, lane: str, span: Span) -> TraceStep:
 
 
 def client_steps(turn: TracedTurn) -> Iterator[TraceStep]:
-    """The events as the client received them; those that arrived together are one step."""
+    """Yield the events as the client received them; those that arrived together are one step."""
     yield TraceStep(CLIENT, "mark", "POST", 0.0, 0.0)
     for at in sorted({event.at for event in turn.events}):
         types = tuple(event.type for event in turn.events if event.at == at)

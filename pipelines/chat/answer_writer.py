@@ -82,7 +82,7 @@ class AnswerWriter:
         self.output_tokens += call.count
 
     def output(self, status: ItemStatus) -> list[Mapping[str, Any]]:
-        """The response's items. A message that is not complete gets this status."""
+        """Return the response's items. A message that is not complete gets this status."""
         if self._message == "none":
             return list(self.call_items)
         message = response_objects.message_item(
@@ -91,14 +91,14 @@ class AnswerWriter:
         return [message, *self.call_items]
 
     def missing_message_events(self) -> list[NewEvent]:
-        """The events of an empty message, for an answer that ends without text or calls."""
+        """Return the events of an empty message, for an answer that ends without text or calls."""
         if self._message != "none" or self.call_items:
             return []
         self._message = "in_progress"
         return self._message_start_events()
 
     def message_end_events(self, status: ItemStatus) -> list[NewEvent]:
-        """The events that end the message with this status, unless it has ended."""
+        """Return the events that end the message with this status, unless it has ended."""
         if self._message != "in_progress":
             return []
         text, position = self.text, {"item_id": self.item_id, **TEXT_POSITION}

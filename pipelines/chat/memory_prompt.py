@@ -56,7 +56,7 @@ class MemoryRecall(Protocol):
 
 
 def memory_token_limit(request: Mapping[str, Any], context: int) -> int:
-    """The most tokens that memories may take in an engine's context.
+    """Return the most tokens that memories may take in an engine's context.
 
     A quarter of a small context, less of a larger one, and little without `memory.limit`.
     """
@@ -65,23 +65,23 @@ def memory_token_limit(request: Mapping[str, Any], context: int) -> int:
 
 
 def _default_memories(context: int) -> int:
-    """The number of memories without `memory.limit`: fewer in a small context."""
+    """Return the number of memories without `memory.limit`: fewer in a small context."""
     return min(max(memory_token_limit({}, context) // TOKENS_PER_MEMORY, 1), DEFAULT_MEMORIES)
 
 
 def _requested_memories(request: Mapping[str, Any]) -> int | None:
-    """The turn's `memory.limit`."""
+    """Return the turn's `memory.limit`."""
     limit: int | None = (request.get("memory") or {}).get("limit")
     return limit
 
 
 def remember_enabled(request: Mapping[str, Any]) -> bool:
-    """Whether the turn is remembered, if it is stored."""
+    """Return whether the turn is remembered, if it is stored."""
     return (request.get("memory") or {}).get("remember") is not False
 
 
 def recall_enabled(request: Mapping[str, Any]) -> bool:
-    """Whether memories are recalled for the turn."""
+    """Return whether memories are recalled for the turn."""
     return (request.get("memory") or {}).get("recall") is not False
 
 

@@ -59,7 +59,7 @@ def fit_prompt(engine: Engine, messages: list[Message], request: Mapping[str, An
 
 
 def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
-    """The output format that a request asks for."""
+    """Return the output format that a request asks for."""
     tools: Sequence[Mapping[str, Any]] = request.get("tools") or ()
     choice_field = request.get("tool_choice") or "auto"
     choice: Any = choice_field if isinstance(choice_field, str) else ("function", choice_field["name"])
@@ -76,7 +76,7 @@ def output_format_of(request: Mapping[str, Any]) -> OutputFormat:
 
 
 def sampling_of(request: Mapping[str, Any], max_tokens: int) -> Sampling:
-    """The sampling of a request that may generate `max_tokens` more tokens."""
+    """Return the sampling of a request that may generate `max_tokens` more tokens."""
     return Sampling(
         max_output_tokens=max_tokens,
         temperature=request["temperature"],

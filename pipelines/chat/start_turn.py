@@ -173,7 +173,7 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
 
 
 def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
-    """The turn as it was when it began, if it exists. Raises NotFound for one that was answered and then deleted."""
+    """Return the turn as it was accepted, if it exists. Raises NotFound for one that was answered and then deleted."""
     with database.connection() as connection:
         response = responses.read(connection, response_id, caller.account_id)
     if response is None and repeat == "answered":
@@ -187,7 +187,7 @@ def _existing(database: Database, caller: Caller, response_id: str, repeat: Prio
 
 
 def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:
-    """The turn's maximum of billable tokens, where the tokens of a month are limited."""
+    """Return the turn's maximum of billable tokens, where the tokens of a month are limited."""
     if allowance.limits.tokens_per_month is None:
         return 0
     own_input = orjson.dumps([*items, *(turn.request.get(name) for name in ("instructions", "tools", "text"))])
@@ -199,7 +199,7 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
 
 
 def _opening_events(response: Response) -> list[Event]:
-    """The events that a turn's stream begins with, before a worker runs it."""
+    """Return the events that a turn's stream begins with, before a worker runs it."""
     payload = {"response": response_object(response)}
     return [event(0, "response.created", payload), event(1, "response.queued", payload)]
 

@@ -56,7 +56,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
 
 
 def _hypothetical_turn(attempt: Attempt) -> Response:
-    """The turn whose prompt is counted. It is not stored."""
+    """Return the turn whose prompt is counted. It is not stored."""
     arguments = attempt.job.arguments
     return Response(
         id="",

@@ -179,6 +179,6 @@ def _record_results(response: Response, usage: TokenUsage) -> Any:
 
 
 def _follow_ups(response: Response) -> list[NewJob]:
-    """The jobs to enqueue at the end of a turn."""
+    """Return the jobs to enqueue at the end of a turn."""
     remember_job = remember_turn_job(response)
     return [remember_job] if remember_job else []

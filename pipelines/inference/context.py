@@ -62,7 +62,7 @@ def fit_messages(
 
 
 def _turns(messages: Sequence[Message]) -> list[int]:
-    """The number of each message's turn; messages before the first user message have 0."""
+    """Return the number of each message's turn; messages before the first user message have 0."""
     call_positions = {call.id: position for position, message in enumerate(messages) for call in message.calls}
     inside_calls = {
         inner

@@ -31,7 +31,7 @@ class DelimiterScanner:
         return text
 
     def _partial_length(self, text: str) -> int:
-        """The number of characters at the end that may begin a delimiter."""
+        """Return the number of characters at the end that may begin a delimiter."""
         longest = max((len(delimiter) - 1 for delimiter in self._delimiters), default=0)
         sizes = range(min(longest, len(text)), 0, -1)
         return next(

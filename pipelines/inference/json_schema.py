@@ -77,29 +77,29 @@ def grammar_error(grammar: str) -> str | None:
 
 
 def json_rule(schema: Mapping[str, Any], options: Mapping[str, Any] = OPTIONS) -> str:
-    """The right side of a grammar rule: JSON that a schema admits."""
+    """Return the right side of a grammar rule: JSON that a schema admits."""
     return f"%json {orjson.dumps({**schema, 'x-guidance': options}).decode()}"
 
 
 @cache
 def _byte_tokenizer() -> LLTokenizer:
-    """A tokenizer whose tokens are bytes, which is enough to compile a grammar."""
+    """Return a tokenizer whose tokens are bytes, which is enough to compile a grammar."""
     return LLTokenizer("byte")
 
 
 def _largest_object(value: object) -> int:
-    """The most entries that one object in the value has."""
+    """Return the most entries that one object in the value has."""
     return max((len(entries) for entries in _objects(value)), default=0)
 
 
 def _counted_items(value: object) -> float:
-    """The sum over all arrays of the larger of `minItems` and `maxItems`."""
+    """Return the sum over all arrays of the larger of `minItems` and `maxItems`."""
     bounds = ((entries.get("minItems"), entries.get("maxItems")) for entries in _objects(value))
     return sum(max((bound for bound in pair if isinstance(bound, int | float)), default=0) for pair in bounds)
 
 
 def _objects(value: object) -> Iterator[Mapping[str, Any]]:
-    """All objects in the value, including the value itself."""
+    """Yield all objects in the value, including the value itself."""
     pending = [value]
     while pending:
         match pending.pop():

@@ -17,7 +17,7 @@ MIN_INTERVAL = 0.2
 
 
 def usable_cores(quota: Path = CGROUP_CPU) -> int:
-    """The number of cores that the process may run on or that its container is granted, whichever is less; at least 1.
+    """Return the number of cores that the process may run on, or its container is granted if that is less; at least 1.
 
     Two hardware threads of one core count once: llama.cpp gains nothing from the second.
     """
@@ -26,7 +26,7 @@ def usable_cores(quota: Path = CGROUP_CPU) -> int:
 
 
 def usable_memory(limit: Path = CGROUP_MEMORY) -> int:
-    """Bytes of memory: the machine's, or the container's limit where that is less."""
+    """Return the bytes of memory: the machine's, or the container's limit where that is less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(machine, int(limit.read_text()))
@@ -58,7 +58,7 @@ class CompetingLoad:
         return self._share
 
     def _read(self) -> tuple[float, float]:
-        """Seconds since the machine booted: busy, and in total."""
+        """Return the seconds since the machine booted: busy, and in total."""
         try:
             words = self._times.read_text().split("\n", 1)[0].split()
             user, nice, system, idle, waiting, *rest = (int(word) / TICKS for word in words[1:9])
@@ -69,7 +69,7 @@ class CompetingLoad:
 
 
 def _siblings(cpu: int) -> str:
-    """The logical CPUs of this one's core, as Linux lists them; only itself where that is unknown."""
+    """Return the logical CPUs of this one's core, as Linux lists them; only itself where that is unknown."""
     try:
         return (TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
     except OSError:
@@ -77,7 +77,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _cgroup_cores(quota: Path) -> int | None:
-    """Whole cores from a cgroup's `QUOTA PERIOD`, both in microseconds. None without a quota or without cgroup v2."""
+    """Return the whole cores of a cgroup's `QUOTA PERIOD` (in microseconds); None without a quota or cgroup v2."""
     try:
         granted, period = quota.read_text().split()
         return max(1, int(granted) // int(period))

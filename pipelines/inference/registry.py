@@ -49,7 +49,7 @@ class EngineSpec:
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
-    """The engine that the settings name.
+    """Return the engine that the settings name.
 
     Raises ConfigurationError with one line when there is no such engine, or a setting that it requires is unset.
     """
@@ -70,17 +70,17 @@ def load_engine(settings: Settings) -> Engine:
 
 
 def model_name(settings: Settings) -> str:
-    """The name of the engine's model. Loads no engine and reads no file. Raises ConfigurationError."""
+    """Return the name of the engine's model. Loads no engine and reads no file. Raises ConfigurationError."""
     return engine_spec(settings).model_name(settings)
 
 
 def embedder_name(settings: Settings) -> str:
-    """The name of the embedding model. Reads no file."""
+    """Return the name of the embedding model. Reads no file."""
     return Path(settings.embedding_model).stem if settings.embedding_model else BUNDLED_EMBEDDER
 
 
 def reflection_enabled(settings: Settings) -> bool:
-    """Whether the model may write facts and insights. Raises ConfigurationError."""
+    """Return whether the model may write facts and insights. Raises ConfigurationError."""
     if settings.reflection == "auto":
         return engine_spec(settings).supports_reflection(settings)
     return settings.reflection == "on"

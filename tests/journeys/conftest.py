@@ -23,7 +23,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 def ancestry(process: psutil.Process) -> set[int]:
-    """The pids of a process and its ancestors: earlier servers have new child processes by now."""
+    """Return the pids of a process and its ancestors: earlier servers have new child processes by now."""
     return {process.pid, *(parent.pid for parent in process.parents())}
 
 

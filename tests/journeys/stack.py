@@ -101,7 +101,7 @@ class Installation(ProcessGroup):
         return children
 
     def workers(self) -> Sequence[ChildProcess]:
-        """The workers that were started."""
+        """Return the workers that were started."""
         return [child for name, child in self.children.items() if name.startswith("worker-")]
 
     def kill_workers(self) -> None:
@@ -116,12 +116,12 @@ class Installation(ProcessGroup):
         return release_jobs(self.database, child.pid)
 
     def addresses(self) -> list[str]:
-        """The base URLs of the running web processes."""
+        """Return the base URLs of the running web processes."""
         services = [child.service for child in self.children.values() if child.running]
         return [f"http://127.0.0.1:{each.settings.port}" for each in services if isinstance(each, ConfiguredWeb)]
 
     def runner(self, job_id: str) -> ChildProcess:
-        """The worker that runs a job."""
+        """Return the worker that runs a job."""
         return stack.runner(self.children, self.database, job_id)
 
     def rows(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:

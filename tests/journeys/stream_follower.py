@@ -73,7 +73,7 @@ class StreamFollower(BackgroundStream[ReceivedEvent]):
         return effective_events(self.events)
 
     def longest_pause(self, since: float) -> float:
-        """The longest time between two events, counted from `since` (`time.monotonic`)."""
+        """Return the longest time between two events, counted from `since` (`time.monotonic`)."""
         times = [event.at for event in self.events]
         return max(later - max(earlier, since) for earlier, later in itertools.pairwise(times) if later > since)
 

@@ -60,7 +60,7 @@ def test_cancelled_queued_turn_never_runs(stack: Installation, user: AccountOwne
 
 
 def completed_jobs(stack: Installation, user: AccountOwner) -> int:
-    """How many jobs of a user's account are completed."""
+    """Return how many jobs of a user's account are completed."""
     rows = stack.rows("SELECT 1 FROM jobs WHERE account_id = %s AND state = 'completed'", user.account)
     return len(rows)
 

@@ -124,7 +124,7 @@ def envelope(
 
 
 def _names_the_caller(error: psycopg.errors.ForeignKeyViolation) -> bool:
-    """Whether the missing row is an account or a user: both ids come from the access token, which outlives them."""
+    """Return whether the missing row is an account or a user, whose ids come from a token that outlives them."""
     return (error.diag.constraint_name or "").endswith(("account_id_fkey", "user_id_fkey"))
 
 
@@ -136,7 +136,7 @@ def _request_error(error: RequestError) -> Response:
 
 
 def _retry_headers(seconds: float | None) -> dict[str, str]:
-    """When to retry, in whole seconds (RFC 9110, 10.2.3) and in milliseconds for OpenAI's clients; None is never."""
+    """Return headers that say when to retry, in whole seconds (RFC 9110, 10.2.3) and milliseconds; None is never."""
     if seconds is None:
         return PERMANENT
     return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000)), **RETRY}

@@ -28,7 +28,7 @@ def _check(settings: Settings) -> EngineStatus:
 
 
 def _supports_reflection(settings: Settings) -> bool:
-    """The bundled model is too small to write useful facts; a model that the operator chose may."""
+    """Return False for the bundled model, which is too small to write useful facts."""
     return settings.model is not None
 
 

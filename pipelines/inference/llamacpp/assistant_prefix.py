@@ -11,7 +11,7 @@ SPECIAL = re.compile(r"(<[^<>\s]+>)")
 
 
 def assistant_prefix(loopback: LoopbackClient) -> str:
-    """The template's assistant prefix in llguidance's language: special tokens by number, text quoted."""
+    """Return the template's assistant prefix in llguidance's language: special tokens by number, text quoted."""
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     with_prefix = loopback.request("POST", "/apply-template", body)["prompt"]
     without_prefix = loopback.request("POST", "/apply-template", {**body, "add_generation_prompt": False})["prompt"]

@@ -63,7 +63,7 @@ class TokenBuffer:
             yield token
 
     def finish(self) -> Finish:
-        """The end of the generation, for any reason."""
+        """Return the end of the generation, for any reason."""
         return Finish(self.reason, self.prompt_tokens or 0, self.cached, self.generated)
 
 

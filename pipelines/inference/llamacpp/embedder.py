@@ -102,7 +102,7 @@ class Embedder:
         return None
 
     def _first_too_long(self, texts: Sequence[str]) -> int:
-        """The position of the first text that is too long, by bisection: the model does not report it."""
+        """Return the position of the first text that is too long, by bisection: the model does not report it."""
         if len(texts) == 1:
             return 0
         middle = len(texts) // 2

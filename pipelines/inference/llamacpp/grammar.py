@@ -28,12 +28,12 @@ opened[lazy]: OPENED
 
 
 def json_grammar(schema: Mapping[str, Any], assistant_prefix: str = "") -> str:
-    """The grammar of a JSON answer. `assistant_prefix` precedes it where llama.cpp parses the answer so far, too."""
+    """Return the grammar of a JSON answer, after `assistant_prefix` where llama.cpp parses the answer so far, too."""
     return f"{GRAMMAR_HEADER}start: {assistant_prefix} answer\nanswer: {json_rule(schema or ANY_OBJECT)}"
 
 
 def calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
-    """The grammar of the rest of an answer that may call, after `calls_made` calls.
+    """Return the grammar of the rest of an answer that may call, after `calls_made` calls.
 
     Text needs no state: it never contains the marker that begins a call, so its rest is text like its whole.
     Raises PermanentFailure("invalid_request") where the schemas together do not compile, though each alone would.

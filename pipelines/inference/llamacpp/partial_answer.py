@@ -35,7 +35,7 @@ class PartialAnswer:
         return len(self.calls) >= self.output_format.max_calls
 
     def messages(self) -> list[dict[str, str]]:
-        """The prompt with the answer so far as a partial assistant message. llama.cpp merges two consecutive ones."""
+        """Return the prompt and the answer so far as a partial message. llama.cpp merges two consecutive ones."""
         messages = render_messages(self.prompt, self.output_format)
         partial_answer = break_control_tokens(self.text) + render_calls(self.calls)
         if partial_answer and messages and messages[-1]["role"] == "assistant":
@@ -45,7 +45,7 @@ class PartialAnswer:
         return messages
 
     def grammar_parameters(self, assistant_prefix: str) -> dict[str, Any]:
-        """The parameters of llama.cpp's request that constrain the rest of the answer.
+        """Return the parameters of llama.cpp's request that constrain the rest of the answer.
 
         A grammar begins where the model does. JSON can't begin in its middle, but with the type `tool_calls` llama.cpp
         parses the template's assistant prefix and the answer so far with the grammar first.

@@ -11,7 +11,7 @@ from models.platform.settings import variable_name
 
 
 def server_parameters(path: Path, threads: int) -> Any:
-    """Parameters for a model file: no log output, and this number of computing threads.
+    """Return parameters for a model file: no log output, and this number of computing threads.
 
     The server opens a port on loopback that can't be turned off, so it gets a random API key.
     """

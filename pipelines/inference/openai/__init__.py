@@ -26,7 +26,7 @@ def _check(settings: Settings) -> EngineStatus:
 
 
 def _supports_reflection(settings: Settings) -> bool:
-    """The operator chose the model."""
+    """Return True: the operator chose the model."""
     return True
 
 

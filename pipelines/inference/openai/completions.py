@@ -25,7 +25,7 @@ from pipelines.inference.engine import (
 
 
 def max_tokens_field(host: str) -> str:
-    """The name of the token limit in a request: OpenAI renamed it, and other endpoints expect the old name."""
+    """Return the name of the token limit in a request: OpenAI renamed it, and other endpoints expect the old name."""
     name, _, _ = host.partition(":")
     renamed = name.endswith((".openai.com", ".openai.azure.com"))
     return "max_completion_tokens" if renamed else "max_tokens"
@@ -34,7 +34,7 @@ def max_tokens_field(host: str) -> str:
 def request_body(
     model: str, prompt: Sequence[Message], sampling: Sampling, output_format: OutputFormat, limit: str = "max_tokens"
 ) -> dict[str, Any]:
-    """The JSON of a request. Values that are None are left to the endpoint's defaults.
+    """Return the JSON of a request. Values that are None are left to the endpoint's defaults.
 
     `limit` is the name of the field for `max_output_tokens`, see `max_tokens_field`.
     """
@@ -137,7 +137,7 @@ class CompletionReader:
         yield self._end(self._reason, prompt_tokens)
 
     def cancelled_finish(self, prompt_tokens: int) -> Finish:
-        """The end of a cancelled generation."""
+        """Return the end of a cancelled generation."""
         return self._end("cancelled", prompt_tokens if self._yielded_tokens else 0)
 
     def _end(self, reason: Literal["stop", "length", "cancelled"], prompt_tokens: int) -> Finish:
@@ -172,7 +172,7 @@ class CompletionReader:
         call["arguments"] += function.get("arguments") or ""
 
     def _complete_calls(self) -> list[tuple[str, str]]:
-        """The complete calls. Drops one that the token limit cut off; raises EngineError for any other invalid call."""
+        """Return the complete calls. Drops one that the token limit cut off. Raises EngineError for invalid ones."""
         names = {tool.name for tool in self._output_format.callable_tools}
         calls = [self._calls[index] for index in sorted(self._calls)][: self._output_format.max_calls]
         if calls and self._reason == "length" and not _is_json(calls[-1]["arguments"] or "{}"):

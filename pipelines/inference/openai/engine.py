@@ -217,7 +217,7 @@ def error_for_status(status: int, message: str) -> SanghaError:
 
 
 def _message_of(text: bytes) -> str:
-    """The message of an error response, in the common formats; at most 300 characters."""
+    """Return the message of an error response, in the common formats; at most 300 characters."""
     try:
         parsed = orjson.loads(text)
         error = parsed.get("error") or parsed.get("detail") or parsed.get("message") or parsed

@@ -146,11 +146,11 @@ class Playback:
         return self.size + len(self.tools)
 
     def text(self, index: int) -> str:
-        """The text of a token."""
+        """Return the text of a token."""
         return self.texts[index] if self.texts else f"w{index} "
 
     def position_after(self, prefix: str, calls: int) -> tuple[int, int]:
-        """Where a partial answer ends: the next token, and how many of its characters are already there."""
+        """Return where a partial answer ends: the next token, and how many of its characters are already there."""
         if calls:
             return self.size + calls, 0
         if not self.texts:  # each token ends with a space
@@ -203,7 +203,7 @@ def _last_user_message(prompt: Sequence[Message]) -> str:
 
 
 def _requested_tool(prompt: Sequence[Message], output_format: OutputFormat) -> Tool | None:
-    """The tool that the last message asks to call. After a tool's result there is none."""
+    """Return the tool that the last message asks to call. After a tool's result there is none."""
     text = prompt[-1].content if prompt and prompt[-1].role == "user" else ""
     return next((tool for tool in output_format.callable_tools if f"call {tool.name}" in text), None)
 

@@ -77,7 +77,7 @@ def register_ghost(database: Database) -> int:
 
 
 def is_idle(database: Database) -> bool:
-    """Whether all jobs of accounts have ended."""
+    """Return whether all jobs of accounts have ended."""
     with database.connection() as connection:
         unfinished = "SELECT FROM jobs WHERE state IN ('queued', 'running', 'waiting') AND account_id <> 'platform'"
         return connection.execute(unfinished).fetchone() is None

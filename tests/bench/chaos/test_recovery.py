@@ -11,7 +11,7 @@ DELTA = "response.output_text.delta"
 
 
 def streamed_turn(accepted: float, running: float, *deltas: float) -> ClientTranscript:
-    """A streamed turn that was accepted, started, and had deltas at these times."""
+    """Return a streamed turn that was accepted, started, and had deltas at these times."""
     transcript = ClientTranscript("turn", "streamer", "acct_1", "key", {"stream": True}, 0.0, id="resp_1")
     transcript.replies = [RecordedReply(accepted, 200, "", "resp_1")]
     times = [(accepted, "response.queued"), (running, "response.in_progress"), *((at, DELTA) for at in deltas)]

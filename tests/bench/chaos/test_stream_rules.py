@@ -33,7 +33,7 @@ STREAM = [*OPENING, *deltas(0, LENGTH), COMPLETED]
 
 
 def turn(*stream: tuple[str, dict]) -> ClientTranscript:
-    """A turn that was followed to its end, read and replayed."""
+    """Return a turn that was followed to its end, read and replayed."""
     transcript = ClientTranscript("turn", "streamer", "acct_1", "1-streamer-0", {}, 0.0, length=LENGTH, id="resp_1")
     transcript.replies = [RecordedReply(0.1, 0, "ConnectionResetError"), RecordedReply(0.2, 200, "", "resp_1")]
     transcript.connections = [StreamConnection(0.1, 0, -1, "create")]

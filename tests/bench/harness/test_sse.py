@@ -22,7 +22,7 @@ POSITION = {"item_id": "msg_1"}
 
 
 def stream(*payloads: tuple[str, dict]) -> list[ReceivedEvent]:
-    """A stream as the server writes it."""
+    """Return a stream as the server writes it."""
     events = [event(sequence, type_, payload) for sequence, (type_, payload) in enumerate(payloads)]
     return [parse_frame(frame(each.sequence, each.data).removesuffix(b"\n\n"), 0.0) for each in events]
 

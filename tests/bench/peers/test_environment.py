@@ -10,7 +10,7 @@ from bench.peers.environment import NotInstalled, interpreter, version
 
 
 def program(tmp_path: Path, *lines: str, code: int = 0) -> Path:
-    """A program that prints some lines."""
+    """Return a program that prints some lines."""
     path = tmp_path / "python"
     path.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines) + f"exit {code}\n")
     path.chmod(0o755)

@@ -19,7 +19,7 @@ MEMORY = Flat(least=4 * MIB, each=512, step=64 * MIB)
 
 
 def series(value, seconds=SECONDS, rate=RATE):
-    """A value each second, computed from the second and the operations until then."""
+    """Return a value each second, computed from the second and the operations until then."""
     return [Point(second, second * rate, value(second, second * rate)) for second in range(seconds)]
 
 

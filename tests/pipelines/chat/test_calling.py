@@ -29,7 +29,7 @@ CALL_EVENTS = [
 
 
 def read_events(harness, started):
-    """The stream's events as type and payload."""
+    """Return the stream's events as type and payload."""
     assert harness.writer.drain()
     history = journal.read_events(harness.client, started.response.job_id)
     return [(event.type.decode(), orjson.loads(event.data)) for event in history]

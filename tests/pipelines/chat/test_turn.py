@@ -27,7 +27,7 @@ def crash_at(position):
 
 
 def events(harness, started):
-    """The stream's events as type and payload."""
+    """Return the stream's events as type and payload."""
     assert harness.writer.drain()
     turn_events = journal.read_events(harness.client, started.response.job_id)
     return [(event.type.decode(), orjson.loads(event.data)) for event in turn_events]

@@ -45,7 +45,7 @@ def erase_job(member):
 
 
 def tables_with_rows(database, account_id):
-    """The tables that have a row of the account."""
+    """Return the tables that have a row of the account."""
     with database.connection() as connection:
         names = connection.execute(
             "SELECT table_name AS name FROM information_schema.columns"

@@ -22,7 +22,7 @@ def times(expression, zone, after, count):
 
 
 def days(expression, count=4):
-    """The first days on or after Thursday, 1 January 2026."""
+    """Return the first days on or after Thursday, 1 January 2026."""
     return [f"{time:%a %d.%m.}" for time in times(expression, UTC_ZONE, datetime(2025, 12, 31, 12, tzinfo=UTC), count)]
 
 

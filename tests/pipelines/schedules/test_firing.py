@@ -88,7 +88,7 @@ def jobs(job_store, member):
 
 
 def outcomes(history):
-    """Seconds after noon and status of each firing."""
+    """Return the seconds after noon and status of each firing."""
     return [(int((firing.fire_time - NOON).total_seconds()), firing.status) for firing in history]
 
 

@@ -14,7 +14,7 @@ ODD = render_calls([ToolCall("", 'odd"name', "{}")])
 
 
 def admits(grammar: str, text: str) -> bool:
-    """Whether the grammar admits exactly this text."""
+    """Return whether the grammar admits exactly this text."""
     matcher, data = LLMatcher(LLTokenizer("byte"), grammar, log_level=0), list(text.encode())
     assert not matcher.get_error()
     return matcher.try_consume_tokens(data) == len(data) and matcher.is_accepting()

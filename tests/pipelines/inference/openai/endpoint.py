@@ -47,7 +47,7 @@ class ReceivedRequest(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def disconnects(self, seconds: float = 5.0) -> bool:
-        """Whether the client closes the connection within this time."""
+        """Return whether the client closes the connection within this time."""
         self.connection.settimeout(seconds)
         try:
             return self.connection.recv(1) == b""
@@ -108,13 +108,13 @@ def running_endpoint() -> Iterator[Endpoint]:
 
 
 def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **fields: Any) -> bytes:
-    """An event of the stream."""
+    """Return an event of the stream."""
     choices = [{"index": 0, "delta": delta or {}, "finish_reason": reason}] if delta is not None or reason else []
     return b"data: " + orjson.dumps({"object": "chat.completion.chunk", "choices": choices, **fields}) + b"\n\n"
 
 
 def answers_with(*texts: str, reason: str = "stop", usage: dict[str, Any] | None = None) -> Handler:
-    """A complete answer of these chunks."""
+    """Return a complete answer of these chunks."""
 
     def handle(request: ReceivedRequest) -> None:
         request.begin_stream()
@@ -130,5 +130,5 @@ def answers_with(*texts: str, reason: str = "stop", usage: dict[str, Any] | None
 
 
 def fails_with(status: int, message: str, **fields: Any) -> Handler:
-    """An error response."""
+    """Return an error response."""
     return lambda request: request.respond_with_error(status, orjson.dumps({"error": {"message": message, **fields}}))
