@@ -22,7 +22,7 @@ class Machine:
     load: float
 
     def line(self) -> str:
-        """One line for the top of the table."""
+        """Return the line for the top of the table."""
         gigabytes = f"{self.memory / 1e9:.0f} GB"
         return (
             f"{self.processor}, {self.cores} cores, {gigabytes}, {self.system}, Python {self.python}, "

@@ -88,7 +88,7 @@ class SyntheticJobs:
 
 @contextmanager
 def synthetic_jobs(platform: RunningPlatform) -> Iterator[SyntheticJobs]:
-    """Jobs of the platform's first account, deleted at the end of the block."""
+    """Create jobs for the platform's first account, and delete them at the end of the block."""
     with (
         closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database,
         closing(connect(platform.settings.redis_address)) as client,

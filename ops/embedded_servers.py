@@ -97,7 +97,7 @@ class Postgres:
         return True
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _create_cluster(self) -> None:
         """Initialise in a folder beside it and rename it, so that an interrupted creation is started over."""
@@ -198,7 +198,7 @@ class Valkey:
             client.close()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def create_private_folder(folder: Path) -> None:

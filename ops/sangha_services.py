@@ -50,7 +50,7 @@ class SanghaProcess:
         return time.monotonic() - self._started > READY_AFTER
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 class WebProcess(SanghaProcess):

@@ -1,7 +1,7 @@
 """Keep services alive: start them in stages, restart those that exit, and stop them in reverse order.
 
 A service that exits is restarted at once; one that exits repeatedly soon after its start is delayed longer each time.
-A service that has never been ready is given up after a few starts, with the last line of its log: a wrong model path
+A service that has never been ready is no longer restarted after a few starts, with the last line of its log: a wrong model path
 is not repaired by another start.
 """
 
@@ -25,7 +25,7 @@ MIN_UPTIME = 10.0
 #: Seconds before the restart of a service after 1, 2, 3 … failed starts in a row.
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-#: Failed starts after which a service that was never ready is given up.
+#: Failed starts after which a service that was never ready is no longer restarted.
 MAX_FAILED_STARTS = 3
 
 #: Seconds after which the console names the services that are not ready yet.
@@ -177,7 +177,7 @@ class Supervisor:
         self._on_failure(supervised, f"{describe_exit(code)}{last_line}", final=code == MISCONFIGURED)
 
     def _on_failure(self, supervised: SupervisedChild, reason: str, *, final: bool) -> None:
-        """Schedule the next start, or give up a service that was never ready."""
+        """Schedule the next start, or stop restarting a service that was never ready."""
         supervised.ready = False
         supervised.failed_starts += 1
         if not supervised.was_ready and (final or supervised.failed_starts >= MAX_FAILED_STARTS):

@@ -129,7 +129,7 @@ class FleetClient:
         return current
 
     def finish_turn(self, transcript: ClientTranscript) -> None:
-        """After a turn's stream: read its response, and replay it sometimes. Raises DeadlineExceeded."""
+        """Read the response after the stream of a turn, and sometimes replay the stream. Raises DeadlineExceeded."""
         if not transcript.id:
             return
         transcript.final = self.read(transcript, f"/v1/responses/{transcript.id}")

@@ -149,7 +149,7 @@ class FaultInjector:
             self._before_last = None
 
     def _shorten(self, over: bool) -> None:
-        """When the time is over, drop faults that were injected before; the last one of the plan is always injected."""
+        """Drop repeated faults once the time is over; the last one of the plan is always injected."""
         if over:
             done = {each.name for each in self.injected} | {each.fault.name for each in self._active}
             last = self._remaining[-1:]

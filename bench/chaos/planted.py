@@ -197,7 +197,7 @@ def run_planted(bugs: Sequence[PlantedBug], progress: Progress) -> Iterator[Plan
 
 @contextmanager
 def planted_copy(bug: PlantedBug) -> Iterator[Path]:
-    """A copy of the tree with the bug, until the end of the block."""
+    """Copy the tree, plant the bug, and delete the copy at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="sangha-planted-") as name:
         folder = Path(name)
         for source in SOURCES:

@@ -135,7 +135,7 @@ class RunningPlatform:
         return [(each.settings.host, each.settings.port) for each in services if isinstance(each, ConfiguredWeb)]
 
     def tokens(self, count: int) -> Sequence[str]:
-        """Tokens of `count` accounts, which are created on first use."""
+        """Return the tokens of `count` accounts, which are created on first use."""
         while len(self._tokens) < count:
             self._tokens.append(sign_up(self.address))
         return self._tokens[:count]

@@ -44,10 +44,10 @@ class PeerProcess:
     port: int
 
     def prepare(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 class ScriptedEndpoint(PeerProcess):
@@ -73,7 +73,7 @@ class ScriptedEndpoint(PeerProcess):
         return [sys.executable, "-m", "bench.peers.endpoint", str(self.port)]
 
     def environment(self) -> Mapping[str, str]:
-        """Nothing."""
+        """Return no variables."""
         return {}
 
     def ready(self, pid: int) -> bool:
@@ -102,7 +102,7 @@ class Aegra(PeerProcess):
         return [str(self._python), *serve]
 
     def environment(self) -> Mapping[str, str]:
-        """Its settings, by their documented names. The web process has a connection for each client."""
+        """Return its settings, by their documented names. The web process has a connection for each client."""
         connections = str(RUNS_A_WORKER if self._works else WORKERS * RUNS_A_WORKER)
         return {
             **self._model,

@@ -17,19 +17,19 @@ RRF = 60
 
 
 def dense(corpus: Corpus) -> Scores:
-    """Cosine similarity of the question as it is."""
+    """Score turns by cosine similarity to the unchanged question."""
     return corpus.raw
 
 
 def bm25(corpus: Corpus) -> Scores:
-    """BM25 of the question's terms, names included, in the turn."""
+    """Score turns by BM25 of the question's terms, names included."""
     return corpus.lexical_scores(
         corpus.term_weights, [terms.extract_terms(question.text) for question in corpus.conversation.questions]
     )
 
 
 def bm25_with_previous(corpus: Corpus) -> Scores:
-    """BM25 in the turn and the previous one."""
+    """Score turns by BM25 in the turn and the previous one."""
     return corpus.lexical_scores(
         corpus.with_previous, [terms.extract_terms(question.text) for question in corpus.conversation.questions]
     )

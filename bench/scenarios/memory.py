@@ -112,7 +112,7 @@ class Generator:
         return unit
 
     def batch(self, begin: int) -> Iterator[tuple[NewMemory, list[float]]]:
-        """Memories of conversations of a hundred turns, a minute apart."""
+        """Generate memories of conversations of a hundred turns, a minute apart."""
         start = datetime(2025, 1, 1, tzinfo=UTC)
         for number in range(begin, begin + BATCH):
             moment = start + timedelta(minutes=number)

@@ -70,7 +70,7 @@ class Streams:
         wait_until(self._all_closed, PATIENCE, interval=0.1, what="closing all streams")
 
     def kilobytes(self) -> float:
-        """Memory of the web process in kB (1,000 bytes), shared pages by their share, without kernel memory."""
+        """Return the memory of the web process in kB (1,000 bytes): proportional set size, without kernel memory."""
         return float(self.web.memory_full_info().pss) / 1000
 
     def cpu_seconds(self) -> float:

@@ -84,7 +84,7 @@ class Processes:
 
 
 def _measure(process: psutil.Process) -> tuple[float, float, float, float]:
-    """Unshared and resident memory, descriptors and threads of a process; zeros for one that has ended."""
+    """Measure memory (unshared, resident), descriptors and threads of a process; zeros for one that has ended."""
     try:
         memory = process.memory_full_info()
         return memory.uss, memory.rss, process.num_fds(), process.num_threads()
@@ -190,7 +190,7 @@ class Operations:
         return {("jobs", "operations"): float(self._log.counts().running)}
 
     def read(self) -> Reading:
-        """Operations a second, and quantiles of the turns' times, since the last reading."""
+        """Read operations a second, and quantiles of the turns' times, since the last reading."""
         now, done = time.monotonic(), self._log.counts().done
         (then, before), self._before = self._before, (now, done)
         times = self._log.take_times()

@@ -39,7 +39,7 @@ def log_statements(dsn: str) -> Iterator[None]:
 
 
 def statements(log: str, turns: int) -> list[tuple[str, ...]]:
-    """One row for each statement that at least every other turn runs, the most expensive first."""
+    """Return one row for each statement that at least every other turn runs, the most expensive first."""
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     names = {with_numbers(statement): name for statement, name in constants().items()}
     for milliseconds, phase, statement in LINE.findall(log):

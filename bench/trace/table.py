@@ -12,7 +12,7 @@ HEADINGS = ("server", "from", "round trip", "a turn", "ms (median)")
 
 
 def round_trips(traced: Trace) -> list[tuple[str, ...]]:
-    """One row for each round trip that at least every other turn makes."""
+    """Yield one row for each round trip that at least every other turn makes."""
     times_by_trip: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for step in server_steps(traced):
         times_by_trip[SERVERS[step.kind], step.lane, step.label].append(step.milliseconds)

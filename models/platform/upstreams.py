@@ -37,7 +37,7 @@ class Upstream:
     api_key: str | None = None
 
     def __repr__(self) -> str:
-        """Without the API key."""
+        """Return the upstream without its API key."""
         return f"Upstream({self.name!r}, {self.url!r}, {self.models!r})"
 
 

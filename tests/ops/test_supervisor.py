@@ -1,4 +1,4 @@
-"""The supervisor restarts services, gives up those that never start, and leaves no process behind."""
+"""The supervisor restarts services, stops restarting those that never become ready, and leaves no process behind."""
 
 import os
 import signal
@@ -80,7 +80,7 @@ def test_restarts_of_a_failing_service_are_delayed(supervisor: Supervisor, conso
 @pytest.mark.parametrize(
     ("program", "error", "starts"), [(FAILS, Unavailable, 3), (MISCONFIGURED, ConfigurationError, 1)]
 )
-def test_service_that_was_never_ready_is_given_up(
+def test_service_that_was_never_ready_is_no_longer_restarted(
     supervisor: Supervisor, tmp_path: Path, program: str, error: type[Exception], starts: int
 ) -> None:
     service = Script("worker-inference", tmp_path, program)

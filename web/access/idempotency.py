@@ -216,7 +216,7 @@ def _mark_replayed(response: Response | UnfinishedResponse) -> None:
 
 
 def _seal_context(request: KeyedRequest) -> bytes:
-    """What a sealed response is bound to: it cannot be opened under another account or key."""
+    """Return the data that a sealed response is bound to, so that no other account or key can decrypt it."""
     return f"{request.account_id} {request.key}".encode()
 
 

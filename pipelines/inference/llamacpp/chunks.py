@@ -26,7 +26,7 @@ class ChunkQueue:
         self.queue: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
 
     def on_chunk(self, chunk: bytes) -> bool:
-        """llama.cpp's callback; True stops the generation. Must not raise: llama.cpp would ignore it and continue."""
+        """Receive a chunk from llama.cpp; True stops the generation. Must not raise: llama.cpp ignores exceptions."""
         self.queue.put(chunk)
         return self.stop_requested
 

@@ -70,7 +70,7 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:
 
 
 def _add_vocabulary(writer: Any, words: list[str]) -> None:
-    """WordPiece in llama.cpp's spelling: the beginning of a word is marked, where the original marks continuations."""
+    """Add the WordPiece vocabulary as llama.cpp spells it: word beginnings are marked instead of continuations."""
     kinds = gguf.TokenType
     writer.add_tokenizer_model("bert")
     writer.add_token_type_count(2)

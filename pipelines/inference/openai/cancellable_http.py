@@ -33,9 +33,9 @@ class CancellableBackend(NetworkBackend):
 
     @contextmanager
     def cancel_reads_when(self, cancelled: Callable[[], bool], timeout: float) -> Iterator[None]:
-        """Within the block this thread's reads wait at most `timeout` seconds each, and until `cancelled` returns True.
+        """Limit each read of this thread to `timeout` seconds within the block, and until `cancelled` returns True.
 
-        They raise httpcore.ReadTimeout and ReadCancelled then; an exception of `cancelled` propagates.
+        The read then raises httpcore.ReadTimeout or ReadCancelled; an exception of `cancelled` propagates.
         """
         self._thread_state.read_limits = cancelled, timeout
         try:

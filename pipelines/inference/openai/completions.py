@@ -165,7 +165,7 @@ class CompletionReader:
         return text
 
     def _add_call(self, part: Mapping[str, Any]) -> None:
-        """A call arrives in parts: its name once, its arguments piece by piece."""
+        """Add a part of a call: its name arrives once, its arguments piece by piece."""
         call = self._calls.setdefault(int(part.get("index") or 0), {"name": "", "arguments": ""})
         function = part.get("function") or {}
         call["name"] = call["name"] or function.get("name") or ""

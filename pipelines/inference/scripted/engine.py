@@ -94,10 +94,10 @@ class ScriptedEngine:
         yield Finish(reason, self.count(prompt, output_format), 0, filter_.released_tokens)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
     def _playback(self, prompt: Sequence[Message], output_format: OutputFormat) -> "Playback":
-        """What to play for this prompt. Raises PermanentFailure("invalid_request")."""
+        """Return what to play for this prompt. Raises PermanentFailure("invalid_request")."""
         check_output_format(output_format)
         if output_format.must_call_tool:
             return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))

@@ -18,7 +18,7 @@ Corrupt = Callable[[ClientTranscript], None]
 
 
 def received(*payloads: tuple[str, dict], first: int = 0) -> list[ReceivedEvent]:
-    """Events with numbers from `first` on, received on the first connection."""
+    """Return events with numbers from `first` on, received on the first connection."""
     events = [event(first + index, type_, payload) for index, (type_, payload) in enumerate(payloads)]
     return [ReceivedEvent(float(each.sequence), each.sequence, each.type.decode(), each.data) for each in events]
 

@@ -202,7 +202,7 @@ class JobProtocol(RuleBasedStateMachine):
 
     @rule(data=st.data(), fails=st.booleans())
     def worker_claims_before_the_mark(self, data, fails):
-        """A worker claims the job, and perhaps puts it back, between its publication and the mark."""
+        """Claim a job, and perhaps release it, between its publication and the mark."""
         with self.database.transaction() as connection:
             due = outbox.lock_due_jobs(connection, dict.fromkeys(KINDS, WINDOW))
             for job in due:
@@ -221,7 +221,7 @@ class JobProtocol(RuleBasedStateMachine):
     @precondition(lambda self: any(row.state in ("running", "waiting") for row in self.rows.values()))
     @rule(data=st.data())
     def duplicate_message_is_delivered(self, data):
-        """A duplicate of a message, from a second relay or the sweeper, is dropped."""
+        """Deliver a duplicate from a second relay or the sweeper, which is dropped."""
         row = data.draw(st.sampled_from([row for row in self.rows.values() if row.state in ("running", "waiting")]))
         self.publish(row.id)
         assert self.deliver(*self.messages[-1], data.draw(st.sampled_from(list(self.pids)))) is None
@@ -229,7 +229,7 @@ class JobProtocol(RuleBasedStateMachine):
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
     def message_is_delivered(self, data):
-        """Any message is delivered to any worker: late, twice, out of order. Those never drawn are lost."""
+        """Deliver any message to any worker: late, twice, out of order. Those never drawn are lost."""
         message_id, job_id = data.draw(st.sampled_from(self.messages[-12:]))
         self.deliver(message_id, job_id, data.draw(st.sampled_from(list(self.pids))))
 
@@ -241,7 +241,7 @@ class JobProtocol(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def publish_and_claim(self, data):
-        """The relay publishes, and the messages are claimed."""
+        """Publish due jobs and claim their messages."""
         self.relay_publishes(data, "no")
         for message_id, job_id in self.messages[-8:]:
             if not self.rows[job_id].attempt:
@@ -297,7 +297,7 @@ class JobProtocol(RuleBasedStateMachine):
     @precondition(lambda self: any(map(self.is_superseded, self.worker_attempts)))
     @rule(data=st.data(), state=st.sampled_from(END_STATES))
     def superseded_attempt_continues(self, data, state):
-        """While a newer attempt runs, an older one tries everything."""
+        """Let an older attempt try every step while a newer one runs."""
         worker_attempt = data.draw(
             st.sampled_from(
                 [worker_attempt for worker_attempt in self.worker_attempts if self.is_superseded(worker_attempt)]
@@ -357,7 +357,7 @@ class JobProtocol(RuleBasedStateMachine):
     @precondition(lambda self: any(map(self.may_wait, self.worker_attempts)) and len(self.rows) < MAX_JOBS)
     @rule(data=st.data(), count=st.sampled_from([3, 2, 1]), relayed=st.booleans())
     def current_attempt_waits_for_children(self, data, count, relayed):
-        """As above, with what usually follows."""
+        """Let a current attempt wait for its children, and usually run these."""
         worker_attempt = data.draw(
             st.sampled_from(
                 [worker_attempt for worker_attempt in self.worker_attempts if self.may_wait(worker_attempt)]
@@ -394,7 +394,7 @@ class JobProtocol(RuleBasedStateMachine):
     @precondition(lambda self: self.worker_attempts)
     @rule(data=st.data())
     def worker_renews_its_leases(self, data):
-        """The current attempts are returned, each with its cancel flag."""
+        """Renew leases: the current attempts are returned, each with its cancel flag."""
         worker = data.draw(st.sampled_from(sorted({worker_attempt.worker for worker_attempt in self.worker_attempts})))
         leases = {
             worker_attempt.job.id: worker_attempt.job.attempt
@@ -408,7 +408,7 @@ class JobProtocol(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def supervisor_releases_a_dead_worker(self, data):
-        """The process is dead, another one starts. Its attempts may still come back."""
+        """Release the jobs of a dead worker; its attempts may still write later."""
         name = data.draw(st.sampled_from(list(self.pids)))
         running = [row for row in self.rows.values() if row.state == "running" and row.worker == name]
         assert workers.release_jobs_of_dead_worker(self.database, "host", self.pids.pop(name)) == len(running)
@@ -477,20 +477,20 @@ class JobProtocol(RuleBasedStateMachine):
                 assert self.ended.setdefault(id_, job) == job
 
     def check_serial_keys(self, jobs):
-        """At most one job of a key runs or waits."""
+        """Check that at most one job of a key runs or waits."""
         present = [job["serial_key"] for job in jobs.values() if job["state"] in ("running", "waiting")]
         keys = [key for key in present if key]
         assert len(keys) == len(set(keys))
 
     def check_children(self, jobs):
-        """A waiting parent has the right number of unfinished children, at least one."""
+        """Check that a waiting parent has the right number of unfinished children, at least one."""
         for id_, job in jobs.items():
             if job["state"] == "waiting":
                 unfinished = [c for c in jobs.values() if c["parent_id"] == id_ and c["state"] not in ENDED]
                 assert job["pending_children"] == len(unfinished) > 0
 
     def check_windows(self, jobs):
-        """Jobs in flight do not exceed the window, apart from those claimed by an old message."""
+        """Check that jobs in flight do not exceed the window, apart from those claimed by an old message."""
         if self.relay_crashed:
             return
         for account_id in ACCOUNTS:
@@ -525,7 +525,7 @@ class JobProtocol(RuleBasedStateMachine):
             assert chunk["tokens"] == sum('"test.event"' in line for line in lines)
 
     def teardown(self):
-        """Liveness: from any state, sweeping, publishing and working end every job."""
+        """Check liveness: from any state, sweeping, publishing and working end every job."""
         for _ in range(4 * len(self.rows) + 8):
             if all(row.state in ENDED for row in self.rows.values()):
                 break
@@ -567,7 +567,7 @@ class JobProtocol(RuleBasedStateMachine):
     # ── the model's transitions ──────────────────────────────────────────────────────────────────────────────────
 
     def check_due(self, due: set[str]) -> None:
-        """Of each account and kind as many jobs are due as its window allows, and only those that may run.
+        """Check that as many jobs of each account and kind are due as its window allows, and only those that may run.
 
         Of a queue's suspects at most one is due, and none while one is in flight. The others count for the window.
         """
@@ -661,7 +661,7 @@ class JobProtocol(RuleBasedStateMachine):
         return fault != "crash"
 
     def repeat(self, worker_attempt: WorkerAttempt, statement) -> None:
-        """The confirmation of the commit was lost, so the worker repeats it: it is fenced, or harmless."""
+        """Repeat a transaction whose confirmation was lost: it is fenced, or changes nothing."""
         try:
             with self.database.transaction() as connection:
                 statement(connection)
@@ -672,7 +672,7 @@ class JobProtocol(RuleBasedStateMachine):
 
     @contextmanager
     def transaction_or_crash(self, crashes: bool, within=None):
-        """A transaction that may crash before its commit."""
+        """Open a transaction that may crash before its commit."""
         try:
             with (within or self.database.transaction)() as connection:
                 yield connection
@@ -686,7 +686,7 @@ class JobProtocol(RuleBasedStateMachine):
         return row.state == "running" and row.attempt == attempt
 
     def any_attempt(self) -> st.SearchStrategy[WorkerAttempt]:
-        """Mostly current attempts, sometimes any earlier one."""
+        """Draw an attempt: mostly a current one, sometimes an earlier one."""
         current = [
             worker_attempt
             for worker_attempt in self.worker_attempts

@@ -81,7 +81,7 @@ def generate(
     prefix: str = "",
     calls: Sequence[ToolCall] = (),
 ) -> tuple[str, list[GeneratedCall], Finish]:
-    """Text, calls and end of an answer in an output format."""
+    """Return the text, the calls and the end of an answer in an output format."""
     *items, finish = engine.generate(
         prompt, prefix=prefix, sampling=sampling, cancelled=not_cancelled, output_format=output_format, calls=calls
     )

@@ -95,7 +95,7 @@ class Endpoint(ThreadingHTTPServer):
 
 @contextmanager
 def running_endpoint() -> Iterator[Endpoint]:
-    """An endpoint that listens until the end of the block."""
+    """Run an endpoint until the end of the block."""
     endpoint = Endpoint()
     thread = threading.Thread(target=endpoint.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

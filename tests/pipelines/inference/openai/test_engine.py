@@ -79,7 +79,7 @@ def generate(
 def answer(
     engine: OpenAIEngine, output_format: OutputFormat = PLAIN_TEXT, **sampling: object
 ) -> tuple[str, list[GeneratedCall], Finish]:
-    """Text, calls and end of an answer. Checks that the counts add up."""
+    """Return the text, the calls and the end of an answer. Checks that the counts add up."""
     *outputs, finish = generate(engine, output_format, **sampling)
     assert isinstance(finish, Finish)
     assert finish.generated_tokens == sum(output.count for output in outputs if not isinstance(output, Finish))

@@ -154,7 +154,7 @@ def answer(
     calls: int = 0,
     **sampling: object,
 ) -> tuple[str, list[tuple[str, str]], Finish]:
-    """Text, calls and end of an answer in an output format."""
+    """Return the text, the calls and the end of an answer in an output format."""
     earlier_calls = [ToolCall(str(number), "weather", "{}") for number in range(calls)]
     outputs = list(
         engine.generate(
