@@ -1,8 +1,8 @@
 """Keep services alive: start them in stages, restart those that exit, and stop them in reverse order.
 
 A service that exits is restarted at once; one that exits repeatedly soon after its start is delayed longer each time.
-A service that has never been ready is no longer restarted after a few starts, with the last line of its log: a wrong model path
-is not repaired by another start.
+A service that has never been ready is not restarted after a few failed starts, and the last line of its log is shown:
+another start does not repair a wrong model path.
 """
 
 import signal

@@ -15,7 +15,7 @@ QUIET = 3.0
 #: Seconds between the end of a fault and the next one: sometimes the clients have recovered, and sometimes not.
 REST = (0.3, 5.0)
 
-#: The share of faults that do not wait for the end of the previous one. At most two are active at once.
+#: The share of faults that begin before the previous one has ended. At most two are active at once.
 OVERLAP = 0.25
 
 #: A fault that lasts for more seconds than this always overlaps with others.

@@ -14,10 +14,10 @@ from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 
-#: Seconds between two checks, and how many in a row must find nothing.
+#: Seconds between two checks, and the number of consecutive checks that must find nothing unfinished.
 INTERVAL, CHECKS = 0.5, 3
 
-# Jobs that should be running or ended. Those due later are at rest.
+# Jobs that should be running or ended. Those due later do not count.
 UNFINISHED = """
 SELECT id, kind, state, attempt, failures, crashes, worker, published_at, run_at, pending_children,
        coalesce(lease_until < now(), false) AS expired, now() - created_at AS age

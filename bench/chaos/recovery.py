@@ -19,7 +19,7 @@ REDUNDANT = ("web-", "inference-", "scheduler-")
 #: The event with which an answer starts to run.
 RUNNING = "response.in_progress"
 
-#: When a silence began and ended.
+#: The beginning and the end of a silence.
 Silence = tuple[float, float]
 
 

@@ -54,7 +54,7 @@ PANELS: Mapping[str, Panel] = {
     "jobs": Panel("Unfinished jobs and operations", "jobs", WAITING),
     "queues": Panel("Messages in queues", "messages", WAITING),
     "keys": Panel("Keys in Valkey", "keys", Flat(least=100, each=1 / 500), {
-        # They expire after two minutes, within the warm-up; then there are about as many as jobs end in that time.
+        # They expire after two minutes, which is within the warm-up. Then there is one per job ended in that time.
         "journals of ended jobs": Flat(least=1_000, each=1 / 4),
         "others that expire": Proportional(50),
         "that never expire": Flat(least=20, each=1 / 2000),

@@ -131,7 +131,7 @@ def speakers(connection: Connection, space_id: int) -> list[str]:
     return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MAX_SPEAKERS})]
 
 
-# At most one request in ten minutes.
+# Grant at most one request in ten minutes.
 REQUEST_INDEX = """
 UPDATE memory_spaces SET index_asked_at = now()
 WHERE id = %(id)s

@@ -87,7 +87,7 @@ def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Pro
     if tokens_left <= 0:
         return "length"
     if answer.call_items and not engine.continues:
-        return "stop"  # the journalled calls are kept: the client may be running them
+        return "stop"  # keep the journalled calls: the client may be executing them
     finish: Finish | None = None
     for output in engine.generate(
         prompt.messages,

@@ -63,16 +63,18 @@ def finished() -> Iterator[FinishedFleet]:
             wait_until(lambda: is_idle(database), timeout=30)
             leaks = [*baseline.check(pids, platform.settings)]
             leaks += check_slots(pids, [platform.address], platform.settings)
-            more_pids = {**pids, "ghost": register_ghost(database)}
+            more_pids = {**pids, "missing-worker": register_missing_worker(database)}
             missing_slot = list(check_slots(more_pids, [platform.address], platform.settings))
         yield FinishedFleet(transcripts, platform.settings, database, leaks, missing_slot)
         database.close()
 
 
-def register_ghost(database: Database) -> int:
+def register_missing_worker(database: Database) -> int:
     """Register a worker with a slot but without a process; returns its pid."""
     with database.connection() as connection:
-        workers.register(connection, "ghost", host="", pid=-1, pools=["inference"], queues=["inference"], threads=1)
+        workers.register(
+            connection, "missing-worker", host="", pid=-1, pools=["inference"], queues=["inference"], threads=1
+        )
     return -1
 
 
