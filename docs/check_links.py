@@ -1,4 +1,4 @@
-"""Find dead links in the Markdown files that git knows: files that aren't there, headings that nobody wrote."""
+"""Find dead links in the Markdown files of the checkout: to files and headings that do not exist."""
 
 import re
 import subprocess

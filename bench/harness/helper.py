@@ -1,4 +1,4 @@
-"""Run a module of ours in a process of its own, and exchange JSON lines with it over its standard streams."""
+"""Run a module of this package in its own process, and exchange JSON lines with it over its standard streams."""
 
 import signal
 import subprocess

@@ -20,7 +20,7 @@ from bench.soak.series import Reading, SeriesSet
 from models.journal.journal import TTL_ENDED
 from models.platform.database import Connection, Database, fetch_all, fetch_one
 
-#: Processes that are not ours: a reading of one costs more, and covers its child processes.
+#: Server processes: a reading of one costs more, and covers its child processes.
 SERVERS = frozenset({"postgres", "valkey", "rabbitmq"})
 
 #: Every so many readings the expensive series are read too.

@@ -6,6 +6,6 @@ The platform's own code is not changed: its processes are started through `child
 
     spans        recorded spans, and the file of them      turn     the steps of one turn, by lane
     instruments  wrappers around drivers and threads       picture  the lanes as a drawing
-    child        a process of ours, instrumented           table    round trips by name, a turn and a token
+    child        one of Sangha's processes, instrumented   table    round trips by name, a turn and a token
     run          an instrumented platform, and its turns   server   what Postgres logs about them
 """

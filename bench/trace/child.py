@@ -9,7 +9,7 @@ from bench.trace.spans import Recorder
 
 
 def main(file: Path, *arguments: str) -> None:
-    """Run a process of ours."""
+    """Run one of Sangha's processes."""
     recorder = Recorder()
     atexit.register(recorder.save, file)
     instruments.install(recorder)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-#: `work` is code of ours, `wait` waiting for a thread, `mark` an instant; the others are round trips to a server.
+#: `work` is Sangha's own code, `wait` waiting for a thread, `mark` an instant; the others are round trips to a server.
 SpanKind = Literal["work", "wait", "mark", "postgres", "valkey", "rabbitmq"]
 
 

@@ -49,7 +49,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('address ' || lower(%(emai
 
 
 def lock(connection: Connection, email: str) -> None:
-    """Lock the address until the transaction ends, so that nobody else signs up with it or verifies it."""
+    """Lock the address until the transaction ends, so that no concurrent request signs up with it or verifies it."""
     connection.execute(LOCK, {"email": email})
 
 

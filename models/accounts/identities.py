@@ -18,7 +18,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('identity ' || %(provider)
 
 
 def lock(connection: Connection, identity: Identity) -> None:
-    """Lock the identity until the transaction ends, so that nobody else links it to a user."""
+    """Lock the identity until the transaction ends, so that no concurrent login links it to a user."""
     connection.execute(LOCK, {"provider": identity.provider, "subject": identity.subject})
 
 

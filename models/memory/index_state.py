@@ -42,7 +42,7 @@ WHERE space_id = %(space_id)s AND memories.ordinal = new.ordinal
 
 
 def set_terms(connection: Connection, space_id: int, rows: Mapping[int, tuple[Sequence[str], bool]]) -> None:
-    """Store the index terms of memories, and whether they only ask, by ordinal."""
+    """Store the index terms of memories, and whether they are only questions, by ordinal."""
     values = [{"ordinal": ordinal, "terms": list(terms), "asks": asks} for ordinal, (terms, asks) in rows.items()]
     if values:
         connection.execute(SET_TERMS, {"space_id": space_id, "rows": Jsonb(values)})

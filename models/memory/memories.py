@@ -226,7 +226,7 @@ FROM jsonb_to_recordset(%(rows)s) AS new (
 
 
 def insert(connection: Connection, space: Space, rows: Sequence[tuple[NewMemory, int, Sequence[str], bool]]) -> None:
-    """Insert memories, each with its ordinal, its index terms, and whether it only asks."""
+    """Insert memories, each with its ordinal, its index terms, and whether it is only a question."""
     owner = {"account_id": space.account_id, "user_id": space.user_id, "space_id": space.id}
     connection.execute(INSERT, {**owner, "rows": Jsonb([_insert_row(*row) for row in rows])})
 

@@ -145,13 +145,14 @@ SELECT * FROM (
            array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense,
            array_agg(previous) AS previous
     FROM (
-        SELECT memories.*, embedding, CASE WHEN says THEN lag(ordinal) OVER talk END AS previous
+        SELECT memories.*, embedding, CASE WHEN has_neighbours THEN lag(ordinal) OVER conversation END AS previous
         FROM memories JOIN memory_vectors USING (space_id, ordinal),
             LATERAL (SELECT kind = 'episode' AND (
-                conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL) AS says) AS form
+                conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL) AS has_neighbours) AS form
         WHERE space_id = %(space_id)s AND live
-        WINDOW talk AS (PARTITION BY says, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
-    ) AS mine
+        WINDOW conversation AS (
+            PARTITION BY has_neighbours, coalesce(conversation_id, '') ORDER BY occurred_at, ordinal)
+    ) AS live_memories
 ) AS space
 """
 

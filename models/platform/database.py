@@ -31,7 +31,7 @@ set_json_loads(orjson.loads)
 CHECKOUT_TIMEOUT = 5.0
 
 #: Seconds after which a waiting caller asks the pool again. The pool tries to connect once per request, so without this
-#: nobody would notice that the server is back.
+#: a waiting caller would time out although the server is back.
 CHECKOUT_RETRY = 0.5
 
 

@@ -22,7 +22,7 @@ SCOPES = "openid email profile"
 #: A name is part of a URL, of variables, and of the rows of `identities`, where it must not change.
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
-#: A reserved name: part of a URL of ours.
+#: A name that no provider may have: `/auth/oidc/exchange` is a route.
 RESERVED_NAME = "exchange"
 
 

@@ -23,9 +23,9 @@ class EmailTemplate(StrEnum):
     """The templates, and the id by which each finds its recipient.
 
     VERIFY_ADDRESS    user_id        a link that verifies the address
-    SIGNUP_ATTEMPTED  user_id        tells the owner of an address that somebody tried to sign up with it
+    SIGNUP_ATTEMPTED  user_id        informs the owner of an address of an attempt to sign up with it
     RESET_PASSWORD    user_id        a link that sets a new password
-    PASSWORD_CHANGED  user_id        tells a user that their password was changed
+    PASSWORD_CHANGED  user_id        informs a user that their password was changed
     INVITATION        invitation_id  a link that accepts an invitation to an account
     """
 

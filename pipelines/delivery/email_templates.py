@@ -36,7 +36,7 @@ If you did not sign up, ignore this e-mail. Nobody can use your address without 
 
 
 def signup_attempted(home: str, reset: str) -> EmailContent:
-    """Render the e-mail to the owner of a verified address with which somebody tried to sign up."""
+    """Render the e-mail to the owner of a verified address with which another signup was attempted."""
     return EmailContent(
         "You already have an account",
         f"""Hello,

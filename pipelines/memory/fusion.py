@@ -51,7 +51,7 @@ class FusionWeights:
     speaker              of a turn by a speaker that the query names
     period               of a memory from the period that the query names; halved within LATE_MENTION after it
     substance            of a memory with at least SUBSTANTIAL_TERMS distinct terms
-    question_penalty     subtracted from a turn that only asks
+    question_penalty     subtracted from a turn that is only a question
     recency, importance  small, so that they decide between near equals
     """
 

@@ -1,4 +1,4 @@
-"""Wait for the job behind a request, take its result once, and delete or cancel it when nobody can read it any more."""
+"""Wait for the job behind a request, take its result once, and delete or cancel it when no request will read it."""
 
 import asyncio
 from collections.abc import Callable
@@ -64,7 +64,7 @@ async def take_result(
 
 
 async def abandon_job(request: Request, job_id: str) -> None:
-    """Cancel a job whose result nobody will read, and delete it if it has ended."""
+    """Cancel a job whose result no request will read, and delete it if it has ended."""
     await run_in_threadpool(_cancel_and_delete, request, job_id)
 
 

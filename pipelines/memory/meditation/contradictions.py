@@ -66,7 +66,7 @@ NEGATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a fact says about a topic. The value is a set of content words."""
+    """The statement of a fact about a topic. The value is a set of content words."""
 
     topic: Hashable
     value: frozenset[str]
