@@ -48,32 +48,32 @@ def plan(seed: int, seconds: float, table: Mapping[str, Fault]) -> list[PlannedF
 
     Two faults that overlap never have a common target. A short run has fewer faults, not shorter ones.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     planned: list[PlannedFault] = []
-    for fault, target in _draw(chance, table):
-        following = _place(chance, fault, target, planned)
+    for fault, target in _draw(rng, table):
+        following = _place(rng, fault, target, planned)
         if following.until + QUIET > seconds:
             return planned
         planned.append(following)
     return planned
 
 
-def _draw(chance: random.Random, table: Mapping[str, Fault]) -> Iterator[tuple[Fault, str]]:
+def _draw(rng: random.Random, table: Mapping[str, Fault]) -> Iterator[tuple[Fault, str]]:
     """Draw faults without end, each as often as any other, with each of its targets in turn."""
-    targets = {name: _shuffled(chance, fault.targets) for name, fault in table.items()}
-    for name in _shuffled(chance, list(table)):
+    targets = {name: _shuffled(rng, fault.targets) for name, fault in table.items()}
+    for name in _shuffled(rng, list(table)):
         yield table[name], next(targets[name])
 
 
-def _shuffled(chance: random.Random, names: Sequence[str]) -> Iterator[str]:
+def _shuffled(rng: random.Random, names: Sequence[str]) -> Iterator[str]:
     """Yield all names in a random order, again and again."""
     while names:
-        yield from chance.sample(names, len(names))
+        yield from rng.sample(names, len(names))
 
 
-def _place(chance: random.Random, fault: Fault, target: str, before: Sequence[PlannedFault]) -> PlannedFault:
-    duration, rest = round(chance.uniform(*fault.duration), 2), round(chance.uniform(*REST), 2)
-    overlaps = chance.random() < OVERLAP
+def _place(rng: random.Random, fault: Fault, target: str, before: Sequence[PlannedFault]) -> PlannedFault:
+    duration, rest = round(rng.uniform(*fault.duration), 2), round(rng.uniform(*REST), 2)
+    overlaps = rng.random() < OVERLAP
     if not before:
         return PlannedFault(QUIET, fault.name, target, duration)
     *_, second, last = 0.0, *sorted(each.until for each in before)

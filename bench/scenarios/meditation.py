@@ -62,26 +62,26 @@ class MemorySet:
 
 def memory_set(count: int) -> MemorySet:
     """Generate memories, the same in each run except for their ids."""
-    generated, chance = MemorySet(), random.Random(11)
+    dataset, rng = MemorySet(), random.Random(11)
     for number in range(PLANTED):
-        _plant(generated, chance, number)
-    while len(generated.memories) < count:
-        parts = (chance.choice(part) for part in (PEOPLE, VERBS, THINGS, PLACES, TIMES))
-        text, talk = f"{' '.join(parts)}, {chance.randint(2, 99)} days ago.", f"talk {len(generated.memories) // 50}"
-        generated.add(text, chance.uniform(0, 400), conversation_id=talk)
-    chance.shuffle(generated.memories)
-    return generated
+        _plant(dataset, rng, number)
+    while len(dataset.memories) < count:
+        parts = (rng.choice(part) for part in (PEOPLE, VERBS, THINGS, PLACES, TIMES))
+        text, conversation = f"{' '.join(parts)}, {rng.randint(2, 99)} days ago.", f"talk {len(dataset.memories) // 50}"
+        dataset.add(text, rng.uniform(0, 400), conversation_id=conversation)
+    rng.shuffle(dataset.memories)
+    return dataset
 
 
-def _plant(generated: MemorySet, chance: random.Random, number: int) -> None:
+def _plant(dataset: MemorySet, rng: random.Random, number: int) -> None:
     """Add one repetition, one contradiction and one trap of each kind."""
-    thing, place, day = THINGS[number % len(THINGS)], PLACES[number % len(PLACES)], chance.uniform(0, 300)
-    generated.repeated.add(generated.add(f"I own {thing} that is {number} years old and is kept {place}.", day))
-    generated.add(f"I really own {thing} that is {number} years old, and is kept {place}!", day + 40)
-    name = f"{chance.choice('BCDFGKLMPRST')}{chance.choice('aeiou')}{number}"
-    old, new = chance.sample(CITIES, 2)
-    generated.contradicted.add(generated.add(f"{name} lives in {old}.", day, kind="fact", speaker=""))
-    generated.add(f"{name} lives in {new}.", day + 50, kind="fact", speaker="")
+    thing, place, day = THINGS[number % len(THINGS)], PLACES[number % len(PLACES)], rng.uniform(0, 300)
+    dataset.repeated.add(dataset.add(f"I own {thing} that is {number} years old and is kept {place}.", day))
+    dataset.add(f"I really own {thing} that is {number} years old, and is kept {place}!", day + 40)
+    name = f"{rng.choice('BCDFGKLMPRST')}{rng.choice('aeiou')}{number}"
+    old, new = rng.sample(CITIES, 2)
+    dataset.contradicted.add(dataset.add(f"{name} lives in {old}.", day, kind="fact", speaker=""))
+    dataset.add(f"{name} lives in {new}.", day + 50, kind="fact", speaker="")
     traps = [
         (f"I need {number + 300} grams of flour for the bread that {name} likes.",
          f"I need {number + 301} grams of flour for the bread that {name} likes."),
@@ -90,8 +90,8 @@ def _plant(generated: MemorySet, chance: random.Random, number: int) -> None:
         (f"{name} likes the green lamp {place}.", f"{name} likes the white lamp {place}."),
     ]  # fmt: skip
     for first, second in traps:
-        generated.add(first, day)
-        generated.add(second, day + 9)
+        dataset.add(first, day)
+        dataset.add(second, day + 9)
 
 
 def meditation(bench: Bench) -> Sequence[Figure]:
@@ -101,8 +101,8 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         closing(Database(platform.settings.postgres_dsn)) as database,
     ):
         platform.client().post("/v1/memories", {"text": "the first one"})  # creates the space
-        generated = memory_set(MEMORIES)
-        write(bench, database, generated)
+        dataset = memory_set(MEMORIES)
+        write(bench, database, dataset)
         worker = next(child for name, child in platform.children.items() if name.startswith("worker"))
         before = peak_memory(worker.pid)
         client = platform.client()  # the first connection was idle for too long
@@ -116,7 +116,7 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         Figure("memory that the worker needs for it", "MB", [growth / 1e6]),
         Figure(f"recall of its {recall['probes']} probes before", "x", [recall["before"]]),
         Figure("recall of its probes after; a lower value rolls it back", "x", [recall["after"]]),
-        *(applied_figures(closed, generated, reverts) if reverts else []),
+        *(applied_figures(closed, dataset, reverts) if reverts else []),
     ]
 
 
@@ -131,12 +131,12 @@ def revert(client: Client, ended: Mapping[str, Any]) -> list[float]:
     return [time.monotonic() - began]
 
 
-def applied_figures(closed: Mapping[str, set[str]], generated: MemorySet, reverts: Sequence[float]) -> list[Figure]:
+def applied_figures(closed: Mapping[str, set[str]], dataset: MemorySet, reverts: Sequence[float]) -> list[Figure]:
     """Return the figures of a meditation that was applied. Of two repetitions either may be closed."""
     figures = [Figure("revert", "s", reverts)]
     for name, found, planted in (
-        ("repetitions", closed["repeats"], generated.repeated),
-        ("contradictions", closed["contradicted"], generated.contradicted),
+        ("repetitions", closed["repeats"], dataset.repeated),
+        ("contradictions", closed["contradicted"], dataset.contradicted),
     ):
         right = len(found & planted)
         figures.append(Figure(f"{name} closed: precision", "x", [right / max(1, len(found))], at_least(0.99)))
@@ -144,14 +144,14 @@ def applied_figures(closed: Mapping[str, set[str]], generated: MemorySet, revert
     return figures
 
 
-def write(bench: Bench, database: Database, generated: MemorySet) -> None:
+def write(bench: Bench, database: Database, dataset: MemorySet) -> None:
     """Embed and insert the memories, as the platform does."""
     embedder = load_embedder(bench.stack.settings)
     with database.connection() as connection:
         space = newest_space(connection)
-    for begin in range(0, len(generated.memories), BATCH):
-        bench.progress.step(begin, len(generated.memories), "memories embedded")
-        batch = generated.memories[begin : begin + BATCH]
+    for begin in range(0, len(dataset.memories), BATCH):
+        bench.progress.step(begin, len(dataset.memories), "memories embedded")
+        batch = dataset.memories[begin : begin + BATCH]
         vectors = embedder.embed([memory.text for memory in batch])
         with database.transaction() as connection:
             store.insert_memories(

@@ -108,21 +108,21 @@ def streams(bench: Bench) -> Sequence[Figure]:
             f"{max(IDLE)} streams need as many open files; the limit here is {connection_limit()} (`ulimit -Hn`)"
         )
     with bench.stack.platform(workers=0) as platform, stream_clients() as clients, synthetic_jobs(platform) as jobs:
-        measured = Streams(platform, psutil.Process(platform.children["web"].pid), clients, jobs, bench.progress)
-        measure_idle(measured, WARM_UP, jobs.create(1), IdleSamples(), 0.0)
-        before = measured.kilobytes()
+        setup = Streams(platform, psutil.Process(platform.children["web"].pid), clients, jobs, bench.progress)
+        measure_idle(setup, WARM_UP, jobs.create(1), IdleSamples(), 0.0)
+        before = setup.kilobytes()
         figures: list[Figure] = []
         for count, rounds in IDLE.items():
-            figures += idle_figures(measured, count, rounds, before)
-        return [*figures, *job_each_figures(measured, before), *busy_figures(measured)]
+            figures += idle_figures(setup, count, rounds, before)
+        return [*figures, *job_each_figures(setup, before), *busy_figures(setup)]
 
 
-def idle_figures(measured: Streams, count: int, rounds: int, before: float) -> Iterator[Figure]:
+def idle_figures(setup: Streams, count: int, rounds: int, before: float) -> Iterator[Figure]:
     """Measure idle streams, all of one job."""
     samples = IdleSamples()
     for number in range(rounds):
-        measured.progress.step(number, rounds, f"rounds of {count} idle streams")
-        measure_idle(measured, count, measured.jobs.create(1), samples, before)
+        setup.progress.step(number, rounds, f"rounds of {count} idle streams")
+        measure_idle(setup, count, setup.jobs.create(1), samples, before)
     has_goal = count == max(IDLE)
     cpu = "CPU of the web process"
     yield Figure(f"{count:,} idle: memory of the web process a stream, kB", "", samples.memory, at_most(30))
@@ -136,73 +136,73 @@ def idle_figures(measured: Streams, count: int, rounds: int, before: float) -> I
     yield Figure(f"{count:,} disconnect at once: {cpu} a stream", "ms", samples.disconnect_cpu)
 
 
-def measure_idle(measured: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples, before: float) -> None:
+def measure_idle(setup: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples, before: float) -> None:
     """Measure one round: all clients connect, receive some events, and disconnect."""
-    cpu = measured.cpu_seconds()
-    with other_turns(measured.platform) as times:
-        measured.connect(job_ids, count)
-        waits = measured.clients.connected()
-    measured.clients.received(1)
+    cpu = setup.cpu_seconds()
+    with other_turns(setup.platform) as times:
+        setup.connect(job_ids, count)
+        waits = setup.clients.connected()
+    setup.clients.received(1)
     samples.other_turns += times
     samples.longest_connect.append(max(waits))
     samples.connects_a_second.append(count / max(waits))
-    samples.connect_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
-    samples.memory.append((measured.kilobytes() - before) / count)
+    samples.connect_cpu.append((setup.cpu_seconds() - cpu) * 1000 / count)
+    samples.memory.append((setup.kilobytes() - before) / count)
     for _ in range(EVENTS):
-        broadcast(measured, count, job_ids, samples)
-    cpu = measured.cpu_seconds()
-    measured.disconnect()
-    samples.disconnect_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
-    samples.memory_left.append((measured.kilobytes() - before) / count)
+        broadcast(setup, count, job_ids, samples)
+    cpu = setup.cpu_seconds()
+    setup.disconnect()
+    samples.disconnect_cpu.append((setup.cpu_seconds() - cpu) * 1000 / count)
+    samples.memory_left.append((setup.kilobytes() - before) / count)
 
 
-def broadcast(measured: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples) -> None:
+def broadcast(setup: Streams, count: int, job_ids: Sequence[str], samples: IdleSamples) -> None:
     """Measure one event to each job, until all clients have received it."""
-    cpu = measured.cpu_seconds()
-    began = measured.jobs.append(job_ids)
-    received = measured.clients.received(measured.jobs.last[job_ids[0]])
+    cpu = setup.cpu_seconds()
+    began = setup.jobs.append(job_ids)
+    received = setup.clients.received(setup.jobs.last[job_ids[0]])
     samples.broadcasts.append(max(received) - began)
-    samples.broadcast_cpu.append((measured.cpu_seconds() - cpu) * 1000 / count)
+    samples.broadcast_cpu.append((setup.cpu_seconds() - cpu) * 1000 / count)
 
 
-def job_each_figures(measured: Streams, before: float) -> Iterator[Figure]:
+def job_each_figures(setup: Streams, before: float) -> Iterator[Figure]:
     """Measure idle streams of a job each: the cost of watching so many jobs, and of their end."""
     count = max(IDLE)
-    measured.progress.report(f"{count} idle streams, each of a job of its own")
-    job_ids = measured.jobs.create(count)
-    measured.connect(job_ids, count)
-    measured.clients.connected()
-    measured.clients.received(1)
-    memory = (measured.kilobytes() - before) / count
-    cpu = measured.cpu_seconds()
+    setup.progress.report(f"{count} idle streams, each of a job of its own")
+    job_ids = setup.jobs.create(count)
+    setup.connect(job_ids, count)
+    setup.clients.connected()
+    setup.clients.received(1)
+    memory = (setup.kilobytes() - before) / count
+    cpu = setup.cpu_seconds()
     time.sleep(WATCH_SECONDS)
-    idle_share = (measured.cpu_seconds() - cpu) / WATCH_SECONDS
-    cpu = measured.cpu_seconds()
-    measured.jobs.end(job_ids)
-    measured.clients.wait_ended()
-    measured.disconnect()
-    end_cpu = (measured.cpu_seconds() - cpu) * 1000 / count
+    idle_share = (setup.cpu_seconds() - cpu) / WATCH_SECONDS
+    cpu = setup.cpu_seconds()
+    setup.jobs.end(job_ids)
+    setup.clients.wait_ended()
+    setup.disconnect()
+    end_cpu = (setup.cpu_seconds() - cpu) * 1000 / count
     yield Figure(f"{count:,} idle, each of its own job: memory a stream, kB", "", [memory], at_most(30))
     yield Figure(f"{count:,} idle, each of its own job: share of a core", "x", [idle_share])
     yield Figure(f"{count:,} jobs end: CPU of the web process a stream", "ms", [end_cpu])
 
 
-def busy_figures(measured: Streams) -> Iterator[Figure]:
+def busy_figures(setup: Streams) -> Iterator[Figure]:
     """Measure streams with a steady rate of events, and with as many as possible."""
-    job_ids = measured.jobs.create(BUSY)
-    measured.connect(job_ids, BUSY)
-    measured.clients.connected()
-    measured.clients.received(1)
+    job_ids = setup.jobs.create(BUSY)
+    setup.connect(job_ids, BUSY)
+    setup.clients.connected()
+    setup.clients.received(1)
     delays, cpu, speeds = [], [], []
     for number in range(ROUNDS + 1):
-        measured.progress.step(number, ROUNDS, f"rounds of {BUSY} busy streams")
-        speed = flood(measured, job_ids)
-        round_cpu, round_delays = steady_rate(measured, job_ids)
+        setup.progress.step(number, ROUNDS, f"rounds of {BUSY} busy streams")
+        speed = flood(setup, job_ids)
+        round_cpu, round_delays = steady_rate(setup, job_ids)
         if number:
             speeds.append(speed)
             cpu.append(round_cpu)
             delays += round_delays
-    measured.disconnect()
+    setup.disconnect()
     offered = f"{BUSY} busy, {BUSY * RATE:,} events a second"
     yield Figure(f"{offered}: delay, p50", "ms", delays)
     yield Figure(f"{offered}: delay, p99", "ms", delays, quantile=0.99)
@@ -210,26 +210,26 @@ def busy_figures(measured: Streams) -> Iterator[Figure]:
     yield Figure(f"{BUSY} busy: most events through one web process", "/s", speeds)
 
 
-def flood(measured: Streams, job_ids: Sequence[str]) -> float:
+def flood(setup: Streams, job_ids: Sequence[str]) -> float:
     """Append events as fast as possible; returns events a second, from the first append to the last receipt."""
     began = time.monotonic()
     for _ in range(FLOOD):
-        measured.jobs.append(job_ids)
-    received = measured.clients.received(measured.jobs.last[job_ids[0]])
-    measured.clients.events()
+        setup.jobs.append(job_ids)
+    received = setup.clients.received(setup.jobs.last[job_ids[0]])
+    setup.clients.events()
     return FLOOD * len(job_ids) / (max(received) - began)
 
 
-def steady_rate(measured: Streams, job_ids: Sequence[str]) -> tuple[float, list[float]]:
+def steady_rate(setup: Streams, job_ids: Sequence[str]) -> tuple[float, list[float]]:
     """Append events at RATE; returns CPU microseconds of the web process an event, and each event's delay in ms."""
     groups = round(1 / RATE / TICK)
-    cpu, began = measured.cpu_seconds(), time.monotonic()
+    cpu, began = setup.cpu_seconds(), time.monotonic()
     for number in range(groups * RATE * SECONDS):
         time.sleep(max(began + number * TICK - time.monotonic(), 0))
-        measured.jobs.append(job_ids[number % groups :: groups])
-    measured.clients.received(measured.jobs.last[job_ids[-1]])
-    delays = [delay * 1000 for delay in measured.clients.delays()]
-    return (measured.cpu_seconds() - cpu) * 1e6 / len(delays), delays
+        setup.jobs.append(job_ids[number % groups :: groups])
+    setup.clients.received(setup.jobs.last[job_ids[-1]])
+    delays = [delay * 1000 for delay in setup.clients.delays()]
+    return (setup.cpu_seconds() - cpu) * 1e6 / len(delays), delays
 
 
 @contextmanager

@@ -78,9 +78,9 @@ class SoakAccounts:
         self._idle: list[SoakClient] = []
         self._lock = threading.Lock()
 
-    def choose(self, chance: random.Random) -> SoakAccount:
+    def choose(self, rng: random.Random) -> SoakAccount:
         """Choose an account at random."""
-        return chance.choice(self._accounts)
+        return rng.choice(self._accounts)
 
     @contextmanager
     def client(self, account: SoakAccount | None = None) -> Iterator[SoakClient]:

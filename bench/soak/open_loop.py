@@ -79,7 +79,7 @@ class OpenLoop:
 
     def __init__(self, accounts: SoakAccounts, log: OperationLog, rate: float, seed: int) -> None:
         self._accounts, self._log, self._rate = accounts, log, rate
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="soak")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="open-loop", daemon=True)
@@ -96,14 +96,14 @@ class OpenLoop:
         names, weights = list(MIX), [weight for weight, _ in MIX.values()]
         while not self._stopping.wait(max(0.0, began + number / self._rate - time.monotonic())):
             number += 1
-            (kind,) = self._chance.choices(names, weights)
+            (kind,) = self._rng.choices(names, weights)
             running = self._log.counts().running
             self._log.start()
             if running >= MOST_RUNNING:
                 self._log.fail(kind, RuntimeError(f"{MOST_RUNNING} operations run at once: the rate is too high"))
                 return
-            account = self._accounts.choose(self._chance)
-            context = Context(self._accounts, account, random.Random(self._chance.random()))
+            account = self._accounts.choose(self._rng)
+            context = Context(self._accounts, account, random.Random(self._rng.random()))
             self._pool.submit(self._do, kind, MIX[kind][1], context)
 
     def _do(self, kind: str, operation: Operation, context: Context) -> None:

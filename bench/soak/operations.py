@@ -37,7 +37,7 @@ class Context:
 
     accounts: SoakAccounts
     account: SoakAccount
-    chance: random.Random
+    rng: random.Random
 
     def client(self) -> AbstractContextManager[SoakClient]:
         """Take a client of the account until the end of the block."""
@@ -45,8 +45,8 @@ class Context:
 
     def sentence(self) -> str:
         """Return a sentence that seldom repeats."""
-        thing, verb, number = self.chance.choice(THINGS), self.chance.choice(VERBS), self.chance.randrange(10_000)
-        return f"I {verb} the {thing} number {number} on day {self.chance.randrange(365)}."
+        thing, verb, number = self.rng.choice(THINGS), self.rng.choice(VERBS), self.rng.randrange(10_000)
+        return f"I {verb} the {thing} number {number} on day {self.rng.randrange(365)}."
 
 
 #: Seconds of a streamed turn to its first token and to its last event.
@@ -74,7 +74,7 @@ def conversation(context: Context) -> None:
             check_stream(list(client.stream(context.sentence(), conversation=conversation_id)), TOKENS)
         items = client.get(f"/v1/conversations/{conversation_id}/items")["data"]
         _expect(len(items) == 6, f"a conversation of three turns has {len(items)} items")
-        if context.chance.random() < 1 / 3:
+        if context.rng.random() < 1 / 3:
             client.delete(f"/v1/conversations/{conversation_id}")
 
 
@@ -90,7 +90,7 @@ def background_turn(context: Context) -> None:
 
 def reconnect(context: Context) -> None:
     """Disconnect from a stream after some events, and resume it after the last one."""
-    events, count = [], context.chance.randint(1, 12)
+    events, count = [], context.rng.randint(1, 12)
     client = SoakClient(context.accounts.address)
     with context.client() as other:
         client.use_token(context.account.token(other))
@@ -164,7 +164,7 @@ def import_memories(context: Context) -> None:
 def search_memories(context: Context) -> None:
     """Search memories."""
     with context.client() as client:
-        client.post("/v1/memories/search", {"query": f"Which {context.chance.choice(THINGS)} did I lose?"})
+        client.post("/v1/memories/search", {"query": f"Which {context.rng.choice(THINGS)} did I lose?"})
 
 
 def embed(context: Context) -> None:

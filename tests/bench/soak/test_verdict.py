@@ -24,8 +24,8 @@ def series(value, seconds=SECONDS, rate=RATE):
 
 
 def noise(seed, size):
-    chance = random.Random(seed)
-    return lambda: chance.gauss(0, size)
+    rng = random.Random(seed)
+    return lambda: rng.gauss(0, size)
 
 
 @settings(max_examples=40, deadline=None)
