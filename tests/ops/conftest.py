@@ -21,7 +21,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def leaves_nothing() -> Iterator[None]:
-    """Check that the test leaves no process behind. Servers of the session may start processes of their own meanwhile."""
+    """Check that the test leaves no child process behind; servers of the session may start processes meanwhile."""
     before = {process.pid for process in psutil.Process().children()}
     yield
     remaining = [process for process in psutil.Process().children() if process.pid not in before]
