@@ -208,7 +208,7 @@ def retry(
 ) -> None:
     """Put the job back after a failure, to run again after its kind's backoff. Raises Fenced."""
     delay = backoff(job)
-    _execute(connection, job, RETRY, {"delay": delay, "error": Jsonb(error), "traceback": traceback})
+    _execute_fenced(connection, job, RETRY, {"delay": delay, "error": Jsonb(error), "traceback": traceback})
     if unarchived:
         archive(connection, job.id, unarchived)
 
@@ -229,7 +229,7 @@ RETURNING id
 
 def release(connection: Connection, job: Job, unarchived: Sequence[Event] = (), *, delay: float = 0) -> None:
     """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced."""
-    _execute(connection, job, RELEASE, {"delay": delay})
+    _execute_fenced(connection, job, RELEASE, {"delay": delay})
     if unarchived:
         archive(connection, job.id, unarchived)
 
@@ -256,7 +256,7 @@ def wait_for_children(
 
     A child whose unique key is taken is not waited for. Raises Fenced, also if the job was cancelled before.
     """
-    _execute(connection, job, WAIT, {"pending": len(jobs)})
+    _execute_fenced(connection, job, WAIT, {"pending": len(jobs)})
     pending = [child for child in jobs if enqueue(connection, child, parent_id=job.id)]
     if len(pending) < len(jobs):
         connection.execute(WAIT_FOR_FEWER, {"id": job.id, "pending": len(pending)})
@@ -269,7 +269,7 @@ LOCK = "SELECT id FROM jobs WHERE id = %(id)s AND attempt = %(attempt)s AND stat
 
 def lock_job(connection: Connection, job: Job) -> None:
     """Lock the job's row, so that no other attempt starts before the transaction ends. Raises Fenced."""
-    _execute(connection, job, LOCK, {})
+    _execute_fenced(connection, job, LOCK, {})
 
 
 def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
@@ -285,7 +285,7 @@ UPDATE jobs SET progress = %(progress)s WHERE id = %(id)s AND attempt = %(attemp
 
 def store_progress(connection: Connection, job: Job, progress: Mapping[str, Any]) -> None:
     """Store the job's progress. Raises Fenced."""
-    _execute(connection, job, PROGRESS, {"progress": Jsonb(progress)})
+    _execute_fenced(connection, job, PROGRESS, {"progress": Jsonb(progress)})
 
 
 REWIND = """
@@ -296,7 +296,7 @@ WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running' RETURNING id
 
 def store_rewind(connection: Connection, job: Job, sequence: int) -> None:
     """Store the sequence number from which on events may have been lost. Raises Fenced."""
-    _execute(connection, job, REWIND, {"sequence": sequence})
+    _execute_fenced(connection, job, REWIND, {"sequence": sequence})
 
 
 def is_current(connection: Connection, job_id: str, attempt: int) -> bool:
@@ -321,7 +321,7 @@ def has_ended(connection: Connection, job: Job) -> bool:
     return row is not None and row["attempt"] == job.attempt and row["finished_at"] is not None
 
 
-def _execute(connection: Connection, job: Job, statement: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _execute_fenced(connection: Connection, job: Job, statement: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return _require_row(fetch_one(connection, statement, {"id": job.id, "attempt": job.attempt, **parameters}), job)
 
 
