@@ -244,7 +244,7 @@ def variable_name(field: str) -> str:
 
 def _one_line(error: ValidationError, values: dict[str, object]) -> str:
     first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
     if not first["loc"]:  # an error of several fields: the message names them
         return message
     field, *inner = [str(part) for part in first["loc"]]
