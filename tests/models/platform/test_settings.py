@@ -51,8 +51,7 @@ def test_variables_are_read_and_the_command_line_takes_precedence(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "should"),
     [
-        ("SANGHA_PORT", "eighty", "integer"),
-        ("SANGHA_PORT", "eighty", "it should be a valid integer"),
+        ("SANGHA_PORT", "eighty", "it should be a valid integer$"),
         ("SANGHA_PORT", "99999", "65535"),
         ("SANGHA_SLOTS", "0", "greater than or equal to 1"),
         ("SANGHA_TRUSTED_PROXIES", "10.0.0.0/8, proxy", "networks such as"),
