@@ -36,8 +36,9 @@ def migrate(dsn: str) -> list[str]:
             return _apply(dsn)
     except psycopg.OperationalError as error:
         raise Unavailable(f"Cannot connect to the database: {str(error).splitlines()[0]}") from error
-    except psycopg.errors.UndefinedFile as error:
-        raise ConfigurationError(f"The pgvector extension is not installed in Postgres: {error}") from error
+    except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
+        reason = error.diag.message_primary
+        raise ConfigurationError(f"Install pgvector on the machine of the Postgres server: {reason}") from error
 
 
 def pending_migrations(dsn: str) -> list[str]:

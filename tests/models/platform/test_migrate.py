@@ -8,7 +8,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.journal.events import event, to_lines
-from models.platform.errors import Unavailable
+from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.migrate import FOLDER, LOCK, migrate, pending_migrations
 from tests.databases import bare_database
 
@@ -44,6 +44,14 @@ def test_an_empty_database_gets_every_table_and_a_second_run_does_nothing(bare):
         assert connection.execute("SELECT id FROM accounts").fetchall() == [("platform",)]
     for table, expected in EXPECTED.items():
         assert expected <= columns[table]
+
+
+def test_a_server_without_the_extension_is_a_configuration_error(bare, monkeypatch, tmp_path):
+    (tmp_path / "0001.missing.sql").write_text("CREATE EXTENSION no_such_extension;")
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+
+    with pytest.raises(ConfigurationError, match='^Install pgvector .*"no_such_extension" is not available$'):
+        migrate(bare)
 
 
 def test_concurrent_runs_apply_each_migration_once(bare):
