@@ -50,7 +50,7 @@ def test_a_server_without_the_extension_is_a_configuration_error(bare, monkeypat
     (tmp_path / "0001.missing.sql").write_text("CREATE EXTENSION no_such_extension;")
     monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
 
-    with pytest.raises(ConfigurationError, match='^Install pgvector .*"no_such_extension" is not available$'):
+    with pytest.raises(ConfigurationError, match=r'^Install pgvector .*"no_such_extension" is not available$'):
         migrate(bare)
 
 
