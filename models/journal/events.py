@@ -74,8 +74,8 @@ def event(sequence: int, type_: str, payload: Mapping[str, Any], tokens: int = 0
 def with_current_type(data: bytes) -> bytes:
     """Return an event's JSON with the present name of its type, `sangha:subject.verb` for `sangha.subject.verb`.
 
-    The old names occur in journals in Redis that were written before an upgrade, and in what a worker of the earlier
-    version archives after the archive was migrated.
+    Journals that an earlier version wrote, in Redis and in the archive, have the old names. They are not rewritten:
+    the archive may be large, and web processes of the earlier version still read it during a rolling deploy.
     """
     return _EXTENSION + data[len(_OLD_EXTENSION) :] if data.startswith(_OLD_EXTENSION) else data
 

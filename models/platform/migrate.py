@@ -37,7 +37,9 @@ def migrate(dsn: str) -> list[str]:
     except psycopg.OperationalError as error:
         raise Unavailable(f"Cannot connect to the database: {str(error).splitlines()[0]}") from error
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-        reason = error.diag.message_primary
+        reason = error.diag.message_primary or ""
+        if "extension" not in reason:
+            raise
         raise ConfigurationError(f"Install pgvector on the machine of the Postgres server: {reason}") from error
 
 

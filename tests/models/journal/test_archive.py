@@ -1,7 +1,7 @@
 """Archive chunks of a journal and read them back."""
 
 from models.journal.archive import archive, read_archive
-from models.journal.events import event
+from models.journal.events import event, to_lines
 
 
 def events(first, last, tokens=0):
@@ -21,6 +21,27 @@ def test_chunks_replay_the_whole_journal_from_any_sequence_number(job_store, acc
         for after in range(-1, 9):
             rest = read_archive(connection, job_id, after).events
             assert [event.sequence for event in rest] == list(range(after + 1, 8))
+
+
+def test_extension_events_of_an_earlier_version_are_read_by_their_present_names(job_store, account):
+    # Given
+    job_id = job_store.enqueue(account)
+    stored = [
+        event(0, "response.created", {"text": 'a "sangha.job.dead"\nof {"type":"sangha.job.dead"}'}),
+        event(1, "sangha.engine.started", {}),
+        event(2, "sangha.job.cancelled", {"was": "sangha.engine.started"}),
+    ]
+    expected = [
+        stored[0],
+        event(1, "sangha:engine.started", {}),
+        event(2, "sangha:job.cancelled", {"was": "sangha.engine.started"}),
+    ]
+    with job_store.database.connection() as connection:
+        # When
+        archive(connection, job_id, stored)
+
+        # Then
+        assert to_lines(read_archive(connection, job_id).events) == to_lines(expected)
 
 
 def test_an_unknown_job_has_no_events(job_store):

@@ -7,7 +7,6 @@ import psycopg
 import pytest
 
 from bench.harness.waiting import wait_until
-from models.journal.events import event, to_lines
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.migrate import FOLDER, LOCK, migrate, pending_migrations
 from tests.databases import bare_database
@@ -54,6 +53,14 @@ def test_a_server_without_the_extension_is_a_configuration_error(bare, monkeypat
         migrate(bare)
 
 
+def test_another_error_of_a_migration_is_not_taken_for_a_missing_extension(bare, monkeypatch, tmp_path):
+    (tmp_path / "0001.unsupported.sql").write_text("CREATE TABLE t (a int); CREATE INDEX i ON t USING hash (a, a);")
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="multicolumn"):
+        migrate(bare)
+
+
 def test_concurrent_runs_apply_each_migration_once(bare):
     with ThreadPoolExecutor(4) as pool:
         applied = list(pool.map(migrate, [bare] * 4))
@@ -84,35 +91,6 @@ def test_an_unreachable_server_is_reported_in_one_line(tmp_path):
         migrate(f"postgresql://postgres@/sangha?host={tmp_path}")
 
     assert "\n" not in str(caught.value)
-
-
-def test_archived_extension_events_are_renamed(bare):
-    migrate(bare)
-    before = [
-        event(0, "response.created", {"text": 'a "sangha.job.dead"\nof {"type":"sangha.job.dead"}'}),
-        event(1, "sangha.engine.started", {}),
-        event(2, "sangha.job.cancelled", {"was": "sangha.engine.started"}),
-    ]
-    after = [
-        before[0],
-        event(1, "sangha:engine.started", {}),
-        event(2, "sangha:job.cancelled", {"was": "sangha.engine.started"}),
-    ]
-    with psycopg.connect(bare) as connection:
-        connection.execute(
-            "INSERT INTO jobs (id, account_id, kind, queue) VALUES ('job_1', 'platform', 'test.work', 'maintenance')"
-        )
-        connection.execute(
-            "INSERT INTO job_events (job_id, first_sequence, last_sequence, events) VALUES ('job_1', 0, 2, %s)",
-            (to_lines(before).decode(),),
-        )
-        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id = '0009.event_names'")
-
-    assert migrate(bare) == ["0009.event_names"]
-
-    with psycopg.connect(bare) as connection:
-        rows = connection.execute("SELECT events FROM job_events").fetchall()
-    assert rows == [(to_lines(after).decode(),)]
 
 
 def test_constraints_reject_impossible_rows(empty_database):
