@@ -16,7 +16,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import Job, JobState, NewJob, enqueue, enqueue_many
+from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue, enqueue_many
 from models.journal.archive import archive
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -31,7 +31,7 @@ MAX_BACKOFF = 600.0
 
 # Take a due job, or a running one whose message was redelivered: its worker is dead, or is stopped by the fence. Only
 # the first redelivery is claimed at once; after a second one GIVE_BACK_REDELIVERED delays the job.
-CLAIM = """
+CLAIM = f"""
 UPDATE jobs SET
     state = 'running',
     attempt = attempt + 1,
@@ -46,7 +46,7 @@ WHERE id = %(id)s
   AND (state = 'queued' AND run_at <= now()
        OR state = 'running' AND message_id = %(message_id)s
           AND CASE WHEN worker = %(worker)s THEN %(unsure)s ELSE failures = 0 END)
-RETURNING *
+RETURNING {COLUMNS}
 """
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from models.jobs.jobs import Job
+from models.jobs.jobs import COLUMNS, Job
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
 from models.platform.database import Connection, fetch_all, fetch_one
 
-DEAD = """
-SELECT * FROM jobs
+DEAD = f"""
+SELECT {COLUMNS} FROM jobs
 WHERE state = 'dead'
   AND (%(after)s::text IS NULL
        OR (finished_at, id) < (SELECT finished_at, id FROM jobs WHERE id = %(after)s))
@@ -23,7 +23,7 @@ def list_dead_jobs(connection: Connection, limit: int = 50, *, after: str | None
 
 def read_any(connection: Connection, job_id: str) -> Job | None:
     """Return a job of any account. For operators only."""
-    row = fetch_one(connection, "SELECT * FROM jobs WHERE id = %(id)s", {"id": job_id})
+    row = fetch_one(connection, f"SELECT {COLUMNS} FROM jobs WHERE id = %(id)s", {"id": job_id})
     return Job(**row) if row else None
 
 

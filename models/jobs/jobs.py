@@ -25,6 +25,7 @@ from models.journal.archive import archive
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
+from models.platform.records import columns
 
 JobState = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
 
@@ -185,7 +186,9 @@ def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Curso
     return inserted
 
 
-READ = "SELECT * FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
+COLUMNS = columns(Job, "jobs")
+
+READ = f"SELECT {COLUMNS} FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
 
 
 def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
@@ -194,8 +197,8 @@ def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
     return Job(**row) if row else None
 
 
-LIST = """
-SELECT * FROM jobs
+LIST = f"""
+SELECT {COLUMNS} FROM jobs
 WHERE account_id = %(account_id)s
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -237,7 +240,7 @@ def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
     return connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
 
 
-CHILDREN = "SELECT * FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
+CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
 
 
 def children(connection: Connection, parent_id: str) -> list[Job]:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from models.jobs.attempts import GIVE_BACK_OF_WORKER
 from models.platform.database import Connection, Database, fetch_all
+from models.platform.records import columns
 
 #: Seconds after its last heartbeat for which a worker counts as live.
 SILENCE_LIMIT = 30.0
@@ -54,7 +55,10 @@ def unregister(connection: Connection, name: str) -> None:
     connection.execute("DELETE FROM workers WHERE name = %(name)s", {"name": name})
 
 
-LIVE = "SELECT * FROM workers WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at"
+LIVE = f"""
+SELECT {columns(WorkerRow)} FROM workers
+WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at
+"""
 
 
 def list_live(connection: Connection) -> list[WorkerRow]:

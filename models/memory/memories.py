@@ -76,7 +76,7 @@ memories.importance, memories.recalled, memories.recalled_at, memories.valid_fro
 memories.closed_by, memories.created_at, memories.updated_at
 """
 
-SELECT = "SELECT " + COLUMNS + " FROM memories "  # noqa: S608 - made of constants
+SELECT = "SELECT " + COLUMNS + " FROM memories "
 
 READ = SELECT + "WHERE id = %(id)s AND account_id = %(account_id)s AND user_id = %(user_id)s"
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.jobs.attempts import claim
 from models.jobs.catalogue import CATALOGUE, JobKind
-from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob, enqueue
+from models.jobs.jobs import COLUMNS, PLATFORM_ACCOUNT, Job, NewJob, enqueue
 from models.platform.database import Database
 from models.platform.ids import new_id
 from ops.embedded_servers import Postgres
@@ -62,7 +62,7 @@ class JobStore:
     def job(self, job_id: str) -> Job:
         """Read the job's row."""
         with self.database.connection() as connection:
-            row = connection.execute("SELECT * FROM jobs WHERE id = %s", (job_id,)).fetchone()
+            row = connection.execute(f"SELECT {COLUMNS} FROM jobs WHERE id = %s", (job_id,)).fetchone()
         assert row is not None
         return Job(**row)
 
