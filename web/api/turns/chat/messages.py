@@ -107,6 +107,9 @@ class UnknownRoleMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant", "tool"]
 
 
+#: Tool calls without output that an error message names: a message may have up to MAX_ITEMS of them.
+MAX_NAMED_CALLS = 5
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -181,8 +184,15 @@ def _check_calls(messages: Sequence[ChatMessage]) -> None:
 
 def _check_answered(open_calls: set[str], index: int) -> None:
     if open_calls:
-        missing = ", ".join(f"'{call_id}'" for call_id in sorted(open_calls))
+        missing = _name_calls(open_calls)
         _reject(index, f"expected messages with role 'tool' for the preceding tool calls {missing}", "role")
+
+
+def _name_calls(call_ids: set[str]) -> str:
+    """List the first MAX_NAMED_CALLS ids, and the number of the others."""
+    named = ", ".join(f"'{call_id}'" for call_id in sorted(call_ids)[:MAX_NAMED_CALLS])
+    others = len(call_ids) - MAX_NAMED_CALLS
+    return f"{named} and {others} more" if others > 0 else named
 
 
 def _reject(index: int, reason: str, field: str) -> None:

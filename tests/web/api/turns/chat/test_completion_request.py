@@ -172,3 +172,15 @@ def test_invalid_messages_are_rejected_by_parameter(messages, param):
         turn(messages)
 
     assert error.value.param == param
+
+
+def test_error_names_only_the_first_of_many_tool_calls_without_output():
+    # Given an answer with as many tool calls as allowed, and no output of any
+    calls = [{**CALL, "id": f"call_{number:03}"} for number in range(900)]
+    messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": calls}]
+    # When it is sent
+    with pytest.raises(InvalidRequest) as raised:
+        turn(messages)
+    # Then the error names some and counts the others
+    assert raised.value.message.endswith("'call_003', 'call_004' and 895 more.")
+    assert len(raised.value.message) < 250
