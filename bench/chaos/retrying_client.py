@@ -29,9 +29,9 @@ STALL_TIMEOUT = 5.0
 #: Seconds before the first retry, and at most between two.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
-#: Statuses that are retried, and the codes of a 409 that are: the first request still runs, or its work was cancelled.
+#: Statuses that are retried, and the codes of a 409 that are: an earlier request still runs, or the work was cancelled.
 RETRIED_STATUSES = frozenset({0, 408, 429, 500, 502, 503, 504})
-RETRIED_CONFLICTS = frozenset({"idempotency_key_in_flight", "cancelled"})
+RETRIED_CONFLICTS = frozenset({"idempotency_key_in_flight", "meditation_ending", "cancelled"})
 
 #: Errors of a broken connection.
 CONNECTION_ERRORS = (OSError, http.client.HTTPException)

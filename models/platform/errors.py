@@ -7,7 +7,8 @@
     │   ├── NotAllowed               403
     │   ├── NotFound                 404
     │   ├── Conflict                 409
-    │   │   └── RequestInFlight      the same request is in progress: retry
+    │   │   ├── RequestInFlight      the same request is in progress: retry
+    │   │   └── MeditationEnding     the previous meditation is about to end: retry
     │   ├── TooLarge                 413
     │   ├── UnprocessableRequest     422
     │   └── LimitExceeded            429, a limit of the account, the API key or the client address
@@ -75,6 +76,12 @@ class RequestInFlight(Conflict):
     """A request with the same Idempotency-Key is in progress. Retry."""
 
     code = "idempotency_key_in_flight"
+
+
+class MeditationEnding(Conflict):
+    """The user's previous meditation is about to end. Retry."""
+
+    code = "meditation_ending"
 
 
 class TooLarge(RequestError):

@@ -9,7 +9,7 @@ from models.jobs.quota import check_unfinished_jobs
 from models.memory import meditations
 from models.memory.meditations import KIND, Meditation
 from models.platform.database import Connection, Database
-from models.platform.errors import RequestInFlight
+from models.platform.errors import MeditationEnding
 from models.platform.ids import new_id
 
 
@@ -18,7 +18,7 @@ def enqueue_meditation(
 ) -> Meditation:
     """Enqueue a meditation over the caller's memories, or return the unfinished one.
 
-    The caller nudges the queue afterwards. Raises LimitExceeded and RequestInFlight.
+    The caller nudges the queue afterwards. Raises LimitExceeded and MeditationEnding.
     """
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
@@ -30,14 +30,14 @@ def enqueue_or_find(
 ) -> Meditation:
     """Enqueue a meditation in the caller's transaction, or return the unfinished one, run now if it is due later.
 
-    Raises RequestInFlight.
+    Raises MeditationEnding.
     """
     inserted = insert_meditation(connection, account_id, user_id, meditation_id, job_id)
     meditation = meditations.unfinished(connection, account_id, user_id)
     if meditation is None:
         meditation = meditations.read(connection, meditation_id, account_id, user_id)
     if meditation is None:
-        raise RequestInFlight("The previous meditation is ending. Retry the request.")
+        raise MeditationEnding("The previous meditation is ending. Retry the request.")
     if not inserted:
         meditations.run_now(connection, meditation.job_id, account_id)
     return meditation

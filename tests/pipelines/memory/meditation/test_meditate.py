@@ -3,9 +3,11 @@
 import pytest
 
 from models.jobs.cancellation import cancel
-from models.platform.errors import Conflict, NotFound
+from models.memory import meditations
+from models.platform.errors import Conflict, MeditationEnding, NotFound
 from pipelines.memory.meditation import apply, meditate, revert_meditation
 from pipelines.memory.meditation.probes import RecallEvaluator
+from web.http.errors import error_response
 
 DUPLICATES = ("I like hiking in the mountains.", "I really like hiking in the mountains!")
 CONTRADICTION = ("Ana lives in Lisbon.", "Ana lives in Porto.")
@@ -195,6 +197,17 @@ def test_user_has_one_unfinished_meditation_at_a_time(populated):
 
     populated.settle(attempt, populated.run(attempt))
     assert populated.enqueue_meditation().id != first
+
+
+def test_request_while_the_previous_meditation_ends_has_an_error_of_its_own(populated, monkeypatch):
+    # Given a meditation that ends between the insertion, which it prevents, and the reading
+    monkeypatch.setattr(meditations, "insert", lambda *_, **__: False)
+    # When another one is requested
+    with pytest.raises(MeditationEnding) as raised:
+        populated.enqueue_meditation()
+    # Then the error does not name the Idempotency-Key, and the client retries
+    assert raised.value.code == "meditation_ending"
+    assert error_response(raised.value, "req_1").headers["x-should-retry"] == "true"
 
 
 def test_cancelled_meditation_does_not_block_the_next(populated):
