@@ -18,6 +18,10 @@ from typing import Protocol
 from models.platform.errors import Unavailable
 from ops.child_log import ChildLog
 
+#: Seconds that a service has to stop before it is killed: longer than the slowest shutdown of a worker, which waits for
+#: its threads, its consumers, the journal, the relay, the heartbeat and the database one after another.
+STOP_TIMEOUT = 50.0
+
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -110,7 +114,7 @@ class ChildProcess:
         if self._process is not None and self.running:
             self._process.send_signal(number)
 
-    def stop(self, grace: float = 20.0) -> int | None:
+    def stop(self, grace: float = STOP_TIMEOUT) -> int | None:
         """Stop the process gracefully, or kill it after `grace` seconds. Returns its exit code."""
         self.signal(self.service.stop_signal)
         return self.wait(grace)

@@ -22,14 +22,14 @@ import psycopg
 import redis
 
 from models.platform.errors import ConfigurationError
-from ops.child_process import ChildProcess, Service, launcher_command
+from ops.child_process import STOP_TIMEOUT, ChildProcess, Service, launcher_command
 
 INSTALL = "run `make install`"
 
 
 @contextmanager
 def running_server(
-    server: Service, run_folder: Path, log_folder: Path, *, grace: float = 20.0
+    server: Service, run_folder: Path, log_folder: Path, *, grace: float = STOP_TIMEOUT
 ) -> Iterator[ChildProcess]:
     """Start a server, wait until it is ready, and stop it when the block ends."""
     child = ChildProcess(server, run_folder, log_folder)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
-from ops.child_process import ChildProcess, Service
+from ops.child_process import STOP_TIMEOUT, ChildProcess, Service
 from ops.exit_codes import MISCONFIGURED
 from ops.messages import shorten_log_line
 
@@ -30,9 +30,6 @@ MAX_FAILED_STARTS = 3
 
 #: Seconds after which the console names the services that are not ready yet.
 REMINDER_INTERVAL = 15.0
-
-#: Seconds that a stage has to stop before it is killed.
-STOP_TIMEOUT = 15.0
 
 #: Seconds between two checks of the log files' sizes.
 LOG_ROTATION_INTERVAL = 10.0

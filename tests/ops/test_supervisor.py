@@ -1,5 +1,6 @@
 """The supervisor restarts services, stops restarting those that never become ready, and leaves no process behind."""
 
+import inspect
 import os
 import signal
 import threading
@@ -10,9 +11,13 @@ import psutil
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.journal.writer import JournalWriter
+from models.platform.database import CHECKOUT_TIMEOUT
 from models.platform.errors import ConfigurationError, Unavailable
 from ops import supervisor as module
 from ops.supervisor import Supervisor
+from tasks import worker
+from tasks.heartbeat import LISTEN_INTERVAL
 from tests.ops.scripts import FAILS, HAS_A_CHILD, IGNORES_TERM, MISCONFIGURED, RUNS, Script, has_exited
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -128,6 +133,18 @@ def test_service_that_ignores_term_is_killed(
     supervisor.start([Script("web", tmp_path, IGNORES_TERM)])
     supervisor.stop()
     assert console.has("web did not stop in time: killed")
+
+
+def test_slowest_shutdown_of_a_worker_is_not_killed() -> None:
+    # Given the longest that each step of a worker's shutdown waits
+    threads_and_consumers = 2 * worker.STOP_TIMEOUT
+    journal = 2 * inspect.signature(JournalWriter.stop).parameters["timeout"].default  # to drain, then to end
+    relay = 5.0
+    heartbeat = 2 * 2 * LISTEN_INTERVAL + CHECKOUT_TIMEOUT  # two threads, then the worker's row
+    closing_of_the_database = 2.0
+    # Then the supervisor waits longer
+    slowest = threads_and_consumers + journal + relay + heartbeat + closing_of_the_database
+    assert slowest < module.STOP_TIMEOUT
 
 
 def test_second_stop_request_kills_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
