@@ -1,12 +1,13 @@
 """API keys: credentials of applications. A secret is shown once and stored as its hash."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.accounts import Role, Scope
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 KeyStatus = Literal["active", "expired", "revoked"]
 
@@ -32,6 +33,9 @@ class ApiKey:
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at and self.expires_at <= datetime.now(UTC) else "active"
+
+
+COLUMNS = columns(ApiKey)
 
 
 # Locks the creator's membership: meanwhile it is not removed or changed, and the creator gets no other key.
@@ -60,12 +64,12 @@ def count_active(connection: Connection, account_id: str, user_id: str, *, excep
 
 
 # A repeated request has the same id. Its first response was never received, so the first secret is replaced.
-INSERT = """
+INSERT = f"""
 INSERT INTO api_keys (id, account_id, user_id, name, hint, hash, scopes, expires_at)
 VALUES (%(id)s, %(account_id)s, %(user_id)s, %(name)s, %(hint)s, %(hash)s, %(scopes)s, %(expires_at)s)
 ON CONFLICT (id) DO UPDATE SET hint = excluded.hint, hash = excluded.hash
     WHERE api_keys.account_id = excluded.account_id AND api_keys.user_id = excluded.user_id
-RETURNING *
+RETURNING {COLUMNS}
 """
 
 
@@ -89,8 +93,8 @@ def insert(
     return _key(row)
 
 
-READ = """
-SELECT * FROM api_keys
+READ = f"""
+SELECT {COLUMNS} FROM api_keys
 WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
 """
 
@@ -101,8 +105,8 @@ def read(connection: Connection, key_id: str, account_id: str, *, user_id: str |
     return _key(row) if row else None
 
 
-LIST = """
-SELECT * FROM api_keys
+LIST = f"""
+SELECT {COLUMNS} FROM api_keys
 WHERE account_id = %(account_id)s
   AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s)
   AND (%(after)s::text IS NULL OR id < %(after)s)
@@ -119,12 +123,12 @@ def list_keys(
 
 
 # Ended keys are not changed: a new expiry time would make them valid again.
-UPDATE = """
+UPDATE = f"""
 UPDATE api_keys SET name = coalesce(%(name)s, name),
                     expires_at = CASE WHEN %(set_expiry)s THEN %(expires_at)s ELSE expires_at END
 WHERE id = %(id)s AND account_id = %(account_id)s
   AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-RETURNING *
+RETURNING {COLUMNS}
 """
 
 
@@ -155,7 +159,7 @@ def revoke(connection: Connection, key_id: str, account_id: str) -> bool:
     return fetch_one(connection, REVOKE, {"id": key_id, "account_id": account_id}) is not None
 
 
-BY_HASH = "SELECT * FROM api_keys WHERE hash = %(hash)s"
+BY_HASH = f"SELECT {COLUMNS} FROM api_keys WHERE hash = %(hash)s"
 
 
 def find_by_hash(connection: Connection, secret_hash: bytes) -> ApiKey | None:
@@ -180,5 +184,4 @@ def prune(connection: Connection, batch: int) -> int:
 
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
-    values = {field.name: row[field.name] for field in fields(ApiKey)}
-    return ApiKey(**{**values, "scopes": tuple(Scope(scope) for scope in row["scopes"])})
+    return ApiKey(**{**row, "scopes": tuple(Scope(scope) for scope in row["scopes"])})

@@ -46,7 +46,7 @@ def for_session(connection: Connection, *, session_id: str, user_id: str, accoun
 # A valid key of a member. Its use is recorded once a minute.
 KEY = """
 WITH valid_key AS (
-    SELECT * FROM api_keys
+    SELECT id, user_id, account_id, scopes, last_used_at FROM api_keys
     WHERE hash = %(hash)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ), used AS (
     UPDATE api_keys SET last_used_at = now() FROM valid_key

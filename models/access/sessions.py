@@ -9,6 +9,7 @@ from datetime import datetime
 
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
+from models.platform.records import columns
 from models.platform.secrets import hash_secret
 
 #: Days after which an unused session expires; each refresh extends it.
@@ -50,8 +51,8 @@ def create(
 
 
 # Ids sort by time of creation, so an id is the cursor.
-LIST = """
-SELECT * FROM sessions
+LIST = f"""
+SELECT {columns(Session)} FROM sessions
 WHERE user_id = %(user_id)s AND revoked_at IS NULL AND expires_at > now()
   AND (%(after)s::text IS NULL OR id < %(after)s)
 ORDER BY id DESC LIMIT %(limit)s

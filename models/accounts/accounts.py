@@ -88,17 +88,21 @@ CREATE = """
 
 # The user who verified the address, and the first and the last of those who signed up with it since, in this order.
 CANDIDATES = """
-    WITH matching AS (SELECT * FROM users WHERE lower(email) = lower(%(email)s)),
-    owner AS (SELECT * FROM matching WHERE email_verified_at IS NOT NULL),
+    WITH matching AS (
+        SELECT id, email, password_hash, email_verified_at, created_at FROM users WHERE lower(email) = lower(%(email)s)
+    ),
+    owner AS (SELECT id, email, password_hash, email_verified_at FROM matching WHERE email_verified_at IS NOT NULL),
     unverified AS (
-        SELECT * FROM matching
+        SELECT id, email, password_hash, email_verified_at, created_at FROM matching
         WHERE email_verified_at IS NULL
           AND NOT EXISTS (SELECT 1 FROM owner WHERE owner.email_verified_at >= matching.created_at)
     ),
     chosen AS (
-        SELECT 1 AS rank, * FROM owner
-        UNION ALL (SELECT 2, * FROM unverified ORDER BY created_at, id LIMIT 1)
-        UNION ALL (SELECT 3, * FROM unverified ORDER BY created_at DESC, id DESC LIMIT 1)
+        SELECT 1 AS rank, id, email, password_hash, email_verified_at FROM owner
+        UNION ALL (SELECT 2, id, email, password_hash, email_verified_at FROM unverified
+                   ORDER BY created_at, id LIMIT 1)
+        UNION ALL (SELECT 3, id, email, password_hash, email_verified_at FROM unverified
+                   ORDER BY created_at DESC, id DESC LIMIT 1)
     )
     SELECT DISTINCT ON (id) rank, id, email, password_hash, email_verified_at IS NOT NULL AS verified
     FROM chosen ORDER BY id, rank

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from models.accounts import plans
 from models.accounts.plans import Limits
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def change_account(
     connection.execute(CHANGE, {"id": account_id, **values})
 
 
-PLANS = "SELECT * FROM plans ORDER BY id"
+PLANS = f"SELECT {columns(Plan)} FROM plans ORDER BY id"
 
 
 def list_plans(connection: Connection) -> list[Plan]:
@@ -108,10 +109,10 @@ def has_plan(connection: Connection, plan_id: str) -> bool:
     return fetch_one(connection, "SELECT 1 FROM plans WHERE id = %(id)s", {"id": plan_id}) is not None
 
 
-PUT_PLAN = """
+PUT_PLAN = f"""
 INSERT INTO plans (id, name, limits) VALUES (%(id)s, %(name)s, %(limits)s)
 ON CONFLICT (id) DO UPDATE SET name = excluded.name, limits = excluded.limits
-RETURNING *
+RETURNING {columns(Plan)}
 """
 
 
@@ -127,4 +128,4 @@ def _account(row: Mapping[str, Any]) -> AccountState:
 
 
 def _plan(row: Mapping[str, Any]) -> Plan:
-    return Plan(row["id"], row["name"], plans.parse_limits(row["limits"]), row["created_at"])
+    return Plan(**{**row, "limits": plans.parse_limits(row["limits"])})

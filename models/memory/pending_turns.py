@@ -7,7 +7,7 @@ One job remembers all turns of a user that have ended before it starts.
 from collections.abc import Sequence
 
 from models.platform.database import Connection, fetch_all, fetch_one
-from models.turns.responses import Response
+from models.turns.responses import SELECT, Response
 
 OWNER = "SELECT account_id, user_id FROM responses WHERE job_id = %(job_id)s AND unremembered AND user_id IS NOT NULL"
 
@@ -18,9 +18,8 @@ def owner_of(connection: Connection, job_id: str) -> tuple[str, str] | None:
     return (row["account_id"], row["user_id"]) if row else None
 
 
-ENDED = """
-SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
-FROM responses JOIN jobs ON jobs.id = responses.job_id
+ENDED = f"""
+{SELECT}
 WHERE responses.account_id = %(account_id)s AND responses.user_id = %(user_id)s AND unremembered
   AND jobs.state IN ('completed', 'failed', 'cancelled', 'dead')
 ORDER BY responses.id LIMIT %(limit)s

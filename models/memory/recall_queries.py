@@ -135,17 +135,20 @@ def _candidates(row: Mapping[str, Any]) -> CandidateRows:
 
 # Neighbours as in NEIGHBOURS, and the postings of the query's terms.
 SPACE = """
-SELECT * FROM (
+SELECT terms, blocks, entries, ids, ordinals, speakers, occurred_at, asks, words, importance, dense, previous
+FROM (
     SELECT array_agg(term) AS terms, array_agg(block) AS blocks, array_agg(entries) AS entries
     FROM memory_postings WHERE space_id = %(space_id)s AND term = ANY(%(terms)s)
-) AS words, (
+) AS postings, (
     SELECT array_agg(id) AS ids, array_agg(ordinal) AS ordinals, array_agg(speaker) AS speakers,
            array_agg(extract(epoch FROM occurred_at)::float8) AS occurred_at, array_agg(asks) AS asks,
            array_agg(cardinality(terms)) AS words, array_agg(importance) AS importance,
            array_agg(1 - (embedding <=> %(vector)s::halfvec)) AS dense,
            array_agg(previous) AS previous
     FROM (
-        SELECT memories.*, embedding, CASE WHEN has_neighbours THEN lag(ordinal) OVER conversation END AS previous
+        SELECT memories.id, ordinal, memories.speaker, memories.occurred_at, memories.asks, memories.terms,
+               memories.importance, memory_vectors.embedding,
+               CASE WHEN has_neighbours THEN lag(ordinal) OVER conversation END AS previous
         FROM memories JOIN memory_vectors USING (space_id, ordinal),
             LATERAL (SELECT kind = 'episode' AND (
                 conversation_id IS NOT NULL OR speaker <> '' AND response_id IS NULL) AS has_neighbours) AS form

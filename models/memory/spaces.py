@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 #: Speakers that a query is searched for.
 MAX_SPEAKERS = 100
@@ -31,7 +32,9 @@ class Space:
     extracted: int = 0
 
 
-FIND = "SELECT * FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s"
+COLUMNS = columns(Space)
+
+FIND = f"SELECT {COLUMNS} FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s"
 
 
 def find(connection: Connection, account_id: str, user_id: str) -> Space | None:
@@ -41,9 +44,10 @@ def find(connection: Connection, account_id: str, user_id: str) -> Space | None:
 
 
 # The first statement of a recall.
-FIND_WITH_SPEAKERS = """
-SELECT *, ARRAY(SELECT name FROM memory_speakers WHERE space_id = memory_spaces.id
-                ORDER BY live DESC, name LIMIT %(most)s) AS speakers
+FIND_WITH_SPEAKERS = f"""
+SELECT {COLUMNS},
+       ARRAY(SELECT name FROM memory_speakers WHERE space_id = memory_spaces.id
+             ORDER BY live DESC, name LIMIT %(most)s) AS speakers
 FROM memory_spaces WHERE account_id = %(account_id)s AND user_id = %(user_id)s
 """
 
@@ -59,7 +63,7 @@ def find_with_speakers(connection: Connection, account_id: str, user_id: str) ->
     return Space(**row), speakers
 
 
-READ = "SELECT * FROM memory_spaces WHERE id = %(id)s"
+READ = f"SELECT {COLUMNS} FROM memory_spaces WHERE id = %(id)s"
 
 
 def read(connection: Connection, space_id: int) -> Space | None:
@@ -83,7 +87,7 @@ def find_or_create(connection: Connection, account_id: str, user_id: str) -> Spa
     return space
 
 
-LOCK = "SELECT * FROM memory_spaces WHERE id = %(id)s FOR NO KEY UPDATE"
+LOCK = f"SELECT {COLUMNS} FROM memory_spaces WHERE id = %(id)s FOR NO KEY UPDATE"
 
 
 def lock(connection: Connection, space_id: int) -> Space | None:

@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from models.jobs.jobs import JobState
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 FiringStatus = Literal["started", "skipped", "refused"]
 
@@ -37,6 +38,10 @@ class Firing:
     response_id: str | None = None
 
 
+#: The columns of `firings`; the other fields are joined.
+COLUMNS = columns(Firing, "firings", omit=("job_state", "response_id"))
+
+
 # The unique constraint prevents a second firing at this time: it rolls back the transaction that would start the job.
 INSERT = """
 INSERT INTO firings (id, schedule_id, account_id, fire_time, fired_at, missed_since, status, job_id, error)
@@ -48,8 +53,8 @@ VALUES (%(id)s, %(schedule_id)s, %(account_id)s, %(fire_time)s, %(fired_at)s, %(
 def insert(connection: Connection, firing: Firing) -> None:
     """Insert a firing. Raises UniqueViolation if the schedule has fired at this time."""
     error = None if firing.error is None else Jsonb(firing.error)
-    columns = ("id", "schedule_id", "account_id", "fire_time", "fired_at", "missed_since", "status", "job_id")
-    connection.execute(INSERT, {**{name: getattr(firing, name) for name in columns}, "error": error})
+    names = ("id", "schedule_id", "account_id", "fire_time", "fired_at", "missed_since", "status", "job_id")
+    connection.execute(INSERT, {**{name: getattr(firing, name) for name in names}, "error": error})
 
 
 EXISTS = "SELECT FROM firings WHERE schedule_id = %(schedule_id)s AND fire_time = %(fire_time)s"
@@ -60,8 +65,8 @@ def exists(connection: Connection, schedule_id: str, fire_time: datetime) -> boo
     return fetch_one(connection, EXISTS, {"schedule_id": schedule_id, "fire_time": fire_time}) is not None
 
 
-LIST = """
-SELECT firings.*, jobs.state AS job_state, responses.id AS response_id
+LIST = f"""
+SELECT {COLUMNS}, jobs.state AS job_state, responses.id AS response_id
 FROM firings
 LEFT JOIN jobs ON jobs.id = firings.job_id AND jobs.account_id = firings.account_id
 LEFT JOIN responses ON responses.job_id = firings.job_id AND responses.account_id = firings.account_id
@@ -95,5 +100,5 @@ def prune(connection: Connection, batch: int) -> int:
 
 def parse_firing(row: Mapping[str, Any]) -> Firing:
     """Parse a firing from JSON."""
-    columns = ("fire_time", "fired_at", "missed_since")
-    return Firing(**{**row, **{name: datetime.fromisoformat(row[name]) for name in columns if row[name]}})
+    times = ("fire_time", "fired_at", "missed_since")
+    return Firing(**{**row, **{name: datetime.fromisoformat(row[name]) for name in times if row[name]}})

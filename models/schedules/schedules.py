@@ -14,6 +14,8 @@ from models.access.auth_context import AuthContext
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
+from models.schedules import firings
 from models.schedules.firings import Firing, parse_firing
 
 IfMissed = Literal["run_once", "skip"]
@@ -57,6 +59,10 @@ class Schedule:
         return "active" if self.next_fire_at is not None else "ended"
 
 
+#: The columns of `schedules`.
+COLUMNS = columns(Schedule, "schedules", omit=("last",))
+
+
 def database_time(connection: Connection) -> datetime:
     """Return the database's time, the clock of all schedules, which all replicas share."""
     row = fetch_one(connection, "SELECT now() AS now")
@@ -94,10 +100,10 @@ def insert(connection: Connection, schedule: Schedule) -> bool:
 
 
 # An account's schedules with the last firing of each; of one user if one is given.
-READ = """
-SELECT schedules.*, to_jsonb(last) AS last
+READ = f"""
+SELECT {COLUMNS}, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
-    SELECT firings.*, jobs.state AS job_state, responses.id AS response_id
+    SELECT {firings.COLUMNS}, jobs.state AS job_state, responses.id AS response_id
     FROM firings
     LEFT JOIN jobs ON jobs.id = firings.job_id
     LEFT JOIN responses ON responses.job_id = firings.job_id
@@ -125,8 +131,8 @@ def list_schedules(
     return [_schedule(row) for row in fetch_all(connection, READ, parameters)]
 
 
-LOCK = """
-SELECT * FROM schedules
+LOCK = f"""
+SELECT {COLUMNS} FROM schedules
 WHERE id = %(id)s AND account_id = %(account_id)s AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s) FOR UPDATE
 """
 
@@ -211,7 +217,9 @@ def lock_auth_context(connection: Connection, account_id: str, user_id: str) -> 
     )
 
 
-LOCK_IF_DUE = "SELECT * FROM schedules WHERE id = %(id)s AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED"
+LOCK_IF_DUE = f"""
+SELECT {COLUMNS} FROM schedules WHERE id = %(id)s AND next_fire_at IS NOT NULL FOR UPDATE SKIP LOCKED
+"""
 
 
 def lock_if_due(connection: Connection, schedule_id: str) -> Schedule | None:
@@ -249,10 +257,10 @@ def upsert_platform_schedule(connection: Connection, schedule: Schedule) -> None
     connection.execute(UPSERT, _values(schedule))
 
 
-ALL = """
-SELECT schedules.*, to_jsonb(last) AS last
+ALL = f"""
+SELECT {COLUMNS}, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
-    SELECT firings.*, jobs.state AS job_state, NULL::text AS response_id
+    SELECT {firings.COLUMNS}, jobs.state AS job_state, NULL::text AS response_id
     FROM firings LEFT JOIN jobs ON jobs.id = firings.job_id
     WHERE firings.schedule_id = schedules.id ORDER BY firings.id DESC LIMIT 1
 ) AS last ON true

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,10 @@ class Conversation:
     created_at: datetime
 
 
-INSERT = """
-INSERT INTO conversations (id, account_id, metadata) VALUES (%(id)s, %(account_id)s, %(metadata)s) RETURNING *
+COLUMNS = columns(Conversation)
+
+INSERT = f"""
+INSERT INTO conversations (id, account_id, metadata) VALUES (%(id)s, %(account_id)s, %(metadata)s) RETURNING {COLUMNS}
 """
 
 
@@ -33,13 +36,12 @@ def create(connection: Connection, conversation_id: str, account_id: str, metada
     return Conversation(**row)
 
 
+READ = f"SELECT {COLUMNS} FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
 def read(connection: Connection, conversation_id: str, account_id: str) -> Conversation | None:
     """Return the conversation if it belongs to the account."""
-    row = fetch_one(
-        connection,
-        "SELECT * FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s",
-        {"id": conversation_id, "account_id": account_id},
-    )
+    row = fetch_one(connection, READ, {"id": conversation_id, "account_id": account_id})
     return Conversation(**row) if row else None
 
 
@@ -51,8 +53,8 @@ def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
     return fetch_one(connection, LOCK, {"id": conversation_id, "account_id": account_id}) is not None
 
 
-UPDATE = """
-UPDATE conversations SET metadata = %(metadata)s WHERE id = %(id)s AND account_id = %(account_id)s RETURNING *
+UPDATE = f"""
+UPDATE conversations SET metadata = %(metadata)s WHERE id = %(id)s AND account_id = %(account_id)s RETURNING {COLUMNS}
 """
 
 

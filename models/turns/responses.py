@@ -11,6 +11,7 @@ from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED
 from models.jobs.usage import TokenUsage
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 __all__ = ["Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "delete", "finish", "insert", "read"]
 
@@ -104,9 +105,16 @@ def insert(connection: Connection, response: Response) -> None:
     )
 
 
-READ = """
-SELECT responses.*, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
+OF_RESPONSE = columns(Response, "responses", omit=("job_state", "job_attempt", "job_error", "rewound_at"))
+
+#: The fields of a response.
+SELECT = f"""
+SELECT {OF_RESPONSE}, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs.error AS job_error, jobs.rewound_at
 FROM responses JOIN jobs ON jobs.id = responses.job_id
+"""
+
+READ = f"""
+{SELECT}
 WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
 """
 
