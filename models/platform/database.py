@@ -21,6 +21,7 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from models.platform.errors import Unavailable
+from models.platform.outages import is_conflict, is_outage
 
 log = logging.getLogger(__name__)
 
@@ -89,20 +90,24 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Check out a connection in autocommit mode. Raises Unavailable if the server cannot be reached."""
+        """Check out a connection in autocommit mode.
+
+        Raises Unavailable if the server cannot be reached, or has rolled back the transaction in favour of another.
+        """
+        connection = self._checkout()
         try:
-            checked_out = self._checkout()
-            try:
-                with checked_out as connection:
-                    yield connection
-            finally:
-                self._pool.putconn(checked_out)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            # After a restart of the server all pooled connections are stale: replace them now, not one caller at a
-            # time.
-            self._renew()
-            log.warning("Lost the connection to the database: %s", str(error).replace("\n", " "))
-            raise Unavailable("The connection to the database was lost.") from error
+            with connection:
+                yield connection
+        except psycopg.Error as error:
+            if is_conflict(error):
+                raise Unavailable("The operation conflicted with a concurrent one. Retry it.") from error
+            if not is_outage(error, connection):
+                raise
+            connection.close()  # also where it is still open, as to a former primary
+            log.warning("The database is unavailable: %s", " ".join(str(error).split()))
+            raise Unavailable("The database is unavailable.") from error
+        finally:
+            self._return(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -141,9 +146,13 @@ class Database:
                 if time.monotonic() > deadline:
                     raise Unavailable("The database is unavailable.") from None
 
-    def _renew(self) -> None:
-        with suppress(Exception):  # the pool reconnects by itself; this makes it sooner
-            self._pool.check()
+    def _return(self, connection: Connection) -> None:
+        lost = connection.closed
+        self._pool.putconn(connection)
+        if lost:
+            # After a restart of the server all pooled connections are lost: replace them now, not one caller at a time.
+            with suppress(Exception):
+                self._pool.check()
 
 
 def fetch_one(connection: Connection, statement: str, parameters: Any = None) -> DictRow | None:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg.errors import QueryCanceled
+
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import spaces, vector_indexes
@@ -42,7 +44,7 @@ def run(attempt: Attempt, *, most: int = BUILD_ABOVE, fewest: int = DROP_BELOW) 
 
 @contextmanager
 def _cancel_on_stop(attempt: Attempt, connection: Connection) -> Iterator[None]:
-    """Cancel the running statement once the attempt should stop."""
+    """Cancel the running statement once the attempt should stop. Raises the reason to stop."""
     done = threading.Event()
 
     def watch() -> None:
@@ -55,6 +57,9 @@ def _cancel_on_stop(attempt: Attempt, connection: Connection) -> Iterator[None]:
     watcher.start()
     try:
         yield
+    except QueryCanceled:
+        attempt.check()  # raises the reason to stop, if that is why
+        raise
     finally:
         done.set()
         watcher.join()

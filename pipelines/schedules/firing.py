@@ -89,8 +89,10 @@ def fire(database: Database, settings: Settings, due: DueSchedule, now: datetime
             schedule = schedules.lock_if_due(connection, due.id)
             now = now or schedules.database_time(connection)
             return _fire(connection, settings, schedule, auth_context, now) if schedule else None
+    except LockNotAvailable:
+        return None
     except Unavailable as error:
-        if isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
+        if isinstance(error.__cause__, DeadlockDetected):
             return None
         raise
     except Exception:  # the schedule stays due; the others must fire

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from psycopg.errors import LockNotAvailable, OutOfMemory, QueryCanceled
 
 from bench.harness.waiting import wait_until
 from models.access import rate_limits
@@ -15,6 +16,7 @@ from models.jobs.cancellation import cancel
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import NewJob, children, enqueue
 from models.journal import journal
+from models.journal.journal import Claim
 from models.platform.errors import PermanentFailure, SanghaError
 from tests.tasks.handlers import COMPLETES, completes, event_types, handler, make_due, raises
 
@@ -70,6 +72,33 @@ def test_failed_job_is_retried_later_and_dead_after_its_last_attempt(runner, job
     assert "ValueError: the reason" in job.traceback
     assert "the reason" not in str(job.error)  # for operators only
     assert event_types(runner, job_store, job_id) == ["test.written"] * 3 + ["sangha:job.dead"]
+
+
+@pytest.mark.parametrize("error", [QueryCanceled("too slow"), LockNotAvailable("locked"), OutOfMemory("too large")])
+def test_failed_statement_counts_as_a_failure(runner, job_store, account, error):
+    """Only an outage releases a job without counting."""
+    job_id = job_store.enqueue(account)
+    for failures in (1, 2):
+        runner.execute(handler(raises(error)), job_id, f"m{failures}")
+        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", failures)
+        make_due(job_store, job_id)
+
+    runner.execute(handler(raises(error)), job_id, "m3")
+
+    assert job_store.job(job_id).state == "dead"
+
+
+def test_statement_that_is_cancelled_in_a_pipeline_counts_as_a_failure(runner, job_store, account):
+    def run(attempt):
+        with attempt.database.transaction() as connection:
+            connection.execute("SET LOCAL statement_timeout = '10ms'")
+            connection.execute("SELECT pg_sleep(60)")
+
+    job_id = job_store.enqueue(account)
+
+    runner.execute(handler(run), job_id, "m")
+
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
 
 
 def test_error_text_that_postgres_cannot_store_is_escaped(runner, job_store, account):
@@ -162,7 +191,7 @@ def failing_end(attempt, state, error=None):
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
 def test_job_gets_a_plain_ending_when_its_handler_cannot_compose_one(runner, job_store, account, run):
     job_id = job_store.enqueue(account)
-    journal.append(runner.client, job_id, 0, [])  # Redis knows the journal
+    journal.append(runner.client, Claim(job_id), [])  # Redis knows the journal
     job_store.update(job_id, "failures = 2")
 
     runner.execute(handler(run, failing_end), job_id, "m")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
-from psycopg.errors import UniqueViolation
+from psycopg.errors import OperationalError, UniqueViolation
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -184,7 +184,7 @@ class ReservedRequest:
             await asyncio.sleep(LEASE / 3)
             try:
                 renewed = await run_in_threadpool(_call, self._database, idempotency.extend, self._reservation)
-            except Unavailable:
+            except (Unavailable, OperationalError):  # such as a lock that was not granted in time
                 continue
             if renewed is None:
                 return
@@ -204,7 +204,7 @@ class ReservedRequest:
         """Write the outcome. If that fails, the lease expires, and a repeat with the same seed finds what exists."""
         try:
             await run_in_threadpool(_call, self._database, statement, *arguments)
-        except Unavailable as error:
+        except (Unavailable, OperationalError) as error:
             log.warning("Request %s: cannot settle its idempotency key: %s", self._request.request_id, error)
 
 

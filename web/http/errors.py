@@ -102,6 +102,8 @@ def error_response(error: Exception, request_id: str) -> Response:
         return envelope(status, error.message, "server_error", code=error.code, headers=PERMANENT)
     if isinstance(error, Unavailable):
         return _unavailable(error.message, error.retry_after)
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return _unavailable("What the request needs is locked by another operation. Retry it.", 1)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return _unavailable("The event journal cannot be reached at the moment.", 1)
     if isinstance(error, HTTPException):

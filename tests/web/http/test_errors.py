@@ -61,7 +61,14 @@ def test_a_conflict_forbids_retries():
     assert errors.error_response(domain_errors.Conflict("taken"), "req_1").headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("error", [Unavailable("down", retry_after=7), redis.ConnectionError("down")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("down", retry_after=7),
+        redis.ConnectionError("down"),
+        psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"),
+    ],
+)
 def test_an_unavailable_service_is_a_503_with_retry_after(error):
     response = errors.error_response(error, "req_1")
 
