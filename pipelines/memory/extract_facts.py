@@ -4,7 +4,8 @@
 
 The job runs some minutes after `memory.remember`, so that a conversation is read in one go and not turn by turn. Each
 window is read once: its facts are written and it is marked as read in one transaction. A fact that contradicts an
-older one closes it, and deletes nothing.
+older one closes it, and deletes nothing. When the tokens that the account has left this month do not suffice, the job
+ends; a later one continues with the windows that are left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,9 @@ from models.platform.ids import new_id
 from models.platform.settings import Settings
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.meditation.contradictions import Statement, statements
+from pipelines.memory.model_tokens import estimate_tokens, tokens_left
 from pipelines.memory.store import Embed, close_memories, insert_memories, lock_space
+from pipelines.memory.suggest_facts import MAX_ANSWER_TOKENS, MAX_LINE_LENGTH
 
 
 def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
@@ -54,13 +57,18 @@ def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:
 
 
 def _next_child(attempt: Attempt, space_id: int) -> NewJob | None:
-    """Build the child job that reads the next window; None if all is read."""
-    job = attempt.job
+    """Build the child job that reads the next window; None if all is read, or the month's tokens are used up."""
+    account_id, user_id = attempt.job.account_id, attempt.job.arguments["user_id"]
     with attempt.database.connection() as connection:
         space = spaces.read(connection, space_id)
         ids, behind = facts.next_window(connection, space_id, space.extracted) if space else ([], 0)
-    arguments = {"user_id": job.arguments["user_id"], "source_ids": ids, "behind": behind}
-    return NewJob(facts.FACT_KIND, job.account_id, arguments) if ids else None
+        texts = [memory.text for memory in scan.read_texts(connection, ids, account_id, user_id)]
+        left = tokens_left(connection, account_id)
+    tokens = estimate_tokens(texts, max_length=MAX_LINE_LENGTH, answer_tokens=MAX_ANSWER_TOKENS)
+    if not ids or (left is not None and tokens > left):
+        return None
+    arguments = {"user_id": user_id, "source_ids": ids, "behind": behind}
+    return NewJob(facts.FACT_KIND, account_id, arguments, reserved_tokens=tokens)
 
 
 def _write_child_facts(embed: Embed, attempt: Attempt, space: Space, child: Job) -> None:

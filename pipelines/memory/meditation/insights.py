@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from models.accounts import admin
 from models.jobs.jobs import Job, NewJob
-from models.jobs.quota import monthly_usage
 from models.memory import scan
 from models.memory.meditations import Meditation
 from models.memory.memories import NewMemory
@@ -16,15 +14,13 @@ from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.meditation.analysis import Analysis
 from pipelines.memory.meditation.snapshot import Snapshot
 from pipelines.memory.meditation.suggest_insights import KIND, MAX_ANSWER_TOKENS, MAX_NOTE_LENGTH
+from pipelines.memory.model_tokens import estimate_tokens, tokens_left
 
 #: The share of a group's memories that one insight cites from which the group counts as covered.
 COVERED_SHARE = 0.7
 
 #: The share of an older insight's sources that a new one must cite to replace it.
 REPLACED_SHARE = 0.5
-
-#: For the estimate of a prompt: tokens of the instructions, tokens of the frame of each note, bytes per token.
-INSTRUCTION_TOKENS, FRAME_TOKENS, BYTES_PER_TOKEN = 200, 16, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +35,17 @@ def model_budget(connection: Connection, account_id: str, settings: Settings) ->
     """Return what a meditation may spend: the configured budget, at most what the account's month has left."""
     if not reflection_enabled(settings):
         return ModelBudget(0, 0)
-    tokens, account = settings.reflection_tokens, admin.read_account(connection, account_id)
-    if account is not None and (limit := account.limits.tokens_per_month) is not None:
-        month = monthly_usage(connection, account_id)
-        tokens = min(tokens, limit - month.used - month.reserved)
-    return ModelBudget(settings.reflection_calls, max(0, tokens))
+    left = tokens_left(connection, account_id)
+    tokens = settings.reflection_tokens if left is None else min(settings.reflection_tokens, left)
+    return ModelBudget(settings.reflection_calls, tokens)
 
 
 def insight_jobs(analysis: Analysis, meditation: Meditation, budget: ModelBudget) -> list[NewJob]:
     """Build child jobs for the groups with the most uncovered memories, as many as the budget allows."""
     jobs, tokens_left = list[NewJob](), budget.tokens
     for group in _uncovered_groups(analysis):
-        tokens = _estimate_tokens(analysis.snapshot, group)
+        texts = (analysis.snapshot.memories[position].text for position in group)
+        tokens = estimate_tokens(texts, max_length=MAX_NOTE_LENGTH, answer_tokens=MAX_ANSWER_TOKENS)
         if len(jobs) < budget.calls and tokens <= tokens_left:
             tokens_left -= tokens
             jobs.append(_insight_job(analysis.snapshot, group, meditation, tokens))
@@ -68,13 +63,6 @@ def _uncovered_groups(analysis: Analysis) -> list[Sequence[int]]:
         if covered < COVERED_SHARE * len(ids):
             ranked.append((covered - len(ids), group))
     return [group for _, group in sorted(ranked, key=lambda each: (each[0], list(each[1])))]
-
-
-def _estimate_tokens(snapshot: Snapshot, group: Sequence[int]) -> int:
-    """Estimate the tokens of a call, rounded up so that the reservation covers it."""
-    sizes = (min(len(snapshot.memories[position].text.encode()), MAX_NOTE_LENGTH) for position in group)
-    notes = sum(size // BYTES_PER_TOKEN + FRAME_TOKENS for size in sizes)
-    return INSTRUCTION_TOKENS + notes + MAX_ANSWER_TOKENS
 
 
 def _insight_job(snapshot: Snapshot, group: Sequence[int], meditation: Meditation, tokens: int) -> NewJob:

@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
+from psycopg.types.json import Jsonb
 
 from models.jobs import attempts
 from models.jobs.attempt_context import WaitForChildren, plain_ending
-from models.jobs.jobs import NewJob
+from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import monthly_usage
 from models.memory import facts, memories, spaces
 from models.memory import sources as memory_sources
 from models.memory.memories import NewMemory
@@ -45,16 +47,17 @@ def fact(text, subject, attribute, value, *sources):
     return {"text": text, "subject": subject, "attribute": attribute, "value": value, "sources": list(sources)}
 
 
-def run_extraction(harness, *answers, meanwhile=lambda: None):
+def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lambda: None):
     """Run an extraction whose model gives these answers, one a window; the child fails if the answer is None.
 
-    meanwhile  is called before an answer is read
+    before_answer  is called before the model answers
+    meanwhile      is called before an answer is read
 
     Returns the number of windows.
     """
     with harness.database.transaction() as connection:
         job = extract_facts_job(harness.caller.account_id, harness.caller.user_id, datetime.now(UTC))
-        attempts.enqueue(connection, job)
+        enqueue(connection, job)
     windows = 0
     while True:
         attempt = claim_next(harness, facts.EXTRACT_KIND)
@@ -67,6 +70,7 @@ def run_extraction(harness, *answers, meanwhile=lambda: None):
         child = claim_next(harness, facts.FACT_KIND)
         answer = answers[windows]
         windows += 1
+        before_answer()
         if answer is None:
             harness.settle(child, plain_ending(child, "dead", {"code": "x", "message": "x"}))
         else:
@@ -100,6 +104,40 @@ def test_memories_are_read_once(harness):
 
     assert run_extraction(harness) == 0
     assert len(live_facts(harness)) == 1
+
+
+def limit_month(harness, tokens):
+    """Let the account use so many tokens a month."""
+    limits = Jsonb({"tokens_per_month": tokens})
+    with harness.database.connection() as connection:
+        connection.execute("UPDATE accounts SET limits = %s WHERE id = %s", (limits, harness.caller.account_id))
+
+
+def test_window_is_not_read_while_the_tokens_left_in_the_month_do_not_suffice(harness):
+    # Given an account with few tokens a month
+    limit_month(harness, 200)
+    write_episodes(harness, "I live in Lisbon.")
+    # When facts are extracted, then the model is not asked
+    assert run_extraction(harness) == 0
+    # And the window is read once tokens are left
+    limit_month(harness, 100_000)
+    assert run_extraction(harness, [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]) == 1
+
+
+def test_question_about_facts_reserves_its_tokens_until_it_is_billed(harness):
+    # Given a window
+    write_episodes(harness, "I live in Lisbon.")
+    reserved = []
+
+    def note_reservation():
+        with harness.database.connection() as connection:
+            reserved.append(monthly_usage(connection, harness.caller.account_id).reserved)
+
+    # When the model is asked about it
+    answer = [fact("user lives in Lisbon", "user", "home", "Lisbon", 1)]
+    run_extraction(harness, answer, before_answer=note_reservation, meanwhile=note_reservation)
+    # Then prompt and answer are reserved until the question's job ends
+    assert reserved == [200 + 16 + len("I live in Lisbon.") // 3 + 600, 0]
 
 
 def test_newer_fact_closes_the_one_it_contradicts_and_deletes_nothing(harness):
