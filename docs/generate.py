@@ -35,6 +35,8 @@ OTHER_ERRORS = {
     "WaitTimedOut": ("504", "timeout"),
     "Unavailable": ("503", "service_unavailable"),
     "PermanentFailure": ("job", "server_error"),
+    "BudgetExhausted": ("job", "budget_exhausted"),
+    "EffectUnknown": ("job", "effect_unknown"),
 }
 
 #: A type of OpenAI's events; other texts that look like one are types of objects.

@@ -23,6 +23,8 @@
         ├── Released                 the worker stops: another one continues the job
         ├── TimeLimitExceeded        the attempt exceeded its time limit
         └── PermanentFailure         another attempt would fail too: do not retry
+            ├── BudgetExhausted      a limit of the job's tree would be exceeded
+            └── EffectUnknown        a call may or may not have had its effect: an operator decides
 
 `web/http/errors.py` maps them to statuses.
 """
@@ -173,3 +175,17 @@ class PermanentFailure(JobError):
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+class BudgetExhausted(PermanentFailure):
+    """A limit of the tree of jobs would be exceeded."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="budget_exhausted")
+
+
+class EffectUnknown(PermanentFailure):
+    """A call to another system may or may not have had its effect, and must not be repeated. An operator decides."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="effect_unknown")

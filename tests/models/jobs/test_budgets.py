@@ -1,0 +1,209 @@
+"""The limits of a tree of jobs."""
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+
+from models.jobs import jobs
+from models.jobs.budgets import BudgetLimits, Remaining, draw, open_budget, remaining, settle
+from models.jobs.jobs import NewJob, enqueue
+from models.platform.errors import BudgetExhausted, SanghaError
+
+
+@pytest.fixture
+def open_tree(database, account, kinds):
+    """`open_tree(limits)` → the id of a new root with a budget."""
+
+    def open_tree(limits):
+        root = NewJob("test.work", account)
+        with database.transaction() as connection:
+            enqueue(connection, root)
+            open_budget(connection, root.id, account, limits)
+        return root.id
+
+    return open_tree
+
+
+def amounts_left(database, root_id):
+    with database.connection() as connection:
+        return remaining(connection, root_id)
+
+
+def test_draws_reduce_what_remains(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100, money=Decimal("1.5"), calls=3, depth=2))
+
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=40, money=Decimal("0.0000001"), calls=1, depth=2)
+
+    assert amounts_left(database, root_id) == Remaining(tokens=60, money=Decimal("1.4999999"), calls=2, depth=2)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "reason"),
+    [
+        ({"tokens": 61}, "the limit of tokens is 100, 40 are used, 61 were requested"),
+        ({"money": Decimal("1E+1")}, "the limit of money is 1.5, 0.5 are used, 10 were requested"),
+        ({"calls": 3}, "the limit of calls is 3, 1 are used, 3 were requested"),
+        ({"depth": 3}, "the limit of depth is 2, and this job's depth is 3"),
+    ],
+)
+def test_a_draw_above_a_limit_takes_nothing_and_names_the_limit(database, open_tree, amounts, reason):
+    # Given a tree that has drawn of everything
+    root_id = open_tree(BudgetLimits(tokens=100, money=Decimal("1.5"), calls=3, depth=2))
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=40, money=Decimal("0.5"), calls=1)
+    before = amounts_left(database, root_id)
+
+    # When a job draws too much of one and little of the others
+    with database.connection() as connection, pytest.raises(BudgetExhausted) as caught:
+        draw(connection, root_id, **{"tokens": 1, "calls": 1, **amounts})
+
+    # Then nothing is drawn
+    assert caught.value.message == f"The budget of {root_id} is exhausted: {reason}."
+    assert caught.value.code == "budget_exhausted"
+    assert amounts_left(database, root_id) == before
+
+
+def test_a_limit_can_be_used_up(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100, calls=1))
+
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=100, calls=1)
+
+    assert amounts_left(database, root_id) == Remaining(tokens=0, calls=0)
+
+
+def test_a_tree_without_a_budget_has_no_limits(job_store, account):
+    root_id = job_store.enqueue(account)
+
+    with job_store.database.connection() as connection:
+        draw(connection, root_id, tokens=10**15, money=Decimal(10**9), calls=10**6, depth=50)
+        settle(connection, root_id, tokens=10)
+        assert remaining(connection, root_id) is None
+
+
+def test_an_absent_limit_is_no_limit(database, open_tree):
+    root_id = open_tree(BudgetLimits(calls=5))
+
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=10**15, money=Decimal(10**9), calls=1, depth=50)
+
+    assert amounts_left(database, root_id) == Remaining(calls=4)
+
+
+def test_what_was_not_used_can_be_drawn_again(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100, money=Decimal(1)))
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=100, money=Decimal(1))
+        settle(connection, root_id, tokens=70, money=Decimal("0.25"))
+
+        draw(connection, root_id, tokens=70, money=Decimal("0.25"))
+
+    assert amounts_left(database, root_id) == Remaining(tokens=0, money=Decimal(0))
+
+
+def test_more_than_was_drawn_counts_and_stops_later_draws(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100))
+    with database.connection() as connection:
+        draw(connection, root_id, tokens=100)
+        settle(connection, root_id, tokens=-20)
+        assert remaining(connection, root_id) == Remaining(tokens=0)
+
+        settle(connection, root_id, tokens=10)
+        with pytest.raises(BudgetExhausted, match="100, 110 are used, 1 were requested"):
+            draw(connection, root_id, tokens=1)
+
+
+def test_a_draw_after_the_deadline_of_the_root_is_refused(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100))
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET deadline_at = '2026-01-02 03:04:05Z' WHERE id = %s", (root_id,))
+
+        with pytest.raises(BudgetExhausted, match=r"its deadline passed at 2026-01-02 "):
+            draw(connection, root_id, tokens=1)
+        assert remaining(connection, root_id).deadline_at is not None
+
+
+def test_a_draw_is_rolled_back_with_its_transaction(database, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100))
+
+    def fail():
+        with database.transaction() as connection:
+            draw(connection, root_id, tokens=100)
+            raise SanghaError
+
+    with pytest.raises(SanghaError):
+        fail()
+
+    assert amounts_left(database, root_id) == Remaining(tokens=100)
+
+
+@pytest.mark.parametrize("amounts", [{"tokens": -1}, {"money": Decimal("NaN")}, {"money": Decimal("-0.1")}])
+def test_a_draw_of_less_than_nothing_is_refused(database, open_tree, amounts):
+    root_id = open_tree(BudgetLimits())
+
+    with database.connection() as connection, pytest.raises(ValueError, match="amount"):
+        draw(connection, root_id, **amounts)
+
+
+def test_the_budget_of_a_deleted_job_is_deleted(database, account, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=1))
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (root_id,))
+
+        assert jobs.delete_ended(connection, root_id, account)
+
+        assert remaining(connection, root_id) is None
+
+
+def test_concurrent_draws_never_exceed_a_limit(database, open_tree):
+    # Given a tree whose limits allow ten of forty draws
+    root_id = open_tree(BudgetLimits(tokens=1000, calls=10))
+
+    def draw_once(tokens):
+        try:
+            with database.transaction() as connection:
+                draw(connection, root_id, tokens=tokens, calls=1)
+        except BudgetExhausted:
+            return 0
+        return tokens
+
+    # When six threads draw
+    with ThreadPoolExecutor(6) as threads:
+        drawn = [tokens for tokens in threads.map(draw_once, [95, 100, 105, 98] * 10) if tokens]
+
+    # Then as many succeed as fit, and what is used is what they drew
+    left = amounts_left(database, root_id)
+    assert left.tokens == 1000 - sum(drawn)
+    assert left.calls == 10 - len(drawn)
+    assert left.calls == 0 or left.tokens < 105
+
+
+def test_a_draw_waits_for_a_concurrent_one_and_then_sees_it(database, open_tree):
+    # Given an uncommitted draw of everything
+    root_id = open_tree(BudgetLimits(calls=1))
+    with ThreadPoolExecutor(1) as thread:
+        with database.transaction() as connection:
+            draw(connection, root_id, calls=1)
+
+            # When another job draws in the meantime
+            other = thread.submit(draw_in_transaction, database, root_id, calls=1)
+            wait_until_blocked(database, by=connection.info.backend_pid)
+
+        # Then it is refused after the commit
+        with pytest.raises(BudgetExhausted):
+            other.result()
+
+
+def draw_in_transaction(database, root_id, **amounts):
+    with database.transaction() as connection:
+        draw(connection, root_id, **amounts)
+
+
+def wait_until_blocked(database, *, by):
+    """Wait until another session waits for a lock of the session `by`."""
+    query = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE %(pid)s = ANY(pg_blocking_pids(pid))) AS blocked"
+    with database.connection() as connection:
+        while not connection.execute(query, {"pid": by}).fetchone()["blocked"]:
+            pass
