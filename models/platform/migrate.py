@@ -1,13 +1,17 @@
-"""Migrate a database to the present schema: numbered SQL files, applied by yoyo one at a time.
+"""Migrate a database to the present schema: numbered SQL files, applied one at a time by yoyo.
 
 An advisory lock on a separate connection serialises concurrent migrations. Unlike yoyo's lock table it is released when
-its process dies. Each migration waits for table locks only briefly, so that it fails instead of blocking traffic, and
-each works with the code before and after it.
+its process dies. A migration commits together with the record that it was applied. One with `transactional: false`
+in its header cannot: its statements are written so that the file can be applied again after an interruption.
 """
 
 import logging
+import random
+import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
@@ -21,21 +25,38 @@ FOLDER = Path(__file__).parents[1] / "migrations"
 #: Key of the advisory lock: an arbitrary number, the first eight letters of "sangha m".
 LOCK = 0x73616E676861206D
 
-#: Limits of a migration: its wait for a table lock, and its duration.
-OPTIONS = "-c lock_timeout=5s -c statement_timeout=300s -c client_min_messages=warning"
+#: Seconds between two requests for the advisory lock.
+LOCK_POLL = 0.2
+
+#: Postgres ends the statements of a migration whose process was killed.
+DEAD_CLIENT = "-c client_connection_check_interval=2s -c client_min_messages=warning"
+
+#: A migration waits for a lock on a table for less than Postgres's `deadlock_timeout` of a second. So it neither blocks
+#: the application for longer, nor makes Postgres cancel a statement of the application to end a deadlock.
+OPTIONS = f"-c lock_timeout=800ms -c statement_timeout=300s {DEAD_CLIENT}"
+
+#: Seconds for which a migration is tried again while it gets no lock.
+LOCK_RETRIES = 120.0
+
+#: A statement outside a transaction, such as CREATE INDEX CONCURRENTLY, blocks nobody while it runs or waits for
+#: transactions that began before it.
+CONCURRENT_OPTIONS = f"-c lock_timeout=1h -c statement_timeout=0 {DEAD_CLIENT}"
 
 
 def migrate(dsn: str) -> list[str]:
     """Apply the missing migrations in order. Returns the names of those applied.
 
-    Raises Unavailable if the database cannot be reached, and ConfigurationError if it lacks pgvector.
+    Raises Unavailable if the database cannot be reached or a table cannot be locked, and ConfigurationError if the
+    server lacks pgvector.
     """
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as guard:
-            guard.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+            _lock(guard)
             return _apply(dsn)
+    except psycopg.errors.LockNotAvailable as error:
+        raise Unavailable(f"A migration was rolled back ({_first_line(error)}): run `sangha migrate` again.") from error
     except psycopg.OperationalError as error:
-        raise Unavailable(f"Cannot connect to the database: {str(error).splitlines()[0]}") from error
+        raise Unavailable(f"Cannot connect to the database: {_first_line(error)}") from error
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
         reason = error.diag.message_primary or ""
         if "extension" not in reason:
@@ -50,27 +71,77 @@ def pending_migrations(dsn: str) -> list[str]:
         return [migration.id for migration in missing]
 
 
+def _lock(guard: psycopg.Connection[Any]) -> None:
+    """Wait for the advisory lock by polling.
+
+    A session that waits in pg_advisory_lock holds a snapshot, for whose end a concurrent index build would wait.
+    """
+    query, waiting = "SELECT pg_try_advisory_lock(%s)", False
+    while not (guard.execute(query, (LOCK,)).fetchone() or (False,))[0]:
+        if not waiting:
+            log.info("Waiting for another migration to end")
+        waiting = True
+        time.sleep(LOCK_POLL)
+
+
 def _apply(dsn: str) -> list[str]:
     backend, missing = _open(dsn)
     with backend:
         for migration in missing:
             log.info("Applying migration %s", migration.id)
-        backend.apply_migrations(missing)
+            _apply_until_locked(dsn, migration)
         return [migration.id for migration in missing]
 
 
-def _open(dsn: str):  # type: ignore[no-untyped-def]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from yoyo import get_backend, read_migrations
+def _apply_until_locked(dsn: str, migration: Any) -> None:
+    """Apply a migration, again if it waited too long for a lock."""
+    migration.load()
+    end = time.monotonic() + LOCK_RETRIES
+    while True:
+        try:
+            return _apply_one(dsn, migration)
+        except psycopg.errors.LockNotAvailable:
+            if not migration.use_transactions or time.monotonic() > end:
+                raise
+        log.info("Trying migration %s again: a table is locked", migration.id)
+        time.sleep(random.uniform(0.2, 1.0))
 
-    logging.getLogger("yoyo").setLevel(logging.WARNING)
-    backend = get_backend(_for_yoyo(dsn))
+
+def _apply_one(dsn: str, migration: Any) -> None:
+    """Apply a migration and record it, in one transaction unless the file forbids it."""
+    in_transaction = migration.use_transactions
+    with (
+        _connect(dsn, OPTIONS if in_transaction else CONCURRENT_OPTIONS) as backend,
+        backend.transaction() if in_transaction else nullcontext(),
+    ):
+        migration.process_steps(backend, "apply")
+        backend.log_migration(migration, "apply")
+        backend.mark_one(migration, log=False)
+
+
+def _open(dsn: str) -> tuple[Any, Any]:
+    """Connect to the database. Returns yoyo's backend, and the missing migrations in order."""
+    backend = _connect(dsn, OPTIONS)
+    from yoyo import read_migrations
+
     return backend, backend.to_apply(read_migrations(str(FOLDER)))
 
 
-def _for_yoyo(dsn: str) -> str:
+def _connect(dsn: str, options: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from yoyo import get_backend
+
+    logging.getLogger("yoyo").setLevel(logging.WARNING)
+    return get_backend(_for_yoyo(dsn, options))
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _for_yoyo(dsn: str, options: str) -> str:
     """Return the DSN with yoyo's scheme for psycopg 3 and the limits of a migration."""
     parts = urlsplit(dsn)
-    query = urlencode([*parse_qsl(parts.query), ("options", OPTIONS)])
+    query = urlencode([*parse_qsl(parts.query), ("options", options)])
     return urlunsplit(("postgresql+psycopg", parts.netloc, parts.path, query, ""))

@@ -1,5 +1,6 @@
 """Migrate databases, also concurrently."""
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,18 +69,20 @@ def test_concurrent_runs_apply_each_migration_once(bare):
     assert sorted(applied, key=len) == [[], [], [], ALL]
 
 
-def test_a_run_waits_while_another_migrates(bare):
+def test_a_run_waits_while_another_migrates(bare, caplog):
+    # Given a database that another process migrates
+    caplog.set_level(logging.INFO)
     done = threading.Event()
     with psycopg.connect(bare, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        # When a second run begins
         thread = threading.Thread(target=lambda: (migrate(bare), done.set()))
         thread.start()
-        waits = (
-            "SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database "
-            "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
-        )
-        wait_until(lambda: other.execute(waits).fetchone() is not None)
+        wait_until(lambda: "Waiting for another migration to end" in caplog.messages)
+        # Then it waits for the first, without a snapshot that would hold up the build of an index
         assert not done.is_set()
+        snapshots = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL"
+        wait_until(lambda: len(other.execute(snapshots).fetchall()) == 1)
     thread.join(20)
 
     assert done.is_set()
@@ -105,3 +108,59 @@ def test_constraints_reject_impossible_rows(empty_database):
         ]:
             with pytest.raises(error):
                 connection.execute(job + values)
+
+
+TABLE = "CREATE TABLE parts (id int); INSERT INTO parts VALUES (1);"
+
+
+def test_a_migration_is_tried_again_while_a_table_is_locked(bare, tmp_path, monkeypatch, caplog):
+    # Given a migration of a table that another transaction has locked
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+    (tmp_path / "0001.table.sql").write_text(TABLE)
+    migrate(bare)
+    (tmp_path / "0002.column.sql").write_text("ALTER TABLE parts ADD COLUMN name text;")
+    with psycopg.connect(bare) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("LOCK TABLE parts IN ACCESS SHARE MODE")
+        # When the migration runs into the lock, and the transaction ends
+        applied = pool.submit(migrate, bare)
+        wait_until(lambda: "Trying migration 0002.column again: a table is locked" in caplog.messages)
+        other.rollback()
+        # Then it is applied
+        assert applied.result(20) == ["0002.column"]
+
+
+def test_a_table_that_stays_locked_is_reported(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+    monkeypatch.setattr("models.platform.migrate.LOCK_RETRIES", 0)
+    (tmp_path / "0001.table.sql").write_text(TABLE)
+    migrate(bare)
+    (tmp_path / "0002.column.sql").write_text("ALTER TABLE parts ADD COLUMN name text;")
+    with psycopg.connect(bare) as other:
+        other.execute("LOCK TABLE parts IN ACCESS SHARE MODE")
+        with pytest.raises(Unavailable, match=r"lock timeout\): run `sangha migrate` again"):
+            migrate(bare)
+
+
+def test_a_migration_that_fails_leaves_nothing(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+    (tmp_path / "0001.broken.sql").write_text(TABLE + "SELECT 1 / 0;")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(bare)
+
+    assert pending_migrations(bare) == ["0001.broken"]
+    with psycopg.connect(bare) as connection:
+        assert connection.execute("SELECT to_regclass('parts')").fetchone() == (None,)
+
+
+def test_a_migration_is_undone_when_it_cannot_be_recorded(bare, tmp_path, monkeypatch):
+    # Given a migration after which the table of applied migrations rejects rows
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+    forbid = "ALTER TABLE _yoyo_migration ADD CONSTRAINT no_record CHECK (migration_id <> '0001.table');"
+    (tmp_path / "0001.table.sql").write_text(TABLE + forbid)
+    # When it is applied
+    with pytest.raises(psycopg.errors.CheckViolation):
+        migrate(bare)
+    # Then it can be applied again
+    (tmp_path / "0001.table.sql").write_text(TABLE)
+    assert migrate(bare) == ["0001.table"]
