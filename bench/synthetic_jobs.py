@@ -12,6 +12,7 @@ from bench.harness.stack import RunningPlatform
 from models.jobs.jobs import NewJob, enqueue
 from models.journal import journal
 from models.journal.events import Event, event
+from models.journal.journal import Claim, Fence
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
@@ -70,7 +71,7 @@ class SyntheticJobs:
         with self._database.batch() as connection:
             for job_id in ids:
                 enqueue(connection, NewJob("turn.run", self._account_id, id=job_id, run_at=NEVER, opening=opening))
-        journal.append(self._client, ids[0], 0, opening)  # loads the script
+        journal.append(self._client, Claim(ids[0]), opening)  # loads the script
         self._append([(job_id, opening) for job_id in ids], force=True)
         self.last |= dict.fromkeys(ids, 1)
 
@@ -81,8 +82,9 @@ class SyntheticJobs:
 
     def _append(self, batch: Sequence[tuple[str, Sequence[Event]]], *, force: bool = False) -> None:
         pipeline = self._client.pipeline(transaction=False)
+        fence = Fence.TAKE if force else Fence.HELD
         for job_id, events in batch:
-            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(job_id, 0, events, force=force))
+            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(Claim(job_id), events, fence))
         pipeline.execute()
 
 

@@ -47,7 +47,7 @@ class Mailbox:
     def __init__(self, settings: Settings, database: Database, client: redis.Redis) -> None:
         self.database = database
         self.client = client
-        self.writer = JournalWriter(client, lambda job_id, attempt: True)
+        self.writer = JournalWriter(client, lambda *claim: True)
         self.mailer = RecordingMailer()
         self.sender = emails.EmailSender(settings, b"a key of the tests", self.mailer)
 

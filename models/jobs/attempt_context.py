@@ -7,24 +7,30 @@ from typing import Any, Literal
 
 import redis
 
-from models.jobs.attempts import Ending, store_progress, store_rewind
+from models.jobs.attempts import Ending, is_current, store_progress, store_rewind
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import Job, NewJob
+from models.jobs.jobs import Job, JoinRule, NewJob
 from models.journal import journal
 from models.journal.archive import ArchivedEvents, read_archive
 from models.journal.events import REWOUND, Event
+from models.journal.journal import AppendResult, Claim, Fence
 from models.journal.writer import Journal, JournalWriter
 from models.platform.database import Database
 from models.platform.errors import Cancelled, Fenced, JobError, Released, TimeLimitExceeded
 
-StopReason = Literal["cancelled", "released", "overtaken"]
+StopReason = Literal["cancelled", "released", "yielded", "overtaken"]
+
+#: Seconds before the next attempt at a batch job that has yielded to interactive work.
+YIELD_DELAY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WaitForChildren:
-    """The outcome of an attempt whose job waits for children."""
+    """The outcome of an attempt whose job waits for children, at most `timeout` seconds."""
 
     children: Sequence[NewJob]
+    join_rule: JoinRule = "all"
+    timeout: float | None = None
 
 
 #: What a pipeline returns.
@@ -86,6 +92,8 @@ class Attempt:
             return Cancelled("The job was cancelled.")
         if self._reason == "released":
             return Released("The worker is stopping.")
+        if self._reason == "yielded":
+            return Released("Interactive work needs the slot.", delay=YIELD_DELAY)
         if time.monotonic() > self.deadline:
             return TimeLimitExceeded(
                 f"The attempt did not finish within its time limit of {CATALOGUE[self.job.kind].time_limit:g} s."
@@ -108,30 +116,52 @@ class Attempt:
 
 def open_attempt(job: Job, database: Database, client: redis.Redis, writer: JournalWriter) -> Attempt:
     """Take the journal's fence and read its history. Raises Fenced, redis.RedisError and Unavailable."""
-    result = journal.append(client, job.id, job.attempt, [])
-    if result.status == "fenced":
-        raise Fenced(f"Attempt {job.attempt} of {job.id} has been superseded.")
+    claim = Claim(job.id, job.attempt, job.claim_id)
+    result = _take_fence(claim, database, client)
     deadline = time.monotonic() + CATALOGUE[job.kind].time_limit
-    if job.attempt == 1 and result.last >= 0:
-        return Attempt(job, database, Journal(job.id, 1, result.last + 1, writer), deadline=deadline)
+    if result.fence == 0 and job.attempt == 1:  # Redis has the opening events, and no attempt has written any
+        return Attempt(job, database, Journal(claim, result.last + 1, writer), deadline=deadline)
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
-    # The last events may be missing if Redis was restarted, or has fewer events than it confirmed.
-    evicted = begin <= result.last
-    lost = job.failures > 0 and (evicted or not result.same_server)
+    # Redis has fewer events than it confirmed, or ending events whose commit Postgres has lost.
+    incomplete = begin <= result.last
+    # The last events may be missing if Redis was restarted.
+    lost = incomplete or (job.failures > 0 and not result.same_server)
     if lost:  # before Redis has more events: clients that resume with an older number are redirected by the row
         with database.connection() as connection:
             store_rewind(connection, job, begin)
-    if evicted:
-        journal.delete(client, job.id)
-    if evicted or result.last + 1 < begin:
-        journal.append(client, job.id, job.attempt, history)
-    attempt_journal = Journal(job.id, job.attempt, begin, writer, recent)
+    if incomplete or result.last + 1 < begin:
+        _require_fence(journal.append(client, claim, history, replace=True, publish=False), claim)
+    attempt_journal = Journal(claim, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
     if lost or _lacks_rewound_event(job, history):
-        attempt_journal.write(REWOUND.decode(), {"job_id": job.id})
+        attempt_journal.write(REWOUND.decode(), {"job_id": job.id, "attempt": job.attempt})
     return Attempt(job, database, attempt_journal, history, tokens, deadline)
+
+
+def _take_fence(claim: Claim, database: Database, client: redis.Redis) -> AppendResult:
+    """Take the fence without writing, and ask Postgres before the first write whether the claim is current.
+
+    It may not be: a promoted standby that lacks the claim has let another worker claim the job, whose fence has another
+    claim or even a lower attempt. Nobody else can have claimed a job whose fence is still that of the web process.
+    """
+    result = journal.append(client, claim, [])
+    if result.status == "ok" and result.fence == 0 and claim.attempt == 1:
+        return result
+    with database.connection() as connection:
+        if not is_current(connection, claim.job_id, claim.attempt, claim.claim_id):
+            raise _fenced(claim)
+    return result if result.status == "ok" else journal.append(client, claim, [], Fence.SEIZE)
+
+
+def _require_fence(result: AppendResult, claim: Claim) -> None:
+    if result.status != "ok":
+        raise _fenced(claim)
+
+
+def _fenced(claim: Claim) -> Fenced:
+    return Fenced(f"Attempt {claim.attempt} of {claim.job_id} has been superseded.")
 
 
 def _lacks_rewound_event(job: Job, history: Sequence[Event]) -> bool:
@@ -145,4 +175,17 @@ def _history(job: Job, database: Database, client: redis.Redis) -> tuple[Archive
     with database.connection() as connection:
         archived = read_archive(connection, job.id)
     recent = journal.read_events(client, job.id, archived.last)
-    return archived, recent if recent and recent[0].sequence == archived.last + 1 else []
+    return archived, without_ending(recent) if recent and recent[0].sequence == archived.last + 1 else []
+
+
+def without_ending(events: list[Event]) -> list[Event]:
+    """Drop the events that ended the journal, if they are the last ones: the job has not ended.
+
+    Postgres has lost the commit of the ending. An earlier version did not mark the events before the last one.
+    """
+    if not (events and events[-1].ends):
+        return events
+    kept = events[:-1]
+    while kept and kept[-1].ending:
+        kept.pop()
+    return kept

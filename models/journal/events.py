@@ -5,7 +5,7 @@ that neither workers nor web processes parse it on the way.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:job.dead": "Last event of a job that failed in all its attempts. `job_id`; `error`; `result`.",
     "sangha:job.replayed": "An operator replayed a dead job: its stream continues. `job_id`.",
     "sangha:journal.rewound": "Events were lost. Discard events received earlier whose sequence number is this event's "
-    "or greater. `job_id`.",
+    "or greater. `job_id`; `attempt`, the number of the attempt that continues.",
     "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`.",
     "sangha:engine.started": "Generation begins. `item_id`; `model`; `prompt_tokens`; `dropped_messages`, the "
     "number of earlier messages that did not fit the context.",
@@ -49,11 +49,16 @@ _EXTENSION, _OLD_EXTENSION = b'{"type":"sangha:', b'{"type":"sangha.'
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event: its sequence number, its JSON, and the number of generated tokens that it carries."""
+    """An event.
+
+    tokens  the number of generated tokens that it carries
+    ending  it was composed with the job's ending, and is valid only if that was committed
+    """
 
     sequence: int
     data: bytes
     tokens: int = 0
+    ending: bool = field(default=False, compare=False)
 
     @property
     def type(self) -> bytes:

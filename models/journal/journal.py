@@ -1,18 +1,25 @@
 """Append, read and trim a job's event stream in Redis.
 
-Each job has two keys: a hash with `fence` (the attempt that may append) and `last` (sequence number), and a stream with
-one entry `<sequence + 1>-0` per event. Appended events also go to one of a few shard streams, through which a web
-process follows all jobs with one blocking read.
+Each job has two keys: a hash with `fence` and `claim` (the attempt that may append, and its claim) and `last` (sequence
+number), and a stream with one entry `<sequence + 1>-0` per event. Appended events also go to one of a few shard
+streams, through which a web process follows all jobs with one blocking read.
 
 Redis may lose any of it: the archive in Postgres has the beginning and the checkpoints, the running attempt has the
 events since, and readers fill gaps from both.
+
+Postgres decides which claim is current. The fence in Redis can differ from it in both directions: Redis may have lost
+it, and a standby that was promoted may lack the last claims, so that two workers have the same attempt number. So an
+append that is refused is not the last word: the writer asks Postgres.
 """
 
 import hashlib
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import redis
 
@@ -30,43 +37,87 @@ TTL_ENDED = 120
 #: Channel on which workers are notified of cancelled jobs.
 CANCEL_CHANNEL = "sangha:cancel"
 
-# Check the fence first, then that no events are missing, then append. `force` raises the fence to the attempt and
-# accepts a gap before the first event, which the archive fills; the entries before the gap are deleted, since readers
-# expect a stream without gaps. Opening events, which no attempt writes, are not sent to the shard: followers read them
-# here.
+
+class Claim(NamedTuple):
+    """A worker's right to write a journal. Attempt 0 has no claim: its events are written by web processes."""
+
+    job_id: str
+    attempt: int = 0
+    claim_id: UUID | None = None
+
+
+class Fence(IntEnum):
+    """How an append treats the fence.
+
+    HELD   refuse the append, unless the claim holds the fence
+    TAKE   take it, unless a later attempt or another claim of the same attempt holds it
+    SEIZE  take it from any other claim: Postgres has confirmed that this one is current
+    """
+
+    HELD = 0
+    TAKE = 1
+    SEIZE = 2
+
+
+# Check the fence first, then that no events are missing, then append.
+#
+# The hash and the stream change together, but Redis may evict either. The end of the stream replaces a lost hash; an
+# append that holds the fence is `lost` without its stream. A hash without `claim` was written by an earlier version,
+# whose attempts have only a number.
+#
+# Taking the fence accepts a gap before the first event, which the archive fills; the entries before the gap are
+# deleted, since readers expect a stream without gaps. `replace` deletes all entries: events of another claim are not
+# skipped as if they were the same.
+#
+# Opening events, which no attempt writes, are not sent to the shard: followers read them here. Neither are those of an
+# append without a third key. The events of an ending are marked with `x`, the sequence number of a rewind in an append
+# that is too large for the shard with `r`.
 APPEND = """
-local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
-local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server')
+local attempt, first, take, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[7]
+local replace, endings = ARGV[4] == '1', tonumber(ARGV[6])
+local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim')
 local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3]
-if fence > attempt then return {'fenced', last} end
-if not force then
-    if fence < attempt then return {'lost', last} end
-    if last + 1 < first then return {'lost', last} end
+if take < 2 then
+    if fence > attempt then return {'fenced', last} end
+    if fence == attempt and stored[4] and stored[4] ~= claim then return {'fenced', last} end
+end
+if take == 0 then
+    if fence < attempt or last + 1 < first then return {'lost', last} end
+    if last >= 0 and redis.call('EXISTS', KEYS[2]) == 0 then return {'lost', last} end
 else
     server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-    if last + 1 < first then redis.call('DEL', KEYS[2]) end
+    local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+    if newest then last = math.max(last, tonumber(string.match(newest[1], '%d+')) - 1) end
+    if replace then last = first - 1 end
+    if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
-local lines, sequence, begin = {}, first, nil
-for index = 7, #ARGV, 2 do
+local lines, sequence, begin, rewound = {}, first, nil, nil
+for index = 9, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
-        redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', 'e', ARGV[index], 'n', ARGV[index + 1])
+        local entry = {'e', ARGV[index], 'n', ARGV[index + 1]}
+        if index > #ARGV - 2 * endings then entry[5], entry[6] = 'x', '1' end
+        redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', unpack(entry))
         lines[#lines + 1] = ARGV[index]
+        if string.find(ARGV[index], '{"type":"sangha:journal.rewound"', 1, true) == 1 then rewound = sequence end
         last = sequence
     end
     sequence = sequence + 1
 end
-redis.call('HSET', KEYS[1], 'fence', attempt, 'last', last, 'server', server)
-if force or ended or begin == 0 then
-    redis.call('EXPIRE', KEYS[1], ARGV[4])
-    redis.call('EXPIRE', KEYS[2], ARGV[4])
+redis.call('HSET', KEYS[1], 'fence', attempt, 'claim', claim, 'last', last, 'server', server)
+if take > 0 or endings > 0 or begin == 0 then
+    redis.call('EXPIRE', KEYS[1], ARGV[5])
+    redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
-if begin and (attempt > 0 or begin > 0 or ended) then
-    local all = table.concat(lines, '\\n')
-    if #all > 65536 then all = '' end -- too large for the shard: followers of the job read the stream
-    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'j', KEYS[1], 's', begin, 'e', all)
+if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
+    local entry = {'j', KEYS[1], 's', begin, 'e', table.concat(lines, '\\n')}
+    if #entry[6] > 65536 then -- too large for the shard: followers of the job read the stream
+        entry[6] = ''
+        if rewound then entry[7], entry[8] = 'r', rewound end
+    end
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
-return {'ok', last, server == stored[3] and 1 or 0}
+return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1}
 """
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
@@ -76,14 +127,18 @@ AppendStatus = Literal["ok", "lost", "fenced"]
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """The result of an append: `ok`; `lost`, if Redis lacks earlier events; `fenced`, if a newer attempt exists.
+    """The result of an append.
 
-    same_server  Redis was not restarted since the last forced append; otherwise its last events may be missing
+    status       `ok`; `lost`, if Redis lacks earlier events or the fence; `fenced`, if another claim holds the fence
+    last         the last sequence number in Redis
+    same_server  Redis was not restarted since the fence was taken; otherwise its last events may be missing
+    fence        the attempt that held the fence before; -1 if Redis has lost it, or never had it
     """
 
     status: AppendStatus
     last: int
     same_server: bool = False
+    fence: int = -1
 
 
 def hash_key(job_id: str) -> str:
@@ -110,26 +165,51 @@ def _shard_of(job_id: str) -> str:
     return f"sangha:shard:{zlib.crc32(job_id.encode()) % SHARDS}"
 
 
-def append_command(job_id: str, attempt: int, events: Sequence[Event], *, force: bool = False) -> list[Any]:
-    """Return the append script's number of keys, keys and arguments."""
+def append_command(
+    claim: Claim, events: Sequence[Event], fence: Fence = Fence.HELD, *, replace: bool = False, publish: bool = True
+) -> list[Any]:
+    """Return the append script's number of keys, keys and arguments.
+
+    `replace` deletes the earlier entries. Unless `publish`, followers are not notified.
+    """
     first = events[0].sequence if events else 0
-    ended = bool(events) and events[-1].ends
-    memory = TTL_ENDED if ended else TTL
-    arguments: list[Any] = [attempt, first, int(force), memory, SHARD_LENGTH, int(ended)]
+    endings = _count_endings(events)
+    keys = [hash_key(claim.job_id), stream_key(claim.job_id), *([_shard_of(claim.job_id)] if publish else [])]
+    memory = TTL_ENDED if endings else TTL
+    arguments: list[Any] = [claim.attempt, first, int(fence), int(replace), memory, endings]
+    arguments += [str(claim.claim_id or ""), SHARD_LENGTH]
     for event in events:
         arguments += (event.data, event.tokens)
-    return [3, hash_key(job_id), stream_key(job_id), _shard_of(job_id), *arguments]
+    return [len(keys), *keys, *arguments]
+
+
+def _count_endings(events: Sequence[Event]) -> int:
+    """Return how many of the last events were composed as an ending, if the journal ends with them."""
+    if not (events and events[-1].ends):
+        return 0
+    return max(1, sum(1 for _ in itertools.takewhile(lambda event: event.ending, reversed(events))))
 
 
 def parse_append_reply(reply: Any) -> AppendResult:
     """Parse the append script's reply."""
-    status, last, *same = reply
-    return AppendResult(status.decode(), int(last), same == [1])
+    status, last, *rest = reply
+    if not rest:
+        return AppendResult(status.decode(), int(last))
+    same_server, fence, _ = rest
+    return AppendResult(status.decode(), int(last), same_server == 1, int(fence))
 
 
-def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Event]) -> AppendResult:
-    """Append events and raise the fence to `attempt`. Without events, only take the fence."""
-    command = append_command(job_id, attempt, events, force=True)
+def append(
+    client: redis.Redis,
+    claim: Claim,
+    events: Sequence[Event],
+    fence: Fence = Fence.TAKE,
+    *,
+    replace: bool = False,
+    publish: bool = True,
+) -> AppendResult:
+    """Append events and take the fence. Without events, only take the fence."""
+    command = append_command(claim, events, fence, replace=replace, publish=publish)
     try:
         return parse_append_reply(client.evalsha(APPEND_SHA, *command))
     except redis.exceptions.NoScriptError:
@@ -157,15 +237,33 @@ def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event
 def parse_entries(entries: Any) -> list[Event]:
     """Parse entries of a job's stream."""
     return [
-        Event(int(entry_id.partition(b"-")[0]) - 1, with_current_type(fields[b"e"]), int(fields[b"n"]))
+        Event(int(entry_id.partition(b"-")[0]) - 1, with_current_type(fields[b"e"]), int(fields[b"n"]), b"x" in fields)
         for entry_id, fields in entries
     ]
 
 
-def parse_shard_entry(fields: Any) -> tuple[str, int, list[bytes]]:
-    """Parse a shard's entry: job id, first sequence number, and each event's JSON unless that was too large."""
+class Appended(NamedTuple):
+    """Events that were appended together.
+
+    first    the sequence number of the first one
+    lines    their JSON; empty if they are too large for the shard
+    rewound  the sequence number of a rewind among events that are too large
+    """
+
+    first: int
+    lines: Sequence[bytes]
+    rewound: int | None = None
+
+
+def parse_shard_entry(fields: Any) -> Appended:
+    """Parse a shard's entry; `shard_entry_job` returns its job."""
     lines = [with_current_type(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
-    return job_id_of(fields[b"j"].decode()), int(fields[b"s"]), lines
+    return Appended(int(fields[b"s"]), lines, int(fields[b"r"]) if b"r" in fields else None)
+
+
+def shard_entry_job(fields: Any) -> str:
+    """Return the id of the job whose events a shard's entry has."""
+    return job_id_of(fields[b"j"].decode())
 
 
 def publish_cancellations(client: redis.Redis, job_ids: Sequence[str]) -> None:

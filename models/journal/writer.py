@@ -10,12 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import redis
 
 from models.journal import journal
 from models.journal.events import Event, event
+from models.journal.journal import Claim, Fence
 from models.platform.errors import Fenced, Unavailable
 
 log = logging.getLogger(__name__)
@@ -34,20 +37,19 @@ MAX_COMMANDS = 1000
 class Journal:
     """The journal of one attempt. Thread-safe.
 
+    claim          the attempt's right to write
     next_sequence  the first sequence number of this attempt
     unarchived     earlier events that only Redis has; this attempt archives them with its own
     """
 
     def __init__(
         self,
-        job_id: str,
-        attempt: int,
+        claim: Claim,
         next_sequence: int,
         writer: "JournalWriter",
         unarchived: Sequence[Event] = (),
     ) -> None:
-        self.job_id = job_id
-        self.attempt = attempt
+        self.claim = claim
         self.fenced = False
         self.tokens = 0
         self._next = next_sequence
@@ -97,7 +99,8 @@ class Journal:
         """Number the last events without writing them: they are valid only after the commit."""
         with self._lock:
             self._seal()
-            return [event(self._next + index, type_, payload) for index, (type_, payload) in enumerate(endings)]
+            composed = [event(self._next + index, *ending) for index, ending in enumerate(endings)]
+        return [replace(ending, ending=True) for ending in composed]
 
     def append_endings(self, endings: Sequence[Event]) -> None:
         """Write the events that `compose_endings` numbered, after the commit. They end the journal."""
@@ -161,7 +164,7 @@ class Journal:
 
     def _check_fence(self) -> None:
         if self.fenced:
-            raise Fenced(f"Attempt {self.attempt} of {self.job_id} has been superseded.")
+            raise Fenced(f"Attempt {self.claim.attempt} of {self.claim.job_id} has been superseded.")
 
 
 class _GrowingDelta:
@@ -186,10 +189,10 @@ class _GrowingDelta:
 class JournalWriter:
     """The thread that sends the journals of a process to Redis.
 
-    `may_write(job_id, attempt)` checks in Postgres whether an attempt may write a journal whose fence Redis has lost.
+    `may_write(job_id, attempt, claim_id)` checks in Postgres whether a claim that Redis refuses is the current one.
     """
 
-    def __init__(self, client: redis.Redis, may_write: Callable[[str, int], bool]) -> None:
+    def __init__(self, client: redis.Redis, may_write: Callable[[str, int, UUID | None], bool]) -> None:
         self._client = client
         self._may_write = may_write
         self._waiting: set[Journal] = set()
@@ -267,7 +270,7 @@ class JournalWriter:
             return
         pipeline = self._client.pipeline(transaction=False)
         for written, unsent in unsent_events:
-            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.job_id, written.attempt, unsent))
+            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.claim, unsent))
         while self._commands:
             pipeline.execute_command(*self._commands.popleft())
         failure: Exception | None = None
@@ -285,22 +288,22 @@ class JournalWriter:
             self.schedule(written)
         elif isinstance(reply, Exception):
             raise reply
-        elif (result := journal.parse_append_reply(reply)).status == "fenced":
-            written.fenced = True
-        elif result.status == "lost":
-            self._repair(written)
-        else:
+        elif (result := journal.parse_append_reply(reply)).status == "ok":
             written.mark_sent(result.last)
+        else:
+            self._recover(written, result.status)
 
-    def _repair(self, written: Journal) -> None:
-        """Send all retained events again after Redis lost the journal, if the attempt may write it."""
-        if not self._may_write(written.job_id, written.attempt):
+    def _recover(self, written: Journal, status: journal.AppendStatus) -> None:
+        """Write the retained events again, if Postgres knows the claim: Redis lost them, or has another claim's."""
+        if not self._may_write(*written.claim):
             written.fenced = True
             return
         retained = written.retained_events()
-        result = journal.append(self._client, written.job_id, written.attempt, retained)
-        written.fenced = result.status == "fenced"
+        result = journal.append(self._client, written.claim, retained, Fence.SEIZE, replace=True)
         written.mark_sent(result.last)
         log.warning(
-            "Redis lost the journal of %s: writing it again from event %d", written.job_id, retained[0].sequence
+            "Redis %s the journal of %s: writing it again from event %d",
+            "lost" if status == "lost" else "has another claim on",
+            written.claim.job_id,
+            retained[0].sequence,
         )

@@ -28,7 +28,7 @@ Settle = Callable[[Attempt, Ending], None]
 @pytest.fixture
 def begin(database: Database, redis_client: redis.Redis) -> Iterator[Begin]:
     """`begin(job)` → its next attempt; enqueues the job if it does not exist."""
-    writer = JournalWriter(redis_client, lambda job_id, attempt: True)
+    writer = JournalWriter(redis_client, lambda *claim: True)
 
     def begin(job: NewJob) -> Attempt:
         with database.transaction() as connection:

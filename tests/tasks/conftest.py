@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -79,9 +80,9 @@ def runners(job_store: JobStore, broker: Broker, settings: Settings, valkey: Any
     def open_runner(name: str = "worker", database: Database | None = None) -> JobRunner:
         client = connect(valkey.url)
 
-        def may_write(job_id: str, attempt: int) -> bool:
+        def may_write(job_id: str, attempt: int, claim_id: UUID | None) -> bool:
             with job_store.database.connection() as connection:
-                return attempts.may_write(connection, job_id, attempt)
+                return attempts.may_write(connection, job_id, attempt, claim_id)
 
         writer = JournalWriter(client, may_write)
         opened.append((writer, client))

@@ -2,14 +2,16 @@
 
 import time
 
+import orjson
 import pytest
 import redis
 
 from models.jobs import attempts
-from models.jobs.attempt_context import open_attempt, plain_ending
+from models.jobs.attempt_context import open_attempt, plain_ending, without_ending
 from models.journal import journal
 from models.journal.archive import read_archive
 from models.journal.events import REWOUND, event
+from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.errors import Cancelled, Fenced, Released, TimeLimitExceeded
 from models.platform.redis_client import connect
@@ -19,9 +21,9 @@ OPENING = [event(n, "test.opened", {"n": n}) for n in range(2)]
 
 @pytest.fixture
 def writer(redis_client, database):
-    def may_write(job_id, attempt):
+    def may_write(*claim):
         with database.connection() as connection:
-            return attempts.may_write(connection, job_id, attempt)
+            return attempts.may_write(connection, *claim)
 
     writer = JournalWriter(redis_client, may_write)
     yield writer
@@ -36,10 +38,10 @@ def open_next(job_store, account, redis_client, writer):
         if before is None:
             job_id = job_store.enqueue(account, opening=OPENING)
             if opening_in_redis:
-                journal.append(redis_client, job_id, 0, OPENING)
+                journal.append(redis_client, Claim(job_id), OPENING)
         else:
             job_id = before.job.id
-            job_store.update(job_id, "failures = 0, run_at = now()")
+            job_store.update(job_id, "state = 'queued', run_at = now(), finished_at = NULL")
         failures = before.job.failures + 1 if before else 0
         job = job_store.claim(job_id, "message", f"worker {failures}")
         job_store.update(job_id, f"failures = {failures}")
@@ -211,6 +213,146 @@ def test_the_journal_survives_any_sequence_of_crashes_and_evictions(job_store, o
     journal.delete(redis_client, attempt.job.id)
     assert [e.data for e in read_archived(job_store, attempt.job.id).events] == text
     assert read_archived(job_store, attempt.job.id).tokens == 18
+
+
+@pytest.mark.parametrize("evicted", ["hash", "stream", "fence", "shards", "both"])
+def test_an_attempt_after_a_crash_and_an_eviction_continues_or_writes_rewound(
+    job_store, open_next, redis_client, writer, evicted
+):
+    # Given an attempt that crashes, and an eviction of a part of its journal
+    first = open_next()
+    first.journal.write("test.said", {"by": 1})
+    first.journal.write("test.said", {"by": 1})
+    writer.drain()
+    evict(redis_client, first.job.id, evicted)
+    # When the next attempt opens the journal and writes
+    second = open_next(first)
+    second.journal.write("test.said", {"by": 2})
+    writer.drain()
+    # Then the events are complete, and those that were lost are announced
+    events = all_events(job_store, redis_client, first.job.id)
+    rewound_at = job_store.job(first.job.id).rewound_at
+    if evicted in ("shards", "fence"):
+        assert (rewound_at, len(events)) == (None, 5)
+    else:
+        kept = 2 if evicted in ("stream", "both") else 4
+        assert (rewound_at, len(events)) == (kept, kept + 2)
+        assert orjson.loads(events[kept])["type"] == REWOUND.decode()
+
+
+def evict(redis_client, job_id, part):
+    """Delete a part of a journal, as Redis does when its memory is full."""
+    if part == "fence":
+        redis_client.hdel(journal.hash_key(job_id), "fence")
+    if part in ("hash", "both"):
+        redis_client.delete(journal.hash_key(job_id))
+    if part in ("stream", "both"):
+        redis_client.delete(journal.stream_key(job_id))
+    if part == "shards":
+        redis_client.delete(*journal.shard_keys())
+
+
+@pytest.fixture
+def fail_over(job_store):
+    """`fail_over(attempt)`: Postgres is replaced by a standby that lacks the attempt's claim, and all after it."""
+
+    def run(attempt):
+        job = attempt.job
+        job_store.update(
+            job.id,
+            f"state = 'queued', attempt = {job.attempt - 1}, claim_id = NULL, worker = NULL, message_id = NULL, "
+            f"run_at = now(), finished_at = NULL, result = NULL, failures = {job.failures}",
+        )
+        with job_store.database.connection() as connection:
+            connection.execute(
+                "DELETE FROM job_events WHERE job_id = %s AND first_sequence >= %s", (job.id, len(OPENING))
+            )
+
+    return run
+
+
+def claim_and_open(job_store, redis_client, writer, job_id, worker):
+    job = job_store.claim(job_id, f"message to {worker}", worker)
+    return open_attempt(job, job_store.database, redis_client, writer)
+
+
+@pytest.mark.parametrize("lost_claims", [1, 2])
+def test_an_attempt_after_a_failover_that_lost_claims_continues_and_the_forgotten_one_writes_nothing(
+    job_store, open_next, redis_client, writer, fail_over, lost_claims
+):
+    # Given an attempt whose claim, and perhaps that of the attempt before, is lost by Postgres
+    first = open_next()
+    forgotten = first if lost_claims == 1 else open_next(first)
+    forgotten.journal.write("test.said", {"by": "forgotten"})
+    writer.drain()
+    fail_over(first)
+    # When another worker claims the job and opens the journal, and both write
+    current = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+    assert current.job.attempt == 1
+    forgotten.journal.write("test.said", {"by": "forgotten, late"})
+    current.journal.write("test.said", {"by": "current"})
+    writer.drain()
+    # Then the first events are continued, and the forgotten attempt is fenced
+    said = [orjson.loads(data).get("by") for data in all_events(job_store, redis_client, first.job.id)]
+    assert said == [None, None, "forgotten", "current"]
+    assert [event.sequence for event in current.history] == [0, 1, 2]
+    assert forgotten.journal.fenced
+
+
+def test_a_forgotten_attempt_cannot_open_a_journal_that_another_claim_has_opened(
+    job_store, open_next, redis_client, writer, fail_over
+):
+    """It has a higher number, so Redis alone would let it."""
+    # Given an attempt that was claimed, but has not opened its journal, when Postgres lost its claim
+    first = open_next()
+    job_store.update(first.job.id, "state = 'queued', run_at = now()")
+    forgotten = job_store.claim(first.job.id, "message", "a slow worker")
+    fail_over(first)
+    current = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+    current.journal.write("test.said", {"by": "current"})
+    writer.drain()
+    # When it opens the journal
+    with pytest.raises(Fenced):
+        open_attempt(forgotten, job_store.database, redis_client, writer)
+    # Then the current one continues
+    current.journal.write("test.said", {"by": "current"})
+    assert writer.drain()
+    assert not current.journal.fenced
+    assert len(all_events(job_store, redis_client, first.job.id)) == 4
+
+
+def test_an_attempt_after_a_failover_that_lost_the_end_drops_it_and_writes_rewound(
+    job_store, open_next, redis_client, writer, fail_over
+):
+    # Given a job that has ended, with several last events, and a standby that lacks its claim and its end
+    first = open_next()
+    first.journal.write("test.said", {})
+    endings = first.journal.compose_endings([("test.done", {}), ("sangha:job.completed", {})])
+    with job_store.database.transaction() as connection:
+        attempts.end(
+            connection, first.job, attempts.Ending("completed", endings), [*first.journal.unarchived(), *endings]
+        )
+    first.journal.append_endings(endings)
+    writer.drain()
+    fail_over(first)
+    # When another worker claims the job and finishes it
+    second = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+    # Then its history ends before the ending, whose place the announcement of the rewind takes
+    assert [event.sequence for event in second.history] == [0, 1, 2]
+    assert wrote_only_rewound(second)
+    assert job_store.job(first.job.id).rewound_at == 3
+    finish(job_store, second)
+    writer.drain()
+    types = [orjson.loads(data)["type"] for data in all_events(job_store, redis_client, first.job.id)]
+    assert types == ["test.opened", "test.opened", "test.said", REWOUND.decode(), "sangha:job.completed"]
+
+
+def test_only_the_last_event_of_an_ending_of_the_previous_version_is_dropped():
+    """It does not mark the events before it."""
+    events = [event(0, "test.said", {}), event(1, "test.done", {}), event(2, "response.completed", {})]
+
+    assert without_ending(events) == events[:2]
+    assert without_ending(events[:2]) == events[:2]
 
 
 def test_a_superseded_attempt_is_fenced_when_it_opens(job_store, open_next, redis_client, writer):

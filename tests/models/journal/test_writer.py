@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from bench.harness.waiting import wait_until
 from models.journal import journal
+from models.journal.events import event
+from models.journal.journal import Claim, Fence
 from models.journal.writer import Journal, JournalWriter
 from models.platform.errors import Fenced
 from models.platform.ids import new_id
@@ -40,14 +43,14 @@ def client(server: ChildProcess) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module")
-def current() -> set[tuple[str, int]]:
-    """The attempts that are current according to Postgres."""
+def current() -> set[Claim]:
+    """The claims that are current according to Postgres."""
     return set()
 
 
 @pytest.fixture(scope="module")
-def writer(client: redis.Redis, current: set[tuple[str, int]]) -> Iterator[JournalWriter]:
-    writer = JournalWriter(client, lambda job_id, attempt: (job_id, attempt) in current)
+def writer(client: redis.Redis, current: set[Claim]) -> Iterator[JournalWriter]:
+    writer = JournalWriter(client, lambda *claim: claim in current)
     yield writer
     writer.stop()
 
@@ -57,17 +60,17 @@ def begin(client, writer, current):
     """`begin(…)` returns the journal of a current attempt that has taken the fence."""
 
     def open_journal(job_id=None, attempt=1, first=0, unarchived_before=()):
-        job_id = job_id or new_id("job")
-        current.difference_update({entry for entry in current if entry[0] == job_id})
-        current.add((job_id, attempt))
-        journal.append(client, job_id, attempt, [])
-        return Journal(job_id, attempt, first, writer, unarchived_before)
+        claim = Claim(job_id or new_id("job"), attempt, uuid4())
+        current.difference_update({other for other in current if other.job_id == claim.job_id})
+        current.add(claim)
+        journal.append(client, claim, [], Fence.SEIZE)
+        return Journal(claim, first, writer, unarchived_before)
 
     return open_journal
 
 
 def stored(client, written):
-    return journal.read_events(client, written.job_id)
+    return journal.read_events(client, written.claim.job_id)
 
 
 def numbers(client, written):
@@ -127,7 +130,7 @@ def test_events_written_atomically_follow_earlier_text_and_carry_their_tokens_on
     written.write_atomically([("one", {}), ("two", {})], 3)
     # Then they follow it in one batch, and the last one carries their tokens
     assert writer.drain()
-    events = journal.read_events(client, written.job_id)
+    events = journal.read_events(client, written.claim.job_id)
     assert [(event.sequence, event.type, event.tokens) for event in events] == [
         (0, DELTA.encode(), 2), (1, b"one", 0), (2, b"two", 3),
     ]  # fmt: skip
@@ -162,6 +165,83 @@ def test_an_evicted_journal_is_written_again_completely(client, writer, begin):
     assert writer.drain()
 
     assert numbers(client, written) == list(range(40))
+
+
+@pytest.mark.parametrize("evicted", ["hash", "stream", "fence", "shards", "both"])
+def test_an_evicted_part_of_a_journal_is_repaired_by_the_running_attempt(client, writer, begin, evicted):
+    # Given a running attempt
+    written = begin()
+    for n in range(10):
+        written.write("test.said", {"n": n})
+    writer.drain()
+    # When Redis evicts a part of its journal
+    job_id = written.claim.job_id
+    if evicted == "fence":
+        client.hdel(journal.hash_key(job_id), "fence")
+    if evicted in ("hash", "both"):
+        client.delete(journal.hash_key(job_id))
+    if evicted in ("stream", "both"):
+        client.delete(journal.stream_key(job_id))
+    if evicted == "shards":
+        client.delete(*journal.shard_keys())
+    # Then its next append writes the lost events again
+    written.write("test.said", {"n": 10})
+    assert writer.drain()
+    assert stored(client, written) == written.attempt_events()
+    assert not written.fenced
+
+
+def test_nothing_is_lost_while_redis_has_no_memory_left(client, writer, begin):
+    # Given a running attempt, and a Redis that refuses all writes
+    written = begin()
+    written.write("test.said", {"n": 0})
+    writer.drain()
+    client.config_set("maxmemory", 1)
+    try:
+        for n in range(1, 10):
+            written.write("test.said", {"n": n})
+        assert not writer.drain(0.3)
+        # When a checkpoint archives its events, and Redis loses the journal as well
+        written.mark_archived(5)
+        client.delete(journal.stream_key(written.claim.job_id))
+    finally:
+        client.config_set("maxmemory", 0)
+    # Then Redis gets all events that it has not confirmed
+    assert writer.drain()
+    assert numbers(client, written) == list(range(1, 10))
+
+
+def test_an_attempt_takes_the_fence_back_from_a_claim_that_postgres_has_forgotten(client, writer, begin):
+    # Given an attempt, and a worker whose claim was lost in a failover and which opens the journal only now
+    written = begin()
+    for n in range(3):
+        written.write("test.said", {"by": "current", "n": n})
+    writer.drain()
+    forgotten = Claim(written.claim.job_id, 2, uuid4())
+    taken = journal.append(client, forgotten, [event(3, "test.said", {"by": "forgotten"})])
+    assert taken.status == "ok"
+    # When the attempt writes
+    written.write("test.said", {"by": "current", "n": 3})
+    assert writer.drain()
+    # Then the journal has its events only, and the other one writes nothing more
+    assert stored(client, written) == written.attempt_events()
+    late = journal.append(client, forgotten, [event(4, "test.said", {"by": "forgotten"})], Fence.HELD)
+    assert late.status == "lost"
+
+
+def test_an_attempt_whose_claim_postgres_has_forgotten_is_fenced_by_one_with_the_same_number(client, writer, begin):
+    # Given two claims with the same attempt number, of which Postgres knows the second
+    forgotten = begin()
+    forgotten.write("test.said", {"by": "forgotten"})
+    writer.drain()
+    current_journal = begin(forgotten.claim.job_id, forgotten.claim.attempt, first=1)
+    # When the first one writes
+    forgotten.write("test.said", {"by": "forgotten"})
+    wait_until(lambda: forgotten.fenced)
+    # Then nothing of it appears
+    current_journal.write("test.said", {"by": "current"})
+    writer.drain()
+    assert [orjson.loads(event.data)["by"] for event in stored(client, current_journal)] == ["forgotten", "current"]
 
 
 def test_archived_events_are_not_written_again(client, writer, begin):
@@ -200,7 +280,7 @@ def test_an_attempt_retains_unarchived_events_of_the_one_before(client, writer, 
     writer.drain()
     unarchived_before = stored(client, first)[2:]
 
-    second = begin(first.job_id, 2, first=5, unarchived_before=unarchived_before)
+    second = begin(first.claim.job_id, 2, first=5, unarchived_before=unarchived_before)
     second.write("test.said", {"n": 5})
 
     assert [event.sequence for event in second.unarchived()] == [2, 3, 4, 5]
@@ -216,7 +296,7 @@ def test_a_superseded_attempt_is_fenced(client, writer, begin):
     superseded = begin()
     superseded.write("test.said", {"by": 1})
     writer.drain()
-    current_journal = begin(superseded.job_id, 2, first=1)
+    current_journal = begin(superseded.claim.job_id, 2, first=1)
 
     superseded.write("test.said", {"by": 1})
     wait_until(lambda: superseded.fenced)
@@ -234,7 +314,7 @@ def test_a_superseded_attempt_cannot_write_to_an_emptied_redis(client, writer, b
     superseded = begin()
     superseded.write("test.said", {"by": 1})
     writer.drain()
-    current_journal = begin(superseded.job_id, 2, first=1)
+    current_journal = begin(superseded.claim.job_id, 2, first=1)
     client.flushall()
 
     superseded.write("test.said", {"by": 1})
@@ -277,15 +357,15 @@ def test_many_journals_are_sent_together(client, writer, begin):
 
 def test_an_unwritable_journal_does_not_delay_the_others(client, writer, begin):
     broken, sound = begin(), begin()
-    client.delete(journal.stream_key(broken.job_id))
-    client.set(journal.stream_key(broken.job_id), "no stream")
+    client.delete(journal.stream_key(broken.claim.job_id))
+    client.set(journal.stream_key(broken.claim.job_id), "no stream")
 
     broken.write("test.said", {})
     sound.write("test.said", {})
     wait_until(lambda: sound.unsent() == [])
 
     assert not writer.drain(0.1)  # it is retried
-    client.delete(journal.stream_key(broken.job_id))
+    client.delete(journal.stream_key(broken.claim.job_id))
     assert writer.drain()
     assert numbers(client, broken) == [0]
 
@@ -312,9 +392,9 @@ def test_events_written_while_redis_is_down_arrive_after_its_restart(client, ser
 
 
 def test_stop_sends_the_remaining_events(client, current):
-    writer = JournalWriter(client, lambda job_id, attempt: True)
-    written = Journal(new_id("job"), 1, 0, writer)
-    journal.append(client, written.job_id, 1, [])
+    writer = JournalWriter(client, lambda *claim: True)
+    written = Journal(Claim(new_id("job"), 1), 0, writer)
+    journal.append(client, written.claim, [])
     for n in range(100):
         written.write_text(DELTA, {}, f"w{n} ", 1)
 
@@ -325,8 +405,8 @@ def test_stop_sends_the_remaining_events(client, current):
 
 
 def test_stop_does_not_wait_for_an_unavailable_redis(tmp_path: Path):
-    writer = JournalWriter(connect(f"unix://{tmp_path}/nothing.sock"), lambda job_id, attempt: True)
-    written = Journal("job", 1, 0, writer)
+    writer = JournalWriter(connect(f"unix://{tmp_path}/nothing.sock"), lambda *claim: True)
+    written = Journal(Claim("job", 1), 0, writer)
     written.write("test.said", {})
 
     writer.stop(timeout=0.2)
@@ -336,7 +416,7 @@ def test_stop_does_not_wait_for_an_unavailable_redis(tmp_path: Path):
 
 
 def test_a_new_writer_has_nothing_to_send():
-    writer = JournalWriter(redis.Redis(), lambda job_id, attempt: True)
+    writer = JournalWriter(redis.Redis(), lambda *claim: True)
 
     assert writer.drain(0)
     writer.stop()

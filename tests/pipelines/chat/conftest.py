@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -157,9 +158,9 @@ class TurnHarness:
             ).fetchall()
         return [(row["input_tokens"], row["cached_tokens"], row["output_tokens"]) for row in rows]
 
-    def _is_current(self, job_id: str, attempt: int) -> bool:
+    def _is_current(self, job_id: str, attempt: int, claim_id: UUID | None) -> bool:
         with self.database.connection() as connection:
-            return attempts.is_current(connection, job_id, attempt)
+            return attempts.is_current(connection, job_id, attempt, claim_id)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from models.accounts import account_data, accounts, files
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.journal import journal
 from models.journal.events import event
+from models.journal.journal import Claim
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
@@ -76,7 +77,7 @@ def test_journals_are_deleted(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         job_id = connection.execute("SELECT id FROM jobs WHERE account_id = %s", (member.account_id,)).fetchone()["id"]
         account_data.close_account(connection, member.account_id)
-    journal.append(redis_client, job_id, 0, [event(0, "response.created", {"secret": "what was said"})])
+    journal.append(redis_client, Claim(job_id), [event(0, "response.created", {"secret": "what was said"})])
 
     erase.run(redis_client, objects, begin(erase_job(member)))
 

@@ -14,6 +14,7 @@ from models.access import idempotency
 from models.journal import journal
 from models.journal.archive import archive
 from models.journal.events import event
+from models.journal.journal import Claim
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
 from web.access import idempotency as http_idempotency
@@ -207,7 +208,7 @@ def test_concurrent_repeats_wait_for_the_end_of_the_turn_and_get_the_same_respon
             end = event(2, "response.completed", {"response": {"id": turn["id"], "status": "completed"}})
             archive(connection, turn["job_id"], [end])
             connection.execute("UPDATE jobs SET state = 'completed' WHERE id = %s", (turn["job_id"],))
-        journal.append(redis_client, turn["job_id"], 1, [end])
+        journal.append(redis_client, Claim(turn["job_id"], 1), [end])
         responses = [response.result() for response in waiting]
     responses.append(post(input="hello"))
 

@@ -5,6 +5,7 @@ import pytest
 
 from models.jobs.attempts import store_rewind
 from models.journal import journal
+from models.journal.journal import Claim
 from tests.web.api_client import assert_error
 from tests.web.scripted_job import ScriptedJob
 
@@ -87,7 +88,7 @@ def test_a_client_that_received_rewound_events_resumes_at_the_rewind(user, scrip
     with database.connection() as connection:
         store_rewind(connection, scripted.job, 2)
     scripted.events = scripted.events[:2]
-    journal.append(redis_client, scripted.id, 1, scripted.events)
+    journal.append(redis_client, Claim(scripted.id, 1), scripted.events)
     scripted.end()
 
     assert ids(user.request("GET", f"/v1/jobs/{scripted.id}/events?starting_after=5")) == [2]

@@ -170,7 +170,7 @@ def user(database, account, begin, settle) -> MemoryUser:
 @pytest.fixture
 def begin_in(redis_client):
     """`begin_in(database, job)` → the next attempt at a job in the test's own database."""
-    writer = JournalWriter(redis_client, lambda job_id, attempt: True)
+    writer = JournalWriter(redis_client, lambda *claim: True)
 
     def begin(database: Database, job: NewJob) -> Attempt:
         with database.transaction() as connection:

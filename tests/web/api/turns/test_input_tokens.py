@@ -8,6 +8,7 @@ from bench.harness.waiting import wait_until
 from models.jobs.attempts import Ending, claim, end
 from models.journal import journal
 from models.journal.events import event
+from models.journal.journal import Claim
 from models.platform.ids import new_id
 from tests.web.api_client import assert_error
 from web.api.turns import input_tokens
@@ -34,7 +35,7 @@ def count_with(user, database, redis_client):
             last = event(0, f"sangha:job.{state}", {"job_id": job_id, **payload})
             with database.transaction() as connection:
                 end(connection, job, Ending(state, [last]), [last])
-            journal.append(redis_client, job_id, 1, [last])
+            journal.append(redis_client, Claim(job_id, 1), [last])
             return pending.result(20)
 
     return count

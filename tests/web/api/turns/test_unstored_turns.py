@@ -8,6 +8,7 @@ from bench.harness.waiting import wait_until
 from models.jobs.attempts import Ending, claim, end
 from models.journal import journal
 from models.journal.events import event
+from models.journal.journal import Claim
 from models.turns import responses
 from tests.web.api_client import assert_error
 
@@ -22,7 +23,7 @@ def complete_turn(user, database, redis_client):
         last = event(2, "response.completed", {"response": {"id": job.arguments["response_id"], "status": "completed"}})
         with database.transaction() as connection:
             end(connection, job, Ending(state, [last]), [last])
-        journal.append(redis_client, job_id, 1, [last])
+        journal.append(redis_client, Claim(job_id, 1), [last])
 
     return complete
 
