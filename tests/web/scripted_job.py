@@ -9,6 +9,7 @@ from models.jobs.jobs import Job, NewJob, enqueue
 from models.journal import journal
 from models.journal.archive import archive
 from models.journal.events import Event, event
+from models.journal.journal import Claim
 from models.platform.database import Database
 from models.platform.ids import new_id
 
@@ -25,23 +26,20 @@ class ScriptedJob:
         self.archived = 2
         with database.transaction() as connection:
             enqueue(connection, NewJob("turn.run", account, id=self.id, opening=self.events))
-        journal.append(client, self.id, 0, self.events)
+        journal.append(client, Claim(self.id), self.events)
         self.job = self._claim()
+        self.attempt = 1
 
     def append_deltas(self, count: int = 1, *, published: bool = True) -> list[Event]:
         """Append delta events in one batch. Unless `published`, Redis has them but subscribers are not notified."""
         start = len(self.events)
         deltas = [event(start + offset, "response.output_text.delta", {"delta": "w "}, 1) for offset in range(count)]
-        self.events += deltas
-        if published:
-            journal.append(self.client, self.id, 1, deltas)
-        else:
-            for delta in deltas:
-                self.client.xadd(
-                    journal.stream_key(self.id), {"e": delta.data, "n": delta.tokens}, f"{delta.sequence + 1}-0"
-                )
-            self.client.hset(journal.hash_key(self.id), "last", len(self.events) - 1)
+        self._append(deltas, publish=published)
         return deltas
+
+    def append_large(self) -> None:
+        """Append an event that is too large for the shard streams."""
+        self._append([event(len(self.events), "response.large", {"text": "x" * 70_000})])
 
     def checkpoint(self) -> None:
         """Archive the events appended since the last checkpoint."""
@@ -49,11 +47,15 @@ class ScriptedJob:
             archive(connection, self.id, self.events[self.archived :])
         self.archived = len(self.events)
 
-    def rewind(self, to: int) -> None:
-        """Discard the events from this sequence number on and append `rewound`."""
-        self.events = [*self.events[:to], event(to, "sangha:journal.rewound", {})]
-        journal.delete(self.client, self.id)
-        journal.append(self.client, self.id, 2, self.events)
+    def rewind(self, to: int, *, published: bool = True) -> None:
+        """Discard the events from this sequence number on and append `rewound`, as the next attempt does."""
+        with self.database.connection() as connection:
+            connection.execute("UPDATE jobs SET rewound_at = %s WHERE id = %s", (to, self.id))
+        self.events = self.events[:to]
+        self.attempt += 1
+        journal.append(self.client, self._claim_of_attempt(), self.events, replace=True, publish=False)
+        rewound = event(to, "sangha:journal.rewound", {"job_id": self.id, "attempt": self.attempt})
+        self._append([rewound], publish=published)
 
     def end(self, *, published: bool = True) -> None:
         """End the job with its last event. Unless `published`, the event is in Postgres only."""
@@ -62,11 +64,18 @@ class ScriptedJob:
         with self.database.transaction() as connection:
             end(connection, self.job, Ending("completed", [last]), self.events[self.archived :])
         if published:
-            journal.append(self.client, self.id, 1, [last])
+            journal.append(self.client, self._claim_of_attempt(), [last])
 
     def forget_journal(self) -> None:
         """Delete the job's journal from Redis."""
         journal.delete(self.client, self.id)
+
+    def _append(self, events: Sequence[Event], *, publish: bool = True) -> None:
+        self.events += events
+        journal.append(self.client, self._claim_of_attempt(), events, publish=publish)
+
+    def _claim_of_attempt(self) -> Claim:
+        return Claim(self.id, self.attempt)
 
     def _claim(self) -> Job:
         with self.database.connection() as connection:

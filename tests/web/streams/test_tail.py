@@ -5,9 +5,13 @@ import contextlib
 
 import pytest
 
+from models.journal import journal
+from models.journal.journal import Appended
 from models.platform.redis_client import connect
 from ops.embedded_servers import Valkey, running_server
 from tests.web.scripted_job import ScriptedJob, numbers
+from web.streams import follower as followers
+from web.streams import shard_reader
 from web.streams import tail as module
 from web.streams.tail import Tail
 
@@ -29,6 +33,10 @@ class Recorder:
     async def wait_for(self, last):
         async with self.changed:
             await self.changed.wait_for(lambda: self.events and self.events[-1].sequence >= last)
+
+    async def wait_for_type(self, type_):
+        async with self.changed:
+            await self.changed.wait_for(lambda: type_ in [event.type for event in self.events])
 
     async def all_events(self):
         await self.task
@@ -104,7 +112,7 @@ def test_events_delivered_twice_are_yielded_once(scripted, follow):
         recorder = Recorder(tail, scripted.id)
         await recorder.wait_for(1)
         for follower in tail._followers[scripted.id]:
-            follower.push(0, [event.data for event in scripted.events])
+            follower.push(Appended(0, [event.data for event in scripted.events]))
             follower.mark_stale()
         scripted.append_deltas(1)
         scripted.end()
@@ -142,7 +150,7 @@ def test_a_follower_can_unsubscribe_without_following(scripted, follow):
 
 
 def test_a_slow_follower_is_closed_and_resumes_from_its_last_number(scripted, follow, monkeypatch):
-    monkeypatch.setattr(module, "MAX_QUEUE", 3)
+    monkeypatch.setattr(followers, "MAX_QUEUE", 3)
 
     async def scenario(tail):
         slow = tail.follow(scripted.id)
@@ -178,24 +186,128 @@ def test_appends_that_queue_up_are_yielded_in_one_batch(scripted, follow):
     follow(scenario)
 
 
+REWOUND = b'{"type":"sangha:journal.rewound"}'
+
+
 @pytest.mark.parametrize(
-    ("appends", "expected"),
+    ("appends", "expected", "resume"),
     [
-        ([(3, [b"three"]), (4, [b"four", b"five"])], [3, 4, 5]),
-        ([(0, [b"old"]), (2, [b"old", b"three"]), (3, [b"three"])], [3]),
-        ([(0, [b"old"])], []),
-        ([(4, [b"four"])], None),
-        ([(3, [b"three"]), (5, [b"five"])], None),
-        ([(3, [])], None),
-        ([(1, [b'{"type":"sangha:journal.rewound"}', b"new"]), (3, [b"newer"])], [1, 2, 3]),
+        ([(3, [b"three"]), (4, [b"four", b"five"])], [3, 4, 5], None),
+        ([(0, [b"old"]), (2, [b"old", b"three"]), (3, [b"three"])], [3], None),
+        ([(0, [b"old"])], [], None),
+        ([(4, [b"four"])], [], 2),
+        ([(3, [b"three"]), (5, [b"five"])], [3], 3),
+        ([(3, [])], [], 2),
+        ([(1, [REWOUND, b"new"]), (3, [b"newer"])], [1, 2, 3], None),
+        ([(1, [REWOUND]), (2, [])], [1], 1),
+        ([(3, []), (1, [REWOUND])], [], 0),
+        ([(5, [b"five"]), (1, [REWOUND, b"new"])], [], 0),
+        ([(0, [], 1)], [], 0),
     ],
 )
-def test_appends_are_merged_unless_one_is_missing(appends, expected):
-    lines = [(first, [data if data[:1] == b"{" else b'{"type":"t"}' for data in texts]) for first, texts in appends]
+def test_appends_are_merged_up_to_a_missing_one(appends, expected, resume):
+    """A rewind among or after missing events moves the position back all the same."""
+    # Given appends as they arrived
+    with_types = [
+        Appended(first, [line if line[:1] == b"{" else b'{"type":"t"}' for line in lines], *rewound)
+        for first, lines, *rewound in appends
+    ]
+    # When a follower that has yielded the events up to 2 takes them
+    merged = followers.merge_appends(with_types, 2)
+    # Then it yields the new ones, and continues after the right number
+    assert (numbers(merged.events), merged.resume) == (expected, resume)
 
-    events = module.merge_appends(lines, 2)
 
-    assert (numbers(events) if events is not None else None) == expected
+def test_a_rewind_before_an_append_that_is_too_large_for_the_shard_is_yielded(scripted, follow):
+    async def scenario(tail):
+        # Given a follower with events beyond a rewind
+        slow = tail.follow(scripted.id)
+        assert numbers(await anext(slow)) == [0, 1]
+        scripted.append_deltas(5)
+        assert numbers(await anext(slow)) == [2, 3, 4, 5, 6]
+        # When the rewind and a large append arrive together
+        quick = Recorder(tail, scripted.id)
+        await quick.wait_for(6)
+        scripted.rewind(3)
+        scripted.append_large()
+        await quick.wait_for_type(b"response.large")
+        # Then the rewind is yielded, and the events after it
+        assert numbers(await anext(slow)) == [3, 4]
+        scripted.end()
+        assert numbers([event async for batch in slow for event in batch]) == [5]
+        await quick.all_events()
+
+    follow(scenario)
+
+
+def test_a_rewind_that_was_not_delivered_is_yielded_after_the_connection_was_lost(scripted, follow, redis_client):
+    async def scenario(tail):
+        # Given a follower beyond a rewind that was not delivered to it
+        recorder = Recorder(tail, scripted.id)
+        scripted.append_deltas(5)
+        await recorder.wait_for(6)
+        scripted.rewind(3, published=False)
+        scripted.append_deltas(5, published=False)
+        # When the stream reader reconnects
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        await recorder.wait_for(8)
+        # Then the follower is moved back to the rewind, once
+        assert numbers(recorder.events) == [*range(7), *range(3, 9)]
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        scripted.end()
+        assert numbers(await recorder.all_events()) == [*range(7), *range(3, 10)]
+
+    follow(scenario)
+
+
+def test_entries_with_lower_ids_than_the_last_one_are_delivered(scripted, follow, redis_client, monkeypatch):
+    """A replica that lacks the last entries was promoted, and its clock is behind."""
+    monkeypatch.setattr(shard_reader, "CURSOR_CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(shard_reader, "BLOCK", 20)
+
+    async def scenario(tail):
+        # Given a reader whose cursors are an hour ahead
+        recorder = Recorder(tail, scripted.id)
+        scripted.append_deltas(1)
+        await recorder.wait_for(2)
+        seconds, _ = redis_client.time()
+        for shard in journal.shard_keys():
+            redis_client.xadd(shard, {"j": "sangha:journal:other", "s": 0, "e": ""}, f"{(seconds + 3600) * 1000}-0")
+        scripted.append_deltas(1)
+        await recorder.wait_for(3)
+        # When the entries with these ids are gone
+        redis_client.delete(*journal.shard_keys())
+        # Then those after them are delivered
+        scripted.append_deltas(1)
+        await recorder.wait_for(4)
+        scripted.end()
+        assert numbers(await recorder.all_events()) == list(range(6))
+
+    follow(scenario)
+
+
+@pytest.mark.parametrize("lost", ["shards", "stream", "both"])
+def test_events_that_were_never_delivered_are_read_from_the_archive(scripted, follow, redis_client, monkeypatch, lost):
+    """The last entry before a silence was evicted with its shard, or Redis had no memory left for it."""
+    monkeypatch.setattr(module, "CHECK_INTERVAL", 0.05)
+
+    async def scenario(tail):
+        # Given a follower that has missed the last append
+        recorder = Recorder(tail, scripted.id)
+        await recorder.wait_for(1)
+        scripted.append_deltas(3, published=False)
+        if lost != "shards":
+            redis_client.delete(journal.stream_key(scripted.id))
+        if lost != "stream":
+            redis_client.delete(*journal.shard_keys())
+        # When it is archived by a checkpoint
+        scripted.checkpoint()
+        # Then the follower gets it
+        await recorder.wait_for(4)
+        scripted.end()
+        assert numbers(await recorder.all_events()) == list(range(6))
+
+    follow(scenario)
 
 
 def test_a_job_that_ended_without_an_event_in_redis_ends_its_streams(scripted, follow, monkeypatch):
@@ -246,17 +358,12 @@ def test_a_rewind_is_yielded_to_followers_beyond_it(scripted, follow):
         await recorder.wait_for(6)
         scripted.rewind(2)
 
-        await asyncio.wait_for(_wait_for_type(recorder, b"sangha:journal.rewound"), 10)
+        await asyncio.wait_for(recorder.wait_for_type(b"sangha:journal.rewound"), 10)
         assert numbers(recorder.events) == [*range(7), 2]
         recorder.task.cancel()
         await asyncio.wait([recorder.task])
 
     follow(scenario)
-
-
-async def _wait_for_type(recorder, type_):
-    async with recorder.changed:
-        await recorder.changed.wait_for(lambda: type_ in [event.type for event in recorder.events])
 
 
 @pytest.mark.parametrize("beyond", [0, 5])
