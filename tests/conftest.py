@@ -14,12 +14,11 @@ import redis
 
 from models.platform.database import Database
 from models.platform.ids import new_id
-from models.platform.migrate import migrate
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from ops.embedded_servers import Postgres, Valkey, running_server
 from ops.rabbitmq import RabbitMQ
-from tests.databases import new_database
+from tests.databases import migrate_beyond, new_database
 from tests.mailbox import Mailbox
 
 # No deadline for an example: its duration varies on a busy machine.
@@ -38,10 +37,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(home: Path) -> Iterator[Postgres]:
-    """A running Postgres with the current schema in the database `sangha`."""
+    """A running Postgres with the current schema, and the columns of a newer version, in the database `sangha`."""
     server = Postgres(home / "postgres", Settings(data_dir=home).socket_dir)
     with running_server(server, home / "run", home / "logs"):
-        migrate(server.dsn)
+        migrate_beyond(server.dsn)
         yield server
 
 

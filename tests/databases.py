@@ -1,4 +1,8 @@
-"""Databases for single tests, on the session's server."""
+"""Databases for single tests, on the session's server.
+
+Every table has a column that this version does not know, as after a newer version's migration. So each test also shows
+that the statements it runs continue to work when a newer version adds columns.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +13,29 @@ from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
 from ops.embedded_servers import Postgres
+
+ADD_COLUMNS = """
+DO $$ DECLARE name regclass; BEGIN
+    FOR name IN SELECT oid FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+          AND relname NOT LIKE '%yoyo%'
+    LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN {column} integer NOT NULL DEFAULT 1', name);
+    END LOOP;
+END $$
+"""
+
+
+def add_columns(dsn: str, column: str = "of_a_newer_version") -> None:
+    """Add a column to every table."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(ADD_COLUMNS.replace("{column}", column))
+
+
+def migrate_beyond(dsn: str) -> None:
+    """Migrate a database to the current schema and add the columns of a newer version."""
+    migrate(dsn)
+    add_columns(dsn)
 
 
 @contextmanager
@@ -27,7 +54,7 @@ def bare_database(postgres: Postgres) -> Iterator[str]:
 def new_database(postgres: Postgres, *, durable: bool = True) -> Iterator[Database]:
     """Create an empty database with the current schema; without `durable`, commits do not wait for the disk."""
     with bare_database(postgres) as dsn:
-        migrate(dsn)
+        migrate_beyond(dsn)
         if not durable:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")

@@ -26,10 +26,10 @@ from bench.harness.waiting import wait_until
 from models.platform.database import Database
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
-from models.platform.migrate import migrate
 from models.platform.redis_client import connect
 from ops.child_process import ChildProcess
 from ops.rabbitmq import free_ports
+from tests.databases import migrate_beyond
 from tests.journeys.stream_follower import StreamFollower
 
 #: Runs a test over one broker only, because it does not depend on the broker.
@@ -39,12 +39,12 @@ FINAL_STATUSES = ("completed", "incomplete", "failed", "cancelled")
 
 
 def create_database(servers: Servers) -> str:
-    """Create a database with the current schema; returns its address."""
+    """Create a database with the current schema and the columns of a newer version; returns its address."""
     name = new_id("test")
     with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     dsn = servers.postgres.dsn.replace("/sangha?", f"/{name}?")
-    migrate(dsn)
+    migrate_beyond(dsn)
     return dsn
 
 

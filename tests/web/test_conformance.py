@@ -19,10 +19,9 @@ from schemathesis.config import SchemathesisConfig
 from bench.harness.processes import ConfiguredWorker
 from models.platform.database import Database
 from models.platform.ids import new_id
-from models.platform.migrate import migrate
 from models.platform.settings import Settings
 from ops.embedded_servers import Postgres, running_server
-from tests.databases import bare_database
+from tests.databases import bare_database, migrate_beyond
 from tests.web.api_client import ApiUser, run_server
 from web.api.system.openapi import document
 from web.app import build
@@ -57,7 +56,7 @@ API = schemathesis.openapi.from_dict(document(ROUTES), config=CONFIG)
 def isolated_settings(settings: Settings, postgres: Postgres) -> Iterator[Settings]:
     """Settings with a database and a Redis database of their own, on the servers of the test session."""
     with bare_database(postgres) as database_url:
-        migrate(database_url)
+        migrate_beyond(database_url)
         redis_url = f"{settings.redis_address}?db=7"
         yield settings.model_copy(
             update={"database_url": database_url, "redis_url": redis_url, "visits_per_minute": 1_000_000}
