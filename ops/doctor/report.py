@@ -7,6 +7,7 @@ from ops.doctor.engines import embedding_model, engine
 from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
 from ops.doctor.processes import web, workers
+from ops.doctor.redis_durability import redis_durability
 from ops.doctor.servers import broker, mail_server, object_store, postgres, redis_server
 
 CHECKS: Sequence[Check] = (
@@ -14,6 +15,7 @@ CHECKS: Sequence[Check] = (
     data_folder,
     postgres,
     redis_server,
+    redis_durability,
     broker,
     engine,
     embedding_model,
