@@ -230,6 +230,44 @@ def dead_discard(job_ids: tuple[str, ...], all_jobs: bool, data_dir: Path | None
 
 
 @main.group()
+def effects() -> None:
+    """List and resolve calls to other systems, such as payments, that may or may not have happened."""
+
+
+@effects.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Effects to list at most.")
+@data_dir
+def effects_list(limit: int, data_dir: Path | None) -> None:
+    """List the calls that only an operator can resolve, the oldest job's first.
+
+    Their jobs have ended. Look each one up in the other system, by its idempotency key.
+    """
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.effects import list_unknown
+
+    list_unknown(settings, limit)
+
+
+@effects.command("resolve")
+@click.argument("job_id", metavar="JOB")
+@click.argument("step")
+@click.argument("state", type=click.Choice(["done", "failed"]))
+@click.option("--result", help="With done: the other system's answer, a JSON object.")
+@click.option("--reason", help="With failed: the message of the job's error.")
+@data_dir
+def effects_resolve(
+    job_id: str, step: str, state: str, result: str | None, reason: str | None, data_dir: Path | None
+) -> None:
+    """Record whether a call has happened. The decision is final; the call is never made again."""
+    if (result if state == "failed" else reason) is not None:
+        raise click.UsageError("Give --result with done, --reason with failed.")
+    settings = prepare(quiet=True, data_dir=data_dir)
+    from ops.effects import resolve
+
+    resolve(settings, job_id, step, "done" if state == "done" else "failed", result=result, reason=reason)
+
+
+@main.group()
 def admin() -> None:
     """Create, list and revoke operators: staff with access to all accounts, at /admin."""
 
