@@ -28,6 +28,8 @@ THREADS = 64
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     """Build the application; it opens its platform at startup and closes it at shutdown. Raises ConfigurationError."""
     tokens, metrics = AccessTokens(load_secret_key(settings)), Metrics()
+    if settings.metrics_address is not None:  # served there only
+        routes = [route for route in routes if route.path != "/metrics"]
     document = CachedDocument(partial(openapi.render, routes), "application/json")
 
     @asynccontextmanager
@@ -44,6 +46,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
 
     middleware = [*_proxy_middleware(settings), Middleware(RequestMiddleware, metrics=metrics)]
     app = Application(routes=mount(routes), middleware=middleware, lifespan=lifespan)
+    app.state.metrics = metrics
     # A redirect to the path with or without a final slash would lose the body of a POST in many clients.
     app.router.redirect_slashes = False
     return app

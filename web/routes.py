@@ -215,5 +215,5 @@ ROUTES = (
     Route("GET", "/healthz", probes.healthz, Rights.PUBLIC, response=probes.Liveness),
     Route("GET", "/readyz", probes.readyz, Rights.PUBLIC, response=probes.Readiness,
           other_responses={503: probes.Readiness}),
-    Route("GET", "/metrics", probes.metrics, Rights.PUBLIC),
+    Route("GET", "/metrics", probes.metrics, Rights.METRICS),
 )  # fmt: skip

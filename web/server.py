@@ -7,14 +7,18 @@ import resource
 import signal
 import socket
 import sys
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIServer
 
 import uvicorn
+from prometheus_client import start_http_server
 from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
 from web.app import build
+from web.http.metrics import Metrics
 from web.http.protocol import BoundedProtocol
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,8 @@ def serve(settings: Settings) -> None:
     raise_file_limit()
     app = build(settings)
     listener = bind(settings)
+    if settings.metrics_address is not None:
+        serve_metrics(settings.metrics_address, app.state.metrics)
     freeze_garbage_collector()
     # uvicorn raises the signal again after its shutdown: exit with status 0 then.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,6 +100,18 @@ def bind(settings: Settings) -> socket.socket:
         raise ConfigurationError(f"{where}: cannot listen on {settings.host}: {error.strerror}") from None
     log.info("Listening on %s port %s", *listener.getsockname()[:2])
     return listener
+
+
+def serve_metrics(address: str, metrics: Metrics) -> WSGIServer:
+    """Serve the metrics at HOST:PORT in daemon threads. Raises ConfigurationError with one line."""
+    parts = urlsplit(f"//{address}")
+    assert parts.port is not None
+    try:
+        server, _ = start_http_server(parts.port, parts.hostname or "", metrics.registry)
+    except OSError as error:
+        raise ConfigurationError(f"{variable_name('metrics_address')} is {address}: {error.strerror}") from None
+    log.info("Serving metrics on %s", address)
+    return server
 
 
 def freeze_garbage_collector() -> None:

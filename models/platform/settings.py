@@ -53,6 +53,18 @@ def _with_host(url: str | None) -> str | None:
     return url
 
 
+def _host_and_port(value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parts = urlsplit(f"//{value}")
+            valid = bool(parts.hostname and parts.port) and parts.netloc == value and "@" not in value
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("should be HOST:PORT such as 10.0.0.5:9100")
+    return value
+
+
 def _sender(value: str) -> str:
     """Check `NAME <ADDRESS>` or an address, as in a From header."""
     _, address = parseaddr(value)
@@ -141,6 +153,9 @@ class Settings(BaseModel):
     """Address that the web process listens on."""
     port: int = Field(8000, ge=0, le=65535)
     """Port that the web process listens on; 0: any free port."""
+
+    metrics_address: Annotated[str | None, AfterValidator(_host_and_port)] = None
+    """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and this machine."""
 
     public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
     """URL of this installation for browsers and e-mail links; unset: derived from host and port."""

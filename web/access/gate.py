@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -71,16 +72,22 @@ class Gate(Protocol):
 class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
 
-    def __init__(self, database: Database, tokens: AccessTokens, limiter: Limiter) -> None:
+    def __init__(
+        self, database: Database, tokens: AccessTokens, limiter: Limiter, *, trusts_loopback: bool = False
+    ) -> None:
+        """Create a gate. `trusts_loopback`: a connection from this machine is no proxy's."""
         self._database = database
         self._tokens = tokens
         self._limiter = limiter
+        self._trusts_loopback = trusts_loopback
 
     def admit(self, request: AuthRequest) -> Admission:
         """See Gate."""
         if request.rights.public:
             if request.cost and not request.reads:
                 self._limiter.draw_for_address(request.ip)
+            return Admission()
+        if request.rights.local and self._trusts_loopback and is_local(request):
             return Admission()
         context = self._authenticate(request)
         # Before the rights: a forbidden request has cost a look-up, so it counts too.
@@ -143,6 +150,19 @@ class DatabaseGate:
         with self._database.connection() as connection:
             self._tokens.set_generations(signing_keys.valid_generations(connection))
         return self._tokens.verify(token)
+
+
+#: Headers that proxies add.
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+def is_local(request: AuthRequest) -> bool:
+    """Return whether a request comes from this machine and no proxy has marked it."""
+    try:
+        loopback = ip_address(request.ip).is_loopback
+    except ValueError:
+        return False
+    return loopback and not any(name in request.headers for name in PROXY_HEADERS)
 
 
 def bearer_credential(headers: Headers) -> str:

@@ -14,11 +14,13 @@ class Rights:
     role      the minimum role; None: public, without authentication
     scope     the scope that an API key needs; None: API keys are rejected, only logged-in users are admitted
     operator  only operators of the installation are admitted, who work across accounts
+    local     requests from this machine are admitted without authentication, unless there may be a proxy on it
     """
 
     role: Role | None
     scope: Scope | None = None
     operator: bool = False
+    local: bool = False
 
     PUBLIC: ClassVar["Rights"]
     READ: ClassVar["Rights"]
@@ -30,6 +32,7 @@ class Rights:
     ADMIN: ClassVar["Rights"]
     OWNER: ClassVar["Rights"]
     OPERATOR: ClassVar["Rights"]
+    METRICS: ClassVar["Rights"]
 
     @property
     def public(self) -> bool:
@@ -58,3 +61,4 @@ Rights.BILLING = Rights(Role.ADMIN, Scope.BILLING)
 Rights.ADMIN = Rights(Role.ADMIN, Scope.ADMIN)
 Rights.OWNER = Rights(Role.OWNER)  # what cannot be undone
 Rights.OPERATOR = Rights(Role.MEMBER, operator=True)
+Rights.METRICS = Rights(Role.MEMBER, operator=True, local=True)

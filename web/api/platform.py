@@ -74,7 +74,13 @@ class Platform:
             database,
             client,
             tokens,
-            gate=DatabaseGate(database, tokens, Limiter(client, settings.visits_per_minute)),
+            gate=DatabaseGate(
+                database,
+                tokens,
+                Limiter(client, settings.visits_per_minute),
+                # With a public URL or trusted proxies, a proxy on this machine may forward requests from anywhere.
+                trusts_loopback=settings.public_url is None and settings.trusted_proxies is None,
+            ),
             metrics=metrics,
             queue=Queue(settings, database, client),
             tail=Tail(settings.redis_address, database),

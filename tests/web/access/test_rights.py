@@ -49,6 +49,7 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
     Rights.ADMIN: ALL_USERS | with_scope(Scope.ADMIN) | MEMBERS_REJECTED,
     Rights.OWNER: ALL_USERS | KEYS_REJECTED | MEMBERS_REJECTED | {"admin": "forbidden"},
     Rights.OPERATOR: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
+    Rights.METRICS: dict.fromkeys(ALL_USERS, "operator_required") | KEYS_REJECTED | {"operator": ADMITTED},
 }
 
 #: Path parameters that do not name anything of an account.
@@ -104,8 +105,9 @@ def parameters(route: Route) -> list[str]:
 
 @pytest.fixture(scope="module")
 def api(settings):
-    """The whole application, with a rate limit per address that allows many failed authentications."""
-    with app_client(settings.model_copy(update={"visits_per_minute": 1_000_000})) as client:
+    """The whole application, with a rate limit per address that allows many failed authentications, behind a proxy."""
+    update = {"visits_per_minute": 1_000_000, "trusted_proxies": "192.0.2.0/24"}
+    with app_client(settings.model_copy(update=update)) as client:
         yield client
 
 

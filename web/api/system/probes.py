@@ -30,11 +30,15 @@ class Liveness(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Whether the process can serve: `ok` or the error of each check. `workers` does not affect readiness."""
+    """Whether the process can serve: `ok` or the error of each check.
+
+    `workers` and `warnings`, such as that Redis may evict journals, do not affect readiness.
+    """
 
     status: Literal["ready", "not ready"]
     checks: dict[str, str]
     workers: NotRequired[Any]
+    warnings: NotRequired[list[str]]
 
 
 async def healthz(request: Request) -> Response:
@@ -59,12 +63,19 @@ async def readyz(request: Request) -> Response:
     }
     if "workers" in facts:
         readiness["workers"] = facts["workers"][1]
+    succeeded, warnings = facts.get("warnings", (False, []))
+    if succeeded and warnings:
+        readiness["warnings"] = warnings
     retry = {} if ready else {"retry-after": "1"}
     return json_response(readiness, 200 if ready else 503, {"cache-control": "no-store"} | retry)
 
 
 def metrics(request: Request) -> Response:
-    """`GET /metrics`: export metrics in Prometheus' text format."""
+    """`GET /metrics`: export metrics in Prometheus' text format.
+
+    Also for requests from the machine itself, where no proxy is configured. `SANGHA_METRICS_ADDRESS` moves the metrics
+    to an address of their own, without authentication.
+    """
     text, content_type = request.platform.metrics.exposition()
     return Response(text, headers={"content-type": content_type})
 
