@@ -159,7 +159,8 @@ def doctor(data_dir: Path | None) -> None:
 def pools(data_dir: Path | None) -> None:
     """Show the workers, threads and jobs of each pool.
 
-    `oldest` is the longest time that a due job has been queued.
+    `scheduled` jobs are due later; those after the next 10,000 are not counted, which a `+` indicates. `oldest` is the
+    longest time that a due job has been queued.
     """
     settings = prepare(quiet=True, data_dir=data_dir)
     from ops.pools import show_pools

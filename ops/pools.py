@@ -7,7 +7,7 @@ from models.platform.settings import Settings
 from ops.database_connection import transaction
 from ops.table import align_columns
 
-HEADINGS = ("pool", "workers", "threads", "queued", "running", "waiting", "dead", "oldest")
+HEADINGS = ("pool", "workers", "threads", "scheduled", "queued", "running", "waiting", "dead", "oldest")
 
 
 def show_pools(settings: Settings) -> None:
@@ -19,5 +19,7 @@ def show_pools(settings: Settings) -> None:
 
 def pool_row(state: PoolState) -> list[object]:
     """Return the cells of a pool's line; `oldest` is the longest time that a due job has been queued."""
+    scheduled = f"{state.scheduled}{'+' if state.more_scheduled else ''}"
+    numbers = (state.queued, state.running, state.waiting, state.dead)
     oldest = f"{state.oldest:.1f} s" if state.oldest else "-"
-    return [state.pool, state.workers, state.threads, state.queued, state.running, state.waiting, state.dead, oldest]
+    return [state.pool, state.workers, state.threads, scheduled, *numbers, oldest]

@@ -1,47 +1,61 @@
 """The state of each pool: its workers, and its jobs by state."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.jobs import counts
 from models.jobs.catalogue import POOLS
-from models.jobs.workers import list_live
-from models.platform.database import Connection, fetch_all
+from models.jobs.workers import WorkerRow, list_live
+from models.platform.database import Connection
+
+#: The counted states.
+STATES = ("scheduled", "queued", "running", "waiting", "dead")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """The state of a pool. `oldest` is the seconds for which its longest waiting due job has waited for a worker."""
+    """The state of a pool.
+
+    scheduled       jobs that are due later, among the next MAX_COUNTED of all pools
+    more_scheduled  there are further ones, which are not counted
+    oldest          seconds for which its longest waiting due job has waited for a worker
+    """
 
     pool: str
     workers: int
     threads: int
+    scheduled: int
     queued: int
     running: int
     waiting: int
     dead: int
+    more_scheduled: bool
     oldest: float
-
-
-BY_QUEUE = """
-SELECT queue,
-       count(*) FILTER (WHERE state = 'queued')::int AS queued,
-       count(*) FILTER (WHERE state = 'running')::int AS running,
-       count(*) FILTER (WHERE state = 'waiting')::int AS waiting,
-       count(*) FILTER (WHERE state = 'dead')::int AS dead,
-       coalesce(extract(epoch FROM now() - min(run_at) FILTER (WHERE state = 'queued' AND run_at <= now())), 0)::float
-           AS oldest
-FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'dead') GROUP BY queue
-"""
 
 
 def list_pool_states(connection: Connection) -> list[PoolState]:
     """Return the state of every pool."""
-    queues = {row["queue"]: row for row in fetch_all(connection, BY_QUEUE)}
-    workers = list_live(connection)
-    states = []
-    for pool, served in POOLS.items():
-        rows = [queues[queue] for queue in served if queue in queues]
-        serving = [worker for worker in workers if pool in worker.pools]
-        counts = {name: sum(row[name] for row in rows) for name in ("queued", "running", "waiting", "dead")}
-        oldest = max((row["oldest"] for row in rows), default=0.0)
-        states.append(PoolState(pool, len(serving), sum(worker.threads for worker in serving), **counts, oldest=oldest))
-    return states
+    by_state = Counter[tuple[str, str]]()
+    for (queue, _, state), count in counts.count_unfinished(connection).items():
+        by_state[queue, state] += count
+    scheduled = counts.count_scheduled(connection)
+    by_state.update({(queue, "scheduled"): count for queue, count in scheduled.items()})
+    more_scheduled = sum(scheduled.values()) >= counts.MAX_COUNTED
+    oldest, workers = counts.oldest_due(connection), list_live(connection)
+    return [
+        PoolState(
+            pool,
+            *_count_workers(workers, pool),
+            **{state: sum(by_state[queue, state] for queue in queues) for state in STATES},
+            more_scheduled=more_scheduled,
+            oldest=max((oldest.get(queue, 0.0) for queue in queues), default=0.0),
+        )
+        for pool, queues in POOLS.items()
+    ]
+
+
+def _count_workers(workers: Sequence[WorkerRow], pool: str) -> tuple[int, int]:
+    """Return the number of a pool's workers and of their threads."""
+    serving = [worker for worker in workers if pool in worker.pools]
+    return len(serving), sum(worker.threads for worker in serving)

@@ -1,24 +1,23 @@
 """Readiness checks and gauges of a web process."""
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
+import psycopg
 import redis
 
-from models.jobs import workers
-from models.platform.database import Database, fetch_all, fetch_one
+from models.jobs import counts, workers
+from models.platform.database import Connection, Database, fetch_one
 from models.platform.errors import Unavailable
 from models.platform.migrate import pending_migrations
+from models.platform.redis_durability import read_durability
 from web.api.platform import Platform
+from web.api.system.cached_read import CachedRead
 from web.http.metrics import Values
 
-#: Cheap, by the index that the queue itself uses: ended jobs are not counted.
-COUNT_JOBS = (
-    "SELECT queue, kind, state, count(*) AS count FROM jobs WHERE state = ANY(%(states)s) GROUP BY queue, kind, state"
-)
-
-#: The states that matter to operators. A job is `dead` until an operator replays or discards it.
-STATES = ["queued", "running", "waiting", "dead"]
+log = logging.getLogger(__name__)
 
 
 def install(platform: Platform) -> None:
@@ -27,10 +26,14 @@ def install(platform: Platform) -> None:
     platform.checks["migrations"] = MigrationCheck(platform.database.dsn)
     platform.checks["redis"] = partial(check_redis, platform.redis)
     platform.checks["queue"] = platform.queue.check
+    platform.facts["warnings"] = partial(redis_warnings, platform.redis)
     platform.facts["workers"] = partial(count_workers, platform.database)
     gauge = platform.metrics.gauge
     gauge("sangha_open_streams", "Open event streams", lambda: {(): len(platform.streams)})
-    gauge("sangha_jobs", "Unfinished jobs", partial(count_jobs, platform.database), "queue", "kind", "state")
+    jobs = CachedRead(partial(read_values, platform.database, count_jobs))
+    gauge("sangha_jobs", "Jobs that are due, running, waiting for others, or dead", jobs, "queue", "kind", "state")
+    scheduled = CachedRead(partial(read_values, platform.database, count_scheduled))
+    gauge("sangha_scheduled_jobs", "Jobs that are due later; an estimate from 10,000 on", scheduled)
 
 
 def check_database(database: Database) -> None:
@@ -42,6 +45,14 @@ def check_database(database: Database) -> None:
 def check_redis(client: "redis.Redis") -> None:
     """Check that Redis responds. Raises redis.ConnectionError or redis.TimeoutError."""
     client.ping()
+
+
+def redis_warnings(client: "redis.Redis") -> list[str]:
+    """Return what Redis may lose by its configuration; nothing while it is unavailable."""
+    try:
+        return [f"Redis: {warning}" for warning in read_durability(client).warnings()]
+    except redis.RedisError:
+        return []
 
 
 def count_workers(database: Database) -> dict[str, int]:
@@ -64,11 +75,21 @@ class MigrationCheck:
         self._done = True
 
 
-def count_jobs(database: Database) -> Values:
-    """Count unfinished jobs by queue, kind and state; empty while Postgres is down, so the rest is served."""
+def count_jobs(connection: Connection) -> Values:
+    """Count jobs by queue, kind and state."""
+    return dict(counts.count_unfinished(connection))
+
+
+def count_scheduled(connection: Connection) -> Values:
+    """Count the jobs that are due later."""
+    return {(): counts.estimate_scheduled(connection)}
+
+
+def read_values(database: Database, read: Callable[[Connection], Values]) -> Values:
+    """Read the values of a gauge; none while Postgres is down, so that the other metrics are served."""
     try:
         with database.connection() as connection:
-            rows = fetch_all(connection, COUNT_JOBS, {"states": STATES})
-    except Unavailable:
+            return read(connection)
+    except (Unavailable, psycopg.Error) as error:
+        log.warning("Cannot count jobs for the metrics: %s", error)
         return {}
-    return {(row["queue"], row["kind"], row["state"]): row["count"] for row in rows}

@@ -1,14 +1,16 @@
 """Liveness, readiness and metrics."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.errors import Unavailable
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.api.system import probes
-from web.api.system.checks import count_jobs
+from web.api.system.checks import count_jobs, count_scheduled, read_values
 from web.app import build
 
 ROUTES = (
@@ -90,5 +92,23 @@ def test_readyz_succeeds_with_running_servers(settings, database, serve):
     assert {checks["database"], checks["migrations"], checks["redis"]} == {"ok"}
 
 
-def test_jobs_are_counted(database):
-    assert isinstance(count_jobs(database), dict)
+def test_jobs_are_counted_by_queue_kind_and_state(empty_database):
+    # Given jobs that are due, and one that is due later
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with empty_database.transaction() as connection:
+        for run_at in (None, None, later):
+            enqueue(connection, NewJob("maintenance.prune", PLATFORM_ACCOUNT, run_at=run_at))
+        connection.execute("UPDATE jobs SET state = 'scheduled' WHERE run_at > now()")
+    # Then each is in one of the gauges
+    assert read_values(empty_database, count_jobs) == {("maintenance", "maintenance.prune", "queued"): 2}
+    assert read_values(empty_database, count_scheduled) == {(): 1}
+
+
+def test_metrics_are_served_without_jobs_while_the_database_is_unavailable(client, caplog):
+    # Given a database that does not respond
+    client.app.state.platform.database.close()
+    # When the metrics are requested twice
+    texts = [client.get("/metrics").text for _ in range(2)]
+    # Then the others are served, and the database was asked once for each gauge
+    assert all("sangha_open_streams 0.0" in text and "sangha_jobs{" not in text for text in texts)
+    assert caplog.text.count("Cannot count jobs for the metrics") == 2
