@@ -29,7 +29,7 @@ def cancel(bench: Bench) -> Sequence[Figure]:
                 bench.progress.step(number, CANCELS, f"cancels, {name}")
                 cancels.append(cancel_once(platform))
         started, first_token = zip(*cancels[1:], strict=True)
-        figures.append(Figure(f"cancel → slot free, {name}", "ms", started, at_most(100)))
+        figures.append(Figure(f"cancel → slot free, {name}", "ms", started, at_most(50)))
         figures.append(Figure(f"cancel → next turn's first token, {name}", "ms", first_token))
     return figures
 

@@ -21,7 +21,7 @@ SLOTS = 4
 ANSWERS = {1: 2, 4: 4, 8: 8}
 ROUNDS = {1: 5, 4: 4, 8: 2}
 
-GOALS = {1: at_least(0.95), 4: at_least(0.95)}
+GOALS = {1: at_least(0.95), 4: at_least(0.95), 8: at_least(0.95)}
 
 #: With these prompts the model does not stop early.
 PROMPTS = (

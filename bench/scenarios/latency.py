@@ -48,8 +48,8 @@ def first_event(bench: Bench) -> Sequence[Figure]:
             loaded = scripted_turns(bench.progress, platform)
     idle_events, loaded_events = to_first_event(idle), to_first_event(loaded)
     return [
-        Figure("POST → first event, idle, p50", "ms", idle_events, at_most(10)),
-        Figure("POST → first event, idle, p99", "ms", idle_events, at_most(40), quantile=0.99),
+        Figure("POST → first event, idle, p50", "ms", idle_events, at_most(8)),
+        Figure("POST → first event, idle, p99", "ms", idle_events, at_most(20), quantile=0.99),
         Figure("POST → first token, scripted engine, idle, p50", "ms", to_first_token(idle), at_most(15)),
         Figure("half load: background turns", "/s", half_loads),
         Figure("POST → first event, half load, p50", "ms", loaded_events),
@@ -67,7 +67,7 @@ def first_token(bench: Bench) -> Sequence[Figure]:
     beyond = [ours - bare for ours, bare in zip(platform_ms, bare_ms, strict=True)]
     return [
         Figure("POST → first token, scripted engine, with memory, p50", "ms", with_memory),
-        Figure("POST → first token beyond the bare engine's, p50", "ms", beyond, at_most(15)),
+        Figure("POST → first token beyond the bare engine's, p50", "ms", beyond, at_most(12)),
         Figure("the bare engine's first token, prompt cached", "ms", bare_ms),
     ]
 

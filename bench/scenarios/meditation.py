@@ -112,7 +112,7 @@ def meditation(bench: Bench) -> Sequence[Figure]:
         reverts = revert(client, ended)
     recall = ended["report"]["recall"]
     return [
-        Figure(f"meditation over {MEMORIES:,} memories", "s", [ended["seconds"]], at_most(60)),
+        Figure(f"meditation over {MEMORIES:,} memories", "s", [ended["seconds"]], at_most(10)),
         Figure("memory that the worker needs for it", "MB", [growth / 1e6]),
         Figure(f"recall of its {recall['probes']} probes before", "x", [recall["before"]]),
         Figure("recall of its probes after; a lower value rolls it back", "x", [recall["after"]]),

@@ -17,9 +17,9 @@ from bench.figures import Figure, at_least, at_most
 from bench.harness.client import Client
 from bench.progress import Progress
 from bench.scenario import Bench
-from models.memory import spaces, vector_indexes
+from models.memory import spaces, vector_search
 from models.memory import vectors as memory_vectors
-from models.memory.memories import Filters, NewMemory
+from models.memory.memories import NewMemory
 from models.memory.spaces import Space
 from models.platform.database import Connection, Database, fetch_one
 from models.platform.ids import new_id
@@ -72,17 +72,14 @@ class SizeMeasurement:
         size = f"{own:,} memories among {total:,}"
         rates = fill(self.progress, self.database, self.space, self.generator, own)
         copy_to_others(self.progress, self.database, self.space, own, total)
-        built = build_index(self.progress, self.database, self.space) if own > vector_indexes.BUILD_ABOVE else []
-        recall = index_recall(self.database, self.space, self.generator) if built else []
+        shares = recall_of_codes(self.database, self.space.id, self.generator)
         searches = search(self.progress, self.client, self.generator)
         yield Figure(f"search of {size}, p50", "ms", searches)
-        yield Figure(f"search of {size}, p95", "ms", searches, at_most(50) if own <= 100_000 else None, quantile=0.95)
+        yield Figure(f"search of {size}, p95", "ms", searches, at_most(40) if own <= 100_000 else None, quantile=0.95)
         created = create(self.progress, self.client, self.generator)
         yield Figure("POST /v1/memories of one → it can be found", "ms", created)
         yield Figure("memories written by the platform's writer, vectors given", "/s", rates)
-        if built:
-            yield Figure("building the space's index", "s", built)
-            yield Figure("exact 10 nearest that the index finds", "x", recall, at_least(0.95))
+        yield Figure(f"20 nearest vectors that the search of {size} finds", "x", shares, at_least(0.98))
 
 
 class Generator:
@@ -166,6 +163,11 @@ INSERT INTO memory_postings (space_id, term, block, entries)
 SELECT %(copy)s, term, block, entries FROM memory_postings WHERE space_id = %(space_id)s
 """
 
+CODES = """
+INSERT INTO memory_vector_codes (space_id, block, codes)
+SELECT %(copy)s, block, codes FROM memory_vector_codes WHERE space_id = %(space_id)s
+"""
+
 
 def copy_to_others(progress: Progress, database: Database, space: Space, own: int, total: int) -> None:
     """Copy the memories to new users, until all users together have `total`."""
@@ -176,32 +178,23 @@ def copy_to_others(progress: Progress, database: Database, space: Space, own: in
         parameters = {"user_id": new_id("user"), "space_id": space.id}
         with database.transaction() as connection:
             user = fetch_one(connection, USER, parameters)
-            for statement in (ROWS, VECTORS, POSTINGS):
+            for statement in (ROWS, VECTORS, POSTINGS, CODES):
                 connection.execute(statement, {**parameters, "copy": user and user["id"]})
     with database.connection() as connection:
         connection.execute("VACUUM ANALYZE")
 
 
-def build_index(progress: Progress, database: Database, space: Space) -> list[float]:
-    """Build the space's own index, as its job does; returns the seconds."""
-    progress.report("building the index")
-    began = time.monotonic()
-    with database.connection() as connection:
-        vector_indexes.build(connection, space.id)
-        spaces.set_indexed(connection, space.id, indexed=True)
-    return [time.monotonic() - began]
-
-
-def index_recall(database: Database, space: Space, generator: Generator) -> list[float]:
-    """Compare the index with the exact ten nearest of some vectors; returns the share that it finds of each."""
+def recall_of_codes(database: Database, space_id: int, generator: Generator) -> list[float]:
+    """Compare the search with the exact 20 nearest of some vectors; returns the share that it finds of each."""
     shares = []
     for _ in range(50):
         vector = generator.vector()
         with database.connection() as connection:
-            exact = memory_vectors.search_exact(connection, space.id, vector, 10)
-        with database.transaction() as connection:
-            approximate = memory_vectors.search_index(connection, space.id, vector, Filters(), 100)
-        shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in approximate[:10]}) / 10)
+            space = spaces.read(connection, space_id)
+            assert space is not None
+            exact = memory_vectors.search_exact(connection, space_id, vector, 20)
+            found = vector_search.nearest(connection, space, vector, 100)
+        shares.append(len({ordinal for ordinal, _ in exact} & {ordinal for ordinal, _ in found[:20]}) / 20)
     return shares
 
 

@@ -21,7 +21,7 @@ from pipelines.inference.llamacpp.embedder import load_embedder
 from pipelines.memory.fusion import WEIGHTS
 
 #: Goals by the number of hits.
-GOALS = {10: at_least(0.72), 20: at_least(0.80)}
+GOALS = {10: at_least(0.85), 20: at_least(0.90)}
 
 SEED = 21
 

@@ -45,8 +45,8 @@ def recovery(bench: Bench) -> Sequence[Figure]:
                 kills.append(kill(platform, database))
     times = [kill.milliseconds for kill in kills]
     return [
-        Figure("kill -9 of the worker → next token", "ms", times, at_most(1000)),
-        Figure("kill -9 of the worker → next token, longest", "ms", times, at_most(1000), quantile=1),
+        Figure("kill -9 of the worker → next token", "ms", times, at_most(100)),
+        Figure("kill -9 of the worker → next token, longest", "ms", times, at_most(100), quantile=1),
         Figure("tokens lost", "", [sum(kill.lost for kill in kills)], at_most(0)),
         Figure("tokens repeated", "", [sum(kill.repeated for kill in kills)], at_most(0)),
     ]

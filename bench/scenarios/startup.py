@@ -38,7 +38,7 @@ def startup(bench: Bench) -> Sequence[Figure]:
         Figure("engine's start ÷ bare engine's load", "x", ratios, at_most(1.1)),
         Figure("the bare engine's load", "s", bare[1:]),
         Figure("first `sangha up` in an empty folder → ready", "s", [first]),
-        Figure("second `sangha up` → ready", "s", later, at_most(6)),
+        Figure("second `sangha up` → ready", "s", later, at_most(3)),
     ]
 
 

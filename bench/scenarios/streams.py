@@ -125,9 +125,9 @@ def idle_figures(setup: Streams, count: int, rounds: int, before: float) -> Iter
         measure_idle(setup, count, setup.jobs.create(1), samples, before)
     has_goal = count == max(IDLE)
     cpu = "CPU of the web process"
-    yield Figure(f"{count:,} idle: memory of the web process a stream, kB", "", samples.memory, at_most(30))
+    yield Figure(f"{count:,} idle: memory of the web process a stream, kB", "", samples.memory, at_most(25))
     yield Figure(f"{count:,} idle: memory left after they disconnect, a stream, kB", "", samples.memory_left)
-    yield Figure(f"{count:,} idle: one event to all", "s", samples.broadcasts, at_most(1) if has_goal else None)
+    yield Figure(f"{count:,} idle: one event to all", "s", samples.broadcasts, at_most(0.5) if has_goal else None)
     yield Figure(f"{count:,} idle: {cpu} for that, a stream", "ms", samples.broadcast_cpu)
     yield Figure(f"{count:,} connect at once: streams opened", "/s", samples.connects_a_second)
     yield Figure(f"{count:,} connect at once: the longest wait", "s", samples.longest_connect)
@@ -182,7 +182,7 @@ def job_each_figures(setup: Streams, before: float) -> Iterator[Figure]:
     setup.clients.wait_ended()
     setup.disconnect()
     end_cpu = (setup.cpu_seconds() - cpu) * 1000 / count
-    yield Figure(f"{count:,} idle, each of its own job: memory a stream, kB", "", [memory], at_most(30))
+    yield Figure(f"{count:,} idle, each of its own job: memory a stream, kB", "", [memory], at_most(25))
     yield Figure(f"{count:,} idle, each of its own job: share of a core", "x", [idle_share])
     yield Figure(f"{count:,} jobs end: CPU of the web process a stream", "ms", [end_cpu])
 
