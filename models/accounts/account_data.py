@@ -41,6 +41,12 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT job_id, first_sequence, last_sequence, tokens, events
         FROM job_events JOIN jobs ON jobs.id = job_events.job_id
         WHERE jobs.account_id = %(account_id)s""",
+    "budgets": """
+        SELECT root_id, max_tokens, tokens, max_money::text, money::text, max_calls, calls, max_depth, created_at
+        FROM budgets WHERE account_id = %(account_id)s""",
+    "effects": """
+        SELECT job_id, step, state, result, error, created_at, updated_at
+        FROM effects WHERE account_id = %(account_id)s""",
     "usage": """
         SELECT job_id, model, input_tokens, cached_tokens, output_tokens, created_at
         FROM usage_records WHERE account_id = %(account_id)s""",
@@ -95,11 +101,17 @@ def _by_id(table: str) -> sql.Composed:
 
 
 #: What an erasure deletes, in this order; each statement is repeated until it deletes nothing. Deleting a job deletes
-#: its response and its events.
+#: its response, its events and its budget. Open effects hold no data: they stay for the operator who resolves them.
 ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "firings": _by_id("firings"),
     "schedules": _by_id("schedules"),
     "jobs": _by_id("jobs"),
+    "budgets": "DELETE FROM budgets WHERE account_id = %(account_id)s RETURNING root_id AS id",
+    "effects": """
+        DELETE FROM effects WHERE (job_id, step) IN (
+            SELECT job_id, step FROM effects
+            WHERE account_id = %(account_id)s AND state IN ('done', 'failed') LIMIT %(batch)s)
+        RETURNING job_id AS id""",
     "responses": _by_id("responses"),
     "conversation_items": _by_id("conversation_items"),
     "conversations": _by_id("conversations"),

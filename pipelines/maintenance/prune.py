@@ -5,6 +5,7 @@ Turns and their journals are kept until their owner deletes them.
 
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, files, invitations, unverified_users
+from models.jobs import effects
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT
@@ -27,6 +28,7 @@ PRUNE_FUNCTIONS = (
     email_tokens.prune,
     invitations.prune,
     firings.prune,
+    effects.prune,
     meditation_changes.prune,
 )
 

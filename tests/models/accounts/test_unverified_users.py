@@ -13,7 +13,7 @@ from models.turns import conversations
 #: Tables that need no check: their rows are deleted by cascade, or belong to a row of a table that is checked.
 DEPENDENT_TABLES = {
     "memberships", "sessions", "audit_events", "idempotency_keys", "memory_spaces", "responses", "conversation_items",
-    "firings",
+    "firings", "budgets",
 }  # fmt: skip
 
 
@@ -60,6 +60,14 @@ def insert_usage(connection, unverified):
     )
 
 
+def insert_effect(connection, unverified):
+    connection.execute(
+        "INSERT INTO effects (job_id, step, account_id, idempotency_key, request_hash)"
+        " VALUES (%s, 'charge', %s, 'a key', 'a hash')",
+        (new_id("job"), unverified.account_id),
+    )
+
+
 def users(database):
     with database.connection() as connection:
         return {row["id"] for row in fetch_all(connection, "SELECT id FROM users", {})}
@@ -89,7 +97,7 @@ def test_an_unused_account_is_deleted_with_its_user(empty_database, unverified):
         lambda connection, unverified: sessions.create(connection, unverified.user_id),
         lambda connection, unverified: enqueue(connection, NewJob("turn.run", unverified.account_id)),
         lambda connection, unverified: conversations.create(connection, new_id("conv"), unverified.account_id, {}),
-    add_member, join_other_account, insert_key, link_identity, insert_usage,
+    add_member, join_other_account, insert_key, link_identity, insert_usage, insert_effect,
     ],
 )  # fmt: skip
 def test_a_user_with_data_or_a_verified_address_is_kept(empty_database, unverified, change):

@@ -73,6 +73,24 @@ def test_only_billing_records_remain(database, redis_client, objects, member, be
     assert account == {"name": "erased"}
 
 
+def test_open_effects_remain_for_the_operator_who_resolves_them(database, redis_client, objects, member, begin):
+    # Given effects of an account's deleted job, one of them unknown
+    with database.connection() as connection:
+        account_data.close_account(connection, member.account_id)
+        for state in ("done", "failed", "unknown"):
+            connection.execute(
+                "INSERT INTO effects (job_id, step, account_id, idempotency_key, request_hash, state, result)"
+                " VALUES (%s, %s, %s, %s, 'a hash', %s, '{}')",
+                (new_id("job"), state, member.account_id, new_id("key"), state),
+            )
+
+    erase.run(redis_client, objects, begin(erase_job(member)))
+
+    with database.connection() as connection:
+        left = connection.execute("SELECT state FROM effects WHERE account_id = %s", (member.account_id,)).fetchall()
+    assert left == [{"state": "unknown"}]
+
+
 def test_journals_are_deleted(database, redis_client, objects, member, begin):
     with database.connection() as connection:
         job_id = connection.execute("SELECT id FROM jobs WHERE account_id = %s", (member.account_id,)).fetchone()["id"]

@@ -4,7 +4,7 @@ import pytest
 
 from models.access import api_keys
 from models.accounts import accounts, emails
-from models.jobs import jobs
+from models.jobs import effects, jobs
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.memory import meditations
 from models.platform.ids import new_id
@@ -144,3 +144,34 @@ def test_unverified_users_without_data_are_deleted_after_two_months(database, be
     with database.connection() as connection:
         assert emails.read_user(connection, recent) is not None
         assert emails.read_user(connection, lapsed) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "days_ago", "job_state", "kept"),
+    [
+        ("done", 91, "completed", False),
+        ("failed", 91, None, False),
+        ("done", 89, "completed", True),
+        ("done", 91, "dead", True),
+        ("unknown", 400, "failed", True),
+        ("intent", 400, None, True),
+    ],
+)
+def test_effects_are_kept_while_they_are_open_or_prevent_a_second_call(
+    database, account, begin, tmp_path, state, days_ago, job_state, kept
+):
+    # Given an effect whose job has ended in a state or does not exist any more
+    job_id = (
+        insert_ended_job(database, account, "turn.run", days_ago=1, state=job_state) if job_state else new_id("job")
+    )
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO effects (job_id, step, account_id, idempotency_key, request_hash, state, updated_at)"
+            " VALUES (%s, 'charge', %s, %s, 'a hash', %s, now() - make_interval(days => %s))",
+            (job_id, account, new_id("key"), state, days_ago),
+        )
+
+    run_prune(begin, tmp_path)
+
+    with database.connection() as connection:
+        assert (effects.read(connection, job_id, "charge") is not None) is kept
