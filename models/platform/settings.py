@@ -129,6 +129,10 @@ class Script(BaseModel):
     """Tool calls per answer that makes tool calls, where several are allowed."""
     preface: int = Field(0, ge=0, le=1_000_000)
     """Tokens of text before the tool calls, where calls are optional."""
+    nonce: bool = False
+    """Whether each attempt's words carry a random mark of their own: `w0.3f9a w1.3f9a …`."""
+    slow: float = Field(0, ge=0)
+    """Tokens per second of an answer whose last user message contains `slowly`; 0: as any other."""
 
 
 class Settings(BaseModel):

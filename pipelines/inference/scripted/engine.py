@@ -8,6 +8,7 @@ with the smallest arguments that the schema admits; where a schema is given, it 
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ from pipelines.inference.scripted.minimal_json import minimal_value
 #: Seconds between two calls of `cancelled` while waiting.
 POLL_INTERVAL = 0.01
 
+#: The word in the last user message that asks for an answer at the script's `slow` rate.
+SLOW_WORD = "slowly"
+
 #: A token of JSON: up to and including a delimiter or white space.
 JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
 
@@ -69,17 +73,19 @@ class ScriptedEngine:
         calls: Sequence[ToolCall] = (),
     ) -> Iterator[EngineOutput]:
         """Play the script from exactly where it was cut. A token that was cut in two counts when it is completed."""
-        playback = self._playback(prompt, output_format)
+        playback = self._playback(prompt, output_format, secrets.token_hex(2) if self.script.nonce else "")
         first, offset = playback.position_after(prefix, len(calls)) if self.continues else (0, 0)
         last = min(playback.length, first + sampling.max_output_tokens)
         filter_ = StopFilter(sampling.stop)
-        faults_enabled = self.script.trigger in _last_user_message(prompt)
+        request = _last_user_message(prompt)
+        faults_enabled = self.script.trigger in request
+        rate = self.script.slow if self.script.slow and SLOW_WORD in request else self.script.rate
         reason: Literal["stop", "length", "cancelled"] = "stop" if last == playback.length else "length"
         start = time.monotonic()
         for index in range(first, last):
             if faults_enabled:
                 self._cause_fault(index, first, cancelled)
-            if self._wait(start, index - first, cancelled):
+            if _wait(rate, start, index - first, cancelled):
                 reason = "cancelled"
                 break
             if index < playback.size:
@@ -96,17 +102,18 @@ class ScriptedEngine:
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
 
-    def _playback(self, prompt: Sequence[Message], output_format: OutputFormat) -> "Playback":
+    def _playback(self, prompt: Sequence[Message], output_format: OutputFormat, nonce: str) -> "Playback":
         """Return what to play for this prompt. Raises PermanentFailure("invalid_request")."""
         check_output_format(output_format)
         if output_format.must_call_tool:
             return Playback(0, output_format.callable_tools[:1] * min(self.script.calls, output_format.max_calls))
         if requested := _requested_tool(prompt, output_format):
-            return Playback(self.script.preface, (requested,) * min(self.script.calls, output_format.max_calls))
+            calls = (requested,) * min(self.script.calls, output_format.max_calls)
+            return Playback(self.script.preface, calls, nonce=nonce)
         if output_format.schema is not None:
             texts = JSON_TOKEN.findall(_smallest_json(output_format.schema or {"type": "object"}))
             return Playback(len(texts), (), texts)
-        return Playback(self.script.tokens, ())
+        return Playback(self.script.tokens, (), nonce=nonce)
 
     def _cause_fault(self, index: int, first: int, cancelled: Callable[[], bool]) -> None:
         """Cause the script's fault for this token, unless an earlier attempt got this far: then it has occurred."""
@@ -119,26 +126,18 @@ class ScriptedEngine:
         while index == self.script.hang_at and not cancelled():
             time.sleep(POLL_INTERVAL)
 
-    def _wait(self, start: float, generated: int, cancelled: Callable[[], bool]) -> bool:
-        """Wait until the token is due; the first is due at once. Returns True as soon as it is cancelled."""
-        if not self.script.rate:
-            return cancelled()
-        due = start + generated / self.script.rate
-        while not cancelled():
-            remaining = due - time.monotonic()
-            if remaining <= 0:
-                return False
-            time.sleep(min(remaining, POLL_INTERVAL))
-        return True
-
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """An answer to play: `size` tokens of text, the script's own without `texts`, then a call of each tool."""
+    """An answer to play: `size` tokens of text, the script's own without `texts`, then a call of each tool.
+
+    nonce  part of each of the script's own tokens: a text that two attempts wrote at the same time has both of theirs
+    """
 
     size: int
     tools: Sequence[Tool]
     texts: Sequence[str] = ()
+    nonce: str = ""
 
     @property
     def length(self) -> int:
@@ -147,7 +146,9 @@ class Playback:
 
     def text(self, index: int) -> str:
         """Return the text of a token."""
-        return self.texts[index] if self.texts else f"w{index} "
+        if self.texts:
+            return self.texts[index]
+        return f"w{index}.{self.nonce} " if self.nonce else f"w{index} "
 
     def position_after(self, prefix: str, calls: int) -> tuple[int, int]:
         """Return where a partial answer ends: the next token, and how many of its characters are already there."""
@@ -196,6 +197,19 @@ class StopFilter:
         count, self._held_tokens = self._held_tokens, 0
         self.released_tokens += count
         return count
+
+
+def _wait(rate: float, start: float, generated: int, cancelled: Callable[[], bool]) -> bool:
+    """Wait until the token is due; the first is due at once. Returns True as soon as it is cancelled."""
+    if not rate:
+        return cancelled()
+    due = start + generated / rate
+    while not cancelled():
+        remaining = due - time.monotonic()
+        if remaining <= 0:
+            return False
+        time.sleep(min(remaining, POLL_INTERVAL))
+    return True
 
 
 def _last_user_message(prompt: Sequence[Message]) -> str:

@@ -80,6 +80,26 @@ def test_an_engine_that_restarts_ignores_the_prefix() -> None:
     assert play(engine, "w0 ")[0] == "w0 w1 "
 
 
+def test_words_carry_a_mark_of_their_attempt() -> None:
+    # Given an answer of which an attempt played two words
+    engine = scripted(tokens=4, nonce=1)
+    begun, _ = play(engine, max_tokens=2)
+    # When another attempt continues it
+    rest, _ = play(engine, begun)
+    # Then the words are the script's, with one mark for each attempt
+    words = [word.split(".") for word in (begun + rest).split()]
+    assert [word for word, _ in words] == ["w0", "w1", "w2", "w3"]
+    assert words[0][1] == words[1][1] != words[2][1] == words[3][1]
+
+
+@pytest.mark.parametrize(("request_", "slow"), [("tell me slowly", True), ("tell me", False)])
+def test_an_answer_is_slow_where_that_is_requested(request_: str, slow: bool) -> None:
+    polls = itertools.count()
+    engine = scripted(tokens=3, slow=0.001)
+    text, _ = play(engine, cancelled=lambda: next(polls) == 9, prompt=[Message("user", request_)])
+    assert text == ("w0 " if slow else "w0 w1 w2 ")
+
+
 def test_tokens_come_at_the_rate() -> None:
     start = time.monotonic()
     play(scripted(tokens=11, rate=100))
