@@ -68,8 +68,8 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
     "accounts", "audit_events", "conversation_items", "conversations", "identities", "meditations", "memberships",
-    "memory_sources", "memory_spaces", "memory_speakers", "memory_vectors", "plans", "quota_usage",
-    "schedules", "signing_keys", "usage_records", "users", "workers",
+    "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "plans",
+    "quota_usage", "schedules", "signing_keys", "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('queued', 'running', 'waiting')"

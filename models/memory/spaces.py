@@ -5,7 +5,6 @@ Writers lock the space's row first, so ordinals, postings and statistics have on
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
@@ -27,8 +26,6 @@ class Space:
     user_id: str
     next_ordinal: int
     live: int
-    indexed_at: datetime | None
-    index_asked_at: datetime | None
     extracted: int = 0
 
 
@@ -133,39 +130,6 @@ SPEAKERS = "SELECT name FROM memory_speakers WHERE space_id = %(space_id)s ORDER
 def speakers(connection: Connection, space_id: int) -> list[str]:
     """Return the speakers of the space, those with the most memories first."""
     return [row["name"] for row in fetch_all(connection, SPEAKERS, {"space_id": space_id, "most": MAX_SPEAKERS})]
-
-
-# Grant at most one request in ten minutes.
-REQUEST_INDEX = """
-UPDATE memory_spaces SET index_asked_at = now()
-WHERE id = %(id)s
-  AND (indexed_at IS NULL AND live > %(most)s OR indexed_at IS NOT NULL AND live < %(fewest)s)
-  AND (index_asked_at IS NULL OR index_asked_at < now() - interval '10 minutes')
-RETURNING id
-"""
-
-
-def request_index(connection: Connection, space_id: int, *, most: int, fewest: int) -> bool:
-    """Return whether the caller must enqueue the job that builds or drops the space's index."""
-    return fetch_one(connection, REQUEST_INDEX, {"id": space_id, "most": most, "fewest": fewest}) is not None
-
-
-SET_INDEXED = """
-UPDATE memory_spaces SET indexed_at = CASE WHEN %(indexed)s THEN now() END, index_asked_at = NULL WHERE id = %(id)s
-"""
-
-
-def set_indexed(connection: Connection, space_id: int, *, indexed: bool) -> None:
-    """Store whether the space has a usable vector index."""
-    connection.execute(SET_INDEXED, {"id": space_id, "indexed": indexed})
-
-
-OF_ACCOUNT = "SELECT id FROM memory_spaces WHERE account_id = %(account_id)s"
-
-
-def ids_of_account(connection: Connection, account_id: str) -> list[int]:
-    """Return the ids of an account's spaces."""
-    return [row["id"] for row in fetch_all(connection, OF_ACCOUNT, {"account_id": account_id})]
 
 
 WITH_CONVERSATION = """

@@ -7,7 +7,6 @@ from models.platform.errors import Conflict
 from models.turns import conversations, responses
 from models.turns.responses import Response
 from pipelines.memory.forget_memories import delete_memories
-from pipelines.memory.store import enqueue_index_job
 
 
 def delete_response(database: Database, response: Response) -> None:
@@ -26,7 +25,6 @@ def _delete_memories(connection: Connection, response: Response) -> None:
     space = spaces.lock(connection, space.id) if space else None
     if space is not None and (ids := memories.ids_of_turn(connection, space.id, response.thread, response.id)):
         delete_memories(connection, space, ids)
-        enqueue_index_job(connection, space.id)
 
 
 def delete_conversation(database: Database, conversation_id: str, account_id: str) -> bool:

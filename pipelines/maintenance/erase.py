@@ -15,7 +15,6 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.journal import journal
 from models.platform.object_store import ObjectStore
-from pipelines.memory.forget_memories import drop_indexes
 
 #: Seconds between two checks for unfinished jobs.
 POLL_INTERVAL = 0.2
@@ -52,7 +51,6 @@ def _unfinished_jobs(attempt: Attempt, account_id: str) -> list[str]:
 
 def _erase_account(client: redis.Redis, objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
     erased = _erase_files(objects, attempt, account_id)
-    drop_indexes(attempt.database, account_id)
     for table in account_data.ERASED:
         while row_ids := _erase_batch(attempt, table, account_id):
             erased += len(row_ids)

@@ -1,6 +1,6 @@
 """Delete old records: ended jobs, expired files, sessions, keys and tokens, unverified users without data.
 
-Turns and their journals are kept until their owner deletes them.
+Turns and their journals are kept until their owner deletes them. The codes of vectors are completed too.
 """
 
 from models.access import api_keys, idempotency, sessions
@@ -10,9 +10,10 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
-from models.memory import meditation_changes, vector_indexes
+from models.memory import meditation_changes
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
+from pipelines.memory import index_space
 
 #: Days that the platform's own ended jobs are kept, for operators.
 PLATFORM_JOB_DAYS = 7
@@ -67,8 +68,7 @@ def run(objects: ObjectStore, attempt: Attempt) -> Ending:
             while prune(connection, BATCH):
                 attempt.check()
         delete_silent(connection)
-        while vector_indexes.drop_orphans(connection):
-            attempt.check()
+    index_space.sweep(attempt)
     return plain_ending(attempt, "completed", result={"pruned": total})
 
 

@@ -56,7 +56,7 @@ def update_memory(
     if old is None or changed is None:
         return None
     if vectors:
-        memory_vectors.put(connection, space.id, {old.ordinal: vectors[0]})
+        memory_vectors.replace(connection, space.id, {old.ordinal: vectors[0]})
     if old.closed:
         # The vector written above is live; that of a closed memory must not be.
         memory_vectors.set_live(connection, space.id, [old.ordinal], live=False)

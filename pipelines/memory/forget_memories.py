@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.memory import index_state, meditation_changes, memories, sources, spaces, vector_indexes
+from models.memory import index_state, meditation_changes, memories, sources, spaces, vector_codes
 from models.memory import vectors as memory_vectors
 from models.memory.memories import Memory
 from models.memory.spaces import Space
 from models.platform.database import Connection, Database
-from pipelines.memory.store import close_memories, enqueue_index_job, remove_from_indexes
+from pipelines.memory.store import close_memories, remove_from_indexes
 from pipelines.memory.time_slice import TimeSlice
 
 #: Memories deleted in one transaction.
@@ -44,7 +44,6 @@ def _delete_batch(attempt: Attempt, space_id: int, conversation_id: str | None) 
         ids = memories.list_ids(connection, space_id, conversation_id, BATCH)
         if space is not None and ids:
             delete_memories(connection, space, ids)
-            enqueue_index_job(connection, space.id)
     return len(ids)
 
 
@@ -54,7 +53,6 @@ def delete_memory(database: Database, memory: Memory) -> None:
         space = spaces.lock(connection, memory.space_id)
         if space is not None:
             delete_memories(connection, space, [memory.id])
-            enqueue_index_job(connection, space.id)
 
 
 def delete_memories(connection: Connection, space: Space, ids: Sequence[str]) -> None:
@@ -64,8 +62,9 @@ def delete_memories(connection: Connection, space: Space, ids: Sequence[str]) ->
     """
     ids = [*ids, *meditation_changes.duplicates_of(connection, space.id, ids)]
     erase_derived(connection, space, ids)
-    remove_from_indexes(connection, space, ids)
-    memories.delete(connection, space.id, ids)
+    ordinals = remove_from_indexes(connection, space, ids)
+    memories.delete(connection, space.id, ids)  # with their vectors
+    vector_codes.refresh(connection, space.id, ordinals)
 
 
 def erase_derived(connection: Connection, space: Space, ids: Sequence[str]) -> None:
@@ -80,10 +79,3 @@ def erase_derived(connection: Connection, space: Space, ids: Sequence[str]) -> N
     ordinals = [memory.ordinal for memory in index_state.read(connection, space.id, derived)]
     memory_vectors.delete(connection, space.id, ordinals)
     index_state.erase_text(connection, space.id, derived)
-
-
-def drop_indexes(database: Database, account_id: str) -> None:
-    """Drop the vector indexes of an account's spaces, before the account is erased."""
-    with database.connection() as connection:
-        for space_id in spaces.ids_of_account(connection, account_id):
-            vector_indexes.drop(connection, space_id)

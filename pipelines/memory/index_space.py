@@ -1,65 +1,51 @@
-"""`memory.index`: build a vector index for a large space, and drop the index of one that has shrunk.
+"""Pack the codes of vectors that writers have not packed, and drop the vector indexes of earlier versions.
 
-Postgres builds the index in one statement, concurrently with reads and writes. The next attempt rebuilds an index whose
-build was cut off, and keeps one that Postgres completed after its client had died.
+Writers pack the codes of new memories. What remains are the memories of large spaces from before there were codes, and
+changes by processes of the previous version, which know none.
 """
-
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from psycopg.errors import QueryCanceled
 
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.memory import spaces, vector_indexes
-from models.memory.vector_indexes import BUILD_ABOVE, DROP_BELOW
-from models.platform.database import Connection
-
-#: Seconds between two checks of whether to stop.
-CHECK_INTERVAL = 0.5
+from models.memory import spaces, vector_codes, vector_indexes
+from models.memory.vector_codes import BLOCK, MAX_PACKED
 
 
-def run(attempt: Attempt, *, most: int = BUILD_ABOVE, fewest: int = DROP_BELOW) -> Ending:
-    """Build the index of a space with more than `most` live memories, drop that of one with fewer than `fewest`.
-
-    Raises the reason to stop.
-    """
+def run(attempt: Attempt) -> Ending:
+    """Run `memory.index`, which only the previous version enqueues. Raises the reason to stop."""
     space_id = attempt.job.arguments["space_id"]
+    _drop_index(attempt, space_id)
+    pack_space(attempt, space_id)
+    return plain_ending(attempt, "completed", result={"indexed": False})
+
+
+def sweep(attempt: Attempt) -> None:
+    """Drop the indexes of all spaces and pack what is missing. Raises the reason to stop."""
     with attempt.database.connection() as connection:
-        space = spaces.read(connection, space_id)
-        if space is None or (space.indexed_at is not None and space.live < fewest):
-            # Before the drop: searches that follow must not rely on the index.
-            spaces.set_indexed(connection, space_id, indexed=False)
-            vector_indexes.drop(connection, space_id)
-        elif space.live > most:
-            with _cancel_on_stop(attempt, connection):
-                vector_indexes.build(connection, space_id)
-        indexed = vector_indexes.is_valid(connection, space_id)
-        if space is not None and indexed != (space.indexed_at is not None):
-            spaces.set_indexed(connection, space_id, indexed=indexed)
+        indexed = vector_indexes.indexed_spaces(connection)
+    for space_id in indexed:
+        _drop_index(attempt, space_id)
+        pack_space(attempt, space_id)
+    with attempt.database.connection() as connection:
+        incomplete = vector_codes.spaces_to_pack(connection)
+    for space_id in incomplete:
+        pack_space(attempt, space_id)
+
+
+def _drop_index(attempt: Attempt, space_id: int) -> None:
     attempt.check()
-    return plain_ending(attempt, "completed", result={"indexed": indexed})
+    with attempt.database.connection() as connection:
+        vector_indexes.drop(connection, space_id)
 
 
-@contextmanager
-def _cancel_on_stop(attempt: Attempt, connection: Connection) -> Iterator[None]:
-    """Cancel the running statement once the attempt should stop. Raises the reason to stop."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(CHECK_INTERVAL):
-            if attempt.should_stop():
-                connection.cancel()
+def pack_space(attempt: Attempt, space_id: int) -> None:
+    """Pack all full blocks of a large space, existing ones again, in transactions that hold its lock for 0.3 s."""
+    first, size = 0, MAX_PACKED * BLOCK
+    while True:
+        attempt.check()
+        with attempt.database.transaction() as connection:
+            space = spaces.lock(connection, space_id)
+            if space is None or space.live <= vector_codes.EXACT_UP_TO or space.next_ordinal <= first:
                 return
-
-    watcher = threading.Thread(target=watch, name="index-watch", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except QueryCanceled:
-        attempt.check()  # raises the reason to stop, if that is why
-        raise
-    finally:
-        done.set()
-        watcher.join()
+            vector_codes.refresh(connection, space_id, range(first, first + size, BLOCK))
+            vector_codes.pack(connection, space_id, space.next_ordinal)
+        first += size

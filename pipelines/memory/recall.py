@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory import memories, postings, recall_queries, spaces, vectors
+from models.memory import memories, postings, recall_queries, spaces, vector_search
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space
-from models.memory.vector_indexes import BUILD_ABOVE
 from models.platform.database import Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
@@ -129,12 +128,12 @@ class RecallSearch:
     def _select_candidates(self, allowed: Ordinals | None) -> list[int]:
         """Return the ordinals of the best by vector and by terms."""
         selected = [
-            *self._nearest(self._query.filters, allowed, self._query.candidates),
+            *self._nearest(allowed, self._query.candidates),
             *top_ordinals(self._lexical, allowed, self._query.candidates),
         ]
         if (in_period := self._filters_in_period()) is not None:
             ordinals = self._matching(in_period)
-            selected += self._nearest(in_period, ordinals, CANDIDATES_IN_PERIOD)
+            selected += self._nearest(ordinals, CANDIDATES_IN_PERIOD)
             selected += top_ordinals(self._lexical, ordinals, CANDIDATES_IN_PERIOD)
         return list(dict.fromkeys(selected))
 
@@ -147,25 +146,13 @@ class RecallSearch:
         before = min(end, filters.before) if filters.before else end
         return Filters(filters.kind, filters.speaker, filters.conversation_id, after, before, filters.metadata)
 
-    def _nearest(self, filters: Filters, allowed: Ordinals | None, limit: int) -> list[int]:
-        """Return the ordinals of the nearest vectors: exactly among few, by the space's index among many."""
-        space_id, vector = self._space.id, self._vector
+    def _nearest(self, allowed: Ordinals | None, limit: int) -> list[int]:
+        """Return the ordinals of the nearest vectors, the nearest first."""
         if allowed is not None and not len(allowed):
             return []
-        if allowed is not None and len(allowed) <= BUILD_ABOVE:
-            with self._database.connection() as connection:
-                found = vectors.search_among(connection, space_id, vector, allowed, limit)
-        elif self._space.indexed_at is not None:
-            with self._database.batch() as connection:
-                found = vectors.search_index(connection, space_id, vector, filters, limit)
-        else:
-            with self._database.connection() as connection:
-                found = (
-                    vectors.search_exact(connection, space_id, vector, limit)
-                    if allowed is None
-                    else vectors.search_among(connection, space_id, vector, allowed, limit)
-                )
-        return [ordinal for ordinal, _ in found]
+        with self._database.connection() as connection:
+            matches = vector_search.nearest(connection, self._space, self._vector, limit, allowed)
+        return [ordinal for ordinal, _ in matches]
 
     def _read_hits(self, ranked: Sequence[fusion.RankedCandidate]) -> list[Hit]:
         """Read the hits' memories and, on request, their neighbours."""

@@ -21,7 +21,7 @@ from models.turns.responses import Response
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH
-from pipelines.memory.store import Embed, enqueue_index_job, insert_memories, lock_space, open_space, select_missing
+from pipelines.memory.store import Embed, insert_memories, lock_space, open_space, select_missing
 
 #: The time between a turn and the extraction of facts, so that a conversation is read in one go.
 EXTRACTION_DELAY = timedelta(minutes=10)
@@ -75,7 +75,6 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
         deleted = sources.missing_ids(connection, space.id, [source for new in added for source in new.sources])
         kept = [new for new in added if deleted.isdisjoint(new.sources)]
         insert_memories(connection, space, [(new, vectors[new.id]) for new in kept])
-        enqueue_index_job(connection, space.id)
 
 
 def _embed_distinct(embed: Embed, new_memories: Sequence[NewMemory]) -> list[list[float]]:

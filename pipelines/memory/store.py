@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from psycopg.errors import ForeignKeyViolation
 
-from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.memory import index_state, memories, postings, sources, spaces
+from models.memory import index_state, memories, postings, sources, spaces, vector_codes
 from models.memory import vectors as memory_vectors
 from models.memory.memories import NewMemory
 from models.memory.spaces import Space
-from models.memory.vector_indexes import BUILD_ABOVE, DROP_BELOW
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
@@ -43,7 +41,6 @@ def write_memories(
         existing = memories.existing_ids(connection, space.id, new_memories)
         inserted = [new for new in missing if new.id not in existing and (new.unique_key or "") not in existing]
         insert_memories(connection, space, [(new, vectors[new.id]) for new in inserted])
-        enqueue_index_job(connection, space.id)
     ids_by_key = {new.unique_key: new.id for new in inserted if new.unique_key}
     return [_stored_id(new, existing, ids_by_key) for new in new_memories]
 
@@ -90,10 +87,11 @@ def insert_memories(
     rows = [(new, ordinal, [*weights[ordinal]], terms.is_question(new.text)) for ordinal, (new, _) in numbered]
     memories.insert(connection, space, rows)
     sources.cite(connection, space.id, [new for new, _ in new_memories])
-    memory_vectors.put(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
+    memory_vectors.insert(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
     postings.add(connection, space.id, weights)
     spaces.add_counts(connection, space.id, ordinals=len(new_memories), live=len(new_memories))
     spaces.add_speaker_counts(connection, space.id, Counter(new.speaker for new, _ in new_memories))
+    vector_codes.pack_filled(connection, space, len(new_memories))
 
 
 def remove_from_indexes(connection: Connection, space: Space, ids: Sequence[str]) -> list[int]:
@@ -134,9 +132,3 @@ def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) ->
     index_state.set_terms(connection, space.id, rows)
     spaces.add_counts(connection, space.id, live=len(closed))
     spaces.add_speaker_counts(connection, space.id, Counter(memory.speaker for memory in closed))
-
-
-def enqueue_index_job(connection: Connection, space_id: int) -> None:
-    """Enqueue the job that builds or drops a space's vector index, if the size of the space calls for it."""
-    if spaces.request_index(connection, space_id, most=BUILD_ABOVE, fewest=DROP_BELOW):
-        enqueue(connection, NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space_id}))

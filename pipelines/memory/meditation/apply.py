@@ -124,7 +124,6 @@ def _apply(
     report = {**changes.report(), "recall": evaluator.report(before, after)}
     if before is not None and after is not None and after < before:
         raise RecallWouldDrop(report)
-    store.enqueue_index_job(connection, space.id)
     return "applied", report
 
 

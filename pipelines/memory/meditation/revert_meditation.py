@@ -38,7 +38,6 @@ def _revert(connection: Connection, meditation: Meditation) -> None:
     space = spaces.lock(connection, found.id) if found else None
     if space is not None:
         undo_changes(connection, space, meditation.id)
-        store.enqueue_index_job(connection, space.id)
     counts = meditation_changes.count_reverted(connection, meditation.id)
     meditations.mark_reverted(connection, meditation.id, meditation.account_id, counts)
 

@@ -1,16 +1,15 @@
-"""Recall ranks the memories of spaces of any size, with and without a vector index, and applies filters."""
+"""Recall ranks the memories of spaces of any size, with and without codes of their vectors, and applies filters."""
 
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
-from models.jobs.jobs import NewJob
-from models.memory import memories, spaces, vector_indexes, vectors
+from models.memory import memories, spaces, vector_codes, vector_search, vectors
 from models.memory.memories import Filters, NewMemory
 from models.platform.ids import new_id
-from pipelines.memory import index_space, store
 from pipelines.memory import recall as recall_module
+from pipelines.memory import store
 from pipelines.memory.recall import Query, recall, top_ordinals
 
 COUNT, OTHERS, TOPICS = 2000, 500, 40
@@ -53,81 +52,46 @@ def space_of(database, owner):
         return spaces.find(connection, *owner)
 
 
-def run_index_job(begin, settle, space, **sizes):
-    """Run the job that builds or drops a space's index, and return its result."""
-    attempt = begin(NewJob("memory.index", "platform", {"space_id": space.id}))
-    ending = index_space.run(attempt, **sizes)
-    settle(attempt, ending)
-    return ending.result
+@pytest.fixture
+def by_codes(database, owners, monkeypatch):
+    """The first user's space, with codes that its searches use."""
+    monkeypatch.setattr(vector_codes, "EXACT_UP_TO", 0)
+    space = space_of(database, owners[0])
+    with database.connection() as connection:
+        vector_codes.pack(connection, space.id, space.next_ordinal)
+    return space
 
 
-def search_index(database, space, vector, filters=None, limit=10):
-    with database.transaction() as connection:
-        return vectors.search_index(connection, space.id, vector, filters or Filters(), limit)
+def search(database, space, vector, allowed=None, limit=20):
+    with database.connection() as connection:
+        return [ordinal for ordinal, _ in vector_search.nearest(connection, space, vector, limit, allowed)]
 
 
-def test_index_finds_at_least_95_percent_of_the_exact_neighbours(database, owners, begin, settle):
-    owner, _, random_vector = owners
-    space = space_of(database, owner)
-
-    assert run_index_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}
-    assert run_index_job(begin, settle, space, most=COUNT - 1, fewest=10) == {"indexed": True}  # idempotent
-
+@pytest.mark.parametrize("every", [1, 2])
+def test_codes_find_at_least_98_percent_of_the_exact_neighbours(database, owners, by_codes, every):
+    allowed = None if every == 1 else np.arange(1, COUNT, every)
     shares = []
     for _ in range(40):
-        vector = random_vector()
+        vector = owners[2]()
         with database.connection() as connection:
-            exact = vectors.search_exact(connection, space.id, vector, 10)
-        shares.append(
-            len({ordinal for ordinal, _ in exact} & {o for o, _ in search_index(database, space, vector)}) / 10
-        )
-    assert np.mean(shares) >= 0.95
+            everything = vectors.search_exact(connection, by_codes.id, vector, COUNT)
+        exact = [ordinal for ordinal, _ in everything if allowed is None or ordinal in allowed][:20]
+        shares.append(len({*exact} & {*search(database, by_codes, vector, allowed)}) / 20)
+
+    assert np.mean(shares) >= 0.98
 
 
-def test_planner_uses_the_index_of_an_indexed_space_only(database, owners, begin, settle):
-    (mine, theirs, random_vector), plans = owners, {}
-    run_index_job(begin, settle, space_of(database, mine), most=COUNT - 1, fewest=10)
-    for owner, statement, indexed in ((mine, vectors.BY_INDEX, True), (theirs, vectors.EXACT, False)):
-        parameters = {
-            "space_id": space_of(database, owner).id,
-            "vector": vectors.format_vector(random_vector()),
-            "limit": 10,
-        }
-        with database.transaction() as connection:
-            if indexed:
-                connection.execute(vectors.PLANNER_SETTINGS, {"candidates": "200"})
-            rows = connection.execute("EXPLAIN " + statement, parameters, prepare=False).fetchall()
-        plans[owner] = "\n".join(row["QUERY PLAN"] for row in rows)
-
-    assert vector_indexes.index_name(space_of(database, mine).id) in plans[mine]
-    assert "Sort" not in plans[mine]
-    assert vector_indexes.NAME not in plans[theirs]
-
-
-def test_index_search_applies_filters(database, owners, begin, settle):
-    owner, _, random_vector = owners
-    space = space_of(database, owner)
-    run_index_job(begin, settle, space, most=COUNT - 1, fewest=10)
-
-    hits = search_index(database, space, random_vector(), Filters(speaker="Ben"), limit=50)
-
-    assert len(hits) == 50
-    assert all(ordinal % 2 == 1 for ordinal, _ in hits)
-
-
-def test_index_search_sees_later_writes_and_closings(database, owners, begin, settle):
-    owner, _, random_vector = owners
-    run_index_job(begin, settle, space_of(database, owner), most=COUNT - 1, fewest=10)
-    vector, new = random_vector(), memory(9999)
+def test_search_by_codes_sees_later_writes_and_closings(database, owners, by_codes):
+    owner, vector, new = owners[0], owners[2](), memory(9999)
     store.write_memories(database, lambda texts: [vector], *owner, [new])
     space = space_of(database, owner)
     with database.connection() as connection:
         ordinal = memories.read(connection, new.id, *owner).ordinal
 
-    assert search_index(database, space, vector)[0][0] == ordinal
+    assert search(database, space, vector)[0] == ordinal
     with database.transaction() as connection:
         store.close_memories(connection, store.lock_space(connection, space.id), [new.id])
-    assert ordinal not in {each for each, _ in search_index(database, space, vector, limit=50)}
+    assert ordinal not in search(database, space, vector)
 
 
 def test_hits_are_ranked_and_belong_to_the_caller(database, owners):
@@ -177,38 +141,6 @@ def test_ranking_a_small_space_whole_equals_ranking_its_candidates(database, own
         assert list(score_parts(filters)) == list(expected)
         assert special[-1].id not in expected
         assert bool(expected) == (filters.kind is None)
-
-
-def test_index_of_a_shrunk_or_deleted_space_is_dropped(database, owners, begin, settle):
-    owner = owners[0]
-    space = space_of(database, owner)
-    run_index_job(begin, settle, space, most=COUNT - 1, fewest=10)
-
-    assert run_index_job(begin, settle, space, most=10 * COUNT, fewest=2 * COUNT) == {"indexed": False}
-    assert space_of(database, owner).indexed_at is None
-
-    with database.connection() as connection:
-        vector_indexes.build(connection, space.id)
-        connection.execute(
-            "CREATE INDEX memory_vectors_of_999999999 ON memory_vectors USING hnsw (embedding halfvec_cosine_ops)"
-            " WHERE space_id = 999999999 AND live"
-        )
-        assert vector_indexes.drop_orphans(connection) >= 1
-        assert vector_indexes.is_valid(connection, space.id)
-        vector_indexes.drop(connection, space.id)
-
-
-def test_index_of_a_grown_space_is_requested_once(database, owners):
-    owner = owners[0]
-    with database.transaction() as connection:
-        space = spaces.find(connection, *owner)
-        connection.execute(
-            "UPDATE memory_spaces SET indexed_at = NULL, index_asked_at = NULL WHERE id = %s", (space.id,)
-        )
-        requested = [spaces.request_index(connection, space.id, most=10, fewest=5) for _ in range(2)]
-        spaces.set_indexed(connection, space.id, indexed=False)
-
-    assert requested == [True, False]
 
 
 def test_top_ordinals_break_ties_by_ordinal():
