@@ -62,5 +62,5 @@ class DeadWorkerReleaser:
         """Publish the released jobs; where that fails the sweeper does it within a second."""
         broker = build_broker(self._settings.broker_address)
         with suppress(SanghaError, BrokerError, RedisError, OSError):
-            Relay(database, broker).publish_due()
+            Relay(database, broker).publish_all()
         broker.close()

@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 
-from models.jobs import outbox, unclaimed_results
-from models.platform.database import Database, terminate_stalled_batches
+from models.jobs import leases, outbox, unclaimed_results
+from models.platform.database import Connection, Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
@@ -29,9 +29,35 @@ SWEEP_INTERVAL = 1.0
 #: Seconds between two looks for due schedules: the longest delay of a firing.
 FIRE_INTERVAL = 0.5
 
+#: Seconds between two looks for jobs that the previous version left blocked during a rolling deploy.
+UNBLOCK_INTERVAL = 60.0
+
 #: Seconds after which the timetable is stored again. A scheduler of the previous version that restarts during a rolling
 #: deploy stores its own; the new version corrects that within this time.
 TIMETABLE_INTERVAL = 3600.0
+
+
+class Contact:
+    """How long the sweeper has been in contact with the database.
+
+    No worker can renew its lease while the database is away. So a lease counts as expired only after the database could
+    be reached for a full lease: by then every live worker has renewed its own.
+    """
+
+    def __init__(self) -> None:
+        self._since = self._last = time.monotonic()
+
+    def lost(self) -> None:
+        """Begin anew after the database could not be reached."""
+        self._since = self._last = time.monotonic()
+
+    def lasts(self) -> bool:
+        """Note a contact. Returns whether contacts have followed each other for a full lease."""
+        now = time.monotonic()
+        if now - self._last > leases.LEASE / 2:  # this process was frozen, or the database slow
+            self._since = now
+        self._last = now
+        return now - self._since >= leases.LEASE
 
 
 class Clock:
@@ -42,28 +68,43 @@ class Clock:
         self._database = database
         self._queue = queue
         self._timetable_due_at = 0.0
+        self._unblock_due_at = 0.0
+        self._contact = Contact()
 
     def sweep(self) -> None:
-        """Requeue the jobs of dead workers, delete unclaimed one-shot results, end transactions of frozen processes.
+        """Queue what has become due, recover the jobs of dead workers, delete what nobody fetched, end stalled batches.
 
         Publishing due jobs is the relay's task, which has an interval of its own.
         """
         try:
             with self._database.connection() as connection:
                 terminate_stalled_batches(connection)  # first: the statements below may need their locks
-                recovered = outbox.requeue_lost(connection)
+                queued = self._queue_due(connection)
                 deleted_job_ids = [
                     *responses.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
                 ]
         except Unavailable as error:
             log.warning("Sweeper: cannot reach the database: %s", error)
+            self._contact.lost()
             return
         for job_id in deleted_job_ids:
             self._queue.forget_journal(job_id)
-        if recovered:
-            log.info("Requeued %d jobs of dead workers", recovered)
+        if queued:
             self._queue.nudge()
+
+    def _queue_due(self, connection: Connection) -> int:
+        """Queue the jobs that have become due, and return their number."""
+        queued = outbox.promote_due(connection) + outbox.unpublish_lost(connection)
+        if self._contact.lasts():
+            given_back = leases.give_back_of_silent(connection)
+            if given_back:
+                log.warning("Requeued %d jobs of dead workers", given_back)
+            queued += given_back
+        if time.monotonic() >= self._unblock_due_at:
+            queued += outbox.unblock_left(connection)
+            self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL
+        return queued
 
     def fire(self) -> None:
         """Store the timetable if it is time to, then fire all due schedules. Raises Unavailable."""
@@ -76,9 +117,9 @@ class Clock:
 
     def _announce(self, started: StartedWork) -> None:
         """Announce committed work to the queue; if this process dies before, the relay publishes the job anyway."""
-        self._queue.announce_job(started.job_id, started.opening_events)
+        self._queue.announce_job(started.job_id, started.opening_events, started.account_id)
         if started.interrupted is not None:
-            self._queue.announce_cancellation(started.interrupted)
+            self._queue.announce_cancellation(started.interrupted, started.account_id)
 
 
 def run(settings: Settings) -> None:

@@ -13,9 +13,9 @@ from tasks.job_runner import JobRunner
 THREADS = 4
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Declare the actors. Returns the number of threads."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
     sender = emails.EmailSender(runner.settings, load_secret_key(runner.settings), open_mailer(runner.settings))
     runner.declare("email.send", Handler(run=partial(emails.run, sender), end=plain_ending))
     runner.declare("password.forgotten", Handler(run=password_reset.run, end=password_reset.end_without_result))
-    return THREADS
+    return {"delivery": THREADS}

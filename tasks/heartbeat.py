@@ -1,20 +1,27 @@
-"""The heartbeat of a worker: renew its leases, write checkpoints, receive cancellations."""
+"""The heartbeat of a worker: renew its lease, compare its jobs with their rows, write checkpoints, receive
+cancellations.
+"""
 
 import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 import redis
 
-from models.jobs import attempts, workers
+from models.jobs import attempts, leases, workers
 from models.jobs.attempt_context import Attempt
+from models.jobs.jobs import Job
 from models.journal import journal
+from models.platform.database import Connection
 from models.platform.errors import Fenced, Unavailable
 from tasks.job_runner import JobRunner
 
 log = logging.getLogger(__name__)
 
-#: Seconds past its time limit after which an attempt's lease is no longer renewed.
+#: Seconds past its time limit after which an attempt that does not stop is abandoned.
 OVERDUE_GRACE = 30.0
 
 #: Seconds between two tries while Postgres is unavailable, so that no lease expires because of one failed heartbeat.
@@ -30,9 +37,10 @@ LISTEN_INTERVAL = 1.0
 class Heartbeat:
     """Two threads: one renews leases every few seconds, one listens for cancellations, which take effect at once."""
 
-    def __init__(self, runner: JobRunner, *, host: str, pid: int, pools: list[str], queues: list[str], threads: int):
+    def __init__(self, runner: JobRunner, *, host: str, pid: int, pools: list[str], threads: Mapping[str, int]):
         self._runner = runner
-        self._identity = {"host": host, "pid": pid, "pools": pools, "queues": queues, "threads": threads}
+        self._host, self._pid, self._pools, self._threads_by_queue = host, pid, pools, threads
+        self._unknown: dict[str, tuple[int, UUID]] = {}  # of the last beat
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -57,11 +65,11 @@ class Heartbeat:
             return  # the row is deleted once its last heartbeat is old enough
 
     def _beat(self) -> None:
-        interval = attempts.RENEWAL
+        interval = leases.RENEWAL
         while not self._stopped.wait(interval):
             try:
                 self._beat_once()
-                interval = attempts.RENEWAL
+                interval = leases.RENEWAL
             except Unavailable as error:
                 log.warning("Heartbeat failed, retrying: database unavailable: %s", error)
                 interval = RETRY_INTERVAL
@@ -70,19 +78,36 @@ class Heartbeat:
                 interval = RETRY_INTERVAL
 
     def _beat_once(self) -> None:
+        held = self._runner.claimed_jobs()
         running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
-        overdue = {job_id for job_id, attempt in running.items() if _overdue(attempt)}
-        renewable = {
-            job_id: attempt for job_id, attempt in self._runner.claimed_attempts().items() if job_id not in overdue
-        }
+        overdue = [attempt.job for attempt in running.values() if _is_overdue(attempt)]
         with self._runner.database.connection() as connection:
-            workers.register(connection, self._runner.name, **self._identity)  # type: ignore[arg-type]
-            renewed = attempts.renew_leases(connection, renewable) if renewable else {}
+            workers.register(
+                connection, self._runner.name, host=self._host, pid=self._pid, pools=self._pools,
+                threads=self._usable_threads(overdue),
+            )  # fmt: skip
+            for job in overdue:
+                leases.abandon(connection, job)
+            claims = leases.check_claims(connection, self._runner.name, held)
+            self._release_unknown(connection, claims.unknown)
         for job_id, attempt in running.items():
-            if job_id in renewable:
-                self._apply_renewal(attempt, renewed.get(job_id))
+            if held.get(job_id) is attempt.job:
+                self._apply(attempt, claims.current.get(job_id))
 
-    def _apply_renewal(self, attempt: Attempt, cancelled: bool | None) -> None:
+    def _usable_threads(self, overdue: Sequence[Job]) -> dict[str, int]:
+        """Return the threads of each queue, without those that are stuck in attempts which do not stop."""
+        stuck = Counter(job.queue for job in overdue)
+        return {queue: max(0, threads - stuck[queue]) for queue, threads in self._threads_by_queue.items()}
+
+    def _release_unknown(self, connection: Connection, unknown: dict[str, tuple[int, UUID]]) -> None:
+        """Put back jobs that this worker runs by their rows only: twice, since a claim may be in progress."""
+        for job_id, claim in unknown.items():
+            if self._unknown.get(job_id) == claim:
+                log.warning("Releasing job %s, which this worker does not run", job_id)
+                leases.release_unknown(connection, job_id, *claim)
+        self._unknown = unknown
+
+    def _apply(self, attempt: Attempt, cancelled: bool | None) -> None:
         """Stop or checkpoint an attempt; `cancelled` is None when the job no longer belongs to it."""
         if cancelled is None:
             attempt.stop("overtaken")  # has no effect on an attempt that has just ended
@@ -120,5 +145,5 @@ class Heartbeat:
                         self._runner.cancel(job_id)
 
 
-def _overdue(attempt: Attempt) -> bool:
+def _is_overdue(attempt: Attempt) -> bool:
     return time.monotonic() > attempt.deadline + OVERDUE_GRACE

@@ -11,14 +11,20 @@ from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import suggest_insights
 from pipelines.memory.recall_counter import RecallCounter
 from tasks.job_runner import JobRunner
+from tasks.slot_sharing import SlotSharing
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Load the engine and declare the actors. Returns the number of threads: the engine's slots."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Load the engine and declare the actors. Returns the number of threads by queue: the engine's slots."""
     engine = load_engine(runner.settings)
     recaller = TurnRecall(lambda: load_embedder(runner.settings).embed, RecallCounter(runner.database), engine.slots)
-    runner.declare("turn.run", Handler(run=partial(turn.run, engine, recall=recaller), end=turn.end))
-    runner.declare("tokens.count", Handler(run=partial(token_count.run, engine), end=plain_ending))
-    runner.declare("memory.fact", Handler(run=partial(suggest_facts.run, engine), end=plain_ending))
-    runner.declare("memory.insight", Handler(run=partial(suggest_insights.run, engine), end=plain_ending))
-    return engine.slots
+    sharing = SlotSharing(engine.slots)
+    handlers = {
+        "turn.run": Handler(sharing.interactive(partial(turn.run, engine, recall=recaller)), turn.end),
+        "tokens.count": Handler(partial(token_count.run, engine), plain_ending),
+        "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),
+        "memory.insight": Handler(sharing.batch(partial(suggest_insights.run, engine)), plain_ending),
+    }
+    for kind, handler in handlers.items():
+        runner.declare(kind, handler)
+    return {"inference": engine.slots, "inference_batch": max(1, engine.slots - 1)}

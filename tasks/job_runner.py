@@ -11,8 +11,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import dramatiq
@@ -20,12 +21,17 @@ import redis
 from dramatiq.middleware import CurrentMessage
 
 from models.access import rate_limits
-from models.jobs import attempts
+from models.jobs import attempts, jobs
 from models.jobs.attempt_context import Attempt, Handler, Outcome, WaitForChildren, open_attempt, plain_ending
 from models.jobs.attempts import Ending
+from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import Job
+from models.jobs.children import wait_for_children
+from models.jobs.jobs import Job, NewJob
+from models.jobs.outbox import lane_of
+from models.journal import journal
 from models.journal.events import Event
+from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection, Database
 from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released, TimeLimitExceeded, Unavailable
@@ -71,7 +77,7 @@ class JobRunner:
         self.writer = writer
         self.relay = relay
         self.stopping = threading.Event()
-        self._claimed: dict[str, int] = {}  # job id → attempt number, from the claim to the end
+        self._claimed: dict[str, Job] = {}  # by id, from the claim to the end
         self._running: dict[str, Attempt] = {}
         # Cancellations of jobs that do not run here, or have not started yet.
         self._cancelled_job_ids: deque[str] = deque(maxlen=MAX_REMEMBERED_CANCELLATIONS)
@@ -92,8 +98,8 @@ class JobRunner:
         with self._lock:
             return list(self._running.values())
 
-    def claimed_attempts(self) -> dict[str, int]:
-        """Return job id → attempt number of every claimed job, including those that have not opened their journal."""
+    def claimed_jobs(self) -> dict[str, Job]:
+        """Return every claimed job by its id, including those that have not opened their journal."""
         with self._lock:
             return dict(self._claimed)
 
@@ -118,14 +124,14 @@ class JobRunner:
         if job is None:
             return
         with self._lock:
-            self._claimed[job.id] = job.attempt
+            self._claimed[job.id] = job
         try:
             self._run(handler, job)
         except Fenced:
             log.info("Attempt %d of job %s stopped: a later attempt has claimed the job", job.attempt, job.id)
         finally:
             with self._lock:
-                if self._claimed.get(job.id) == job.attempt:
+                if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
                     self._running.pop(job.id, None)
 
@@ -156,7 +162,7 @@ class JobRunner:
     def _register(self, attempt: Attempt) -> None:
         """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""
         with self._lock:
-            if self._claimed.get(attempt.job.id) != attempt.job.attempt:
+            if self._claimed.get(attempt.job.id) is not attempt.job:
                 raise Fenced(f"attempt {attempt.job.attempt} of {attempt.job.id} has ended")
             self._running[attempt.job.id] = attempt
             if attempt.job.id in self._cancelled_job_ids:
@@ -172,8 +178,8 @@ class JobRunner:
                 self._settle(attempt, handler.end(attempt, "cancelled", None))
         except Fenced:
             raise
-        except Released:
-            self._release(attempt.job, attempt.journal.unarchived())
+        except Released as error:
+            self._release(attempt.job, attempt.journal.unarchived(), delay=error.delay)
         except (Unavailable, redis.RedisError) as error:
             log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)
             self._release(attempt.job, attempt.journal.unarchived(), delay=RELEASE_DELAY)
@@ -185,6 +191,11 @@ class JobRunner:
         job = attempt.job
         if job.cancel_requested_at is not None:
             raise Cancelled("cancelled on request")
+        if job.pending_children and job.join_rule != "all":
+            self._cancel_children(job)
+        if job.deadline_at is not None and job.deadline_at <= datetime.now(UTC):
+            message = f"The job did not end before its deadline, {job.deadline_at.isoformat(timespec='seconds')}."
+            return handler.end(attempt, "failed", {"code": "deadline_exceeded", "message": message})
         if job.failures >= CATALOGUE[job.kind].attempts:
             return handler.end(
                 attempt,
@@ -238,7 +249,9 @@ class JobRunner:
             self._wait(attempt, outcome)
             return
         if self._end(attempt, outcome):
-            self.relay.nudge()
+            self.relay.nudge(*_lanes(attempt.job, outcome.follow_ups))
+        if attempt.job.pending_children:  # it did not wait for them all
+            self._cancel_children(attempt.job)
         if (
             command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
         ) is not None:
@@ -249,15 +262,38 @@ class JobRunner:
         job, unarchived = attempt.job, attempt.journal.unarchived()
         try:
             self._retry_while_unavailable(
-                lambda connection: attempts.wait_for_children(connection, job, outcome.children, unarchived)
+                lambda connection: wait_for_children(
+                    connection,
+                    job,
+                    outcome.children,
+                    unarchived,
+                    join_rule=outcome.join_rule,
+                    timeout=outcome.timeout,
+                )
             )
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
             # has to end.
-            if self._retry_while_unavailable(lambda connection: attempts.is_current(connection, job.id, job.attempt)):
+            if self._retry_while_unavailable(
+                lambda connection: attempts.is_current(connection, job.id, job.attempt, job.claim_id)
+            ):
                 raise Cancelled("cancelled on request") from None
             raise
-        self.relay.nudge()
+        self.relay.nudge(*_lanes(job, outcome.children))
+
+    def _cancel_children(self, job: Job) -> None:
+        """Cancel the children that are unfinished although their parent does not wait for them any more."""
+
+        def cancel(connection: Connection) -> Cancellation:
+            children = [child.id for child in jobs.children(connection, job.id) if not child.ended]
+            return cancel_all(connection, children, job.account_id)
+
+        cancelled = self._retry_while_unavailable(cancel)
+        with suppress(redis.RedisError):  # readers find the endings in the archive, workers by their heartbeats
+            for job_id, last_event in cancelled.ended.items():
+                journal.append(self.client, Claim(job_id), [last_event])
+            journal.publish_cancellations(self.client, cancelled.running)
+        self.relay.nudge(job.account_id)
 
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
         unarchived = [*attempt.journal.unarchived(), *ending.events]
@@ -274,7 +310,7 @@ class JobRunner:
 
     def _release(self, job: Job, unarchived: Sequence[Event], *, delay: float = 0) -> None:
         self._retry_while_unavailable(lambda connection: attempts.release(connection, job, unarchived, delay=delay))
-        self.relay.nudge()
+        self.relay.nudge(lane_of(job.account_id, job.lane))
 
     def _retry_while_unavailable(
         self,
@@ -294,6 +330,11 @@ class JobRunner:
                     raise
                 log.warning("Database unavailable, retrying: %s", error)
                 time.sleep(RETRY_INTERVAL)
+
+
+def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:
+    """Return the lanes in which the end of a job, or its wait, may make jobs due."""
+    return {job.account_id, lane_of(job.account_id, job.lane), *(lane_of(new.account_id, new.lane) for new in enqueued)}
 
 
 def _escape(text: str) -> str:

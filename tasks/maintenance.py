@@ -10,8 +10,8 @@ from pipelines.memory.meditation import schedule_meditations
 from tasks.job_runner import JobRunner
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Declare the actors. Returns the number of threads."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
     objects = ObjectStore.open(runner.settings)
     runner.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
     runner.declare("data.erase", Handler(run=partial(erase.run, runner.client, objects), end=plain_ending))
@@ -19,4 +19,4 @@ def declare_actors(runner: JobRunner) -> int:
     runner.declare(
         "meditation.nightly", Handler(run=partial(schedule_meditations.run, runner.settings), end=plain_ending)
     )
-    return 1
+    return {"maintenance": 1}

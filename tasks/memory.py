@@ -19,12 +19,12 @@ from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
 
-#: Threads. With two, a short job does not wait for a long one. They share the embedder's single thread.
-THREADS = 2
+#: Threads by queue. They share the embedder's single thread. With two, a job does not wait for a long one.
+THREADS = {"memory": 2, "memory_batch": 2}
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Declare the actors. Returns the number of threads."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
     embedder = load_embedder(runner.settings)
     throttled_embed = ThrottledEmbedder(embedder.embed)
     objects = ObjectStore.open(runner.settings)

@@ -8,6 +8,7 @@ import redis
 from models.jobs.cancellation import Cancellation
 from models.journal import journal
 from models.journal.events import Event
+from models.journal.journal import Claim
 from models.platform.database import Database
 from models.platform.settings import Settings
 from tasks.broker import build_broker
@@ -24,19 +25,19 @@ class Queue:
         self._client = client
         self._relay = Relay(database, self._broker, interval=interval).start()
 
-    def announce_job(self, job_id: str, opening_events: Sequence[Event]) -> None:
-        """Publish a committed job and write the first events of its journal.
+    def announce_job(self, job_id: str, opening_events: Sequence[Event], lane: str) -> None:
+        """Publish a committed job of a lane and write the first events of its journal.
 
         Raises nothing when the broker or Redis is down, since the job is accepted: the sweeper publishes it and the
         worker writes the events.
         """
-        self._relay.nudge()
+        self._relay.nudge(lane)
         if opening_events:
             self._append(job_id, opening_events)
 
-    def announce_cancellation(self, cancellation: Cancellation) -> None:
+    def announce_cancellation(self, cancellation: Cancellation, lane: str) -> None:
         """Write the last events of the jobs that a committed cancellation has ended, and notify running workers."""
-        self._relay.nudge()
+        self._relay.nudge(lane)
         for job_id, last_event in cancellation.ended.items():
             self._append(job_id, [last_event])
         with suppress(redis.RedisError):  # the worker's next heartbeat finds it
@@ -47,9 +48,9 @@ class Queue:
         with suppress(redis.RedisError):
             journal.delete(self._client, job_id)
 
-    def nudge(self) -> None:
-        """Publish due jobs: something was committed that may be due."""
-        self._relay.nudge()
+    def nudge(self, *lanes: str) -> None:
+        """Publish the due jobs of some lanes, or of all: something was committed that may be due."""
+        self._relay.nudge(*lanes)
 
     def check(self) -> None:
         """Raise Unavailable when the broker cannot be reached."""
@@ -62,4 +63,4 @@ class Queue:
 
     def _append(self, job_id: str, events: Sequence[Event]) -> None:
         with suppress(redis.RedisError):  # the archive has these events: streams and the worker read them there
-            journal.append(self._client, job_id, 0, events)
+            journal.append(self._client, Claim(job_id), events)

@@ -12,9 +12,9 @@ from tasks.job_runner import JobRunner
 THREADS = 4
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Declare the actors. Returns the number of threads."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
     embedder, counter = load_embedder(runner.settings), RecallCounter(runner.database)
     run = partial(search_memories.run, embedder.embed, counter)
     runner.declare("memory.search", Handler(run=run, end=plain_ending))
-    return THREADS
+    return {"recall": THREADS}

@@ -8,14 +8,14 @@ commit and the message, the scheduler's sweeper publishes the job.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import dramatiq
 import redis
 
 from models.jobs import outbox
 from models.jobs.outbox import DueJob
-from models.platform.database import Database
+from models.platform.database import Connection, Database
 from models.platform.errors import Unavailable
 from tasks.broker import Broker, job_message
 
@@ -27,12 +27,15 @@ WINDOWS_MAX_AGE = 1.0
 #: Seconds before the next try after a failure.
 RETRY_INTERVAL = 0.25
 
+#: Most passes over a shard in one go, each of at most outbox.BATCH jobs and outbox.LANES lanes.
+MAX_PASSES = 100
+
 #: Seconds between two heartbeats to an idle broker.
 KEEP_ALIVE_INTERVAL = 5.0
 
 
 class Relay:
-    """Publishes due jobs when nudged, and with `interval` also every so many seconds, as in the sweeper."""
+    """Publishes the due jobs of lanes when nudged, and with `interval` those of all lanes every so many seconds."""
 
     def __init__(self, database: Database, broker: Broker, *, interval: float | None = None) -> None:
         self._database = database
@@ -40,6 +43,10 @@ class Relay:
         self._interval = interval
         self._windows: dict[str, int] = {}
         self._windows_read = 0.0
+        self._cursors: dict[int, dict[str, str]] = {shard: {} for shard in range(outbox.SHARDS)}
+        self._lanes: set[str] = set()
+        self._sweep_requested = False
+        self._lock = threading.Lock()
         self._nudged = threading.Event()
         self._running = True
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -49,8 +56,11 @@ class Relay:
         self._thread.start()
         return self
 
-    def nudge(self) -> None:
-        """Have the thread publish what is due. Returns at once."""
+    def nudge(self, *lanes: str) -> None:
+        """Have the thread publish what is due in some lanes; without lanes, in all. Returns at once."""
+        with self._lock:
+            self._lanes.update(lanes)
+            self._sweep_requested |= not lanes
         self._nudged.set()
 
     def stop(self) -> None:
@@ -59,11 +69,31 @@ class Relay:
         self._nudged.set()
         self._thread.join(5)
 
-    def publish_due(self) -> int:
-        """Publish one batch of due jobs and return its size. Raises the broker's error after marking what was sent."""
+    def publish_lanes(self, lanes: Collection[str]) -> int:
+        """Publish one batch of due jobs of some lanes, and return its size.
+
+        Raises the broker's error after marking what was sent.
+        """
         windows = self._current_windows()
+        return self._publish(lambda connection: outbox.lock_due_jobs_of_lanes(connection, windows, lanes))
+
+    def publish_all(self) -> int:
+        """Publish the due jobs of all lanes, and return their number. Raises as `publish_lanes`."""
+        return sum(self._publish_shard(shard) for shard in range(outbox.SHARDS))
+
+    def _publish_shard(self, shard: int) -> int:
+        windows, cursor = self._current_windows(), self._cursors[shard]
+        published = 0
+        for _ in range(MAX_PASSES):
+            size = self._publish(lambda connection: outbox.lock_due_jobs_of_shard(connection, windows, shard, cursor))
+            published += size
+            if size < outbox.BATCH and not cursor:
+                break
+        return published
+
+    def _publish(self, lock_due_jobs: Callable[[Connection], list[DueJob]]) -> int:
         with self._database.batch() as connection:
-            sent, error = self._send(outbox.lock_due_jobs(connection, windows))
+            sent, error = self._send(lock_due_jobs(connection))
             if sent:
                 outbox.mark_published(connection, sent)
         if error is not None:
@@ -89,12 +119,24 @@ class Relay:
         return self._windows
 
     def _run(self) -> None:
+        swept = time.monotonic()
         while self._running:
-            if not self._nudged.wait(self._interval or KEEP_ALIVE_INTERVAL) and self._interval is None:
+            nudged = self._nudged.wait(self._interval or KEEP_ALIVE_INTERVAL)
+            sweep_due = self._interval is not None and time.monotonic() - swept >= self._interval
+            if not nudged and not sweep_due:
                 self._keep_alive()
                 continue
             self._nudged.clear()
-            self._publish_all()
+            lanes, sweep = self._take_requests()
+            self._publish_requested(lanes, sweep or sweep_due)
+            if sweep or sweep_due:
+                swept = time.monotonic()
+
+    def _take_requests(self) -> tuple[set[str], bool]:
+        with self._lock:
+            lanes, self._lanes = self._lanes, set()
+            sweep, self._sweep_requested = self._sweep_requested, False
+        return lanes, sweep
 
     def _keep_alive(self) -> None:
         try:
@@ -102,18 +144,23 @@ class Relay:
         except Exception:
             log.exception("Cannot keep the broker's connection alive; the next publish reconnects")
 
-    def _publish_all(self) -> None:
+    def _publish_requested(self, lanes: set[str], sweep: bool) -> None:
         try:
-            while self._running and self.publish_due() == outbox.BATCH:
-                pass
+            if lanes:
+                while self._running and self.publish_lanes(lanes) == outbox.BATCH:
+                    pass
+            if sweep and self._running:
+                self.publish_all()
         except (Unavailable, dramatiq.errors.BrokerError, redis.RedisError, OSError) as error:
             log.warning("Cannot publish jobs, retrying: %s", error)
-            self._retry_soon()
+            self._retry_soon(lanes, sweep)
         except Exception:
             log.exception("Cannot publish jobs, retrying")
-            self._retry_soon()
+            self._retry_soon(lanes, sweep)
 
-    def _retry_soon(self) -> None:
+    def _retry_soon(self, lanes: set[str], sweep: bool) -> None:
         if self._running:
             time.sleep(RETRY_INTERVAL)
-            self._nudged.set()
+            self.nudge(*lanes)
+            if sweep:
+                self.nudge()

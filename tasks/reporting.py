@@ -8,8 +8,8 @@ from pipelines.reporting import export
 from tasks.job_runner import JobRunner
 
 
-def declare_actors(runner: JobRunner) -> int:
-    """Declare the actors. Returns the number of threads."""
+def declare_actors(runner: JobRunner) -> dict[str, int]:
+    """Declare the actors. Returns the number of threads by queue."""
     objects = ObjectStore.open(runner.settings)
     runner.declare("account.export", Handler(run=partial(export.run, objects), end=plain_ending))
-    return 1
+    return {"reporting": 1}

@@ -9,6 +9,7 @@ import threading
 import types
 import uuid
 from collections.abc import Sequence
+from uuid import UUID
 
 import dramatiq
 
@@ -41,22 +42,14 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     pools = list(dict.fromkeys(pools))
     modules = [_load_module(pool) for pool in pools]
     runner = _open_runner(settings, pools)
-    threads = {pool: module.declare_actors(runner) for pool, module in zip(pools, modules, strict=True)}
-    dramatiq_workers = [create_dramatiq_worker(runner, POOLS[pool], count) for pool, count in threads.items()]
-    queues = [queue for pool in pools for queue in POOLS[pool]]
-    heartbeat = Heartbeat(
-        runner,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        pools=list(pools),
-        queues=queues,
-        threads=sum(threads.values()),
-    )
+    threads = {queue: count for module in modules for queue, count in module.declare_actors(runner).items()}
+    dramatiq_workers = [create_dramatiq_worker(runner, queue, count) for queue, count in threads.items()]
+    heartbeat = Heartbeat(runner, host=socket.gethostname(), pid=os.getpid(), pools=list(pools), threads=threads)
     stop_requested = _stop_on_signals()
     heartbeat.start()
     for worker in dramatiq_workers:
         worker.start()
-    log.info("Ready: %s", ", ".join(f"{pool} with {count} threads" for pool, count in threads.items()))
+    log.info("Ready: %s", ", ".join(f"{queue} with {count} threads" for queue, count in threads.items()))
     stop_requested.wait()
     log.info("Stopping")
     for thread in (thread for worker in dramatiq_workers for thread in worker.workers):
@@ -70,14 +63,14 @@ def run_worker(settings: Settings, pools: Sequence[str]) -> None:
     runner.database.close()
 
 
-def create_dramatiq_worker(runner: JobRunner, queues: Sequence[str], threads: int) -> dramatiq.Worker:
-    """Return the threads and consumers of one pool, so that the long jobs of another pool do not occupy them.
+def create_dramatiq_worker(runner: JobRunner, queue: str, threads: int) -> dramatiq.Worker:
+    """Return the threads and the consumer of one queue, so that the long jobs of another queue do not occupy them.
 
     Dramatiq documents one Worker per process. Several are safe here: they share the broker, which passes the messages
     of each queue to the Worker that serves it, and have no middleware or signal handlers.
     """
     runner.broker.logger.addFilter(_is_no_duplicate_warning)
-    worker = dramatiq.Worker(runner.broker, queues=set(queues), worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
+    worker = dramatiq.Worker(runner.broker, queues={queue}, worker_threads=threads, worker_timeout=IDLE_TIMEOUT)
     worker.queue_prefetch = threads  # one message per thread, so that other workers get the rest
     return worker
 
@@ -111,9 +104,9 @@ def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     client = connect(settings.redis_address)
     broker = build_broker(settings.broker_address)
 
-    def may_write(job_id: str, attempt: int) -> bool:
+    def may_write(job_id: str, attempt: int, claim_id: UUID | None) -> bool:
         with database.connection() as connection:
-            return attempts.may_write(connection, job_id, attempt)
+            return attempts.may_write(connection, job_id, attempt, claim_id)
 
     writer = JournalWriter(client, may_write)
     relay = Relay(database, broker).start()

@@ -132,7 +132,7 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
         with database.connection() as connection:
             store_rewind(connection, job, begin)
     if incomplete or result.last + 1 < begin:
-        _require_fence(journal.append(client, claim, history, replace=True, publish=False), claim)
+        _require_fence(journal.append(client, claim, history, replace=True, shards=0), claim)
     attempt_journal = Journal(claim, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
     if lost or _lacks_rewound_event(job, history):

@@ -5,43 +5,57 @@ is queued, so that a worker can finish what is journalled and end it. A running 
 its next heartbeat at the latest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from models.jobs.attempts import WAKE_PARENT
+from models.jobs.children import wake_parent
+from models.jobs.jobs import unblock_next
 from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
-from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.database import Connection, fetch_all
 
-# The unfinished jobs of the subtrees that are not flagged yet; the youngest first, and so children before their
-# parents, in the order in which ending jobs lock them.
-UNFLAGGED = """
+# The subtrees, and a lock on the serial key of each of their unfinished jobs, in the order of the locks' numbers.
+TREE = """
 WITH RECURSIVE tree AS (
     SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
     UNION ALL
     SELECT jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
-)
-SELECT jobs.id FROM jobs JOIN tree USING (id)
-WHERE jobs.state IN ('queued', 'running', 'waiting') AND jobs.cancel_requested_at IS NULL
-ORDER BY jobs.id DESC
-FOR NO KEY UPDATE OF jobs
+)"""
+LOCK_SERIAL_KEYS = (
+    TREE
+    + """
+SELECT pg_advisory_xact_lock(key) FROM (
+    SELECT DISTINCT hashtextextended('serial ' || serial_key, 0) AS key FROM jobs JOIN tree USING (id)
+    WHERE serial_key IS NOT NULL AND state IN ('scheduled', 'queued', 'running', 'waiting')
+    ORDER BY key) AS keys
 """
+)
 
-# Jobs without an attempt end here, waiting ones are queued, running ones run until they are notified.
-FLAG = """
+# Flag the unfinished jobs that are not flagged yet; the youngest first, and so children before their parents, in the
+# order in which ending jobs lock them. Jobs without an attempt end here, others that do not run are queued, running
+# ones run until they are notified.
+FLAG = (
+    TREE
+    + """, unflagged AS (
+    SELECT jobs.id AS unflagged_id FROM jobs JOIN tree USING (id)
+    WHERE jobs.state IN ('scheduled', 'queued', 'running', 'waiting') AND jobs.cancel_requested_at IS NULL
+    ORDER BY jobs.id DESC
+    FOR NO KEY UPDATE OF jobs
+)
 UPDATE jobs SET
     cancel_requested_at = now(),
-    state = CASE WHEN state = 'queued' AND attempt = 0 THEN 'cancelled'
-                 WHEN state = 'waiting' THEN 'queued' ELSE state END,
-    finished_at = CASE WHEN state = 'queued' AND attempt = 0 THEN now() END,
+    state = CASE WHEN state IN ('scheduled', 'queued') AND attempt = 0 THEN 'cancelled'
+                 WHEN state IN ('scheduled', 'waiting') THEN 'queued' ELSE state END,
+    finished_at = CASE WHEN state IN ('scheduled', 'queued') AND attempt = 0 THEN now() END,
     run_at = CASE WHEN state = 'running' THEN run_at ELSE now() END,
     published_at = CASE WHEN state = 'running' THEN published_at END
-WHERE id = %(id)s AND state IN ('queued', 'running', 'waiting')
-RETURNING id, state, parent_id
+FROM unflagged WHERE id = unflagged_id
+RETURNING id, state, parent_id, serial_key
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +77,28 @@ def cancel(connection: Connection, job_id: str, account_id: str) -> Cancellation
 def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) -> Cancellation:
     """Cancel several jobs and their subtrees; see `cancel`."""
     result = Cancellation({}, [])
+    parameters = {"ids": list(job_ids), "account_id": account_id}
     # A flagged parent starts no children, so a pass without rows has found all of them.
-    while rows := fetch_all(connection, UNFLAGGED, {"ids": list(job_ids), "account_id": account_id}):
-        for row in rows:
-            _flag(connection, row["id"], result)
+    while rows := _flag(connection, parameters):
+        result.running.extend(row["id"] for row in rows if row["state"] == "running")
+        for row in sorted(rows, key=lambda row: row["id"], reverse=True):
+            if row["state"] == "cancelled":
+                _end(connection, row, result)
     return result
 
 
-def _flag(connection: Connection, job_id: str, result: Cancellation) -> None:
-    row = fetch_one(connection, FLAG, {"id": job_id})
-    if row is None:
-        return
-    if row["state"] == "running":
-        result.running.append(job_id)
-    elif row["state"] == "cancelled":
-        result.ended[job_id] = _last_event(connection, job_id)
-        if row["parent_id"]:
-            connection.execute(WAKE_PARENT, {"id": row["parent_id"]})
+def _flag(connection: Connection, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    connection.execute(LOCK_SERIAL_KEYS, parameters)
+    return fetch_all(connection, FLAG, parameters)
+
+
+def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -> None:
+    """Complete the end of a job that had no attempt: its last event, its parent, and the next job of its key."""
+    result.ended[row["id"]] = _last_event(connection, row["id"])
+    if row["parent_id"]:
+        wake_parent(connection, row["parent_id"], completed=False)
+    if row["serial_key"]:
+        unblock_next(connection, row["serial_key"])
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:

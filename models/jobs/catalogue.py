@@ -22,10 +22,11 @@ class JobKind:
     backoff: float = 1.0
 
 
-#: Pool → the queues that its workers serve.
+#: Pool → the queues that its workers serve, each with threads of its own. Work for which nobody waits has a queue with
+#: the suffix `_batch`, so that interactive work does not wait for it.
 POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
-    "memory": ("memory",),
+    "memory": ("memory", "memory_batch"),
     "recall": ("recall",),
     "reporting": ("reporting",),
     "delivery": ("delivery",),
@@ -44,14 +45,14 @@ CATALOGUE: Mapping[str, JobKind] = {
     "memory.create": JobKind(queue="memory", priority=-1, time_limit=600, attempts=5, backoff=1),
     "memory.change": JobKind(queue="memory", priority=-1, time_limit=120, attempts=5, backoff=1),
     "memory.remember": JobKind(queue="memory", time_limit=600, attempts=10, backoff=1),
-    "memory.extract": JobKind(queue="memory", priority=5, time_limit=300, attempts=5, backoff=5),
+    "memory.extract": JobKind(queue="memory_batch", priority=-1, time_limit=300, attempts=5, backoff=5),
     "memory.fact": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "memory.forget": JobKind(queue="memory", time_limit=900, attempts=10, backoff=1),
-    "memory.import": JobKind(queue="memory", priority=1, time_limit=900, attempts=10, backoff=1),
+    "memory.import": JobKind(queue="memory_batch", time_limit=900, attempts=10, backoff=1),
     # The index is built while reads and writes continue. Until then searches compare all vectors.
     "memory.index": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
-    # Behind interactive work. Each call of the language model is a job of its own.
-    "meditation.run": JobKind(queue="memory", priority=5, time_limit=1800, attempts=5, backoff=5),
+    # Each call of the language model is a job of its own.
+    "meditation.run": JobKind(queue="memory_batch", priority=5, time_limit=1800, attempts=5, backoff=5),
     "memory.insight": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "meditation.nightly": JobKind(queue="maintenance", time_limit=600, attempts=5, backoff=30),
     "password.forgotten": JobKind(queue="delivery", time_limit=30, attempts=10, backoff=1),

@@ -3,10 +3,14 @@
 The row is authoritative; a message carries only the job's id. `outbox` publishes rows, `attempts` claims and ends them,
 `cancellation` cancels them.
 
-    queued ──claim──► running ──► completed | failed | cancelled | dead
-      ▲ ▲                │ │
-      │ └─retry, release─┘ └─wait_for_children─► waiting
-      └──────────last child ends────────────────────┘
+    scheduled ──due──► queued ──claim──► running ──► completed | failed | cancelled | dead
+        ▲                ▲ ▲                │ │ │
+        │                │ └────release─────┘ │ └─wait_for_children─► waiting
+        └────────────────┼───────retry────────┘                          │
+                         └───────────children ended, or time is up───────┘
+
+Jobs with the same serial key run one at a time, in the order of `sequence`. All but the first are `blocked`, which
+keeps them out of the relay's index. A transaction that inserts, ends or cancels such a job holds the key's lock.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from psycopg import Cursor
 from psycopg.errors import UniqueViolation
@@ -27,7 +32,14 @@ from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
 from models.platform.records import columns
 
-JobState = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
+JobState = Literal["scheduled", "queued", "running", "waiting", "completed", "failed", "cancelled", "dead"]
+
+#: How many of its children a waiting job needs: all; one that completed; or all, unless one of them failed. A job whose
+#: children have all ended continues in any case.
+JoinRule = Literal["all", "any", "fail_fast"]
+
+#: The states of a job that has not ended.
+UNFINISHED: tuple[JobState, ...] = ("scheduled", "queued", "running", "waiting")
 
 #: The final states.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "dead"})
@@ -43,6 +55,8 @@ class NewJob:
     opening          first events of its journal, written before any attempt
     reserved_tokens  the most tokens that it can use, counted against the account's monthly quota until the job ends
     coalesce         it handles all work left under its serial key, so it is not inserted while one like it is queued
+    lane             fairness lane, whose jobs share a window; None: the account's
+    deadline_at      the job ends as failed at this time, whatever the number of its attempts
     """
 
     kind: str
@@ -55,6 +69,8 @@ class NewJob:
     opening: Sequence[Event] = ()
     reserved_tokens: int = 0
     coalesce: bool = False
+    lane: str | None = None
+    deadline_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,15 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     reserved_tokens: int = 0
+    sequence: int | None = None
+    claim_id: UUID | None = None
+    root_id: str | None = None
+    depth: int = 0
+    join_rule: JoinRule = "all"
+    wait_until: datetime | None = None
+    deadline_at: datetime | None = None
+    lane: str | None = None
+    blocked: bool = False
 
     @property
     def ended(self) -> bool:
@@ -96,13 +121,21 @@ class Job:
         return self.state in ENDED
 
 
-# A job, unless its unique key is taken. `due` is whether it may run now.
+# Serialises the transactions that insert, end or cancel jobs of a serial key. Taken before any row is locked.
+LOCK_SERIAL_KEY = "SELECT pg_advisory_xact_lock(hashtextextended('serial ' || %(serial_key)s, 0))"
+
+# A job, unless its unique key is taken. `due` is whether the relay may publish it now.
 INSERT = """
-INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, unique_key, parent_id, reserved_tokens)
-VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s, coalesce(%(run_at)s, now()),
-        %(serial_key)s, %(unique_key)s, %(parent_id)s, %(reserved_tokens)s)
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, unique_key, blocked,
+                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens)
+VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
+        CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END, coalesce(%(run_at)s, now()),
+        %(serial_key)s, %(unique_key)s,
+        EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s
+                AND state IN ('scheduled', 'queued', 'running', 'waiting')),
+        %(parent_id)s, %(root_id)s, %(depth)s, %(deadline_at)s, %(lane)s, %(reserved_tokens)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
-RETURNING run_at <= now() AS due
+RETURNING state = 'queued' AND NOT blocked AS due
 """
 
 
@@ -113,20 +146,24 @@ LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' 
 
 # A coalescing job, unless one is queued. Without a run_at it is delayed while more work is likely: by 1 second if the
 # account has inserted another job within the last second, by 5 if it has inserted eight within the last two. So a busy
-# account gets one job every few seconds instead of one per turn.
+# account gets one job every few seconds instead of one per turn. At most one is queued behind a running one, so it is
+# not marked as blocked, and needs no lock that would serialise the turns of a user.
 INSERT_COALESCED = """
-INSERT INTO jobs (id, account_id, kind, queue, arguments, run_at, serial_key, parent_id)
-SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(arguments)s,
-       coalesce(%(run_at)s, now() + CASE
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, parent_id, root_id,
+                  depth)
+SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
+       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at,
+       %(serial_key)s, %(parent_id)s, %(root_id)s, %(depth)s
+FROM (SELECT coalesce(%(run_at)s, now() + CASE
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
                > now() - interval '2 seconds'
            THEN interval '5 seconds'
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 1 LIMIT 1)
                > now() - interval '1 second'
-           THEN interval '1 second' ELSE interval '0' END),
-       %(serial_key)s, %(parent_id)s
-WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s AND state = 'queued')
-RETURNING run_at <= now() AS due
+           THEN interval '1 second' ELSE interval '0' END) AS due_at) AS time
+WHERE NOT EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s AND kind = %(kind)s
+                  AND state IN ('scheduled', 'queued'))
+RETURNING state = 'queued' AS due
 """
 
 
@@ -138,13 +175,36 @@ def wait_for_batch_writers(connection: Connection, job: Job) -> None:
     connection.execute(LOCK_BATCH_EXCLUSIVE, {"serial_key": job.serial_key})
 
 
-def enqueue(connection: Connection, job: NewJob, *, parent_id: str | None = None) -> bool:
+def lock_serial_key(connection: Connection, serial_key: str) -> None:
+    """Lock a serial key until the transaction ends: no job of it is inserted, ended or cancelled meanwhile.
+
+    Take it before the rows of jobs.
+    """
+    connection.execute(LOCK_SERIAL_KEY, {"serial_key": serial_key})
+
+
+# The first unfinished job of a serial key is not blocked.
+UNBLOCK = """
+UPDATE jobs SET blocked = false
+WHERE blocked AND id = (
+    SELECT id FROM jobs
+    WHERE serial_key = %(serial_key)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+    ORDER BY coalesce(sequence, 0), id LIMIT 1)
+"""
+
+
+def unblock_next(connection: Connection, serial_key: str) -> None:
+    """Let the next job of a serial key run, after one ended in the caller's transaction, which holds the key's lock."""
+    connection.execute(UNBLOCK, {"serial_key": serial_key})
+
+
+def enqueue(connection: Connection, job: NewJob, *, parent: Job | None = None) -> bool:
     """Insert a job in the caller's transaction. Nudge the relay after the commit.
 
     Returns False if nothing was inserted: the unique key is taken, or a coalescing job is queued already. In a
     `Database.batch` the result is not known yet, so do not enqueue jobs with a unique key there.
     """
-    return bool(_insert(connection, job, parent_id).rowcount)
+    return bool(_insert(connection, job, parent).rowcount)
 
 
 @contextmanager
@@ -163,27 +223,39 @@ def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[],
     return lambda: any(row["due"] for cursor in inserted if (row := cursor.fetchone()))
 
 
-def _insert(connection: Connection, job: NewJob, parent_id: str | None) -> Cursor[DictRow]:
+def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[DictRow]:
+    if parent is not None and parent.serial_key is not None and job.serial_key == parent.serial_key:
+        raise ValueError(f"the child {job.id} would wait for its parent's serial key for ever")
     if job.coalesce:
         connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
-    inserted = connection.execute(
-        INSERT_COALESCED if job.coalesce else INSERT,
-        {
-            "id": job.id,
-            "account_id": job.account_id,
-            "kind": job.kind,
-            "queue": CATALOGUE[job.kind].queue,
-            "arguments": Jsonb(job.arguments),
-            "run_at": job.run_at,
-            "serial_key": job.serial_key,
-            "unique_key": job.unique_key,
-            "parent_id": parent_id,
-            "reserved_tokens": job.reserved_tokens,
-        },
-    )
+    elif job.serial_key is not None:
+        lock_serial_key(connection, job.serial_key)
+    inserted = connection.execute(INSERT_COALESCED if job.coalesce else INSERT, _parameters(job, parent))
     if inserted.rowcount and job.opening:
         archive(connection, job.id, job.opening)
     return inserted
+
+
+def _parameters(job: NewJob, parent: Job | None) -> dict[str, Any]:
+    kind = CATALOGUE[job.kind]
+    deadlines = [job.deadline_at, parent.deadline_at if parent else None]
+    return {
+        "id": job.id,
+        "account_id": job.account_id,
+        "kind": job.kind,
+        "queue": kind.queue,
+        "priority": kind.priority,
+        "arguments": Jsonb(job.arguments),
+        "run_at": job.run_at,
+        "serial_key": job.serial_key,
+        "unique_key": job.unique_key,
+        "parent_id": parent.id if parent else None,
+        "root_id": (parent.root_id or parent.id) if parent else None,
+        "depth": parent.depth + 1 if parent else 0,
+        "deadline_at": min((deadline for deadline in deadlines if deadline is not None), default=None),
+        "lane": job.lane,
+        "reserved_tokens": job.reserved_tokens,
+    }
 
 
 COLUMNS = columns(Job, "jobs")
@@ -240,7 +312,7 @@ def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
     return connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
 
 
-CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY id"
+CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY coalesce(sequence, 0), id"
 
 
 def children(connection: Connection, parent_id: str) -> list[Job]:
@@ -248,9 +320,11 @@ def children(connection: Connection, parent_id: str) -> list[Job]:
     return [Job(**row) for row in fetch_all(connection, CHILDREN, {"parent_id": parent_id})]
 
 
-UNFINISHED = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('queued', 'running', 'waiting')"
+SELECT_UNFINISHED = """
+SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('scheduled', 'queued', 'running', 'waiting')
+"""
 
 
 def ended_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
     """Return those of the ids whose jobs have ended or do not exist."""
-    return set(job_ids) - {row["id"] for row in fetch_all(connection, UNFINISHED, {"ids": list(job_ids)})}
+    return set(job_ids) - {row["id"] for row in fetch_all(connection, SELECT_UNFINISHED, {"ids": list(job_ids)})}

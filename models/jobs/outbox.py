@@ -1,25 +1,41 @@
-"""The outbox: select the jobs to publish, and recover lost messages and expired leases.
+"""The outbox: select the jobs to publish, promote scheduled ones, and publish lost messages again.
 
-Fairness: an account has at most as many jobs of a kind in flight (published or running) as the pool has threads, its
-window. The rest stay in the table until one ends. So one account can use a whole pool, but delays another account by at
-most one job per thread.
+Fairness: a lane, by default an account, has at most as many jobs of a queue in flight (published or running) as threads
+serve that queue, its window. The rest stay in the table until one ends. So one account can use a whole pool, but delays
+another account by at most one job per thread.
+
+Jobs that are due later, or behind an earlier one of their serial key, are in no index that is read here. After an
+insert or an end the relay looks at one lane only. The sweeper looks at all lanes with due jobs, at most LANES of a
+queue at a time, and leaves out a queue that has many jobs in flight.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from models.jobs.attempts import GIVE_BACK_EXPIRED
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.platform.database import Connection, fetch_all
 
-#: Advisory lock: only one relay publishes at a time, in whichever process, since it counts the windows.
-LOCK = 0x73616E676861206F
+#: Advisory locks, one per shard of lanes: a relay holds those of the lanes that it publishes, since it counts their
+#: windows. Several relays publish side by side.
+LOCK = 0x73616E67
+SHARDS = 4
 
-#: The window while no worker of a pool is registered.
+#: Advisory lock of a relay that publishes suspects.
+SUSPECTS_LOCK = 0x73616E676861206F
+
+#: The window while no worker that serves a queue is registered.
 SMALLEST_WINDOW = 4
+
+#: Jobs in flight of a queue, per thread and at least, beyond which the sweeper publishes no more.
+DEPTH = 32
+SMALLEST_DEPTH = 256
+
+#: Most lanes of a queue that one pass of the sweeper visits.
+LANES = 128
 
 #: Dead workers after which a job is suspected to have killed them. Suspects run one at a time per queue, so that a job
 #: that kills its process takes no other suspect with it.
@@ -40,33 +56,74 @@ class DueJob:
     suspect: bool = False
 
 
-# The lock, and three settings of this transaction. Planning DUE takes ten times as long as running it, so one generic
+def lane_of(account_id: str, lane: str | None = None) -> str:
+    """Return the fairness lane of a job."""
+    return lane or account_id
+
+
+def shard_of(lane: str) -> int:
+    """Return the shard of a lane, as the index `jobs_due` does: ids end in a random character."""
+    return ord(lane[-1]) % SHARDS
+
+
+# The locks, and three settings of this transaction. Planning DUE takes ten times as long as running it, so one generic
 # plan is kept, and it uses the indexes even if it was made while the table was small. The transaction only writes
 # published_at, which a crash of Postgres may lose, so the commit need not wait for the disk.
 BEGIN = """
-SELECT pg_advisory_xact_lock(%(lock)s),
+SELECT pg_advisory_xact_lock(%(lock)s, shard),
        set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
        set_config('synchronous_commit', 'off', true)
+FROM (SELECT DISTINCT shard FROM unnest(%(shards)s::int[]) AS shard ORDER BY shard) AS shards
 """
 
-# Visit the (account, kind) pairs that have unpublished jobs with one index probe each, and take as many jobs of each as
-# its window allows. A job with a serial key waits while an earlier or a published one of that key is unfinished.
-DUE = """
-WITH RECURSIVE pairs AS (
-    (SELECT account_id, kind FROM jobs WHERE state = 'queued' AND published_at IS NULL
-     ORDER BY account_id, kind LIMIT 1)
+GIVEN_LANES = """
+WITH lanes AS (
+    SELECT ascii(right(lane, 1)) %% 4 AS shard, queue, "window", lane, 0 AS visited
+    FROM unnest(%(lanes)s::text[]) AS lane
+    CROSS JOIN jsonb_to_recordset(%(queues)s) AS given (queue text, "window" int)
+)"""
+
+# Visit the lanes of a shard that have due jobs with one index probe each, in queues that have few jobs in flight.
+ALL_LANES = """
+WITH RECURSIVE open_queues AS MATERIALIZED (
+    SELECT queue, "window", after FROM jsonb_to_recordset(%(queues)s)
+        AS given (queue text, "window" int, most_in_flight int, after text)
+    WHERE EXISTS (
+        SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = given.queue)
+      AND most_in_flight > (SELECT count(*) FROM (
+        SELECT FROM jobs AS busy WHERE busy.queue = given.queue
+          AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))
+        LIMIT given.most_in_flight) AS in_flight)
+), lanes AS (
+    SELECT %(shard)s::int AS shard, queue, "window", first.lane, 1 AS visited
+    FROM open_queues CROSS JOIN LATERAL (
+        SELECT coalesce(lane, account_id) AS lane FROM jobs
+        WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = open_queues.queue
+          AND coalesce(lane, account_id) > after
+        ORDER BY coalesce(lane, account_id) LIMIT 1) AS first
     UNION ALL
-    SELECT next.account_id, next.kind FROM pairs CROSS JOIN LATERAL (
-        SELECT account_id, kind FROM jobs
-        WHERE state = 'queued' AND published_at IS NULL
-          AND (account_id, kind) > (pairs.account_id, pairs.kind)
-        ORDER BY account_id, kind LIMIT 1) AS next
-)
-SELECT due.id, due.kind, due.queue, due.attempt, due.crashes >= %(suspicious)s AS suspect
-FROM pairs CROSS JOIN LATERAL (
-    SELECT id, kind, queue, attempt, run_at, crashes FROM jobs
-    WHERE state = 'queued' AND published_at IS NULL
-      AND account_id = pairs.account_id AND kind = pairs.kind AND run_at <= now()
+    SELECT shard, lanes.queue, "window", next.lane, visited + 1
+    FROM lanes CROSS JOIN LATERAL (
+        SELECT coalesce(lane, account_id) AS lane FROM jobs
+        WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = lanes.queue
+          AND coalesce(lane, account_id) > lanes.lane
+        ORDER BY coalesce(lane, account_id) LIMIT 1) AS next
+    WHERE visited < %(most_lanes)s
+)"""
+
+# Take as many due jobs of each lane as its window allows. A job with a serial key is left out while an earlier one of
+# that key is unfinished; usually it is blocked, and in no index that is read here. The last lane of a full visit is
+# returned also without a job: the next pass continues there.
+DUE = """
+SELECT due.id, due.kind, lanes.queue, due.attempt, due.crashes >= %(suspicious)s AS suspect, lanes.lane, lanes.visited
+FROM lanes LEFT JOIN LATERAL (
+    SELECT id, kind, attempt, priority, run_at, crashes FROM jobs
+    WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+      AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = lanes.shard AND queue = lanes.queue
+      AND coalesce(lane, account_id) = lanes.lane AND run_at <= now() AND kind = ANY(%(kinds)s)
       AND (crashes < %(suspicious)s OR NOT EXISTS (
           SELECT FROM jobs AS suspect
           WHERE suspect.queue = jobs.queue AND suspect.crashes >= %(suspicious)s AND suspect.id <> jobs.id
@@ -74,38 +131,106 @@ FROM pairs CROSS JOIN LATERAL (
       AND (serial_key IS NULL OR NOT EXISTS (
           SELECT FROM jobs AS other
           WHERE other.serial_key = jobs.serial_key AND other.id <> jobs.id
-            AND other.state IN ('queued', 'running', 'waiting')
-            AND (other.id < jobs.id OR other.state <> 'queued' OR other.published_at IS NOT NULL)))
-    ORDER BY run_at, id
-    LIMIT greatest(0, (%(windows)s::jsonb ->> pairs.kind)::int
-        * CASE pairs.account_id WHEN %(platform)s THEN 100 ELSE 1 END
+            AND other.state IN ('scheduled', 'queued', 'running', 'waiting')
+            AND ((coalesce(other.sequence, 0), other.id) < (coalesce(jobs.sequence, 0), jobs.id)
+                 OR other.state IN ('running', 'waiting')
+                 OR other.state = 'queued' AND other.published_at IS NOT NULL)))
+    ORDER BY priority, run_at, sequence, id
+    LIMIT greatest(0, lanes."window" * CASE lanes.lane WHEN %(platform)s THEN 100 ELSE 1 END
         - (SELECT count(*) FROM jobs AS busy
-           WHERE busy.account_id = pairs.account_id AND busy.kind = pairs.kind
+           WHERE busy.queue = lanes.queue AND coalesce(busy.lane, busy.account_id) = lanes.lane
              AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))))
-) AS due
-ORDER BY due.run_at, due.id
+) AS due ON true
+WHERE due.id IS NOT NULL OR lanes.visited = %(most_lanes)s
+ORDER BY due.priority, due.run_at, due.id
 LIMIT %(limit)s
 """
 
-
-def lock_due_jobs(connection: Connection, windows: Mapping[str, int], limit: int = BATCH) -> list[DueJob]:
-    """Return the jobs to publish now. The lock is held until the transaction ends, which may only mark them."""
-    connection.execute(BEGIN, {"lock": LOCK})
-    parameters = {
-        "windows": Jsonb(windows),
-        "platform": PLATFORM_ACCOUNT,
-        "limit": limit,
-        "suspicious": SUSPECT_CRASHES,
-    }
-    rows = connection.execute(DUE, parameters)
-    connection.sync()  # the caller publishes next, and may be frozen there while it holds the lock
-    return _limit_suspects([DueJob(**row) for row in rows.fetchall()])
+DUE_OF_LANES = GIVEN_LANES + DUE
+DUE_OF_SHARD = ALL_LANES + DUE
 
 
-def _limit_suspects(due: Sequence[DueJob]) -> list[DueJob]:
-    """Keep the first suspect of each queue, and all jobs that are not suspects."""
-    first = {job.queue: job for job in reversed(due) if job.suspect}
-    return [job for job in due if not job.suspect or first[job.queue] is job]
+def lock_due_jobs_of_lanes(
+    connection: Connection, windows: Mapping[str, int], lanes: Collection[str], limit: int = BATCH
+) -> list[DueJob]:
+    """Return the jobs of some lanes to publish now. `windows` are the threads that serve each queue.
+
+    The locks are held until the transaction ends, which may only mark the jobs.
+    """
+    queues = [{"queue": queue, "window": window} for queue, window in windows.items()]
+    rows = _due_rows(
+        connection, DUE_OF_LANES, {shard_of(lane) for lane in lanes}, {"lanes": list(lanes)}, queues, limit
+    )
+    return _due_jobs(connection, rows)
+
+
+def lock_due_jobs_of_shard(
+    connection: Connection, windows: Mapping[str, int], shard: int, after: dict[str, str], limit: int = BATCH
+) -> list[DueJob]:
+    """Return jobs of a shard to publish now; see `lock_due_jobs_of_lanes`.
+
+    `after` is where this pass begins, by queue, and is updated to where the next one begins: after the last lane that
+    was visited, or at the first one. It is empty once all lanes were visited.
+    """
+    queues = [
+        {
+            "queue": queue,
+            "window": window,
+            "most_in_flight": max(SMALLEST_DEPTH, DEPTH * window),
+            "after": after.get(queue, ""),
+        }
+        for queue, window in windows.items()
+    ]
+    rows = _due_rows(connection, DUE_OF_SHARD, {shard}, {"shard": shard}, queues, limit)
+    after.clear()
+    after.update({row["queue"]: row["lane"] for row in rows if row["visited"] == LANES})
+    return _due_jobs(connection, [row for row in rows if row["id"] is not None])
+
+
+def _due_rows(
+    connection: Connection,
+    statement: str,
+    shards: Collection[int],
+    parameters: Mapping[str, Any],
+    queues: Sequence[Mapping[str, Any]],
+    limit: int,
+) -> list[dict[str, Any]]:
+    connection.execute(BEGIN, {"lock": LOCK, "shards": sorted(shards)})
+    rows = connection.execute(
+        statement,
+        {
+            **parameters,
+            "queues": Jsonb(queues),
+            "kinds": list(CATALOGUE),  # not those of the next version, which no worker may know yet
+            "platform": PLATFORM_ACCOUNT,
+            "suspicious": SUSPECT_CRASHES,
+            "most_lanes": LANES,
+            "limit": limit,
+        },
+    )
+    connection.sync()  # the caller publishes next, and may be frozen there while it holds the locks
+    return rows.fetchall()
+
+
+def _due_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[DueJob]:
+    due = [DueJob(row["id"], row["kind"], row["queue"], row["attempt"], row["suspect"]) for row in rows]
+    return _limit_suspects(connection, due) if any(job.suspect for job in due) else due
+
+
+# Queues with a suspect in flight. Read while holding the lock, since another relay may have published one meanwhile.
+LOCK_SUSPECTS = "SELECT pg_advisory_xact_lock(%(lock)s)"
+BUSY_WITH_SUSPECT = """
+SELECT DISTINCT queue FROM jobs
+WHERE crashes >= 2 AND (state = 'running' OR (state = 'queued' AND published_at IS NOT NULL))
+"""
+
+
+def _limit_suspects(connection: Connection, due: Sequence[DueJob]) -> list[DueJob]:
+    """Keep the first suspect of each queue that has none in flight, and all jobs that are not suspects."""
+    connection.execute(LOCK_SUSPECTS, {"lock": SUSPECTS_LOCK})
+    busy = {row["queue"] for row in fetch_all(connection, BUSY_WITH_SUSPECT)}
+    first = {job.queue: job for job in reversed(due) if job.suspect and job.queue not in busy}
+    return [job for job in due if not job.suspect or first.get(job.queue) is job]
 
 
 # Mark a job, unless its state has changed meanwhile: a worker may be faster than this statement.
@@ -116,7 +241,7 @@ WITH still AS (
         ON id = published_id AND attempt = published_attempt
     WHERE state = 'queued' AND published_at IS NULL ORDER BY id DESC FOR NO KEY UPDATE OF jobs
 )
-UPDATE jobs SET published_at = now() FROM still WHERE id = still_id
+UPDATE jobs SET published_at = now(), sends = sends + 1 FROM still WHERE id = still_id
 """
 
 
@@ -126,33 +251,90 @@ def mark_published(connection: Connection, published: Sequence[DueJob]) -> None:
     connection.execute(MARK, parameters)
 
 
-# Threads that serve each queue.
+# Threads that serve each queue. A worker of the previous version serves each of its queues with all threads.
 CAPACITY = """
-SELECT queue, sum(threads)::int AS threads FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
+SELECT queue, sum(coalesce((queue_threads ->> queue)::int, threads))::int AS threads
+FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
 WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
 """
 
 
 def windows(connection: Connection) -> dict[str, int]:
-    """Return how many jobs of each kind an account may have in flight."""
-    capacity = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY)}
-    return {name: max(capacity.get(kind.queue, 0), SMALLEST_WINDOW if kind.queue not in capacity else 1)
-            for name, kind in CATALOGUE.items()}  # fmt: skip
+    """Return how many jobs of each queue a lane may have in flight."""
+    threads = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY)}
+    queues = {kind.queue for kind in CATALOGUE.values()}
+    return {queue: max(1, threads.get(queue, SMALLEST_WINDOW)) for queue in sorted(queues | threads.keys())}
 
 
-# A message that was not claimed for long may be lost with its broker: send another. The wait doubles each time, so that
-# the queue of a pool that is down for a day does not fill with copies.
+PROMOTE = """
+WITH due AS (
+    SELECT id AS due_id FROM jobs WHERE state = 'scheduled' AND run_at <= now()
+    ORDER BY run_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs SET state = 'queued', published_at = NULL FROM due WHERE id = due_id
+"""
+
+# Jobs whose wait has lasted long enough, or whose deadline has passed: their next attempt notices.
+WAKE_LATE = """
+WITH late AS (
+    SELECT id AS late_id FROM jobs
+    WHERE state = 'waiting' AND wait_until <= now()
+       OR state IN ('scheduled', 'waiting') AND deadline_at IS NOT NULL AND deadline_at <= now()
+    ORDER BY id DESC LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs SET state = 'queued', run_at = now(), published_at = NULL, wait_until = NULL FROM late WHERE id = late_id
+"""
+
+
+def promote_due(connection: Connection, limit: int = 1000) -> int:
+    """Queue scheduled jobs that have become due, and waiting ones whose time is up. Returns how many."""
+    promoted = connection.execute(PROMOTE, {"limit": limit}).rowcount
+    return promoted + connection.execute(WAKE_LATE, {"limit": limit}).rowcount
+
+
+# A message that was not claimed for long may be lost with its broker: send another. The wait doubles with each one, so
+# that the queue of a pool that is down for a day does not fill with copies.
 UNPUBLISH_LOST = """
 WITH lost AS (
     SELECT id AS lost_id FROM jobs
-    WHERE state = 'queued' AND published_at < now() - greatest(interval '30 seconds', published_at - run_at)
+    WHERE state = 'queued' AND published_at < now() - interval '30 seconds'
+      AND published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7)
     ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 """
 
 
-def requeue_lost(connection: Connection) -> int:
-    """Give back jobs with expired leases, and unpublish those with lost messages. Returns how many."""
-    expired = connection.execute(GIVE_BACK_EXPIRED).rowcount
-    return expired + connection.execute(UNPUBLISH_LOST).rowcount
+def unpublish_lost(connection: Connection) -> int:
+    """Publish the jobs again whose messages may be lost. Returns how many."""
+    return connection.execute(UNPUBLISH_LOST).rowcount
+
+
+UNPUBLISH_QUEUE = """
+WITH published AS (
+    SELECT id AS published_id FROM jobs
+    WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
+    ORDER BY id DESC FOR NO KEY UPDATE
+)
+UPDATE jobs SET published_at = NULL FROM published WHERE id = published_id
+"""
+
+
+def unpublish_queues(connection: Connection, queues: Sequence[str]) -> int:
+    """Publish all unclaimed jobs of some queues again, whose messages are lost. Returns how many."""
+    return connection.execute(UNPUBLISH_QUEUE, {"queues": list(queues)}).rowcount
+
+
+# A job that was inserted by the previous version's code, or ended by it, may have left the next one blocked.
+UNBLOCK_LEFT = """
+UPDATE jobs SET blocked = false
+WHERE blocked AND state IN ('scheduled', 'queued') AND serial_key IS NOT NULL AND NOT EXISTS (
+    SELECT FROM jobs AS earlier
+    WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
+      AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id))
+"""
+
+
+def unblock_left(connection: Connection) -> int:
+    """Unblock jobs that are first of their serial key. Needed only while the previous version runs beside this one."""
+    return connection.execute(UNBLOCK_LEFT).rowcount

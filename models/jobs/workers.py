@@ -1,10 +1,13 @@
 """The registered workers, and the release of the jobs of a dead one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from models.jobs.attempts import GIVE_BACK_OF_WORKER
+from psycopg.types.json import Jsonb
+
+from models.jobs.leases import GIVE_BACK_OF_WORKER
+from models.jobs.outbox import unpublish_queues
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.records import columns
 
@@ -27,26 +30,27 @@ class WorkerRow:
 
 
 REGISTER = """
-INSERT INTO workers (name, host, pid, pools, queues, threads)
-VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s)
-ON CONFLICT (name) DO UPDATE SET seen_at = now()
+INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads)
+VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s)
+ON CONFLICT (name) DO UPDATE SET seen_at = now(), queue_threads = excluded.queue_threads
 """
 
 
 def register(
-    connection: Connection,
-    name: str,
-    *,
-    host: str,
-    pid: int,
-    pools: Sequence[str],
-    queues: Sequence[str],
-    threads: int,
+    connection: Connection, name: str, *, host: str, pid: int, pools: Sequence[str], threads: Mapping[str, int]
 ) -> None:
-    """Register a worker, or renew its heartbeat."""
+    """Register a worker, or renew its lease. `threads` is the number of usable threads by queue."""
     connection.execute(
         REGISTER,
-        {"name": name, "host": host, "pid": pid, "pools": list(pools), "queues": list(queues), "threads": threads},
+        {
+            "name": name,
+            "host": host,
+            "pid": pid,
+            "pools": list(pools),
+            "queues": list(threads),
+            "threads": sum(threads.values()),
+            "queue_threads": Jsonb(threads),
+        },
     )
 
 
@@ -66,17 +70,6 @@ def list_live(connection: Connection) -> list[WorkerRow]:
     return [WorkerRow(**row) for row in fetch_all(connection, LIVE, {"silence": SILENCE_LIMIT})]
 
 
-# The worker may have received messages that it did not claim before it died: publish the jobs of its queues again.
-UNPUBLISH_UNCLAIMED = """
-WITH published AS (
-    SELECT id AS published_id FROM jobs
-    WHERE state = 'queued' AND published_at IS NOT NULL AND queue = ANY(%(queues)s)
-    ORDER BY id DESC FOR NO KEY UPDATE
-)
-UPDATE jobs SET published_at = NULL FROM published WHERE id = published_id
-"""
-
-
 def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
     """Give back the jobs of a worker process that is known to be dead. Returns how many it was running.
 
@@ -87,8 +80,9 @@ def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
         dead = fetch_all(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         if not dead:
             return 0
-        # In separate statements: together they would lock jobs in no defined order.
-        connection.execute(UNPUBLISH_UNCLAIMED, {"queues": [queue for each in dead for queue in each["queues"]]})
+        # It may have received messages that it did not claim before it died. In separate statements: together they
+        # would lock jobs in no defined order.
+        unpublish_queues(connection, [queue for each in dead for queue in each["queues"]])
         released = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
         connection.execute("DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
         return released.rowcount

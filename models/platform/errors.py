@@ -20,7 +20,7 @@
     └── JobError                     raised inside a job
         ├── Fenced                   a newer attempt exists: stop and write nothing
         ├── Cancelled                the job was cancelled
-        ├── Released                 the worker stops: another one continues the job
+        ├── Released                 the worker stops or yields: the job continues later
         ├── TimeLimitExceeded        the attempt exceeded its time limit
         └── PermanentFailure         another attempt would fail too: do not retry
             ├── BudgetExhausted      a limit of the job's tree would be exceeded
@@ -161,7 +161,11 @@ class Cancelled(JobError):
 
 
 class Released(JobError):
-    """The worker stops. The job returns to the queue, and another worker continues it."""
+    """The job returns to the queue without a failure, to continue after `delay` seconds: its worker stops, or yields."""
+
+    def __init__(self, message: str, *, delay: float = 0) -> None:
+        super().__init__(message)
+        self.delay = delay
 
 
 class TimeLimitExceeded(JobError):

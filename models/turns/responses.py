@@ -8,7 +8,7 @@ from typing import Any, Literal
 from psycopg.types.json import Json, Jsonb
 
 from models.jobs import usage as usage_records
-from models.jobs.jobs import ENDED
+from models.jobs.jobs import ENDED, lock_serial_key
 from models.jobs.usage import TokenUsage
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
@@ -138,18 +138,16 @@ def lock_thread_of(connection: Connection, response_id: str, account_id: str) ->
     return row["thread"] if row else None
 
 
-# Serialises requests whose effect depends on the thread's unfinished turns.
-LOCK_THREAD = "SELECT pg_advisory_xact_lock(hashtext('thread'), hashtext(%(thread)s))"
-
 UNFINISHED = """
 SELECT id FROM jobs
-WHERE serial_key = %(thread)s AND account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
+WHERE serial_key = %(thread)s AND account_id = %(account_id)s
+  AND state IN ('scheduled', 'queued', 'running', 'waiting')
 """
 
 
 def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> list[str]:
     """Return the jobs of a thread's unfinished turns, and lock the thread until the transaction ends."""
-    connection.execute(LOCK_THREAD, {"thread": thread})
+    lock_serial_key(connection, thread)
     return [row["id"] for row in fetch_all(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
 
 

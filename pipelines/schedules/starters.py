@@ -25,11 +25,13 @@ from pipelines.schedules import turns
 class StartedWork:
     """Work that a firing started; announce it to the queue after the commit.
 
+    account_id      owner of the job
     opening_events  the first events of the job's journal
     interrupted     the jobs that were cancelled in favour of this one
     """
 
     job_id: str
+    account_id: str
     opening_events: Sequence[Event] = ()
     interrupted: Cancellation | None = None
 
@@ -48,7 +50,9 @@ def start_turn(
 ) -> StartedWork:
     """Start a turn, as `POST /v1/responses` does."""
     started = turns.start(connection, schedule.plan, auth_context, settings)
-    return StartedWork(started.response.job_id, started.opening_events, started.interrupted)
+    return StartedWork(
+        started.response.job_id, auth_context.caller.account_id, started.opening_events, started.interrupted
+    )
 
 
 def start_meditation(
@@ -58,7 +62,7 @@ def start_meditation(
     caller = auth_context.caller
     check_unfinished_jobs(connection, caller.account_id, auth_context.limits)
     meditation = enqueue_or_find(connection, caller.account_id, caller.user_id, new_id("med"), new_id("job"))
-    return StartedWork(meditation.job_id)
+    return StartedWork(meditation.job_id, caller.account_id)
 
 
 #: Kind of work → its starter.
@@ -76,4 +80,4 @@ def start(
         return STARTERS[schedule.kind](connection, schedule, auth_context, settings)
     job = NewJob(schedule.kind, PLATFORM_ACCOUNT)
     enqueue(connection, job)
-    return StartedWork(job.id)
+    return StartedWork(job.id, PLATFORM_ACCOUNT)

@@ -1,6 +1,6 @@
 """Kinds of jobs, accounts and jobs for tests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -8,6 +8,8 @@ import pytest
 from models.jobs.attempts import claim
 from models.jobs.catalogue import CATALOGUE, JobKind
 from models.jobs.jobs import COLUMNS, PLATFORM_ACCOUNT, Job, NewJob, enqueue
+from models.jobs.leases import GIVE_BACK_OF_WORKER
+from models.jobs.outbox import SHARDS, lock_due_jobs_of_shard, mark_published
 from models.platform.database import Database
 from models.platform.ids import new_id
 from ops.embedded_servers import Postgres
@@ -26,6 +28,10 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobKind]:
     for name, kind in KINDS.items():
         monkeypatch.setitem(CATALOGUE, name, kind)  # type: ignore[arg-type]
     return KINDS
+
+
+#: Threads of the two kinds' queues.
+WINDOWS = {"maintenance": 4, "inference": 4}
 
 
 class JobStore:
@@ -59,6 +65,26 @@ class JobStore:
         assert job is not None
         return job
 
+    def take_over(self, job: Job, worker: str = "another worker") -> Job:
+        """Let the worker of a running job die, and claim the job again."""
+        self.update(job.id, "worker = 'dead worker'")
+        with self.database.connection() as connection:
+            connection.execute(GIVE_BACK_OF_WORKER, {"workers": ["dead worker"]})
+        self.update(job.id, "state = 'queued', run_at = now()")
+        taken = self.claim(job.id, "another message", worker)
+        assert taken is not None
+        return taken
+
+    def publish(self, windows: Mapping[str, int] = WINDOWS) -> list[str]:
+        """Publish the due jobs of all lanes once, like the sweeper's relay. Returns their ids."""
+        published: list[str] = []
+        for shard in range(SHARDS):
+            with self.database.transaction() as connection:
+                due = lock_due_jobs_of_shard(connection, windows, shard, {})
+                mark_published(connection, due)
+            published += [job.id for job in due]
+        return published
+
     def job(self, job_id: str) -> Job:
         """Read the job's row."""
         with self.database.connection() as connection:
@@ -67,7 +93,7 @@ class JobStore:
         return Job(**row)
 
     def update(self, job_id: str, assignments: str) -> None:
-        """Change columns, for example to let time pass: `lease_until = now() - interval '1 second'`."""
+        """Change columns, for example to let time pass: `run_at = now() - interval '1 second'`."""
         with self.database.connection() as connection:
             connection.execute(f"UPDATE jobs SET {assignments} WHERE id = %s", (job_id,))
 

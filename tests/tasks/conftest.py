@@ -68,7 +68,7 @@ class CountingRelay(Relay):
 
     nudges = 0
 
-    def nudge(self) -> None:
+    def nudge(self, *lanes: str) -> None:
         self.nudges += 1
 
 

@@ -72,7 +72,7 @@ def cancel_job(request: Request, job_id: str) -> None:
     """Cancel a job of the caller's account with all its descendants, and notify their workers."""
     with request.platform.database.transaction() as connection:
         cancelled = cancel_jobs(connection, [job_id], request.caller.account_id)
-    request.platform.queue.announce_cancellation(cancelled)
+    request.platform.queue.announce_cancellation(cancelled, request.caller.account_id)
 
 
 def delete_ended_job(request: Request, job_id: str) -> None:

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from bench.harness.waiting import wait_until
-from models.jobs import attempts, outbox
+from models.jobs import attempts, leases, outbox, workers
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import cancel
+from models.jobs.children import wait_for_children
 from models.jobs.jobs import ENDED, NewJob, children
 from models.journal.archive import read_archive
 from models.journal.events import event
@@ -24,7 +25,7 @@ def parent_with_children(job_store, account, count):
     parent = job_store.start(account)
     new_jobs = [NewJob("test.other", account) for _ in range(count)]
     with job_store.database.transaction() as connection:
-        attempts.wait_for_children(connection, parent, new_jobs)
+        wait_for_children(connection, parent, new_jobs)
     return parent, new_jobs
 
 
@@ -68,7 +69,7 @@ def test_the_whole_subtree_is_cancelled(job_store, account):
     running, grandparent_of = job_store.claim(new_jobs[0].id), job_store.claim(new_jobs[1].id)
     grandchild = NewJob("test.work", account)
     with job_store.database.transaction() as connection:
-        attempts.wait_for_children(connection, grandparent_of, [grandchild])
+        wait_for_children(connection, grandparent_of, [grandchild])
 
     result = cancel_job(job_store, parent.id, account)
 
@@ -110,7 +111,7 @@ def test_children_enqueued_during_a_cancel_are_cancelled_too(job_store, account)
     """The parent commits its children while the cancel waits for its row."""
     parent, new_jobs = job_store.start(account), [NewJob("test.other", account) for _ in range(3)]
     with job_store.database.transaction() as connection:
-        attempts.wait_for_children(connection, parent, new_jobs)
+        wait_for_children(connection, parent, new_jobs)
         other = threading.Thread(target=cancel_job, args=(job_store, parent.id, account))
         other.start()
         pid = connection.info.backend_pid
@@ -123,14 +124,16 @@ def test_children_enqueued_during_a_cancel_are_cancelled_too(job_store, account)
     assert job_store.job(parent.id).cancel_requested_at is not None
 
 
-def test_concurrent_cancels_ends_renewals_and_sweeps_do_not_deadlock(job_store, account):
+def test_concurrent_cancels_ends_heartbeats_and_sweeps_do_not_deadlock(job_store, account):
     """All statements that lock several jobs lock them in the same order or skip locked ones."""
+    for name in ("worker", "another worker"):
+        with job_store.database.connection() as connection:
+            workers.register(connection, name, host="h", pid=1, pools=[], threads={"maintenance": 9})
     for _ in range(6):
         parent, new_jobs = parent_with_children(job_store, account, 10)
-        running = [job_store.claim(child.id) for child in new_jobs[:7]]
-        again = job_store.claim(
-            running[0].id, "message", "another worker"
-        )  # the first attempt of this job is superseded
+        running = [job_store.claim(child.id) for child in new_jobs[:6]]
+        running.append(job_store.claim(new_jobs[6].id, worker="silent worker"))
+        again = job_store.take_over(running[0])  # the first attempt of this job is superseded
         ending = Ending("completed", [])
         start = threading.Barrier(12)
 
@@ -139,10 +142,10 @@ def test_concurrent_cancels_ends_renewals_and_sweeps_do_not_deadlock(job_store, 
             with suppress(Fenced), job_store.database.transaction() as connection:
                 attempts.end(connection, job, ending, [])
 
-        def renew(order, start=start, running=running):
+        def beat(order, start=start, running=running):
             start.wait(20)
             with job_store.database.connection() as connection:
-                attempts.renew_leases(connection, {job.id: job.attempt for job in running[::order]})
+                leases.check_claims(connection, "worker", {job.id: job for job in running[::order]})
 
         def cancel_all(start=start, parent=parent):
             start.wait(20)
@@ -151,12 +154,13 @@ def test_concurrent_cancels_ends_renewals_and_sweeps_do_not_deadlock(job_store, 
         def sweep(start=start):
             start.wait(20)
             with job_store.database.connection() as connection:
-                outbox.requeue_lost(connection)
+                leases.give_back_of_silent(connection)
+                outbox.promote_due(connection)
+                outbox.unpublish_lost(connection)
 
-        job_store.update(running[6].id, "lease_until = now() - interval '1 second'")
         with ThreadPoolExecutor(12) as pool:
             work = [pool.submit(end, job) for job in [*running[:6], again]]
-            work += [pool.submit(renew, 1), pool.submit(renew, -1), pool.submit(cancel_all), pool.submit(cancel_all)]
+            work += [pool.submit(beat, 1), pool.submit(beat, -1), pool.submit(cancel_all), pool.submit(cancel_all)]
             work += [pool.submit(sweep)]
             for done in work:
                 done.result(30)

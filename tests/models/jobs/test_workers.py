@@ -5,7 +5,7 @@ from models.jobs.workers import delete_silent, list_live, register, release_jobs
 
 def register_worker(job_store, name, pid=1, queues=("maintenance",)):
     with job_store.database.connection() as connection:
-        register(connection, name, host="here", pid=pid, pools=["p"], queues=queues, threads=2)
+        register(connection, name, host="here", pid=pid, pools=["p"], threads=dict.fromkeys(queues, 2))
 
 
 def test_live_workers_have_a_recent_heartbeat(empty_job_store):

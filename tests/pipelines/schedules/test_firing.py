@@ -283,7 +283,7 @@ def test_removing_a_member_while_a_schedule_fires_does_not_deadlock(
         removal.start()
         with job_store.database.connection() as other:
             wait_until(lambda: other.execute(waiting_locks).fetchone() is not None)
-        return StartedWork("job_1")
+        return StartedWork("job_1", "acct_1")
 
     monkeypatch.setitem(STARTERS, "turn", start)
     fired = list(fire_due(job_store.database, settings, ["turn"], NOON))

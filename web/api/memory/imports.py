@@ -37,7 +37,7 @@ def create(request: Request) -> Response:
     memory_jobs.enqueue_import(
         platform.database, platform.objects, caller, upload.file, **counts, job_id=job_id, limits=limits
     )
-    platform.queue.nudge()
+    platform.queue.nudge(caller.account_id)
     with platform.database.connection() as connection:
         job = jobs.read(connection, job_id, caller.account_id)
     if job is None:

@@ -76,7 +76,7 @@ def create(request: Request) -> Response:
     meditation = meditation_jobs.enqueue_meditation(
         request.platform.database, request.caller, *ids, limits=request.admission.limits
     )
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     return json_response(meditation_object(meditation), 202)
 
 
@@ -125,7 +125,7 @@ def revert(request: Request) -> Response:
     meditation = revert_meditation.revert(
         request.platform.database, request.path_params["meditation_id"], caller.account_id, caller.user_id
     )
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     return json_response(meditation_object(meditation))
 
 
@@ -141,7 +141,7 @@ def start_meditations(request: Request) -> Response:
     schedule_meditations.enqueue_scheduling(
         request.platform.database, request.caller, request.origin, job_id, body.user_ids
     )
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     with request.platform.database.connection() as connection:
         job = jobs.read(connection, job_id, request.caller.account_id)
     assert job is not None

@@ -112,7 +112,7 @@ def delete(request: Request) -> Response:
     """`DELETE /v1/memories/{id}`: delete a memory. Memories derived only from it are closed and lose their text."""
     memory = _read(request)
     forget_memories.delete_memory(request.platform.database, memory)
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     deleted: MemoryDeleted = {"id": memory.id, "object": "memory", "deleted": True}
     return json_response(deleted)
 
@@ -140,7 +140,7 @@ async def _wait_unless_async(request: Request, job_id: str) -> dict[str, Any]:
 
     Raises an error for a job that did not complete.
     """
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     if "respond-async" in request.headers.get("prefer", ""):
         return {}
     last = await last_event(request, job_id, TIMEOUT)

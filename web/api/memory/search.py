@@ -33,7 +33,7 @@ async def search(request: Request) -> DeferredResponse:
     job_id = request.new_id("job")
     arguments = (request.platform.database, request.caller, query, job_id, request.admission.limits)
     await run_in_threadpool(search_memories.enqueue_search, *arguments)
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     return DeferredResponse(partial(_respond, request, job_id), partial(abandon_job, request, job_id))
 
 

@@ -113,7 +113,7 @@ def delete(request: Request) -> Response:
     """
     if not delete_conversation(request.platform.database, _conversation_id(request), request.caller.account_id):
         raise _not_found(request)
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     deleted: ConversationDeleted = {"id": _conversation_id(request), "object": "conversation.deleted", "deleted": True}
     return json_response(deleted)
 

@@ -106,7 +106,7 @@ async def create(request: Request) -> DeferredResponse:
         job_id,
         request.allowance,
     )
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     return DeferredResponse(
         partial(_respond, request, job_id, body.encoding_format or "float"), partial(abandon_job, request, job_id)
     )

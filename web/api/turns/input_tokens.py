@@ -40,7 +40,7 @@ async def count(request: Request) -> Response:
     job_id = request.new_id("job")
     limits = request.admission.limits
     await run_in_threadpool(enqueue_count, request.platform.database, request.caller, token_count, job_id, limits)
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(request.caller.account_id)
     try:
         async with asyncio.timeout(TIMEOUT):
             last = await _last_event(request, job_id)

@@ -60,9 +60,9 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
             request.allowance,
             repeat=request.repeat,
         )
-        request.platform.queue.announce_job(job_id, accepted.opening_events)
+        request.platform.queue.announce_job(job_id, accepted.opening_events, request.caller.account_id)
         if accepted.interrupted is not None:
-            request.platform.queue.announce_cancellation(accepted.interrupted)
+            request.platform.queue.announce_cancellation(accepted.interrupted, request.caller.account_id)
         return accepted
 
     accepted = await run_in_threadpool(accept)

@@ -1,0 +1,164 @@
+"""Children of a job: insert, adopt, wait and wake."""
+
+import threading
+
+import pytest
+
+from bench.harness.waiting import wait_until
+from models.jobs import attempts
+from models.jobs.attempts import Ending
+from models.jobs.children import wait_for_children
+from models.jobs.jobs import NewJob, children
+from models.journal.events import event
+from models.platform.errors import Fenced, PermanentFailure
+
+
+def wait(job_store, parent, new_jobs, **options):
+    with job_store.database.transaction() as connection:
+        wait_for_children(connection, parent, new_jobs, **options)
+
+
+def finish(job_store, job_id, state="completed"):
+    job = job_store.claim(job_id)
+    with job_store.database.transaction() as connection:
+        attempts.end(connection, job, Ending(state, []), [])
+
+
+def test_children_are_returned_in_the_order_of_their_creation(job_store, account):
+    parent = job_store.start(account)
+    new_jobs = [NewJob("test.work", account, {"n": n}) for n in range(5)]
+
+    with job_store.database.transaction() as connection:
+        wait_for_children(connection, parent, new_jobs)
+
+    with job_store.database.connection() as connection:
+        assert [child.arguments["n"] for child in children(connection, parent.id)] == [0, 1, 2, 3, 4]
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).pending_children) == ("waiting", 5)
+
+
+def test_a_cancelled_job_enqueues_no_children(job_store, account):
+    parent = job_store.start(account)
+    job_store.update(parent.id, "cancel_requested_at = now()")
+
+    with pytest.raises(Fenced), job_store.database.transaction() as connection:
+        wait_for_children(connection, parent, [NewJob("test.work", account)])
+
+    with job_store.database.connection() as connection:
+        assert children(connection, parent.id) == []
+
+
+def test_a_child_belongs_to_the_tree_of_its_parent(job_store, account):
+    root = job_store.start(account)
+    child, grandchild = NewJob("test.work", account), NewJob("test.work", account)
+    wait(job_store, root, [child])
+    wait(job_store, job_store.claim(child.id), [grandchild])
+
+    assert (job_store.job(child.id).root_id, job_store.job(child.id).depth) == (root.id, 1)
+    assert (job_store.job(grandchild.id).root_id, job_store.job(grandchild.id).depth) == (root.id, 2)
+
+
+def test_a_child_with_the_serial_key_of_its_parent_is_rejected(job_store, account):
+    parent = job_store.start(account, serial_key="thread")
+
+    with pytest.raises(ValueError, match="serial key"):
+        wait(job_store, parent, [NewJob("test.work", account, serial_key="thread")])
+
+
+@pytest.mark.parametrize(
+    ("join_rule", "endings", "woken"),
+    [
+        ("all", ["completed", "completed"], [False, True]),
+        ("all", ["failed", "completed"], [False, True]),
+        ("any", ["failed", "completed", "completed"], [False, True]),
+        ("any", ["failed", "failed"], [False, True]),
+        ("fail_fast", ["completed", "failed", "completed"], [False, True]),
+        ("fail_fast", ["completed", "completed"], [False, True]),
+    ],
+)
+def test_the_join_rule_decides_when_the_parent_continues(job_store, account, join_rule, endings, woken):
+    # Given a parent that waits for its children
+    parent = job_store.start(account)
+    new_jobs = [NewJob("test.work", account) for _ in endings]
+    wait(job_store, parent, new_jobs, join_rule=join_rule)
+    # When they end one after another
+    continued = []
+    for child, ending in zip(new_jobs, endings, strict=True):
+        finish(job_store, child.id, ending)
+        continued.append(job_store.job(parent.id).state == "queued")
+    # Then it continues with the one that decides
+    assert continued[: len(woken)] == woken
+
+
+def test_a_parent_waits_at_most_for_its_time_limit(job_store, account):
+    parent = job_store.start(account)
+
+    wait(job_store, parent, [NewJob("test.work", account)], timeout=60)
+
+    assert job_store.job(parent.id).wait_until is not None
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_existing_job_with_the_unique_key_of_a_child_is_adopted(job_store, account, ended):
+    # Given a job that has the unique key of a child
+    key = f"once {account}"
+    existing = job_store.enqueue(account, unique_key=key)
+    if ended:
+        finish(job_store, existing)
+    parent = job_store.start(account)
+    # When its parent waits for it
+    wait(job_store, parent, [NewJob("test.work", account, unique_key=key, opening=[event(0, "test.said", {})])])
+    # Then it is waited for unless it has ended, and is the only child
+    waiting = job_store.job(parent.id)
+    assert (waiting.state, waiting.pending_children) == (("queued", 0) if ended else ("waiting", 1))
+    with job_store.database.connection() as connection:
+        assert [child.id for child in children(connection, parent.id)] == [existing]
+    if not ended:
+        finish(job_store, existing)
+        assert job_store.job(parent.id).state == "queued"
+
+
+def test_a_parent_that_waits_again_for_the_same_child_finds_it(job_store, account):
+    """Its worker died after the commit, or it was woken early."""
+    child = NewJob("test.work", account, unique_key=f"once {account}")
+    parent = job_store.start(account)
+    wait(job_store, parent, [child], timeout=0.001)
+    job_store.update(parent.id, "state = 'queued', run_at = now()")
+    again = job_store.claim(parent.id, "m2")
+
+    wait(job_store, again, [NewJob("test.work", account, unique_key=f"once {account}")])
+
+    assert (job_store.job(parent.id).state, job_store.job(parent.id).pending_children) == ("waiting", 1)
+
+
+def test_a_child_of_another_parent_is_not_adopted(job_store, account):
+    key = f"once {account}"
+    wait(job_store, job_store.start(account), [NewJob("test.work", account, unique_key=key)])
+
+    with pytest.raises(PermanentFailure, match="another parent"):
+        wait(job_store, job_store.start(account), [NewJob("test.work", account, unique_key=key)])
+
+
+def test_a_child_that_ends_while_its_parent_begins_to_wait_is_not_waited_for(job_store, account):
+    # Given a parent that runs beside a child of an earlier wait
+    child = NewJob("test.work", account)
+    parent = job_store.start(account)
+    wait(job_store, parent, [child], timeout=0.001)
+    job_store.update(parent.id, "state = 'queued', run_at = now()")
+    parent, running = job_store.claim(parent.id, "m2"), job_store.claim(child.id)
+    began = threading.Event()
+
+    def wait_again():
+        began.set()
+        wait(job_store, parent, [])
+
+    # When the child's end commits while the parent begins to wait
+    waiting = threading.Thread(target=wait_again)
+    with job_store.database.transaction() as connection:
+        attempts.end(connection, running, Ending("completed", []), [])
+        waiting.start()
+        assert began.wait(20)
+        blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        wait_until(lambda: connection.execute(blocked).fetchone() is not None)
+    waiting.join(20)
+    # Then the parent continues
+    assert job_store.job(parent.id).state == "queued"
