@@ -2,12 +2,18 @@
 
 An unfinished job reserves the most tokens that it can use in its own row (`jobs.reserved_tokens`). The reservation ends
 with the job in every case, so it cannot leak. `quota_usage` has the tokens billed.
+
+The root of a tree with a budget reserves for the whole tree. What its jobs draw from the budget is deducted from the
+root's reservation: a child reserves what it has drawn itself, and what it has used is billed.
+
+Lock order: the account, then threads and jobs. Whoever locks jobs before the check locks the account first.
 """
 
 from dataclasses import dataclass
 from datetime import date
 
 from models.accounts.plans import Limits
+from models.jobs.recent_counts import RecentCounts
 from models.platform.database import Connection, fetch_one
 from models.platform.errors import InsufficientQuota, LimitExceeded
 
@@ -35,8 +41,10 @@ SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS month,
        coalesce((SELECT sum(tokens) FROM quota_usage
                  WHERE account_id = %(account_id)s AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date
                 ), 0)::bigint AS used,
-       coalesce((SELECT sum(reserved_tokens) FROM jobs
-                 WHERE account_id = %(account_id)s AND reserved_tokens > 0 AND state IN ('queued', 'running', 'waiting')
+       coalesce((SELECT sum(greatest(jobs.reserved_tokens - coalesce(budgets.tokens, 0), 0))
+                 FROM jobs LEFT JOIN budgets ON budgets.root_id = jobs.id
+                 WHERE jobs.account_id = %(account_id)s AND jobs.reserved_tokens > 0
+                   AND jobs.state IN ('scheduled', 'queued', 'running', 'waiting')
                 ), 0)::bigint AS reserved
 """
 
@@ -48,6 +56,12 @@ def monthly_usage(connection: Connection, account_id: str) -> MonthlyUsage:
     return MonthlyUsage(**row)
 
 
+def lock_account(connection: Connection, account_id: str, limits: Limits) -> None:
+    """Lock the account, if `check_quota` will do so, before the caller's transaction locks any of its jobs."""
+    if limits.tokens_per_month is not None:
+        connection.execute(LOCK, {"account_id": account_id})
+
+
 def check_quota(connection: Connection, account_id: str, limits: Limits, tokens: int) -> None:
     """Raise InsufficientQuota if `tokens` more exceed the account's monthly limit. The caller's transaction reserves
     them.
@@ -57,7 +71,7 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
     limit = limits.tokens_per_month
     if limit is None:
         return
-    connection.execute(LOCK, {"account_id": account_id})
+    lock_account(connection, account_id, limits)
     now = monthly_usage(connection, account_id)
     if now.used + now.reserved + tokens > limit:
         raise InsufficientQuota(
@@ -66,34 +80,55 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
         )
 
 
-# Counts at most as many rows as the limit. Jobs that follow turns by themselves do not count.
+# Counts at most as many rows as the limits. Jobs that follow turns by themselves do not count.
 UNFINISHED = """
 SELECT (SELECT count(*) FROM (
-            SELECT FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting')
+            SELECT FROM jobs
+            WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
               AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact')
-            LIMIT coalesce(%(jobs)s::bigint, 0)) AS unfinished) AS jobs,
+            LIMIT %(max_jobs)s::bigint) AS unfinished) AS jobs,
        (SELECT count(*) FROM (
-            SELECT FROM jobs WHERE serial_key = %(thread)s AND state IN ('queued', 'running', 'waiting')
-            LIMIT %(turns)s) AS queued) AS turns
+            SELECT FROM jobs
+            WHERE serial_key = %(thread)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+            LIMIT %(max_turns)s::bigint) AS queued) AS turns
 """
+
+_recent_counts = RecentCounts()
 
 
 def check_unfinished_jobs(connection: Connection, account_id: str, limits: Limits, thread: str | None = None) -> None:
     """Raise LimitExceeded if the account or the thread has as many unfinished jobs as allowed.
 
-    Concurrent requests may exceed the limit together: it bounds a queue and bills nothing.
+    The limit bounds a queue and bills nothing, so it is not exact: concurrent requests may exceed it together, and a
+    process uses a large count again for at most a second. Otherwise each request would read up to 20,000 rows.
     """
-    if limits.unfinished_jobs is None and thread is None:
-        return
-    row = fetch_one(connection, UNFINISHED, {"account_id": account_id, "jobs": limits.unfinished_jobs, "thread": thread,
-                                 "turns": MAX_THREAD_TURNS})  # fmt: skip
-    assert row is not None
-    if limits.unfinished_jobs is not None and row["jobs"] >= limits.unfinished_jobs:
-        message = f"The account has {row['jobs']} unfinished jobs; its limit is {limits.unfinished_jobs}."
+    max_jobs = limits.unfinished_jobs
+    jobs, turns = _count_unfinished(connection, account_id, max_jobs, thread)
+    if max_jobs is not None and jobs >= max_jobs:
+        message = f"The account has reached its limit of {max_jobs} unfinished jobs. Retry when some end."
         raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
-    if row["turns"] >= MAX_THREAD_TURNS:
-        message = f"The conversation has {row['turns']} unfinished turns, the most allowed. Retry when some have ended."
+    if turns >= MAX_THREAD_TURNS:
+        message = f"The conversation has reached its limit of {MAX_THREAD_TURNS} unfinished turns. Retry when some end."
         raise LimitExceeded(message, param="conversation", code="conversation_full", retry_after=RETRY_AFTER)
+
+
+def _count_unfinished(
+    connection: Connection, account_id: str, max_jobs: int | None, thread: str | None
+) -> tuple[int, int]:
+    """Return the unfinished jobs of the account and the unfinished turns of the thread; 0 for what has no limit."""
+    jobs = 0 if max_jobs is None else _recent_counts.take(account_id)
+    turns = 0 if thread is None else _recent_counts.take(thread)
+    if jobs is not None and turns is not None:
+        return jobs, turns
+    parameters = {"account_id": account_id, "max_jobs": max_jobs if jobs is None else 0,
+                  "thread": thread, "max_turns": MAX_THREAD_TURNS if turns is None else 0}  # fmt: skip
+    row = fetch_one(connection, UNFINISHED, parameters)
+    assert row is not None
+    if jobs is None:
+        jobs = _recent_counts.put(account_id, row["jobs"])
+    if turns is None:
+        turns = _recent_counts.put(str(thread), row["turns"])
+    return jobs, turns
 
 
 #: Tokens that the chat template and special tokens add per item.

@@ -14,7 +14,7 @@ from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob, enqueue
-from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
+from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_billable_tokens
 from models.journal.events import Event, event
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound
@@ -91,6 +91,7 @@ def start_turn(
         prepared = _prepare(connection, caller, turn, response_id, job_id, allowance)
     try:
         with database.batch() as connection:
+            lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that it interrupts
             find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, turn, prepared, allowance)
     except (UniqueViolation, Conflict, LimitExceeded):

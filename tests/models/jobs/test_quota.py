@@ -6,8 +6,10 @@ import pytest
 
 from models.accounts.plans import Limits
 from models.jobs import quota, usage
+from models.jobs.budgets import BudgetLimits, draw, open_budget, settle
 from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
+from models.jobs.recent_counts import SECONDS_PER_JOB, RecentCounts
 from models.jobs.usage import TokenUsage
 from models.platform.errors import InsufficientQuota, LimitExceeded
 from models.platform.ids import new_id
@@ -99,6 +101,62 @@ def test_unfinished_jobs_are_limited(database, account):
         check_unfinished_jobs(connection, account, limits)
 
     assert refusal.value.code == "too_many_jobs"
+
+
+def test_long_queue_is_counted_again_only_after_some_time(database, account, monkeypatch):
+    # Given an account with one job less than its limit
+    now = [100.0]
+    monkeypatch.setattr(quota, "_recent_counts", RecentCounts(clock=lambda: now[0]))
+    limits = Limits(unfinished_jobs=600)
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO jobs (id, account_id, kind, queue) SELECT %(id)s || n, %(id)s, 'turn.run', 'inference' "
+            "FROM generate_series(1, 599) AS n", {"id": account},
+        )  # fmt: skip
+        # When another one is admitted
+        check_unfinished_jobs(connection, account, limits)
+        # Then the process counts that one without reading the queue
+        connection.execute("UPDATE jobs SET state = 'completed' WHERE account_id = %s", (account,))
+        with pytest.raises(LimitExceeded):
+            check_unfinished_jobs(connection, account, limits)
+        # And reads the queue again after a hundred times as long as the counting takes
+        now[0] += 599 * SECONDS_PER_JOB
+        check_unfinished_jobs(connection, account, limits)
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "running", "waiting"])
+def test_jobs_of_all_unfinished_states_count_and_reserve(database, account, state):
+    reserve(database, account, 60)
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = %s WHERE account_id = %s", (state, account))
+        with pytest.raises(LimitExceeded):
+            check_unfinished_jobs(connection, account, Limits(unfinished_jobs=1))
+
+    assert usage_of(database, account) == (0, 60)
+
+
+def test_tree_reserves_what_its_budget_has_left_and_what_its_jobs_have_drawn(database, account):
+    # Given a root that reserves for a tree
+    root, child = NewJob("turn.run", account, reserved_tokens=90), NewJob("turn.run", account, reserved_tokens=20)
+    with database.transaction() as connection:
+        enqueue(connection, root)
+        open_budget(connection, root.id, account, BudgetLimits(tokens=1000))
+    assert usage_of(database, account) == (0, 90)
+    # When a child draws, then the reservation of the tree is the same
+    with database.transaction() as connection:
+        enqueue(connection, child)
+        draw(connection, root.id, tokens=20)
+    assert usage_of(database, account) == (0, 90)
+    # When the child ends, having used less, then its use is billed and the rest is reserved
+    bill(database, account, child.id, 5)
+    with database.transaction() as connection:
+        connection.execute("UPDATE jobs SET state = 'completed' WHERE id = %s", (child.id,))
+        settle(connection, root.id, tokens=20 - 10)
+    assert usage_of(database, account) == (10, 80)
+    # And a tree that has used more than its root reserves, reserves nothing
+    with database.transaction() as connection:
+        settle(connection, root.id, tokens=-500)
+    assert usage_of(database, account) == (10, 0)
 
 
 def test_unfinished_turns_of_a_conversation_are_limited(database, account, monkeypatch):

@@ -1,12 +1,19 @@
 """A turn is accepted with its job and its first events, or not at all."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import orjson
 import pytest
 
+from bench.harness.waiting import wait_until
+from models.accounts.plans import Allowance, Limits
 from models.journal.archive import read_archive
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.ids import new_id
+from models.schedules import schedules
 from models.turns import conversations
+from pipelines.chat.start_turn import NewTurn, new_turn_ids, start_turn, start_turn_in_transaction
+from tests.pipelines.chat.conftest import REQUEST
 
 
 def test_a_turn_is_stored_with_its_job_and_opening_events(harness):
@@ -48,3 +55,31 @@ def test_an_unknown_conversation_or_response_is_rejected_without_a_job(harness):
     with harness.database.connection() as connection:
         rows = connection.execute("SELECT 1 FROM jobs WHERE account_id = %s", (harness.caller.account_id,)).fetchall()
     assert rows == []
+
+
+WAITS_FOR_ACCOUNT = """
+SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%accounts%'
+"""
+
+
+def test_request_and_firing_that_interrupt_the_same_turn_do_not_deadlock(harness):
+    # Given an unfinished turn of an account with a monthly limit
+    database, caller = harness.database, harness.caller
+    conversation, allowance = new_id("conv"), Allowance(Limits(tokens_per_month=10**6), context=1000)
+    with database.transaction() as connection:
+        conversations.create(connection, conversation, caller.account_id, {})
+    first = harness.start(conversation=conversation)
+    hello = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+    turn = NewTurn(REQUEST, [hello], conversation, if_busy="interrupt")
+    # When a schedule fires, which locks the account first, and a request interrupts the turn before the firing does
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as firing:
+            schedules.lock_auth_context(firing, caller.account_id, caller.user_id)
+            request = pool.submit(start_turn, database, caller, turn, *new_turn_ids(), allowance)
+            with database.connection() as observer:
+                wait_until(lambda: observer.execute(WAITS_FOR_ACCOUNT).fetchone() is not None)
+            fired = start_turn_in_transaction(firing, caller, turn, allowance)
+        requested = request.result(20)
+    # Then the firing has cancelled the turn, and the request that of the firing
+    assert [*fired.interrupted.ended] == [first.response.job_id]
+    assert [*requested.interrupted.ended] == [fired.response.job_id]
