@@ -6,7 +6,7 @@ of the caller's environment, and no server that runs on the machine already, is 
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from bench.harness.sse import CheckFailed
 from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Database, fetch_one
 from models.platform.migrate import migrate
+from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from ops.child_process import ChildProcess, Service
 from ops.embedded_servers import Postgres, Valkey
@@ -113,6 +114,16 @@ class Stack:
                 yield RunningPlatform(settings, children)
         finally:
             cancel_unfinished(settings)
+
+    def purge_queues(self) -> None:
+        """Remove all messages. Call it while no job is running."""
+        if self.broker == "rabbitmq":
+            for name in self.servers.rabbitmq.rabbitmqctl("list_queues", "--no-table-headers", "name").split():
+                self.servers.rabbitmq.rabbitmqctl("purge_queue", name)
+        else:
+            with closing(connect(self.settings.broker_address)) as client:
+                for name in QUEUES:
+                    client.delete(f"sangha:queue:{name}", f"sangha:queue:{name}.msgs")
 
 
 @dataclass(slots=True)
