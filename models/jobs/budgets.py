@@ -136,11 +136,17 @@ def remaining(connection: Connection, root_id: str) -> Remaining | None:
     row = fetch_one(connection, READ, {"root_id": root_id})
     if row is None:
         return None
-    left = {
-        name: None if row[f"max_{name}"] is None else max(row[f"max_{name}"] - row[name], 0)
-        for name in ("tokens", "money", "calls")
-    }
-    return Remaining(**left, depth=row["max_depth"], deadline_at=row["deadline_at"])
+    return Remaining(
+        tokens=_left(row["max_tokens"], row["tokens"]),
+        money=_left(row["max_money"], row["money"]),
+        calls=_left(row["max_calls"], row["calls"]),
+        depth=row["max_depth"],
+        deadline_at=row["deadline_at"],
+    )
+
+
+def _left(limit: Any, used: Any) -> Any:
+    return None if limit is None else limit - min(limit, used)
 
 
 def _check_amounts(tokens: int, money: Decimal, calls: int, depth: int) -> None:

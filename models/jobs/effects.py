@@ -141,7 +141,7 @@ def _record(
     job_id: str,
     step: str,
     state: EffectState,
-    from_states: Collection[EffectState],
+    from_states: Collection[str],
     *,
     result: Mapping[str, Any] | None = None,
     error: Mapping[str, Any] | None = None,

@@ -104,11 +104,13 @@ def test_what_was_not_used_can_be_drawn_again(database, open_tree):
 
 
 def test_more_than_was_drawn_counts_and_stops_later_draws(database, open_tree):
-    root_id = open_tree(BudgetLimits(tokens=100))
+    root_id = open_tree(BudgetLimits(tokens=100, money=Decimal(1)))
     with database.connection() as connection:
-        draw(connection, root_id, tokens=100)
-        settle(connection, root_id, tokens=-20)
-        assert remaining(connection, root_id) == Remaining(tokens=0)
+        draw(connection, root_id, tokens=100, money=Decimal(1))
+        settle(connection, root_id, tokens=-20, money=Decimal("-0.5"))
+        left = remaining(connection, root_id)
+        assert left == Remaining(tokens=0, money=Decimal(0))
+        draw(connection, root_id, tokens=left.tokens, money=left.money)
 
         settle(connection, root_id, tokens=10)
         with pytest.raises(BudgetExhausted, match="100, 110 are used, 1 were requested"):
