@@ -1,16 +1,15 @@
 """Dramatiq's RabbitMQ broker with quorum queues.
 
 A quorum queue whose node is killed within three minutes of its declaration can be left without a leader for good
-(RabbitMQ 3.10). Publishers and consumers then hang. Its messages can be published again from the rows, so a worker
-deletes and recreates such a queue.
+(RabbitMQ 3.10). Its messages can be published again from the rows, so a worker deletes and recreates such a queue.
 """
 
 import contextlib
 import logging
 import os
 import random
-import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # Milliseconds before a consumer reconnects, instead of 3,000. Dramatiq reads it when it is imported.
@@ -25,6 +24,9 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
 
 from models.platform.errors import ConfigurationError, Unavailable
+from tasks.publishing import PublishResult
+from tasks.rabbitmq_probe import PROBE_TIMEOUT, QueueProbe
+from tasks.rabbitmq_publisher import Publisher, QueueMissing, QueueSilent
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +34,15 @@ log = logging.getLogger(__name__)
 #: failures ends it long before.
 DELIVERY_LIMIT = 50
 
-#: Seconds after which a queue without an answer has no leader; an election takes one or two.
-QUEUE_TIMEOUT = 5.0
+#: Seconds for which a queue that has not confirmed its messages gets no new ones.
+SILENT_PAUSE = 5.0
 
 
 class QuorumBroker(RabbitmqBroker):
-    """RabbitMQ broker with quorum queues, publisher confirms and no delay queues."""
+    """RabbitMQ broker with quorum queues, publisher confirms and no delay queues.
+
+    on_queue_recreated  called with the name of a queue that was deleted with its messages and declared again
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -46,6 +51,10 @@ class QuorumBroker(RabbitmqBroker):
             raise ConfigurationError(
                 "SANGHA_BROKER_URL is malformed: it should be amqp://user:password@host:port/vhost"
             ) from None
+        self.on_queue_recreated: Callable[[str], None] | None = None
+        self._probe = QueueProbe(self.parameters)
+        self._publishers: set[Publisher] = set()
+        self._silent_until: dict[str, float] = {}
 
     @property
     def consumer_class(self) -> type["ConnectionBoundConsumer"]:
@@ -53,19 +62,45 @@ class QuorumBroker(RabbitmqBroker):
         return ConnectionBoundConsumer
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        """Return a consumer of a queue, which is recreated when it has lost its leader."""
+        """Return a consumer of a queue.
+
+        Raises ConnectionClosed for a queue that does not answer. One that has lost its leader is recreated by a later
+        call.
+        """
         self.declare_queue(queue_name, ensure=True)
-        if not self._has_leader(queue_name):
+        state = self._probe.state(queue_name)
+        if state == "leaderless":
             self._recreate(queue_name)
+        elif state == "silent":
+            raise ConnectionClosed(f"the queue {queue_name} does not answer")
         return super().consume(queue_name, prefetch, timeout)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Publish and wait for the confirm. Raises ConnectionClosed, also for a queue without a leader."""
+        """Publish a message and wait for its confirm. Raises ConnectionClosed."""
+        if (error := self.publish_batch([message]).error) is not None:
+            raise error
+        return message
+
+    def publish_batch(self, messages: Sequence[dramatiq.Message[Any]]) -> PublishResult:
+        """Publish messages and wait once for their confirms."""
+        silent = self._silent_queues()
+        accepted = [message for message in messages if message.queue_name not in silent]
         try:
-            self._ensure_usable(message.queue_name)
-        except (pika.exceptions.AMQPError, OSError) as error:
-            raise ConnectionClosed(error) from None
-        return super().enqueue(message, delay=delay)
+            self._declare_pending({message.queue_name for message in accepted})
+        except ConnectionClosed as error:
+            return PublishResult([], error)
+        result = self._publisher().publish(accepted) if accepted else PublishResult([])
+        self._remember(result)
+        if result.error is None and len(accepted) < len(messages):
+            return PublishResult(result.confirmed, QueueSilent(silent))
+        return result
+
+    def close(self) -> None:
+        """Close all connections."""
+        for publisher in self._publishers:
+            publisher.close()
+        self._publishers.clear()
+        super().close()
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
         """Declare a queue without its delay queue."""
@@ -77,13 +112,37 @@ class QuorumBroker(RabbitmqBroker):
         if ensure:
             self._ensure_queue(queue_name)  # type: ignore[no-untyped-call]
 
-    def _ensure_usable(self, queue_name: str) -> None:
-        """Declare the queue once per connection. Raises ConnectionClosed when it has no leader."""
-        if self.state.__dict__.get("verified_connection") is not self.connection:
-            self.declare_queue(queue_name, ensure=True)
-            if not self._has_leader(queue_name):
-                raise ConnectionClosed(f"the queue {queue_name} has no leader")
-            self.state.verified_connection = self.connection
+    def _silent_queues(self) -> set[str]:
+        """Return the queues that get no messages for a while, so that the others do not wait for them."""
+        now = time.monotonic()
+        return {queue_name for queue_name, until in list(self._silent_until.items()) if now < until}
+
+    def _remember(self, result: PublishResult) -> None:
+        """Declare missing queues before the next message to them, and send none to silent ones for a while."""
+        if isinstance(result.error, QueueMissing):
+            self.queues_pending.update(result.error.queues)
+        if isinstance(result.error, QueueSilent) and result.confirmed:  # otherwise the server may be silent
+            self._silent_until |= dict.fromkeys(result.error.queues, time.monotonic() + SILENT_PAUSE)
+
+    def _declare_pending(self, queue_names: set[str]) -> None:
+        """Declare queues that have not been declared, or were missing. Raises ConnectionClosed."""
+        pending = {name for name in queue_names if name in self.queues_pending or name not in self.queues}
+        try:
+            for queue_name in pending:
+                self.declare_queue(queue_name, ensure=True)
+        except (pika.exceptions.AMQPError, OSError) as error:
+            raise ConnectionClosed(error) from None
+        if pending:
+            del self.connection  # the publisher has a connection of its own
+
+    def _publisher(self) -> Publisher:
+        """Return this thread's publisher."""
+        publisher: Publisher | None = getattr(self.state, "publisher", None)
+        if publisher is None:
+            parameters = self.parameters if isinstance(self.parameters, list) else [self.parameters]
+            publisher = self.state.publisher = Publisher(parameters)
+            self._publishers.add(publisher)
+        return publisher
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {
@@ -96,29 +155,30 @@ class QuorumBroker(RabbitmqBroker):
     def _declare_dq_queue(self, queue_name: str) -> None:
         """Declare nothing: there are no delay queues."""
 
-    def _has_leader(self, queue_name: str) -> bool:
-        """Return whether the queue has a leader; without one, RabbitMQ's clients hang for more than a minute."""
-        return queue_answers(self.parameters, queue_name, QUEUE_TIMEOUT)
-
     def _recreate(self, queue_name: str) -> None:
-        """Delete and declare a queue. The relay publishes its messages again."""
-        time.sleep(random.uniform(0, QUEUE_TIMEOUT / 2))  # so that one of several workers does it
-        if self._has_leader(queue_name):
+        """Delete and declare a queue whose messages cannot be read again, and report it to `on_queue_recreated`."""
+        time.sleep(random.uniform(0, PROBE_TIMEOUT / 2))  # so that one of several workers does it
+        if self._probe.state(queue_name) == "answers":
             return
         log.warning("Recreating queue %s, which has lost its leader", queue_name)
         with pika.BlockingConnection(self.parameters) as connection:
             connection.channel().queue_delete(queue_name)
+        self._probe.forget(queue_name)
         self.queues_pending.add(queue_name)
         self.declare_queue(queue_name, ensure=True)
+        self._silent_until.pop(queue_name, None)
+        if self.on_queue_recreated is not None:
+            try:
+                self.on_queue_recreated(queue_name)
+            except Exception:
+                log.exception(
+                    "Queue %s: cannot report that it was recreated; its jobs are sent again later", queue_name
+                )
 
     def keep_alive(self) -> None:
-        """Answer the server's heartbeats on this thread's connection while it is idle."""
-        if getattr(self.state, "connection", None) is None:
-            return
-        try:
-            self.state.connection.process_data_events(0)
-        except pika.exceptions.AMQPError:
-            del self.connection
+        """Answer the server's heartbeats on the connection of this thread's publisher while it is idle."""
+        if (publisher := getattr(self.state, "publisher", None)) is not None:
+            publisher.keep_alive()
 
     def check(self) -> None:
         """Raise Unavailable when RabbitMQ cannot be reached."""
@@ -152,23 +212,3 @@ class ConnectionBoundConsumer(_RabbitmqConsumer):
         if message.delivered_by is self:
             with contextlib.suppress(ConnectionClosed):
                 super().nack(message)  # type: ignore[no-untyped-call]
-
-
-def queue_answers(parameters: pika.URLParameters, queue_name: str, timeout: float) -> bool:
-    """Return whether a queue answers a get within `timeout` seconds.
-
-    The get runs on its own connection and thread, since it may block forever. A message that it returns is requeued
-    when the connection closes. An error counts as an answer: the caller's next call raises it.
-    """
-
-    def get_message() -> None:
-        try:
-            with pika.BlockingConnection(parameters) as connection:
-                connection.channel().basic_get(queue_name)
-        except (pika.exceptions.AMQPError, OSError) as error:
-            log.debug("Cannot get from queue %s: %r", queue_name, error)
-
-    thread = threading.Thread(target=get_message, name=f"probe-{queue_name}", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return not thread.is_alive()

@@ -1,16 +1,22 @@
 """Dramatiq's Redis broker with blocking consumers, for the embedded default."""
 
 import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import CurrentMessage
+from redis.client import Pipeline
 
 from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
+from tasks.publishing import PublishResult
 
 #: Seconds that an idle consumer blocks at most.
 MAX_BLOCK_TIME = 1.0
@@ -38,13 +44,38 @@ class BlockingRedisBroker(RedisBroker):
             self.emit_after("declare_queue", queue_name)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Enqueue a message and wake a consumer."""
-        enqueued = super().enqueue(message, delay=delay)
+        """Enqueue a message and wake a consumer. Raises redis.RedisError."""
+        if (error := self.publish_batch([message]).error) is not None:
+            raise error
+        return message
+
+    def publish_batch(self, messages: Sequence[dramatiq.Message[Any]]) -> PublishResult:
+        """Enqueue messages and wake their consumers, in one round trip."""
         with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.lpush(wake_key(message.queue_name), 1)
-            pipeline.ltrim(wake_key(message.queue_name), 0, MAX_WAKE_UPS - 1)
-            pipeline.execute()
-        return enqueued
+            for message in messages:
+                self._add(pipeline, message)
+            for queue_name, count in Counter(message.queue_name for message in messages).items():
+                pipeline.lpush(wake_key(queue_name), *[1] * count)
+                pipeline.ltrim(wake_key(queue_name), 0, MAX_WAKE_UPS - 1)
+            try:
+                results = pipeline.execute(raise_on_error=False)
+            except redis.RedisError as error:
+                return PublishResult([], error)
+        errors = [result for result in results if isinstance(result, Exception)]
+        accepted = [
+            message
+            for message, result in zip(messages, results, strict=False)  # the wake-ups follow
+            if not isinstance(result, Exception)
+        ]
+        return PublishResult(accepted, errors[0] if errors else None)
+
+    def _add(self, pipeline: Pipeline, message: dramatiq.Message[Any]) -> None:
+        """Add the command that RedisBroker sends to enqueue a message. Its maintenance is left to the consumers."""
+        redis_id = str(uuid4())
+        stored = message.copy(options={"redis_message_id": redis_id}).encode()
+        options = [int(time.time() * 1000), message.queue_name, self.broker_id, self.heartbeat_timeout,
+                   self.dead_message_ttl, 0, 1]  # fmt: skip
+        self.scripts["dispatch"](keys=[self.namespace], args=["enqueue", *options, redis_id, stored], client=pipeline)
 
     def keep_alive(self) -> None:
         """Do nothing: connections to Redis have no heartbeats."""

@@ -101,15 +101,14 @@ class Relay:
         return len(sent)
 
     def _send(self, due: Sequence[DueJob]) -> tuple[list[DueJob], Exception | None]:
-        """Publish until the first error; what was sent before it has to be marked as published."""
-        sent: list[DueJob] = []
-        try:
-            for job in due:
-                self._broker.enqueue(job_message(job.queue, job.kind, job.id))
-                sent.append(job)
-        except Exception as error:  # noqa: BLE001 - raised again after the jobs are marked
-            return sent, error
-        return sent, None
+        """Publish a batch. Returns the jobs to mark as published, and the error that kept the others from it."""
+        if not due:
+            return [], None
+        messages = [job_message(job.queue, job.kind, job.id) for job in due]
+        result = self._broker.publish_batch(messages)
+        confirmed = {message.message_id for message in result.confirmed}
+        sent = [job for job, message in zip(due, messages, strict=True) if message.message_id in confirmed]
+        return sent, result.error
 
     def _current_windows(self) -> dict[str, int]:
         if time.monotonic() - self._windows_read > WINDOWS_MAX_AGE:

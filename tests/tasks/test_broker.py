@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import dramatiq
 import pika
 import pytest
+import redis
 
 from bench.chaos.proxy import Links
 from bench.harness.waiting import wait_until
@@ -56,6 +57,55 @@ def test_each_message_is_delivered_once(broker, start_worker):
     wait_until(lambda: len(received) >= 100)
 
     assert sorted(received) == sorted(f"job_{n}" for n in range(100))
+
+
+def test_batch_is_published_as_a_whole(broker, start_worker):
+    received = []
+    batch = [job_message(QUEUE, "test.received", f"job_{n}") for n in range(200)]
+
+    result = broker.publish_batch(batch)
+
+    assert (list(result.confirmed), result.error) == (batch, None)
+    start_worker(received.append)
+    wait_until(lambda: len(received) >= 200)
+    assert sorted(received) == sorted(message.args[0] for message in batch)
+
+
+def test_batch_wakes_idle_workers(broker, start_worker):
+    received, both = [], threading.Barrier(2)
+
+    def receive(job_id):
+        both.wait(20)
+        received.append(job_id)
+
+    start_worker(receive)
+
+    broker.publish_batch([job_message(QUEUE, "test.received", f"job_{n}") for n in range(2)])
+
+    wait_until(lambda: sorted(received) == ["job_0", "job_1"])
+
+
+@pytest.mark.parametrize("url", ["amqp://a:b@127.0.0.1:1/", "unix:///nowhere/valkey.sock"])
+def test_batch_without_a_server_is_an_error_without_confirms(url):
+    broker = build_broker(url)
+
+    result = broker.publish_batch([job_message("memory", "memory.change", "job_1")])
+
+    assert list(result.confirmed) == []
+    assert isinstance(result.error, dramatiq.errors.ConnectionClosed | redis.ConnectionError)
+
+
+def test_batch_of_the_redis_broker_reports_refused_messages(settings):
+    broker = build_broker(settings.broker_address)
+    broker.client.config_set("maxmemory", 1)
+    try:
+        result = broker.publish_batch([job_message("memory", "memory.change", "job_1")])
+    finally:
+        broker.client.config_set("maxmemory", 0)
+        broker.close()
+
+    assert list(result.confirmed) == []
+    assert isinstance(result.error, redis.OutOfMemoryError)
 
 
 def test_idle_worker_receives_a_message_at_once(broker, start_worker):

@@ -9,6 +9,7 @@ from bench.harness.waiting import wait_until
 from models.jobs import outbox
 from models.jobs.workers import register
 from models.platform.errors import Unavailable
+from tasks.publishing import PublishResult
 from tasks.relay import Relay
 from tests.tasks.conftest import broker_with_queue
 
@@ -55,11 +56,11 @@ def jobs_of(messages):
 def test_due_jobs_are_published_and_marked(job_store, account, relay, deliveries):
     job_ids = [job_store.enqueue(account) for _ in range(3)]
 
-    assert relay.publish_due() == 3
+    assert relay.publish_all() == 3
 
     assert jobs_of(deliveries(3)) == job_ids
     assert all(job_store.job(job_id).published_at for job_id in job_ids)
-    assert relay.publish_due() == 0
+    assert relay.publish_all() == 0
 
 
 class Crash(Exception):
@@ -77,8 +78,8 @@ def test_crash_between_message_and_mark_sends_twice_and_the_job_is_claimed_once(
     with monkeypatch.context() as patched:
         patched.setattr(outbox, "mark_published", crash)
         with pytest.raises(Crash):
-            relay.publish_due()
-    assert relay.publish_due() == 1
+            relay.publish_all()
+    assert relay.publish_all() == 1
 
     messages = deliveries(2)
     assert jobs_of(messages) == [job_id, job_id]
@@ -88,42 +89,40 @@ def test_crash_between_message_and_mark_sends_twice_and_the_job_is_claimed_once(
 
 def test_connection_is_idle_in_transaction_while_the_relay_publishes(job_store, account, relay, broker, monkeypatch):
     """Postgres can then end the transaction of a frozen relay, and with it the lock that other relays wait for."""
-    states, enqueue = [], broker.enqueue
+    states, publish_batch = [], broker.publish_batch
     holders = """
         SELECT state FROM pg_stat_activity JOIN pg_locks USING (pid)
         WHERE locktype = 'advisory' AND datname = current_database()
     """
 
-    def record_states(message):
+    def record_states(messages):
         with job_store.database.connection() as connection:
             states.extend(row["state"] for row in connection.execute(holders).fetchall())
-        return enqueue(message)
+        return publish_batch(messages)
 
-    monkeypatch.setattr(broker, "enqueue", record_states)
+    monkeypatch.setattr(broker, "publish_batch", record_states)
     job_store.enqueue(account)
-    relay.publish_due()
+    relay.publish_all()
 
     assert states == ["idle in transaction"]
 
 
-def test_messages_sent_before_a_broker_error_are_not_sent_again(
+def test_messages_confirmed_before_a_broker_error_are_not_sent_again(
     job_store, account, relay, deliveries, broker, monkeypatch
 ):
     job_ids = [job_store.enqueue(account) for _ in range(4)]
-    enqueue, sent = broker.enqueue, []
+    publish_batch = broker.publish_batch
 
-    def fail_third(message):
-        if len(sent) == 2:
-            raise dramatiq.errors.ConnectionClosed("down")
-        sent.append(message)
-        return enqueue(message)
+    def fail_third(messages):
+        confirmed = publish_batch(messages[:2]).confirmed
+        return PublishResult(confirmed, dramatiq.errors.ConnectionClosed("down"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(broker, "enqueue", fail_third)
+        patched.setattr(broker, "publish_batch", fail_third)
         with pytest.raises(dramatiq.errors.ConnectionClosed):
-            relay.publish_due()
+            relay.publish_all()
     assert [bool(job_store.job(job_id).published_at) for job_id in job_ids] == [True, True, False, False]
-    assert relay.publish_due() == 2
+    assert relay.publish_all() == 2
 
     assert jobs_of(deliveries(4)) == job_ids
 
@@ -132,15 +131,15 @@ def test_messages_sent_before_a_broker_error_are_not_sent_again(
     "error", [dramatiq.errors.ConnectionClosed("down"), Unavailable("down"), OSError("down"), KeyError("what?")]
 )
 def test_relay_retries_after_an_error(job_store, account, relay, deliveries, broker, monkeypatch, error):
-    failures, enqueue = [], broker.enqueue
+    failures, publish_batch = [], broker.publish_batch
 
-    def fail_twice(message):
+    def fail_twice(messages):
         if len(failures) < 2:
-            failures.append(message)
+            failures.append(messages)
             raise error
-        return enqueue(message)
+        return publish_batch(messages)
 
-    monkeypatch.setattr(broker, "enqueue", fail_twice)
+    monkeypatch.setattr(broker, "publish_batch", fail_twice)
     job_id = job_store.enqueue(account)
     relay.start()
 
@@ -153,17 +152,26 @@ def test_relay_retries_after_an_error(job_store, account, relay, deliveries, bro
 def test_nudge_publishes_at_once(job_store, account, relay):
     relay.start()
     first = job_store.enqueue(account)
-    relay.nudge()
+    relay.nudge(account)
     wait_until(lambda: job_store.job(first).published_at)
     delays = []
     for _ in range(3):
         job_id = job_store.enqueue(account)
         start = time.monotonic()
-        relay.nudge()
+        relay.nudge(account)
         wait_until(lambda job_id=job_id: job_store.job(job_id).published_at)
         delays.append(time.monotonic() - start)
 
     assert min(delays) < 0.1
+
+
+def test_nudge_without_lanes_publishes_those_of_all(job_store, relay):
+    relay.start()
+    job_ids = [job_store.enqueue(job_store.create_account()) for _ in range(8)]
+
+    relay.nudge()
+
+    wait_until(lambda: all(job_store.job(job_id).published_at for job_id in job_ids))
 
 
 def test_relay_with_an_interval_needs_no_nudge(job_store, account, broker):
@@ -176,11 +184,11 @@ def test_relay_with_an_interval_needs_no_nudge(job_store, account, broker):
 
 def test_one_nudge_publishes_more_than_a_batch(job_store, relay):
     with job_store.database.connection() as connection:
-        register(connection, "w", host="h", pid=1, pools=[], queues=[QUEUE], threads=100)
+        register(connection, "w", host="h", pid=1, pools=[], threads={QUEUE: 100})
     account = job_store.create_account()
     job_ids = [job_store.enqueue(account) for _ in range(outbox.BATCH + 10)]
     relay.start()
 
-    relay.nudge()
+    relay.nudge(account)
 
     wait_until(lambda: all(job_store.job(job_id).published_at for job_id in job_ids))
