@@ -65,6 +65,7 @@ class Ending:
     events      last events of the journal; the last one is an ending
     record      writes the job's output and usage in the transaction of the state change
     follow_ups  jobs to insert in the same transaction
+    settle      settles with the tree's budget, after all other statements: see `models/jobs/budgets.py`
     tokens      tokens used, for the account's limit per minute
     error       `{"code", "message"}` for the caller; the traceback is for operators only
     """
@@ -76,6 +77,7 @@ class Ending:
     traceback: str | None = None
     record: Callable[[Connection], None] | None = None
     follow_ups: Sequence[NewJob] = ()
+    settle: Callable[[Connection], None] | None = None
     tokens: int = 0
 
 
@@ -115,6 +117,8 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     following = enqueue_many(connection, ending.follow_ups)
     if parent_id:
         wake_parent(connection, parent_id, completed=ending.state == "completed")
+    if ending.settle:
+        ending.settle(connection)
     other = waits.fetchone()
     return bool(parent_id or following() or (other and other["waits"]))
 

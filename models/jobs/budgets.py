@@ -3,8 +3,9 @@
 A tree has one row, under the id of its root. A job draws what it may use before it uses it, and gives back the rest
 when it ends. A tree without a row has no limits.
 
-Many jobs write the row. `draw` and `settle` are one statement each and lock nothing else, so call them last in a
-transaction: then no other lock is awaited while the row is locked, and no two transactions wait for each other.
+Many jobs write the row. `draw` and `settle` are one statement each and lock nothing else. Call `draw` last in a
+transaction, and `settle` in `Ending.settle`: then no transaction waits for another lock while it holds the row's, so
+that no two wait for each other.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from models.jobs import jobs
+from models.jobs import attempts, jobs
+from models.jobs.attempts import Ending
 from models.jobs.budgets import BudgetLimits, Remaining, draw, open_budget, remaining, settle
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import BudgetExhausted, SanghaError
@@ -196,6 +197,38 @@ def test_a_draw_waits_for_a_concurrent_one_and_then_sees_it(database, open_tree)
         # Then it is refused after the commit
         with pytest.raises(BudgetExhausted):
             other.result()
+
+
+def test_a_job_and_its_child_that_end_at_once_do_not_wait_for_each_other(job_store, account, open_tree):
+    # Given a running root with a running child, both of which have drawn
+    database, root_id = job_store.database, open_tree(BudgetLimits(tokens=100))
+    root = job_store.claim(root_id)
+    child = NewJob("test.work", account)
+    with database.transaction() as connection:
+        enqueue(connection, child, parent=root)
+        draw(connection, root_id, tokens=100)
+    child = job_store.claim(child.id)
+
+    # When the root settles after its child has begun to wait for the root's row
+    with ThreadPoolExecutor(1) as thread, database.transaction() as connection:
+
+        def settle_root(connection):
+            ending = Ending("completed", [], settle=lambda connection: settle(connection, root_id, tokens=10))
+            ended.append(thread.submit(end_in_transaction, database, child, ending))
+            wait_until_blocked(database, by=connection.info.backend_pid)
+            settle(connection, root_id, tokens=20)
+
+        ended = []
+        attempts.end(connection, root, Ending("completed", [], settle=settle_root), [])
+
+    # Then both end
+    ended[0].result()
+    assert amounts_left(database, root_id) == Remaining(tokens=30)
+
+
+def end_in_transaction(database, job, ending):
+    with database.transaction() as connection:
+        attempts.end(connection, job, ending, [])
 
 
 def draw_in_transaction(database, root_id, **amounts):
