@@ -98,7 +98,7 @@ def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Instal
         poison = user.stream("poison")
         while not poison.ended:
             # The backoff between two attempts is not under test.
-            stack.rows("UPDATE jobs SET run_at = now() WHERE account_id = %s AND state = 'queued' RETURNING id",
+            stack.rows("UPDATE jobs SET run_at = now() WHERE account_id = %s AND state = 'scheduled' RETURNING id",
                        user.account)  # fmt: skip
             others.append(user.stream("hello").end())
 

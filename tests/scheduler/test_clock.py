@@ -11,6 +11,7 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
+from models.jobs.leases import LEASE
 from models.platform.errors import Unavailable
 from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
@@ -28,10 +29,10 @@ class RecordingQueue:
     def __init__(self):
         self.announced_jobs = []
 
-    def nudge(self):
+    def nudge(self, *lanes):
         self.nudges += 1
 
-    def announce_job(self, job_id, opening_events):
+    def announce_job(self, job_id, opening_events, lane):
         self.announced_jobs.append(job_id)
 
     def forget_journal(self, job_id):
@@ -155,23 +156,84 @@ def test_a_kind_that_this_version_does_not_know_stays_due(job_store, new_clock, 
     assert next_times(job_store)["of.tomorrow"] < datetime.now(UTC) + timedelta(seconds=1)
 
 
-def test_a_sweep_requeues_jobs_of_dead_workers_and_nudges_the_relay(job_store, new_clock):
+@pytest.fixture
+def monotonic(monkeypatch):
+    """The clock's time, which the test advances."""
+    times = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: times.now))
+    return times
+
+
+def sweep_for(clock, monotonic, seconds):
+    """Sweep once a second."""
+    for _ in range(int(seconds)):
+        monotonic.now += 1
+        clock.sweep()
+
+
+@pytest.fixture
+def job_of_a_silent_worker(job_store):
+    job_id = job_store.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
+    job_store.claim(job_id, worker="silent")
+    return job_id
+
+
+def test_a_sweep_requeues_jobs_of_dead_workers_and_nudges_the_relay(
+    job_store, new_clock, monotonic, job_of_a_silent_worker
+):
+    clock, queue = new_clock()
+
+    sweep_for(clock, monotonic, LEASE)
+
+    job = job_store.job(job_of_a_silent_worker)
+    assert (job.state, job.failures, queue.nudges) == ("queued", 1, 1)
+
+
+def test_no_lease_expires_before_the_database_was_reachable_for_a_full_lease(
+    job_store, new_clock, monotonic, job_of_a_silent_worker, monkeypatch
+):
+    """No worker could renew its lease while the database was away."""
+    # Given a sweeper that cannot reach the database for a minute
+    clock, _ = new_clock()
+    sweep_for(clock, monotonic, LEASE / 2)
+    with monkeypatch.context() as away:
+        away.setattr(job_store.database, "connection", unavailable)
+        sweep_for(clock, monotonic, 60)
+    # When it sweeps for less than a lease, and then for longer
+    sweep_for(clock, monotonic, LEASE - 1)
+    assert job_store.job(job_of_a_silent_worker).state == "running"
+    sweep_for(clock, monotonic, 1)
+    # Then the job is requeued after a full lease
+    assert job_store.job(job_of_a_silent_worker).state == "queued"
+
+
+def test_a_sweeper_that_was_frozen_waits_for_a_full_lease_again(
+    job_store, new_clock, monotonic, job_of_a_silent_worker
+):
+    clock, _ = new_clock()
+    sweep_for(clock, monotonic, LEASE - 1)
+
+    monotonic.now += 60
+    clock.sweep()
+
+    assert job_store.job(job_of_a_silent_worker).state == "running"
+
+
+def test_a_sweep_queues_jobs_that_have_become_due(job_store, new_clock):
     clock, queue = new_clock()
     job_id = job_store.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
-    job_store.claim(job_id)
-    clock.sweep()
-    assert (job_store.job(job_id).state, queue.nudges) == ("running", 0)
+    job_store.update(job_id, "state = 'scheduled'")
 
-    job_store.update(job_id, "lease_until = now() - interval '1 second'")
     clock.sweep()
 
-    assert (job_store.job(job_id).state, job_store.job(job_id).failures, queue.nudges) == ("queued", 1, 1)
+    assert (job_store.job(job_id).state, queue.nudges) == ("queued", 1)
+
+
+def unavailable():
+    raise Unavailable("away")
 
 
 def test_a_sweep_survives_a_database_outage(job_store, new_clock, monkeypatch):
-    def unavailable():
-        raise Unavailable("away")
-
     monkeypatch.setattr(job_store.database, "connection", unavailable)
 
     new_clock()[0].sweep()

@@ -42,4 +42,4 @@ def event_types(runner, job_store, job_id):
 
 
 def make_due(job_store, job_id):
-    job_store.update(job_id, "run_at = now()")
+    job_store.update(job_id, "state = CASE state WHEN 'scheduled' THEN 'queued' ELSE state END, run_at = now()")

@@ -33,7 +33,9 @@ def test_catalogue_and_declared_actors_agree(declared):
         assert actor.queue_name == CATALOGUE[name].queue
         assert actor.queue_name in POOLS[pool]
         assert actor.priority == CATALOGUE[name].priority
-    assert all(count >= 1 for count in threads.values())
+    for pool, counts in threads.items():
+        assert set(counts) == set(POOLS[pool])
+        assert all(count >= 1 for count in counts.values())
 
 
 def test_dramatiq_has_no_retries_and_no_delay_queues(declared):

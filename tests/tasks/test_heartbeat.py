@@ -1,13 +1,12 @@
-"""The heartbeat renews leases, writes checkpoints and receives cancellations."""
+"""The heartbeat renews the lease, compares claims with rows, writes checkpoints and receives cancellations."""
 
 import threading
 import time
-from datetime import timedelta
 
 import pytest
 
 from bench.harness.waiting import wait_until
-from models.jobs import attempts
+from models.jobs import leases
 from models.jobs.attempt_context import Handler, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.workers import list_live
@@ -19,9 +18,9 @@ from tasks.heartbeat import OVERDUE_GRACE, Heartbeat
 @pytest.fixture
 def heartbeat(runner, monkeypatch):
     """A heartbeat with short intervals."""
-    monkeypatch.setattr(attempts, "RENEWAL", 0.05)
+    monkeypatch.setattr(leases, "RENEWAL", 0.05)
     monkeypatch.setattr("tasks.heartbeat.LISTEN_INTERVAL", 0.1)
-    heartbeat = Heartbeat(runner, host="h", pid=1, pools=["p"], queues=["test"], threads=3)
+    heartbeat = Heartbeat(runner, host="h", pid=1, pools=["p"], threads={"test": 3})
     yield heartbeat
     if heartbeat._threads[0].is_alive():
         heartbeat.stop()
@@ -59,12 +58,23 @@ def test_worker_is_registered_from_start_to_stop(heartbeat, runner, job_store):
         assert list_live(connection) == []
 
 
-def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, job_store):
-    job_id, attempt, _ = running_job
-    job_store.update(job_id, "lease_until = now()")
-    heartbeat.start()
+def silence(job_store, runner):
+    """Let the worker's lease expire."""
+    with job_store.database.connection() as connection:
+        connection.execute("UPDATE workers SET seen_at = now() - interval '1 hour' WHERE name = %s", (runner.name,))
 
-    wait_until(lambda: job_store.job(job_id).lease_until > job_store.job(job_id).started_at + timedelta(seconds=10))
+
+def is_live(job_store, runner):
+    with job_store.database.connection() as connection:
+        return runner.name in [worker.name for worker in list_live(connection)]
+
+
+def test_lease_is_renewed_and_events_are_archived(heartbeat, running_job, runner, job_store):
+    job_id, attempt, _ = running_job
+    heartbeat.start()
+    silence(job_store, runner)
+
+    wait_until(lambda: is_live(job_store, runner))
     with job_store.database.connection() as connection:
         wait_until(lambda: len(read_archive(connection, job_id).events) == 1)
     attempt.journal.write("test.said", {})
@@ -75,7 +85,7 @@ def test_leases_are_renewed_and_events_are_archived(heartbeat, running_job, job_
 def test_cancellation_over_redis_stops_the_attempt_at_once(
     heartbeat, running_job, runner, job_store, account, monkeypatch
 ):
-    monkeypatch.setattr(attempts, "RENEWAL", 3600)
+    monkeypatch.setattr(leases, "RENEWAL", 3600)
     job_id, _, thread = running_job
     heartbeat.start()
     channel = journal.CANCEL_CHANNEL
@@ -106,7 +116,7 @@ def test_cancellation_missed_by_redis_stops_the_attempt_at_the_next_heartbeat(
 
 def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, job_store):
     job_id, attempt, thread = running_job
-    job_store.claim(job_id, "m", "another worker")
+    job_store.take_over(attempt.job)
 
     heartbeat.start()
     thread.join(20)
@@ -116,31 +126,47 @@ def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, job_store):
     assert (job_store.job(job_id).state, job_store.job(job_id).worker) == ("running", "another worker")
 
 
-def test_lease_of_an_overdue_attempt_is_not_renewed(heartbeat, running_job, job_store):
-    """An attempt that ignores its stop signal is taken over by another worker."""
+def test_overdue_attempt_is_abandoned_and_its_thread_leaves_the_window(heartbeat, running_job, runner, job_store):
+    """Another worker takes the job over; the thread may be stuck for good."""
     job_id, attempt, _ = running_job
-    lease = job_store.job(job_id).lease_until
+    heartbeat._beat_once()
     attempt.deadline = time.monotonic() - OVERDUE_GRACE - 1
+
     heartbeat._beat_once()
 
-    assert job_store.job(job_id).lease_until == lease
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
+    assert heartbeat._usable_threads([attempt.job]) == {"test": 2}
+    with job_store.database.connection() as connection:
+        assert [worker.threads for worker in list_live(connection) if worker.name == runner.name] == [3]
+        row = connection.execute("SELECT queue_threads FROM workers WHERE name = %s", (runner.name,)).fetchone()
+    assert row["queue_threads"] == {"test": 2}
 
 
-def test_heartbeat_continues_after_an_error(heartbeat, running_job, job_store, monkeypatch):
-    job_id, _, _ = running_job
+def test_job_that_the_worker_does_not_run_is_put_back_at_the_second_beat(heartbeat, runner, job_store, account):
+    """The first beat may see a claim whose reply is on its way."""
+    job = job_store.claim(job_store.enqueue(account), worker=runner.name)
+
+    heartbeat._beat_once()
+    assert job_store.job(job.id).state == "running"
+    heartbeat._beat_once()
+
+    assert (job_store.job(job.id).state, job_store.job(job.id).failures) == ("queued", 0)
+
+
+def test_heartbeat_continues_after_an_error(heartbeat, runner, job_store, monkeypatch):
     monkeypatch.setattr("tasks.heartbeat.RETRY_INTERVAL", 0.02)
-    beats, renew = [], attempts.renew_leases
+    heartbeat._beat_once()
+    beats, check = [], leases.check_claims
 
     def fail_twice(*arguments):
         beats.append(1)
         if len(beats) <= 2:
             raise ValueError
-        return renew(*arguments)
+        return check(*arguments)
 
-    monkeypatch.setattr(attempts, "renew_leases", fail_twice)
-    job_store.update(job_id, "lease_until = now() - interval '1 hour'")
+    monkeypatch.setattr(leases, "check_claims", fail_twice)
     heartbeat._threads[0].start()
 
-    wait_until(lambda: job_store.job(job_id).lease_until > job_store.job(job_id).started_at)
-    assert len(beats) >= 3
+    wait_until(lambda: len(beats) >= 3)
+    assert is_live(job_store, runner)
     heartbeat._threads[1].start()

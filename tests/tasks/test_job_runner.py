@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg.errors import LockNotAvailable, OutOfMemory, QueryCanceled
@@ -10,11 +11,11 @@ from psycopg.errors import LockNotAvailable, OutOfMemory, QueryCanceled
 from bench.harness.waiting import wait_until
 from models.access import rate_limits
 from models.access.rate_limits import Bucket
-from models.jobs import outbox
 from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import NewJob, children, enqueue
+from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal import journal
 from models.journal.journal import Claim
 from models.platform.errors import PermanentFailure, SanghaError
@@ -60,7 +61,7 @@ def test_failed_job_is_retried_later_and_dead_after_its_last_attempt(runner, job
     for failures in (1, 2):
         runner.execute(failing, job_id, f"m{failures}")
         job = job_store.job(job_id)
-        assert (job.state, job.failures, job.published_at) == ("queued", failures, None)
+        assert (job.state, job.failures, job.published_at) == ("scheduled", failures, None)
         assert "ValueError: the reason" in job.traceback
         assert job_store.claim(job_id) is None  # run_at lies in the future
         make_due(job_store, job_id)
@@ -80,7 +81,7 @@ def test_failed_statement_counts_as_a_failure(runner, job_store, account, error)
     job_id = job_store.enqueue(account)
     for failures in (1, 2):
         runner.execute(handler(raises(error)), job_id, f"m{failures}")
-        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", failures)
+        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("scheduled", failures)
         make_due(job_store, job_id)
 
     runner.execute(handler(raises(error)), job_id, "m3")
@@ -98,7 +99,7 @@ def test_statement_that_is_cancelled_in_a_pipeline_counts_as_a_failure(runner, j
 
     runner.execute(handler(run), job_id, "m")
 
-    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("scheduled", 1)
 
 
 def test_error_text_that_postgres_cannot_store_is_escaped(runner, job_store, account):
@@ -106,7 +107,7 @@ def test_error_text_that_postgres_cannot_store_is_escaped(runner, job_store, acc
 
     runner.execute(handler(raises(ValueError("nul \0, lone \ud800"))), job_id, "m")
 
-    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("scheduled", 1)
 
 
 def test_permanent_failure_is_not_retried(runner, job_store, account):
@@ -216,7 +217,7 @@ def test_error_while_recording_the_ending_is_retried(runner, job_store, account)
     job_id = job_store.enqueue(account)
     for failures in (1, 2):
         runner.execute(handler(run, end), job_id, f"m{failures}")
-        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", failures)
+        assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("scheduled", failures)
         assert "no_such_column" in job_store.job(job_id).traceback
         assert event_types(runner, job_store, job_id) == []
         make_due(job_store, job_id)
@@ -229,7 +230,7 @@ def test_error_while_recording_the_ending_is_retried(runner, job_store, account)
 
 
 def test_job_that_kills_its_workers_is_dead_after_its_last_attempt(runners, job_store, account):
-    """The next claim counts the crash, since the process is gone."""
+    """Its supervisor gives the job back and counts the crash."""
 
     class Killed(BaseException):
         pass
@@ -242,8 +243,7 @@ def test_job_that_kills_its_workers_is_dead_after_its_last_attempt(runners, job_
 
     for number in range(20):
         with job_store.database.connection() as connection:
-            connection.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
-            outbox.requeue_lost(connection)
+            connection.execute(GIVE_BACK_OF_WORKER, {"workers": [f"worker {number - 1}"]})
         make_due(job_store, job_id)
         worker = runners(f"worker {number}")
         if job_store.job(job_id).failures < 3:
@@ -284,6 +284,50 @@ def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(
 
     assert (job_store.job(parent_id).state, job_store.job(parent_id).result) == ("completed", {"sum": 3})
     assert event_types(runner, job_store, parent_id) == ["test.written", "sangha:job.completed"]
+
+
+def test_children_that_the_parent_does_not_need_any_more_are_cancelled(runner, job_store, account):
+    # Given a parent that continues when one of its children has completed
+    def run(attempt):
+        with attempt.database.connection() as connection:
+            if children(connection, attempt.job.id):
+                return plain_ending(attempt, "completed")
+        return WaitForChildren([NewJob("test.child", account) for _ in range(3)], join_rule="any")
+
+    parent_id = job_store.enqueue(account)
+    runner.execute(handler(run), parent_id, "m")
+    with job_store.database.connection() as connection:
+        first, running, queued = (job.id for job in children(connection, parent_id))
+    job_store.claim(running, worker="another worker")
+    # When one completes
+    runner.execute(COMPLETES, first, "m1")
+    runner.execute(handler(run), parent_id, "m2")
+    # Then the parent ends, and the others are cancelled
+    assert job_store.job(parent_id).state == "completed"
+    assert job_store.job(queued).state == "cancelled"
+    assert job_store.job(running).cancel_requested_at is not None
+    assert event_types(runner, job_store, queued) == ["sangha:job.cancelled"]
+
+
+def test_job_whose_deadline_has_passed_fails_without_running(runner, job_store, account):
+    job_id = job_store.enqueue(account, deadline_at=datetime.now(UTC) - timedelta(seconds=1))
+
+    runner.execute(handler(raises(AssertionError("it ran"))), job_id, "m")
+
+    job = job_store.job(job_id)
+    assert (job.state, job.error["code"]) == ("failed", "deadline_exceeded")
+
+
+def test_attempt_stops_at_the_deadline_of_its_job(runner, job_store, account):
+    job_id = job_store.enqueue(account, deadline_at=datetime.now(UTC) + timedelta(seconds=0.2))
+
+    def run(attempt):
+        wait_until(attempt.should_stop)
+        attempt.check()
+
+    runner.execute(handler(run), job_id, "m")
+
+    assert (job_store.job(job_id).state, job_store.job(job_id).error["code"]) == ("failed", "deadline_exceeded")
 
 
 def test_cancellation_before_the_children_are_inserted_ends_the_job(runner, job_store, account):

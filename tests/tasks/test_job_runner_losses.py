@@ -14,6 +14,7 @@ from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import cancel
 from models.jobs.jobs import NewJob, children
+from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal import journal
 from models.journal.archive import read_archive
 from models.platform.database import Database
@@ -30,7 +31,7 @@ def test_job_is_released_without_a_failure_while_a_dependency_is_down(runner, jo
     runner.execute(handler(raises(error)), job_id, "m")
 
     job = job_store.job(job_id)
-    assert (job.state, job.failures, job.published_at) == ("queued", 0, None)
+    assert (job.state, job.failures, job.published_at) == ("scheduled", 0, None)
     assert job_store.claim(job_id) is None  # its run_at is a second from now
 
 
@@ -40,7 +41,7 @@ def test_job_is_released_while_redis_is_down(runner, job_store, account, tmp_pat
 
     runner.execute(COMPLETES, job_id, "m")
 
-    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 0)
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("scheduled", 0)
 
 
 @pytest.mark.parametrize("outcome", ["completes", "fails", "waits", "is fenced"])
@@ -60,7 +61,8 @@ def test_attempt_is_fenced_after_a_newer_claim(runners, job_store, account, outc
     thread = threading.Thread(target=stale.execute, args=(handler(run), job_id, "m"))
     thread.start()
     assert started.wait(20)
-    other.execute(COMPLETES, job_id, "m")
+    give_back(job_store, job_id)
+    other.execute(COMPLETES, job_id, "m2")
     proceed.set()
     thread.join(20)
 
@@ -69,6 +71,13 @@ def test_attempt_is_fenced_after_a_newer_claim(runners, job_store, account, outc
     assert event_types(other, job_store, job_id) == ["test.written", "sangha:job.completed"]
     with job_store.database.connection() as connection:
         assert children(connection, job_id) == []
+
+
+def give_back(job_store, job_id):
+    """Put a running job back, as if its worker were silent."""
+    job_store.update(job_id, "worker = 'silent'")
+    with job_store.database.connection() as connection:
+        connection.execute(GIVE_BACK_OF_WORKER, {"workers": ["silent"]})
 
 
 class UnconfirmingDatabase(Database):
@@ -178,7 +187,7 @@ def test_retry_wait_and_release_count_once_without_confirmation(runners, unconfi
     runner.execute(handler(run), job_id, "m")
 
     job = job_store.job(job_id)
-    assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "queued", outcome == "fails")
+    assert (job.state, job.failures) == ("waiting" if outcome == "waits" else "scheduled", outcome == "fails")
     assert job.pending_children == (outcome == "waits")
     assert event_types(runner, job_store, job_id) == ["test.written"]
 

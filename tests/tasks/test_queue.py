@@ -22,7 +22,7 @@ def queue(settings, job_store, redis_client, broker):
 def test_announced_job_is_published_and_its_journal_started(queue, job_store, account, redis_client):
     job_id = job_store.enqueue(account, opening=OPENING_EVENTS)
 
-    queue.announce_job(job_id, OPENING_EVENTS)
+    queue.announce_job(job_id, OPENING_EVENTS, account)
 
     assert journal.read_events(redis_client, job_id) == OPENING_EVENTS
     wait_until(lambda: job_store.job(job_id).published_at)
@@ -30,11 +30,11 @@ def test_announced_job_is_published_and_its_journal_started(queue, job_store, ac
 
 def test_cancellation_ends_the_journal_of_a_queued_job(queue, job_store, account, redis_client):
     job_id = job_store.enqueue(account, opening=OPENING_EVENTS)
-    queue.announce_job(job_id, OPENING_EVENTS)
+    queue.announce_job(job_id, OPENING_EVENTS, account)
     with job_store.database.transaction() as connection:
         cancellation = cancel(connection, job_id, account)
 
-    queue.announce_cancellation(cancellation)
+    queue.announce_cancellation(cancellation, account)
 
     events = journal.read_events(redis_client, job_id)
     assert [event.sequence for event in events] == [0, 1, 2]
@@ -43,7 +43,7 @@ def test_cancellation_ends_the_journal_of_a_queued_job(queue, job_store, account
 
 def test_journal_of_a_deleted_job_is_deleted(queue, job_store, account, redis_client):
     job_id = job_store.enqueue(account)
-    queue.announce_job(job_id, OPENING_EVENTS)
+    queue.announce_job(job_id, OPENING_EVENTS, account)
 
     queue.forget_journal(job_id)
 
@@ -54,9 +54,9 @@ def test_announcements_succeed_while_redis_is_down(settings, job_store, account,
     queue = Queue(settings, job_store.database, connect(f"unix://{tmp_path}/nothing.sock"))
     job_id = job_store.enqueue(account)
 
-    queue.announce_job(job_id, OPENING_EVENTS)
+    queue.announce_job(job_id, OPENING_EVENTS, account)
     with job_store.database.transaction() as connection:
-        queue.announce_cancellation(cancel(connection, job_id, account))
+        queue.announce_cancellation(cancel(connection, job_id, account), account)
     queue.forget_journal(job_id)
     queue.check()
 

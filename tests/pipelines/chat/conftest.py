@@ -12,6 +12,7 @@ from models.accounts.accounts import Caller, Role
 from models.jobs import attempts
 from models.jobs.attempt_context import Attempt, open_attempt
 from models.jobs.attempts import Ending
+from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal.writer import JournalWriter
 from models.platform.database import Database
 from models.platform.ids import new_id
@@ -136,8 +137,10 @@ class TurnHarness:
         """Release the attempt as if its worker had crashed: its events are in Redis."""
         assert self.writer.drain()
         with self.database.connection() as connection:
-            connection.execute(attempts.GIVE_BACK_OF_WORKER, {"workers": [attempt.job.worker]})
-            connection.execute("UPDATE jobs SET run_at = now() WHERE id = %s", (attempt.job.id,))  # retry at once
+            connection.execute(GIVE_BACK_OF_WORKER, {"workers": [attempt.job.worker]})
+            connection.execute(
+                "UPDATE jobs SET state = 'queued', run_at = now() WHERE id = %s", (attempt.job.id,)
+            )  # at once
 
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """End the job as the job runner does."""
