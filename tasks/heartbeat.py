@@ -82,10 +82,7 @@ class Heartbeat:
         running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
         overdue = [attempt.job for attempt in running.values() if _is_overdue(attempt)]
         with self._runner.database.connection() as connection:
-            workers.register(
-                connection, self._runner.name, host=self._host, pid=self._pid, pools=self._pools,
-                threads=self._usable_threads(overdue),
-            )  # fmt: skip
+            self._register(connection, overdue)
             for job in overdue:
                 leases.abandon(connection, job)
             claims = leases.check_claims(connection, self._runner.name, held)
@@ -93,6 +90,12 @@ class Heartbeat:
         for job_id, attempt in running.items():
             if held.get(job_id) is attempt.job:
                 self._apply(attempt, claims.current.get(job_id))
+
+    def _register(self, connection: Connection, overdue: Sequence[Job]) -> None:
+        threads = self._usable_threads(overdue)
+        workers.register(
+            connection, self._runner.name, host=self._host, pid=self._pid, pools=self._pools, threads=threads
+        )
 
     def _usable_threads(self, overdue: Sequence[Job]) -> dict[str, int]:
         """Return the threads of each queue, without those that are stuck in attempts which do not stop."""

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import dramatiq
@@ -22,7 +21,16 @@ from dramatiq.middleware import CurrentMessage
 
 from models.access import rate_limits
 from models.jobs import attempts, jobs
-from models.jobs.attempt_context import Attempt, Handler, Outcome, WaitForChildren, open_attempt, plain_ending
+from models.jobs.attempt_context import (
+    Attempt,
+    Handler,
+    Outcome,
+    WaitForChildren,
+    deadline_exceeded,
+    has_passed,
+    open_attempt,
+    plain_ending,
+)
 from models.jobs.attempts import Ending
 from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.catalogue import CATALOGUE
@@ -193,9 +201,6 @@ class JobRunner:
             raise Cancelled("cancelled on request")
         if job.pending_children and job.join_rule != "all":
             self._cancel_children(job)
-        if job.deadline_at is not None and job.deadline_at <= datetime.now(UTC):
-            message = f"The job did not end before its deadline, {job.deadline_at.isoformat(timespec='seconds')}."
-            return handler.end(attempt, "failed", {"code": "deadline_exceeded", "message": message})
         if job.failures >= CATALOGUE[job.kind].attempts:
             return handler.end(
                 attempt,
@@ -203,6 +208,8 @@ class JobRunner:
                 job.error or {"code": "worker_lost", "message": "Every worker that ran this job crashed."},
             )
         try:
+            if has_passed(job.deadline_at):
+                raise deadline_exceeded(job)
             return handler.run(attempt)
         except PermanentFailure as error:
             return handler.end(attempt, "failed", {"code": error.code, "message": error.message})

@@ -9,11 +9,12 @@ import threading
 import types
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 import dramatiq
 
-from models.jobs import attempts
+from models.jobs import attempts, outbox
 from models.jobs.catalogue import POOLS
 from models.journal.writer import JournalWriter
 from models.platform.database import Database
@@ -23,6 +24,7 @@ from models.platform.settings import Settings
 from tasks.broker import build_broker
 from tasks.heartbeat import Heartbeat
 from tasks.job_runner import JobRunner
+from tasks.rabbitmq import QuorumBroker
 from tasks.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -100,9 +102,11 @@ def _load_module(pool: str) -> types.ModuleType:
 def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     name = f"{socket.gethostname()}:{'+'.join(pools)}:{uuid.uuid4().hex[:12]}"
     size = settings.slots + 2 + 4 * len(pools)
-    database = Database(settings.postgres_dsn, size=size, name=f"worker {'+'.join(pools)}")
+    database = Database.open(settings, size=size, name=f"worker {'+'.join(pools)}")
     client = connect(settings.redis_address)
     broker = build_broker(settings.broker_address)
+    if isinstance(broker, QuorumBroker):
+        broker.on_queue_recreated = partial(_publish_again, database)
 
     def may_write(job_id: str, attempt: int, claim_id: UUID | None) -> bool:
         with database.connection() as connection:
@@ -111,6 +115,11 @@ def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
     writer = JournalWriter(client, may_write)
     relay = Relay(database, broker).start()
     return JobRunner(name, settings, database, client, broker, writer, relay)
+
+
+def _publish_again(database: Database, queue_name: str) -> None:
+    with database.connection() as connection:
+        outbox.unpublish_queues(connection, [queue_name])
 
 
 def _stop_on_signals() -> threading.Event:

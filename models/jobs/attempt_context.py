@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import redis
@@ -16,7 +17,7 @@ from models.journal.events import REWOUND, Event
 from models.journal.journal import AppendResult, Claim, Fence
 from models.journal.writer import Journal, JournalWriter
 from models.platform.database import Database
-from models.platform.errors import Cancelled, Fenced, JobError, Released, TimeLimitExceeded
+from models.platform.errors import Cancelled, Fenced, JobError, PermanentFailure, Released, TimeLimitExceeded
 
 StopReason = Literal["cancelled", "released", "yielded", "overtaken"]
 
@@ -94,6 +95,8 @@ class Attempt:
             return Released("The worker is stopping.")
         if self._reason == "yielded":
             return Released("Interactive work needs the slot.", delay=YIELD_DELAY)
+        if has_passed(self.job.deadline_at):
+            return deadline_exceeded(self.job)
         if time.monotonic() > self.deadline:
             return TimeLimitExceeded(
                 f"The attempt did not finish within its time limit of {CATALOGUE[self.job.kind].time_limit:g} s."
@@ -118,7 +121,7 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     """Take the journal's fence and read its history. Raises Fenced, redis.RedisError and Unavailable."""
     claim = Claim(job.id, job.attempt, job.claim_id)
     result = _take_fence(claim, database, client)
-    deadline = time.monotonic() + CATALOGUE[job.kind].time_limit
+    deadline = time.monotonic() + _time_left(job)
     if result.fence == 0 and job.attempt == 1:  # Redis has the opening events, and no attempt has written any
         return Attempt(job, database, Journal(claim, result.last + 1, writer), deadline=deadline)
     archived, recent = _history(job, database, client)
@@ -138,6 +141,26 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     if lost or _lacks_rewound_event(job, history):
         attempt_journal.write(REWOUND.decode(), {"job_id": job.id, "attempt": job.attempt})
     return Attempt(job, database, attempt_journal, history, tokens, deadline)
+
+
+def has_passed(deadline_at: datetime | None) -> bool:
+    """Return whether a job's deadline, if it has one, has passed."""
+    return deadline_at is not None and deadline_at <= datetime.now(UTC)
+
+
+def deadline_exceeded(job: Job) -> PermanentFailure:
+    """Return the failure of a job whose deadline has passed."""
+    assert job.deadline_at is not None
+    time_text = job.deadline_at.isoformat(timespec="seconds")
+    return PermanentFailure(f"The job did not end before its deadline, {time_text}.", code="deadline_exceeded")
+
+
+def _time_left(job: Job) -> float:
+    """Return the seconds that an attempt may take: its kind's limit, or until the job's deadline."""
+    limit = CATALOGUE[job.kind].time_limit
+    if job.deadline_at is None:
+        return limit
+    return min(limit, (job.deadline_at - datetime.now(UTC)).total_seconds())
 
 
 def _take_fence(claim: Claim, database: Database, client: redis.Redis) -> AppendResult:

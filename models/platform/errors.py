@@ -161,7 +161,7 @@ class Cancelled(JobError):
 
 
 class Released(JobError):
-    """The job returns to the queue without a failure, to continue after `delay` seconds: its worker stops, or yields."""
+    """The job returns to the queue without a failure, to continue after `delay` seconds: its worker stops or yields."""
 
     def __init__(self, message: str, *, delay: float = 0) -> None:
         super().__init__(message)
