@@ -27,11 +27,11 @@ SERVERS = frozenset({"postgres", "valkey", "rabbitmq"})
 EXPENSIVE_EVERY = 5
 
 JOBS = """
-SELECT count(*) FILTER (WHERE state = 'queued' AND run_at <= now()) AS due,
-       count(*) FILTER (WHERE state = 'queued' AND run_at > now()) AS later,
+SELECT count(*) FILTER (WHERE state = 'queued') AS due,
+       count(*) FILTER (WHERE state = 'scheduled') AS later,
        count(*) FILTER (WHERE state = 'running') AS running,
        count(*) FILTER (WHERE state = 'waiting') AS waiting
-FROM jobs WHERE state IN ('queued', 'running', 'waiting')
+FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')
 """
 
 CONNECTIONS = """

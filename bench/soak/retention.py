@@ -56,6 +56,11 @@ LEFT_OVER: Mapping[str, str] = {
         SELECT count(*) AS count FROM jobs
         WHERE state IN ('completed', 'failed', 'cancelled') AND finished_at < now() - interval '1 day'
           AND NOT EXISTS (SELECT FROM responses WHERE job_id = jobs.id)""",
+    "budgets without a job": "SELECT count(*) AS count FROM budgets WHERE root_id NOT IN (SELECT id FROM jobs)",
+    "ended effects": """
+        SELECT count(*) AS count FROM effects
+        WHERE state IN ('done', 'failed') AND updated_at < now() - interval '1 day'
+          AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id AND finished_at IS NULL)""",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
     "postings without a memory": """
@@ -72,7 +77,7 @@ KEPT = frozenset({
     "quota_usage", "schedules", "signing_keys", "usage_records", "users", "workers",
 })  # fmt: skip
 
-UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('queued', 'running', 'waiting')"
+UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"
 
 STATE = "SELECT state FROM jobs WHERE id = %(id)s"
 

@@ -153,7 +153,9 @@ def erase_batch(connection: Connection, table: str, account_id: str) -> list[str
 
 
 UNFINISHED = """
-SELECT id FROM jobs WHERE account_id = %(account_id)s AND state IN ('queued', 'running', 'waiting') LIMIT %(batch)s
+SELECT id FROM jobs
+WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+LIMIT %(batch)s
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from models.jobs.jobs import lock_serial_key, unblock_next
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: The kind of job that meditates.
@@ -51,7 +52,8 @@ class Meditation:
         if self.outcome is not None:
             return "completed"
         statuses: Mapping[str | None, MeditationStatus] = {
-            "queued": "queued", "running": "in_progress", "waiting": "in_progress", "cancelled": "cancelled",
+            "scheduled": "queued", "queued": "queued", "running": "in_progress", "waiting": "in_progress",
+            "cancelled": "cancelled",
         }  # fmt: skip
         return statuses.get(self.job_state, "failed")
 
@@ -233,15 +235,28 @@ def users_with_memories(
     return [(row["account_id"], row["user_id"]) for row in fetch_all(connection, USERS_WITH_MEMORIES, parameters)]
 
 
-RUN_NOW = """
-UPDATE jobs SET run_at = least(run_at, now()), serial_key = NULL
-WHERE id = %(job_id)s AND account_id = %(account_id)s AND state = 'queued' AND attempt = 0 AND published_at IS NULL
+NOT_STARTED = """
+id = %(job_id)s AND account_id = %(account_id)s AND state IN ('scheduled', 'queued') AND attempt = 0
+AND published_at IS NULL
+"""
+
+SERIAL_KEY = f"SELECT serial_key FROM jobs WHERE {NOT_STARTED}"
+
+RUN_NOW = f"""
+UPDATE jobs SET state = 'queued', run_at = least(run_at, now()), serial_key = NULL, blocked = false WHERE {NOT_STARTED}
 """
 
 
 def run_now(connection: Connection, job_id: str, account_id: str) -> None:
-    """Let a scheduled meditation run now, and concurrently with others."""
-    connection.execute(RUN_NOW, {"job_id": job_id, "account_id": account_id})
+    """Let a meditation that has not started run now, and concurrently with others; those behind it move up."""
+    parameters = {"job_id": job_id, "account_id": account_id}
+    if (row := fetch_one(connection, SERIAL_KEY, parameters)) is None:
+        return
+    if row["serial_key"] is not None:
+        lock_serial_key(connection, row["serial_key"])
+    connection.execute(RUN_NOW, parameters)
+    if row["serial_key"] is not None:
+        unblock_next(connection, row["serial_key"])
 
 
 # The insights were used or dropped; they are kept in memories only.

@@ -144,6 +144,8 @@ class Settings(BaseModel):
     """Folder of the embedded servers' data, the secret key, process ids and, without an object store, files."""
     database_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
     """Postgres 15 or later with pgvector; unset: an embedded server."""
+    database_pooler_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
+    """PgBouncer in transaction mode in front of `SANGHA_DATABASE_URL`; unset: processes connect to Postgres itself."""
     redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
     """Redis 7 or later, or Valkey; unset: an embedded server."""
     broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
@@ -159,7 +161,7 @@ class Settings(BaseModel):
     """Port that the web process listens on; 0: any free port."""
 
     metrics_address: Annotated[str | None, AfterValidator(_host_and_port)] = None
-    """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and this machine."""
+    """`HOST:PORT` that serves `/metrics` without authentication; unset: the main port, to operators and the machine."""
 
     public_url: Annotated[str | None, _url_of("http", "https"), AfterValidator(_with_host)] = None
     """URL of this installation for browsers and e-mail links; unset: derived from host and port."""

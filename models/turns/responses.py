@@ -64,7 +64,7 @@ class Response:
                 return "failed"
             case "cancelled":
                 return "cancelled"
-            case "queued" if self.job_attempt == 0:
+            case "scheduled" | "queued" if self.job_attempt == 0:
                 return "queued"
             case _:
                 return "in_progress"

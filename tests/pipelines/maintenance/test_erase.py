@@ -6,7 +6,7 @@ import pytest
 
 from models.access import sessions
 from models.accounts import account_data, accounts, files
-from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
+from models.jobs.jobs import PLATFORM_ACCOUNT, UNFINISHED, NewJob, enqueue
 from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim
@@ -71,6 +71,14 @@ def test_only_billing_records_remain(database, redis_client, objects, member, be
         assert connection.execute("SELECT 1 FROM users WHERE id = %s", (member.user_id,)).fetchone() is None
         account = connection.execute("SELECT name FROM accounts WHERE id = %s", (member.account_id,)).fetchone()
     assert account == {"name": "erased"}
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_unfinished_jobs_of_every_state_are_cancelled_before_the_erasure(database, member, state):
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = %s WHERE account_id = %s", (state, member.account_id))
+
+        assert len(account_data.unfinished_jobs(connection, member.account_id)) == 1
 
 
 def test_open_effects_remain_for_the_operator_who_resolves_them(database, redis_client, objects, member, begin):

@@ -1,5 +1,7 @@
 """`/v1/jobs`: reading, listing and cancelling the jobs of an account."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from models.jobs.jobs import NewJob, enqueue
@@ -31,6 +33,18 @@ def test_jobs_are_listed_in_pages_newest_first(user, other_user):
     assert [job["id"] for job in first["data"] + second["data"]] == job_ids[::-1]
     assert user.request("GET", "/v1/jobs?state=completed").json()["data"] == []
     assert len(user.request("GET", "/v1/jobs?kind=turn.run&state=queued").json()["data"]) == 5
+
+
+def test_a_job_that_is_due_later_is_listed_as_scheduled(user, database):
+    with database.transaction() as connection:
+        later = NewJob("account.export", user.caller.account_id, run_at=datetime.now(UTC) + timedelta(hours=1))
+        enqueue(connection, later)
+
+    (job,) = user.request("GET", "/v1/jobs?state=scheduled").json()["data"]
+
+    assert (job["id"], job["state"]) == (later.id, "scheduled")
+    schema = user.request("GET", "/openapi.json").json()["components"]["schemas"]["JobObject"]
+    assert "scheduled" in schema["properties"]["state"]["enum"]
 
 
 @pytest.mark.parametrize(

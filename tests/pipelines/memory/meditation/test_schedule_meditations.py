@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
+from models.memory import meditations
 from models.platform.settings import Settings
 from pipelines.memory.meditation import schedule_meditations
 from tests.pipelines.memory.meditation.conftest import MemoryUser
@@ -61,6 +62,30 @@ def test_meditations_are_spread_over_the_night_in_lanes(users, run_nightly):
     assert [row["serial_key"] for row in jobs] == ["meditation lane 0", "meditation lane 1"] * 2
     gaps = {later["run_at"] - row["run_at"] for row, later in pairwise(jobs)}
     assert gaps == {timedelta(hours=1)}
+
+
+def test_meditation_that_its_user_asks_for_runs_now_and_the_next_of_its_lane_moves_up(users, run_nightly):
+    # Given the first of two meditations of a lane, both due later in the night
+    run_nightly()
+    user = users[0][0]
+    lane = [row["user_id"] for row in meditation_jobs(user) if row["serial_key"] == "meditation lane 0"]
+    owner = next(each for each in users[0] if each.user_id == lane[0])
+    # When its user asks for a meditation
+    owner.enqueue_meditation()
+    # Then it is queued, and the other one is no longer behind it
+    states = {
+        row["user_id"]: (row["state"], row["serial_key"], row["blocked"])
+        for row in user.fetch(
+            "SELECT arguments ->> 'user_id' AS user_id, state, serial_key, blocked FROM jobs"
+            " WHERE account_id = %(account_id)s AND run_at < now() + interval '8 hours'"
+        )
+    }
+    assert states[lane[0]] == ("queued", None, False)
+    assert states[lane[1]] == ("scheduled", "meditation lane 0", False)
+    # And all are reported as queued
+    with user.database.connection() as connection:
+        unfinished = [meditations.unfinished(connection, each.account_id, each.user_id) for each in users[0]]
+    assert [meditation.status for meditation in unfinished] == ["queued"] * 4
 
 
 def test_repeated_attempt_starts_nothing_twice(users, run_nightly):
