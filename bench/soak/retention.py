@@ -60,7 +60,8 @@ LEFT_OVER: Mapping[str, str] = {
     "ended effects": """
         SELECT count(*) AS count FROM effects
         WHERE state IN ('done', 'failed') AND updated_at < now() - interval '1 day'
-          AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id AND finished_at IS NULL)""",
+          AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
+                          AND jobs.state NOT IN ('completed', 'failed', 'cancelled'))""",
     "responses that were not stored": "SELECT count(*) AS count FROM responses WHERE expires_at < now()",
     "events without a job": "SELECT count(*) AS count FROM job_events WHERE job_id NOT IN (SELECT id FROM jobs)",
     "postings without a memory": """
