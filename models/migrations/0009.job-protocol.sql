@@ -1,5 +1,7 @@
--- Columns for order, fencing, trees, deadlines and lanes. They are nullable or have a constant default: no row is
--- rewritten, and code that does not know them continues to work.
+-- roll: expand
+-- Columns for order, fencing, trees, deadlines and lanes. They are nullable or have a constant default, and constraints
+-- are validated later: no row is read or rewritten while the table is locked, and code that does not know them continues
+-- to work.
 
 CREATE SEQUENCE jobs_sequence;
 
@@ -8,8 +10,7 @@ ALTER TABLE jobs
     ADD COLUMN claim_id     uuid,                              -- of the running attempt; with `attempt` the fencing token
     ADD COLUMN root_id      text,                              -- the job at the top of the tree; null: this one
     ADD COLUMN depth        integer     NOT NULL DEFAULT 0,    -- number of ancestors
-    ADD COLUMN join_rule    text        NOT NULL DEFAULT 'all'
-                            CHECK (join_rule IN ('all', 'any', 'fail_fast')),
+    ADD COLUMN join_rule    text        NOT NULL DEFAULT 'all', -- which children a waiting job waits for
     ADD COLUMN wait_until   timestamptz,                       -- a waiting job continues at this time at the latest
     ADD COLUMN deadline_at  timestamptz,                       -- the job ends as failed at this time at the latest
     ADD COLUMN priority     smallint    NOT NULL DEFAULT 0,    -- within a lane, lower runs first
@@ -23,6 +24,7 @@ ALTER TABLE jobs ALTER COLUMN sequence SET DEFAULT nextval('jobs_sequence');
 ALTER TABLE jobs DROP CONSTRAINT jobs_state_check;
 ALTER TABLE jobs ADD CONSTRAINT jobs_state_check CHECK (state IN
     ('scheduled', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled', 'dead')) NOT VALID;
+ALTER TABLE jobs ADD CONSTRAINT jobs_join_rule_check CHECK (join_rule IN ('all', 'any', 'fail_fast')) NOT VALID;
 
 -- Threads that serve each queue of a worker: {"memory": 2}. Null: each queue is served by all threads.
 ALTER TABLE workers ADD COLUMN queue_threads jsonb;

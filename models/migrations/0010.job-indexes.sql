@@ -1,3 +1,4 @@
+-- roll: expand
 -- transactional: false
 -- Indexes for the columns of 0009, built while reads and writes continue. An index that a failed build left behind is
 -- dropped first. The indexes that they replace are still used by the previous version.
