@@ -77,7 +77,7 @@ class MigrationCheck:
 
 def count_jobs(connection: Connection) -> Values:
     """Count jobs by queue, kind and state."""
-    return dict(counts.count_unfinished(connection))
+    return {labels: float(count) for labels, count in counts.count_unfinished(connection).items()}
 
 
 def count_scheduled(connection: Connection) -> Values:
