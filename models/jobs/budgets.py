@@ -153,7 +153,7 @@ def _left(limit: Any, used: Any) -> Any:
 def _check_amounts(tokens: int, money: Decimal, calls: int, depth: int) -> None:
     """Raise ValueError for a negative amount, and for NaN and Infinity, which Postgres would store."""
     _check_finite(money)
-    if min(tokens, money, calls, depth) < 0:
+    if any(amount < 0 for amount in (tokens, money, calls, depth)):
         raise ValueError(f"amounts of a budget are not negative: {tokens} tokens, {money} money, {calls} calls")
 
 
