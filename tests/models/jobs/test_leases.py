@@ -77,7 +77,8 @@ def test_a_job_that_kills_its_workers_runs_out_of_attempts(empty_job_store):
     assert (crashes, job.crashes) == (3, 3)
 
 
-def test_a_worker_learns_which_of_its_claims_are_current_or_cancelled(job_store, account):
+def test_a_worker_learns_which_of_its_claims_are_current_or_cancelled(empty_job_store):
+    job_store, account = empty_job_store, empty_job_store.create_account()
     held, cancelled, lost = (job_store.start(account, kind="test.other") for _ in range(3))
     job_store.update(cancelled.id, "cancel_requested_at = now()")
     job_store.take_over(lost)
