@@ -1,21 +1,21 @@
 """Check all that the clients received, and every table, and report the violated guarantees."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from bench.chaos import memory_rules, stream_rules, table_rules
-from bench.chaos.faults import InjectedFault
+from bench.chaos.crash_rules import CrashRules, silent_periods
+from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
+from bench.chaos.stack import WorkerDeath
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
-from models.jobs.catalogue import CATALOGUE
-from models.platform.database import Connection, Database, fetch_all
+from models.platform.database import Database
 from models.platform.settings import Settings
 
 #: Faults that delete the journal.
 JOURNAL_LOSSES = frozenset({"wipe-valkey", "wipe-with-worker"})
-
-DEAD = "SELECT id, kind, failures, crashes, error, right(traceback, 400) AS traceback FROM jobs WHERE state = 'dead'"
 
 
 def check(
@@ -24,32 +24,38 @@ def check(
     patience: float,
     *,
     injected: Sequence[InjectedFault] = (),
+    deaths: Sequence[WorkerDeath] = (),
     rabbitmqctl: RabbitmqCtl | None = None,
 ) -> Sequence[Violation]:
     """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
     settings  lead to the servers directly, not through links
     """
+    offset = time.time() - time.monotonic()
+    crash_rules = CrashRules(deaths, list(silent_periods(injected, offset)))
     with closing(Database(settings.postgres_dsn, size=2, name="checker")) as database:
         return [
             *wait_for_quiescence(database, settings, patience, rabbitmqctl),
-            *_check(database, transcripts, journal_lost=any(each.name in JOURNAL_LOSSES for each in injected)),
+            *_check(database, transcripts, crash_rules, journal_lost=journal_lost(injected, deaths)),
         ]
 
 
-def _check(database: Database, transcripts: Sequence[ClientTranscript], *, journal_lost: bool) -> Iterator[Violation]:
+def journal_lost(injected: Sequence[InjectedFault], deaths: Sequence[WorkerDeath]) -> bool:
+    """Return whether events may have been lost: with Valkey's data, or with a worker while Valkey had lost its journal.
+
+    A worker that lives has its job's events, and writes those again that Valkey loses.
+    """
+    names = {fault.name for fault in injected}
+    return bool(names & JOURNAL_LOSSES) or (bool(names & EVICTIONS) and bool(deaths))
+
+
+def _check(
+    database: Database, transcripts: Sequence[ClientTranscript], crash_rules: CrashRules, *, journal_lost: bool
+) -> Iterator[Violation]:
     for transcript in transcripts:
         yield from stream_rules.check(transcript, journal_lost=journal_lost)
     accounts = sorted({transcript.account for transcript in transcripts})
     with database.connection() as connection:
         yield from table_rules.check(connection, transcripts, accounts)
         yield from memory_rules.check(connection, transcripts, accounts)
-        yield from check_dead_jobs(connection)
-
-
-def check_dead_jobs(connection: Connection) -> Iterator[Violation]:
-    """Check that no job is dead, except one whose workers crashed as often as its kind allows."""
-    for row in fetch_all(connection, DEAD):
-        if row["crashes"] < CATALOGUE[row["kind"]].attempts:
-            detail = f"{row['failures']} failures, {row['crashes']} of them crashes: {row['error']} {row['traceback']}"
-            yield Violation("dead", f"{row['kind']} {row['id']}", detail)
+        yield from crash_rules.check(connection)

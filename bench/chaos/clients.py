@@ -21,6 +21,7 @@ from bench.chaos.stream_follower import (
 from bench.chaos.transcripts import ClientTranscript, WorkKind
 from bench.harness.client import Address
 from bench.harness.stack import WITHOUT_MEMORY
+from pipelines.inference.scripted.engine import SLOW_WORD
 
 #: Seconds between two polls, and on average between two pieces of work.
 POLL_INTERVAL, REST = 0.25, 0.3
@@ -85,12 +86,13 @@ class FleetClient:
         self.transcripts.append(transcript)
         return transcript
 
-    def begin_turn(self, *, length: int | None = None, **options: Any) -> ClientTranscript:
-        """Start the transcript of a turn, as long as the script or cut short."""
+    def begin_turn(self, *, length: int | None = None, slow: bool = False, **options: Any) -> ClientTranscript:
+        """Start the transcript of a turn, as long as the script or cut short, perhaps at the script's slow rate."""
         key = self.next_key()
         random_length = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT_SHORT else None
         memory = {} if self.rng.random() < REMEMBERED else WITHOUT_MEMORY
-        request = {"input": f"Tell me about {key}.", "metadata": {"chaos": key}, **memory, **options}
+        how = f" {SLOW_WORD}" if slow else ""
+        request = {"input": f"Tell me{how} about {key}.", "metadata": {"chaos": key}, **memory, **options}
         limit = length or random_length
         if limit is not None:
             request["max_output_tokens"] = limit
@@ -165,6 +167,22 @@ class Streamer(FleetClient):
         """Disconnect after some numbers of events, which are chosen at the start."""
         counts = {self.rng.randrange(1, self.tokens) for _ in range(self.rng.randrange(4))}
         return lambda transcript: len(transcript.events) in counts
+
+
+class SlowStreamer(Streamer):
+    """Streams turns that are slow enough to meet several faults; cancels the last one when the fleet ends."""
+
+    def work(self) -> None:
+        transcript = self.begin_turn(stream=True, slow=True, length=self.tokens)
+        disconnects = self.disconnects()
+
+        def on_event(turn: ClientTranscript) -> bool:
+            if self.deadline.is_set and not turn.cancels:
+                self.cancel(turn)
+            return disconnects(turn)
+
+        self.follower.create(transcript, on_event)
+        self.finish_turn(transcript)
 
 
 class OpenAIClient(FleetClient):

@@ -5,12 +5,14 @@ Healing does not wait for its effect; `has_recovered` returns whether the target
 
 import resource
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.chaos import evictions
 from bench.chaos.stack import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, ChaosStack
-from models.jobs.attempts import LEASE
+from models.jobs.leases import LEASE
 from ops.embedded_servers import Valkey
 
 #: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
@@ -30,6 +32,18 @@ SHORT_FREEZE = (1.0, 7.0)
 
 #: Seconds of delay on a slow link, each way.
 DELAY = 0.15
+
+#: Seconds that Postgres cannot be reached by anyone.
+AWAY = (60.0, 60.0)
+
+#: Seconds from the first blip of a connection to the second and to the third one, within one slow turn.
+SECOND_BLIP, BLIPS = 4.0, (8.0, 12.0)
+
+#: The outage of Postgres for everybody, and its links.
+POSTGRES_AWAY, POSTGRES_LINKS = "postgres-away", "+".join(name for name in LINKS if name.endswith("postgres"))
+
+#: Faults that delete parts of journals.
+EVICTIONS = frozenset({"evict-hashes", "evict-streams", "evict-shard", "evict-lru"})
 
 #: Seconds until a fault without a duration is healed.
 AT_ONCE = (0.05, 0.05)
@@ -58,7 +72,7 @@ class Fault:
     @property
     def targets_links(self) -> bool:
         """Whether the fault targets links, not processes."""
-        return self.targets[0] in (*LINKS, *QUEUE_LINKS)
+        return set(names_in(self.targets[0])) <= {*LINKS, *QUEUE_LINKS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,15 @@ def on_link(method: str, **options: object) -> FaultStep:
     return on_each(lambda stack, name: getattr(stack.links[name], method)(**options))
 
 
+cut, refuse, tear, heal = (on_link(step) for step in ("cut", "refuse", "tear", "heal"))
+
+
+def blip(stack: ChaosStack, target: str) -> None:
+    """Cut links now and once more; the third time is at the fault's end."""
+    cut(stack, target)
+    threading.Timer(SECOND_BLIP, cut, [stack, target]).start()
+
+
 def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
     """Return whether the target of a fault works again."""
     names = [] if fault.targets_links else names_in(target)
@@ -144,9 +167,10 @@ def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
 
 def faults(links: Sequence[str]) -> Mapping[str, Fault]:
     """Return all faults by name, for a stack with these links."""
-    all_faults = [*kills(), *freezes(), *other_faults(), *link_faults(links)]
+    all_faults = [*kills(), *freezes(), *other_faults(), *evictions_of_valkey(), *link_faults(links)]
     if QUEUE_LINKS[0] in links:
         all_faults += [
+            Fault("blip-rabbitmq", "cut all connections to RabbitMQ three times", QUEUE_LINKS[:1], BLIPS, blip, cut),
             Fault("kill-rabbitmq", "kill -9 RabbitMQ", ["rabbitmq"], DEAD, kill, start),
             Fault("freeze-rabbitmq", "SIGSTOP RabbitMQ", ["rabbitmq"], SHORT_FREEZE, freeze, thaw),
         ]
@@ -189,16 +213,28 @@ def other_faults() -> list[Fault]:
     ]
 
 
+def evictions_of_valkey() -> list[Fault]:
+    """Return the faults that evict parts of running journals."""
+    evict_hashes, evict_streams, evict_shards = evictions.evict_hashes, evictions.evict_streams, evictions.evict_shards
+    limit, unlimit, valkey = evictions.limit_memory, evictions.unlimit_memory, ["valkey"]
+    return [
+        Fault("evict-hashes", "Valkey evicts fences of journals", valkey, AT_ONCE, evict_hashes, do_nothing),
+        Fault("evict-streams", "Valkey evicts events of journals", valkey, AT_ONCE, evict_streams, do_nothing),
+        Fault("evict-shard", "Valkey evicts a shard stream", valkey, AT_ONCE, evict_shards, do_nothing),
+        Fault("evict-lru", "Valkey is short of memory, and evicts anything", valkey, DISTURBED, limit, unlimit),
+    ]
+
+
 def link_faults(links: Sequence[str]) -> list[Fault]:
     """Return the faults that disturb connections between processes."""
     slow, hold_answers = on_link("delay", seconds=DELAY), on_link("stall", up=False)
-    cut, refuse, tear, heal = (on_link(step) for step in ("cut", "refuse", "tear", "heal"))
     return [
         Fault("slow-link", "all data is 150 ms late, each way", links, DISTURBED, slow, heal),
         Fault("stall-link", "no data passes, connections stay open", links, DISTURBED, on_link("stall"), heal),
         Fault("one-way-link", "answers are held back, and then lost", links, DISTURBED, hold_answers, cut_and_heal),
         Fault("cut-link", "all connections are cut", links, AT_ONCE, cut, heal),
         Fault("refuse-link", "all connections are cut and new ones refused", links, DISTURBED, refuse, heal),
+        Fault(POSTGRES_AWAY, "no process reaches Postgres for 60 s", [POSTGRES_LINKS], AWAY, refuse, heal),
         Fault("tear-link", "connections are cut in the middle of an answer", links, (0.05, 2.0), tear, heal),
     ]
 

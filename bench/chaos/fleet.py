@@ -10,7 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from bench.chaos.clients import Canceller, ConversationClient, FleetClient, Lister, OpenAIClient, Poller, Streamer
+from bench.chaos.clients import (
+    Canceller,
+    ConversationClient,
+    FleetClient,
+    Lister,
+    OpenAIClient,
+    Poller,
+    SlowStreamer,
+    Streamer,
+)
 from bench.chaos.memory_clients import EmbeddingClient, Importer, Meditator, WarmUp
 from bench.chaos.retrying_client import Deadline, HttpRequest, RetryingClient
 from bench.chaos.transcripts import TOKENS, ClientTranscript
@@ -20,8 +29,8 @@ ClientClass = Callable[..., FleetClient]
 
 #: The clients of each account.
 CLIENTS: Sequence[Sequence[ClientClass]] = (
-    (Streamer, Streamer, Streamer, Streamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister),
-    (Streamer, OpenAIClient, Canceller, Poller, EmbeddingClient),
+    (Streamer, Streamer, Streamer, SlowStreamer, OpenAIClient, Poller, Canceller, ConversationClient, Lister),
+    (Streamer, SlowStreamer, OpenAIClient, Canceller, Poller, EmbeddingClient),
     (Importer, Meditator, Streamer),
     (Importer, Meditator, Canceller, ConversationClient),
 )

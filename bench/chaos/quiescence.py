@@ -20,14 +20,16 @@ INTERVAL, CHECKS = 0.5, 3
 # Jobs that should be running or ended. Those due later do not count.
 UNFINISHED = """
 SELECT id, kind, state, attempt, failures, crashes, worker, published_at, run_at, pending_children,
-       coalesce(lease_until < now(), false) AS expired, now() - created_at AS age
-FROM jobs WHERE state IN ('running', 'waiting') OR state = 'queued' AND run_at <= now() ORDER BY id LIMIT 100
+       blocked, sends, now() - (SELECT seen_at FROM workers WHERE name = jobs.worker) AS silent,
+       now() - created_at AS age
+FROM jobs WHERE state IN ('running', 'waiting', 'queued') OR state = 'scheduled' AND run_at <= now()
+ORDER BY id LIMIT 100
 """
 
 # Failed jobs that wait for their next attempt.
 RETRYING = """
 SELECT id, kind, state, attempt, failures, crashes, error FROM jobs
-WHERE state = 'queued' AND run_at > now() AND failures > 0 AND account_id <> 'platform' ORDER BY id LIMIT 100
+WHERE state = 'scheduled' AND run_at > now() AND failures > 0 AND account_id <> 'platform' ORDER BY id LIMIT 100
 """
 
 # Requests that hold their Idempotency-Key.

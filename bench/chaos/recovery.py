@@ -61,6 +61,8 @@ def silences(transcript: ClientTranscript) -> Iterator[Silence]:
     """Yield the silences of a streamed turn: intervals in which its client received nothing although it should have."""
     if transcript.kind != "turn" or transcript.request.get("background") or not transcript.events:
         return
+    if transcript.slow:  # silent for a second between any two tokens
+        return
     if transcript.accepted_at is not None:
         yield transcript.accepted_at, max(transcript.accepted_at, transcript.events[0].at)
     cancelled_at = min([reply.at for reply in transcript.cancels], default=float("inf"))

@@ -155,6 +155,7 @@ class ChaosRun:
             self._stack.settings,
             self._options.patience,
             injected=self._injector.injected,
+            deaths=self._stack.deaths,
             rabbitmqctl=self._stack.rabbitmqctl,
         )
         return [*lost, *violations]

@@ -22,12 +22,12 @@ INTERVAL, ROUNDS = 0.02, 3
 PATIENCE = 60.0
 
 SLOTS = """
-SELECT coalesce(sum(threads), 0)::int AS slots FROM workers WHERE pid = ANY(%(pids)s) AND 'inference' = ANY(queues)
+SELECT coalesce(sum((queue_threads ->> 'inference')::int), 0)::int AS slots FROM workers WHERE pid = ANY(%(pids)s)
 """
 
 UNFINISHED = """
 SELECT count(*) FILTER (WHERE state = 'running') AS running, count(*) AS unfinished FROM jobs
-WHERE account_id = %(account_id)s AND kind = 'turn.run' AND state IN ('queued', 'running', 'waiting')
+WHERE account_id = %(account_id)s AND kind = 'turn.run' AND state IN ('scheduled', 'queued', 'running', 'waiting')
 """
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.chaos.proxy import Link, Links
@@ -57,14 +58,26 @@ SERVERS = ("postgres", "valkey", "rabbitmq")
 KINDS = ("web", "worker", "scheduler")
 LINKS = tuple(f"{kind}-{server}" for kind in KINDS for server in ("postgres", "valkey"))
 
+#: The seconds by which the clock of the last web process is behind, and the folder of the module that shifts it.
+CLOCK_SKEW, SKEWED_CLOCK = -1.5, Path(__file__).with_name("skewed_clock")
+
 #: Links to RabbitMQ: one of all processes, and before it one of a single worker, whose messages another worker gets.
 QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDeath:
+    """A worker that was killed, frozen for longer than its lease, or died, by time.time."""
+
+    name: str
+    at: float
 
 
 class ChaosStack:
     """All processes and links, by name. Processes live as long as the thread that made it.
 
     restarts  descriptions of unexpected deaths
+    deaths    of workers, expected or not
     killed    processes that a fault has killed, and that only the fault starts again
     stopping  processes that a fault has asked to end, and that are started again as soon as they have
     """
@@ -75,9 +88,10 @@ class ChaosStack:
         self.children = servers.children
         self.links: dict[str, Link] = {}
         self.restarts: list[str] = []
+        self.deaths: list[WorkerDeath] = []
         self.killed: set[str] = set()
         self.stopping: set[str] = set()
-        changes = {"engine": "scripted", "script": SCRIPT, "slots": slots}
+        changes = {"engine": "scripted", "script": SCRIPT, "slots": slots, "reflection": "on", "reflection_calls": 2}
         # All clients have the same IP address.
         self.settings = servers.settings(broker, **changes, visits_per_minute=1_000_000)
         self.database = Database(self.settings.postgres_dsn, size=2, name="chaos")
@@ -122,6 +136,7 @@ class ChaosStack:
     def kill(self, name: str) -> None:
         """Kill a process. It is not restarted until `start`."""
         self.killed.add(name)
+        self._record_death(name)
         child = self.children[name]
         if name == "postgres":
             kill_tree(child.pid)
@@ -143,6 +158,7 @@ class ChaosStack:
 
     def freeze(self, name: str) -> None:
         """Stop a process and its descendants with SIGSTOP."""
+        self._record_death(name)
         signal_tree(self.children[name].pid, signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
@@ -174,10 +190,15 @@ class ChaosStack:
 
     def _restart(self, child: ChildProcess) -> None:
         self.stopping.discard(child.name)
+        self._record_death(child.name)
         self.restarts.append(f"{child.name} ended with {child.exit_code}: {child.log.last_line()}")
         self._release_jobs(child)
         with contextlib.suppress(SanghaError, OSError):
             self.start(child.name)
+
+    def _record_death(self, name: str) -> None:
+        if name in WORKERS:
+            self.deaths.append(WorkerDeath(name, time.time()))
 
     def _processes(self) -> list[ConfiguredProcess]:
         ports = zip(WEBS, free_ports(len(WEBS)), strict=True)
@@ -193,6 +214,7 @@ class ChaosStack:
         for kind, processes in by_kind.items():
             for process in processes:
                 process.child_settings = self._through_links(process, kind)
+        webs[-1].variables = {"PYTHONPATH": str(SKEWED_CLOCK), "CHAOS_CLOCK_SKEW": str(CLOCK_SKEW)}
         return [process for processes in by_kind.values() for process in processes]
 
     def _through_links(self, process: ConfiguredProcess, kind: str) -> Settings:

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import orjson
 
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
-from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, scripted_text, text_of
+from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, marks_of, scripted_text, text_of, without_marks
 from pipelines.chat.transcript import ANSWER_RESTARTED
 
 #: The order of a response's statuses.
@@ -25,6 +26,8 @@ def check(transcript: ClientTranscript, *, journal_lost: bool) -> Iterator[Viola
         yield from check_numbers(transcript, journal_lost=journal_lost)
         yield from check_single_events(transcript)
         yield from check_replays(transcript)
+    if transcript.kind == "turn":
+        yield from check_marks(transcript.subject, text_of(transcript.effective_events()))
     if transcript.kind == "turn" and transcript.complete:
         yield from check_text(transcript)
         yield from check_response(transcript)
@@ -108,7 +111,7 @@ def _contents(events: Sequence[ReceivedEvent], transcript: ClientTranscript) -> 
 
 def check_text(transcript: ClientTranscript) -> Iterator[Violation]:
     """Check that the text is the script's, in the requested length; a cancelled turn has a prefix of it."""
-    text, end = text_of(transcript.effective_events()), transcript.events[-1].type
+    text, end = without_marks(text_of(transcript.effective_events())), transcript.events[-1].type
     expected = scripted_text(transcript.length)
     if end in ("response.completed", "response.incomplete"):
         correct = text == expected
@@ -116,6 +119,17 @@ def check_text(transcript: ClientTranscript) -> Iterator[Violation]:
         correct = expected.startswith(text) and (not text or text.endswith(" "))
     if not correct:
         yield Violation("text", transcript.subject, f"{end} after {difference(text, expected)}")
+
+
+def check_marks(subject: str, text: str) -> Iterator[Violation]:
+    """Check that no attempt wrote on after another one had continued its text: the words of each follow one another.
+
+    The words of a version that does not mark them have no mark.
+    """
+    sections = [mark for mark, _ in groupby(marks_of(text)) if mark]
+    repeated = [mark for mark, count in Counter(sections).items() if count > 1]
+    if repeated:
+        yield Violation("mixed", subject, f"{repeated} wrote after other attempts: {text!r}")
 
 
 def difference(text: str, expected: str) -> str:

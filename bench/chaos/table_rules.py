@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import orjson
 
+from bench.chaos.stream_rules import check_marks
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import ReceivedEvent, text_of
@@ -25,7 +27,8 @@ LAST_EVENTS: Mapping[str, Sequence[str]] = {
 
 TURNS = """
 SELECT responses.id, responses.job_id, request -> 'metadata' ->> 'chaos' AS key, usage, conversation_id, unremembered,
-       state, attempt, failures, crashes, rewound_at, error, cancel_requested_at IS NOT NULL AS cancel_requested,
+       state, attempt, failures, crashes, started_at, rewound_at, error,
+       cancel_requested_at IS NOT NULL AS cancel_requested,
        jsonb_array_length(input) + jsonb_array_length(output) AS items,
        usage_records.input_tokens, usage_records.output_tokens
 FROM responses JOIN jobs ON jobs.id = responses.job_id LEFT JOIN usage_records ON usage_records.job_id = jobs.id
@@ -37,7 +40,8 @@ CHUNKS = "SELECT first_sequence, last_sequence, tokens, events FROM job_events W
 # Turns of one conversation that ran at the same time.
 OVERLAPPING_TURNS = """
 SELECT earlier.id AS earlier, later.id AS later, earlier.serial_key
-FROM jobs AS earlier JOIN jobs AS later ON later.serial_key = earlier.serial_key AND earlier.id < later.id
+FROM jobs AS earlier JOIN jobs AS later
+    ON later.serial_key = earlier.serial_key AND (earlier.started_at, earlier.id) < (later.started_at, later.id)
 WHERE earlier.account_id = ANY(%(accounts)s) AND earlier.kind = 'turn.run' AND later.kind = 'turn.run'
   AND later.started_at < earlier.finished_at
 """
@@ -57,7 +61,11 @@ SELECT account_id, coalesce(sum(billed), 0)::bigint AS billed, coalesce(sum(coun
 WHERE account_id = ANY(%(accounts)s) GROUP BY account_id HAVING sum(billed) <> sum(counted)
 """
 
-BILLS = "SELECT job_id, input_tokens, output_tokens FROM usage_records WHERE account_id = ANY(%(accounts)s)"
+# Bills of requests. Those of reflection belong to jobs of the platform's own.
+BILLS = """
+SELECT job_id, input_tokens, output_tokens FROM usage_records LEFT JOIN jobs ON jobs.id = job_id
+WHERE usage_records.account_id = ANY(%(accounts)s) AND coalesce(kind, '') <> ALL('{memory.fact,memory.insight}')
+"""
 
 
 def check(
@@ -74,6 +82,7 @@ def check(
     for key, unknown in by_key.items():
         yield Violation("once a key", str(key), f"no client requested {[row['id'] for row in unknown]}")
     yield from _check_conversations(connection, accounts, rows)
+    yield from check_order(transcripts, rows)
     yield from _check_bills(connection, transcripts, accounts, rows)
 
 
@@ -98,6 +107,7 @@ def check_archive(transcript: ClientTranscript, row: TableRow, chunks: Sequence[
             return
         following = chunk["last_sequence"] + 1
     events = _events(chunks)
+    yield from check_marks(transcript.subject, text_of(_as_received(events)))
     if [event.sequence for event in events] != list(range(following)):
         yield Violation("archive", transcript.subject, f"{len(events)} events have the numbers of {following}")
     if transcript.complete and (detail := _archive_difference(transcript, events)):
@@ -159,6 +169,22 @@ def _check_conversations(
             if stored[row["id"]] != expected:
                 detail = f"{stored[row['id']]} of its {expected} items are in the conversation"
                 yield Violation("conversation", row["id"], detail)
+
+
+def check_order(transcripts: Sequence[ClientTranscript], rows: Sequence[TableRow]) -> Iterator[Violation]:
+    """Check that the turns of a conversation ran in the order in which their client posted them.
+
+    A client posts the next one when it knows that the last one was accepted.
+    """
+    started = {row["key"]: row["started_at"] for row in rows if row["started_at"] is not None}
+    by_conversation: dict[str, list[ClientTranscript]] = defaultdict(list)
+    for transcript in transcripts:
+        if transcript.key in started and transcript.accepted_at is not None and "conversation" in transcript.request:
+            by_conversation[transcript.request["conversation"]].append(transcript)
+    for conversation, turns in by_conversation.items():
+        for earlier, later in pairwise(turns):
+            if started[later.key] < started[earlier.key]:
+                yield Violation("order", conversation, f"{later.subject} ran before {earlier.subject}")
 
 
 def _check_bills(

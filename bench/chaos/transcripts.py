@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.harness.sse import ReceivedEvent, effective_events
+from pipelines.inference.scripted.engine import SLOW_WORD
 
 WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
 
-#: The tokens of a whole answer, and how many the engine generates a second: `SANGHA_SCRIPT` of the workers.
-TOKENS, RATE = 40, 40
-SCRIPT = f"tokens={TOKENS},rate={RATE}"
+#: The tokens of a whole answer, and how many the engine generates a second; slow answers take 40 seconds.
+TOKENS, RATE, SLOW_RATE = 40, 40, 1
+
+#: `SANGHA_SCRIPT` of the workers: each attempt marks its words.
+SCRIPT = f"tokens={TOKENS},rate={RATE},slow={SLOW_RATE},nonce=1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,11 @@ class ClientTranscript:
     def subject(self) -> str:
         """Its name in a report."""
         return f"{self.client} {self.kind} {self.id or self.job_id or self.key}"
+
+    @property
+    def slow(self) -> bool:
+        """Whether its answer is generated at the script's slow rate."""
+        return SLOW_WORD in str(self.request.get("input"))
 
     @property
     def accepted_at(self) -> float | None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil  # type: ignore[import-untyped]
 
@@ -45,13 +46,15 @@ class ConfiguredProcess(SanghaProcess):
     """A process of Sangha that gets all of its settings, and nothing else, from the harness.
 
     child_settings  what the process gets where that differs from what its readiness check uses, as behind a proxy
+    variables       more variables, which precede those of the settings
     """
 
     child_settings: Settings | None = None
+    variables: Mapping[str, str] = MappingProxyType({})
 
     def environment(self) -> Mapping[str, str]:
-        """Return all settings."""
-        return environment_of(self.child_settings or self.settings)
+        """Return all settings, and the other variables."""
+        return environment_of(self.child_settings or self.settings) | dict(self.variables)
 
 
 class ConfiguredWeb(ConfiguredProcess, WebProcess):

@@ -1,5 +1,6 @@
 """Parse event streams as Sangha writes them, and check what a client received."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ import orjson
 from models.journal.events import ENDINGS
 from models.journal.events import REWOUND as REWOUND_BYTES
 from pipelines.chat.transcript import ANSWER_RESTARTED
+
+#: The mark of an attempt at a word of the scripted engine.
+MARK = re.compile(r"\.[0-9a-f]{4}(?= |$)")
 
 DELTA = "response.output_text.delta"
 REWOUND = REWOUND_BYTES.decode()
@@ -99,6 +103,16 @@ def is_delta(event: ReceivedEvent) -> bool:
 def scripted_text(tokens: int) -> str:
     """Return the answer of the scripted engine: `w0 w1 w2 …`."""
     return "".join(f"w{number} " for number in range(tokens))
+
+
+def without_marks(text: str) -> str:
+    """Remove the marks by which the scripted engine tells the words of its attempts apart: `w0.3f9a` becomes `w0`."""
+    return MARK.sub("", text)
+
+
+def marks_of(text: str) -> list[str]:
+    """Return the mark of each word, empty where it has none."""
+    return [word.partition(".")[2] for word in text.split()]
 
 
 def check_stream(events: Sequence[ReceivedEvent], tokens: int | None = None) -> None:

@@ -72,9 +72,7 @@ def finished() -> Iterator[FinishedFleet]:
 def register_missing_worker(database: Database) -> int:
     """Register a worker with a slot but without a process; returns its pid."""
     with database.connection() as connection:
-        workers.register(
-            connection, "missing-worker", host="", pid=-1, pools=["inference"], queues=["inference"], threads=1
-        )
+        workers.register(connection, "missing-worker", host="", pid=-1, pools=["inference"], threads={"inference": 1})
     return -1
 
 

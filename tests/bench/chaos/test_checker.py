@@ -1,5 +1,6 @@
 """Given a run without violations, when its tables are corrupted, then the violated rule is reported."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,8 +8,11 @@ import pytest
 import redis
 
 from bench.chaos import memory_rules, table_rules
-from bench.chaos.checker import DEAD, check, check_dead_jobs
+from bench.chaos.checker import check, journal_lost
+from bench.chaos.crash_rules import CrashRules, silent_periods
+from bench.chaos.faults import POSTGRES_AWAY, POSTGRES_LINKS, InjectedFault
 from bench.chaos.quiescence import wait_for_quiescence
+from bench.chaos.stack import WorkerDeath
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
@@ -26,7 +30,24 @@ def test_a_run_without_faults_has_no_violation(finished: FinishedFleet):
     assert any(not transcript.exact for transcript in finished.transcripts)
     assert [str(violation) for violation in check(finished.transcripts, finished.settings, 20)] == []
     with finished.database.connection() as connection:
-        assert connection.execute(DEAD).fetchall() == []
+        assert connection.execute("SELECT FROM jobs WHERE state = 'dead'").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "killed", "lost"),
+    [
+        ([], True, False),
+        (["wipe-valkey"], False, True),
+        (["evict-streams"], False, False),
+        (["evict-streams"], True, True),
+    ],
+)
+def test_events_may_be_lost_with_valkey_or_with_a_worker_and_its_evicted_journal(
+    faults: list[str], killed: bool, lost: bool
+):
+    injected = [InjectedFault(name, "valkey", 0.0, 1.0) for name in faults]
+
+    assert journal_lost(injected, [WorkerDeath("light", 0.0)] * killed) is lost
 
 
 @contextmanager
@@ -60,6 +81,11 @@ def corrupted(finished: FinishedFleet, statement: str) -> Iterator[Connection]:
             "UPDATE jobs SET started_at = created_at - interval '1 minute'"
             " WHERE kind = 'turn.run' AND state = 'completed' AND serial_key LIKE 'conv%'",
             "one at a time",
+        ),
+        (
+            "UPDATE jobs SET started_at = '2100-01-01'::timestamptz - (started_at - '2000-01-01'::timestamptz),"
+            " finished_at = '2100-01-01' WHERE kind = 'turn.run' AND serial_key LIKE 'conv%'",
+            "order",
         ),
         (
             "UPDATE responses SET request = jsonb_set(request::jsonb, '{metadata,chaos}', '\"unasked\"')"
@@ -117,20 +143,51 @@ def test_a_search_that_finds_nothing_is_reported(finished: FinishedFleet):
     assert [violation.rule for violation in violations] == ["search"]
 
 
-def test_a_dead_job_without_enough_crashes_is_reported(finished: FinishedFleet):
-    dead = f"UPDATE jobs SET state = 'dead', failures = 5, crashes = 2 WHERE id = {COMPLETED}"
-
-    with corrupted(finished, dead) as connection:
-        violations = list(check_dead_jobs(connection))
-
-    assert [violation.rule for violation in violations] == ["dead"]
+def crash(failures: int, crashes: int, state: str = "completed") -> str:
+    return (
+        f"UPDATE jobs SET state = '{state}', failures = {failures}, crashes = {crashes},"
+        f" created_at = now() - interval '1 minute', finished_at = now() WHERE id = {COMPLETED}"
+    )
 
 
-def test_a_dead_job_with_enough_crashes_is_no_violation(finished: FinishedFleet):
-    dead = f"UPDATE jobs SET state = 'dead', failures = 5, crashes = 5 WHERE id = {COMPLETED}"
+@pytest.mark.parametrize(
+    ("change", "seconds_ago", "rules"),
+    [
+        (crash(0, 0), [], []),
+        (crash(1, 1), [30], []),
+        (crash(1, 1), [], ["crashes"]),
+        (crash(2, 2), [30, 90], ["crashes"]),
+        (crash(5, 2, "dead"), [30, 20], ["dead"]),
+        (crash(5, 5, "dead"), [50, 40, 30, 20, 10], []),
+        (crash(5, 5, "dead"), [50, 40], ["crashes", "dead"]),
+    ],
+    ids=[
+        "no crash", "a crash", "without a death", "a death before the job", "dead by failures",
+        "dead by crashes", "dead by crashes without deaths",
+    ],
+)  # fmt: skip
+def test_crashes_without_deaths_of_workers_are_reported(
+    finished: FinishedFleet, change: str, seconds_ago: list[float], rules: list[str]
+):
+    crash_rules = CrashRules([WorkerDeath("light", time.time() - seconds) for seconds in seconds_ago])
 
-    with corrupted(finished, dead) as connection:
-        assert list(check_dead_jobs(connection)) == []
+    with corrupted(finished, change) as connection:
+        assert [violation.rule for violation in crash_rules.check(connection)] == rules
+
+
+def test_a_crash_in_a_long_silence_is_no_violation():
+    silence = CrashRules([], [(1000.0, 1030.0)])
+
+    assert (silence.possible_crashes(900.0, 1005.0), silence.possible_crashes(1040.0, 1050.0)) == (1, 0)
+
+
+def test_only_consecutive_faults_keep_workers_silent_for_longer_than_a_lease():
+    # Given faults of 9 seconds on the way to Postgres, of which the first two follow each other at once
+    faults = [InjectedFault("stall-link", "worker-postgres", begin, begin + 9.0) for begin in (0.0, 10.0, 60.0)]
+    others = [InjectedFault("stall-link", "web-postgres", 69.0, 79.0)]
+    outage = [InjectedFault(POSTGRES_AWAY, POSTGRES_LINKS, 200.0, 260.0)]
+
+    assert list(silent_periods([*faults, *others, *outage], 1000.0)) == [(1000.0, 1019.0)]
 
 
 @pytest.mark.parametrize(

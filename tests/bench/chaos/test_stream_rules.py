@@ -150,6 +150,31 @@ def test_a_corrupted_transcript_is_reported(corrupt: Corrupt, rule: str):
     assert rule in rules(transcript)
 
 
+def marked(*marks: str) -> ClientTranscript:
+    """Return a turn whose words have these marks."""
+    text = [f"w{number}.{mark} " if mark else f"w{number} " for number, mark in enumerate(marks)]
+    response = {**RESPONSE, "output": [{"content": [{"text": "".join(text)}]}]}
+    transcript = turn(
+        *OPENING, *[(DELTA, {"delta": word}) for word in text], ("response.completed", {"response": response})
+    )
+    transcript.final = response
+    return transcript
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        (["aaaa", "aaaa", "aaaa", "aaaa"], set()),
+        (["aaaa", "aaaa", "bbbb", "bbbb"], set()),
+        (["aaaa", "bbbb", "aaaa", "aaaa"], {"mixed"}),
+        (["", "aaaa", "", ""], set()),
+    ],
+    ids=["one attempt", "one after the other", "two at the same time", "a version without marks"],
+)
+def test_a_text_that_two_attempts_wrote_at_the_same_time_is_reported(marks: list[str], expected: set[str]):
+    assert rules(marked(*marks)) == expected
+
+
 def test_a_rewind_may_replace_events_only_after_a_loss():
     # Given a client that received two tokens which then were lost, and generated again after a rewind
     lost = [*received(*OPENING, *deltas(0, 2)), *received(REWIND, *deltas(0, LENGTH), COMPLETED, first=3)]
