@@ -97,7 +97,7 @@ def test_cancellation_over_redis_stops_the_attempt_at_once(
     journal.publish_cancellations(runner.client, cancellation.running)
     thread.join(20)
 
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5  # the heartbeat would take an hour
     assert job_store.job(job_id).state == "cancelled"
 
 

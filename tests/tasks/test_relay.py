@@ -162,7 +162,7 @@ def test_nudge_publishes_at_once(job_store, account, relay):
         wait_until(lambda job_id=job_id: job_store.job(job_id).published_at)
         delays.append(time.monotonic() - start)
 
-    assert min(delays) < 0.1
+    assert min(delays) < 2  # without the nudge it looks every five seconds
 
 
 def test_nudge_without_lanes_publishes_those_of_all(job_store, relay):

@@ -144,12 +144,12 @@ def test_delimiters_within_a_string_do_not_count_as_values():
 
 @pytest.mark.parametrize("body", [b'{"a":"' + b',\\"' * 400_000, b"," * 200_000 + b'"\\', b'"",' * 200_000])
 def test_removing_strings_takes_linear_time(body):
-    start = time.monotonic()
+    start = time.process_time()
 
     with pytest.raises(InvalidRequest):
         parse_object(body)
 
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_many_shallow_values_do_not_count_as_depth():

@@ -1,7 +1,6 @@
 """The engine `llamacpp` with the bundled SmolLM2."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import orjson
 import pytest
 from jsonschema import validate
 
+from bench.harness.waiting import wait_until
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from pipelines.inference.engine import (
@@ -22,7 +22,8 @@ from pipelines.inference.engine import (
     Tool,
     ToolCall,
 )
-from pipelines.inference.llamacpp.engine import LlamaCppEngine, load_llamacpp
+from pipelines.inference.llamacpp.chunks import ChunkQueue
+from pipelines.inference.llamacpp.engine import PROMPT_BATCH, LlamaCppEngine, load_llamacpp
 
 STORY = [Message("user", "Write a long story about a dragon and a knight.")]
 GREEDY = Sampling(max_output_tokens=24, temperature=0)
@@ -100,10 +101,9 @@ def busy_slots(engine: LlamaCppEngine) -> int:
     return sum(slot["is_processing"] for slot in slots)
 
 
-def assert_within(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+def wait_until_idle(engine: LlamaCppEngine) -> None:
+    """Wait until no slot is busy: at once on an idle machine, after seconds on one that has other work."""
+    wait_until(lambda: busy_slots(engine) == 0, timeout=60, what="a free slot")
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
@@ -168,7 +168,7 @@ def test_a_cancelled_generation_frees_its_slot(engine: LlamaCppEngine) -> None:
     # Then it ends as cancelled, without further tokens, and its slot is free
     assert isinstance(item, Finish)
     assert (item.reason, item.generated_tokens) == ("cancelled", sum(token.count for token in tokens))
-    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
+    wait_until_idle(engine)
     # And the next generation runs
     assert answer(engine, STORY)[1].reason == "length"
 
@@ -178,7 +178,7 @@ def test_closing_the_iterator_frees_its_slot(engine: LlamaCppEngine) -> None:
     next(items)
     assert busy_slots(engine) == 1
     items.close()  # type: ignore[attr-defined]
-    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
+    wait_until_idle(engine)
 
 
 def test_an_exception_of_cancelled_propagates_and_frees_the_slot(engine: LlamaCppEngine) -> None:
@@ -187,18 +187,30 @@ def test_an_exception_of_cancelled_propagates_and_frees_the_slot(engine: LlamaCp
 
     with pytest.raises(TimeoutError, match="too late"):
         answer(engine, STORY, ENDLESS, cancelled=deadline)
-    assert_within(lambda: busy_slots(engine) == 0, seconds=2)
+    wait_until_idle(engine)
 
 
-def test_a_cancel_while_the_prompt_is_read_takes_effect_at_once(engine: LlamaCppEngine) -> None:
+def test_a_cancel_while_the_prompt_is_read_stops_after_two_batches(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given a prompt that takes many batches to read
     long = [Message("user", " ".join(f"{number * 7919}" for number in range(60)))]
+    batches: list[bool] = []  # of the prompt; whether each was read after the cancel
+    on_chunk = ChunkQueue.on_chunk
+
+    def record(chunks: ChunkQueue, chunk: bytes) -> bool:
+        batches.append(chunks.stop_requested)
+        return on_chunk(chunks, chunk)
+
+    monkeypatch.setattr(ChunkQueue, "on_chunk", record)
     # When it is cancelled
     polls: Iterator[bool] = iter([False, False, True])
     tokens, finish = answer(engine, long, cancelled=lambda: next(polls))
-    # Then it ends without a token
+    # Then it ends without a token, and the rest of the prompt is not read
     assert (tokens, finish.reason) == ([], "cancelled")
-    assert_within(lambda: busy_slots(engine) == 0, seconds=3)
+    wait_until_idle(engine)
+    assert sum(batches) <= 2
+    assert len(batches) < engine.count(long) / PROMPT_BATCH
 
 
 def test_a_generation_that_waits_for_a_slot_can_be_cancelled(engine: LlamaCppEngine) -> None:
@@ -325,7 +337,7 @@ def test_a_stop_text_ends_an_answer_that_may_call(engine: LlamaCppEngine) -> Non
         engine, OutputFormat((WEATHER,)), WEATHER_PROMPT, Sampling(24, temperature=0, stop=(stop,))
     )
     assert (answer_text, finish.reason) == (whole.partition(stop)[0], "stop")
-    assert_within(lambda: busy_slots(engine) == 0, seconds=1)
+    wait_until_idle(engine)
 
 
 def test_a_prompt_longer_than_the_context_is_a_permanent_failure(engine: LlamaCppEngine) -> None:

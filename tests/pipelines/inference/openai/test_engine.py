@@ -347,8 +347,8 @@ def test_cancelling_closes_the_connection_while_no_data_arrives(
         assert next(items) == Token("a", 1)
     start = time.monotonic()
     assert [item.reason for item in items if isinstance(item, Finish)] == ["cancelled"]
-    assert freed.wait(1)
-    assert time.monotonic() - start < 0.5  # five polls 20 ms apart, and the delays of a busy machine
+    assert freed.wait(10)
+    assert time.monotonic() - start < 5  # five polls 20 ms apart; the endpoint itself would wait longer
     assert answer(engine)[0] == "b"
 
 

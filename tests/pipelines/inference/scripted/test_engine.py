@@ -103,7 +103,7 @@ def test_an_answer_is_slow_where_that_is_requested(request_: str, slow: bool) ->
 def test_tokens_come_at_the_rate() -> None:
     start = time.monotonic()
     play(scripted(tokens=11, rate=100))
-    assert 0.1 <= time.monotonic() - start < 1
+    assert 0.1 <= time.monotonic() - start < 5
 
 
 def test_cancelling_stops_between_two_tokens() -> None:

@@ -142,11 +142,11 @@ def test_unsupported_keywords_are_ignored_unless_the_schema_is_strict():
 def test_an_exponentially_expanding_schema_is_checked_within_a_second():
     definitions = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(60)}
     schema = {"$defs": {**definitions, "s60": {"type": "string"}}, "$ref": "#/$defs/s0"}
-    start = time.monotonic()
+    start = time.process_time()
 
     new_turn(parse(text={"format": {"type": "json_schema", "name": "answer", "schema": schema}}), SETTINGS)
 
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_recursive_schema_is_accepted():
