@@ -3,6 +3,7 @@
 An advisory lock on a separate connection serialises concurrent migrations. Unlike yoyo's lock table it is released when
 its process dies. A migration commits together with the record that it was applied. One with `transactional: false`
 in its header cannot: its statements are written so that the file can be applied again after an interruption.
+`migration_files` has the header's other line, the code that the migration works with.
 """
 
 import logging
@@ -17,10 +18,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 
 from models.platform.errors import ConfigurationError, Unavailable
+from models.platform.migration_files import FOLDER, read_file
 
 log = logging.getLogger(__name__)
-
-FOLDER = Path(__file__).parents[1] / "migrations"
 
 #: Key of the advisory lock: an arbitrary number, the first eight letters of "sangha m".
 LOCK = 0x73616E676861206D
@@ -41,6 +41,9 @@ LOCK_RETRIES = 120.0
 #: A statement outside a transaction, such as CREATE INDEX CONCURRENTLY, blocks nobody while it runs or waits for
 #: transactions that began before it.
 CONCURRENT_OPTIONS = f"-c lock_timeout=1h -c statement_timeout=0 {DEAD_CLIENT}"
+
+#: After a contract migration, with yoyo's syntax of parameters.
+RAISE_OLDEST_CODE = "UPDATE schema_compatibility SET oldest_code = greatest(oldest_code, :needs)"
 
 
 def migrate(dsn: str) -> list[str]:
@@ -115,6 +118,8 @@ def _apply_one(dsn: str, migration: Any) -> None:
         backend.transaction() if in_transaction else nullcontext(),
     ):
         migration.process_steps(backend, "apply")
+        if needs := read_file(Path(migration.path)).needs:
+            backend.execute(RAISE_OLDEST_CODE, {"needs": needs})
         backend.log_migration(migration, "apply")
         backend.mark_one(migration, log=False)
 
