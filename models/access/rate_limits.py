@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import redis
 
+from models.platform.redis_cluster import Command
+
 Unit = Literal["requests", "tokens", "attempts"]
 
 #: Seconds in which an empty bucket becomes full, unless it names others.
@@ -104,6 +106,7 @@ class Rate:
 class Bucket:
     """A bucket of an owner, such as `account acct_…`, and the cost of this draw.
 
+    group     names the node of a Redis Cluster that has the bucket; the buckets of one draw have the same
     advisory  never refuses a draw; takes what is there
     reduced   the rate that replaces its own in a draw in which an advisory bucket has too little
     """
@@ -115,11 +118,13 @@ class Bucket:
     period: int = PERIOD
     advisory: bool = False
     reduced: Rate | None = None
+    group: str = ""
 
     @property
     def key(self) -> str:
         """The bucket's key in Redis."""
-        return f"sangha:limit:{self.owner.replace(' ', ':')}:{self.unit}"
+        tag = f"{{{self.group}}}:" if self.group else ""
+        return f"sangha:limit:{tag}{self.owner.replace(' ', ':')}:{self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +174,15 @@ def token_draw_arguments(key_id: str | None, limit: int | None, estimated_tokens
     return {"drawn": {"tokens": estimated_tokens, "limit": limit, "key_id": key_id}} if limit else {}
 
 
-def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> list[Any] | None:
+def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> Command | None:
     """Return the Redis command that corrects a job's estimate to the `used` tokens; None where nothing was drawn."""
     drawn = arguments.get("drawn")
     if not drawn or used == drawn["tokens"]:
         return None
     cost = used - drawn["tokens"]
-    buckets = [Bucket(owner, "tokens", drawn["limit"], cost) for owner in bucket_owners(account_id, drawn["key_id"])]
-    return ["EVALSHA", DRAW_SHA, *_command(buckets, forced=True)]
+    owners = bucket_owners(account_id, drawn["key_id"])
+    buckets = [Bucket(owner, "tokens", drawn["limit"], cost, group=account_id) for owner in owners]
+    return Command(buckets[0].key, ["EVALSHA", DRAW_SHA, *_command(buckets, forced=True)])
 
 
 def _command(buckets: Sequence[Bucket], *, forced: bool) -> list[Any]:

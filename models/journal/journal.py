@@ -1,8 +1,7 @@
 """Append, read and trim a job's event stream in Redis.
 
 Each job has two keys: a hash with `fence` and `claim` (the attempt that may append, and its claim) and `last` (sequence
-number), and a stream with one entry `<sequence + 1>-0` per event. Appended events also go to one of a few shard
-streams, through which a web process follows all jobs with one blocking read.
+number), and a stream with one entry `<sequence + 1>-0` per event. Appended events are also announced in a shard stream.
 
 Redis may lose any of it: the archive in Postgres has the beginning and the checkpoints, the running attempt has the
 events since, and readers fill gaps from both.
@@ -14,8 +13,8 @@ append that is refused is not the last word: the writer asks Postgres.
 
 import hashlib
 import itertools
-import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
@@ -24,10 +23,9 @@ from uuid import UUID
 import redis
 
 from models.journal.events import Event, with_current_type
-
-#: Number of shard streams, and entries that each keeps for late readers.
-SHARDS = 4
-SHARD_LENGTH = 4096
+from models.journal.keys import hash_key, stream_key
+from models.journal.shards import SHARD_LENGTH, SHARDS, announcement, shard_key
+from models.platform.redis_client import is_cluster
 
 #: Seconds after which an idle journal and an ended one expire. An ended one is archived in Postgres, so this only
 #: serves clients that reconnect at once; at hundreds of turns per second it takes some hundred MB.
@@ -133,48 +131,42 @@ class AppendResult:
     last         the last sequence number in Redis
     same_server  Redis was not restarted since the fence was taken; otherwise its last events may be missing
     fence        the attempt that held the fence before; -1 if Redis has lost it, or never had it
+    first        the sequence number of the first event that was new; -1 without any
     """
 
     status: AppendStatus
     last: int
     same_server: bool = False
     fence: int = -1
+    first: int = -1
 
-
-def hash_key(job_id: str) -> str:
-    """Return the key of a journal's hash."""
-    return f"sangha:journal:{job_id}"
-
-
-def stream_key(job_id: str) -> str:
-    """Return the key of a job's event stream."""
-    return f"sangha:events:{job_id}"
-
-
-def shard_keys() -> list[str]:
-    """Return the keys of the shard streams."""
-    return [f"sangha:shard:{number}" for number in range(SHARDS)]
-
-
-def job_id_of(journal_key: str) -> str:
-    """Return the job id in the key of a journal's hash."""
-    return journal_key.removeprefix("sangha:journal:")
-
-
-def _shard_of(job_id: str) -> str:
-    return f"sangha:shard:{zlib.crc32(job_id.encode()) % SHARDS}"
+    def to_announce(self, claim: Claim, events: Sequence[Event]) -> Sequence[Event]:
+        """Return those of the appended events that were new, unless they are opening events."""
+        if self.first < 0 or (claim.attempt == 0 and self.first == 0 and not events[-1].ends):
+            return ()
+        return [event for event in events if event.sequence >= self.first]
 
 
 def append_command(
-    claim: Claim, events: Sequence[Event], fence: Fence = Fence.HELD, *, replace: bool = False, publish: bool = True
+    claim: Claim,
+    events: Sequence[Event],
+    fence: Fence = Fence.HELD,
+    *,
+    replace: bool = False,
+    shards: int = SHARDS,
+    tagged: bool = False,
 ) -> list[Any]:
     """Return the append script's number of keys, keys and arguments.
 
-    `replace` deletes the earlier entries. Unless `publish`, followers are not notified.
+    replace  delete the earlier entries
+    shards   announce the events in one of so many shard streams; 0: do not announce them
+    tagged   the server is a cluster; then the script does not announce them, since the shard may be on another node
     """
     first = events[0].sequence if events else 0
     endings = _count_endings(events)
-    keys = [hash_key(claim.job_id), stream_key(claim.job_id), *([_shard_of(claim.job_id)] if publish else [])]
+    keys = [hash_key(claim.job_id, tagged=tagged), stream_key(claim.job_id, tagged=tagged)]
+    if shards and not tagged:
+        keys.append(shard_key(claim.job_id, shards))
     memory = TTL_ENDED if endings else TTL
     arguments: list[Any] = [claim.attempt, first, int(fence), int(replace), memory, endings]
     arguments += [str(claim.claim_id or ""), SHARD_LENGTH]
@@ -195,8 +187,8 @@ def parse_append_reply(reply: Any) -> AppendResult:
     status, last, *rest = reply
     if not rest:
         return AppendResult(status.decode(), int(last))
-    same_server, fence, _ = rest
-    return AppendResult(status.decode(), int(last), same_server == 1, int(fence))
+    same_server, fence, first = rest
+    return AppendResult(status.decode(), int(last), same_server == 1, int(fence), int(first))
 
 
 def append(
@@ -206,32 +198,39 @@ def append(
     fence: Fence = Fence.TAKE,
     *,
     replace: bool = False,
-    publish: bool = True,
+    shards: int = SHARDS,
 ) -> AppendResult:
     """Append events and take the fence. Without events, only take the fence."""
-    command = append_command(claim, events, fence, replace=replace, publish=publish)
+    tagged = is_cluster(client)
+    command = append_command(claim, events, fence, replace=replace, shards=shards, tagged=tagged)
     try:
-        return parse_append_reply(client.evalsha(APPEND_SHA, *command))
+        result = parse_append_reply(client.evalsha(APPEND_SHA, *command))
     except redis.exceptions.NoScriptError:
-        return parse_append_reply(client.eval(APPEND, *command))
+        result = parse_append_reply(client.eval(APPEND, *command))
+    if tagged and shards and (unannounced := result.to_announce(claim, events)):
+        with suppress(redis.RedisError):  # followers notice the gap
+            client.execute_command(*announcement(claim.job_id, unannounced, shards))
+    return result
 
 
 def last_sequence(client: redis.Redis, job_id: str) -> int:
     """Return the last sequence number in Redis, or -1, also if Redis is unavailable."""
     try:
-        return int(client.hget(hash_key(job_id), "last") or -1)
+        return int(client.hget(hash_key(job_id, tagged=is_cluster(client)), "last") or -1)
     except redis.RedisError:
         return -1
 
 
 def delete(client: redis.Redis, job_id: str) -> None:
     """Delete a journal from Redis."""
-    client.delete(hash_key(job_id), stream_key(job_id))
+    tagged = is_cluster(client)
+    client.delete(hash_key(job_id, tagged=tagged), stream_key(job_id, tagged=tagged))
 
 
 def read_events(client: redis.Redis, job_id: str, after: int = -1) -> list[Event]:
     """Read the events above the sequence number `after`. Redis may have lost the first of them."""
-    return parse_entries(client.xrange(stream_key(job_id), min=f"{after + 2}-0"))
+    key = stream_key(job_id, tagged=is_cluster(client))
+    return parse_entries(client.xrange(key, min=f"{after + 2}-0"))
 
 
 def parse_entries(entries: Any) -> list[Event]:
@@ -240,30 +239,6 @@ def parse_entries(entries: Any) -> list[Event]:
         Event(int(entry_id.partition(b"-")[0]) - 1, with_current_type(fields[b"e"]), int(fields[b"n"]), b"x" in fields)
         for entry_id, fields in entries
     ]
-
-
-class Appended(NamedTuple):
-    """Events that were appended together.
-
-    first    the sequence number of the first one
-    lines    their JSON; empty if they are too large for the shard
-    rewound  the sequence number of a rewind among events that are too large
-    """
-
-    first: int
-    lines: Sequence[bytes]
-    rewound: int | None = None
-
-
-def parse_shard_entry(fields: Any) -> Appended:
-    """Parse a shard's entry; `shard_entry_job` returns its job."""
-    lines = [with_current_type(line) for line in fields[b"e"].split(b"\n")] if fields[b"e"] else []
-    return Appended(int(fields[b"s"]), lines, int(fields[b"r"]) if b"r" in fields else None)
-
-
-def shard_entry_job(fields: Any) -> str:
-    """Return the id of the job whose events a shard's entry has."""
-    return job_id_of(fields[b"j"].decode())
 
 
 def publish_cancellations(client: redis.Redis, job_ids: Sequence[str]) -> None:

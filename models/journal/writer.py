@@ -19,7 +19,10 @@ import redis
 from models.journal import journal
 from models.journal.events import Event, event
 from models.journal.journal import Claim, Fence
+from models.journal.shards import SHARDS, announcement
 from models.platform.errors import Fenced, Unavailable
+from models.platform.redis_client import is_cluster
+from models.platform.redis_cluster import Command, execute_all
 
 log = logging.getLogger(__name__)
 
@@ -187,16 +190,21 @@ class _GrowingDelta:
 
 
 class JournalWriter:
-    """The thread that sends the journals of a process to Redis.
+    """The thread that sends the journals of a process to Redis, and announces the events in one of `shards` streams.
 
     `may_write(job_id, attempt, claim_id)` checks in Postgres whether a claim that Redis refuses is the current one.
     """
 
-    def __init__(self, client: redis.Redis, may_write: Callable[[str, int, UUID | None], bool]) -> None:
+    def __init__(
+        self, client: redis.Redis, may_write: Callable[[str, int, UUID | None], bool], *, shards: int = SHARDS
+    ) -> None:
         self._client = client
+        self._shards = shards
+        self._tagged = is_cluster(client)
+        self._announcements: list[Command] = []
         self._may_write = may_write
         self._waiting: set[Journal] = set()
-        self._commands: deque[Sequence[Any]] = deque(maxlen=MAX_COMMANDS)
+        self._commands: deque[Command] = deque(maxlen=MAX_COMMANDS)
         self._condition = threading.Condition()
         self._urgent = False
         self._busy = False
@@ -215,7 +223,7 @@ class JournalWriter:
             elif len(self._waiting) == 1:
                 self._condition.notify_all()
 
-    def send_with_next_batch(self, command: Sequence[Any]) -> None:
+    def send_with_next_batch(self, command: Command) -> None:
         """Send a command with the next batch. Its reply is ignored, and it is lost if Redis is unavailable."""
         self._commands.append(command)
 
@@ -268,21 +276,35 @@ class JournalWriter:
         unsent_events = [(written, unsent) for written in batch if not written.fenced and (unsent := written.unsent())]
         if not unsent_events:
             return
-        pipeline = self._client.pipeline(transaction=False)
-        for written, unsent in unsent_events:
-            pipeline.evalsha(journal.APPEND_SHA, *journal.append_command(written.claim, unsent))
-        while self._commands:
-            pipeline.execute_command(*self._commands.popleft())
+        appends = [self._append_command(written.claim, unsent) for written, unsent in unsent_events]
+        replies = execute_all(self._client, [*appends, *self._take_commands()])
         failure: Exception | None = None
-        for (written, _), reply in zip(unsent_events, pipeline.execute(raise_on_error=False), strict=False):
+        for (written, unsent), reply in zip(unsent_events, replies, strict=False):
             try:
-                self._handle_reply(written, reply)
+                self._handle_reply(written, unsent, reply)
             except Exception as error:  # noqa: BLE001 - the other journals must be processed
                 failure = error
+        self._announce()
         if failure is not None:
             raise failure
 
-    def _handle_reply(self, written: Journal, reply: Any) -> None:
+    def _append_command(self, claim: Claim, events: Sequence[Event]) -> Command:
+        arguments = journal.append_command(claim, events, shards=self._shards, tagged=self._tagged)
+        return Command(arguments[1], ["EVALSHA", journal.APPEND_SHA, *arguments])
+
+    def _take_commands(self) -> list[Command]:
+        commands = []
+        while self._commands:
+            commands.append(self._commands.popleft())
+        return commands
+
+    def _announce(self) -> None:
+        """Send a cluster's shards what was appended. If that fails, followers notice the gap."""
+        if self._announcements:
+            commands, self._announcements = self._announcements, []
+            execute_all(self._client, commands)
+
+    def _handle_reply(self, written: Journal, unsent: Sequence[Event], reply: Any) -> None:
         if isinstance(reply, redis.exceptions.NoScriptError):
             self._client.script_load(journal.APPEND)
             self.schedule(written)
@@ -290,6 +312,9 @@ class JournalWriter:
             raise reply
         elif (result := journal.parse_append_reply(reply)).status == "ok":
             written.mark_sent(result.last)
+            if self._tagged and (new := result.to_announce(written.claim, unsent)):
+                command = announcement(written.claim.job_id, new, self._shards)
+                self._announcements.append(Command(command[1], command))
         else:
             self._recover(written, result.status)
 
@@ -299,7 +324,7 @@ class JournalWriter:
             written.fenced = True
             return
         retained = written.retained_events()
-        result = journal.append(self._client, written.claim, retained, Fence.SEIZE, replace=True)
+        result = journal.append(self._client, written.claim, retained, Fence.SEIZE, replace=True, shards=self._shards)
         written.mark_sent(result.last)
         log.warning(
             "Redis %s the journal of %s: writing it again from event %d",

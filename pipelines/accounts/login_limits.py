@@ -41,6 +41,9 @@ NETWORK = Rate(600, 300)
 #: Attempts on an e-mail address beyond which it is under attack: 20, and one more every 30 s.
 ADDRESS = Rate(20, 600)
 
+#: The group of the buckets: each attempt draws from several, which other attempts share.
+GROUP = "login"
+
 #: Milliseconds for which a network is known after a login: 30 days.
 KNOWN_FOR = 30 * 24 * 3600 * 1000
 
@@ -60,21 +63,20 @@ class LoginAttempt:
     @property
     def pair(self) -> Bucket:
         """The bucket of subject and network."""
-        return Bucket(
-            f"login-pair {self._pair}", "attempts", PAIR.limit, 1, period=PAIR.period, reduced=PAIR_UNDER_ATTACK
-        )
+        owner, reduced = f"login-pair {self._pair}", PAIR_UNDER_ATTACK
+        return Bucket(owner, "attempts", PAIR.limit, 1, period=PAIR.period, reduced=reduced, group=GROUP)
 
     @property
     def network(self) -> Bucket:
         """The bucket of the wider network, for all subjects."""
         _, network = _networks(self.ip)
-        return Bucket(f"login-network {network}", "attempts", NETWORK.limit, 1, period=NETWORK.period)
+        return Bucket(f"login-network {network}", "attempts", NETWORK.limit, 1, period=NETWORK.period, group=GROUP)
 
     @property
     def address(self) -> Bucket:
         """The bucket of the subject from everywhere; empty means that it is under attack."""
         owner = f"login-address {_hash(self.subject)}"
-        return Bucket(owner, "attempts", ADDRESS.limit, 1, period=ADDRESS.period, advisory=True)
+        return Bucket(owner, "attempts", ADDRESS.limit, 1, period=ADDRESS.period, advisory=True, group=GROUP)
 
     @property
     def _pair(self) -> str:
@@ -102,7 +104,7 @@ class LoginLimiter:
 
     def record_success(self, attempt: LoginAttempt) -> None:
         """Remember the network after a right password and refill its bucket. Does nothing if Redis is away."""
-        with suppress(redis.ConnectionError, redis.TimeoutError), self._client.pipeline() as pipeline:
+        with suppress(redis.ConnectionError, redis.TimeoutError), self._client.pipeline(transaction=False) as pipeline:
             pipeline.set(attempt.known_key, 1, px=KNOWN_FOR)
             pipeline.delete(attempt.pair.key)
             pipeline.execute()

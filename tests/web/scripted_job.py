@@ -10,6 +10,7 @@ from models.journal import journal
 from models.journal.archive import archive
 from models.journal.events import Event, event
 from models.journal.journal import Claim
+from models.journal.shards import SHARDS
 from models.platform.database import Database
 from models.platform.ids import new_id
 
@@ -53,7 +54,7 @@ class ScriptedJob:
             connection.execute("UPDATE jobs SET rewound_at = %s WHERE id = %s", (to, self.id))
         self.events = self.events[:to]
         self.attempt += 1
-        journal.append(self.client, self._claim_of_attempt(), self.events, replace=True, publish=False)
+        journal.append(self.client, self._claim_of_attempt(), self.events, replace=True, shards=0)
         rewound = event(to, "sangha:journal.rewound", {"job_id": self.id, "attempt": self.attempt})
         self._append([rewound], publish=published)
 
@@ -72,7 +73,7 @@ class ScriptedJob:
 
     def _append(self, events: Sequence[Event], *, publish: bool = True) -> None:
         self.events += events
-        journal.append(self.client, self._claim_of_attempt(), events, publish=publish)
+        journal.append(self.client, self._claim_of_attempt(), events, shards=SHARDS if publish else 0)
 
     def _claim_of_attempt(self) -> Claim:
         return Claim(self.id, self.attempt)

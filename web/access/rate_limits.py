@@ -51,12 +51,12 @@ class Limiter:
         self, caller: Caller, limits: Limits, *, cost: int, tokens: int, reads: bool
     ) -> Mapping[str, str]:
         """Draw an authenticated request; returns response headers. Raises RateLimited and Unavailable."""
-        buckets = []
+        buckets, group = [], caller.account_id
         for owner in rate_limits.bucket_owners(caller.account_id, caller.key_id):
             if limits.requests_per_minute is not None:
-                buckets.append(Bucket(owner, "requests", limits.requests_per_minute, cost))
+                buckets.append(Bucket(owner, "requests", limits.requests_per_minute, cost, group=group))
             if limits.tokens_per_minute is not None and tokens:
-                buckets.append(Bucket(owner, "tokens", limits.tokens_per_minute, tokens))
+                buckets.append(Bucket(owner, "tokens", limits.tokens_per_minute, tokens, group=group))
         return level_headers(self._draw(buckets, reads=reads))
 
     def draw_for_address(self, ip: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from models.journal.events import REWOUND, Event
-from models.journal.journal import Appended
+from models.journal.shards import Appended
 
 #: Queued appends at which a follower is closed as too slow. Its client reconnects with its last id.
 MAX_QUEUE = 2048

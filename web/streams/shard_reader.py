@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import redis.asyncio
+import redis
+from redis.exceptions import RedisClusterException
 
-from models.journal import journal
+from models.journal.shards import shard_keys
+from models.platform.redis_client import close_async, connect_async, is_cluster
+from models.platform.redis_url import is_cluster_url
 
 log = logging.getLogger(__name__)
 
@@ -24,38 +27,60 @@ CURSOR_CHECK_INTERVAL = 5.0
 RETRY_INTERVAL = 0.2
 
 #: Errors of a lost connection. uvloop raises RuntimeError when it writes to a reset one, and redis-py passes it on.
-CONNECTION_ERRORS = (redis.RedisError, OSError, RuntimeError)
+CONNECTION_ERRORS = (redis.RedisError, RedisClusterException, OSError, RuntimeError)
 
-#: The fields of a shard's entry.
+#: The fields of a shard's entry, and new entries by shard.
 Fields = dict[bytes, bytes]
+Entries = Iterable[tuple[bytes, Sequence[tuple[bytes, Fields]]]]
 
 
 class ShardReader:
-    """Passes each new entry of the shards to `on_entry`, and calls `on_loss` when entries may have been missed."""
+    """Passes each new entry of the shards to `on_entry`, and calls `on_loss` when entries may have been missed.
+
+    One blocking read waits for all shards. In Redis Cluster, where they are on several nodes, each has its own.
+    """
 
     def __init__(self, url: str, on_entry: Callable[[Fields], None], on_loss: Callable[[], None]) -> None:
-        # Any: redis-py's type hints are unions of the results of all protocol versions.
-        self._client: Any = redis.asyncio.Redis.from_url(url, protocol=2, socket_timeout=None)
         self._on_entry = on_entry
         self._on_loss = on_loss
+        keys = shard_keys()
+        groups = [[key] for key in keys] if is_cluster_url(url) else [keys]
+        # A client each: redis-py closes all connections of a client of a cluster when one of them is lost.
+        self._readers = [(connect_async(url, timeout=None), group) for group in groups]
+        self._starting = len(groups)
         self.reading = asyncio.Event()
 
     async def run(self) -> None:
         """Read the shards for ever."""
+        await asyncio.gather(*(self._run(client, keys) for client, keys in self._readers))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client, _ in self._readers:
+            await close_async(client)
+
+    async def _run(self, client: Any, keys: Sequence[str]) -> None:
+        starting = True
         while True:
             try:
-                cursors = await self._newest_ids()
+                cursors = await _newest_ids(client, keys)
                 self._on_loss()  # events may have been appended, or lost, while nothing was read
-                self.reading.set()
-                await self._read_from(cursors)
+                starting = starting and self._note_start()
+                await self._read_from(client, cursors)
             except CONNECTION_ERRORS as error:
                 log.warning("Stream reader lost its connection to Redis; reconnecting: %s", error)
-                self.reading.set()  # do not delay the start of the process while Redis is down
+                starting = starting and self._note_start()  # a process starts also while Redis is down
             except Exception:
                 log.exception("Stream reader failed; reconnecting")
-            await self._wait_for_redis()
+            await _wait_for_redis(client, keys)
 
-    async def _read_from(self, cursors: dict[str, str]) -> None:
+    def _note_start(self) -> bool:
+        self._starting -= 1
+        if self._starting == 0:
+            self.reading.set()
+        return False
+
+    async def _read_from(self, client: Any, cursors: dict[str, str]) -> None:
         """Pass new entries on until they may be invisible behind the cursors.
 
         Ids are times of the server. A promoted replica may lack the last entries, and its clock may be behind: then the
@@ -63,35 +88,42 @@ class ShardReader:
         """
         check_at = time.monotonic() + CURSOR_CHECK_INTERVAL
         while True:
-            for shard, entries in await self._client.xread(cursors, count=READ_COUNT, block=BLOCK) or ():
+            for shard, entries in await _read(client, cursors):
                 cursors[shard.decode()] = entries[-1][0].decode()
                 for _, fields in entries:
                     self._on_entry(fields)
             if time.monotonic() >= check_at:
-                newest = await self._newest_ids()
+                newest = await _newest_ids(client, list(cursors))
                 if any(parse_id(newest[shard]) < parse_id(cursors[shard]) for shard in cursors):
                     log.warning("Redis has lost the newest entries of its event streams; reading them from their end")
                     return
                 check_at = time.monotonic() + CURSOR_CHECK_INTERVAL
 
-    async def _newest_ids(self) -> dict[str, str]:
-        """Return the id of each shard's newest entry, to read on from there."""
-        cursors = {}
-        for shard in journal.shard_keys():
-            newest = await self._client.xrevrange(shard, count=1)
-            cursors[shard] = newest[0][0].decode() if newest else "0-0"
-        return cursors
 
-    async def _wait_for_redis(self) -> None:
-        while True:
-            await asyncio.sleep(RETRY_INTERVAL)
-            with contextlib.suppress(*CONNECTION_ERRORS):
-                await self._client.ping()
-                break
+async def _read(client: Any, cursors: dict[str, str]) -> Entries:
+    """Read the next entries. redis-py would ask a cluster on each read which of its arguments are keys."""
+    if not is_cluster(client):
+        return await client.xread(cursors, count=READ_COUNT, block=BLOCK) or ()
+    ((key, cursor),) = cursors.items()
+    command = ["XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK, "STREAMS", key, cursor]
+    return await client.execute_command(*command, target_nodes=client.get_node_from_key(key)) or ()
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()
+
+async def _newest_ids(client: Any, keys: Sequence[str]) -> dict[str, str]:
+    """Return the id of each shard's newest entry, to read on from there."""
+    cursors = {}
+    for shard in keys:
+        newest = await client.xrevrange(shard, count=1)
+        cursors[shard] = newest[0][0].decode() if newest else "0-0"
+    return cursors
+
+
+async def _wait_for_redis(client: Any, keys: Sequence[str]) -> None:
+    while True:
+        await asyncio.sleep(RETRY_INTERVAL)
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            await client.exists(keys[0])
+            return
 
 
 def parse_id(entry_id: str) -> tuple[int, int]:

@@ -15,7 +15,6 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
-import redis.asyncio
 from starlette.concurrency import run_in_threadpool
 
 from models.jobs.jobs import ended_ids
@@ -23,8 +22,11 @@ from models.jobs.stream_state import read_rewound_at, stale_ids
 from models.journal import journal
 from models.journal.archive import read_archive
 from models.journal.events import REWOUND, Event
+from models.journal.keys import stream_key
+from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database
 from models.platform.errors import Unavailable
+from models.platform.redis_client import close_async, connect_async, is_cluster
 from web.streams.follower import Follower, merge_appends
 from web.streams.shard_reader import CONNECTION_ERRORS, Fields, ShardReader
 
@@ -46,11 +48,9 @@ class Tail:
 
     def __init__(self, url: str, database: Database) -> None:
         self._reader = ShardReader(url, self._dispatch, self._mark_all_stale)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url, protocol=2, max_connections=CONNECTIONS, timeout=TIMEOUT, socket_timeout=TIMEOUT
-        )
-        # Any: redis-py's type hints are unions of the results of all protocol versions.
-        self._client: Any = redis.asyncio.Redis.from_pool(pool)
+        self._client = connect_async(url, timeout=TIMEOUT)
+        self._tagged = is_cluster(self._client)
+        self._free_connections = asyncio.Semaphore(CONNECTIONS)
         self._database = database
         self._followers: dict[str, set[Follower]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,7 +67,7 @@ class Tail:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._reader.close()
-        await self._client.aclose()
+        await close_async(self._client)
 
     def close_followers(self) -> None:
         """End all followers, because the process shuts down."""
@@ -151,8 +151,7 @@ class Tail:
     async def _history(self, job_id: str, after: int) -> list[Event]:
         """Read the present events above `after` from Redis, and those that Redis lacks from the archive."""
         try:
-            entries = await self._client.xrange(journal.stream_key(job_id), min=f"{after + 2}-0")
-            recent = journal.parse_entries(entries)
+            recent = journal.parse_entries(await self._entries(job_id, after))
         except CONNECTION_ERRORS:
             recent = []
         if recent and recent[0].sequence == after + 1:
@@ -161,6 +160,11 @@ class Tail:
         last = archived[-1].sequence if archived else after
         later = [event for event in recent if event.sequence > last]
         return [*archived, *later] if later and later[0].sequence == last + 1 else archived
+
+    async def _entries(self, job_id: str, after: int) -> Any:
+        key = stream_key(job_id, tagged=self._tagged)
+        async with asyncio.timeout(TIMEOUT), self._free_connections:
+            return await self._client.xrange(key, min=f"{after + 2}-0")
 
     def _rewound_at(self, job_id: str) -> int | None:
         try:
@@ -182,9 +186,9 @@ class Tail:
                 follower.mark_stale()
 
     def _dispatch(self, fields: Fields) -> None:
-        followers = self._followers.get(journal.shard_entry_job(fields))
+        followers = self._followers.get(shard_entry_job(fields))
         if followers:
-            append = journal.parse_shard_entry(fields)
+            append = parse_shard_entry(fields)
             for follower in followers:
                 follower.push(append)
 

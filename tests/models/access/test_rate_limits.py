@@ -75,23 +75,23 @@ def test_large_limits_lose_nothing_to_rounding(redis_client, owner):
 def test_an_estimate_is_corrected_to_the_used_tokens(redis_client, used, left):
     account, key = new_id("acct"), new_id("key")
     arguments = token_draw_arguments(key, 100, 10)
-    draw(redis_client, [Bucket(owner, "tokens", 100, 10) for owner in bucket_owners(account, key)])
+    draw(redis_client, [Bucket(owner, "tokens", 100, 10, group=account) for owner in bucket_owners(account, key)])
 
     command = correction_command(account, arguments, used)
     if command is not None:
-        redis_client.execute_command(*command)
+        redis_client.execute_command(*command.arguments)
 
     for owner in bucket_owners(account, key):
-        (level,) = draw(redis_client, [Bucket(owner, "tokens", 100, 0)]).levels
+        (level,) = draw(redis_client, [Bucket(owner, "tokens", 100, 0, group=account)]).levels
         assert left <= level.remaining <= left + 10  # it fills meanwhile
 
 
 def test_an_overdrawn_bucket_refuses_until_it_has_refilled(redis_client):
     account = new_id("acct")
 
-    redis_client.execute_command(*correction_command(account, token_draw_arguments(None, 100, 0), 200))
+    redis_client.execute_command(*correction_command(account, token_draw_arguments(None, 100, 0), 200).arguments)
 
-    refused = draw(redis_client, [Bucket(f"account {account}", "tokens", 100, 1)])
+    refused = draw(redis_client, [Bucket(f"account {account}", "tokens", 100, 1, group=account)])
     assert refused.wait > PERIOD
 
 

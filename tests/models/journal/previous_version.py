@@ -7,6 +7,8 @@ import redis
 
 from models.journal import journal
 from models.journal.events import Event
+from models.journal.keys import hash_key, stream_key
+from models.journal.shards import SHARD_LENGTH, shard_keys
 
 APPEND = """
 local attempt, first, force, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[6] == '1'
@@ -48,8 +50,8 @@ def append(client: redis.Redis, job_id: str, attempt: int, events: Sequence[Even
     """Append events like a worker of that version. Returns the script's reply."""
     first = events[0].sequence if events else 0
     ended = bool(events) and events[-1].ends
-    arguments: list[Any] = [attempt, first, int(force), journal.TTL, journal.SHARD_LENGTH, int(ended)]
+    arguments: list[Any] = [attempt, first, int(force), journal.TTL, SHARD_LENGTH, int(ended)]
     for event in events:
         arguments += (event.data, event.tokens)
-    keys = [journal.hash_key(job_id), journal.stream_key(job_id), journal.shard_keys()[0]]
+    keys = [hash_key(job_id), stream_key(job_id), shard_keys()[0]]
     return client.eval(APPEND, len(keys), *keys, *arguments)

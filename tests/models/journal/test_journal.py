@@ -9,6 +9,8 @@ import pytest
 from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim, Fence
+from models.journal.keys import hash_key, stream_key
+from models.journal.shards import parse_shard_entry, shard_entry_job, shard_keys
 from models.platform.ids import new_id
 from tests.models.journal import previous_version
 
@@ -134,11 +136,11 @@ def test_late_opening_events_of_a_web_process_are_fenced(redis_client, job_id, a
 @pytest.fixture
 def read_shards(redis_client, job_id):
     """`read_shards()` returns the job's entries in the shard streams since the start of the test."""
-    cursors = {key: (redis_client.xrevrange(key, count=1) or [(b"0-0",)])[0][0] for key in journal.shard_keys()}
+    cursors = {key: (redis_client.xrevrange(key, count=1) or [(b"0-0",)])[0][0] for key in shard_keys()}
 
     def read():
         entries = [entry for _, found in redis_client.xread(cursors) for _, entry in found]
-        return [journal.parse_shard_entry(fields) for fields in entries if journal.shard_entry_job(fields) == job_id]
+        return [parse_shard_entry(fields) for fields in entries if shard_entry_job(fields) == job_id]
 
     return read
 
@@ -170,11 +172,11 @@ def test_an_ending_without_opening_events_is_sent_to_the_shard(redis_client, job
 
 def test_an_ended_journal_expires_sooner(redis_client, job_id):
     journal.append(redis_client, Claim(job_id, 1), [event(0, "test.said", {})])
-    assert journal.TTL_ENDED < redis_client.ttl(journal.hash_key(job_id)) <= journal.TTL
+    assert journal.TTL_ENDED < redis_client.ttl(hash_key(job_id)) <= journal.TTL
 
     journal.append(redis_client, Claim(job_id, 1), [event(1, "sangha:job.completed", {})])
 
-    for key in (journal.hash_key(job_id), journal.stream_key(job_id)):
+    for key in (hash_key(job_id), stream_key(job_id)):
         assert 0 < redis_client.ttl(key) <= journal.TTL_ENDED
 
 
@@ -188,9 +190,7 @@ def test_events_of_an_earlier_version_are_read_under_their_present_name(redis_cl
     """A journal may be older than the process that reads it."""
     journal.append(redis_client, Claim(job_id, 1), [event(0, "sangha.job.completed", {})])
 
-    entry = journal.parse_shard_entry(
-        {b"j": journal.hash_key(job_id).encode(), b"s": b"0", b"e": event(0, "sangha.job.dead", {}).data}
-    )
+    entry = parse_shard_entry({b"j": hash_key(job_id).encode(), b"s": b"0", b"e": event(0, "sangha.job.dead", {}).data})
 
     assert [event.type for event in journal.read_events(redis_client, job_id)] == [b"sangha:job.completed"]
     assert entry == (0, [event(0, "sangha:job.dead", {}).data], None)
@@ -300,11 +300,11 @@ def test_the_end_of_the_stream_is_found_without_the_hash(redis_client, job_id, e
 def evict(redis_client, job_id, part):
     """Delete a part of a journal, as Redis does when its memory is full."""
     if part == "fence":
-        redis_client.hdel(journal.hash_key(job_id), "fence")
+        redis_client.hdel(hash_key(job_id), "fence")
     if part in ("hash", "both"):
-        redis_client.delete(journal.hash_key(job_id))
+        redis_client.delete(hash_key(job_id))
     if part in ("stream", "both"):
-        redis_client.delete(journal.stream_key(job_id))
+        redis_client.delete(stream_key(job_id))
 
 
 def test_a_rewind_in_an_append_that_is_too_large_for_the_shard_is_announced(redis_client, job_id, read_shards):
@@ -328,7 +328,7 @@ def test_the_events_of_an_ending_are_marked(redis_client, job_id):
 def test_events_are_appended_after_a_shard_was_evicted(redis_client, job_id, append, read_shards):
     take(redis_client, job_id, 1)
     append(1, 0, 1)
-    redis_client.delete(*journal.shard_keys())
+    redis_client.delete(*shard_keys())
 
     assert append(1, 2, 2) == ("ok", 2)
 

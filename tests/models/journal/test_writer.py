@@ -15,6 +15,8 @@ from bench.harness.waiting import wait_until
 from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim, Fence
+from models.journal.keys import hash_key, stream_key
+from models.journal.shards import shard_keys
 from models.journal.writer import Journal, JournalWriter
 from models.platform.errors import Fenced
 from models.platform.ids import new_id
@@ -177,13 +179,13 @@ def test_an_evicted_part_of_a_journal_is_repaired_by_the_running_attempt(client,
     # When Redis evicts a part of its journal
     job_id = written.claim.job_id
     if evicted == "fence":
-        client.hdel(journal.hash_key(job_id), "fence")
+        client.hdel(hash_key(job_id), "fence")
     if evicted in ("hash", "both"):
-        client.delete(journal.hash_key(job_id))
+        client.delete(hash_key(job_id))
     if evicted in ("stream", "both"):
-        client.delete(journal.stream_key(job_id))
+        client.delete(stream_key(job_id))
     if evicted == "shards":
-        client.delete(*journal.shard_keys())
+        client.delete(*shard_keys())
     # Then its next append writes the lost events again
     written.write("test.said", {"n": 10})
     assert writer.drain()
@@ -203,7 +205,7 @@ def test_nothing_is_lost_while_redis_has_no_memory_left(client, writer, begin):
         assert not writer.drain(0.3)
         # When a checkpoint archives its events, and Redis loses the journal as well
         written.mark_archived(5)
-        client.delete(journal.stream_key(written.claim.job_id))
+        client.delete(stream_key(written.claim.job_id))
     finally:
         client.config_set("maxmemory", 0)
     # Then Redis gets all events that it has not confirmed
@@ -357,15 +359,15 @@ def test_many_journals_are_sent_together(client, writer, begin):
 
 def test_an_unwritable_journal_does_not_delay_the_others(client, writer, begin):
     broken, sound = begin(), begin()
-    client.delete(journal.stream_key(broken.claim.job_id))
-    client.set(journal.stream_key(broken.claim.job_id), "no stream")
+    client.delete(stream_key(broken.claim.job_id))
+    client.set(stream_key(broken.claim.job_id), "no stream")
 
     broken.write("test.said", {})
     sound.write("test.said", {})
     wait_until(lambda: sound.unsent() == [])
 
     assert not writer.drain(0.1)  # it is retried
-    client.delete(journal.stream_key(broken.claim.job_id))
+    client.delete(stream_key(broken.claim.job_id))
     assert writer.drain()
     assert numbers(client, broken) == [0]
 

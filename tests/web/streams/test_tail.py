@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from models.journal import journal
-from models.journal.journal import Appended
+from models.journal.keys import stream_key
+from models.journal.shards import Appended, shard_keys
 from models.platform.redis_client import connect
 from ops.embedded_servers import Valkey, running_server
 from tests.web.scripted_job import ScriptedJob, numbers
@@ -271,12 +271,12 @@ def test_entries_with_lower_ids_than_the_last_one_are_delivered(scripted, follow
         scripted.append_deltas(1)
         await recorder.wait_for(2)
         seconds, _ = redis_client.time()
-        for shard in journal.shard_keys():
+        for shard in shard_keys():
             redis_client.xadd(shard, {"j": "sangha:journal:other", "s": 0, "e": ""}, f"{(seconds + 3600) * 1000}-0")
         scripted.append_deltas(1)
         await recorder.wait_for(3)
         # When the entries with these ids are gone
-        redis_client.delete(*journal.shard_keys())
+        redis_client.delete(*shard_keys())
         # Then those after them are delivered
         scripted.append_deltas(1)
         await recorder.wait_for(4)
@@ -297,9 +297,9 @@ def test_events_that_were_never_delivered_are_read_from_the_archive(scripted, fo
         await recorder.wait_for(1)
         scripted.append_deltas(3, published=False)
         if lost != "shards":
-            redis_client.delete(journal.stream_key(scripted.id))
+            redis_client.delete(stream_key(scripted.id))
         if lost != "stream":
-            redis_client.delete(*journal.shard_keys())
+            redis_client.delete(*shard_keys())
         # When it is archived by a checkpoint
         scripted.checkpoint()
         # Then the follower gets it

@@ -9,6 +9,7 @@ from models.jobs.attempts import Ending, claim, end
 from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim
+from models.journal.keys import stream_key
 from models.turns import responses
 from tests.web.api_client import assert_error
 
@@ -80,7 +81,7 @@ def test_a_turn_is_deleted_once_its_end_was_delivered(user, complete_turn, strea
     wait_until(lambda: response_id_of(user, job_id) is None)
     assert_error(user.request("GET", f"/v1/responses/{response_id}"), 404)
     assert_error(user.request("GET", f"/v1/jobs/{job_id}/events"), 404)
-    wait_until(lambda: not redis_client.exists(journal.stream_key(job_id)))
+    wait_until(lambda: not redis_client.exists(stream_key(job_id)))
 
 
 def test_reading_an_unfinished_turn_does_not_delete_it(user, complete_turn):
