@@ -9,6 +9,8 @@ from typing import Any
 import dramatiq
 
 from models.jobs.catalogue import CATALOGUE
+from models.platform.errors import ConfigurationError
+from models.platform.redis_url import is_cluster_url
 from tasks.rabbitmq import QuorumBroker
 from tasks.redis_broker import BlockingRedisBroker
 
@@ -16,7 +18,9 @@ Broker = QuorumBroker | BlockingRedisBroker
 
 
 def build_broker(url: str) -> Broker:
-    """Return a broker for a URL, with all queues declared. It connects on first use."""
+    """Return a broker for a URL, with all queues declared. It connects on first use. Raises ConfigurationError."""
+    if is_cluster_url(url):
+        raise ConfigurationError("a Redis Cluster cannot be the broker: set SANGHA_BROKER_URL to RabbitMQ")
     broker: Broker = QuorumBroker(url) if url.startswith("amqp") else BlockingRedisBroker(url)
     for queue in sorted({kind.queue for kind in CATALOGUE.values()}):
         broker.declare_queue(queue)

@@ -112,7 +112,7 @@ def _open_runner(settings: Settings, pools: Sequence[str]) -> JobRunner:
         with database.connection() as connection:
             return attempts.may_write(connection, job_id, attempt, claim_id)
 
-    writer = JournalWriter(client, may_write)
+    writer = JournalWriter(client, may_write, shards=settings.stream_shards)
     relay = Relay(database, broker).start()
     return JobRunner(name, settings, database, client, broker, writer, relay)
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from redis.connection import SSLConnection, parse_url
 
-SCHEMES = (
-    "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"
-)  # fmt: skip
+#: Schemes of a Redis that can be the broker too. Dramatiq's scripts use keys of several slots of a cluster.
+BROKER_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+REDIS_SCHEMES = (*BROKER_SCHEMES, "redis+cluster", "rediss+cluster")
 
 #: Ports of a server and of a Sentinel where the URL names none.
 PORT, SENTINEL_PORT = 6379, 26379

@@ -27,6 +27,7 @@ from pydantic import (
 
 from models.platform.errors import ConfigurationError
 from models.platform.oidc_providers import OidcProvider, load_oidc_providers
+from models.platform.redis_url import BROKER_SCHEMES, REDIS_SCHEMES
 from models.platform.upstreams import Upstream, load_upstreams
 from models.platform.urls import mask_credentials, url_error
 
@@ -146,9 +147,11 @@ class Settings(BaseModel):
     """Postgres 15 or later with pgvector; unset: an embedded server."""
     database_pooler_url: Annotated[str | None, _url_of("postgresql", "postgres")] = None
     """PgBouncer in transaction mode in front of `SANGHA_DATABASE_URL`; unset: processes connect to Postgres itself."""
-    redis_url: Annotated[str | None, _url_of("redis", "rediss", "unix")] = None
-    """Redis 7 or later, or Valkey; unset: an embedded server."""
-    broker_url: Annotated[str | None, _url_of("amqp", "amqps", "redis", "rediss", "unix")] = None
+    redis_url: Annotated[str | None, _url_of(*REDIS_SCHEMES)] = None
+    """Redis 7 or later, or Valkey, also `redis+cluster://…` and `redis+sentinel://…`; unset: an embedded server."""
+    stream_shards: int = Field(4, ge=1, le=16)
+    """Redis streams through which workers announce events; can be changed one worker at a time."""
+    broker_url: Annotated[str | None, _url_of("amqp", "amqps", *BROKER_SCHEMES)] = None
     """RabbitMQ 3.10 or later, or Redis; unset: the server of `SANGHA_REDIS_URL`."""
     object_store: Annotated[str | None, AfterValidator(_bucket_or_folder)] = None
     """`s3://BUCKET/PREFIX` or a folder; unset: `DATA_DIR/objects`."""

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from models.platform.redis_url import parse_redis_url
+
 
 def url_error(url: str, *schemes: str) -> str | None:
     """Return what the URL should be, or None where it is well-formed and has one of the schemes."""
@@ -28,6 +30,8 @@ def _syntax_error(url: str) -> str | None:
     Parsers quote the part that they reject, which may be half of a password: a URL with credentials gets no message.
     """
     try:
+        if parse_redis_url(url):
+            return None
         parts = urlsplit(url)
         _ = parts.hostname, parts.port  # urlsplit checks these only on access
         if parts.scheme.startswith("postgres"):
