@@ -1,9 +1,9 @@
 """Binary codes of vectors: the first pass of the search by meaning in a large space.
 
-A code has a bit for the sign of each of the vector's numbers. The Hamming distance between two codes approximates the
-angle between the vectors, so the nearest by code include the nearest by vector, which an exact comparison then finds
-(`vector_search`). A row holds the codes of BLOCK ordinals: the 100,000 codes of a space are 5 MB in 200 rows, wherever
-its vectors are on the disk.
+A code has a bit for the sign of each of the vector's numbers. The number of bits in which two codes differ approximates
+the angle between the vectors, so the nearest by code (`code_search`) include the nearest by vector, which an exact
+comparison then finds (`vector_search`). A row holds the codes of BLOCK ordinals: the 100,000 codes of a space are 5 MB
+in 200 rows, wherever its vectors are on the disk.
 
 A block is computed from the rows of `memory_vectors`. A memory without a live vector has a code of zeros. Only full
 blocks exist, and only those of spaces that were large; memories after the last block are compared exactly. Writers hold
@@ -11,15 +11,10 @@ the space's lock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from uuid import UUID
 
 from models.memory.spaces import Space
 from models.platform.database import Connection, fetch_all
-
-Ordinals = NDArray[np.int64]
 
 #: Ordinals per row. A row has 24 KB; each deletion in a large space rewrites one.
 BLOCK = 512
@@ -32,9 +27,6 @@ MAX_PACKED = 32
 
 #: Bytes of a code.
 CODE_SIZE = 48
-
-#: Greater than the distance between any two codes.
-NEVER = 8 * CODE_SIZE + 1
 
 # bit_send precedes the bits by their number, in four bytes. The bounds let Postgres read one range of the key.
 PACKED = """
@@ -59,8 +51,8 @@ def pack_filled(connection: Connection, space: Space, inserted: int) -> None:
 
 
 PACK = f"""
-INSERT INTO memory_vector_codes (space_id, block, codes)
-SELECT %(space_id)s, block, packed.codes
+INSERT INTO memory_vector_codes (space_id, block, codes, version)
+SELECT %(space_id)s, block, packed.codes, gen_random_uuid()
 FROM (SELECT coalesce(max(block) + 1, 0) AS first FROM memory_vector_codes WHERE space_id = %(space_id)s) AS missing,
     generate_series(first, least(first + %(most)s, %(full)s) - 1) AS block, {PACKED}
 """
@@ -73,11 +65,11 @@ def pack(connection: Connection, space_id: int, next_ordinal: int) -> int:
 
 
 REFRESH = f"""
-INSERT INTO memory_vector_codes (space_id, block, codes)
-SELECT %(space_id)s, block, packed.codes
+INSERT INTO memory_vector_codes (space_id, block, codes, version)
+SELECT %(space_id)s, block, packed.codes, gen_random_uuid()
 FROM (SELECT block FROM memory_vector_codes WHERE space_id = %(space_id)s AND block = ANY(%(blocks)s)) AS stale,
     {PACKED}
-ON CONFLICT (space_id, block) DO UPDATE SET codes = excluded.codes
+ON CONFLICT (space_id, block) DO UPDATE SET codes = excluded.codes, version = excluded.version
 """
 
 
@@ -89,14 +81,6 @@ def refresh(connection: Connection, space_id: int, ordinals: Sequence[int]) -> N
 
 def _block_parameters(space_id: int) -> dict[str, object]:
     return {"space_id": space_id, "size": BLOCK, "zeros": bytes(CODE_SIZE)}
-
-
-DELETE = "DELETE FROM memory_vector_codes WHERE space_id = %(space_id)s"
-
-
-def delete(connection: Connection, space_id: int) -> None:
-    """Delete the codes of a space. Searches of it compare all vectors until they are packed again."""
-    connection.execute(DELETE, {"space_id": space_id})
 
 
 UNPACKED = """
@@ -113,50 +97,24 @@ def spaces_to_pack(connection: Connection) -> list[int]:
     return [row["id"] for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class VectorCodes:
-    """The codes of a space.
+BlockVersions = dict[int, UUID]
 
-    ordinals  of the codes
-    words     a code per row, as six numbers of 64 bits
-    end       the first ordinal after the last block
-    """
-
-    ordinals: Ordinals
-    words: NDArray[np.uint64]
-    end: int
-
-    def nearest(self, vector: Sequence[float], limit: int, allowed: Ordinals | None = None) -> Ordinals:
-        """Return the ordinals of the `limit` nearest codes, of all or of the allowed ordinals, in no order."""
-        query = np.packbits(np.asarray(vector) > 0).view(np.uint64)
-        distances = self._distances(query)
-        # A code of zeros is as far as the query has bits, and so are few others.
-        suspects = np.flatnonzero(distances == np.bitwise_count(query).sum())
-        distances[suspects[~self.words[suspects].any(axis=1)]] = NEVER
-        if allowed is not None:
-            distances[~np.isin(self.ordinals, allowed)] = NEVER
-        nearest = np.argpartition(distances, limit)[:limit] if len(distances) > limit else np.arange(len(distances))
-        return self.ordinals[nearest[distances[nearest] < NEVER]]
-
-    def _distances(self, query: NDArray[np.uint64]) -> NDArray[np.uint16]:
-        """Return the Hamming distance of each code. Adding columns is several times as fast as `sum(axis=1)`."""
-        bits = np.bitwise_count(self.words ^ query)
-        distances: NDArray[np.uint16] = bits[:, 0].astype(np.uint16)
-        for column in range(1, bits.shape[1]):
-            distances += bits[:, column]
-        return distances
+VERSIONS = "SELECT block, version FROM memory_vector_codes WHERE space_id = %(space_id)s ORDER BY block"
 
 
-READ = "SELECT block, codes FROM memory_vector_codes WHERE space_id = %(space_id)s ORDER BY block"
+def read_versions(connection: Connection, space_id: int) -> BlockVersions:
+    """Return the version of each block, in order. It changes whenever the block is written."""
+    rows = connection.execute(VERSIONS, {"space_id": space_id}, binary=True).fetchall()
+    return {row["block"]: row["version"] for row in rows}
 
 
-def read(connection: Connection, space_id: int) -> VectorCodes:
-    """Return the codes of a space."""
-    rows = connection.execute(READ, {"space_id": space_id}, binary=True).fetchall()
-    blocks = np.array([row["block"] for row in rows if row["codes"]], dtype=np.int64)
-    codes = b"".join([row["codes"] for row in rows])
-    return VectorCodes(
-        ordinals=(blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel(),
-        words=np.frombuffer(codes, dtype=np.uint64).reshape(-1, CODE_SIZE // 8),
-        end=(rows[-1]["block"] + 1) * BLOCK if rows else 0,
-    )
+CODES = """
+SELECT block, codes FROM memory_vector_codes WHERE space_id = %(space_id)s AND block = ANY(%(blocks)s::int[])
+"""
+
+
+def read_codes(connection: Connection, space_id: int, blocks: Sequence[int]) -> dict[int, bytes]:
+    """Return the codes of blocks. Binary format halves the size of bytea."""
+    parameters = {"space_id": space_id, "blocks": list(blocks)}
+    rows = connection.execute(CODES, parameters, binary=True).fetchall()
+    return {row["block"]: row["codes"] for row in rows}

@@ -6,14 +6,15 @@ which are then compared exactly, together with the memories that have no code ye
 
 import numpy as np
 
-from models.memory import vector_codes, vectors
+from models.memory import code_search, vector_codes, vectors
+from models.memory.code_search import Ordinals
 from models.memory.spaces import Space
-from models.memory.vector_codes import Ordinals
 from models.memory.vectors import Matches, Vector
 from models.platform.database import Connection
 
-#: Candidates by code per result, and at least. Of the 20 nearest vectors of real texts more than 99 % are among them.
-CANDIDATES_PER_RESULT, MIN_CANDIDATES = 8, 400
+#: Candidates by code per result, and results for which there are enough at least. Of the 20 nearest vectors of real
+#: texts more than 99 % are among them.
+CANDIDATES_PER_RESULT, MIN_RESULTS = 4, 50
 
 #: Memories without a code that are compared one by one; with more, as before the first packing, all are compared.
 MAX_WITHOUT_CODE = 4_096
@@ -24,14 +25,11 @@ def nearest(
 ) -> Matches:
     """Return the nearest live memories, of all or of the allowed ordinals."""
     if (space.live if allowed is None else len(allowed)) > vector_codes.EXACT_UP_TO:
-        codes = vector_codes.read(connection, space.id)
+        codes = code_search.read(connection, space.id)
         if space.next_ordinal - codes.end <= MAX_WITHOUT_CODE:
-            count = max(MIN_CANDIDATES, CANDIDATES_PER_RESULT * limit)
-            candidates = codes.nearest(vector, count, allowed)
-            without_code = (
-                np.arange(codes.end, space.next_ordinal) if allowed is None else allowed[allowed >= codes.end]
-            )
-            ordinals = np.concatenate([candidates, without_code])
+            candidates = codes.nearest(vector, CANDIDATES_PER_RESULT * max(limit, MIN_RESULTS), allowed)
+            rest = np.arange(codes.end, space.next_ordinal) if allowed is None else allowed[allowed >= codes.end]
+            ordinals = np.concatenate([candidates, rest])
             return vectors.search_among(connection, space.id, vector, ordinals, limit)
     if allowed is None:
         return vectors.search_exact(connection, space.id, vector, limit)

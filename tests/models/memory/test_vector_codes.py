@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from models.memory import spaces, vector_codes, vector_search, vectors
+from models.memory import code_search, spaces, vector_codes, vector_search, vectors
 from models.memory.memories import MemoryUpdate, NewMemory, read
-from models.memory.vector_codes import CODE_SIZE, VectorCodes
 from models.platform.ids import new_id
 from pipelines.memory import change_memory, forget_memories, store
 
@@ -57,7 +56,7 @@ def change(database, owner, function):
 def stored_codes(database, owner):
     """Return ordinal → code, without the codes of zeros."""
     with database.connection() as connection:
-        codes = vector_codes.read(connection, spaces.find(connection, *owner).id)
+        codes = code_search.read(connection, spaces.find(connection, *owner).id)
     pairs = zip(codes.ordinals.tolist(), codes.words, strict=True)
     return {ordinal: words.tobytes() for ordinal, words in pairs if words.any()}
 
@@ -145,19 +144,8 @@ def test_search_of_a_large_space_that_is_not_packed_is_exact(database, owner, mo
     monkeypatch.setattr(vector_search, "MAX_WITHOUT_CODE", 9)
     with database.connection() as connection:
         space, vector = spaces.find(connection, *owner), random_vector()
-        vector_codes.delete(connection, space.id)
+        connection.execute("DELETE FROM memory_vector_codes WHERE space_id = %s", (space.id,))
 
         found = vector_search.nearest(connection, space, vector, 3)
 
         assert found == vectors.search_exact(connection, space.id, vector, 3)
-
-
-def test_nearest_codes_are_those_with_the_fewest_different_bits():
-    codes = VectorCodes(np.arange(4), np.zeros((4, CODE_SIZE // 8), dtype=np.uint64), 4)
-    signs = np.ones((4, 8 * CODE_SIZE))
-    signs[1, :9], signs[2, :3] = -1, -1
-    codes.words[:3] = np.packbits(signs[:3] > 0, axis=1).view(np.uint64)
-
-    assert codes.nearest(signs[0], 2).tolist() == [0, 2]
-    assert sorted(codes.nearest(signs[0], 99).tolist()) == [0, 1, 2]  # the last is a code of zeros
-    assert sorted(codes.nearest(signs[0], 99, np.array([1, 3])).tolist()) == [1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob
-from models.memory import spaces, vector_codes, vector_indexes
+from models.memory import code_search, spaces, vector_codes, vector_indexes
 from models.memory.memories import NewMemory
 from models.platform.ids import new_id
 from pipelines.memory import index_space, store
@@ -47,7 +47,7 @@ def indexed_spaces(database):
 
 def packed_ordinals(database, space):
     with database.connection() as connection:
-        codes = vector_codes.read(connection, space.id)
+        codes = code_search.read(connection, space.id)
     return codes.ordinals[codes.words.any(axis=1)].tolist()
 
 
