@@ -141,20 +141,42 @@ def test_no_migration_reads_a_whole_table_while_it_is_locked(previous: str) -> N
     with psycopg.connect(previous, autocommit=True) as connection:
         connection.add_notice_handler(lambda notice: messages.append(str(notice.message_primary)))
         connection.execute("SET client_min_messages = debug1")
-        for statement in statements_after(PREVIOUS):
+        for statement in (each for path in files_after(PREVIOUS) for each in statements(path)):
             before = len(messages)
             connection.execute(statement)
             scans = [message for message in messages[before:] if message.startswith(SCANS)]
             assert "VALIDATE CONSTRAINT" in statement or not scans, f"{statement}: {scans}"
 
 
-def statements_after(number: str) -> Iterator[str]:
-    """Yield the statements of the migrations after this one."""
+def test_a_new_column_of_a_table_has_a_name_that_no_other_table_has(previous: str) -> None:
+    """In a statement of the previous version that joins both tables, the unqualified name would become ambiguous."""
+    with psycopg.connect(previous, autocommit=True) as connection:
+        for path in files_after(PREVIOUS):
+            before = columns_by_table(connection)
+            for statement in statements(path):
+                connection.execute(statement)
+            after = columns_by_table(connection)
+            added = {column for table in before for column in after.get(table, set()) - before[table]}
+            assert added & set().union(*before.values()) == set(), path.name
+
+
+def columns_by_table(connection: psycopg.Connection) -> dict[str, set[str]]:
+    """Return the columns of each table."""
+    query = """SELECT table_name, array_agg(column_name::text) FROM information_schema.columns
+               WHERE table_schema = 'public' GROUP BY table_name"""
+    return {table: set(columns) for table, columns in connection.execute(query)}
+
+
+def files_after(number: str) -> list[Path]:
+    """Return the migrations after this one."""
+    return [path for path in sorted(FOLDER.glob("*.sql")) if path.name[:4] > number]
+
+
+def statements(path: Path) -> list[str]:
+    """Return the statements of a migration."""
     from yoyo.migrations import read_sql_migration
 
-    for path in sorted(FOLDER.glob("*.sql")):
-        if path.name[:4] > number:
-            yield from read_sql_migration(str(path))[2]
+    return list(read_sql_migration(str(path))[2])
 
 
 def test_an_interrupted_index_build_is_repeated_by_the_next_run(previous: str) -> None:
