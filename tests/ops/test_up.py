@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -51,9 +52,12 @@ class Up:
         return self
 
     def pids(self) -> dict[str, int]:
-        """Read the pid of each service from its pid file, skipping a file that is being written."""
-        texts = {file.stem: file.read_text().strip() for file in (self.home / "run").glob("*.pid")}
-        return {name: int(text) for name, text in texts.items() if text}
+        """Read the pid of each service from its pid file, skipping a file that is being written or deleted."""
+        pids = {}
+        for file in (self.home / "run").glob("*.pid"):
+            with suppress(FileNotFoundError, ValueError):
+                pids[file.stem] = int(file.read_text())
+        return pids
 
     def run_turn(self) -> str:
         """Create an account, run a turn and return its text."""
