@@ -122,7 +122,7 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     claim = Claim(job.id, job.attempt, job.claim_id)
     result = _take_fence(claim, database, client)
     deadline = time.monotonic() + _time_left(job)
-    if result.fence == 0 and job.attempt == 1:  # Redis has the opening events, and no attempt has written any
+    if result.fence == 0 and job.attempt == 1 and not result.ended:  # Redis has the opening events, and no others
         return Attempt(job, database, Journal(claim, result.last + 1, writer), deadline=deadline)
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]

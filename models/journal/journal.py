@@ -75,6 +75,7 @@ local attempt, first, take, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumb
 local replace, endings = ARGV[4] == '1', tonumber(ARGV[6])
 local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim')
 local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3]
+local ended = 0
 if take < 2 then
     if fence > attempt then return {'fenced', last} end
     if fence == attempt and stored[4] and stored[4] ~= claim then return {'fenced', last} end
@@ -85,7 +86,10 @@ if take == 0 then
 else
     server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
     local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-    if newest then last = math.max(last, tonumber(string.match(newest[1], '%d+')) - 1) end
+    if newest then
+        last = math.max(last, tonumber(string.match(newest[1], '%d+')) - 1)
+        ended = newest[2][5] and 1 or 0
+    end
     if replace then last = first - 1 end
     if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
@@ -115,7 +119,7 @@ if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
     end
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
-return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1}
+return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1, ended}
 """
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
@@ -132,6 +136,7 @@ class AppendResult:
     same_server  Redis was not restarted since the fence was taken; otherwise its last events may be missing
     fence        the attempt that held the fence before; -1 if Redis has lost it, or never had it
     first        the sequence number of the first event that was new; -1 without any
+    ended        the journal had ended before, if this append has taken the fence
     """
 
     status: AppendStatus
@@ -139,6 +144,7 @@ class AppendResult:
     same_server: bool = False
     fence: int = -1
     first: int = -1
+    ended: bool = False
 
     def to_announce(self, claim: Claim, events: Sequence[Event]) -> Sequence[Event]:
         """Return those of the appended events that were new, unless they are opening events."""
@@ -187,8 +193,8 @@ def parse_append_reply(reply: Any) -> AppendResult:
     status, last, *rest = reply
     if not rest:
         return AppendResult(status.decode(), int(last))
-    same_server, fence, first = rest
-    return AppendResult(status.decode(), int(last), same_server == 1, int(fence), int(first))
+    same_server, fence, first, ended = rest
+    return AppendResult(status.decode(), int(last), same_server == 1, int(fence), int(first), ended == 1)
 
 
 def append(

@@ -349,6 +349,21 @@ def test_an_attempt_after_a_failover_that_lost_the_end_drops_it_and_writes_rewou
     assert types == ["test.opened", "test.opened", "test.said", REWOUND.decode(), "sangha:job.completed"]
 
 
+def test_an_attempt_after_a_failover_that_lost_a_cancellation_drops_its_event_and_writes_rewound(
+    job_store, account, redis_client, writer
+):
+    # Given a journal that a cancellation has ended before any attempt, of which Postgres knows nothing
+    job_id = job_store.enqueue(account, opening=OPENING)
+    journal.append(redis_client, Claim(job_id), [*OPENING, event(2, "sangha:job.cancelled", {})])
+    # When a worker claims the job and finishes it
+    attempt = claim_and_open(job_store, redis_client, writer, job_id, "a worker")
+    finish(job_store, attempt)
+    writer.drain()
+    # Then its events follow the opening ones, after the announcement of the rewind
+    types = [orjson.loads(data)["type"] for data in all_events(job_store, redis_client, job_id)]
+    assert types == ["test.opened", "test.opened", REWOUND.decode(), "sangha:job.completed"]
+
+
 def test_only_the_last_event_of_an_ending_of_the_previous_version_is_dropped():
     """It does not mark the events before it."""
     events = [event(0, "test.said", {}), event(1, "test.done", {}), event(2, "response.completed", {})]
