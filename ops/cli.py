@@ -143,15 +143,18 @@ def migrate(data_dir: Path | None, verbose: bool) -> None:
 
 @main.command()
 @data_dir
-def doctor(data_dir: Path | None) -> None:
+@click.option("--release", is_flag=True, help="Check only whether this release can be rolled out now.")
+def doctor(data_dir: Path | None, release: bool) -> None:
     """Check the installation and print a remedy for each problem.
 
-    Exits with 1 if a check fails.
+    With --release, compare the pending migrations with the schema versions of the running processes: run it before
+    `sangha migrate`. Exits with 1 if a check fails.
     """
     settings = prepare(quiet=True, data_dir=data_dir)
-    from ops.doctor.report import print_report
+    from ops.doctor.release import RELEASE_CHECKS
+    from ops.doctor.report import CHECKS, print_report
 
-    sys.exit(0 if print_report(settings, click.echo) else 1)
+    sys.exit(0 if print_report(settings, click.echo, RELEASE_CHECKS if release else CHECKS) else 1)
 
 
 @main.command()
