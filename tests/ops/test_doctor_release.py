@@ -16,6 +16,7 @@ from ops.doctor.finding import Finding, run_check
 from ops.doctor.release import RELEASE_CHECKS, constraints, indexes, processes, schema
 from ops.embedded_servers import Postgres
 from tests.databases import bare_database
+from tests.ops.commands import sangha
 
 LATEST = schema_version()
 
@@ -174,3 +175,20 @@ def test_a_process_behind_a_pooler_is_found_when_it_uses_a_connection(own_settin
         finding = processes(own_settings.model_copy(update={"database_pooler_url": dsn}))
     # Then it is found
     assert finding.detail == "web 0012"
+
+
+def test_the_command_exits_with_1_when_a_check_fails(dsn, monkeypatch, tmp_path):
+    monkeypatch.setenv("SANGHA_DATABASE_URL", dsn)
+    accepted = sangha("doctor", "--release", "--data-dir", str(tmp_path))
+    apply_of_a_later_release(dsn, oldest_code=NEXT)
+    refused = sangha("doctor", "--release", "--data-dir", str(tmp_path))
+
+    assert accepted.exit_code == 0
+    assert [line.split(":")[0] for line in accepted.output.splitlines()] == [
+        "ok   schema",
+        "ok   processes",
+        "ok   indexes",
+        "ok   constraints",
+    ]
+    assert refused.exit_code == 1
+    assert refused.output.startswith("FAIL schema: ")
