@@ -13,6 +13,7 @@ from bench import machine
 from bench.chaos import run
 from bench.chaos.faults import Fault
 from bench.chaos.planted import PLANTED, run_planted
+from bench.chaos.previous import PREVIOUS
 from bench.chaos.report import ChaosReport
 from bench.chaos.run import RunOptions
 from bench.chaos.stack import SLOTS
@@ -36,6 +37,7 @@ from models.platform.errors import ConfigurationError, SanghaError
     metavar="SECONDS",
     help="How long work may take to end once all faults are healed.",
 )
+@click.option("--previous", default=PREVIOUS, show_default=True, metavar="REF", help="Commit of the previous version.")
 @click.option("--list", "listing", is_flag=True, help="List the faults.")
 @click.option("--planted", "plant", is_flag=True, help="Show that broken builds are caught; --only selects some.")
 def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
@@ -48,6 +50,8 @@ def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
     if plant:
         sys.exit(show_planted(values["only"]))
     options = RunOptions(**values)
+    if options.previous_commit is None:
+        click.echo("chaos: there is no history of commits: the fault two-versions is left out", err=True)
     table = faults_of(options)
     if listing:
         click.echo("\n".join(f"{name:<18} {fault.description}" for name, fault in table.items()))

@@ -42,6 +42,13 @@ SECOND_BLIP, BLIPS = 4.0, (8.0, 12.0)
 #: The outage of Postgres for everybody, and its links.
 POSTGRES_AWAY, POSTGRES_LINKS = "postgres-away", "+".join(name for name in LINKS if name.endswith("postgres"))
 
+#: Processes of the previous version beside those of this one, which ones, and for how many seconds. That version has
+#: faults that this one has not, so nothing else happens meanwhile.
+TWO_VERSIONS, OLD, ROLLED_BACK = "two-versions", ["inference-b+web-b", "light+scheduler-b", "web-a"], (8.0, 12.0)
+
+#: The promotion of a standby, which loses commits.
+PROMOTION = "promote-standby"
+
 #: Faults that delete parts of journals.
 EVICTIONS = frozenset({"evict-hashes", "evict-streams", "evict-shard", "evict-lru"})
 
@@ -59,6 +66,7 @@ class Fault:
     """A way to break something.
 
     targets   what it may affect: processes or links, several at once joined by `+`
+    alone     never overlaps with another fault
     duration  seconds until it is healed, at least and at most
     """
 
@@ -68,6 +76,7 @@ class Fault:
     duration: tuple[float, float]
     inject: FaultStep
     heal: FaultStep
+    alone: bool = False
 
     @property
     def targets_links(self) -> bool:
@@ -105,6 +114,10 @@ start = on_each(ChaosStack.start)
 freeze = on_each(ChaosStack.freeze)
 thaw = on_each(ChaosStack.thaw)
 terminate = on_each(ChaosStack.terminate)
+downgrade = on_each(lambda stack, name: stack.run_code(name, stack.previous))
+upgrade = on_each(lambda stack, name: stack.run_code(name, None))
+fail_over = on_each(lambda stack, name: stack.fail_over())
+promote = on_each(lambda stack, name: stack.promote_standby())
 
 
 def start_empty(stack: ChaosStack, target: str) -> None:
@@ -165,9 +178,15 @@ def has_recovered(stack: ChaosStack, fault: Fault, target: str) -> bool:
     return all(name not in stack.stopping and stack.children[name].ready() for name in names)
 
 
-def faults(links: Sequence[str]) -> Mapping[str, Fault]:
-    """Return all faults by name, for a stack with these links."""
+def faults(links: Sequence[str], *, history: bool = True) -> Mapping[str, Fault]:
+    """Return all faults by name, for a stack with these links. `history` is whether the previous version is known."""
     all_faults = [*kills(), *freezes(), *other_faults(), *evictions_of_valkey(), *link_faults(links)]
+    if history:
+        all_faults.append(
+            Fault(
+                TWO_VERSIONS, "some processes of the previous version", OLD, ROLLED_BACK, downgrade, upgrade, alone=True
+            )
+        )
     if QUEUE_LINKS[0] in links:
         all_faults += [
             Fault("blip-rabbitmq", "cut all connections to RabbitMQ three times", QUEUE_LINKS[:1], BLIPS, blip, cut),
@@ -209,6 +228,9 @@ def other_faults() -> list[Fault]:
     return [
         Fault("deploy-workers", "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
         Fault("deploy-web", "TERM to a web process, and start it again", WEBS, AT_ONCE, terminate, do_nothing),
+        Fault(
+            PROMOTION, "kill -9 Postgres; its standby lacks the last commits", ["postgres"], DEAD, fail_over, promote
+        ),
         Fault("fill-disk", "the journal's disk is full", ["valkey"], DISTURBED, fill_disk, free_disk),
     ]
 

@@ -51,7 +51,7 @@ def plan(seed: int, seconds: float, table: Mapping[str, Fault]) -> list[PlannedF
     rng = random.Random(seed)
     planned: list[PlannedFault] = []
     for fault, target in _draw(rng, table):
-        following = _place(rng, fault, target, planned)
+        following = _place(rng, fault, target, planned, table)
         if following.until + QUIET > seconds:
             return planned
         planned.append(following)
@@ -71,14 +71,19 @@ def _shuffled(rng: random.Random, names: Sequence[str]) -> Iterator[str]:
         yield from rng.sample(names, len(names))
 
 
-def _place(rng: random.Random, fault: Fault, target: str, before: Sequence[PlannedFault]) -> PlannedFault:
+def _place(
+    rng: random.Random, fault: Fault, target: str, before: Sequence[PlannedFault], table: Mapping[str, Fault]
+) -> PlannedFault:
     duration, rest = round(rng.uniform(*fault.duration), 2), round(rng.uniform(*REST), 2)
     overlaps = rng.random() < OVERLAP
     if not before:
         return PlannedFault(QUIET, fault.name, target, duration)
     *_, second, last = 0.0, *sorted(each.until for each in before)
     overlaps = overlaps or last - before[-1].at > LONG
-    free = [each.until + REST[0] for each in before if set(names_in(each.target)) & set(names_in(target))]
+    free = [
+        each.until + REST[0] for each in before
+        if fault.alone or table[each.fault].alone or set(names_in(each.target)) & set(names_in(target))
+    ]  # fmt: skip
     begin = (max(before[-1].at, second) if overlaps else last) + rest
     return PlannedFault(round(max([begin, *free]), 2), fault.name, target, duration)
 
@@ -134,12 +139,12 @@ class FaultInjector:
         if not self._remaining or due < self._remaining[0].at:
             return
         planned = self._remaining[0]
-        if self._is_target(planned.target):  # the rest of the plan waits until the target works again
+        fault = self._table[planned.fault]
+        if self._must_wait(fault, planned.target):  # the rest of the plan waits, too
             self._delay += due - planned.at
             return
         self._remaining.pop(0)
         self._announce_last()
-        fault = self._table[planned.fault]
         self._active.append(ActiveFault(planned, fault, time.monotonic()))
         fault.inject(self._stack, planned.target)
 
@@ -155,7 +160,10 @@ class FaultInjector:
             last = self._remaining[-1:]
             self._remaining = [each for each in self._remaining if each.fault not in done or each in last]
 
-    def _is_target(self, target: str) -> bool:
+    def _must_wait(self, fault: Fault, target: str) -> bool:
+        """Return whether its target does not work yet, or the fault or an active one must be alone."""
+        if self._active and (fault.alone or any(each.fault.alone for each in self._active)):
+            return True
         targets = {name for each in self._active for name in names_in(each.planned.target)}
         return bool(targets & set(names_in(target)))
 

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -52,28 +52,86 @@ class PlantedBug:
     minutes: float = 0.75
 
 
-FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if fence > attempt then return {'fenced', last} end\n", "")
+FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if take < 2 then", "if take < 0 then")
 
 FENCE_OF_ROW = Edit(
-    "models/jobs/attempts.py",
-    "WHERE id = %(id)s AND attempt = %(attempt)s AND state = 'running'\nRETURNING parent_id",
-    "WHERE id = %(id)s AND state = 'running'\nRETURNING parent_id",
+    "models/jobs/fence.py",
+    'FENCE = "id = %(id)s AND attempt = %(attempt)s AND claim_id = %(claim_id)s"',
+    'FENCE = "id = %(id)s"',
 )
 
-#: Messages are redelivered while their first attempt still runs, to another worker, which has free slots for them.
+#: The heartbeat stops attempts whose claim is not the latest one, before they write.
+HELD_CLAIMS = Edit(
+    "models/jobs/leases.py",
+    "ON id = held_id AND attempt = held_attempt AND claim_id = held_claim",
+    "ON id = held_id AND held_attempt > 0 AND held_claim IS NOT NULL",
+)
+
+#: Slots enough for a second attempt while the first one runs.
 FREE_SLOTS = 8
-REDELIVERY = ("cut-link:inference-a-rabbitmq",)
+
+#: A frozen worker continues while another one runs its jobs.
+TAKEOVER = ("freeze-worker:inference-a",)
 
 PLANTED = (
     PlantedBug(
-        "no-fence", "no write checks the attempt", [FENCE_OF_JOURNAL, FENCE_OF_ROW], REDELIVERY, slots=FREE_SLOTS
+        "no-fence", "no write checks the claim", [FENCE_OF_JOURNAL, FENCE_OF_ROW, HELD_CLAIMS], TAKEOVER, minutes=1
     ),
     PlantedBug(
-        "no-fence-in-row",
-        "an earlier attempt may end its job",
-        [FENCE_OF_ROW],
-        (*REDELIVERY, "slow-link:worker-valkey"),  # delays the new attempt's fence in the journal
+        "claim-without-uuid",
+        "a claim is known by its number alone, which a promoted standby may give twice",
+        [
+            replace(FENCE_OF_ROW, new='FENCE = "id = %(id)s AND attempt = %(attempt)s"'),
+            replace(HELD_CLAIMS, new="ON id = held_id AND attempt = held_attempt AND held_claim IS NOT NULL"),
+            Edit(
+                "models/journal/journal.py",
+                "    if fence == attempt and stored[4] and stored[4] ~= claim then return {'fenced', last} end\n",
+                "",
+            ),
+        ],
+        ("promote-standby",),
+        minutes=1.5,
+    ),
+    PlantedBug(
+        "blip-is-crash",
+        "a redelivered message takes a job over from a worker that lives, and counts a crash",
+        [
+            Edit(
+                "models/jobs/attempts.py",
+                "    attempt = attempt + 1,\n    claim_id = gen_random_uuid(),",
+                "    attempt = attempt + 1, crashes = crashes + (state = 'running')::int,\n"
+                "    claim_id = gen_random_uuid(),",
+            ),
+            Edit(
+                "models/jobs/attempts.py",
+                "AND message_id = %(message_id)s AND worker = %(worker)s AND %(unsure)s)",
+                "AND message_id = %(message_id)s AND %(unsure)s IS NOT NULL AND %(worker)s <> '')",
+            ),
+        ],
+        ("blip-rabbitmq",),
         slots=FREE_SLOTS,
+    ),
+    PlantedBug(
+        "resend-by-age",
+        "a lost message is sent again after as long as its job had waited for its window",
+        [
+            Edit(
+                "models/jobs/outbox.py",
+                "AND published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7)",
+                "AND published_at < now() - (published_at - run_at)",
+            )
+        ],
+        ("wipe-valkey",),
+        broker="redis",
+        slots=1,
+        minutes=1.5,
+    ),
+    PlantedBug(
+        "no-grace",
+        "leases expire as soon as Postgres is back",
+        [Edit("scheduler/clock.py", "if self._contact.lasts():", "if self._contact is not None:")],
+        ("postgres-away",),
+        minutes=1.5,
     ),
     PlantedBug(
         "no-sweeper",
@@ -91,8 +149,14 @@ PLANTED = (
     ),
     PlantedBug(
         "no-second-message",
-        "a lost message is never sent again, an expired lease never released",
-        [Edit("scheduler/clock.py", "recovered = outbox.requeue_lost(connection)", "recovered = 0")],
+        "a lost message is never sent again",
+        [
+            Edit(
+                "scheduler/clock.py",
+                "promote_due(connection) + outbox.unpublish_lost(connection)",
+                "promote_due(connection)",
+            )
+        ],
         ("wipe-valkey",),
         broker="redis",
     ),
@@ -103,7 +167,7 @@ PLANTED = (
             Edit(
                 "pipelines/chat/answer_writer.py",
                 "        self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
-                "        for _ in range(1 + (text == 'w7 ')):\n"
+                "        for _ in range(1 + text.startswith('w7.')):\n"
                 "            self._journal.write_text(TEXT_DELTA, self._delta_fields, text, token.count)",
             )
         ],
@@ -133,7 +197,7 @@ PLANTED = (
         [
             Edit(
                 "models/jobs/attempt_context.py",
-                "lost = job.failures > 0 and (evicted or not result.same_server)",
+                "lost = incomplete or (job.failures > 0 and not result.same_server)",
                 "lost = False",
             )
         ],
@@ -157,9 +221,8 @@ PLANTED = (
         [
             Edit(
                 "models/platform/database.py",
-                "            finally:\n                self._pool.putconn(checked_out)",
-                "            except ZeroDivisionError:\n                pass\n"
-                "            else:\n                self._pool.putconn(checked_out)",
+                "        finally:\n            self._return(connection)",
+                "        else:\n            self._return(connection)",
             )
         ],
         ("cut-link:web-postgres", "cut-link:worker-postgres", "kill-postgres"),

@@ -26,6 +26,7 @@ class ChaosReport:
     command   repeats the run
     counts    what the fleet did
     recovery  seconds by fault, of those during which an answer was running
+    excused   pieces of work that were under way while a promoted standby lost commits
     restarts  unexpected deaths of processes
     logs      the folder of the processes' logs, if they were kept
     """
@@ -41,6 +42,7 @@ class ChaosReport:
     counts: Mapping[str, int] = field(default_factory=dict)
     recovery: Mapping[str, Sequence[float]] = field(default_factory=dict)
     restarts: Sequence[str] = ()
+    excused: int = 0
     violations: list[Violation] = field(default_factory=list)
     logs: str | None = None
 
@@ -50,6 +52,8 @@ class ChaosReport:
         top = [self.machine.line(), f"{began}, queue: {self.broker}, seed {self.seed}, {self.minutes:g} minutes"]
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         restarts = [f"restarted: {reason}" for reason in self.restarts]
+        if self.excused:
+            restarts.append(f"{self.excused} pieces of work were under way while a promoted standby lost commits")
         table = align_columns(self._rows(), right=(1, 2, 3))
         return "\n".join([*top, "", *table, "", counts, *restarts, *self._verdict()])
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.chaos import checker
-from bench.chaos.faults import Fault, faults
+from bench.chaos.excuses import excused_keys
+from bench.chaos.faults import PROMOTION, TWO_VERSIONS, Fault, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
 from bench.chaos.leaks import Baseline
+from bench.chaos.previous import PREVIOUS, previous_commit
 from bench.chaos.recovery import recovery_times
 from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
@@ -31,6 +33,7 @@ class RunOptions:
     only      names of faults, or `fault:target`; empty for all
     slots     slots of each engine
     patience  seconds that all work has to end once all faults are healed: twice a lost message and a lease
+    previous  the commit of the previous version
     """
 
     seed: int
@@ -39,6 +42,12 @@ class RunOptions:
     only: Sequence[str] = ()
     slots: int = SLOTS
     patience: float = 120.0
+    previous: str = PREVIOUS
+
+    @property
+    def previous_commit(self) -> str | None:
+        """The commit of the previous version; None where there is no history."""
+        return previous_commit(self.previous)
 
     @property
     def seconds(self) -> float:
@@ -56,7 +65,8 @@ class RunOptions:
 
     def faults(self) -> dict[str, Fault]:
         """Return the faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
-        table = faults([*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS)
+        links = [*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS
+        table = faults(links, history=self.previous_commit is not None)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
             if target and target not in table[name].targets:
@@ -69,7 +79,9 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
     """Run, and fill the report. Raises ConfigurationError and Unavailable where the stack cannot start."""
     report.plan = plan(options.seed, options.seconds, options.faults())
     progress.report("starting all processes")
-    with chaos_stack(options.broker, options.slots) as stack:
+    chosen = options.faults()
+    commit = options.previous_commit if TWO_VERSIONS in chosen else None
+    with chaos_stack(options.broker, options.slots, standby=PROMOTION in chosen, previous_commit=commit) as stack:
         chaos = ChaosRun(stack, options, report, progress)
         try:
             chaos.run()
@@ -120,6 +132,9 @@ class ChaosRun:
         """
         self._progress.report("starting the clients")
         self._fleet.start()
+        if self._stack.previous is not None:
+            self._progress.report("replacing the previous version")
+            self._stack.upgrade()
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         self._injector.run(self._options.seconds, self._report_progress)
@@ -149,6 +164,8 @@ class ChaosRun:
         return self._shutdown.result()
 
     def _check(self, transcripts: Sequence[ClientTranscript]) -> Sequence[Violation]:
+        excused = excused_keys(transcripts, self._stack.lost_commits)
+        self._report.excused = len(excused)
         lost = [Violation("recovery", *each) for each in self._injector.lost]
         violations = checker.check(
             transcripts,
@@ -156,6 +173,7 @@ class ChaosRun:
             self._options.patience,
             injected=self._injector.injected,
             deaths=self._stack.deaths,
+            excused=excused,
             rabbitmqctl=self._stack.rabbitmqctl,
         )
         return [*lost, *violations]

@@ -6,6 +6,7 @@ orchestrator do.
 """
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -14,9 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 
+from bench.chaos import previous
 from bench.chaos.proxy import Link, Links
+from bench.chaos.standby import LostCommits, Standby, lose_commits, promote, wait_for_replication
 from bench.chaos.transcripts import SCRIPT
 from bench.harness.client import Address
 from bench.harness.processes import (
@@ -32,8 +37,10 @@ from bench.harness.processes import (
 from bench.harness.stack import LIGHT_POOLS, BrokerName, Servers, temporary_servers
 from models.platform.database import Database
 from models.platform.errors import SanghaError, Unavailable
+from models.platform.migrate import migrate
 from models.platform.settings import Settings
 from ops.child_process import ChildProcess
+from ops.embedded_servers import Postgres
 from ops.rabbitmq import free_ports
 
 #: Slots of each engine: too few for all clients, so that some turns always wait.
@@ -41,6 +48,9 @@ SLOTS = 4
 
 #: The prefix of the folder in which logs are kept.
 LOGS_PREFIX = "sangha-chaos-logs-"
+
+#: Seconds between two looks at a process that is being replaced.
+UPGRADE_INTERVAL = 0.05
 
 #: Seconds before a process that died unexpectedly is restarted.
 RESTART_PAUSE = 0.5
@@ -52,6 +62,9 @@ WEBS = ("web-a", "web-b")
 ENGINES = ("inference-a", "inference-b")
 WORKERS = (*ENGINES, "light")
 SCHEDULERS = ("scheduler-a", "scheduler-b")
+
+#: Workers whose jobs are released as soon as they have died. The other one dies with its supervisor.
+SUPERVISED = ("inference-a", "light")
 SERVERS = ("postgres", "valkey", "rabbitmq")
 
 #: The kinds of processes that have links of their own, and their links.
@@ -76,14 +89,22 @@ class WorkerDeath:
 class ChaosStack:
     """All processes and links, by name. Processes live as long as the thread that made it.
 
-    restarts  descriptions of unexpected deaths
-    deaths    of workers, expected or not
-    killed    processes that a fault has killed, and that only the fault starts again
-    stopping  processes that a fault has asked to end, and that are started again as soon as they have
+    restarts      descriptions of unexpected deaths
+    deaths        of workers, expected or not
+    lost_commits  periods whose commits a promoted standby lacks
+    killed        processes that a fault has killed, and that only the fault starts again
+    stopping      processes that a fault has asked to end, and that are started again as soon as they have
     """
 
-    def __init__(self, servers: Servers, broker: BrokerName, slots: int) -> None:
+    def __init__(
+        self, servers: Servers, broker: BrokerName, slots: int, links: Links, previous: Path | None = None
+    ) -> None:
         self.servers = servers
+        self.previous = previous
+        self.direct_link = links.open("direct", postgres_socket(servers.postgres))
+        self.lost_commits: list[LostCommits] = []
+        self._links = links
+        self._standbys = count(1)
         self.broker = broker
         self.children = servers.children
         self.links: dict[str, Link] = {}
@@ -93,7 +114,8 @@ class ChaosStack:
         self.stopping: set[str] = set()
         changes = {"engine": "scripted", "script": SCRIPT, "slots": slots, "reflection": "on", "reflection_calls": 2}
         # All clients have the same IP address.
-        self.settings = servers.settings(broker, **changes, visits_per_minute=1_000_000)
+        direct = f"postgresql://postgres@127.0.0.1:{self.direct_link.port}/sangha"
+        self.settings = servers.settings(broker, **changes, visits_per_minute=1_000_000, database_url=direct)
         self.database = Database(self.settings.postgres_dsn, size=2, name="chaos")
 
     @property
@@ -117,14 +139,14 @@ class ChaosStack:
         """The pid of each of Sangha's processes."""
         return {name: self.children[name].pid for name in (*WEBS, *WORKERS, *SCHEDULERS)}
 
-    def start_all(self, links: Links) -> None:
+    def start_all(self) -> None:
         """Open the links, and start Sangha's processes. Raises Unavailable."""
-        sockets = {"postgres": self.servers.postgres.sockets / ".s.PGSQL.5432", "valkey": self.servers.valkey.socket}
+        sockets = {"postgres": postgres_socket(self.servers.postgres), "valkey": self.servers.valkey.socket}
         for name in LINKS:
-            self.links[name] = links.open(name, sockets[name.partition("-")[2]])
+            self.links[name] = self._links.open(name, sockets[name.partition("-")[2]])
         port = self.servers.rabbitmq.port
         for name in QUEUE_LINKS if self.broker == "rabbitmq" else ():
-            self.links[name] = links.open(name, ("127.0.0.1", port))
+            self.links[name] = self._links.open(name, ("127.0.0.1", port))
             port = self.links[name].port
         self.servers.start(*self._processes())
 
@@ -150,6 +172,51 @@ class ChaosStack:
         child.clear()
         child.start()
         self.killed.discard(name)
+
+    def upgrade(self) -> None:
+        """Migrate the database, and replace the processes of the previous version one after the other."""
+        migrate(self.servers.postgres.dsn)
+        for name in (*SCHEDULERS, *WEBS, *WORKERS):
+            self.run_code(name, None)
+            while name in self.stopping or not self.children[name].ready():
+                self.supervise()
+                time.sleep(UPGRADE_INTERVAL)
+
+    def run_code(self, name: str, code: Path | None) -> None:
+        """Replace a process by one of another version, as a deployment does; None: of this one."""
+        service = self.children[name].service
+        assert isinstance(service, ConfiguredProcess)
+        service.variables = variables_of(name, code)
+        self.terminate(name)
+
+    def start_standby(self) -> None:
+        """Copy Postgres, and start the copy as its standby."""
+        name = f"postgres-{next(self._standbys)}"
+        folder = self.folder / name
+        self.servers.launch(Standby(folder, self.folder / f"{name}-sockets", self.servers.postgres))
+
+    def fail_over(self) -> None:
+        """Kill Postgres after commits that its standby has not received."""
+        wait_for_replication(self.servers.postgres)
+        self.lost_commits.append(lose_commits(self._standby, lambda: self.kill("postgres")))
+
+    def promote_standby(self) -> None:
+        """Make the standby the primary, for all links, and start another standby."""
+        server, child = self._standby, self.children.pop("standby")
+        promote(server)
+        child.name = server.name = "postgres"
+        self.children["postgres"], self.servers.postgres = child, server
+        self.killed.discard("postgres")
+        for link in [self.direct_link, *(link for name, link in self.links.items() if name.endswith("-postgres"))]:
+            link.target = postgres_socket(server)
+            link.cut()
+        self.start_standby()
+
+    @property
+    def _standby(self) -> Standby:
+        service = self.children["standby"].service
+        assert isinstance(service, Standby)
+        return service
 
     def terminate(self, name: str) -> None:
         """Ask a process to end, as a deployment does; it is started again when it has."""
@@ -185,7 +252,7 @@ class ChaosStack:
         for child in self.children.values():
             if child.running:
                 signal_tree(child.pid, signal.SIGCONT)
-        self.servers.stop(*(child for name, child in self.children.items() if name not in SERVERS))
+        self.servers.stop(*(child for name, child in self.children.items() if name not in (*SERVERS, "standby")))
         self.database.close()
 
     def _restart(self, child: ChildProcess) -> None:
@@ -214,7 +281,7 @@ class ChaosStack:
         for kind, processes in by_kind.items():
             for process in processes:
                 process.child_settings = self._through_links(process, kind)
-        webs[-1].variables = {"PYTHONPATH": str(SKEWED_CLOCK), "CHAOS_CLOCK_SKEW": str(CLOCK_SKEW)}
+                process.variables = variables_of(process.name, self.previous)
         return [process for processes in by_kind.values() for process in processes]
 
     def _through_links(self, process: ConfiguredProcess, kind: str) -> Settings:
@@ -228,8 +295,8 @@ class ChaosStack:
         return process.settings.model_copy(update=changes)
 
     def _release_jobs(self, child: ChildProcess) -> None:
-        """Release a dead worker's jobs as `sangha up` does; with RabbitMQ the broker does."""
-        if self.broker == "redis" and child.name in WORKERS:
+        """Release a dead worker's jobs as `sangha up` does; those of other workers wait for the end of its lease."""
+        if child.name in SUPERVISED:
             threading.Thread(target=self._release_with_retries, args=[child.pid], daemon=True).start()
 
     def _release_with_retries(self, pid: int) -> None:
@@ -241,16 +308,41 @@ class ChaosStack:
             time.sleep(RELEASE_INTERVAL)
 
 
+def variables_of(name: str, code: Path | None) -> Mapping[str, str]:
+    """Return the variables of a process of a version. The clock of the last web process is behind."""
+    variables = dict(previous.variables(code)) if code else {}
+    if name == WEBS[-1]:
+        folders = [str(SKEWED_CLOCK), variables.get("PYTHONPATH", "")]
+        variables |= {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "CHAOS_CLOCK_SKEW": str(CLOCK_SKEW)}
+    return variables
+
+
+def postgres_socket(server: Postgres) -> Path:
+    """Return the socket of a server."""
+    return server.sockets / ".s.PGSQL.5432"
+
+
 @contextmanager
-def chaos_stack(broker: BrokerName, slots: int = SLOTS) -> Iterator[ChaosStack]:
+def chaos_stack(
+    broker: BrokerName, slots: int = SLOTS, *, standby: bool = False, previous_commit: str | None = None
+) -> Iterator[ChaosStack]:
     """Run a stack in a temporary folder until the end of the block. Each engine has `slots` slots.
+
+    previous_commit  the version to begin with, which `upgrade` replaces
 
     Raises ConfigurationError where a program is missing, and Unavailable where a process does not start.
     """
     with ExitStack() as exits:
-        servers = exits.enter_context(temporary_servers(broker, "sangha-chaos-"))
+        code = None
+        if previous_commit is not None:
+            code = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="sangha-previous-")))
+            previous.extract_code(previous_commit, code)
+        migrate_first = partial(previous.migrate, code) if code else migrate
+        servers = exits.enter_context(temporary_servers(broker, "sangha-chaos-", migrate_first))
         links = exits.enter_context(Links())
-        stack = ChaosStack(servers, broker, slots)
+        stack = ChaosStack(servers, broker, slots, links, code)
         exits.callback(stack.stop)
-        stack.start_all(links)
+        stack.start_all()
+        if standby:
+            stack.start_standby()
         yield stack

@@ -41,14 +41,14 @@ class HttpFollower:
     def follow(self, transcript: ClientTranscript, path: str, on_event: OnEvent = stay_connected) -> None:
         """Follow the stream at a path to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
-            if transcript.complete:
+            if transcript.complete or transcript.unexpected:
                 return
             self._resume(transcript, path, on_event)
 
     def create(self, transcript: ClientTranscript, on_event: OnEvent = stay_connected) -> None:
         """Create a streamed turn, and follow it to its end over any number of connections. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
-            if transcript.complete or (transcript.unexpected and not transcript.id):
+            if transcript.complete or transcript.unexpected:
                 return
             if transcript.id:
                 self._resume(transcript, f"/v1/responses/{transcript.id}?stream=true", on_event)
@@ -169,7 +169,7 @@ class OpenAIFollower:
     def create(self, transcript: ClientTranscript, on_event: OnEvent = stay_connected) -> None:
         """Create a streamed turn, and follow it to its end. Raises DeadlineExceeded."""
         for _ in self._client.tries(lambda: len(transcript.events)):
-            if transcript.complete or (transcript.unexpected and not transcript.id):
+            if transcript.complete or transcript.unexpected:
                 return
             web = self._client.choose_web()
             try:

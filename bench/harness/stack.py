@@ -5,7 +5,7 @@ of the caller's environment, and no server that runs on the machine already, is 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ class Servers(ProcessGroup):
         self.valkey = Valkey(folder / "valkey", sockets)
         self.rabbitmq = RabbitMQ(folder / "rabbitmq")
 
-    def start_for(self, broker: BrokerName) -> None:
+    def start_for(self, broker: BrokerName, migrate: Callable[[str], object] = migrate) -> None:
         """Start what runs over a broker and does not run yet, and migrate the database."""
         services: list[Service] = [self.postgres, self.valkey, *([self.rabbitmq] if broker == "rabbitmq" else [])]
         self.start(*(service for service in services if service.name not in self.children))
@@ -176,8 +176,10 @@ def redis_queue_lengths(client: redis.Redis) -> Mapping[str, int]:
 
 
 @contextmanager
-def temporary_servers(broker: BrokerName, prefix: str = "sangha-bench-") -> Iterator[Servers]:
-    """Run servers in a temporary folder until the end of the block.
+def temporary_servers(
+    broker: BrokerName, prefix: str = "sangha-bench-", migrate: Callable[[str], object] = migrate
+) -> Iterator[Servers]:
+    """Run servers in a temporary folder until the end of the block. `migrate` migrates the database.
 
     Raises ConfigurationError where the broker's program is not installed.
     """
@@ -186,7 +188,7 @@ def temporary_servers(broker: BrokerName, prefix: str = "sangha-bench-") -> Iter
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         servers = Servers(Path(folder))
         try:
-            servers.start_for(broker)
+            servers.start_for(broker, migrate)
             yield servers
         finally:
             servers.stop()

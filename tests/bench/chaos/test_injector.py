@@ -53,6 +53,16 @@ def test_at_most_two_faults_are_active_and_never_on_the_same_target(seed, table)
         assert not {name for other in others for name in names_in(other.target)} & set(names_in(each.target))
 
 
+@given(seeds, tables)
+@settings(max_examples=50)
+def test_nothing_else_happens_while_two_versions_run(seed, table):
+    planned = plan(seed, DEFAULT, table)
+
+    for each in planned:
+        if table[each.fault].alone:
+            assert not any(is_active(other, each.at) or is_active(each, other.at) for other in planned if other != each)
+
+
 def is_active(fault: PlannedFault, at: float) -> bool:
     return fault.at <= at < fault.until
 

@@ -1,0 +1,95 @@
+"""A standby of Postgres by asynchronous streaming replication, and its promotion without the primary's last commits.
+
+The clients, the links and the checker reach whichever server is the primary through the same addresses.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from bench.harness.waiting import wait_until
+from ops.embedded_servers import Postgres, postgres_binary
+
+#: Seconds during which the primary commits what the standby never receives.
+LOST_SECONDS = 1.0
+
+#: Seconds that the standby may take to catch up, to stop receiving, and to be promoted.
+PATIENCE = 30.0
+
+#: Stops the replication: a receiver without an address ends.
+STOP_RECEIVING = ("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+RECEIVERS = "SELECT count(*) FROM pg_stat_wal_receiver"
+PROMOTE = f"SELECT pg_promote(true, {PATIENCE:.0f})"
+
+#: Whether a standby has received all that the primary has written.
+CAUGHT_UP = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+
+
+class Standby(Postgres):
+    """A copy of a primary that follows it."""
+
+    name = "standby"
+
+    def __init__(self, folder: Path, sockets: Path, primary: Postgres) -> None:
+        super().__init__(folder, sockets)
+        self._primary = primary
+
+    def _create_cluster(self) -> None:
+        """Copy the primary."""
+        fresh = self.folder.with_name(self.folder.name + ".new")
+        for folder in (fresh, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        fresh.mkdir(parents=True, mode=0o700)
+        source = ["-h", str(self._primary.sockets), "-U", "postgres"]
+        options = ["-D", str(fresh), "--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream"]
+        self._run([str(postgres_binary("pg_basebackup")), *source, *options], fresh)
+        fresh.rename(self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class LostCommits:
+    """A period, by time.monotonic, whose commits the promoted standby lacks."""
+
+    began: float
+    ended: float
+
+    def overlaps(self, began: float, ended: float | None) -> bool:
+        """Return whether work that lasted from one time to another may have lost a commit; None: it has not ended."""
+        return began <= self.ended and (ended is None or ended >= self.began)
+
+
+def wait_for_replication(primary: Postgres) -> None:
+    """Wait until a standby follows. Raises TimeoutError."""
+    wait_until(lambda: _value(primary, CAUGHT_UP), PATIENCE, interval=0.1, what="a standby that follows")
+
+
+def lose_commits(standby: Postgres, kill_primary: Callable[[], None]) -> LostCommits:
+    """Stop the replication, let the primary commit for a while, and kill it."""
+    began = time.monotonic()
+    for statement in STOP_RECEIVING:
+        _execute(standby, statement)
+    wait_until(lambda: not _value(standby, RECEIVERS), PATIENCE, interval=0.05, what="the end of the replication")
+    time.sleep(LOST_SECONDS)
+    kill_primary()
+    return LostCommits(began, time.monotonic())
+
+
+def promote(standby: Postgres) -> None:
+    """Make a standby the primary, and wait until it is."""
+    _execute(standby, PROMOTE)
+
+
+def _execute(server: Postgres, statement: str) -> None:
+    with contextlib.closing(psycopg.connect(server.dsn, autocommit=True)) as connection:
+        connection.execute(statement.encode())
+
+
+def _value(server: Postgres, statement: str) -> object:
+    with contextlib.closing(psycopg.connect(server.dsn, autocommit=True)) as connection:
+        row = connection.execute(statement.encode()).fetchone()
+    return row[0] if row else None
