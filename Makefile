@@ -24,8 +24,9 @@ up: install ## Run everything on this machine until Ctrl-C: make up [PORT=8000]
 	@exec $(BIN)/sangha up $(if $(filter command line,$(origin PORT)),--port $(PORT))
 
 .PHONY: test
-test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ if possible
+test: $(VENV)/.installed-dev ## Run all tests; installs RabbitMQ and PgBouncer if possible
 	@sh tests/rabbitmq.sh
+	@sh tests/pgbouncer.sh
 	$(BIN)/python -m pytest
 
 .PHONY: check

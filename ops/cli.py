@@ -135,9 +135,11 @@ def migrate(data_dir: Path | None, verbose: bool) -> None:
     Safe to repeat, and to run on several machines at once.
     """
     settings = prepare(verbose, data_dir=data_dir)
+    from models.platform import pooler
     from models.platform.migrate import migrate
 
     applied = migrate(settings.postgres_dsn)
+    pooler.store_limits(settings)
     click.echo("\n".join(f"applied {name}" for name in applied) or "no pending migrations")
 
 

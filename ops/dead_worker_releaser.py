@@ -32,7 +32,7 @@ class DeadWorkerReleaser:
 
     def release(self, pid: int) -> None:
         """Release the jobs of a dead process, retrying while the database is down: it may have died first."""
-        database = Database(self._settings.postgres_dsn, size=1, name="dead-worker-releaser")
+        database = Database.open(self._settings, size=1, name="dead-worker-releaser")
         deadline = time.monotonic() + RETRY_TIMEOUT
         try:
             while not self._try_release(database, pid) and time.monotonic() < deadline:

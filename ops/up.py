@@ -138,11 +138,13 @@ def processes(settings: Settings) -> list[SanghaProcess]:
 
 def migrate(settings: Settings) -> None:
     """Apply the pending migrations."""
+    from models.platform import pooler
     from models.platform.migrate import migrate as apply_migrations
 
     start_time = time.monotonic()
     if applied := apply_migrations(settings.postgres_dsn):
         print_line(f"  {len(applied)} migrations applied  {time.monotonic() - start_time:.1f} s")
+    pooler.store_limits(settings)
 
 
 def first_call(settings: Settings) -> str:

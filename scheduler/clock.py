@@ -124,7 +124,7 @@ class Clock:
 
 def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    database = Database(settings.postgres_dsn, size=4, name="scheduler")
+    database = Database.open(settings, size=4, name="scheduler")
     queue = Queue(settings, database, connect(settings.redis_address), interval=SWEEP_INTERVAL)
     clock = Clock(settings, database, queue)
     stop = threading.Event()

@@ -20,6 +20,7 @@ from ops.embedded_servers import Postgres, Valkey, running_server
 from ops.rabbitmq import RabbitMQ
 from tests.databases import migrate_beyond, new_database
 from tests.mailbox import Mailbox
+from tests.pgbouncer import PgBouncer
 
 # No deadline for an example: its duration varies on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
@@ -41,6 +42,14 @@ def postgres(home: Path) -> Iterator[Postgres]:
     server = Postgres(home / "postgres", Settings(data_dir=home).socket_dir)
     with running_server(server, home / "run", home / "logs"):
         migrate_beyond(server.dsn)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(home: Path, postgres: Postgres) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode, with two connections to each database of `postgres`."""
+    server = PgBouncer(home / "pgbouncer", postgres, size=2)
+    with running_server(server, home / "run", home / "logs"):
         yield server
 
 

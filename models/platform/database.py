@@ -3,6 +3,10 @@
 Connections are in autocommit mode: a single statement costs one round trip. `transaction()` opens a transaction.
 `batch()` opens one in pipeline mode: its statements, BEGIN and COMMIT included, are sent together until a result is
 read.
+
+Connections may go through a pooler in transaction mode, such as PgBouncer, which gives each transaction another
+connection of the server. So nothing here may rely on the state of a session: no statements are prepared, and no
+settings are sent when connecting (see `models/platform/pooler.py`).
 """
 
 import logging
@@ -21,7 +25,9 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from models.platform.errors import Unavailable
+from models.platform.migration_files import process_name
 from models.platform.outages import is_conflict, is_outage
+from models.platform.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +41,13 @@ CHECKOUT_TIMEOUT = 5.0
 #: a waiting caller would time out although the server is back.
 CHECKOUT_RETRY = 0.5
 
-
 #: Seconds after which an idle transaction is rolled back: a frozen process must not hold its locks for long.
 IDLE_TIMEOUT = 10
-OPTIONS = f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT}s -c lock_timeout=10s"
+LIMITS = {"idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s", "lock_timeout": "10s"}
+
+#: Parameters of a connection to Postgres itself, and of one to a pooler.
+DIRECT: dict[str, Any] = {"options": " ".join(f"-c {name}={value}" for name, value in LIMITS.items())}
+POOLED: dict[str, Any] = {"prepare_threshold": None}
 
 #: A dead server is detected after about ten seconds.
 KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
@@ -62,12 +71,15 @@ class Connection(PsycopgConnection[DictRow]):
 
 
 class Database:
-    """A pool of at most `size` connections to `dsn`. Opening it does not wait for the server."""
+    """A pool of at most `size` connections to `dsn`, or through `pooler`, the DSN of a pooler in transaction mode.
 
-    def __init__(self, dsn: str, *, size: int = 8, name: str = "sangha") -> None:
+    Opening it does not wait for the server.
+    """
+
+    def __init__(self, dsn: str, *, size: int = 8, name: str = "sangha", pooler: str | None = None) -> None:
         self.dsn = dsn
         self._pool: ConnectionPool[Connection] = ConnectionPool(
-            dsn,
+            pooler or dsn,
             connection_class=Connection,
             min_size=1,
             max_size=size,
@@ -77,12 +89,18 @@ class Database:
                 "row_factory": dict_row,
                 "application_name": name,
                 "connect_timeout": 5,
-                "options": OPTIONS,
+                **(POOLED if pooler else DIRECT),
                 **KEEPALIVE,
             },
             name=name,
             open=True,
         )
+
+    @classmethod
+    def open(cls, settings: Settings, *, size: int, name: str) -> "Database":
+        """Open the database of the settings, through its pooler if there is one."""
+        pooler = settings.database_pooler_url
+        return cls(settings.postgres_dsn, size=size, name=process_name(name), pooler=pooler)
 
     def close(self) -> None:
         """Close all connections."""

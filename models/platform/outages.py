@@ -46,7 +46,9 @@ def is_outage(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool
     """Return whether an error of this connection means that the server is unavailable."""
     state = error.sqlstate
     if state is None or state.startswith(CONNECTION_EXCEPTIONS):
-        return connection.closed
+        # psycopg raises a second error when it leaves the pipeline mode of a connection that is about to close.
+        cause = error.__context__
+        return connection.closed or (isinstance(cause, psycopg.Error) and is_outage(cause, connection))
     if state == READ_ONLY:
         return connection.info.parameter_status("in_hot_standby") == "on"
     return state in OUTAGES

@@ -8,12 +8,13 @@ from ops.doctor.finding import Check, run_check
 from ops.doctor.installation import data_folder, open_files, packages, secret_key
 from ops.doctor.processes import web, workers
 from ops.doctor.redis_durability import redis_durability
-from ops.doctor.servers import broker, mail_server, object_store, postgres, redis_server
+from ops.doctor.servers import broker, mail_server, object_store, pooler, postgres, redis_server
 
 CHECKS: Sequence[Check] = (
     packages,
     data_folder,
     postgres,
+    pooler,
     redis_server,
     redis_durability,
     broker,

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import psycopg
 import redis
 
+from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from ops.doctor.finding import RUN_UP, Finding
 from ops.messages import describe_error, first_line
@@ -43,9 +44,25 @@ def migrations(settings: Settings, versions: str) -> Finding:
     return Finding("ok", "Postgres", f"{versions}, schema up to date")
 
 
+def pooler(settings: Settings) -> Finding:
+    """Check that the pooler can be reached, and that its connections have their limits."""
+    from models.platform.pooler import missing_limits
+
+    if settings.database_pooler_url is None:
+        return Finding("ok", "pooler", "none")
+    try:
+        missing = missing_limits(settings.database_pooler_url)
+    except psycopg.OperationalError as error:
+        return Finding("FAIL", "pooler", f"cannot connect ({first_line(error)})", "check SANGHA_DATABASE_POOLER_URL")
+    if missing:
+        remedy = "run `sangha migrate`, then RECONNECT in the pooler's console"
+        return Finding("warn", "pooler", f"its connections lack {' and '.join(missing)}", remedy)
+    return Finding("ok", "pooler", "its connections have their limits")
+
+
 def redis_server(settings: Settings) -> Finding:
     """Check that Redis or Valkey can be reached and is recent enough."""
-    client = redis.Redis.from_url(settings.redis_address, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+    client = connect(settings.redis_address, timeout=TIMEOUT)
     try:
         server = client.info("server")
     except redis.RedisError as error:
@@ -72,7 +89,7 @@ def broker(settings: Settings) -> Finding:
 
 def separate_redis(address: str) -> Finding:
     """Check a Redis that is used as broker only."""
-    client = redis.Redis.from_url(address, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+    client = connect(address, timeout=TIMEOUT)
     try:
         client.ping()
     except redis.RedisError as error:

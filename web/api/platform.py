@@ -67,7 +67,7 @@ class Platform:
     def open(cls, settings: Settings, tokens: AccessTokens, metrics: Metrics, openapi: CachedDocument) -> "Platform":
         """Create all parts without waiting for any server."""
         client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
-        database = Database(settings.postgres_dsn, size=CONNECTIONS, name="sangha web")
+        database = Database.open(settings, size=CONNECTIONS, name="web")
         secret = load_secret_key(settings)
         return cls(
             settings,
