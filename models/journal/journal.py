@@ -93,30 +93,40 @@ else
     if replace then last = first - 1 end
     if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
-local lines, sequence, begin, rewound = {}, first, nil, nil
+local lines, sequence, begin = {}, first, nil
 for index = 9, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
-        local entry = {'e', ARGV[index], 'n', ARGV[index + 1]}
-        if index > #ARGV - 2 * endings then entry[5], entry[6] = 'x', '1' end
-        redis.call('XADD', KEYS[2], (sequence + 1) .. '-0', unpack(entry))
+        local id = (sequence + 1) .. '-0'
+        if index > #ARGV - 2 * endings then
+            redis.call('XADD', KEYS[2], id, 'e', ARGV[index], 'n', ARGV[index + 1], 'x', '1')
+        else
+            redis.call('XADD', KEYS[2], id, 'e', ARGV[index], 'n', ARGV[index + 1])
+        end
         lines[#lines + 1] = ARGV[index]
-        if string.find(ARGV[index], '{"type":"sangha:journal.rewound"', 1, true) == 1 then rewound = sequence end
         last = sequence
     end
     sequence = sequence + 1
 end
-redis.call('HSET', KEYS[1], 'fence', attempt, 'claim', claim, 'last', last, 'server', server)
+if take == 0 then
+    redis.call('HSET', KEYS[1], 'last', last)
+else
+    redis.call('HSET', KEYS[1], 'fence', attempt, 'claim', claim, 'last', last, 'server', server)
+end
 if take > 0 or endings > 0 or begin == 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[5])
     redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
 if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
-    local entry = {'j', KEYS[1], 's', begin, 'e', table.concat(lines, '\\n')}
-    if #entry[6] > 65536 then -- too large for the shard: followers of the job read the stream
-        entry[6] = ''
-        if rewound then entry[7], entry[8] = 'r', rewound end
+    local all, rewound = table.concat(lines, '\\n'), ''
+    if #all > 65536 then -- too large for the shard: followers of the job read the stream
+        all = ''
+        for offset, line in ipairs(lines) do
+            if string.find(line, '{"type":"sangha:journal.rewound"', 1, true) == 1 then rewound = begin + offset - 1 end
+        end
     end
+    local entry = {'j', KEYS[1], 's', begin, 'e', all}
+    if rewound ~= '' then entry[7], entry[8] = 'r', rewound end
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
 return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1, ended}

@@ -14,7 +14,7 @@ from models.journal.keys import hash_key, job_id_of
 
 #: Shard streams that web processes read, the number that workers write to by default, and entries that each keeps for
 #: late readers.
-MAX_SHARDS = 16
+MAX_SHARDS = 8
 SHARDS = 4
 SHARD_LENGTH = 4096
 

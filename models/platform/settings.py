@@ -149,7 +149,7 @@ class Settings(BaseModel):
     """PgBouncer in transaction mode in front of `SANGHA_DATABASE_URL`; unset: processes connect to Postgres itself."""
     redis_url: Annotated[str | None, _url_of(*REDIS_SCHEMES)] = None
     """Redis 7 or later, or Valkey, also `redis+cluster://…` and `redis+sentinel://…`; unset: an embedded server."""
-    stream_shards: int = Field(4, ge=1, le=16)
+    stream_shards: int = Field(4, ge=1, le=8)
     """Redis streams through which workers announce events; can be changed one worker at a time."""
     broker_url: Annotated[str | None, _url_of("amqp", "amqps", *BROKER_SCHEMES)] = None
     """RabbitMQ 3.10 or later, or Redis; unset: the server of `SANGHA_REDIS_URL`."""
