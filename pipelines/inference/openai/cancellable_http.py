@@ -24,6 +24,26 @@ class ReadCancelled(Exception):
     """A read was cancelled."""
 
 
+class Exchange:
+    """One request of a thread: whether its connection is new, and when it was sent and answered."""
+
+    def __init__(self, cancelled: Callable[[], bool], timeout: float) -> None:
+        self.cancelled = cancelled
+        self.timeout = timeout
+        self.is_on_new_connection = False
+        self.has_response = False
+        self.sent_at = time.monotonic()
+
+    def was_unread(self, seconds: float) -> bool:
+        """Return whether the server had closed the connection before the request arrived, as far as can be known.
+
+        Then the connection was kept from an earlier request, not a byte of a response came, and it broke within
+        `seconds` of the sending.
+        """
+        is_fresh = self.is_on_new_connection or self.has_response
+        return not is_fresh and time.monotonic() - self.sent_at <= seconds
+
+
 class CancellableBackend(NetworkBackend):
     """TCP connections whose reads can be cancelled. Connecting can't: it takes as long as its timeout allows."""
 
@@ -32,16 +52,16 @@ class CancellableBackend(NetworkBackend):
         self._thread_state = threading.local()
 
     @contextmanager
-    def cancel_reads_when(self, cancelled: Callable[[], bool], timeout: float) -> Iterator[None]:
+    def cancel_reads_when(self, cancelled: Callable[[], bool], timeout: float) -> Iterator[Exchange]:
         """Limit each read of this thread to `timeout` seconds within the block, and until `cancelled` returns True.
 
         The read then raises httpcore.ReadTimeout or ReadCancelled; an exception of `cancelled` propagates.
         """
-        self._thread_state.read_limits = cancelled, timeout
+        self._thread_state.exchange = exchange = Exchange(cancelled, timeout)
         try:
-            yield
+            yield exchange
         finally:
-            del self._thread_state.read_limits
+            del self._thread_state.exchange
 
     def connect_tcp(
         self,
@@ -52,45 +72,56 @@ class CancellableBackend(NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> NetworkStream:
         """See httpcore."""
+        self._exchange().is_on_new_connection = True
         options = socket_options or ()
-        return CancellableStream(
-            self._inner.connect_tcp(host, port, timeout, local_address, options), self._wait_for_data
-        )
+        inner = self._inner.connect_tcp(host, port, timeout, local_address, options)
+        return CancellableStream(inner, self._exchange)
 
-    def _wait_for_data(self, poller: "select.poll") -> None:
-        cancelled, timeout = self._thread_state.read_limits
-        deadline = time.monotonic() + timeout
-        while True:
-            if cancelled():
-                raise ReadCancelled
-            if poller.poll(POLL_INTERVAL * 1000):
-                return
-            if time.monotonic() > deadline:
-                raise ReadTimeout(f"no data for {timeout:g} s")
+    def _exchange(self) -> Exchange:
+        """Return this thread's exchange."""
+        exchange: Exchange = self._thread_state.exchange
+        return exchange
 
 
 class CancellableStream(NetworkStream):
-    """A TCP or TLS connection."""
+    """A TCP or TLS connection. `exchange` returns the exchange of the calling thread."""
 
-    def __init__(self, inner: NetworkStream, wait: Callable[["select.poll"], None]) -> None:
+    def __init__(self, inner: NetworkStream, exchange: Callable[[], Exchange]) -> None:
         self._inner = inner
-        self._wait = wait
+        self._exchange = exchange
         self._socket = inner.get_extra_info("socket")
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Wait for data and return it."""
+        data = self._read(max_bytes, timeout)
+        self._exchange().has_response |= bool(data)
+        return data
+
+    def _read(self, max_bytes: int, timeout: float | None) -> bytes:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return self._inner.read(max_bytes, timeout)
         while True:
-            self._wait(self._poller)
+            self._wait()
             # The data may be TLS's own, such as a session ticket, or half a record: then there is nothing to return.
             with suppress(ReadTimeout):
                 return self._inner.read(max_bytes, POLL_INTERVAL)
 
+    def _wait(self) -> None:
+        exchange = self._exchange()
+        deadline = time.monotonic() + exchange.timeout
+        while True:
+            if exchange.cancelled():
+                raise ReadCancelled
+            if self._poller.poll(POLL_INTERVAL * 1000):
+                return
+            if time.monotonic() > deadline:
+                raise ReadTimeout(f"no data for {exchange.timeout:g} s")
+
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """See httpcore."""
+        self._exchange().sent_at = time.monotonic()
         self._inner.write(buffer, timeout)
 
     def close(self) -> None:
@@ -101,7 +132,7 @@ class CancellableStream(NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> NetworkStream:
         """See httpcore."""
-        return CancellableStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._wait)
+        return CancellableStream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._exchange)
 
     def get_extra_info(self, info: str) -> Any:
         """See httpcore, which uses it to check whether an idle connection is still open."""

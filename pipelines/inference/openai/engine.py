@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpcore
 import orjson
@@ -43,6 +44,9 @@ KEEPALIVE = 4.0
 
 #: The most bytes of a chunk, and of an error's text.
 MAX_CHUNK, MAX_ERROR = 1 << 20, 1 << 16
+
+#: Seconds after sending a request within which a server that had closed the kept connection shows it: a round trip.
+CLOSED_WITHIN = 1.0
 
 #: What httpcore raises when the server has closed a kept connection.
 CONNECTION_CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
@@ -132,7 +136,8 @@ class OpenAIEngine:
 
     def _http_request(self, body: bytes) -> httpcore.Request:
         timeouts = {"connect": CONNECT_TIMEOUT, "write": CONNECT_TIMEOUT, "read": CHUNK_TIMEOUT}
-        headers = [*self._headers, ("Content-Length", str(len(body)))]
+        # The same when it is sent again: an endpoint that knows the header works once.
+        headers = [*self._headers, ("Content-Length", str(len(body))), ("Idempotency-Key", str(uuid4()))]
         return httpcore.Request("POST", self._url, headers=headers, content=body, extensions={"timeout": timeouts})
 
     def _chunks(
@@ -151,11 +156,17 @@ class OpenAIEngine:
                 ) from error
 
     def _send(self, request: httpcore.Request, cancelled: Callable[[], bool]) -> httpcore.Response:
-        """Send the request and return the response's head, again once where the server closed the kept connection."""
-        with self._backend.cancel_reads_when(cancelled, FIRST_CHUNK_TIMEOUT):
+        """Send the request and return the response's head.
+
+        It is sent again once, where the server closed the kept connection before it can have read the request. After
+        any other error it may be at work on the request, and bill it.
+        """
+        with self._backend.cancel_reads_when(cancelled, FIRST_CHUNK_TIMEOUT) as exchange:
             try:
                 return self._pool.handle_request(request)
             except CONNECTION_CLOSED:
+                if not exchange.was_unread(CLOSED_WITHIN):
+                    raise
                 return self._pool.handle_request(request)
 
     def _events(

@@ -437,6 +437,48 @@ def test_a_request_on_a_closed_connection_is_sent_again_once(endpoint: Endpoint,
         answer(engine)
 
 
+def test_a_request_that_the_endpoint_may_have_read_is_not_sent_again(
+    endpoint: Endpoint, engine: OpenAIEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint may bill it."""
+    monkeypatch.setattr(openai_engine, "CLOSED_WITHIN", 0.05)
+
+    def works_and_breaks(request: ReceivedRequest) -> None:
+        threading.Event().wait(0.1)
+        request.break_connection()
+
+    def breaks_in_the_head(request: ReceivedRequest) -> None:
+        request.wfile.write(b"HTTP/1.1 200")
+        request.break_connection()
+
+    # Given requests that fail on a new connection, after some work, and after the first bytes of a response
+    endpoint.handlers += [ReceivedRequest.break_connection, answers_with("a"), works_and_breaks]
+    endpoint.handlers += [answers_with("a"), breaks_in_the_head]
+
+    for first in (None, "a", "a"):
+        if first:
+            assert answer(engine)[0] == first
+        with pytest.raises(EngineError, match="closed the connection"):
+            answer(engine)
+
+    assert len(endpoint.requests) == 5
+
+
+def test_a_repeated_request_has_the_idempotency_key_of_the_first(endpoint: Endpoint, engine: OpenAIEngine) -> None:
+    keys: list[str] = []
+
+    def recording(handler: Callable[[ReceivedRequest], None]) -> Callable[[ReceivedRequest], None]:
+        return lambda request: (keys.append(request.headers["Idempotency-Key"]), handler(request))[1]
+
+    handlers = [answers_with("a"), ReceivedRequest.break_connection, answers_with("b")]
+    endpoint.handlers += [recording(handler) for handler in handlers]
+
+    assert answer(engine)[0] == "a"
+    assert answer(engine)[0] == "b"
+
+    assert keys[1] == keys[2] != keys[0]
+
+
 def test_tls_requires_a_trusted_certificate(
     endpoint: Endpoint, trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
