@@ -164,8 +164,8 @@ SELECT %(copy)s, term, block, entries FROM memory_postings WHERE space_id = %(sp
 """
 
 CODES = """
-INSERT INTO memory_vector_codes (space_id, block, codes)
-SELECT %(copy)s, block, codes FROM memory_vector_codes WHERE space_id = %(space_id)s
+INSERT INTO memory_vector_codes (space_id, block, codes, version)
+SELECT %(copy)s, block, codes, gen_random_uuid() FROM memory_vector_codes WHERE space_id = %(space_id)s
 """
 
 

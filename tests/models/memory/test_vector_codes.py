@@ -91,9 +91,9 @@ def test_codes_follow_changed_closed_reopened_and_deleted_memories(database, own
         memory = read(connection, ids[1], *owner)
     update, vector = MemoryUpdate(text="another text"), random_vector()
 
-    change(database, owner, lambda *at: change_memory.update_memory(*at, memory, update, [vector]))
     change(database, owner, lambda *at: store.close_memories(*at, ids[2:4]))
     change(database, owner, lambda *at: forget_memories.delete_memories(*at, ids[4:9]))
+    change(database, owner, lambda *at: change_memory.update_memory(*at, memory, update, [vector]))
     closed = stored_codes(database, owner)
     expected = expected_codes(database, owner, 12)
     change(database, owner, lambda *at: store.reopen_memories(*at, ids[2:3]))
