@@ -6,8 +6,8 @@ import orjson
 import pytest
 from psycopg.types.json import Jsonb
 
-from models.jobs import attempts
 from models.jobs.attempt_context import WaitForChildren, plain_ending
+from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import monthly_usage
 from models.memory import facts, memories, spaces
@@ -66,7 +66,7 @@ def run_extraction(harness, *answers, before_answer=lambda: None, meanwhile=lamb
             harness.settle(attempt, outcome)
             return windows
         with harness.database.transaction() as connection:
-            attempts.wait_for_children(connection, attempt.job, outcome.children)
+            wait_for_children(connection, attempt.job, outcome.children)
         child = claim_next(harness, facts.FACT_KIND)
         answer = answers[windows]
         windows += 1
@@ -181,7 +181,7 @@ def test_fact_is_erased_with_its_only_source(harness):
 def run_change(harness, memory_id, text):
     arguments = {"user_id": harness.caller.user_id, "memory_id": memory_id, "change": {"text": text}}
     with harness.database.transaction() as connection:
-        attempts.enqueue(connection, NewJob("memory.change", harness.caller.account_id, arguments))
+        enqueue(connection, NewJob("memory.change", harness.caller.account_id, arguments))
     attempt = claim_next(harness, "memory.change")
     harness.settle(attempt, change_memory.run(embed_alike, attempt))
 

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from models.jobs import attempts, jobs
+from models.jobs import children, jobs
 from models.jobs.attempt_context import WaitForChildren
 from models.jobs.jobs import NewJob
 from models.platform.settings import Settings
@@ -47,7 +47,7 @@ def wait_for_children(user, attempt, outcome):
     """Store an attempt's children as its worker would, and return their ids."""
     assert isinstance(outcome, WaitForChildren)
     with user.database.transaction() as connection:
-        attempts.wait_for_children(connection, attempt.job, outcome.children)
+        children.wait_for_children(connection, attempt.job, outcome.children)
     return [child.id for child in outcome.children]
 
 
