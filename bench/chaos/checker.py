@@ -1,14 +1,16 @@
 """Check all that the clients received, and every table, and report the violated guarantees."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from bench.chaos import memory_rules, stream_rules, table_rules
 from bench.chaos.crash_rules import CrashRules, silent_periods
+from bench.chaos.excuses import Excuses
 from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
+from bench.chaos.table_rules import NONE
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from models.platform.database import Database
@@ -25,20 +27,19 @@ def check(
     *,
     injected: Sequence[InjectedFault] = (),
     deaths: Sequence[WorkerDeath] = (),
-    excused: Collection[str] = (),
+    excuses: Excuses = NONE,
     rabbitmqctl: RabbitmqCtl | None = None,
 ) -> Sequence[Violation]:
     """Wait until the platform is idle, for `patience` seconds at most, and report all violations.
 
     settings  lead to the servers directly, not through links
-    excused   keys of work whose commits Postgres may have lost
     """
     offset = time.time() - time.monotonic()
     crash_rules = CrashRules(deaths, list(silent_periods(injected, offset)))
     with closing(Database(settings.postgres_dsn, size=2, name="checker")) as database:
         return [
             *wait_for_quiescence(database, settings, patience, rabbitmqctl),
-            *_check(database, transcripts, crash_rules, excused, journal_lost=journal_lost(injected, deaths)),
+            *_check(database, transcripts, crash_rules, excuses, journal_lost=journal_lost(injected, deaths)),
         ]
 
 
@@ -55,14 +56,14 @@ def _check(
     database: Database,
     transcripts: Sequence[ClientTranscript],
     crash_rules: CrashRules,
-    excused: Collection[str],
+    excuses: Excuses,
     *,
     journal_lost: bool,
 ) -> Iterator[Violation]:
     for transcript in transcripts:
-        yield from stream_rules.check(transcript, journal_lost=journal_lost, excused=transcript.key in excused)
+        yield from stream_rules.check(transcript, journal_lost=journal_lost, excused=transcript.key in excuses.lost)
     accounts = sorted({transcript.account for transcript in transcripts})
     with database.connection() as connection:
-        yield from table_rules.check(connection, transcripts, accounts, excused)
-        yield from memory_rules.check(connection, transcripts, accounts, excused)
+        yield from table_rules.check(connection, transcripts, accounts, excuses)
+        yield from memory_rules.check(connection, transcripts, accounts, excuses.lost)
         yield from crash_rules.check(connection)

@@ -1,19 +1,28 @@
-"""Which work may have lost what its client was told: a promoted standby lacks the primary's last commits."""
+"""Which work is excused from some guarantees, because of what happened while it was under way.
+
+A promoted standby lacks the primary's last commits, so clients may have been told what is not true any more. The
+previous version orders the turns of a conversation by clocks.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bench.chaos.standby import LostCommits
-from bench.chaos.transcripts import ClientTranscript
+from bench.chaos.transcripts import ClientTranscript, Period
 
 
-def excused_keys(transcripts: Sequence[ClientTranscript], lost: Sequence[LostCommits]) -> frozenset[str]:
-    """Return the keys of the work that was under way while commits were lost, or belongs to a lost conversation.
+@dataclass(frozen=True, slots=True)
+class Excuses:
+    """Keys of excused work: its commits may be lost, or its turns may have run in another order."""
 
-    Everything else, and whatever the new primary has, keeps all guarantees.
-    """
+    lost: frozenset[str] = frozenset()
+    unordered: frozenset[str] = frozenset()
+
+
+def keys_during(transcripts: Sequence[ClientTranscript], periods: Sequence[Period]) -> frozenset[str]:
+    """Return the keys of the work that was under way during a period, or belongs to a conversation created then."""
     under_way = [
         transcript for transcript in transcripts
-        if any(period.overlaps(transcript.began, transcript.ended) for period in lost)
+        if any(period.overlaps(transcript.began, transcript.ended) for period in periods)
     ]  # fmt: skip
     conversations = {transcript.id for transcript in under_way if transcript.kind == "listing" and transcript.id}
     dependent = [each for each in transcripts if each.request.get("conversation") in conversations]

@@ -22,14 +22,15 @@ UNFINISHED = """
 SELECT id, kind, state, attempt, failures, crashes, worker, published_at, run_at, pending_children,
        blocked, sends, now() - (SELECT seen_at FROM workers WHERE name = jobs.worker) AS silent,
        now() - created_at AS age
-FROM jobs WHERE state IN ('running', 'waiting', 'queued') OR state = 'scheduled' AND run_at <= now()
+FROM jobs WHERE state IN ('running', 'waiting') OR state IN ('queued', 'scheduled') AND run_at <= now()
 ORDER BY id LIMIT 100
 """
 
 # Failed jobs that wait for their next attempt.
 RETRYING = """
 SELECT id, kind, state, attempt, failures, crashes, error FROM jobs
-WHERE state = 'scheduled' AND run_at > now() AND failures > 0 AND account_id <> 'platform' ORDER BY id LIMIT 100
+WHERE state IN ('queued', 'scheduled') AND run_at > now() AND failures > 0 AND account_id <> 'platform'
+ORDER BY id LIMIT 100
 """
 
 # Requests that hold their Idempotency-Key.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.chaos import checker
-from bench.chaos.excuses import excused_keys
+from bench.chaos.excuses import Excuses, keys_during
 from bench.chaos.faults import PROMOTION, TWO_VERSIONS, Fault, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
@@ -17,7 +17,7 @@ from bench.chaos.recovery import recovery_times
 from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
 from bench.chaos.stack import LINKS, QUEUE_LINKS, SLOTS, ChaosStack, chaos_stack
-from bench.chaos.transcripts import ClientTranscript
+from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
@@ -121,6 +121,7 @@ class ChaosRun:
         self._options = options
         self._report = report
         self._progress = progress
+        self._upgrades: list[Period] = []
         self._fleet = Fleet(stack.addresses, options.seed)
         self._shutdown = FleetShutdown(self._fleet, options.patience)
         self._injector = FaultInjector(stack, report.plan, options.faults(), self._shutdown.start)
@@ -135,6 +136,7 @@ class ChaosRun:
         if self._stack.previous is not None:
             self._progress.report("replacing the previous version")
             self._stack.upgrade()
+            self._upgrades.append(Period(0.0, time.monotonic()))
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         self._injector.run(self._options.seconds, self._report_progress)
@@ -164,8 +166,14 @@ class ChaosRun:
         return self._shutdown.result()
 
     def _check(self, transcripts: Sequence[ClientTranscript]) -> Sequence[Violation]:
-        excused = excused_keys(transcripts, self._stack.lost_commits)
-        self._report.excused = len(excused)
+        rolled_back = [
+            Period(fault.struck_at, fault.healed_at) for fault in self._injector.injected if fault.name == TWO_VERSIONS
+        ]
+        excuses = Excuses(
+            lost=keys_during(transcripts, self._stack.lost_commits),
+            unordered=keys_during(transcripts, [*self._upgrades, *rolled_back]),
+        )
+        self._report.excused = len(excuses.lost)
         lost = [Violation("recovery", *each) for each in self._injector.lost]
         violations = checker.check(
             transcripts,
@@ -173,7 +181,7 @@ class ChaosRun:
             self._options.patience,
             injected=self._injector.injected,
             deaths=self._stack.deaths,
-            excused=excused,
+            excuses=excuses,
             rabbitmqctl=self._stack.rabbitmqctl,
         )
         return [*lost, *violations]

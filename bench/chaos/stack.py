@@ -21,8 +21,8 @@ from pathlib import Path
 
 from bench.chaos import previous
 from bench.chaos.proxy import Link, Links
-from bench.chaos.standby import LostCommits, Standby, lose_commits, promote, wait_for_replication
-from bench.chaos.transcripts import SCRIPT
+from bench.chaos.standby import Standby, lose_commits, promote, wait_for_replication
+from bench.chaos.transcripts import SCRIPT, Period
 from bench.harness.client import Address
 from bench.harness.processes import (
     START_TIMEOUT,
@@ -102,7 +102,7 @@ class ChaosStack:
         self.servers = servers
         self.previous = previous
         self.direct_link = links.open("direct", postgres_socket(servers.postgres))
-        self.lost_commits: list[LostCommits] = []
+        self.lost_commits: list[Period] = []
         self._links = links
         self._standbys = count(1)
         self.broker = broker
@@ -237,7 +237,7 @@ class ChaosStack:
         for name, child in self.children.items():
             if child.running or name in self.killed:
                 continue
-            if name in self.stopping and child.exit_code == 0:
+            if name in self.stopping and child.exit_code in (0, -signal.SIGTERM):  # perhaps before it was ready
                 self.stopping.discard(name)
                 self.start(name)
             elif time.monotonic() - child.started > RESTART_PAUSE:

@@ -7,11 +7,11 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
+from bench.chaos.transcripts import Period
 from bench.harness.waiting import wait_until
 from ops.embedded_servers import Postgres, postgres_binary
 
@@ -51,32 +51,20 @@ class Standby(Postgres):
         fresh.rename(self.folder)
 
 
-@dataclass(frozen=True, slots=True)
-class LostCommits:
-    """A period, by time.monotonic, whose commits the promoted standby lacks."""
-
-    began: float
-    ended: float
-
-    def overlaps(self, began: float, ended: float | None) -> bool:
-        """Return whether work that lasted from one time to another may have lost a commit; None: it has not ended."""
-        return began <= self.ended and (ended is None or ended >= self.began)
-
-
 def wait_for_replication(primary: Postgres) -> None:
     """Wait until a standby follows. Raises TimeoutError."""
     wait_until(lambda: _value(primary, CAUGHT_UP), PATIENCE, interval=0.1, what="a standby that follows")
 
 
-def lose_commits(standby: Postgres, kill_primary: Callable[[], None]) -> LostCommits:
-    """Stop the replication, let the primary commit for a while, and kill it."""
+def lose_commits(standby: Postgres, kill_primary: Callable[[], None]) -> Period:
+    """Stop the replication, let the primary commit for a while, and kill it. Returns when commits were lost."""
     began = time.monotonic()
     for statement in STOP_RECEIVING:
         _execute(standby, statement)
     wait_until(lambda: not _value(standby, RECEIVERS), PATIENCE, interval=0.05, what="the end of the replication")
     time.sleep(LOST_SECONDS)
     kill_primary()
-    return LostCommits(began, time.monotonic())
+    return Period(began, time.monotonic())
 
 
 def promote(standby: Postgres) -> None:

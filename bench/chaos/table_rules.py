@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from bench.chaos.excuses import Excuses
 from bench.chaos.stream_rules import check_marks
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
@@ -14,6 +15,8 @@ from bench.harness.sse import ReceivedEvent, text_of
 from models.journal.events import Event, from_lines
 from models.platform.database import Connection, fetch_all
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
+
+NONE = Excuses()
 
 TableRow = Mapping[str, Any]
 
@@ -72,9 +75,9 @@ def check(
     connection: Connection,
     transcripts: Sequence[ClientTranscript],
     accounts: Sequence[str],
-    excused: Collection[str] = (),
+    excuses: Excuses = NONE,
 ) -> Iterator[Violation]:
-    """Check turns and bills. `excused` are the keys of work whose commits Postgres may have lost."""
+    """Check turns and bills."""
     rows = fetch_all(connection, TURNS, {"accounts": accounts})
     by_key: dict[str, list[TableRow]] = defaultdict(list)
     for row in rows:
@@ -82,12 +85,13 @@ def check(
     for transcript in transcripts:
         if transcript.kind == "turn":
             own = by_key.pop(transcript.key, [])
-            yield from _check_turn(connection, transcript, own, excused=transcript.key in excused)
+            yield from _check_turn(connection, transcript, own, excused=transcript.key in excuses.lost)
     for key, unknown in by_key.items():
         yield Violation("once a key", str(key), f"no client requested {[row['id'] for row in unknown]}")
     yield from _check_conversations(connection, accounts, rows)
-    yield from check_order([each for each in transcripts if each.key not in excused], rows)
-    yield from _check_bills(connection, transcripts, accounts, rows, excused)
+    ordered = [each for each in transcripts if each.key not in excuses.lost | excuses.unordered]
+    yield from check_order(ordered, rows)
+    yield from _check_bills(connection, transcripts, accounts, rows, excuses.lost)
 
 
 def _check_turn(

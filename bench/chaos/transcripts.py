@@ -23,6 +23,18 @@ SCRIPT = f"tokens={TOKENS},rate={RATE},slow={SLOW_RATE},nonce=1"
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """A period by time.monotonic."""
+
+    began: float
+    ended: float
+
+    def overlaps(self, began: float, ended: float | None) -> bool:
+        """Return whether it overlaps with another period; None: that has not ended."""
+        return began <= self.ended and (ended is None or ended >= self.began)
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedReply:
     """The reply to one request; the status 0 is a connection that broke or timed out before it."""
 

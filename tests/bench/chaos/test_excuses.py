@@ -2,11 +2,10 @@
 
 import pytest
 
-from bench.chaos.excuses import excused_keys
-from bench.chaos.standby import LostCommits
-from bench.chaos.transcripts import ClientTranscript, WorkKind
+from bench.chaos.excuses import keys_during
+from bench.chaos.transcripts import ClientTranscript, Period, WorkKind
 
-LOST = [LostCommits(100.0, 102.0)]
+LOST = [Period(100.0, 102.0)]
 
 
 def work(key: str, began: float, ended: float | None, kind: WorkKind = "turn", **request: object) -> ClientTranscript:
@@ -18,7 +17,7 @@ def work(key: str, began: float, ended: float | None, kind: WorkKind = "turn", *
     [(90, 99, False), (90, 100.5, True), (101, 101.5, True), (90, None, True), (103, 104, False), (103, None, False)],
 )
 def test_work_is_excused_where_it_overlaps_with_the_lost_commits(began: float, ended: float | None, excused: bool):
-    assert excused_keys([work("a", began, ended)], LOST) == (frozenset("a") if excused else frozenset())
+    assert keys_during([work("a", began, ended)], LOST) == (frozenset("a") if excused else frozenset())
 
 
 def test_the_turns_of_a_lost_conversation_are_excused():
@@ -28,8 +27,8 @@ def test_the_turns_of_a_lost_conversation_are_excused():
         work("c", 103, 104, conversation="id_of_d"),
     ]
 
-    assert excused_keys(transcripts, LOST) == {"a", "b"}
+    assert keys_during(transcripts, LOST) == {"a", "b"}
 
 
 def test_nothing_is_excused_without_lost_commits():
-    assert not excused_keys([work("a", 0, None)], [])
+    assert not keys_during([work("a", 0, None)], [])
