@@ -90,7 +90,7 @@ RETURNING parent_id
 
 # Whether the end of this job frees a place in the window for another one.
 JOB_WAITS = """
-SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+SELECT EXISTS (SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
                AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = ascii(right(%(lane)s, 1)) %% 4
                AND queue = %(queue)s AND coalesce(lane, account_id) = %(lane)s) AS waits
 """

@@ -36,14 +36,15 @@ UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), pub
                 error = NULL, traceback = NULL, result = NULL,
                 blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
                                   AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))
-WHERE id = %(id)s AND state = 'dead' AND parent_id IS NULL
+WHERE id = %(id)s AND parent_id IS NULL AND (state = 'dead' OR state = 'failed' AND error ->> 'code' = 'effect_unknown')
 RETURNING id
 """
 
 
 def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
-    """Queue dead jobs again in the caller's transaction. Returns the ids of those that were dead and have no parent.
+    """Queue dead jobs again in the caller's transaction, and those that failed because an effect is unknown.
 
+    Returns the ids of those that were queued: children are not, since their parents have continued without them.
     Their journals continue with the event `sangha:job.replayed`.
     """
     return [job_id for job_id in job_ids if _replay(connection, job_id)]

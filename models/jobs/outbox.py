@@ -83,13 +83,16 @@ WITH lanes AS (
     CROSS JOIN jsonb_to_recordset(%(queues)s) AS given (queue text, "window" int)
 )"""
 
+# `state || ''` is the expression of the index `jobs_due`, which no other index has. Without it the planner would choose
+# one that contains blocked jobs too.
+#
 # Visit the lanes of a shard that have due jobs with one index probe each, in queues that have few jobs in flight.
 ALL_LANES = """
 WITH RECURSIVE open_queues AS MATERIALIZED (
     SELECT queue, "window", after FROM jsonb_to_recordset(%(queues)s)
         AS given (queue text, "window" int, most_in_flight int, after text)
     WHERE EXISTS (
-        SELECT FROM jobs WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+        SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
           AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = given.queue)
       AND most_in_flight > (SELECT count(*) FROM (
         SELECT FROM jobs AS busy WHERE busy.queue = given.queue
@@ -99,7 +102,7 @@ WITH RECURSIVE open_queues AS MATERIALIZED (
     SELECT %(shard)s::int AS shard, queue, "window", first.lane, 1 AS visited
     FROM open_queues CROSS JOIN LATERAL (
         SELECT coalesce(lane, account_id) AS lane FROM jobs
-        WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+        WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
           AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = open_queues.queue
           AND coalesce(lane, account_id) > after
         ORDER BY coalesce(lane, account_id) LIMIT 1) AS first
@@ -107,7 +110,7 @@ WITH RECURSIVE open_queues AS MATERIALIZED (
     SELECT shard, lanes.queue, "window", next.lane, visited + 1
     FROM lanes CROSS JOIN LATERAL (
         SELECT coalesce(lane, account_id) AS lane FROM jobs
-        WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+        WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
           AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = lanes.queue
           AND coalesce(lane, account_id) > lanes.lane
         ORDER BY coalesce(lane, account_id) LIMIT 1) AS next
@@ -117,31 +120,32 @@ WITH RECURSIVE open_queues AS MATERIALIZED (
 # Take as many due jobs of each lane as its window allows. A job with a serial key is left out while an earlier one of
 # that key is unfinished; usually it is blocked, and in no index that is read here. The last lane of a full visit is
 # returned also without a job: the next pass continues there.
-DUE = """
-SELECT due.id, due.kind, lanes.queue, due.attempt, due.crashes >= %(suspicious)s AS suspect, lanes.lane, lanes.visited
+DUE = f"""
+SELECT due.id, due.kind, lanes.queue, due.attempt, due.crashes >= {SUSPECT_CRASHES} AS suspect,
+       lanes.lane, lanes.visited
 FROM lanes LEFT JOIN LATERAL (
     SELECT id, kind, attempt, priority, run_at, crashes FROM jobs
-    WHERE state = 'queued' AND published_at IS NULL AND NOT blocked
+    WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
       AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = lanes.shard AND queue = lanes.queue
-      AND coalesce(lane, account_id) = lanes.lane AND run_at <= now() AND kind = ANY(%(kinds)s)
-      AND (crashes < %(suspicious)s OR NOT EXISTS (
+      AND coalesce(lane, account_id) = lanes.lane AND run_at <= now()
+      AND (crashes < {SUSPECT_CRASHES} OR NOT EXISTS (
           SELECT FROM jobs AS suspect
-          WHERE suspect.queue = jobs.queue AND suspect.crashes >= %(suspicious)s AND suspect.id <> jobs.id
+          WHERE suspect.queue = jobs.queue AND suspect.crashes >= {SUSPECT_CRASHES} AND suspect.id <> jobs.id
             AND (suspect.state = 'running' OR (suspect.state = 'queued' AND suspect.published_at IS NOT NULL))))
       AND (serial_key IS NULL OR NOT EXISTS (
-          SELECT FROM jobs AS other
-          WHERE other.serial_key = jobs.serial_key AND other.id <> jobs.id
-            AND other.state IN ('scheduled', 'queued', 'running', 'waiting')
-            AND ((coalesce(other.sequence, 0), other.id) < (coalesce(jobs.sequence, 0), jobs.id)
-                 OR other.state IN ('running', 'waiting')
-                 OR other.state = 'queued' AND other.published_at IS NOT NULL)))
+          SELECT FROM jobs AS earlier
+          WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
+            AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id))
+        AND NOT EXISTS (
+          SELECT FROM jobs AS active
+          WHERE active.serial_key = jobs.serial_key AND active.state IN ('running', 'waiting')))
     ORDER BY priority, run_at, sequence, id
     LIMIT greatest(0, lanes."window" * CASE lanes.lane WHEN %(platform)s THEN 100 ELSE 1 END
         - (SELECT count(*) FROM jobs AS busy
            WHERE busy.queue = lanes.queue AND coalesce(busy.lane, busy.account_id) = lanes.lane
              AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))))
 ) AS due ON true
-WHERE due.id IS NOT NULL OR lanes.visited = %(most_lanes)s
+WHERE due.kind = ANY(%(kinds)s) OR lanes.visited = %(most_lanes)s
 ORDER BY due.priority, due.run_at, due.id
 LIMIT %(limit)s
 """
@@ -203,7 +207,6 @@ def _due_rows(
             "queues": Jsonb(queues),
             "kinds": list(CATALOGUE),  # not those of the next version, which no worker may know yet
             "platform": PLATFORM_ACCOUNT,
-            "suspicious": SUSPECT_CRASHES,
             "most_lanes": LANES,
             "limit": limit,
         },
@@ -219,9 +222,9 @@ def _due_jobs(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list
 
 # Queues with a suspect in flight. Read while holding the lock, since another relay may have published one meanwhile.
 LOCK_SUSPECTS = "SELECT pg_advisory_xact_lock(%(lock)s)"
-BUSY_WITH_SUSPECT = """
+BUSY_WITH_SUSPECT = f"""
 SELECT DISTINCT queue FROM jobs
-WHERE crashes >= 2 AND (state = 'running' OR (state = 'queued' AND published_at IS NOT NULL))
+WHERE crashes >= {SUSPECT_CRASHES} AND (state = 'running' OR (state = 'queued' AND published_at IS NOT NULL))
 """
 
 

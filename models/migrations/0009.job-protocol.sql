@@ -20,6 +20,10 @@ ALTER TABLE jobs
 
 ALTER TABLE jobs ALTER COLUMN sequence SET DEFAULT nextval('jobs_sequence');
 
+-- Rows change several times within seconds, beside millions that have ended.
+ALTER TABLE jobs SET (autovacuum_vacuum_scale_factor = 0.005, autovacuum_vacuum_threshold = 10000,
+                      autovacuum_analyze_scale_factor = 0.01, autovacuum_analyze_threshold = 5000);
+
 -- `scheduled`: due later.
 ALTER TABLE jobs DROP CONSTRAINT jobs_state_check;
 ALTER TABLE jobs ADD CONSTRAINT jobs_state_check CHECK (state IN

@@ -487,12 +487,12 @@ def test_a_pass_reads_neither_scheduled_nor_blocked_rows(empty_job_store):
             "INSERT INTO jobs (id, account_id, kind, queue, state, run_at) SELECT 'job_s' || n, 'acct_' || n,"
             " 'test.work', 'maintenance', 'scheduled', now() + interval '3 hours' FROM generate_series(1, 2000) n"
         )
+        connection.execute("ANALYZE jobs")  # before there is a queued job: statistics are never up to date
         connection.execute(
             "INSERT INTO jobs (id, account_id, kind, queue, blocked, serial_key) SELECT 'job_b' || n, %s,"
             " 'test.work', 'maintenance', true, 'thread' FROM generate_series(1, 2000) n",
             (account,),
         )
-        connection.execute("ANALYZE jobs")
         # When a relay looks for due jobs
         rows_read = "SELECT idx_tup_fetch + seq_tup_read AS n FROM pg_stat_xact_user_tables WHERE relname = 'jobs'"
         with connection.transaction():
