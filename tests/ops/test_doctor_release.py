@@ -177,6 +177,13 @@ def test_a_process_behind_a_pooler_is_found_when_it_uses_a_connection(own_settin
     assert finding.detail == "web 0012"
 
 
+def test_processes_of_this_release_name_their_schema_version(own_settings):
+    with closing(Database.open(own_settings, size=1, name="worker inference+recall")) as database:
+        with database.connection():
+            pass
+        assert processes(own_settings) == Finding("ok", "processes", f"worker inference+recall {LATEST}")
+
+
 def test_the_command_exits_with_1_when_a_check_fails(dsn, monkeypatch, tmp_path):
     monkeypatch.setenv("SANGHA_DATABASE_URL", dsn)
     accepted = sangha("doctor", "--release", "--data-dir", str(tmp_path))
