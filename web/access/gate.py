@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from models.platform.database import Database
 from models.platform.errors import InvalidRequest, NotAuthenticated
 from pipelines.accounts import keys
 from pipelines.accounts.access_tokens import AccessTokens, UnknownGeneration
-from web.access.rate_limits import Limiter, estimate_tokens
+from web.access.rate_limits import Limiter, body_tokens, estimate_tokens
 from web.access.rights import Rights
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,9 @@ class Gate(Protocol):
     def admit(self, request: AuthRequest) -> Admission:
         """Admit a request. Raises NotAuthenticated, NotAllowed, LimitExceeded and Unavailable."""
 
+    def draw_body(self, admission: Admission, size: int) -> Admission:
+        """Draw the tokens of a body whose length was not declared. Raises LimitExceeded and Unavailable."""
+
 
 class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
@@ -94,6 +97,16 @@ class DatabaseGate:
         admission = self._draw(context, request)
         request.rights.check(context.caller)
         return admission
+
+    def draw_body(self, admission: Admission, size: int) -> Admission:
+        """See Gate."""
+        if admission.identity is None or admission.limits.tokens_per_minute is None:
+            return admission
+        tokens = body_tokens(size)
+        # No more than the bucket holds: it would never have that much, as after the whole body was declared.
+        missing = min(tokens, admission.limits.tokens_per_minute) - admission.estimated_tokens
+        headers = self._limiter.draw_tokens(admission.identity, admission.limits.tokens_per_minute, max(missing, 0))
+        return replace(admission, headers={**admission.headers, **headers}, estimated_tokens=tokens)
 
     def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:

@@ -59,6 +59,12 @@ class Limiter:
                 buckets.append(Bucket(owner, "tokens", limits.tokens_per_minute, tokens, group=group))
         return level_headers(self._draw(buckets, reads=reads))
 
+    def draw_tokens(self, caller: Caller, limit: int, tokens: int) -> Mapping[str, str]:
+        """Draw more tokens for an admitted request; returns response headers. Raises RateLimited and Unavailable."""
+        owners = rate_limits.bucket_owners(caller.account_id, caller.key_id)
+        buckets = [Bucket(owner, "tokens", limit, tokens, group=caller.account_id) for owner in owners]
+        return level_headers(self._draw(buckets, reads=False))
+
     def draw_for_address(self, ip: str) -> None:
         """Draw a public request that changes something. Raises RateLimited and Unavailable."""
         self._draw([Bucket(f"address {network(ip)}", "requests", self._per_address, 1)], reads=False)
@@ -150,4 +156,9 @@ def estimate_tokens(content_length: str | None) -> int:
     """Estimate a turn's tokens from the declared length of its request; the end of the turn corrects the estimate."""
     valid = content_length and content_length.isascii() and content_length.isdigit() and len(content_length) < 10
     declared = int(content_length) if content_length and valid else 0
-    return max(declared // BYTES_PER_TOKEN, 1)
+    return body_tokens(declared)
+
+
+def body_tokens(size: int) -> int:
+    """Estimate a turn's tokens from the length of its request in bytes."""
+    return max(size // BYTES_PER_TOKEN, 1)

@@ -116,6 +116,9 @@ class Resource:
         upload = await uploads.spool(scope, receive) if route.upload_type else None
         limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES
         body = upload.digest if upload else await bodies.read(scope, receive, limit)
+        if admission.estimated_tokens and not upload and len(body) > bodies.declared_length(scope):
+            admission = await run_in_threadpool(platform.gate.draw_body, admission, len(body))
+            scope["response_sender"].add_headers(admission.headers)
         permit = stream_permit(platform, admission)
         request = Request(
             platform, admission, scope["request_id"], ip, scope["path_params"], query, headers, body, permit, upload

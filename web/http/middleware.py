@@ -61,7 +61,7 @@ class ResponseSender:
         self.request_id = request_id
         self.status = 0
         self.seconds = 0.0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}
         self._start = time.perf_counter()
         self._send = send
 
@@ -74,12 +74,14 @@ class ResponseSender:
                 (b"x-request-id", self.request_id.encode()),
                 (b"openai-processing-ms", b"%d" % (self.seconds * 1000)),
             ]
-            message["headers"] = [*message["headers"], *self.headers, *common]
+            own = {name for name, _ in message["headers"]}
+            added = [header for header in self.headers.items() if header[0] not in own]
+            message["headers"] = [*message["headers"], *added, *common]
         await self._send(message)
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
-        """Add headers to the response, also if it will be an error."""
-        self.headers += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        """Add headers to the response, also if it will be an error. The response's own headers replace them."""
+        self.headers |= {name.encode(): value.encode("latin-1") for name, value in headers.items()}
 
     async def fail(self, error: Exception, scope: Scope, receive: Receive) -> None:
         """Send the response to an error; after the head has been sent, log it: the connection is closed."""

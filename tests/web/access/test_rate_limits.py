@@ -5,6 +5,7 @@ import threading
 from contextlib import ExitStack
 
 import httpx
+import orjson
 import pytest
 import redis
 from openai import OpenAI, RateLimitError
@@ -185,6 +186,37 @@ def test_the_estimated_tokens_are_stored_with_the_job(user, limit, database, red
         row = connection.execute("SELECT arguments FROM jobs WHERE id = %s", (turn["job_id"],)).fetchone()
 
     assert row["arguments"]["drawn"] == {"tokens": pytest.approx(1000, rel=0.1), "limit": 10_000, "key_id": None}
+
+
+@pytest.mark.parametrize("length", [4000, 400_000])
+def test_a_body_without_a_declared_length_is_drawn_by_what_was_read(user, limit, database, length):
+    """Of a body that is larger than the limit, as much is drawn as the bucket holds."""
+    limit(tokens_per_minute=10_000)
+    body = orjson.dumps({"input": "x" * length, "background": True})
+    chunks = iter([body[: length // 2], body[length // 2 :]])
+
+    response = user.request("POST", "/v1/responses", content=chunks, headers={"content-type": "application/json"})
+
+    assert response.status_code == 200, response.text
+    tokens = min(len(body) // 4, 10_000)
+    remaining = response.headers.get_list("x-ratelimit-remaining-tokens")
+    assert [int(value) for value in remaining] == [pytest.approx(10_000 - tokens, abs=200)]
+    with database.connection() as connection:
+        row = connection.execute("SELECT arguments FROM jobs WHERE id = %s", (response.json()["job_id"],)).fetchone()
+    assert row["arguments"]["drawn"]["tokens"] == len(body) // 4
+
+
+def test_a_body_without_a_declared_length_is_rejected_when_the_tokens_are_used_up(user, limit, database):
+    limit(tokens_per_minute=10_000)
+    body = orjson.dumps({"input": "x" * 39_000, "background": True})
+    headers = {"content-type": "application/json"}
+
+    first, second = (user.request("POST", "/v1/responses", content=iter([body]), headers=headers) for _ in range(2))
+
+    assert first.status_code == 200, first.text
+    assert_error(second, 429, code="rate_limit_exceeded")
+    assert len(second.headers.get_list("x-ratelimit-remaining-tokens")) == 1
+    assert int(second.headers["retry-after"]) > 30
 
 
 def test_the_official_client_raises_rate_limit_errors(user, limit):
