@@ -1,7 +1,7 @@
 """A worker is killed in mid-answer while another one runs: when the next token arrives, and which tokens are wrong.
 
-Over RabbitMQ the broker alone notices the death. The Redis broker does not, so the scenario releases the dead worker's
-jobs, as the supervisor of `sangha up` does.
+The scenario releases the dead worker's jobs, as the supervisor of `sangha up` does. Without one they wait until its
+lease has expired: a redelivered message alone does not prove that a worker is dead.
 """
 
 import time
@@ -67,8 +67,7 @@ def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[f
     began = time.monotonic()
     worker.kill()
     journalled = last_sequence(platform, job_id)
-    if platform.settings.broker_url is None:
-        release_jobs(database, worker.pid)
+    release_jobs(database, worker.pid)
     following = turn.wait_for(lambda event: is_delta(event) and event.sequence > journalled)
     events = turn.read_to_end()
     check_stream(events)
