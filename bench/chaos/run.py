@@ -21,9 +21,13 @@ from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
 from bench.harness.stack import BrokerName
 from bench.progress import Progress
+from scheduler.periodic_thread import PeriodicThread
 
 #: Seconds that the clients work without a fault before descriptors and threads are counted.
 WARM_UP = 1.0
+
+#: Seconds between two starts of the extraction of facts.
+EXTRACTION_INTERVAL = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +143,10 @@ class ChaosRun:
             self._upgrades.append(Period(0.0, time.monotonic()))
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
+        extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
         self._injector.run(self._options.seconds, self._report_progress)
         transcripts = self._wait_for_fleet()
+        extractions.stop()
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)

@@ -78,6 +78,13 @@ CLOCK_SKEW, SKEWED_CLOCK = -1.5, Path(__file__).with_name("skewed_clock")
 QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
 
 
+START_EXTRACTIONS = """
+UPDATE jobs SET run_at = now() WHERE id IN (
+    SELECT id FROM jobs WHERE kind = 'memory.extract' AND state IN ('scheduled', 'queued') AND run_at > now()
+    ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
     """A worker that was killed, frozen for longer than its lease, or died, by time.time."""
@@ -242,6 +249,11 @@ class ChaosStack:
                 self.start(name)
             elif time.monotonic() - child.started > RESTART_PAUSE:
                 self._restart(child)
+
+    def start_extractions(self) -> None:
+        """Start the extractions of facts that are due in ten minutes, since no run need be that long."""
+        with contextlib.suppress(Unavailable), self.database.connection() as connection:
+            connection.execute(START_EXTRACTIONS)
 
     def keep_logs(self) -> Path:
         """Copy all logs to a folder that is kept."""
