@@ -147,7 +147,7 @@ class Link:
         self._cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.CancelledError):  # at the end: asyncio logs a cancelled server task as an error
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio would log it as an error
             await self._forward(reader, writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
