@@ -73,6 +73,7 @@ class SizeMeasurement:
         rates = fill(self.progress, self.database, self.space, self.generator, own)
         copy_to_others(self.progress, self.database, self.space, own, total)
         shares = recall_of_codes(self.database, self.space.id, self.generator)
+        self.client.close()  # the server has closed the connection, which was idle for long; the next request opens one
         searches = search(self.progress, self.client, self.generator)
         yield Figure(f"search of {size}, p50", "ms", searches)
         yield Figure(f"search of {size}, p95", "ms", searches, at_most(40) if own <= 100_000 else None, quantile=0.95)
