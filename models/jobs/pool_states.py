@@ -46,7 +46,7 @@ def list_pool_states(connection: Connection) -> list[PoolState]:
     return [
         PoolState(
             pool,
-            *_count_workers(workers, pool),
+            *_count_workers(workers, pool, queues),
             **{state: sum(by_state[queue, state] for queue in queues) for state in STATES},
             more_scheduled=more_scheduled,
             oldest=max((oldest.get(queue, 0.0) for queue in queues), default=0.0),
@@ -55,7 +55,7 @@ def list_pool_states(connection: Connection) -> list[PoolState]:
     ]
 
 
-def _count_workers(workers: Sequence[WorkerRow], pool: str) -> tuple[int, int]:
-    """Return the number of a pool's workers and of their threads."""
+def _count_workers(workers: Sequence[WorkerRow], pool: str, queues: Sequence[str]) -> tuple[int, int]:
+    """Return the number of a pool's workers and of their threads for its queues."""
     serving = [worker for worker in workers if pool in worker.pools]
-    return len(serving), sum(worker.threads for worker in serving)
+    return len(serving), sum(worker.threads_of(queues) for worker in serving)

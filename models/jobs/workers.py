@@ -17,7 +17,7 @@ SILENCE_LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A row of `workers`."""
+    """A row of `workers`. Where `queue_threads` is None, as in the previous version, all threads serve each queue."""
 
     name: str
     host: str
@@ -25,8 +25,15 @@ class WorkerRow:
     pools: list[str]
     queues: list[str]
     threads: int
+    queue_threads: dict[str, int] | None
     started_at: datetime
     seen_at: datetime
+
+    def threads_of(self, queues: Sequence[str]) -> int:
+        """Return the number of threads that serve some queues."""
+        if self.queue_threads is None:
+            return self.threads
+        return sum(self.queue_threads.get(queue, 0) for queue in queues)
 
 
 REGISTER = """

@@ -55,3 +55,15 @@ def test_jobs_of_other_processes_are_not_released(empty_job_store):
     assert job_store.job(job.id).state == "running"
     assert release_jobs_of_dead_worker(job_store.database, "here", 7) == 1
     assert release_jobs_of_dead_worker(job_store.database, "here", 7) == 0
+
+
+def test_a_worker_counts_its_threads_by_queue(empty_job_store):
+    with empty_job_store.database.connection() as connection:
+        register(connection, "w", host="here", pid=1, pools=["p"], threads={"memory": 2, "memory_batch": 1, "recall": 4})
+        connection.execute(
+            "INSERT INTO workers (name, host, pid, pools, queues, threads) VALUES ('old', 'h', 1, '{}', '{recall}', 6)"
+        )
+        new, old = sorted(list_live(connection), key=lambda worker: worker.name, reverse=True)
+
+    assert new.threads_of(["memory", "memory_batch"]) == 3
+    assert old.threads_of(["recall"]) == 6
