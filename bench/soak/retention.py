@@ -75,7 +75,7 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 KEPT = frozenset({
     "accounts", "audit_events", "conversation_items", "conversations", "identities", "meditations", "memberships",
     "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "plans",
-    "quota_usage", "schedules", "signing_keys", "usage_records", "users", "workers",
+    "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

@@ -59,7 +59,7 @@ def test_jobs_of_other_processes_are_not_released(empty_job_store):
 
 def test_a_worker_counts_its_threads_by_queue(empty_job_store):
     with empty_job_store.database.connection() as connection:
-        register(connection, "w", host="here", pid=1, pools=["p"], threads={"memory": 2, "memory_batch": 1, "recall": 4})
+        register(connection, "w", host="here", pid=1, pools=["p"], threads={"memory": 2, "memory_batch": 1, "other": 4})
         connection.execute(
             "INSERT INTO workers (name, host, pid, pools, queues, threads) VALUES ('old', 'h', 1, '{}', '{recall}', 6)"
         )
