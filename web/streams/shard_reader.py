@@ -26,8 +26,9 @@ CURSOR_CHECK_INTERVAL = 5.0
 #: Seconds between attempts to reconnect.
 RETRY_INTERVAL = 0.2
 
-#: Errors of a lost connection. uvloop raises RuntimeError when it writes to a reset one, and redis-py passes it on.
-CONNECTION_ERRORS = (redis.RedisError, RedisClusterException, OSError, RuntimeError)
+#: Errors of a lost connection. uvloop raises RuntimeError when it writes to a reset one, and redis-py passes it on. It
+#: raises AttributeError itself when another task closes the connections of a cluster, of which it has found new nodes.
+CONNECTION_ERRORS = (redis.RedisError, RedisClusterException, OSError, RuntimeError, AttributeError)
 
 #: The fields of a shard's entry, and new entries by shard.
 Fields = dict[bytes, bytes]

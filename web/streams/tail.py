@@ -38,6 +38,9 @@ CHECK_INTERVAL = 2.0
 #: Every how many of these checks it is also checked whether the archive has more events than such a job's followers.
 CHECKS_PER_ARCHIVE_CHECK = 5
 
+#: Seconds after which a task that still runs is cancelled again.
+CANCEL_AGAIN = 1.0
+
 #: Connections for reading histories, and seconds that a read may wait for a connection or for Redis.
 CONNECTIONS = 16
 TIMEOUT = 10.0
@@ -53,6 +56,7 @@ class Tail:
         self._free_connections = asyncio.Semaphore(CONNECTIONS)
         self._database = database
         self._followers: dict[str, set[Follower]] = {}
+        self._unread: set[str] = set()  # jobs whose history Redis could not deliver
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -63,9 +67,11 @@ class Tail:
 
     async def stop(self) -> None:
         """Stop reading and close the connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:  # a cancel can get lost in a task that is handling a lost connection
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN)
         await self._reader.close()
         await close_async(self._client)
 
@@ -153,6 +159,7 @@ class Tail:
         try:
             recent = journal.parse_entries(await self._entries(job_id, after))
         except CONNECTION_ERRORS:
+            self._unread.add(job_id)
             recent = []
         if recent and recent[0].sequence == after + 1:
             return recent
@@ -196,12 +203,21 @@ class Tail:
         """Wake the followers that miss an event which Redis has not delivered, periodically for ever."""
         for number in itertools.count(1):
             await asyncio.sleep(CHECK_INTERVAL)
+            await self._read_again()
             silent = [job_id for job_id, followers in self._followers.items() if not _reset_active(followers)]
             if silent:
                 self._mark_stale(await run_in_threadpool(self._ended, silent), ended=True)
             if silent and number % CHECKS_PER_ARCHIVE_CHECK == 0:
                 positions = {job_id: self._lowest_position(job_id) for job_id in silent}
                 self._mark_stale(await run_in_threadpool(self._behind, positions))
+
+    async def _read_again(self) -> None:
+        """Wake the followers of jobs whose history could not be read, as soon as Redis responds again."""
+        if self._unread:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await self._entries(next(iter(self._unread)), -1)
+                unread, self._unread = self._unread, set()
+                self._mark_stale(unread)
 
     def _mark_stale(self, job_ids: Iterable[str], *, ended: bool = False) -> None:
         for job_id in job_ids:

@@ -351,6 +351,31 @@ def test_a_history_combines_the_archive_and_redis(scripted, follow):
     follow(scenario)
 
 
+def test_a_history_that_could_not_be_read_is_read_again(scripted, follow, monkeypatch):
+    """Only this connection was lost, so the stream reader does not notice."""
+    monkeypatch.setattr(module, "CHECK_INTERVAL", 0.05)
+
+    async def scenario(tail):
+        # Given events that only Redis has, and a connection that fails once
+        scripted.append_deltas(3)
+        entries, failures = tail._entries, iter([True])
+
+        async def failing(job_id, after):
+            if next(failures, False):
+                raise AttributeError
+            return await entries(job_id, after)
+
+        monkeypatch.setattr(tail, "_entries", failing)
+        # When a follower begins
+        recorder = Recorder(tail, scripted.id)
+        # Then it gets all of them, without a further event
+        await recorder.wait_for(4)
+        scripted.end()
+        assert numbers(await recorder.all_events()) == list(range(6))
+
+    follow(scenario)
+
+
 def test_a_rewind_is_yielded_to_followers_beyond_it(scripted, follow):
     async def scenario(tail):
         recorder = Recorder(tail, scripted.id)
