@@ -54,7 +54,7 @@ soak: $(VENV)/.installed-dev ## Run a steady load and check that no resource gro
 	$(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 .PHONY: chaos
-chaos: $(VENV)/.installed-dev ## Inject faults under load and check every guarantee: make chaos [MINUTES=4] [SEED=7]
+chaos: $(VENV)/.installed-dev ## Inject faults under load and check every guarantee: make chaos [MINUTES=5] [SEED=7]
 	@sh tests/rabbitmq.sh
 	$(BIN)/python -m bench.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 

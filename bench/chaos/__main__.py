@@ -24,7 +24,7 @@ from models.platform.errors import ConfigurationError, SanghaError
 
 @click.command(context_settings=HELP)
 @click.option("--seed", type=int, help="Determines the plan; random by default.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=4, show_default=True, help="Duration.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=5, show_default=True, help="Duration.")
 @broker_option
 @click.option("--only", multiple=True, metavar="FAULT", help="Inject only this fault; may be repeated.")
 @file_option("--json", "file", "Write the report to this file too.")

@@ -3,12 +3,16 @@
 Healing does not wait for its effect; `has_recovered` returns whether the target works again.
 """
 
+import contextlib
 import resource
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
+
+from redis import RedisError
 
 from bench.chaos import evictions
 from bench.chaos.stack import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, ChaosStack
@@ -17,6 +21,9 @@ from ops.embedded_servers import Valkey
 
 #: Seconds that a killed process stays dead, at least and at most: a supervisor is fast, an orchestrator is not.
 DEAD = (0.2, 3.0)
+
+#: Seconds that queues are not served, so that messages collect in them.
+UNSERVED = (5.0, 8.0)
 
 #: Seconds that a link is disturbed.
 DISTURBED = (2.0, 7.0)
@@ -133,6 +140,13 @@ def do_nothing(stack: ChaosStack, target: str) -> None:
     """Do nothing: the fault heals by itself."""
 
 
+def lose_messages(stack: ChaosStack, target: str) -> None:
+    """Remove the messages of all queues, and start processes."""
+    with contextlib.suppress(CalledProcessError, RedisError):  # the broker is down, and may lose them itself
+        stack.servers.purge_queues(stack.broker)
+    start(stack, target)
+
+
 def fill_disk(stack: ChaosStack, target: str) -> None:
     """Limit the size of Valkey's files, so that one of its next writes fails as on a full disk.
 
@@ -203,6 +217,9 @@ def kills() -> list[Fault]:
     return [
         Fault("kill-worker", "kill -9 a worker with an engine, or both", engines, DEAD, kill, start),
         Fault("kill-light", "kill -9 the worker of all other pools", ["light"], DEAD, kill, start),
+        Fault(
+            "lose-messages", "kill-light, and all queues lose their messages", ["light"], UNSERVED, kill, lose_messages
+        ),
         Fault("kill-web", "kill -9 a web process, or both", one_or_all(WEBS), DEAD, kill, start),
         Fault("kill-scheduler", "kill -9 a scheduler, or both", one_or_all(SCHEDULERS), DEAD, kill, start),
         Fault("kill-postgres", "kill -9 Postgres", ["postgres"], DEAD, kill, start),

@@ -121,10 +121,7 @@ PLANTED = (
                 "AND published_at < now() - (published_at - run_at)",
             )
         ],
-        ("wipe-valkey",),
-        broker="redis",
-        slots=1,
-        minutes=1.5,
+        ("lose-messages",),
     ),
     PlantedBug(
         "no-grace",

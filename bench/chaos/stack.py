@@ -79,7 +79,7 @@ QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
 
 
 START_EXTRACTIONS = """
-UPDATE jobs SET run_at = now() WHERE id IN (
+UPDATE jobs SET run_at = now() - interval '10 minutes' WHERE id IN (
     SELECT id FROM jobs WHERE kind = 'memory.extract' AND state IN ('scheduled', 'queued') AND run_at > now()
     ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
 """
@@ -251,7 +251,7 @@ class ChaosStack:
                 self._restart(child)
 
     def start_extractions(self) -> None:
-        """Start the extractions of facts that are due in ten minutes, since no run need be that long."""
+        """Start the extractions of facts that are due in ten minutes, as if they had waited for their worker."""
         with contextlib.suppress(Unavailable), self.database.connection() as connection:
             connection.execute(START_EXTRACTIONS)
 

@@ -62,6 +62,16 @@ class Servers(ProcessGroup):
         self.start(*(service for service in services if service.name not in self.children))
         migrate(self.postgres.dsn)
 
+    def purge_queues(self, broker: BrokerName) -> None:
+        """Remove all messages."""
+        if broker == "rabbitmq":
+            for name in self.rabbitmq.rabbitmqctl("list_queues", "--no-table-headers", "name").split():
+                self.rabbitmq.rabbitmqctl("purge_queue", name)
+        else:
+            with closing(connect(self.valkey.url)) as client:
+                for name in QUEUES:
+                    client.delete(f"sangha:queue:{name}", f"sangha:queue:{name}.msgs")
+
     def settings(self, broker: BrokerName, **changes: Any) -> Settings:
         """Settings of processes that use these servers."""
         values = {
@@ -114,16 +124,6 @@ class Stack:
                 yield RunningPlatform(settings, children)
         finally:
             cancel_unfinished(settings)
-
-    def purge_queues(self) -> None:
-        """Remove all messages. Call it while no job is running."""
-        if self.broker == "rabbitmq":
-            for name in self.servers.rabbitmq.rabbitmqctl("list_queues", "--no-table-headers", "name").split():
-                self.servers.rabbitmq.rabbitmqctl("purge_queue", name)
-        else:
-            with closing(connect(self.settings.broker_address)) as client:
-                for name in QUEUES:
-                    client.delete(f"sangha:queue:{name}", f"sangha:queue:{name}.msgs")
 
 
 @dataclass(slots=True)

@@ -148,7 +148,7 @@ class Meter:
         name = load.fill(tables)
         rows.analyse()
         filled = self.measure(name)
-        self._bench.stack.purge_queues()
+        self._bench.stack.servers.purge_queues(self._bench.stack.broker)
         rows.clear()
         yield Figure(f"{name}: turn ÷ empty table's, p50", "x", ratios(filled.turns, empty.turns), TURN_GOAL)
         yield Figure(f"{name}: turn, p50", "ms", filled.turns)

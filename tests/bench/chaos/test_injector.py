@@ -13,7 +13,7 @@ from bench.chaos.stack import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WOR
 TABLES = [faults([*LINKS, *QUEUE_LINKS]), faults(LINKS)]
 
 #: The default length in seconds: the shortest that has every fault, whatever the seed.
-DEFAULT = 240.0
+DEFAULT = 300.0
 
 seeds = st.integers(0, 2**32)
 tables = st.sampled_from(TABLES)

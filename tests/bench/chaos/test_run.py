@@ -62,6 +62,6 @@ def test_a_violation_is_reported_with_the_command_that_repeats_the_run(monkeypat
 
     assert result.exit_code == 1
     assert "numbers: a turn: 7 follows 5" in result.output
-    assert "python -m bench.chaos --seed 3 --minutes 4 --broker rabbitmq --only kill-web" in result.output
+    assert "python -m bench.chaos --seed 3 --minutes 5 --broker rabbitmq --only kill-web" in result.output
     written = orjson.loads((tmp_path / "report.json").read_bytes())
     assert written["violations"] == [{"rule": "numbers", "subject": "a turn", "detail": "7 follows 5"}]
