@@ -20,7 +20,9 @@ from models.platform.database import Connection, fetch_one
 #: Longest wait between two attempts, in seconds.
 MAX_BACKOFF = 600.0
 
-# Take a due job. A running one is taken only by the worker that has claimed it without receiving the reply.
+# Take a due job. A running one is taken only by the worker that has claimed it without receiving the reply. A blocked
+# one is taken only if nothing is before it, as where the previous version did not unblock it: it may have a message if
+# a failover lost the end of the job before.
 CLAIM = f"""
 UPDATE jobs SET
     state = 'running',
@@ -29,16 +31,21 @@ UPDATE jobs SET
     message_id = %(message_id)s,
     worker = %(worker)s,
     lease_until = NULL,
+    blocked = false,
     sends = 0,
     published_at = coalesce(published_at, now()),
     started_at = coalesce(started_at, now())
 WHERE id = %(id)s
-  AND (state = 'queued' AND run_at <= now()
+  AND (state = 'queued' AND run_at <= now() AND NOT (blocked AND EXISTS (
+           SELECT FROM jobs AS earlier
+           WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
+             AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id)))
        OR state = 'running' AND message_id = %(message_id)s AND worker = %(worker)s AND %(unsure)s)
 RETURNING {COLUMNS}
 """
 
 UNPUBLISH = "UPDATE jobs SET published_at = NULL WHERE id = %(id)s AND state = 'queued'"
+UNPUBLISH_BLOCKED = UNPUBLISH + " AND blocked"
 
 
 def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, unsure: bool = False) -> Job | None:
@@ -55,7 +62,10 @@ def claim(connection: Connection, job_id: str, *, message_id: str, worker: str, 
         # due.
         connection.execute(UNPUBLISH, parameters)
         return None
-    return Job(**row) if row else None
+    if row is None:
+        connection.execute(UNPUBLISH_BLOCKED, parameters)
+        return None
+    return Job(**row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,18 @@ FROM (SELECT count(*) FROM jobs
 WHERE id = %(id)s
 """
 
-# A job whose unique key a new child has becomes the child, whether or not it has ended.
+# A job whose unique key a new child has becomes the child, whether or not it has ended. Not one above the parent, nor
+# one that waits for the parent's serial key: they would wait for each other for ever.
 ADOPT = """
+WITH RECURSIVE above AS (
+    SELECT id, parent_id FROM jobs WHERE id = %(parent_id)s
+    UNION
+    SELECT jobs.id, jobs.parent_id FROM jobs JOIN above ON jobs.id = above.parent_id
+)
 UPDATE jobs SET parent_id = %(parent_id)s, root_id = %(root_id)s, depth = %(depth)s
-WHERE unique_key = %(unique_key)s AND account_id = %(account_id)s AND parent_id IS NULL AND id <> %(parent_id)s
+WHERE unique_key = %(unique_key)s AND account_id = %(account_id)s AND parent_id IS NULL
+  AND id NOT IN (SELECT id FROM above)
+  AND (serial_key IS NULL OR serial_key IS DISTINCT FROM %(serial_key)s OR finished_at IS NOT NULL)
 """
 
 IS_CHILD = "SELECT FROM jobs WHERE unique_key = %(unique_key)s AND parent_id = %(parent_id)s"
@@ -49,7 +57,7 @@ def wait_for_children(
 
     The next attempt starts when the join rule is met, all children have ended, or the time is up; it reads the states
     of the children. A child whose unique key is taken is adopted if that job has no parent. Raises Fenced, also if the
-    job was cancelled before, and PermanentFailure("child_taken") if it has another parent.
+    job was cancelled before, and PermanentFailure("child_taken") if it has another parent or cannot be a child.
     """
     execute_fenced(connection, job, BEGIN_WAIT, {})
     for child in jobs:
@@ -67,10 +75,12 @@ def _adopt(connection: Connection, child: NewJob, parent: Job) -> None:
         "parent_id": parent.id,
         "root_id": parent.root_id or parent.id,
         "depth": parent.depth + 1,
+        "serial_key": parent.serial_key,
     }
     connection.execute(ADOPT, parameters)
     if child.unique_key is not None and fetch_one(connection, IS_CHILD, parameters) is None:
-        raise PermanentFailure(f"The job with the key {child.unique_key} has another parent.", code="child_taken")
+        message = f"The job with the key {child.unique_key} has another parent, or cannot be a child of {parent.id}."
+        raise PermanentFailure(message, code="child_taken")
 
 
 # The parent is locked in any state, so that a parent which begins to wait counts this child as ended or is woken by it.

@@ -29,11 +29,12 @@ def read_any(connection: Connection, job_id: str) -> Job | None:
 
 SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"
 
-# Not a child: its parent has continued without it. Replay the parent instead.
+# Not a child: its parent has continued without it. Replay the parent instead. It runs after the unfinished jobs of its
+# serial key, so it is the last in their order, too: otherwise each would wait for the other.
 REPLAY = """
 UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), published_at = NULL, finished_at = NULL,
                 message_id = NULL, worker = NULL, cancel_requested_at = NULL, deadline_at = NULL,
-                error = NULL, traceback = NULL, result = NULL,
+                error = NULL, traceback = NULL, result = NULL, sequence = nextval('jobs_sequence'),
                 blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
                                   AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))
 WHERE id = %(id)s AND parent_id IS NULL AND (state = 'dead' OR state = 'failed' AND error ->> 'code' = 'effect_unknown')

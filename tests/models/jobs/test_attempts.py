@@ -81,6 +81,33 @@ def test_a_message_for_a_job_that_is_not_due_or_does_not_exist_is_dropped(job_st
     assert job_store.job(job_id).attempt == 0
 
 
+def test_a_message_that_a_failover_did_not_lose_does_not_claim_a_blocked_job(empty_job_store):
+    """The end of the job before was lost, and with it the order in which the message was published."""
+    # Given two jobs of a serial key, of which the first will run again, and a message of the second
+    job_store = empty_job_store
+    account = job_store.create_account()
+    first, second = job_store.enqueue(account, serial_key="thread"), job_store.enqueue(account, serial_key="thread")
+    job_store.update(second, "published_at = now()")
+    # When the message is delivered before and after the end of the first
+    early = job_store.claim(second)
+    unpublished = job_store.job(second).published_at is None
+    with job_store.database.transaction() as connection:
+        attempts.end(connection, job_store.claim(first), Ending("completed", []), [])
+    late = job_store.claim(second)
+    # Then it claims the second job only after the end
+    assert (early, unpublished) == (None, True)
+    assert (late.state, late.blocked) == ("running", False)
+
+
+def test_a_job_that_the_previous_version_left_blocked_is_claimed(empty_job_store):
+    job_store = empty_job_store
+    account = job_store.create_account()
+    first, second = job_store.enqueue(account, serial_key="thread"), job_store.enqueue(account, serial_key="thread")
+    job_store.update(first, "state = 'completed'")
+
+    assert job_store.claim(second) is not None
+
+
 def test_backoff_doubles_with_jitter_up_to_its_maximum(job_store, account, monkeypatch):
     job = job_store.start(account, kind="test.other")
     monkeypatch.setattr("models.jobs.attempts.random.uniform", lambda low, high: 1.0)

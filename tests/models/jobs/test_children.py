@@ -138,6 +138,38 @@ def test_a_child_of_another_parent_is_not_adopted(job_store, account):
         wait(job_store, job_store.start(account), [NewJob("test.work", account, unique_key=key)])
 
 
+def test_a_job_above_the_parent_is_not_adopted(job_store, account):
+    """They would wait for each other."""
+    key = f"once {account}"
+    root, child = job_store.start(account, unique_key=key), NewJob("test.work", account)
+    wait(job_store, root, [child])
+
+    with pytest.raises(PermanentFailure, match="cannot be a child"):
+        wait(job_store, job_store.claim(child.id), [NewJob("test.work", account, unique_key=key)])
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_with_the_serial_key_of_the_parent_is_adopted_only_if_it_has_ended(job_store, account, ended):
+    """Otherwise they would wait for each other."""
+    # Given a job with a unique key that ended before its neighbour, or waits behind it
+    key = f"once {account}"
+    options = {"serial_key": f"thread {account}"}
+    existing = job_store.enqueue(account, unique_key=key, **options) if ended else None
+    if existing:
+        finish(job_store, existing)
+    parent = job_store.start(account, **options)
+    if not ended:
+        job_store.enqueue(account, unique_key=key, **options)
+    # When the neighbour waits for it
+    if ended:
+        wait(job_store, parent, [NewJob("test.work", account, unique_key=key)])
+    else:
+        with pytest.raises(PermanentFailure, match="cannot be a child"):
+            wait(job_store, parent, [NewJob("test.work", account, unique_key=key)])
+    # Then it continues if the job has ended
+    assert job_store.job(parent.id).state == ("queued" if ended else "running")
+
+
 def test_a_child_that_ends_while_its_parent_begins_to_wait_is_not_waited_for(job_store, account):
     # Given a parent that runs beside a child of an earlier wait
     child = NewJob("test.work", account)
