@@ -127,7 +127,8 @@ class ChaosRun:
         self._progress = progress
         self._upgrades: list[Period] = []
         self._fleet = Fleet(stack.addresses, options.seed)
-        self._shutdown = FleetShutdown(self._fleet, options.patience)
+        last = max((planned.duration for planned in report.plan[-1:]), default=0.0)  # it begins with the shutdown
+        self._shutdown = FleetShutdown(self._fleet, options.patience + last)
         self._injector = FaultInjector(stack, report.plan, options.faults(), self._shutdown.start)
 
     def run(self) -> None:
