@@ -35,7 +35,7 @@ def test_successful_job_is_completed_and_its_journal_closed(runner, job_store, a
 
 
 def test_token_rate_limit_is_corrected_when_the_job_ends(runner, job_store, account):
-    bucket = Bucket(f"account {account}", "tokens", 1000, 100)
+    bucket = Bucket(f"account {account}", "tokens", 1000, 100, group=account)
     rate_limits.draw(runner.client, [bucket])
     job_id = job_store.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 100))
 
