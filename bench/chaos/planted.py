@@ -40,7 +40,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """A bug, and the run that must detect it: faults, seed and length."""
+    """A bug, and the run that must detect it: faults, seed and length, and the seconds that its work has to end."""
 
     name: str
     description: str
@@ -50,6 +50,7 @@ class PlantedBug:
     slots: int = 4
     seed: int = 7
     minutes: float = 0.75
+    patience: float = PATIENCE
 
 
 FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if take < 2 then", "if take < 0 then")
@@ -122,6 +123,8 @@ PLANTED = (
             )
         ],
         ("lose-messages",),
+        minutes=0.25,  # once: the wait for the next message doubles
+        patience=80,
     ),
     PlantedBug(
         "no-grace",
@@ -278,7 +281,7 @@ def run_in(folder: Path, bug: PlantedBug) -> PlantedResult:
     """Run chaos in a copy."""
     report = folder / "report.json"
     options: dict[str, object] = {
-        "--seed": bug.seed, "--minutes": bug.minutes, "--broker": bug.broker, "--patience": PATIENCE,
+        "--seed": bug.seed, "--minutes": bug.minutes, "--broker": bug.broker, "--patience": bug.patience,
         "--slots": bug.slots, "--json": report,
     }  # fmt: skip
     words = [str(word) for option in options.items() for word in option]

@@ -37,6 +37,8 @@ LIGHT_POOLS = ("memory", "recall", "reporting", "delivery", "maintenance")
 #: The queues of the broker.
 QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 
+PURGE = "[rabbit_amqqueue:purge(Queue) || Queue <- rabbit_amqqueue:list()]."
+
 CANCEL_UNFINISHED = """
 UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('queued', 'running', 'waiting')
 """
@@ -65,8 +67,7 @@ class Servers(ProcessGroup):
     def purge_queues(self, broker: BrokerName) -> None:
         """Remove all messages."""
         if broker == "rabbitmq":
-            for name in self.rabbitmq.rabbitmqctl("list_queues", "--no-table-headers", "name").split():
-                self.rabbitmq.rabbitmqctl("purge_queue", name)
+            self.rabbitmq.rabbitmqctl("eval", PURGE)  # one command: each takes a second
         else:
             with closing(connect(self.valkey.url)) as client:
                 for name in QUEUES:
