@@ -56,6 +56,15 @@ def test_a_job_between_two_attempts_is_queued_at_once(job_store, account):
     assert job_again.cancel_requested_at is not None
 
 
+def test_the_next_job_of_a_serial_key_is_unblocked_when_the_first_is_cancelled(job_store, account):
+    key = f"thread {account}"
+    first, second, third = (job_store.enqueue(account, serial_key=key) for _ in range(3))
+
+    cancel_job(job_store, first, account)
+
+    assert [job_store.job(job_id).blocked for job_id in (second, third)] == [False, True]
+
+
 def test_a_running_job_continues_until_it_is_notified(job_store, account):
     job = job_store.start(account)
 
