@@ -141,7 +141,8 @@ def do_nothing(stack: ChaosStack, target: str) -> None:
 
 
 def lose_messages(stack: ChaosStack, target: str) -> None:
-    """Remove the messages of all queues, and start processes."""
+    """Remove the messages of all queues, under jobs that have waited for long, and start processes."""
+    stack.age_queued_jobs()
     with contextlib.suppress(CalledProcessError, RedisError):  # the broker is down, and may lose them itself
         stack.servers.purge_queues(stack.broker)
     start(stack, target)

@@ -79,9 +79,15 @@ QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
 
 
 START_EXTRACTIONS = """
-UPDATE jobs SET run_at = now() - interval '10 minutes' WHERE id IN (
+UPDATE jobs SET run_at = now() WHERE id IN (
     SELECT id FROM jobs WHERE kind = 'memory.extract' AND state IN ('scheduled', 'queued') AND run_at > now()
     ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
+"""
+
+
+AGE_QUEUED_JOBS = """
+UPDATE jobs SET run_at = run_at - interval '10 minutes' WHERE id IN (
+    SELECT id FROM jobs WHERE state = 'queued' AND run_at <= now() ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED)
 """
 
 
@@ -251,9 +257,14 @@ class ChaosStack:
                 self._restart(child)
 
     def start_extractions(self) -> None:
-        """Start the extractions of facts that are due in ten minutes, as if they had waited for their worker."""
+        """Start the extractions of facts that are due in ten minutes, since no run need be that long."""
         with contextlib.suppress(Unavailable), self.database.connection() as connection:
             connection.execute(START_EXTRACTIONS)
+
+    def age_queued_jobs(self) -> None:
+        """Make queued jobs ten minutes older, as if they had waited for long."""
+        with contextlib.suppress(Unavailable), self.database.connection() as connection:
+            connection.execute(AGE_QUEUED_JOBS)
 
     def keep_logs(self) -> Path:
         """Copy all logs to a folder that is kept."""
