@@ -272,13 +272,15 @@ class JobProtocol(Faults):
 
     @action(weight=3, when=lambda self: len(self.jobs) < MAX_JOBS,
         count=st.integers(0, 3), join_rule=st.sampled_from(JOIN_RULES), timeout=st.booleans(),
-        unique_key=st.sampled_from([None, None, "u1", "u2", "u3"]), fault=FAULTS,
+        unique_key=st.sampled_from([None, None, "u1", "u2", "u3", "above"]), fault=FAULTS,
     )  # fmt: skip
     def attempt_waits_for_children(self, data, count, join_rule, timeout, unique_key, fault):
         """Wait for new children, for a job with a unique key, or again for those that are unfinished."""
         attempt = self.draw_attempt(data)
         if self.jobs[attempt.job.id].serial_key == CHILD_KEY:
             return
+        if unique_key == "above":
+            unique_key = self.key_above(attempt)
         new_jobs = self.new_children(data, attempt, count, unique_key)
         self.wait(attempt, new_jobs, join_rule, timeout, data.draw(st.integers(0, 3)), fault)
 
@@ -300,6 +302,11 @@ class JobProtocol(Faults):
             children = [each for each in self.current_attempts() if each.job.parent_id == attempt.job.id]
             for child in children[:1]:
                 self.end(child, data.draw(st.sampled_from(END_STATES)))
+
+    def key_above(self, attempt: WorkerAttempt) -> str | None:
+        """Return the unique key of a job above this one, which is not adopted."""
+        above = self.model.ancestors(self.jobs[attempt.job.id])
+        return next((key for key, job_id in self.model.unique.items() if job_id in above), None)
 
     def new_children(self, data, attempt, count, unique_key):
         return [
