@@ -121,11 +121,12 @@ class Heartbeat:
 
     def _checkpoint(self, attempt: Attempt) -> None:
         unarchived = attempt.journal.unarchived()
+        events = attempt.journal.archivable()
         if not unarchived:
             return
         try:
             with self._runner.database.transaction() as connection:
-                attempts.checkpoint(connection, attempt.job, unarchived)
+                attempts.checkpoint(connection, attempt.job, events)
         except Fenced:
             return  # the attempt has ended, or a later one has claimed the job: the next heartbeat or write stops it
         attempt.journal.mark_archived(unarchived[-1].sequence)

@@ -187,10 +187,10 @@ class JobRunner:
         except Fenced:
             raise
         except Released as error:
-            self._release(attempt.job, attempt.journal.unarchived(), delay=error.delay)
+            self._release(attempt.job, attempt.journal.archivable(), delay=error.delay)
         except (Unavailable, redis.RedisError) as error:
             log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)
-            self._release(attempt.job, attempt.journal.unarchived(), delay=RELEASE_DELAY)
+            self._release(attempt.job, attempt.journal.archivable(), delay=RELEASE_DELAY)
         except Exception as error:  # noqa: BLE001 - after any error the job must end or be retried
             self._retry_or_end_dead(handler, attempt, error)
 
@@ -226,9 +226,9 @@ class JobRunner:
         }
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
             log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
-            unarchived = attempt.journal.unarchived()
+            events = attempt.journal.archivable()
             self._retry_while_unavailable(
-                lambda connection: attempts.retry(connection, job, public_error, trace, unarchived)
+                lambda connection: attempts.retry(connection, job, public_error, trace, events)
             )
             return
         log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
@@ -266,14 +266,14 @@ class JobRunner:
         attempt.journal.append_endings(outcome.events)
 
     def _wait(self, attempt: Attempt, outcome: WaitForChildren) -> None:
-        job, unarchived = attempt.job, attempt.journal.unarchived()
+        job, events = attempt.job, attempt.journal.archivable()
         try:
             self._retry_while_unavailable(
                 lambda connection: wait_for_children(
                     connection,
                     job,
                     outcome.children,
-                    unarchived,
+                    events,
                     join_rule=outcome.join_rule,
                     timeout=outcome.timeout,
                 )
@@ -303,10 +303,10 @@ class JobRunner:
         self.relay.nudge(job.account_id)
 
     def _end(self, attempt: Attempt, ending: Ending) -> bool:
-        unarchived = [*attempt.journal.unarchived(), *ending.events]
+        events = [*attempt.journal.archivable(), *ending.events]
         try:
             return self._retry_while_unavailable(
-                lambda connection: attempts.end(connection, attempt.job, ending, unarchived), self.database.batch
+                lambda connection: attempts.end(connection, attempt.job, ending, events), self.database.batch
             )
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or this ending was committed and its
@@ -315,8 +315,8 @@ class JobRunner:
                 return True
             raise
 
-    def _release(self, job: Job, unarchived: Sequence[Event], *, delay: float = 0) -> None:
-        self._retry_while_unavailable(lambda connection: attempts.release(connection, job, unarchived, delay=delay))
+    def _release(self, job: Job, events: Sequence[Event], *, delay: float = 0) -> None:
+        self._retry_while_unavailable(lambda connection: attempts.release(connection, job, events, delay=delay))
         self.relay.nudge(lane_of(job.account_id, job.lane))
 
     def _retry_while_unavailable(

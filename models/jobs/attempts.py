@@ -13,7 +13,7 @@ from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
 from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue_many, lock_serial_key, unblock_next
-from models.journal.archive import archive
+from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
 
@@ -106,11 +106,11 @@ SELECT EXISTS (SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS
 """
 
 
-def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[Event]) -> bool:
+def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event]) -> bool:
     """End the job in the caller's transaction, with its events, records and follow-up jobs.
 
-    `unarchived` are the journal's events since the last checkpoint, including those of the ending. Returns whether the
-    relay should publish now. Raises Fenced if a newer attempt exists.
+    `events` are those of the attempt and of its ending; what the archive lacks of them is archived. Returns whether the
+    relay should publish now. Raises Fenced if another claim exists.
     """
     if job.serial_key is not None:
         lock_serial_key(connection, job.serial_key)
@@ -118,10 +118,10 @@ def end(connection: Connection, job: Job, ending: Ending, unarchived: Sequence[E
     if job.serial_key is not None:
         unblock_next(connection, job.serial_key)
     waits = connection.execute(JOB_WAITS, {"queue": job.queue, "lane": job.lane or job.account_id})
+    archived = connection.execute(LAST, {"job_id": job.id})
     connection.sync()  # the fence must be checked before anything else is written
     parent_id = require_row(ended.fetchone(), job)["parent_id"]
-    if unarchived:
-        archive(connection, job.id, unarchived)
+    archive_missing(connection, job.id, events, last_of(archived.fetchone()))
     if ending.record:
         ending.record(connection)
     following = enqueue_many(connection, ending.follow_ups)
@@ -143,7 +143,9 @@ def _ending_parameters(ending: Ending) -> dict[str, Any]:
 
 
 RETRY = f"""
-UPDATE jobs SET state = 'scheduled', failures = failures + 1, run_at = now() + make_interval(secs => %(delay)s),
+UPDATE jobs SET state = CASE WHEN cancel_requested_at IS NULL THEN 'scheduled' ELSE 'queued' END,
+                failures = failures + 1,
+                run_at = now() + make_interval(secs => CASE WHEN cancel_requested_at IS NULL THEN %(delay)s ELSE 0 END),
                 published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL,
                 error = %(error)s, traceback = %(traceback)s
 WHERE {RUNNING}
@@ -152,13 +154,12 @@ RETURNING id
 
 
 def retry(
-    connection: Connection, job: Job, error: Mapping[str, Any], traceback: str, unarchived: Sequence[Event] = ()
+    connection: Connection, job: Job, error: Mapping[str, Any], traceback: str, events: Sequence[Event] = ()
 ) -> None:
     """Put the job back after a failure, to run again after its kind's backoff. Raises Fenced."""
     delay = backoff(job)
     execute_fenced(connection, job, RETRY, {"delay": delay, "error": Jsonb(error), "traceback": traceback})
-    if unarchived:
-        archive(connection, job.id, unarchived)
+    archive_missing(connection, job.id, events)
 
 
 def backoff(job: Job) -> float:
@@ -176,11 +177,10 @@ RETURNING id
 """
 
 
-def release(connection: Connection, job: Job, unarchived: Sequence[Event] = (), *, delay: float = 0) -> None:
+def release(connection: Connection, job: Job, events: Sequence[Event] = (), *, delay: float = 0) -> None:
     """Put the job back without counting a failure: the worker stops, or a server is down. Raises Fenced."""
     execute_fenced(connection, job, RELEASE, {"delay": delay})
-    if unarchived:
-        archive(connection, job.id, unarchived)
+    archive_missing(connection, job.id, events)
 
 
 LOCK = f"SELECT id FROM jobs WHERE {RUNNING} FOR NO KEY UPDATE"
@@ -191,10 +191,10 @@ def lock_job(connection: Connection, job: Job) -> None:
     execute_fenced(connection, job, LOCK, {})
 
 
-def checkpoint(connection: Connection, job: Job, unarchived: Sequence[Event]) -> None:
-    """Archive the journal's new events. Raises Fenced."""
+def checkpoint(connection: Connection, job: Job, events: Sequence[Event]) -> None:
+    """Archive those of the attempt's events that the archive lacks. Raises Fenced."""
     lock_job(connection, job)
-    archive(connection, job.id, unarchived)
+    archive_missing(connection, job.id, events)
 
 
 PROGRESS = f"""

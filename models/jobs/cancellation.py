@@ -21,7 +21,7 @@ from models.platform.database import Connection, fetch_all
 TREE = """
 WITH RECURSIVE tree AS (
     SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s
-    UNION ALL
+    UNION
     SELECT jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.id
 )"""
 LOCK_SERIAL_KEYS = (

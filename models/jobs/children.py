@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from models.jobs.fence import RUNNING, execute_fenced
 from models.jobs.jobs import Job, JoinRule, NewJob, enqueue
-from models.journal.archive import archive
+from models.journal.archive import archive_missing
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
 from models.platform.errors import PermanentFailure
@@ -48,7 +48,7 @@ def wait_for_children(
     connection: Connection,
     job: Job,
     jobs: Sequence[NewJob],
-    unarchived: Sequence[Event] = (),
+    events: Sequence[Event] = (),
     *,
     join_rule: JoinRule = "all",
     timeout: float | None = None,
@@ -64,8 +64,7 @@ def wait_for_children(
         if not enqueue(connection, child, parent=job):
             _adopt(connection, child, job)
     connection.execute(WAIT, {"id": job.id, "join_rule": join_rule, "timeout": timeout})
-    if unarchived:
-        archive(connection, job.id, unarchived)
+    archive_missing(connection, job.id, events)
 
 
 def _adopt(connection: Connection, child: NewJob, parent: Job) -> None:

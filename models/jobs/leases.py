@@ -25,11 +25,12 @@ LOST = "WITH lost AS (SELECT id AS lost_id FROM jobs WHERE state = 'running' AND
 LOCKED = " ORDER BY id DESC FOR NO KEY UPDATE"
 GIVE_BACK = """)
 UPDATE jobs SET
-    state = CASE failures WHEN 0 THEN 'queued' ELSE 'scheduled' END,
+    state = CASE WHEN failures = 0 OR cancel_requested_at IS NOT NULL THEN 'queued' ELSE 'scheduled' END,
     failures = failures + 1,
     crashes = crashes + 1,
     run_at = now() + make_interval(
-        secs => CASE failures WHEN 0 THEN 0 ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
+        secs => CASE WHEN failures = 0 OR cancel_requested_at IS NOT NULL THEN 0
+                     ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
     published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
 FROM lost WHERE id = lost_id
 """

@@ -1,7 +1,8 @@
-"""What the followers of a job's stream read from its row."""
+"""What the followers of a job's stream read from its row, and the repair of an end that they are beyond."""
 
 from collections.abc import Mapping, Sequence
 
+from models.jobs.jobs import lock_serial_key
 from models.platform.database import Connection, fetch_all, fetch_one
 
 
@@ -27,3 +28,39 @@ def stale_ids(connection: Connection, positions: Mapping[str, int]) -> Sequence[
     """
     parameters = {"ids": list(positions), "positions": list(positions.values())}
     return [row["id"] for row in fetch_all(connection, STALE, parameters)]
+
+
+SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"
+
+# The last chunk of such a job is its ending alone.
+REOPEN = """
+WITH ending AS (
+    SELECT job_id, first_sequence, last_sequence FROM job_events WHERE job_id = %(id)s
+    ORDER BY first_sequence DESC LIMIT 1
+), reopened AS (
+    UPDATE jobs SET state = 'queued', finished_at = NULL, run_at = now(), published_at = NULL,
+                    rewound_at = last_sequence,
+                    blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
+                                      AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))
+    FROM ending
+    WHERE id = job_id AND state = 'cancelled' AND attempt = 0 AND parent_id IS NULL
+      AND first_sequence = last_sequence AND last_sequence < %(position)s
+    RETURNING id
+)
+DELETE FROM job_events USING ending, reopened
+WHERE job_events.job_id = reopened.id AND job_events.first_sequence = ending.first_sequence
+RETURNING reopened.id
+"""
+
+
+def reopen_cancelled(connection: Connection, job_id: str, position: int) -> bool:
+    """Queue a job again that was cancelled before any attempt although a follower has events of one.
+
+    A failover has lost the claim of that attempt. The cancel then ended the job where its archive ended, below the
+    follower's position, which would wait for ever. The next attempt finds the events in Redis and ends the job after
+    them. Needs a transaction. Returns whether the job was queued.
+    """
+    keyed = fetch_one(connection, SERIAL_KEY, {"id": job_id})
+    if keyed is not None:
+        lock_serial_key(connection, keyed["serial_key"])
+    return fetch_one(connection, REOPEN, {"id": job_id, "position": position}) is not None

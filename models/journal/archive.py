@@ -4,11 +4,13 @@ A chunk is written when a job is enqueued, at checkpoints while it runs, and whe
 step. Chunks are contiguous; together they replay the whole journal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from models.journal.events import Event, from_lines, to_lines
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.errors import Fenced
 
 # An existing chunk was written by the same attempt, whose commit was not confirmed or whose heartbeat was faster. It is
 # a prefix of this one.
@@ -33,6 +35,20 @@ def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> Non
             "events": to_lines(events).decode(),
         },
     )
+
+
+def archive_missing(connection: Connection, job_id: str, events: Sequence[Event], last: int | None = None) -> None:
+    """Archive those of an attempt's events that the archive lacks, after `last` or else what it has now.
+
+    Those can be more than the attempt knows of: a failover may have lost its checkpoints, but not its claim. Raises
+    Fenced if the archive lacks earlier ones too: the next attempt finds them in Redis.
+    """
+    after = last_archived(connection, job_id) if last is None else last
+    missing = [event for event in events if event.sequence > after]
+    if missing and missing[0].sequence > after + 1:
+        raise Fenced(f"The archive of {job_id} ends with event {after}, before {missing[0].sequence}.")
+    if missing:
+        archive(connection, job_id, missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,10 @@ LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE jo
 
 def last_archived(connection: Connection, job_id: str) -> int:
     """Return the sequence number of the last archived event, or -1."""
-    row = fetch_one(connection, LAST, {"job_id": job_id})
+    return last_of(fetch_one(connection, LAST, {"job_id": job_id}))
+
+
+def last_of(row: Mapping[str, Any] | None) -> int:
+    """Return the sequence number in a row of LAST."""
     assert row is not None
     return int(row["last"])

@@ -57,6 +57,7 @@ class Journal:
         self.tokens = 0
         self._next = next_sequence
         self._written: list[Event] = []
+        self._earlier = list(unarchived)
         self._retained: list[Event] = list(unarchived)  # events that the archive or Redis lacks
         self._sent = next_sequence - 1  # last sequence number confirmed by Redis
         self._archived = next_sequence - 1 - len(unarchived)  # last sequence number in the archive
@@ -130,6 +131,12 @@ class Journal:
         with self._lock:
             self._seal()
             return self._next
+
+    def archivable(self) -> list[Event]:
+        """Return all events that this attempt has to archive, also those that it has archived already."""
+        with self._lock:
+            self._seal()
+            return [*self._earlier, *self._written]
 
     def attempt_events(self) -> list[Event]:
         """Return all events of this attempt."""

@@ -52,7 +52,7 @@ def settle(database: Database) -> Settle:
 
     def settle(attempt: Attempt, ending: Ending) -> None:
         with database.transaction() as connection:
-            attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
+            attempts.end(connection, attempt.job, ending, [*attempt.journal.archivable(), *ending.events])
 
     return settle
 

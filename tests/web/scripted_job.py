@@ -67,6 +67,11 @@ class ScriptedJob:
         if published:
             journal.append(self.client, self._claim_of_attempt(), [last])
 
+    def claim_again(self) -> None:
+        """Begin the next attempt, which continues the journal."""
+        self.job = self._claim()
+        self.attempt += 1
+
     def forget_journal(self) -> None:
         """Delete the job's journal from Redis."""
         journal.delete(self.client, self.id)

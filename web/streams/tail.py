@@ -18,7 +18,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from models.jobs.jobs import ended_ids
-from models.jobs.stream_state import read_rewound_at, stale_ids
+from models.jobs.stream_state import read_rewound_at, reopen_cancelled, stale_ids
 from models.journal import journal
 from models.journal.archive import read_archive
 from models.journal.events import REWOUND, Event
@@ -139,9 +139,16 @@ class Tail:
             return []
         follower.stale = False
         events = await self._missed_events(follower, job_id)
-        if follower.ended and not events:
+        if follower.ended and not events and not await self._reopened(follower, job_id):
             follower.close()  # the client has all events, or the job was deleted with its journal
         return events
+
+    async def _reopened(self, follower: Follower, job_id: str) -> bool:
+        """Return whether the job goes on, since its end was below what the client has received."""
+        if not await run_in_threadpool(self._reopen, job_id, follower.position):
+            return False
+        follower.ended = False
+        return True
 
     async def _missed_events(self, follower: Follower, job_id: str) -> list[Event]:
         """Read the events that a follower may have missed: those of a rewind that it has not seen, or later ones."""
@@ -179,6 +186,13 @@ class Tail:
                 return read_rewound_at(connection, job_id)
         except Unavailable:
             return None
+
+    def _reopen(self, job_id: str, position: int) -> bool:
+        try:
+            with self._database.transaction() as connection:
+                return reopen_cancelled(connection, job_id, position)
+        except Unavailable:
+            return False
 
     def _archived(self, job_id: str, after: int) -> list[Event]:
         try:

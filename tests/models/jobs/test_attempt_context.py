@@ -65,7 +65,7 @@ def finish(job_store, attempt):
     """End a job like a worker."""
     ending = plain_ending(attempt, "completed")
     with job_store.database.transaction() as connection:
-        attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
+        attempts.end(connection, attempt.job, ending, [*attempt.journal.archivable(), *ending.events])
     attempt.journal.append_endings(ending.events)
 
 
@@ -121,7 +121,7 @@ def test_the_archive_is_complete_after_a_checkpoint_and_a_retry(job_store, open_
     first.journal.mark_archived(unarchived[-1].sequence)
     first.journal.write("test.said", {"n": 2})
     with job_store.database.transaction() as connection:
-        attempts.retry(connection, first.job, {}, "", first.journal.unarchived())
+        attempts.retry(connection, first.job, {}, "", first.journal.archivable())
 
     second = open_next(first)
     second.journal.write("test.said", {"n": 3})
@@ -130,6 +130,37 @@ def test_the_archive_is_complete_after_a_checkpoint_and_a_retry(job_store, open_
 
     assert [e.sequence for e in read_archived(job_store, first.job.id).events] == list(range(6))
     assert len(journal.read_events(redis_client, first.job.id)) == 6
+
+
+def test_an_ending_archives_the_checkpoints_that_a_failover_has_lost(job_store, open_next, writer):
+    # Given an attempt whose checkpoints are lost, but not its claim
+    first = open_next()
+    first.journal.write("test.said", {"n": 0})
+    attempt = open_next(first)  # it archives the event of the one before with its own
+    for n in range(1, 4):
+        attempt.journal.write("test.said", {"n": n})
+        writer.drain()
+        unarchived = attempt.journal.unarchived()
+        with job_store.database.transaction() as connection:
+            attempts.checkpoint(connection, attempt.job, unarchived)
+        attempt.journal.mark_archived(unarchived[-1].sequence)
+    with job_store.database.connection() as connection:
+        connection.execute("DELETE FROM job_events WHERE job_id = %s AND first_sequence > 1", (attempt.job.id,))
+    # When it ends the job
+    finish(job_store, attempt)
+    # Then the archive is complete
+    sequences = [e.sequence for e in read_archived(job_store, attempt.job.id).events]
+    assert sequences == list(range(attempt.journal.next_sequence))
+
+
+def test_an_ending_is_refused_where_the_archive_lacks_what_the_attempt_does_not_have(job_store, open_next):
+    attempt = open_next()
+    attempt.journal.write("test.said", {})
+    with job_store.database.connection() as connection:
+        connection.execute("DELETE FROM job_events WHERE job_id = %s", (attempt.job.id,))
+
+    with pytest.raises(Fenced):
+        finish(job_store, attempt)
 
 
 def test_ending_after_a_concurrent_checkpoint_archives_no_event_twice(job_store, open_next, redis_client, writer):
@@ -185,7 +216,7 @@ def test_an_eviction_of_archived_events_is_not_reported(job_store, open_next, re
     first = open_next()
     first.journal.write("test.said", {})
     with job_store.database.transaction() as connection:
-        attempts.release(connection, first.job, first.journal.unarchived())
+        attempts.release(connection, first.job, first.journal.archivable())
     writer.drain()
     journal.delete(redis_client, first.job.id)
 
@@ -332,7 +363,7 @@ def test_an_attempt_after_a_failover_that_lost_the_end_drops_it_and_writes_rewou
     endings = first.journal.compose_endings([("test.done", {}), ("sangha:job.completed", {})])
     with job_store.database.transaction() as connection:
         attempts.end(
-            connection, first.job, attempts.Ending("completed", endings), [*first.journal.unarchived(), *endings]
+            connection, first.job, attempts.Ending("completed", endings), [*first.journal.archivable(), *endings]
         )
     first.journal.append_endings(endings)
     writer.drain()

@@ -145,7 +145,7 @@ class TurnHarness:
     def settle(self, attempt: Attempt, ending: Ending) -> None:
         """End the job as the job runner does."""
         with self.database.transaction() as connection:
-            attempts.end(connection, attempt.job, ending, [*attempt.journal.unarchived(), *ending.events])
+            attempts.end(connection, attempt.job, ending, [*attempt.journal.archivable(), *ending.events])
         attempt.journal.append_endings(ending.events)
 
     def stored_response(self, started: AcceptedTurn) -> Response:

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from models.jobs.cancellation import cancel
 from models.journal.keys import stream_key
 from models.journal.shards import Appended, shard_keys
 from models.platform.redis_client import connect
@@ -14,6 +15,14 @@ from web.streams import follower as followers
 from web.streams import shard_reader
 from web.streams import tail as module
 from web.streams.tail import Tail
+
+
+async def wait_until_queued(database, job_id):
+    while True:
+        with database.connection() as connection:
+            if connection.execute("SELECT state FROM jobs WHERE id = %s", (job_id,)).fetchone()["state"] == "queued":
+                return
+        await asyncio.sleep(0.02)
 
 
 class Recorder:
@@ -89,6 +98,30 @@ def test_followers_from_before_during_and_after_get_the_same_events(scripted, fo
         for recorder in (before, during, late):
             events = await recorder.all_events()
             assert [event.data for event in events] == [event.data for event in scripted.events[after + 1 :]]
+
+    follow(scenario)
+
+
+def test_a_job_that_ended_below_what_a_follower_has_is_continued(scripted, follow, database, account):
+    """A failover has lost the claim, and a cancel has ended the job as if no attempt had run."""
+
+    async def scenario(tail):
+        # Given a follower of an attempt whose claim is lost, and a cancel of the job
+        recorder = Recorder(tail, scripted.id)
+        scripted.append_deltas(5)
+        await recorder.wait_for(6)
+        with database.transaction() as connection:
+            connection.execute(
+                "UPDATE jobs SET state = 'queued', attempt = 0, claim_id = NULL WHERE id = %s", (scripted.id,)
+            )
+            cancel(connection, scripted.id, account)
+        # When the follower learns that the job has ended
+        await wait_until_queued(database, scripted.id)
+        # Then the next attempt ends it above what the follower has
+        scripted.claim_again()
+        scripted.append_deltas(1)
+        scripted.end()
+        assert numbers(await recorder.all_events()) == list(range(9))
 
     follow(scenario)
 
