@@ -1,6 +1,7 @@
 """`/v1/responses`: create, read, stream, cancel and delete responses, in the format of OpenAI's API."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotFound
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, response_object
@@ -91,9 +92,10 @@ def cancel(request: Request) -> HttpResponse:
     """`POST /v1/responses/{id}/cancel`: cancel a response; an ended response stays unchanged."""
     response = _read(request)
     cancel_job(request, response.job_id)
-    cancelled = _read(request)
+    with suppress(NotFound):  # a stream has delivered the end of an unstored turn, and deleted it
+        response = _read(request)
     # The worker stops within milliseconds, so that the requested state is already returned here.
-    return json_response(response_object(cancelled, None if cancelled.ended else "cancelled"))
+    return json_response(response_object(response, None if response.ended else "cancelled"))
 
 
 def delete(request: Request) -> HttpResponse:

@@ -12,6 +12,7 @@ from models.journal.journal import Claim
 from models.journal.keys import stream_key
 from models.turns import responses
 from tests.web.api_client import assert_error
+from web.api.turns import responses as module
 
 
 @pytest.fixture
@@ -141,3 +142,20 @@ def test_an_unstored_turn_cannot_be_continued_or_referenced(user):
     )
     user.request("POST", f"/v1/jobs/{job_id}/cancel")
     request.wait()
+
+
+def test_cancelling_a_turn_that_its_stream_deletes_meanwhile_succeeds(user, monkeypatch):
+    # Given a stream that deletes the turn as soon as it has delivered the cancellation
+    turn = user.create_response(background=True)
+    cancel_job = module.cancel_job
+
+    def cancel_and_delete(request, job_id):
+        cancel_job(request, job_id)
+        with user.database.connection() as connection:
+            connection.execute("DELETE FROM jobs WHERE id = %s", (job_id,))
+
+    monkeypatch.setattr(module, "cancel_job", cancel_and_delete)
+    # When it is cancelled
+    response = user.request("POST", f"/v1/responses/{turn['id']}/cancel")
+    # Then the cancellation is confirmed
+    assert (response.status_code, response.json()["status"]) == (200, "cancelled")
