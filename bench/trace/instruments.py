@@ -169,7 +169,7 @@ def own_code(recorder: Recorder) -> None:
         "write_text",
         lambda answer, token: None if answer.output_tokens else recorder.mark("first token"),
     )
-    around(recorder, relay.Relay, "publish_due", "work", lambda relay: "publish_due")
+    around(recorder, relay.Relay, "_publish", "work", lambda relay, lock_due_jobs: "publish due jobs")
     around(recorder, job_runner.JobRunner, "execute", "work", lambda runner, *words: "execute")
     around(recorder, job_runner, "open_attempt", "work", lambda *words: "open_attempt")
     around(recorder, journal_writer.JournalWriter, "_send", "work", lambda writer, batch: "send")

@@ -1,5 +1,6 @@
 """Liveness, readiness and metrics."""
 
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -106,6 +107,7 @@ def test_jobs_are_counted_by_queue_kind_and_state(empty_database):
 
 def test_metrics_are_served_without_jobs_while_the_database_is_unavailable(client, caplog):
     # Given a database that does not respond
+    caplog.set_level(logging.WARNING)
     client.app.state.platform.database.close()
     # When the metrics are requested twice
     texts = [client.get("/metrics").text for _ in range(2)]

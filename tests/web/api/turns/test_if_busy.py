@@ -48,7 +48,10 @@ def test_one_of_eight_concurrent_turns_with_reject_is_accepted(user):
 def test_interrupt_cancels_the_running_turn_and_the_queued_ones(user, thread, database):
     running, waiting = create_turn(user, thread).json(), create_turn(user, thread).json()
     with database.connection() as connection:
-        connection.execute("UPDATE jobs SET state = 'queued' WHERE id = %s", (running["job_id"],))
+        connection.execute(  # the first turn of the chain
+            "UPDATE jobs SET state = 'completed' WHERE account_id = %s AND kind = 'turn.run' AND id <> ALL(%s)",
+            (user.caller.account_id, [running["job_id"], waiting["job_id"]]),
+        )
         claim(connection, running["job_id"], message_id="a message", worker=f"worker of {running['job_id']}")
 
     third = create_turn(user, thread, if_busy="interrupt")
