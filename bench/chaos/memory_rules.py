@@ -35,10 +35,13 @@ WHERE memory_spaces.account_id = ANY(%(accounts)s) GROUP BY memory_spaces.id
 """
 
 # The memories of each turn: the question, and a complete answer.
+# An answer is not remembered if a memory that it cites does not exist any more.
 TURNS = """
 SELECT responses.id, state, unremembered, request -> 'memory' ->> 'remember' AS remember,
        count(memories.id) FILTER (WHERE speaker = 'user') AS questions,
-       count(memories.id) FILTER (WHERE speaker = 'assistant') AS answers
+       count(memories.id) FILTER (WHERE speaker = 'assistant') AS answers,
+       EXISTS (SELECT FROM jsonb_array_elements(responses.recalled) AS source
+               WHERE source ->> 'id' NOT IN (SELECT id FROM memories)) AS cites_missing
 FROM responses JOIN jobs ON jobs.id = job_id LEFT JOIN memories ON memories.response_id = responses.id
 WHERE responses.account_id = ANY(%(accounts)s) GROUP BY responses.id, state
 """
@@ -113,7 +116,8 @@ def check_remembered(row: TableRow) -> Iterator[Violation]:
     if row["unremembered"]:
         yield Violation("remembered", row["id"], f"it has ended ({row['state']}), and is not remembered yet")
         return
-    expected = (0, 0) if row["remember"] == "false" else (1, int(row["state"] == "completed"))
+    answered = row["state"] == "completed" and not row["cites_missing"]
+    expected = (0, 0) if row["remember"] == "false" else (1, int(answered))
     if (row["questions"], row["answers"]) != expected:
         detail = f"{row['questions']} questions and {row['answers']} answers, expected {expected}, {row['state']}"
         yield Violation("remembered", row["id"], detail)

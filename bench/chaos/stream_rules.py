@@ -25,6 +25,8 @@ def check(transcript: ClientTranscript, *, journal_lost: bool, excused: bool = F
     excused       Postgres may have lost what the client was told: only what it received is checked, not what it read
                   later
     """
+    if excused and was_lost(transcript):
+        return
     yield from check_end(transcript)
     if excused:
         yield from check_received(transcript, journal_lost=True)
@@ -47,6 +49,11 @@ def check_received(transcript: ClientTranscript, *, journal_lost: bool) -> Itera
         yield from check_marks(transcript.subject, text_of(transcript.effective_events()))
     if transcript.kind == "turn" and transcript.complete:
         yield from check_text(transcript)
+
+
+def was_lost(transcript: ClientTranscript) -> bool:
+    """Return whether the work does not exist any more, so that no end can follow."""
+    return transcript.ended is None and bool(transcript.replies) and transcript.replies[-1].status == 404
 
 
 def check_end(transcript: ClientTranscript) -> Iterator[Violation]:
