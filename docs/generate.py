@@ -293,8 +293,8 @@ def metrics_page() -> str:
     """Return the page of the metrics at `/metrics`."""
     return page(
         "Metrics",
-        "`GET /metrics` of each web process, in Prometheus's text format, with the `process_*` metrics of the Prometheus\n"
-        "client. [Collect metrics](../guides/operate.md#collect-metrics) says who may read them.",
+        "`GET /metrics` of each web process, in Prometheus's text format, with the `process_*` metrics of the\n"
+        "Prometheus client. [Collect metrics](../guides/operate.md#collect-metrics) says who may read them.",
         table(["Name", "Type", "Labels", "Meaning"], sorted(metrics())),
     )
 
