@@ -40,7 +40,7 @@ QUEUES = tuple(sorted({kind.queue for kind in CATALOGUE.values()}))
 PURGE = "[rabbit_amqqueue:purge(Queue) || Queue <- rabbit_amqqueue:list()]."
 
 CANCEL_UNFINISHED = """
-UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('queued', 'running', 'waiting')
+UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('scheduled', 'queued', 'running', 'waiting')
 """
 
 RUNNER = """

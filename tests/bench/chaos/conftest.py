@@ -79,5 +79,7 @@ def register_missing_worker(database: Database) -> int:
 def is_idle(database: Database) -> bool:
     """Return whether all jobs of accounts have ended."""
     with database.connection() as connection:
-        unfinished = "SELECT FROM jobs WHERE state IN ('queued', 'running', 'waiting') AND account_id <> 'platform'"
+        unfinished = (
+            "SELECT FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting') AND account_id <> 'platform'"
+        )
         return connection.execute(unfinished).fetchone() is None
