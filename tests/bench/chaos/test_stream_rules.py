@@ -195,3 +195,13 @@ def test_a_rewind_may_be_received_twice_when_it_replaces_nothing():
 
     assert rules(transcript) == set()
     assert text_of(transcript.effective_events()) == scripted_text(LENGTH)
+
+
+@pytest.mark.parametrize(("status", "excused", "reported"), [(404, True, False), (404, False, True), (500, True, True)])
+def test_work_that_does_not_exist_after_a_failover_needs_no_end(status: int, excused: bool, reported: bool):
+    transcript = ClientTranscript("memories", "importer", "acct_1", "1-importer-0", {}, 0.0)
+    transcript.replies.append(RecordedReply(0.0, status))
+
+    violations = list(check(transcript, journal_lost=False, excused=excused))
+
+    assert ("ends" in {violation.rule for violation in violations}) == reported
