@@ -185,8 +185,8 @@ PLANTED = (
         [
             Edit(
                 "tasks/job_runner.py",
-                "unarchived = [*attempt.journal.unarchived(), *ending.events]",
-                "unarchived = attempt.journal.unarchived()",
+                "events = [*attempt.journal.archivable(), *ending.events]",
+                "events = attempt.journal.archivable()",
             )
         ],
         ("kill-web",),
