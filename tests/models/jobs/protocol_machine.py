@@ -276,7 +276,7 @@ class ProtocolMachine(RuleBasedStateMachine):
     def fail(self, attempt: WorkerAttempt, fault: str = "") -> None:
         error = {"code": "server_error", "message": "a test"}
         if self.step(attempt, fault, lambda c: attempts.retry(c, attempt.job, error, "trace", attempt.events)):
-            self.jobs[attempt.job.id].requeue("scheduled", failures=1)
+            self.jobs[attempt.job.id].requeue_later(failures=1)
 
     def release(self, attempt: WorkerAttempt, fault: str = "", delay: float = 0) -> None:
         if self.step(attempt, fault, lambda c: attempts.release(c, attempt.job, attempt.events, delay=delay)):

@@ -98,6 +98,10 @@ class ModelJob:
         self.failures += failures + crashes
         self.crashes += crashes
 
+    def requeue_later(self, *, failures: int = 0, crashes: int = 0) -> None:
+        """Put the job back after a failure, to run after a delay, which a cancelled job does not wait for."""
+        self.requeue("queued" if self.cancel_requested else "scheduled", failures=failures, crashes=crashes)
+
 
 @dataclass
 class ModelWorker:
@@ -292,7 +296,10 @@ class Model:
         """Give back the running jobs of lost workers, as crashed."""
         given_back = [job for job in self.jobs.values() if job.state == "running" and worker_is_lost(job.worker)]
         for job in given_back:
-            job.requeue("scheduled" if job.failures else "queued", crashes=1)
+            if job.failures:
+                job.requeue_later(crashes=1)
+            else:
+                job.requeue(crashes=1)
         return given_back
 
     # ── trees ────────────────────────────────────────────────────────────────────────────────────────────────────
