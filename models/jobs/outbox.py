@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.jobs.leases import RENEWAL
 from models.platform.database import Connection, fetch_all
 
 #: Advisory locks, one per shard of lanes: a relay holds those of the lanes that it publishes, since it counts their
@@ -26,6 +27,10 @@ SHARDS = 4
 
 #: Advisory lock of a relay that publishes suspects.
 SUSPECTS_LOCK = 0x73616E676861206F
+
+#: Seconds after its last heartbeat for which a worker's threads count for the windows: two heartbeats. A killed worker
+#: must not enlarge them for long; a slow one only makes them smaller for a moment.
+RECENT = 2 * RENEWAL + 1
 
 #: The window while no worker that serves a queue is registered.
 SMALLEST_WINDOW = 4
@@ -258,13 +263,13 @@ def mark_published(connection: Connection, published: Sequence[DueJob]) -> None:
 CAPACITY = """
 SELECT queue, sum(coalesce((queue_threads ->> queue)::int, threads))::int AS threads
 FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
-WHERE seen_at > now() - interval '30 seconds' GROUP BY queue
+WHERE seen_at > now() - make_interval(secs => %(recent)s) GROUP BY queue
 """
 
 
 def windows(connection: Connection) -> dict[str, int]:
     """Return how many jobs of each queue a lane may have in flight."""
-    threads = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY)}
+    threads = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY, {"recent": RECENT})}
     queues = {kind.queue for kind in CATALOGUE.values()}
     return {queue: max(1, threads.get(queue, SMALLEST_WINDOW)) for queue in sorted(queues | threads.keys())}
 

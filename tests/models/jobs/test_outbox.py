@@ -464,7 +464,7 @@ def test_the_window_is_the_number_of_threads_that_serve_the_queue(empty_job_stor
         for name, threads in (("w1", {"maintenance": 3, "memory": 7}), ("w2", {"maintenance": 5})):
             register(connection, name, host="h", pid=1, pools=[], threads=threads)
         register(connection, "silent", host="h", pid=1, pools=[], threads={"maintenance": 100})
-        connection.execute("UPDATE workers SET seen_at = now() - interval '1 minute' WHERE name = 'silent'")
+        connection.execute("UPDATE workers SET seen_at = now() - interval '8 seconds' WHERE name = 'silent'")
         # A worker of the previous version serves each of its queues with all threads.
         connection.execute(
             "INSERT INTO workers (name, host, pid, pools, queues, threads) VALUES ('old', 'h', 1, '{}', '{recall}', 6)"
