@@ -121,9 +121,9 @@ class Heartbeat:
 
     def _checkpoint(self, attempt: Attempt) -> None:
         unarchived = attempt.journal.unarchived()
-        events = attempt.journal.archivable()
         if not unarchived:
             return
+        events = attempt.journal.archivable()
         try:
             with self._runner.database.transaction() as connection:
                 attempts.checkpoint(connection, attempt.job, events)

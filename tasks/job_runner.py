@@ -35,8 +35,7 @@ from models.jobs.attempts import Ending
 from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wait_for_children
-from models.jobs.jobs import Job, NewJob
-from models.jobs.outbox import lane_of
+from models.jobs.jobs import Job, NewJob, lane_of
 from models.journal import journal
 from models.journal.events import Event
 from models.journal.journal import Claim
@@ -317,7 +316,7 @@ class JobRunner:
 
     def _release(self, job: Job, events: Sequence[Event], *, delay: float = 0) -> None:
         self._retry_while_unavailable(lambda connection: attempts.release(connection, job, events, delay=delay))
-        self.relay.nudge(lane_of(job.account_id, job.lane))
+        self.relay.nudge(lane_of(job))
 
     def _retry_while_unavailable(
         self,
@@ -341,7 +340,7 @@ class JobRunner:
 
 def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:
     """Return the lanes in which the end of a job, or its wait, may make jobs due."""
-    return {job.account_id, lane_of(job.account_id, job.lane), *(lane_of(new.account_id, new.lane) for new in enqueued)}
+    return {job.account_id, lane_of(job), *map(lane_of, enqueued)}
 
 
 def _escape(text: str) -> str:

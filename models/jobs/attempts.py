@@ -12,7 +12,17 @@ from psycopg.types.json import Jsonb
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
-from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue_many, lock_serial_key, unblock_next
+from models.jobs.jobs import (
+    COLUMNS,
+    EARLIER_UNFINISHED,
+    Job,
+    JobState,
+    NewJob,
+    enqueue_many,
+    lane_of,
+    lock_serial_key,
+    unblock_next,
+)
 from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
@@ -36,10 +46,7 @@ UPDATE jobs SET
     published_at = coalesce(published_at, now()),
     started_at = coalesce(started_at, now())
 WHERE id = %(id)s
-  AND (state = 'queued' AND run_at <= now() AND NOT (blocked AND EXISTS (
-           SELECT FROM jobs AS earlier
-           WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
-             AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id)))
+  AND (state = 'queued' AND run_at <= now() AND NOT (blocked AND {EARLIER_UNFINISHED})
        OR state = 'running' AND message_id = %(message_id)s AND worker = %(worker)s AND %(unsure)s)
 RETURNING {COLUMNS}
 """
@@ -117,7 +124,7 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
     ended = connection.execute(END, {**fence(job), **_ending_parameters(ending)})
     if job.serial_key is not None:
         unblock_next(connection, job.serial_key)
-    waits = connection.execute(JOB_WAITS, {"queue": job.queue, "lane": job.lane or job.account_id})
+    waits = connection.execute(JOB_WAITS, {"queue": job.queue, "lane": lane_of(job)})
     archived = connection.execute(LAST, {"job_id": job.id})
     connection.sync()  # the fence must be checked before anything else is written
     parent_id = require_row(ended.fetchone(), job)["parent_id"]

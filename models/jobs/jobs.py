@@ -121,6 +121,18 @@ class Job:
         return self.state in ENDED
 
 
+# Whether an unfinished job of the same serial key was inserted before a row of `jobs`.
+EARLIER_UNFINISHED = """EXISTS (
+    SELECT FROM jobs AS earlier
+    WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
+      AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id))"""
+
+
+def lane_of(job: NewJob | Job) -> str:
+    """Return the fairness lane of a job."""
+    return job.lane or job.account_id
+
+
 # Serialises the transactions that insert, end or cancel jobs of a serial key. Taken before any row is locked.
 LOCK_SERIAL_KEY = "SELECT pg_advisory_xact_lock(hashtextextended('serial ' || %(serial_key)s, 0))"
 

@@ -16,7 +16,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import PLATFORM_ACCOUNT
+from models.jobs.jobs import EARLIER_UNFINISHED, PLATFORM_ACCOUNT
 from models.jobs.leases import RENEWAL
 from models.platform.database import Connection, fetch_all
 
@@ -59,11 +59,6 @@ class DueJob:
     queue: str
     attempt: int
     suspect: bool = False
-
-
-def lane_of(account_id: str, lane: str | None = None) -> str:
-    """Return the fairness lane of a job."""
-    return lane or account_id
 
 
 def shard_of(lane: str) -> int:
@@ -137,10 +132,7 @@ FROM lanes LEFT JOIN LATERAL (
           SELECT FROM jobs AS suspect
           WHERE suspect.queue = jobs.queue AND suspect.crashes >= {SUSPECT_CRASHES} AND suspect.id <> jobs.id
             AND (suspect.state = 'running' OR (suspect.state = 'queued' AND suspect.published_at IS NOT NULL))))
-      AND (serial_key IS NULL OR NOT EXISTS (
-          SELECT FROM jobs AS earlier
-          WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
-            AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id))
+      AND (serial_key IS NULL OR NOT {EARLIER_UNFINISHED}
         AND NOT EXISTS (
           SELECT FROM jobs AS active
           WHERE active.serial_key = jobs.serial_key AND active.state IN ('running', 'waiting')))
@@ -334,12 +326,9 @@ def unpublish_queues(connection: Connection, queues: Sequence[str]) -> int:
 
 
 # A job that was inserted by the previous version's code, or ended by it, may have left the next one blocked.
-UNBLOCK_LEFT = """
+UNBLOCK_LEFT = f"""
 UPDATE jobs SET blocked = false
-WHERE blocked AND state IN ('scheduled', 'queued') AND serial_key IS NOT NULL AND NOT EXISTS (
-    SELECT FROM jobs AS earlier
-    WHERE earlier.serial_key = jobs.serial_key AND earlier.state IN ('scheduled', 'queued', 'running', 'waiting')
-      AND (coalesce(earlier.sequence, 0), earlier.id) < (coalesce(jobs.sequence, 0), jobs.id))
+WHERE blocked AND state IN ('scheduled', 'queued') AND serial_key IS NOT NULL AND NOT {EARLIER_UNFINISHED}
 """
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import ENDED, Job, NewJob
-from models.jobs.outbox import SMALLEST_WINDOW, SUSPECT_CRASHES, DueJob, lane_of, shard_of
+from models.jobs.outbox import SMALLEST_WINDOW, SUSPECT_CRASHES, DueJob, shard_of
 
 Time = Literal["none", "future", "passed"]
 
@@ -62,7 +62,7 @@ class ModelJob:
 
     @property
     def fairness_lane(self) -> str:
-        return lane_of(self.account_id, self.lane)
+        return self.lane or self.account_id
 
     @property
     def order(self) -> tuple[int, str]:
