@@ -6,11 +6,4 @@ set -eu
 if [ -n "${SANGHA_TEST_BROKER_URL:-}" ] || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; then
     exit 0
 fi
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "The tests need RabbitMQ: install rabbitmq-server (3.10 or later), or set SANGHA_TEST_BROKER_URL=amqp://…" >&2
-    exit 1
-fi
-echo "Installing rabbitmq-server"
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -qq -y --no-install-recommends rabbitmq-server >/dev/null
+sh "$(dirname "$0")/apt_install.sh" rabbitmq-server "The tests need RabbitMQ: install rabbitmq-server (3.10 or later), or set SANGHA_TEST_BROKER_URL=amqp://…"
