@@ -72,7 +72,7 @@ class Clock:
         self._contact = Contact()
 
     def sweep(self) -> None:
-        """Queue what has become due, recover the jobs of dead workers, delete what nobody fetched, end stalled batches.
+        """Queue what has become due, recover the jobs of dead workers, delete unclaimed results, end stalled batches.
 
         Publishing due jobs is the relay's task, which has an interval of its own.
         """

@@ -1,6 +1,6 @@
 """Which work is excused from some guarantees, because of what happened while it was under way.
 
-A promoted standby lacks the primary's last commits, so clients may have been told what is not true any more. The
+A promoted standby lacks the primary's last commits, so replies that clients received may describe lost rows. The
 previous version orders the turns of a conversation by clocks.
 """
 

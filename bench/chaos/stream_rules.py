@@ -22,8 +22,7 @@ def check(transcript: ClientTranscript, *, journal_lost: bool, excused: bool = F
     """Check a transcript.
 
     journal_lost  Valkey lost data during the run
-    excused       Postgres may have lost what the client was told: only what it received is checked, not what it read
-                  later
+    excused       Postgres may have lost rows of this work: only the received events are checked, not later reads
     """
     if excused and was_lost(transcript):
         return

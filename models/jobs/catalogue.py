@@ -22,8 +22,8 @@ class JobKind:
     backoff: float = 1.0
 
 
-#: Pool → the queues that its workers serve, each with threads of its own. Work for which nobody waits has a queue with
-#: the suffix `_batch`, so that interactive work does not wait for it.
+#: Pool → the queues that its workers serve, each with threads of its own. Background work has a queue with the suffix
+#: `_batch`, so that interactive work does not wait for it.
 POOLS: Mapping[str, Sequence[str]] = {
     "inference": ("inference", "inference_batch"),
     "memory": ("memory", "memory_batch"),

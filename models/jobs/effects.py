@@ -132,7 +132,7 @@ def record_failed(connection: Connection, job_id: str, step: str, error: Mapping
 
 
 def record_unknown(connection: Connection, job_id: str, step: str) -> Effect:
-    """Record that nobody can find out whether the call has happened. Otherwise like `record_done`."""
+    """Record that it cannot be determined whether the call has happened. Otherwise like `record_done`."""
     return _record(connection, job_id, step, "unknown", ("intent",))
 
 

@@ -6,7 +6,7 @@ with the job in every case, so it cannot leak. `quota_usage` has the tokens bill
 The root of a tree with a budget reserves for the whole tree. What its jobs draw from the budget is deducted from the
 root's reservation: a child reserves what it has drawn itself, and what it has used is billed.
 
-Lock order: the account, then threads and jobs. Whoever locks jobs before the check locks the account first.
+Lock order: the account, then threads and jobs. A transaction that locks jobs before the check locks the account first.
 """
 
 from dataclasses import dataclass
