@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from models.jobs.jobs import COLUMNS, Job, lock_serial_key
+from models.jobs.jobs import COLUMNS, LAST_OF_SERIAL_KEY, Job, lock_serial_key_of
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -27,16 +27,11 @@ def read_any(connection: Connection, job_id: str) -> Job | None:
     return Job(**row) if row else None
 
 
-SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"
-
-# Not a child: its parent has continued without it. Replay the parent instead. It runs after the unfinished jobs of its
-# serial key, so it is the last in their order, too: otherwise each would wait for the other.
-REPLAY = """
+# Not a child: its parent has continued without it. Replay the parent instead.
+REPLAY = f"""
 UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), published_at = NULL, finished_at = NULL,
                 message_id = NULL, worker = NULL, cancel_requested_at = NULL, deadline_at = NULL,
-                error = NULL, traceback = NULL, result = NULL, sequence = nextval('jobs_sequence'),
-                blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
-                                  AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))
+                error = NULL, traceback = NULL, result = NULL, {LAST_OF_SERIAL_KEY}
 WHERE id = %(id)s AND parent_id IS NULL AND (state = 'dead' OR state = 'failed' AND error ->> 'code' = 'effect_unknown')
 RETURNING id
 """
@@ -52,9 +47,7 @@ def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
 
 
 def _replay(connection: Connection, job_id: str) -> bool:
-    keyed = fetch_one(connection, SERIAL_KEY, {"id": job_id})
-    if keyed is not None:
-        lock_serial_key(connection, keyed["serial_key"])
+    lock_serial_key_of(connection, job_id)
     if fetch_one(connection, REPLAY, {"id": job_id}) is None:
         return False
     replayed = event(last_archived(connection, job_id) + 1, "sangha:job.replayed", {"job_id": job_id})

@@ -195,6 +195,23 @@ def lock_serial_key(connection: Connection, serial_key: str) -> None:
     connection.execute(LOCK_SERIAL_KEY, {"serial_key": serial_key})
 
 
+SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"
+
+
+def lock_serial_key_of(connection: Connection, job_id: str) -> None:
+    """Lock the serial key of a job, if it has one, until the transaction ends."""
+    keyed = fetch_one(connection, SERIAL_KEY, {"id": job_id})
+    if keyed is not None:
+        lock_serial_key(connection, keyed["serial_key"])
+
+
+# Assignments that put an ended job behind the unfinished ones of its serial key. It is the last in their order, too:
+# otherwise each would wait for the other.
+LAST_OF_SERIAL_KEY = """
+    sequence = nextval('jobs_sequence'),
+    blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
+                      AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))"""
+
 # The first unfinished job of a serial key is not blocked.
 UNBLOCK = """
 UPDATE jobs SET blocked = false

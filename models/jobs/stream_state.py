@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from models.jobs.jobs import lock_serial_key
+from models.jobs.jobs import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.platform.database import Connection, fetch_all, fetch_one
 
 
@@ -30,18 +30,14 @@ def stale_ids(connection: Connection, positions: Mapping[str, int]) -> Sequence[
     return [row["id"] for row in fetch_all(connection, STALE, parameters)]
 
 
-SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"
-
 # The last chunk of such a job is its ending alone.
-REOPEN = """
+REOPEN = f"""
 WITH ending AS (
     SELECT job_id, first_sequence, last_sequence FROM job_events WHERE job_id = %(id)s
     ORDER BY first_sequence DESC LIMIT 1
 ), reopened AS (
     UPDATE jobs SET state = 'queued', finished_at = NULL, run_at = now(), published_at = NULL,
-                    rewound_at = last_sequence,
-                    blocked = EXISTS (SELECT FROM jobs AS other WHERE other.serial_key = jobs.serial_key
-                                      AND other.state IN ('scheduled', 'queued', 'running', 'waiting'))
+                    rewound_at = last_sequence, {LAST_OF_SERIAL_KEY}
     FROM ending
     WHERE id = job_id AND state = 'cancelled' AND attempt = 0 AND parent_id IS NULL
       AND first_sequence = last_sequence AND last_sequence < %(position)s
@@ -60,7 +56,5 @@ def reopen_cancelled(connection: Connection, job_id: str, position: int) -> bool
     follower's position, which would wait for ever. The next attempt finds the events in Redis and ends the job after
     them. Needs a transaction. Returns whether the job was queued.
     """
-    keyed = fetch_one(connection, SERIAL_KEY, {"id": job_id})
-    if keyed is not None:
-        lock_serial_key(connection, keyed["serial_key"])
+    lock_serial_key_of(connection, job_id)
     return fetch_one(connection, REOPEN, {"id": job_id, "position": position}) is not None

@@ -54,8 +54,9 @@ def test_a_job_that_had_an_attempt_is_not_queued_again(job_store, cancelled_job)
 
 
 def test_a_job_is_queued_again_behind_others_of_its_serial_key(job_store, account, cancelled_job):
-    job_store.enqueue(account, serial_key=f"thread {account}")
+    other = job_store.enqueue(account, serial_key=f"thread {account}")
 
     assert reopen(job_store, cancelled_job, 30)
 
     assert job_store.job(cancelled_job).blocked
+    assert job_store.job(cancelled_job).sequence > job_store.job(other).sequence  # neither waits for the other
