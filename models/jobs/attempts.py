@@ -12,17 +12,8 @@ from psycopg.types.json import Jsonb
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
-from models.jobs.jobs import (
-    COLUMNS,
-    EARLIER_UNFINISHED,
-    Job,
-    JobState,
-    NewJob,
-    enqueue_many,
-    lane_of,
-    lock_serial_key,
-    unblock_next,
-)
+from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue_many, lane_of
+from models.jobs.serial_keys import EARLIER_UNFINISHED, lock_serial_key, unblock_next
 from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from models.jobs.children import wake_parent
-from models.jobs.jobs import unblock_next
+from models.jobs.serial_keys import unblock_next
 from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
 from models.platform.database import Connection, fetch_all

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from models.jobs.jobs import COLUMNS, LAST_OF_SERIAL_KEY, Job, lock_serial_key_of
+from models.jobs.jobs import COLUMNS, Job
+from models.jobs.serial_keys import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
 from models.platform.database import Connection, fetch_all, fetch_one

@@ -16,8 +16,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.jobs import EARLIER_UNFINISHED, PLATFORM_ACCOUNT
+from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.leases import RENEWAL
+from models.jobs.serial_keys import EARLIER_UNFINISHED
 from models.platform.database import Connection, fetch_all
 
 #: Advisory locks, one per shard of lanes: a relay holds those of the lanes that it publishes, since it counts their

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from models.jobs.jobs import LAST_OF_SERIAL_KEY, lock_serial_key_of
+from models.jobs.serial_keys import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.platform.database import Connection, fetch_all, fetch_one
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
-from models.jobs.jobs import lock_serial_key, unblock_next
+from models.jobs.serial_keys import lock_serial_key, unblock_next
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: The kind of job that meditates.

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from psycopg.types.json import Json, Jsonb
 
 from models.jobs import usage as usage_records
-from models.jobs.jobs import ENDED, lock_serial_key
+from models.jobs.jobs import ENDED
+from models.jobs.serial_keys import lock_serial_key
 from models.jobs.usage import TokenUsage
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
