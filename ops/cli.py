@@ -128,19 +128,23 @@ def scheduler(data_dir: Path | None, verbose: bool) -> None:
 
 @main.command()
 @data_dir
+@click.option("--finalize", is_flag=True, help="Rule out a return to an earlier version now, not after a day.")
 @verbose
-def migrate(data_dir: Path | None, verbose: bool) -> None:
+def migrate(data_dir: Path | None, finalize: bool, verbose: bool) -> None:
     """Apply pending migrations to the database.
 
-    Safe to repeat, and to run on several machines at once.
+    Safe to repeat, and to run on several machines at once. Migrations that an earlier version does not work with wait
+    until none has run for a day.
     """
     settings = prepare(verbose, data_dir=data_dir)
     from models.platform import pooler
     from models.platform.migrate import migrate
 
-    applied = migrate(settings.postgres_dsn)
+    migrations = migrate(settings.postgres_dsn, finalize_upgrade=finalize)
     pooler.store_limits(settings)
-    click.echo("\n".join(f"applied {name}" for name in applied) or "no pending migrations")
+    lines = [f"applied {name}" for name in migrations.applied]
+    lines += [f"held back {file} until the upgrade is finalized" for file in migrations.held_back]
+    click.echo("\n".join(lines) or "no pending migrations")
 
 
 @main.command()

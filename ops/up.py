@@ -142,7 +142,7 @@ def migrate(settings: Settings) -> None:
     from models.platform.migrate import migrate as apply_migrations
 
     start_time = time.monotonic()
-    if applied := apply_migrations(settings.postgres_dsn):
+    if applied := apply_migrations(settings.postgres_dsn).applied:
         print_line(f"  {len(applied)} migrations applied  {time.monotonic() - start_time:.1f} s")
     pooler.store_limits(settings)
 

@@ -10,8 +10,10 @@ import threading
 import time
 
 from models.jobs import leases, outbox, unclaimed_results
+from models.platform.compatibility import finalize_when_due
 from models.platform.database import Connection, Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
+from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from models.turns import responses
@@ -31,6 +33,9 @@ FIRE_INTERVAL = 0.5
 
 #: Seconds between two looks for jobs that the previous version left blocked during a rolling deploy.
 UNBLOCK_INTERVAL = 60.0
+
+#: Seconds between two looks for processes of an earlier version, which keep an upgrade from being finalized.
+UPGRADE_INTERVAL = 60.0
 
 #: Seconds after which the timetable is stored again. A scheduler of the previous version that restarts during a rolling
 #: deploy stores its own; the new version corrects that within this time.
@@ -69,6 +74,7 @@ class Clock:
         self._queue = queue
         self._timetable_due_at = 0.0
         self._unblock_due_at = 0.0
+        self._upgrade_due_at = 0.0
         self._contact = Contact()
 
     def sweep(self) -> None:
@@ -80,6 +86,7 @@ class Clock:
             with self._database.connection() as connection:
                 terminate_stalled_batches(connection)  # first: the statements below may need their locks
                 queued = self._queue_due(connection)
+                self._finalize_upgrade(connection)
                 deleted_job_ids = [
                     *responses.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
@@ -105,6 +112,14 @@ class Clock:
             queued += outbox.unblock_left(connection)
             self._unblock_due_at = time.monotonic() + UNBLOCK_INTERVAL
         return queued
+
+    def _finalize_upgrade(self, connection: Connection) -> None:
+        if time.monotonic() >= self._upgrade_due_at:
+            self._upgrade_due_at = time.monotonic() + UPGRADE_INTERVAL
+            if finalize_when_due(connection):
+                log.info(
+                    "Finalized the upgrade to schema version %s: earlier versions no longer work", schema_version()
+                )
 
     def fire(self) -> None:
         """Store the timetable if it is time to, then fire all due schedules. Raises Unavailable."""

@@ -3,22 +3,28 @@
 An advisory lock on a separate connection serialises concurrent migrations. Unlike yoyo's lock table it is released when
 its process dies. A migration commits together with the record that it was applied. One with `transactional: false`
 in its header cannot: its statements are written so that the file can be applied again after an interruption.
-`migration_files` has the header's other line, the code that the migration works with.
+`migration_files` has the header's other line, the code that the migration works with. A contract migration is applied
+once the upgrade to the version that it needs is finalized (see `compatibility`).
 """
 
 import logging
 import random
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
+from psycopg.rows import dict_row
 
+from models.platform.compatibility import finalize, oldest_code
+from models.platform.database import Connection
 from models.platform.errors import ConfigurationError, Unavailable
-from models.platform.migration_files import FOLDER, read_file
+from models.platform.migration_files import FOLDER, MigrationFile, read_file
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +48,26 @@ LOCK_RETRIES = 120.0
 #: transactions that began before it.
 CONCURRENT_OPTIONS = f"-c lock_timeout=1h -c statement_timeout=0 {DEAD_CLIENT}"
 
-#: After a contract migration, with yoyo's syntax of parameters.
-RAISE_OLDEST_CODE = "UPDATE schema_compatibility SET oldest_code = greatest(oldest_code, :needs)"
+
+@dataclass(frozen=True, slots=True)
+class Migrations:
+    """Names of the migrations that were applied, and contract migrations that wait for the end of an upgrade."""
+
+    applied: Sequence[str]
+    held_back: Sequence[MigrationFile] = ()
 
 
-def migrate(dsn: str) -> list[str]:
-    """Apply the missing migrations in order. Returns the names of those applied.
+def migrate(dsn: str, *, finalize_upgrade: bool = False) -> Migrations:
+    """Apply the missing migrations: in order those that expand, then the contract ones that no old version forbids.
 
-    Raises Unavailable if the database cannot be reached or a table cannot be locked, and ConfigurationError if the
-    server lacks pgvector.
+    A new database, or `finalize_upgrade`, excludes earlier versions for good. Raises Unavailable if the database cannot
+    be reached or a table cannot be locked, and ConfigurationError if the server lacks pgvector, or if the upgrade
+    cannot be finalized because an earlier version runs.
     """
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as guard:
             _lock(guard)
-            return _apply(dsn)
+            return _apply(dsn, finalize_upgrade)
     except psycopg.errors.LockNotAvailable as error:
         raise Unavailable(f"A migration was rolled back ({_first_line(error)}): run `sangha migrate` again.") from error
     except psycopg.OperationalError as error:
@@ -68,10 +80,10 @@ def migrate(dsn: str) -> list[str]:
 
 
 def pending_migrations(dsn: str) -> list[str]:
-    """Return the names of the migrations that the database lacks."""
-    backend, missing = _open(dsn)
+    """Return the names of the migrations that the database lacks and this code needs."""
+    backend, missing, _ = _open(dsn)
     with backend:
-        return [migration.id for migration in missing]
+        return [migration.id for migration in missing if _file(migration).needs is None]
 
 
 def _lock(guard: psycopg.Connection[Any]) -> None:
@@ -87,13 +99,32 @@ def _lock(guard: psycopg.Connection[Any]) -> None:
         time.sleep(LOCK_POLL)
 
 
-def _apply(dsn: str) -> list[str]:
-    backend, missing = _open(dsn)
+def _apply(dsn: str, finalize_upgrade: bool) -> Migrations:
+    backend, missing, is_new = _open(dsn)
     with backend:
+        expand, contract = [], []
         for migration in missing:
-            log.info("Applying migration %s", migration.id)
-            _apply_until_locked(dsn, migration)
-        return [migration.id for migration in missing]
+            (contract if _file(migration).needs else expand).append(migration)
+        _apply_all(dsn, expand)
+        oldest = _oldest_code(dsn, raise_it=is_new or finalize_upgrade)
+        allowed = [migration for migration in contract if (_file(migration).needs or "") <= oldest]
+        _apply_all(dsn, allowed)
+    held_back = [_file(migration) for migration in contract if migration not in allowed]
+    return Migrations([migration.id for migration in (*expand, *allowed)], held_back)
+
+
+def _oldest_code(dsn: str, *, raise_it: bool) -> str:
+    """Return the oldest version that has to work with the database, after raising it to this one or not."""
+    with Connection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10) as connection:
+        if raise_it:
+            finalize(connection)
+        return oldest_code(connection)
+
+
+def _apply_all(dsn: str, migrations: Sequence[Any]) -> None:
+    for migration in migrations:
+        log.info("Applying migration %s", migration.id)
+        _apply_until_locked(dsn, migration)
 
 
 def _apply_until_locked(dsn: str, migration: Any) -> None:
@@ -118,18 +149,22 @@ def _apply_one(dsn: str, migration: Any) -> None:
         backend.transaction() if in_transaction else nullcontext(),
     ):
         migration.process_steps(backend, "apply")
-        if needs := read_file(Path(migration.path)).needs:
-            backend.execute(RAISE_OLDEST_CODE, {"needs": needs})
         backend.log_migration(migration, "apply")
         backend.mark_one(migration, log=False)
 
 
-def _open(dsn: str) -> tuple[Any, Any]:
-    """Connect to the database. Returns yoyo's backend, and the missing migrations in order."""
+def _open(dsn: str) -> tuple[Any, Any, bool]:
+    """Connect to the database. Returns yoyo's backend, the missing migrations in order, and whether all are missing."""
     backend = _connect(dsn, OPTIONS)
     from yoyo import read_migrations
 
-    return backend, backend.to_apply(read_migrations(str(FOLDER)))
+    known = read_migrations(str(FOLDER))
+    missing = backend.to_apply(known)
+    return backend, missing, len(missing) == len(known)
+
+
+def _file(migration: Any) -> MigrationFile:
+    return read_file(Path(migration.path))
 
 
 def _connect(dsn: str, options: str) -> Any:

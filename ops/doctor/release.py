@@ -3,18 +3,16 @@
 Each process names its schema version in the names of its connections. Run the checks before `sangha migrate`.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic, sleep
 
-import psycopg
+from psycopg.rows import dict_row
 
-from models.platform.migration_files import FIRST_VERSION, read_files, schema_version
+from models.platform.compatibility import Process, join_names, oldest_code, running_processes
+from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.migration_files import read_files, schema_version
 from models.platform.settings import Settings
 from ops.doctor.finding import Check, Finding
-
-Connection = psycopg.Connection[tuple[str, ...]]
 
 #: Seconds to wait for an answer.
 TIMEOUT = 3
@@ -23,46 +21,33 @@ TIMEOUT = 3
 #: between two looks.
 WATCH, INTERVAL = 10.0, 0.25
 
-#: Names of connections: with a schema version, and those of versions that did not state it.
-VERSIONED = re.compile(r"sangha/(?P<version>\d{4}) (?P<name>.+)")
-UNVERSIONED = re.compile(r"(?:sangha )?(?P<name>web|scheduler|worker .+|dead-worker-releaser)")
+#: What to do about contract migrations.
+FINALIZE = "nothing for a day; or, if you will not go back, run `sangha migrate --finalize` after the last restart"
 
-CONNECTIONS = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database()"
+#: What to do about contract migrations.
+FINALIZE = "nothing for a day; or, if you will not go back, run `sangha migrate --finalize` after the last restart"
 
 APPLIED = "SELECT migration_id FROM _yoyo_migration ORDER BY migration_id"
 
-HAS_TABLE = "SELECT to_regclass(%s) IS NOT NULL"
-
-OLDEST_CODE = "SELECT oldest_code FROM schema_compatibility"
+HAS_APPLIED = "SELECT to_regclass('_yoyo_migration') IS NOT NULL AS has_table"
 
 # Without those that are being built.
 INVALID_INDEXES = """
-SELECT indexrelid::regclass::text FROM pg_index
+SELECT indexrelid::regclass::text AS name FROM pg_index
 WHERE NOT indisvalid AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index) ORDER BY 1
 """
 
 UNVALIDATED = """
-SELECT format('%s of %s', conname, conrelid::regclass),
-       format('ALTER TABLE %s VALIDATE CONSTRAINT %I', conrelid::regclass, conname)
+SELECT format('%s of %s', conname, conrelid::regclass) AS name,
+       format('ALTER TABLE %s VALIDATE CONSTRAINT %I', conrelid::regclass, conname) AS statement
 FROM pg_constraint WHERE NOT convalidated ORDER BY 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """Processes with connections of this name, and their schema version."""
-
-    name: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version}"
 
 
 def schema(settings: Settings) -> Finding:
     """Compare the database's schema with this release: what is pending, and what a newer release has applied."""
     with _connect(settings) as connection:
-        applied, oldest = _applied(connection), _oldest_code(connection)
+        applied, oldest = _applied(connection), oldest_code(connection)
     pending = [file for file in read_files() if file.name not in applied]
     newer = [name for name in applied if name[:4] > schema_version()]
     if oldest > schema_version():
@@ -71,33 +56,34 @@ def schema(settings: Settings) -> Finding:
     if newer:
         detail = f"a newer release has applied {', '.join(newer)}; this one ({schema_version()}) works with it"
         return Finding("ok", "schema", detail)
-    if pending:
-        detail = f"pending: {', '.join(map(str, pending))}"
+    if expand := [file for file in pending if file.needs is None]:
+        detail = f"pending: {', '.join(map(str, expand))}"
         return Finding("ok", "schema", detail, "run `sangha migrate` before this release's processes")
+    if pending:
+        detail = f"pending when the upgrade is finalized: {', '.join(map(str, pending))}"
+        return Finding("ok", "schema", detail, FINALIZE)
     return Finding("ok", "schema", f"{schema_version()}, no migration pending")
 
 
 def processes(settings: Settings) -> Finding:
-    """Check that the running processes work with the schema, now and when pending migrations have been applied."""
+    """Check that the running processes work with the schema, now and when pending migrations have been applied.
+
+    Contract migrations do not count: `sangha migrate` holds them back until the upgrade is finalized.
+    """
     with _connect(settings) as connection:
-        running, applied = _running(connection, pooled=settings.database_pooler_url is not None), _applied(connection)
-        oldest = _oldest_code(connection)
+        running = _running(connection, pooled=settings.database_pooler_url is not None)
+        oldest = oldest_code(connection)
     if outdated := [process for process in running if process.version < oldest]:
-        detail = f"{_join(outdated)} cannot work with the schema, which needs {oldest} or later"
+        detail = f"{join_names(outdated)} cannot work with the schema, which needs {oldest} or later"
         return Finding("FAIL", "processes", detail, "stop them")
-    for file in read_files():
-        early = [process for process in running if process.version < (file.needs or "")]
-        if early and file.name not in applied:
-            remedy = f"first roll out a release with migration {file.needs} that lacks {file.number}, or stop them"
-            return Finding("FAIL", "processes", f"{file} would break {_join(early)}", remedy)
-    return Finding("ok", "processes", _join(running) or "none running")
+    return Finding("ok", "processes", join_names(running) or "none running")
 
 
 def indexes(settings: Settings) -> Finding:
     """Check that no index was left invalid by an interrupted build."""
     with _connect(settings) as connection:
-        invalid = [row[0] for row in connection.execute(INVALID_INDEXES)]
-        pending = len(_applied(connection)) < len(read_files())
+        invalid = [row["name"] for row in fetch_all(connection, INVALID_INDEXES)]
+        pending = {file.name for file in read_files()} > set(_applied(connection))
     if invalid:
         rebuild = "; ".join(f"REINDEX INDEX CONCURRENTLY {name}" for name in invalid)
         remedy = f"run `sangha migrate`, or {rebuild}" if pending else rebuild
@@ -108,9 +94,9 @@ def indexes(settings: Settings) -> Finding:
 def constraints(settings: Settings) -> Finding:
     """Check that every constraint has been validated."""
     with _connect(settings) as connection:
-        rows = connection.execute(UNVALIDATED).fetchall()
+        rows = fetch_all(connection, UNVALIDATED)
     if rows:
-        names, statements = ", ".join(row[0] for row in rows), "; ".join(row[1] for row in rows)
+        names, statements = ", ".join(row["name"] for row in rows), "; ".join(row["statement"] for row in rows)
         return Finding("warn", "constraints", f"not validated: {names}", f"run `sangha migrate`, or {statements}")
     return Finding("ok", "constraints", "all validated")
 
@@ -119,45 +105,22 @@ RELEASE_CHECKS: Sequence[Check] = (schema, processes, indexes, constraints)
 
 
 def _connect(settings: Settings) -> Connection:
-    return psycopg.connect(settings.postgres_dsn, connect_timeout=TIMEOUT, autocommit=True)
+    return Connection.connect(settings.postgres_dsn, connect_timeout=TIMEOUT, autocommit=True, row_factory=dict_row)
 
 
 def _applied(connection: Connection) -> list[str]:
     """Return the names of the applied migrations."""
-    return [row[0] for row in connection.execute(APPLIED)] if _has_table(connection, "_yoyo_migration") else []
+    row = fetch_one(connection, HAS_APPLIED)
+    has_table = bool(row and row["has_table"])
+    return [row["migration_id"] for row in fetch_all(connection, APPLIED)] if has_table else []
 
 
-def _oldest_code(connection: Connection) -> str:
-    """Return the oldest schema version that works with the database."""
-    if not _has_table(connection, "schema_compatibility"):
-        return FIRST_VERSION
-    row = connection.execute(OLDEST_CODE).fetchone()
-    return row[0] if row else FIRST_VERSION
-
-
-def _has_table(connection: Connection, name: str) -> bool:
-    row = connection.execute(HAS_TABLE, (name,)).fetchone()
-    return bool(row and row[0])
-
-
-def _running(connection: Connection, *, pooled: bool) -> list[Process]:
+def _running(connection: Connection, *, pooled: bool) -> set[Process]:
     """Return the processes that are connected, watching for a while if a pooler shares their connections."""
-    names: set[str] = set()
+    processes: set[Process] = set()
     end = monotonic() + (WATCH if pooled else 0)
     while True:
-        names |= {row[0] for row in connection.execute(CONNECTIONS)}
+        processes |= running_processes(connection)
         if monotonic() >= end:
-            return sorted(filter(None, map(_process, names)), key=str)
+            return processes
         sleep(INTERVAL)
-
-
-def _process(name: str) -> Process | None:
-    """Parse the name of a connection; None if it belongs to no process of ours."""
-    if versioned := VERSIONED.fullmatch(name):
-        return Process(versioned["name"], versioned["version"])
-    unversioned = UNVERSIONED.fullmatch(name)
-    return Process(unversioned["name"], FIRST_VERSION) if unversioned else None
-
-
-def _join(running: Sequence[Process]) -> str:
-    return ", ".join(map(str, running))

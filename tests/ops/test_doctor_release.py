@@ -105,25 +105,16 @@ def test_an_expand_migration_may_be_applied_beside_earlier_processes(own_setting
     assert finding == Finding("ok", "processes", "web 0008, worker memory 0012")
 
 
-def test_a_contract_migration_is_refused_while_earlier_processes_run(own_settings, add_migration, run_process):
+def test_a_contract_migration_is_held_back_until_the_upgrade_is_finalized(own_settings, add_migration, run_process):
     # Given a pending migration that needs that all processes know the last one of this release
-    with run_process(process_name("scheduler")), run_process("sangha/0012 worker memory+recall"):
+    with run_process("sangha/0012 worker memory+recall"):
         add_migration(f"-- roll: contract {LATEST}")
         # When a process runs that does not know it
-        finding = processes(own_settings)
-        # Then the release is refused
-        assert str(finding) == (
-            f"FAIL processes: {NEXT}.next (contract, needs {LATEST}) would break worker memory+recall 0012 — "
-            f"first roll out a release with migration {LATEST} that lacks {NEXT}, or stop them"
-        )
-
-
-def test_a_contract_migration_is_accepted_when_all_processes_know_what_it_needs(
-    own_settings, add_migration, run_process
-):
-    with run_process(process_name("scheduler")), run_process("psql"):
-        add_migration(f"-- roll: contract {LATEST}")
-        assert processes(own_settings) == Finding("ok", "processes", f"scheduler {LATEST}")
+        findings = [schema(own_settings), processes(own_settings)]
+    # Then it is announced, and breaks nothing
+    assert [finding.verdict for finding in findings] == ["ok", "ok"]
+    assert findings[0].detail == f"pending when the upgrade is finalized: {NEXT}.next (contract, needs {LATEST})"
+    assert "sangha migrate --finalize" in findings[0].remedy
 
 
 def test_an_earlier_release_may_run_on_a_later_schema_that_works_with_it(own_settings, dsn):

@@ -69,7 +69,7 @@ def test_servers_start_in_a_folder_with_special_characters(name: str, tmp_path: 
     valkey = Valkey(settings.home / "valkey", settings.socket_dir)
     with running_server(postgres, *folders), running_server(valkey, *folders):
         # When the migrations are applied, then yoyo can connect
-        assert migrate(settings.postgres_dsn)
+        assert migrate(settings.postgres_dsn).applied
         assert pending_migrations(postgres.dsn) == []
         # And so can all other clients
         with psycopg.connect(settings.postgres_dsn) as connection:

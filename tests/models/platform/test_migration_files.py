@@ -2,18 +2,9 @@
 
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from models.platform.migrate import migrate
 from models.platform.migration_files import FIRST_VERSION, MigrationFile, process_name, read_file, read_files
-from ops.embedded_servers import Postgres
-from tests.databases import bare_database
-
-COMPATIBILITY = """
-CREATE TABLE schema_compatibility (oldest_code text);
-INSERT INTO schema_compatibility VALUES ('0008');
-"""
 
 
 def test_each_migration_says_what_code_it_works_with() -> None:
@@ -46,19 +37,3 @@ def test_headers_are_read(tmp_path: Path) -> None:
 
 def test_connections_name_the_newest_migration() -> None:
     assert process_name("web") == f"sangha/{read_files()[-1].number} web"
-
-
-def test_a_contract_migration_raises_the_oldest_code(
-    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given migrations of which two need later code, the second of them less
-    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
-    (tmp_path / "0001.compatibility.sql").write_text(COMPATIBILITY)
-    (tmp_path / "0102.drop.sql").write_text("-- roll: contract 0100\nSELECT 1;")
-    (tmp_path / "0103.drop.sql").write_text("-- roll: contract 0099\n-- transactional: false\nSELECT 1;")
-    with bare_database(postgres) as dsn:
-        # When they are applied
-        migrate(dsn)
-        # Then the database says which code works with it
-        with psycopg.connect(dsn) as connection:
-            assert connection.execute("SELECT oldest_code FROM schema_compatibility").fetchall() == [("0100",)]
