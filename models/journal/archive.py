@@ -79,6 +79,15 @@ def read_archive(connection: Connection, job_id: str, after: int = -1) -> Archiv
     return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
 
 
+FIRST = "SELECT events FROM job_events WHERE job_id = %(job_id)s AND first_sequence = 0"
+
+
+def read_first_event(connection: Connection, job_id: str) -> Event | None:
+    """Return the first event of a journal, or None if the archive has none of its events."""
+    row = fetch_one(connection, FIRST, {"job_id": job_id})
+    return from_lines(0, row["events"].encode())[0] if row else None
+
+
 LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(job_id)s"
 
 

@@ -11,19 +11,24 @@ from models.journal.archive import archive
 from models.journal.events import Event, event
 from models.journal.journal import Claim
 from models.journal.shards import SHARDS
+from models.journal.shared_fields import complete_events, without_fields
 from models.platform.database import Database
 from models.platform.ids import new_id
 
 
 class ScriptedJob:
-    """A claimed `turn.run` job with two opening events; `events` is its whole journal so far."""
+    """A claimed `turn.run` job with two opening events; `events` is its whole journal so far.
 
-    def __init__(self, database: Database, client: redis.Redis, account: str) -> None:
+    The events after the first one have no `instructions`, if there are some.
+    """
+
+    def __init__(self, database: Database, client: redis.Redis, account: str, instructions: str = "") -> None:
         self.database = database
         self.client = client
         self.account = account
         self.id = new_id("job")
-        self.events = [event(0, "response.created", {}), event(1, "response.queued", {})]
+        self.shared = {"instructions": instructions} if instructions else {}
+        self.events = [event(0, "response.created", {"response": self.shared}), self._event(1, "response.queued")]
         self.archived = 2
         with database.transaction() as connection:
             enqueue(connection, NewJob("turn.run", account, id=self.id, opening=self.events))
@@ -60,7 +65,7 @@ class ScriptedJob:
 
     def end(self, *, published: bool = True) -> None:
         """End the job with its last event. Unless `published`, the event is in Postgres only."""
-        last = event(len(self.events), "response.completed", {"response": {"id": "resp_told"}})
+        last = self._event(len(self.events), "response.completed", id="resp_told")
         self.events.append(last)
         with self.database.transaction() as connection:
             end(connection, self.job, Ending("completed", [last]), self.events[self.archived :])
@@ -75,6 +80,13 @@ class ScriptedJob:
     def forget_journal(self) -> None:
         """Delete the job's journal from Redis."""
         journal.delete(self.client, self.id)
+
+    def clients_events(self) -> list[Event]:
+        """Return the events as clients receive them."""
+        return complete_events(self.events, self.events[0])
+
+    def _event(self, sequence: int, type_: str, **fields: str) -> Event:
+        return event(sequence, type_, without_fields({"response": {**fields, **self.shared}}, list(self.shared)))
 
     def _append(self, events: Sequence[Event], *, publish: bool = True) -> None:
         self.events += events

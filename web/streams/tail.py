@@ -20,13 +20,14 @@ from starlette.concurrency import run_in_threadpool
 from models.jobs.jobs import ended_ids
 from models.jobs.stream_state import read_rewound_at, reopen_cancelled, stale_ids
 from models.journal import journal
-from models.journal.archive import read_archive
+from models.journal.archive import read_archive, read_first_event
 from models.journal.events import REWOUND, Event
 from models.journal.keys import stream_key
 from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database
 from models.platform.errors import Unavailable
 from models.platform.redis_client import close_async, connect_async, is_cluster
+from web.streams.completer import Completer
 from web.streams.follower import Follower, merge_appends
 from web.streams.shard_reader import CONNECTION_ERRORS, Fields, ShardReader
 
@@ -102,17 +103,20 @@ class Tail:
         Yields batches of events that arrived together. Ends early when the process shuts down or the follower is too
         slow. A `follower` that was subscribed before the job was created and has its first events needs no history.
         """
+        completer = Completer(job_id, self._first_event)
         follower = follower or self.subscribe(job_id)
         follower.position = after
         try:
             events = await self._first_events(follower, job_id, after)
             while not follower.closed:
                 if events:
-                    yield events
+                    yield await completer.complete(events)
                     follower.yielded(events)
                     if events[-1].ends:
                         return
                 events = await self._next_events(follower, job_id)
+        except Unavailable as error:
+            log.warning("Ending a stream of %s, which its client will resume: %s", job_id, error)
         finally:
             self.unsubscribe(job_id, follower)
 
@@ -175,10 +179,17 @@ class Tail:
         later = [event for event in recent if event.sequence > last]
         return [*archived, *later] if later and later[0].sequence == last + 1 else archived
 
-    async def _entries(self, job_id: str, after: int) -> Any:
-        key = stream_key(job_id, tagged=self._tagged)
+    async def _first_event(self, job_id: str) -> Event | None:
+        """Read the first event of a journal, from Redis or from the archive. Raises Unavailable."""
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            if entries := await self._entries(job_id, -1, last=0):
+                return journal.parse_entries(entries)[0]
+        return await run_in_threadpool(self._first_archived, job_id)
+
+    async def _entries(self, job_id: str, after: int, last: int | None = None) -> Any:
+        key, end = stream_key(job_id, tagged=self._tagged), "+" if last is None else f"{last + 1}-0"
         async with asyncio.timeout(TIMEOUT), self._free_connections:
-            return await self._client.xrange(key, min=f"{after + 2}-0")
+            return await self._client.xrange(key, min=f"{after + 2}-0", max=end)
 
     def _rewound_at(self, job_id: str) -> int | None:
         try:
@@ -193,6 +204,10 @@ class Tail:
                 return reopen_cancelled(connection, job_id, position)
         except Unavailable:
             return False
+
+    def _first_archived(self, job_id: str) -> Event | None:
+        with self._database.connection() as connection:
+            return read_first_event(connection, job_id)
 
     def _archived(self, job_id: str, after: int) -> list[Event]:
         try:
