@@ -54,7 +54,7 @@ class Migrations:
     """Names of the migrations that were applied, and contract migrations that wait for the end of an upgrade."""
 
     applied: Sequence[str]
-    held_back: Sequence[MigrationFile] = ()
+    held_back: Sequence[MigrationFile]
 
 
 def migrate(dsn: str, *, finalize_upgrade: bool = False) -> Migrations:

@@ -10,7 +10,7 @@ import pytest
 
 from models.platform.database import Database
 from models.platform.migrate import FOLDER, migrate
-from models.platform.migration_files import process_name, schema_version
+from models.platform.migration_files import FIRST_VERSION, process_name, schema_version
 from models.platform.settings import Settings
 from ops.doctor.finding import Finding, run_check
 from ops.doctor.release import RELEASE_CHECKS, constraints, indexes, processes, schema
@@ -26,9 +26,11 @@ NEXT = f"{int(LATEST) + 1:04}"
 
 @pytest.fixture
 def dsn(postgres: Postgres) -> Iterator[str]:
-    """The DSN of a database with the schema of this release."""
+    """The DSN of a database that was upgraded from the first version to the schema of this release."""
     with bare_database(postgres) as dsn:
         migrate(dsn)
+        with psycopg.connect(dsn) as connection:
+            connection.execute("UPDATE schema_compatibility SET oldest_code = %s", (FIRST_VERSION,))
         yield dsn
 
 
