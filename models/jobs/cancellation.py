@@ -15,6 +15,7 @@ from models.jobs.children import wake_parent
 from models.jobs.serial_keys import unblock_next
 from models.journal.archive import archive, read_archive
 from models.journal.events import Event, event
+from models.journal.shared_fields import SHARED, without_fields
 from models.platform.database import Connection, fetch_all
 
 # The subtrees, and a lock on the serial key of each of their unfinished jobs, in the order of the locks' numbers.
@@ -103,12 +104,15 @@ def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -
 
 def _last_event(connection: Connection, job_id: str) -> Event:
     archived = read_archive(connection, job_id)
-    ending = event(archived.last + 1, "sangha:job.cancelled", {"job_id": job_id, **_response_field(archived.events)})
+    ending = event(archived.last + 1, "sangha:job.cancelled", _last_payload(job_id, archived.events))
     archive(connection, job_id, [ending])
     return ending
 
 
-def _response_field(events: Sequence[Event]) -> dict[str, Any]:
-    """Return the response object of the turn's last event, with the status `cancelled`; nothing if there is none."""
+def _last_payload(job_id: str, events: Sequence[Event]) -> Mapping[str, Any]:
+    """Return the payload of the last event; for a turn with the response object of the event before it."""
     last = orjson.loads(events[-1].data) if events else {}
-    return {"response": {**last["response"], "status": "cancelled"}} if "response" in last else {}
+    if "response" not in last:
+        return {"job_id": job_id}
+    payload = {"job_id": job_id, "response": {**last["response"], "status": "cancelled"}}
+    return without_fields(payload, last.get(SHARED, ()))

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from typing_extensions import TypedDict
 
+from models.journal.shared_fields import without_fields
 from models.turns.responses import Response, ResponseStatus, TokenUsage
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -195,6 +196,18 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "user": request["user"],
         "job_id": response.job_id,
     }
+
+
+#: The argument of a turn's job that names the fields which its journal has once.
+SHARED_ARGUMENT = "shared_fields"
+
+
+def response_payload(
+    response: Response, job_arguments: Mapping[str, Any], *, status: ResponseStatus | None = None, **fields: Any
+) -> Mapping[str, Any]:
+    """Build the payload of a worker's event: `fields` and the response, without what the first event of the job has."""
+    payload = {**fields, "response": response_object(response, status)}
+    return without_fields(payload, job_arguments.get(SHARED_ARGUMENT, ()))
 
 
 #: OpenAI's list of error codes is closed. Codes that are not on it become the nearest one, and the `reason`.

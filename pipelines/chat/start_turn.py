@@ -16,13 +16,15 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_billable_tokens
 from models.journal.events import Event, event
+from models.journal.shared_fields import SINCE, shared_fields, without_fields
+from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound
 from models.platform.ids import new_id
 from models.turns import responses
 from models.turns.responses import UNREAD_SECONDS, Response
 from pipelines.chat.memory_prompt import memory_token_limit, recall_enabled, remember_enabled
-from pipelines.chat.response_objects import response_object
+from pipelines.chat.response_objects import SHARED_ARGUMENT, ResponseObject, response_object
 from pipelines.chat.thread import BusyPolicy, apply_busy_policy, find_thread, resolve_items
 
 
@@ -75,8 +77,11 @@ def start_turn(
     allowance: Allowance = UNLIMITED,
     *,
     repeat: PriorUse = "first",
+    shares_fields: bool = False,
 ) -> AcceptedTurn:
     """Accept a turn. Announce its job to the queue after this.
+
+    `shares_fields`: every process reads journals that have large fields once, as `models.journal.shared_fields` says.
 
     If the ids exist already, this is a repetition of the same request: returns the turn as it was when it began,
     without opening events.
@@ -88,7 +93,7 @@ def start_turn(
     if repeat != "first" and (existing := _existing(database, caller, response_id, repeat)) is not None:
         return existing
     with database.connection() as connection:
-        prepared = _prepare(connection, caller, turn, response_id, job_id, allowance)
+        prepared = _prepare(connection, caller, turn, response_id, job_id, allowance, shares_fields=shares_fields)
     try:
         with database.batch() as connection:
             lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that it interrupts
@@ -109,7 +114,8 @@ def start_turn_in_transaction(
 
     Raises what `start_turn` does.
     """
-    prepared = _prepare(connection, caller, turn, *new_turn_ids(), allowance)
+    shares_fields = oldest_code(connection) >= SINCE
+    prepared = _prepare(connection, caller, turn, *new_turn_ids(), allowance, shares_fields=shares_fields)
     return AcceptedTurn(prepared.response, prepared.opening_events, _insert(connection, turn, prepared, allowance))
 
 
@@ -128,7 +134,14 @@ class PreparedTurn:
 
 
 def _prepare(
-    connection: Connection, caller: Caller, turn: NewTurn, response_id: str, job_id: str, allowance: Allowance
+    connection: Connection,
+    caller: Caller,
+    turn: NewTurn,
+    response_id: str,
+    job_id: str,
+    allowance: Allowance,
+    *,
+    shares_fields: bool,
 ) -> PreparedTurn:
     thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
     items = resolve_items(connection, caller.account_id, response_id, turn.input)
@@ -147,16 +160,19 @@ def _prepare(
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
     )
+    created = response_object(response)
+    shared = shared_fields(created) if shares_fields else []
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
         arguments={
             "response_id": response_id,
+            **({SHARED_ARGUMENT: shared} if shared else {}),
             **token_draw_arguments(caller.key_id, allowance.limits.tokens_per_minute, allowance.estimated_tokens),
         },
         id=job_id,
         serial_key=thread or response_id,
-        opening=_opening_events(response),
+        opening=_opening_events(created, shared),
         reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
     )
     return PreparedTurn(response, job, thread)
@@ -199,10 +215,11 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
     )
 
 
-def _opening_events(response: Response) -> list[Event]:
+def _opening_events(response: ResponseObject, shared: Sequence[str]) -> list[Event]:
     """Return the events that a turn's stream begins with, before a worker runs it."""
-    payload = {"response": response_object(response)}
-    return [event(0, "response.created", payload), event(1, "response.queued", payload)]
+    created = {"response": orjson.Fragment(orjson.dumps(response))}
+    queued = without_fields({"response": response}, shared) if shared else created
+    return [event(0, "response.created", created), event(1, "response.queued", queued)]
 
 
 def new_turn_ids() -> tuple[str, str]:

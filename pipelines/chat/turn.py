@@ -65,7 +65,8 @@ def begin_answer(
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
     if "response.in_progress" not in transcript.event_types:
-        journal.write("response.in_progress", {"response": response_objects.response_object(response, "in_progress")})
+        payload = response_objects.response_payload(response, attempt.job.arguments, status="in_progress")
+        journal.write("response.in_progress", payload)
     if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
     if ENGINE_STARTED not in transcript.event_types:
@@ -128,7 +129,7 @@ def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop"
     return Ending(
         "completed",
         attempt.journal.compose_endings(
-            [*events, (end_event_type, {"response": response_objects.response_object(response)})]
+            [*events, (end_event_type, response_objects.response_payload(response, attempt.job.arguments))]
         ),
         result={"response_id": response.id, "status": response.status},
         record=_record_results(response, answer.usage),
@@ -151,9 +152,9 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
         output=answer.output("incomplete"),
         usage=response_objects.usage_object(usage),
     )
-    payload = {"response": response_objects.response_object(response)}
-    end_event = ("sangha:job.cancelled", {"job_id": attempt.job.id, **payload}) if state == "cancelled" else (
-        "response.failed", payload)  # fmt: skip
+    type_ = "sangha:job.cancelled" if state == "cancelled" else "response.failed"
+    fields: dict[str, Any] = {"job_id": attempt.job.id} if state == "cancelled" else {}
+    end_event = (type_, response_objects.response_payload(response, attempt.job.arguments, **fields))
     return Ending(
         state,
         attempt.journal.compose_endings([*answer.message_end_events("incomplete"), end_event]),

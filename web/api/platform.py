@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from models.platform.compatibility import Compatibility
 from models.platform.database import Database
 from models.platform.object_store import ObjectStore
 from models.platform.redis_client import connect
@@ -53,6 +54,7 @@ class Platform:
     idempotency: Idempotency
     oidc: OidcClient
     openapi: CachedDocument
+    compatibility: Compatibility = field(init=False)
     login_limiter: LoginLimiter = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
@@ -61,6 +63,7 @@ class Platform:
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.compatibility = Compatibility(self.database)
         self.login_limiter = LoginLimiter(self.redis)
 
     @classmethod

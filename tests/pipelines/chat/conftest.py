@@ -114,6 +114,7 @@ class TurnHarness:
         conversation: str | None = None,
         previous: str | None = None,
         items: Sequence[dict[str, Any]] = (),
+        shares_fields: bool = True,
         **request: Any,
     ) -> AcceptedTurn:
         """Start a turn with messages of these texts, and these items; without either, a hello."""
@@ -122,7 +123,7 @@ class TurnHarness:
             for text in texts or (() if items else ("hello",))
         ]
         turn = NewTurn({**REQUEST, **request}, [*messages, *items], conversation, previous)
-        return start_turn(self.database, self.caller, turn, *new_turn_ids())
+        return start_turn(self.database, self.caller, turn, *new_turn_ids(), shares_fields=shares_fields)
 
     def attempt(self, started: AcceptedTurn) -> Attempt:
         """Claim a turn's next attempt."""

@@ -8,6 +8,7 @@ from functools import partial
 import orjson
 from starlette.concurrency import run_in_threadpool
 
+from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound
 from models.turns import responses
 from models.turns.responses import Response
@@ -59,6 +60,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
             job_id,
             request.allowance,
             repeat=request.repeat,
+            shares_fields=request.platform.compatibility.at_least(SINCE),
         )
         request.platform.queue.announce_job(job_id, accepted.opening_events, request.caller.account_id)
         if accepted.interrupted is not None:
