@@ -22,6 +22,7 @@ class TimetableEntry:
 #: Kind of job → its trigger.
 TIMETABLE: Mapping[str, TimetableEntry] = {
     "maintenance.prune": TimetableEntry(Cron("30 3 * * *")),
+    "maintenance.archive_jobs": TimetableEntry(Cron("10 * * * *"), if_missed="skip", grace=600),
     "meditation.nightly": TimetableEntry(Cron("0 1 * * *"), grace=6 * 3600),
 }
 

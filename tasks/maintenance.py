@@ -3,8 +3,9 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
+from models.platform.compatibility import Compatibility
 from models.platform.object_store import ObjectStore
-from pipelines.maintenance import erase, prune
+from pipelines.maintenance import archive_jobs, erase, prune
 from pipelines.memory import index_space
 from pipelines.memory.meditation import schedule_meditations
 from tasks.job_runner import JobRunner
@@ -12,8 +13,9 @@ from tasks.job_runner import JobRunner
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Declare the actors. Returns the number of threads by queue."""
-    objects = ObjectStore.open(runner.settings)
+    objects, compatibility = ObjectStore.open(runner.settings), Compatibility(runner.database)
     runner.declare("maintenance.prune", Handler(run=partial(prune.run, objects), end=plain_ending))
+    runner.declare("maintenance.archive_jobs", Handler(run=partial(archive_jobs.run, compatibility), end=plain_ending))
     runner.declare("data.erase", Handler(run=partial(erase.run, runner.client, objects), end=plain_ending))
     runner.declare("memory.index", Handler(run=index_space.run, end=plain_ending))
     runner.declare(

@@ -9,6 +9,8 @@ from typing import Any, LiteralString
 
 from psycopg import sql
 
+from models.journal.archive import unpack
+from models.journal.events import to_lines
 from models.platform.database import Connection, fetch_all, fetch_one
 
 #: Rows that are fetched or deleted at a time.
@@ -36,11 +38,14 @@ EXPORTS: Mapping[str, LiteralString] = {
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
         SELECT id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at, finished_at
-        FROM jobs WHERE account_id = %(account_id)s""",
+        FROM all_jobs WHERE account_id = %(account_id)s""",
     "job_events": """
-        SELECT job_id, first_sequence, last_sequence, tokens, events
+        SELECT job_id, first_sequence, last_sequence, tokens, events, NULL::bytea AS packed
         FROM job_events JOIN jobs ON jobs.id = job_events.job_id
-        WHERE jobs.account_id = %(account_id)s""",
+        WHERE jobs.account_id = %(account_id)s
+        UNION ALL
+        SELECT id, 0, last_sequence, tokens, NULL, events FROM ended_jobs
+        WHERE account_id = %(account_id)s AND events IS NOT NULL""",
     "budgets": """
         SELECT root_id, max_tokens, tokens, max_money::text, money::text, max_calls, calls, max_depth, created_at
         FROM budgets WHERE account_id = %(account_id)s""",
@@ -88,6 +93,7 @@ NOT_EXPORTED: Mapping[str, str] = {
     "idempotency_keys": "copies of responses, kept for a day",
     "sessions": "belong to users, who may have several accounts",
     "memory_spaces": "counts of exported memories",
+    "ended_jobs": "exported as jobs and job_events",
 }
 
 # A batch of an account's rows, for tables with an id.
@@ -101,11 +107,13 @@ def _by_id(table: str) -> sql.Composed:
 
 
 #: What an erasure deletes, in this order; each statement is repeated until it deletes nothing. Deleting a job deletes
-#: its response, its events and its budget. Open effects hold no data: they stay for the operator who resolves them.
+#: its response, its events and its budget. Jobs move from `jobs` to `ended_jobs` meanwhile, and not back. Open effects
+#: hold no data: they stay for the operator who resolves them.
 ERASED: Mapping[str, sql.Composed | LiteralString] = {
     "firings": _by_id("firings"),
     "schedules": _by_id("schedules"),
     "jobs": _by_id("jobs"),
+    "ended_jobs": _by_id("ended_jobs"),
     "budgets": "DELETE FROM budgets WHERE account_id = %(account_id)s RETURNING root_id AS id",
     "effects": """
         DELETE FROM effects WHERE (job_id, step) IN (
@@ -143,7 +151,13 @@ def export_rows(connection: Connection, name: str, account_id: str) -> Iterator[
     with connection.cursor(name="export") as cursor:
         cursor.execute(EXPORTS[name], {"account_id": account_id})
         while batch := cursor.fetchmany(BATCH):
-            yield batch
+            yield [_unpacked(row) for row in batch]
+
+
+def _unpacked(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the export with its packed events, if it has such, as the lines that `job_events` has."""
+    packed = row.pop("packed", None)
+    return row if packed is None else {**row, "events": to_lines(unpack(packed)).decode()}
 
 
 def erase_batch(connection: Connection, table: str, account_id: str) -> list[str]:

@@ -23,6 +23,7 @@ WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND NOT EXISTS (SELECT FROM memberships AS other
                   WHERE other.account_id = accounts.id AND other.user_id <> users.id)
   AND NOT EXISTS (SELECT FROM jobs WHERE jobs.account_id = accounts.id)
+  AND NOT EXISTS (SELECT FROM ended_jobs WHERE ended_jobs.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM effects WHERE effects.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM conversations WHERE conversations.account_id = accounts.id)
   AND NOT EXISTS (SELECT FROM memories WHERE memories.account_id = accounts.id)

@@ -12,7 +12,7 @@ from models.jobs.attempts import Ending, is_current, store_progress, store_rewin
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import Job, JoinRule, NewJob
 from models.journal import journal
-from models.journal.archive import ArchivedEvents, read_archive
+from models.journal.archive import ArchivedEvents, read_chunks
 from models.journal.events import REWOUND, Event
 from models.journal.journal import AppendResult, Claim, Fence
 from models.journal.writer import Journal, JournalWriter
@@ -196,7 +196,7 @@ def _lacks_rewound_event(job: Job, history: Sequence[Event]) -> bool:
 def _history(job: Job, database: Database, client: redis.Redis) -> tuple[ArchivedEvents, list[Event]]:
     """Return the archived events, and those after them that only Redis has."""
     with database.connection() as connection:
-        archived = read_archive(connection, job.id)
+        archived = read_chunks(connection, job.id)
     recent = journal.read_events(client, job.id, archived.last)
     return archived, without_ending(recent) if recent and recent[0].sequence == archived.last + 1 else []
 

@@ -13,7 +13,7 @@ import orjson
 
 from models.jobs.children import wake_parent
 from models.jobs.serial_keys import unblock_next
-from models.journal.archive import archive, read_archive
+from models.journal.archive import archive, read_chunks
 from models.journal.events import Event, event
 from models.journal.shared_fields import SHARED, without_fields
 from models.platform.database import Connection, fetch_all
@@ -103,7 +103,7 @@ def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:
-    archived = read_archive(connection, job_id)
+    archived = read_chunks(connection, job_id)
     ending = event(archived.last + 1, "sangha:job.cancelled", _last_payload(job_id, archived.events))
     archive(connection, job_id, [ending])
     return ending

@@ -7,6 +7,7 @@ from models.jobs.serial_keys import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
 from models.platform.database import Connection, fetch_all, fetch_one
+from models.platform.records import columns
 
 DEAD = f"""
 SELECT {COLUMNS} FROM jobs
@@ -23,8 +24,8 @@ def list_dead_jobs(connection: Connection, limit: int = 50, *, after: str | None
 
 
 def read_any(connection: Connection, job_id: str) -> Job | None:
-    """Return a job of any account. For operators only."""
-    row = fetch_one(connection, f"SELECT {COLUMNS} FROM jobs WHERE id = %(id)s", {"id": job_id})
+    """Return a job of any account and age. For operators only."""
+    row = fetch_one(connection, f"SELECT {columns(Job)} FROM all_jobs WHERE id = %(id)s", {"id": job_id})
     return Job(**row) if row else None
 
 

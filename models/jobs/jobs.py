@@ -22,6 +22,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from models.jobs import ended_jobs
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.serial_keys import lock_serial_key
 from models.journal.archive import archive
@@ -239,15 +240,19 @@ COLUMNS = columns(Job, "jobs")
 
 READ = f"SELECT {COLUMNS} FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
 
+# The columns of the view have the names of the record's fields.
+READ_MOVED = f"SELECT {columns(Job)} FROM all_jobs WHERE id = %(id)s AND account_id = %(account_id)s"
+
 
 def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
-    """Return the job if it belongs to the account."""
-    row = fetch_one(connection, READ, {"id": job_id, "account_id": account_id})
+    """Return the job if it belongs to the account; also one that ended long ago."""
+    parameters = {"id": job_id, "account_id": account_id}
+    row = fetch_one(connection, READ, parameters) or fetch_one(connection, READ_MOVED, parameters)
     return Job(**row) if row else None
 
 
 LIST = f"""
-SELECT {COLUMNS} FROM jobs
+SELECT {columns(Job)} FROM all_jobs
 WHERE account_id = %(account_id)s
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -286,7 +291,8 @@ DELETE FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s
 
 def delete_ended(connection: Connection, job_id: str, account_id: str) -> bool:
     """Delete an ended job with its journal. Returns whether it was deleted."""
-    return connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
+    deleted = connection.execute(DELETE_ENDED, {"id": job_id, "account_id": account_id}).rowcount > 0
+    return deleted or ended_jobs.delete(connection, job_id, account_id)
 
 
 CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY coalesce(sequence, 0), id"

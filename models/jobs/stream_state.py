@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from models.jobs.serial_keys import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.platform.database import Connection, fetch_all, fetch_one
 
+REWOUND_AT = "SELECT rewound_at FROM jobs WHERE id = %(id)s"
+REWOUND_AT_MOVED = "SELECT rewound_at FROM ended_jobs WHERE id = %(id)s"
+
 
 def read_rewound_at(connection: Connection, job_id: str) -> int | None:
     """Return the lowest sequence number from which on events of a job were written again, or None."""
-    row = fetch_one(connection, "SELECT rewound_at FROM jobs WHERE id = %(id)s", {"id": job_id})
+    row = fetch_one(connection, REWOUND_AT, {"id": job_id}) or fetch_one(connection, REWOUND_AT_MOVED, {"id": job_id})
     return row["rewound_at"] if row else None
 
 

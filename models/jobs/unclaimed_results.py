@@ -5,11 +5,17 @@ from models.platform.database import Connection, fetch_all
 #: Seconds that a result is kept for its client, whose web process may have crashed.
 KEPT = 600.0
 
-# The kinds are those of the partial index `jobs_unread`. Dead jobs stay for operators to inspect.
-DELETE = """
+#: The kinds of jobs with such a result; those of the partial indexes `jobs_unread` and `jobs_movable`.
+KINDS = ("embedding.create", "tokens.count", "memory.search")
+
+#: The kinds as a list of SQL.
+KIND_LIST = ", ".join(f"'{kind}'" for kind in KINDS)
+
+# Dead jobs stay for operators to inspect.
+DELETE = f"""
 DELETE FROM jobs USING (
     SELECT id FROM jobs
-    WHERE kind IN ('embedding.create', 'tokens.count', 'memory.search')
+    WHERE kind IN ({KIND_LIST})
       AND finished_at < now() - make_interval(secs => %(kept)s)
       AND state IN ('completed', 'failed', 'cancelled')
     ORDER BY id DESC LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS unread

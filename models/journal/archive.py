@@ -1,9 +1,12 @@
 """The archive of the journal in Postgres.
 
 A chunk is written when a job is enqueued, at checkpoints while it runs, and when it ends, in the transaction of that
-step. Chunks are contiguous; together they replay the whole journal.
+step. Chunks are contiguous; together they replay the whole journal. When the ended job is moved to `ended_jobs`, its
+chunks are packed into one compressed value there.
 """
 
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +46,7 @@ def archive_missing(connection: Connection, job_id: str, events: Sequence[Event]
     Those can be more than the attempt knows of: a failover may have lost its checkpoints, but not its claim. Raises
     Fenced if the archive lacks earlier ones too: the next attempt finds them in Redis.
     """
-    after = last_archived(connection, job_id) if last is None else last
+    after = last_of(fetch_one(connection, LAST, {"job_id": job_id})) if last is None else last
     missing = [event for event in events if event.sequence > after]
     if missing and missing[0].sequence > after + 1:
         raise Fenced(f"The archive of {job_id} ends with event {after}, before {missing[0].sequence}.")
@@ -72,31 +75,95 @@ ORDER BY first_sequence
 """
 
 
-def read_archive(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
-    """Read the events with a sequence number above `after`. `tokens` counts whole chunks."""
+def read_chunks(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
+    """Read the events of an unfinished job with a sequence number above `after`. `tokens` counts whole chunks."""
     rows = fetch_all(connection, READ, {"job_id": job_id, "after": after})
     events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
     return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
+
+
+# A second statement: usually the job has chunks, and `ended_jobs` has several partitions to look at. Since jobs move in
+# one direction only, none is missed in between.
+READ_PACKED = """
+SELECT tokens, events, last_sequence FROM ended_jobs
+WHERE id = %(job_id)s AND last_sequence > %(after)s AND events IS NOT NULL
+"""
+
+
+def read_archive(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
+    """Read the events of any job with a sequence number above `after`. `tokens` counts whole chunks."""
+    archived = read_chunks(connection, job_id, after)
+    if archived.events or not (row := fetch_one(connection, READ_PACKED, {"job_id": job_id, "after": after})):
+        return archived
+    events = unpack(row["events"])
+    return ArchivedEvents([event for event in events if event.sequence > after], row["tokens"])
 
 
 FIRST = "SELECT events FROM job_events WHERE job_id = %(job_id)s AND first_sequence = 0"
 
 
 def read_first_event(connection: Connection, job_id: str) -> Event | None:
-    """Return the first event of a journal, or None if the archive has none of its events."""
-    row = fetch_one(connection, FIRST, {"job_id": job_id})
-    return from_lines(0, row["events"].encode())[0] if row else None
+    """Return the first event of any job, or None if the archive has none of its events."""
+    if (row := fetch_one(connection, FIRST, {"job_id": job_id})) is not None:
+        return from_lines(0, row["events"].encode())[0]
+    packed = fetch_one(connection, READ_PACKED, {"job_id": job_id, "after": -1})
+    return unpack(packed["events"])[0] if packed else None
 
 
 LAST = "SELECT coalesce(max(last_sequence), -1) AS last FROM job_events WHERE job_id = %(job_id)s"
 
 
+LAST_PACKED = "SELECT coalesce(max(last_sequence), -1) AS last FROM ended_jobs WHERE id = %(job_id)s"
+
+
 def last_archived(connection: Connection, job_id: str) -> int:
-    """Return the sequence number of the last archived event, or -1."""
-    return last_of(fetch_one(connection, LAST, {"job_id": job_id}))
+    """Return the sequence number of the last archived event of any job, or -1."""
+    last = last_of(fetch_one(connection, LAST, {"job_id": job_id}))
+    return last if last >= 0 else last_of(fetch_one(connection, LAST_PACKED, {"job_id": job_id}))
 
 
 def last_of(row: Mapping[str, Any] | None) -> int:
     """Return the sequence number in a row of LAST."""
     assert row is not None
     return int(row["last"])
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A row of `job_events`."""
+
+    first_sequence: int
+    last_sequence: int
+    tokens: int
+    events: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEvents:
+    """The events of a whole journal as one value, and what is read without unpacking it."""
+
+    data: bytes
+    last_sequence: int
+    tokens: int
+
+
+def pack(chunks: Sequence[Chunk]) -> PackedEvents:
+    """Compress the chunks of a journal: the lines of all events, as zlib."""
+    lines = "\n".join(chunk.events for chunk in chunks).encode()
+    return PackedEvents(zlib.compress(lines), chunks[-1].last_sequence, sum(chunk.tokens for chunk in chunks))
+
+
+# It is the second key of each event, after its type, which has no quote.
+SEQUENCE = re.compile(rb'\{"type":"[^"]*","sequence_number":(\d+)')
+
+
+def unpack(data: bytes) -> list[Event]:
+    """Return the events of `PackedEvents.data`, with the sequence numbers that they state."""
+    return [event for line in zlib.decompress(data).split(b"\n") for event in from_lines(_sequence(line), line)]
+
+
+def _sequence(line: bytes) -> int:
+    match = SEQUENCE.match(line)
+    if match is None:
+        raise ValueError(f"An archived event has no sequence number: {line[:80]!r}")
+    return int(match[1])

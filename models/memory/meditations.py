@@ -73,7 +73,7 @@ def insert(connection: Connection, meditation_id: str, *, account_id: str, user_
 SELECT = """
 SELECT meditations.id, meditations.account_id, meditations.user_id, job_id, outcome, report, meditations.created_at,
        applied_at, reverted_at, jobs.state AS job_state, jobs.progress
-FROM meditations LEFT JOIN jobs ON jobs.id = job_id
+FROM meditations LEFT JOIN all_jobs AS jobs ON jobs.id = job_id
 """
 
 READ = (

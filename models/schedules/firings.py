@@ -68,7 +68,7 @@ def exists(connection: Connection, schedule_id: str, fire_time: datetime) -> boo
 LIST = f"""
 SELECT {COLUMNS}, jobs.state AS job_state, responses.id AS response_id
 FROM firings
-LEFT JOIN jobs ON jobs.id = firings.job_id AND jobs.account_id = firings.account_id
+LEFT JOIN all_jobs AS jobs ON jobs.id = firings.job_id AND jobs.account_id = firings.account_id
 LEFT JOIN responses ON responses.job_id = firings.job_id AND responses.account_id = firings.account_id
 WHERE firings.schedule_id = %(schedule_id)s AND firings.account_id = %(account_id)s
   AND (%(after)s::text IS NULL OR firings.id < %(after)s)

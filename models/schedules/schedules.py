@@ -105,7 +105,7 @@ SELECT {COLUMNS}, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
     SELECT {firings.COLUMNS}, jobs.state AS job_state, responses.id AS response_id
     FROM firings
-    LEFT JOIN jobs ON jobs.id = firings.job_id
+    LEFT JOIN all_jobs AS jobs ON jobs.id = firings.job_id
     LEFT JOIN responses ON responses.job_id = firings.job_id
     WHERE firings.schedule_id = schedules.id ORDER BY firings.id DESC LIMIT 1
 ) AS last ON true
@@ -261,7 +261,7 @@ ALL = f"""
 SELECT {COLUMNS}, to_jsonb(last) AS last
 FROM schedules LEFT JOIN LATERAL (
     SELECT {firings.COLUMNS}, jobs.state AS job_state, NULL::text AS response_id
-    FROM firings LEFT JOIN jobs ON jobs.id = firings.job_id
+    FROM firings LEFT JOIN all_jobs AS jobs ON jobs.id = firings.job_id
     WHERE firings.schedule_id = schedules.id ORDER BY firings.id DESC LIMIT 1
 ) AS last ON true
 WHERE %(account_id)s::text IS NULL OR schedules.account_id = %(account_id)s

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Json, Jsonb
 
+from models.jobs import ended_jobs
 from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED
 from models.jobs.serial_keys import lock_serial_key
@@ -119,10 +120,14 @@ READ = f"""
 WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
 """
 
+# In a second statement: usually the job ended recently or not yet, and the view has several partitions to look at.
+READ_MOVED = READ.replace("JOIN jobs", "JOIN all_jobs AS jobs")
+
 
 def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
     """Return the response if it belongs to the account."""
-    row = fetch_one(connection, READ, {"id": response_id, "account_id": account_id})
+    parameters = {"id": response_id, "account_id": account_id}
+    row = fetch_one(connection, READ, parameters) or fetch_one(connection, READ_MOVED, parameters)
     return Response(**row) if row else None
 
 
@@ -204,7 +209,7 @@ def chain_items(connection: Connection, response_id: str, account_id: str, limit
     return [item for row in rows for item in (*row["input"], *row["output"])]
 
 
-# The response, the journal and the archive are deleted by cascade. The usage record is kept.
+# The journal's archive is deleted by cascade, the response by a trigger. The usage record is kept.
 DELETE = """
 DELETE FROM jobs USING responses
 WHERE jobs.id = responses.job_id AND responses.id = %(id)s AND responses.account_id = %(account_id)s
@@ -212,9 +217,16 @@ WHERE jobs.id = responses.job_id AND responses.id = %(id)s AND responses.account
 """
 
 
+MOVED_JOB = "SELECT job_id FROM responses WHERE id = %(id)s AND account_id = %(account_id)s"
+
+
 def delete(connection: Connection, response_id: str, account_id: str) -> bool:
     """Delete an ended response with its journal. Returns whether it was deleted."""
-    return connection.execute(DELETE, {"id": response_id, "account_id": account_id}).rowcount > 0
+    parameters = {"id": response_id, "account_id": account_id}
+    if connection.execute(DELETE, parameters).rowcount > 0:
+        return True
+    row = fetch_one(connection, MOVED_JOB, parameters)
+    return row is not None and ended_jobs.delete(connection, row["job_id"], account_id)
 
 
 def bill(connection: Connection, response: Response, usage: TokenUsage) -> None:

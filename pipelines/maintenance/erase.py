@@ -54,7 +54,7 @@ def _erase_account(client: redis.Redis, objects: ObjectStore, attempt: Attempt, 
     for table in account_data.ERASED:
         while row_ids := _erase_batch(attempt, table, account_id):
             erased += len(row_ids)
-            if table == "jobs":
+            if table in ("jobs", "ended_jobs"):
                 _delete_journals(client, row_ids)
             attempt.report_progress(erased, note=table)
     return erased

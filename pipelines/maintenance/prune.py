@@ -1,22 +1,21 @@
 """Delete old records: ended jobs, expired files, sessions, keys and tokens, unverified users without data.
 
-Turns and their journals are kept until their owner deletes them. The codes of vectors are completed too.
+Turns and their journals are kept until their owner deletes them. The codes of vectors are completed too. Ended jobs in
+`ended_jobs` are deleted by the week; those in `jobs`, which were never moved, one by one.
 """
 
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, files, invitations, unverified_users
-from models.jobs import effects
+from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
+from models.jobs.ended_jobs import ACCOUNT_JOB_DAYS, PLATFORM_JOB_DAYS
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
 from models.memory import meditation_changes
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
 from pipelines.memory import index_space
-
-#: Days that the platform's own ended jobs are kept, for operators.
-PLATFORM_JOB_DAYS = 7
 
 #: Rows that one statement deletes at most, so that it does not hold locks for long.
 BATCH = 500
@@ -32,9 +31,6 @@ PRUNE_FUNCTIONS = (
     effects.prune,
     meditation_changes.prune,
 )
-
-#: Days that ended jobs of accounts are kept, except turns; their results are stored elsewhere.
-ACCOUNT_JOB_DAYS = 30
 
 # A batch of the platform's jobs. Dead jobs stay until an operator has replayed or discarded them, and so do their
 # parents, since deleting a job deletes its children.
@@ -61,6 +57,7 @@ DELETE FROM jobs WHERE id IN (
 def run(objects: ObjectStore, attempt: Attempt) -> Ending:
     """Delete in batches. Each commits by itself, so that the next attempt continues after a crash."""
     total = _prune_jobs(attempt)
+    ended_partitions.drop_expired(attempt.database)
     _delete_expired_files(objects, attempt)
     _delete_unverified_users(attempt)
     with attempt.database.connection() as connection:

@@ -117,6 +117,7 @@ def empty_job_store(own_database: Database, kinds: dict[str, JobKind]) -> JobSto
     with own_database.transaction() as connection:
         connection.execute("DELETE FROM accounts WHERE id <> %s", (PLATFORM_ACCOUNT,))
         connection.execute("DELETE FROM jobs")
+        connection.execute("DELETE FROM ended_jobs")
         connection.execute("DELETE FROM schedules")
         connection.execute("DELETE FROM workers")
     return JobStore(own_database)

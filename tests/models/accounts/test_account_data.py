@@ -2,9 +2,11 @@
 
 from models.accounts import account_data
 
+# Without views and the partitions of a table.
 OWNED = """
-SELECT table_name FROM information_schema.columns
-WHERE column_name = 'account_id' AND table_schema = 'public'
+SELECT relname AS table_name FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+WHERE attname = 'account_id' AND relkind IN ('r', 'p') AND NOT relispartition
+  AND relnamespace = 'public'::regnamespace
 """
 
 

@@ -122,8 +122,9 @@ def test_every_table_is_checked(empty_database):
     with empty_database.connection() as connection:
         tables = fetch_all(
             connection,
-            "SELECT table_name AS name FROM information_schema.columns"
-            " WHERE column_name = 'account_id' AND table_schema = 'public'",
+            "SELECT relname AS name FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+            " WHERE attname = 'account_id' AND relkind IN ('r', 'p') AND NOT relispartition"
+            " AND relnamespace = 'public'::regnamespace",
             {},
         )
 

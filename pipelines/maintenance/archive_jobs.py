@@ -1,0 +1,55 @@
+"""Move jobs that ended days ago to `ended_jobs`, so that the table of the other jobs stays small."""
+
+import time
+
+from models.access import idempotency
+from models.jobs import ended_jobs, ended_partitions
+from models.jobs.attempt_context import Attempt, plain_ending
+from models.jobs.attempts import Ending
+from models.jobs.ended_jobs import MOVED_AFTER
+from models.platform.compatibility import Compatibility
+
+#: The schema version whose code and later ones read `ended_jobs`.
+SINCE = "0015"
+
+#: Trees of jobs that one transaction moves at most: their rows stay locked meanwhile.
+BATCH = 100
+
+#: Seconds after which the rest is left to the next job, so that other maintenance is not delayed for long: an upgrade
+#: may leave millions of jobs to move.
+TIME_SLICE = 900.0
+
+#: Keys of requests that one statement deletes at most.
+KEYS_BATCH = 500
+
+
+def run(compatibility: Compatibility, attempt: Attempt) -> Ending:
+    """Move in batches. Each commits by itself, so that the next attempt continues after a crash.
+
+    The job's argument `age_seconds` replaces MOVED_AFTER, for tests under load.
+    """
+    if not compatibility.at_least(SINCE):
+        return plain_ending(attempt, "completed", result={"moved": 0, "waiting_for": f"finalization of {SINCE}"})
+    ended_partitions.create_missing(attempt.database)
+    _delete_expired_keys(attempt)
+    moved = _move(attempt, attempt.job.arguments.get("age_seconds", MOVED_AFTER))
+    return plain_ending(attempt, "completed", result={"moved": moved})
+
+
+def _delete_expired_keys(attempt: Attempt) -> None:
+    """Delete the keys of old requests: repeating one of them would insert a moved job again."""
+    with attempt.database.connection() as connection:
+        while idempotency.prune(connection, KEYS_BATCH):
+            attempt.check()
+
+
+def _move(attempt: Attempt, age: float) -> int:
+    moved, batch = 0, ended_jobs.Batch(0, ended_jobs.Cursor())
+    end = time.monotonic() + TIME_SLICE
+    while batch.next and time.monotonic() < end:
+        attempt.check()
+        with attempt.database.transaction() as connection:
+            batch = ended_jobs.move_batch(connection, BATCH, age=age, after=batch.next)
+        moved += batch.moved
+        attempt.report_progress(moved, note="ended jobs moved")
+    return moved
