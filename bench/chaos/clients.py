@@ -29,6 +29,9 @@ POLL_INTERVAL, REST = 0.25, 0.3
 #: The share of turns that are remembered (the others leave the memory pools idle), and of those that are cut short.
 REMEMBERED, CUT_SHORT = 0.15, 0.4
 
+#: The share of turns with metadata so large that their journal has it once, and these metadata.
+WITH_LARGE_METADATA, LARGE_METADATA = 0.3, {"padding": "x" * 512}
+
 #: The share of ended streams that are replayed, and of turns whose creating request is sent again.
 REPLAYED, REPEATED = 0.3, 0.2
 
@@ -92,7 +95,8 @@ class FleetClient:
         random_length = self.rng.randrange(1, self.tokens) if self.rng.random() < CUT_SHORT else None
         memory = {} if self.rng.random() < REMEMBERED else WITHOUT_MEMORY
         how = f" {SLOW_WORD}" if slow else ""
-        request = {"input": f"Tell me{how} about {key}.", "metadata": {"chaos": key}, **memory, **options}
+        metadata = {"chaos": key, **(LARGE_METADATA if self.rng.random() < WITH_LARGE_METADATA else {})}
+        request = {"input": f"Tell me{how} about {key}.", "metadata": metadata, **memory, **options}
         limit = length or random_length
         if limit is not None:
             request["max_output_tokens"] = limit

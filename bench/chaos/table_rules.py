@@ -13,6 +13,7 @@ from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import ReceivedEvent, text_of
 from models.journal.events import Event, from_lines
+from models.journal.shared_fields import complete_events
 from models.platform.database import Connection, fetch_all
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
 
@@ -130,7 +131,7 @@ def check_archive(
 def _archive_difference(transcript: ClientTranscript, archived: Sequence[Event]) -> str:
     """Describe the first archived event that was not received like this; empty when there is none."""
     received = transcript.effective_events()
-    for stream, archive in zip(received, archived, strict=False):
+    for stream, archive in zip(received, complete_events(archived, archived[0]) if archived else (), strict=False):
         equal = stream.data == archive.data if transcript.exact else stream.json() == orjson.loads(archive.data)
         if not equal:
             return f"{stream.sequence}: received {stream.data[:160]!r}, archived {archive.data[:160]!r}"

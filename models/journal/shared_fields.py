@@ -57,7 +57,7 @@ class SharedFields:
     __slots__ = ("_fields",)
 
     def __init__(self, first: Event) -> None:
-        response: Mapping[str, Any] = orjson.loads(first.data)["response"]
+        response: Mapping[str, Any] = orjson.loads(first.data).get("response", {})
         self._fields = {name: orjson.Fragment(orjson.dumps(value)) for name, value in response.items()}
 
     def complete(self, event: Event) -> Event:
