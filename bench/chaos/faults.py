@@ -15,7 +15,8 @@ from subprocess import CalledProcessError
 from redis import RedisError
 
 from bench.chaos import evictions
-from bench.chaos.stack import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS, ChaosStack
+from bench.chaos.processes import ENGINES, LINKS, QUEUE_LINKS, SCHEDULERS, WEBS, WORKERS
+from bench.chaos.stack import ChaosStack
 from models.jobs.leases import LEASE
 from ops.embedded_servers import Valkey
 

@@ -13,10 +13,11 @@ from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
 from bench.chaos.leaks import Baseline
 from bench.chaos.previous import PREVIOUS, previous_commit
+from bench.chaos.processes import LINKS, QUEUE_LINKS
 from bench.chaos.recovery import recovery_times
 from bench.chaos.report import ChaosReport
 from bench.chaos.slots import check_slots
-from bench.chaos.stack import LINKS, QUEUE_LINKS, SLOTS, ChaosStack, chaos_stack
+from bench.chaos.stack import SLOTS, ChaosStack, chaos_stack
 from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
 from bench.harness.stack import BrokerName

@@ -1,18 +1,15 @@
 """The stack that is broken: servers and Sangha's processes as children, in one temporary folder.
 
-Sangha's processes reach the servers only through links that can be made to fail, one for each kind of process and
-server; checker and clients connect directly. A process that dies unexpectedly is restarted, as `sangha up` and any
-orchestrator do.
+A process that dies unexpectedly is restarted, as `sangha up` and any orchestrator do.
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +17,16 @@ from itertools import count
 from pathlib import Path
 
 from bench.chaos import previous
+from bench.chaos.processes import (
+    SCHEDULERS,
+    SERVERS,
+    WEBS,
+    WORKERS,
+    open_links,
+    postgres_socket,
+    sangha_processes,
+    variables_of,
+)
 from bench.chaos.proxy import Link, Links
 from bench.chaos.standby import Standby, lose_commits, promote, wait_for_replication
 from bench.chaos.transcripts import SCRIPT, Period
@@ -27,21 +34,16 @@ from bench.harness.client import Address
 from bench.harness.processes import (
     START_TIMEOUT,
     ConfiguredProcess,
-    ConfiguredScheduler,
     ConfiguredWeb,
-    ConfiguredWorker,
     kill_tree,
     release_jobs,
     signal_tree,
 )
-from bench.harness.stack import LIGHT_POOLS, BrokerName, Servers, temporary_servers
+from bench.harness.stack import BrokerName, Servers, temporary_servers
 from models.platform.database import Database
 from models.platform.errors import SanghaError, Unavailable
 from models.platform.migrate import migrate
-from models.platform.settings import Settings
 from ops.child_process import ChildProcess
-from ops.embedded_servers import Postgres
-from ops.rabbitmq import free_ports
 
 #: Slots of each engine: too few for all clients, so that some turns always wait.
 SLOTS = 4
@@ -58,25 +60,8 @@ RESTART_PAUSE = 0.5
 #: Seconds between two attempts to release a dead worker's jobs, and before giving up.
 RELEASE_INTERVAL, RELEASE_TIMEOUT = 0.25, 60.0
 
-WEBS = ("web-a", "web-b")
-ENGINES = ("inference-a", "inference-b")
-WORKERS = (*ENGINES, "light")
-SCHEDULERS = ("scheduler-a", "scheduler-b")
-
 #: Workers whose jobs are released as soon as they have died. The other one dies with its supervisor.
 SUPERVISED = ("inference-a", "light")
-SERVERS = ("postgres", "valkey", "rabbitmq")
-
-#: The kinds of processes that have links of their own, and their links.
-KINDS = ("web", "worker", "scheduler")
-LINKS = tuple(f"{kind}-{server}" for kind in KINDS for server in ("postgres", "valkey"))
-
-#: The seconds by which the clock of the last web process is behind, and the folder of the module that shifts it.
-CLOCK_SKEW, SKEWED_CLOCK = -1.5, Path(__file__).with_name("skewed_clock")
-
-#: Links to RabbitMQ: one of all processes, and before it one of a single worker, whose messages another worker gets.
-QUEUE_LINKS = ("all-rabbitmq", "inference-a-rabbitmq")
-
 
 START_EXTRACTIONS = """
 UPDATE jobs SET run_at = now() WHERE id IN (
@@ -154,14 +139,8 @@ class ChaosStack:
 
     def start_all(self) -> None:
         """Open the links, and start Sangha's processes. Raises Unavailable."""
-        sockets = {"postgres": postgres_socket(self.servers.postgres), "valkey": self.servers.valkey.socket}
-        for name in LINKS:
-            self.links[name] = self._links.open(name, sockets[name.partition("-")[2]])
-        port = self.servers.rabbitmq.port
-        for name in QUEUE_LINKS if self.broker == "rabbitmq" else ():
-            self.links[name] = self._links.open(name, ("127.0.0.1", port))
-            port = self.links[name].port
-        self.servers.start(*self._processes())
+        self.links.update(open_links(self._links, self.servers, self.broker))
+        self.servers.start(*sangha_processes(self.settings, self.links, self.previous))
 
     def wait_ready(self, names: Iterable[str]) -> None:
         """Wait until processes are ready. Raises Unavailable with the last log line of one that is not."""
@@ -290,33 +269,6 @@ class ChaosStack:
         if name in WORKERS:
             self.deaths.append(WorkerDeath(name, time.time()))
 
-    def _processes(self) -> list[ConfiguredProcess]:
-        ports = zip(WEBS, free_ports(len(WEBS)), strict=True)
-        webs = [ConfiguredWeb(self.settings.model_copy(update={"port": port}), name) for name, port in ports]
-        engines = [ConfiguredWorker(name, self.settings, ["inference"]) for name in ENGINES]
-        light = ConfiguredWorker("light", self.settings, LIGHT_POOLS)
-        schedulers = [ConfiguredScheduler(self.settings, name) for name in SCHEDULERS]
-        by_kind: dict[str, Sequence[ConfiguredProcess]] = {
-            "web": webs,
-            "worker": [*engines, light],
-            "scheduler": schedulers,
-        }
-        for kind, processes in by_kind.items():
-            for process in processes:
-                process.child_settings = self._through_links(process, kind)
-                process.variables = variables_of(process.name, self.previous)
-        return [process for processes in by_kind.values() for process in processes]
-
-    def _through_links(self, process: ConfiguredProcess, kind: str) -> Settings:
-        """Return the settings of a process that connects through the links of its kind."""
-        queue = self.links.get(f"{process.name}-rabbitmq") or self.links.get("all-rabbitmq")
-        changes = {
-            "database_url": f"postgresql://postgres@127.0.0.1:{self.links[f'{kind}-postgres'].port}/sangha",
-            "redis_url": f"redis://127.0.0.1:{self.links[f'{kind}-valkey'].port}",
-            "broker_url": f"amqp://guest:guest@127.0.0.1:{queue.port}/" if queue else None,
-        }
-        return process.settings.model_copy(update=changes)
-
     def _release_jobs(self, child: ChildProcess) -> None:
         """Release a dead worker's jobs as `sangha up` does; those of other workers wait for the end of its lease."""
         if child.name in SUPERVISED:
@@ -329,20 +281,6 @@ class ChaosStack:
                 release_jobs(self.database, pid)
                 return
             time.sleep(RELEASE_INTERVAL)
-
-
-def variables_of(name: str, code: Path | None) -> Mapping[str, str]:
-    """Return the variables of a process of a version. The clock of the last web process is behind."""
-    variables = dict(previous.variables(code)) if code else {}
-    if name == WEBS[-1]:
-        folders = [str(SKEWED_CLOCK), variables.get("PYTHONPATH", "")]
-        variables |= {"PYTHONPATH": os.pathsep.join(filter(None, folders)), "CHAOS_CLOCK_SKEW": str(CLOCK_SKEW)}
-    return variables
-
-
-def postgres_socket(server: Postgres) -> Path:
-    """Return the socket of a server."""
-    return server.sockets / ".s.PGSQL.5432"
 
 
 @contextmanager

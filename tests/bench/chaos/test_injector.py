@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.chaos.faults import faults, names_in
 from bench.chaos.injector import QUIET, FaultInjector, PlannedFault, plan
-from bench.chaos.stack import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
+from bench.chaos.processes import LINKS, QUEUE_LINKS, SCHEDULERS, SERVERS, WEBS, WORKERS
 
 TABLES = [faults([*LINKS, *QUEUE_LINKS]), faults(LINKS)]
 
