@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -183,6 +183,8 @@ class JobRunner:
                 self._settle(attempt, self._outcome(handler, attempt))
             except Cancelled:
                 self._settle(attempt, handler.end(attempt, "cancelled", None))
+            except PermanentFailure as error:  # its children cannot be enqueued
+                self._settle(attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message}))
         except Fenced:
             raise
         except Released as error:
@@ -254,8 +256,8 @@ class JobRunner:
         if isinstance(outcome, WaitForChildren):
             self._wait(attempt, outcome)
             return
-        if self._end(attempt, outcome):
-            self.relay.nudge(*_lanes(attempt.job, outcome.follow_ups))
+        if lanes := self._end(attempt, outcome):
+            self.relay.nudge(*lanes)
         if attempt.job.pending_children:  # it did not wait for them all
             self._cancel_children(attempt.job)
         if (
@@ -301,7 +303,8 @@ class JobRunner:
             journal.publish_cancellations(self.client, cancelled.running)
         self.relay.nudge(job.account_id)
 
-    def _end(self, attempt: Attempt, ending: Ending) -> bool:
+    def _end(self, attempt: Attempt, ending: Ending) -> Collection[str]:
+        """End the job. Returns the lanes in which the relay should publish."""
         events = [*attempt.journal.archivable(), *ending.events]
         try:
             return self._retry_while_unavailable(
@@ -311,7 +314,7 @@ class JobRunner:
             # Rejected: either a later attempt has claimed the job, or this ending was committed and its
             # confirmation was lost with the connection.
             if self._retry_while_unavailable(lambda connection: attempts.has_ended(connection, attempt.job)):
-                return True
+                return _lanes(attempt.job, ending.follow_ups)
             raise
 
     def _release(self, job: Job, events: Sequence[Event], *, delay: float = 0) -> None:

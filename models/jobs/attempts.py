@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from models.jobs.budgets import Draw, settle_draw
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
@@ -73,7 +75,8 @@ class Ending:
     events      last events of the journal; the last one is an ending
     record      writes the job's output and usage in the transaction of the state change
     follow_ups  jobs to insert in the same transaction
-    settle      settles with the tree's budget, after all other statements: see `models/jobs/budgets.py`
+    settle      settles with the tree's budget, after all other statements: see `models/jobs/budgets.py`. None: the job
+                gives back its draw but for `tokens`
     tokens      tokens used, for the account's limit per minute
     error       `{"code", "message"}` for the caller; the traceback is for operators only
     """
@@ -93,7 +96,9 @@ END = f"""
 UPDATE jobs SET state = %(state)s, result = %(result)s, error = %(error)s, traceback = %(traceback)s,
                 finished_at = now()
 WHERE {RUNNING}
-RETURNING parent_id
+RETURNING parent_id,
+          (SELECT coalesce(parent.lane, parent.account_id) FROM jobs AS parent WHERE parent.id = jobs.parent_id)
+              AS parent_lane
 """
 
 # Whether the end of this job frees a place in the window for another one.
@@ -104,31 +109,42 @@ SELECT EXISTS (SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS
 """
 
 
-def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event]) -> bool:
+def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event]) -> frozenset[str]:
     """End the job in the caller's transaction, with its events, records and follow-up jobs.
 
-    `events` are those of the attempt and of its ending; what the archive lacks of them is archived. Returns whether the
-    relay should publish now. Raises Fenced if another claim exists.
+    `events` are those of the attempt and of its ending; what the archive lacks of them is archived. Returns the lanes
+    in which the relay should publish now. Raises Fenced if another claim exists.
     """
     if job.serial_key is not None:
         lock_serial_key(connection, job.serial_key)
     ended = connection.execute(END, {**fence(job), **_ending_parameters(ending)})
-    if job.serial_key is not None:
-        unblock_next(connection, job.serial_key)
+    unblocked = unblock_next(connection, job.serial_key) if job.serial_key is not None else None
     waits = connection.execute(JOB_WAITS, {"queue": job.queue, "lane": lane_of(job)})
     archived = connection.execute(LAST, {"job_id": job.id})
     connection.sync()  # the fence must be checked before anything else is written
-    parent_id = require_row(ended.fetchone(), job)["parent_id"]
+    parent = require_row(ended.fetchone(), job)
     archive_missing(connection, job.id, events, last_of(archived.fetchone()))
     if ending.record:
         ending.record(connection)
     following = enqueue_many(connection, ending.follow_ups)
-    if parent_id:
-        wake_parent(connection, parent_id, completed=ending.state == "completed")
+    if parent["parent_id"]:
+        wake_parent(connection, parent["parent_id"], completed=ending.state == "completed")
     if ending.settle:
         ending.settle(connection)
-    other = waits.fetchone()
-    return bool(parent_id or following() or (other and other["waits"]))
+    else:
+        settle_draw(connection, job.arguments, Draw(tokens=ending.tokens))
+    lanes = _due_lanes(job, parent["parent_lane"], waits.fetchone(), unblocked.fetchone() if unblocked else None)
+    return lanes | set(map(lane_of, ending.follow_ups)) if following() else lanes
+
+
+def _due_lanes(job: Job, parent_lane: str | None, waits: DictRow | None, unblocked: DictRow | None) -> frozenset[str]:
+    """Return the lanes of the jobs that may be published now that `job` has ended."""
+    lanes = {parent_lane} if parent_lane is not None else set()
+    if waits and waits["waits"]:
+        lanes.add(lane_of(job))
+    if unblocked and unblocked["due"]:
+        lanes.add(unblocked["lane"])
+    return frozenset(lanes)
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

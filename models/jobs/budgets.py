@@ -3,12 +3,15 @@
 A tree has one row, under the id of its root. A job draws what it may use before it uses it, and gives back the rest
 when it ends. A tree without a row has no limits.
 
+A child states its draw when it is enqueued (`NewJob.draw`), and its arguments record it. So whatever ends the child can
+give the draw back in the same transaction, also where no pipeline of its kind has run: see `settle_draw`.
+
 Many jobs write the row. `draw` and `settle` are one statement each and lock nothing else. Call `draw` last in a
 transaction, and `settle` in `Ending.settle`: then no transaction waits for another lock while it holds the row's, so
 that no two wait for each other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -37,6 +40,15 @@ class Remaining(BudgetLimits):
     """What a tree may still draw, at least 0. `deadline_at` is the deadline of its root."""
 
     deadline_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a child draws from the budget of its tree."""
+
+    tokens: int = 0
+    money: Decimal = Decimal(0)
+    calls: int = 0
 
 
 OPEN = """
@@ -130,6 +142,40 @@ def settle(
     """
     _check_finite(money)
     connection.execute(SETTLE, {"root_id": root_id, "tokens": tokens, "money": money, "calls": calls})
+
+
+def draw_argument(root_id: str, drawn: Draw) -> dict[str, Any]:
+    """Return the job argument that records a draw. It names the tree, since the job may be moved to another one."""
+    amounts = {"tokens": drawn.tokens, "money": str(drawn.money), "calls": drawn.calls}
+    return {"budget": {"root_id": root_id, **amounts}}
+
+
+NOTHING = Draw()
+
+
+def settle_draw(connection: Connection, arguments: Mapping[str, Any], used: Draw = NOTHING) -> None:
+    """Give back what the job with these arguments has drawn and not used. Does nothing for a job without a draw.
+
+    Call it once, in the transaction that ends the job, like `settle`.
+    """
+    if drawn := arguments.get("budget"):
+        settle(
+            connection,
+            drawn["root_id"],
+            tokens=drawn["tokens"] - used.tokens,
+            money=Decimal(drawn["money"]) - used.money,
+            calls=drawn["calls"] - used.calls,
+        )
+
+
+def settle_draws(connection: Connection, ended: Iterable[Mapping[str, Any]]) -> None:
+    """Give back the whole draws of jobs that end without an attempt, in the order of the trees.
+
+    ended  their arguments, or at least the argument `budget`
+    """
+    drawn = [arguments for arguments in ended if arguments.get("budget")]
+    for arguments in sorted(drawn, key=lambda arguments: str(arguments["budget"]["root_id"])):
+        settle_draw(connection, arguments)
 
 
 def remaining(connection: Connection, root_id: str) -> Remaining | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from models.jobs.budgets import settle_draws
 from models.jobs.children import wake_parent
 from models.jobs.serial_keys import unblock_next
 from models.journal.archive import archive, read_chunks
@@ -54,7 +55,7 @@ UPDATE jobs SET
     run_at = CASE WHEN state = 'running' THEN run_at ELSE now() END,
     published_at = CASE WHEN state = 'running' THEN published_at END
 FROM unflagged WHERE id = unflagged_id
-RETURNING id, state, parent_id, serial_key
+RETURNING id, state, parent_id, serial_key, arguments -> 'budget' AS budget
 """
 )
 
@@ -79,12 +80,15 @@ def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) 
     """Cancel several jobs and their subtrees; see `cancel`."""
     result = Cancellation({}, [])
     parameters = {"ids": list(job_ids), "account_id": account_id}
+    ended: list[Mapping[str, Any]] = []
     # A flagged parent starts no children, so a pass without rows has found all of them.
     while rows := _flag(connection, parameters):
         result.running.extend(row["id"] for row in rows if row["state"] == "running")
         for row in sorted(rows, key=lambda row: row["id"], reverse=True):
             if row["state"] == "cancelled":
                 _end(connection, row, result)
+                ended.append(row)
+    settle_draws(connection, ended)  # last: see `models/jobs/budgets.py`
     return result
 
 

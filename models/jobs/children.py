@@ -1,7 +1,10 @@
 """Children of a job: insert or adopt them, wait for them, and wake their parent."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
 
+from models.jobs.budgets import Draw, draw
 from models.jobs.fence import RUNNING, execute_fenced
 from models.jobs.jobs import Job, JoinRule, NewJob, enqueue
 from models.journal.archive import archive_missing
@@ -9,8 +12,9 @@ from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
 from models.platform.errors import PermanentFailure
 
+# Another job may have adopted one above this one since its claim: then it belongs to another tree.
 BEGIN_WAIT = f"""
-SELECT id FROM jobs
+SELECT parent_id, root_id, depth FROM jobs
 WHERE {RUNNING}
   AND cancel_requested_at IS NULL
 FOR NO KEY UPDATE
@@ -27,21 +31,45 @@ FROM (SELECT count(*) FROM jobs
 WHERE id = %(id)s
 """
 
-# A job whose unique key a new child has becomes the child, whether or not it has ended. Not one above the parent, nor
-# one that waits for the parent's serial key: they would wait for each other for ever.
-ADOPT = """
+# A job whose unique key a new child has, with all jobs below it. It may become the child, whether or not it has ended,
+# unless it is above the parent. While it is unfinished it must have no budget of its own, and no job of its tree the
+# serial key of one above: they would wait for each other for ever.
+CANDIDATE = """
 WITH RECURSIVE above AS (
-    SELECT id, parent_id FROM jobs WHERE id = %(parent_id)s
+    SELECT id, parent_id, serial_key, finished_at FROM jobs WHERE id = %(parent_id)s
     UNION
-    SELECT jobs.id, jobs.parent_id FROM jobs JOIN above ON jobs.id = above.parent_id
-)
-UPDATE jobs SET parent_id = %(parent_id)s, root_id = %(root_id)s, depth = %(depth)s
-WHERE unique_key = %(unique_key)s AND account_id = %(account_id)s AND parent_id IS NULL
-  AND id NOT IN (SELECT id FROM above)
-  AND (serial_key IS NULL OR serial_key IS DISTINCT FROM %(serial_key)s OR finished_at IS NOT NULL)
-"""
+    SELECT jobs.id, jobs.parent_id, jobs.serial_key, jobs.finished_at FROM jobs JOIN above ON jobs.id = above.parent_id
+), tree AS (
+    SELECT id AS tree_id, %(depth)s::int AS tree_depth FROM jobs
+    WHERE unique_key = %(unique_key)s AND account_id = %(account_id)s
+      AND coalesce(parent_id, %(parent_id)s) = %(parent_id)s AND id NOT IN (SELECT id FROM above)
+    UNION ALL
+    SELECT id, tree_depth + 1 FROM jobs JOIN tree ON parent_id = tree_id
+), candidate AS (
+    SELECT tree_id, tree_depth FROM tree WHERE NOT EXISTS (
+        SELECT FROM tree JOIN jobs ON id = tree_id
+        WHERE finished_at IS NULL
+          AND (serial_key IN (SELECT serial_key FROM above WHERE finished_at IS NULL)
+               OR EXISTS (SELECT FROM budgets WHERE budgets.root_id = id)))
+)"""
 
-IS_CHILD = "SELECT FROM jobs WHERE unique_key = %(unique_key)s AND parent_id = %(parent_id)s"
+# The youngest first, and so children before their parents, in the order in which ending jobs lock them.
+ADOPT = (
+    CANDIDATE
+    + """, moved AS (
+    SELECT id AS moved_id, tree_depth FROM jobs JOIN candidate ON id = tree_id
+    WHERE parent_id IS NULL OR root_id IS DISTINCT FROM %(root_id)s OR depth <> tree_depth
+    ORDER BY id DESC FOR NO KEY UPDATE OF jobs
+)
+UPDATE jobs SET parent_id = coalesce(parent_id, %(parent_id)s), root_id = %(root_id)s, depth = tree_depth
+FROM moved WHERE id = moved_id
+"""
+)
+
+IS_CHILD = CANDIDATE + "SELECT tree_id FROM candidate LIMIT 1"
+
+# Two parents may adopt the same job at once.
+LOCK_UNIQUE_KEY = "SELECT pg_advisory_xact_lock(hashtextextended('adopt ' || %(unique_key)s, 0))"
 
 
 def wait_for_children(
@@ -56,30 +84,49 @@ def wait_for_children(
     """Enqueue children and let the job wait for them without a thread, at most `timeout` seconds.
 
     The next attempt starts when the join rule is met, all children have ended, or the time is up; it reads the states
-    of the children. A child whose unique key is taken is adopted if that job has no parent. Raises Fenced, also if the
-    job was cancelled before, and PermanentFailure("child_taken") if it has another parent or cannot be a child.
+    of the children. What new children draw is drawn from the tree's budget. A child whose unique key is taken is
+    adopted with its descendants if that job has no parent: see decision 36. Raises Fenced, also if the job was
+    cancelled before, BudgetExhausted, and PermanentFailure for a job that cannot be a child.
     """
-    execute_fenced(connection, job, BEGIN_WAIT, {})
-    for child in jobs:
-        if not enqueue(connection, child, parent=job):
-            _adopt(connection, child, job)
+    job = replace(job, **execute_fenced(connection, job, BEGIN_WAIT, {}))
+    inserted = [child for child in jobs if _insert_or_adopt(connection, child, job)]
     connection.execute(WAIT, {"id": job.id, "join_rule": join_rule, "timeout": timeout})
     archive_missing(connection, job.id, events)
+    _draw(connection, job, [child.draw for child in inserted if child.draw is not None])
 
 
-def _adopt(connection: Connection, child: NewJob, parent: Job) -> None:
+def _insert_or_adopt(connection: Connection, child: NewJob, parent: Job) -> bool:
+    """Return whether the child was inserted. Raises PermanentFailure if it was neither inserted nor adopted."""
+    if enqueue(connection, child, parent=parent):
+        return True
     parameters = {
         "unique_key": child.unique_key,
         "account_id": child.account_id,
         "parent_id": parent.id,
         "root_id": parent.root_id or parent.id,
         "depth": parent.depth + 1,
-        "serial_key": parent.serial_key,
     }
-    connection.execute(ADOPT, parameters)
-    if child.unique_key is not None and fetch_one(connection, IS_CHILD, parameters) is None:
+    connection.execute(LOCK_UNIQUE_KEY, parameters)
+    # A job that was moved starts no children of the former tree, so a pass without rows has moved all of them.
+    while connection.execute(ADOPT, parameters).rowcount:
+        pass
+    if fetch_one(connection, IS_CHILD, parameters) is None:
         message = f"The job with the key {child.unique_key} has another parent, or cannot be a child of {parent.id}."
         raise PermanentFailure(message, code="child_taken")
+    return False
+
+
+def _draw(connection: Connection, parent: Job, draws: Sequence[Draw]) -> None:
+    """Draw what the new children may use. Last in the transaction: see `models/jobs/budgets.py`."""
+    if draws:
+        draw(
+            connection,
+            parent.root_id or parent.id,
+            tokens=sum(each.tokens for each in draws),
+            money=sum((each.money for each in draws), Decimal(0)),
+            calls=sum(each.calls for each in draws),
+            depth=parent.depth + 1,
+        )
 
 
 # The parent is locked in any state, so that a parent which begins to wait counts this child as ended or is woken by it.

@@ -23,8 +23,9 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from models.jobs import ended_jobs
+from models.jobs.budgets import Draw, draw_argument
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.serial_keys import lock_serial_key
+from models.jobs.serial_keys import check_not_held_above, lock_serial_key
 from models.journal.archive import archive
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_all, fetch_one
@@ -56,6 +57,11 @@ class NewJob:
     coalesce         it handles all work left under its serial key, so it is not inserted while one like it is queued
     lane             fairness lane, whose jobs share a window; None: the account's
     deadline_at      the job ends as failed at this time, whatever the number of its attempts
+    draw             what it may use of the budget of its tree; for children only, see `wait_for_children`
+
+    A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
+    Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
+    key.
     """
 
     kind: str
@@ -70,6 +76,13 @@ class NewJob:
     coalesce: bool = False
     lane: str | None = None
     deadline_at: datetime | None = None
+    draw: Draw | None = None
+
+    def __post_init__(self) -> None:
+        if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
+            raise ValueError(f"the coalescing job {self.id} has a unique key, a deadline, reserved tokens or a draw")
+        if self.coalesce and self.serial_key is None:
+            raise ValueError(f"the coalescing job {self.id} has no serial key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +163,9 @@ LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' 
 # account gets one job every few seconds instead of one per turn. At most one is queued behind a running one, so it is
 # not marked as blocked, and needs no lock that would serialise the turns of a user.
 INSERT_COALESCED = """
-INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, parent_id, root_id,
-                  depth)
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
-       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at,
-       %(serial_key)s, %(parent_id)s, %(root_id)s, %(depth)s
+       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at, %(serial_key)s, %(lane)s
 FROM (SELECT coalesce(%(run_at)s, now() + CASE
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
                > now() - interval '2 seconds'
@@ -202,8 +213,7 @@ def enqueue_many(connection: Connection, jobs: Sequence[NewJob]) -> Callable[[],
 
 
 def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[DictRow]:
-    if parent is not None and parent.serial_key is not None and job.serial_key == parent.serial_key:
-        raise ValueError(f"the child {job.id} would wait for its parent's serial key for ever")
+    _check_as_child(connection, job, parent)
     if job.coalesce:
         connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
     elif job.serial_key is not None:
@@ -214,21 +224,32 @@ def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[D
     return inserted
 
 
+def _check_as_child(connection: Connection, job: NewJob, parent: Job | None) -> None:
+    """Raise ValueError for what only a child has or may not have, PermanentFailure for a child that would never run."""
+    if parent is None and job.draw is not None:
+        raise ValueError(f"the job {job.id} has a draw and no parent")
+    if parent is not None and job.coalesce:
+        raise ValueError(f"the coalescing job {job.id} has a parent, which could not wait for it")
+    if parent is not None and job.serial_key is not None:
+        check_not_held_above(connection, job.serial_key, parent.id)
+
+
 def _parameters(job: NewJob, parent: Job | None) -> dict[str, Any]:
     kind = CATALOGUE[job.kind]
     deadlines = [job.deadline_at, parent.deadline_at if parent else None]
+    root_id = (parent.root_id or parent.id) if parent else None
     return {
         "id": job.id,
         "account_id": job.account_id,
         "kind": job.kind,
         "queue": kind.queue,
         "priority": kind.priority,
-        "arguments": Jsonb(job.arguments),
+        "arguments": Jsonb({**job.arguments, **(draw_argument(root_id, job.draw) if root_id and job.draw else {})}),
         "run_at": job.run_at,
         "serial_key": job.serial_key,
         "unique_key": job.unique_key,
         "parent_id": parent.id if parent else None,
-        "root_id": (parent.root_id or parent.id) if parent else None,
+        "root_id": root_id,
         "depth": parent.depth + 1 if parent else 0,
         "deadline_at": min((deadline for deadline in deadlines if deadline is not None), default=None),
         "lane": job.lane,

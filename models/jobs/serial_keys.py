@@ -4,7 +4,11 @@ All but the first unfinished job of a key are `blocked`, which keeps them out of
 inserts, ends or cancels such a job holds the key's lock.
 """
 
+from psycopg import Cursor
+from psycopg.rows import DictRow
+
 from models.platform.database import Connection, fetch_one
+from models.platform.errors import PermanentFailure
 
 # Whether an unfinished job of the same serial key was inserted before a row of `jobs`.
 EARLIER_UNFINISHED = """EXISTS (
@@ -34,6 +38,25 @@ def lock_serial_key_of(connection: Connection, job_id: str) -> None:
         lock_serial_key(connection, keyed["serial_key"])
 
 
+# The unfinished job with a serial key among a job and those above it.
+HELD_ABOVE = """
+WITH RECURSIVE above AS (
+    SELECT id, parent_id FROM jobs WHERE id = %(parent_id)s
+    UNION
+    SELECT jobs.id, jobs.parent_id FROM jobs JOIN above ON jobs.id = above.parent_id
+)
+SELECT id FROM above JOIN jobs USING (id) WHERE serial_key = %(serial_key)s AND finished_at IS NULL LIMIT 1
+"""
+
+
+def check_not_held_above(connection: Connection, serial_key: str, parent_id: str) -> None:
+    """Raise PermanentFailure if a child with the serial key would wait for a job that waits for the child's end."""
+    held = fetch_one(connection, HELD_ABOVE, {"serial_key": serial_key, "parent_id": parent_id})
+    if held is not None:
+        message = f"A child of {parent_id} would wait for ever: {held['id']} has its serial key, {serial_key}."
+        raise PermanentFailure(message, code="serial_key_held")
+
+
 # Assignments that put an ended job behind the unfinished ones of its serial key. It is the last in their order, too:
 # otherwise each would wait for the other.
 LAST_OF_SERIAL_KEY = """
@@ -48,9 +71,13 @@ WHERE blocked AND id = (
     SELECT id FROM jobs
     WHERE serial_key = %(serial_key)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
     ORDER BY coalesce(sequence, 0), id LIMIT 1)
+RETURNING coalesce(lane, account_id) AS lane, state = 'queued' AS due
 """
 
 
-def unblock_next(connection: Connection, serial_key: str) -> None:
-    """Let the next job of a serial key run, after one ended in the caller's transaction, which holds the key's lock."""
-    connection.execute(UNBLOCK, {"serial_key": serial_key})
+def unblock_next(connection: Connection, serial_key: str) -> Cursor[DictRow]:
+    """Let the next job of a serial key run, after one ended in the caller's transaction, which holds the key's lock.
+
+    The cursor has the lane of the job, and whether it is due, if there is one.
+    """
+    return connection.execute(UNBLOCK, {"serial_key": serial_key})

@@ -126,7 +126,7 @@ class Faults(ProtocolMachine):
         if running:
             with (
                 patch.object(attempts, "unblock_next", lambda *_: None),
-                patch.object(self.model, "unblock_next", lambda *_: None),
+                patch.object(self.model, "unblock_next", lambda *_: set()),
             ):
                 self.end(running[0], "completed")
             return

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from models.jobs import attempts, budgets, leases, outbox, workers
 from models.jobs.attempts import Ending
-from models.jobs.budgets import BudgetLimits
+from models.jobs.budgets import BudgetLimits, Draw
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wait_for_children
-from models.jobs.jobs import ENDED, Job, NewJob, enqueue
+from models.jobs.jobs import ENDED, Job, NewJob, enqueue, lane_of
 from models.jobs.outbox import DueJob, shard_of
 from models.journal.archive import last_archived
 from models.journal.events import Event, event
@@ -119,7 +119,10 @@ class ProtocolMachine(RuleBasedStateMachine):
     def insert(self, connection: Connection, new: NewJob, *, later: bool = False, deadline: bool = False) -> bool:
         """Insert a job that is due now or in an hour. Returns whether it was inserted."""
         now = datetime.now(UTC)
-        run_at, deadline_at = (now + HOUR if later else now - HOUR), (now + HOUR if deadline else None)
+        run_at, deadline_at = (
+            (now + HOUR if later else now - HOUR),
+            (now + HOUR if deadline and not new.coalesce else None),
+        )
         return enqueue(connection, replace(new, run_at=run_at, deadline_at=deadline_at))
 
     def open_budget(self, connection: Connection, root: NewJob, tokens: int) -> None:
@@ -247,7 +250,10 @@ class ProtocolMachine(RuleBasedStateMachine):
         """End a job. Returns whether it took effect."""
         row = self.jobs[attempt.job.id]
         ending_event = event(attempt.next_sequence, f"sangha:job.{state}", {"job_id": row.id})
-        ending = Ending(state, [ending_event], record=lambda c: self.record_end(c, row), follow_ups=follow_ups)
+        ending = Ending(
+            state, [ending_event], record=lambda c: self.record_end(c, row), follow_ups=follow_ups,
+            tokens=min(1, row.drawn),
+        )  # fmt: skip
         returned = []
 
         def end(connection: Connection) -> None:
@@ -259,19 +265,17 @@ class ProtocolMachine(RuleBasedStateMachine):
         return ended
 
     def record_end(self, connection: Connection, row: ModelJob) -> None:
-        """Count the ending, and give back the drawn tokens but one."""
+        """Count the ending."""
         connection.execute("INSERT INTO endings VALUES (%s)", (row.id,))
-        budgets.settle(connection, row.root_id or row.id, tokens=max(row.drawn - 1, 0))
 
-    def model_end(self, row: ModelJob, state: str, follow_ups: Sequence[NewJob], returned: bool) -> None:
-        due = self.model.end(row, state)
-        for new in follow_ups:
-            due = (self.model.insert(new) and self.jobs[new.id].visible) or due
-        assert returned == due
+    def model_end(self, row: ModelJob, state: str, follow_ups: Sequence[NewJob], returned: frozenset[str]) -> None:
+        lanes = self.model.end(row, state)
+        due = [new for new in follow_ups if self.model.insert(new) and self.jobs[new.id].visible]
+        if due:
+            lanes |= {lane_of(new) for new in follow_ups}
+        assert returned == lanes
         row.endings += 1
-        if (budget := self.model.budgets.get(row.root_id or row.id)) and row.drawn:
-            budget.used -= row.drawn - 1
-        row.drawn = 0
+        self.model.settle(row, used=1)  # the drawn tokens but one
 
     def fail(self, attempt: WorkerAttempt, fault: str = "") -> None:
         error = {"code": "server_error", "message": "a test"}
@@ -296,22 +300,18 @@ class ProtocolMachine(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         """Let an attempt wait for children, each of which draws tokens."""
         job, row = attempt.job, self.jobs[attempt.job.id]
+        new_jobs = [replace(new, draw=Draw(tokens=tokens)) for new in new_jobs]
         inserted = self.model.insertable(new_jobs)
-        root_id, depth = job.root_id or job.id, job.depth + 1
+        root_id, depth = row.root_id or row.id, row.depth + 1
 
         def wait(connection: Connection) -> None:
             wait_for_children(
                 connection, job, new_jobs, attempt.events, join_rule=join_rule, timeout=3600 if timeout else None
             )
-            if inserted:
-                budgets.draw(connection, root_id, tokens=tokens * len(inserted), depth=depth)
 
         rejected = self.rejection(row, new_jobs, bool(inserted), root_id, tokens * len(inserted), depth)
         if self.step(attempt, fault, wait, rejected=rejected):
             self.model.wait(row, job, new_jobs, join_rule, timeout, deadline_of(job))
-            for job_id in inserted if root_id in self.model.budgets else ():
-                self.jobs[job_id].drawn = tokens
-                self.model.budgets[root_id].used += tokens
 
     def rejection(
         self, row: ModelJob, new_jobs: Sequence[NewJob], draws: bool, root_id: str, tokens: int, depth: int

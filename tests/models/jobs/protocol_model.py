@@ -6,7 +6,7 @@ model with Postgres.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -54,7 +54,8 @@ class ModelJob:
     join_rule: str = "all"
     wait: Time = "none"
     endings: int = 0
-    drawn: int = 0  # tokens of the tree's budget
+    drawn: int = 0  # tokens of the budget of the tree `drawn_from`
+    drawn_from: str | None = None
 
     @property
     def queue(self) -> str:
@@ -168,9 +169,12 @@ class Model:
     def earlier(self, job: ModelJob) -> list[ModelJob]:
         return [other for other in self.of_key(job.serial_key) if other.order < job.order]
 
-    def unblock_next(self, serial_key: str | None) -> None:
-        for job in self.of_key(serial_key)[:1]:
+    def unblock_next(self, serial_key: str | None) -> set[str]:
+        """Unblock the first job of a key. Returns its lane if it was blocked and is due now."""
+        unblocked = [job for job in self.of_key(serial_key)[:1] if job.blocked]
+        for job in unblocked:
             job.blocked = False
+        return {job.fairness_lane for job in unblocked if job.state == "queued"}
 
     def unblock_left(self) -> None:
         for job in self.jobs.values():
@@ -283,14 +287,15 @@ class Model:
         job = self.jobs[job_id]
         return job.state == "running" and (job.attempt, job.claim_id) == (attempt, claim_id)
 
-    def end(self, job: ModelJob, state: str) -> bool:
-        """End the job. Returns whether another job of its lane is due then."""
+    def end(self, job: ModelJob, state: str) -> set[str]:
+        """End the job. Returns the lanes in which another job may be due then."""
         job.state = state
-        self.unblock_next(job.serial_key)
+        lanes = self.unblock_next(job.serial_key)
         place = (job.queue, job.fairness_lane)
-        waits = any(other.visible and (other.queue, other.fairness_lane) == place for other in self.jobs.values())
+        if any(other.visible and (other.queue, other.fairness_lane) == place for other in self.jobs.values()):
+            lanes.add(job.fairness_lane)
         self.wake_parent(job, completed=state == "completed")
-        return waits or job.parent_id is not None
+        return lanes | {self.jobs[job.parent_id].fairness_lane} if job.parent_id else lanes
 
     def give_back(self, worker_is_lost: Any) -> list[ModelJob]:
         """Give back the running jobs of lost workers, as crashed."""
@@ -335,15 +340,22 @@ class Model:
     def wait(
         self, parent: ModelJob, claimed: Job, new_jobs: Sequence[NewJob], join_rule: str, timeout: bool, deadline: Time
     ) -> None:
-        """Let a job wait for children. They belong to the tree that the parent belonged to at its claim."""
+        """Let a job wait for children. Adopted ones are moved to its tree, with their descendants."""
+        claimed = replace(claimed, root_id=parent.root_id, depth=parent.depth)
         for new in new_jobs:
-            self.insert(new, claimed, deadline=deadline)
-            if new.unique_key and (adopted := self.jobs[self.unique[new.unique_key]]).parent_id is None:
-                adopted.parent_id, adopted.root_id = parent.id, claimed.root_id or parent.id
-                adopted.depth = claimed.depth + 1
+            if self.insert(new, claimed, deadline=deadline):
+                self.draw(self.jobs[new.id], new)
+            elif new.unique_key:
+                self.adopt(parent, self.jobs[self.unique[new.unique_key]])
         parent.pending = sum(child.unfinished for child in self.children(parent))
         parent.requeue("waiting" if parent.pending else "queued")
         parent.join_rule, parent.wait = join_rule, "future" if timeout else "none"
+
+    def adopt(self, parent: ModelJob, adopted: ModelJob) -> None:
+        adopted.parent_id = parent.id
+        moved = adopted.depth - parent.depth - 1
+        for job in self.subtree(adopted):
+            job.root_id, job.depth = parent.root_id or parent.id, job.depth - moved
 
     def wake_parent(self, job: ModelJob, *, completed: bool) -> None:
         parent = self.jobs.get(job.parent_id or "")
@@ -365,6 +377,7 @@ class Model:
                 job.state, job.published, job.later = "queued", False, False
         ended = [job for job in flagged if job.state == "cancelled"]
         for job in ended:
+            self.settle(job, used=0)
             self.wake_parent(job, completed=False)
             self.unblock_next(job.serial_key)
         return {job.id for job in ended}, {job.id for job in flagged if job.state == "running"}
@@ -387,6 +400,17 @@ class Model:
         return True
 
     # ── budgets ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def draw(self, job: ModelJob, new: NewJob) -> None:
+        if new.draw and (budget := self.budgets.get(job.root_id or "")):
+            job.drawn, job.drawn_from = new.draw.tokens, job.root_id
+            budget.used += job.drawn
+
+    def settle(self, job: ModelJob, *, used: int) -> None:
+        """Give back what the job has drawn but for what it has used."""
+        if job.drawn:
+            self.budgets[job.drawn_from or ""].used -= job.drawn - used
+        job.drawn = 0
 
     def may_draw(self, root_id: str, tokens: int, depth: int) -> bool:
         budget = self.budgets.get(root_id)

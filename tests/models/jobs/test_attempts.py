@@ -160,9 +160,9 @@ def test_only_the_attempt_that_ended_a_job_has_ended_it(job_store, account):
         assert not attempts.may_write(connection, second.id, first.attempt, first.claim_id)
 
 
-def test_end_returns_whether_the_relay_has_work(job_store, account):
+def test_end_returns_the_lanes_in_which_the_relay_has_work(job_store, account):
     """The window has room for a queued job of the same lane, or the parent was woken."""
-    first, parent = job_store.start(account), job_store.start(account, kind="test.other")
+    first, parent = job_store.start(account), job_store.start(account, kind="test.other", lane="lane_of_parent")
     child = NewJob("test.work", account)
     with job_store.database.transaction() as connection:
         wait_for_children(connection, parent, [child])
@@ -170,13 +170,30 @@ def test_end_returns_whether_the_relay_has_work(job_store, account):
 
     running_child = job_store.claim(child.id)
     with job_store.database.transaction() as connection:
-        assert attempts.end(connection, running_child, ending, [])  # the parent was woken
+        assert attempts.end(connection, running_child, ending, []) == {"lane_of_parent"}  # the parent was woken
     with job_store.database.transaction() as connection:
-        assert not attempts.end(connection, first, ending, [])
+        assert attempts.end(connection, first, ending, []) == set()
     assert (job_store.job(parent.id).state, job_store.job(parent.id).published_at) == ("queued", None)
-    last, _ = job_store.start(account), job_store.enqueue(account)
+    last, queued = job_store.start(account), job_store.enqueue(account)
     with job_store.database.transaction() as connection:
-        assert attempts.end(connection, last, ending, [])  # a job is queued
+        assert attempts.end(connection, last, ending, []) == {account}  # a job is queued
+    last = job_store.claim(queued)
+    following = Ending("completed", [], follow_ups=[NewJob("test.work", account, lane="lane_of_follow_up")])
+    with job_store.database.transaction() as connection:
+        assert attempts.end(connection, last, following, []) == {"lane_of_follow_up"}
+
+
+@pytest.mark.parametrize(
+    ("options", "lane"), [({"lane": "another lane"}, "another lane"), ({"kind": "test.other"}, None)]
+)
+def test_end_returns_the_lane_of_the_next_job_of_the_serial_key(job_store, account, options, lane):
+    """It may be in another lane, or in another queue."""
+    key = f"thread {account}"
+    first = job_store.start(account, serial_key=key)
+    job_store.enqueue(account, serial_key=key, **options)
+
+    with job_store.database.transaction() as connection:
+        assert attempts.end(connection, first, Ending("completed", []), []) == {lane or account}
 
 
 def test_only_the_current_attempt_stores_progress_and_rewinds(job_store, account):

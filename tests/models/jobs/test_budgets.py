@@ -7,7 +7,9 @@ import pytest
 
 from models.jobs import attempts, jobs
 from models.jobs.attempts import Ending
-from models.jobs.budgets import BudgetLimits, Remaining, draw, open_budget, remaining, settle
+from models.jobs.budgets import BudgetLimits, Draw, Remaining, draw, open_budget, remaining, settle
+from models.jobs.cancellation import cancel_all
+from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.errors import BudgetExhausted, SanghaError
 
@@ -224,6 +226,97 @@ def test_a_job_and_its_child_that_end_at_once_do_not_wait_for_each_other(job_sto
     # Then both end
     ended[0].result()
     assert amounts_left(database, root_id) == Remaining(tokens=30)
+
+
+@pytest.fixture
+def waiting_tree(job_store, account, open_tree):
+    """`waiting_tree(count, draw)` → the id of a root with a budget that waits for children, and their ids."""
+
+    def waiting_tree(count, draw):
+        root_id = open_tree(BudgetLimits(tokens=100, money=Decimal(2), calls=9, depth=1))
+        children = [NewJob("test.work", account, draw=draw) for _ in range(count)]
+        with job_store.database.transaction() as connection:
+            wait_for_children(connection, job_store.claim(root_id), children)
+        return root_id, [child.id for child in children]
+
+    return waiting_tree
+
+
+def test_children_draw_when_they_are_enqueued(database, waiting_tree):
+    root_id, _ = waiting_tree(2, Draw(tokens=30, money=Decimal("0.5"), calls=1))
+
+    assert amounts_left(database, root_id) == Remaining(tokens=40, money=Decimal(1), calls=7, depth=1)
+
+
+def test_children_that_would_draw_too_much_are_not_enqueued(job_store, account, open_tree):
+    root_id = open_tree(BudgetLimits(tokens=100))
+    root = job_store.claim(root_id)
+    children = [NewJob("test.work", account, draw=Draw(tokens=60)) for _ in range(2)]
+
+    with pytest.raises(BudgetExhausted), job_store.database.transaction() as connection:
+        wait_for_children(connection, root, children)
+
+    with job_store.database.connection() as connection:
+        assert jobs.children(connection, root_id) == []
+    assert amounts_left(job_store.database, root_id) == Remaining(tokens=100)
+
+
+def test_a_job_that_exists_draws_nothing_when_it_becomes_a_child(job_store, account, open_tree):
+    root_id, key = open_tree(BudgetLimits(tokens=100)), f"once {account}"
+    job_store.enqueue(account, unique_key=key)
+
+    with job_store.database.transaction() as connection:
+        child = NewJob("test.work", account, unique_key=key, draw=Draw(tokens=60))
+        wait_for_children(connection, job_store.claim(root_id), [child])
+
+    assert amounts_left(job_store.database, root_id) == Remaining(tokens=100)
+
+
+@pytest.mark.parametrize("cancelled", ["the children", "the root", "the waiting parent's parent"])
+def test_children_that_are_cancelled_before_their_first_attempt_give_back_what_they_drew(
+    job_store, account, waiting_tree, cancelled
+):
+    # Given a tree with two children that have not run, one of which is scheduled
+    root_id, children = waiting_tree(2, Draw(tokens=30, money=Decimal("0.5"), calls=1))
+    job_store.update(children[0], "state = 'scheduled', run_at = now() + interval '1 hour'")
+    above = job_store.start(account)
+    if cancelled == "the waiting parent's parent":
+        job_store.update(root_id, f"parent_id = '{above.id}'")
+    ids = {"the children": children, "the root": [root_id]}.get(cancelled, [above.id])
+
+    # When they are cancelled, twice
+    for _ in range(2):
+        with job_store.database.transaction() as connection:
+            cancel_all(connection, ids, account)
+
+    # Then the tree may draw everything again
+    assert [job_store.job(child).state for child in children] == ["cancelled", "cancelled"]
+    assert amounts_left(job_store.database, root_id) == Remaining(tokens=100, money=Decimal(2), calls=9, depth=1)
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "dead"])
+def test_a_child_whose_ending_does_not_settle_gives_back_its_draw_but_for_its_tokens(job_store, waiting_tree, state):
+    root_id, [child] = waiting_tree(1, Draw(tokens=30, calls=1))
+
+    end_in_transaction(job_store.database, job_store.claim(child), Ending(state, [], tokens=12))
+
+    assert amounts_left(job_store.database, root_id) == Remaining(tokens=88, money=Decimal(2), calls=9, depth=1)
+
+
+def test_a_draw_is_settled_with_the_tree_from_which_it_was_drawn(job_store, account, waiting_tree):
+    """The job may have been moved to another tree since."""
+    root_id, [child] = waiting_tree(1, Draw(tokens=30))
+    other_id, _ = waiting_tree(1, Draw(tokens=50))
+    job_store.update(child, f"root_id = '{other_id}'")
+
+    end_in_transaction(job_store.database, job_store.claim(child), Ending("completed", []))
+
+    assert [amounts_left(job_store.database, each).tokens for each in (root_id, other_id)] == [100, 50]
+
+
+def test_only_a_child_has_a_draw(job_store, account):
+    with pytest.raises(ValueError, match="no parent"):
+        job_store.enqueue(account, draw=Draw(tokens=1))
 
 
 def end_in_transaction(database, job, ending):

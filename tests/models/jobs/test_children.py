@@ -1,12 +1,14 @@
 """Children of a job: insert, adopt, wait and wake."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bench.harness.waiting import wait_until
 from models.jobs import attempts
 from models.jobs.attempts import Ending
+from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, children
 from models.journal.events import event
@@ -60,8 +62,26 @@ def test_a_child_belongs_to_the_tree_of_its_parent(job_store, account):
 def test_a_child_with_the_serial_key_of_its_parent_is_rejected(job_store, account):
     parent = job_store.start(account, serial_key="thread")
 
-    with pytest.raises(ValueError, match="serial key"):
+    with pytest.raises(PermanentFailure, match="serial key") as caught:
         wait(job_store, parent, [NewJob("test.work", account, serial_key="thread")])
+    assert caught.value.code == "serial_key_held"
+
+
+def test_a_child_with_the_serial_key_of_a_job_further_above_is_rejected_until_that_has_ended(job_store, account):
+    """It would wait for a job that waits for it."""
+    # Given a tree of three, whose root has a serial key
+    key, child, grandchild = f"thread {account}", NewJob("test.work", account), NewJob("test.work", account)
+    root = job_store.start(account, serial_key=key)
+    wait(job_store, root, [child])
+    wait(job_store, job_store.claim(child.id), [grandchild])
+    running = job_store.claim(grandchild.id)
+    # When a job below it begins to wait for a child with that key
+    with pytest.raises(PermanentFailure, match=f"{root.id} has its serial key"):
+        wait(job_store, running, [NewJob("test.work", account, serial_key=key)])
+    # Then it may do so once the root has ended
+    job_store.update(root.id, "state = 'completed', finished_at = now()")
+    wait(job_store, running, [NewJob("test.work", account, serial_key=key)])
+    assert job_store.job(running.id).state == "waiting"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +156,93 @@ def test_a_child_of_another_parent_is_not_adopted(job_store, account):
 
     with pytest.raises(PermanentFailure, match="another parent"):
         wait(job_store, job_store.start(account), [NewJob("test.work", account, unique_key=key)])
+
+
+def test_a_job_of_another_account_is_not_adopted(job_store, account):
+    key = f"once {account}"
+    existing = job_store.enqueue(job_store.create_account(), unique_key=key)
+
+    with pytest.raises(PermanentFailure, match="cannot be a child"):
+        wait(job_store, job_store.start(account), [NewJob("test.work", account, unique_key=key)])
+
+    assert job_store.job(existing).parent_id is None
+
+
+def test_the_descendants_of_an_adopted_job_belong_to_the_tree_of_its_parent(job_store, account):
+    # Given a tree of three, whose last job runs and whose root has a unique key
+    key = f"once {account}"
+    existing = job_store.start(account, unique_key=key)
+    child, grandchild, later = (NewJob("test.work", account) for _ in range(3))
+    wait(job_store, existing, [child])
+    wait(job_store, job_store.claim(child.id), [grandchild])
+    running = job_store.claim(grandchild.id)
+    # When a child of another tree's root waits for it, and then the running job for a child of its own
+    root, parent = job_store.start(account), NewJob("test.work", account)
+    wait(job_store, root, [parent])
+    wait(job_store, job_store.claim(parent.id), [NewJob("test.work", account, unique_key=key)])
+    wait(job_store, running, [later])
+    # Then all of them belong to that tree
+    rows = [job_store.job(job_id) for job_id in (existing.id, child.id, grandchild.id, later.id)]
+    assert [(row.root_id, row.depth) for row in rows] == [(root.id, depth) for depth in (2, 3, 4, 5)]
+    assert rows[0].parent_id == parent.id
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_with_a_budget_is_adopted_only_if_it_has_ended(job_store, account, ended):
+    """A job has one budget."""
+    key = f"once {account}"
+    existing = job_store.start(account, unique_key=key)
+    with job_store.database.connection() as connection:
+        open_budget(connection, existing.id, account, BudgetLimits(tokens=10))
+        if ended:
+            attempts.end(connection, existing, Ending("completed", []), [])
+    parent, child = job_store.start(account), NewJob("test.work", account, unique_key=key)
+
+    if ended:
+        wait(job_store, parent, [child])
+    else:
+        with pytest.raises(PermanentFailure, match="cannot be a child"):
+            wait(job_store, parent, [child])
+
+    assert job_store.job(existing.id).parent_id == (parent.id if ended else None)
+
+
+def test_a_job_is_not_adopted_while_one_below_it_has_the_serial_key_of_one_above(job_store, account):
+    """They would wait for each other."""
+    # Given a tree whose root has a serial key, and a job with a unique key and a child behind that root
+    key, serial_key = f"once {account}", f"thread {account}"
+    root, parent = job_store.start(account, serial_key=serial_key), NewJob("test.work", account)
+    wait(job_store, root, [parent])
+    below = NewJob("test.work", account, serial_key=serial_key)
+    existing = job_store.start(account, unique_key=key)
+    wait(job_store, existing, [below])
+    # When a job below the root waits for it
+    with pytest.raises(PermanentFailure, match="cannot be a child"):
+        wait(job_store, job_store.claim(parent.id), [NewJob("test.work", account, unique_key=key)])
+    # Then it stays where it is
+    assert (job_store.job(existing.id).parent_id, job_store.job(below.id).root_id) == (None, existing.id)
+
+
+def test_of_two_parents_that_adopt_a_job_at_once_one_is_refused(job_store, account):
+    # Given a job with a unique key and a child
+    key, below = f"once {account}", NewJob("test.work", account)
+    existing = job_store.start(account, unique_key=key)
+    wait(job_store, existing, [below])
+    first, second = job_store.start(account), job_store.start(account)
+    # When a second parent begins to wait for it before the first one's transaction has ended
+    with ThreadPoolExecutor(1) as thread:
+        with job_store.database.transaction() as connection:
+            wait_for_children(connection, first, [NewJob("test.work", account, unique_key=key)])
+            other = thread.submit(wait, job_store, second, [NewJob("test.work", account, unique_key=key)])
+            blocked = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            pid = connection.info.backend_pid
+            wait_until(lambda: connection.execute(blocked, (pid,)).fetchone() is not None)
+        # Then it is refused, and the tree of the job is the first one's
+        with pytest.raises(PermanentFailure, match="another parent"):
+            other.result()
+    rows = [job_store.job(existing.id), job_store.job(below.id)]
+    assert [row.root_id for row in rows] == [first.id, first.id]
+    assert rows[0].parent_id == first.id
 
 
 def test_a_job_above_the_parent_is_not_adopted(job_store, account):

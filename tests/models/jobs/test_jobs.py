@@ -1,7 +1,10 @@
 """Enqueue, read and list jobs."""
 
+from datetime import UTC, datetime
+
 import pytest
 
+from models.jobs.budgets import Draw
 from models.jobs.catalogue import CATALOGUE, POOLS
 from models.jobs.jobs import NewJob, ended_ids, enqueue, list_jobs, read
 from models.journal.archive import read_archive
@@ -86,3 +89,31 @@ def test_every_kind_has_a_pool_and_valid_limits():
     queues = {kind.queue for kind in CATALOGUE.values()}
     assert all(queues & set(pool_queues) for pool_queues in POOLS.values())
     assert {"inference", "maintenance"} <= set(POOLS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unique_key": "once"},
+        {"deadline_at": datetime(2026, 1, 1, tzinfo=UTC)},
+        {"reserved_tokens": 5},
+        {"draw": Draw(tokens=5)},
+        {"serial_key": None},
+    ],
+)
+def test_a_coalescing_job_has_nothing_that_would_be_lost_with_a_job_that_is_not_inserted(account, options):
+    with pytest.raises(ValueError, match="coalescing"):
+        NewJob("test.work", account, **{"serial_key": "user", "coalesce": True, **options})
+
+
+def test_a_coalescing_job_is_no_child(job_store, account):
+    parent = job_store.start(account)
+
+    with pytest.raises(ValueError, match="parent"), job_store.database.transaction() as connection:
+        enqueue(connection, NewJob("test.work", account, serial_key="user", coalesce=True), parent=parent)
+
+
+def test_a_coalescing_job_keeps_its_lane(job_store, account):
+    job_id = job_store.enqueue(account, serial_key=f"user {account}", coalesce=True, lane="lane_of_user")
+
+    assert job_store.job(job_id).lane == "lane_of_user"
