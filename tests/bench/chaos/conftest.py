@@ -50,7 +50,8 @@ class FinishedFleet:
 @pytest.fixture(scope="session")
 def finished() -> Iterator[FinishedFleet]:
     """A fleet that has worked and finished."""
-    changes = {"engine": "scripted", "script": "tokens=12,rate=60", "visits_per_minute": 100_000}
+    # Half a second for each turn, so that turns that can run at once do so also on a busy machine.
+    changes = {"engine": "scripted", "script": "tokens=12,rate=24", "visits_per_minute": 100_000}
     with running_stack("redis") as stack:
         with stack.platform(light_pools=LIGHT_POOLS, **changes) as platform:
             pids = {name: child.pid for name, child in platform.children.items()}
