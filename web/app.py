@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
@@ -19,10 +18,8 @@ from web.api.system import checks, openapi
 from web.http.documents import CachedDocument
 from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
+from web.http.threads import install_threads
 from web.routes import ROUTES
-
-#: Requests that may wait for the database concurrently; each costs a thread's stack only while it runs.
-THREADS = 64
 
 
 def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
@@ -34,7 +31,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        install_threads()
         platform = app.state.platform = Platform.open(settings, tokens, metrics, document)
         checks.install(platform)
         await platform.tail.start()

@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from psycopg.errors import OperationalError, UniqueViolation
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -32,6 +31,7 @@ from models.platform.errors import (
 )
 from models.platform.ids import IdGenerator
 from models.platform.secrets import Cipher
+from web.http.threads import run_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Idempotency:
         """
         reservation = await self._reserve(request, shared=handles_repeats)
         if isinstance(reservation, StoredResponse):
-            return await run_in_threadpool(self._replay, request, reservation)
+            return await run_in_thread(self._replay, request, reservation)
         response = await ReservedRequest(request, reservation, self._database, self._cipher).run(
             run, exclusive=not handles_repeats
         )
@@ -122,7 +122,7 @@ class Idempotency:
 
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + LONGEST_WAIT, SHORTEST_PAUSE
-        while (result := await run_in_threadpool(reserve)) is None:
+        while (result := await run_in_thread(reserve)) is None:
             if loop.time() > deadline:
                 message = "An earlier request with this Idempotency-Key is still being processed; try again later."
                 raise RequestInFlight(message, param="Idempotency-Key")
@@ -183,7 +183,7 @@ class ReservedRequest:
         while True:
             await asyncio.sleep(LEASE / 3)
             try:
-                renewed = await run_in_threadpool(_call, self._database, idempotency.extend, self._reservation)
+                renewed = await run_in_thread(_call, self._database, idempotency.extend, self._reservation)
             except (Unavailable, OperationalError):  # such as a lock that was not granted in time
                 continue
             if renewed is None:
@@ -203,7 +203,7 @@ class ReservedRequest:
     async def _write(self, statement: Callable[..., None], *arguments: object) -> None:
         """Write the outcome. If that fails, the lease expires, and a repeat with the same seed finds what exists."""
         try:
-            await run_in_threadpool(_call, self._database, statement, *arguments)
+            await run_in_thread(_call, self._database, statement, *arguments)
         except (Unavailable, OperationalError) as error:
             log.warning("Request %s: cannot settle its idempotency key: %s", self._request.request_id, error)
 

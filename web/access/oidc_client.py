@@ -7,6 +7,7 @@ secrets in Redis, readable once; what binds them to the browser in a signed cook
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -15,12 +16,12 @@ import redis
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
 from joserfc.errors import JoseError
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
 from models.accounts.identities import Identity
 from models.platform.oidc_providers import OidcProvider
 from pipelines.accounts.oidc import Claims
+from web.http.threads import run_in_thread
 
 #: Seconds that a user may take at the provider.
 LOGIN_SECONDS = 600
@@ -61,11 +62,11 @@ class LoginStateCache:
 
     async def get(self, key: str) -> Any:
         """Read and delete an entry: a state is valid once."""
-        return await run_in_threadpool(self._redis.getdel, _key(key))
+        return await run_in_thread(self._redis.getdel, _key(key))
 
     async def set(self, key: str, value: str, seconds: int) -> None:
         """Store an entry for a number of seconds."""
-        await run_in_threadpool(self._redis.set, _key(key), value, ex=seconds)
+        await run_in_thread(partial(self._redis.set, _key(key), value, ex=seconds))
 
     async def delete(self, key: str) -> None:
         """Do nothing: `get` has deleted the entry."""

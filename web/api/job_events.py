@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
 from models.jobs.jobs import read
 from models.journal.archive import last_archived
@@ -12,6 +11,7 @@ from models.journal.journal import last_sequence
 from models.platform.errors import InvalidRequest, Unavailable
 from web.api.request import Request
 from web.http.disconnects import run_in_background
+from web.http.threads import run_in_thread
 from web.http.validation import RequestQuery
 from web.streams.sse import Frame, frame
 
@@ -54,7 +54,7 @@ async def resume_position(request: Request, job_id: str, cursor: StreamCursor) -
     after, name = cursor.starting_after, "starting_after"
     if after is None:
         after, name = _last_event_id(request), "Last-Event-ID"
-    return await run_in_threadpool(_check_position, request, job_id, after, name) if after >= 0 else -1
+    return await run_in_thread(_check_position, request, job_id, after, name) if after >= 0 else -1
 
 
 def _last_event_id(request: Request) -> int:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 
 from models.jobs import jobs
 from models.platform.database import Connection
 from pipelines.chat.cancellation import cancel_jobs
 from web.api.request import Request
+from web.http.threads import run_in_thread
 
 Result = TypeVar("Result")
 
@@ -57,7 +57,7 @@ async def take_result(
     """
     last = await last_event(request, job_id, timeout)
     if last.get("type") == "sangha:job.completed":
-        return await run_in_threadpool(_take, request, job_id, take)
+        return await run_in_thread(_take, request, job_id, take)
     if last.get("type") != "sangha:job.dead":  # dead jobs stay for operators to inspect
         await abandon_job(request, job_id)
     raise to_error(last)
@@ -65,7 +65,7 @@ async def take_result(
 
 async def abandon_job(request: Request, job_id: str) -> None:
     """Cancel a job whose result no request will read, and delete it if it has ended."""
-    await run_in_threadpool(_cancel_and_delete, request, job_id)
+    await run_in_thread(_cancel_and_delete, request, job_id)
 
 
 def cancel_job(request: Request, job_id: str) -> None:

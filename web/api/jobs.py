@@ -1,6 +1,5 @@
 """`/v1/jobs`: read, list, follow and cancel jobs of every kind."""
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from models.jobs import jobs
@@ -13,6 +12,7 @@ from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 from web.http.validation import parse_query
 from web.streams.sse import EventStream
 
@@ -51,7 +51,7 @@ def read(request: Request) -> Response:
 async def events(request: Request) -> EventStream:
     """`GET /v1/jobs/{id}/events`: stream a job's events from any point on, also after it has ended."""
     query = parse_query(request.query, StreamCursor)
-    job = await run_in_threadpool(_read, request)
+    job = await run_in_thread(_read, request)
     after = await resume_position(request, job.id, query)
     return EventStream(job_frames(request, job.id, after), request.platform.streams)
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -28,6 +27,7 @@ from web.api.platform import Platform
 from web.api.request import Request
 from web.http import bodies, uploads
 from web.http.disconnects import DeferredResponse
+from web.http.threads import run_in_thread
 from web.streams.sse import EventStream, StreamPermit
 
 EndpointResponse = Response | EventStream | DeferredResponse
@@ -73,7 +73,7 @@ class Route:
         if inspect.iscoroutinefunction(self.endpoint):
             response: EndpointResponse = await self.endpoint(request)
             return response
-        return await run_in_threadpool(self.endpoint, request)  # type: ignore[arg-type]
+        return await run_in_thread(self.endpoint, request)  # type: ignore[arg-type]
 
 
 def mount(routes: Iterable[Route]) -> list[StarletteRoute]:
@@ -110,14 +110,14 @@ class Resource:
         headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
         reads = scope["method"] in ("GET", "HEAD") and not route.has_side_effects
         auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads)
-        admission = await run_in_threadpool(platform.gate.admit, auth_request)
+        admission = await run_in_thread(platform.gate.admit, auth_request)
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
         upload = await uploads.spool(scope, receive) if route.upload_type else None
         limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES
         body = upload.digest if upload else await bodies.read(scope, receive, limit)
         if admission.estimated_tokens and not upload and len(body) > bodies.declared_length(scope):
-            admission = await run_in_threadpool(platform.gate.draw_body, admission, len(body))
+            admission = await run_in_thread(platform.gate.draw_body, admission, len(body))
             scope["response_sender"].add_headers(admission.headers)
         permit = stream_permit(platform, admission)
         request = Request(

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from models.platform.errors import InvalidRequest
+from web.http.threads import run_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def on_disconnect(headers: Headers, cancel: Callable[[], None]) -> OnDisconnect 
     policy = headers.get(HEADER, "finish").strip().lower()
     if policy not in ("cancel", "finish"):
         raise InvalidRequest(f"'{HEADER}' should be 'cancel' or 'finish'.", param=HEADER)
-    return (lambda: run_in_threadpool(cancel)) if policy == "cancel" else None
+    return (lambda: run_in_thread(cancel)) if policy == "cancel" else None
 
 
 async def wait_for_disconnect(receive: Receive) -> None:

@@ -6,12 +6,12 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from web.http.bodies import BodyTooLarge, declared_length
+from web.http.threads import run_in_thread
 
 #: Bytes of an upload, and bytes up to which it stays in memory.
 MAX_BYTES, MAX_MEMORY = 64 * 1024 * 1024, 1024 * 1024
@@ -62,7 +62,7 @@ async def _collect(upload: Upload, receive: Receive) -> None:
             raise BodyTooLarge(MAX_BYTES)
         upload.lines += chunk.count(b"\n")
         digest.update(chunk)
-        await run_in_threadpool(upload.file.write, chunk)
+        await run_in_thread(upload.file.write, chunk)
         last, more = chunk[-1:] or last, message.get("more_body", False)
     upload.lines += last != b"\n"
     upload.digest = digest.digest()

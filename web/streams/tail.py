@@ -15,8 +15,6 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-
 from models.jobs.jobs import ended_ids
 from models.jobs.stream_state import read_rewound_at, reopen_cancelled, stale_ids
 from models.journal import journal
@@ -27,6 +25,7 @@ from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database
 from models.platform.errors import Unavailable
 from models.platform.redis_client import close_async, connect_async, is_cluster
+from web.http.threads import run_in_thread
 from web.streams.completer import Completer
 from web.streams.follower import Follower, merge_appends
 from web.streams.shard_reader import CONNECTION_ERRORS, Fields, ShardReader
@@ -126,7 +125,7 @@ class Tail:
             return []
         events = await self._history(job_id, after)
         if not events:  # the client may have received all events of a job that has ended
-            ended = await run_in_threadpool(self._ended, [job_id])
+            ended = await run_in_thread(self._ended, [job_id])
             follower.mark_stale(ended=job_id in ended)
         return events
 
@@ -149,14 +148,14 @@ class Tail:
 
     async def _reopened(self, follower: Follower, job_id: str) -> bool:
         """Return whether the job goes on, since its end was below what the client has received."""
-        if not await run_in_threadpool(self._reopen, job_id, follower.position):
+        if not await run_in_thread(self._reopen, job_id, follower.position):
             return False
         follower.ended = False
         return True
 
     async def _missed_events(self, follower: Follower, job_id: str) -> list[Event]:
         """Read the events that a follower may have missed: those of a rewind that it has not seen, or later ones."""
-        rewound_at = await run_in_threadpool(self._rewound_at, job_id)
+        rewound_at = await run_in_thread(self._rewound_at, job_id)
         if rewound_at is None or rewound_at > follower.position:
             return await self._history(job_id, follower.position)
         events = await self._history(job_id, rewound_at - 1)
@@ -174,7 +173,7 @@ class Tail:
             recent = []
         if recent and recent[0].sequence == after + 1:
             return recent
-        archived = await run_in_threadpool(self._archived, job_id, after)
+        archived = await run_in_thread(self._archived, job_id, after)
         last = archived[-1].sequence if archived else after
         later = [event for event in recent if event.sequence > last]
         return [*archived, *later] if later and later[0].sequence == last + 1 else archived
@@ -184,7 +183,7 @@ class Tail:
         with contextlib.suppress(*CONNECTION_ERRORS):
             if entries := await self._entries(job_id, -1, last=0):
                 return journal.parse_entries(entries)[0]
-        return await run_in_threadpool(self._first_archived, job_id)
+        return await run_in_thread(self._first_archived, job_id)
 
     async def _entries(self, job_id: str, after: int, last: int | None = None) -> Any:
         key, end = stream_key(job_id, tagged=self._tagged), "+" if last is None else f"{last + 1}-0"
@@ -235,10 +234,10 @@ class Tail:
             await self._read_again()
             silent = [job_id for job_id, followers in self._followers.items() if not _reset_active(followers)]
             if silent:
-                self._mark_stale(await run_in_threadpool(self._ended, silent), ended=True)
+                self._mark_stale(await run_in_thread(self._ended, silent), ended=True)
             if silent and number % CHECKS_PER_ARCHIVE_CHECK == 0:
                 positions = {job_id: self._lowest_position(job_id) for job_id in silent}
-                self._mark_stale(await run_in_threadpool(self._behind, positions))
+                self._mark_stale(await run_in_thread(self._behind, positions))
 
     async def _read_again(self) -> None:
         """Wake the followers of jobs whose history could not be read, as soon as Redis responds again."""

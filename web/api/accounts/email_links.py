@@ -7,7 +7,6 @@ from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -19,6 +18,7 @@ from web.api.accounts.signup import Email, Password
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 from web.http.validation import RequestBody
 
 #: The `token` parameter of a link in an e-mail.
@@ -66,12 +66,12 @@ async def verify(request: Request) -> Response:
     Requires the `token` of the e-mail and proof of the user who signed up: their `password`, or their access token.
     """
     body = bodies.parse(request.body, VerifyEmail)
-    caller = await run_in_threadpool(request.authenticate_user) if body.password is None else None
+    caller = await run_in_thread(request.authenticate_user) if body.password is None else None
     platform, credentials = request.platform, SignupCredentials(body.password, caller)
     verify_email = partial(
         email_verification.verify, platform.database, platform.login_limiter, body.token, credentials, request.origin
     )
-    token = await (run_in_threadpool(verify_email) if body.password is None else platform.hashing.run(verify_email))
+    token = await (run_in_thread(verify_email) if body.password is None else platform.hashing.run(verify_email))
     return _email_verified(token.email)
 
 

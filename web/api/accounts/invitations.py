@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Literal
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -20,6 +19,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 from web.http.validation import RequestBody, parse_query
 
 
@@ -95,7 +95,7 @@ def revoke(request: Request) -> Response:
 async def accept(request: Request) -> Response:
     """`POST /auth/invitations/accept`: join the account and get tokens for it."""
     body = bodies.parse(request.body, AcceptInvitation)
-    invitee = Invitee(await run_in_threadpool(request.authenticate_user), body.password, body.name or "")
+    invitee = Invitee(await run_in_thread(request.authenticate_user), body.password, body.name or "")
     platform = request.platform
     accept_invitation = partial(
         invitations.accept,
@@ -107,7 +107,7 @@ async def accept(request: Request) -> Response:
         request.origin,
     )
     return tokens_response(
-        await (run_in_threadpool(accept_invitation) if invitee.caller else platform.hashing.run(accept_invitation))
+        await (run_in_thread(accept_invitation) if invitee.caller else platform.hashing.run(accept_invitation))
     )
 
 

@@ -9,7 +9,6 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 from typing_extensions import TypedDict
 
@@ -22,6 +21,7 @@ from web.api.accounts.signup import tokens_response
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response, page_object
+from web.http.threads import run_in_thread
 from web.http.validation import RequestBody, truncate
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ async def callback(request: Request) -> Response:
         return _end_login(request, _redirect_home(f"login_error={reason}"))
     try:
         claims = await request.platform.oidc.finish(name, request.query, _cookie(request, LOGIN_COOKIE))
-        user_id = await run_in_threadpool(oidc.resolve_user, request.platform.database, claims, request.origin)
+        user_id = await run_in_thread(oidc.resolve_user, request.platform.database, claims, request.origin)
     except LoginExpired:
         return _end_login(request, _redirect_home("login_error=login_expired"))
     except ProviderFailed as error:
@@ -87,7 +87,7 @@ async def callback(request: Request) -> Response:
     except NotAllowed as error:
         return _end_login(request, _redirect_home(f"login_error={error.code}"))
     request.platform.queue.nudge()
-    login_code = await run_in_threadpool(oidc.issue_login_code, request.platform.redis, user_id)
+    login_code = await run_in_thread(oidc.issue_login_code, request.platform.redis, user_id)
     response = _end_login(request, _redirect_home(f"login={login_code.code}"))
     cookie_options = _cookie_options(request, "/auth/oidc/exchange")
     response.set_cookie(

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -19,6 +18,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 from web.http.timestamps import to_unix
 from web.http.validation import RequestBody, RequestQuery, parse_query, truncate
 from web.streams.sse import EventStream
@@ -113,7 +113,7 @@ def list_changes(request: Request) -> Response:
 async def events(request: Request) -> EventStream:
     """`GET /v1/meditations/{id}/events`: stream the events of a meditation's job."""
     query = parse_query(request.query, StreamCursor)
-    job_id = await run_in_threadpool(_job_id, request)
+    job_id = await run_in_thread(_job_id, request)
     return EventStream(
         job_frames(request, job_id, await resume_position(request, job_id, query)), request.platform.streams
     )

@@ -7,7 +7,6 @@ waits for.
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from models.jobs import jobs
@@ -32,6 +31,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.paging import page_response
 from web.http.responses import json_response, page_object
+from web.http.threads import run_in_thread
 from web.http.validation import parse_query, truncate
 
 #: Seconds without an event of the job after which the response is the job.
@@ -55,10 +55,10 @@ async def create(request: Request) -> Response:
         job_id,
         request.admission.limits,
     )
-    await run_in_threadpool(memory_jobs.enqueue_create, *arguments)
+    await run_in_thread(memory_jobs.enqueue_create, *arguments)
     if not await _wait_unless_async(request, job_id):
-        return await run_in_threadpool(_job_response, request, job_id)
-    return await run_in_threadpool(_created_response, request, job_id, ids)
+        return await run_in_thread(_job_response, request, job_id)
+    return await run_in_thread(_created_response, request, job_id, ids)
 
 
 def list_memories(request: Request) -> Response:
@@ -94,18 +94,18 @@ async def update(request: Request) -> Response:
     when no worker is free within 30 seconds, the response is the job.
     """
     body = bodies.parse(request.body, UpdateMemory)
-    memory = await run_in_threadpool(_read, request)
+    memory = await run_in_thread(_read, request)
     if body.text is None:
-        return await run_in_threadpool(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
+        return await run_in_thread(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
     job_id, changes = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
     caller, limits = request.caller, request.admission.limits
-    await run_in_threadpool(
+    await run_in_thread(
         memory_jobs.enqueue_change, request.platform.database, caller, memory.id, changes, job_id, limits
     )
     if not await _wait_unless_async(request, job_id):
-        return await run_in_threadpool(_job_response, request, job_id)
-    await run_in_threadpool(delete_ended_job, request, job_id)
-    return json_response(memory_object(await run_in_threadpool(_read, request)))
+        return await run_in_thread(_job_response, request, job_id)
+    await run_in_thread(delete_ended_job, request, job_id)
+    return json_response(memory_object(await run_in_thread(_read, request)))
 
 
 def delete(request: Request) -> Response:
@@ -127,10 +127,10 @@ async def delete_many(request: Request) -> Response:
         raise InvalidRequest("Exactly one of 'conversation_id' and 'all=true' is required.", param="conversation_id")
     job_id, caller = request.new_id("job"), request.caller
     arguments = (request.platform.database, caller, query.conversation_id, job_id, request.admission.limits)
-    await run_in_threadpool(memory_jobs.enqueue_forget, *arguments)
+    await run_in_thread(memory_jobs.enqueue_forget, *arguments)
     if not (last := await _wait_unless_async(request, job_id)):
-        return await run_in_threadpool(_job_response, request, job_id)
-    await run_in_threadpool(delete_ended_job, request, job_id)
+        return await run_in_thread(_job_response, request, job_id)
+    await run_in_thread(delete_ended_job, request, job_id)
     deleted: MemoriesDeleted = {"object": "memory.deletion", "deleted": last["result"]["deleted"]}
     return json_response(deleted)
 

@@ -7,7 +7,6 @@ read.
 from functools import partial
 from typing import Any, cast
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from models.memory import recall_queries
@@ -21,6 +20,7 @@ from web.api.request import Request
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 
 #: Seconds to wait for the result, which takes a fraction of a second when a worker is free.
 TIMEOUT = 20.0
@@ -32,7 +32,7 @@ async def search(request: Request) -> DeferredResponse:
     query = Query(body.query, body.limit, body.filters(), body.include_neighbours)
     job_id = request.new_id("job")
     arguments = (request.platform.database, request.caller, query, job_id, request.admission.limits)
-    await run_in_threadpool(search_memories.enqueue_search, *arguments)
+    await run_in_thread(search_memories.enqueue_search, *arguments)
     request.platform.queue.nudge(request.caller.account_id)
     return DeferredResponse(partial(_respond, request, job_id), partial(abandon_job, request, job_id))
 

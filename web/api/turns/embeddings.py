@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -29,6 +28,7 @@ from web.api.turns.turn_request import ClientLabel
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 from web.http.validation import RequestBody, truncate
 
 #: Texts per request, as in OpenAI's API.
@@ -97,7 +97,7 @@ async def create(request: Request) -> DeferredResponse:
     body = bodies.parse(request.body, CreateEmbeddings)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
-    await run_in_threadpool(
+    await run_in_thread(
         enqueue_embedding,
         request.platform.database,
         request.caller,
@@ -153,7 +153,7 @@ async def _respond(request: Request, job_id: str, encoding: str) -> Response:
     if result is None:
         raise Unavailable("These embeddings were already returned to another request. Create them again.")
     # In a thread: serializing megabytes of numbers would block the event loop.
-    return await run_in_threadpool(lambda: json_response(embedding_list(result, encoding), headers=job_headers(job_id)))
+    return await run_in_thread(lambda: json_response(embedding_list(result, encoding), headers=job_headers(job_id)))
 
 
 def _to_error(last: dict[str, Any]) -> RequestError | JobFailed | Unavailable:

@@ -8,7 +8,6 @@ import asyncio
 from typing import Any, Literal
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -20,6 +19,7 @@ from web.api.turns.input_items import stored_items
 from web.api.turns.turn_request import CountTokens, parse_thread, prompt_parameters
 from web.http import bodies
 from web.http.responses import json_response
+from web.http.threads import run_in_thread
 
 #: Seconds to wait for the count.
 TIMEOUT = 30.0
@@ -39,16 +39,16 @@ async def count(request: Request) -> Response:
     token_count = TokenCountRequest(prompt_parameters(body, request.platform.settings), items, *parse_thread(body))
     job_id = request.new_id("job")
     limits = request.admission.limits
-    await run_in_threadpool(enqueue_count, request.platform.database, request.caller, token_count, job_id, limits)
+    await run_in_thread(enqueue_count, request.platform.database, request.caller, token_count, job_id, limits)
     request.platform.queue.nudge(request.caller.account_id)
     try:
         async with asyncio.timeout(TIMEOUT):
             last = await _last_event(request, job_id)
     except TimeoutError:
         last = {}
-        await run_in_threadpool(cancel_job, request, job_id)
+        await run_in_thread(cancel_job, request, job_id)
     finally:
-        await run_in_threadpool(delete_ended_job, request, job_id)
+        await run_in_thread(delete_ended_job, request, job_id)
     result: InputTokens = {"object": "response.input_tokens", "input_tokens": _token_count(last)}
     return json_response(result)
 

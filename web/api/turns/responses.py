@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response as HttpResponse
 from typing_extensions import TypedDict
 
@@ -22,6 +21,7 @@ from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
 from web.http.responses import json_response, page_object
+from web.http.threads import run_in_thread
 from web.http.validation import RequestQuery, as_list, parse_query, truncate
 from web.streams.sse import EventStream
 
@@ -80,7 +80,7 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
 async def retrieve(request: Request) -> HttpResponse | EventStream:
     """`GET /v1/responses/{id}`: read a response, or with `stream` stream its events from any point on."""
     query = parse_query(request.query, RetrieveResponse)
-    response = await run_in_threadpool(_read, request)
+    response = await run_in_thread(_read, request)
     if not query.stream:
         return _respond(request, response, response_object(response))
     after = await resume_position(request, response.job_id, query)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 
 from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound
@@ -19,6 +18,7 @@ from web.api.job_events import EventBatches
 from web.api.job_results import cancel_job, job_headers
 from web.api.request import Request
 from web.http.disconnects import OnDisconnect, on_disconnect
+from web.http.threads import run_in_thread
 from web.http.validation import truncate
 
 #: Seconds that a request without stream waits for the end of its turn. Then it returns the unfinished response.
@@ -67,7 +67,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
             request.platform.queue.announce_cancellation(accepted.interrupted, request.caller.account_id)
         return accepted
 
-    accepted = await run_in_threadpool(accept)
+    accepted = await run_in_thread(accept)
     follower.push_opening(accepted.opening_events)
     event_batches = tail.follow(job_id, follower=follower)
     return StartedTurn(accepted, event_batches, job_headers(job_id, response_id), on_client_disconnect)
@@ -85,7 +85,7 @@ async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseObject:
         response = None
     if response is not None:
         return response
-    return response_object(await run_in_threadpool(read_response, request, turn.response.id))
+    return response_object(await run_in_thread(read_response, request, turn.response.id))
 
 
 async def _final_response(event_batches: EventBatches) -> ResponseObject | None:

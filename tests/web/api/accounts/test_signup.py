@@ -11,7 +11,8 @@ from models.access import signing_keys
 from models.platform.ids import new_id
 from pipelines.accounts import passwords
 from tests.web.api_client import assert_error
-from web.app import THREADS, build
+from web.app import build
+from web.http.threads import THREADS
 
 UNREACHABLE = "redis://127.0.0.1:1"
 
