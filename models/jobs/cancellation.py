@@ -119,4 +119,4 @@ def _last_payload(job_id: str, events: Sequence[Event]) -> Mapping[str, Any]:
     if "response" not in last:
         return {"job_id": job_id}
     payload = {"job_id": job_id, "response": {**last["response"], "status": "cancelled"}}
-    return without_fields(payload, last.get(SHARED, ()))
+    return without_fields(payload, last.get(SHARED, {}))

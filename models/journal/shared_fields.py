@@ -1,12 +1,13 @@
 """Store the large fields of a turn's response object once in its journal.
 
 The first event has the object in full. A later event has null in place of each large field that equals the first one's,
-and names these fields in the key after its sequence number:
+and the key `shared` after its sequence number: the places of these fields in the first event, as offsets of bytes.
 
-    {"type":"response.queued","sequence_number":1,"shared":["tools"],"response":{…,"tools":null,…}}
+    {"type":"response.queued","sequence_number":1,"shared":{"tools":[412,66010]},"response":{…,"tools":null,…}}
 
-Only journals have this form. The reader that sends events to clients puts the fields in again, which restores an event
-byte for byte: null keeps a field's position, and orjson serialises what it has parsed to the same bytes.
+Only journals have this form. The reader that sends events to clients copies the fields from the first event, which
+restores a later one byte for byte: null keeps a field's position, and orjson serialises what it has parsed to the same
+bytes. The first event is never rewritten, and neither it nor the fields are parsed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,14 +16,15 @@ from typing import Any
 
 import orjson
 
-from models.journal.events import Event
+from models.journal.events import Event, event
 
 #: The schema version whose code and later ones read the form above.
 SINCE = "0014"
 
 SHARED = "shared"
 
-_KEY = b'"shared":['
+#: How the key begins, and the bytes of an event within which it does.
+_KEY, _WITHIN = b'"shared":{', 128
 
 #: The fields that may be large and are the same in all events of a turn: its request has them.
 CANDIDATES = ("instructions", "metadata", "stop", "text", "tool_choice", "tools")
@@ -30,42 +32,66 @@ CANDIDATES = ("instructions", "metadata", "stop", "text", "tool_choice", "tools"
 #: Bytes of JSON from which a field is left out, and bytes of all such fields below which none is.
 MIN_FIELD, MIN_TOTAL = 64, 512
 
-
-def shared_fields(response: Mapping[str, Any]) -> list[str]:
-    """Return the names of a response object's large fields; none for a small object."""
-    sizes = {name: len(orjson.dumps(value)) for name in CANDIDATES if (value := response.get(name))}
-    large = [name for name, size in sizes.items() if size >= MIN_FIELD]
-    return large if sum(sizes[name] for name in large) >= MIN_TOTAL else []
+#: Field → where its value begins and ends in the first event.
+Places = Mapping[str, Sequence[int]]
 
 
-def without_fields(payload: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+def first_event(type_: str, response: Mapping[str, Any]) -> tuple[Event, Places]:
+    """Serialise a journal's first event. Returns it with the places of large fields; a small object has none."""
+    large = _large_fields(response)
+    if not large:
+        return event(0, type_, {"response": response}), {}
+    fragments = {name: orjson.Fragment(json) for name, json in large.items()}
+    first = event(0, type_, {"response": {**response, **fragments}})
+    return first, {name: _place(first.data, name, json) for name, json in large.items()}
+
+
+def _large_fields(response: Mapping[str, Any]) -> dict[str, bytes]:
+    large = {}
+    for name in CANDIDATES:
+        if (value := response.get(name)) and len(json := orjson.dumps(value)) >= MIN_FIELD:
+            large[name] = json
+    return large if sum(map(len, large.values())) >= MIN_TOTAL else {}
+
+
+def _place(data: bytes, name: str, json: bytes) -> list[int]:
+    key = b'"%b":' % name.encode()
+    start = data.index(key) + len(key)
+    while not data.startswith(json, start):  # a longer pattern would make the search slow
+        start = data.index(key, start) + len(key)
+    return [start, start + len(json)]
+
+
+def without_fields(payload: Mapping[str, Any], places: Places) -> Mapping[str, Any]:
     """Return an event's payload without these fields of its `response`, which equal those of the first event."""
-    if not names:
+    if not places:
         return payload
-    return {SHARED: list(names), **payload, "response": {**payload["response"], **dict.fromkeys(names)}}
+    return {SHARED: places, **payload, "response": {**payload["response"], **dict.fromkeys(places)}}
 
 
 def is_incomplete(event: Event) -> bool:
-    """Return whether an event lacks fields of the first one. No key or text in an event looks like its third key."""
+    """Return whether an event lacks fields of the first one."""
     data = event.data
-    return data.startswith(_KEY, data.find(b",", data.find(b",") + 1) + 1)
+    if (key := data.find(_KEY, 0, _WITHIN)) < 0:
+        return False
+    return key == data.index(b",", data.index(b",") + 1) + 1  # its third key
 
 
 class SharedFields:
-    """The fields of the response object in a journal's first event, as JSON."""
+    """The first event of a journal, whose fields complete the later ones."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_first",)
 
     def __init__(self, first: Event) -> None:
-        response: Mapping[str, Any] = orjson.loads(first.data).get("response", {})
-        self._fields = {name: orjson.Fragment(orjson.dumps(value)) for name, value in response.items()}
+        self._first = first.data
 
     def complete(self, event: Event) -> Event:
         """Return the event as clients receive it, with all fields of its response object."""
         if not is_incomplete(event):
             return event
         payload = orjson.loads(event.data)
-        payload["response"] |= {name: self._fields[name] for name in payload.pop(SHARED)}
+        places: Places = payload.pop(SHARED)
+        payload["response"] |= {name: orjson.Fragment(self._first[start:end]) for name, (start, end) in places.items()}
         return replace(event, data=orjson.dumps(payload))
 
 

@@ -198,7 +198,7 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
     }
 
 
-#: The argument of a turn's job that names the fields which its journal has once.
+#: The argument of a turn's job with the places of the fields that only the first event of its journal has.
 SHARED_ARGUMENT = "shared_fields"
 
 
@@ -207,7 +207,7 @@ def response_payload(
 ) -> Mapping[str, Any]:
     """Build the payload of a worker's event: `fields` and the response, without what the first event of the job has."""
     payload = {**fields, "response": response_object(response, status)}
-    return without_fields(payload, job_arguments.get(SHARED_ARGUMENT, ()))
+    return without_fields(payload, job_arguments.get(SHARED_ARGUMENT, {}))
 
 
 #: OpenAI's list of error codes is closed. Codes that are not on it become the nearest one, and the `reason`.

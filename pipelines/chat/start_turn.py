@@ -16,7 +16,7 @@ from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_billable_tokens
 from models.journal.events import Event, event
-from models.journal.shared_fields import SINCE, shared_fields, without_fields
+from models.journal.shared_fields import SINCE, Places, first_event, without_fields
 from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from models.platform.errors import Conflict, LimitExceeded, NotFound
@@ -160,8 +160,7 @@ def _prepare(
         expires_at=None if turn.request.get("store", True) else now + timedelta(seconds=UNREAD_SECONDS),
         unremembered=bool(turn.request.get("store", True) and remember_enabled(turn.request)),
     )
-    created = response_object(response)
-    shared = shared_fields(created) if shares_fields else []
+    opening, shared = _opening_events(response_object(response), shares_fields=shares_fields)
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
@@ -172,7 +171,7 @@ def _prepare(
         },
         id=job_id,
         serial_key=thread or response_id,
-        opening=_opening_events(created, shared),
+        opening=opening,
         reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
     )
     return PreparedTurn(response, job, thread)
@@ -215,11 +214,11 @@ def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: A
     )
 
 
-def _opening_events(response: ResponseObject, shared: Sequence[str]) -> list[Event]:
-    """Return the events that a turn's stream begins with, before a worker runs it."""
-    created = {"response": orjson.Fragment(orjson.dumps(response))}
-    queued = without_fields({"response": response}, shared) if shared else created
-    return [event(0, "response.created", created), event(1, "response.queued", queued)]
+def _opening_events(response: ResponseObject, *, shares_fields: bool) -> tuple[list[Event], Places]:
+    """Return the events that a turn's stream begins with, and the places of the fields that only the first one has."""
+    created, places = first_event("response.created", response)
+    places = places if shares_fields else {}
+    return [created, event(1, "response.queued", without_fields({"response": response}, places))], places
 
 
 def new_turn_ids() -> tuple[str, str]:

@@ -11,7 +11,7 @@ from models.journal.archive import archive
 from models.journal.events import Event, event
 from models.journal.journal import Claim
 from models.journal.shards import SHARDS
-from models.journal.shared_fields import complete_events, without_fields
+from models.journal.shared_fields import complete_events, first_event, without_fields
 from models.platform.database import Database
 from models.platform.ids import new_id
 
@@ -28,7 +28,8 @@ class ScriptedJob:
         self.account = account
         self.id = new_id("job")
         self.shared = {"instructions": instructions} if instructions else {}
-        self.events = [event(0, "response.created", {"response": self.shared}), self._event(1, "response.queued")]
+        created, self.places = first_event("response.created", self.shared)
+        self.events = [created, self._event(1, "response.queued")]
         self.archived = 2
         with database.transaction() as connection:
             enqueue(connection, NewJob("turn.run", account, id=self.id, opening=self.events))
@@ -86,7 +87,7 @@ class ScriptedJob:
         return complete_events(self.events, self.events[0])
 
     def _event(self, sequence: int, type_: str, **fields: str) -> Event:
-        return event(sequence, type_, without_fields({"response": {**fields, **self.shared}}, list(self.shared)))
+        return event(sequence, type_, without_fields({"response": {**fields, **self.shared}}, self.places))
 
     def _append(self, events: Sequence[Event], *, publish: bool = True) -> None:
         self.events += events

@@ -12,8 +12,8 @@ from models.journal.shared_fields import (
     MIN_TOTAL,
     SharedFields,
     complete_events,
+    first_event,
     is_incomplete,
-    shared_fields,
     without_fields,
 )
 
@@ -29,28 +29,45 @@ OTHERS = st.dictionaries(st.sampled_from(["job_id", "item", "delta"]), JSON, max
 LARGE = {"type": "function", "name": "f", "description": "x" * MIN_TOTAL}
 
 
-@given(first=RESPONSES, later=RESPONSES, others=OTHERS, sequence=st.integers(1, 2**31), data=st.data())
+LENGTHS = st.sampled_from([0, 60, 70, 200, 600, 5000])
+
+
+@given(
+    first=RESPONSES,
+    lengths=st.dictionaries(st.sampled_from(CANDIDATES), LENGTHS, max_size=4),
+    later=RESPONSES,
+    others=OTHERS,
+    sequence=st.integers(1, 2**31),
+    data=st.data(),
+)
 def test_an_event_without_shared_fields_is_completed_to_the_bytes_of_the_whole_event(
-    first, later, others, sequence, data
+    first, lengths, later, others, sequence, data
 ):
-    # Given a later event with some fields of the first one, at any place in its response
-    names = data.draw(st.lists(st.sampled_from(sorted(first)), unique=True) if first else st.just([]))
-    fields = data.draw(st.permutations([*{**later, **{name: first[name] for name in names}}.items()]))
+    # Given a first event, some of whose fields are large, and a later one with these at any place in its response
+    first |= {name: [{name: "ü" * length}, first.get(name)] for name, length in lengths.items()}
+    created, places = first_event("response.created", first)
+    fields = data.draw(st.permutations([*{**later, **{name: first[name] for name in places}}.items()]))
     payload = {**others, "response": dict(fields)}
-    # When these fields are left out of it
-    stored = event(sequence, "response.completed", without_fields(payload, names))
+    # When the large fields are left out of it
+    stored = event(sequence, "response.completed", without_fields(payload, places))
     # Then it is completed to what it would be otherwise
-    created = event(0, "response.created", {"response": first})
-    assert is_incomplete(stored) == bool(names)
-    assert complete_events([created, stored], created) == [
-        created,
-        event(sequence, "response.completed", payload),
-    ]
+    assert created == event(0, "response.created", {"response": first})
+    assert is_incomplete(stored) == bool(places)
+    assert complete_events([created, stored], created) == [created, event(sequence, "response.completed", payload)]
+
+
+def test_a_field_whose_value_occurs_elsewhere_too_is_completed():
+    response = {"metadata": {"text": [LARGE], "tools": [LARGE]}, "text": [LARGE], "tools": [LARGE], "output": [LARGE]}
+    created, places = first_event("response.created", response)
+    stored = event(1, "response.queued", without_fields({"response": response}, places))
+
+    assert SharedFields(created).complete(stored) == event(1, "response.queued", {"response": response})
 
 
 @given(st.dictionaries(st.sampled_from(["response", "text", "delta"]), JSON | RESPONSES, max_size=3), TEXT)
 def test_a_whole_event_is_never_taken_for_an_incomplete_one(payload, type_):
-    assert not is_incomplete(event(3, type_.replace(",", ""), {"text": '"shared":["tools"]', **payload}))
+    for value in ('"shared":{"tools":[1,2]}', {"shared": {"tools": [1, 2]}}):
+        assert not is_incomplete(event(3, type_.replace(",", ""), {"text": value, **payload}))
 
 
 @pytest.mark.parametrize("data", [b"{}", b'{"type":"a"}', b'{"type":"a","sequence_number":1}'])
@@ -59,8 +76,11 @@ def test_an_event_without_a_payload_is_whole(data):
 
 
 def test_only_large_fields_of_a_large_object_are_shared():
-    assert shared_fields({"id": "resp_1", "tools": [LARGE], "text": {}, "metadata": {"a": "b"}}) == ["tools"]
-    assert shared_fields({"tools": [LARGE], "instructions": "x" * MIN_FIELD}) == ["instructions", "tools"]
+    for response, expected in (
+        ({"id": "resp_1", "tools": [LARGE], "text": {}, "metadata": {"a": "b"}}, ["tools"]),
+        ({"tools": [LARGE], "instructions": "x" * MIN_FIELD}, ["instructions", "tools"]),
+    ):
+        assert list(first_event("response.created", response)[1]) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,13 +93,13 @@ def test_only_large_fields_of_a_large_object_are_shared():
     ],
 )
 def test_a_small_object_is_stored_whole(response):
-    assert shared_fields(response) == []
-    assert without_fields({"response": response}, []) == {"response": response}
+    assert first_event("response.created", response)[1] == {}
+    assert without_fields({"response": response}, {}) == {"response": response}
 
 
 def test_an_event_keeps_its_tokens_and_what_it_ends():
-    created = event(0, "response.created", {"response": {"tools": [LARGE]}})
-    stored = event(1, "response.completed", without_fields({"response": {"tools": [LARGE]}}, ["tools"]), 7)
+    created, places = first_event("response.created", {"tools": [LARGE]})
+    stored = event(1, "response.completed", without_fields({"response": {"tools": [LARGE]}}, places), 7)
 
     completed = SharedFields(created).complete(stored)
 
@@ -90,6 +110,8 @@ def test_an_event_keeps_its_tokens_and_what_it_ends():
 
 def test_a_later_versions_field_is_completed_too():
     created = event(0, "response.created", {"response": {"a_new_field": ["x"]}})
-    stored = event(1, "response.queued", {"shared": ["a_new_field"], "response": {"a_new_field": None}})
+    start = created.data.index(b"[")
+    places = {"a_new_field": [start, start + 5]}
+    stored = event(1, "response.queued", {"shared": places, "response": {"a_new_field": None}})
 
     assert SharedFields(created).complete(stored) == event(1, "response.queued", {"response": {"a_new_field": ["x"]}})
