@@ -1,4 +1,6 @@
-"""Check what `sangha up` needs before it starts anything: the data folder's lock, free disk space, a free port."""
+"""Check what processes need before they start: the data folder's lock, free disk space, a free port, a database that
+works with this release.
+"""
 
 import fcntl
 import os
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from models.platform.code_check import check_code_at_start
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings, variable_name
 
@@ -54,6 +57,11 @@ def check_free_disk(folder: Path) -> None:
             f"{folder} has {free // 1_000_000} MB free and Sangha needs {MIN_FREE_DISK // 1_000_000} MB: "
             "free some disk space, or choose another --data-dir"
         )
+
+
+def check_release(settings: Settings) -> None:
+    """Raise ConfigurationError when this release is too old for the database. A database that is down passes."""
+    check_code_at_start(settings.postgres_dsn)
 
 
 def choose_port(settings: Settings) -> int:

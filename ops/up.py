@@ -77,6 +77,7 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
     if supervisor.stopping:
         return
     check_external_servers(settings)
+    preflight.check_release(settings)
     migrate(settings)
     releaser = DeadWorkerReleaser(settings, print_line)
     releaser.release_last_run(supervisor.run_folder)

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models.jobs.catalogue import POOLS
+from models.platform.database import Database
 from models.platform.settings import Settings
 from ops import preflight
 from ops.cli import main
@@ -54,6 +55,18 @@ def test_malformed_setting_prints_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         result = sangha(*command)
         assert result.exit_code == 2
         assert result.stderr.startswith("sangha: SANGHA_BROKER_URL is 'kafka://x': it should be amqp://… or ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_processes_of_a_release_that_the_database_excludes_do_not_start(installation: Database) -> None:
+    with installation.connection() as connection:
+        connection.execute("UPDATE schema_compatibility SET oldest_code = '9000'")
+
+    for command in (["web", "--port", "0"], ["worker", "memory"], ["scheduler"]):
+        result = sangha(*command)
+
+        assert result.exit_code == 2, command
+        assert result.stderr.startswith("sangha: The database needs schema version 9000 or later")
         assert result.stderr.count("\n") == 1
 
 
