@@ -10,6 +10,7 @@ import threading
 import time
 
 from models.jobs import leases, outbox, unclaimed_results
+from models.platform.code_check import OutdatedWarning
 from models.platform.compatibility import finalize_when_due
 from models.platform.database import Connection, Database, terminate_stalled_batches
 from models.platform.errors import Unavailable
@@ -76,6 +77,7 @@ class Clock:
         self._unblock_due_at = 0.0
         self._upgrade_due_at = 0.0
         self._contact = Contact()
+        self._outdated = OutdatedWarning()
 
     def sweep(self) -> None:
         """Queue what has become due, recover the jobs of dead workers, delete unclaimed results, end stalled batches.
@@ -116,6 +118,7 @@ class Clock:
     def _finalize_upgrade(self, connection: Connection) -> None:
         if time.monotonic() >= self._upgrade_due_at:
             self._upgrade_due_at = time.monotonic() + UPGRADE_INTERVAL
+            self._outdated.look(connection)
             if finalize_when_due(connection):
                 log.info(
                     "Finalized the upgrade to schema version %s: earlier versions no longer work", schema_version()

@@ -15,6 +15,7 @@ from models.jobs import attempts, leases, workers
 from models.jobs.attempt_context import Attempt
 from models.jobs.jobs import Job
 from models.journal import journal
+from models.platform.code_check import OutdatedWarning
 from models.platform.database import Connection
 from models.platform.errors import Fenced, Unavailable
 from tasks.job_runner import JobRunner
@@ -41,6 +42,7 @@ class Heartbeat:
         self._runner = runner
         self._host, self._pid, self._pools, self._threads_by_queue = host, pid, pools, threads
         self._unknown: dict[str, tuple[int, UUID]] = {}  # of the last beat
+        self._outdated = OutdatedWarning()
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -82,11 +84,13 @@ class Heartbeat:
         running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
         overdue = [attempt.job for attempt in running.values() if _is_overdue(attempt)]
         with self._runner.database.connection() as connection:
+            self._outdated.look(connection)
             self._register(connection, overdue)
             for job in overdue:
                 leases.abandon(connection, job)
             claims = leases.check_claims(connection, self._runner.name, held)
             self._release_unknown(connection, claims.unknown)
+            leases.resend_forgotten(connection, held, claims)
         for job_id, attempt in running.items():
             if held.get(job_id) is attempt.job:
                 self._apply(attempt, claims.current.get(job_id))

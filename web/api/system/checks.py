@@ -9,6 +9,7 @@ import psycopg
 import redis
 
 from models.jobs import counts, workers
+from models.platform.code_check import check_code
 from models.platform.database import Connection, Database, fetch_one
 from models.platform.errors import Unavailable
 from models.platform.migrate import pending_migrations
@@ -24,6 +25,7 @@ def install(platform: Platform) -> None:
     """Register the readiness checks and gauges of this process."""
     platform.checks["database"] = partial(check_database, platform.database)
     platform.checks["migrations"] = MigrationCheck(platform.database.dsn)
+    platform.checks["release"] = partial(check_release, platform.database)
     platform.checks["redis"] = partial(check_redis, platform.redis)
     platform.checks["queue"] = platform.queue.check
     platform.facts["warnings"] = partial(redis_warnings, platform.redis)
@@ -40,6 +42,14 @@ def check_database(database: Database) -> None:
     """Check that Postgres responds. Raises Unavailable."""
     with database.connection() as connection:
         fetch_one(connection, "SELECT 1")
+
+
+def check_release(database: Database) -> None:
+    """Check that the database works with this release. Raises ConfigurationError for one that is too old: no request
+    may reach it, since it would misread what later releases write.
+    """
+    with database.connection() as connection:
+        check_code(connection)
 
 
 def check_redis(client: "redis.Redis") -> None:

@@ -11,7 +11,7 @@ from models.platform.errors import Unavailable
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.api.system import probes
-from web.api.system.checks import count_jobs, count_scheduled, read_values
+from web.api.system.checks import check_release, count_jobs, count_scheduled, read_values
 from web.app import build
 
 ROUTES = (
@@ -90,7 +90,19 @@ def test_readyz_succeeds_with_running_servers(settings, database, serve):
 
     assert response.status_code == 200, response.text
     checks = response.json()["checks"]
-    assert {checks["database"], checks["migrations"], checks["redis"]} == {"ok"}
+    assert {checks[name] for name in ("database", "migrations", "release", "redis")} == {"ok"}
+
+
+def test_readyz_fails_in_a_process_that_is_too_old_for_the_database(client, empty_database):
+    """It would misread what later releases write, so no request may reach it."""
+    with empty_database.connection() as connection:
+        connection.execute("UPDATE schema_compatibility SET oldest_code = '9000'")
+    client.app.state.platform.checks["release"] = lambda: check_release(empty_database)
+
+    response = client.get("/readyz")
+
+    assert response.status_code == 503
+    assert response.json()["checks"]["release"].startswith("The database needs schema version 9000 or later")
 
 
 def test_jobs_are_counted_by_queue_kind_and_state(empty_database):
