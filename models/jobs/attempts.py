@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.errors import UniqueViolation
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from models.jobs.budgets import Draw, settle_draw
@@ -15,7 +14,7 @@ from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wake_parent
 from models.jobs.fence import FENCE, RUNNING, execute_fenced, fence, require_row
 from models.jobs.jobs import COLUMNS, Job, JobState, NewJob, enqueue_many, lane_of
-from models.jobs.serial_keys import EARLIER_UNFINISHED, lock_serial_key, unblock_next
+from models.jobs.serial_keys import EARLIER_UNFINISHED, LOCK_SERIAL_KEY, UNBLOCK
 from models.journal.archive import LAST, archive_missing, last_of
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
@@ -26,6 +25,9 @@ MAX_BACKOFF = 600.0
 # Take a due job. A running one is taken only by the worker that has claimed it without receiving the reply. A blocked
 # one is taken only if nothing is before it, as where the previous version did not unblock it: it may have a message if
 # a failover lost the end of the job before.
+#
+# The commit need not wait for the disk. Each later commit that does, as that of the job's end, writes the claim too. If
+# Postgres crashes before, the attempt is fenced, as after a failover that lost its claim, and the job is sent again.
 CLAIM = f"""
 UPDATE jobs SET
     state = 'running',
@@ -41,6 +43,7 @@ UPDATE jobs SET
 WHERE id = %(id)s
   AND (state = 'queued' AND run_at <= now() AND NOT (blocked AND {EARLIER_UNFINISHED})
        OR state = 'running' AND message_id = %(message_id)s AND worker = %(worker)s AND %(unsure)s)
+  AND set_config('synchronous_commit', 'off', true) = 'off'
 RETURNING {COLUMNS}
 """
 
@@ -92,20 +95,26 @@ class Ending:
     tokens: int = 0
 
 
+# The lock of the job's serial key, if it has one, is taken before the row's.
 END = f"""
 UPDATE jobs SET state = %(state)s, result = %(result)s, error = %(error)s, traceback = %(traceback)s,
                 finished_at = now()
+FROM ({LOCK_SERIAL_KEY}) AS locked
 WHERE {RUNNING}
 RETURNING parent_id,
           (SELECT coalesce(parent.lane, parent.account_id) FROM jobs AS parent WHERE parent.id = jobs.parent_id)
               AS parent_lane
 """
 
-# Whether the end of this job frees a place in the window for another one.
-JOB_WAITS = """
+# What the end of a job changes: it unblocks the next one of its serial key, and frees a place in the window for another
+# one of its lane and queue. And the last event that is archived.
+AFTER_END = f"""
+WITH unblocked AS ({UNBLOCK})
 SELECT EXISTS (SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
                AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = ascii(right(%(lane)s, 1)) %% 4
-               AND queue = %(queue)s AND coalesce(lane, account_id) = %(lane)s) AS waits
+               AND queue = %(queue)s AND coalesce(lane, account_id) = %(lane)s) AS waits,
+       (SELECT lane FROM unblocked WHERE due) AS unblocked_lane,
+       ({LAST}) AS last
 """
 
 
@@ -115,15 +124,13 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
     `events` are those of the attempt and of its ending; what the archive lacks of them is archived. Returns the lanes
     in which the relay should publish now. Raises Fenced if another claim exists.
     """
-    if job.serial_key is not None:
-        lock_serial_key(connection, job.serial_key)
-    ended = connection.execute(END, {**fence(job), **_ending_parameters(ending)})
-    unblocked = unblock_next(connection, job.serial_key) if job.serial_key is not None else None
-    waits = connection.execute(JOB_WAITS, {"queue": job.queue, "lane": lane_of(job)})
-    archived = connection.execute(LAST, {"job_id": job.id})
+    ended = connection.execute(END, {**fence(job), "serial_key": job.serial_key, **_ending_parameters(ending)})
+    after = connection.execute(
+        AFTER_END, {"job_id": job.id, "serial_key": job.serial_key, "queue": job.queue, "lane": lane_of(job)}
+    )
     connection.sync()  # the fence must be checked before anything else is written
-    parent = require_row(ended.fetchone(), job)
-    archive_missing(connection, job.id, events, last_of(archived.fetchone()))
+    parent, change = require_row(ended.fetchone(), job), require_row(after.fetchone(), job)
+    archive_missing(connection, job.id, events, last_of(change))
     if ending.record:
         ending.record(connection)
     following = enqueue_many(connection, ending.follow_ups)
@@ -133,18 +140,9 @@ def end(connection: Connection, job: Job, ending: Ending, events: Sequence[Event
         ending.settle(connection)
     else:
         settle_draw(connection, job.arguments, Draw(tokens=ending.tokens))
-    lanes = _due_lanes(job, parent["parent_lane"], waits.fetchone(), unblocked.fetchone() if unblocked else None)
+    freed = lane_of(job) if change["waits"] else None
+    lanes = frozenset(filter(None, (parent["parent_lane"], freed, change["unblocked_lane"])))
     return lanes | set(map(lane_of, ending.follow_ups)) if following() else lanes
-
-
-def _due_lanes(job: Job, parent_lane: str | None, waits: DictRow | None, unblocked: DictRow | None) -> frozenset[str]:
-    """Return the lanes of the jobs that may be published now that `job` has ended."""
-    lanes = {parent_lane} if parent_lane is not None else set()
-    if waits and waits["waits"]:
-        lanes.add(lane_of(job))
-    if unblocked and unblocked["due"]:
-        lanes.add(unblocked["lane"])
-    return frozenset(lanes)
 
 
 def _ending_parameters(ending: Ending) -> dict[str, Any]:

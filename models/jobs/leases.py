@@ -90,6 +90,24 @@ def check_claims(connection: Connection, worker: str, held: Mapping[str, Job]) -
     )
 
 
+# A job whose row knows nothing of a claim: Postgres crashed before the claim was written to the disk, or a failover lost
+# it. Its message has been received, so it needs another one.
+RESEND_FORGOTTEN = """
+UPDATE jobs SET published_at = NULL
+FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS held (held_id, held_attempt)
+WHERE id = held_id AND attempt < held_attempt AND state = 'queued' AND published_at IS NOT NULL
+"""
+
+
+def resend_forgotten(connection: Connection, held: Mapping[str, Job], claims: HeldClaims) -> int:
+    """Publish the jobs again whose claims by this worker are lost. Returns how many."""
+    superseded = [job for job_id, job in held.items() if job_id not in claims.current]
+    if not superseded:
+        return 0
+    parameters = {"ids": [job.id for job in superseded], "attempts": [job.attempt for job in superseded]}
+    return connection.execute(RESEND_FORGOTTEN, parameters).rowcount
+
+
 # Put back a claim that its worker does not know of: the reply to it, or the commit of its end, was lost.
 RELEASE_UNKNOWN = f"""
 UPDATE jobs SET state = 'queued', run_at = now(), published_at = NULL, message_id = NULL, worker = NULL

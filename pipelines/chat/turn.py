@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
-from models.jobs.jobs import NewJob
+from models.jobs.jobs import Job, NewJob
 from models.platform.database import Connection
 from models.platform.errors import PermanentFailure
 from models.turns import conversations, responses
@@ -28,9 +28,9 @@ from pipelines.memory.follow_ups import remember_turn_job
 
 def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) -> Ending:
     """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError."""
-    response = load_response(attempt)
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
+        response = load_response(connection, attempt.job)
         messages = assemble_messages(connection, response)
     prompt = fit_prompt(engine, messages, response.request)
     recalled = transcript.recalled
@@ -47,10 +47,9 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
     return complete_turn(attempt, answer, reason)
 
 
-def load_response(attempt: Attempt) -> Response:
+def load_response(connection: Connection, job: Job) -> Response:
     """Load the job's response. Raises PermanentFailure when it has been deleted."""
-    with attempt.database.connection() as connection:
-        response = responses.read(connection, attempt.job.arguments["response_id"], attempt.job.account_id)
+    response = responses.read(connection, job.arguments["response_id"], job.account_id)
     if response is None:
         raise PermanentFailure("The response was deleted", code="deleted")
     return response
@@ -142,7 +141,8 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     """End a turn that is cancelled or fails. The answer so far is kept and billed once."""
     events = [*attempt.history, *attempt.journal.attempt_events()]
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
-    response = replace(load_response(attempt), recalled=transcript.recalled)
+    with attempt.database.connection() as connection:
+        response = replace(load_response(connection, attempt.job), recalled=transcript.recalled)
     answer = AnswerWriter(response, attempt.journal, transcript)
     usage = answer.usage
     response = replace(

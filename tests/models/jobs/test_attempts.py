@@ -24,6 +24,21 @@ def test_a_due_job_is_claimed_once(job_store, account):
     assert job_store.claim(job_id, "m1", "w1") is None  # redelivered to the worker that is running it
 
 
+def test_a_claim_does_not_wait_for_the_disk_and_the_end_does(job_store, account):
+    # Given a transaction, where the setting can be read
+    job_id = job_store.enqueue(account)
+    with job_store.database.transaction() as connection:
+        # When the job is claimed
+        job = attempts.claim(connection, job_id, message_id="m", worker="w")
+        # Then the commit returns before the claim is on the disk
+        assert connection.execute("SHOW synchronous_commit").fetchone() == {"synchronous_commit": "off"}
+
+    # When it ends, then the commit waits
+    with job_store.database.transaction() as connection:
+        attempts.end(connection, job, Ending("completed", []), [])
+        assert connection.execute("SHOW synchronous_commit").fetchone() == {"synchronous_commit": "on"}
+
+
 def test_a_message_that_is_delivered_again_does_not_take_a_running_job(job_store, account):
     """A lost connection to the broker is enough for that; the worker goes on."""
     job = job_store.start(account)

@@ -125,3 +125,26 @@ def test_an_abandoned_attempt_counts_as_a_failure_and_is_fenced(job_store, accou
     assert (after.state, after.failures, after.crashes) == ("queued", 1, 0)
     with pytest.raises(Fenced), job_store.database.transaction() as connection:
         attempts.end(connection, job, Ending("completed", []), [])
+
+
+def test_a_job_whose_claim_a_crash_of_postgres_has_lost_is_published_again(empty_job_store):
+    # Given a job that a worker has claimed, and whose row knows nothing of it
+    job_store = empty_job_store
+    account = job_store.create_account()
+    lost, kept = job_store.start(account), job_store.start(account)
+    forget = "state = 'queued', attempt = 0, claim_id = NULL, worker = NULL, published_at = now()"
+    job_store.update(lost.id, forget)
+    # And one that has been put back and published again since
+    released = job_store.start(account)
+    job_store.update(released.id, "state = 'queued', claim_id = NULL, worker = NULL, published_at = now()")
+    held = {job.id: job for job in (lost, kept, released)}
+
+    # When the worker compares its jobs with their rows
+    with job_store.database.connection() as connection:
+        resent = leases.resend_forgotten(connection, held, leases.check_claims(connection, "worker", held))
+
+    # Then the lost one gets another message, and no other
+    assert resent == 1
+    assert job_store.job(lost.id).published_at is None
+    assert job_store.job(released.id).published_at is not None
+    assert job_store.job(kept.id).state == "running"
