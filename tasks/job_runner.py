@@ -41,7 +41,15 @@ from models.journal.events import Event
 from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection, Database
-from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released, TimeLimitExceeded, Unavailable
+from models.platform.errors import (
+    Cancelled,
+    Fenced,
+    InsufficientQuota,
+    PermanentFailure,
+    Released,
+    TimeLimitExceeded,
+    Unavailable,
+)
 from models.platform.settings import Settings
 from tasks.broker import Broker
 from tasks.relay import Relay
@@ -277,8 +285,11 @@ class JobRunner:
                     events,
                     join_rule=outcome.join_rule,
                     timeout=outcome.timeout,
+                    within_month=outcome.within_month,
                 )
             )
+        except InsufficientQuota as error:
+            raise Released(f"Its children do not fit what the month has left: {error.message}") from None
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
             # has to end.

@@ -27,11 +27,16 @@ YIELD_DELAY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WaitForChildren:
-    """The outcome of an attempt whose job waits for children, at most `timeout` seconds."""
+    """The outcome of an attempt whose job waits for children, at most `timeout` seconds.
+
+    within_month  what the children reserve must fit the account's month. Another job may reserve tokens between the
+                  pipeline's estimate and this: then the job runs again at once, with what is left.
+    """
 
     children: Sequence[NewJob]
     join_rule: JoinRule = "all"
     timeout: float | None = None
+    within_month: bool = False
 
 
 #: What a pipeline returns.

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from models.accounts.plans import Limits
 from models.jobs.budgets import Draw, draw
 from models.jobs.fence import RUNNING, execute_fenced
 from models.jobs.jobs import Job, JoinRule, NewJob, enqueue
+from models.jobs.quota import check_quota, lock_month
 from models.journal.archive import archive_missing
 from models.journal.events import Event
 from models.platform.database import Connection, fetch_one
@@ -80,15 +82,22 @@ def wait_for_children(
     *,
     join_rule: JoinRule = "all",
     timeout: float | None = None,
+    within_month: bool = False,
 ) -> None:
     """Enqueue children and let the job wait for them without a thread, at most `timeout` seconds.
 
     The next attempt starts when the join rule is met, all children have ended, or the time is up; it reads the states
     of the children. What new children draw is drawn from the tree's budget. A child whose unique key is taken is
-    adopted with its descendants if that job has no parent: see decision 36. Raises Fenced, also if the job was
-    cancelled before, BudgetExhausted, and PermanentFailure for a job that cannot be a child.
+    adopted with its descendants if that job has no parent: see decision 36.
+
+    within_month  what the children reserve must fit what the account's month has left
+
+    Raises Fenced, also if the job was cancelled before, InsufficientQuota, BudgetExhausted, and PermanentFailure for a
+    job that cannot be a child.
     """
+    limits = lock_month(connection, job.account_id) if within_month else Limits()  # before any job
     job = replace(job, **execute_fenced(connection, job, BEGIN_WAIT, {}))
+    check_quota(connection, job.account_id, limits, sum(child.reserved_tokens for child in jobs))
     inserted = [child for child in jobs if _insert_or_adopt(connection, child, job)]
     connection.execute(WAIT, {"id": job.id, "join_rule": join_rule, "timeout": timeout})
     archive_missing(connection, job.id, events)

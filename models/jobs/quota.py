@@ -12,6 +12,7 @@ Lock order: the account, then threads and jobs. A transaction that locks jobs be
 from dataclasses import dataclass
 from datetime import date
 
+from models.accounts import admin
 from models.accounts.plans import Limits
 from models.jobs.recent_counts import RecentCounts
 from models.platform.database import Connection, fetch_one
@@ -60,6 +61,14 @@ def lock_account(connection: Connection, account_id: str, limits: Limits) -> Non
     """Lock the account, if `check_quota` will do so, before the caller's transaction locks any of its jobs."""
     if limits.tokens_per_month is not None:
         connection.execute(LOCK, {"account_id": account_id})
+
+
+def lock_month(connection: Connection, account_id: str) -> Limits:
+    """Return the limits of an account, which is locked if its month has one, for `check_quota` in this transaction."""
+    account = admin.read_account(connection, account_id)
+    limits = account.limits if account else Limits()
+    lock_account(connection, account_id, limits)
+    return limits
 
 
 def check_quota(connection: Connection, account_id: str, limits: Limits, tokens: int) -> None:

@@ -48,7 +48,7 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Outcome:
     attempt.check()
     may_ask = reflection_enabled(settings) and len(children) < settings.reflection_calls
     child = _next_child(attempt, space.id) if may_ask else None
-    return _ending(attempt, children) if child is None else WaitForChildren([child])
+    return _ending(attempt, children) if child is None else WaitForChildren([child], within_month=True)
 
 
 def _ending(attempt: Attempt, children: Sequence[Job]) -> Ending:

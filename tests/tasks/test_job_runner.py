@@ -14,6 +14,7 @@ from models.access.rate_limits import Bucket
 from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.catalogue import CATALOGUE
+from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, children, enqueue
 from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal import journal
@@ -284,6 +285,51 @@ def test_parent_waits_without_a_thread_and_continues_with_its_childrens_results(
 
     assert (job_store.job(parent_id).state, job_store.job(parent_id).result) == ("completed", {"sum": 3})
     assert event_types(runner, job_store, parent_id) == ["test.written", "sangha:job.completed"]
+
+
+def test_a_job_whose_child_cannot_be_enqueued_fails_at_once(runner, job_store, account):
+    """Another attempt would meet the same child of another job."""
+    key = f"once {account}"
+    with job_store.database.transaction() as connection:
+        child = NewJob("test.child", account, unique_key=key)
+        wait_for_children(connection, job_store.start(account), [child])
+    job_id = job_store.enqueue(account)
+
+    runner.execute(
+        handler(lambda attempt: WaitForChildren([NewJob("test.child", account, unique_key=key)])), job_id, "m"
+    )
+
+    job = job_store.job(job_id)
+    assert (job.state, job.error["code"], job.failures) == ("failed", "child_taken", 0)
+
+
+def test_a_job_whose_children_do_not_fit_the_month_any_more_runs_again(runner, job_store, account):
+    # Given an account whose month another job has used up since the pipeline's estimate
+    with job_store.database.connection() as connection:
+        connection.execute("UPDATE accounts SET limits = '{\"tokens_per_month\": 100}' WHERE id = %s", (account,))
+    job_store.enqueue(account, reserved_tokens=60)
+    job_id = job_store.enqueue(account)
+
+    # When the job enqueues a child
+    child = NewJob("test.child", account, reserved_tokens=60)
+    runner.execute(handler(lambda attempt: WaitForChildren([child], within_month=True)), job_id, "m")
+
+    # Then it is released without a failure and without the child
+    assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 0)
+    with job_store.database.connection() as connection:
+        assert children(connection, job_id) == []
+
+
+def test_the_lanes_of_the_jobs_that_an_end_makes_due_are_nudged(runner, job_store, account, monkeypatch):
+    nudged = []
+    monkeypatch.setattr(runner.relay, "nudge", lambda *lanes: nudged.append(set(lanes)))
+    key = f"thread {account}"
+    first = job_store.enqueue(account, serial_key=key)
+    job_store.enqueue(account, serial_key=key, lane="another_lane")
+
+    runner.execute(COMPLETES, first, "m")
+
+    assert nudged == [{"another_lane"}]
 
 
 def test_children_that_the_parent_does_not_need_any_more_are_cancelled(runner, job_store, account):

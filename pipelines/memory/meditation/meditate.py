@@ -40,7 +40,7 @@ def run(settings: Settings, embed: Embed, attempt: Attempt) -> Outcome:
     analysis = analyse(attempt, space.id)
     if not children and (new_children := _insight_jobs(settings, attempt, meditation, analysis)):
         attempt.report_progress(2, STEPS, note=f"{len(new_children)} groups are asked about")
-        return WaitForChildren(new_children)
+        return WaitForChildren(new_children, within_month=True)
     _apply(embed, attempt, meditation, space.id, analysis, children)
     return _complete(attempt, _load(attempt))
 

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from bench.harness.waiting import wait_until
 from models.jobs import attempts
@@ -12,7 +13,7 @@ from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, children
 from models.journal.events import event
-from models.platform.errors import Fenced, PermanentFailure
+from models.platform.errors import Fenced, InsufficientQuota, PermanentFailure
 
 
 def wait(job_store, parent, new_jobs, **options):
@@ -301,3 +302,44 @@ def test_a_child_that_ends_while_its_parent_begins_to_wait_is_not_waited_for(job
     waiting.join(20)
     # Then the parent continues
     assert job_store.job(parent.id).state == "queued"
+
+
+def test_of_two_jobs_whose_children_take_the_rest_of_the_month_one_is_refused(job_store, account):
+    # Given an account with 100 tokens a month, and two jobs whose children reserve 60 each
+    with job_store.database.connection() as connection:
+        limits = Jsonb({"tokens_per_month": 100})
+        connection.execute("UPDATE accounts SET limits = %s WHERE id = %s", (limits, account))
+    first, second = job_store.start(account), job_store.start(account)
+
+    def wait_within_month(connection, parent):
+        child = NewJob("test.work", account, reserved_tokens=60)
+        wait_for_children(connection, parent, [child], within_month=True)
+
+    def wait_of_second():
+        with job_store.database.transaction() as connection:
+            wait_within_month(connection, second)
+
+    # When both enqueue them at once
+    with ThreadPoolExecutor(1) as thread:
+        with job_store.database.transaction() as connection:
+            wait_within_month(connection, first)
+            other = thread.submit(wait_of_second)
+            blocked = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            pid = connection.info.backend_pid
+            wait_until(lambda: connection.execute(blocked, (pid,)).fetchone() is not None)
+        # Then the second one is refused
+        with pytest.raises(InsufficientQuota, match="60 are reserved"):
+            other.result()
+    assert [job_store.job(job.id).state for job in (first, second)] == ["waiting", "running"]
+
+
+def test_children_may_reserve_more_than_the_month_has_left_unless_that_is_checked(job_store, account):
+    """In a tree with a budget the root has reserved for them."""
+    with job_store.database.connection() as connection:
+        limits = Jsonb({"tokens_per_month": 100})
+        connection.execute("UPDATE accounts SET limits = %s WHERE id = %s", (limits, account))
+    parent = job_store.start(account, reserved_tokens=90)
+
+    wait(job_store, parent, [NewJob("test.work", account, reserved_tokens=60)])
+
+    assert job_store.job(parent.id).state == "waiting"
