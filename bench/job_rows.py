@@ -5,11 +5,13 @@ For measurements only: rows are copied without checking foreign keys, and remove
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg.rows import dict_row
 
+from models.jobs.ended_jobs import move_batch
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.ids import new_id
@@ -18,10 +20,13 @@ from models.platform.ids import new_id
 CHUNK = 50_000
 
 #: Accounts that share ended jobs, and the seconds over which their ends are spread. The copied job's account is one.
-ENDED_ACCOUNTS, ENDED_WITHIN = 1_000, 20 * 86_400
+ENDED_ACCOUNTS, ENDED_WITHIN = 1_000, 40 * 3_600
 
-#: Bytes that a row of `jobs` takes with its entries in all indexes, about.
-JOB_BYTES = 1_500
+#: Bytes that a row of `jobs` takes with its entries in all indexes, and one of `ended_jobs` without events, about.
+JOB_BYTES, MOVED_BYTES = 1_500, 900
+
+#: How long ago the job ended that is moved to be copied in `ended_jobs`.
+LONG_AGO = "interval '3 days'"
 
 #: Called with the number of rows copied so far.
 OnProgress = Callable[[int], None]
@@ -47,24 +52,50 @@ def copied_id(prefix: str, number: str = "number") -> str:
     return f"'{prefix}_00' || lpad(to_hex({number}), 30, '0')"
 
 
+def moved_id() -> str:
+    """Return the id of the copy that is moved."""
+    return f"job_00{MOVED:030x}"
+
+
 JOB_ID, ACCOUNT_ID = copied_id("job"), copied_id("acct")
 
 AGE = f"make_interval(secs => number % {ENDED_WITHIN})"
 
-#: The tables of an ended turn.
-ENDED_TURN: Mapping[str, Expressions] = {
-    "jobs": {
-        "id": JOB_ID,
-        "account_id": f"CASE number % {ENDED_ACCOUNTS} WHEN 0 THEN source.account_id "
-        f"ELSE {copied_id('acct', f'number % {ENDED_ACCOUNTS}')} END",
-        "created_at": f"source.created_at - {AGE}",
-        "started_at": f"source.started_at - {AGE}",
-        "finished_at": f"source.finished_at - {AGE}",
-    },
+ENDED_JOB: Expressions = {
+    "id": JOB_ID,
+    "account_id": f"CASE number % {ENDED_ACCOUNTS} WHEN 0 THEN source.account_id "
+    f"ELSE {copied_id('acct', f'number % {ENDED_ACCOUNTS}')} END",
+    "created_at": f"source.created_at - {AGE}",
+    "started_at": f"source.started_at - {AGE}",
+    "finished_at": f"source.finished_at - {AGE}",
+}
+
+#: The tables of an ended turn beside `jobs` and `ended_jobs`.
+DETAILS: Mapping[str, Expressions] = {
     "job_events": {"job_id": JOB_ID},
     "responses": {"id": copied_id("resp"), "job_id": JOB_ID},
     "usage_records": {"job_id": JOB_ID},
 }
+
+#: What a row of `ended_jobs` without events has.
+WITHOUT_EVENTS: Expressions = {"events": "NULL", "last_sequence": "-1", "tokens": "0"}
+
+#: The number of the copy that is moved.
+MOVED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTurns:
+    """Numbers of copies of an ended turn.
+
+    recent    in `jobs`
+    moved     in `ended_jobs`
+    detailed  those of the moved ones, and at most as many recent ones, that have events, a response and a bill as well
+    """
+
+    recent: int
+    moved: int
+    detailed: int
 
 
 class JobRows:
@@ -92,24 +123,43 @@ class JobRows:
             template = self._enqueue(kind, account_id, serial_key=serial_key)
             self._copy("jobs", template, {"id": copied_id("job", f"number + {number * rows}")}, rows)
 
-    def end(self, job_id: str, rows: int, detailed: int) -> None:
-        """Copy an ended turn so many times; the first `detailed` copies have events, a response and a bill as well."""
+    def end(self, job_id: str, turns: EndedTurns) -> None:
+        """Copy an ended turn so many times, the moved ones as the platform moves them."""
         self._create_accounts(ENDED_ACCOUNTS)
-        for table, expressions in ENDED_TURN.items():
-            self._copy(table, job_id, expressions, rows if table == "jobs" else detailed)
+        self._move_copy(job_id)
+        detailed = min(turns.recent, turns.detailed)
+        self._copy("jobs", job_id, ENDED_JOB, turns.recent)
+        for table, expressions in DETAILS.items():
+            self._copy(table, job_id, expressions, detailed)
+        first, moved = turns.recent + 1, moved_id()
+        for table in ("responses", "usage_records"):
+            self._copy(table, job_id, DETAILS[table], turns.detailed, first)
+        self._copy("ended_jobs", moved, ENDED_JOB, turns.detailed, first)
+        self._copy("ended_jobs", moved, {**ENDED_JOB, **WITHOUT_EVENTS}, turns.moved - turns.detailed,
+                   first + turns.detailed)  # fmt: skip
+
+    def _move_copy(self, job_id: str) -> None:
+        """Move a copy of the turn to `ended_jobs`."""
+        aged = {"id": JOB_ID, "finished_at": f"source.finished_at - {LONG_AGO}"}
+        self._copy("jobs", job_id, aged, 1, MOVED)
+        self._copy("job_events", job_id, DETAILS["job_events"], 1, MOVED)
+        with self._connection.transaction():
+            self._execute("SET LOCAL session_replication_role = origin")  # deletes its events by cascade
+            move_batch(self._connection, 1)
 
     def detail_bytes(self, job_id: str) -> int:
         """Return how many bytes an ended turn takes beside its row of `jobs`, about, entries in indexes included."""
-        sizes = [self._size(table, job_id) for table in ENDED_TURN if table != "jobs"]
+        sizes = [self._size(table, job_id) for table in DETAILS]
         return sum(sizes) * 3 // 2
 
     def analyse(self) -> None:
         """Refresh the planner's statistics, as autovacuum does after a while."""
         self._execute("VACUUM ANALYZE jobs")
+        self._execute("VACUUM ANALYZE ended_jobs")
 
     def clear(self) -> None:
         """Remove all jobs, whatever refers to them, and the accounts of copies. Call it while no job is running."""
-        self._execute("TRUNCATE jobs CASCADE")
+        self._execute("TRUNCATE jobs, ended_jobs, responses CASCADE")
         self._execute("DELETE FROM accounts WHERE name = 'copied'")
         self._execute("VACUUM ANALYZE accounts")
         self.analyse()
@@ -126,15 +176,16 @@ class JobRows:
             enqueue(self._connection, job)
         return job.id
 
-    def _copy(self, table: str, job_id: str, expressions: Expressions, rows: int) -> None:
+    def _copy(self, table: str, job_id: str, expressions: Expressions, rows: int, first: int = 1) -> None:
+        """Copy the rows of a job in a table; the copies are numbered from `first`."""
         names: Sequence[str] = [row["name"] for row in fetch_all(self._connection, COLUMNS, {"table": table})]
         parts = {
-            "table": table, "names": ", ".join(names), "job_id": job_id, "key": "id" if table == "jobs" else "job_id",
+            "table": table, "names": ", ".join(names), "job_id": job_id, "key": "job_id" if table in DETAILS else "id",
             "values": ", ".join(expressions.get(name, f"source.{name}") for name in names),
         }  # fmt: skip
-        for first in range(1, rows + 1, CHUNK):
-            last = min(rows, first + CHUNK - 1)
-            self._execute(COPY.format(first=first, last=last, **parts))
+        for done in range(0, rows, CHUNK):
+            last = first + min(rows, done + CHUNK) - 1
+            self._execute(COPY.format(first=first + done, last=last, **parts))
             self._on_progress(last)
 
     def _size(self, table: str, job_id: str) -> int:

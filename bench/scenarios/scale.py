@@ -1,4 +1,4 @@
-"""A turn, `/metrics` and a pass of the relay beside a large table of jobs, relative to the same with an empty one.
+"""A turn, `/metrics` and a pass of the relay beside large tables of jobs, relative to the same with empty ones.
 
 Turns are posted one at a time, so that each finds everything idle. The empty table is measured again before each load,
 since a machine's speed varies.
@@ -8,14 +8,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from statistics import median
 
 from bench.figures import Figure, Goal, at_most, parts
 from bench.harness.sse import check_stream
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
-from bench.job_rows import JOB_BYTES, JobRows, job_rows
+from bench.job_rows import JOB_BYTES, MOVED_BYTES, EndedTurns, JobRows, job_rows
 from bench.scenario import Bench
 from models.jobs import outbox
 from models.platform.database import Database
@@ -37,9 +37,10 @@ CONVERSATIONS, WAITING_TURNS = 20, 1_000
 #: Accounts with one due job each, in a queue that nobody serves.
 DUE = 100_000
 
-#: Ended turns, and at most how many of them have events, a response and a bill; a larger size with --full.
-ENDED, DETAILED = 1_000_000, 100_000
-FULL_ENDED, FULL_DETAILED = 10_000_000, 1_000_000
+#: Ended turns: those of the last two days, which are in `jobs`, and those in `ended_jobs`. Of each at most so many have
+#: events, a response and a bill. With --full there are more.
+ENDED = EndedTurns(recent=100_000, moved=1_000_000, detailed=100_000)
+FULL_ENDED = EndedTurns(recent=1_000_000, moved=10_000_000, detailed=1_000_000)
 
 #: Bytes of disk that copied rows leave free.
 FREE_DISK = 10_000_000_000
@@ -94,7 +95,7 @@ def loads(full: bool) -> Sequence[Load]:
         *(Load(scheduled(count, accounts)) for count, accounts in sizes),
         Load(blocked),
         Load(due, pass_goal=None),
-        Load(ended(FULL_ENDED, FULL_DETAILED) if full else ended(ENDED, DETAILED)),
+        Load(ended(FULL_ENDED if full else ENDED)),
     ]
 
 
@@ -120,14 +121,17 @@ def due(tables: Tables) -> str:
     return f"{DUE:,} due of as many accounts in another queue"
 
 
-def ended(count: int, detailed: int) -> Callable[[Tables], str]:
+def ended(turns: EndedTurns) -> Callable[[Tables], str]:
     """Return a load of ended turns, with their events and responses as far as they fit on the disk."""
 
     def fill(tables: Tables) -> str:
-        free = shutil.disk_usage(tables.stack.folder).free - FREE_DISK - count * JOB_BYTES
-        complete = max(0, min(detailed, free // tables.rows.detail_bytes(tables.ended_turn)))
-        tables.rows.end(tables.ended_turn, count, complete)
-        return f"{count:,} ended, {complete:,} of them with events and responses"
+        rows = turns.recent * JOB_BYTES + turns.moved * MOVED_BYTES
+        free = shutil.disk_usage(tables.stack.folder).free - FREE_DISK - rows
+        fitting = free // (2 * tables.rows.detail_bytes(tables.ended_turn))
+        complete = replace(turns, detailed=max(0, min(turns.detailed, fitting)))
+        tables.rows.end(tables.ended_turn, complete)
+        counts = f"{turns.moved:,} ended and {turns.recent:,} of the last days"
+        return f"{counts}, {complete.detailed:,} of each with events and responses"
 
     return fill
 

@@ -1,6 +1,7 @@
 """Check what the nightly pruning leaves: after the load all rows are aged by 400 days, and the pruning runs.
 
-What ended, expired or was revoked must be deleted then. The other tables are kept until their owner deletes them.
+What ended, expired or was revoked must be deleted then. The other tables are kept until their owner deletes them. The
+turns move to `ended_jobs` afterwards, as they do hourly.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ BEGIN
         SELECT table_name, string_agg(format('%1$I = %1$I - interval ''400 days''', column_name), ', ') AS changes
         FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
         WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'timestamp with time zone'
-          AND table_name NOT IN ('schedules', 'workers', 'signing_keys')
+          AND table_name NOT IN ('schedules', 'workers', 'signing_keys') AND table_name NOT LIKE 'ended_jobs%'
         GROUP BY table_name
     LOOP
         EXECUTE format('UPDATE %I SET %s', aged.table_name, aged.changes);
@@ -33,9 +34,10 @@ BEGIN
 END $$
 """
 
-NAMES = """
+NAMES = r"""
 SELECT table_name AS name FROM information_schema.tables
 WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name NOT LIKE '%yoyo%'
+  AND table_name NOT LIKE 'ended\_jobs\_%'
 ORDER BY table_name
 """
 
@@ -56,6 +58,13 @@ LEFT_OVER: Mapping[str, str] = {
         SELECT count(*) AS count FROM jobs
         WHERE state IN ('completed', 'failed', 'cancelled') AND finished_at < now() - interval '1 day'
           AND NOT EXISTS (SELECT FROM responses WHERE job_id = jobs.id)""",
+    "ended jobs that were not moved": """
+        SELECT count(*) AS count FROM jobs
+        WHERE parent_id IS NULL AND state IN ('completed', 'failed', 'cancelled')
+          AND finished_at < now() - interval '3 days'
+          AND NOT EXISTS (SELECT FROM responses WHERE job_id = jobs.id AND unremembered)""",
+    "responses without a job": """
+        SELECT count(*) AS count FROM responses WHERE NOT EXISTS (SELECT FROM all_jobs WHERE id = job_id)""",
     "budgets without a job": "SELECT count(*) AS count FROM budgets WHERE root_id NOT IN (SELECT id FROM jobs)",
     "ended effects": """
         SELECT count(*) AS count FROM effects
@@ -73,9 +82,9 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
-    "accounts", "audit_events", "conversation_items", "conversations", "identities", "meditations", "memberships",
-    "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors", "plans",
-    "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records", "users", "workers",
+    "accounts", "audit_events", "conversation_items", "conversations", "ended_jobs", "identities", "meditations",
+    "memberships", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors",
+    "plans", "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records", "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"
@@ -103,7 +112,8 @@ def check_retention(database: Database) -> Retention:
     with database.connection() as connection:
         before = _rows(connection)
         connection.execute(AGE)
-    _prune(database)
+    for kind in ("maintenance.prune", "maintenance.archive_jobs"):
+        _run(database, kind)
     with database.connection() as connection:
         after = _rows(connection)
         left = {name: _count(connection, statement) for name, statement in LEFT_OVER.items()}
@@ -125,15 +135,15 @@ def _unfinished(database: Database) -> int:
         return _count(connection, UNFINISHED)
 
 
-def _prune(database: Database) -> None:
-    """Run the nightly job on the platform's worker."""
-    job = NewJob("maintenance.prune", PLATFORM_ACCOUNT)
+def _run(database: Database, kind: str) -> None:
+    """Run a periodic job on the platform's worker."""
+    job = NewJob(kind, PLATFORM_ACCOUNT)
     with database.transaction() as connection:
         enqueue(connection, job)
     final = ("completed", "dead", "failed", "cancelled")
-    wait_until(lambda: _state(database, job.id) in final, PATIENCE, interval=0.1, what="the end of the pruning")
+    wait_until(lambda: _state(database, job.id) in final, PATIENCE, interval=0.1, what=f"the end of {kind}")
     if (state := _state(database, job.id)) != "completed":
-        raise CheckFailed(f"the pruning has the state {state}")
+        raise CheckFailed(f"{kind} has the state {state}")
 
 
 def _state(database: Database, job_id: str) -> str:

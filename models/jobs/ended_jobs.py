@@ -41,21 +41,24 @@ FOR UPDATE SKIP LOCKED
 """
 
 # What is held back: unfinished and dead jobs, those with an unresolved effect, and meditations without an outcome,
-# which show the state of their job.
+# which show the state of their job. OFFSET 0 keeps the planner from reading all of `jobs` for trees that it expects to
+# be larger than they are.
 TREES = """
 WITH RECURSIVE tree AS (
     SELECT id AS root, id AS job_id FROM unnest(%(roots)s::text[]) AS id
     UNION ALL
-    SELECT tree.root, jobs.id FROM jobs JOIN tree ON jobs.parent_id = tree.job_id
+    SELECT tree.root, child.id FROM tree
+    CROSS JOIN LATERAL (SELECT id FROM jobs WHERE parent_id = tree.job_id OFFSET 0) AS child
 )
-SELECT root, array_agg(job_id) AS ids FROM tree JOIN jobs ON jobs.id = tree.job_id GROUP BY root
-HAVING NOT bool_or(
-    state NOT IN ('completed', 'failed', 'cancelled')
-    OR state = 'failed' AND coalesce(error ->> 'code' = 'effect_unknown', false)
-    OR EXISTS (SELECT FROM effects WHERE effects.job_id = jobs.id AND effects.state IN ('intent', 'unknown'))
-    OR EXISTS (SELECT FROM meditations WHERE meditations.job_id = jobs.id AND outcome IS NULL)
-    OR EXISTS (SELECT FROM responses WHERE responses.job_id = jobs.id
-               AND (expires_at IS NOT NULL OR unremembered AND user_id IS NOT NULL)))
+SELECT root, array_agg(job_id) AS ids FROM tree CROSS JOIN LATERAL (
+    SELECT state NOT IN ('completed', 'failed', 'cancelled')
+           OR state = 'failed' AND coalesce(error ->> 'code' = 'effect_unknown', false)
+           OR EXISTS (SELECT FROM effects WHERE effects.job_id = jobs.id AND effects.state IN ('intent', 'unknown'))
+           OR EXISTS (SELECT FROM meditations WHERE meditations.job_id = jobs.id AND outcome IS NULL)
+           OR EXISTS (SELECT FROM responses WHERE responses.job_id = jobs.id
+                      AND (expires_at IS NOT NULL OR unremembered AND user_id IS NOT NULL)) AS held
+    FROM jobs WHERE jobs.id = tree.job_id OFFSET 0) AS job
+GROUP BY root HAVING NOT bool_or(held)
 """
 
 LOCK_DESCENDANTS = "SELECT id FROM jobs WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED"

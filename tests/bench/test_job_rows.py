@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from bench.job_rows import JobRows, job_rows
+from bench.job_rows import EndedTurns, JobRows, job_rows
+from models.jobs import ended_partitions
 from models.journal.archive import archive
 from models.journal.events import event
 from models.platform.database import Database
@@ -39,12 +40,16 @@ def test_jobs_wait_behind_an_unfinished_one_of_their_conversation(empty_database
 
 def test_ended_jobs_have_events_as_far_as_wanted(empty_database: Database):
     job_id = insert_ended_job(empty_database)
+    ended_partitions.create_missing(empty_database)
     with job_rows(empty_database.dsn) as rows:
-        rows.end(job_id, 50, detailed=20)
+        rows.end(job_id, EndedTurns(recent=30, moved=50, detailed=20))
 
         assert rows.detail_bytes(job_id) > 0
-        assert count(empty_database, "jobs WHERE state = 'completed'") == 1 + 50
+        assert count(empty_database, "jobs WHERE state = 'completed'") == 1 + 30
         assert count(empty_database, "job_events") == 1 + 20
+        assert count(empty_database, "ended_jobs WHERE events IS NOT NULL") == 1 + 20
+        assert count(empty_database, "ended_jobs WHERE events IS NULL AND last_sequence = -1") == 30
+        assert count(empty_database, "(SELECT DISTINCT id FROM all_jobs) AS ids") == 1 + 30 + 1 + 50
 
 
 def test_all_rows_are_removed_at_the_end(empty_database: Database):
@@ -69,7 +74,10 @@ def insert_ended_job(database: Database) -> str:
     job_id = new_id("job")
     with database.connection() as connection, connection.transaction():
         JobRows(connection).spread("data.erase", 1, 1)
-        connection.execute("UPDATE jobs SET id = %s, state = 'completed' WHERE account_id <> 'platform'", (job_id,))
+        connection.execute(
+            "UPDATE jobs SET id = %s, state = 'completed', finished_at = now() WHERE account_id <> 'platform'",
+            (job_id,),
+        )
         connection.execute("DELETE FROM jobs WHERE id <> %s", (job_id,))
         archive(connection, job_id, [event(0, "response.created", {"job_id": job_id})])
     return job_id
