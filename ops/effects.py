@@ -6,7 +6,7 @@ import click
 import orjson
 
 from models.jobs import effects
-from models.jobs.dead_jobs import read_any
+from models.jobs.dead_jobs import can_be_replayed, read_any
 from models.jobs.effects import Effect
 from models.platform.database import Connection
 from models.platform.errors import ConfigurationError
@@ -51,8 +51,8 @@ def resolve(
             raise ConfigurationError(f"not resolved: {explain_refusal(connection, job_id, step)}")
         job = read_any(connection, job_id)
     click.echo(f"resolved as {state}")
-    if job and job.state == "dead":
-        click.echo(f"The job is dead. It continues with this outcome after `sangha dead replay {job_id}`.")
+    if job and can_be_replayed(job):
+        click.echo(f"The job is {job.state}. It continues with this outcome after `sangha dead replay {job_id}`.")
 
 
 def explain_refusal(connection: Connection, job_id: str, step: str) -> str:

@@ -39,6 +39,12 @@ RETURNING id
 """
 
 
+def can_be_replayed(job: Job) -> bool:
+    """Return whether `replay` would queue the job."""
+    effect_unknown = job.state == "failed" and (job.error or {}).get("code") == "effect_unknown"
+    return job.parent_id is None and (job.state == "dead" or effect_unknown)
+
+
 def replay(connection: Connection, job_ids: Sequence[str]) -> list[str]:
     """Queue dead jobs again in the caller's transaction, and those that failed because an effect is unknown.
 

@@ -214,13 +214,15 @@ def resolve(
     return fetch_one(connection, RESOLVE, {**outcome, "job_id": job_id, "step": step}) is not None
 
 
-# While the job can run again, in time or by a replay, the effect prevents a second call.
+# While the job can run again, in time or by a replay, the effect prevents a second call. One that failed because of an
+# unknown effect can be replayed, and would repeat its other steps.
 PRUNE = """
 DELETE FROM effects WHERE (job_id, step) IN (
     SELECT job_id, step FROM effects
     WHERE state IN ('done', 'failed') AND updated_at < now() - make_interval(days => %(days)s)
       AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
-                      AND jobs.state NOT IN ('completed', 'failed', 'cancelled')) LIMIT %(batch)s)
+                      AND (jobs.state NOT IN ('completed', 'failed', 'cancelled')
+                           OR jobs.state = 'failed' AND jobs.error ->> 'code' = 'effect_unknown')) LIMIT %(batch)s)
 """
 
 

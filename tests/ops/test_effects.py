@@ -43,6 +43,22 @@ def test_an_effect_is_resolved_with_its_result(installation: Database, unknown_e
     assert sangha("effects", "list").output == "No unknown effects.\n"
 
 
+def test_a_job_that_failed_because_of_the_effect_can_be_replayed(installation: Database, unknown_effect: str) -> None:
+    with installation.connection() as connection:
+        connection.execute(
+            "UPDATE jobs SET state = 'failed', error = '{\"code\": \"effect_unknown\"}' WHERE id = %s",
+            (unknown_effect,),
+        )
+
+    result = sangha("effects", "resolve", unknown_effect, "charge", "done")
+
+    assert (
+        f"The job is failed. It continues with this outcome after `sangha dead replay {unknown_effect}`"
+        in result.output
+    )
+    assert sangha("dead", "replay", unknown_effect).exit_code == 0
+
+
 def test_an_effect_is_resolved_as_failed_with_a_reason(installation: Database, unknown_effect: str) -> None:
     sangha("effects", "resolve", unknown_effect, "charge", "failed", "--reason", "Never charged.")
 
