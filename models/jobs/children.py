@@ -119,10 +119,12 @@ def _insert_or_adopt(connection: Connection, child: NewJob, parent: Job) -> bool
     # A job that was moved starts no children of the former tree, so a pass without rows has moved all of them.
     while connection.execute(ADOPT, parameters).rowcount:
         pass
-    if fetch_one(connection, IS_CHILD, parameters) is None:
-        message = f"The job with the key {child.unique_key} has another parent, or cannot be a child of {parent.id}."
-        raise PermanentFailure(message, code="child_taken")
-    return False
+    if fetch_one(connection, IS_CHILD, parameters) is not None:
+        return False
+    if enqueue(connection, child, parent=parent):  # the job with the key has just been moved to `ended_jobs`
+        return True
+    message = f"The job with the key {child.unique_key} has another parent, or cannot be a child of {parent.id}."
+    raise PermanentFailure(message, code="child_taken")
 
 
 def _draw(connection: Connection, parent: Job, draws: Sequence[Draw]) -> None:

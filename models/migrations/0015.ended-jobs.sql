@@ -38,6 +38,8 @@ CREATE TABLE ended_jobs (
 ALTER TABLE ended_jobs ALTER COLUMN events SET STORAGE EXTERNAL;
 
 CREATE INDEX ended_jobs_account ON ended_jobs (account_id, id DESC);
+-- Completed ones are found by the index above.
+CREATE INDEX ended_jobs_failed ON ended_jobs (account_id, state, id DESC) WHERE state <> 'completed';
 CREATE INDEX ended_jobs_parent ON ended_jobs (parent_id) WHERE parent_id IS NOT NULL;
 
 -- Partitions of a week each are created and dropped by models/jobs/ended_partitions.py.

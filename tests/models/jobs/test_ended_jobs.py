@@ -8,9 +8,10 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.jobs import ended_jobs, ended_partitions, jobs
 from models.jobs.attempts import Ending, end
+from models.jobs.children import wait_for_children
 from models.jobs.dead_jobs import read_any
 from models.jobs.ended_jobs import Cursor, move_batch
-from models.jobs.jobs import PLATFORM_ACCOUNT, Job
+from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob
 from models.jobs.stream_state import read_rewound_at
 from models.journal.archive import archive, last_archived, read_archive
 from models.journal.events import event
@@ -188,6 +189,58 @@ def test_a_page_of_jobs_is_read_by_the_indexes_of_both_tables(job_store):
     assert "jobs_account on jobs" in plan
     assert "on ended_jobs_kept" in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(("state", "index"), [("running", None), ("failed", "account_id_state_id_idx")])
+def test_a_page_of_jobs_in_a_state_reads_few_moved_jobs(job_store, state, index):
+    parameters = {"account_id": "acct_1", "kind": None, "state": state, "after": None, "limit": 20}
+    with job_store.database.transaction() as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")
+        rows = fetch_all(connection, "EXPLAIN " + jobs.LIST, parameters)
+        moved = [row["QUERY PLAN"] for row in rows if "on ended_jobs" in row["QUERY PLAN"]]
+
+    assert all(index in line for line in moved) if index else not moved
+
+
+def test_a_unique_key_is_free_once_its_job_has_moved(job_store):
+    account_id = job_store.create_account()
+    first = ended_job(job_store, account_id, unique_key="a key")
+    again = job_store.enqueue(account_id, unique_key="a key")
+    assert move(job_store.database) == 1
+
+    second = job_store.enqueue(account_id, unique_key="a key")
+
+    assert [tables_of(job_store.database, job_id) for job_id in (first, again, second)] == [
+        ["ended_jobs"],
+        [],
+        ["jobs"],
+    ]
+
+
+def test_a_parent_whose_child_is_just_moving_gets_a_new_one(job_store):
+    """The ended job with the child's unique key is moved between the insertion that it prevents and its adoption."""
+    # Given a mover that has locked a job
+    account_id = job_store.create_account()
+    old, parent = ended_job(job_store, account_id, unique_key="a key"), job_store.start(account_id)
+    child = NewJob("test.work", account_id, unique_key="a key")
+
+    def wait():
+        with job_store.database.transaction() as connection:
+            wait_for_children(connection, parent, [child])
+
+    thread = Thread(target=wait)
+    with job_store.database.transaction() as connection:
+        connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", (old,))
+        # When a parent enqueues a child with its key, which adopts the job as soon as it is not locked
+        thread.start()
+        wait_until(lambda: count(job_store.database, WAITING_FOR_A_LOCK), 10)
+        assert move_batch(connection, 10).moved == 1
+    thread.join(10)
+
+    # Then the child is inserted
+    assert tables_of(job_store.database, child.id) == ["jobs"]
+    assert job_store.job(child.id).parent_id == parent.id
+    assert job_store.job(parent.id).state == "waiting"
 
 
 def test_a_tree_moves_as_a_whole_once_all_of_it_has_ended(job_store):
