@@ -24,7 +24,7 @@ import redis
 
 from models.journal.events import Event, with_current_type
 from models.journal.keys import hash_key, stream_key
-from models.journal.shards import SHARD_LENGTH, SHARDS, announcement, shard_key
+from models.journal.shards import MAX_ENTRY, SHARD_LENGTH, SHARDS, announcement, shard_key
 from models.platform.redis_client import is_cluster
 
 #: Seconds after which an idle journal and an ended one expire. An ended one is archived in Postgres, so this only
@@ -119,7 +119,7 @@ if take > 0 or endings > 0 or begin == 0 then
 end
 if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
     local all, rewound = table.concat(lines, '\\n'), ''
-    if #all > 65536 then -- too large for the shard: followers of the job read the stream
+    if #all > MAX_ENTRY then -- too large for the shard: followers of the job read the stream
         all = ''
         for offset, line in ipairs(lines) do
             if string.find(line, '{"type":"sangha:journal.rewound"', 1, true) == 1 then rewound = begin + offset - 1 end
@@ -130,7 +130,7 @@ if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
 return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1, ended}
-"""
+""".replace("MAX_ENTRY", str(MAX_ENTRY))
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 

@@ -18,8 +18,9 @@ MAX_SHARDS = 8
 SHARDS = 4
 SHARD_LENGTH = 4096
 
-#: Bytes of events above which an entry has none, and followers read the job's stream.
-MAX_ENTRY = 65_536
+#: Bytes of events above which an entry has none, and followers read the job's stream: the entry goes to all web
+#: processes, of which usually one follows the job. It also bounds the shards' memory to 256 MB.
+MAX_ENTRY = 16_384
 
 
 def shard_keys() -> list[str]:

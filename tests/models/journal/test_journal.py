@@ -10,7 +10,7 @@ from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim, Fence
 from models.journal.keys import hash_key, stream_key
-from models.journal.shards import parse_shard_entry, shard_entry_job, shard_keys
+from models.journal.shards import MAX_ENTRY, announcement, parse_shard_entry, shard_entry_job, shard_keys
 from models.platform.ids import new_id
 from tests.models.journal import previous_version
 
@@ -313,6 +313,24 @@ def test_a_rewind_in_an_append_that_is_too_large_for_the_shard_is_announced(redi
     journal.append(redis_client, Claim(job_id, 1), [rewound, event(4, "test.said", {"text": "x" * 70_000})])
 
     assert read_shards() == [(3, [], 3)]
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_events_above_the_limit_of_a_shards_entry_are_left_to_the_jobs_stream(
+    redis_client, job_id, read_shards, excess
+):
+    empty = len(event(2, "test.said", {"text": ""}).data)
+    large = event(2, "test.said", {"text": "x" * (MAX_ENTRY + excess - empty)})
+
+    journal.append(redis_client, Claim(job_id, 1), [large])
+
+    lines = [] if excess else [large.data]
+    assert read_shards() == [(2, lines, None)]
+    fields = announcement(job_id, [large])[6:]
+    assert (
+        parse_shard_entry({name.encode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}).lines
+        == lines
+    )
 
 
 def test_the_events_of_an_ending_are_marked(redis_client, job_id):
