@@ -3,6 +3,7 @@ cancellations.
 """
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -51,6 +52,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Register the worker and start the threads."""
+        self._forget_threads_of_dead()
         self._beat_once()
         for thread in self._threads:
             thread.start()
@@ -65,6 +67,15 @@ class Heartbeat:
                 workers.unregister(connection, self._runner.name)
         except Unavailable:
             return  # the row is deleted once its last heartbeat is old enough
+
+    def _forget_threads_of_dead(self) -> None:
+        """Count no threads of workers that died on this host, as the one that this process replaces."""
+
+        def is_alive(pid: int) -> bool:
+            return pid != self._pid and process_exists(pid)
+
+        with self._runner.database.connection() as connection:
+            workers.forget_threads_of_dead(connection, self._runner.name, self._host, is_alive)
 
     def _beat(self) -> None:
         interval = leases.RENEWAL
@@ -151,6 +162,17 @@ class Heartbeat:
                 if message is not None:
                     for job_id in message["data"].decode().split("\n"):
                         self._runner.cancel(job_id)
+
+
+def process_exists(pid: int) -> bool:
+    """Return whether this host, or container, has a process with this pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _is_overdue(attempt: Attempt) -> bool:

@@ -1,6 +1,6 @@
 """The registered workers, and the release of the jobs of a dead one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,6 +59,28 @@ def register(
             "queue_threads": Jsonb(threads),
         },
     )
+
+
+OTHERS_OF_HOST = "SELECT name, pid FROM workers WHERE host = %(host)s AND name <> %(name)s"
+
+# Zero for each of its queues. Without an entry, all threads count.
+FORGET_THREADS = """
+UPDATE workers SET queue_threads = (SELECT jsonb_object_agg(queue, 0) FROM unnest(queues) AS queue)
+WHERE name = ANY(%(names)s)
+"""
+
+
+def forget_threads_of_dead(connection: Connection, name: str, host: str, is_alive: Callable[[int], bool]) -> int:
+    """Count no threads of the other workers of a host whose processes are dead. Returns how many workers.
+
+    They would widen the fairness windows until their heartbeats are missed. A worker that lives, in a container with
+    the same host name and other pids, counts again from its next heartbeat on.
+    """
+    others = fetch_all(connection, OTHERS_OF_HOST, {"host": host, "name": name})
+    dead = [other["name"] for other in others if not is_alive(other["pid"])]
+    if dead:
+        connection.execute(FORGET_THREADS, {"names": dead})
+    return len(dead)
 
 
 def unregister(connection: Connection, name: str) -> None:

@@ -1,12 +1,14 @@
 """The heartbeat renews the lease, compares claims with rows, writes checkpoints and receives cancellations."""
 
+import os
+import subprocess
 import threading
 import time
 
 import pytest
 
 from bench.harness.waiting import wait_until
-from models.jobs import leases
+from models.jobs import leases, outbox, workers
 from models.jobs.attempt_context import Handler, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.workers import list_live
@@ -56,6 +58,28 @@ def test_worker_is_registered_from_start_to_stop(heartbeat, runner, job_store):
 
     with job_store.database.connection() as connection:
         assert list_live(connection) == []
+
+
+def dead_pid():
+    """Return the pid of a process that has exited."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_worker_that_starts_counts_no_threads_of_dead_ones_on_its_host(heartbeat, job_store):
+    # Given rows of a worker that was killed, of one that had the pid that this one has now, and of one that lives
+    pids = {"killed": dead_pid(), "had this pid": 1, "lives": os.getpid()}
+    with job_store.database.connection() as connection:
+        for name, pid in pids.items():
+            workers.register(connection, name, host="h", pid=pid, pools=["p"], threads={"test": 3})
+
+    # When the worker starts
+    heartbeat.start()
+
+    # Then its threads and those of the one that lives count
+    with job_store.database.connection() as connection:
+        assert outbox.windows(connection)["test"] == 6
 
 
 def silence(job_store, runner):

@@ -1,6 +1,14 @@
 """Register workers, and release the jobs of dead ones."""
 
-from models.jobs.workers import delete_silent, list_live, register, release_jobs_of_dead_worker, unregister
+from models.jobs.outbox import windows
+from models.jobs.workers import (
+    delete_silent,
+    forget_threads_of_dead,
+    list_live,
+    register,
+    release_jobs_of_dead_worker,
+    unregister,
+)
 
 
 def register_worker(job_store, name, pid=1, queues=("maintenance",)):
@@ -67,3 +75,26 @@ def test_a_worker_counts_its_threads_by_queue(empty_job_store):
 
     assert new.threads_of(["memory", "memory_batch"]) == 3
     assert old.threads_of(["recall"]) == 6
+
+
+def test_threads_of_dead_workers_of_the_host_do_not_count_for_the_windows(empty_job_store):
+    # Given workers of this host, two of which are dead, and a worker elsewhere with the pid of a dead one
+    register_worker(empty_job_store, "new", pid=1)
+    register_worker(empty_job_store, "dead", pid=7)
+    register_worker(empty_job_store, "also dead", pid=8, queues=("recall", "memory"))
+    register_worker(empty_job_store, "alive", pid=9)
+    with empty_job_store.database.connection() as connection:
+        register(connection, "elsewhere", host="there", pid=7, pools=["p"], threads={"maintenance": 2})
+        assert windows(connection)["maintenance"] == 8
+
+        # When one of them starts
+        forgotten = forget_threads_of_dead(connection, "new", "here", lambda pid: pid == 9)
+
+        # Then the threads of the dead ones do not count
+        assert forgotten == 2
+        assert windows(connection)["maintenance"] == 6
+        assert windows(connection)["recall"] == 1
+    # And those of a worker that lives nevertheless count again from its next heartbeat on
+    register_worker(empty_job_store, "dead", pid=7)
+    with empty_job_store.database.connection() as connection:
+        assert windows(connection)["maintenance"] == 8
