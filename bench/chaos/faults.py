@@ -54,8 +54,12 @@ POSTGRES_AWAY, POSTGRES_LINKS = "postgres-away", "+".join(name for name in LINKS
 #: faults that this one has not, so nothing else happens meanwhile.
 TWO_VERSIONS, OLD, ROLLED_BACK = "two-versions", ["inference-b+web-b", "light+scheduler-b", "web-a"], (8.0, 12.0)
 
-#: The promotion of a standby, which loses commits.
-PROMOTION = "promote-standby"
+#: The promotions of a standby, which lose commits.
+PROMOTION, LOST_CLAIMS = "promote-standby", "lose-claims"
+
+#: Seconds that a worker is frozen whose claims are lost, from the failover on: another one has claimed its jobs when it
+#: continues, and its lease has not expired.
+WITHIN_LEASE = (LEASE - 5, LEASE - 3)
 
 #: Faults that delete parts of journals.
 EVICTIONS = frozenset({"evict-hashes", "evict-streams", "evict-shard", "evict-lru"})
@@ -149,6 +153,20 @@ def lose_messages(stack: ChaosStack, target: str) -> None:
     start(stack, target)
 
 
+def lose_claims(stack: ChaosStack, target: str) -> None:
+    """Promote a standby that lacks the last claims of a worker; its messages go to another one meanwhile."""
+    postgres, worker = names_in(target)
+    fail_over(stack, postgres)
+    freeze(stack, worker)
+    promote(stack, postgres)
+    cut(stack, f"{worker}-rabbitmq")
+
+
+def continue_worker(stack: ChaosStack, target: str) -> None:
+    """Continue the worker whose claims are lost."""
+    thaw(stack, names_in(target)[-1])
+
+
 def fill_disk(stack: ChaosStack, target: str) -> None:
     """Limit the size of Valkey's files, so that one of its next writes fails as on a full disk.
 
@@ -208,6 +226,14 @@ def faults(links: Sequence[str], *, history: bool = True) -> Mapping[str, Fault]
             Fault("blip-rabbitmq", "cut all connections to RabbitMQ three times", QUEUE_LINKS[:1], BLIPS, blip, cut),
             Fault("kill-rabbitmq", "kill -9 RabbitMQ", ["rabbitmq"], DEAD, kill, start),
             Fault("freeze-rabbitmq", "SIGSTOP RabbitMQ", ["rabbitmq"], SHORT_FREEZE, freeze, thaw),
+            Fault(
+                LOST_CLAIMS,
+                "promote-standby under a frozen worker, whose messages another one gets",
+                ["postgres+inference-a"],
+                WITHIN_LEASE,
+                lose_claims,
+                continue_worker,
+            ),
         ]
     return {fault.name: fault for fault in all_faults}
 

@@ -71,6 +71,12 @@ HELD_CLAIMS = Edit(
 #: Slots enough for a second attempt while the first one runs.
 FREE_SLOTS = 8
 
+#: Turns that take longer than a failover, most of which were claimed in the time that a standby lacks.
+LOST_CLAIMS = (
+    Edit("bench/chaos/transcripts.py", "TOKENS, RATE, SLOW_RATE = 40, 40, 1", "TOKENS, RATE, SLOW_RATE = 40, 8, 1"),
+    Edit("bench/chaos/standby.py", "LOST_SECONDS = 1.0", "LOST_SECONDS = 5.0"),
+)
+
 #: A frozen worker continues while another one runs its jobs.
 TAKEOVER = ("freeze-worker:inference-a",)
 
@@ -89,8 +95,9 @@ PLANTED = (
                 "    if fence == attempt and stored[4] and stored[4] ~= claim then return {'fenced', last} end\n",
                 "",
             ),
+            *LOST_CLAIMS,
         ],
-        ("promote-standby",),
+        ("lose-claims",),
         minutes=1.5,
     ),
     PlantedBug(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bench.chaos import checker
 from bench.chaos.excuses import Excuses, keys_during
-from bench.chaos.faults import PROMOTION, TWO_VERSIONS, Fault, faults
+from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, Fault, faults
 from bench.chaos.fleet import Fleet
 from bench.chaos.injector import TICK, FaultInjector, plan
 from bench.chaos.leaks import Baseline
@@ -27,8 +27,8 @@ from scheduler.periodic_thread import PeriodicThread
 #: Seconds that the clients work without a fault before descriptors and threads are counted.
 WARM_UP = 1.0
 
-#: Seconds between two starts of the extraction of facts.
-EXTRACTION_INTERVAL = 4.0
+#: Seconds between two starts of the extraction of facts, and between two moves of ended jobs.
+EXTRACTION_INTERVAL, MOVE_INTERVAL = 4.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
     progress.report("starting all processes")
     chosen = options.faults()
     commit = options.previous_commit if TWO_VERSIONS in chosen else None
-    with chaos_stack(options.broker, options.slots, standby=PROMOTION in chosen, previous_commit=commit) as stack:
+    standby = not chosen.keys().isdisjoint({PROMOTION, LOST_CLAIMS})
+    with chaos_stack(options.broker, options.slots, standby=standby, previous_commit=commit) as stack:
         chaos = ChaosRun(stack, options, report, progress)
         try:
             chaos.run()
@@ -146,9 +147,11 @@ class ChaosRun:
         time.sleep(WARM_UP)
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
+        moves = PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start()
         self._injector.run(self._options.seconds, self._report_progress)
         transcripts = self._wait_for_fleet()
         extractions.stop()
+        moves.stop()
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
