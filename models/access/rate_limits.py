@@ -6,14 +6,15 @@ and the key expires at that time. The clock is Redis's own.
 
 A request draws from all of its buckets or from none. A cost above the limit takes the whole bucket.
 
-The tokens of a turn are known only when it has ended. So the web process draws an estimate, and the worker corrects it
-at the end: tokens beyond the estimate are drawn without asking and may leave a debt, unused ones are returned. A turn
-that never ran returns nothing; the bucket is full again within a minute.
+The tokens of a turn are known only when it has ended. So the web process draws an estimate of its input and the most
+tokens that its answer may have, and the worker corrects that at the end: tokens beyond the estimate are drawn without
+asking and may leave a debt, unused ones are returned. A turn that never ran returns nothing; the bucket is full again
+within a minute.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import redis
@@ -150,12 +151,7 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
     closed = next((bucket for bucket in buckets if bucket.limit <= 0), None)
     if closed is not None:
         return DrawResult([BucketLevel(closed, 0, PERIOD)], closed, PERIOD)
-    command = _command(buckets, forced=False)
-    try:
-        reply: Any = client.evalsha(DRAW_SHA, *command)
-    except redis.exceptions.NoScriptError:
-        reply = client.eval(DRAW, *command)
-    refusing, wait, *numbers = reply
+    refusing, wait, *numbers = _run(client, _command(buckets, forced=False))
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
     levels = [
         BucketLevel(bucket, remaining, full / MICROSECONDS)
@@ -164,14 +160,29 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
     return DrawResult(levels, buckets[refusing - 1] if refusing else None, wait / MICROSECONDS)
 
 
+def give_back(client: redis.Redis, buckets: Sequence[Bucket]) -> None:
+    """Return the cost of a draw to its buckets. Raises redis.RedisError."""
+    _run(client, _command([replace(bucket, cost=-bucket.cost) for bucket in buckets], forced=True))
+
+
+def _run(client: redis.Redis, command: Sequence[Any]) -> Any:
+    try:
+        return client.evalsha(DRAW_SHA, *command)
+    except redis.exceptions.NoScriptError:
+        return client.eval(DRAW, *command)
+
+
 def bucket_owners(account_id: str, key_id: str | None) -> list[str]:
     """Return the owners of the buckets that a request draws from: the account and, with the same limit, its API key."""
     return [f"account {account_id}", *([f"key {key_id}"] if key_id else [])]
 
 
 def token_draw_arguments(key_id: str | None, limit: int | None, estimated_tokens: int) -> dict[str, Any]:
-    """Return the job argument that records the estimated tokens drawn for it; none where there is no limit."""
-    return {"drawn": {"tokens": estimated_tokens, "limit": limit, "key_id": key_id}} if limit else {}
+    """Return the job argument that records the tokens drawn for it; none where there is no limit.
+
+    No more than a full bucket was drawn, so no more is returned.
+    """
+    return {"drawn": {"tokens": min(estimated_tokens, limit), "limit": limit, "key_id": key_id}} if limit else {}
 
 
 def correction_command(account_id: str, arguments: Mapping[str, Any], used: int) -> Command | None:

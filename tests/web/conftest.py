@@ -36,6 +36,17 @@ class TrustingGate:
         request.rights.check(caller)
         return Admission(caller)
 
+    def draw_body(self, admission: Admission, size: int) -> Admission:
+        """Draw nothing."""
+        return admission
+
+    def draw_answer(self, admission: Admission, tokens: int) -> Admission:
+        """Draw nothing."""
+        return admission
+
+    def give_back(self, admission: Admission) -> None:
+        """Return nothing."""
+
 
 @pytest.fixture
 def run_app():

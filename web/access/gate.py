@@ -21,6 +21,7 @@ from pipelines.accounts import keys
 from pipelines.accounts.access_tokens import AccessTokens, UnknownGeneration
 from web.access.rate_limits import Limiter, body_tokens, estimate_tokens
 from web.access.rights import Rights
+from web.http.errors import RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,12 @@ class Gate(Protocol):
     def draw_body(self, admission: Admission, size: int) -> Admission:
         """Draw the tokens of a body whose length was not declared. Raises LimitExceeded and Unavailable."""
 
+    def draw_answer(self, admission: Admission, tokens: int) -> Admission:
+        """Draw the most tokens that an answer may have. Raises LimitExceeded, with nothing drawn, and Unavailable."""
+
+    def give_back(self, admission: Admission) -> None:
+        """Return the tokens of a request that starts no turn."""
+
 
 class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
@@ -107,6 +114,27 @@ class DatabaseGate:
         missing = min(tokens, admission.limits.tokens_per_minute) - admission.estimated_tokens
         headers = self._limiter.draw_tokens(admission.identity, admission.limits.tokens_per_minute, max(missing, 0))
         return replace(admission, headers={**admission.headers, **headers}, estimated_tokens=tokens)
+
+    def draw_answer(self, admission: Admission, tokens: int) -> Admission:
+        """See Gate."""
+        limit = admission.limits.tokens_per_minute
+        if admission.identity is None or limit is None or not tokens:
+            return admission
+        drawn = min(admission.estimated_tokens, limit)
+        total = min(drawn + tokens, limit)  # the bucket never has more
+        try:
+            headers = self._limiter.draw_tokens(admission.identity, limit, total - drawn)
+        except RateLimited:
+            self.give_back(admission)  # otherwise retries would keep the bucket from filling
+            raise
+        return replace(admission, headers=headers, estimated_tokens=total)
+
+    def give_back(self, admission: Admission) -> None:
+        """See Gate."""
+        limit = admission.limits.tokens_per_minute
+        if admission.identity is not None and limit is not None:
+            tokens = min(admission.estimated_tokens, limit)
+            self._limiter.give_back_tokens(admission.identity, limit, tokens)
 
     def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import redis
 
@@ -61,9 +62,12 @@ class Limiter:
 
     def draw_tokens(self, caller: Caller, limit: int, tokens: int) -> Mapping[str, str]:
         """Draw more tokens for an admitted request; returns response headers. Raises RateLimited and Unavailable."""
-        owners = rate_limits.bucket_owners(caller.account_id, caller.key_id)
-        buckets = [Bucket(owner, "tokens", limit, tokens, group=caller.account_id) for owner in owners]
-        return level_headers(self._draw(buckets, reads=False))
+        return level_headers(self._draw(token_buckets(caller, limit, tokens), reads=False))
+
+    def give_back_tokens(self, caller: Caller, limit: int, tokens: int) -> None:
+        """Return tokens of a request that uses none. While Redis is unavailable they are lost, for at most a minute."""
+        with suppress(redis.RedisError):
+            rate_limits.give_back(self._client, token_buckets(caller, limit, tokens))
 
     def draw_for_address(self, ip: str) -> None:
         """Draw a public request that changes something. Raises RateLimited and Unavailable."""
@@ -106,6 +110,12 @@ class Limiter:
                 return False
             self._paused_until = now + PAUSE  # this request tries; the others use its result
             return True
+
+
+def token_buckets(caller: Caller, limit: int, tokens: int) -> list[Bucket]:
+    """Return the buckets of a caller's tokens per minute."""
+    owners = rate_limits.bucket_owners(caller.account_id, caller.key_id)
+    return [Bucket(owner, "tokens", limit, tokens, group=caller.account_id) for owner in owners]
 
 
 def _rate_limited(result: DrawResult, bucket: Bucket) -> RateLimited:

@@ -203,7 +203,7 @@ def test_a_body_without_a_declared_length_is_drawn_by_what_was_read(user, limit,
     assert [int(value) for value in remaining] == [pytest.approx(10_000 - tokens, abs=200)]
     with database.connection() as connection:
         row = connection.execute("SELECT arguments FROM jobs WHERE id = %s", (response.json()["job_id"],)).fetchone()
-    assert row["arguments"]["drawn"]["tokens"] == len(body) // 4
+    assert row["arguments"]["drawn"]["tokens"] == tokens  # no more is returned than was drawn
 
 
 def test_a_body_without_a_declared_length_is_rejected_when_the_tokens_are_used_up(user, limit, database):
@@ -217,6 +217,78 @@ def test_a_body_without_a_declared_length_is_rejected_when_the_tokens_are_used_u
     assert_error(second, 429, code="rate_limit_exceeded")
     assert len(second.headers.get_list("x-ratelimit-remaining-tokens")) == 1
     assert int(second.headers["retry-after"]) > 30
+
+
+def tokens_left(response):
+    return int(response.headers["x-ratelimit-remaining-tokens"])
+
+
+TURNS = [
+    ("/v1/responses", {"input": "hello", "background": True}, "max_output_tokens"),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "hello"}], "stream": True},
+        "max_completion_tokens",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "limit_of_answer"), TURNS)
+def test_the_most_tokens_of_the_answer_are_drawn_when_a_turn_starts(user, limit, database, path, body, limit_of_answer):
+    limit(tokens_per_minute=10_000)
+
+    headers = {"authorization": f"Bearer {user.token}"}
+    with user.client.stream("POST", path, json={**body, limit_of_answer: 3000}, headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert tokens_left(response) == pytest.approx(7000, abs=300)
+        assert len(response.headers.get_list("x-ratelimit-remaining-tokens")) == 1
+
+    with database.connection() as connection:
+        query = "SELECT arguments FROM jobs WHERE id = %s"
+        row = connection.execute(query, (response.headers["x-sangha-job-id"],)).fetchone()
+    assert row["arguments"]["drawn"]["tokens"] == pytest.approx(3000, abs=100)
+
+
+@pytest.mark.parametrize(("tokens_per_minute", "fewest", "most"), [(1_000_000, 900_000, 1_000_000), (100, 0, 1)])
+def test_an_answer_draws_no_more_than_the_context_and_the_limit(user, limit, tokens_per_minute, fewest, most):
+    limit(tokens_per_minute=tokens_per_minute)
+    request = {"input": "x", "background": True, "max_output_tokens": 1_000_000}
+
+    response = user.request("POST", "/v1/responses", json=request)
+
+    assert response.status_code == 200
+    assert fewest <= tokens_left(response) <= most
+
+
+def test_a_turn_whose_answer_does_not_fit_the_limit_draws_nothing(user, limit):
+    # Given an account that has drawn most of its tokens
+    limit(tokens_per_minute=10_000)
+    request = {"input": "x" * 4000, "background": True, "max_output_tokens": 7000}
+    left = tokens_left(user.request("POST", "/v1/responses", json=request))
+    # When it starts further turns
+    for _ in range(3):
+        assert_error(user.request("POST", "/v1/responses", json=request), 429, code="rate_limit_exceeded")
+    # Then these have drawn neither their input nor their answers
+    smaller = {**request, "input": "x", "max_output_tokens": 16}
+    assert tokens_left(user.request("POST", "/v1/responses", json=smaller)) == pytest.approx(left - 30, abs=400)
+
+
+def test_a_turn_that_is_refused_returns_its_tokens(user, limit):
+    limit(tokens_per_minute=10_000)
+    request = {"input": "x", "background": True, "max_output_tokens": 5000, "previous_response_id": "resp_unknown"}
+
+    for _ in range(3):
+        assert user.request("POST", "/v1/responses", json=request).status_code == 400
+
+
+def test_a_repeated_request_draws_the_tokens_of_its_turn_once(user, limit):
+    limit(tokens_per_minute=10_000)
+    request = {"input": "x", "background": True, "max_output_tokens": 9000}
+    headers = {"idempotency-key": new_id("key")}
+
+    responses = [user.request("POST", "/v1/responses", json=request, headers=headers) for _ in range(4)]
+
+    assert [response.status_code for response in responses] == [200] * 4
 
 
 def test_the_official_client_raises_rate_limit_errors(user, limit):

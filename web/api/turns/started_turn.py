@@ -1,20 +1,22 @@
 """Start a turn, wait for its end, and delete it after delivery if it is not stored; common to all APIs for turns."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import orjson
 
 from models.journal.shared_fields import SINCE
-from models.platform.errors import NotFound
+from models.platform.errors import NotFound, RequestError
 from models.turns import responses
 from models.turns.responses import Response
 from pipelines.chat.response_objects import ResponseObject, response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
 from web.api.job_events import EventBatches
+from web.access.gate import Admission
 from web.api.job_results import cancel_job, job_headers
 from web.api.request import Request
 from web.http.disconnects import OnDisconnect, on_disconnect
@@ -45,6 +47,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     """Accept a turn. Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached."""
     response_id, job_id = request.new_id("resp"), request.new_id("job")
     on_client_disconnect = on_disconnect(request.headers, partial(cancel_job, request, job_id))
+    headers = job_headers(job_id, response_id)
     if stream:
         request.stream_permit.acquire()
     tail = request.platform.tail
@@ -52,16 +55,18 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     request.cleanup.callback(tail.unsubscribe, job_id, follower)
 
     def accept() -> AcceptedTurn:
-        accepted = start_turn(
-            request.platform.database,
-            request.caller,
-            turn,
-            response_id,
-            job_id,
-            request.allowance,
-            repeat=request.repeat,
-            shares_fields=request.platform.compatibility.at_least(SINCE),
-        )
+        with _tokens_drawn(request, turn) as admission:
+            headers.update(admission.headers)
+            accepted = start_turn(
+                request.platform.database,
+                request.caller,
+                turn,
+                response_id,
+                job_id,
+                replace(request.allowance, estimated_tokens=admission.estimated_tokens),
+                repeat=request.repeat,
+                shares_fields=request.platform.compatibility.at_least(SINCE),
+            )
         request.platform.queue.announce_job(job_id, accepted.opening_events, request.caller.account_id)
         if accepted.interrupted is not None:
             request.platform.queue.announce_cancellation(accepted.interrupted, request.caller.account_id)
@@ -70,7 +75,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     accepted = await run_in_thread(accept)
     follower.push_opening(accepted.opening_events)
     event_batches = tail.follow(job_id, follower=follower)
-    return StartedTurn(accepted, event_batches, job_headers(job_id, response_id), on_client_disconnect)
+    return StartedTurn(accepted, event_batches, headers, on_client_disconnect)
 
 
 async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseObject:
@@ -120,3 +125,17 @@ def _delete(request: Request, response: Response) -> None:
         deleted = responses.delete(connection, response.id, response.account_id)
     if deleted:
         request.platform.queue.forget_journal(response.job_id)
+
+
+@contextmanager
+def _tokens_drawn(request: Request, turn: NewTurn) -> Iterator[Admission]:
+    """Draw the most tokens of the answer from the limit per minute. Return what was drawn if the turn is refused."""
+    gate, most = request.platform.gate, turn.request["max_output_tokens"] or 0
+    if request.repeat != "first":
+        most = 0  # an earlier request has drawn it
+    admission = gate.draw_answer(request.admission, min(most, request.platform.settings.context))
+    try:
+        yield admission
+    except RequestError:  # after other errors the turn may exist: its end returns what it does not use
+        gate.give_back(admission)
+        raise
