@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.responses import Response as HttpResponse
@@ -72,7 +73,8 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
         return json_response(response_object(response), headers=started.headers)
 
     async def respond_at_end() -> HttpResponse:
-        return _respond(request, response, await wait_for_end(request, started), started.headers)
+        at_end = await wait_for_end(request, started)
+        return _respond(request, response, orjson.Fragment(at_end.json), started.headers, ended=at_end.ended)
 
     return DeferredResponse(respond_at_end, started.on_disconnect)
 
@@ -82,7 +84,7 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     query = parse_query(request.query, RetrieveResponse)
     response = await run_in_thread(_read, request)
     if not query.stream:
-        return _respond(request, response, response_object(response))
+        return _respond(request, response, response_object(response), ended=response.ended)
     after = await resume_position(request, response.job_id, query)
     frames = job_frames(request, response.job_id, after, on_delivered=on_delivered(request, response))
     return EventStream(frames, request.platform.streams)
@@ -133,12 +135,17 @@ def _cursor_index(items: Sequence[Mapping[str, Any]], item_id: str, cursor: str)
 
 
 def _respond(
-    request: Request, response: Response, response_body: ResponseObject, headers: Mapping[str, str] | None = None
+    request: Request,
+    response: Response,
+    response_body: ResponseObject | orjson.Fragment,
+    headers: Mapping[str, str] | None = None,
+    *,
+    ended: bool,
 ) -> HttpResponse:
     """Respond with a response object; an unstored response that has ended is deleted afterwards."""
     http_response = json_response(response_body, headers=headers)
     delete_unstored = on_delivered(request, response)
-    if delete_unstored is not None and response_body["status"] not in ("queued", "in_progress"):
+    if delete_unstored is not None and ended:
         http_response.background = BackgroundTask(delete_unstored)
     return http_response
 

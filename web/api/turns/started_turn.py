@@ -8,15 +8,16 @@ from functools import partial
 
 import orjson
 
+from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound, RequestError
 from models.turns import responses
 from models.turns.responses import Response
-from pipelines.chat.response_objects import ResponseObject, response_object
+from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
-from web.api.job_events import EventBatches
 from web.access.gate import Admission
+from web.api.job_events import EventBatches
 from web.api.job_results import cancel_job, job_headers
 from web.api.request import Request
 from web.http.disconnects import OnDisconnect, on_disconnect
@@ -46,8 +47,8 @@ class StartedTurn:
 async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn:
     """Accept a turn. Raises the errors of `start_turn`, and LimitExceeded if the limit of open streams is reached."""
     response_id, job_id = request.new_id("resp"), request.new_id("job")
-    on_client_disconnect = on_disconnect(request.headers, partial(cancel_job, request, job_id))
     headers = job_headers(job_id, response_id)
+    on_client_disconnect = on_disconnect(request.headers, partial(cancel_job, request, job_id))
     if stream:
         request.stream_permit.acquire()
     tail = request.platform.tail
@@ -78,27 +79,45 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     return StartedTurn(accepted, event_batches, headers, on_client_disconnect)
 
 
-async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseObject:
+@dataclass(frozen=True, slots=True)
+class ResponseJson:
+    """A response object as JSON, and whether its turn has ended."""
+
+    json: bytes
+    ended: bool
+
+
+async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseJson:
     """Return the response from the last event of its journal; holds no database connection while waiting.
 
     After `MAX_WAIT`, or when the process shuts down, returns the unfinished response.
     """
     try:
         async with asyncio.timeout(MAX_WAIT):
-            response = await _final_response(turn.event_batches)
+            json = await _final_response(turn.event_batches)
     except TimeoutError:
-        response = None
-    if response is not None:
-        return response
-    return response_object(await run_in_thread(read_response, request, turn.response.id))
+        json = None
+    if json is not None:
+        return ResponseJson(json, ended=True)
+    response = await run_in_thread(read_response, request, turn.response.id)
+    return ResponseJson(orjson.dumps(response_object(response)), response.ended)
 
 
-async def _final_response(event_batches: EventBatches) -> ResponseObject | None:
+async def _final_response(event_batches: EventBatches) -> bytes | None:
     async for events in event_batches:
         if events[-1].ends:
-            response: ResponseObject | None = orjson.loads(events[-1].data).get("response")
-            return response
+            return response_of(events[-1])
     return None
+
+
+#: The last key of an event with a response object. Before it, an event has ids and its type, and no other text.
+_RESPONSE = b'"response":'
+
+
+def response_of(event: Event) -> bytes | None:
+    """Return the response object of an event as JSON, without parsing it; None if the event has none."""
+    start = event.data.find(_RESPONSE)
+    return event.data[start + len(_RESPONSE) : -1] if start >= 0 else None
 
 
 def read_response(request: Request, response_id: str) -> Response:

@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from functools import partial
 
+import orjson
 from starlette.responses import Response as HttpResponse
 
 from models.platform.errors import Unavailable
 from models.turns.responses import Response
+from pipelines.chat.response_objects import ResponseObject
 from web.api.request import Request
 from web.api.turns.chat.chunks import CompletionChunks
 from web.api.turns.chat.completion_object import completion_object
@@ -50,13 +52,15 @@ async def _frames(request: Request, started: StartedTurn, chunks: CompletionChun
 
 async def _completion(request: Request, started: StartedTurn) -> HttpResponse:
     """Wait for the turn's end and return the completion. Raises an error for a turn without an answer."""
-    response = await wait_for_end(request, started)
-    if response["status"] in ("queued", "in_progress") and request.platform.streams.closing:
+    at_end = await wait_for_end(request, started)
+    if not at_end.ended and request.platform.streams.closing:
+        response_id = started.response.id
         raise Unavailable(
-            f"The server is shutting down; the turn continues. Read it at GET /v1/responses/{response['id']}."
+            f"The server is shutting down; the turn continues. Read it at GET /v1/responses/{response_id}."
         )
-    if response["status"] not in ("queued", "in_progress"):
+    if at_end.ended:
         _delete_unstored(request, started.response)
+    response: ResponseObject = orjson.loads(at_end.json)
     return json_response(completion_object(response, request.platform.settings), headers=started.headers)
 
 
