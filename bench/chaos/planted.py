@@ -204,7 +204,7 @@ PLANTED = (
         [
             Edit(
                 "models/jobs/attempt_context.py",
-                "lost = incomplete or (job.failures > 0 and not result.same_server)",
+                "lost = incomplete or (not result.same_server and (job.failures > 0 or result.fence >= 0))",
                 "lost = False",
             )
         ],

@@ -127,15 +127,17 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     claim = Claim(job.id, job.attempt, job.claim_id)
     result = _take_fence(claim, database, client)
     deadline = time.monotonic() + _time_left(job)
-    if result.fence == 0 and job.attempt == 1 and not result.ended:  # Redis has the opening events, and no others
+    opened = result.fence == 0 and job.attempt == 1 and not result.ended
+    if opened and result.same_server:  # Redis has the opening events, and no others
         return Attempt(job, database, Journal(claim, result.last + 1, writer), deadline=deadline)
     archived, recent = _history(job, database, client)
     history = [*archived.events, *recent]
     begin = history[-1].sequence + 1 if history else 0
     # Redis has fewer events than it confirmed, or ending events whose commit Postgres has lost.
     incomplete = begin <= result.last
-    # The last events may be missing if Redis was restarted.
-    lost = incomplete or (job.failures > 0 and not result.same_server)
+    # The last events may be missing if Redis was restarted. The row does not say whether there were any: a failover of
+    # Postgres may have lost that an attempt was begun, or that it failed.
+    lost = incomplete or (not result.same_server and (job.failures > 0 or result.fence >= 0))
     if lost:  # before Redis has more events: clients that resume with an older number are redirected by the row
         with database.connection() as connection:
             store_rewind(connection, job, begin)

@@ -192,6 +192,31 @@ def test_an_attempt_after_a_crash_and_an_eviction_writes_rewound(job_store, open
     assert len(all_events(job_store, redis_client, first.job.id)) == 3
 
 
+@pytest.mark.parametrize("fence_lost", [False, True])
+def test_an_attempt_that_a_failover_has_lost_together_with_events_is_followed_by_a_rewind(
+    job_store, open_next, redis_client, writer, fence_lost
+):
+    """Postgres knows of no attempt, and Redis was restarted without its last events, which clients have received."""
+    # Given an attempt that wrote three events
+    first = open_next()
+    for n in range(3):
+        first.journal.write("test.said", {"n": n})
+        writer.drain()
+    # When a failover loses its claim, and a restart of Redis its last events
+    job_store.update(first.job.id, "state = 'queued', attempt = 0, claim_id = NULL, started_at = NULL")
+    redis_client.delete(stream_key(first.job.id))
+    for number, each in enumerate(OPENING if fence_lost else [*OPENING, event(2, "test.said", {"n": 0})]):
+        redis_client.xadd(stream_key(first.job.id), {"e": each.data, "n": 0}, f"{number + 1}-0")
+    lost = {"fence": 0, "claim": "", "last": 1} if fence_lost else {"last": 2}
+    redis_client.hset(hash_key(first.job.id), mapping={**lost, "server": "before the restart"})
+    job = job_store.claim(first.job.id, "another message", "another worker")
+    second = open_attempt(job, job_store.database, redis_client, writer)
+    # Then the next one takes the clients back to what is left
+    assert (job.attempt, job.failures) == (1, 0)
+    assert wrote_only_rewound(second)
+    assert job_store.job(job.id).rewound_at == (2 if fence_lost else 3)
+
+
 def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(
     job_store, open_next, redis_client, writer
 ):
