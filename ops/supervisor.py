@@ -5,10 +5,13 @@ A service that has never been ready is not restarted after a few failed starts, 
 another start does not repair a wrong model path.
 """
 
+import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
@@ -96,7 +99,18 @@ class Supervisor:
         """Restart what exits until a stop is requested."""
         while not self.stopping:
             self._poll()
-            time.sleep(POLL_INTERVAL)
+            self._await_change()
+
+    def _await_change(self) -> None:
+        """Wait until a child exits, at most POLL_INTERVAL."""
+        pids = [supervised.child.pid for stage in self.stages for supervised in stage if supervised.child.running]
+        with ExitStack() as files:
+            poller = select.poll()
+            for pid in pids:
+                file = os.pidfd_open(pid)
+                files.callback(os.close, file)
+                poller.register(file, select.POLLIN)
+            poller.poll(POLL_INTERVAL * 1000)
 
     def stop(self) -> None:
         """Stop the stages, the last one first; the services of a stage are signalled in order and stop in parallel."""

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import closing
 from importlib.util import find_spec
 
 import click
@@ -79,8 +80,14 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
     check_external_servers(settings)
     preflight.check_release(settings)
     migrate(settings)
-    releaser = DeadWorkerReleaser(settings, print_line)
-    releaser.release_last_run(supervisor.run_folder)
+    with closing(DeadWorkerReleaser(settings, print_line)) as releaser:
+        releaser.release_last_run(supervisor.run_folder)
+        serve(settings, supervisor, releaser, start_time)
+    print_line("Stopping …")
+
+
+def serve(settings: Settings, supervisor: Supervisor, releaser: DeadWorkerReleaser, start_time: float) -> None:
+    """Start Sangha's processes, and supervise them until a stop is requested."""
     services = processes(settings)
     print_line("Starting " + ", ".join(service.name for service in services))
     supervisor.start(services, releaser.release)
@@ -88,7 +95,6 @@ def run(settings: Settings, supervisor: Supervisor) -> None:
         print_line(f"Ready after {time.monotonic() - start_time:.1f} s")
         print_line(first_call(settings))
     supervisor.watch()
-    print_line("Stopping …")
 
 
 def embedded_servers(settings: Settings) -> list[Service]:

@@ -139,7 +139,7 @@ def restart(child: ChildProcess) -> None:
 
 def release_jobs(database: Database, pid: int) -> int:
     """Release the jobs of a dead worker, as the supervisor of `sangha up` does; returns their number."""
-    return workers.release_jobs_of_dead_worker(database, socket.gethostname(), pid)
+    return workers.release_jobs_of_dead_worker(database, socket.gethostname(), pid).running
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:

@@ -31,6 +31,7 @@ from bench.scenarios.latency import first_delta_at
 from bench.scenarios.recovery import KILL_AFTER, RATE, TOKENS, count_errors, kill_in_mid_answer
 from models.platform.database import Database
 from models.platform.upstreams import Upstream
+from ops.dead_worker_releaser import DeadWorkerReleaser
 
 #: Rounds of both platforms, after one that warms up; single turns of each round, then turns of all clients at once.
 ROUNDS, SINGLE_TURNS, PARALLEL_TURNS = 3, 20, {"ours": 400, "theirs": 64}
@@ -177,17 +178,20 @@ def create_threads(other: Peer) -> list[str]:
 def measure_kills(bench: Bench, platform: RunningPlatform, other: Peer, ours: Samples, theirs: Samples) -> None:
     """Kill a worker of each platform in mid-answer, alternating."""
     kills = FULL_KILLS if bench.full else KILLS
-    with closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database:
+    with (
+        closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database,
+        closing(DeadWorkerReleaser(platform.settings, bench.progress.report)) as releaser,
+    ):
         for number in range(kills):
             bench.progress.step(number, kills, "kills of ours")
-            ours.kills.append(kill_ours(platform, database))
+            ours.kills.append(kill_ours(platform, database, releaser))
             bench.progress.step(number, kills, "kills of theirs, up to a minute each")
             theirs.kills.append(kill_theirs(other))
 
 
-def kill_ours(platform: RunningPlatform, database: Database) -> PeerKill:
+def kill_ours(platform: RunningPlatform, database: Database, releaser: DeadWorkerReleaser) -> PeerKill:
     """Run one turn, and kill its worker."""
-    seconds, events = kill_in_mid_answer(platform, database)
+    seconds, events = kill_in_mid_answer(platform, database, releaser)
     return PeerKill(seconds, *count_errors(text_of(events)), completed=True)
 
 

@@ -1,7 +1,7 @@
 """A worker is killed in mid-answer while another one runs: when the next token arrives, and which tokens are wrong.
 
-The scenario releases the dead worker's jobs, as the supervisor of `sangha up` does. Without one they wait until its
-lease has expired: a redelivered message alone does not prove that a worker is dead.
+The dead worker's jobs are released by what the supervisor of `sangha up` calls when a worker exits. Without one they
+wait until its lease has expired: a redelivered message alone does not prove that a worker is dead.
 """
 
 import time
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from bench.figures import Figure, at_most
 from bench.harness.client import BackgroundStream, event_type
-from bench.harness.processes import release_jobs, restart
+from bench.harness.processes import restart
 from bench.harness.sse import ReceivedEvent, check_stream, is_delta, text_of
 from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform
 from bench.scenario import Bench
 from models.journal import journal
 from models.platform.database import Database
 from models.platform.redis_client import connect
+from ops.dead_worker_releaser import DeadWorkerReleaser
 
 KILLS = 20
 
@@ -39,10 +40,13 @@ def recovery(bench: Bench) -> Sequence[Figure]:
     script = f"tokens={TOKENS},rate={RATE}"
     with bench.stack.platform(engine="scripted", script=script, workers=2) as platform:
         kills = []
-        with closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database:
+        with (
+            closing(Database(platform.settings.postgres_dsn, size=1, name="bench")) as database,
+            closing(DeadWorkerReleaser(platform.settings, bench.progress.report)) as releaser,
+        ):
             for number in range(KILLS):
                 bench.progress.step(number, KILLS, "kills")
-                kills.append(kill(platform, database))
+                kills.append(kill(platform, database, releaser))
     times = [kill.milliseconds for kill in kills]
     return [
         Figure("kill -9 of the worker → next token", "ms", times, at_most(100)),
@@ -52,13 +56,15 @@ def recovery(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-def kill(platform: RunningPlatform, database: Database) -> KillResult:
+def kill(platform: RunningPlatform, database: Database, releaser: DeadWorkerReleaser) -> KillResult:
     """Run one turn, and kill its worker."""
-    seconds, events = kill_in_mid_answer(platform, database)
+    seconds, events = kill_in_mid_answer(platform, database, releaser)
     return KillResult(seconds * 1000, *count_errors(text_of(events)))
 
 
-def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[float, list[ReceivedEvent]]:
+def kill_in_mid_answer(
+    platform: RunningPlatform, database: Database, releaser: DeadWorkerReleaser
+) -> tuple[float, list[ReceivedEvent]]:
     """Run a turn, kill its worker and restart it; returns the seconds to the next token, and all events."""
     turn = BackgroundStream(platform.client().stream("hello", **WITHOUT_MEMORY))
     job_id = turn.wait_for(event_type("response.created")).json()["response"]["job_id"]
@@ -67,7 +73,7 @@ def kill_in_mid_answer(platform: RunningPlatform, database: Database) -> tuple[f
     began = time.monotonic()
     worker.kill()
     journalled = last_sequence(platform, job_id)
-    release_jobs(database, worker.pid)
+    releaser.release(worker.pid)
     following = turn.wait_for(lambda event: is_delta(event) and event.sequence > journalled)
     events = turn.read_to_end()
     check_stream(events)

@@ -33,6 +33,7 @@ UPDATE jobs SET
                      ELSE 2 ^ least(failures, 8) * (0.25 + random() / 2) END),
     published_at = NULL, message_id = NULL, worker = NULL, lease_until = NULL
 FROM lost WHERE id = lost_id
+RETURNING coalesce(lane, account_id) AS lane
 """
 
 GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
@@ -90,8 +91,8 @@ def check_claims(connection: Connection, worker: str, held: Mapping[str, Job]) -
     )
 
 
-# A job whose row knows nothing of a claim: Postgres crashed before the claim was written to the disk, or a failover lost
-# it. Its message has been received, so it needs another one.
+# A job whose row knows nothing of a claim: Postgres crashed before that was on the disk, or a failover lost it. Its
+# message has been received, so it needs another one.
 RESEND_FORGOTTEN = """
 UPDATE jobs SET published_at = NULL
 FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS held (held_id, held_attempt)

@@ -318,6 +318,7 @@ WITH published AS (
     ORDER BY id DESC FOR NO KEY UPDATE
 )
 UPDATE jobs SET published_at = NULL FROM published WHERE id = published_id
+RETURNING coalesce(lane, account_id) AS lane
 """
 
 

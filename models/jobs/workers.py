@@ -7,7 +7,7 @@ from datetime import datetime
 from psycopg.types.json import Jsonb
 
 from models.jobs.leases import GIVE_BACK_OF_WORKER
-from models.jobs.outbox import unpublish_queues
+from models.jobs.outbox import UNPUBLISH_QUEUE
 from models.platform.database import Connection, Database, fetch_all
 from models.platform.records import columns
 
@@ -99,22 +99,35 @@ def list_live(connection: Connection) -> list[WorkerRow]:
     return [WorkerRow(**row) for row in fetch_all(connection, LIVE, {"silence": SILENCE_LIMIT})]
 
 
-def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> int:
-    """Give back the jobs of a worker process that is known to be dead. Returns how many it was running.
+@dataclass(frozen=True, slots=True)
+class ReleasedJobs:
+    """How many jobs a dead worker was running, and the lanes of these and of those whose messages it may have had."""
+
+    running: int
+    lanes: frozenset[str]
+
+
+OF_PROCESS = "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s"
+DELETE_OF_PROCESS = "DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s"
+
+
+def release_jobs_of_dead_worker(database: Database, host: str, pid: int) -> ReleasedJobs:
+    """Give back the jobs of a worker process that is known to be dead. Publish those of the lanes after this.
 
     The supervisor calls it, so that recovery needs no timer, also with a broker that does not redeliver by itself.
     """
+    worker = {"host": host, "pid": pid}
     with database.connection() as connection:
-        worker = {"host": host, "pid": pid}
-        dead = fetch_all(connection, "SELECT name, queues FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
+        dead = fetch_all(connection, OF_PROCESS, worker)
         if not dead:
-            return 0
+            return ReleasedJobs(0, frozenset())
         # It may have received messages that it did not claim before it died. In separate statements: together they
         # would lock jobs in no defined order.
-        unpublish_queues(connection, [queue for each in dead for queue in each["queues"]])
-        released = connection.execute(GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
-        connection.execute("DELETE FROM workers WHERE host = %(host)s AND pid = %(pid)s", worker)
-        return released.rowcount
+        queues = [queue for each in dead for queue in each["queues"]]
+        unclaimed = fetch_all(connection, UNPUBLISH_QUEUE, {"queues": queues})
+        released = fetch_all(connection, GIVE_BACK_OF_WORKER, {"workers": [each["name"] for each in dead]})
+        connection.execute(DELETE_OF_PROCESS, worker)
+    return ReleasedJobs(len(released), frozenset(row["lane"] for row in [*unclaimed, *released]))
 
 
 def delete_silent(connection: Connection) -> None:

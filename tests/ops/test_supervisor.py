@@ -70,6 +70,23 @@ def test_killed_service_is_restarted_at_once(
     assert console.has("worker-light exited (killed by SIGKILL): restarting")
 
 
+def test_an_exit_ends_the_wait_for_the_next_poll(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a supervisor that polls every hour
+    supervisor.start([Script("worker-light", tmp_path, RUNS)])
+    monkeypatch.setattr(module, "POLL_INTERVAL", 3600)
+    waiting = threading.Thread(target=supervisor._await_change, daemon=True)
+    waiting.start()
+
+    # When a service is killed
+    os.kill(supervisor.stages[0][0].child.pid, signal.SIGKILL)
+
+    # Then it looks at once
+    waiting.join(20)
+    assert not waiting.is_alive()
+
+
 def test_restarts_of_a_failing_service_are_delayed(supervisor: Supervisor, console: Console, tmp_path: Path) -> None:
     # Given a service that was ready once
     service = Script("web", tmp_path, RUNS)

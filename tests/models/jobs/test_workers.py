@@ -44,7 +44,7 @@ def test_jobs_of_a_dead_worker_are_given_back_and_unclaimed_messages_are_sent_ag
     for job_id in (unclaimed, elsewhere):
         job_store.update(job_id, "published_at = now()")
 
-    assert release_jobs_of_dead_worker(job_store.database, "here", 7) == 1
+    assert release_jobs_of_dead_worker(job_store.database, "here", 7).running == 1
 
     assert (job_store.job(lost.id).state, job_store.job(lost.id).failures) == ("queued", 1)
     assert job_store.claim(lost.id, "m2", "alive").attempt == 2
@@ -58,11 +58,11 @@ def test_jobs_of_other_processes_are_not_released(empty_job_store):
     register_worker(job_store, "w", pid=7)
     job = job_store.claim(job_store.enqueue(job_store.create_account()), worker="w")
 
-    assert release_jobs_of_dead_worker(job_store.database, "elsewhere", 7) == 0
-    assert release_jobs_of_dead_worker(job_store.database, "here", 9) == 0
+    assert release_jobs_of_dead_worker(job_store.database, "elsewhere", 7).running == 0
+    assert release_jobs_of_dead_worker(job_store.database, "here", 9).running == 0
     assert job_store.job(job.id).state == "running"
-    assert release_jobs_of_dead_worker(job_store.database, "here", 7) == 1
-    assert release_jobs_of_dead_worker(job_store.database, "here", 7) == 0
+    assert release_jobs_of_dead_worker(job_store.database, "here", 7).running == 1
+    assert release_jobs_of_dead_worker(job_store.database, "here", 7).running == 0
 
 
 def test_a_worker_counts_its_threads_by_queue(empty_job_store):
