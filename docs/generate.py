@@ -206,6 +206,10 @@ def events_page() -> str:
         "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
         "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",
         "\n".join(f"- `{name}`" for name in standard),
+        "## Stored events\n\n"
+        "In the database, and so in `job_events` of an account's export, an event after a turn's first one may have\n"
+        "null for large fields of its `response`, and the key `shared`: where the values of these fields begin and end\n"
+        "in the first event's JSON, in bytes of UTF-8. Clients always receive whole events.",
     )
 
 
