@@ -208,8 +208,8 @@ def events_page() -> str:
         "\n".join(f"- `{name}`" for name in standard),
         "## Stored events\n\n"
         "In the database, and so in `job_events` of an account's export, an event after a turn's first one may have\n"
-        "null for large fields of its `response`, and the key `shared`: where the values of these fields begin and end\n"
-        "in the first event's JSON, in bytes of UTF-8. Clients always receive whole events.",
+        "null for large fields of its `response`, and the key `shared`: where the values of these fields begin and\n"
+        "end in the first event's JSON, in bytes of UTF-8. Clients always receive whole events.",
     )
 
 
