@@ -70,13 +70,18 @@ SELECT %(space_id)s, block, packed.codes, gen_random_uuid()
 FROM (SELECT block FROM memory_vector_codes WHERE space_id = %(space_id)s AND block = ANY(%(blocks)s)) AS stale,
     {PACKED}
 ON CONFLICT (space_id, block) DO UPDATE SET codes = excluded.codes, version = excluded.version
+WHERE memory_vector_codes.codes <> excluded.codes
 """
 
 
-def refresh(connection: Connection, space_id: int, ordinals: Sequence[int]) -> None:
-    """Pack the blocks of these ordinals again, where they exist, after their vectors have changed."""
+def refresh(connection: Connection, space_id: int, ordinals: Sequence[int]) -> int:
+    """Pack the blocks of these ordinals again, where they exist, after their vectors have changed.
+
+    Returns how many blocks have other codes now.
+    """
     if blocks := sorted({ordinal // BLOCK for ordinal in ordinals}):
-        connection.execute(REFRESH, {**_block_parameters(space_id), "blocks": blocks})
+        return connection.execute(REFRESH, {**_block_parameters(space_id), "blocks": blocks}).rowcount
+    return 0
 
 
 def _block_parameters(space_id: int) -> dict[str, object]:
@@ -95,6 +100,14 @@ def spaces_to_pack(connection: Connection) -> list[int]:
     """Return the ids of large spaces that lack a full block."""
     rows = fetch_all(connection, UNPACKED, {"exact": EXACT_UP_TO, "size": BLOCK})
     return [row["id"] for row in rows]
+
+
+SPACES = "SELECT DISTINCT space_id FROM memory_vector_codes"
+
+
+def packed_spaces(connection: Connection) -> list[int]:
+    """Return the ids of the spaces that have codes."""
+    return [row["space_id"] for row in fetch_all(connection, SPACES)]
 
 
 BlockVersions = dict[int, UUID]

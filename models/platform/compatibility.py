@@ -102,6 +102,15 @@ def finalize_when_due(connection: Connection) -> bool:
     return connection.execute(FINALIZE_WHEN_DUE, due).rowcount > 0
 
 
+EARLIER_SEEN = "SELECT older_seen_at > now() - make_interval(days => %(days)s) AS seen FROM schema_compatibility"
+
+
+def earlier_seen(connection: Connection, days: int) -> bool:
+    """Return whether a process of an earlier version has run within the last days."""
+    row = fetch_one(connection, EARLIER_SEEN, {"days": days})
+    return bool(row and row["seen"])
+
+
 class Compatibility:
     """What a process may write. One for each process; threads may share it."""
 

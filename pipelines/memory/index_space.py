@@ -4,10 +4,18 @@ Writers pack the codes of new memories. What remains are the memories of large s
 changes by processes of the previous version, which know none.
 """
 
+import logging
+
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory import spaces, vector_codes, vector_indexes
 from models.memory.vector_codes import BLOCK, MAX_PACKED
+from models.platform.compatibility import earlier_seen
+
+log = logging.getLogger(__name__)
+
+#: Days after a process of an earlier version was seen for which all codes are checked each night.
+REPAIR_DAYS = 2
 
 
 def run(attempt: Attempt) -> Ending:
@@ -19,7 +27,11 @@ def run(attempt: Attempt) -> Ending:
 
 
 def sweep(attempt: Attempt) -> None:
-    """Drop the indexes of all spaces and pack what is missing. Raises the reason to stop."""
+    """Drop the indexes of all spaces, and pack what is missing or may be wrong. Raises the reason to stop.
+
+    Processes of the previous version change vectors without their codes. So for some nights after such a process was
+    seen, all codes are compared with their vectors, which takes 0.6 s for 100,000 memories.
+    """
     with attempt.database.connection() as connection:
         indexed = vector_indexes.indexed_spaces(connection)
     for space_id in indexed:
@@ -27,7 +39,8 @@ def sweep(attempt: Attempt) -> None:
         pack_space(attempt, space_id)
     with attempt.database.connection() as connection:
         incomplete = vector_codes.spaces_to_pack(connection)
-    for space_id in incomplete:
+        changed = vector_codes.packed_spaces(connection) if earlier_seen(connection, REPAIR_DAYS) else []
+    for space_id in sorted({*incomplete, *changed}):
         pack_space(attempt, space_id)
 
 
@@ -46,6 +59,7 @@ def pack_space(attempt: Attempt, space_id: int) -> None:
             space = spaces.lock(connection, space_id)
             if space is None or space.live <= vector_codes.EXACT_UP_TO or space.next_ordinal <= first:
                 return
-            vector_codes.refresh(connection, space_id, range(first, first + size, BLOCK))
+            if repaired := vector_codes.refresh(connection, space_id, range(first, first + size, BLOCK)):
+                log.info("Corrected %d blocks of vector codes of space %d", repaired, space_id)
             vector_codes.pack(connection, space_id, space.next_ordinal)
         first += size

@@ -109,3 +109,36 @@ def test_packing_covers_more_blocks_than_one_statement(database, begin, space, m
     index_space.pack_space(begin(NewJob("memory.index", PLATFORM_ACCOUNT, {"space_id": space.id})), space.id)
 
     assert packed_ordinals(database, space) == list(range(8))
+
+
+def see_earlier_version(database, days_ago):
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE schema_compatibility SET older_seen_at = now() - make_interval(days => %s)", (days_ago,)
+        )
+
+
+@pytest.mark.parametrize(("days_ago", "repaired"), [(0, True), (1, True), (3, False)])
+def test_sweep_corrects_codes_of_vectors_that_an_earlier_version_has_changed(
+    database, begin, space, days_ago, repaired
+):
+    # Given a space with codes, in which an earlier version has deleted a memory and replaced a vector of one block
+    attempt = begin(NewJob("maintenance.prune", PLATFORM_ACCOUNT))
+    index_space.pack_space(attempt, space.id)
+    with database.connection() as connection:
+        before = vector_codes.read_versions(connection, space.id)
+        old = code_search.read(connection, space.id).words[2].tolist()
+        connection.execute("UPDATE memory_vectors SET live = false WHERE space_id = %s AND ordinal = 1", (space.id,))
+        vector = str(RANDOM.standard_normal(384).tolist())
+        connection.execute(
+            "UPDATE memory_vectors SET embedding = %s WHERE space_id = %s AND ordinal = 2", (vector, space.id)
+        )
+    # When the nightly sweep runs
+    see_earlier_version(database, days_ago)
+    index_space.sweep(attempt)
+    # Then that block is packed again, and only that one
+    with database.connection() as connection:
+        after = vector_codes.read_versions(connection, space.id)
+        new = code_search.read(connection, space.id).words[2].tolist()
+    assert (1 not in packed_ordinals(database, space), new != old) == (repaired, repaired)
+    assert [block for block in after if after[block] != before[block]] == ([0] if repaired else [])
