@@ -45,6 +45,24 @@ CREATE INDEX ended_jobs_parent ON ended_jobs (parent_id) WHERE parent_id IS NOT 
 -- Partitions of a week each are created and dropped by models/jobs/ended_partitions.py.
 CREATE TABLE ended_jobs_kept PARTITION OF ended_jobs FOR VALUES FROM ('infinity') TO (MAXVALUE);
 
+-- Deleting a turn's job deletes its response; moving the job does not.
+CREATE FUNCTION delete_response_of_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM responses
+    WHERE job_id = old.id AND NOT EXISTS (SELECT FROM jobs WHERE id = old.id)
+      AND NOT EXISTS (SELECT FROM ended_jobs WHERE id = old.id);
+    RETURN NULL;
+END $$;
+
+-- The strongest locks first, in the order in which transactions lock these tables: raising a lock would be a deadlock.
+LOCK TABLE jobs, responses IN ACCESS EXCLUSIVE MODE;
+CREATE TRIGGER jobs_response AFTER DELETE ON jobs
+    FOR EACH ROW WHEN (old.kind = 'turn.run') EXECUTE FUNCTION delete_response_of_job();
+CREATE TRIGGER ended_jobs_response AFTER DELETE ON ended_jobs
+    FOR EACH ROW WHEN (old.kind = 'turn.run') EXECUTE FUNCTION delete_response_of_job();
+
+ALTER TABLE responses DROP CONSTRAINT responses_job_id_fkey;
+
 -- The columns of the record `Job`, for readers that may meet jobs of any age. It names no column of `jobs` that means
 -- nothing after the end and may be dropped.
 CREATE VIEW all_jobs AS
@@ -59,19 +77,3 @@ SELECT id, account_id, kind, queue, arguments, state, run_at, NULL::timestamptz,
        cancel_requested_at, rewound_at, progress, result, error, traceback, created_at, started_at, finished_at,
        0::bigint, sequence, NULL::uuid, root_id, depth, 'all'::text, NULL::timestamptz, NULL::timestamptz, NULL::text, false
 FROM ended_jobs;
-
--- Deleting a turn's job deletes its response; moving the job does not.
-CREATE FUNCTION delete_response_of_job() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    DELETE FROM responses
-    WHERE job_id = old.id AND NOT EXISTS (SELECT FROM jobs WHERE id = old.id)
-      AND NOT EXISTS (SELECT FROM ended_jobs WHERE id = old.id);
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER jobs_response AFTER DELETE ON jobs
-    FOR EACH ROW WHEN (old.kind = 'turn.run') EXECUTE FUNCTION delete_response_of_job();
-CREATE TRIGGER ended_jobs_response AFTER DELETE ON ended_jobs
-    FOR EACH ROW WHEN (old.kind = 'turn.run') EXECUTE FUNCTION delete_response_of_job();
-
-ALTER TABLE responses DROP CONSTRAINT responses_job_id_fkey;

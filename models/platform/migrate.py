@@ -134,7 +134,7 @@ def _apply_until_locked(dsn: str, migration: Any) -> None:
     while True:
         try:
             return _apply_one(dsn, migration)
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if not migration.use_transactions or time.monotonic() > end:
                 raise
         log.info("Trying migration %s again: a table is locked", migration.id)

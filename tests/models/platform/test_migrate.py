@@ -134,6 +134,33 @@ def test_a_migration_is_tried_again_while_a_table_is_locked(bare, tmp_path, monk
         assert applied.result(20).applied == ["0002.column"]
 
 
+def test_a_migration_that_ends_a_deadlock_is_tried_again(bare, tmp_path, monkeypatch, caplog):
+    """On a busy machine Postgres may look for a deadlock before the migration gives up waiting."""
+    # Given a migration that locks two tables, of which a transaction has locked the second
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
+    monkeypatch.setattr("models.platform.migrate.OPTIONS", "-c deadlock_timeout=200ms")
+    (tmp_path / "0001.table.sql").write_text(TABLE + " CREATE TABLE others (id int);")
+    migrate(bare)
+    (tmp_path / "0002.lock.sql").write_text("LOCK TABLE parts; LOCK TABLE others;")
+    with psycopg.connect(bare) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SET deadlock_timeout = '60s'")
+        other.execute("LOCK TABLE others")
+        # When the transaction then wants the first
+        applied = pool.submit(migrate, bare)
+        wait_until(lambda: waits_for_a_lock(bare))
+        other.execute("LOCK TABLE parts")
+        other.rollback()
+        # Then it gets it, and the migration is applied later
+        assert applied.result(20).applied == ["0002.lock"]
+    assert "Trying migration 0002.lock again: a table is locked" in caplog.messages
+
+
+def waits_for_a_lock(dsn):
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'").fetchone()
+
+
 def test_a_table_that_stays_locked_is_reported(bare, tmp_path, monkeypatch):
     monkeypatch.setattr("models.platform.migrate.FOLDER", tmp_path)
     monkeypatch.setattr("models.platform.migrate.LOCK_RETRIES", 0)
