@@ -55,11 +55,15 @@ def _large_fields(response: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _place(data: bytes, name: str, json: bytes) -> list[int]:
-    key = b'"%b":' % name.encode()
+    key = _key(name)
     start = data.index(key) + len(key)
     while not data.startswith(json, start):  # a longer pattern would make the search slow
         start = data.index(key, start) + len(key)
     return [start, start + len(json)]
+
+
+def _key(name: str) -> bytes:
+    return b'"%b":' % name.encode()
 
 
 def without_fields(payload: Mapping[str, Any], places: Places) -> Mapping[str, Any]:
@@ -91,8 +95,18 @@ class SharedFields:
             return event
         payload = orjson.loads(event.data)
         places: Places = payload.pop(SHARED)
-        payload["response"] |= {name: orjson.Fragment(self._first[start:end]) for name, (start, end) in places.items()}
+        payload["response"] |= {name: self._value(name, *place) for name, place in places.items()}
         return replace(event, data=orjson.dumps(payload))
+
+    def _value(self, name: str, start: int, end: int) -> Any:
+        """Return a field of the first event, by its name if it is not at this place.
+
+        Redis may have the first event of a turn whose commit Postgres has lost, and which another version repeated.
+        """
+        key = _key(name)
+        if self._first.startswith(key, start - len(key)) and self._first[end : end + 1] in (b",", b"}"):
+            return orjson.Fragment(self._first[start:end])
+        return orjson.loads(self._first)["response"][name]
 
 
 def complete_events(events: Iterable[Event], first: Event) -> list[Event]:

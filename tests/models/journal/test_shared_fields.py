@@ -64,6 +64,15 @@ def test_a_field_whose_value_occurs_elsewhere_too_is_completed():
     assert SharedFields(created).complete(stored) == event(1, "response.queued", {"response": response})
 
 
+@pytest.mark.parametrize("another_field", [{"a": 1}, {"a": "x" * 5000}, {"metadata": {"tools": [LARGE]}}])
+def test_a_field_is_found_by_its_name_in_a_first_event_that_is_built_differently(another_field):
+    response = {"id": "resp_1", "tools": [LARGE]}
+    stored = event(1, "response.queued", without_fields({"response": response}, first_event("a", response)[1]))
+    other = event(0, "response.created", {"response": {**another_field, **response}})
+
+    assert SharedFields(other).complete(stored) == event(1, "response.queued", {"response": response})
+
+
 @given(st.dictionaries(st.sampled_from(["response", "text", "delta"]), JSON | RESPONSES, max_size=3), TEXT)
 def test_a_whole_event_is_never_taken_for_an_incomplete_one(payload, type_):
     for value in ('"shared":{"tools":[1,2]}', {"shared": {"tools": [1, 2]}}):
