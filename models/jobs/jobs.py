@@ -218,7 +218,7 @@ def _insert(connection: Connection, job: NewJob, parent: Job | None) -> Cursor[D
         connection.execute(LOCK_BATCH_SHARED, {"serial_key": job.serial_key})
     elif job.serial_key is not None:
         lock_serial_key(connection, job.serial_key)
-    inserted = connection.execute(INSERT_COALESCED if job.coalesce else INSERT, _parameters(job, parent))
+    inserted = connection.execute(INSERT_COALESCED if job.coalesce else INSERT, insert_parameters(job, parent))
     if inserted.rowcount and job.opening:
         archive(connection, job.id, job.opening)
     return inserted
@@ -234,7 +234,8 @@ def _check_as_child(connection: Connection, job: NewJob, parent: Job | None) -> 
         check_not_held_above(connection, job.serial_key, parent.id)
 
 
-def _parameters(job: NewJob, parent: Job | None) -> dict[str, Any]:
+def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
+    """Return the parameters of `INSERT`."""
     kind = CATALOGUE[job.kind]
     deadlines = [job.deadline_at, parent.deadline_at if parent else None]
     root_id = (parent.root_id or parent.id) if parent else None

@@ -28,16 +28,18 @@ ON CONFLICT (job_id, first_sequence) DO UPDATE
 
 def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> None:
     """Write events as a chunk in the caller's transaction. The caller has checked the fence."""
-    connection.execute(
-        INSERT,
-        {
-            "job_id": job_id,
-            "first": events[0].sequence,
-            "last": events[-1].sequence,
-            "tokens": sum(event.tokens for event in events),
-            "events": to_lines(events).decode(),
-        },
-    )
+    connection.execute(INSERT, insert_parameters(job_id, events))
+
+
+def insert_parameters(job_id: str, events: Sequence[Event]) -> dict[str, Any]:
+    """Return the parameters of `INSERT`."""
+    return {
+        "job_id": job_id,
+        "first": events[0].sequence,
+        "last": events[-1].sequence,
+        "tokens": sum(event.tokens for event in events),
+        "events": to_lines(events).decode(),
+    }
 
 
 def archive_missing(connection: Connection, job_id: str, events: Sequence[Event], last: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """Accept a turn: insert its row, its job and the first events of its stream in one transaction."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +14,9 @@ from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.cancellation import Cancellation
-from models.jobs.jobs import NewJob, enqueue
+from models.jobs.jobs import NewJob
 from models.jobs.quota import check_quota, check_unfinished_jobs, lock_account, max_billable_tokens
+from models.jobs.serial_keys import lock_serial_key
 from models.journal.events import Event, event
 from models.journal.shared_fields import SINCE, Places, first_event, without_fields
 from models.platform.compatibility import oldest_code
@@ -95,7 +97,7 @@ def start_turn(
     with database.connection() as connection:
         prepared = _prepare(connection, caller, turn, response_id, job_id, allowance, shares_fields=shares_fields)
     try:
-        with database.batch() as connection:
+        with _connect(database, prepared, allowance) as connection:
             lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that it interrupts
             find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, turn, prepared, allowance)
@@ -177,14 +179,21 @@ def _prepare(
     return PreparedTurn(response, job, thread)
 
 
+def _connect(database: Database, prepared: PreparedTurn, allowance: Allowance) -> AbstractContextManager[Connection]:
+    """Check out a connection, with a transaction if anything is locked or changed beside the insertion."""
+    alone = prepared.thread is None and allowance.limits.tokens_per_month is None
+    return database.connection() if alone else database.batch()
+
+
 def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allowance: Allowance) -> Cancellation | None:
     """Insert a turn within its limits. Returns the turns that were cancelled for it."""
     account_id = prepared.response.account_id
     interrupted = apply_busy_policy(connection, account_id, prepared.thread, turn.if_busy)
     check_unfinished_jobs(connection, account_id, allowance.limits, prepared.thread)
     check_quota(connection, account_id, allowance.limits, prepared.job.reserved_tokens)
-    enqueue(connection, prepared.job)
-    responses.insert(connection, prepared.response)
+    if prepared.thread is not None:
+        lock_serial_key(connection, prepared.thread)
+    responses.insert_with_job(connection, prepared.response, prepared.job)
     return interrupted
 
 

@@ -65,7 +65,7 @@ def ended_turn(job_store, account_id, **of_response) -> tuple[str, str]:
         created_at=job_store.job(job_id).created_at, **values
     )  # fmt: skip
     with job_store.database.transaction() as connection:
-        responses.insert(connection, response)
+        connection.execute(responses.INSERT, responses.insert_parameters(response))
     return job_id, response_id
 
 

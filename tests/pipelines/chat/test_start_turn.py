@@ -7,7 +7,8 @@ import pytest
 
 from bench.harness.waiting import wait_until
 from models.accounts.plans import Allowance, Limits
-from models.journal.archive import read_archive
+from models.jobs import jobs
+from models.journal.archive import last_archived, read_archive
 from models.platform.errors import InvalidRequest, NotFound
 from models.platform.ids import new_id
 from models.schedules import schedules
@@ -83,3 +84,20 @@ def test_request_and_firing_that_interrupt_the_same_turn_do_not_deadlock(harness
     # Then the firing has cancelled the turn, and the request that of the firing
     assert [*fired.interrupted.ended] == [first.response.job_id]
     assert [*requested.interrupted.ended] == [fired.response.job_id]
+
+
+def test_turn_whose_response_exists_leaves_no_job(harness):
+    # Given a turn, of an account that has no monthly limit
+    first = harness.start()
+    hello = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+    # When the same response is started again with another job, as by a repeated request
+    job_id = new_id("job")
+    repeated = start_turn(
+        harness.database, harness.caller, NewTurn(REQUEST, [hello]), first.response.id, job_id, repeat="tried"
+    )
+    inserted = start_turn(harness.database, harness.caller, NewTurn(REQUEST, [hello]), first.response.id, job_id)
+    # Then it returns the first turn, and neither the other job nor its events are in the database
+    assert repeated.response.job_id == inserted.response.job_id == first.response.job_id
+    with harness.database.connection() as connection:
+        assert jobs.read(connection, job_id, harness.caller.account_id) is None
+        assert last_archived(connection, job_id) == -1
