@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import dramatiq
@@ -264,10 +265,10 @@ class JobRunner:
         if isinstance(outcome, WaitForChildren):
             self._wait(attempt, outcome)
             return
+        if attempt.job.pending_children:  # it did not wait for them all. First: if this process dies, it ends later
+            self._cancel_children(attempt.job)
         if lanes := self._end(attempt, outcome):
             self.relay.nudge(*lanes)
-        if attempt.job.pending_children:  # it did not wait for them all
-            self._cancel_children(attempt.job)
         if (
             command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
         ) is not None:
@@ -301,11 +302,14 @@ class JobRunner:
         self.relay.nudge(*_lanes(job, outcome.children))
 
     def _cancel_children(self, job: Job) -> None:
-        """Cancel the children that are unfinished although their parent does not wait for them any more."""
+        """Cancel the children that are unfinished although their parent does not wait for them any more. Raises Fenced:
+        a later attempt may still need them.
+        """
 
         def cancel(connection: Connection) -> Cancellation:
             children = [child.id for child in jobs.children(connection, job.id) if not child.ended]
-            return cancel_all(connection, children, job.account_id)
+            fence = partial(attempts.lock_job, connection, job)
+            return cancel_all(connection, children, job.account_id, check=fence)
 
         cancelled = self._retry_while_unavailable(cancel)
         with suppress(redis.RedisError):  # readers find the endings in the archive, workers by their heartbeats

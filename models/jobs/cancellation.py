@@ -5,7 +5,7 @@ is queued, so that a worker can finish what is journalled and end it. A running 
 its next heartbeat at the latest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +76,13 @@ def cancel(connection: Connection, job_id: str, account_id: str) -> Cancellation
     return cancel_all(connection, [job_id], account_id)
 
 
-def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) -> Cancellation:
-    """Cancel several jobs and their subtrees; see `cancel`."""
+def cancel_all(
+    connection: Connection, job_ids: Sequence[str], account_id: str, *, check: Callable[[], None] = lambda: None
+) -> Cancellation:
+    """Cancel several jobs and their subtrees; see `cancel`.
+
+    check  may lock a job above them, and raise an error to undo the cancel
+    """
     result = Cancellation({}, [])
     parameters = {"ids": list(job_ids), "account_id": account_id}
     ended: list[Mapping[str, Any]] = []
@@ -88,6 +93,7 @@ def cancel_all(connection: Connection, job_ids: Sequence[str], account_id: str) 
             if row["state"] == "cancelled":
                 _end(connection, row, result)
                 ended.append(row)
+    check()
     settle_draws(connection, ended)  # last: see `models/jobs/budgets.py`
     return result
 

@@ -11,6 +11,7 @@ from psycopg.errors import LockNotAvailable, OutOfMemory, QueryCanceled
 from bench.harness.waiting import wait_until
 from models.access import rate_limits
 from models.access.rate_limits import Bucket
+from models.jobs import attempts
 from models.jobs.attempt_context import WaitForChildren, plain_ending
 from models.jobs.cancellation import cancel
 from models.jobs.catalogue import CATALOGUE
@@ -353,6 +354,49 @@ def test_children_that_the_parent_does_not_need_any_more_are_cancelled(runner, j
     assert job_store.job(queued).state == "cancelled"
     assert job_store.job(running).cancel_requested_at is not None
     assert event_types(runner, job_store, queued) == ["sangha:job.cancelled"]
+
+
+@pytest.fixture
+def overdue_parent(runner, job_store, account):
+    """A parent whose wait is over, and its running child."""
+    parent_id = job_store.enqueue(account)
+    wait = WaitForChildren([NewJob("test.child", account)], timeout=60)
+    runner.execute(handler(lambda attempt: wait), parent_id, "m")
+    with job_store.database.connection() as connection:
+        [child] = children(connection, parent_id)
+    job_store.claim(child.id, worker="another worker")
+    job_store.update(parent_id, "state = 'queued', run_at = now()")
+    return parent_id, child.id
+
+
+def test_a_worker_that_dies_when_it_ends_a_parent_has_cancelled_the_other_children(
+    runner, job_store, overdue_parent, monkeypatch
+):
+    """Nobody else would."""
+    parent_id, child_id = overdue_parent
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attempts, "end", die)
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute(COMPLETES, parent_id, "m2")
+
+    assert job_store.job(parent_id).state == "running"
+    assert job_store.job(child_id).cancel_requested_at is not None
+
+
+def test_a_superseded_attempt_cancels_no_children(runner, job_store, overdue_parent):
+    """The later attempt may wait for them."""
+    parent_id, child_id = overdue_parent
+
+    def run(attempt):
+        job_store.take_over(attempt.job)
+        return completes(attempt)
+
+    runner.execute(handler(run), parent_id, "m2")
+
+    assert job_store.job(child_id).cancel_requested_at is None
 
 
 def test_job_whose_deadline_has_passed_fails_without_running(runner, job_store, account):
