@@ -4,6 +4,8 @@ All but the first unfinished job of a key are `blocked`, which keeps them out of
 inserts, ends or cancels such a job holds the key's lock.
 """
 
+from collections.abc import Collection
+
 from psycopg import Cursor
 from psycopg.rows import DictRow
 
@@ -26,6 +28,20 @@ def lock_serial_key(connection: Connection, serial_key: str) -> None:
     Take it before the rows of jobs.
     """
     connection.execute(LOCK_SERIAL_KEY, {"serial_key": serial_key})
+
+
+# In the order of the locks' numbers, like a cancel.
+LOCK_SERIAL_KEYS = """
+SELECT pg_advisory_xact_lock(number) FROM (
+    SELECT DISTINCT hashtextextended('serial ' || serial_key, 0) AS number
+    FROM unnest(%(serial_keys)s::text[]) AS serial_key ORDER BY number) AS numbers
+"""
+
+
+def lock_serial_keys(connection: Connection, serial_keys: Collection[str]) -> None:
+    """Lock several serial keys until the transaction ends; see `lock_serial_key`."""
+    if serial_keys:
+        connection.execute(LOCK_SERIAL_KEYS, {"serial_keys": list(serial_keys)})
 
 
 SERIAL_KEY = "SELECT serial_key FROM jobs WHERE id = %(id)s AND serial_key IS NOT NULL"

@@ -12,6 +12,7 @@ from models.jobs.attempts import Ending
 from models.jobs.budgets import BudgetLimits, open_budget
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import NewJob, children
+from models.jobs.serial_keys import lock_serial_key
 from models.journal.events import event
 from models.platform.errors import Fenced, InsufficientQuota, PermanentFailure
 
@@ -343,3 +344,26 @@ def test_children_may_reserve_more_than_the_month_has_left_unless_that_is_checke
     wait(job_store, parent, [NewJob("test.work", account, reserved_tokens=60)])
 
     assert job_store.job(parent.id).state == "waiting"
+
+
+def test_a_parent_that_waits_again_while_a_child_with_the_same_serial_key_ends_does_not_deadlock(job_store, account):
+    # Given a parent that runs again beside a child with a serial key
+    key, child = f"leaf {account}", NewJob("test.work", account, serial_key=f"leaf {account}")
+    parent = job_store.start(account)
+    wait(job_store, parent, [child], timeout=0.001)
+    job_store.update(parent.id, "state = 'queued', run_at = now()")
+    parent, running = job_store.claim(parent.id, "m2"), job_store.claim(child.id)
+    another = NewJob("test.work", account, serial_key=key)
+    # When it waits for another child with that key while the first one ends
+    with ThreadPoolExecutor(1) as thread:
+        with job_store.database.transaction() as connection:
+            lock_serial_key(connection, key)  # the first statement of the end
+            other = thread.submit(wait, job_store, parent, [another])
+            blocked = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            pid = connection.info.backend_pid
+            wait_until(lambda: connection.execute(blocked, (pid,)).fetchone() is not None)
+            attempts.end(connection, running, Ending("completed", []), [])
+        other.result()
+    # Then both have done so
+    assert (job_store.job(parent.id).state, job_store.job(child.id).state) == ("waiting", "completed")
+    assert not job_store.job(another.id).blocked
