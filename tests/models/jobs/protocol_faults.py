@@ -6,10 +6,14 @@ from hypothesis import strategies as st
 
 from models.jobs import attempts, dead_jobs, leases, outbox, workers
 from models.journal.events import event
-from tests.models.jobs.protocol_machine import ACCOUNTS, KEYS, LANES, MAX_JOBS, RARELY, ProtocolMachine, action
+from tests.models.jobs.protocol_effects import Effects
+from tests.models.jobs.protocol_machine import ACCOUNTS, KEYS, LANES, MAX_JOBS, RARELY, action
+
+#: What the previous version does when it ends a job.
+WITHOUT_UNBLOCKING = attempts.AFTER_END.replace("WHERE blocked AND id", "WHERE false AND id")
 
 
-class Faults(ProtocolMachine):
+class Faults(Effects):
     """Failovers, dead workers, dead jobs, passing time, and the previous version's steps."""
 
     # ── failovers ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,7 +82,7 @@ class Faults(ProtocolMachine):
         worker = self.model.workers.pop(name)
         given_back = self.model.give_back(lambda other: other == name)
         self.model.unpublish(lambda row: row.queue in worker.threads)
-        assert workers.release_jobs_of_dead_worker(self.database, "host", worker.pid) == len(given_back)
+        assert workers.release_jobs_of_dead_worker(self.database, "host", worker.pid).running == len(given_back)
         self.delay([row for row in given_back if row.later])
         self.start_worker(threads)
 
@@ -125,7 +129,7 @@ class Faults(ProtocolMachine):
         running = [attempt for attempt in self.current_attempts() if attempt.job.serial_key == serial_key]
         if running:
             with (
-                patch.object(attempts, "unblock_next", lambda *_: None),
+                patch.object(attempts, "AFTER_END", WITHOUT_UNBLOCKING),
                 patch.object(self.model, "unblock_next", lambda *_: set()),
             ):
                 self.end(running[0], "completed")
@@ -160,13 +164,13 @@ class Faults(ProtocolMachine):
 
     @action(
         weight=2,
-        when=lambda self: any(row.state == "dead" for row in self.jobs.values()),
+        when=lambda self: any(row.state == "dead" or row.error_code for row in self.jobs.values()),
         discards=RARELY,
         crashes=RARELY,
     )
     def operator_handles_dead_jobs(self, data, discards, crashes):
-        """Replay or discard some jobs; those that are not dead are left out."""
-        dead_rows = [row for row in self.jobs.values() if row.state == "dead"]
+        """Replay or discard some jobs; those that are not dead are left out, unless their effect is unknown."""
+        dead_rows = [row for row in self.jobs.values() if row.state == "dead" or row.error_code]
         dead = st.sampled_from([row for row in dead_rows if row.parent_id is None] or dead_rows)
         rows = data.draw(st.lists(dead | dead | self.any_job(), min_size=1, max_size=3, unique_by=id))
         handle, model = (dead_jobs.discard, self.model.discard) if discards else (dead_jobs.replay, self.model.replay)

@@ -4,15 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant
+from hypothesis.stateful import invariant
 
-from models.jobs import attempts, budgets, leases, outbox, workers
+from models.jobs import attempts, budgets, leases, outbox
 from models.jobs.attempts import Ending
 from models.jobs.budgets import BudgetLimits, Draw
 from models.jobs.catalogue import CATALOGUE
@@ -21,20 +20,19 @@ from models.jobs.jobs import ENDED, Job, NewJob, enqueue, lane_of
 from models.jobs.outbox import DueJob, shard_of
 from models.journal.archive import last_archived
 from models.journal.events import Event, event
-from models.platform.database import Connection, Database
+from models.platform.database import Connection
 from models.platform.errors import BudgetExhausted, Fenced, PermanentFailure
-from pipelines.effects import perform
 from tests.models.jobs import protocol_checks
-from tests.models.jobs.protocol_model import Budget, Model, ModelJob, ModelWorker, Time
-from tests.pipelines.effect_provider import Crash, CrashingDatabase, Provider
+from tests.models.jobs.protocol_rows import Budget, ModelJob, Time
+from tests.models.jobs.protocol_time import Clock
+from tests.pipelines.effect_provider import Crash, Provider
 
 ACCOUNTS = ("acct_a", "acct_b")
 KINDS = ("test.work", "test.other", "test.urgent")  # the first and the last have one queue
 LANES = ("lane_e", "lane_i")  # of the shard of acct_a
 SHARDS = sorted({shard_of(lane) for lane in ACCOUNTS + LANES})
 
-#: Serial keys: two of single jobs, one of coalescing and other jobs, and one of children without children, since a
-#: child must not wait for a key that a job above it holds.
+#: Serial keys: two of single jobs, one of coalescing and other jobs, and one of children.
 KEYS, MIXED_KEY, CHILD_KEY = ("s1", "s2"), "c1", "leaf"
 
 MAX_JOBS = 24  # jobs of one example
@@ -43,7 +41,6 @@ RARELY = st.sampled_from([False, False, False, True])
 HOUR = timedelta(hours=1)
 
 # Times are an hour away, so that none of them passes between two statements.
-LENGTHEN_DELAYS = "UPDATE jobs SET run_at = now() + interval '1 hour' WHERE state = 'scheduled' AND run_at > now()"
 LENGTHEN_AGES = """
 UPDATE jobs SET published_at = now() + interval '1 hour'
 WHERE state = 'queued' AND published_at IS NOT NULL AND id = ANY(%s)
@@ -80,33 +77,28 @@ class WorkerAttempt:
         return (self.job.id, self.job.attempt, self.job.claim_id)
 
 
-class ProtocolMachine(RuleBasedStateMachine):
+class ProtocolMachine(Clock):
     """Postgres and the model."""
-
-    database: ClassVar[Database]
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
         self.messages: list[tuple[str, str]] = []  # (message id, job id): each may be delivered at any time
         self.worker_attempts: list[WorkerAttempt] = []
         self.cursors: dict[int, dict[str, str]] = {shard: {} for shard in SHARDS}
         self.ended_rows: dict[str, str] = {}  # a hash of each
-        self.provider, self.effects = Provider(), dict[str, str]()
+        self.provider = Provider()
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM endings")
             connection.execute("DELETE FROM accounts WHERE id <> 'platform'")
             connection.execute("DELETE FROM workers")
+            connection.execute("DELETE FROM effects")
+            connection.execute("DELETE FROM ended_jobs")
             for account_id in ACCOUNTS:
                 connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
         self.start_worker(1)
         self.start_worker(2)
 
-    @property
-    def jobs(self) -> dict[str, ModelJob]:
-        return self.model.jobs
-
-    # ── insert ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── insert ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def new_job(
         self, kind: str, account_id: str, *, opening: bool = False, late: bool = False, **options: Any
@@ -129,7 +121,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         budgets.open_budget(connection, root.id, root.account_id, BudgetLimits(tokens=tokens, depth=2))
         self.model.budgets[root.id] = Budget(tokens, most_depth=2)
 
-    # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── relay ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def lock_due_jobs_of_lanes(self, connection: Connection, lanes: Collection[str]) -> list[DueJob]:
         due = outbox.lock_due_jobs_of_lanes(connection, self.windows(connection), lanes)
@@ -171,11 +163,11 @@ class ProtocolMachine(RuleBasedStateMachine):
             published += [job.id for job in due]
         return published
 
-    # ── claim ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── claim ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def deliver(self, message_id: str, job_id: str, worker: str, *, unsure: bool = False) -> WorkerAttempt | None:
         """Deliver a message: the worker claims the job, or drops the message."""
-        earlier = self.model.earlier(self.jobs[job_id])
+        earlier = self.model.earlier(self.jobs[job_id]) if job_id in self.jobs else []
         with self.database.connection() as connection:
             job = attempts.claim(connection, job_id, message_id=message_id, worker=worker, unsure=unsure)
         row = self.model.claim(job_id, message_id, worker, unsure=unsure)
@@ -193,7 +185,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.worker_attempts.append(WorkerAttempt(job, worker, last_archived(connection, job.id) + 1))
         return self.worker_attempts[-1]
 
-    # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def step(
         self,
@@ -246,13 +238,17 @@ class ProtocolMachine(RuleBasedStateMachine):
         except Crash:
             return
 
-    def end(self, attempt: WorkerAttempt, state: str, fault: str = "", follow_ups: Sequence[NewJob] = ()) -> bool:
-        """End a job. Returns whether it took effect."""
+    def end(
+        self, attempt: WorkerAttempt, state: str, fault: str = "", follow_ups: Sequence[NewJob] = (), *,
+        code: str | None = None, overdraws: bool = False,
+    ) -> bool:  # fmt: skip
+        """End a job that has used one token, or more than it has drawn. Returns whether it took effect."""
         row = self.jobs[attempt.job.id]
+        used = row.drawn + 2 if overdraws else 1
         ending_event = event(attempt.next_sequence, f"sangha:job.{state}", {"job_id": row.id})
         ending = Ending(
-            state, [ending_event], record=lambda c: self.record_end(c, row), follow_ups=follow_ups,
-            tokens=min(1, row.drawn),
+            state, [ending_event], record=lambda c: self.record_end(c, row), follow_ups=follow_ups, tokens=used,
+            error={"code": code, "message": "a test"} if code else None,
         )  # fmt: skip
         returned = []
 
@@ -261,21 +257,18 @@ class ProtocolMachine(RuleBasedStateMachine):
 
         ended = self.step(attempt, fault, end, within=self.database.batch)
         if ended:
-            self.model_end(row, state, follow_ups, returned[0])
+            lanes = self.model.end(row, state, code)
+            inserted = [self.jobs[new.id] for new in follow_ups if self.model.insert(new)]
+            if any(job.visible for job in inserted):
+                lanes |= {lane_of(new) for new in follow_ups}
+            assert returned == [lanes]
+            row.endings += 1
+            self.model.settle(row, used=used)
         return ended
 
     def record_end(self, connection: Connection, row: ModelJob) -> None:
         """Count the ending."""
         connection.execute("INSERT INTO endings VALUES (%s)", (row.id,))
-
-    def model_end(self, row: ModelJob, state: str, follow_ups: Sequence[NewJob], returned: frozenset[str]) -> None:
-        lanes = self.model.end(row, state)
-        due = [new for new in follow_ups if self.model.insert(new) and self.jobs[new.id].visible]
-        if due:
-            lanes |= {lane_of(new) for new in follow_ups}
-        assert returned == lanes
-        row.endings += 1
-        self.model.settle(row, used=1)  # the drawn tokens but one
 
     def fail(self, attempt: WorkerAttempt, fault: str = "") -> None:
         error = {"code": "server_error", "message": "a test"}
@@ -309,9 +302,10 @@ class ProtocolMachine(RuleBasedStateMachine):
                 connection, job, new_jobs, attempt.events, join_rule=join_rule, timeout=3600 if timeout else None
             )
 
-        rejected = self.rejection(row, new_jobs, bool(inserted), root_id, tokens * len(inserted), depth)
+        drawn = tokens * len(inserted)
+        rejected = self.rejection(row, new_jobs, bool(inserted), root_id, drawn, depth)
         if self.step(attempt, fault, wait, rejected=rejected):
-            self.model.wait(row, job, new_jobs, join_rule, timeout, deadline_of(job))
+            self.model.wait(row, new_jobs, join_rule, timeout, deadline_of(job))
 
     def rejection(
         self, row: ModelJob, new_jobs: Sequence[NewJob], draws: bool, root_id: str, tokens: int, depth: int
@@ -322,102 +316,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             return PermanentFailure
         return BudgetExhausted if draws and not self.model.may_draw(root_id, tokens, depth) else None
 
-    def perform(self, attempt: WorkerAttempt, fault: str) -> None:
-        """Make the call of a job to another system; the process dies at the given point."""
-        transactions = {"before the intent": (0, False), "before the call": (0, True), "before the record": (1, False)}
-        number, committed = transactions.get(fault, (-1, False))
-        context: Any = SimpleNamespace(
-            job=attempt.job,
-            database=CrashingDatabase(self.database, number, committed=committed),
-            check=lambda: None,
-            should_stop=lambda: True,
-        )
-        job_id, current = attempt.job.id, self.model.is_current(*attempt.claim)
-        try:
-            perform(context, "charge", {"of": job_id}, self.provider.call, self.provider.look_up)
-            assert current
-            self.effects[job_id] = "done"
-        except Crash:
-            if fault != "before the intent":
-                self.effects.setdefault(job_id, "intent")
-        except Fenced:
-            assert not current
-
-    # ── workers and time ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def start_worker(self, threads: int) -> str:
-        """Register a worker with some threads per queue. Its lease is long, so that it expires only on request."""
-        number = self.model.next_number()
-        name = f"worker {number}"
-        self.model.workers[name] = ModelWorker(number, {"maintenance": threads, "inference": threads})
-        self.renew(name)
-        return name
-
-    def renew(self, name: str) -> None:
-        worker = self.model.workers[name]
-        worker.silent = False
-        with self.database.connection() as connection:
-            workers.register(connection, name, host="host", pid=worker.pid, pools=[], threads=worker.threads)
-            connection.execute("UPDATE workers SET seen_at = now() + interval '1 hour' WHERE name = %s", (name,))
-
-    def fall_silent(self, *names: str) -> None:
-        for name in names:
-            self.model.workers[name].silent = True
-        with self.database.connection() as connection:
-            statement = "UPDATE workers SET seen_at = now() - interval '1 hour' WHERE name = ANY(%s)"
-            connection.execute(statement, (list(names),))
-
-    def is_lost(self, name: str) -> bool:
-        return name not in self.model.workers or self.model.workers[name].silent
-
-    def sweep(self, *, unblock: bool = False) -> None:
-        """Do what the sweeper does in a pass."""
-        with self.database.transaction() as connection:
-            assert outbox.promote_due(connection) == self.model.promote()
-            assert outbox.unpublish_lost(connection) == self.model.unpublish(lambda job: job.lost)
-            assert leases.give_back_of_silent(connection) == len(self.model.give_back(self.is_lost))
-            connection.execute(LENGTHEN_DELAYS)
-            if unblock:
-                outbox.unblock_left(connection)
-                self.model.unblock_left()
-
-    def pass_time(self, rows: Collection[ModelJob], column: str) -> None:
-        """Let a time of some jobs pass."""
-        with self.database.connection() as connection:
-            statement = f"UPDATE jobs SET {column} = now() - interval '1 second' WHERE id = ANY(%s)"
-            connection.execute(statement, ([row.id for row in rows],))
-        for row in rows:
-            if column == "run_at":
-                row.later = False
-            elif column == "wait_until":
-                row.wait = "passed"
-            else:
-                row.deadline = "passed"
-
-    def with_future(self, column: str) -> list[ModelJob]:
-        """Return the jobs with a future time in a column."""
-        rows = [row for row in self.jobs.values() if row.unfinished]
-        if column == "run_at":
-            return [row for row in rows if row.later]
-        return [row for row in rows if (row.wait if column == "wait_until" else row.deadline) == "future"]
-
-    def delay(self, rows: Collection[ModelJob]) -> None:
-        """Lengthen the short delays of jobs of a dead worker."""
-        with self.database.connection() as connection:
-            statement = "UPDATE jobs SET run_at = now() + interval '1 hour' WHERE id = ANY(%s)"
-            connection.execute(statement, ([row.id for row in rows],))
-
-    def age_messages(self, rows: Collection[ModelJob], age: float) -> None:
-        for row in rows:
-            row.age = age
-        with self.database.connection() as connection:
-            statement = (
-                "UPDATE jobs SET published_at = now() - make_interval(secs => %s) "
-                "WHERE id = ANY(%s) AND published_at IS NOT NULL"
-            )
-            connection.execute(statement, (age, [row.id for row in rows]))
-
-    # ── draws ────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── draws ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def any_job(self) -> st.SearchStrategy[ModelJob]:
         return st.sampled_from(list(self.jobs.values()))
@@ -445,17 +344,17 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     def may_wait(self, attempt: WorkerAttempt) -> bool:
         row = self.jobs[attempt.job.id]
-        return not row.cancel_requested and row.serial_key != CHILD_KEY
+        return not row.cancel_requested
 
-    # ── invariants ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── invariants ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @invariant()
     def check(self) -> None:
         """Check that Postgres equals the model and that the invariants hold."""
         with self.database.batch() as connection:
-            protocol_checks.check(connection, self.model, self.ended_rows, self.provider, self.effects)
+            protocol_checks.check(connection, self.model, self.ended_rows, self.provider)
 
-    # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── liveness ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def teardown(self) -> None:
         """Check liveness: from any state, sweeping, publishing and working end every job."""
