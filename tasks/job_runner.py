@@ -316,7 +316,8 @@ class JobRunner:
             for job_id, last_event in cancelled.ended.items():
                 journal.append(self.client, Claim(job_id), [last_event])
             journal.publish_cancellations(self.client, cancelled.running)
-        self.relay.nudge(job.account_id)
+        if cancelled.lanes:
+            self.relay.nudge(*cancelled.lanes)
 
     def _end(self, attempt: Attempt, ending: Ending) -> Collection[str]:
         """End the job. Returns the lanes in which the relay should publish."""

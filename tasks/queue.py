@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import redis
 
+from models.access import rate_limits
 from models.jobs.cancellation import Cancellation
 from models.journal import journal
 from models.journal.events import Event
@@ -36,12 +37,17 @@ class Queue:
             self._append(job_id, opening_events)
 
     def announce_cancellation(self, cancellation: Cancellation, lane: str) -> None:
-        """Write the last events of the jobs that a committed cancellation has ended, and notify running workers."""
-        self._relay.nudge(lane)
+        """Write the last events of the jobs that a committed cancellation has ended, notify running workers, and return
+        the tokens per minute that were drawn for turns that will not run.
+        """
+        self._relay.nudge(lane, *cancellation.lanes)
         for job_id, last_event in cancellation.ended.items():
             self._append(job_id, [last_event])
         with suppress(redis.RedisError):  # the worker's next heartbeat finds it
             journal.publish_cancellations(self._client, cancellation.running)
+        with suppress(redis.RedisError):  # the bucket is full again within a minute
+            for arguments in cancellation.drawn:
+                rate_limits.give_back_of_job(self._client, cancellation.account_id, arguments)
 
     def forget_journal(self, job_id: str) -> None:
         """Delete the journal of a deleted job; while Redis is down, the journal is left to expire."""

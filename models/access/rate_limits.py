@@ -8,8 +8,8 @@ A request draws from all of its buckets or from none. A cost above the limit tak
 
 The tokens of a turn are known only when it has ended. So the web process draws an estimate of its input and the most
 tokens that its answer may have, and the worker corrects that at the end: tokens beyond the estimate are drawn without
-asking and may leave a debt, unused ones are returned. A turn that never ran returns nothing; the bucket is full again
-within a minute.
+asking and may leave a debt, unused ones are returned. A turn that is cancelled before it runs returns all. What is lost
+with a process is there again within a minute, when the bucket is full.
 """
 
 import hashlib
@@ -158,6 +158,13 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
         for bucket, (remaining, full) in zip(buckets, pairs, strict=True)
     ]
     return DrawResult(levels, buckets[refusing - 1] if refusing else None, wait / MICROSECONDS)
+
+
+def give_back_of_job(client: redis.Redis, account_id: str, arguments: Mapping[str, Any]) -> None:
+    """Return what was drawn for a job with these arguments, which ended without an attempt. Raises redis.RedisError."""
+    drawn = arguments["drawn"]
+    owners = bucket_owners(account_id, drawn["key_id"])
+    give_back(client, [Bucket(owner, "tokens", drawn["limit"], drawn["tokens"], group=account_id) for owner in owners])
 
 
 def give_back(client: redis.Redis, buckets: Sequence[Bucket]) -> None:

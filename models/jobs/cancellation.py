@@ -6,7 +6,7 @@ its next heartbeat at the latest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -55,23 +55,33 @@ UPDATE jobs SET
     run_at = CASE WHEN state = 'running' THEN run_at ELSE now() END,
     published_at = CASE WHEN state = 'running' THEN published_at END
 FROM unflagged WHERE id = unflagged_id
-RETURNING id, state, parent_id, serial_key, arguments -> 'budget' AS budget
+RETURNING id, state, parent_id, serial_key, coalesce(lane, account_id) AS lane, arguments -> 'budget' AS budget,
+          arguments -> 'drawn' AS drawn
 """
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """The effect of a cancel: jobs that ended at once, with their last events, and running jobs to notify."""
+    """The effect of a cancel.
 
-    ended: dict[str, Event]
-    running: list[str]
+    ended    the jobs that ended at once, with their last events
+    running  running jobs to notify
+    lanes    in which jobs have become due
+    drawn    arguments of ended jobs with what was drawn from the account's tokens per minute
+    """
+
+    account_id: str
+    ended: dict[str, Event] = field(default_factory=dict)
+    running: list[str] = field(default_factory=list)
+    lanes: set[str] = field(default_factory=set)
+    drawn: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def cancel(connection: Connection, job_id: str, account_id: str) -> Cancellation:
     """Cancel a job of an account and its subtree in the caller's transaction. Ended jobs are not changed.
 
-    After the commit append the last events to the journals, notify the workers and nudge the relay.
+    After the commit append the last events to the journals, notify the workers, nudge the relay and return the tokens.
     """
     return cancel_all(connection, [job_id], account_id)
 
@@ -83,12 +93,13 @@ def cancel_all(
 
     check  may lock a job above them, and raise an error to undo the cancel
     """
-    result = Cancellation({}, [])
+    result = Cancellation(account_id)
     parameters = {"ids": list(job_ids), "account_id": account_id}
     ended: list[Mapping[str, Any]] = []
     # A flagged parent starts no children, so a pass without rows has found all of them.
     while rows := _flag(connection, parameters):
         result.running.extend(row["id"] for row in rows if row["state"] == "running")
+        result.lanes.update(row["lane"] for row in rows if row["state"] == "queued")
         for row in sorted(rows, key=lambda row: row["id"], reverse=True):
             if row["state"] == "cancelled":
                 _end(connection, row, result)
@@ -106,10 +117,12 @@ def _flag(connection: Connection, parameters: Mapping[str, Any]) -> list[dict[st
 def _end(connection: Connection, row: Mapping[str, Any], result: Cancellation) -> None:
     """Complete the end of a job that had no attempt: its last event, its parent, and the next job of its key."""
     result.ended[row["id"]] = _last_event(connection, row["id"])
+    if row["drawn"]:
+        result.drawn.append({"drawn": row["drawn"]})
     if row["parent_id"]:
         wake_parent(connection, row["parent_id"], completed=False)
-    if row["serial_key"]:
-        unblock_next(connection, row["serial_key"])
+    if row["serial_key"] and (unblocked := unblock_next(connection, row["serial_key"]).fetchone()):
+        result.lanes.add(unblocked["lane"])
 
 
 def _last_event(connection: Connection, job_id: str) -> Event:

@@ -1,8 +1,12 @@
 """Announcements publish jobs and write journals, and never fail the caller."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.access import rate_limits
+from models.access.rate_limits import Bucket
 from models.jobs.cancellation import cancel
 from models.journal import journal
 from models.journal.events import event
@@ -39,6 +43,21 @@ def test_cancellation_ends_the_journal_of_a_queued_job(queue, job_store, account
     events = journal.read_events(redis_client, job_id)
     assert [event.sequence for event in events] == [0, 1, 2]
     assert events[-1].ends
+
+
+def test_cancellation_of_a_queued_turn_returns_its_tokens_per_minute(queue, job_store, account, redis_client):
+    # Given a job for which most tokens of the minute were drawn
+    bucket = Bucket(f"account {account}", "tokens", 1000, 900, group=account)
+    rate_limits.draw(redis_client, [bucket])
+    job_id = job_store.enqueue(account, arguments=rate_limits.token_draw_arguments(None, 1000, 900))
+    # When it is cancelled before it runs, twice
+    for _ in range(2):
+        with job_store.database.transaction() as connection:
+            cancellation = cancel(connection, job_id, account)
+        queue.announce_cancellation(cancellation, account)
+    # Then they are there again
+    [level] = rate_limits.draw(redis_client, [replace(bucket, cost=1)]).levels
+    assert level.remaining == 999
 
 
 def test_journal_of_a_deleted_job_is_deleted(queue, job_store, account, redis_client):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from bench.harness.waiting import wait_until
 from models.jobs import attempts, leases, outbox, workers
 from models.jobs.attempts import Ending
-from models.jobs.cancellation import cancel
+from models.jobs.cancellation import cancel, cancel_all
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import ENDED, NewJob, children
 from models.journal.archive import read_archive
@@ -63,6 +63,20 @@ def test_the_next_job_of_a_serial_key_is_unblocked_when_the_first_is_cancelled(j
     cancel_job(job_store, first, account)
 
     assert [job_store.job(job_id).blocked for job_id in (second, third)] == [False, True]
+
+
+def test_a_cancel_returns_the_lanes_in_which_jobs_have_become_due(job_store, account):
+    # Given a job that ends at once, the next one of its serial key, and one that waits for its next attempt
+    key = f"thread {account}"
+    first = job_store.enqueue(account, serial_key=key)
+    job_store.enqueue(account, serial_key=key, lane="lane_of_next")
+    waiting = job_store.start(account, lane="lane_of_waiting").id
+    job_store.update(waiting, "state = 'waiting'")
+
+    with job_store.database.transaction() as connection:
+        cancellation = cancel_all(connection, [first, waiting], account)
+
+    assert cancellation.lanes == {"lane_of_next", "lane_of_waiting"}
 
 
 def test_a_running_job_continues_until_it_is_notified(job_store, account):
