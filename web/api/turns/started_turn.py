@@ -56,6 +56,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
     request.cleanup.callback(tail.unsubscribe, job_id, follower)
 
     def accept() -> AcceptedTurn:
+        shares_fields = request.platform.compatibility.at_least(SINCE)
         with _tokens_drawn(request, turn) as admission:
             headers.update(admission.headers)
             accepted = start_turn(
@@ -66,7 +67,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
                 job_id,
                 replace(request.allowance, estimated_tokens=admission.estimated_tokens),
                 repeat=request.repeat,
-                shares_fields=request.platform.compatibility.at_least(SINCE),
+                shares_fields=shares_fields,
             )
         request.platform.queue.announce_job(job_id, accepted.opening_events, request.caller.account_id)
         if accepted.interrupted is not None:
