@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren, plain_ending
-from models.jobs.budgets import BudgetLimits, Remaining, draw, open_budget, remaining, settle
+from models.jobs.budgets import BudgetLimits, Draw, Remaining, open_budget, remaining, settle_draw
 from models.jobs.catalogue import CATALOGUE, JobKind
-from models.jobs.jobs import NewJob, children, enqueue
+from models.jobs.children import wait_for_children
+from models.jobs.jobs import NewJob, children
 from models.platform.errors import BudgetExhausted
 from pipelines.effects import LookUpAnswer, perform
 
@@ -21,6 +22,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "add-a-job-kind.md"
 NAMES = {
     "Any": Any,
     "Attempt": Attempt,
+    "Draw": Draw,
     "LookUpAnswer": LookUpAnswer,
     "Mapping": Mapping,
     "NewJob": NewJob,
@@ -30,12 +32,10 @@ NAMES = {
     "Supplier": object,
     "WaitForChildren": WaitForChildren,
     "children": children,
-    "draw": draw,
-    "enqueue": enqueue,
     "perform": perform,
     "plain_ending": plain_ending,
     "replace": replace,
-    "settle": settle,
+    "settle_draw": settle_draw,
 }
 
 
@@ -85,17 +85,24 @@ def test_an_order_whose_answer_was_lost_is_made_once(begin, account):
     assert len(supplier.orders) == 1
 
 
+def wait(database, attempt, outcome):
+    """Let a job wait for children, as a worker does."""
+    assert isinstance(outcome, WaitForChildren)
+    with database.transaction() as connection:
+        wait_for_children(connection, attempt.job, outcome.children)
+
+
 def test_a_tree_draws_once_for_each_child_and_settles(database, begin, settle, account):
-    # Given a parent whose first attempt crashed after it had inserted its children
+    # Given a parent that waits for its children, after an attempt that crashed before it did
     functions = samples("Limit a tree of jobs")
     job = NewJob("notes.summarise_all", account, {"notes": ["a", "b"]})
-    parent = begin(job)
+    functions["summarise_all"](begin(job))
     with database.transaction() as connection:
         open_budget(connection, job.id, account, BudgetLimits(tokens=20, calls=2, depth=1))
-    functions["summarise_all"](parent)
+    parent = begin(job)
+    wait(database, parent, functions["summarise_all"](parent))
 
-    # When it is retried, and the children end
-    assert functions["summarise_all"](begin(job)) == WaitForChildren([])
+    # When the children end
     with database.connection() as connection:
         assert remaining(connection, job.id) == Remaining(tokens=0, calls=0, depth=1)
         rows = children(connection, job.id)
@@ -117,7 +124,7 @@ def test_an_exhausted_budget_inserts_no_child(database, begin, account):
         open_budget(connection, job.id, account, BudgetLimits(tokens=29))
 
     with pytest.raises(BudgetExhausted, match="the limit of tokens is 29, 0 are used, 30 were requested"):
-        functions["summarise_all"](parent)
+        wait(database, parent, functions["summarise_all"](parent))
 
     with database.connection() as connection:
         assert children(connection, job.id) == []
