@@ -77,7 +77,9 @@ class Route:
 
 
 def mount(routes: Iterable[Route]) -> list[StarletteRoute]:
-    """Convert the table to Starlette's routes, one for each path, in the order of the table.
+    """Convert the table to Starlette's routes, one for each path, in the order of the table except for turns.
+
+    Starlette compares a request with one path after the other, so those that create turns are first.
 
     Raises ValueError for a duplicate, and for a route that cannot honour an Idempotency-Key although it should.
     """
@@ -93,7 +95,8 @@ def mount(routes: Iterable[Route]) -> list[StarletteRoute]:
                 f"{route.method} {route.path}: a stream cannot be stored; its endpoint must handle repeats"
             )
         resource.routes[route.method] = route
-    return [StarletteRoute(path, resource) for path, resource in resources.items()]
+    ordered = sorted(resources.values(), key=lambda resource: not resource.creates_turns)
+    return [StarletteRoute(resource.path, resource) for resource in ordered]
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,11 @@ class Resource:
         if route is None:
             raise HTTPException(405, headers={"allow": self.allowed})
         return route
+
+    @property
+    def creates_turns(self) -> bool:
+        """Whether a request to the path creates a turn."""
+        return any(route.creates and route.streams for route in self.routes.values())
 
     @cached_property
     def allowed(self) -> str:

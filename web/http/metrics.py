@@ -36,12 +36,17 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        # Looking up a child by its labels takes longer than counting in it.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one response. `route` is the path in the route table, not the requested one, to bound the labels."""
-        method = method if method in METHODS else "OTHER"
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        labels = (route, method if method in METHODS else "OTHER", status)
+        if labels not in self._children:
+            self._children[labels] = self._requests.labels(*labels), self._seconds.labels(*labels[:2])
+        count, histogram = self._children[labels]
+        count.inc()
+        histogram.observe(seconds)
 
     def gauge(self, name: str, text: str, read: Callable[[], Values], *labels: str) -> None:
         """Register a gauge whose values are read at each scrape."""

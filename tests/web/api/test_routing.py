@@ -157,3 +157,13 @@ def test_a_body_of_50_mb_is_rejected_with_an_error_object(client, declared):
 def test_a_duplicate_route_is_rejected():
     with pytest.raises(ValueError, match="twice"):
         mount([ROUTES[0], ROUTES[0]])
+
+
+def test_paths_that_create_turns_are_compared_first_and_the_others_in_the_order_of_the_table():
+    # Given a table with a path that creates turns at its end
+    plain = [Route("GET", path, echo, Rights.READ) for path in ("/b", "/a/{id}", "/a")]
+    turn = Route("POST", "/turns", echo, Rights.INFERENCE, streams=True, creates=True, handles_repeats=True)
+    # When it is mounted
+    mounted = mount([*plain, turn])
+    # Then it is the first
+    assert [route.path for route in mounted] == ["/turns", "/b", "/a/{id}", "/a"]
