@@ -87,14 +87,15 @@ WITH lanes AS (
 # `state || ''` is the expression of the index `jobs_due`, which no other index has. Without it the planner would choose
 # one that contains blocked jobs too.
 #
-# Visit the lanes of a shard that have due jobs with one index probe each, in queues that have few jobs in flight.
+# Visit the lanes of a shard that have due jobs with one index probe each, in queues that have few jobs in flight. A
+# scalar subquery with LIMIT stays a probe of the index: the planner makes a join of EXISTS, which reads all due rows.
 ALL_LANES = """
 WITH RECURSIVE open_queues AS MATERIALIZED (
     SELECT queue, "window", after FROM jsonb_to_recordset(%(queues)s)
         AS given (queue text, "window" int, most_in_flight int, after text)
-    WHERE EXISTS (
-        SELECT FROM jobs WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
-          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = given.queue)
+    WHERE (
+        SELECT true FROM jobs WHERE state || '' = 'queued' AND published_at IS NULL AND NOT blocked
+          AND ascii(right(coalesce(lane, account_id), 1)) %% 4 = %(shard)s AND jobs.queue = given.queue LIMIT 1)
       AND most_in_flight > (SELECT count(*) FROM (
         SELECT FROM jobs AS busy WHERE busy.queue = given.queue
           AND (busy.state = 'running' OR (busy.state = 'queued' AND busy.published_at IS NOT NULL))
@@ -134,9 +135,8 @@ FROM lanes LEFT JOIN LATERAL (
           WHERE suspect.queue = jobs.queue AND suspect.crashes >= {SUSPECT_CRASHES} AND suspect.id <> jobs.id
             AND (suspect.state = 'running' OR (suspect.state = 'queued' AND suspect.published_at IS NOT NULL))))
       AND (serial_key IS NULL OR NOT {EARLIER_UNFINISHED}
-        AND NOT EXISTS (
-          SELECT FROM jobs AS active
-          WHERE active.serial_key = jobs.serial_key AND active.state IN ('running', 'waiting')))
+        AND (SELECT true FROM jobs AS active
+             WHERE active.serial_key = jobs.serial_key AND active.state IN ('running', 'waiting') LIMIT 1) IS NULL)
     ORDER BY priority, run_at, sequence, id
     LIMIT greatest(0, lanes."window" * CASE lanes.lane WHEN %(platform)s THEN 100 ELSE 1 END
         - (SELECT count(*) FROM jobs AS busy

@@ -4,10 +4,13 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from psycopg import ClientCursor
+from psycopg.types.json import Jsonb
 
 from bench.harness.waiting import wait_until
 from models.jobs import outbox
 from models.jobs.attempts import Ending, end
+from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.jobs.outbox import BATCH, SMALLEST_WINDOW, mark_published, shard_of, windows
 from models.jobs.workers import register
@@ -197,6 +200,23 @@ def test_the_sweeper_leaves_out_a_queue_with_many_jobs_in_flight(empty_job_store
 
     assert job_store.publish() == []
     assert publish_lane(job_store, accounts[4]) == [last]  # somebody may wait for it
+
+
+def test_a_pass_of_the_sweeper_probes_the_index_for_queues_with_due_jobs(empty_job_store):
+    """A join would read all due jobs of the shard: 47 ms of a pass beside 100,000, while it holds the shard's lock."""
+    # Given the statement of a pass
+    queues = [{"queue": queue, "window": 4, "most_in_flight": 256, "after": ""} for queue in WINDOWS]
+    parameters = {"shard": 1, "queues": Jsonb(queues), "kinds": list(CATALOGUE), "platform": PLATFORM_ACCOUNT}
+    with empty_job_store.database.connection() as connection:
+        bound = ClientCursor(connection).mogrify(outbox.DUE_OF_SHARD, {**parameters, "most_lanes": 128, "limit": 64})
+
+        # When Postgres plans it
+        plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(f"EXPLAIN {bound}".encode()).fetchall())
+
+    # Then it neither joins the due jobs nor reads all keys of running ones
+    assert "jobs_due" in plan
+    assert "Semi Join" not in plan
+    assert "hashed SubPlan" not in plan
 
 
 def test_jobs_due_later_are_scheduled_and_promoted_when_due(empty_job_store):
@@ -487,7 +507,7 @@ def test_a_pass_reads_neither_scheduled_nor_blocked_rows(empty_job_store):
             "INSERT INTO jobs (id, account_id, kind, queue, state, run_at) SELECT 'job_s' || n, 'acct_' || n,"
             " 'test.work', 'maintenance', 'scheduled', now() + interval '3 hours' FROM generate_series(1, 2000) n"
         )
-        connection.execute("ANALYZE jobs")  # before there is a queued job: statistics are never up to date
+        connection.execute("VACUUM ANALYZE jobs")  # before there is a queued job: statistics are never up to date
         connection.execute(
             "INSERT INTO jobs (id, account_id, kind, queue, blocked, serial_key) SELECT 'job_b' || n, %s,"
             " 'test.work', 'maintenance', true, 'thread' FROM generate_series(1, 2000) n",
