@@ -22,7 +22,7 @@ SLACK = 1.0
 CRASHED = """
 SELECT id, kind, state, failures, crashes, error, right(traceback, 400) AS traceback,
        extract(epoch FROM created_at)::float AS began, extract(epoch FROM coalesce(finished_at, now()))::float AS ended
-FROM jobs WHERE crashes > 0 OR state = 'dead' ORDER BY id
+FROM all_jobs WHERE crashes > 0 OR state = 'dead' ORDER BY id
 """
 
 

@@ -42,7 +42,7 @@ SELECT responses.id, state, unremembered, request -> 'memory' ->> 'remember' AS 
        count(memories.id) FILTER (WHERE speaker = 'assistant') AS answers,
        EXISTS (SELECT FROM jsonb_array_elements(responses.recalled) AS source
                WHERE source ->> 'id' NOT IN (SELECT id FROM memories)) AS cites_missing
-FROM responses JOIN jobs ON jobs.id = job_id LEFT JOIN memories ON memories.response_id = responses.id
+FROM responses JOIN all_jobs AS jobs ON jobs.id = job_id LEFT JOIN memories ON memories.response_id = responses.id
 WHERE responses.account_id = ANY(%(accounts)s) GROUP BY responses.id, state
 """
 

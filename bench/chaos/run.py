@@ -194,6 +194,7 @@ class ChaosRun:
             deaths=self._stack.deaths,
             excuses=excuses,
             rabbitmqctl=self._stack.rabbitmqctl,
+            move=True,
         )
         return [*lost, *violations]
 

@@ -40,6 +40,7 @@ from bench.harness.processes import (
     signal_tree,
 )
 from bench.harness.stack import BrokerName, Servers, temporary_servers
+from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.platform.database import Database
 from models.platform.errors import SanghaError, Unavailable
 from models.platform.migrate import migrate
@@ -59,6 +60,9 @@ RESTART_PAUSE = 0.5
 
 #: Seconds between two attempts to release a dead worker's jobs, and before giving up.
 RELEASE_INTERVAL, RELEASE_TIMEOUT = 0.25, 60.0
+
+#: Seconds after its end for which a tree of jobs stays in `jobs`: longer than a client repeats its request.
+MOVED_AFTER = 45.0
 
 #: Workers whose jobs are released as soon as they have died. The other one dies with its supervisor.
 SUPERVISED = ("inference-a", "light")
@@ -239,6 +243,16 @@ class ChaosStack:
         """Start the extractions of facts that are due in ten minutes, since no run need be that long."""
         with contextlib.suppress(Unavailable), self.database.connection() as connection:
             connection.execute(START_EXTRACTIONS)
+
+    def move_ended_jobs(self) -> None:
+        """Let a worker move the trees that ended MOVED_AFTER seconds ago, as it does after days.
+
+        Not where processes of the previous version run, which have no actor for it.
+        """
+        if self.previous is None:
+            job = NewJob("maintenance.archive_jobs", PLATFORM_ACCOUNT, {"age_seconds": MOVED_AFTER})
+            with contextlib.suppress(Unavailable), self.database.transaction() as connection:
+                enqueue(connection, job)
 
     def age_queued_jobs(self) -> None:
         """Make queued jobs ten minutes older, as if they had waited for long."""

@@ -12,7 +12,8 @@ from bench.chaos.stream_rules import check_marks
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import ReceivedEvent, text_of
-from models.journal.events import Event, from_lines
+from models.journal.archive import unpack
+from models.journal.events import Event, from_lines, to_lines
 from models.journal.shared_fields import complete_events
 from models.platform.database import Connection, fetch_all
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
@@ -35,19 +36,29 @@ SELECT responses.id, responses.job_id, request -> 'metadata' ->> 'chaos' AS key,
        cancel_requested_at IS NOT NULL AS cancel_requested,
        jsonb_array_length(input) + jsonb_array_length(output) AS items,
        usage_records.input_tokens, usage_records.output_tokens
-FROM responses JOIN jobs ON jobs.id = responses.job_id LEFT JOIN usage_records ON usage_records.job_id = jobs.id
+FROM responses JOIN all_jobs AS jobs ON jobs.id = responses.job_id
+LEFT JOIN usage_records ON usage_records.job_id = jobs.id
 WHERE responses.account_id = ANY(%(accounts)s)
 """
 
-CHUNKS = "SELECT first_sequence, last_sequence, tokens, events FROM job_events WHERE job_id = %(job_id)s ORDER BY 1"
+# The chunks of a moved turn are one packed value.
+CHUNKS = """
+SELECT first_sequence, last_sequence, tokens, events, NULL::bytea AS packed
+FROM job_events WHERE job_id = %(job_id)s
+UNION ALL
+SELECT 0, last_sequence, tokens, NULL, events FROM ended_jobs WHERE id = %(job_id)s AND events IS NOT NULL
+ORDER BY first_sequence
+"""
 
 # Turns of one conversation that ran at the same time.
 OVERLAPPING_TURNS = """
-SELECT earlier.id AS earlier, later.id AS later, earlier.serial_key
-FROM jobs AS earlier JOIN jobs AS later
-    ON later.serial_key = earlier.serial_key AND (earlier.started_at, earlier.id) < (later.started_at, later.id)
-WHERE earlier.account_id = ANY(%(accounts)s) AND earlier.kind = 'turn.run' AND later.kind = 'turn.run'
-  AND later.started_at < earlier.finished_at
+WITH turns AS (
+    SELECT jobs.id, thread, started_at, finished_at FROM responses JOIN all_jobs AS jobs ON jobs.id = job_id
+    WHERE responses.account_id = ANY(%(accounts)s)
+)
+SELECT earlier.id AS earlier, later.id AS later, thread
+FROM turns AS earlier JOIN turns AS later USING (thread)
+WHERE (earlier.started_at, earlier.id) < (later.started_at, later.id) AND later.started_at < earlier.finished_at
 """
 
 # The number of a conversation's items that belong to each turn.
@@ -67,7 +78,7 @@ WHERE account_id = ANY(%(accounts)s) GROUP BY account_id HAVING sum(billed) <> s
 
 # Bills of requests. Those of reflection belong to jobs of the platform's own.
 BILLS = """
-SELECT job_id, input_tokens, output_tokens FROM usage_records LEFT JOIN jobs ON jobs.id = job_id
+SELECT job_id, input_tokens, output_tokens FROM usage_records LEFT JOIN all_jobs AS jobs ON jobs.id = job_id
 WHERE usage_records.account_id = ANY(%(accounts)s) AND coalesce(kind, '') <> ALL('{memory.fact,memory.insight}')
 """
 
@@ -103,7 +114,7 @@ def _check_turn(
     elif not rows and transcript.accepted_at is not None and not excused:
         yield Violation("durable", transcript.subject, "it was accepted, and does not exist")
     for row in rows[:1]:
-        chunks = fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})
+        chunks = [_unpacked(chunk) for chunk in fetch_all(connection, CHUNKS, {"job_id": row["job_id"]})]
         yield from check_archive(transcript, chunks, excused=excused)
         if not excused:
             yield from check_state(transcript, row)
@@ -175,7 +186,7 @@ def _check_conversations(
     connection: Connection, accounts: Sequence[str], rows: Sequence[TableRow]
 ) -> Iterator[Violation]:
     for pair in fetch_all(connection, OVERLAPPING_TURNS, {"accounts": accounts}):
-        yield Violation("one at a time", pair["serial_key"], f"{pair['later']} started before {pair['earlier']} ended")
+        yield Violation("one at a time", pair["thread"], f"{pair['later']} started before {pair['earlier']} ended")
     stored = {row["id"]: row["stored"] for row in fetch_all(connection, ITEMS, {"accounts": accounts})}
     for row in rows:
         if row["conversation_id"] is not None and row["state"] in LAST_EVENTS:
@@ -231,6 +242,10 @@ def check_embeddings(transcript: ClientTranscript, bill: TableRow | None) -> Ite
         yield Violation("embeddings", transcript.subject, f"lengths {final.get('lengths')}")
     if bill is None or bill["input_tokens"] != final["usage"]["prompt_tokens"]:
         yield Violation("billed", transcript.subject, f"the reply has {final.get('usage')}, the bill {bill}")
+
+
+def _unpacked(chunk: TableRow) -> TableRow:
+    return chunk if chunk["packed"] is None else {**chunk, "events": to_lines(unpack(chunk["packed"])).decode()}
 
 
 def _events(chunks: Sequence[TableRow]) -> list[Event]:

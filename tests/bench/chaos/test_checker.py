@@ -13,6 +13,8 @@ from bench.chaos.crash_rules import CrashRules, silent_periods
 from bench.chaos.faults import POSTGRES_AWAY, POSTGRES_LINKS, InjectedFault
 from bench.chaos.quiescence import wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
+from models.jobs import ended_partitions
+from models.jobs.ended_jobs import move_batch
 from models.platform.database import Connection
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
@@ -97,6 +99,38 @@ def corrupted(finished: FinishedFleet, statement: str) -> Iterator[Connection]:
 def test_a_corrupted_turn_is_reported(finished: FinishedFleet, statement: str, rule: str):
     with corrupted(finished, statement) as connection:
         violations = list(table_rules.check(connection, finished.transcripts, finished.accounts))
+
+    assert rule in {violation.rule for violation in violations}
+
+
+@pytest.fixture
+def moved(finished: FinishedFleet) -> Iterator[Connection]:
+    """A transaction in which all ended jobs are moved."""
+    ended_partitions.create_missing(finished.database)
+    with finished.database.connection() as connection, connection.transaction(force_rollback=True):
+        assert move_batch(connection, 10_000, age=0).moved >= len(finished.transcripts)
+        yield connection
+
+
+def test_moved_turns_have_no_violation(finished: FinishedFleet, moved: Connection):
+    assert [str(each) for each in table_rules.check(moved, finished.transcripts, finished.accounts)] == []
+    assert list(CrashRules([]).check(moved)) == []
+
+
+@pytest.mark.parametrize(
+    ("assignment", "rule"),
+    [
+        ("tokens = tokens + 1", "billed"),
+        ("last_sequence = last_sequence + 1", "archive"),
+        ("events = NULL", "archive"),
+        ("state = 'failed'", "ends"),
+        ("started_at = created_at - interval '1 minute'", "one at a time"),
+    ],
+)
+def test_a_corrupted_moved_turn_is_reported(finished: FinishedFleet, moved: Connection, assignment: str, rule: str):
+    moved.execute(f"UPDATE ended_jobs SET {assignment} WHERE kind = 'turn.run' AND state = 'completed'".encode())
+
+    violations = list(table_rules.check(moved, finished.transcripts, finished.accounts))
 
     assert rule in {violation.rule for violation in violations}
 
