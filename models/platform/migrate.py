@@ -49,6 +49,10 @@ LOCK_RETRIES = 120.0
 CONCURRENT_OPTIONS = f"-c lock_timeout=1h -c statement_timeout=0 {DEAD_CLIENT}"
 
 
+#: Later than any schema version.
+NEVER = "~"
+
+
 @dataclass(frozen=True, slots=True)
 class Migrations:
     """Names of the migrations that were applied, and contract migrations that wait for the end of an upgrade."""
@@ -83,7 +87,7 @@ def pending_migrations(dsn: str) -> list[str]:
     """Return the names of the migrations that the database lacks and this code needs."""
     backend, missing, _ = _open(dsn)
     with backend:
-        return [migration.id for migration in missing if _file(migration).needs is None]
+        return [migration.id for migration in missing if _needs(migration) is None]
 
 
 def _lock(guard: psycopg.Connection[Any]) -> None:
@@ -102,15 +106,14 @@ def _lock(guard: psycopg.Connection[Any]) -> None:
 def _apply(dsn: str, finalize_upgrade: bool) -> Migrations:
     backend, missing, is_new = _open(dsn)
     with backend:
-        expand, contract = [], []
-        for migration in missing:
-            (contract if _file(migration).needs else expand).append(migration)
+        expand = [migration for migration in missing if _needs(migration) is None]
         _apply_all(dsn, expand)
         oldest = _oldest_code(dsn, raise_it=is_new or finalize_upgrade)
-        allowed = [migration for migration in contract if (_file(migration).needs or "") <= oldest]
-        _apply_all(dsn, allowed)
-    held_back = [_file(migration) for migration in contract if migration not in allowed]
-    return Migrations([migration.id for migration in (*expand, *allowed)], held_back)
+        contract = [migration for migration in missing if (_needs(migration) or NEVER) <= oldest]
+        _apply_all(dsn, contract)
+    applied = [*expand, *contract]
+    held_back = [read_file(Path(migration.path)) for migration in missing if migration not in applied]
+    return Migrations([migration.id for migration in applied], held_back)
 
 
 def _oldest_code(dsn: str, *, raise_it: bool) -> str:
@@ -163,8 +166,8 @@ def _open(dsn: str) -> tuple[Any, Any, bool]:
     return backend, missing, len(missing) == len(known)
 
 
-def _file(migration: Any) -> MigrationFile:
-    return read_file(Path(migration.path))
+def _needs(migration: Any) -> str | None:
+    return read_file(Path(migration.path)).needs
 
 
 def _connect(dsn: str, options: str) -> Any:
