@@ -1,7 +1,7 @@
 """The servers of the tests: real ones, started once per session in a temporary folder.
 
 `SANGHA_TEST_BROKER_URL` names a RabbitMQ to use instead of a private node. Without RabbitMQ, tests that need it fail
-instead of being skipped.
+instead of being skipped. With `--pooler` the databases of the tests are opened through PgBouncer.
 """
 
 import os
@@ -18,13 +18,18 @@ from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from ops.embedded_servers import Postgres, Valkey, running_server
 from ops.rabbitmq import RabbitMQ
-from tests.databases import migrate_beyond, new_database
+from tests.databases import migrate_beyond, new_database, open_database
 from tests.mailbox import Mailbox
 from tests.pgbouncer import PgBouncer
 
 # No deadline for an example: its duration varies on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option `--pooler`."""
+    parser.addoption("--pooler", action="store_true", help="Open all databases through PgBouncer in transaction mode.")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +54,17 @@ def postgres(home: Path) -> Iterator[Postgres]:
 def pgbouncer(home: Path, postgres: Postgres) -> Iterator[PgBouncer]:
     """A PgBouncer in transaction mode, with two connections to each database of `postgres`."""
     server = PgBouncer(home / "pgbouncer", postgres, size=2)
+    with running_server(server, home / "run", home / "logs"):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pooler(request: pytest.FixtureRequest, home: Path, postgres: Postgres) -> Iterator[PgBouncer | None]:
+    """With the option `--pooler`: the PgBouncer through which all databases are opened."""
+    if not request.config.getoption("--pooler"):
+        yield None
+        return
+    server = PgBouncer(home / "pooler", postgres, size=8)  # as many as a `Database`: tests let transactions wait
     with running_server(server, home / "run", home / "logs"):
         yield server
 
@@ -88,17 +104,17 @@ def on_each_broker(request: pytest.FixtureRequest, settings: Settings) -> Settin
 
 
 @pytest.fixture(scope="session")
-def database(postgres: Postgres) -> Iterator[Database]:
+def database(postgres: Postgres, pooler: PgBouncer | None) -> Iterator[Database]:
     """The session's database, which tests share: each uses accounts of its own."""
-    database = Database(postgres.dsn)
+    database = open_database(postgres.dsn, pooler)
     yield database
     database.close()
 
 
 @pytest.fixture
-def empty_database(postgres: Postgres) -> Iterator[Database]:
+def empty_database(postgres: Postgres, pooler: PgBouncer | None) -> Iterator[Database]:
     """An empty database with the current schema, for one test."""
-    with new_database(postgres) as database:
+    with new_database(postgres, pgbouncer=pooler) as database:
         yield database
 
 

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
+from models.platform import pooler
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.migrate import migrate
+from models.platform.settings import Settings
 from ops.embedded_servers import Postgres
+from tests.pgbouncer import PgBouncer
 
 ADD_COLUMNS = """
 DO $$ DECLARE name regclass; BEGIN
@@ -50,15 +54,27 @@ def bare_database(postgres: Postgres) -> Iterator[str]:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def open_database(dsn: str, pgbouncer: PgBouncer | None) -> Database:
+    """Open a database, through `pgbouncer` if there is one."""
+    if pgbouncer is None:
+        return Database(dsn)
+    pooler_url = pgbouncer.url(str(conninfo_to_dict(dsn)["dbname"]))
+    pooler.store_limits(Settings(database_url=dsn, database_pooler_url=pooler_url))
+    return Database(dsn, pooler=pooler_url)
+
+
 @contextmanager
-def new_database(postgres: Postgres, *, durable: bool = True) -> Iterator[Database]:
-    """Create an empty database with the current schema; without `durable`, commits do not wait for the disk."""
+def new_database(postgres: Postgres, *, durable: bool = True, pgbouncer: PgBouncer | None = None) -> Iterator[Database]:
+    """Create an empty database with the current schema, behind `pgbouncer` if there is one.
+
+    Without `durable`, commits do not wait for the disk.
+    """
     with bare_database(postgres) as dsn:
         migrate_beyond(dsn)
         if not durable:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")
-        database = Database(dsn)
+        database = open_database(dsn, pgbouncer)
         try:
             yield database
         finally:

@@ -14,6 +14,7 @@ from models.platform.database import Database
 from models.platform.ids import new_id
 from ops.embedded_servers import Postgres
 from tests.databases import new_database
+from tests.pgbouncer import PgBouncer
 
 #: Kinds that no worker serves. The backoff is longer than any test.
 KINDS = {
@@ -105,9 +106,9 @@ def job_store(database: Database, kinds: dict[str, JobKind]) -> JobStore:
 
 
 @pytest.fixture(scope="module")
-def own_database(postgres: Postgres) -> Iterator[Database]:
+def own_database(postgres: Postgres, pooler: PgBouncer | None) -> Iterator[Database]:
     """A database of the module."""
-    with new_database(postgres, durable=False) as database:
+    with new_database(postgres, durable=False, pgbouncer=pooler) as database:
         yield database
 
 

@@ -1,6 +1,9 @@
 """Statements, transactions and batches through PgBouncer in transaction mode, with two connections of the server."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -172,3 +175,20 @@ def test_a_lock_that_is_not_granted_in_time_is_a_failure(database):
         holder.execute(lock, (account_id,))
         with pytest.raises(LockNotAvailable):
             wait_for_lock()
+
+
+#: Tests of the job protocol, but for those that look at the waits of sessions, which a pooler hides.
+PROTOCOL = ("attempts", "effects", "ended_jobs", "jobs", "leases", "outbox", "protocol_stateful", "workers")
+
+
+@pytest.mark.timeout(900)  # takes minutes on a busy machine
+def test_the_job_protocol_works_through_the_pooler():
+    tests = Path(__file__).parents[1] / "jobs"
+    command = [sys.executable, "-m", "pytest", "--pooler", "-q", "-x", "-p", "no:cacheprovider"]
+
+    done = subprocess.run(
+        [*command, *(str(tests / f"test_{name}.py") for name in PROTOCOL)],
+        cwd=tests.parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
