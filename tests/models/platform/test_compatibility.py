@@ -7,9 +7,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.platform import compatibility
 from models.platform.compatibility import Compatibility, finalize, finalize_when_due, oldest_code, running_processes
-from models.platform.database import Database
+from models.platform.database import Database, fetch_all
 from models.platform.errors import ConfigurationError
 from models.platform.migrate import FOLDER, migrate
 from models.platform.migration_files import FIRST_VERSION, process_name, read_file, schema_version
@@ -31,9 +32,13 @@ def upgrading(empty_database: Database) -> Database:
 
 @contextmanager
 def running(database: Database, name: str) -> Iterator[None]:
-    """Have a process with connections of this name."""
+    """Have a process with connections of this name, until Postgres has noticed its end."""
     with closing(Database(database.dsn, size=1, name=name)) as process, process.connection():
         yield
+    with database.connection() as connection:
+        wait_until(
+            lambda: not fetch_all(connection, "SELECT pid FROM pg_stat_activity WHERE application_name = %s", (name,))
+        )
 
 
 def pass_days(database: Database, days: float) -> None:
