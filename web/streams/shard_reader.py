@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -88,26 +88,41 @@ class ShardReader:
         ids of new entries are below the cursors for as long.
         """
         check_at = time.monotonic() + CURSOR_CHECK_INTERVAL
-        while True:
-            for shard, entries in await _read(client, cursors):
-                cursors[shard.decode()] = entries[-1][0].decode()
-                for _, fields in entries:
-                    self._on_entry(fields)
-            if time.monotonic() >= check_at:
-                newest = await _newest_ids(client, list(cursors))
-                if any(parse_id(newest[shard]) < parse_id(cursors[shard]) for shard in cursors):
-                    log.warning("Redis has lost the newest entries of its event streams; reading them from their end")
-                    return
-                check_at = time.monotonic() + CURSOR_CHECK_INTERVAL
+        async with _connection(client) as connection:
+            while True:
+                for shard, entries in await _read(client, connection, cursors):
+                    cursors[shard.decode()] = entries[-1][0].decode()
+                    for _, fields in entries:
+                        self._on_entry(fields)
+                if time.monotonic() >= check_at:
+                    newest = await _newest_ids(client, list(cursors))
+                    if any(parse_id(newest[shard]) < parse_id(cursors[shard]) for shard in cursors):
+                        log.warning("Redis has lost the newest entries of its event streams; reading from their end")
+                        return
+                    check_at = time.monotonic() + CURSOR_CHECK_INTERVAL
 
 
-async def _read(client: Any, cursors: dict[str, str]) -> Entries:
+@contextlib.asynccontextmanager
+async def _connection(client: Any) -> AsyncIterator[Any]:
+    """Take one connection for all reads, since taking one for each costs as much as the read; none in a cluster."""
+    if is_cluster(client):
+        yield None
+        return
+    connection = await client.connection_pool.get_connection()
+    try:
+        yield connection
+    finally:
+        await client.connection_pool.release(connection)
+
+
+async def _read(client: Any, connection: Any, cursors: dict[str, str]) -> Entries:
     """Read the next entries. redis-py would ask a cluster on each read which of its arguments are keys."""
-    if not is_cluster(client):
-        return await client.xread(cursors, count=READ_COUNT, block=BLOCK) or ()
-    ((key, cursor),) = cursors.items()
-    command = ["XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK, "STREAMS", key, cursor]
-    return await client.execute_command(*command, target_nodes=client.get_node_from_key(key)) or ()
+    command = ["XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK, "STREAMS", *cursors, *cursors.values()]
+    if connection is None:
+        (key,) = cursors
+        return await client.execute_command(*command, target_nodes=client.get_node_from_key(key)) or ()
+    await connection.send_command(*command)
+    return await client.parse_response(connection, "XREAD") or ()
 
 
 async def _newest_ids(client: Any, keys: Sequence[str]) -> dict[str, str]:
