@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,24 @@ def create_database(servers: Servers) -> str:
     dsn = servers.postgres.dsn.replace("/sangha?", f"/{name}?")
     migrate_beyond(dsn)
     return dsn
+
+
+@contextmanager
+def installation_with(
+    servers: Servers, name: str, connect_through: Callable[["Installation"], AbstractContextManager[Mapping[str, Any]]]
+) -> Iterator["Installation"]:
+    """An installation in a folder of its own, whose processes reach a server in another way.
+
+    connect_through  runs that server, and returns the settings to change
+    """
+    installation = Installation(servers, servers.folder / new_id(name), "redis")
+    try:
+        with connect_through(installation) as changes:
+            installation.settings = changed(installation.settings, **changes)
+            yield installation
+            installation.stop()
+    finally:
+        installation.close()
 
 
 class Installation(ProcessGroup):

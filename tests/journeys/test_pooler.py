@@ -1,37 +1,35 @@
 """Turns, memories and schedules work through PgBouncer in transaction mode."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
 
-from bench.harness.processes import changed
 from bench.harness.stack import Servers
 from bench.harness.waiting import wait_until
 from models.platform import pooler
-from models.platform.ids import new_id
 from ops.embedded_servers import running_server
-from tests.journeys.stack import AccountOwner, Installation
+from tests.journeys.stack import AccountOwner, Installation, installation_with
 from tests.pgbouncer import PgBouncer
 
 
 @pytest.fixture(scope="module")
 def installation(servers: Servers) -> Iterator[Installation]:
     """An installation whose processes connect to Postgres through PgBouncer."""
-    home = servers.folder / new_id("pooled")
-    for name in ("run", "logs"):
-        (home / name).mkdir(parents=True)
-    installation = Installation(servers, home, "redis")
-    pgbouncer = PgBouncer(home / "pgbouncer", servers.postgres, size=4)
-    try:
-        with running_server(pgbouncer, home / "run", home / "logs"):
-            url = pgbouncer.url(urlsplit(installation.settings.postgres_dsn).path.strip("/"))
-            installation.settings = changed(installation.settings, database_pooler_url=url)
-            pooler.store_limits(installation.settings)
-            yield installation
-            installation.stop()
-    finally:
-        installation.close()
+    with installation_with(servers, "pooled", behind_pgbouncer) as installation:
+        pooler.store_limits(installation.settings)
+        yield installation
+
+
+@contextmanager
+def behind_pgbouncer(installation: Installation) -> Iterator[dict[str, str]]:
+    """Run PgBouncer, and yield the setting that names it."""
+    home = installation.folder
+    pgbouncer = PgBouncer(home / "pgbouncer", installation.servers.postgres, size=4)
+    with running_server(pgbouncer, home / "run", home / "logs"):
+        database = urlsplit(installation.settings.postgres_dsn).path.strip("/")
+        yield {"database_pooler_url": pgbouncer.url(database)}
 
 
 def test_streamed_turns_are_answered_and_billed(stack: Installation, user: AccountOwner):

@@ -1,34 +1,30 @@
 """Turns run, are followed, limited and cancelled on Redis Cluster."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from bench.harness.processes import changed
 from bench.harness.stack import Servers
-from models.platform.ids import new_id
 from ops.doctor.finding import run_check
 from ops.doctor.redis_durability import redis_durability
 from ops.doctor.servers import redis_server
-from tests.journeys.stack import AccountOwner, Installation
+from tests.journeys.stack import AccountOwner, Installation, installation_with
 from tests.redis_servers import running_cluster
 
 
 @pytest.fixture(scope="module")
 def installation(servers: Servers) -> Iterator[Installation]:
     """An installation whose processes use Redis Cluster, and one server as broker."""
-    home = servers.folder / new_id("clustered")
-    for name in ("run", "logs"):
-        (home / name).mkdir(parents=True)
-    installation = Installation(servers, home, "redis")
-    try:
-        with running_cluster(home / "cluster") as url:
-            broker_url = installation.settings.broker_address
-            installation.settings = changed(installation.settings, redis_url=url, broker_url=broker_url)
-            yield installation
-            installation.stop()
-    finally:
-        installation.close()
+    with installation_with(servers, "clustered", on_cluster) as installation:
+        yield installation
+
+
+@contextmanager
+def on_cluster(installation: Installation) -> Iterator[dict[str, str]]:
+    """Run a cluster, and yield the settings that name it."""
+    with running_cluster(installation.folder / "cluster") as url:
+        yield {"redis_url": url, "broker_url": installation.settings.broker_address}
 
 
 def test_streamed_turns_are_answered_and_resumed(stack: Installation, user: AccountOwner):

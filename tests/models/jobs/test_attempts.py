@@ -61,6 +61,17 @@ def test_a_worker_takes_its_own_claim_again_if_the_reply_was_lost(job_store, acc
     assert second.claim_id != first.claim_id
 
 
+@pytest.mark.parametrize(("message_id", "worker"), [("message", "another worker"), ("another message", "worker")])
+def test_a_claim_of_another_worker_or_message_is_not_taken_again(job_store, account, message_id, worker):
+    first = job_store.start(account)
+
+    with job_store.database.connection() as connection:
+        claimed = attempts.claim(connection, first.id, message_id=message_id, worker=worker, unsure=True)
+
+    assert claimed is None
+    assert job_store.job(first.id).claim_id == first.claim_id
+
+
 def test_a_claim_with_the_same_number_is_refused_after_a_failover(job_store, account):
     """A promoted standby that lacks a claim gives its number to another one."""
     # Given a claim that a failover has lost, and another one with its number
