@@ -151,6 +151,7 @@ class Meter:
         empty = self.measure("an empty table")
         name = load.fill(tables)
         rows.analyse()
+        self._client.close()  # meanwhile the server may have closed it; the next request connects again
         filled = self.measure(name)
         self._bench.stack.servers.purge_queues(self._bench.stack.broker)
         rows.clear()
