@@ -36,15 +36,15 @@ SELECT pg_advisory_xact_lock(key) FROM (
 """
 )
 
-# Flag the unfinished jobs that are not flagged yet; the youngest first, and so children before their parents, in the
-# order in which ending jobs lock them. Jobs without an attempt end here, others that do not run are queued, running
-# ones run until they are notified.
+# Flag the unfinished jobs that are not flagged yet: children before their parents, in the order in which ending jobs
+# lock them. A child that was adopted may be older than its parent. Jobs without an attempt end here, others that do not
+# run are queued, running ones run until they are notified.
 FLAG = (
     TREE
     + """, unflagged AS (
     SELECT jobs.id AS unflagged_id FROM jobs JOIN tree USING (id)
     WHERE jobs.state IN ('scheduled', 'queued', 'running', 'waiting') AND jobs.cancel_requested_at IS NULL
-    ORDER BY jobs.id DESC
+    ORDER BY jobs.depth DESC, jobs.id DESC
     FOR NO KEY UPDATE OF jobs
 )
 UPDATE jobs SET
@@ -55,8 +55,8 @@ UPDATE jobs SET
     run_at = CASE WHEN state = 'running' THEN run_at ELSE now() END,
     published_at = CASE WHEN state = 'running' THEN published_at END
 FROM unflagged WHERE id = unflagged_id
-RETURNING id, state, parent_id, serial_key, coalesce(lane, account_id) AS lane, arguments -> 'budget' AS budget,
-          arguments -> 'drawn' AS drawn
+RETURNING id, state, parent_id, serial_key, coalesce(lane, account_id) AS lane,
+          arguments -> 'budget_draw' AS budget_draw, arguments -> 'drawn' AS drawn
 """
 )
 

@@ -56,13 +56,13 @@ WITH RECURSIVE above AS (
                OR EXISTS (SELECT FROM budgets WHERE budgets.root_id = id)))
 )"""
 
-# The youngest first, and so children before their parents, in the order in which ending jobs lock them.
+# Children before their parents, in the order in which ending jobs lock them.
 ADOPT = (
     CANDIDATE
     + """, moved AS (
     SELECT id AS moved_id, tree_depth FROM jobs JOIN candidate ON id = tree_id
     WHERE parent_id IS NULL OR root_id IS DISTINCT FROM %(root_id)s OR depth <> tree_depth
-    ORDER BY id DESC FOR NO KEY UPDATE OF jobs
+    ORDER BY tree_depth DESC, id DESC FOR NO KEY UPDATE OF jobs
 )
 UPDATE jobs SET parent_id = coalesce(parent_id, %(parent_id)s), root_id = %(root_id)s, depth = tree_depth
 FROM moved WHERE id = moved_id
