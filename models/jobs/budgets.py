@@ -147,7 +147,7 @@ def settle(
 def draw_argument(root_id: str, drawn: Draw) -> dict[str, Any]:
     """Return the job argument that records a draw. It names the tree, since the job may be moved to another one."""
     amounts = {"tokens": drawn.tokens, "money": str(drawn.money), "calls": drawn.calls}
-    return {"budget": {"root_id": root_id, **amounts}}
+    return {"budget_draw": {"root_id": root_id, **amounts}}
 
 
 NOTHING = Draw()
@@ -158,7 +158,7 @@ def settle_draw(connection: Connection, arguments: Mapping[str, Any], used: Draw
 
     Call it once, in the transaction that ends the job, like `settle`.
     """
-    if drawn := arguments.get("budget"):
+    if drawn := arguments.get("budget_draw"):
         settle(
             connection,
             drawn["root_id"],
@@ -171,10 +171,10 @@ def settle_draw(connection: Connection, arguments: Mapping[str, Any], used: Draw
 def settle_draws(connection: Connection, ended: Iterable[Mapping[str, Any]]) -> None:
     """Give back the whole draws of jobs that end without an attempt, in the order of the trees.
 
-    ended  their arguments, or at least the argument `budget`
+    ended  their arguments, or at least the argument `budget_draw`
     """
-    drawn = [arguments for arguments in ended if arguments.get("budget")]
-    for arguments in sorted(drawn, key=lambda arguments: str(arguments["budget"]["root_id"])):
+    drawn = [arguments for arguments in ended if arguments.get("budget_draw")]
+    for arguments in sorted(drawn, key=lambda arguments: str(arguments["budget_draw"]["root_id"])):
         settle_draw(connection, arguments)
 
 
