@@ -1,7 +1,6 @@
 """Run the web process: uvicorn with limited connections, a shutdown that ends streams, and one-line startup errors."""
 
 import asyncio
-import gc
 import logging
 import resource
 import signal
@@ -15,6 +14,7 @@ from prometheus_client import start_http_server
 from starlette.applications import Starlette
 
 from models.platform.errors import ConfigurationError
+from models.platform.garbage_collector import freeze_garbage_collector
 from models.platform.settings import Settings, variable_name
 from web.api.platform import Platform
 from web.app import build
@@ -32,10 +32,6 @@ KEEP_ALIVE = 75
 
 #: Connections that may wait to be accepted: a burst of ten thousand streams arrives faster than it is accepted.
 BACKLOG = 4096
-
-#: Thresholds of the garbage collector's generations (`gc.set_threshold`). A request allocates some hundreds of objects,
-#: nearly all of which are freed by reference counting.
-GC_THRESHOLDS = (5000, 20, 20)
 
 
 class Server(uvicorn.Server):
@@ -112,13 +108,6 @@ def serve_metrics(address: str, metrics: Metrics) -> WSGIServer:
         raise ConfigurationError(f"{variable_name('metrics_address')} is {address}: {error.strerror}") from None
     log.info("Serving metrics on %s", address)
     return server
-
-
-def freeze_garbage_collector() -> None:
-    """Exclude loaded modules from garbage collection: they stay for ever, and scanning them delays all streams."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def raise_file_limit() -> None:

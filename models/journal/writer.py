@@ -222,6 +222,8 @@ class JournalWriter:
 
     def schedule(self, written: Journal, *, text: bool = False) -> None:
         """Send a journal's new events with the next batch. `text`: they only continue the text of an answer."""
+        if text and written in self._waiting:
+            return  # without the lock: the batch is taken before its journals are read
         with self._condition:
             self._waiting.add(written)
             if not (text or self._urgent):

@@ -12,7 +12,7 @@ import pytest
 from models.platform.errors import ConfigurationError
 from models.platform.settings import Settings
 from web.http.metrics import Metrics
-from web.server import GC_THRESHOLDS, bind, serve_metrics
+from web.server import bind, serve_metrics
 
 START = "from models.platform.settings import load_settings; from web.server import serve; serve(load_settings())"
 
@@ -71,15 +71,3 @@ def test_an_occupied_metrics_address_is_reported_in_one_line():
 
         with pytest.raises(ConfigurationError, match=f"SANGHA_METRICS_ADDRESS is {address}: Address already in use"):
             serve_metrics(address, Metrics())
-
-
-def test_loaded_modules_are_frozen_out_of_garbage_collection():
-    script = (
-        "import gc; from web.server import freeze_garbage_collector as freeze; "
-        "freeze(); print(gc.get_freeze_count(), *gc.get_threshold())"
-    )
-
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-
-    assert int(output[0]) > 10_000
-    assert tuple(map(int, output[1:])) == GC_THRESHOLDS
