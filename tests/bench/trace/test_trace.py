@@ -20,7 +20,7 @@ def test_a_trace_lists_every_round_trip_and_draws_one_turn(tmp_path):
         "responses.INSERT_WITH_JOB",
         "outbox.DUE_OF_LANES",
         "attempts.CLAIM",
-        "attempts.END + serial_keys.UNBLOCK + attempts.JOB_WAITS + attempts.LAST",
+        "attempts.END + attempts.AFTER_END",
         "journal.APPEND",
     )
     for round_trip in round_trips:
