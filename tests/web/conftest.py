@@ -104,6 +104,16 @@ def user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
 
 
 @pytest.fixture
+def operator(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
+    """A user who is an operator."""
+    operator = ApiUser(api, database)
+    with database.connection() as connection:
+        connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator.caller.user_id,))
+    yield operator
+    operator.delete_account()
+
+
+@pytest.fixture
 def other_user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
     """A user with another account."""
     other_user = ApiUser(api, database)

@@ -13,10 +13,10 @@ from models.journal.archive import read_archive
 from models.journal.events import REWOUND, event
 from models.journal.journal import Claim
 from models.journal.keys import hash_key, stream_key
-from models.journal.shards import shard_keys
 from models.journal.writer import JournalWriter
 from models.platform.errors import Cancelled, Fenced, Released, TimeLimitExceeded
 from models.platform.redis_client import connect
+from tests.models.journal.evictions import evict
 
 OPENING = [event(n, "test.opened", {"n": n}) for n in range(2)]
 
@@ -296,18 +296,6 @@ def test_an_attempt_after_a_crash_and_an_eviction_continues_or_writes_rewound(
         kept = 2 if evicted in ("stream", "both") else 4
         assert (rewound_at, len(events)) == (kept, kept + 2)
         assert orjson.loads(events[kept])["type"] == REWOUND.decode()
-
-
-def evict(redis_client, job_id, part):
-    """Delete a part of a journal, as Redis does when its memory is full."""
-    if part == "fence":
-        redis_client.hdel(hash_key(job_id), "fence")
-    if part in ("hash", "both"):
-        redis_client.delete(hash_key(job_id))
-    if part in ("stream", "both"):
-        redis_client.delete(stream_key(job_id))
-    if part == "shards":
-        redis_client.delete(*shard_keys())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from models.journal.keys import hash_key, stream_key
 from models.journal.shards import MAX_ENTRY, announcement, parse_shard_entry, shard_entry_job, shard_keys
 from models.platform.ids import new_id
 from tests.models.journal import previous_version
+from tests.models.journal.evictions import evict
 
 
 @pytest.fixture
@@ -295,16 +296,6 @@ def test_the_end_of_the_stream_is_found_without_the_hash(redis_client, job_id, e
     assert (taken.status, taken.last, taken.fence) == ("ok", 3, -1)
     assert append_held(redis_client, second, said(4, 4, "two")) == "ok"
     assert read(redis_client, job_id) == [0, 1, 2, 3, 4]
-
-
-def evict(redis_client, job_id, part):
-    """Delete a part of a journal, as Redis does when its memory is full."""
-    if part == "fence":
-        redis_client.hdel(hash_key(job_id), "fence")
-    if part in ("hash", "both"):
-        redis_client.delete(hash_key(job_id))
-    if part in ("stream", "both"):
-        redis_client.delete(stream_key(job_id))
 
 
 def test_a_rewind_in_an_append_that_is_too_large_for_the_shard_is_announced(redis_client, job_id, read_shards):

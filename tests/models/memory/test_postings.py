@@ -18,19 +18,6 @@ SPEAKERS = st.sampled_from(["Ada", "Ben", ""])
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 
 
-@pytest.fixture
-def owner(database):
-    """The ids of an account and a user."""
-    account_id, user_id = new_id("acct"), new_id("user")
-    with database.transaction() as connection:
-        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
-        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-    yield account_id, user_id
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM accounts WHERE id = %s", (account_id,))
-        connection.execute("DELETE FROM users WHERE id = %s", (user_id,))
-
-
 def vector_of(text):
     """Return an arbitrary vector for a text."""
     return [float(len(text))] + [1.0] * 383

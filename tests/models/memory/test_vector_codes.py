@@ -15,19 +15,6 @@ RANDOM = np.random.default_rng(3)
 
 
 @pytest.fixture
-def owner(database):
-    """The ids of an account and a user."""
-    account_id, user_id = new_id("acct"), new_id("user")
-    with database.transaction() as connection:
-        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'a test')", (account_id,))
-        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-    yield account_id, user_id
-    with database.transaction() as connection:
-        connection.execute("DELETE FROM accounts WHERE id = %s", (account_id,))
-        connection.execute("DELETE FROM users WHERE id = %s", (user_id,))
-
-
-@pytest.fixture
 def small_blocks(monkeypatch):
     """Every space is large, and a block has four ordinals."""
     monkeypatch.setattr(vector_codes, "BLOCK", 4)

@@ -7,19 +7,9 @@ import pytest
 from models.accounts.plans import Limits
 from models.jobs.jobs import NewJob, enqueue
 from models.platform.ids import new_id
-from tests.web.api_client import ApiUser, assert_error
+from tests.web.api_client import assert_error
 from web.api.accounts.account import AccountLimits
 from web.api.admin import LimitOverrides
-
-
-@pytest.fixture
-def operator(api, database):
-    """A user who is an operator."""
-    operator = ApiUser(api, database)
-    with database.connection() as connection:
-        connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator.caller.user_id,))
-    yield operator
-    operator.delete_account()
 
 
 @pytest.fixture

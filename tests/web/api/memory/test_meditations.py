@@ -8,7 +8,7 @@ import pytest
 from bench.harness.waiting import wait_until
 from pipelines.memory.meditation import meditation_jobs
 from pipelines.schedules.firing import fire_due
-from tests.web.api_client import ApiUser, assert_error
+from tests.web.api_client import assert_error
 from tests.web.worker_process import run_worker
 
 TEXTS = [
@@ -31,15 +31,6 @@ def user_with_memories(user, workers):
     answer = user.request("POST", "/v1/memories", json={"memories": [{"text": text} for text in TEXTS]})
     assert answer.status_code == 201, answer.text
     return user
-
-
-@pytest.fixture
-def operator(api, database):
-    operator = ApiUser(api, database)
-    with database.connection() as connection:
-        connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator.caller.user_id,))
-    yield operator
-    operator.delete_account()
 
 
 def texts(user):
