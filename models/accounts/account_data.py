@@ -3,6 +3,7 @@
 A test compares the names below with the schema: every table with an `account_id` is in one of them.
 """
 
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -40,11 +41,11 @@ EXPORTS: Mapping[str, LiteralString] = {
         SELECT id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at, finished_at
         FROM all_jobs WHERE account_id = %(account_id)s""",
     "job_events": """
-        SELECT job_id, first_sequence, last_sequence, tokens, events, NULL::bytea AS packed
+        SELECT job_id, first_sequence, last_sequence, tokens, events, NULL AS packed
         FROM job_events JOIN jobs ON jobs.id = job_events.job_id
         WHERE jobs.account_id = %(account_id)s
         UNION ALL
-        SELECT id, 0, last_sequence, tokens, NULL, events FROM ended_jobs
+        SELECT id, 0, last_sequence, tokens, NULL, encode(events, 'base64') FROM ended_jobs
         WHERE account_id = %(account_id)s AND events IS NOT NULL""",
     "budgets": """
         SELECT root_id, max_tokens, tokens, max_money::text, money::text, max_calls, calls, max_depth, created_at
@@ -157,7 +158,7 @@ def export_rows(connection: Connection, name: str, account_id: str) -> Iterator[
 def _unpacked(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the export with its packed events, if it has such, as the lines that `job_events` has."""
     packed = row.pop("packed", None)
-    return row if packed is None else {**row, "events": to_lines(unpack(packed)).decode()}
+    return row if packed is None else {**row, "events": to_lines(unpack(b64decode(packed))).decode()}
 
 
 def erase_batch(connection: Connection, table: str, account_id: str) -> list[str]:
