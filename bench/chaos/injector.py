@@ -134,6 +134,15 @@ class FaultInjector:
             time.sleep(TICK)
         self._announce_last()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no fault is active."""
+        return not self._active
+
+    def exclude(self, name: str) -> None:
+        """Remove a fault from the rest of the plan."""
+        self._remaining = [each for each in self._remaining if each.fault != name]
+
     def _inject_due(self, elapsed: float) -> None:
         due = elapsed - self._delay
         if not self._remaining or due < self._remaining[0].at:

@@ -1,5 +1,6 @@
 """One run: start the stack and the fleet, inject faults and heal them, let all work end, and check."""
 
+import math
 import sys
 import threading
 import time
@@ -132,6 +133,7 @@ class ChaosRun:
         last = max((planned.duration for planned in report.plan[-1:]), default=0.0)  # it begins with the shutdown
         self._shutdown = FleetShutdown(self._fleet, options.patience + last)
         self._injector = FaultInjector(stack, report.plan, options.faults(), self._shutdown.start)
+        self._finalize_at = math.inf
 
     def run(self) -> None:
         """Inject, heal, wait and check.
@@ -148,7 +150,8 @@ class ChaosRun:
         baseline = Baseline.take(self._stack.pids, self._stack.settings)
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
         moves = PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start()
-        self._injector.run(self._options.seconds, self._report_progress)
+        self._finalize_at = time.monotonic() + self._options.seconds / 2
+        self._injector.run(self._options.seconds, self._finalize_and_report)
         transcripts = self._wait_for_fleet()
         extractions.stop()
         moves.stop()
@@ -197,6 +200,13 @@ class ChaosRun:
             move=True,
         )
         return [*lost, *violations]
+
+    def _finalize_and_report(self, state: str) -> None:
+        """Report the progress, and finalize the upgrade after half of the time, between two faults."""
+        due = self._stack.previous is not None and time.monotonic() >= self._finalize_at
+        if due and self._injector.idle and self._stack.finalize_upgrade():
+            self._injector.exclude(TWO_VERSIONS)
+        self._report_progress(state)
 
     def _report_progress(self, state: str) -> None:
         self._progress.report(f"{self._fleet.progress()}; {state}")

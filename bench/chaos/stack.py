@@ -178,6 +178,15 @@ class ChaosStack:
                 self.supervise()
                 time.sleep(UPGRADE_INTERVAL)
 
+    def finalize_upgrade(self) -> bool:
+        """Finalize the upgrade, after which the previous version may not run. Returns whether that was possible."""
+        try:
+            migrate(self.servers.postgres.dsn, finalize_upgrade=True)
+        except SanghaError:
+            return False
+        self.previous = None
+        return True
+
     def run_code(self, name: str, code: Path | None) -> None:
         """Replace a process by one of another version, as a deployment does; None: of this one."""
         service = self.children[name].service

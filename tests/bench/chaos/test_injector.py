@@ -115,3 +115,20 @@ def test_the_last_fault_is_injected_after_the_clients_end_even_when_it_is_late()
 
     assert stack.calls[-2:] == ["the clients end", links[-1]]
     assert len(stack.calls) < len(links)
+
+
+def test_an_excluded_fault_is_not_injected_any_more():
+    # Given a plan of two faults
+    stack = FakeStack()
+    faults = [
+        replace(TABLES[1][name], inject=lambda stack, target: stack.calls.append(target), heal=lambda *_: None)
+        for name in ("slow-link", "cut-link")
+    ]
+    planned = [PlannedFault(number * 0.001, fault.name, fault.targets[0], 0.0) for number, fault in enumerate(faults)]
+    injector = FaultInjector(stack, planned, {fault.name: fault for fault in faults})
+    # When one of them is excluded
+    injector.exclude("cut-link")
+    # Then the other one alone is injected, and the run ends
+    injector.run(0.01, lambda line: None)
+    assert stack.calls == [faults[0].targets[0]]
+    assert injector.idle
