@@ -101,7 +101,8 @@ class Heartbeat:
                 leases.abandon(connection, job)
             claims = leases.check_claims(connection, self._runner.name, held)
             self._release_unknown(connection, claims.unknown)
-            leases.resend_forgotten(connection, held, claims)
+            superseded = [job for job_id, job in held.items() if job_id not in claims.current]
+            leases.resend_forgotten(connection, superseded)
         for job_id, attempt in running.items():
             if held.get(job_id) is attempt.job:
                 self._apply(attempt, claims.current.get(job_id))

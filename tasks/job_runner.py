@@ -21,7 +21,7 @@ import redis
 from dramatiq.middleware import CurrentMessage
 
 from models.access import rate_limits
-from models.jobs import attempts, jobs
+from models.jobs import attempts, jobs, leases
 from models.jobs.attempt_context import (
     Attempt,
     Handler,
@@ -145,11 +145,17 @@ class JobRunner:
             self._run(handler, job)
         except Fenced:
             log.info("Attempt %d of job %s stopped: a later attempt has claimed the job", job.attempt, job.id)
+            self._resend_if_forgotten(job)
         finally:
             with self._lock:
                 if self._claimed.get(job.id) is job:
                     del self._claimed[job.id]
                     self._running.pop(job.id, None)
+
+    def _resend_if_forgotten(self, job: Job) -> None:
+        """Have a job sent again whose row knows nothing of this claim, instead of when its message counts as lost."""
+        with suppress(Unavailable), self.database.connection() as connection:
+            leases.resend_forgotten(connection, [job])
 
     def _run(self, handler: Handler, job: Job) -> None:
         try:

@@ -5,7 +5,7 @@ jobs that the worker holds with their rows. The sweeper gives back the jobs of a
 message that is delivered again proves nothing about the worker that claimed it: a lost connection is enough for that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -100,9 +100,8 @@ WHERE id = held_id AND attempt < held_attempt AND state = 'queued' AND published
 """
 
 
-def resend_forgotten(connection: Connection, held: Mapping[str, Job], claims: HeldClaims) -> int:
-    """Publish the jobs again whose claims by this worker are lost. Returns how many."""
-    superseded = [job for job_id, job in held.items() if job_id not in claims.current]
+def resend_forgotten(connection: Connection, superseded: Collection[Job]) -> int:
+    """Publish those of the jobs again whose claims, which are not the latest ones, are lost. Returns how many."""
     if not superseded:
         return 0
     parameters = {"ids": [job.id for job in superseded], "attempts": [job.attempt for job in superseded]}

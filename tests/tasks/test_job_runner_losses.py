@@ -100,6 +100,24 @@ class UnconfirmingDatabase(Database):
         return self._losing(super().batch)
 
 
+def test_a_job_whose_claim_postgres_has_lost_is_sent_again_when_its_attempt_ends(runner, job_store, account):
+    # Given an attempt during which Postgres crashes and loses the claim
+    job_id = job_store.enqueue(account)
+
+    def run(attempt):
+        forget = "state = 'queued', attempt = 0, claim_id = NULL, worker = NULL, published_at = now()"
+        job_store.update(attempt.job.id, forget)
+        return plain_ending(attempt, "completed")
+
+    # When it ends
+    runner.execute(handler(run), job_id, "m")
+
+    # Then it has written nothing, and the job gets another message
+    job = job_store.job(job_id)
+    assert (job.state, job.published_at) == ("queued", None)
+    assert job_store.claim(job_id).attempt == 1
+
+
 @pytest.fixture
 def unconfirming(job_store):
     database = UnconfirmingDatabase(job_store.database.dsn)

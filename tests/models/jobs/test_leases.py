@@ -137,11 +137,10 @@ def test_a_job_whose_claim_a_crash_of_postgres_has_lost_is_published_again(empty
     # And one that has been put back and published again since
     released = job_store.start(account)
     job_store.update(released.id, "state = 'queued', claim_id = NULL, worker = NULL, published_at = now()")
-    held = {job.id: job for job in (lost, kept, released)}
 
-    # When the worker compares its jobs with their rows
+    # When their worker looks for what has become of its claims
     with job_store.database.connection() as connection:
-        resent = leases.resend_forgotten(connection, held, leases.check_claims(connection, "worker", held))
+        resent = leases.resend_forgotten(connection, [lost, kept, released])
 
     # Then the lost one gets another message, and no other
     assert resent == 1
