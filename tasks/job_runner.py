@@ -1,51 +1,40 @@
 """Run the jobs of a worker process.
 
-    claim → open the journal → run the pipeline → end, in one transaction → close the journal
+    claim → open the journal → run the pipeline → settle its outcome, in one transaction
 
-A failure at any step leaves the job's row in a state from which another worker can continue.
+`settlement` does the last step. A failure at any step leaves the job's row in a state from which another worker can
+continue.
 """
 
 import logging
 import threading
-import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import TypeVar
 
 import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from models.access import rate_limits
-from models.jobs import attempts, jobs, leases
+from models.jobs import attempts, leases
 from models.jobs.attempt_context import (
     Attempt,
     Handler,
     Outcome,
-    WaitForChildren,
     deadline_exceeded,
     has_passed,
     open_attempt,
     plain_ending,
 )
 from models.jobs.attempts import Ending
-from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.catalogue import CATALOGUE
-from models.jobs.children import wait_for_children
-from models.jobs.jobs import Job, NewJob, lane_of
-from models.journal import journal
-from models.journal.events import Event
-from models.journal.journal import Claim
+from models.jobs.jobs import Job
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection, Database
 from models.platform.errors import (
     Cancelled,
     Fenced,
-    InsufficientQuota,
     PermanentFailure,
     Released,
     TimeLimitExceeded,
@@ -53,14 +42,11 @@ from models.platform.errors import (
 )
 from models.platform.settings import Settings
 from tasks.broker import Broker
+from tasks.patient_database import PatientDatabase
 from tasks.relay import Relay
+from tasks.settlement import Settlement
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: Seconds between two tries of a transaction while Postgres is unavailable.
-RETRY_INTERVAL = 0.25
 
 #: Seconds before the next attempt at a job that was released because a dependency was unavailable.
 RELEASE_DELAY = 1.0
@@ -93,6 +79,8 @@ class JobRunner:
         self.writer = writer
         self.relay = relay
         self.stopping = threading.Event()
+        self._patient_database = PatientDatabase(database, self.stopping)
+        self._settlement = Settlement(self._patient_database, client, writer, relay)
         self._claimed: dict[str, Job] = {}  # by id, from the claim to the end
         self._running: dict[str, Attempt] = {}
         # Cancellations of jobs that do not run here, or have not started yet.
@@ -162,7 +150,7 @@ class JobRunner:
             attempt = open_attempt(job, self.database, self.client, self.writer)
         except (redis.RedisError, Unavailable) as error:
             log.warning("Releasing job %s: cannot open its journal: %s", job.id, error)
-            self._release(job, [], delay=RELEASE_DELAY)
+            self._settlement.release(job, [], delay=RELEASE_DELAY)
             return
         self._register(attempt)
         try:
@@ -179,7 +167,7 @@ class JobRunner:
             tries += 1
             return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
 
-        return self._retry_while_unavailable(claim, self.database.connection)
+        return self._patient_database.run_in_autocommit(claim)
 
     def _register(self, attempt: Attempt) -> None:
         """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""
@@ -195,18 +183,20 @@ class JobRunner:
     def _conclude(self, handler: Handler, attempt: Attempt) -> None:
         try:
             try:
-                self._settle(attempt, self._outcome(handler, attempt))
+                self._settlement.settle(attempt, self._outcome(handler, attempt))
             except Cancelled:
-                self._settle(attempt, handler.end(attempt, "cancelled", None))
+                self._settlement.settle(attempt, handler.end(attempt, "cancelled", None))
             except PermanentFailure as error:  # its children cannot be enqueued
-                self._settle(attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message}))
+                self._settlement.settle(
+                    attempt, handler.end(attempt, "failed", {"code": error.code, "message": error.message})
+                )
         except Fenced:
             raise
         except Released as error:
-            self._release(attempt.job, attempt.journal.archivable(), delay=error.delay)
+            self._settlement.release(attempt.job, attempt.journal.archivable(), delay=error.delay)
         except (Unavailable, redis.RedisError) as error:
             log.warning("Releasing job %s: a dependency is unavailable: %s", attempt.job.id, error)
-            self._release(attempt.job, attempt.journal.archivable(), delay=RELEASE_DELAY)
+            self._settlement.release(attempt.job, attempt.journal.archivable(), delay=RELEASE_DELAY)
         except Exception as error:  # noqa: BLE001 - after any error the job must end or be retried
             self._retry_or_end_dead(handler, attempt, error)
 
@@ -216,7 +206,7 @@ class JobRunner:
         if job.cancel_requested_at is not None:
             raise Cancelled("cancelled on request")
         if job.pending_children and job.join_rule != "all":
-            self._cancel_children(job)
+            self._settlement.cancel_children(job)
         if job.failures >= CATALOGUE[job.kind].attempts:
             return handler.end(
                 attempt,
@@ -242,21 +232,18 @@ class JobRunner:
         }
         if job.failures + 1 < CATALOGUE[job.kind].attempts:
             log.warning("Attempt %d of job %s failed; it will be retried: %r", job.attempt, job.id, error)
-            events = attempt.journal.archivable()
-            self._retry_while_unavailable(
-                lambda connection: attempts.retry(connection, job, public_error, trace, events)
-            )
+            self._settlement.retry(attempt, public_error, trace)
             return
         log.error("Job %s is dead after attempt %d: %r", job.id, job.attempt, error)
         ending = self._dead_ending(handler, attempt, public_error)
         try:
-            self._settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
+            self._settlement.settle(attempt, replace(ending, error=public_error, traceback=trace, follow_ups=()))
         except (Fenced, Unavailable):
             raise
         except Exception:
             log.exception("Job %s: cannot record its ending; ending it without a record", job.id)
             ending = plain_ending(attempt, "dead", public_error)
-            self._settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
+            self._settlement.settle(attempt, Ending("dead", ending.events, error=public_error, traceback=trace))
 
     def _dead_ending(self, handler: Handler, attempt: Attempt, public_error: dict[str, str]) -> Ending:
         try:
@@ -266,106 +253,6 @@ class JobRunner:
         except Exception:
             log.exception("Job %s: its handler cannot compose the ending; using a plain one", attempt.job.id)
             return plain_ending(attempt, "dead", public_error)
-
-    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        if isinstance(outcome, WaitForChildren):
-            self._wait(attempt, outcome)
-            return
-        if attempt.job.pending_children:  # it did not wait for them all. First: if this process dies, it ends later
-            self._cancel_children(attempt.job)
-        if lanes := self._end(attempt, outcome):
-            self.relay.nudge(*lanes)
-        if (
-            command := rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, outcome.tokens)
-        ) is not None:
-            self.writer.send_with_next_batch(command)
-        attempt.journal.append_endings(outcome.events)
-
-    def _wait(self, attempt: Attempt, outcome: WaitForChildren) -> None:
-        job, events = attempt.job, attempt.journal.archivable()
-        try:
-            self._retry_while_unavailable(
-                lambda connection: wait_for_children(
-                    connection,
-                    job,
-                    outcome.children,
-                    events,
-                    join_rule=outcome.join_rule,
-                    timeout=outcome.timeout,
-                    within_month=outcome.within_month,
-                )
-            )
-        except InsufficientQuota as error:
-            raise Released(f"Its children do not fit what the month has left: {error.message}") from None
-        except Fenced:
-            # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
-            # has to end.
-            if self._retry_while_unavailable(
-                lambda connection: attempts.is_current(connection, job.id, job.attempt, job.claim_id)
-            ):
-                raise Cancelled("cancelled on request") from None
-            raise
-        self.relay.nudge(*_lanes(job, outcome.children))
-
-    def _cancel_children(self, job: Job) -> None:
-        """Cancel the children that are unfinished although their parent does not wait for them any more. Raises Fenced:
-        a later attempt may still need them.
-        """
-
-        def cancel(connection: Connection) -> Cancellation:
-            children = [child.id for child in jobs.children(connection, job.id) if not child.ended]
-            fence = partial(attempts.lock_job, connection, job)
-            return cancel_all(connection, children, job.account_id, check=fence)
-
-        cancelled = self._retry_while_unavailable(cancel)
-        with suppress(redis.RedisError):  # readers find the endings in the archive, workers by their heartbeats
-            for job_id, last_event in cancelled.ended.items():
-                journal.append(self.client, Claim(job_id), [last_event])
-            journal.publish_cancellations(self.client, cancelled.running)
-        if cancelled.lanes:
-            self.relay.nudge(*cancelled.lanes)
-
-    def _end(self, attempt: Attempt, ending: Ending) -> Collection[str]:
-        """End the job. Returns the lanes in which the relay should publish."""
-        events = [*attempt.journal.archivable(), *ending.events]
-        try:
-            return self._retry_while_unavailable(
-                lambda connection: attempts.end(connection, attempt.job, ending, events), self.database.batch
-            )
-        except Fenced:
-            # Rejected: either a later attempt has claimed the job, or this ending was committed and its
-            # confirmation was lost with the connection.
-            if self._retry_while_unavailable(lambda connection: attempts.has_ended(connection, attempt.job)):
-                return _lanes(attempt.job, ending.follow_ups)
-            raise
-
-    def _release(self, job: Job, events: Sequence[Event], *, delay: float = 0) -> None:
-        self._retry_while_unavailable(lambda connection: attempts.release(connection, job, events, delay=delay))
-        self.relay.nudge(lane_of(job))
-
-    def _retry_while_unavailable(
-        self,
-        operation: Callable[[Connection], T],
-        transaction: Callable[[], AbstractContextManager[Connection]] | None = None,
-    ) -> T:
-        """Run an operation in a transaction, and repeat it while Postgres is unavailable.
-
-        Raises Unavailable when the worker is stopping.
-        """
-        while True:
-            try:
-                with (transaction or self.database.transaction)() as connection:
-                    return operation(connection)
-            except Unavailable as error:
-                if self.stopping.is_set():
-                    raise
-                log.warning("Database unavailable, retrying: %s", error)
-                time.sleep(RETRY_INTERVAL)
-
-
-def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:
-    """Return the lanes in which the end of a job, or its wait, may make jobs due."""
-    return {job.account_id, lane_of(job), *map(lane_of, enqueued)}
 
 
 def _escape(text: str) -> str:

@@ -191,7 +191,7 @@ PLANTED = (
         "the archive lacks the last events of the journal",
         [
             Edit(
-                "tasks/job_runner.py",
+                "tasks/settlement.py",
                 "events = [*attempt.journal.archivable(), *ending.events]",
                 "events = attempt.journal.archivable()",
             )

@@ -150,20 +150,33 @@ def test_attempt_stops_after_a_newer_claim(heartbeat, running_job, job_store):
     assert (job_store.job(job_id).state, job_store.job(job_id).worker) == ("running", "another worker")
 
 
-def test_overdue_attempt_is_abandoned_and_its_thread_leaves_the_window(heartbeat, running_job, runner, job_store):
+def test_overdue_attempt_is_abandoned_and_its_thread_leaves_the_window(heartbeat, runner, job_store, account):
     """Another worker takes the job over; the thread may be stuck for good."""
-    job_id, attempt, _ = running_job
+    # Given an attempt whose thread is stuck
+    job_id, started, unstuck = job_store.enqueue(account), threading.Event(), threading.Event()
+
+    def run(attempt):
+        started.set()
+        assert unstuck.wait(60)
+        attempt.check()
+
+    thread = threading.Thread(target=runner.execute, args=(Handler(run, plain_ending), job_id, "m"))
+    thread.start()
+    assert started.wait(20)
+    (attempt,) = runner.running_attempts()
     heartbeat._beat_once()
+    # When it is overdue
     attempt.deadline = time.monotonic() - OVERDUE_GRACE - 1
-
     heartbeat._beat_once()
-
+    # Then it has failed, and the worker has a thread less
     assert (job_store.job(job_id).state, job_store.job(job_id).failures) == ("queued", 1)
     assert heartbeat._usable_threads([attempt.job]) == {"test": 2}
     with job_store.database.connection() as connection:
         assert [worker.threads for worker in list_live(connection) if worker.name == runner.name] == [3]
         row = connection.execute("SELECT queue_threads FROM workers WHERE name = %s", (runner.name,)).fetchone()
     assert row["queue_threads"] == {"test": 2}
+    unstuck.set()
+    thread.join(20)
 
 
 def test_job_that_the_worker_does_not_run_is_put_back_at_the_second_beat(heartbeat, runner, job_store, account):

@@ -1,0 +1,127 @@
+"""Write what has become of an attempt: its job ends, waits for children, is tried again, or is released.
+
+Each is one transaction, which is repeated while Postgres is unavailable, and fenced. After it the relay publishes what
+has become due, and the journal gets the last events.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import redis
+
+from models.access import rate_limits
+from models.jobs import attempts, jobs
+from models.jobs.attempt_context import Attempt, Outcome, WaitForChildren
+from models.jobs.attempts import Ending
+from models.jobs.cancellation import Cancellation, cancel_all
+from models.jobs.children import wait_for_children
+from models.jobs.jobs import Job, NewJob, lane_of
+from models.journal import journal
+from models.journal.events import Event
+from models.journal.journal import Claim
+from models.journal.writer import JournalWriter
+from models.platform.database import Connection
+from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released
+from tasks.patient_database import PatientDatabase
+from tasks.relay import Relay
+
+
+class Settlement:
+    """Settles the attempts of one worker process. All methods raise Fenced if another claim exists."""
+
+    def __init__(self, database: PatientDatabase, client: redis.Redis, writer: JournalWriter, relay: Relay) -> None:
+        self._database = database
+        self._client = client
+        self._writer = writer
+        self._relay = relay
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """End the job, or let it wait for children. Raises Cancelled for a wait of a cancelled job."""
+        if isinstance(outcome, WaitForChildren):
+            self._wait(attempt, outcome)
+        else:
+            self._end(attempt, outcome)
+
+    def retry(self, attempt: Attempt, error: Mapping[str, Any], traceback: str) -> None:
+        """Schedule another attempt after a failure."""
+        job, events = attempt.job, attempt.journal.archivable()
+        self._database.run(lambda connection: attempts.retry(connection, job, error, traceback, events))
+
+    def release(self, job: Job, events: Sequence[Event], *, delay: float) -> None:
+        """Put the job back without counting a failure."""
+        self._database.run(lambda connection: attempts.release(connection, job, events, delay=delay))
+        self._relay.nudge(lane_of(job))
+
+    def cancel_children(self, job: Job) -> None:
+        """Cancel the children that are unfinished although their parent does not wait for them any more.
+
+        A later attempt may still need them, hence the fence.
+        """
+
+        def cancel(connection: Connection) -> Cancellation:
+            children = [child.id for child in jobs.children(connection, job.id) if not child.ended]
+            fence = partial(attempts.lock_job, connection, job)
+            return cancel_all(connection, children, job.account_id, check=fence)
+
+        cancelled = self._database.run(cancel)
+        with suppress(redis.RedisError):  # readers find the endings in the archive, workers by their heartbeats
+            for job_id, last_event in cancelled.ended.items():
+                journal.append(self._client, Claim(job_id), [last_event])
+            journal.publish_cancellations(self._client, cancelled.running)
+        if cancelled.lanes:
+            self._relay.nudge(*cancelled.lanes)
+
+    def _end(self, attempt: Attempt, ending: Ending) -> None:
+        if attempt.job.pending_children:  # it did not wait for them all. First: if this process dies, it ends later
+            self.cancel_children(attempt.job)
+        if lanes := self._end_row(attempt, ending):
+            self._relay.nudge(*lanes)
+        correction = rate_limits.correction_command(attempt.job.account_id, attempt.job.arguments, ending.tokens)
+        if correction is not None:
+            self._writer.send_with_next_batch(correction)
+        attempt.journal.append_endings(ending.events)
+
+    def _end_row(self, attempt: Attempt, ending: Ending) -> Collection[str]:
+        """End the job. Returns the lanes in which the relay should publish."""
+        events = [*attempt.journal.archivable(), *ending.events]
+        try:
+            return self._database.run_in_batch(lambda connection: attempts.end(connection, attempt.job, ending, events))
+        except Fenced:
+            # Rejected: either a later attempt has claimed the job, or this ending was committed and its
+            # confirmation was lost with the connection.
+            if self._database.run(lambda connection: attempts.has_ended(connection, attempt.job)):
+                return _lanes(attempt.job, ending.follow_ups)
+            raise
+
+    def _wait(self, attempt: Attempt, outcome: WaitForChildren) -> None:
+        job, events = attempt.job, attempt.journal.archivable()
+        try:
+            self._database.run(
+                lambda connection: wait_for_children(
+                    connection,
+                    job,
+                    outcome.children,
+                    events,
+                    join_rule=outcome.join_rule,
+                    timeout=outcome.timeout,
+                    within_month=outcome.within_month,
+                )
+            )
+        except InsufficientQuota as error:
+            raise Released(f"Its children do not fit what the month has left: {error.message}") from None
+        except Fenced:
+            # Rejected: either a later attempt has claimed the job, or a cancellation came first, which this attempt
+            # has to end.
+            if self._database.run(
+                lambda connection: attempts.is_current(connection, job.id, job.attempt, job.claim_id)
+            ):
+                raise Cancelled("cancelled on request") from None
+            raise
+        self._relay.nudge(*_lanes(job, outcome.children))
+
+
+def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:
+    """Return the lanes in which the end of a job, or its wait, may make jobs due."""
+    return {job.account_id, lane_of(job), *map(lane_of, enqueued)}
