@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import anyio.to_thread
 import psycopg
 import redis
 import redis.asyncio
@@ -132,10 +131,15 @@ def broker(recorder: Recorder) -> None:
 
 
 def threads(recorder: Recorder) -> None:
-    """Record waiting for a thread from the event loop, and the work of the thread."""
-    original = anyio.to_thread.run_sync
+    """Record waiting for a thread from the event loop, and the work of the thread.
 
-    async def run_sync(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    Call it before the modules are imported that import the function.
+    """
+    from web.http import threads
+
+    original = threads.run_in_thread
+
+    async def run_in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
         label = work_name(work)
 
         def run(*run_arguments: Any) -> Any:
@@ -143,9 +147,9 @@ def threads(recorder: Recorder) -> None:
                 return work(*run_arguments)
 
         with recorder.around("wait", label):
-            return await original(run, *arguments, **options)
+            return await original(run, *arguments)
 
-    anyio.to_thread.run_sync = run_sync  # type: ignore[assignment]
+    threads.run_in_thread = run_in_thread  # type: ignore[assignment]
 
 
 def work_name(work: Any) -> str:

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from web.access.hashing_pool import HashingPool
+from web.http.threads import run_in_thread
 
 
 def test_hashing_beyond_the_queue_limit_is_rejected():
@@ -33,7 +34,7 @@ def test_hashing_always_uses_the_same_threads():
         hashing, hashing_threads, shared_threads = HashingPool(threads=2), set(), set()
 
         async def hash_once():
-            shared_threads.add(await anyio.to_thread.run_sync(lambda: time.sleep(0.001) or threading.get_ident()))
+            shared_threads.add(await run_in_thread(lambda: time.sleep(0.001) or threading.get_ident()))
             hashing_threads.add(await hashing.run(lambda: time.sleep(0.001) or threading.get_ident()))
 
         async with anyio.create_task_group() as group:
