@@ -114,13 +114,13 @@ def test_turn_that_kills_its_workers_is_dead_while_others_complete(stack: Instal
 def test_turns_of_a_conversation_run_one_at_a_time_in_order(stack: Installation, user: AccountOwner):
     stack.start_worker("tokens=10,rate=40")
     conversation = user.post("/v1/conversations", {})["id"]
+    # Given turns that are posted at once, so that any of them may be accepted first
     turns = [user.stream(f"turn {number}", conversation=conversation) for number in (1, 2, 3)]
-
-    ordered = sorted([turn.end() for turn in turns], key=lambda turn: turn.job_id)
-
-    jobs = stack.rows("SELECT id, started_at, finished_at FROM jobs WHERE id = ANY(%s) ORDER BY id",
-                      [turn.job_id for turn in ordered])  # fmt: skip
-    assert [job["id"] for job in jobs] == [turn.job_id for turn in ordered]
+    by_job = {turn.end().job_id: turn for turn in turns}
+    # Then they run in the order in which they were accepted
+    jobs = stack.rows("SELECT id, started_at, finished_at FROM jobs WHERE id = ANY(%s) ORDER BY sequence",
+                      list(by_job))  # fmt: skip
+    ordered = [by_job[job["id"]] for job in jobs]
     assert all(later["started_at"] > earlier["finished_at"] for earlier, later in itertools.pairwise(jobs))
     items = user.get(f"/v1/conversations/{conversation}/items?order=asc")["data"]
     assert [item["role"] for item in items] == ["user", "assistant"] * 3
