@@ -115,11 +115,14 @@ def migrate(data_dir: Path | None, finalize: bool, verbose: bool) -> None:
     settings = prepare(verbose, data_dir=data_dir)
     from models.platform import pooler
     from models.platform.migrate import migrate
+    from models.platform.migration_files import schema_version
 
     migrations = migrate(settings.postgres_dsn, finalize_upgrade=finalize)
     pooler.store_limits(settings)
     lines = [f"applied {name}" for name in migrations.applied]
     lines += [f"held back {file} until the upgrade is finalized" for file in migrations.held_back]
+    if finalize:
+        lines.append(f"finalized: versions before schema {schema_version()} no longer work with this database")
     click.echo("\n".join(lines) or "no pending migrations")
 
 

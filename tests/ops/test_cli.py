@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from models.jobs.catalogue import POOLS
 from models.platform.database import Database
+from models.platform.migration_files import schema_version
 from models.platform.settings import Settings
 from ops import preflight
 from ops.cli import main
@@ -68,6 +69,26 @@ def test_processes_of_a_release_that_the_database_excludes_do_not_start(installa
         assert result.exit_code == 2, command
         assert result.stderr.startswith("sangha: The database needs schema version 9000 or later")
         assert result.stderr.count("\n") == 1
+
+
+def test_migrate_says_what_it_holds_back_and_what_it_has_finalized(
+    installation: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an upgrade that is not finalized, and a migration that waits for that
+    with installation.connection() as connection:
+        connection.execute("UPDATE schema_compatibility SET oldest_code = '0008'")
+        connection.execute("DELETE FROM _yoyo_migration WHERE migration_id LIKE '0016%'")
+    # When it is migrated, and finalized
+    migrated, finalized = sangha("migrate"), sangha("migrate", "--finalize")
+    # Then both say so
+    version = schema_version()
+    assert migrated.output == (
+        "held back 0016.drop-job-indexes (contract, needs 0013) until the upgrade is finalized\n"
+    )
+    assert finalized.output == (
+        "applied 0016.drop-job-indexes\n"
+        f"finalized: versions before schema {version} no longer work with this database\n"
+    )
 
 
 def test_unreachable_database_prints_one_line(tmp_path: Path) -> None:
