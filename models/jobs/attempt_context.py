@@ -138,9 +138,11 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     # The last events may be missing if Redis was restarted. The row does not say whether there were any: a failover of
     # Postgres may have lost that an attempt was begun, or that it failed.
     lost = incomplete or (not result.same_server and (job.failures > 0 or result.fence >= 0))
-    if lost:  # before Redis has more events: clients that resume with an older number are redirected by the row
+    # Where events are lost, and where an earlier attempt said so, of which a failover may have lost the row's note.
+    rewinds = [event.sequence for event in recent if event.type == REWOUND] + ([begin] if lost else [])
+    if rewinds:  # before Redis has more events: clients that resume with an older number are redirected by the row
         with database.connection() as connection:
-            store_rewind(connection, job, begin)
+            store_rewind(connection, job, min(rewinds))
     if incomplete or result.last + 1 < begin:
         _require_fence(journal.append(client, claim, history, replace=True, shards=0), claim)
     attempt_journal = Journal(claim, begin, writer, recent)

@@ -217,6 +217,26 @@ def test_an_attempt_that_a_failover_has_lost_together_with_events_is_followed_by
     assert job_store.job(job.id).rewound_at == (2 if fence_lost else 3)
 
 
+def test_a_rewind_that_a_failover_has_lost_from_the_row_is_stored_again(job_store, open_next, redis_client, writer):
+    """A follower that was connected to neither Redis nor its shards at the rewind learns of it from the row."""
+    # Given an attempt whose events Redis has lost, and the next one, which has announced that and written more
+    first = open_next()
+    first.journal.write("test.said", {})
+    writer.drain()
+    journal.delete(redis_client, first.job.id)
+    second = open_next(first)
+    second.journal.write("test.said", {})
+    writer.drain()
+    # When a failover loses its claim with the rewind of the row
+    job_store.update(first.job.id, "state = 'queued', attempt = 1, claim_id = NULL, rewound_at = NULL")
+    job = job_store.claim(first.job.id, "another message", "another worker")
+    third = open_attempt(job, job_store.database, redis_client, writer)
+    # Then the row has it again, and the events are continued
+    assert job_store.job(job.id).rewound_at == 2
+    assert third.journal.next_sequence == 4
+    assert not wrote_only_rewound(third)
+
+
 def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(
     job_store, open_next, redis_client, writer
 ):
