@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from bench.chaos import memory_rules, stream_rules, table_rules
-from bench.chaos.crash_rules import CrashRules, silent_periods
+from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
 from bench.chaos.excuses import Excuses
 from bench.chaos.faults import EVICTIONS, InjectedFault
 from bench.chaos.quiescence import RabbitmqCtl, wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
 from bench.chaos.table_rules import NONE
-from bench.chaos.transcripts import ClientTranscript
+from bench.chaos.transcripts import ClientTranscript, Period
 from bench.chaos.violations import Violation
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import Cursor, move_batch
@@ -32,6 +32,7 @@ def check(
     *,
     injected: Sequence[InjectedFault] = (),
     deaths: Sequence[WorkerDeath] = (),
+    lost_commits: Sequence[Period] = (),
     excuses: Excuses = NONE,
     rabbitmqctl: RabbitmqCtl | None = None,
     move: bool = False,
@@ -42,7 +43,8 @@ def check(
     move      move all ended trees to `ended_jobs` first, to check turns as the platform keeps them
     """
     offset = time.time() - time.monotonic()
-    crash_rules = CrashRules(deaths, list(silent_periods(injected, offset)))
+    silences = [*silent_periods(injected, offset), *forgotten_stops(injected, lost_commits, offset)]
+    crash_rules = CrashRules(deaths, silences)
     with closing(Database(settings.postgres_dsn, size=2, name="checker")) as database:
         unfinished = list(wait_for_quiescence(database, settings, patience, rabbitmqctl))
         if move:

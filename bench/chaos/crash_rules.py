@@ -6,8 +6,9 @@ A lost connection, a restarted broker or an outage of Postgres is no crash of th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.chaos.faults import POSTGRES_AWAY, InjectedFault, names_in
+from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, InjectedFault, names_in
 from bench.chaos.stack import WorkerDeath
+from bench.chaos.transcripts import Period
 from bench.chaos.violations import Violation
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.leases import LEASE, RENEWAL
@@ -28,7 +29,7 @@ FROM all_jobs WHERE crashes > 0 OR state = 'dead' ORDER BY id
 
 @dataclass(frozen=True, slots=True)
 class CrashRules:
-    """The deaths of workers during a run, and the periods in which workers could not renew their leases."""
+    """The deaths of workers during a run, and the periods in which workers were silent, as seen by Postgres."""
 
     deaths: Sequence[WorkerDeath]
     silences: Sequence[tuple[float, float]] = ()
@@ -68,3 +69,18 @@ def silent_periods(injected: Sequence[InjectedFault], offset: float) -> Iterator
         else:
             merged.append((begin, end))
     yield from ((begin + offset, end + offset) for begin, end in merged if end - begin > LEASE - GAP)
+
+
+def forgotten_stops(
+    injected: Sequence[InjectedFault], lost_commits: Sequence[Period], offset: float
+) -> Iterator[tuple[float, float]]:
+    """Yield the periods in which a worker was replaced while a failover lost commits, as that of its last release.
+
+    Postgres then has a worker that runs jobs and is silent, as if it had died.
+
+    offset  seconds to add to the faults' times
+    """
+    for fault in injected:
+        lost = any(period.overlaps(fault.struck_at, fault.healed_at) for period in lost_commits)
+        if fault.name == DEPLOY_WORKERS and lost:
+            yield fault.struck_at + offset, fault.healed_at + offset

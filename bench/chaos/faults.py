@@ -50,6 +50,9 @@ SECOND_BLIP, BLIPS = 4.0, (8.0, 12.0)
 #: The outage of Postgres for everybody, and its links.
 POSTGRES_AWAY, POSTGRES_LINKS = "postgres-away", "+".join(name for name in LINKS if name.endswith("postgres"))
 
+#: The replacement of a worker by a deployment.
+DEPLOY_WORKERS = "deploy-workers"
+
 #: Processes of the previous version beside those of this one, which ones, and for how many seconds. That version has
 #: faults that this one has not, so nothing else happens meanwhile.
 TWO_VERSIONS, OLD, ROLLED_BACK = "two-versions", ["inference-b+web-b", "light+scheduler-b", "web-a"], (8.0, 12.0)
@@ -271,7 +274,7 @@ def freezes() -> list[Fault]:
 def other_faults() -> list[Fault]:
     """Return the other faults: a deployment that replaces processes, and a full disk."""
     return [
-        Fault("deploy-workers", "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
+        Fault(DEPLOY_WORKERS, "TERM to a worker, and start it again", WORKERS, AT_ONCE, terminate, do_nothing),
         Fault("deploy-web", "TERM to a web process, and start it again", WEBS, AT_ONCE, terminate, do_nothing),
         Fault(
             PROMOTION, "kill -9 Postgres; its standby lacks the last commits", ["postgres"], DEAD, fail_over, promote

@@ -195,6 +195,7 @@ class ChaosRun:
             self._options.patience,
             injected=self._injector.injected,
             deaths=self._stack.deaths,
+            lost_commits=self._stack.lost_commits,
             excuses=excuses,
             rabbitmqctl=self._stack.rabbitmqctl,
             move=True,

@@ -9,10 +9,11 @@ import redis
 
 from bench.chaos import memory_rules, table_rules
 from bench.chaos.checker import check, journal_lost
-from bench.chaos.crash_rules import CrashRules, silent_periods
-from bench.chaos.faults import POSTGRES_AWAY, POSTGRES_LINKS, InjectedFault
+from bench.chaos.crash_rules import CrashRules, forgotten_stops, silent_periods
+from bench.chaos.faults import DEPLOY_WORKERS, POSTGRES_AWAY, POSTGRES_LINKS, InjectedFault
 from bench.chaos.quiescence import wait_for_quiescence
 from bench.chaos.stack import WorkerDeath
+from bench.chaos.transcripts import Period
 from models.jobs import ended_partitions
 from models.jobs.ended_jobs import move_batch
 from models.platform.database import Connection
@@ -222,6 +223,14 @@ def test_only_consecutive_faults_keep_workers_silent_for_longer_than_a_lease():
     outage = [InjectedFault(POSTGRES_AWAY, POSTGRES_LINKS, 200.0, 260.0)]
 
     assert list(silent_periods([*faults, *others, *outage], 1000.0)) == [(1000.0, 1019.0)]
+
+
+def test_a_worker_whose_stop_a_failover_has_lost_counts_as_silent():
+    # Given two replacements of workers, and commits that were lost during the second one
+    replaced = [InjectedFault(DEPLOY_WORKERS, "light", begin, begin + 5.0) for begin in (0.0, 30.0)]
+    killed = InjectedFault("kill-web", "web-a", 33.0, 34.0)
+
+    assert list(forgotten_stops([*replaced, killed], [Period(28.0, 32.0)], 1000.0)) == [(1030.0, 1035.0)]
 
 
 @pytest.mark.parametrize(
