@@ -16,6 +16,7 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from docs.source_code import ROOT, assigned_value, literal, nodes, strings, trees
 from models.jobs.catalogue import CATALOGUE, POOLS
 from models.journal.events import ENDINGS, EXTENSION_EVENTS
 from models.platform import errors
@@ -23,11 +24,7 @@ from models.platform.settings import Script, Settings, variable_name
 from ops.cli import main as sangha
 from web.http.errors import KINDS
 
-ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-
-#: Packages whose source is searched for error codes and event types.
-PACKAGES = ("models", "pipelines", "tasks", "web")
 
 #: Statuses and default codes of errors that are no RequestError, by the class's name.
 OTHER_ERRORS = {
@@ -258,19 +255,6 @@ def raised_errors() -> Iterator[tuple[str, str, str]]:
                 yield code, status, message
 
 
-def assigned_value(node: ast.expr, assignments: Iterable[ast.Assign]) -> ast.expr:
-    """Return the value of the last assignment before a variable is used; any other expression unchanged."""
-    if not isinstance(node, ast.Name):
-        return node
-    earlier = [
-        assignment
-        for assignment in assignments
-        if assignment.lineno < node.lineno
-        and any(isinstance(target, ast.Name) and target.id == node.id for target in assignment.targets)
-    ]
-    return max(earlier, key=lambda assignment: assignment.lineno).value if earlier else node
-
-
 def status_and_code(error: type) -> tuple[str, str]:
     """Return the status and the default code of a class of errors; empty where it never reaches a client."""
     for base in error.__mro__:
@@ -279,15 +263,6 @@ def status_and_code(error: type) -> tuple[str, str]:
         if base.__name__ in OTHER_ERRORS:
             return OTHER_ERRORS[base.__name__]
     return "", ""
-
-
-def literal(node: ast.expr) -> str:
-    """Return a literal text, with `…` for each value in it; an empty text for any other expression."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(literal(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    return ""
 
 
 # Metrics
@@ -316,24 +291,6 @@ def metrics() -> Iterator[tuple[str, ...]]:
 
 
 # Shared
-
-
-def nodes() -> Iterator[ast.AST]:
-    """Yield the syntax nodes of all modules of PACKAGES."""
-    for tree in trees():
-        yield from ast.walk(tree)
-
-
-def trees() -> Iterator[ast.Module]:
-    """Yield the syntax trees of all modules of PACKAGES."""
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield ast.parse(path.read_text(encoding="utf-8"))
-
-
-def strings() -> Iterator[str]:
-    """Yield each literal text of the source."""
-    return (node.value for node in nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def table(heading: Row, rows: Iterable[Row]) -> str:
