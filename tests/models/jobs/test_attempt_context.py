@@ -61,6 +61,15 @@ def all_events(job_store, redis_client, job_id):
     return [e.data for e in [*archived.events, *recent]]
 
 
+def open_without_journal(open_next, redis_client, writer):
+    """Return an attempt whose journal with one event Redis has lost."""
+    attempt = open_next()
+    attempt.journal.write("test.said", {})
+    writer.drain()
+    journal.delete(redis_client, attempt.job.id)
+    return attempt
+
+
 def finish(job_store, attempt):
     """End a job like a worker."""
     ending = plain_ending(attempt, "completed")
@@ -179,10 +188,7 @@ def test_ending_after_a_concurrent_checkpoint_archives_no_event_twice(job_store,
 
 
 def test_an_attempt_after_a_crash_and_an_eviction_writes_rewound(job_store, open_next, redis_client, writer):
-    first = open_next()
-    first.journal.write("test.said", {})
-    writer.drain()
-    journal.delete(redis_client, first.job.id)
+    first = open_without_journal(open_next, redis_client, writer)
 
     second = open_next(first)
 
@@ -220,10 +226,7 @@ def test_an_attempt_that_a_failover_has_lost_together_with_events_is_followed_by
 def test_a_rewind_that_a_failover_has_lost_from_the_row_is_stored_again(job_store, open_next, redis_client, writer):
     """A follower that was connected to neither Redis nor its shards at the rewind learns of it from the row."""
     # Given an attempt whose events Redis has lost, and the next one, which has announced that and written more
-    first = open_next()
-    first.journal.write("test.said", {})
-    writer.drain()
-    journal.delete(redis_client, first.job.id)
+    first = open_without_journal(open_next, redis_client, writer)
     second = open_next(first)
     second.journal.write("test.said", {})
     writer.drain()
@@ -240,10 +243,7 @@ def test_a_rewind_that_a_failover_has_lost_from_the_row_is_stored_again(job_stor
 def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_one(
     job_store, open_next, redis_client, writer
 ):
-    first = open_next()
-    first.journal.write("test.said", {})
-    writer.drain()
-    journal.delete(redis_client, first.job.id)
+    first = open_without_journal(open_next, redis_client, writer)
     second = open_next(first)
 
     second.journal.fenced = True  # its event is never sent

@@ -15,14 +15,14 @@ from bench.harness.waiting import wait_until
 from models.journal import journal
 from models.journal.events import event
 from models.journal.journal import Claim, Fence
-from models.journal.keys import hash_key, stream_key
-from models.journal.shards import shard_keys
+from models.journal.keys import stream_key
 from models.journal.writer import Journal, JournalWriter
 from models.platform.errors import Fenced
 from models.platform.ids import new_id
 from models.platform.redis_client import connect
 from ops.child_process import ChildProcess
 from ops.embedded_servers import Valkey, running_server
+from tests.models.journal.evictions import evict
 
 DELTA = "response.output_text.delta"
 
@@ -177,15 +177,7 @@ def test_an_evicted_part_of_a_journal_is_repaired_by_the_running_attempt(client,
         written.write("test.said", {"n": n})
     writer.drain()
     # When Redis evicts a part of its journal
-    job_id = written.claim.job_id
-    if evicted == "fence":
-        client.hdel(hash_key(job_id), "fence")
-    if evicted in ("hash", "both"):
-        client.delete(hash_key(job_id))
-    if evicted in ("stream", "both"):
-        client.delete(stream_key(job_id))
-    if evicted == "shards":
-        client.delete(*shard_keys())
+    evict(client, written.claim.job_id, evicted)
     # Then its next append writes the lost events again
     written.write("test.said", {"n": 10})
     assert writer.drain()
