@@ -163,8 +163,7 @@ def draw(client: redis.Redis, buckets: Sequence[Bucket]) -> DrawResult:
 def give_back_of_job(client: redis.Redis, account_id: str, arguments: Mapping[str, Any]) -> None:
     """Return what was drawn for a job with these arguments, which ended without an attempt. Raises redis.RedisError."""
     drawn = arguments["drawn"]
-    owners = bucket_owners(account_id, drawn["key_id"])
-    give_back(client, [Bucket(owner, "tokens", drawn["limit"], drawn["tokens"], group=account_id) for owner in owners])
+    give_back(client, token_buckets(account_id, drawn["key_id"], drawn["limit"], drawn["tokens"]))
 
 
 def give_back(client: redis.Redis, buckets: Sequence[Bucket]) -> None:
@@ -184,6 +183,11 @@ def bucket_owners(account_id: str, key_id: str | None) -> list[str]:
     return [f"account {account_id}", *([f"key {key_id}"] if key_id else [])]
 
 
+def token_buckets(account_id: str, key_id: str | None, limit: int, tokens: int) -> list[Bucket]:
+    """Return the buckets of tokens per minute, with a cost of so many tokens."""
+    return [Bucket(owner, "tokens", limit, tokens, group=account_id) for owner in bucket_owners(account_id, key_id)]
+
+
 def token_draw_arguments(key_id: str | None, limit: int | None, estimated_tokens: int) -> dict[str, Any]:
     """Return the job argument that records the tokens drawn for it; none where there is no limit.
 
@@ -197,9 +201,7 @@ def correction_command(account_id: str, arguments: Mapping[str, Any], used: int)
     drawn = arguments.get("drawn")
     if not drawn or used == drawn["tokens"]:
         return None
-    cost = used - drawn["tokens"]
-    owners = bucket_owners(account_id, drawn["key_id"])
-    buckets = [Bucket(owner, "tokens", drawn["limit"], cost, group=account_id) for owner in owners]
+    buckets = token_buckets(account_id, drawn["key_id"], drawn["limit"], used - drawn["tokens"])
     return Command(buckets[0].key, ["EVALSHA", DRAW_SHA, *_command(buckets, forced=True)])
 
 

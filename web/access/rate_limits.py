@@ -13,7 +13,7 @@ from contextlib import suppress
 import redis
 
 from models.access import rate_limits
-from models.access.rate_limits import Bucket, BucketLevel, DrawResult
+from models.access.rate_limits import Bucket, BucketLevel, DrawResult, token_buckets
 from models.accounts.accounts import Caller
 from models.accounts.plans import Limits
 from models.platform.errors import Unavailable
@@ -62,12 +62,12 @@ class Limiter:
 
     def draw_tokens(self, caller: Caller, limit: int, tokens: int) -> Mapping[str, str]:
         """Draw more tokens for an admitted request; returns response headers. Raises RateLimited and Unavailable."""
-        return level_headers(self._draw(token_buckets(caller, limit, tokens), reads=False))
+        return level_headers(self._draw(token_buckets(caller.account_id, caller.key_id, limit, tokens), reads=False))
 
     def give_back_tokens(self, caller: Caller, limit: int, tokens: int) -> None:
         """Return tokens of a request that uses none. While Redis is unavailable they are lost, for at most a minute."""
         with suppress(redis.RedisError):
-            rate_limits.give_back(self._client, token_buckets(caller, limit, tokens))
+            rate_limits.give_back(self._client, token_buckets(caller.account_id, caller.key_id, limit, tokens))
 
     def draw_for_address(self, ip: str) -> None:
         """Draw a public request that changes something. Raises RateLimited and Unavailable."""
@@ -110,12 +110,6 @@ class Limiter:
                 return False
             self._paused_until = now + PAUSE  # this request tries; the others use its result
             return True
-
-
-def token_buckets(caller: Caller, limit: int, tokens: int) -> list[Bucket]:
-    """Return the buckets of a caller's tokens per minute."""
-    owners = rate_limits.bucket_owners(caller.account_id, caller.key_id)
-    return [Bucket(owner, "tokens", limit, tokens, group=caller.account_id) for owner in owners]
 
 
 def _rate_limited(result: DrawResult, bucket: Bucket) -> RateLimited:
