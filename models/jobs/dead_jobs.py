@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from models.jobs.jobs import COLUMNS, Job
+from models.jobs.replayable import REPLAYABLE
 from models.jobs.serial_keys import LAST_OF_SERIAL_KEY, lock_serial_key_of
 from models.journal.archive import archive, last_archived
 from models.journal.events import event
@@ -34,7 +35,7 @@ REPLAY = f"""
 UPDATE jobs SET state = 'queued', failures = 0, crashes = 0, run_at = now(), published_at = NULL, finished_at = NULL,
                 message_id = NULL, worker = NULL, cancel_requested_at = NULL, deadline_at = NULL,
                 error = NULL, traceback = NULL, result = NULL, {LAST_OF_SERIAL_KEY}
-WHERE id = %(id)s AND parent_id IS NULL AND (state = 'dead' OR state = 'failed' AND error ->> 'code' = 'effect_unknown')
+WHERE id = %(id)s AND parent_id IS NULL AND {REPLAYABLE}
 RETURNING id
 """
 

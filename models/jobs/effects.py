@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 
 from models.jobs.attempts import lock_job
 from models.jobs.jobs import Job
+from models.jobs.replayable import REPLAYABLE
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.errors import PermanentFailure
 from models.platform.records import columns
@@ -216,13 +217,12 @@ def resolve(
 
 # While the job can run again, in time or by a replay, the effect prevents a second call. One that failed because of an
 # unknown effect can be replayed, and would repeat its other steps.
-PRUNE = """
+PRUNE = f"""
 DELETE FROM effects WHERE (job_id, step) IN (
     SELECT job_id, step FROM effects
     WHERE state IN ('done', 'failed') AND updated_at < now() - make_interval(days => %(days)s)
       AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = effects.job_id
-                      AND (jobs.state NOT IN ('completed', 'failed', 'cancelled')
-                           OR jobs.state = 'failed' AND jobs.error ->> 'code' = 'effect_unknown')) LIMIT %(batch)s)
+                      AND (jobs.state NOT IN ('completed', 'failed', 'cancelled') OR {REPLAYABLE})) LIMIT %(batch)s)
 """
 
 

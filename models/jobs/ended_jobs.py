@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from models.jobs.replayable import REPLAYABLE
 from models.jobs.unclaimed_results import KIND_LIST
 from models.journal.archive import Chunk, PackedEvents, pack
 from models.platform.database import Connection, fetch_all
@@ -43,7 +44,7 @@ FOR UPDATE SKIP LOCKED
 # What is held back: unfinished and dead jobs, those with an unresolved effect, and meditations without an outcome,
 # which show the state of their job. OFFSET 0 keeps the planner from reading all of `jobs` for trees that it expects to
 # be larger than they are.
-TREES = """
+TREES = f"""
 WITH RECURSIVE tree AS (
     SELECT id AS root, id AS job_id FROM unnest(%(roots)s::text[]) AS id
     UNION ALL
@@ -52,7 +53,7 @@ WITH RECURSIVE tree AS (
 )
 SELECT root, array_agg(job_id) AS ids FROM tree CROSS JOIN LATERAL (
     SELECT state NOT IN ('completed', 'failed', 'cancelled')
-           OR state = 'failed' AND coalesce(error ->> 'code' = 'effect_unknown', false)
+           OR {REPLAYABLE}
            OR EXISTS (SELECT FROM effects WHERE effects.job_id = jobs.id AND effects.state IN ('intent', 'unknown'))
            OR EXISTS (SELECT FROM meditations WHERE meditations.job_id = jobs.id AND outcome IS NULL)
            OR EXISTS (SELECT FROM responses WHERE responses.job_id = jobs.id
