@@ -42,8 +42,8 @@ from models.platform.errors import (
 )
 from models.platform.settings import Settings
 from tasks.broker import Broker
-from tasks.patient_database import PatientDatabase
 from tasks.relay import Relay
+from tasks.retrying_database import RetryingDatabase
 from tasks.settlement import Settlement
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ class JobRunner:
         self.writer = writer
         self.relay = relay
         self.stopping = threading.Event()
-        self._patient_database = PatientDatabase(database, self.stopping)
-        self._settlement = Settlement(self._patient_database, client, writer, relay)
+        self._retrying_database = RetryingDatabase(database, self.stopping)
+        self._settlement = Settlement(self._retrying_database, client, writer, relay)
         self._claimed: dict[str, Job] = {}  # by id, from the claim to the end
         self._running: dict[str, Attempt] = {}
         # Cancellations of jobs that do not run here, or have not started yet.
@@ -141,7 +141,7 @@ class JobRunner:
                     self._running.pop(job.id, None)
 
     def _resend_if_forgotten(self, job: Job) -> None:
-        """Have a job sent again whose row knows nothing of this claim, instead of when its message counts as lost."""
+        """Publish the job again if its row lacks this claim, without waiting until its message counts as lost."""
         with suppress(Unavailable), self.database.connection() as connection:
             leases.resend_forgotten(connection, [job])
 
@@ -167,7 +167,7 @@ class JobRunner:
             tries += 1
             return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
 
-        return self._patient_database.run_in_autocommit(claim)
+        return self._retrying_database.run_in_autocommit(claim)
 
     def _register(self, attempt: Attempt) -> None:
         """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""

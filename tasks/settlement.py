@@ -1,4 +1,4 @@
-"""Write what has become of an attempt: its job ends, waits for children, is tried again, or is released.
+"""Write the outcome of an attempt: its job ends, waits for children, is tried again, or is released.
 
 Each is one transaction, which is repeated while Postgres is unavailable, and fenced. After it the relay publishes what
 has become due, and the journal gets the last events.
@@ -24,14 +24,14 @@ from models.journal.journal import Claim
 from models.journal.writer import JournalWriter
 from models.platform.database import Connection
 from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released
-from tasks.patient_database import PatientDatabase
 from tasks.relay import Relay
+from tasks.retrying_database import RetryingDatabase
 
 
 class Settlement:
     """Settles the attempts of one worker process. All methods raise Fenced if another claim exists."""
 
-    def __init__(self, database: PatientDatabase, client: redis.Redis, writer: JournalWriter, relay: Relay) -> None:
+    def __init__(self, database: RetryingDatabase, client: redis.Redis, writer: JournalWriter, relay: Relay) -> None:
         self._database = database
         self._client = client
         self._writer = writer

@@ -91,8 +91,8 @@ def check_claims(connection: Connection, worker: str, held: Mapping[str, Job]) -
     )
 
 
-# A job whose row knows nothing of a claim: Postgres crashed before that was on the disk, or a failover lost it. Its
-# message has been received, so it needs another one.
+# A job whose row lacks a claim that its worker holds: Postgres crashed before that was on the disk, or a failover lost
+# it. Its message has been received, so it needs another one.
 RESEND_FORGOTTEN = """
 UPDATE jobs SET published_at = NULL
 FROM unnest(%(ids)s::text[], %(attempts)s::int[]) AS held (held_id, held_attempt)

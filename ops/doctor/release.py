@@ -22,10 +22,7 @@ TIMEOUT = 3
 WATCH, INTERVAL = 10.0, 0.25
 
 #: What to do about contract migrations.
-FINALIZE = "nothing for a day; or, if you will not go back, run `sangha migrate --finalize` after the last restart"
-
-#: What to do about contract migrations.
-FINALIZE = "nothing for a day; or, if you will not go back, run `sangha migrate --finalize` after the last restart"
+FINALIZE = "none; to rule out a rollback within the next day, run `sangha migrate --finalize` after the last restart"
 
 APPLIED = "SELECT migration_id FROM _yoyo_migration ORDER BY migration_id"
 

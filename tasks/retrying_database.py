@@ -18,7 +18,7 @@ T = TypeVar("T")
 RETRY_INTERVAL = 0.25
 
 
-class PatientDatabase:
+class RetryingDatabase:
     """Runs operations in transactions of their own, again while Postgres is unavailable, until the worker stops."""
 
     def __init__(self, database: Database, stopping: threading.Event) -> None:
