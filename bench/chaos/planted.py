@@ -204,7 +204,7 @@ PLANTED = (
         [
             Edit(
                 "models/jobs/attempt_context.py",
-                "lost = incomplete or (not result.same_server and (job.failures > 0 or result.fence >= 0))",
+                "lost = incomplete or (not result.same_server and _may_follow_others(job, result.fence, history))",
                 "lost = False",
             )
         ],

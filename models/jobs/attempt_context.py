@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import redis
@@ -23,6 +23,9 @@ StopReason = Literal["cancelled", "released", "yielded", "overtaken"]
 
 #: Seconds before the next attempt at a batch job that has yielded to interactive work.
 YIELD_DELAY = 1.0
+
+#: Time in which the web process has written a new job's opening events to Redis.
+OPENING_TIME = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +138,17 @@ def open_attempt(job: Job, database: Database, client: redis.Redis, writer: Jour
     begin = history[-1].sequence + 1 if history else 0
     # Redis has fewer events than it confirmed, or ending events whose commit Postgres has lost.
     incomplete = begin <= result.last
-    # The last events may be missing if Redis was restarted. The row does not say whether there were any: a failover of
-    # Postgres may have lost that an attempt was begun, or that it failed.
-    lost = incomplete or (not result.same_server and (job.failures > 0 or result.fence >= 0))
+    lost = incomplete or (not result.same_server and _may_follow_others(job, result.fence, history))
     # Where events are lost, and where an earlier attempt said so, of which a failover may have lost the row's note.
     rewinds = [event.sequence for event in recent if event.type == REWOUND] + ([begin] if lost else [])
     if rewinds:  # before Redis has more events: clients that resume with an older number are redirected by the row
         with database.connection() as connection:
             store_rewind(connection, job, min(rewinds))
-    if incomplete or result.last + 1 < begin:
-        _require_fence(journal.append(client, claim, history, replace=True, shards=0), claim)
+    behind = incomplete or result.last + 1 < begin
+    if behind or not (lost or result.same_server):
+        events = history if behind else []
+        appended = journal.append(client, claim, events, replace=behind, complete=not lost, shards=0)
+        _require_fence(appended, claim)
     attempt_journal = Journal(claim, begin, writer, recent)
     tokens = archived.tokens + sum(event.tokens for event in recent)
     if lost or _lacks_rewound_event(job, history):
@@ -185,6 +189,17 @@ def _take_fence(claim: Claim, database: Database, client: redis.Redis) -> Append
         if not is_current(connection, claim.job_id, claim.attempt, claim.claim_id):
             raise _fenced(claim)
     return result if result.status == "ok" else journal.append(client, claim, [], Fence.SEIZE)
+
+
+def _may_follow_others(job: Job, fence: int, history: Sequence[Event]) -> bool:
+    """Return whether an earlier attempt may have written events that neither the row nor Redis tells of.
+
+    A failover of Postgres may have lost that an attempt was begun, or that it failed. Then the fence tells. If Redis
+    has lost that too, the age does: a job with opening events has no fence only while it is new.
+    """
+    if job.failures > 0 or fence >= 0:
+        return True
+    return bool(history) and job.attempt == 1 and datetime.now(UTC) - job.created_at > OPENING_TIME
 
 
 def _require_fence(result: AppendResult, claim: Claim) -> None:

@@ -67,15 +67,20 @@ class Fence(IntEnum):
 # deleted, since readers expect a stream without gaps. `replace` deletes all entries: events of another claim are not
 # skipped as if they were the same.
 #
+# `server` is the run of Redis that has all events of the journal. Taking the fence forgets another run's, and replacing
+# the events forgets any: if events are lost, then every attempt finds so until one has written the event that says it.
+# The next new event notes the run again, or `complete`.
+#
 # Opening events, which no attempt writes, are not sent to the shard: followers read them here. Neither are those of an
 # append without a third key. The events of an ending are marked with `x`, the sequence number of a rewind in an append
 # that is too large for the shard with `r`.
 APPEND = """
 local attempt, first, take, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[7]
-local replace, endings = ARGV[4] == '1', tonumber(ARGV[6])
+local replace, complete, endings = ARGV[4] == '1', ARGV[9] == '1', tonumber(ARGV[6])
 local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim')
-local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3]
-local ended = 0
+local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3] or ''
+local current, ended = nil, 0
+local function run_id() return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') end
 if take < 2 then
     if fence > attempt then return {'fenced', last} end
     if fence == attempt and stored[4] and stored[4] ~= claim then return {'fenced', last} end
@@ -84,7 +89,8 @@ if take == 0 then
     if fence < attempt or last + 1 < first then return {'lost', last} end
     if last >= 0 and redis.call('EXISTS', KEYS[2]) == 0 then return {'lost', last} end
 else
-    server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+    current = run_id()
+    if replace or server ~= current then server = '' end
     local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
     if newest then
         last = math.max(last, tonumber(string.match(newest[1], '%d+')) - 1)
@@ -94,7 +100,7 @@ else
     if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
 local lines, sequence, begin = {}, first, nil
-for index = 9, #ARGV, 2 do
+for index = 10, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
         local id = (sequence + 1) .. '-0'
@@ -108,11 +114,9 @@ for index = 9, #ARGV, 2 do
     end
     sequence = sequence + 1
 end
-if take == 0 then
-    redis.call('HSET', KEYS[1], 'last', last)
-else
-    redis.call('HSET', KEYS[1], 'fence', attempt, 'claim', claim, 'last', last, 'server', server)
-end
+if take > 0 then redis.call('HSET', KEYS[1], 'fence', attempt, 'claim', claim) end
+if complete or (begin and server == '' and not replace) then server = current or run_id() end
+redis.call('HSET', KEYS[1], 'last', last, 'server', server)
 if take > 0 or endings > 0 or begin == 0 then
     redis.call('EXPIRE', KEYS[1], ARGV[5])
     redis.call('EXPIRE', KEYS[2], ARGV[5])
@@ -129,7 +133,7 @@ if KEYS[3] and begin and (attempt > 0 or begin > 0 or endings > 0) then
     if rewound ~= '' then entry[7], entry[8] = 'r', rewound end
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], '*', unpack(entry))
 end
-return {'ok', last, server == stored[3] and 1 or 0, fence, begin or -1, ended}
+return {'ok', last, current == stored[3] and 1 or 0, fence, begin or -1, ended}
 """.replace("MAX_ENTRY", str(MAX_ENTRY))
 
 APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
@@ -143,7 +147,7 @@ class AppendResult:
 
     status       `ok`; `lost`, if Redis lacks earlier events or the fence; `fenced`, if another claim holds the fence
     last         the last sequence number in Redis
-    same_server  Redis was not restarted since the fence was taken; otherwise its last events may be missing
+    same_server  this run of Redis has all events of the journal; otherwise the last ones may be missing
     fence        the attempt that held the fence before; -1 if Redis has lost it, or never had it
     first        the sequence number of the first event that was new; -1 without any
     ended        the journal had ended before, if this append has taken the fence
@@ -169,14 +173,16 @@ def append_command(
     fence: Fence = Fence.HELD,
     *,
     replace: bool = False,
+    complete: bool = False,
     shards: int = SHARDS,
     tagged: bool = False,
 ) -> list[Any]:
     """Return the append script's number of keys, keys and arguments.
 
-    replace  delete the earlier entries
-    shards   announce the events in one of so many shard streams; 0: do not announce them
-    tagged   the server is a cluster; then the script does not announce them, since the shard may be on another node
+    replace   delete the earlier entries
+    complete  with these events, this run of Redis has all events of the journal
+    shards    announce the events in one of so many shard streams; 0: do not announce them
+    tagged    the server is a cluster; then the script does not announce them, since the shard may be on another node
     """
     first = events[0].sequence if events else 0
     endings = _count_endings(events)
@@ -185,7 +191,7 @@ def append_command(
         keys.append(shard_key(claim.job_id, shards))
     memory = TTL_ENDED if endings else TTL
     arguments: list[Any] = [claim.attempt, first, int(fence), int(replace), memory, endings]
-    arguments += [str(claim.claim_id or ""), SHARD_LENGTH]
+    arguments += [str(claim.claim_id or ""), SHARD_LENGTH, int(complete)]
     for event in events:
         arguments += (event.data, event.tokens)
     return [len(keys), *keys, *arguments]
@@ -214,11 +220,12 @@ def append(
     fence: Fence = Fence.TAKE,
     *,
     replace: bool = False,
+    complete: bool = False,
     shards: int = SHARDS,
 ) -> AppendResult:
     """Append events and take the fence. Without events, only take the fence."""
     tagged = is_cluster(client)
-    command = append_command(claim, events, fence, replace=replace, shards=shards, tagged=tagged)
+    command = append_command(claim, events, fence, replace=replace, complete=complete, shards=shards, tagged=tagged)
     try:
         result = parse_append_reply(client.evalsha(APPEND_SHA, *command))
     except redis.exceptions.NoScriptError:

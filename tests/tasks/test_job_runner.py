@@ -194,7 +194,7 @@ def failing_end(attempt, state, error=None):
 @pytest.mark.parametrize("run", [raises(ValueError("last")), raises(PermanentFailure("p"))])
 def test_job_gets_a_plain_ending_when_its_handler_cannot_compose_one(runner, job_store, account, run):
     job_id = job_store.enqueue(account)
-    journal.append(runner.client, Claim(job_id), [])  # Redis knows the journal
+    journal.append(runner.client, Claim(job_id), [], complete=True)  # Redis knows the journal
     job_store.update(job_id, "failures = 2")
 
     runner.execute(handler(run, failing_end), job_id, "m")

@@ -70,6 +70,34 @@ def open_without_journal(open_next, redis_client, writer):
     return attempt
 
 
+def restart_redis(redis_client, job_id, events, fence):
+    """Restart Redis with only `events` and `fence` of a journal."""
+    redis_client.delete(stream_key(job_id))
+    for each in events:
+        redis_client.xadd(stream_key(job_id), {"e": each.data, "n": each.tokens}, f"{each.sequence + 1}-0")
+    changes = {**fence, "last": events[-1].sequence, "server": "before the restart"}
+    redis_client.hset(hash_key(job_id), mapping=changes)
+
+
+@pytest.fixture
+def forget_attempts(job_store):
+    """`forget_attempts(job_id)`: Postgres is replaced by a standby that knows of no attempt at the job."""
+
+    def run(job_id):
+        job_store.update(
+            job_id,
+            "state = 'queued', run_at = now(), attempt = 0, claim_id = NULL, started_at = NULL, failures = 0, "
+            "rewound_at = NULL",
+        )
+
+    return run
+
+
+def claim_and_open(job_store, redis_client, writer, job_id, worker):
+    job = job_store.claim(job_id, f"message to {worker}", worker)
+    return open_attempt(job, job_store.database, redis_client, writer)
+
+
 def finish(job_store, attempt):
     """End a job like a worker."""
     ending = plain_ending(attempt, "completed")
@@ -200,7 +228,7 @@ def test_an_attempt_after_a_crash_and_an_eviction_writes_rewound(job_store, open
 
 @pytest.mark.parametrize("fence_lost", [False, True])
 def test_an_attempt_that_a_failover_has_lost_together_with_events_is_followed_by_a_rewind(
-    job_store, open_next, redis_client, writer, fence_lost
+    job_store, open_next, redis_client, writer, forget_attempts, fence_lost
 ):
     """Postgres knows of no attempt, and Redis was restarted without its last events, which clients have received."""
     # Given an attempt that wrote three events
@@ -209,18 +237,55 @@ def test_an_attempt_that_a_failover_has_lost_together_with_events_is_followed_by
         first.journal.write("test.said", {"n": n})
         writer.drain()
     # When a failover loses its claim, and a restart of Redis its last events
-    job_store.update(first.job.id, "state = 'queued', attempt = 0, claim_id = NULL, started_at = NULL")
-    redis_client.delete(stream_key(first.job.id))
-    for number, each in enumerate(OPENING if fence_lost else [*OPENING, event(2, "test.said", {"n": 0})]):
-        redis_client.xadd(stream_key(first.job.id), {"e": each.data, "n": 0}, f"{number + 1}-0")
-    lost = {"fence": 0, "claim": "", "last": 1} if fence_lost else {"last": 2}
-    redis_client.hset(hash_key(first.job.id), mapping={**lost, "server": "before the restart"})
-    job = job_store.claim(first.job.id, "another message", "another worker")
-    second = open_attempt(job, job_store.database, redis_client, writer)
+    forget_attempts(first.job.id)
+    if fence_lost:
+        restart_redis(redis_client, first.job.id, OPENING, {"fence": 0, "claim": ""})
+    else:
+        restart_redis(redis_client, first.job.id, [*OPENING, event(2, "test.said", {"n": 0})], {})
+    second = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
     # Then the next one takes the clients back to what is left
-    assert (job.attempt, job.failures) == (1, 0)
+    assert (second.job.attempt, second.job.failures) == (1, 0)
     assert wrote_only_rewound(second)
-    assert job_store.job(job.id).rewound_at == (2 if fence_lost else 3)
+    assert job_store.job(first.job.id).rewound_at == (2 if fence_lost else 3)
+
+
+@pytest.mark.parametrize("lost_by_redis", ["last event", "everything"])
+def test_a_loss_is_noticed_until_an_attempt_has_announced_it(
+    job_store, open_next, redis_client, writer, forget_attempts, lost_by_redis
+):
+    # Given an attempt of which Redis has lost an event, and the next one, which is killed before it announces that
+    first = open_next()
+    for n in range(2):
+        first.journal.write("test.said", {"n": n})
+        writer.drain()
+    if lost_by_redis == "everything":
+        journal.delete(redis_client, first.job.id)
+    else:
+        restart_redis(redis_client, first.job.id, [*OPENING, event(2, "test.said", {"n": 0})], {"fence": 1})
+    second = open_next(first)
+    second.journal.fenced = True
+    writer.drain()
+    # When Postgres forgets both, and another worker claims the job
+    forget_attempts(first.job.id)
+    third = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+    # Then it announces that events are lost
+    assert (third.job.attempt, third.job.failures) == (1, 0)
+    assert wrote_only_rewound(third)
+    assert job_store.job(first.job.id).rewound_at == (2 if lost_by_redis == "everything" else 3)
+
+
+def test_a_loss_of_all_attempts_is_noticed_by_the_age_of_the_job(
+    job_store, open_next, redis_client, writer, forget_attempts
+):
+    """Neither Postgres nor Redis knows of an attempt, whose events clients may have received."""
+    first = open_without_journal(open_next, redis_client, writer)
+    forget_attempts(first.job.id)
+    job_store.update(first.job.id, "created_at = now() - interval '5 s'")
+
+    second = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+
+    assert wrote_only_rewound(second)
+    assert job_store.job(first.job.id).rewound_at == 2
 
 
 def test_a_rewind_that_a_failover_has_lost_from_the_row_is_stored_again(job_store, open_next, redis_client, writer):
@@ -335,11 +400,6 @@ def fail_over(job_store):
             )
 
     return run
-
-
-def claim_and_open(job_store, redis_client, writer, job_id, worker):
-    job = job_store.claim(job_id, f"message to {worker}", worker)
-    return open_attempt(job, job_store.database, redis_client, writer)
 
 
 @pytest.mark.parametrize("lost_claims", [1, 2])
