@@ -38,15 +38,28 @@ RETURNING coalesce(lane, account_id) AS lane
 
 GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
 
-# Of workers whose lease has expired or which are not registered any more. Locked rows are left for the next sweep: a
-# process that is frozen while holding a lock must not block the sweeper.
-SILENT = """NOT EXISTS (
-    SELECT FROM workers WHERE workers.name = jobs.worker AND seen_at > now() - make_interval(secs => %(lease)s))"""
+# Of workers whose lease has expired. Locked rows are left for the next sweep: a process that is frozen while holding a
+# lock must not block the sweeper.
+SILENT = """EXISTS (
+    SELECT FROM workers WHERE workers.name = jobs.worker AND seen_at <= now() - make_interval(secs => %(lease)s))"""
 GIVE_BACK_OF_SILENT = LOST + SILENT + LOCKED + " SKIP LOCKED" + GIVE_BACK
+
+# A failover may have lost that a worker registered: if it lives, it does so again
+# within a lease.
+REGISTER_UNKNOWN = """
+INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads)
+SELECT DISTINCT worker, '', 0, '{}'::text[], '{}'::text[], 0, '{}'::jsonb FROM jobs
+WHERE state = 'running' AND NOT EXISTS (SELECT FROM workers WHERE name = jobs.worker)
+ON CONFLICT (name) DO NOTHING
+"""
 
 
 def give_back_of_silent(connection: Connection, *, lease: float = LEASE) -> int:
-    """Give back the jobs of workers whose lease has expired, as crashed. Returns how many."""
+    """Give back the jobs of workers whose lease has expired, as crashed. Returns how many.
+
+    A worker that is not registered gets a lease from now on.
+    """
+    connection.execute(REGISTER_UNKNOWN)
     return connection.execute(GIVE_BACK_OF_SILENT, {"lease": lease}).rowcount
 
 

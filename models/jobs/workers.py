@@ -39,7 +39,9 @@ class WorkerRow:
 REGISTER = """
 INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads)
 VALUES (%(name)s, %(host)s, %(pid)s, %(pools)s, %(queues)s, %(threads)s, %(queue_threads)s)
-ON CONFLICT (name) DO UPDATE SET seen_at = now(), queue_threads = excluded.queue_threads
+ON CONFLICT (name) DO UPDATE SET
+    host = excluded.host, pid = excluded.pid, pools = excluded.pools, queues = excluded.queues,
+    threads = greatest(workers.threads, excluded.threads), queue_threads = excluded.queue_threads, seen_at = now()
 """
 
 
@@ -90,12 +92,12 @@ def unregister(connection: Connection, name: str) -> None:
 
 LIVE = f"""
 SELECT {columns(WorkerRow)} FROM workers
-WHERE seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at
+WHERE pid > 0 AND seen_at > now() - make_interval(secs => %(silence)s) ORDER BY pools, started_at
 """
 
 
 def list_live(connection: Connection) -> list[WorkerRow]:
-    """Return the workers with a recent heartbeat."""
+    """Return the workers with a recent heartbeat; not those of which only their jobs are known."""
     return [WorkerRow(**row) for row in fetch_all(connection, LIVE, {"silence": SILENCE_LIMIT})]
 
 

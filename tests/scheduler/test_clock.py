@@ -12,6 +12,7 @@ import pytest
 from bench.harness.waiting import wait_until
 from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
 from models.jobs.leases import LEASE
+from models.jobs.workers import register
 from models.platform.errors import Unavailable
 from models.schedules import schedules
 from pipelines.schedules.triggers import Cron
@@ -37,6 +38,9 @@ class RecordingQueue:
 
     def forget_journal(self, job_id):
         pass
+
+    def broker_age(self):
+        return None
 
 
 @pytest.fixture
@@ -175,6 +179,9 @@ def sweep_for(clock, monotonic, seconds):
 def job_of_a_silent_worker(job_store):
     job_id = job_store.enqueue(PLATFORM_ACCOUNT, kind="maintenance.prune")
     job_store.claim(job_id, worker="silent")
+    with job_store.database.connection() as connection:
+        register(connection, "silent", host="h", pid=1, pools=[], threads={"maintenance": 1})
+        connection.execute("UPDATE workers SET seen_at = now() - interval '1 hour'")
     return job_id
 
 

@@ -371,7 +371,7 @@ class ProtocolMachine(Clock):
 
     def let_everything_pass(self) -> str:
         """Let all workers fall silent, all times pass, and all messages be lost. Returns a new worker."""
-        self.fall_silent(*self.model.workers)
+        self.fall_silent(*self.model.workers, *self.model.unknown_workers)
         name = self.start_worker(2)
         self.age_messages([row for row in self.jobs.values() if row.state == "queued" and row.published], 7200)
         for column in ("run_at", "wait_until"):

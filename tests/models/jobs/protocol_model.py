@@ -9,7 +9,7 @@ from uuid import UUID
 
 from models.jobs.jobs import NewJob
 from tests.models.jobs.protocol_relay import Relay
-from tests.models.jobs.protocol_rows import ModelJob, Time
+from tests.models.jobs.protocol_rows import ModelJob, ModelWorker, Time
 
 #: The states of ended jobs that are moved.
 MOVABLE = ("completed", "failed", "cancelled")
@@ -97,6 +97,16 @@ class Model(Relay):
             lanes.add(job.fairness_lane)
         self.wake_parent(job, completed=state == "completed")
         return lanes | {self.jobs[job.parent_id].fairness_lane} if job.parent_id else lanes
+
+    def worker(self, name: str) -> ModelWorker:
+        """Return a worker, which is perhaps known only by its jobs."""
+        return self.workers.get(name) or self.unknown_workers[name]
+
+    def register_unknown(self) -> None:
+        """Give a lease to each worker of a running job that is not registered: a failover has lost the row."""
+        for job in self.jobs.values():
+            if job.state == "running" and job.worker not in self.workers:
+                self.unknown_workers.setdefault(job.worker, ModelWorker(0, {}))
 
     def give_back(self, worker_is_lost: Any) -> list[ModelJob]:
         """Give back the running jobs of lost workers, as crashed."""

@@ -127,16 +127,18 @@ class Budget:
 class Rows:
     """All rows, and queries of them.
 
-    moved       ended jobs that are in a table of their own
-    unique      the job of each unique key
-    effects     the state of each job's call to another system
-    mixed_keys  serial keys that the previous version has used
+    moved            ended jobs that are in a table of their own
+    unique           the job of each unique key
+    unknown_workers  workers that the sweeper has registered for the sake of their jobs
+    effects          the state of each job's call to another system
+    mixed_keys       serial keys that the previous version has used
     """
 
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     moved: dict[str, ModelJob] = field(default_factory=dict)
     unique: dict[str, str] = field(default_factory=dict)
     workers: dict[str, ModelWorker] = field(default_factory=dict)
+    unknown_workers: dict[str, ModelWorker] = field(default_factory=dict)
     budgets: dict[str, Budget] = field(default_factory=dict)
     effects: dict[str, str] = field(default_factory=dict)
     mixed_keys: set[str] = field(default_factory=set)

@@ -12,6 +12,7 @@ from tests.models.jobs.protocol_rows import ModelJob, ModelWorker
 
 # An hour away, so that it does not pass between two statements.
 LENGTHEN_DELAYS = "UPDATE jobs SET run_at = now() + interval '1 hour' WHERE state = 'scheduled' AND run_at > now()"
+LENGTHEN_LEASES = "UPDATE workers SET seen_at = now() + interval '1 hour' WHERE seen_at > now() - interval '1 minute'"
 
 
 class Clock(RuleBasedStateMachine):
@@ -44,21 +45,23 @@ class Clock(RuleBasedStateMachine):
 
     def fall_silent(self, *names: str) -> None:
         for name in names:
-            self.model.workers[name].silent = True
+            self.model.worker(name).silent = True
         with self.database.connection() as connection:
             statement = "UPDATE workers SET seen_at = now() - interval '1 hour' WHERE name = ANY(%s)"
             connection.execute(statement, (list(names),))
 
     def is_lost(self, name: str) -> bool:
-        return name not in self.model.workers or self.model.workers[name].silent
+        return self.model.worker(name).silent
 
     def sweep(self, *, unblock: bool = False) -> None:
         """Do what the sweeper does in a pass."""
         with self.database.transaction() as connection:
             assert outbox.promote_due(connection) == self.model.promote()
             assert outbox.unpublish_lost(connection) == self.model.unpublish(lambda job: job.lost)
+            self.model.register_unknown()
             assert leases.give_back_of_silent(connection) == len(self.model.give_back(self.is_lost))
             connection.execute(LENGTHEN_DELAYS)
+            connection.execute(LENGTHEN_LEASES)
             if unblock:
                 outbox.unblock_left(connection)
                 self.model.unblock_left()
