@@ -104,7 +104,7 @@ class Clock:
 
     def _queue_due(self, connection: Connection) -> int:
         """Queue the jobs that have become due, and return their number."""
-        queued = outbox.promote_due(connection) + outbox.unpublish_lost(connection)
+        queued = outbox.promote_due(connection) + outbox.unpublish_lost(connection, self._queue.broker_age())
         if self._contact.lasts():
             given_back = leases.give_back_of_silent(connection)
             if given_back:

@@ -58,6 +58,10 @@ class Queue:
         """Publish the due jobs of some lanes, or of all: something was committed that may be due."""
         self._relay.nudge(*lanes)
 
+    def broker_age(self) -> float | None:
+        """Return the seconds since the start of a broker that may have lost messages then; otherwise None."""
+        return self._broker.age()
+
     def check(self) -> None:
         """Raise Unavailable when the broker cannot be reached."""
         self._broker.check()

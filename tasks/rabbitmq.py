@@ -180,6 +180,9 @@ class QuorumBroker(RabbitmqBroker):
         if (publisher := getattr(self.state, "publisher", None)) is not None:
             publisher.keep_alive()
 
+    def age(self) -> None:
+        """Return None: a quorum queue loses no message at a restart."""
+
     def check(self) -> None:
         """Raise Unavailable when RabbitMQ cannot be reached."""
         try:

@@ -80,6 +80,13 @@ class BlockingRedisBroker(RedisBroker):
     def keep_alive(self) -> None:
         """Do nothing: connections to Redis have no heartbeats."""
 
+    def age(self) -> float | None:
+        """Return for how many seconds Redis has run, which may lose messages at a restart. None if it is down."""
+        try:
+            return float(self.client.info("server")["uptime_in_seconds"])
+        except redis.RedisError:
+            return None
+
     def check(self) -> None:
         """Raise Unavailable when Redis cannot be reached."""
         try:

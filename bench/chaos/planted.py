@@ -125,8 +125,8 @@ PLANTED = (
         [
             Edit(
                 "models/jobs/outbox.py",
-                "AND published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7)",
-                "AND published_at < now() - (published_at - run_at)",
+                "published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7))",
+                "published_at < now() - (published_at - run_at))",
             )
         ],
         ("lose-messages",),
@@ -160,7 +160,7 @@ PLANTED = (
         [
             Edit(
                 "scheduler/clock.py",
-                "promote_due(connection) + outbox.unpublish_lost(connection)",
+                "promote_due(connection) + outbox.unpublish_lost(connection, self._queue.broker_age())",
                 "promote_due(connection)",
             )
         ],

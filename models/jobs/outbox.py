@@ -294,21 +294,27 @@ def promote_due(connection: Connection, limit: int = 1000) -> int:
 
 
 # A message that was not claimed for long may be lost with its broker: send another. The wait doubles with each one, so
-# that the queue of a pool that is down for a day does not fill with copies.
+# that the queue of a pool that is down for a day does not fill with copies. A message that is older than its broker need
+# not be waited for: a copy of one that the broker has kept does no harm.
 UNPUBLISH_LOST = """
 WITH lost AS (
     SELECT id AS lost_id FROM jobs
-    WHERE state = 'queued' AND published_at < now() - interval '30 seconds'
-      AND published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7)
+    WHERE state = 'queued'
+      AND published_at < now() - make_interval(secs => least(%(broker_age)s::float, 30))
+      AND (published_at < now() - make_interval(secs => %(broker_age)s::float)
+           OR published_at < now() - interval '30 seconds' * 2 ^ least(greatest(sends - 1, 0), 7))
     ORDER BY id DESC FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE jobs SET published_at = NULL FROM lost WHERE id = lost_id
 """
 
 
-def unpublish_lost(connection: Connection) -> int:
-    """Publish the jobs again whose messages may be lost. Returns how many."""
-    return connection.execute(UNPUBLISH_LOST).rowcount
+def unpublish_lost(connection: Connection, broker_age: float | None = None) -> int:
+    """Publish the jobs again whose messages may be lost. Returns how many.
+
+    broker_age  seconds since the start of a broker that may lose messages at a restart; None for one that does not
+    """
+    return connection.execute(UNPUBLISH_LOST, {"broker_age": broker_age}).rowcount
 
 
 UNPUBLISH_QUEUE = """

@@ -15,7 +15,7 @@ from models.jobs.catalogue import CATALOGUE, JobKind
 from models.platform.errors import ConfigurationError, Unavailable
 from models.platform.ids import new_id
 from tasks.broker import build_broker, job_message
-from tasks.rabbitmq import DELIVERY_LIMIT
+from tasks.rabbitmq import DELIVERY_LIMIT, QuorumBroker
 from tests.tasks.conftest import broker_with_queue
 
 QUEUE = "test_broker"
@@ -57,6 +57,12 @@ def test_each_message_is_delivered_once(broker, start_worker):
     wait_until(lambda: len(received) >= 100)
 
     assert sorted(received) == sorted(f"job_{n}" for n in range(100))
+
+
+def test_only_the_age_of_a_broker_that_may_lose_messages_matters(broker):
+    age = broker.age()
+
+    assert age is None if isinstance(broker, QuorumBroker) else 0 <= age < time.monotonic()
 
 
 def test_batch_is_published_as_a_whole(broker, start_worker):

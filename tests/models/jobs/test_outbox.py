@@ -449,6 +449,18 @@ def test_a_lost_message_is_sent_again_at_doubling_intervals(empty_job_store, sen
     assert (job_store.job(job_id).published_at is None) == lost
 
 
+@pytest.mark.parametrize(("broker_age", "lost"), [(3, True), (20, False), (None, False)])
+def test_a_message_that_is_older_than_its_broker_is_sent_again_at_once(empty_job_store, broker_age, lost):
+    job_store = empty_job_store
+    job_id = job_store.enqueue(job_store.create_account())
+    job_store.update(job_id, "sends = 5, published_at = now() - interval '10 seconds'")
+
+    with job_store.database.connection() as connection:
+        assert outbox.unpublish_lost(connection, broker_age) == lost
+
+    assert (job_store.job(job_id).published_at is None) == lost
+
+
 def test_messages_are_counted_until_the_job_is_claimed(empty_job_store):
     job_store = empty_job_store
     job_id = job_store.enqueue(job_store.create_account())
