@@ -294,8 +294,8 @@ def promote_due(connection: Connection, limit: int = 1000) -> int:
 
 
 # A message that was not claimed for long may be lost with its broker: send another. The wait doubles with each one, so
-# that the queue of a pool that is down for a day does not fill with copies. A message that is older than its broker need
-# not be waited for: a copy of one that the broker has kept does no harm.
+# that the queue of a pool that is down for a day does not fill with copies. A message that is older than its broker is
+# sent again at once: a copy of one that the broker has kept does no harm.
 UNPUBLISH_LOST = """
 WITH lost AS (
     SELECT id AS lost_id FROM jobs
