@@ -9,8 +9,8 @@ from pipelines.delivery import emails
 from pipelines.delivery.mailers import open_mailer
 from tasks.job_runner import JobRunner
 
-#: Threads. Sending an e-mail is almost entirely waiting for the mail server.
-THREADS = 4
+#: Threads, of which an account uses four. Sending an e-mail is almost entirely waiting for the mail server.
+THREADS = 5
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:

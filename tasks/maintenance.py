@@ -10,6 +10,9 @@ from pipelines.memory import index_space
 from pipelines.memory.meditation import schedule_meditations
 from tasks.job_runner import JobRunner
 
+#: Threads, of which an erasure uses one.
+THREADS = 2
+
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Declare the actors. Returns the number of threads by queue."""
@@ -21,4 +24,4 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
     runner.declare(
         "meditation.nightly", Handler(run=partial(schedule_meditations.run, runner.settings), end=plain_ending)
     )
-    return {"maintenance": 1}
+    return {"maintenance": THREADS}

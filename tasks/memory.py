@@ -19,8 +19,9 @@ from pipelines.memory.meditation import meditate
 from pipelines.memory.throttled_embedder import ThrottledEmbedder
 from tasks.job_runner import JobRunner
 
-#: Threads by queue. They share the embedder's single thread. With two, a job does not wait for a long one.
-THREADS = {"memory": 2, "memory_batch": 2}
+#: Threads by queue, which share the embedder's single thread. An account uses two, so that its jobs do not wait for a
+#: long one of its own.
+THREADS = {"memory": 3, "memory_batch": 3}
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:

@@ -8,8 +8,8 @@ from pipelines.memory import search_memories
 from pipelines.memory.recall_counter import RecallCounter
 from tasks.job_runner import JobRunner
 
-#: Threads. A search waits for Postgres for half of its time.
-THREADS = 4
+#: Threads, of which an account uses four. A search waits for Postgres for half of its time.
+THREADS = 5
 
 
 def declare_actors(runner: JobRunner) -> dict[str, int]:

@@ -15,6 +15,7 @@ import redis
 
 from models.jobs import outbox
 from models.jobs.outbox import DueJob
+from models.jobs.windows import window_sizes
 from models.platform.database import Connection, Database
 from models.platform.errors import Unavailable
 from tasks.broker import Broker, job_message
@@ -113,7 +114,7 @@ class Relay:
     def _current_windows(self) -> dict[str, int]:
         if time.monotonic() - self._windows_read > WINDOWS_MAX_AGE:
             with self._database.connection() as connection:
-                self._windows = outbox.windows(connection)
+                self._windows = window_sizes(connection)
             self._windows_read = time.monotonic()
         return self._windows
 

@@ -18,6 +18,7 @@ from bench.harness.stack import WITHOUT_MEMORY, RunningPlatform, Stack
 from bench.job_rows import JOB_BYTES, MOVED_BYTES, EndedTurns, JobRows, job_rows
 from bench.scenario import Bench
 from models.jobs import outbox
+from models.jobs.windows import window_sizes
 from models.platform.database import Database
 
 TOKENS = 20
@@ -193,7 +194,7 @@ class Meter:
     def _pass_relay(self) -> float:
         """Select the due jobs of all shards as the sweeper does, without publishing; returns the milliseconds."""
         with self._database.connection() as connection, connection.transaction(force_rollback=True):
-            windows = outbox.windows(connection)
+            windows = window_sizes(connection)
             began = time.monotonic()
             for shard in range(outbox.SHARDS):
                 outbox.lock_due_jobs_of_shard(connection, windows, shard, {})

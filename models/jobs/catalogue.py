@@ -33,6 +33,10 @@ POOLS: Mapping[str, Sequence[str]] = {
     "maintenance": ("maintenance",),
 }
 
+#: Queues of which a lane never uses all threads: one is left to the others, since a job may run for minutes. All slots
+#: of an engine are for an account that is alone, and a turn is short.
+SHARED_QUEUES = frozenset(queue for pool, queues in POOLS.items() if pool != "inference" for queue in queues)
+
 CATALOGUE: Mapping[str, JobKind] = {
     "turn.run": JobKind(queue="inference", time_limit=900, attempts=5, backoff=0.5),
     "tokens.count": JobKind(queue="inference", priority=-1, time_limit=60, attempts=2, backoff=0.5),

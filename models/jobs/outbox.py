@@ -1,8 +1,9 @@
 """The outbox: select the jobs to publish, promote scheduled ones, and publish lost messages again.
 
-Fairness: a lane, by default an account, has at most as many jobs of a queue in flight (published or running) as threads
-serve that queue, its window. The rest stay in the table until one ends. So one account can use a whole pool, but delays
-another account by at most one job per thread.
+Fairness: a lane, by default an account, has at most a window of jobs of a queue in flight (published or running). The
+rest stay in the table until one ends. The window is the number of threads that serve the queue; of SHARED_QUEUES, one
+less. So one account can use all slots of an engine and delays another by at most one turn per slot, and the long jobs
+of one account never take all threads of another pool (see `models/jobs/windows.py`).
 
 Jobs that are due later, or behind an earlier one of their serial key, are in no index that is read here. After an
 insert or an end the relay looks at one lane only. The sweeper looks at all lanes with due jobs, at most LANES of a
@@ -17,7 +18,6 @@ from psycopg.types.json import Jsonb
 
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT
-from models.jobs.leases import RENEWAL
 from models.jobs.serial_keys import EARLIER_UNFINISHED
 from models.platform.database import Connection, fetch_all
 
@@ -28,13 +28,6 @@ SHARDS = 4
 
 #: Advisory lock of a relay that publishes suspects.
 SUSPECTS_LOCK = 0x73616E676861206F
-
-#: Seconds after its last heartbeat for which a worker's threads count for the windows: two heartbeats. A killed worker
-#: must not enlarge them for long; a slow one only makes them smaller for a moment.
-RECENT = 2 * RENEWAL + 1
-
-#: The window while no worker that serves a queue is registered.
-SMALLEST_WINDOW = 4
 
 #: Jobs in flight of a queue, per thread and at least, beyond which the sweeper publishes no more.
 DEPTH = 32
@@ -250,21 +243,6 @@ def mark_published(connection: Connection, published: Sequence[DueJob]) -> None:
     """Store that these jobs have a message in the queue."""
     parameters = {"ids": [job.id for job in published], "attempts": [job.attempt for job in published]}
     connection.execute(MARK, parameters)
-
-
-# Threads that serve each queue. A worker of the previous version serves each of its queues with all threads.
-CAPACITY = """
-SELECT queue, sum(coalesce((queue_threads ->> queue)::int, threads))::int AS threads
-FROM workers CROSS JOIN LATERAL unnest(queues) AS queue
-WHERE seen_at > now() - make_interval(secs => %(recent)s) GROUP BY queue
-"""
-
-
-def windows(connection: Connection) -> dict[str, int]:
-    """Return how many jobs of each queue a lane may have in flight."""
-    threads = {row["queue"]: row["threads"] for row in fetch_all(connection, CAPACITY, {"recent": RECENT})}
-    queues = {kind.queue for kind in CATALOGUE.values()}
-    return {queue: max(1, threads.get(queue, SMALLEST_WINDOW)) for queue in sorted(queues | threads.keys())}
 
 
 PROMOTE = """

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from bench.harness.waiting import wait_until
-from models.jobs import leases, outbox, workers
+from models.jobs import leases, workers
 from models.jobs.attempt_context import Handler, plain_ending
 from models.jobs.cancellation import cancel
+from models.jobs.windows import window_sizes
 from models.jobs.workers import list_live
 from models.journal import journal
 from models.journal.archive import read_archive
@@ -79,7 +80,7 @@ def test_a_worker_that_starts_counts_no_threads_of_dead_ones_on_its_host(heartbe
 
     # Then its threads and those of the one that lives count
     with job_store.database.connection() as connection:
-        assert outbox.windows(connection)["test"] == 6
+        assert window_sizes(connection)["test"] == 6
 
 
 def silence(job_store, runner):

@@ -18,6 +18,7 @@ from models.jobs.catalogue import CATALOGUE
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import ENDED, Job, NewJob, enqueue, lane_of
 from models.jobs.outbox import DueJob, shard_of
+from models.jobs.windows import window_sizes
 from models.journal.archive import last_archived
 from models.journal.events import Event, event
 from models.platform.database import Connection
@@ -136,7 +137,7 @@ class ProtocolMachine(Clock):
         return due
 
     def windows(self, connection: Connection) -> dict[str, int]:
-        windows = outbox.windows(connection)
+        windows = window_sizes(connection)
         assert windows == self.model.windows()
         return windows
 

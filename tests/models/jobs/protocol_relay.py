@@ -4,8 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from models.jobs.catalogue import CATALOGUE
-from models.jobs.outbox import SMALLEST_WINDOW, DueJob, shard_of
+from models.jobs.catalogue import CATALOGUE, SHARED_QUEUES
+from models.jobs.outbox import DueJob, shard_of
+from models.jobs.windows import SMALLEST_WINDOW
 from tests.models.jobs.protocol_rows import ModelJob, Rows
 
 #: Lanes of a queue that a pass visits, and jobs in flight beyond which it leaves a queue out: small ones for the model.
@@ -24,7 +25,12 @@ class Relay(Rows):
             if not worker.silent:
                 for queue, number in worker.threads.items():
                     threads[queue] = threads.get(queue, 0) + number
-        return {kind.queue: threads.get(kind.queue, SMALLEST_WINDOW) for kind in CATALOGUE.values()}
+        return {
+            kind.queue: max(1, threads[kind.queue] - (kind.queue in SHARED_QUEUES))
+            if kind.queue in threads
+            else SMALLEST_WINDOW
+            for kind in CATALOGUE.values()
+        }
 
     def due_of_lanes(self, lanes: Collection[str], run_at: Mapping[str, Any]) -> list[str]:
         """Return the ids of the jobs that a relay publishes after a nudge, in order."""

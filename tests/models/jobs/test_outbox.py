@@ -12,8 +12,7 @@ from models.jobs import outbox
 from models.jobs.attempts import Ending, end
 from models.jobs.catalogue import CATALOGUE
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
-from models.jobs.outbox import BATCH, SMALLEST_WINDOW, mark_published, shard_of, windows
-from models.jobs.workers import register
+from models.jobs.outbox import BATCH, mark_published, shard_of
 from models.platform.ids import new_id
 
 WINDOWS = {"maintenance": 4, "inference": 4}
@@ -488,24 +487,6 @@ def test_the_jobs_of_a_queue_whose_messages_are_lost_are_due_at_once(empty_job_s
 
     assert job_store.job(lost).published_at is None
     assert job_store.job(other).published_at is not None
-
-
-def test_the_window_is_the_number_of_threads_that_serve_the_queue(empty_job_store):
-    with empty_job_store.database.connection() as connection:
-        assert windows(connection)["maintenance"] == SMALLEST_WINDOW
-        for name, threads in (("w1", {"maintenance": 3, "memory": 7}), ("w2", {"maintenance": 5})):
-            register(connection, name, host="h", pid=1, pools=[], threads=threads)
-        register(connection, "silent", host="h", pid=1, pools=[], threads={"maintenance": 100})
-        connection.execute("UPDATE workers SET seen_at = now() - interval '8 seconds' WHERE name = 'silent'")
-        # A worker of the previous version serves each of its queues with all threads.
-        connection.execute(
-            "INSERT INTO workers (name, host, pid, pools, queues, threads) VALUES ('old', 'h', 1, '{}', '{recall}', 6)"
-        )
-
-        sizes = windows(connection)
-
-    assert (sizes["maintenance"], sizes["memory"], sizes["recall"]) == (8, 7, 6)
-    assert sizes["inference"] == SMALLEST_WINDOW
 
 
 def test_a_pass_reads_neither_scheduled_nor_blocked_rows(empty_job_store):

@@ -1,6 +1,6 @@
 """Register workers, and release the jobs of dead ones."""
 
-from models.jobs.outbox import windows
+from models.jobs.windows import window_sizes
 from models.jobs.workers import (
     delete_silent,
     forget_threads_of_dead,
@@ -85,16 +85,16 @@ def test_threads_of_dead_workers_of_the_host_do_not_count_for_the_windows(empty_
     register_worker(empty_job_store, "alive", pid=9)
     with empty_job_store.database.connection() as connection:
         register(connection, "elsewhere", host="there", pid=7, pools=["p"], threads={"maintenance": 2})
-        assert windows(connection)["maintenance"] == 8
+        assert window_sizes(connection)["maintenance"] == 7
 
         # When one of them starts
         forgotten = forget_threads_of_dead(connection, "new", "here", lambda pid: pid == 9)
 
         # Then the threads of the dead ones do not count
         assert forgotten == 2
-        assert windows(connection)["maintenance"] == 6
-        assert windows(connection)["recall"] == 1
+        assert window_sizes(connection)["maintenance"] == 5
+        assert window_sizes(connection)["recall"] == 1
     # And those of a worker that lives nevertheless count again from its next heartbeat on
     register_worker(empty_job_store, "dead", pid=7)
     with empty_job_store.database.connection() as connection:
-        assert windows(connection)["maintenance"] == 8
+        assert window_sizes(connection)["maintenance"] == 7
