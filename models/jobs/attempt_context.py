@@ -116,12 +116,17 @@ class Attempt:
         if (reason := self.stop_reason()) is not None:
             raise reason
 
-    def report_progress(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Store the progress in the job's row and write it to the journal. Raises the reason to stop, if any."""
+    def report_progress(
+        self, done: int, total: int | None = None, note: str = "", *, resume: Mapping[str, Any] | None = None
+    ) -> None:
+        """Store the progress in the job's row and write it to the journal. Raises the reason to stop, if any.
+
+        resume  what the next attempt needs to continue; clients do not see it
+        """
         self.check()
         progress = {"done": done, "total": total, "note": note}
         with self.database.connection() as connection:
-            store_progress(connection, self.job, progress)
+            store_progress(connection, self.job, {**progress, "resume": resume} if resume else progress)
         self.journal.write("sangha:job.progress", {"job_id": self.job.id, "progress": progress})
 
 

@@ -17,6 +17,7 @@ from models.platform.errors import ConfigurationError, NotFound, Unavailable
 from models.platform.settings import Settings
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ClientConfig, RetryConfig
 
 #: Bytes of a file that are processed at a time.
@@ -55,10 +56,13 @@ class ObjectStore:
         except BaseError as error:
             raise Unavailable("The object store is unavailable.", retry_after=5) from error
 
-    def get(self, key: str) -> Iterator[bytes]:
-        """Return the object's content in chunks. Raises NotFound before the first chunk."""
+    def get(self, key: str, offset: int = 0) -> Iterator[bytes]:
+        """Return the object's content from an offset on in chunks. Raises NotFound before the first chunk."""
         try:
-            stream = obstore.get(self._store, key).stream(min_chunk_size=CHUNK)
+            if offset and offset >= obstore.head(self._store, key)["size"]:
+                return iter(())
+            options: GetOptions = {"range": {"offset": offset}} if offset else {}
+            stream = obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK)
         except FileNotFoundError:
             raise NotFound("The file's content was deleted.") from None
         except BaseError as error:

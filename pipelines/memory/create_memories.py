@@ -9,7 +9,8 @@ from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from pipelines.memory.endings import complete_without_arguments
 from pipelines.memory.memory_input import from_job_arguments
-from pipelines.memory.store import BATCH, Embed, write_memories
+from pipelines.memory.store import BATCH, Embed, stoppable, write_memories
+from pipelines.time_slice import TimeSlice
 
 
 def run(embed: Embed, attempt: Attempt) -> Ending:
@@ -19,10 +20,12 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
     inputs = zip(job.arguments["ids"], job.arguments["memories"], strict=True)
     new_memories = [from_job_arguments(memory).to_new_memory(memory_id, now) for memory_id, memory in inputs]
     ids: list[str] = []
+    time_slice = TimeSlice(attempt)
     for start in range(0, len(new_memories), BATCH):
         if start:
             attempt.report_progress(start, len(new_memories), note="memories written")
-        attempt.check()
+            time_slice.check()
         batch = new_memories[start : start + BATCH]
-        ids += write_memories(attempt.database, embed, job.account_id, job.arguments["user_id"], batch)
+        embed_batch = stoppable(embed, attempt)
+        ids += write_memories(attempt.database, embed_batch, job.account_id, job.arguments["user_id"], batch)
     return complete_without_arguments(attempt, {"ids": ids})

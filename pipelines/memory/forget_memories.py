@@ -14,7 +14,7 @@ from models.memory.memories import Memory
 from models.memory.spaces import Space
 from models.platform.database import Connection, Database
 from pipelines.memory.store import close_memories, remove_from_indexes
-from pipelines.memory.time_slice import TimeSlice
+from pipelines.time_slice import TimeSlice
 
 #: Memories deleted in one transaction.
 BATCH = 200

@@ -1,55 +1,66 @@
 """`memory.import`: import memories from a file of JSON Lines, batch by batch.
 
 A line's unique key is its job and its number, so that an attempt after a crash writes nothing twice; it continues
-after the last batch that was reported as progress. Invalid lines are reported, and the others are imported.
+after the last line that was reported as progress. Invalid lines are reported, and the others are imported; an import
+with too many invalid lines is given up. The file is deleted once the job has ended (`models.accounts.files`).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
-from models.accounts import files
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.memory.memories import NewMemory
-from models.platform.database import Connection
 from models.platform.errors import NotFound, PermanentFailure
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from pipelines.memory.memory_input import MemoryInput
-from pipelines.memory.store import BATCH, Embed, write_memories
-from pipelines.memory.time_slice import TimeSlice
+from pipelines.memory.store import BATCH, Embed, stoppable, write_memories
+from pipelines.time_slice import TimeSlice
 
 #: Invalid lines that are reported one by one; the others are only counted.
 MAX_REPORTED_ERRORS = 100
+
+#: Invalid lines after which an import is given up: the file has another format.
+MAX_INVALID_LINES = 1000
 
 #: UTF-8's byte order mark, which some editors write before the first line.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MAX_LINE_BYTES = 256 * 1024
 
+#: Seconds after which the lines read so far are written and reported, also where few of them are valid.
+FLUSH_INTERVAL = 1.0
+
 
 @dataclass(slots=True)
 class ImportReport:
-    """Counts the imported and the invalid lines of an import, with the messages of the first invalid ones."""
+    """How far an import is: the lines and bytes read, and the counts of imported and invalid lines.
 
+    errors  the first invalid lines with their messages
+    """
+
+    lines: int = 0
+    offset: int = 0
     imported: int = 0
     failed: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_error(self, number: int, message: str) -> None:
-        """Count an invalid line."""
+    def add_error(self, message: str) -> None:
+        """Count the line read last as invalid."""
         self.failed += 1
         if len(self.errors) < MAX_REPORTED_ERRORS:
-            self.errors.append({"line": number, "message": message})
+            self.errors.append({"line": self.lines, "message": message})
 
-    def to_result(self, lines: int) -> dict[str, Any]:
+    def to_result(self) -> dict[str, Any]:
         """Convert to the job's result."""
-        return {"lines": lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
+        return {"lines": self.lines, "imported": self.imported, "failed": self.failed, "errors": self.errors}
 
 
 def run(embed: Embed, objects: ObjectStore, attempt: Attempt) -> Ending:
@@ -59,36 +70,66 @@ def run(embed: Embed, objects: ObjectStore, attempt: Attempt) -> Ending:
     was deleted.
     """
     job = attempt.job
-    report, now, time_slice = ImportReport(), job.created_at, TimeSlice(attempt)
-    lines_done = (job.progress or {}).get("done", 0)
-    batch: list[NewMemory] = []
-    number = 0
-    for number, line in enumerate(_read_lines(objects, job.arguments["object_key"]), start=1):
-        if number == 1:
+    # An attempt of an earlier version has stored no state: then all lines are read again, and written lines found.
+    report = ImportReport(**(job.progress or {}).get("resume", {}))
+    importer = _Importer(stoppable(embed, attempt), attempt, report)
+    for line in _read_lines(objects, job.arguments["object_key"], report):
+        importer.add(line)
+        if report.failed > MAX_INVALID_LINES:
+            importer.flush()
+            return _too_many_invalid_lines(attempt, report)
+    importer.flush()
+    return plain_ending(attempt, "completed", result=report.to_result())
+
+
+class _Importer:
+    """Collects the valid lines, and writes them in batches. Each flush stores how far the import is."""
+
+    def __init__(self, embed: Embed, attempt: Attempt, report: ImportReport) -> None:
+        self._embed, self._attempt, self._report = embed, attempt, report
+        self._time_slice = TimeSlice(attempt)
+        self._batch: list[NewMemory] = []
+        self._flushed = time.monotonic()
+
+    def add(self, line: bytes) -> None:
+        """Add the line read last. Raises the reason to stop, and Released after a time slice."""
+        if self._attempt.should_stop():
+            self._attempt.check()
+        job, report = self._attempt.job, self._report
+        if report.lines == 1:
             line = line.removeprefix(BYTE_ORDER_MARK)
-        memory = _parse_line(report, number, line, f"{job.id} {number}", now)
-        if memory is not None and number <= lines_done:
-            report.imported += 1  # by an earlier attempt
-        elif memory is not None:
-            batch.append(memory)
-        if len(batch) == BATCH:
-            time_slice.check()
-            _write_batch(embed, attempt, report, batch, number)
-            batch = []
-    _write_batch(embed, attempt, report, batch, number)
-    ending = plain_ending(attempt, "completed", result=report.to_result(number))
-    return replace(ending, record=lambda connection: _expire_file(connection, attempt))
+        memory = _parse_line(report, line, f"{job.id} {report.lines}", job.created_at)
+        if memory is not None:
+            self._batch.append(memory)
+        if len(self._batch) == BATCH or time.monotonic() > self._flushed + FLUSH_INTERVAL:
+            self.flush()
+            self._time_slice.check()
+
+    def flush(self) -> None:
+        """Write the batch, and store the progress by the lines read."""
+        attempt, report = self._attempt, self._report
+        attempt.check()
+        arguments, account_id = attempt.job.arguments, attempt.job.account_id
+        if self._batch:
+            written = write_memories(attempt.database, self._embed, account_id, arguments["user_id"], self._batch)
+            report.imported += len(written)
+            self._batch = []
+        note = f"{report.failed} invalid lines" if report.failed else ""
+        attempt.report_progress(report.lines, arguments["lines"], note=note, resume=asdict(report))
+        self._flushed = time.monotonic()
 
 
-def _write_batch(embed: Embed, attempt: Attempt, report: ImportReport, batch: Sequence[NewMemory], number: int) -> None:
-    attempt.check()
-    written = write_memories(attempt.database, embed, attempt.job.account_id, attempt.job.arguments["user_id"], batch)
-    report.imported += len(written)
-    note = f"{report.failed} invalid lines" if report.failed else ""
-    attempt.report_progress(number, attempt.job.arguments["lines"], note=note)
+def _too_many_invalid_lines(attempt: Attempt, report: ImportReport) -> Ending:
+    message = (
+        f"The import was given up at line {report.lines}: more than {MAX_INVALID_LINES} lines are invalid. "
+        f"{report.imported} lines before it were imported."
+    )
+    return plain_ending(
+        attempt, "failed", {"code": "too_many_invalid_lines", "message": message}, result=report.to_result()
+    )
 
 
-def _parse_line(report: ImportReport, number: int, line: bytes, key: str, now: datetime) -> NewMemory | None:
+def _parse_line(report: ImportReport, line: bytes, key: str, now: datetime) -> NewMemory | None:
     """Parse a line; None for a blank line, and for an invalid one, which is reported."""
     if not line.strip():
         return None
@@ -101,32 +142,40 @@ def _parse_line(report: ImportReport, number: int, line: bytes, key: str, now: d
             raise ValueError("is not a JSON object")
         return MemoryInput.model_validate(parsed).to_new_memory(new_id("mem"), now, unique_key=key)
     except orjson.JSONDecodeError as error:
-        report.add_error(number, f"is not valid JSON: {error}")
+        report.add_error(f"is not valid JSON: {error}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(step) for step in first["loc"])
-        report.add_error(number, f"{path}: {first['msg']}" if path else first["msg"])
+        report.add_error(f"{path}: {first['msg']}" if path else first["msg"])
     except ValueError as error:
-        report.add_error(number, str(error))
+        report.add_error(str(error))
     return None
 
 
-def _read_lines(objects: ObjectStore, key: str) -> Iterator[bytes]:
-    """Read the lines of an object chunk by chunk. A line over the limit is cut one byte behind it, to bound memory."""
-    rest = b""
+def _read_lines(objects: ObjectStore, key: str, report: ImportReport) -> Iterator[bytes]:
+    """Read the lines after those that the report counts, and count each in it.
+
+    A line over the limit is cut one byte behind it, to bound memory.
+    """
     try:
-        chunks = objects.get(key)
+        chunks = objects.get(key, report.offset)
     except NotFound:
         raise PermanentFailure("The file of this import was deleted.", code="deleted") from None
+    rest, cut = b"", 0
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+        for line in lines:
+            _count(report, len(line) + cut + 1)
+            cut = 0
+            yield line
         if len(rest) > MAX_LINE_BYTES:
+            cut += len(rest) - MAX_LINE_BYTES - 1
             rest = rest[: MAX_LINE_BYTES + 1]
     if rest:
+        _count(report, len(rest) + cut)
         yield rest
 
 
-def _expire_file(connection: Connection, attempt: Attempt) -> None:
-    """Mark the imported file as expired, so that maintenance deletes it."""
-    files.expire(connection, attempt.job.arguments["file_id"], attempt.job.account_id)
+def _count(report: ImportReport, size: int) -> None:
+    report.lines += 1
+    report.offset += size

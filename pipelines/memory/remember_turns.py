@@ -21,7 +21,8 @@ from models.turns.responses import Response
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.follow_ups import extract_facts_job
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH
-from pipelines.memory.store import Embed, insert_memories, lock_space, open_space, select_missing
+from pipelines.memory.store import Embed, insert_memories, lock_space, open_space, select_missing, stoppable
+from pipelines.time_slice import TimeSlice
 
 #: The time between a turn and the extraction of facts, so that a conversation is read in one go.
 EXTRACTION_DELAY = timedelta(minutes=10)
@@ -35,13 +36,14 @@ def run(embed: Embed, settings: Settings, attempt: Attempt) -> Ending:
 
     Raises the reason to stop, PermanentFailure and EngineError.
     """
-    job, done = attempt.job, 0
+    job, done, time_slice = attempt.job, (attempt.job.progress or {}).get("done", 0), TimeSlice(attempt)
     with attempt.database.connection() as connection:
         wait_for_batch_writers(connection, job)
     while turns := _next_turns(attempt):
         if done:
             attempt.report_progress(done, note="turns remembered")
-        _remember(embed, attempt, turns)
+            time_slice.check()
+        _remember(stoppable(embed, attempt), attempt, turns)
         done += len(turns)
         if len(turns) < BATCH:
             break  # turns that ended meanwhile have a job of their own

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from psycopg.errors import ForeignKeyViolation
 
+from models.jobs.attempt_context import Attempt
 from models.memory import index_state, memories, postings, sources, spaces, vector_codes
 from models.memory import vectors as memory_vectors
 from models.memory.memories import NewMemory
@@ -20,8 +21,24 @@ from pipelines.memory import terms
 #: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
 
-#: Memories written in one transaction. Embedding them takes 1 to 2 s on a slow core.
+#: Memories written in one transaction. Embedding them takes 1 to 2 s on a slow core, and 8 s for the longest texts.
 BATCH = 64
+
+#: Texts embedded between two checks of an attempt: at most a second of work.
+CHECKED_TEXTS = 8
+
+
+def stoppable(embed: Embed, attempt: Attempt) -> Embed:
+    """Return an embedder that raises the attempt's reason to stop between a few texts."""
+
+    def embed_until_stopped(texts: Sequence[str]) -> list[list[float]]:
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), CHECKED_TEXTS):
+            attempt.check()
+            vectors += embed(texts[start : start + CHECKED_TEXTS])
+        return vectors
+
+    return embed_until_stopped
 
 
 def write_memories(

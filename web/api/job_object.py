@@ -37,7 +37,7 @@ def job_object(job: Job) -> JobObject:
         "state": job.state,
         "cancel_requested": job.cancel_requested_at is not None,
         "attempt": job.attempt,
-        "progress": job.progress,
+        "progress": _visible_progress(job),
         "result": None if job.kind in PRIVATE_RESULTS else job.result,
         "error": job.error,
         "parent_id": job.parent_id,
@@ -45,3 +45,8 @@ def job_object(job: Job) -> JobObject:
         "started_at": int(job.started_at.timestamp()) if job.started_at else None,
         "finished_at": int(job.finished_at.timestamp()) if job.finished_at else None,
     }
+
+
+def _visible_progress(job: Job) -> dict[str, Any] | None:
+    """Return the job's progress without what only its next attempt needs."""
+    return {name: value for name, value in job.progress.items() if name != "resume"} if job.progress else None

@@ -2,17 +2,20 @@
 
 import io
 import json
+import threading
+import time
 
 import pytest
 
-from models.jobs.jobs import NewJob
+from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories
 from models.memory.memories import Filters
-from models.platform.errors import Cancelled, PermanentFailure
+from models.platform.errors import Cancelled, PermanentFailure, Released
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
+from pipelines import time_slice
 from pipelines.memory import import_file
-from pipelines.memory.store import BATCH
+from pipelines.memory.store import BATCH, CHECKED_TEXTS
 
 LINES = 3 * BATCH + 7
 
@@ -72,7 +75,7 @@ def valid_texts():
 def test_crash_between_batches_loses_and_repeats_no_line(database, begin, settle, job, owner, batch, reported):
     new, objects = job
     with pytest.raises(WorkerDied):
-        import_file.run(embed_until(batch), objects, begin(new))
+        import_file.run(embed_until(batch * BATCH // CHECKED_TEXTS), objects, begin(new))
     if not reported:
         with database.connection() as connection:
             connection.execute("UPDATE jobs SET progress = NULL WHERE id = %s", (new.id,))
@@ -88,19 +91,6 @@ def test_crash_between_batches_loses_and_repeats_no_line(database, begin, settle
     assert [error["line"] for error in ending.result["errors"]] == [6, BATCH + 6, 2 * BATCH + 6]
 
 
-def test_cancellation_is_checked_between_batches(database, begin, job, owner):
-    new, objects = job
-    attempt = begin(new)
-
-    def embed_and_cancel(texts):
-        attempt.stop("cancelled")
-        return embed(texts)
-
-    with pytest.raises(Cancelled):
-        import_file.run(embed_and_cancel, objects, attempt)
-    assert len(stored_texts(database, owner)) == BATCH
-
-
 def test_missing_file_fails_the_job(begin, job):
     new, objects = job
     objects.delete([new.arguments["object_key"]])
@@ -110,13 +100,141 @@ def test_missing_file_fails_the_job(begin, job):
 
 
 def test_long_blank_and_unterminated_lines_are_read(settings):
-    objects = ObjectStore.open(settings)
-    objects.put("lines", io.BytesIO(b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"))
+    objects, report = ObjectStore.open(settings), import_file.ImportReport()
+    content = b"a\n\nb\r\n" + b"x" * (3 * import_file.MAX_LINE_BYTES) + b"\nlast"
+    objects.put("lines", io.BytesIO(content))
 
-    lines = list(import_file._read_lines(objects, "lines"))
+    lines = list(import_file._read_lines(objects, "lines", report))
 
     assert (lines[0], lines[1], lines[2].strip(), lines[-1]) == (b"a", b"", b"b", b"last")
-    assert len(lines) == 5
-    report = import_file.ImportReport()
-    assert import_file._parse_line(report, 4, lines[3], "key", None) is None
+    assert (report.lines, report.offset) == (5, len(content))
+    assert import_file._parse_line(report, lines[3], "key", None) is None
     assert "longer" in report.errors[0]["message"]
+
+
+@pytest.mark.parametrize("done", range(6))
+def test_reading_continues_behind_the_lines_that_were_counted(settings, done):
+    objects, counted = ObjectStore.open(settings), import_file.ImportReport()
+    long = b"x" * (3 * import_file.MAX_LINE_BYTES)
+    objects.put("lines", io.BytesIO(b"a\n\n" + long + b"\nc\nlast"))
+    lines = import_file._read_lines(objects, "lines", counted)
+    first = [next(lines) for _ in range(min(done, 5))]
+
+    rest = list(import_file._read_lines(objects, "lines", counted))
+
+    assert [line[:4] for line in first + rest] == [b"a", b"", b"xxxx", b"c", b"last"]
+
+
+def store_lines(objects, job, content):
+    objects.put(job.arguments["object_key"], io.BytesIO(content))
+
+
+def test_an_import_with_too_many_invalid_lines_is_given_up(begin, job):
+    new, objects = job
+    store_lines(objects, new, b'{"text": "a tree"}\n' + b"{}\n" * 1_000_000)
+
+    ending = import_file.run(embed, objects, begin(new))
+
+    assert (ending.state, ending.error["code"]) == ("failed", "too_many_invalid_lines")
+    assert ending.result["failed"] == import_file.MAX_INVALID_LINES + 1
+    assert ending.result["lines"] == import_file.MAX_INVALID_LINES + 2
+    assert ending.result["imported"] == 1
+    assert len(ending.result["errors"]) == import_file.MAX_REPORTED_ERRORS
+
+
+def test_a_cancel_is_heard_between_lines_none_of_which_is_imported(begin, job):
+    # Given a file of blank lines that takes long to read
+    new, objects = job
+    store_lines(objects, new, b"\n" * 20_000_000)
+    attempt = begin(new)
+
+    # When the job is cancelled while it is read
+    cancel = threading.Timer(0.5, attempt.stop, ["cancelled"])
+    cancel.start()
+    with pytest.raises(Cancelled):
+        import_file.run(embed, objects, attempt)
+    heard = time.monotonic()
+    cancel.join()
+
+    # Then it stops at the next line
+    assert attempt.job.progress is None
+    assert time.monotonic() - heard < 1
+
+
+def test_a_cancel_is_heard_between_the_texts_of_a_batch(begin, job, database, owner):
+    new, objects = job
+    attempt, embedded = begin(new), []
+
+    def embed_and_cancel(texts):
+        embedded.extend(texts)
+        attempt.stop("cancelled")
+        return embed(texts)
+
+    with pytest.raises(Cancelled):
+        import_file.run(embed_and_cancel, objects, attempt)
+
+    assert len(embedded) == CHECKED_TEXTS
+    assert stored_texts(database, owner) == []
+
+
+def test_progress_counts_the_lines_read_and_the_next_attempt_does_not_read_them_again(
+    begin, job, database, owner, monkeypatch
+):
+    # Given an import that stores its progress after each line, and whose worker dies at the second batch
+    new, objects = job
+    monkeypatch.setattr(import_file, "FLUSH_INTERVAL", -1)
+    store_lines(objects, new, b"\n\n{}\n" + b'{"text": "oak"}\n' + b"\n" + b'{"text": "elm"}\n')
+    with pytest.raises(WorkerDied):
+        import_file.run(embed_until(1), objects, begin(new))
+
+    # When another attempt continues
+    attempt = begin(new)
+    parsed = []
+    monkeypatch.setattr(import_file, "_parse_line", record_calls(import_file._parse_line, parsed))
+    ending = import_file.run(embed, objects, attempt)
+
+    # Then it reads only what was not reported
+    assert attempt.job.progress["done"] == 5
+    assert len(parsed) == 1
+    assert ending.result == {
+        "lines": 6, "imported": 2, "failed": 1, "errors": [{"line": 3, "message": "text: Field required"}],
+    }  # fmt: skip
+    assert stored_texts(database, owner) == ["elm", "oak"]
+
+
+def record_calls(function, calls):
+    def recorded(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return recorded
+
+
+def test_an_import_yields_its_thread_where_another_account_waits(begin, job, database, owner, monkeypatch):
+    # Given a job of another account that waits in the same queue
+    new, objects = job
+    monkeypatch.setattr(import_file, "FLUSH_INTERVAL", -1)
+    monkeypatch.setattr(time_slice.TimeSlice.__init__, "__defaults__", (time_slice.SECONDS, 0))
+    waiting = insert_waiting_job(database)
+
+    # When the import runs
+    with pytest.raises(Released):
+        import_file.run(embed, objects, begin(new))
+
+    # Then it yields after a step, and continues once the other job runs
+    assert len(stored_texts(database, owner)) == 1
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (waiting,))
+    assert import_file.run(embed, objects, begin(new)).result["imported"] == LINES - 3
+    assert stored_texts(database, owner) == valid_texts()
+
+
+def insert_waiting_job(database):
+    """Insert a published job of another account into the queue of imports, and return its id."""
+    other = new_id("acct")
+    waiting = NewJob("memory.import", other)
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'another')", (other,))
+        enqueue(connection, waiting)
+        connection.execute("UPDATE jobs SET published_at = now() - interval '1 second' WHERE id = %s", (waiting.id,))
+    return waiting.id
