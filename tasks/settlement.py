@@ -4,11 +4,13 @@ Each is one transaction, which is repeated while Postgres is unavailable, and fe
 has become due, and the journal gets the last events.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import psycopg
 import redis
 
 from models.access import rate_limits
@@ -18,6 +20,7 @@ from models.jobs.attempts import Ending
 from models.jobs.cancellation import Cancellation, cancel_all
 from models.jobs.children import wait_for_children
 from models.jobs.jobs import Job, NewJob, lane_of
+from models.jobs.unclaimed_results import KINDS as ONE_SHOT_KINDS
 from models.journal import journal
 from models.journal.events import Event
 from models.journal.journal import Claim
@@ -26,6 +29,8 @@ from models.platform.database import Connection
 from models.platform.errors import Cancelled, Fenced, InsufficientQuota, Released
 from tasks.relay import Relay
 from tasks.retrying_database import RetryingDatabase
+
+log = logging.getLogger(__name__)
 
 
 class Settlement:
@@ -47,7 +52,11 @@ class Settlement:
     def retry(self, attempt: Attempt, error: Mapping[str, Any], traceback: str) -> None:
         """Schedule another attempt after a failure."""
         job, events = attempt.job, attempt.journal.archivable()
-        self._database.run(lambda connection: attempts.retry(connection, job, error, traceback, events))
+        try:
+            self._database.run(lambda connection: attempts.retry(connection, job, error, traceback, events))
+        except psycopg.Error:  # the events may be the reason, and the next attempt finds them in Redis
+            log.exception("Job %s: cannot archive its events; retrying it without them", job.id)
+            self._database.run(lambda connection: attempts.retry(connection, job, error, traceback))
 
     def release(self, job: Job, events: Sequence[Event], *, delay: float) -> None:
         """Put the job back without counting a failure."""
@@ -86,8 +95,13 @@ class Settlement:
     def _end_row(self, attempt: Attempt, ending: Ending) -> Collection[str]:
         """End the job. Returns the lanes in which the relay should publish."""
         events = [*attempt.journal.archivable(), *ending.events]
+
+        def end(connection: Connection) -> Collection[str]:
+            _check_abandoned(attempt, ending)
+            return attempts.end(connection, attempt.job, ending, events)
+
         try:
-            return self._database.run_in_batch(lambda connection: attempts.end(connection, attempt.job, ending, events))
+            return self._database.run_in_batch(end)
         except Fenced:
             # Rejected: either a later attempt has claimed the job, or this ending was committed and its
             # confirmation was lost with the connection.
@@ -120,6 +134,14 @@ class Settlement:
                 raise Cancelled("cancelled on request") from None
             raise
         self._relay.nudge(*_lanes(job, outcome.children))
+
+
+def _check_abandoned(attempt: Attempt, ending: Ending) -> None:
+    """Raise Cancelled for a result that only a request would read, which has gone away."""
+    if ending.state == "completed" and attempt.job.kind in ONE_SHOT_KINDS:
+        reason = attempt.stop_reason()
+        if isinstance(reason, Cancelled):
+            raise reason
 
 
 def _lanes(job: Job, enqueued: Sequence[NewJob]) -> set[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import Connection as PsycopgConnection
+from psycopg import Cursor, generators
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
@@ -59,6 +60,18 @@ ROLLED_BACK = "The transaction was rolled back: one of its statements failed, an
 
 class Connection(PsycopgConnection[DictRow]):
     """A connection whose rows are dictionaries."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Cursor[DictRow]:
+        """Execute a statement; in a batch, send all of it and leave its result for later.
+
+        psycopg writes only what the socket takes at once. `Pipeline.sync` then waits for the server to answer while the
+        server waits for the rest of the statement, which hung with parameters of about a megabyte.
+        """
+        cursor = super().execute(*arguments, **options)
+        if self._pipeline is not None and self.pgconn.flush():
+            with self.lock:
+                self.wait(generators.send(self.pgconn))
+        return cursor
 
     def sync(self) -> None:
         """In a batch, wait for the results of all statements so far, in one round trip.

@@ -1,5 +1,6 @@
 """Run batches that fail, stall or commit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import psycopg
@@ -9,6 +10,8 @@ from bench.harness.waiting import wait_until
 from models.platform.database import terminate_stalled_batches
 from models.platform.errors import Unavailable
 from models.platform.ids import new_id
+
+MEBIBYTE = 1_048_576
 
 INSERT = "INSERT INTO accounts (id, name) VALUES (%s, 'a batch')"
 COUNT = "SELECT count(*) AS count FROM accounts WHERE id = %s"
@@ -137,3 +140,31 @@ def test_a_connection_lost_in_a_batch_raises_unavailable(job_store, account_id):
         insert(job_store.database, account_id, then=lose)
 
     assert count(job_store.database, account_id) == 0
+
+
+def read_length(connection):
+    return connection.execute("SELECT length(%s) AS length", ("x" * 16 * MEBIBYTE,))
+
+
+@pytest.mark.parametrize("wait", ["sync", "fetch", "nested transaction", "end"])
+def test_a_batch_sends_all_of_a_statement_that_is_larger_than_the_socket_takes(job_store, wait):
+    def run():
+        with job_store.database.batch() as connection:
+            cursor = read_length(connection)
+            if wait == "sync":
+                connection.sync()
+            elif wait == "nested transaction":
+                with connection.transaction():
+                    read_length(connection)
+            elif wait == "fetch":
+                cursor.fetchone()
+        return cursor.fetchone() if wait != "fetch" else {"length": 16 * MEBIBYTE}
+
+    with ThreadPoolExecutor() as threads:
+        future = threads.submit(run)
+        try:
+            assert future.result(timeout=10) == {"length": 16 * MEBIBYTE}
+        finally:
+            if not future.done():  # so that the thread ends
+                with job_store.database.connection() as other:
+                    terminate_stalled_batches(other, seconds=0)
