@@ -9,7 +9,9 @@ import signal
 import threading
 import time
 
+from models.accounts import files
 from models.jobs import leases, outbox, unclaimed_results
+from models.jobs.jobs import enqueue
 from models.platform.code_check import OutdatedWarning
 from models.platform.compatibility import finalize_when_due
 from models.platform.database import Connection, Database, terminate_stalled_batches
@@ -18,6 +20,7 @@ from models.platform.migration_files import schema_version
 from models.platform.redis_client import connect
 from models.platform.settings import Settings
 from models.turns import responses
+from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
 from scheduler.periodic_thread import PeriodicThread
@@ -89,6 +92,7 @@ class Clock:
                 terminate_stalled_batches(connection)  # first: the statements below may need their locks
                 queued = self._queue_due(connection)
                 self._finalize_upgrade(connection)
+                queued += self._delete_expired_files(connection)
                 deleted_job_ids = [
                     *responses.delete_expired(connection),
                     *unclaimed_results.delete_unclaimed(connection),
@@ -101,6 +105,13 @@ class Clock:
             self._queue.forget_journal(job_id)
         if queued:
             self._queue.nudge()
+
+    def _delete_expired_files(self, connection: Connection) -> bool:
+        """Enqueue the deletion of expired files, if there are any. Returns whether a job was inserted."""
+        if not files.expire_ended_imports(connection):
+            return False
+        with connection.transaction():
+            return enqueue(connection, expired_files_job())
 
     def _queue_due(self, connection: Connection) -> int:
         """Queue the jobs that have become due, and return their number."""

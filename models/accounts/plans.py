@@ -13,6 +13,7 @@ class Limits:
     streams                                 open event streams in one web process
     unfinished_jobs                         jobs that are queued, running or waiting
     tokens_per_month                        tokens billed and reserved in a calendar month (UTC)
+    stored_bytes                            bytes of files, such as exports and files that are being imported
     """
 
     requests_per_minute: int | None = None
@@ -20,6 +21,7 @@ class Limits:
     streams: int | None = None
     unfinished_jobs: int | None = None
     tokens_per_month: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,21 @@ def _count_unfinished(
     return jobs, turns
 
 
+UNFINISHED_OF_KIND = """
+SELECT true FROM jobs
+WHERE account_id = %(account_id)s AND kind = %(kind)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+LIMIT 1
+"""
+
+
+def check_no_unfinished(connection: Connection, account_id: str, kind: str) -> None:
+    """Raise LimitExceeded if the account has an unfinished job of this kind. Locks the account until the commit."""
+    connection.execute(LOCK, {"account_id": account_id})
+    if fetch_one(connection, UNFINISHED_OF_KIND, {"account_id": account_id, "kind": kind}) is not None:
+        message = f"The account has an unfinished job {kind}. Retry when it has ended, or cancel it."
+        raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
+
+
 #: Tokens that the chat template and special tokens add per item.
 ITEM_TOKENS = 16
 

@@ -1,5 +1,6 @@
 """Move jobs that ended days ago to `ended_jobs`, so that the table of the other jobs stays small."""
 
+import math
 import time
 
 from models.access import idempotency
@@ -8,6 +9,7 @@ from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.jobs.ended_jobs import MOVED_AFTER
 from models.platform.compatibility import Compatibility
+from pipelines.time_slice import TimeSlice
 
 #: The schema version whose code and later ones read `ended_jobs`.
 SINCE = "0015"
@@ -15,8 +17,7 @@ SINCE = "0015"
 #: Trees of jobs that one transaction moves at most: their rows stay locked meanwhile.
 BATCH = 100
 
-#: Seconds after which the rest is left to the next job, so that other maintenance is not delayed for long: an upgrade
-#: may leave millions of jobs to move.
+#: Seconds after which the rest is left to the next job: an upgrade may leave millions of jobs to move.
 TIME_SLICE = 900.0
 
 #: Keys of requests that one statement deletes at most.
@@ -31,23 +32,27 @@ def run(compatibility: Compatibility, attempt: Attempt) -> Ending:
     if not compatibility.at_least(SINCE):
         return plain_ending(attempt, "completed", result={"moved": 0, "waiting_for": f"finalization of {SINCE}"})
     ended_partitions.create_missing(attempt.database)
-    _delete_expired_keys(attempt)
-    moved = _move(attempt, attempt.job.arguments.get("age_seconds", MOVED_AFTER))
+    time_slice = TimeSlice(attempt, math.inf)
+    _delete_expired_keys(attempt, time_slice)
+    moved = _move(attempt, time_slice, attempt.job.arguments.get("age_seconds", MOVED_AFTER))
     return plain_ending(attempt, "completed", result={"moved": moved})
 
 
-def _delete_expired_keys(attempt: Attempt) -> None:
+def _delete_expired_keys(attempt: Attempt, time_slice: TimeSlice) -> None:
     """Delete the keys of old requests: repeating one of them would insert a moved job again."""
-    with attempt.database.connection() as connection:
-        while idempotency.prune(connection, KEYS_BATCH):
-            attempt.check()
+    deleted = KEYS_BATCH
+    while deleted:
+        time_slice.check()
+        with attempt.database.connection() as connection:
+            deleted = idempotency.prune(connection, KEYS_BATCH)
 
 
-def _move(attempt: Attempt, age: float) -> int:
-    moved, batch = 0, ended_jobs.Batch(0, ended_jobs.Cursor())
+def _move(attempt: Attempt, time_slice: TimeSlice, age: float) -> int:
+    moved = (attempt.job.progress or {}).get("done", 0)
+    batch = ended_jobs.Batch(0, ended_jobs.Cursor())
     end = time.monotonic() + TIME_SLICE
     while batch.next and time.monotonic() < end:
-        attempt.check()
+        time_slice.check()
         with attempt.database.transaction() as connection:
             batch = ended_jobs.move_batch(connection, BATCH, age=age, after=batch.next)
         moved += batch.moved

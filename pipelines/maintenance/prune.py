@@ -4,6 +4,8 @@ Turns and their journals are kept until their owner deletes them. The codes of v
 `ended_jobs` are deleted by the week; those in `jobs`, which were never moved, one by one.
 """
 
+from collections.abc import Callable
+
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, files, invitations, unverified_users
 from models.jobs import effects, ended_partitions
@@ -13,9 +15,12 @@ from models.jobs.ended_jobs import ACCOUNT_JOB_DAYS, PLATFORM_JOB_DAYS
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
 from models.memory import meditation_changes
+from models.platform.database import Connection
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
+from pipelines.maintenance.expired_files import FILES_ONLY
 from pipelines.memory import index_space
+from pipelines.time_slice import TimeSlice
 
 #: Rows that one statement deletes at most, so that it does not hold locks for long.
 BATCH = 500
@@ -55,27 +60,40 @@ DELETE FROM jobs WHERE id IN (
 
 
 def run(objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Delete in batches. Each commits by itself, so that the next attempt continues after a crash."""
-    total = _prune_jobs(attempt)
+    """Delete in batches. Each commits by itself, so that the next attempt continues after a crash.
+
+    Raises the reason to stop, and Released after a time slice.
+    """
+    time_slice = TimeSlice(attempt)
+    files_deleted = _delete_expired_files(objects, attempt, time_slice)
+    if attempt.job.arguments == FILES_ONLY:
+        return plain_ending(attempt, "completed", result={"files": files_deleted})
+    total = _prune_jobs(attempt, time_slice)
     ended_partitions.drop_expired(attempt.database)
-    _delete_expired_files(objects, attempt)
-    _delete_unverified_users(attempt)
+    _delete_unverified_users(attempt, time_slice)
+    for prune in PRUNE_FUNCTIONS:
+        _prune_rows(attempt, time_slice, prune)
     with attempt.database.connection() as connection:
-        for prune in PRUNE_FUNCTIONS:
-            while prune(connection, BATCH):
-                attempt.check()
         delete_silent(connection)
     index_space.sweep(attempt)
     return plain_ending(attempt, "completed", result={"pruned": total})
 
 
-def _prune_jobs(attempt: Attempt) -> int:
+def _prune_rows(attempt: Attempt, time_slice: TimeSlice, prune: Callable[[Connection, int], int]) -> None:
+    deleted = BATCH
+    while deleted:
+        time_slice.check()
+        with attempt.database.connection() as connection:
+            deleted = prune(connection, BATCH)
+
+
+def _prune_jobs(attempt: Attempt, time_slice: TimeSlice) -> int:
     platform = {"account_id": PLATFORM_ACCOUNT, "days": PLATFORM_JOB_DAYS}
     total = 0
     for statement, parameters in ((PRUNE_PLATFORM_JOBS, platform), (PRUNE_ACCOUNT_JOBS, {"days": ACCOUNT_JOB_DAYS})):
         deleted = BATCH
         while deleted:
-            attempt.check()
+            time_slice.check()
             with attempt.database.connection() as connection:
                 deleted = connection.execute(statement, {**parameters, "batch": BATCH}).rowcount
             total += deleted
@@ -83,23 +101,25 @@ def _prune_jobs(attempt: Attempt) -> int:
     return total
 
 
-def _delete_unverified_users(attempt: Attempt) -> None:
+def _delete_unverified_users(attempt: Attempt, time_slice: TimeSlice) -> None:
     deleted = BATCH
     while deleted:
-        attempt.check()
+        time_slice.check()
         with attempt.database.transaction() as connection:
             deleted = unverified_users.prune(connection, BATCH)
 
 
-def _delete_expired_files(objects: ObjectStore, attempt: Attempt) -> None:
+def _delete_expired_files(objects: ObjectStore, attempt: Attempt, time_slice: TimeSlice) -> int:
     """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
+    deleted = 0
     while True:
-        attempt.check()
+        time_slice.check()
         with attempt.database.connection() as connection:
             expired = files.expired(connection, BATCH)
         objects.delete(key for _, _, key in expired)
         with attempt.database.transaction() as connection:
             for file_id, account_id, _ in expired:
                 files.delete(connection, file_id, account_id)
+        deleted += len(expired)
         if len(expired) < BATCH:
-            return
+            return deleted

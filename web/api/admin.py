@@ -40,6 +40,7 @@ class LimitOverrides(RequestBody):
     streams: CountLimit | None = None
     unfinished_jobs: CountLimit | None = None
     tokens_per_month: CountLimit | None = None
+    stored_bytes: CountLimit | None = None
 
 
 class AdminUpdateAccount(RequestBody):

@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -10,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from models.platform.errors import LimitExceeded
 from web.http.bodies import BodyTooLarge, declared_length
 from web.http.threads import run_in_thread
 
@@ -18,6 +22,33 @@ MAX_BYTES, MAX_MEMORY = 64 * 1024 * 1024, 1024 * 1024
 
 #: Seconds within which an upload must arrive, and between two of its chunks.
 TIMEOUT, CHUNK_TIMEOUT = 600.0, 30.0
+
+#: Seconds after which to retry when an account has too many uploads in progress.
+RETRY_AFTER = 1.0
+
+
+#: Uploads of one account that one process receives or stores at a time.
+MAX_OPEN = 4
+
+
+class OpenUploads:
+    """Counts the uploads that are in progress, so that no account fills the disk with temporary files."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def count(self, account_id: str) -> Iterator[None]:
+        """Count an upload during the block. Raises LimitExceeded if the account has MAX_OPEN already."""
+        if self._open[account_id] >= MAX_OPEN:
+            message = f"The account has {MAX_OPEN} uploads in progress. Retry when one of them has ended."
+            raise LimitExceeded(message, code="too_many_uploads", retry_after=RETRY_AFTER)
+        self._open[account_id] += 1
+        try:
+            yield
+        finally:
+            self._open[account_id] -= 1
+            self._open += Counter()  # drops the accounts without uploads
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from typing import Literal
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.accounts import members
+from models.accounts import files, members
 from models.accounts.members import Account
 from models.accounts.plans import Limits
 from models.jobs import quota
@@ -37,6 +37,7 @@ class AccountLimits(TypedDict):
     streams: int | None
     unfinished_jobs: int | None
     tokens_per_month: int | None
+    stored_bytes: int | None
 
 
 class AccountObject(TypedDict):
@@ -51,13 +52,18 @@ class AccountObject(TypedDict):
 
 
 class AccountUsage(TypedDict):
-    """Tokens of the calendar month (UTC): billed, reserved by unfinished jobs, and the limit, null if unlimited."""
+    """Tokens of the calendar month (UTC): billed, reserved by unfinished jobs, and the limit, null if unlimited.
+
+    `stored_bytes` are those of the account's files.
+    """
 
     object: Literal["account.usage"]
     month: str
     tokens_used: int
     tokens_reserved: int
     tokens_limit: int | None
+    stored_bytes: int
+    stored_bytes_limit: int | None
 
 
 def read(request: Request) -> Response:
@@ -81,12 +87,15 @@ def read_usage(request: Request) -> Response:
     """`GET /v1/account/usage`: read the account's token usage of this month."""
     with request.platform.database.connection() as connection:
         usage = quota.monthly_usage(connection, request.caller.account_id)
+        stored_bytes = files.stored_bytes(connection, request.caller.account_id)
     body: AccountUsage = {
         "object": "account.usage",
         "month": f"{usage.month:%Y-%m}",
         "tokens_used": usage.used,
         "tokens_reserved": usage.reserved,
         "tokens_limit": request.admission.limits.tokens_per_month,
+        "stored_bytes": stored_bytes,
+        "stored_bytes_limit": request.admission.limits.stored_bytes,
     }
     return json_response(body)
 
@@ -110,4 +119,5 @@ def limits_object(limits: Limits) -> AccountLimits:
         "streams": limits.streams,
         "unfinished_jobs": limits.unfinished_jobs,
         "tokens_per_month": limits.tokens_per_month,
+        "stored_bytes": limits.stored_bytes,
     }
