@@ -4,6 +4,7 @@ A memory that was derived from deleted ones alone is closed and its text erased,
 that has other sources too stays, without the citation.
 """
 
+import time
 from collections.abc import Sequence
 
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -16,8 +17,12 @@ from models.platform.database import Connection, Database
 from pipelines.memory.store import close_memories, remove_from_indexes
 from pipelines.time_slice import TimeSlice
 
-#: Memories deleted in one transaction.
-BATCH = 200
+#: Memories deleted in one transaction, at first and at most. One with thousands of different words takes half a second.
+FIRST_BATCH, BATCH = 8, 200
+
+#: Seconds for which a transaction may hold the lock of the space: the next batch is half as large after a longer one,
+#: and twice as large after one of less than a quarter.
+LOCK_TIME = 1.0
 
 
 def run(attempt: Attempt) -> Ending:
@@ -30,18 +35,27 @@ def run(attempt: Attempt) -> Ending:
     conversation_id: str | None = arguments["conversation_id"]
     with attempt.database.connection() as connection:
         space = spaces.find(connection, attempt.job.account_id, arguments["user_id"])
-    while space is not None and (count := _delete_batch(attempt, space.id, conversation_id)):
+    size, started = FIRST_BATCH, time.monotonic()
+    while space is not None and (count := _delete_batch(attempt, space.id, conversation_id, size)):
+        size, started = _next_size(size, time.monotonic() - started), time.monotonic()
         deleted += count
         attempt.report_progress(deleted, note="memories deleted")
         time_slice.check()
     return plain_ending(attempt, "completed", result={"deleted": deleted})
 
 
-def _delete_batch(attempt: Attempt, space_id: int, conversation_id: str | None) -> int:
+def _next_size(size: int, seconds: float) -> int:
+    """Return the number of memories to delete next, given the seconds that `size` of them took."""
+    if seconds > LOCK_TIME:
+        return max(1, size // 2)
+    return min(BATCH, size * 2) if seconds < LOCK_TIME / 4 else size
+
+
+def _delete_batch(attempt: Attempt, space_id: int, conversation_id: str | None, size: int) -> int:
     attempt.check()
     with attempt.database.transaction() as connection:
         space = spaces.lock(connection, space_id)
-        ids = memories.list_ids(connection, space_id, conversation_id, BATCH)
+        ids = memories.list_ids(connection, space_id, conversation_id, size)
         if space is not None and ids:
             delete_memories(connection, space, ids)
     return len(ids)

@@ -1,7 +1,7 @@
 """Connections and services that one web process shares between its requests."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,19 @@ from web.access.hashing_pool import HashingPool
 from web.access.idempotency import Idempotency
 from web.access.oidc_client import OidcClient
 from web.access.rate_limits import Limiter
+from web.access.shares import Shares
 from web.http.documents import CachedDocument
 from web.http.metrics import Metrics
+from web.http.uploads import OpenUploads
 from web.streams.sse import OpenStreams
 from web.streams.tail import Tail
 
-#: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else.
-CONNECTIONS = 16
+#: Connections to Postgres: a request holds one for a few milliseconds, never while it waits for anything else. The gate
+#: and the relay have their own, so that slow requests keep nobody from being admitted, and no job from being published.
+CONNECTIONS, GATE_CONNECTIONS, RELAY_CONNECTIONS = 16, 4, 2
+
+#: Blocking endpoints of one account that run at a time: half of the connections.
+ACCOUNT_CALLS = CONNECTIONS // 2
 
 #: Seconds that a request waits for Redis: whatever it reads there is in Postgres too.
 REDIS_TIMEOUT = 1.5
@@ -37,6 +43,9 @@ REDIS_TIMEOUT = 1.5
 class Platform:
     """Opened when the process starts, closed when it ends.
 
+    calls           the blocking endpoints of each account
+    memory_changes  the changes of each user's memories, which hold the lock of their space
+    others          further databases to close: those of the gate and the relay
     openapi  the OpenAPI document of the mounted routes
     checks   readiness checks by name: each returns when its part works and raises when it does not
     facts    shown beside the checks, without influence on readiness
@@ -58,6 +67,10 @@ class Platform:
     login_limiter: LoginLimiter = field(init=False)
     hashing: HashingPool = field(default_factory=HashingPool)
     streams: OpenStreams = field(default_factory=OpenStreams)
+    uploads: OpenUploads = field(default_factory=OpenUploads)
+    calls: Shares = field(default_factory=lambda: Shares(ACCOUNT_CALLS))
+    memory_changes: Shares = field(default_factory=lambda: Shares(1))
+    others: Sequence[Database] = ()
     started: int = field(default_factory=lambda: int(time.time()))
     checks: dict[str, Callable[[], object]] = field(default_factory=dict)
     facts: dict[str, Callable[[], Any]] = field(default_factory=dict)
@@ -71,6 +84,8 @@ class Platform:
         """Create all parts without waiting for any server."""
         client = connect(settings.redis_address, timeout=REDIS_TIMEOUT)
         database = Database.open(settings, size=CONNECTIONS, name="web")
+        gate_database = Database.open(settings, size=GATE_CONNECTIONS, name="web gate")
+        relay_database = Database.open(settings, size=RELAY_CONNECTIONS, name="web relay")
         secret = load_secret_key(settings)
         return cls(
             settings,
@@ -78,19 +93,20 @@ class Platform:
             client,
             tokens,
             gate=DatabaseGate(
-                database,
+                gate_database,
                 tokens,
                 Limiter(client, settings.visits_per_minute),
                 # With a public URL or trusted proxies, a proxy on this machine may forward requests from anywhere.
                 trusts_loopback=settings.public_url is None and settings.trusted_proxies is None,
             ),
             metrics=metrics,
-            queue=Queue(settings, database, client),
+            queue=Queue(settings, relay_database, client),
             tail=Tail(settings.redis_address, database),
             objects=ObjectStore.open(settings),
             idempotency=Idempotency(database, Cipher(secret, "idempotency")),
             oidc=OidcClient(settings.oidc_providers, client, secret),
             openapi=openapi,
+            others=[gate_database, relay_database],
         )
 
     def close_streams(self) -> None:
@@ -101,4 +117,5 @@ class Platform:
         """Close all connections."""
         self.queue.close()
         self.redis.close()
-        self.database.close()
+        for database in (self.database, *self.others):
+            database.close()

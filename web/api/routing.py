@@ -28,6 +28,7 @@ from web.api.request import Request
 from web.http import bodies, uploads
 from web.http.disconnects import DeferredResponse
 from web.http.threads import run_in_thread
+from web.http.uploads import Upload
 from web.streams.sse import EventStream, StreamPermit
 
 EndpointResponse = Response | EventStream | DeferredResponse
@@ -69,11 +70,14 @@ class Route:
     cost: int = 1
 
     async def run(self, request: Request) -> EndpointResponse:
-        """Call the endpoint, in the thread pool unless it is a coroutine function."""
+        """Call the endpoint, in the thread pool unless it is a coroutine function. Raises LimitExceeded."""
         if inspect.iscoroutinefunction(self.endpoint):
             response: EndpointResponse = await self.endpoint(request)
             return response
-        return await run_in_thread(self.endpoint, request)  # type: ignore[arg-type]
+        if not (account_id := account_of(request.admission)):
+            return await run_in_thread(self.endpoint, request)  # type: ignore[arg-type]
+        async with request.platform.calls.take(account_id):
+            return await run_in_thread(self.endpoint, request)  # type: ignore[arg-type]
 
 
 def mount(routes: Iterable[Route]) -> list[StarletteRoute]:
@@ -116,7 +120,7 @@ class Resource:
         admission = await run_in_thread(platform.gate.admit, auth_request)
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
-        upload = await uploads.spool(scope, receive) if route.upload_type else None
+        upload = await _spool(platform, admission, scope, receive) if route.upload_type else None
         limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES
         body = upload.digest if upload else await bodies.read(scope, receive, limit)
         if admission.estimated_tokens and not upload and len(body) > bodies.declared_length(scope):
@@ -154,10 +158,20 @@ class Resource:
         return ", ".join(sorted({*self.routes} | ({"HEAD"} if "GET" in self.routes else set())))
 
 
+def account_of(admission: Admission) -> str:
+    """Return the caller's account; empty on a public route."""
+    return admission.identity.account_id if admission.identity else ""
+
+
 def stream_permit(platform: Platform, admission: Admission) -> StreamPermit:
     """Return the caller's permit for an event stream, not yet acquired."""
-    owner = admission.identity.account_id if admission.identity else ""
-    return StreamPermit(platform.streams, owner, admission.limits.streams)
+    return StreamPermit(platform.streams, account_of(admission), admission.limits.streams)
+
+
+async def _spool(platform: Platform, admission: Admission, scope: Scope, receive: Receive) -> Upload:
+    """Read a large body into a file. Raises LimitExceeded if the account has too many uploads in progress."""
+    with platform.uploads.count(account_of(admission)):
+        return await uploads.spool(scope, receive)
 
 
 async def _respond(route: Route, request: Request) -> EndpointResponse:
