@@ -72,7 +72,8 @@ ORDER BY job_id, first_sequence
 #: The columns that are copied as they are.
 COPIED = """
 id, account_id, kind, queue, arguments, state, run_at, parent_id, root_id, depth, sequence, attempt, failures, crashes,
-cancel_requested_at, rewound_at, progress, result, error, traceback, created_at, started_at, finished_at"""
+cancel_requested_at, rewound_at, progress, result, error, traceback, created_at, started_at, finished_at,
+owner_id"""
 
 # A job without events has no row in `packed`. One whose time is over already goes to the partition of the present week.
 INSERT = f"""

@@ -22,6 +22,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from models.accounts.ownership import Access, owned
 from models.jobs import ended_jobs
 from models.jobs.budgets import Draw, draw_argument
 from models.jobs.catalogue import CATALOGUE
@@ -58,6 +59,7 @@ class NewJob:
     lane             fairness lane, whose jobs share a window; None: the account's
     deadline_at      the job ends as failed at this time, whatever the number of its attempts
     draw             what it may use of the budget of its tree; for children only, see `wait_for_children`
+    owner_id         the user whose job it is; None: its parent's, or the account's own
 
     A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
     Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
@@ -77,6 +79,7 @@ class NewJob:
     lane: str | None = None
     deadline_at: datetime | None = None
     draw: Draw | None = None
+    owner_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
@@ -126,6 +129,7 @@ class Job:
     deadline_at: datetime | None = None
     lane: str | None = None
     blocked: bool = False
+    owner_id: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -141,13 +145,14 @@ def lane_of(job: NewJob | Job) -> str:
 # A job, unless its unique key is taken. `due` is whether the relay may publish it now.
 INSERT = """
 INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, unique_key, blocked,
-                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens)
+                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
         CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END, coalesce(%(run_at)s, now()),
         %(serial_key)s, %(unique_key)s,
         EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s
                 AND state IN ('scheduled', 'queued', 'running', 'waiting')),
-        %(parent_id)s, %(root_id)s, %(depth)s, %(deadline_at)s, %(lane)s, %(reserved_tokens)s)
+        %(parent_id)s, %(root_id)s, %(depth)s, %(deadline_at)s, %(lane)s, %(reserved_tokens)s,
+        %(owner_id)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 RETURNING state = 'queued' AND NOT blocked AS due
 """
@@ -163,9 +168,10 @@ LOCK_BATCH_EXCLUSIVE = "SELECT pg_advisory_xact_lock(hashtextextended('gather ' 
 # account gets one job every few seconds instead of one per turn. At most one is queued behind a running one, so it is
 # not marked as blocked, and needs no lock that would serialise the turns of a user.
 INSERT_COALESCED = """
-INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane)
+INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, lane, owner_id)
 SELECT %(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
-       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at, %(serial_key)s, %(lane)s
+       CASE WHEN due_at > now() THEN 'scheduled' ELSE 'queued' END, due_at, %(serial_key)s, %(lane)s,
+       %(owner_id)s
 FROM (SELECT coalesce(%(run_at)s, now() + CASE
            WHEN (SELECT created_at FROM jobs WHERE account_id = %(account_id)s ORDER BY id DESC OFFSET 8 LIMIT 1)
                > now() - interval '2 seconds'
@@ -254,28 +260,37 @@ def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
         "depth": parent.depth + 1 if parent else 0,
         "deadline_at": min((deadline for deadline in deadlines if deadline is not None), default=None),
         "lane": job.lane,
+        "owner_id": job.owner_id or (parent.owner_id if parent else None),
         "reserved_tokens": job.reserved_tokens,
     }
 
 
 COLUMNS = columns(Job, "jobs")
 
-READ = f"SELECT {COLUMNS} FROM jobs WHERE id = %(id)s AND account_id = %(account_id)s"
+# Jobs of earlier versions name their user in the arguments, and turns in the response.
+OWNER = """coalesce(jobs.owner_id, jobs.arguments ->> 'user_id', (
+        SELECT coalesce(user_id, '') FROM responses WHERE responses.job_id = jobs.id))"""
+
+ACCESSIBLE = owned("jobs.account_id", OWNER)
+
+SELECT = f"SELECT {columns(Job, 'jobs', omit=('owner_id',))}, {OWNER} AS owner_id FROM jobs"
+
+READ = f"{SELECT} WHERE jobs.id = %(id)s AND {ACCESSIBLE}"
 
 # The columns of the view have the names of the record's fields.
-READ_MOVED = f"SELECT {columns(Job)} FROM all_jobs WHERE id = %(id)s AND account_id = %(account_id)s"
+READ_MOVED = READ.replace("FROM jobs ", "FROM all_jobs AS jobs ")
 
 
-def read(connection: Connection, job_id: str, account_id: str) -> Job | None:
-    """Return the job if it belongs to the account; also one that ended long ago."""
-    parameters = {"id": job_id, "account_id": account_id}
+def read(connection: Connection, job_id: str, access: Access) -> Job | None:
+    """Return the job if the caller has access to it; also one that ended long ago."""
+    parameters = {"id": job_id, **access.parameters}
     row = fetch_one(connection, READ, parameters) or fetch_one(connection, READ_MOVED, parameters)
     return Job(**row) if row else None
 
 
 LIST = f"""
-SELECT {columns(Job)} FROM all_jobs
-WHERE account_id = %(account_id)s
+{SELECT.replace("FROM jobs", "FROM all_jobs AS jobs")}
+WHERE {ACCESSIBLE}
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (%(after)s::text IS NULL OR id < %(after)s)
@@ -285,15 +300,15 @@ ORDER BY id DESC LIMIT %(limit)s
 
 def list_jobs(
     connection: Connection,
-    account_id: str,
+    access: Access,
     *,
     kind: str | None = None,
     state: str | None = None,
     after: str | None = None,
     limit: int = 20,
 ) -> list[Job]:
-    """Return at most `limit` jobs of an account, newest first, older than the job `after`."""
-    parameters = {"account_id": account_id, "kind": kind, "state": state, "after": after, "limit": limit}
+    """Return at most `limit` jobs that the caller has access to, newest first, older than the job `after`."""
+    parameters = {**access.parameters, "kind": kind, "state": state, "after": after, "limit": limit}
     return [Job(**row) for row in fetch_all(connection, LIST, parameters)]
 
 

@@ -7,62 +7,72 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from models.accounts.ownership import Access, owned
 from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row of `conversations`."""
+    """A row of `conversations`. `owner_id` is the user whose it is; None: created before owners were stored."""
 
     id: str
     account_id: str
     metadata: dict[str, str]
     created_at: datetime
+    owner_id: str | None = None
 
 
 COLUMNS = columns(Conversation)
 
+# A conversation of an earlier version belongs to the user of its turns, and without turns to the account.
+OWNER = """coalesce(conversations.owner_id, (
+        SELECT coalesce(user_id, '') FROM responses WHERE responses.conversation_id = conversations.id LIMIT 1))"""
+
+#: The condition that a caller has access to the conversation `id`.
+ACCESSIBLE = f"conversations.id = %(id)s AND {owned('conversations.account_id', OWNER)}"
+
 INSERT = f"""
-INSERT INTO conversations (id, account_id, metadata) VALUES (%(id)s, %(account_id)s, %(metadata)s) RETURNING {COLUMNS}
+INSERT INTO conversations (id, account_id, owner_id, metadata)
+VALUES (%(id)s, %(account_id)s, %(owner_id)s, %(metadata)s) RETURNING {COLUMNS}
 """
 
 
-def create(connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]) -> Conversation:
-    """Create a conversation without items."""
-    parameters = {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)}
+def create(
+    connection: Connection, conversation_id: str, account_id: str, owner_id: str, metadata: Mapping[str, str]
+) -> Conversation:
+    """Create a user's conversation without items."""
+    parameters = {"id": conversation_id, "account_id": account_id, "owner_id": owner_id, "metadata": Jsonb(metadata)}
     row = fetch_one(connection, INSERT, parameters)
     assert row is not None
     return Conversation(**row)
 
 
-READ = f"SELECT {COLUMNS} FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s"
+READ = f"SELECT {COLUMNS} FROM conversations WHERE {ACCESSIBLE}"
 
 
-def read(connection: Connection, conversation_id: str, account_id: str) -> Conversation | None:
-    """Return the conversation if it belongs to the account."""
-    row = fetch_one(connection, READ, {"id": conversation_id, "account_id": account_id})
+def read(connection: Connection, conversation_id: str, access: Access) -> Conversation | None:
+    """Return the conversation if the caller has access to it."""
+    row = fetch_one(connection, READ, {"id": conversation_id, **access.parameters})
     return Conversation(**row) if row else None
 
 
-LOCK = "SELECT FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s FOR KEY SHARE"
+LOCK = f"SELECT FROM conversations WHERE {ACCESSIBLE} FOR KEY SHARE"
 
 
-def lock(connection: Connection, conversation_id: str, account_id: str) -> bool:
-    """Lock the conversation against deletion until the transaction ends. Returns False if the account lacks it."""
-    return fetch_one(connection, LOCK, {"id": conversation_id, "account_id": account_id}) is not None
+def lock(connection: Connection, conversation_id: str, access: Access) -> bool:
+    """Lock the conversation against deletion until the transaction ends. Returns False without access to it."""
+    return fetch_one(connection, LOCK, {"id": conversation_id, **access.parameters}) is not None
 
 
-UPDATE = f"""
-UPDATE conversations SET metadata = %(metadata)s WHERE id = %(id)s AND account_id = %(account_id)s RETURNING {COLUMNS}
-"""
+UPDATE = f"UPDATE conversations SET metadata = %(metadata)s WHERE {ACCESSIBLE} RETURNING {COLUMNS}"
 
 
 def update(
-    connection: Connection, conversation_id: str, account_id: str, metadata: Mapping[str, str]
+    connection: Connection, conversation_id: str, access: Access, metadata: Mapping[str, str]
 ) -> Conversation | None:
-    """Replace the metadata. Returns the conversation if it belongs to the account."""
-    row = fetch_one(connection, UPDATE, {"id": conversation_id, "account_id": account_id, "metadata": Jsonb(metadata)})
+    """Replace the metadata. Returns the conversation if the caller has access to it."""
+    row = fetch_one(connection, UPDATE, {"id": conversation_id, **access.parameters, "metadata": Jsonb(metadata)})
     return Conversation(**row) if row else None
 
 
@@ -122,12 +132,15 @@ def read_item(connection: Connection, conversation_id: str, account_id: str, ite
     return row["item"] if row else None
 
 
-ITEMS = "SELECT item FROM conversation_items WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s"
+ITEMS = f"""
+SELECT item FROM conversation_items JOIN conversations ON conversations.id = conversation_id
+WHERE conversation_items.id = ANY(%(ids)s) AND {owned("conversations.account_id", OWNER)}
+"""
 
 
-def items(connection: Connection, item_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
-    """Return the items with these ids that any conversation of the account has, unordered."""
-    rows = fetch_all(connection, ITEMS, {"ids": list(item_ids), "account_id": account_id})
+def items(connection: Connection, item_ids: Sequence[str], access: Access) -> list[dict[str, Any]]:
+    """Return the items with these ids of all conversations that the caller has access to, unordered."""
+    rows = fetch_all(connection, ITEMS, {"ids": list(item_ids), **access.parameters})
     return [row["item"] for row in rows]
 
 
@@ -171,10 +184,9 @@ def page(
     return [row["item"] for row in fetch_all(connection, PAGE, {**parameters, "after": position})]
 
 
-def delete(connection: Connection, conversation_id: str, account_id: str) -> bool:
-    """Delete a conversation and its items. Its responses are kept. Returns whether the account had it."""
-    deleted = connection.execute(
-        "DELETE FROM conversations WHERE id = %(id)s AND account_id = %(account_id)s",
-        {"id": conversation_id, "account_id": account_id},
-    )
-    return deleted.rowcount > 0
+DELETE = f"DELETE FROM conversations WHERE {ACCESSIBLE}"
+
+
+def delete(connection: Connection, conversation_id: str, access: Access) -> bool:
+    """Delete a conversation and its items. Its responses are kept. Returns whether the caller had access to it."""
+    return connection.execute(DELETE, {"id": conversation_id, **access.parameters}).rowcount > 0

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from psycopg.types.json import Json, Jsonb
 
+from models.accounts.ownership import Access, owned
 from models.jobs import ended_jobs, jobs
 from models.jobs import usage as usage_records
 from models.jobs.jobs import ENDED, NewJob
@@ -126,32 +127,33 @@ SELECT {OF_RESPONSE}, jobs.state AS job_state, jobs.attempt AS job_attempt, jobs
 FROM responses JOIN jobs ON jobs.id = responses.job_id
 """
 
+#: The condition that a caller has access to a response. Those of a deleted user belong to nobody.
+ACCESSIBLE = owned("responses.account_id", "coalesce(responses.user_id, '')")
+
 READ = f"""
 {SELECT}
-WHERE responses.id = %(id)s AND responses.account_id = %(account_id)s
+WHERE responses.id = %(id)s AND {ACCESSIBLE}
 """
 
 # In a second statement: usually the job ended recently or not yet, and the view has several partitions to look at.
 READ_MOVED = READ.replace("JOIN jobs", "JOIN all_jobs AS jobs")
 
 
-def read(connection: Connection, response_id: str, account_id: str) -> Response | None:
-    """Return the response if it belongs to the account."""
-    parameters = {"id": response_id, "account_id": account_id}
+def read(connection: Connection, response_id: str, access: Access) -> Response | None:
+    """Return the response if the caller has access to it."""
+    parameters = {"id": response_id, **access.parameters}
     row = fetch_one(connection, READ, parameters) or fetch_one(connection, READ_MOVED, parameters)
     return Response(**row) if row else None
 
 
 # The thread of a stored response, which is not deleted before the transaction ends. A turn cannot continue one that is
 # not stored.
-THREAD = """
-SELECT thread FROM responses WHERE id = %(id)s AND account_id = %(account_id)s AND expires_at IS NULL FOR KEY SHARE
-"""
+THREAD = f"SELECT thread FROM responses WHERE id = %(id)s AND {ACCESSIBLE} AND expires_at IS NULL FOR KEY SHARE"
 
 
-def lock_thread_of(connection: Connection, response_id: str, account_id: str) -> str | None:
-    """Return the thread of a stored response of the account, and lock the response until the transaction ends."""
-    row = fetch_one(connection, THREAD, {"id": response_id, "account_id": account_id})
+def lock_thread_of(connection: Connection, response_id: str, access: Access) -> str | None:
+    """Return the thread of a stored response of the caller, and lock the response until the transaction ends."""
+    row = fetch_one(connection, THREAD, {"id": response_id, **access.parameters})
     return row["thread"] if row else None
 
 
@@ -168,15 +170,15 @@ def unfinished_jobs(connection: Connection, thread: str, account_id: str) -> lis
     return [row["id"] for row in fetch_all(connection, UNFINISHED, {"thread": thread, "account_id": account_id})]
 
 
-ITEMS = """
+ITEMS = f"""
 SELECT item FROM responses CROSS JOIN LATERAL jsonb_array_elements(input || output) AS item
-WHERE id = ANY(%(ids)s) AND account_id = %(account_id)s AND expires_at IS NULL
+WHERE id = ANY(%(ids)s) AND {ACCESSIBLE} AND expires_at IS NULL
 """
 
 
-def read_items(connection: Connection, response_ids: Sequence[str], account_id: str) -> list[dict[str, Any]]:
-    """Return the input and output items of stored responses, unordered."""
-    rows = fetch_all(connection, ITEMS, {"ids": list(response_ids), "account_id": account_id})
+def read_items(connection: Connection, response_ids: Sequence[str], access: Access) -> list[dict[str, Any]]:
+    """Return the input and output items of the caller's stored responses, unordered."""
+    rows = fetch_all(connection, ITEMS, {"ids": list(response_ids), **access.parameters})
     return [row["item"] for row in rows]
 
 

@@ -1,5 +1,6 @@
 """Delete turns and conversations, and the memories of them."""
 
+from models.accounts.ownership import Access
 from models.jobs.jobs import NewJob, enqueue
 from models.memory import memories, spaces
 from models.platform.database import Connection, Database
@@ -27,15 +28,16 @@ def _delete_memories(connection: Connection, response: Response) -> None:
         delete_memories(connection, space, ids)
 
 
-def delete_conversation(database: Database, conversation_id: str, account_id: str) -> bool:
+def delete_conversation(database: Database, conversation_id: str, access: Access) -> bool:
     """Delete a conversation. Jobs delete its users' memories of it: announce them to the queue after this.
 
-    Returns whether the account had it. A turn that is not remembered yet will not be, for its conversation is gone.
+    Returns whether the caller had access to it. A turn that is not remembered yet will not be: its conversation is
+    gone.
     """
     with database.transaction() as connection:
-        if not conversations.delete(connection, conversation_id, account_id):
+        if not conversations.delete(connection, conversation_id, access):
             return False
-        for user_id in spaces.users_with_conversation(connection, account_id, conversation_id):
+        for user_id in spaces.users_with_conversation(connection, access.account_id, conversation_id):
             arguments = {"user_id": user_id, "conversation_id": conversation_id}
-            enqueue(connection, NewJob("memory.forget", account_id, arguments))
+            enqueue(connection, NewJob("memory.forget", access.account_id, arguments, owner_id=user_id))
     return True

@@ -12,6 +12,7 @@ from psycopg.errors import UniqueViolation
 from models.access.idempotency import PriorUse
 from models.access.rate_limits import token_draw_arguments
 from models.accounts.accounts import Caller
+from models.accounts.ownership import Access
 from models.accounts.plans import UNLIMITED, Allowance
 from models.jobs.cancellation import Cancellation
 from models.jobs.jobs import NewJob
@@ -88,7 +89,7 @@ def start_turn(
     If the ids exist already, this is a repetition of the same request: returns the turn as it was when it began,
     without opening events.
 
-    Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the account doesn't
+    Raises NotFound for a conversation, and InvalidRequest for a previous response or an item, that the caller doesn't
     have, Conflict for a busy thread with the policy `reject`, and LimitExceeded and InsufficientQuota for what exceeds
     the allowance.
     """
@@ -99,7 +100,7 @@ def start_turn(
     try:
         with _connect(database, prepared, allowance) as connection:
             lock_account(connection, caller.account_id, allowance.limits)  # before the jobs that it interrupts
-            find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
+            find_thread(connection, Access.own(caller), turn.conversation_id, turn.previous_id)
             interrupted = _insert(connection, turn, prepared, allowance)
     except (UniqueViolation, Conflict, LimitExceeded):
         # The conflict may be with this same turn, inserted by an earlier request.
@@ -145,8 +146,9 @@ def _prepare(
     *,
     shares_fields: bool,
 ) -> PreparedTurn:
-    thread = find_thread(connection, caller.account_id, turn.conversation_id, turn.previous_id)
-    items = resolve_items(connection, caller.account_id, response_id, turn.input)
+    access = Access.own(caller)
+    thread = find_thread(connection, access, turn.conversation_id, turn.previous_id)
+    items = resolve_items(connection, access, response_id, turn.input)
     now = datetime.now(UTC)
     response = Response(
         id=response_id,
@@ -166,6 +168,7 @@ def _prepare(
     job = NewJob(
         kind="turn.run",
         account_id=caller.account_id,
+        owner_id=caller.user_id,
         arguments={
             "response_id": response_id,
             **({SHARED_ARGUMENT: shared} if shared else {}),
@@ -200,7 +203,7 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
 def _existing(database: Database, caller: Caller, response_id: str, repeat: PriorUse) -> AcceptedTurn | None:
     """Return the turn as it was accepted, if it exists. Raises NotFound for one that was answered and then deleted."""
     with database.connection() as connection:
-        response = responses.read(connection, response_id, caller.account_id)
+        response = responses.read(connection, response_id, Access.own(caller))
     if response is None and repeat == "answered":
         raise NotFound(
             f"Response with id '{response_id}' was created with this Idempotency-Key and has been deleted since."

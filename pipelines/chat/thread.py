@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from models.accounts.ownership import Access
 from models.jobs.cancellation import Cancellation
 from models.platform.database import Connection
 from models.platform.errors import Conflict, InvalidRequest, NotFound
@@ -27,19 +28,19 @@ MAX_ECHO = 100
 
 
 def find_thread(
-    connection: Connection, account_id: str, conversation_id: str | None, previous_id: str | None
+    connection: Connection, access: Access, conversation_id: str | None, previous_id: str | None
 ) -> str | None:
     """Find the thread that a turn continues, None where it begins one, and lock it for the caller's transaction.
 
-    Raises NotFound for a conversation, and InvalidRequest for a response, that the account doesn't have.
+    Raises NotFound for a conversation, and InvalidRequest for a response, that the caller doesn't have.
     """
     if conversation_id is not None:
-        if not conversations.lock(connection, conversation_id, account_id):
+        if not conversations.lock(connection, conversation_id, access):
             raise NotFound(f"Conversation with id '{_truncated(conversation_id)}' not found.", param="conversation")
         return conversation_id
     if previous_id is None:
         return None
-    thread = responses.lock_thread_of(connection, previous_id, account_id)
+    thread = responses.lock_thread_of(connection, previous_id, access)
     if thread is None:
         raise InvalidRequest(
             f"Previous response with id '{_truncated(previous_id)}' not found.",
@@ -65,11 +66,11 @@ def apply_busy_policy(
 
 
 def resolve_items(
-    connection: Connection, account_id: str, response_id: str, items: Sequence[Mapping[str, Any]]
+    connection: Connection, access: Access, response_id: str, items: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Resolve the references in a turn's input and give its items ids. Raises InvalidRequest."""
     id_suffix = response_id.partition("_")[2]
-    resolved = resolve_references(connection, account_id, items, "input")
+    resolved = resolve_references(connection, access, items, "input")
     return [
         {**item, "id": f"{ITEM_ID_PREFIXES[item['type']]}_{id_suffix}i{position}"}
         for position, item in enumerate(resolved)
@@ -77,23 +78,23 @@ def resolve_items(
 
 
 def resolve_references(
-    connection: Connection, account_id: str, items: Sequence[Mapping[str, Any]], param: str
+    connection: Connection, access: Access, items: Sequence[Mapping[str, Any]], param: str
 ) -> list[Mapping[str, Any]]:
     """Replace each reference by the item that it refers to. Raises InvalidRequest."""
     referenced = _referenced_items(
-        connection, account_id, [item["id"] for item in items if item["type"] == "item_reference"]
+        connection, access, [item["id"] for item in items if item["type"] == "item_reference"]
     )
     return [_resolve(item, referenced, f"{param}[{position}].id") for position, item in enumerate(items)]
 
 
-def _referenced_items(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _referenced_items(connection: Connection, access: Access, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Find items by id, in conversations and, where the id names one, in responses."""
     if not ids:
         return {}
-    items = {item["id"]: item for item in conversations.items(connection, ids, account_id)}
+    items = {item["id"]: item for item in conversations.items(connection, ids, access)}
     matches = [ITEM_ID.match(item_id) for item_id in ids if item_id not in items]
     if response_ids := {f"resp_{match[1]}" for match in matches if match}:
-        items |= {item["id"]: item for item in responses.read_items(connection, sorted(response_ids), account_id)}
+        items |= {item["id"]: item for item in responses.read_items(connection, sorted(response_ids), access)}
     return items
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from models.accounts.accounts import Caller
+from models.accounts.ownership import Access
 from models.accounts.plans import Limits
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -38,10 +39,10 @@ def enqueue_count(database: Database, caller: Caller, count: TokenCountRequest, 
     """
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
-        find_thread(connection, caller.account_id, count.conversation_id, count.previous_id)
-        items = resolve_items(connection, caller.account_id, new_id("resp"), count.input)
+        find_thread(connection, Access.own(caller), count.conversation_id, count.previous_id)
+        items = resolve_items(connection, Access.own(caller), new_id("resp"), count.input)
         arguments = {**asdict(count), "input": items}
-        enqueue(connection, NewJob(KIND, caller.account_id, arguments=arguments, id=job_id))
+        enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id, owner_id=caller.user_id))
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from models.accounts.ownership import Access
 from models.jobs.attempt_context import Attempt
 from models.jobs.attempts import Ending
 from models.jobs.jobs import Job, NewJob
@@ -49,7 +50,7 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
 
 def load_response(connection: Connection, job: Job) -> Response:
     """Load the job's response. Raises PermanentFailure when it has been deleted."""
-    response = responses.read(connection, job.arguments["response_id"], job.account_id)
+    response = responses.read(connection, job.arguments["response_id"], Access.account(job.account_id))
     if response is None:
         raise PermanentFailure("The response was deleted", code="deleted")
     return response

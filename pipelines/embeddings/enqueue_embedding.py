@@ -32,6 +32,7 @@ def enqueue_embedding(
         caller.account_id,
         {"texts": list(texts), "dimensions": dimensions, **draw_arguments},
         id=job_id,
+        owner_id=caller.user_id,
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
     with ignore_duplicate_id(), database.transaction() as connection:

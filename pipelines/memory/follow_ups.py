@@ -19,7 +19,7 @@ def remember_turn_job(response: Response) -> NewJob | None:
 def remember_user_job(account_id: str, user_id: str) -> NewJob:
     """Build the job that remembers all of a user's ended turns. It is inserted unless one is queued already."""
     serial_key = f"{REMEMBER} {account_id} {user_id}"
-    return NewJob(REMEMBER, account_id, {"user_id": user_id}, serial_key=serial_key, coalesce=True)
+    return NewJob(REMEMBER, account_id, {"user_id": user_id}, serial_key=serial_key, coalesce=True, owner_id=user_id)
 
 
 def extract_facts_job(account_id: str, user_id: str, run_at: datetime) -> NewJob:
@@ -31,4 +31,5 @@ def extract_facts_job(account_id: str, user_id: str, run_at: datetime) -> NewJob
         run_at=run_at,
         serial_key=f"{facts.EXTRACT_KIND} {account_id} {user_id}",
         coalesce=True,
+        owner_id=user_id,
     )

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from models.access.auth_context import AuthContext
+from models.accounts.ownership import Access
 from models.accounts.plans import Allowance
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest
@@ -20,10 +21,10 @@ def turn_plan(turn: NewTurn, *, any_model: bool) -> dict[str, Any]:
     return asdict(replace(turn, request=request))
 
 
-def check(connection: Connection, account_id: str, turn: NewTurn) -> None:
-    """Raise NotFound or InvalidRequest for a conversation, response or item that the account does not have."""
-    find_thread(connection, account_id, turn.conversation_id, turn.previous_id)
-    resolve_references(connection, account_id, turn.input, "input")
+def check(connection: Connection, access: Access, turn: NewTurn) -> None:
+    """Raise NotFound or InvalidRequest for a conversation, response or item that the user does not have."""
+    find_thread(connection, access, turn.conversation_id, turn.previous_id)
+    resolve_references(connection, access, turn.input, "input")
 
 
 def start(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from models.accounts.ownership import Access
 from models.jobs import attempts
 from models.jobs.attempts import Ending
 from models.platform.database import Database, fetch_all
@@ -33,9 +34,9 @@ def run_statements(database: Database, account_id: str) -> None:
     with database.transaction() as connection:
         attempts.end(connection, job, Ending("completed", []), [])
         conversation_id = new_id("conv")
-        conversations.create(connection, conversation_id, account_id, {})
-        conversations.update(connection, conversation_id, account_id, {"a": "b"})
-        conversation = conversations.read(connection, conversation_id, account_id)
+        conversations.create(connection, conversation_id, account_id, new_id("user"), {})
+        conversations.update(connection, conversation_id, Access.account(account_id), {"a": "b"})
+        conversation = conversations.read(connection, conversation_id, Access.account(account_id))
     assert job_store.job(job.id).state == "completed"
     assert conversation is not None
     assert conversation.metadata == {"a": "b"}

@@ -10,11 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.accounts import files
+from models.accounts.ownership import Access
+from models.jobs.cancellation import cancel
 from models.jobs.jobs import PLATFORM_ACCOUNT, list_jobs
 from models.jobs.leases import LEASE
 from models.jobs.workers import register
 from models.platform.errors import Unavailable
 from models.schedules import schedules
+from pipelines.maintenance.expired_files import FILES_ONLY
 from pipelines.schedules.triggers import Cron
 from scheduler import clock as module
 from scheduler.clock import Clock
@@ -25,7 +29,7 @@ from scheduler.timetable import TIMETABLE, TimetableEntry, schedule_id, store_ti
 class RecordingQueue:
     """A queue that records its announcements."""
 
-    nudges = 0
+    nudges = trims = 0
 
     def __init__(self):
         self.announced_jobs = []
@@ -38,6 +42,9 @@ class RecordingQueue:
 
     def forget_journal(self, job_id):
         pass
+
+    def trim_announcements(self):
+        self.trims += 1
 
     def broker_age(self):
         return None
@@ -73,7 +80,7 @@ def make_due(job_store, ago=0):
 
 def platform_jobs(job_store):
     with job_store.database.connection() as connection:
-        return list_jobs(connection, PLATFORM_ACCOUNT, limit=1000)
+        return list_jobs(connection, Access.account(PLATFORM_ACCOUNT), limit=1000)
 
 
 def next_times(job_store):
@@ -256,3 +263,34 @@ def test_a_periodic_thread_continues_after_an_exception():
     thread = PeriodicThread("test", 0.001, work).start()
     wait_until(lambda: len(calls) >= 4)
     thread.stop()
+
+
+def test_the_sweeper_trims_announcements_now_and_then(new_clock):
+    clock, queue = new_clock()
+
+    clock.sweep()
+    clock.sweep()
+
+    assert queue.trims == 1
+
+
+def test_the_sweeper_has_the_file_of_a_cancelled_import_deleted(new_clock, job_store):
+    # Given an import that was cancelled before it began
+    clock, queue = new_clock()
+    account = job_store.create_account()
+    job_id = job_store.enqueue(account, "memory.import")
+    with job_store.database.transaction() as connection:
+        files.insert(
+            connection, "file_cancelled", account, job_id=job_id, filename="f", purpose=files.IMPORT,
+            content_type="text/plain", size=5, object_key="k", days=7,
+        )  # fmt: skip
+        cancel(connection, job_id, account)
+
+    # When the sweeper runs twice
+    clock.sweep()
+    clock.sweep()
+
+    # Then one job deletes the expired file
+    jobs = [job for job in platform_jobs(job_store) if job.arguments == FILES_ONLY]
+    assert [(job.kind, job.state) for job in jobs] == [("maintenance.prune", "queued")]
+    assert queue.nudges >= 1

@@ -52,6 +52,7 @@ class Principals:
         self._expired_tokens = AccessTokens(load_secret_key(settings), clock=lambda: time.time() - 86_400)
         self._account_ids: list[str] = []
         self._user_ids: list[str] = []
+        self.user_ids: dict[str, str] = {}
         self.credentials: dict[str, str | None] = {
             "no credentials": None,
             "garbage token": "x.y.z",
@@ -80,8 +81,9 @@ class Principals:
 
     def _create(self, connection: Connection) -> None:
         self.account_id, self.owner_id = self._create_account(connection, "owner")
-        for role in (Role.ADMIN, Role.MEMBER):
-            self._create_member(connection, role, role)
+        self.user_ids = {"owner": self.owner_id} | {
+            str(role): self._create_member(connection, role, role) for role in (Role.ADMIN, Role.MEMBER)
+        }
         self._create_account(connection, "other owner")
         _, operator_id = self._create_account(connection, "operator")
         connection.execute("UPDATE users SET operator = true WHERE id = %s", (operator_id,))
@@ -149,25 +151,26 @@ INVALIDATE_KEY: Mapping[str, str] = {
 
 
 class Resources:
-    """Resources of the account, created when a path parameter first needs one: `resources["response_id"]`."""
+    """Resources of a user of the account, created when a path parameter first needs one: `resources["response_id"]`."""
 
-    def __init__(self, principals: Principals, database: Database) -> None:
+    def __init__(self, principals: Principals, database: Database, person: str = "owner") -> None:
         self._principals = principals
         self._database = database
+        self._person = person
         self._ids: dict[str, str] = {"account_id": principals.account_id}
 
     def __getitem__(self, parameter: str) -> str:
         """Return the id for a path parameter."""
         if parameter not in self._ids:
-            self._ids.update(RESOURCE_FACTORIES[parameter](self._principals, self._database))
+            self._ids.update(RESOURCE_FACTORIES[parameter](self._principals, self._database, self._person))
         return self._ids[parameter]
 
 
-def _turn(principals: Principals, database: Database) -> dict[str, str]:
-    body = {"input": "hello", "background": True, "conversation": _conversation(principals)}
-    response = _json(principals.request("owner", "POST", "/v1/responses", json=body))
-    jobs = _json(principals.request("owner", "GET", "/v1/jobs"))
-    items = _json(principals.request("owner", "GET", f"/v1/conversations/{body['conversation']}/items"))
+def _turn(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    body = {"input": "hello", "background": True, "conversation": _conversation(principals, person)}
+    response = _json(principals.request(person, "POST", "/v1/responses", json=body))
+    jobs = _json(principals.request(person, "GET", "/v1/jobs"))
+    items = _json(principals.request(person, "GET", f"/v1/conversations/{body['conversation']}/items"))
     return {
         "response_id": response["id"],
         "conversation_id": body["conversation"],
@@ -176,9 +179,9 @@ def _turn(principals: Principals, database: Database) -> dict[str, str]:
     }
 
 
-def _conversation(principals: Principals) -> str:
+def _conversation(principals: Principals, person: str) -> str:
     body = {"items": [{"type": "message", "role": "user", "content": "hello"}]}
-    return str(_json(principals.request("owner", "POST", "/v1/conversations", json=body))["id"])
+    return str(_json(principals.request(person, "POST", "/v1/conversations", json=body))["id"])
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
@@ -187,36 +190,36 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     return body
 
 
-def _schedule(principals: Principals, database: Database) -> dict[str, str]:
+def _schedule(principals: Principals, database: Database, person: str) -> dict[str, str]:
     body = {"name": "daily", "trigger": {"type": "cron", "expression": "0 9 * * *"}}
     work = {"kind": "turn", "request": {"input": "hello"}}
     return {
-        "schedule_id": _json(principals.request("owner", "POST", "/v1/schedules", json={**body, "work": work}))["id"]
+        "schedule_id": _json(principals.request(person, "POST", "/v1/schedules", json={**body, "work": work}))["id"]
     }
 
 
-def _key(principals: Principals, database: Database) -> dict[str, str]:
+def _key(principals: Principals, database: Database, person: str) -> dict[str, str]:
     with database.transaction() as connection:
         return {"key_id": principals.create_key(connection, principals.create_member(connection), Scope.READ)[1]}
 
 
-def _session(principals: Principals, database: Database) -> dict[str, str]:
+def _session(principals: Principals, database: Database, person: str) -> dict[str, str]:
     with database.transaction() as connection:
-        return {"session_id": principals.create_session(connection, principals.owner_id)}
+        return {"session_id": principals.create_session(connection, principals.user_ids[person])}
 
 
-def _member(principals: Principals, database: Database) -> dict[str, str]:
+def _member(principals: Principals, database: Database, person: str) -> dict[str, str]:
     with database.transaction() as connection:
         return {"user_id": principals.create_member(connection)}
 
 
-def _invitation(principals: Principals, database: Database) -> dict[str, str]:
+def _invitation(principals: Principals, database: Database, person: str) -> dict[str, str]:
     with database.transaction() as connection:
         fields = {"email": "guest@example.com", "role": Role.MEMBER, "invited_by": principals.owner_id}
         return {"invitation_id": invitations.create(connection, new_id("inv"), principals.account_id, **fields).id}
 
 
-def _file(principals: Principals, database: Database) -> dict[str, str]:
+def _file(principals: Principals, database: Database, person: str) -> dict[str, str]:
     file_id = new_id("file")
     principals.client.app.state.platform.objects.put(f"principals/{file_id}", io.BytesIO(b"x"))  # type: ignore[attr-defined]
     with database.transaction() as connection:
@@ -228,16 +231,16 @@ def _file(principals: Principals, database: Database) -> dict[str, str]:
     return {"file_id": file_id}
 
 
-def _memory(principals: Principals, database: Database) -> dict[str, str]:
+def _memory(principals: Principals, database: Database, person: str) -> dict[str, str]:
     new = NewMemory(new_id("mem"), "hello", "user", datetime.now(UTC))
     write_memories(
-        database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.owner_id, [new]
+        database, lambda texts: [[1.0] * 384 for _ in texts], principals.account_id, principals.user_ids[person], [new]
     )
     return {"memory_id": new.id}
 
 
-def _meditation(principals: Principals, database: Database) -> dict[str, str]:
-    return {"meditation_id": str(_json(principals.request("owner", "POST", "/v1/meditations"))["id"])}
+def _meditation(principals: Principals, database: Database, person: str) -> dict[str, str]:
+    return {"meditation_id": str(_json(principals.request(person, "POST", "/v1/meditations"))["id"])}
 
 
 #: By path parameter. A new parameter needs a line here: unless the resource exists, a 404 for another account proves

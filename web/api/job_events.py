@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 from pydantic import Field
 
+from models.accounts.ownership import Access
 from models.jobs.jobs import read
 from models.journal.archive import last_archived
 from models.journal.events import Event
@@ -68,7 +69,7 @@ def _check_position(request: Request, job_id: str, after: int, name: str) -> int
     """Read Redis before the row: a rewind is written to the row before Redis receives it."""
     recent = last_sequence(request.platform.redis, job_id)
     with request.platform.database.connection() as connection:
-        job = read(connection, job_id, request.caller.account_id)
+        job = read(connection, job_id, Access.own(request.caller))
         archived = last_archived(connection, job_id)
     if job is not None and job.rewound_at is not None and after >= job.rewound_at:
         return job.rewound_at - 1

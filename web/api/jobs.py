@@ -2,12 +2,13 @@
 
 from starlette.responses import Response
 
+from models.accounts.ownership import Access
 from models.jobs import jobs
 from models.jobs.jobs import Job, JobState
 from models.platform.errors import NotFound
 from web.access.rights import Rights
 from web.api.job_events import StreamCursor, job_frames, resume_position
-from web.api.job_object import job_object
+from web.api.job_object import JobObject, job_object
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.http.paging import Listing, page_response
@@ -29,29 +30,29 @@ class ListJobs(Listing):
 
 
 def list_jobs(request: Request) -> Response:
-    """`GET /v1/jobs`: list the account's jobs, newest first."""
+    """`GET /v1/jobs`: list the caller's jobs, newest first; for admins all of the account's."""
     query = parse_query(request.query, ListJobs)
     with request.platform.database.connection() as connection:
         records = jobs.list_jobs(
             connection,
-            request.caller.account_id,
+            Access.managed(request.caller),
             kind=query.kind,
             state=query.state,
             after=query.after,
             limit=query.fetch_limit,
         )
-    return page_response(records, query.limit, job_object)
+    return page_response(records, query.limit, lambda job: _job_object(request, job))
 
 
 def read(request: Request) -> Response:
-    """`GET /v1/jobs/{id}`: read a job."""
-    return json_response(job_object(_read(request)))
+    """`GET /v1/jobs/{id}`: read a job. Admins read those of other members without the result."""
+    return json_response(_job_object(request, _read(request, Access.managed(request.caller))))
 
 
 async def events(request: Request) -> EventStream:
-    """`GET /v1/jobs/{id}/events`: stream a job's events from any point on, also after it has ended."""
+    """`GET /v1/jobs/{id}/events`: stream the events of one's own job from any point on, also after it has ended."""
     query = parse_query(request.query, StreamCursor)
-    job = await run_in_thread(_read, request)
+    job = await run_in_thread(_read, request, Access.own(request.caller))
     after = await resume_position(request, job.id, query)
     return EventStream(job_frames(request, job.id, after), request.platform.streams)
 
@@ -59,19 +60,25 @@ async def events(request: Request) -> EventStream:
 def cancel(request: Request) -> Response:
     """`POST /v1/jobs/{id}/cancel`: cancel a job and all its descendants; a job that has ended stays as it is.
 
-    Only admins can cancel exports, e-mails, and deletions of memories.
+    Admins can cancel the jobs of all members, and only they can cancel exports, e-mails, and deletions of memories.
     """
-    job = _read(request)
+    job = _read(request, Access.managed(request.caller))
     if job.kind in CANCELLED_BY_ADMINS:
         Rights.ADMIN.check(request.caller)
     cancel_job(request, job.id)
-    return json_response(job_object(_read(request)))
+    return json_response(_job_object(request, _read(request, Access.managed(request.caller))))
 
 
-def _read(request: Request) -> Job:
+def _job_object(request: Request, job: Job) -> JobObject:
+    """Convert a job to its API object, with the result for its owner only."""
+    visible = job_object(job)
+    return visible if Access.own(request.caller).includes(job.owner_id) else {**visible, "result": None}
+
+
+def _read(request: Request, access: Access) -> Job:
     job_id = request.path_params["job_id"]
     with request.platform.database.connection() as connection:
-        job = jobs.read(connection, job_id, request.caller.account_id)
+        job = jobs.read(connection, job_id, access)
     if job is None:
         raise NotFound(f"Job with id '{job_id}' not found.", param="job_id")
     return job

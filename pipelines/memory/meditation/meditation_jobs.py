@@ -62,4 +62,5 @@ def insert_meditation(
     if not meditations.insert(connection, meditation_id, account_id=account_id, user_id=user_id, job_id=job_id):
         return False
     arguments = {"meditation_id": meditation_id, "user_id": user_id}
-    return enqueue(connection, NewJob(KIND, account_id, arguments, id=job_id, run_at=run_at, serial_key=lane))
+    job = NewJob(KIND, account_id, arguments, id=job_id, run_at=run_at, serial_key=lane, owner_id=user_id)
+    return enqueue(connection, job)

@@ -37,7 +37,7 @@ def enqueue_scheduling(
     arguments = {"all": True} if user_ids is None else {"user_ids": list(user_ids)}
     details = {"all": True} if user_ids is None else {"users": len(user_ids)}
     with database.transaction() as connection:
-        enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id))
+        enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id, owner_id=caller.user_id))
         audit.record(
             connection, "meditations.started", origin, account_id=caller.account_id, user_id=caller.user_id,
             target=job_id, details=details,

@@ -96,7 +96,9 @@ def test_an_unused_account_is_deleted_with_its_user(empty_database, unverified):
         lambda connection, unverified: connection.execute("""UPDATE accounts SET limits = '{"streams": 7}'"""),
         lambda connection, unverified: sessions.create(connection, unverified.user_id),
         lambda connection, unverified: enqueue(connection, NewJob("turn.run", unverified.account_id)),
-        lambda connection, unverified: conversations.create(connection, new_id("conv"), unverified.account_id, {}),
+        lambda connection, unverified: conversations.create(
+                connection, new_id("conv"), unverified.account_id, unverified.user_id, {}
+            ),
     add_member, join_other_account, insert_key, link_identity, insert_usage, insert_effect,
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from threading import Thread
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.accounts.ownership import Access
 from models.jobs import ended_jobs, ended_partitions, jobs
 from models.jobs.attempts import Ending, end
 from models.jobs.children import wait_for_children
@@ -106,11 +107,11 @@ def test_a_moved_job_is_read_as_before(job_store):
     # Then all readers return it as before, except for what mattered only before its end
     assert tables_of(job_store.database, job_id) == ["ended_jobs"]
     with job_store.database.connection() as connection:
-        after = jobs.read(connection, job_id, account_id)
-        assert jobs.list_jobs(connection, account_id) == [after]
+        after = jobs.read(connection, job_id, Access.account(account_id))
+        assert jobs.list_jobs(connection, Access.account(account_id)) == [after]
         assert read_any(connection, job_id) == after
         assert read_rewound_at(connection, job_id) == 1
-        assert jobs.read(connection, job_id, "acct_other") is None
+        assert jobs.read(connection, job_id, Access.account("acct_other")) is None
         assert jobs.ended_ids(connection, [job_id]) == {job_id}
     assert replace(before, **{name: getattr(after, name) for name in OF_THE_PROTOCOL}) == after
 
@@ -168,17 +169,19 @@ def test_pages_of_jobs_contain_moved_and_other_jobs_in_order(job_store):
 
     # When they are listed in pages
     with job_store.database.connection() as connection:
-        first = jobs.list_jobs(connection, account_id, limit=4)
-        second = jobs.list_jobs(connection, account_id, limit=4, after=first[-1].id)
-        completed = jobs.list_jobs(connection, account_id, state="completed")
+        first = jobs.list_jobs(connection, Access.account(account_id), limit=4)
+        second = jobs.list_jobs(connection, Access.account(account_id), limit=4, after=first[-1].id)
+        completed = jobs.list_jobs(connection, Access.account(account_id), state="completed")
 
     # Then each is listed once, newest first
     assert [job.id for job in [*first, *second]] == job_ids[::-1]
     assert [job.id for job in completed] == job_ids[::2][::-1]
 
 
-def test_a_page_of_jobs_is_read_by_the_indexes_of_both_tables(job_store):
-    parameters = {"account_id": "acct_1", "kind": None, "state": None, "after": "job_5", "limit": 20}
+@pytest.mark.parametrize("user_id", [None, "user_1"])
+def test_a_page_of_jobs_is_read_by_the_indexes_of_both_tables(job_store, user_id):
+    access = Access("acct_1", user_id, unowned=False)
+    parameters = {**access.parameters, "kind": None, "state": None, "after": "job_5", "limit": 20}
     with job_store.database.transaction() as connection:
         connection.execute("SET LOCAL enable_seqscan = off")
         rows = fetch_all(connection, "EXPLAIN " + jobs.LIST, parameters)
@@ -193,7 +196,8 @@ def test_a_page_of_jobs_is_read_by_the_indexes_of_both_tables(job_store):
 
 @pytest.mark.parametrize(("state", "index"), [("running", None), ("failed", "account_id_state_id_idx")])
 def test_a_page_of_jobs_in_a_state_reads_few_moved_jobs(job_store, state, index):
-    parameters = {"account_id": "acct_1", "kind": None, "state": state, "after": None, "limit": 20}
+    access = Access.account("acct_1")
+    parameters = {**access.parameters, "kind": None, "state": state, "after": None, "limit": 20}
     with job_store.database.transaction() as connection:
         connection.execute("SET LOCAL enable_seqscan = off")
         rows = fetch_all(connection, "EXPLAIN " + jobs.LIST, parameters)
@@ -366,7 +370,7 @@ def test_a_move_that_does_not_commit_changes_nothing(job_store):
     assert tables_of(job_store.database, job_id) == ["jobs"]
     with job_store.database.connection() as connection:
         assert len(read_archive(connection, job_id).events) == 2
-        assert responses.read(connection, response_id, account_id) is not None
+        assert responses.read(connection, response_id, Access.account(account_id)) is not None
 
 
 def test_a_killed_mover_leaves_each_job_in_one_table(job_store, monkeypatch):
@@ -397,12 +401,12 @@ def test_moving_a_turn_keeps_its_response(job_store):
     account_id = job_store.create_account()
     _, response_id = ended_turn(job_store, account_id)
     with job_store.database.connection() as connection:
-        before = responses.read(connection, response_id, account_id)
+        before = responses.read(connection, response_id, Access.account(account_id))
 
     assert move(job_store.database) == 1
 
     with job_store.database.connection() as connection:
-        assert responses.read(connection, response_id, account_id) == before
+        assert responses.read(connection, response_id, Access.account(account_id)) == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from models.accounts.ownership import Access
 from models.jobs.budgets import Draw
 from models.jobs.catalogue import CATALOGUE, POOLS
 from models.jobs.jobs import NewJob, ended_ids, enqueue, list_jobs, read
@@ -16,9 +17,9 @@ def test_a_job_is_visible_to_its_account_only(job_store, account):
     job_id = job_store.enqueue(account, arguments={"n": 1})
 
     with job_store.database.connection() as connection:
-        assert read(connection, job_id, account).arguments == {"n": 1}
-        assert read(connection, job_id, job_store.create_account()) is None
-        assert list_jobs(connection, job_store.create_account()) == []
+        assert read(connection, job_id, Access.account(account)).arguments == {"n": 1}
+        assert read(connection, job_id, Access.account(job_store.create_account())) is None
+        assert list_jobs(connection, Access.account(job_store.create_account())) == []
 
 
 def test_pages_are_newest_first_and_complete(job_store, account):
@@ -26,12 +27,12 @@ def test_pages_are_newest_first_and_complete(job_store, account):
 
     with job_store.database.connection() as connection:
         pages, after = [], None
-        while page := list_jobs(connection, account, after=after, limit=4):
+        while page := list_jobs(connection, Access.account(account), after=after, limit=4):
             pages += [job.id for job in page]
             after = page[-1].id
         assert pages == job_ids[::-1]
-        assert len(list_jobs(connection, account, kind="test.other")) == 3
-        assert list_jobs(connection, account, state="running") == []
+        assert len(list_jobs(connection, Access.account(account), kind="test.other")) == 3
+        assert list_jobs(connection, Access.account(account), state="running") == []
 
 
 def test_a_rolled_back_job_is_not_enqueued(job_store, account):
@@ -46,7 +47,7 @@ def test_a_rolled_back_job_is_not_enqueued(job_store, account):
         fail()
 
     with job_store.database.connection() as connection:
-        assert read(connection, job.id, account) is None
+        assert read(connection, job.id, Access.account(account)) is None
         assert read_archive(connection, job.id).events == []
 
 
@@ -64,7 +65,7 @@ def test_a_job_with_a_used_unique_key_is_not_inserted(job_store, account):
         assert not enqueue(connection, second)
 
     with job_store.database.connection() as connection:
-        assert [job.id for job in list_jobs(connection, account)] == [first.id]
+        assert [job.id for job in list_jobs(connection, Access.account(account))] == [first.id]
         assert read_archive(connection, second.id).events == []
 
 

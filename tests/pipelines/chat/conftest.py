@@ -9,6 +9,7 @@ import redis
 
 from models.accounts import accounts
 from models.accounts.accounts import Caller, Role
+from models.accounts.ownership import Access
 from models.jobs import attempts
 from models.jobs.attempt_context import Attempt, open_attempt
 from models.jobs.attempts import Ending
@@ -151,7 +152,7 @@ class TurnHarness:
 
     def stored_response(self, started: AcceptedTurn) -> Response:
         with self.database.connection() as connection:
-            response = read(connection, started.response.id, self.caller.account_id)
+            response = read(connection, started.response.id, Access.own(self.caller))
         assert response is not None
         return response
 

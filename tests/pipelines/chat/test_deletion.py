@@ -2,6 +2,7 @@
 
 import pytest
 
+from models.accounts.ownership import Access
 from models.memory import memories, spaces
 from models.platform.errors import Conflict
 from models.platform.ids import new_id
@@ -57,13 +58,15 @@ def test_a_turn_deleted_while_it_is_remembered_leaves_no_memories(harness, fake_
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_deleting_a_conversation_deletes_its_memories(harness, fake_engine, when):
     with harness.database.connection() as connection:
-        conversation = conversations.create(connection, new_id("conv"), harness.caller.account_id, {}).id
+        conversation = conversations.create(
+            connection, new_id("conv"), harness.caller.account_id, harness.caller.user_id, {}
+        ).id
     run_turn(harness, fake_engine, "I have a cat", conversation=conversation)
     run_turn(harness, fake_engine, "I have a dog")
     if when == "after":
         run_remember_job(harness)
 
-    assert deletion.delete_conversation(harness.database, conversation, harness.caller.account_id)
+    assert deletion.delete_conversation(harness.database, conversation, Access.own(harness.caller))
 
     attempt = claim_next(harness, "memory.forget" if when == "after" else "memory.remember")
     harness.settle(
@@ -74,7 +77,7 @@ def test_deleting_a_conversation_deletes_its_memories(harness, fake_engine, when
 
 
 def test_deleting_an_unknown_conversation_does_nothing(harness):
-    assert not deletion.delete_conversation(harness.database, "conv_1", harness.caller.account_id)
+    assert not deletion.delete_conversation(harness.database, "conv_1", Access.own(harness.caller))
 
 
 def test_spaces_with_memories_of_a_conversation_are_found(harness, fake_engine):

@@ -40,7 +40,7 @@ def test_a_conversation_is_included_with_its_initial_items(harness, fake_engine)
     conversation = new_id("conv")
     item = {"id": new_id("msg"), "type": "message", "role": "developer", "content": [{"text": "Be kind."}]}
     with harness.database.transaction() as connection:
-        conversations.create(connection, conversation, harness.caller.account_id, {})
+        conversations.create(connection, conversation, harness.caller.account_id, harness.caller.user_id, {})
         conversations.add_items(connection, conversation, [item])
     run_turn(harness, fake_engine("a "), harness.start("one", conversation=conversation))
 

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from bench.harness.waiting import wait_until
+from models.accounts.ownership import Access
 from models.accounts.plans import Allowance, Limits
 from models.jobs import jobs
 from models.journal.archive import last_archived, read_archive
@@ -41,7 +42,7 @@ def test_a_first_turn_begins_a_thread_that_its_chain_continues(harness):
 def test_the_thread_of_a_conversations_turn_is_the_conversation(harness):
     conversation = new_id("conv")
     with harness.database.transaction() as connection:
-        conversations.create(connection, conversation, harness.caller.account_id, {})
+        conversations.create(connection, conversation, harness.caller.account_id, harness.caller.user_id, {})
 
     assert harness.start(conversation=conversation).response.thread == conversation
 
@@ -68,7 +69,7 @@ def test_request_and_firing_that_interrupt_the_same_turn_do_not_deadlock(harness
     database, caller = harness.database, harness.caller
     conversation, allowance = new_id("conv"), Allowance(Limits(tokens_per_month=10**6), context=1000)
     with database.transaction() as connection:
-        conversations.create(connection, conversation, caller.account_id, {})
+        conversations.create(connection, conversation, caller.account_id, caller.user_id, {})
     first = harness.start(conversation=conversation)
     hello = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
     turn = NewTurn(REQUEST, [hello], conversation, if_busy="interrupt")
@@ -99,5 +100,5 @@ def test_turn_whose_response_exists_leaves_no_job(harness):
     # Then it returns the first turn, and neither the other job nor its events are in the database
     assert repeated.response.job_id == inserted.response.job_id == first.response.job_id
     with harness.database.connection() as connection:
-        assert jobs.read(connection, job_id, harness.caller.account_id) is None
+        assert jobs.read(connection, job_id, Access.account(harness.caller.account_id)) is None
         assert last_archived(connection, job_id) == -1

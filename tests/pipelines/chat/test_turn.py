@@ -232,7 +232,7 @@ def test_a_turn_that_never_ran_has_no_output(harness):
 def test_the_items_of_an_ended_turn_are_added_to_its_conversation(harness, fake_engine):
     conversation = new_id("conv")
     with harness.database.transaction() as connection:
-        conversations.create(connection, conversation, harness.caller.account_id, {})
+        conversations.create(connection, conversation, harness.caller.account_id, harness.caller.user_id, {})
 
     run(harness, fake_engine("a "), harness.start("one", conversation=conversation))
 

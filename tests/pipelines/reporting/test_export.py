@@ -23,7 +23,7 @@ def objects(tmp_path):
 
 def insert_conversation(database, account, text):
     with database.transaction() as connection:
-        conversation = conversations.create(connection, new_id("conv"), account, {"about": text})
+        conversation = conversations.create(connection, new_id("conv"), account, new_id("user"), {"about": text})
         item = {
             "id": new_id("msg"),
             "type": "message",

@@ -8,6 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from bench.harness.waiting import wait_until
+from models.accounts.ownership import Access
 from models.jobs.jobs import list_jobs
 from models.platform.ids import new_id
 from models.schedules import firings, schedules
@@ -82,7 +83,7 @@ def jobs(job_store, member):
 
     def jobs():
         with job_store.database.connection() as connection:
-            return {job.id for job in list_jobs(connection, member.account_id, limit=1000)}
+            return {job.id for job in list_jobs(connection, Access.account(member.account_id), limit=1000)}
 
     return jobs
 
@@ -233,7 +234,7 @@ def test_a_firing_beyond_the_accounts_limits_is_refused_and_not_retried(
 
 def test_a_firing_for_a_deleted_conversation_is_refused(add, job_store, member, fire_all, history):
     with job_store.database.connection() as connection:
-        conversation = conversations.create(connection, new_id("conv"), member.account_id, {})
+        conversation = conversations.create(connection, new_id("conv"), member.account_id, member.user_id, {})
     existing = add(Interval(60, NOON), conversation_id=conversation.id)
     missing = add(Interval(60, NOON), conversation_id="conv_gone")
 

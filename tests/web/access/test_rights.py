@@ -55,11 +55,31 @@ MATRIX: dict[Rights, dict[str, str | None]] = {
 #: Path parameters that do not name anything of an account.
 FIXED_PARAMETERS = {"name": "index.css", "model": "default", "plan_id": "default", "provider": "nobody"}
 
-#: Path parameters of resources that only one user of the account (here the owner) may see.
-PERSONAL = {"session_id", "memory_id", "meditation_id"}
+#: Path parameters of resources that only one user of the account may see, whatever the role of others.
+PERSONAL = {"session_id", "memory_id", "meditation_id", "response_id", "conversation_id", "item_id"}
 
-#: The principals who may see the owner's personal resources: the owner and the owner's API keys.
-OWNER_PRINCIPALS = {"owner", *(f"{scope} key" for scope in Scope)}
+#: Path parameters of resources that one user and the account's admins may see.
+MANAGED = {"job_id", "schedule_id"}
+
+#: Routes of managed resources that are personal: they show texts, or act as the user.
+PERSONAL_ROUTES = {
+    ("GET", "/v1/jobs/{job_id}/events"),
+    ("PATCH", "/v1/schedules/{schedule_id}"),
+    ("POST", "/v1/schedules/{schedule_id}/resume"),
+}
+
+#: The users whose resources the routes are requested for, and the principals who act as them.
+PERSONS = {
+    "owner": {"owner", *(f"{scope} key" for scope in Scope)},
+    "admin": {"admin"},
+    "member": {"member"},
+}
+
+#: The principals who may see what is managed, whose ever it is.
+ADMINS = {"owner", "admin", *(f"{scope} key" for scope in Scope)}
+
+#: An id that nothing has.
+MISSING_ID = "0" * 32
 
 #: Routes that read although their method is POST.
 READS_BY_POST = {"/v1/memories/search"}
@@ -91,6 +111,9 @@ BODIES: dict[tuple[str, str], object] = {
     ("PATCH", "/v1/memories/{memory_id}"): {"importance": 0.25},
 }
 
+#: Routes that start a job of which an account has one at a time.
+ONE_AT_A_TIME = {"/v1/account/export"}
+
 #: Routes that may respond with 503.
 MAY_BE_UNAVAILABLE = {"/readyz"}
 
@@ -121,18 +144,18 @@ def principals(api, database, settings):
 
 @pytest.fixture
 def send(principals, database):
-    """`send(principal, route)` → the response, or the beginning of a stream."""
-    resources = Resources(principals, database)
+    """`send(principal, route)` → the response, or the beginning of a stream.
 
-    def path(route: Route) -> str:
-        values = {
-            name: FIXED_PARAMETERS[name] if name in FIXED_PARAMETERS else resources[name] for name in parameters(route)
-        }
-        return re.sub(r"{(\w+)[^}]*}", lambda match: values[match[1]], route.path)
+    of   the user whose resources the path names
+    ids  values of path parameters instead
+    """
+    resources = {person: Resources(principals, database, person) for person in PERSONS}
 
-    def send(principal: str, route: Route):
+    def send(principal: str, route: Route, *, of: str = "owner", ids: dict[str, str] = FIXED_PARAMETERS):
+        values = {name: ids.get(name) or resources[of][name] for name in parameters(route)}
+        path = re.sub(r"{(\w+)[^}]*}", lambda match: values[match[1]], route.path)
         body = {} if route.body is None else {"json": BODIES.get((route.method, route.path), {})}
-        return principals.request(principal, route.method, path(route), **body)
+        return principals.request(principal, route.method, path, **body)
 
     return send
 
@@ -158,11 +181,41 @@ def test_a_route_admits_exactly_the_principals_of_its_rights(route, send):
         assert_hidden_from_others(response, principal, route)
 
 
+@pytest.mark.parametrize("person", PERSONS)
+@pytest.mark.parametrize(
+    "route",
+    [route for route in ROUTES if {*parameters(route)} & (PERSONAL | MANAGED) and route.rights != Rights.OPERATOR],
+    ids=name,
+)
+def test_what_belongs_to_a_member_does_not_exist_for_other_members(route, person, send):
+    admitted = [principal for principal, code in MATRIX[route.rights].items() if code is ADMITTED]
+    may_see = may_see_resources_of(person, route)
+    for principal in sorted(set(admitted) - may_see):
+        response = send(principal, route, of=person)
+        missing = send(principal, route, ids=dict.fromkeys(parameters(route), MISSING_ID))
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), (
+            principal,
+            response.text,
+        )
+        assert re.sub(r"'\w+'", "", response.text) == re.sub(r"'\w+'", "", missing.text), principal
+    for principal in sorted(may_see & {*admitted}, key=PERSONS[person].__contains__):
+        response = send(principal, route, of=person)
+        assert response.status_code != 404, (principal, response.text)
+        if route.method != "GET":  # the next one may find it changed
+            break
+
+
+def may_see_resources_of(person: str, route: Route) -> set[str]:
+    """Return the principals for whom a route finds the resources of a user of the account."""
+    personal = PERSONAL & {*parameters(route)} or (route.method, route.path) in PERSONAL_ROUTES
+    return PERSONS[person] if personal else PERSONS[person] | ADMINS
+
+
 def assert_admitted(response, principal: str, route: Route) -> None:
     """Assert that the principal was admitted, whatever the endpoint's response is."""
     if response.status_code == 503 and route.path in MAY_BE_UNAVAILABLE:
         return
-    allowed = {429} if route.rights == Rights.PUBLIC else set()
+    allowed = {429} if route.rights == Rights.PUBLIC or route.path in ONE_AT_A_TIME else set()
     assert response.status_code not in {401, 403, 429} - allowed, (principal, response.text)
     assert response.status_code < 500, (principal, response.text)
 
@@ -178,7 +231,8 @@ def assert_hidden_from_others(response, principal: str, route: Route) -> None:
     names = set(parameters(route)) - set(FIXED_PARAMETERS)
     if route.rights in (Rights.PUBLIC, Rights.OPERATOR) or not names:
         return
-    if principal in OTHER_ACCOUNTS or (names & PERSONAL and principal not in OWNER_PRINCIPALS):
+    hidden = names & (PERSONAL | MANAGED) and principal not in may_see_resources_of("owner", route)
+    if principal in OTHER_ACCOUNTS or hidden:
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), (
             principal,
             response.text,

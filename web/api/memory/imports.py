@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from models.accounts.ownership import Access
 from models.jobs import jobs
 from models.platform.errors import InvalidRequest, NotFound
 from pipelines.memory import memory_jobs
@@ -39,7 +40,7 @@ def create(request: Request) -> Response:
     )
     platform.queue.nudge(caller.account_id)
     with platform.database.connection() as connection:
-        job = jobs.read(connection, job_id, caller.account_id)
+        job = jobs.read(connection, job_id, Access.own(caller))
     if job is None:
         raise NotFound("The job of this request was deleted.")
     return json_response(job_object(job), 202, job_headers(job_id))

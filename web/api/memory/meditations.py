@@ -6,6 +6,7 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from models.accounts.ownership import Access
 from models.jobs import jobs
 from models.memory import meditation_changes, meditations
 from models.memory.meditation_changes import ChangeAction, MeditationChange
@@ -143,7 +144,7 @@ def start_meditations(request: Request) -> Response:
     )
     request.platform.queue.nudge(request.caller.account_id)
     with request.platform.database.connection() as connection:
-        job = jobs.read(connection, job_id, request.caller.account_id)
+        job = jobs.read(connection, job_id, Access.own(request.caller))
     assert job is not None
     return json_response(job_object(job), 202)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import orjson
 from starlette.responses import Response
 
+from models.accounts.ownership import Access
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound, TooLarge
 from models.schedules import firings, schedules
@@ -179,7 +180,7 @@ def _parse_turn(request: Request, body: Work) -> ScheduledWork:
 
     def check(connection: Connection) -> None:
         with _prefix_param("work.request"):
-            turns.check(connection, request.caller.account_id, turn)
+            turns.check(connection, Access.own(request.caller), turn)
 
     stored_request = turn_request.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if (size := len(orjson.dumps(stored_request))) > MAX_REQUEST_BYTES:

@@ -7,6 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from models.accounts.ownership import Access
 from models.platform.database import Connection
 from models.platform.errors import InvalidRequest, NotFound
 from models.turns import conversations
@@ -80,11 +81,13 @@ class ConversationDeleted(TypedDict):
 def create(request: Request) -> Response:
     """`POST /v1/conversations`: create a conversation, optionally with items."""
     body = bodies.parse(request.body or b"{}", CreateConversation)
-    conversation_id, account_id = request.new_id("conv"), request.caller.account_id
+    conversation_id, caller, access = request.new_id("conv"), request.caller, Access.own(request.caller)
     with request.platform.database.transaction() as connection:
-        if request.repeat != "first" and (conversation := conversations.read(connection, conversation_id, account_id)):
+        if request.repeat != "first" and (conversation := conversations.read(connection, conversation_id, access)):
             return json_response(_conversation_object(conversation))
-        conversation = conversations.create(connection, conversation_id, account_id, body.metadata or {})
+        conversation = conversations.create(
+            connection, conversation_id, caller.account_id, caller.user_id, body.metadata or {}
+        )
         conversations.add_items(connection, conversation.id, _new_items(request, connection, body.items or []))
     return json_response(_conversation_object(conversation))
 
@@ -99,7 +102,7 @@ def update(request: Request) -> Response:
     body = bodies.parse(request.body, UpdateConversation)
     with request.platform.database.connection() as connection:
         conversation = conversations.update(
-            connection, _conversation_id(request), request.caller.account_id, body.metadata or {}
+            connection, _conversation_id(request), Access.own(request.caller), body.metadata or {}
         )
     if conversation is None:
         raise _not_found(request)
@@ -111,7 +114,7 @@ def delete(request: Request) -> Response:
 
     Its responses are kept, and a running one continues without a conversation.
     """
-    if not delete_conversation(request.platform.database, _conversation_id(request), request.caller.account_id):
+    if not delete_conversation(request.platform.database, _conversation_id(request), Access.own(request.caller)):
         raise _not_found(request)
     request.platform.queue.nudge(request.caller.account_id)
     deleted: ConversationDeleted = {"id": _conversation_id(request), "object": "conversation.deleted", "deleted": True}
@@ -145,7 +148,7 @@ def add_items(request: Request) -> Response:
     parse_query(request.query, ItemQuery)
     body = bodies.parse(request.body, AddItems)
     with request.platform.database.transaction() as connection:
-        if not conversations.lock(connection, _conversation_id(request), request.caller.account_id):
+        if not conversations.lock(connection, _conversation_id(request), Access.own(request.caller)):
             raise _not_found(request)
         new_items = _new_items(request, connection, body.items)
         conversations.add_items(connection, _conversation_id(request), new_items)
@@ -174,7 +177,7 @@ def delete_item(request: Request) -> Response:
 
 def _new_items(request: Request, connection: Connection, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Convert new items to stored items with new ids."""
-    resolved = resolve_references(connection, request.caller.account_id, stored_items(items), "items")
+    resolved = resolve_references(connection, Access.own(request.caller), stored_items(items), "items")
     return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in resolved]
 
 
@@ -184,7 +187,7 @@ def _conversation_id(request: Request) -> str:
 
 def _read(request: Request) -> Conversation:
     with request.platform.database.connection() as connection:
-        conversation = conversations.read(connection, _conversation_id(request), request.caller.account_id)
+        conversation = conversations.read(connection, _conversation_id(request), Access.own(request.caller))
     if conversation is None:
         raise _not_found(request)
     return conversation

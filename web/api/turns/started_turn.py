@@ -8,6 +8,7 @@ from functools import partial
 
 import orjson
 
+from models.accounts.ownership import Access
 from models.journal.events import Event
 from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound, RequestError
@@ -122,9 +123,9 @@ def response_of(event: Event) -> bytes | None:
 
 
 def read_response(request: Request, response_id: str) -> Response:
-    """Read a response of the caller's account. Raises NotFound."""
+    """Read a response of the caller. Raises NotFound."""
     with request.platform.database.connection() as connection:
-        response = responses.read(connection, response_id, request.caller.account_id)
+        response = responses.read(connection, response_id, Access.own(request.caller))
     if response is None:
         raise NotFound(f"Response with id '{truncate(response_id)}' not found.", param="response_id")
     return response

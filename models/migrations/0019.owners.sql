@@ -1,0 +1,23 @@
+-- roll: expand
+-- The user whose conversation or job it is; null: the account's own, or from an earlier version, whose owner is found by
+-- models/accounts/ownership.py and its callers. Responses have `user_id`.
+--
+-- No foreign key: what belonged to a deleted user stays closed to all others until it is erased.
+ALTER TABLE jobs ADD COLUMN owner_id text;
+ALTER TABLE ended_jobs ADD COLUMN owner_id text;
+ALTER TABLE conversations ADD COLUMN owner_id text;
+
+-- The columns of the record `Job`, as before, and the new one.
+CREATE OR REPLACE VIEW all_jobs AS
+SELECT id, account_id, kind, queue, arguments, state, run_at, published_at, serial_key, unique_key, parent_id,
+       pending_children, attempt, failures, crashes, message_id, worker, NULL::timestamptz AS lease_until,
+       cancel_requested_at, rewound_at, progress, result, error, traceback, created_at, started_at, finished_at,
+       reserved_tokens, sequence, claim_id, root_id, depth, join_rule, wait_until, deadline_at, lane, blocked, owner_id
+FROM jobs
+UNION ALL
+SELECT id, account_id, kind, queue, arguments, state, run_at, NULL::timestamptz, NULL::text, NULL::text, parent_id,
+       0, attempt, failures, crashes, NULL::text, NULL::text, NULL::timestamptz,
+       cancel_requested_at, rewound_at, progress, result, error, traceback, created_at, started_at, finished_at,
+       0::bigint, sequence, NULL::uuid, root_id, depth, 'all'::text, NULL::timestamptz, NULL::timestamptz, NULL::text, false,
+       owner_id
+FROM ended_jobs;
