@@ -4,7 +4,7 @@ The caller nudges the queue afterwards. Each function raises LimitExceeded if th
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from models.accounts import files
@@ -18,6 +18,9 @@ from pipelines.memory.memory_input import MemoryInput
 
 #: Days after which the file of an import that never ended is deleted.
 FILE_DAYS = 7
+
+#: How long an import may take, including the time that it waits behind others.
+IMPORT_TIME = timedelta(days=2)
 
 
 def enqueue_create(
@@ -59,14 +62,16 @@ def enqueue_import(
     job_id: str,
     limits: Limits,
 ) -> None:
-    """Store a file of JSON Lines and enqueue a job that imports it. Raises Unavailable.
+    """Store a file of JSON Lines and enqueue a job that imports it. The file is deleted once the job has ended.
 
-    The row is inserted before the object is stored: maintenance finds objects by their rows.
+    The row is inserted before the object is stored: maintenance finds objects by their rows. Raises TooLarge and
+    LimitExceeded if the account may not keep as many bytes, and Unavailable.
     """
     suffix = job_id.removeprefix("job_")
     file_id, key = f"file_{suffix}", f"{caller.account_id}/imports/{suffix}.jsonl"
     with database.transaction() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
+        files.check_stored_bytes(connection, caller.account_id, limits, size, file_id=file_id)
         files.insert(
             connection,
             file_id,
@@ -81,14 +86,25 @@ def enqueue_import(
         )
     objects.put(key, file)
     arguments = {"file_id": file_id, "object_key": key, "lines": lines}
-    enqueue_memory_job(database, caller, "memory.import", arguments, job_id, limits)
+    deadline_at = datetime.now(UTC) + IMPORT_TIME
+    enqueue_memory_job(database, caller, "memory.import", arguments, job_id, limits, deadline_at=deadline_at)
 
 
 def enqueue_memory_job(
-    database: Database, caller: Caller, kind: str, arguments: Mapping[str, Any], job_id: str, limits: Limits
+    database: Database,
+    caller: Caller,
+    kind: str,
+    arguments: Mapping[str, Any],
+    job_id: str,
+    limits: Limits,
+    *,
+    deadline_at: datetime | None = None,
 ) -> None:
     """Enqueue a job on the caller's memories. An existing job with this id is left as it is."""
     arguments = {"user_id": caller.user_id, **arguments}
     with ignore_duplicate_id(), database.batch() as connection:
         check_unfinished_jobs(connection, caller.account_id, limits)
-        enqueue(connection, NewJob(kind, caller.account_id, arguments, id=job_id))
+        enqueue(
+            connection,
+            NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id, deadline_at=deadline_at),
+        )

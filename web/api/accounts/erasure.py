@@ -4,9 +4,11 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.accounts import account_data
+from models.accounts import account_data, files
+from models.accounts.ownership import Access
 from models.jobs import jobs
 from models.jobs.jobs import NewJob, enqueue
+from models.jobs.quota import check_no_unfinished, check_unfinished_jobs
 from models.platform.errors import InvalidRequest
 from pipelines.accounts.deletion import close_account, delete_user
 from web.api.job_object import job_object
@@ -29,14 +31,20 @@ class ErasureObject(TypedDict):
 
 
 def export(request: Request) -> Response:
-    """`POST /v1/account/export`: start a job that exports all data of the account to a file."""
-    account_id = request.caller.account_id
+    """`POST /v1/account/export`: start a job that exports all data of the account to a file, one at a time.
+
+    The file counts for the account's stored bytes until it is deleted or expires.
+    """
+    account_id, limits = request.caller.account_id, request.admission.limits
     job = NewJob("account.export", account_id, id=request.new_id("job"))
     with request.platform.database.transaction() as connection:
+        check_unfinished_jobs(connection, account_id, limits)
+        check_no_unfinished(connection, account_id, job.kind)
+        files.check_stored_bytes(connection, account_id, limits)
         enqueue(connection, job)
-        record = jobs.read(connection, job.id, account_id)
+        record = jobs.read(connection, job.id, Access.account(account_id))
     assert record is not None
-    request.platform.queue.nudge()
+    request.platform.queue.nudge(account_id)
     return json_response(job_object(record), 202)
 
 

@@ -1,6 +1,9 @@
 """Exporting an account, and erasing an account or a user after a confirmation."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.web.api_client import assert_error
 
@@ -11,6 +14,39 @@ def test_an_export_is_a_queued_job(user):
     assert job.status_code == 202
     assert job.json()["kind"] == "account.export"
     assert user.request("GET", f"/v1/jobs/{job.json()['id']}").json()["state"] == "queued"
+
+
+def limit(database, user, **limits):
+    with database.connection() as connection:
+        connection.execute("UPDATE accounts SET limits = %s WHERE id = %s", (Jsonb(limits), user.caller.account_id))
+
+
+def test_an_account_has_one_unfinished_export(user, other_user):
+    first = user.request("POST", "/v1/account/export").json()
+
+    assert_error(user.request("POST", "/v1/account/export"), 429, code="too_many_jobs")
+    assert other_user.request("POST", "/v1/account/export").status_code == 202
+    assert user.request("POST", f"/v1/jobs/{first['id']}/cancel").status_code == 200
+    assert user.request("POST", "/v1/account/export").status_code == 202
+
+
+def test_exports_at_once_are_one(user):
+    with ThreadPoolExecutor(8) as threads:
+        statuses = list(threads.map(lambda _: user.request("POST", "/v1/account/export").status_code, range(8)))
+
+    assert sorted(statuses) == [202] + 7 * [429]
+
+
+def test_an_export_counts_as_an_unfinished_job(user, database):
+    limit(database, user, unfinished_jobs=0)
+
+    assert_error(user.request("POST", "/v1/account/export"), 429, code="too_many_jobs")
+
+
+def test_an_export_needs_room_for_files(user, database):
+    limit(database, user, stored_bytes=0)
+
+    assert_error(user.request("POST", "/v1/account/export"), 429, code="storage_full")
 
 
 @pytest.mark.parametrize(
