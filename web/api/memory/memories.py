@@ -4,11 +4,13 @@ Memories are private to their user. The web process has no embedder: a change of
 waits for.
 """
 
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
 
+from models.accounts.ownership import Access
 from models.jobs import jobs
 from models.memory import memories, spaces
 from models.memory import sources as memory_sources
@@ -96,7 +98,8 @@ async def update(request: Request) -> Response:
     body = bodies.parse(request.body, UpdateMemory)
     memory = await run_in_thread(_read, request)
     if body.text is None:
-        return await run_in_thread(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
+        async with _change_of_memories(request):
+            return await run_in_thread(_update_without_job, request, memory, MemoryUpdate(**dict(body)))
     job_id, changes = request.new_id("job"), body.model_dump(mode="json", exclude_none=True)
     caller, limits = request.caller, request.admission.limits
     await run_in_thread(
@@ -108,11 +111,12 @@ async def update(request: Request) -> Response:
     return json_response(memory_object(await run_in_thread(_read, request)))
 
 
-def delete(request: Request) -> Response:
+async def delete(request: Request) -> Response:
     """`DELETE /v1/memories/{id}`: delete a memory. Memories derived only from it are closed and lose their text."""
-    memory = _read(request)
-    forget_memories.delete_memory(request.platform.database, memory)
-    request.platform.queue.nudge(request.caller.account_id)
+    memory = await run_in_thread(_read, request)
+    # One with thousands of different words takes half a second: its user's other changes do not wait in threads.
+    async with _change_of_memories(request):
+        await run_in_thread(forget_memories.delete_memory, request.platform.database, memory)
     deleted: MemoryDeleted = {"id": memory.id, "object": "memory", "deleted": True}
     return json_response(deleted)
 
@@ -172,10 +176,15 @@ def _created_response(request: Request, job_id: str, ids: list[str]) -> Response
 def _job_response(request: Request, job_id: str) -> Response:
     """Respond with the job, whose events the caller can follow."""
     with request.platform.database.connection() as connection:
-        job = jobs.read(connection, job_id, request.caller.account_id)
+        job = jobs.read(connection, job_id, Access.own(request.caller))
     if job is None:
         raise NotFound("The job of this request was deleted.")
     return json_response(job_object(job), 202, job_headers(job_id))
+
+
+def _change_of_memories(request: Request) -> AbstractAsyncContextManager[None]:
+    """Wait on the event loop until no other request of the user changes memories in this process."""
+    return request.platform.memory_changes.take(f"{request.caller.account_id} {request.caller.user_id}")
 
 
 def _update_without_job(request: Request, memory: Memory, change: MemoryUpdate) -> Response:
