@@ -41,6 +41,9 @@ UNBLOCK_INTERVAL = 60.0
 #: Seconds between two looks for processes of an earlier version, which keep an upgrade from being finalized.
 UPGRADE_INTERVAL = 60.0
 
+#: Seconds between two deletions of old announcements of events.
+TRIM_INTERVAL = 10.0
+
 #: Seconds after which the timetable is stored again. A scheduler of the previous version that restarts during a rolling
 #: deploy stores its own; the new version corrects that within this time.
 TIMETABLE_INTERVAL = 3600.0
@@ -79,6 +82,7 @@ class Clock:
         self._timetable_due_at = 0.0
         self._unblock_due_at = 0.0
         self._upgrade_due_at = 0.0
+        self._trim_due_at = 0.0
         self._contact = Contact()
         self._outdated = OutdatedWarning()
 
@@ -103,8 +107,14 @@ class Clock:
             return
         for job_id in deleted_job_ids:
             self._queue.forget_journal(job_id)
+        self._trim_announcements()
         if queued:
             self._queue.nudge()
+
+    def _trim_announcements(self) -> None:
+        if time.monotonic() >= self._trim_due_at:
+            self._trim_due_at = time.monotonic() + TRIM_INTERVAL
+            self._queue.trim_announcements()
 
     def _delete_expired_files(self, connection: Connection) -> bool:
         """Enqueue the deletion of expired files, if there are any. Returns whether a job was inserted."""

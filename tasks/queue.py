@@ -7,7 +7,7 @@ import redis
 
 from models.access import rate_limits
 from models.jobs.cancellation import Cancellation
-from models.journal import journal
+from models.journal import journal, shards
 from models.journal.events import Event
 from models.journal.journal import Claim
 from models.platform.database import Database
@@ -53,6 +53,11 @@ class Queue:
         """Delete the journal of a deleted job; while Redis is down, the journal is left to expire."""
         with suppress(redis.RedisError):
             journal.delete(self._client, job_id)
+
+    def trim_announcements(self) -> None:
+        """Delete old announcements of events from Redis. While Redis is down, nothing is deleted."""
+        with suppress(redis.RedisError):
+            shards.trim(self._client)
 
     def nudge(self, *lanes: str) -> None:
         """Publish the due jobs of some lanes, or of all: something was committed that may be due."""

@@ -29,7 +29,7 @@ EXPORTS: Mapping[str, LiteralString] = {
     "api_keys": """
         SELECT id, user_id, name, hint, scopes, created_at, expires_at, last_used_at, revoked_at
         FROM api_keys WHERE account_id = %(account_id)s""",
-    "conversations": "SELECT id, metadata, created_at FROM conversations WHERE account_id = %(account_id)s",
+    "conversations": "SELECT id, owner_id, metadata, created_at FROM conversations WHERE account_id = %(account_id)s",
     "conversation_items": """
         SELECT conversation_id, response_id, item, created_at
         FROM conversation_items WHERE account_id = %(account_id)s ORDER BY conversation_id, position""",
@@ -38,7 +38,8 @@ EXPORTS: Mapping[str, LiteralString] = {
                recalled, created_at
         FROM responses WHERE account_id = %(account_id)s""",
     "jobs": """
-        SELECT id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at, finished_at
+        SELECT id, owner_id, kind, state, arguments, parent_id, progress, result, error, created_at, started_at,
+               finished_at
         FROM all_jobs WHERE account_id = %(account_id)s""",
     "job_events": """
         SELECT job_id, first_sequence, last_sequence, tokens, events, NULL AS packed
@@ -170,13 +171,38 @@ def erase_batch(connection: Connection, table: str, account_id: str) -> list[str
 UNFINISHED = """
 SELECT id FROM jobs
 WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+  AND (cancel_requested_at IS NULL OR NOT %(uncancelled)s)
 LIMIT %(batch)s
 """
 
 
-def unfinished_jobs(connection: Connection, account_id: str) -> list[str]:
-    """Return at most BATCH unfinished jobs of the account."""
-    return [row["id"] for row in fetch_all(connection, UNFINISHED, {"account_id": account_id, "batch": BATCH})]
+def unfinished_jobs(connection: Connection, account_id: str, *, uncancelled: bool = False) -> list[str]:
+    """Return at most BATCH unfinished jobs of the account; with `uncancelled` only those without a cancel request."""
+    parameters = {"account_id": account_id, "uncancelled": uncancelled, "batch": BATCH}
+    return [row["id"] for row in fetch_all(connection, UNFINISHED, parameters)]
+
+
+RECENTLY_ENDED = """
+SELECT id FROM jobs WHERE account_id = %(account_id)s AND finished_at > now() - make_interval(secs => %(seconds)s)
+"""
+
+
+def recently_ended_jobs(connection: Connection, account_id: str, *, seconds: float) -> list[str]:
+    """Return the ids of all jobs of the account that ended within the last seconds."""
+    parameters = {"account_id": account_id, "seconds": seconds}
+    return [row["id"] for row in fetch_all(connection, RECENTLY_ENDED, parameters)]
+
+
+# The platform keeps its ended jobs for a week, as long as a folder keeps the e-mails that they sent.
+EMAIL_JOBS = """
+SELECT id FROM all_jobs
+WHERE account_id = 'platform' AND kind = 'email.send' AND arguments ->> 'user_id' = %(user_id)s
+"""
+
+
+def email_jobs_of(connection: Connection, user_id: str) -> list[str]:
+    """Return the ids of the jobs that sent e-mails to a user, which name the files of the e-mails."""
+    return [row["id"] for row in fetch_all(connection, EMAIL_JOBS, {"user_id": user_id})]
 
 
 FILES = "SELECT id, object_key FROM files WHERE account_id = %(account_id)s LIMIT %(batch)s"

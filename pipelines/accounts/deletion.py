@@ -52,6 +52,7 @@ def _close(
         PLATFORM_ACCOUNT,
         {"account_ids": list(account_ids), "user_ids": sorted(erased_user_ids)},
         run_at=datetime.now(UTC) + ERASE_DELAY,
+        lane=f"erase {caller.account_id}",  # so that a long erasure yields to others, and to other maintenance
     )
     enqueue(connection, job)
     return job.id

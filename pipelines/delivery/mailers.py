@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -43,6 +43,11 @@ class Mailer(Protocol):
         """Send a message. Raises NotDelivered, after which another attempt may succeed, and PermanentFailure."""
 
 
+def open_mailbox(settings: Settings) -> "FolderMailer | None":
+    """Return the folder that replaces the mail server; None if there is one."""
+    return FolderMailer(settings.home / "mailbox") if settings.smtp_url is None else None
+
+
 def open_mailer(settings: Settings) -> Mailer:
     """Return the mailer that the settings select. Does not connect yet."""
     if settings.smtp_url is None:
@@ -66,17 +71,24 @@ class FolderMailer:
     def send(self, message: EmailMessage) -> None:
         """Write the file and log its path; the content has secrets. Deletes files older than KEPT_DAYS."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._delete_old()
+        self.delete_old()
         name = str(message["Message-ID"]).strip("<>").partition("@")[0]
         path = self.folder / f"{name}.eml"
         draft = path.with_suffix(".draft")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(message.as_bytes(policy=SMTP.clone(linesep="\n", max_line_length=998)))
         draft.rename(path)
-        log.info("e-mail written to %s (%s)", path, message["Subject"])
+        log.info("e-mail written to %s", path)  # without the subject, which may have the name of an account
 
-    def _delete_old(self) -> None:
-        for path in self.folder.iterdir():
+    def delete(self, job_ids: Iterable[str]) -> None:
+        """Delete the e-mails of some jobs. Missing ones are ignored."""
+        if self.folder.is_dir():
+            for job_id in job_ids:
+                (self.folder / f"{job_id}.eml").unlink(missing_ok=True)
+
+    def delete_old(self) -> None:
+        """Delete e-mails older than KEPT_DAYS."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
                     path.unlink()

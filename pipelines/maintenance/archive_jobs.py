@@ -48,7 +48,7 @@ def _delete_expired_keys(attempt: Attempt, time_slice: TimeSlice) -> None:
 
 
 def _move(attempt: Attempt, time_slice: TimeSlice, age: float) -> int:
-    moved = (attempt.job.progress or {}).get("done", 0)
+    moved: int = (attempt.job.progress or {}).get("done", 0)
     batch = ended_jobs.Batch(0, ended_jobs.Cursor())
     end = time.monotonic() + TIME_SLICE
     while batch.next and time.monotonic() < end:

@@ -1,11 +1,19 @@
 """Erase deleted accounts and users. Billing records are kept, without personal data.
 
-The request has already closed the account, so that no credentials work. This job cancels unfinished jobs, waits for
-their end, and deletes in batches. Each batch commits by itself, so that the next attempt continues after a crash.
+The request has already closed the account, so that no credentials work. This job cancels unfinished jobs, is released
+until they have ended, and deletes in batches. Each batch commits by itself, so that the next attempt continues after a
+crash.
+
+    Postgres      the tables of `models.accounts.account_data`, in its order; the rows of users
+    Redis         the journals of jobs and their announcements in the shard streams
+    object store  the account's files
+    mailbox       e-mails to the users, and invitations to the account, where a folder replaces the mail server
+
+What expires by itself within minutes or a day: see "Erasure" in docs/guides/operate.md.
 """
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import redis
 
@@ -13,81 +21,115 @@ from models.accounts import account_data, files
 from models.jobs import cancellation
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
-from models.journal import journal
+from models.journal import journal, shards
+from models.platform.errors import Released
 from models.platform.object_store import ObjectStore
+from pipelines.delivery.mailers import FolderMailer
+from pipelines.time_slice import TimeSlice
 
-#: Seconds between two checks for unfinished jobs.
-POLL_INTERVAL = 0.2
+#: Seconds until the next attempt looks whether the cancelled jobs have ended. No thread waits meanwhile.
+SETTLE_DELAY = 1.0
+
+#: Jobs whose announcements one pass over the shards deletes.
+ANNOUNCED_BATCH = 1000
 
 
-def run(client: redis.Redis, objects: ObjectStore, attempt: Attempt) -> Ending:
-    """Erase the accounts and users of the job. Raises Unavailable and the attempt's stop reason."""
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where data of accounts is, besides Postgres. `mailbox` is None with a mail server."""
+
+    client: redis.Redis
+    objects: ObjectStore
+    mailbox: FolderMailer | None = None
+
+
+def run(stores: Stores, attempt: Attempt) -> Ending:
+    """Erase the accounts and users of the job.
+
+    Raises Unavailable, the attempt's stop reason, and Released while jobs of an account have not ended, and after a
+    time slice.
+    """
+    erasure = _Erasure(stores, attempt)
     arguments = attempt.job.arguments
-    erased = 0
     for account_id in arguments["account_ids"]:
-        _cancel_jobs(client, attempt, account_id)
-        erased += _erase_account(client, objects, attempt, account_id)
-    users = sum(_erase_user(attempt, user_id) for user_id in arguments["user_ids"])
-    result = {"accounts": len(arguments["account_ids"]), "people": users, "rows": erased}
+        erasure.cancel_jobs(account_id)
+        erasure.erase_account(account_id)
+    users = sum(erasure.erase_user(user_id) for user_id in arguments["user_ids"])
+    result = {"accounts": len(arguments["account_ids"]), "people": users, "rows": erasure.erased}
     return plain_ending(attempt, "completed", result=result)
 
 
-def _cancel_jobs(client: redis.Redis, attempt: Attempt, account_id: str) -> None:
-    """Cancel unfinished jobs and wait for their end, so that no worker writes while their rows are deleted."""
-    while unfinished := _unfinished_jobs(attempt, account_id):
-        attempt.check()
-        for job_id in unfinished:
-            with attempt.database.transaction() as connection:
-                cancelled = cancellation.cancel(connection, job_id, account_id)
-            if cancelled.running:
-                journal.publish_cancellations(client, cancelled.running)
-        time.sleep(POLL_INTERVAL)
+class _Erasure:
+    """The erasure by one attempt. `erased` counts the rows of all attempts."""
 
+    def __init__(self, stores: Stores, attempt: Attempt) -> None:
+        self._stores, self._attempt = stores, attempt
+        self._time_slice = TimeSlice(attempt)
+        self.erased: int = (attempt.job.progress or {}).get("done", 0)
 
-def _unfinished_jobs(attempt: Attempt, account_id: str) -> list[str]:
-    with attempt.database.connection() as connection:
-        return account_data.unfinished_jobs(connection, account_id)
+    def cancel_jobs(self, account_id: str) -> None:
+        """Cancel unfinished jobs. Raises Released until they have ended: no worker may write while rows are deleted."""
+        while job_ids := self._unfinished_jobs(account_id, uncancelled=True):
+            for job_id in job_ids:
+                self._cancel(job_id, account_id)
+                self._time_slice.check()
+        if self._unfinished_jobs(account_id):
+            raise Released("jobs of the account have not ended yet", delay=SETTLE_DELAY)
 
+    def _unfinished_jobs(self, account_id: str, *, uncancelled: bool = False) -> list[str]:
+        with self._attempt.database.connection() as connection:
+            return account_data.unfinished_jobs(connection, account_id, uncancelled=uncancelled)
 
-def _erase_account(client: redis.Redis, objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
-    erased = _erase_files(objects, attempt, account_id)
-    for table in account_data.ERASED:
-        while row_ids := _erase_batch(attempt, table, account_id):
-            erased += len(row_ids)
-            if table in ("jobs", "ended_jobs"):
-                _delete_journals(client, row_ids)
-            attempt.report_progress(erased, note=table)
-    return erased
+    def _cancel(self, job_id: str, account_id: str) -> None:
+        with self._attempt.database.transaction() as connection:
+            cancelled = cancellation.cancel(connection, job_id, account_id)
+        journal.publish_cancellations(self._stores.client, cancelled.running)
 
+    def erase_account(self, account_id: str) -> None:
+        """Delete the account's files, rows and journals. Raises the reason to stop, and Released."""
+        with self._attempt.database.connection() as connection:
+            announced = account_data.recently_ended_jobs(connection, account_id, seconds=2 * shards.KEPT)
+        for start in range(0, len(announced), ANNOUNCED_BATCH):
+            shards.delete_entries(self._stores.client, announced[start : start + ANNOUNCED_BATCH])
+        self._erase_files(account_id)
+        for table in account_data.ERASED:
+            while row_ids := self._erase_batch(table, account_id):
+                self.erased += len(row_ids)
+                if table in ("jobs", "ended_jobs"):
+                    self._forget_jobs(row_ids)
+                self._attempt.report_progress(self.erased, note=table)
+                self._time_slice.check()
 
-def _erase_files(objects: ObjectStore, attempt: Attempt, account_id: str) -> int:
-    """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
-    erased = 0
-    while True:
-        attempt.check()
-        with attempt.database.connection() as connection:
-            rows = account_data.list_files(connection, account_id)
-        if not rows:
-            return erased
-        objects.delete(key for _, key in rows)
-        with attempt.database.transaction() as connection:
-            for file_id, _ in rows:
-                files.delete(connection, file_id, account_id)
-        erased += len(rows)
+    def _erase_files(self, account_id: str) -> None:
+        """Delete objects before their rows: a row without an object is found again, an object without a row is not."""
+        while rows := self._list_files(account_id):
+            self._stores.objects.delete(key for _, key in rows)
+            with self._attempt.database.transaction() as connection:
+                for file_id, _ in rows:
+                    files.delete(connection, file_id, account_id)
+            self.erased += len(rows)
+            self._time_slice.check()
 
+    def _list_files(self, account_id: str) -> list[tuple[str, str]]:
+        with self._attempt.database.connection() as connection:
+            return account_data.list_files(connection, account_id)
 
-def _erase_batch(attempt: Attempt, table: str, account_id: str) -> list[str]:
-    attempt.check()
-    with attempt.database.transaction() as connection:
-        return account_data.erase_batch(connection, table, account_id)
+    def _erase_batch(self, table: str, account_id: str) -> list[str]:
+        with self._attempt.database.transaction() as connection:
+            return account_data.erase_batch(connection, table, account_id)
 
+    def erase_user(self, user_id: str) -> bool:
+        """Delete a user who is in no other account, with their e-mails. Returns whether there was one."""
+        self._attempt.check()
+        if self._stores.mailbox is not None:
+            with self._attempt.database.connection() as connection:
+                self._stores.mailbox.delete(account_data.email_jobs_of(connection, user_id))
+        with self._attempt.database.transaction() as connection:
+            return account_data.erase_user(connection, user_id)
 
-def _delete_journals(client: redis.Redis, job_ids: Sequence[str]) -> None:
-    for job_id in job_ids:
-        journal.delete(client, job_id)
-
-
-def _erase_user(attempt: Attempt, user_id: str) -> bool:
-    attempt.check()
-    with attempt.database.transaction() as connection:
-        return account_data.erase_user(connection, user_id)
+    def _forget_jobs(self, job_ids: Sequence[str]) -> None:
+        """Delete what deleted jobs have left outside of Postgres."""
+        for job_id in job_ids:
+            journal.delete(self._stores.client, job_id)
+        if self._stores.mailbox is not None:
+            self._stores.mailbox.delete(job_ids)

@@ -18,6 +18,7 @@ from models.memory import meditation_changes
 from models.platform.database import Connection
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
+from pipelines.delivery.mailers import FolderMailer
 from pipelines.maintenance.expired_files import FILES_ONLY
 from pipelines.memory import index_space
 from pipelines.time_slice import TimeSlice
@@ -59,7 +60,7 @@ DELETE FROM jobs WHERE id IN (
 """
 
 
-def run(objects: ObjectStore, attempt: Attempt) -> Ending:
+def run(objects: ObjectStore, mailbox: FolderMailer | None, attempt: Attempt) -> Ending:
     """Delete in batches. Each commits by itself, so that the next attempt continues after a crash.
 
     Raises the reason to stop, and Released after a time slice.
@@ -68,6 +69,8 @@ def run(objects: ObjectStore, attempt: Attempt) -> Ending:
     files_deleted = _delete_expired_files(objects, attempt, time_slice)
     if attempt.job.arguments == FILES_ONLY:
         return plain_ending(attempt, "completed", result={"files": files_deleted})
+    if mailbox is not None:
+        mailbox.delete_old()
     total = _prune_jobs(attempt, time_slice)
     ended_partitions.drop_expired(attempt.database)
     _delete_unverified_users(attempt, time_slice)

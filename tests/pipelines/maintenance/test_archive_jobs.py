@@ -6,6 +6,7 @@ import orjson
 
 from models.access import idempotency
 from models.accounts import account_data
+from models.accounts.ownership import Access
 from models.jobs import ended_partitions, jobs
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.journal.events import event
@@ -121,10 +122,10 @@ def test_an_erasure_deletes_moved_jobs(database, account, begin, redis_client, t
     objects = ObjectStore.open(Settings(data_dir=tmp_path))
 
     attempt = begin(NewJob("data.erase", PLATFORM_ACCOUNT, {"account_ids": [account], "user_ids": []}))
-    erase.run(redis_client, objects, attempt)
+    erase.run(erase.Stores(redis_client, objects), attempt)
 
     with database.connection() as connection:
-        assert [jobs.read(connection, job_id, account) for job_id in (*job_ids, recent)] == [None] * 3
+        assert [jobs.read(connection, job_id, Access.account(account)) for job_id in (*job_ids, recent)] == [None] * 3
 
 
 def test_an_export_is_the_same_before_and_after_the_move(database, account, begin, tmp_path):

@@ -1,16 +1,21 @@
 """Given old records, when the platform prunes, then they are deleted, and all others are kept."""
 
+import io
+
 import pytest
 
 from models.access import api_keys
-from models.accounts import accounts, emails
+from models.accounts import accounts, emails, files
+from models.accounts.ownership import Access
 from models.jobs import effects, jobs
 from models.jobs.jobs import PLATFORM_ACCOUNT, NewJob, enqueue
 from models.memory import meditations
+from models.platform.errors import NotFound
 from models.platform.ids import new_id
 from models.platform.object_store import ObjectStore
 from models.platform.settings import Settings
 from pipelines.maintenance import prune
+from pipelines.maintenance.expired_files import expired_files_job
 
 
 def sign_up(database, *, days_ago):
@@ -25,7 +30,9 @@ def sign_up(database, *, days_ago):
 
 def run_prune(begin, folder):
     ending = prune.run(
-        ObjectStore.open(Settings(data_dir=folder)), begin(NewJob("maintenance.prune", PLATFORM_ACCOUNT))
+        ObjectStore.open(Settings(data_dir=folder)),
+        None,
+        begin(NewJob("maintenance.prune", PLATFORM_ACCOUNT)),
     )
     assert ending.state == "completed"
 
@@ -59,7 +66,7 @@ def test_ended_jobs_are_kept_for_a_month_and_turns_for_ever(
     run_prune(begin, tmp_path)
 
     with database.connection() as connection:
-        assert (jobs.read(connection, job_id, account) is not None) is kept
+        assert (jobs.read(connection, job_id, Access.account(account)) is not None) is kept
 
 
 def test_the_parent_of_a_dead_job_is_kept(database, account, begin, tmp_path):
@@ -78,7 +85,11 @@ def test_the_parent_of_a_dead_job_is_kept(database, account, begin, tmp_path):
     run_prune(begin, tmp_path)
 
     with database.connection() as connection:
-        kept = {job_id for job_id in (parent, dead, other_parent, completed) if jobs.read(connection, job_id, account)}
+        kept = {
+            job_id
+            for job_id in (parent, dead, other_parent, completed)
+            if jobs.read(connection, job_id, Access.account(account))
+        }
     assert kept == {parent, dead}
 
 
@@ -102,7 +113,7 @@ def test_more_than_a_batch_is_deleted(database, account, begin, tmp_path, monkey
     run_prune(begin, tmp_path)
 
     with database.connection() as connection:
-        assert [jobs.read(connection, job_id, account) for job_id in job_ids] == [None] * 5
+        assert [jobs.read(connection, job_id, Access.account(account)) for job_id in job_ids] == [None] * 5
 
 
 def test_keys_that_ended_long_ago_are_deleted(database, begin, tmp_path):
@@ -175,3 +186,29 @@ def test_effects_are_kept_while_they_are_open_or_prevent_a_second_call(
 
     with database.connection() as connection:
         assert (effects.read(connection, job_id, "charge") is not None) is kept
+
+
+def test_expired_files_alone_are_deleted_at_once(database, account, begin, tmp_path):
+    # Given the file of an ended import, and a job that ended long ago
+    objects = ObjectStore.open(Settings(data_dir=tmp_path))
+    kept = insert_ended_job(database, account, "memory.remember", days_ago=100)
+    imported = insert_ended_job(database, account, "memory.import", days_ago=0, state="cancelled")
+    key = f"{account}/imports/x"
+    objects.put(key, io.BytesIO(b"lines"))
+    with database.transaction() as connection:
+        files.insert(
+            connection, new_id("file"), account, job_id=imported, filename="f", purpose=files.IMPORT,
+            content_type="text/plain", size=5, object_key=key, days=7,
+        )  # fmt: skip
+        assert files.expire_ended_imports(connection)
+
+    # When expired files are deleted
+    ending = prune.run(objects, None, begin(expired_files_job()))
+
+    # Then the file is gone, and nothing else
+    assert ending.result["files"] >= 1
+    with pytest.raises(NotFound):
+        objects.get(key)
+    with database.connection() as connection:
+        assert files.stored_bytes(connection, account) == 0
+        assert connection.execute("SELECT 1 FROM jobs WHERE id = %s", (kept,)).fetchone()
