@@ -8,7 +8,7 @@ chunks are packed into one compressed value there.
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from models.journal.events import Event, from_lines, to_lines
@@ -78,9 +78,15 @@ ORDER BY first_sequence
 
 
 def read_chunks(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
-    """Read the events of an unfinished job with a sequence number above `after`. `tokens` counts whole chunks."""
+    """Read the events of an unfinished job with a sequence number above `after`. `tokens` counts whole chunks.
+
+    The last event of a chunk has all its tokens, so that a copy of the events in Redis has as many.
+    """
     rows = fetch_all(connection, READ, {"job_id": job_id, "after": after})
-    events = [event for row in rows for event in from_lines(row["first_sequence"], row["events"].encode())]
+    events: list[Event] = []
+    for row in rows:
+        *others, last = from_lines(row["first_sequence"], row["events"].encode())
+        events += [*others, replace(last, tokens=row["tokens"])]
     return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
 
 

@@ -321,6 +321,29 @@ def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_
     assert fourth.journal.next_sequence == 3
 
 
+def test_the_tokens_of_a_checkpoint_that_a_failover_has_lost_are_known_from_redis(
+    job_store, open_next, redis_client, writer, forget_attempts
+):
+    """An attempt after a loss by Redis has written the archived events there again."""
+    # Given a checkpoint with three tokens, which is in Redis only because the second attempt has written it there
+    first = open_next()
+    first.journal.write_text("test.delta", {}, "a b c", 3)
+    with job_store.database.transaction() as connection:
+        attempts.checkpoint(connection, first.job, first.journal.archivable())
+    writer.drain()
+    journal.delete(redis_client, first.job.id)
+    open_next(first)
+    writer.drain()
+    # When a failover loses the checkpoint and both attempts
+    forget_attempts(first.job.id)
+    with job_store.database.connection() as connection:
+        connection.execute("DELETE FROM job_events WHERE job_id = %s AND first_sequence > 1", (first.job.id,))
+    third = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
+    # Then the next attempt continues after the three tokens
+    assert third.tokens == 3
+    assert [event.sequence for event in third.history] == [0, 1, 2, 3]
+
+
 def test_an_eviction_of_archived_events_is_not_reported(job_store, open_next, redis_client, writer):
     """A released job is archived completely."""
     first = open_next()

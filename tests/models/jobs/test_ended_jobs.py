@@ -126,6 +126,11 @@ def test_the_view_has_the_columns_of_the_record(job_store):
     assert {row["column_name"] for row in rows} == {field.name for field in fields(Job)}
 
 
+def lines(archived):
+    """Return the numbers and the data of events; the tokens of each one are not kept."""
+    return [(event.sequence, event.data) for event in archived.events]
+
+
 def test_moved_events_are_read_from_any_number(job_store):
     account_id = job_store.create_account()
     job = job_store.start(account_id)
@@ -143,7 +148,7 @@ def test_moved_events_are_read_from_any_number(job_store):
     with job_store.database.connection() as connection:
         after = [read_archive(connection, job.id, after) for after in (-1, 0, 1)]
         assert last_archived(connection, job.id) == 1
-    assert [archived.events for archived in after] == [archived.events for archived in before]
+    assert [lines(archived) for archived in after] == [lines(archived) for archived in before]
     assert (after[0].tokens, after[2].tokens) == (7, 0)
     assert count(job_store.database, "job_events") == 0
 
