@@ -3,6 +3,7 @@
 from functools import partial
 
 from models.jobs.attempt_context import Handler, plain_ending
+from models.platform.compatibility import Compatibility
 from pipelines.chat import token_count, turn
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
@@ -17,7 +18,12 @@ from tasks.slot_sharing import SlotSharing
 def declare_actors(runner: JobRunner) -> dict[str, int]:
     """Load the engine and declare the actors. Returns the number of threads by queue: the engine's slots."""
     engine = load_engine(runner.settings)
-    recaller = TurnRecall(lambda: load_embedder(runner.settings).embed, RecallCounter(runner.database), engine.slots)
+    recaller = TurnRecall(
+        lambda: load_embedder(runner.settings).embed,
+        RecallCounter(runner.database),
+        Compatibility(runner.database),
+        engine.slots,
+    )
     sharing = SlotSharing(engine.slots)
     handlers = {
         "turn.run": Handler(sharing.interactive(partial(turn.run, engine, recall=recaller)), turn.end),

@@ -20,7 +20,8 @@ EXTENSION_EVENTS: Mapping[str, str] = {
     "sangha:job.replayed": "An operator replayed a dead job: its stream continues. `job_id`.",
     "sangha:journal.rewound": "Events were lost. Discard events received earlier whose sequence number is this event's "
     "or greater. `job_id`; `attempt`, the number of the attempt that continues.",
-    "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`.",
+    "sangha:memory.recalled": "Memories that were added to the prompt. `item_id`; `memories`, each with `id`, `kind` "
+    "and `score`.",
     "sangha:engine.started": "Generation begins. `item_id`; `model`; `prompt_tokens`; `dropped_messages`, the "
     "number of earlier messages that did not fit the context.",
     "sangha:answer.restarted": "The engine cannot continue the answer and begins it again: discard its text so far. "

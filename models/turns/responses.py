@@ -34,7 +34,7 @@ class Response:
     request       the parameters: model, instructions, sampling, metadata, …
     input         the items of this turn; `output` has the generated ones
     thread        the conversation, or the first response of the chain; one turn of a thread runs at a time
-    recalled      the memories in its prompt, the best first: id, kind, speaker, occurred_at, text, score
+    recalled      the memories in its prompt, the best first: id, kind, score; see pipelines/chat/recalled_memories.py
     unremembered  whether its text is still to be remembered
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """

@@ -109,14 +109,15 @@ class IncompleteDetails(TypedDict):
 
 
 class RecalledMemory(TypedDict):
-    """A memory that was added to the prompt; a long `text` is truncated."""
+    """A memory that was added to the prompt. The last three fields are those of the memory as it is now, a long `text`
+    truncated, or null if it was deleted. Events do not have them."""
 
     id: str
     kind: Literal["episode", "fact", "insight"]
-    speaker: str
-    occurred_at: str
-    text: str
     score: float
+    speaker: str | None
+    occurred_at: str | None
+    text: str | None
 
 
 class ResponseObject(TypedDict):

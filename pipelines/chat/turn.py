@@ -21,6 +21,7 @@ from pipelines.chat import response_objects
 from pipelines.chat.answer_writer import AnswerWriter
 from pipelines.chat.memory_prompt import MemoryRecall, add_memories, recall_memories
 from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, sampling_of
+from pipelines.chat.recalled_memories import recalled_before, references
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED, MEMORIES_RECALLED, Transcript, read_transcript
 from pipelines.inference.engine import Engine, Finish, GeneratedCall, Token
@@ -33,13 +34,14 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
     with attempt.database.connection() as connection:
         response = load_response(connection, attempt.job)
         messages = assemble_messages(connection, response)
+        recalled = recalled_before(connection, response, transcript.recalled)
     prompt = fit_prompt(engine, messages, response.request)
-    recalled = transcript.recalled
     if recall is not None and not {MEMORIES_RECALLED, ENGINE_STARTED} & transcript.event_types:
         recalled = recall_memories(recall, attempt.database, response, messages, prompt, engine.context)
     if recalled:
         prompt, recalled = add_memories(engine, response, messages, prompt, recalled)
-        response = replace(response, recalled=recalled)
+        keeps_texts = recall is not None and recall.keeps_texts()
+        response = replace(response, recalled=recalled if keeps_texts else references(recalled))
     if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
         recall.count_used([memory["id"] for memory in recalled])
     answer = begin_answer(engine, attempt, response, transcript, prompt)
@@ -143,7 +145,7 @@ def end(attempt: Attempt, state: Literal["cancelled", "failed", "dead"], error: 
     events = [*attempt.history, *attempt.journal.attempt_events()]
     transcript = read_transcript(events, attempt.tokens + attempt.journal.tokens)
     with attempt.database.connection() as connection:
-        response = replace(load_response(connection, attempt.job), recalled=transcript.recalled)
+        response = replace(load_response(connection, attempt.job), recalled=references(transcript.recalled))
     answer = AnswerWriter(response, attempt.journal, transcript)
     usage = answer.usage
     response = replace(

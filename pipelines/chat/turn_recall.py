@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from models.platform.compatibility import Compatibility
 from models.platform.database import Database
 from models.turns.responses import Response
+from pipelines.chat.recalled_memories import SINCE
 from pipelines.memory.recall import Hit, Query, recall
 from pipelines.memory.recall_counter import RecallCounter
 from pipelines.memory.store import Embed
@@ -30,9 +32,12 @@ class TurnRecall:
     threads  recalls that may run at once
     """
 
-    def __init__(self, load: Callable[[], Embed], counter: RecallCounter, threads: int) -> None:
+    def __init__(
+        self, load: Callable[[], Embed], counter: RecallCounter, compatibility: Compatibility, threads: int
+    ) -> None:
         self._load = load
         self._counter = counter
+        self._compatibility = compatibility
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="recall")
         self._lock = Lock()
         self._embed: Embed | None = None
@@ -52,6 +57,10 @@ class TurnRecall:
     def count_used(self, ids: Sequence[str]) -> None:
         """Count these memories as recalled."""
         self._counter.add(ids)
+
+    def keeps_texts(self) -> bool:
+        """Return whether events and responses need the texts, because an earlier version may read them."""
+        return not self._compatibility.at_least(SINCE)
 
     def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
         with self._lock:

@@ -94,20 +94,27 @@ function addNote(turn, text) {
   turn.append(line);
 }
 
-// The recalled memories in the prompt of a turn, collapsed.
+// The recalled memories in the prompt of a turn, collapsed. Events have no texts: they are read when they are shown.
 function showRecalled(turn, memories) {
   if (!memories?.length || turn.querySelector("details")) return;
   const details = document.createElement("details");
   const summary = document.createElement("summary");
   summary.textContent = memories.length === 1 ? "1 memory" : `${memories.length} memories`;
   const list = document.createElement("ul");
-  for (const memory of memories) {
-    const line = document.createElement("li");
-    line.textContent = `${memory.occurred_at.slice(0, 10)} · ${memory.speaker || memory.kind}: ${memory.text}`;
-    list.append(line);
-  }
+  details.addEventListener("toggle", () => memories.forEach((memory) => showMemory(list, memory)), { once: true });
   details.append(summary, list);
   turn.append(details);
+}
+
+async function showMemory(list, { id, kind }) {
+  const line = document.createElement("li");
+  list.append(line);
+  try {
+    const { occurred_at, speaker, text } = await request("GET", `/v1/memories/${id}`);
+    line.textContent = `${occurred_at.slice(0, 10)} · ${speaker || kind}: ${text}`;
+  } catch (error) {
+    line.textContent = error.message;
+  }
 }
 
 // Yield the events of a response until its last one, reconnecting as often as necessary.

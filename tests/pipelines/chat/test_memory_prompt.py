@@ -6,12 +6,15 @@ import orjson
 import pytest
 
 from models.journal import journal
-from models.memory.memories import Memory
+from models.memory.memories import Memory, NewMemory
+from models.platform.ids import new_id
 from pipelines.chat import turn
-from pipelines.chat.memory_prompt import MAX_QUOTE, MEMORY_HEADER, memory_message
+from pipelines.chat.memory_prompt import MEMORY_HEADER, memory_message
+from pipelines.chat.recalled_memories import MAX_QUOTE
 from pipelines.chat.transcript import ENGINE_STARTED, MEMORIES_RECALLED
 from pipelines.inference.engine import Message
 from pipelines.memory.recall import Hit
+from pipelines.memory.store import write_memories
 
 DAY = datetime(2026, 11, 16, 9, tzinfo=UTC)
 
@@ -30,6 +33,7 @@ class Recall:
         self.hits = list(hits)
         self.queries = []
         self.counted = []
+        self.earlier_version_runs = False
 
     def __call__(self, database, response, question, limit):
         self.queries.append((question, limit))
@@ -37,6 +41,24 @@ class Recall:
 
     def count_used(self, ids):
         self.counted += ids
+
+    def keeps_texts(self):
+        return self.earlier_version_runs
+
+    def texts(self, recalled):
+        """Return the texts of the hits that were recalled."""
+        by_id = {hit.memory.id: hit.memory.text for hit in self.hits}
+        return [by_id[memory["id"]] for memory in recalled]
+
+
+def remember(harness, text):
+    """Store a memory of the user, of the same time as a hit."""
+    new = NewMemory(new_id("mem"), text, "user", DAY)
+    write_memories(
+        harness.database, lambda texts: [[1.0] * 384 for _ in texts], harness.caller.account_id,
+        harness.caller.user_id, [new],
+    )  # fmt: skip
+    return new
 
 
 def run(harness, engine, started, recall):
@@ -63,9 +85,10 @@ def test_recalled_memories_are_in_the_prompt_the_stream_and_the_response(harness
     types = [type_ for type_, _ in events]
     assert types.index(MEMORIES_RECALLED) < types.index(ENGINE_STARTED)
     (memory,) = dict(events)[MEMORIES_RECALLED]["memories"]
-    assert (memory["id"], memory["text"], memory["score"]) == ("mem_I am alle", "I am allergic to peanuts.", 1.0)
+    assert memory == {"id": "mem_I am alle", "kind": "episode", "score": 1.0}
     assert events[-1][1]["response"]["recalled"] == [memory] == harness.stored_response(started).recalled
     assert dict(events)[ENGINE_STARTED]["prompt_tokens"] == engine.count(engine.prompts[0])
+    assert "peanuts" not in str(events)
     assert recall.counted == ["mem_I am alle"]
 
 
@@ -88,23 +111,28 @@ def test_irrelevant_memories_and_those_in_the_prompt_are_not_recalled(harness, f
 
     run(harness, engine, second, recall)
 
-    assert [memory["text"] for memory in harness.stored_response(second).recalled] == ["I have a cat."]
+    assert recall.texts(harness.stored_response(second).recalled) == ["I have a cat."]
 
 
 def test_a_third_of_the_memories_are_the_assistants_and_each_text_occurs_once(harness, fake_engine):
     texts = [hit(f"answer {number}", speaker="assistant") for number in range(4)]
-    recall = Recall(*texts, hit("I have a cat."), hit("I have a cat.", speaker="me"), hit("I have a dog."))
+    recall = Recall(
+        *texts, hit("I have a cat.", id="mem_a"), hit("I have a cat.", id="mem_b"), hit("I have a dog.", id="mem_c")
+    )
     started = harness.start("What do I have?")
 
     run(harness, fake_engine("ok"), started, recall)
 
-    read_events = [memory["text"] for memory in harness.stored_response(started).recalled]
-    assert read_events == ["answer 0", "I have a cat.", "I have a dog."]
+    recalled = [memory["id"] for memory in harness.stored_response(started).recalled]
+    assert recalled == ["mem_answer 0", "mem_a", "mem_c"]
 
 
-def test_the_next_attempt_has_the_same_prompt(harness, fake_engine):
+@pytest.mark.parametrize("earlier_version_runs", [True, False])
+def test_the_next_attempt_has_the_same_prompt(harness, fake_engine, earlier_version_runs):
     engine, started = fake_engine("a ", "b "), harness.start("What can I eat?")
-    attempt = harness.attempt(started)
+    attempt, memory = harness.attempt(started), remember(harness, "I am allergic to peanuts.")
+    recall = Recall(hit(memory.text, id=memory.id))
+    recall.earlier_version_runs = earlier_version_runs
 
     class WorkerCrash(BaseException):
         pass
@@ -114,7 +142,7 @@ def test_the_next_attempt_has_the_same_prompt(harness, fake_engine):
 
     engine.before_token = crash
     with pytest.raises(WorkerCrash):
-        turn.run(engine, attempt, Recall(hit("I am allergic to peanuts.")))
+        turn.run(engine, attempt, recall)
     harness.crash_worker(attempt)
     engine.before_token = lambda token_number: None
     second_recall = Recall(hit("I hate broccoli."))
@@ -123,6 +151,20 @@ def test_the_next_attempt_has_the_same_prompt(harness, fake_engine):
     assert engine.prompts[0] == engine.prompts[1]
     assert second_recall.queries == []
     assert [type_ for type_, _ in read_events(harness, started)].count(MEMORIES_RECALLED) == 1
+
+
+def test_the_next_attempt_leaves_out_a_memory_that_was_deleted_meanwhile(harness, fake_engine):
+    engine, started = fake_engine("a "), harness.start("What can I eat?")
+    attempt, memory = harness.attempt(started), remember(harness, "I am allergic to peanuts.")
+    turn.run(engine, attempt, Recall(hit(memory.text, id=memory.id)))
+    harness.crash_worker(attempt)
+    with harness.database.connection() as connection:
+        connection.execute("DELETE FROM memories WHERE id = %s", (memory.id,))
+
+    run(harness, engine, started, Recall())
+
+    assert "peanuts" in str(engine.prompts[0])
+    assert "peanuts" not in str(engine.prompts[1])
 
 
 def test_the_next_attempt_recalls_nothing_if_the_first_did_not(harness, fake_engine):
@@ -150,7 +192,7 @@ def test_memories_take_their_share_and_leave_the_instructions(harness, fake_engi
     assert system.content == "word " * 60
     assert 0 < len(quotes.content.split()) <= 40
     recalled = harness.stored_response(started).recalled
-    assert [memory["text"] for memory in recalled] == [hit.memory.text for hit in hits[: len(recalled)]]
+    assert [memory["id"] for memory in recalled] == [hit.memory.id for hit in hits[: len(recalled)]]
 
 
 @pytest.mark.parametrize(("context", "texts"), [(4096, 3), (8192, 6)])
@@ -170,7 +212,8 @@ def test_a_small_context_gets_few_short_quotes_unless_more_are_requested(harness
     )
     recalled = harness.stored_response(started).recalled
     assert 1 <= len(recalled) <= texts
-    assert all(len(memory["text"]) <= 2 * limit for memory in recalled)
+    quotes = [line.partition("“")[2].rstrip("”") for line in default_engine.prompts[0][0].content.splitlines()[1:]]
+    assert all(len(quote) <= 2 * limit for quote in quotes)
 
 
 def test_a_quote_that_does_not_fit_is_shortened(harness, fake_engine):
@@ -178,8 +221,7 @@ def test_a_quote_that_does_not_fit_is_shortened(harness, fake_engine):
 
     run(harness, engine, started, Recall(hit("word " * 60)))
 
-    (memory,) = harness.stored_response(started).recalled
-    assert memory["text"].endswith("word …")
+    assert engine.prompts[0][0].content.endswith("word …”")
 
 
 def test_a_prompt_without_room_gets_no_memories(harness, fake_engine):

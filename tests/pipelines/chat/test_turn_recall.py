@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from models.memory.memories import NewMemory
+from models.platform.compatibility import Compatibility
 from models.platform.errors import ConfigurationError
 from pipelines.chat import turn_recall
 from pipelines.chat.turn_recall import TurnRecall
@@ -38,7 +39,7 @@ def remember_texts(harness, *texts):
 
 
 def recall(harness, load, question="my cat"):
-    recaller = TurnRecall(load, RecallCounter(harness.database), 2)
+    recaller = TurnRecall(load, RecallCounter(harness.database), Compatibility(harness.database), 2)
     response = harness.start().response
     return [[hit.memory.text for hit in recaller(harness.database, response, question, 5)] for _ in range(2)]
 

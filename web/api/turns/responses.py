@@ -17,7 +17,7 @@ from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
-from web.api.turns.started_turn import on_delivered, read_response, start, wait_for_end
+from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http import bodies
 from web.http.disconnects import DeferredResponse
@@ -82,7 +82,8 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
 async def retrieve(request: Request) -> HttpResponse | EventStream:
     """`GET /v1/responses/{id}`: read a response, or with `stream` stream its events from any point on."""
     query = parse_query(request.query, RetrieveResponse)
-    response = await run_in_thread(_read, request)
+    read = _read if query.stream else _read_complete
+    response = await run_in_thread(read, request)
     if not query.stream:
         return _respond(request, response, response_object(response), ended=response.ended)
     after = await resume_position(request, response.job_id, query)
@@ -92,10 +93,10 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
 
 def cancel(request: Request) -> HttpResponse:
     """`POST /v1/responses/{id}/cancel`: cancel a response; an ended response stays unchanged."""
-    response = _read(request)
+    response = _read_complete(request)
     cancel_job(request, response.job_id)
     with suppress(NotFound):  # a stream has delivered the end of an unstored turn, and deleted it
-        response = _read(request)
+        response = _read_complete(request)
     # The worker stops within milliseconds, so that the requested state is already returned here.
     return json_response(response_object(response, None if response.ended else "cancelled"))
 
@@ -148,6 +149,11 @@ def _respond(
     if delete_unstored is not None and ended:
         http_response.background = BackgroundTask(delete_unstored)
     return http_response
+
+
+def _read_complete(request: Request) -> Response:
+    """Read the response that the path names, with the texts of recalled memories."""
+    return read_complete(request, request.path_params["response_id"])
 
 
 def _read(request: Request) -> Response:

@@ -14,6 +14,7 @@ from models.journal.shared_fields import SINCE
 from models.platform.errors import NotFound, RequestError
 from models.turns import responses
 from models.turns.responses import Response
+from pipelines.chat.recalled_memories import response_with_texts
 from pipelines.chat.response_objects import response_object
 from pipelines.chat.start_turn import AcceptedTurn, NewTurn, start_turn
 from web.access import idempotency
@@ -100,9 +101,23 @@ async def wait_for_end(request: Request, turn: StartedTurn) -> ResponseJson:
     except TimeoutError:
         json = None
     if json is not None:
-        return ResponseJson(json, ended=True)
-    response = await run_in_thread(read_response, request, turn.response.id)
+        return ResponseJson(await _with_recalled_texts(request, turn.response, json), ended=True)
+    response = await run_in_thread(read_complete, request, turn.response.id)
     return ResponseJson(orjson.dumps(response_object(response)), response.ended)
+
+
+async def _with_recalled_texts(request: Request, response: Response, json: bytes) -> bytes:
+    """Add the texts of recalled memories, which events do not have, to a response object."""
+    if b'"recalled":[{' not in json:  # or a schema has such a text
+        return json
+    parsed = orjson.loads(json)
+    complete = await run_in_thread(_complete, request, replace(response, recalled=parsed["recalled"]))
+    return orjson.dumps({**parsed, "recalled": complete.recalled})
+
+
+def _complete(request: Request, response: Response) -> Response:
+    with request.platform.database.connection() as connection:
+        return response_with_texts(connection, response)
 
 
 async def _final_response(event_batches: EventBatches) -> bytes | None:
@@ -120,6 +135,12 @@ def response_of(event: Event) -> bytes | None:
     """Return the response object of an event as JSON, without parsing it; None if the event has none."""
     start = event.data.find(_RESPONSE)
     return event.data[start + len(_RESPONSE) : -1] if start >= 0 else None
+
+
+def read_complete(request: Request, response_id: str) -> Response:
+    """Read a response of the caller, with the texts of recalled memories. Raises NotFound."""
+    response = read_response(request, response_id)
+    return _complete(request, response) if response.recalled else response
 
 
 def read_response(request: Request, response_id: str) -> Response:

@@ -1,0 +1,66 @@
+"""The memories in a turn's prompt, as they are stored and as their owner sees them.
+
+The response and its events name them by id. Their texts are read from the memories at each use, so that no copy of
+them is shown to others or outlives a deletion.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from models.memory import memories
+from models.memory.memories import Memory
+from models.platform.database import Connection
+from models.turns.responses import Response
+from pipelines.memory.quotes import cut_quote
+
+#: Characters of a quoted text.
+MAX_QUOTE = 400
+
+#: The first schema version that reads events without texts.
+SINCE = "0019"
+
+#: Recalled memories, the best first: id, kind, score; with a text also speaker, occurred_at, text.
+RecalledMemories = Sequence[Mapping[str, Any]]
+
+
+def references(recalled: RecalledMemories) -> RecalledMemories:
+    """Return recalled memories without what only their owner may see."""
+    return [{name: memory[name] for name in ("id", "kind", "score")} for memory in recalled]
+
+
+def described(memory: Memory | None) -> Mapping[str, Any]:
+    """Return what the owner of a recalled memory sees of it; of a deleted one nothing."""
+    if memory is None or not memory.text:
+        return {"speaker": None, "occurred_at": None, "text": None}
+    return {
+        "speaker": memory.speaker,
+        "occurred_at": (memory.valid_from or memory.occurred_at).isoformat(),
+        "text": cut_quote(memory.text, MAX_QUOTE),
+    }
+
+
+def with_texts(connection: Connection, recalled: RecalledMemories, account_id: str, user_id: str) -> RecalledMemories:
+    """Return recalled memories as their owner sees them, with the present texts."""
+    rows = memories.read_many(connection, [memory["id"] for memory in recalled], account_id, user_id)
+    by_id = {row.id: row for row in rows}
+    return [{**reference, **described(by_id.get(reference["id"]))} for reference in references(recalled)]
+
+
+def response_with_texts(connection: Connection, response: Response) -> Response:
+    """Return a response for its owner. Costs a statement if memories were recalled for it."""
+    if not response.recalled or response.user_id is None:
+        return replace(response, recalled=references(response.recalled))
+    recalled = with_texts(connection, response.recalled, response.account_id, response.user_id)
+    return replace(response, recalled=recalled)
+
+
+def recalled_before(connection: Connection, response: Response, journalled: RecalledMemories) -> RecalledMemories:
+    """Return the memories that an earlier attempt has recalled, with texts; those that were deleted since are left out.
+
+    An earlier version has journalled the texts.
+    """
+    if not journalled or response.user_id is None or "text" in journalled[0]:
+        return journalled
+    recalled = with_texts(connection, journalled, response.account_id, response.user_id)
+    return [memory for memory in recalled if memory["text"] is not None]
