@@ -7,6 +7,7 @@ from models.platform.compatibility import Compatibility
 from pipelines.chat import token_count, turn
 from pipelines.chat.turn_recall import TurnRecall
 from pipelines.inference.llamacpp.embedder import load_embedder
+from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.inference.registry import load_engine
 from pipelines.memory import suggest_facts
 from pipelines.memory.meditation import suggest_insights
@@ -25,8 +26,9 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         engine.slots,
     )
     sharing = SlotSharing(engine.slots)
+    run_turn = partial(turn.run, engine, recall=recaller, own_prompts=OwnPrompts(engine))
     handlers = {
-        "turn.run": Handler(sharing.interactive(partial(turn.run, engine, recall=recaller)), turn.end),
+        "turn.run": Handler(sharing.interactive(run_turn), turn.end),
         "tokens.count": Handler(partial(token_count.run, engine), plain_ending),
         "memory.fact": Handler(sharing.batch(partial(suggest_facts.run, engine)), plain_ending),
         "memory.insight": Handler(sharing.batch(partial(suggest_insights.run, engine)), plain_ending),

@@ -24,12 +24,18 @@ from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, samplin
 from pipelines.chat.recalled_memories import recalled_before, references
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED, MEMORIES_RECALLED, Transcript, read_transcript
-from pipelines.inference.engine import Engine, Finish, GeneratedCall, Token
+from pipelines.inference.engine import Engine, Finish, GeneratedCall, Message, Token
+from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.follow_ups import remember_turn_job
 
 
-def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) -> Ending:
-    """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError."""
+def run(
+    engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None, own_prompts: OwnPrompts | None = None
+) -> Ending:
+    """Answer a turn, or continue its answer. Raises the reason to stop, PermanentFailure and EngineError.
+
+    Without `own_prompts` no cached tokens are reported.
+    """
     transcript = read_transcript(attempt.history, attempt.tokens)
     with attempt.database.connection() as connection:
         response = load_response(connection, attempt.job)
@@ -45,7 +51,7 @@ def run(engine: Engine, attempt: Attempt, recall: MemoryRecall | None = None) ->
     if recall is not None and recalled and MEMORIES_RECALLED not in transcript.event_types:
         recall.count_used([memory["id"] for memory in recalled])
     answer = begin_answer(engine, attempt, response, transcript, prompt)
-    reason = generate(engine, attempt, answer, prompt)
+    reason = generate(engine, attempt, answer, prompt, own_prompts)
     attempt.check()
     return complete_turn(attempt, answer, reason)
 
@@ -84,7 +90,9 @@ def begin_answer(
     return answer
 
 
-def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt) -> Literal["stop", "length"]:
+def generate(
+    engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt, own_prompts: OwnPrompts | None
+) -> Literal["stop", "length"]:
     """Journal tokens and calls until the engine ends or the attempt is stopped."""
     tokens_left = prompt.max_output_tokens - answer.output_tokens
     if tokens_left <= 0:
@@ -109,9 +117,10 @@ def generate(engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Pro
     if finish is None or finish.reason == "cancelled":
         return "stop"  # the attempt raises the reason
     answer.prompt_tokens = finish.prompt_tokens or answer.prompt_tokens  # the engine's count replaces an estimate
-    if answer.response.conversation_id or answer.response.previous_id:
-        # Not for a first turn: it would reveal whether another account has recently sent the same text.
-        answer.cached_tokens = finish.cached_tokens
+    if own_prompts is not None:
+        thread, own = answer.response.thread, (prompt.messages, prompt.output_format)
+        answer.cached_tokens = own_prompts.cached_tokens(thread, *own, finish)
+        own_prompts.record(thread, *own, Message("assistant", answer.text, tuple(answer.tool_calls)), finish)
     return finish.reason
 
 

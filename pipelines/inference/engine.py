@@ -130,7 +130,7 @@ class Finish:
     """The end of a generation.
 
     prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before they were counted
-    cached_tokens     how many of those were in the engine's cache
+    cached_tokens     how many of those were in the engine's cache, whoever has sent them before: see `own_prompts`
     generated_tokens  the sum of all `count`s: what is billed is what was journalled
     """
 
@@ -147,13 +147,15 @@ EngineOutput = Token | GeneratedCall | Finish
 class Engine(Protocol):
     """Generates text. `count` and `generate` may be called from many threads at once.
 
-    name       the model's name, as clients know it
-    continues  whether `prefix` is continued; False ignores it and begins the answer again
-    slots      concurrent generations; further ones wait in `generate`
-    context    tokens of a slot, prompt and answer together
+    name            the model's name, as clients know it
+    continues       whether `prefix` is continued; False ignores it and begins the answer again
+    counts_exactly  whether `count` is exact; otherwise it is an estimate
+    slots           concurrent generations; further ones wait in `generate`
+    context         tokens of a slot, prompt and answer together
     """
 
     name: str
+    counts_exactly: bool
     continues: bool
     slots: int
     context: int

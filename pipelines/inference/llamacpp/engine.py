@@ -71,6 +71,7 @@ class LlamaCppEngine:
     """Generates text with llama.cpp. See Engine."""
 
     continues = True
+    counts_exactly = True
 
     def __init__(self, server: Any, loopback: LoopbackClient, name: str, slots: int) -> None:
         self.name = name

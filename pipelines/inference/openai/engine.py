@@ -62,6 +62,7 @@ class OpenAIEngine:
     """Generates text with the first upstream's first model. See Engine."""
 
     continues = False
+    counts_exactly = False
 
     def __init__(self, settings: Settings) -> None:
         upstream = settings.upstreams[0]

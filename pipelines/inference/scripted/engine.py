@@ -50,6 +50,8 @@ JSON_TOKEN = re.compile(r"[^\s,:{}\[\]]*[\s,:{}\[\]]|.+", re.DOTALL)
 class ScriptedEngine:
     """Plays the script. Its tokens are words, in prompts and in answers; a call is one token. See Engine."""
 
+    counts_exactly = True
+
     def __init__(self, settings: Settings) -> None:
         self.script: Script = settings.script
         self.name = MODEL_NAME

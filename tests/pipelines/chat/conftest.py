@@ -45,12 +45,14 @@ class FakeEngine:
 
     name = "fake"
     slots = 1
+    counts_exactly = True
 
     def __init__(self, *outputs: str | GeneratedCall, continues: bool = True, context: int = 1000) -> None:
         self.outputs = outputs
         self.continues = continues
         self.context = context
         self.reason = "stop"
+        self.cached_tokens = 2
         self.error: Exception | None = None
         self.before_token: Callable[[int], None] = lambda position: None
         self.prompts: list[Sequence[Message]] = []
@@ -87,7 +89,7 @@ class FakeEngine:
         if self.error is not None:
             raise self.error
         reason = self.reason if len(outputs) == len(self.outputs) else "length"
-        yield Finish(reason, self.count(prompt), 2, len(outputs))
+        yield Finish(reason, self.count(prompt), self.cached_tokens, len(outputs))
 
     def close(self) -> None:
         pass

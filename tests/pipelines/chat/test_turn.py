@@ -12,6 +12,9 @@ from models.turns import conversations
 from pipelines.chat import turn
 from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
 from pipelines.inference.engine import EngineError, Token
+from pipelines.inference.own_prompts import ANSWER_HEADER_TOKENS, OwnPrompts
+
+ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a guess of more words"}]}
 
 
 class WorkerCrash(BaseException):
@@ -89,14 +92,34 @@ def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch
     assert events(harness, started)[-1][1]["response"]["usage"]["input_tokens"] == 9
 
 
-def test_cached_tokens_are_reported_only_for_later_turns(harness, fake_engine):
-    """For a first turn they would reveal whether another account has recently sent the same text."""
-    first = harness.start("one")
-    run(harness, fake_engine("a "), first)
-    second = harness.start("two", previous=first.response.id)
-    run(harness, fake_engine("b "), second)
+def test_cached_tokens_are_reported_up_to_those_of_earlier_turns_of_the_thread(harness, fake_engine):
+    """Others would reveal whether another account has recently sent the same text."""
+    # Given an engine that has cached all of each prompt
+    engine, own = fake_engine("word " * 10), ("word " * 20).strip()
+    engine.cached_tokens = 1000
+    own_prompts = OwnPrompts(engine)
 
-    assert [cached for _, cached, _ in [*harness.billed(first), *harness.billed(second)]] == [0, 2]
+    def billed(text, **options):
+        started = harness.start(text, **options)
+        attempt = harness.attempt(started)
+        harness.settle(attempt, turn.run(engine, attempt, own_prompts=own_prompts))
+        return started.response.id, harness.billed(started)[0][1]
+
+    with harness.database.connection() as connection:
+        for conversation in (ids := [new_id("conv"), new_id("conv")]):
+            conversations.create(connection, conversation, harness.caller.account_id, harness.caller.user_id, {})
+        conversations.add_items(connection, ids[1], [{**ITEM, "id": new_id("msg")}])
+
+    # When threads begin and continue
+    first, of_first = billed(own)
+    _, of_second = billed("a guess", previous=first)
+    _, of_changed = billed("a guess", previous=first, instructions="another guess " * 20)
+    _, of_empty_conversation = billed("a guess", conversation=ids[0])
+    _, of_conversation_with_items = billed("a guess", conversation=ids[1])
+
+    # Then what others may have sent is not counted
+    assert of_second == 20 + 10 - ANSWER_HEADER_TOKENS
+    assert (of_first, of_changed, of_empty_conversation, of_conversation_with_items) == (0, 0, 0, 0)
 
 
 def test_an_empty_answer_is_completed(harness, fake_engine):
