@@ -123,7 +123,7 @@ ROUTES = (
     Route("DELETE", "/v1/conversations/{conversation_id}/items/{item_id}", conversations.delete_item, Rights.WRITE,
           response=conversations.ConversationObject),
     Route("POST", "/v1/memories", memories.create, Rights.WRITE, body=CreateMemories, response=Page[MemoryObject],
-          status=201, other_responses={202: JobObject}, creates=True),
+          status=201, other_responses={202: JobObject}, creates=True, restores=True),
     Route("GET", "/v1/memories", memories.list_memories, Rights.READ, query=ListMemories, response=Page[MemoryObject]),
     Route("DELETE", "/v1/memories", memories.delete_many, Rights.WRITE, query=DeleteMemories, response=MemoriesDeleted,
           other_responses={202: JobObject}),

@@ -50,13 +50,14 @@ class StoredResponse:
     body: bytes
 
 
-# Insert a new key, or take over one whose reservation has expired or may be shared.
+# Insert a new key, or take over one whose reservation has expired or may be shared, as that of an answered request
+# whose response is not stored.
 RESERVE = """
 INSERT INTO idempotency_keys AS stored (account_id, key, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (account_id, key) DO UPDATE SET locked_until = excluded.locked_until
 WHERE stored.fingerprint = excluded.fingerprint AND stored.body IS NULL
-  AND (%(shared)s OR stored.locked_until <= clock_timestamp())
+  AND (%(shared)s OR stored.status IS NOT NULL OR stored.locked_until <= clock_timestamp())
 RETURNING seed, locked_until, status
 """
 

@@ -96,18 +96,19 @@ class Idempotency:
         self._cipher = cipher
 
     async def respond(
-        self, request: KeyedRequest, run: Run[AnyResponse], *, handles_repeats: bool
+        self, request: KeyedRequest, run: Run[AnyResponse], *, handles_repeats: bool, stores: bool = True
     ) -> AnyResponse | Response:
         """Return the response of the first request with this key, running it now if there was none.
 
-        `handles_repeats`: see the module. Raises UnprocessableRequest when the key belongs to another request,
+        `handles_repeats`: see the module. `stores`: the response may be stored; otherwise the endpoint restores it.
+        Raises UnprocessableRequest when the key belongs to another request,
         RequestInFlight when an earlier request takes too long, and what `run` raises.
         """
         reservation = await self._reserve(request, shared=handles_repeats)
         if isinstance(reservation, StoredResponse):
             return await run_in_thread(self._replay, request, reservation)
         response = await ReservedRequest(request, reservation, self._database, self._cipher).run(
-            run, exclusive=not handles_repeats
+            run, exclusive=not handles_repeats, store=stores and not handles_repeats
         )
         if reservation.prior_use != "first":
             _mark_replayed(response)
@@ -151,10 +152,10 @@ class ReservedRequest:
         self._database = database
         self._cipher = cipher
 
-    async def run(self, run: Run[AnyResponse], *, exclusive: bool) -> AnyResponse:
+    async def run(self, run: Run[AnyResponse], *, exclusive: bool, store: bool) -> AnyResponse:
         """Run the endpoint with the ids derived from the key, then answer or release the reservation.
 
-        `exclusive`: the reservation is renewed meanwhile and the response is stored. Otherwise only that it exists.
+        `exclusive`: the reservation is renewed meanwhile. `store`: the response is stored, not only that there was one.
         """
         renewal = asyncio.create_task(self._renew()) if exclusive else None
         try:
@@ -166,7 +167,7 @@ class ReservedRequest:
                 raise _response_lost() from error
             raise
         await self._stop(renewal)
-        await self._settle(response, store=exclusive)
+        await self._settle(response, store=store)
         return response
 
     async def _settle(self, response: Response | UnfinishedResponse, *, store: bool) -> None:

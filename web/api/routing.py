@@ -48,6 +48,8 @@ class Route:
     creates           the endpoint creates something, so an `Idempotency-Key` is honoured
     handles_repeats   the endpoint itself finds what an earlier request with the same key has created, so a repeat
                       does not wait for the first request and no response is stored
+    restores          the endpoint restores the response of an answered request with the same key from what exists, so
+                      that no copy of texts is stored
     has_side_effects  a GET that changes something, so it is rate-limited like the other methods
     cost              requests that it counts as; 0 is never rejected by a rate limit, such as a cancel
     """
@@ -66,6 +68,7 @@ class Route:
     streams: bool = False
     creates: bool = False
     handles_repeats: bool = False
+    restores: bool = False
     has_side_effects: bool = False
     cost: int = 1
 
@@ -184,7 +187,9 @@ async def _respond(route: Route, request: Request) -> EndpointResponse:
         return await route.run(replace(request, ids=ids, repeat=repeat))
 
     keyed = KeyedRequest(request.caller.account_id, key, _fingerprint(route, request), request.request_id)
-    return await request.platform.idempotency.respond(keyed, run, handles_repeats=route.handles_repeats)
+    return await request.platform.idempotency.respond(
+        keyed, run, handles_repeats=route.handles_repeats, stores=not route.restores
+    )
 
 
 def _fingerprint(route: Route, request: Request) -> bytes:

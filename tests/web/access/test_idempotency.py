@@ -1,5 +1,6 @@
 """Repeats of creating requests under one Idempotency-Key."""
 
+import asyncio
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 from openai import OpenAI
 from psycopg.errors import UniqueViolation
+from starlette.responses import Response
 
 from bench.harness.waiting import wait_until
 from models.access import idempotency
@@ -16,8 +18,10 @@ from models.journal.archive import archive
 from models.journal.events import event
 from models.journal.journal import Claim
 from models.platform.ids import new_id
+from models.platform.secrets import Cipher
 from tests.web.api_client import assert_error
 from web.access import idempotency as http_idempotency
+from web.access.idempotency import Idempotency, KeyedRequest
 from web.access.rights import Rights
 from web.api.routing import Route, mount
 
@@ -287,3 +291,26 @@ def test_a_key_on_a_route_that_creates_nothing_is_ignored(user, key):
     for _ in range(2):
         response: httpx.Response = user.request("GET", "/v1/models", headers={"idempotency-key": key})
         assert "idempotent-replayed" not in response.headers
+
+
+def test_a_response_that_the_endpoint_restores_is_not_stored(database, account, key):
+    # Given an endpoint that restores its response
+    requests, runs = Idempotency(database, Cipher(b"k" * 32, "test")), []
+    request = KeyedRequest(account, key, b"a fingerprint", "req")
+
+    async def run(ids, prior_use):
+        runs.append(prior_use)
+        return Response(b"the text", 201)
+
+    # When a request is repeated
+    async def repeat():
+        return [await requests.respond(request, run, handles_repeats=False, stores=False) for _ in range(3)]
+
+    responses = asyncio.run(repeat())
+
+    # Then the endpoint learns that it was answered, at once, and nothing is stored
+    assert runs == ["first", "answered", "answered"]
+    assert ["idempotent-replayed" in response.headers for response in responses] == [False, True, True]
+    with database.connection() as connection:
+        row = connection.execute("SELECT body, status FROM idempotency_keys WHERE key = %s", (key,)).fetchone()
+    assert row == {"body": None, "status": 200}

@@ -57,6 +57,8 @@ async def create(request: Request) -> Response:
         job_id,
         request.admission.limits,
     )
+    if request.repeat == "answered":
+        return await run_in_thread(_restored_response, request, job_id, ids)
     await run_in_thread(memory_jobs.enqueue_create, *arguments)
     if not await _wait_unless_async(request, job_id):
         return await run_in_thread(_job_response, request, job_id)
@@ -171,6 +173,13 @@ def _created_response(request: Request, job_id: str, ids: list[str]) -> Response
         created = memories.read_many(connection, ids, request.caller.account_id, request.caller.user_id)
     delete_ended_job(request, job_id)
     return json_response(page_object([memory_object(memory) for memory in created]), 201, job_headers(job_id))
+
+
+def _restored_response(request: Request, job_id: str, ids: list[str]) -> Response:
+    """Respond to a repeated request: with its job if that exists, or with those memories that were not deleted."""
+    with request.platform.database.connection() as connection:
+        job = jobs.read(connection, job_id, Access.own(request.caller))
+    return _created_response(request, job_id, ids) if job is None else _job_response(request, job_id)
 
 
 def _job_response(request: Request, job_id: str) -> Response:
