@@ -11,6 +11,7 @@ settings are sent when connecting (see `models/platform/pooler.py`).
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import Connection as PsycopgConnection
-from psycopg import Cursor, generators
+from psycopg import generators
+from psycopg.abc import PQGen
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
@@ -61,18 +63,6 @@ ROLLED_BACK = "The transaction was rolled back: one of its statements failed, an
 class Connection(PsycopgConnection[DictRow]):
     """A connection whose rows are dictionaries."""
 
-    def execute(self, *arguments: Any, **options: Any) -> Cursor[DictRow]:
-        """Execute a statement; in a batch, send all of it and leave its result for later.
-
-        psycopg writes only what the socket takes at once. `Pipeline.sync` then waits for the server to answer while the
-        server waits for the rest of the statement, which hung with parameters of about a megabyte.
-        """
-        cursor = super().execute(*arguments, **options)
-        if self._pipeline is not None and self.pgconn.flush():
-            with self.lock:
-                self.wait(generators.send(self.pgconn))
-        return cursor
-
     def sync(self) -> None:
         """In a batch, wait for the results of all statements so far, in one round trip.
 
@@ -81,6 +71,31 @@ class Connection(PsycopgConnection[DictRow]):
         """
         if self._pipeline is not None:
             self._pipeline.sync()
+
+
+class _Batch(psycopg.Pipeline):
+    """A pipeline that sends its statements with the next read of a result or sync.
+
+    psycopg's sends each at once, which costs a system call and wakes the server. It also sends only what the socket
+    takes at once, and then waits for an answer while the server waits for the rest of the statement.
+    """
+
+    def _communicate_gen(self) -> PQGen[None]:
+        while self.command_queue:
+            self.command_queue.popleft()()  # writes to libpq's buffer
+        if self.result_queue and self.result_queue[-1] is None:  # a sync
+            yield from generators.send(self.pgconn)
+
+
+class _FreeConnections(deque[Connection]):
+    """The free connections of a pool; the one that was returned last is taken first.
+
+    psycopg takes the one that was returned first, so that a busy process uses all its connections in turn. Each has a
+    process of the server with caches and plans of its own.
+    """
+
+    def popleft(self) -> Connection:
+        return self.pop()
 
 
 class Database:
@@ -106,8 +121,10 @@ class Database:
                 **KEEPALIVE,
             },
             name=name,
-            open=True,
+            open=False,
         )
+        self._pool._pool = _FreeConnections()
+        self._pool.open()
 
     @classmethod
     def open(cls, settings: Settings, *, size: int, name: str) -> "Database":
@@ -157,6 +174,7 @@ class Database:
         """
         with self.connection() as connection:
             try:
+                connection._pipeline = _Batch(connection)  # which `pipeline` then uses
                 with connection.pipeline():
                     connection.execute("BEGIN")
                     yield connection

@@ -42,12 +42,53 @@ def count(database, account_id):
         return connection.execute(COUNT, (account_id,)).fetchone()["count"]
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """Record the operations of psycopg that wait for a socket, once for each wait."""
+    waited = []
+    wait = psycopg.Connection.wait
+
+    def steps(generator):
+        ready = None
+        while True:
+            try:
+                awaited = generator.send(ready)
+            except StopIteration as end:
+                return end.value
+            waited.append(generator.__qualname__)
+            ready = yield awaited
+
+    monkeypatch.setattr(
+        psycopg.Connection, "wait", lambda connection, generator, *rest: wait(connection, steps(generator), *rest)
+    )
+    return waited
+
+
 def test_a_batch_with_begin_and_commit_is_one_round_trip(job_store, account_id, trips):
     with job_store.database.batch() as connection:
         connection.execute(INSERT, (account_id,))
 
     assert trips() == ["BasePipeline._exit_gen"]
     assert count(job_store.database, account_id) == 1
+
+
+def test_the_statements_of_a_batch_are_sent_together(job_store, account_id, waits):
+    with job_store.database.batch() as connection:
+        connection.execute(INSERT, (account_id,))
+        connection.execute(INSERT, (new_id("acct"),))
+        assert not waits
+
+    assert waits
+    assert count(job_store.database, account_id) == 1
+
+
+def test_the_connection_that_was_returned_last_is_used_first(job_store):
+    with job_store.database.connection(), job_store.database.connection() as last:
+        pass  # the inner one is returned first
+    with job_store.database.connection() as first:
+        assert first is not last
+    with job_store.database.connection() as again:
+        assert again is first
 
 
 def insert(database, *account_ids, then=lambda connection: None):
@@ -117,6 +158,7 @@ def test_a_stalled_batch_is_rolled_back_also_before_a_sync(job_store, account_id
     """Until a sync Postgres considers it active and keeps its locks."""
 
     def freeze(connection):
+        connection.execute("SELECT 1 AS one").fetchone()
         with job_store.database.connection() as other:
             pid = connection.info.backend_pid
             wait_until(lambda: other.execute(STATE, (pid,)).fetchone()["wait_event"] == "ClientRead")
