@@ -152,7 +152,7 @@ def check_no_unfinished(connection: Connection, account_id: str, kind: str) -> N
     connection.execute(LOCK, {"account_id": account_id})
     if fetch_one(connection, UNFINISHED_OF_KIND, {"account_id": account_id, "kind": kind}) is not None:
         message = f"The account has an unfinished job {kind}. Retry when it has ended, or cancel it."
-        raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
+        raise LimitExceeded(message, code="already_running", retry_after=RETRY_AFTER)
 
 
 #: Tokens that the chat template and special tokens add per item.

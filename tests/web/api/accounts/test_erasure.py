@@ -24,7 +24,7 @@ def limit(database, user, **limits):
 def test_an_account_has_one_unfinished_export(user, other_user):
     first = user.request("POST", "/v1/account/export").json()
 
-    assert_error(user.request("POST", "/v1/account/export"), 429, code="too_many_jobs")
+    assert_error(user.request("POST", "/v1/account/export"), 429, code="already_running")
     assert other_user.request("POST", "/v1/account/export").status_code == 202
     assert user.request("POST", f"/v1/jobs/{first['id']}/cancel").status_code == 200
     assert user.request("POST", "/v1/account/export").status_code == 202
