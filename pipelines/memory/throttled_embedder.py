@@ -7,6 +7,7 @@ the machine busy.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock
 
@@ -23,8 +24,44 @@ BUSY_SHARE = 0.5
 PAUSE_FACTOR, MAX_PAUSE = 5, 0.5
 
 
+class FairLock:
+    """A lock that is granted in the order of arrival.
+
+    The thread that releases a `threading.Lock` usually gets it again: the slices of a long job would leave no turn to
+    the single text of another.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = Lock()
+        self._held = False
+        self._waiting: deque[Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._mutex:
+            if not self._held:
+                self._held = True
+                return
+            turn = Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # until the holder passes the lock on
+
+    def __exit__(self, *exception: object) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+    @property
+    def waiting(self) -> int:
+        """The number of threads that wait."""
+        with self._mutex:
+            return len(self._waiting)
+
+
 class ThrottledEmbedder:
-    """Embeds texts in the background. Thread-safe: one slice runs at a time.
+    """Embeds texts in the background. Thread-safe: one slice runs at a time, in turns.
 
     others_share  the share of the machine's CPU (0 to 1) that others used, given the seconds of this one's last slice
     """
@@ -39,7 +76,7 @@ class ThrottledEmbedder:
         self._others_share = others_share or CompetingLoad().share
         self._sleep = sleep
         self._slice_seconds = 0.0
-        self._lock = Lock()
+        self._lock = FairLock()
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed each text, in order. Raises EngineError."""

@@ -1,7 +1,10 @@
 """Background embedding pauses between slices of texts while others keep the machine busy."""
 
+import threading
+
 import pytest
 
+from bench.harness.waiting import wait_until
 from pipelines.memory.throttled_embedder import BUSY_SHARE, MAX_PAUSE, SLICE_TEXTS, ThrottledEmbedder
 
 
@@ -34,3 +37,24 @@ def test_own_time_of_the_last_slice_is_passed_to_the_load_measurement(pauses):
     background(["2"])
 
     assert own_seconds[0] == 0 < own_seconds[1]
+
+
+def test_a_job_with_few_texts_has_its_turn_between_the_slices_of_a_long_one():
+    # Given a long job whose first slice is being embedded
+    order, threads = [], []
+
+    def embed_in_order(texts):
+        order.append(texts[0])
+        if order == ["long 0"]:  # another job arrives
+            threads.append(threading.Thread(target=background, args=[["short"]]))
+            threads[0].start()
+            wait_until(lambda: background._lock.waiting)
+        return [[0.0] for _ in texts]
+
+    background = ThrottledEmbedder(embed_in_order, lambda own: 0.0)
+
+    background([f"long {number}" for number in range(4 * SLICE_TEXTS)])
+    threads[0].join()
+
+    assert order[:3] == ["long 0", "short", f"long {SLICE_TEXTS}"]
+    assert len(order) == 5
