@@ -7,7 +7,7 @@ first of them.
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 
 # Before any import of Dramatiq: this sets its reconnect delay.
-from tasks import rabbitmq  # noqa: F401  isort: skip
+from tasks import rabbitmq, rabbitmq_publisher  # noqa: F401  isort: skip
 import dramatiq.worker
 import pika.adapters.blocking_connection as pika_blocking
 
@@ -99,32 +99,36 @@ def postgres(recorder: Recorder) -> None:
 
 
 def valkey(recorder: Recorder) -> None:
-    """Record commands and pipelines. A blocking read is an instant: that of its answer."""
+    """Record commands. A read of the shards, which blocks, is an instant: that of its answer."""
+    from models.platform import redis_cluster
+    from web.streams import shard_reader
+
     around(recorder, redis.Redis, "execute_command", "valkey", lambda client, *command, **options: name_of(command))
-    execute = redis.client.Pipeline.execute
+    around_async(
+        recorder, redis.asyncio.Redis, "execute_command", "valkey", lambda client, *words, **options: name_of(words)
+    )
+    commands: Any = redis_cluster
+    reader: Any = shard_reader
+    exchange, read = commands.exchange, reader._read
 
-    def batch(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-        parts = [name_of(command[0]) for command in pipeline.command_stack]
+    def measured_exchange(client: Any, sent: Sequence[Sequence[Any]]) -> Any:
+        parts = [name_of(command) for command in sent]
         with recorder.around("valkey", " + ".join(parts), parts):
-            return execute(pipeline, *arguments, **options)
+            return exchange(client, sent)
 
-    redis.client.Pipeline.execute = batch  # type: ignore[assignment,method-assign]
-    command: Any = redis.asyncio.Redis.execute_command
+    async def measured_read(*arguments: Any) -> Any:
+        entries = await read(*arguments)
+        recorder.add("valkey", "XREAD", time.monotonic_ns(), ["XREAD"])
+        return entries
 
-    async def execute_command(client: Any, *words: Any, **options: Any) -> Any:
-        begin = time.monotonic_ns()
-        answer = await command(client, *words, **options)
-        blocked = b"BLOCK" in words
-        recorder.add("valkey", name_of(words), time.monotonic_ns() if blocked else begin, [name_of(words)])
-        return answer
-
-    redis.asyncio.Redis.execute_command = execute_command  # type: ignore[assignment,method-assign]
+    commands.exchange = measured_exchange
+    reader._read = measured_read
 
 
 def broker(recorder: Recorder) -> None:
     """Record publishing with its confirm, deliveries and acknowledgements."""
-    channel = pika_blocking.BlockingChannel
-    around(recorder, channel, "basic_publish", "rabbitmq", lambda *words, **options: "publish, confirm")
+    publisher, channel = rabbitmq_publisher.Publisher, pika_blocking.BlockingChannel
+    around(recorder, publisher, "publish", "rabbitmq", lambda *words: "publish, confirm")
     before(channel, "basic_ack", lambda *words, **options: recorder.mark("ack"))
     consumer = dramatiq.worker.ConsumerThread
     before(consumer, "handle_message", lambda thread, message: recorder.mark(f"delivered: {message.actor_name}"))

@@ -74,4 +74,4 @@ def thread_name() -> str:
     """Name the current thread by its role: the threads of Dramatiq and of pools only have numbers, or no names."""
     thread = threading.current_thread()
     kind = type(thread).__name__
-    return thread.name if kind in ("Thread", "_MainThread") else kind
+    return thread.name.partition("_")[0] if kind in ("Thread", "_MainThread") else kind

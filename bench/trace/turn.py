@@ -13,7 +13,7 @@ from bench.trace.spans import Span, SpanKind
 CLIENT, POSTGRES, VALKEY, RABBITMQ = "client", "Postgres", "Valkey", "broker"
 LANES: Mapping[tuple[str, str], str] = {
     ("web", "MainThread"): "web: event loop",
-    ("web", "WorkerThread"): "web: threads",
+    ("web", "web"): "web: threads",
     ("web", "relay"): "web: relay",
     ("worker", "ConsumerThread"): "worker: consumer",
     ("worker", "WorkerThread"): "worker: turn",

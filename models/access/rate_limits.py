@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import redis
 
-from models.platform.redis_cluster import Command
+from models.platform.redis_cluster import Command, run_script
 
 Unit = Literal["requests", "tokens", "attempts"]
 
@@ -172,10 +172,7 @@ def give_back(client: redis.Redis, buckets: Sequence[Bucket]) -> None:
 
 
 def _run(client: redis.Redis, command: Sequence[Any]) -> Any:
-    try:
-        return client.evalsha(DRAW_SHA, *command)
-    except redis.exceptions.NoScriptError:
-        return client.eval(DRAW, *command)
+    return run_script(client, DRAW_SHA, DRAW, command)
 
 
 def bucket_owners(account_id: str, key_id: str | None) -> list[str]:

@@ -26,6 +26,7 @@ from models.journal.events import Event, with_current_type
 from models.journal.keys import hash_key, stream_key
 from models.journal.shards import MAX_ENTRY, SHARD_LENGTH, SHARDS, announcement, shard_key
 from models.platform.redis_client import is_cluster
+from models.platform.redis_cluster import run_script
 
 #: Seconds after which an idle journal and an ended one expire. An ended one is archived in Postgres, so this only
 #: serves clients that reconnect at once; at hundreds of turns per second it takes some hundred MB.
@@ -226,10 +227,7 @@ def append(
     """Append events and take the fence. Without events, only take the fence."""
     tagged = is_cluster(client)
     command = append_command(claim, events, fence, replace=replace, complete=complete, shards=shards, tagged=tagged)
-    try:
-        result = parse_append_reply(client.evalsha(APPEND_SHA, *command))
-    except redis.exceptions.NoScriptError:
-        result = parse_append_reply(client.eval(APPEND, *command))
+    result = parse_append_reply(run_script(client, APPEND_SHA, APPEND, command))
     if tagged and shards and (unannounced := result.to_announce(claim, events)):
         with suppress(redis.RedisError):  # followers notice the gap
             client.execute_command(*announcement(claim.job_id, unannounced, shards))

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import AskError, ClusterDownError, RedisClusterException, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisClusterException, TryAgainError
+
+from models.platform.redis_exchange import exchange
 
 #: Replies of a node that does not serve the key at the moment.
 REDIRECTIONS = (AskError, ClusterDownError, TryAgainError)
@@ -74,14 +76,24 @@ def execute_all(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """
     if isinstance(client, ClusterClient):
         return _execute_by_node(client.connected(), commands)
-    return _pipelined(client, commands)
+    return exchange(client, [command.arguments for command in commands])
 
 
-def _pipelined(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command.arguments)
-    return list(pipeline.execute(raise_on_error=False))
+def run_script(client: redis.Redis, sha: str, script: str, arguments: Sequence[Any]) -> Any:
+    """Run a script by its hash, or by its text where the server lacks it. `arguments` begin with the number of keys."""
+    try:
+        return _execute(client, "EVALSHA", sha, *arguments)
+    except NoScriptError:
+        return _execute(client, "EVAL", script, *arguments)
+
+
+def _execute(client: redis.Redis, *command: Any) -> Any:
+    if isinstance(client, ClusterClient):
+        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+    (reply,) = exchange(client, [command])
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _execute_by_node(cluster: RedisCluster, commands: Sequence[Command]) -> list[Any]:
@@ -108,7 +120,7 @@ def _replies_of_node(
 ) -> list[Any]:
     """Return the replies of a node. If it cannot be reached, each is the error, and the nodes are discovered again."""
     try:
-        return _pipelined(cluster.get_redis_connection(node), [commands[position] for position in positions])
+        return exchange(cluster.get_redis_connection(node), [commands[position].arguments for position in positions])
     except (redis.ConnectionError, redis.TimeoutError) as error:
         _discover_nodes(cluster)
         return [error] * len(positions)

@@ -155,13 +155,14 @@ def test_without_redis_reads_are_admitted_and_other_requests_are_rejected(user, 
 
 
 class HangingRedis:
-    """A Redis client whose calls block until `fail` is set, and then time out."""
+    """A Redis client whose pool blocks until `fail` is set, and then times out."""
 
     def __init__(self):
         self.calls = 0
         self.fail = threading.Event()
+        self.connection_pool = self
 
-    def evalsha(self, *_):
+    def get_connection(self):
         self.calls += 1
         assert self.fail.wait(10)
         raise redis.TimeoutError
