@@ -10,6 +10,7 @@ restores a later one byte for byte: null keeps a field's position, and orjson se
 bytes. The first event is never rewritten, and neither it nor the fields are parsed.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,9 @@ SHARED = "shared"
 
 #: How the key begins, and the bytes of an event within which it does.
 _KEY, _WITHIN = b'"shared":{', 128
+
+#: The offsets of a field in it.
+_PLACE = re.compile(rb"\[(\d+),(\d+)\]")
 
 #: The fields that may be large and are the same in all events of a turn: its request has them.
 CANDIDATES = ("instructions", "metadata", "stop", "text", "tool_choice", "tools")
@@ -79,6 +83,15 @@ def is_incomplete(event: Event) -> bool:
     if (key := data.find(_KEY, 0, _WITHIN)) < 0:
         return False
     return key == data.index(b",", data.index(b",") + 1) + 1  # its third key
+
+
+def completed_size(event: Event) -> int:
+    """Return about how many bytes an event has with all fields of its response object."""
+    if not is_incomplete(event):
+        return len(event.data)
+    start = event.data.index(_KEY)
+    places = _PLACE.findall(event.data, start, event.data.index(b"}", start))
+    return len(event.data) + sum(int(end) - int(begin) for begin, end in places)
 
 
 class SharedFields:

@@ -14,7 +14,7 @@ from web.api.request import Request
 from web.http.disconnects import run_in_background
 from web.http.threads import run_in_thread
 from web.http.validation import RequestQuery
-from web.streams.sse import Frame, frame
+from web.streams.sse import Frame, frames
 
 #: A job's events as `Tail.follow` yields them: in batches that arrived together.
 EventBatches = AsyncIterator[list[Event]]
@@ -30,18 +30,20 @@ def job_frames(
     request: Request, job_id: str, after: int = -1, *, on_delivered: Callable[[], object] | None = None
 ) -> AsyncIterator[Frame]:
     """Follow a job and yield its events above a sequence number as frames. `on_delivered`: see `event_frames`."""
-    return event_frames(request.platform.tail.follow(job_id, after), on_delivered=on_delivered)
+    batches = request.platform.tail.follow(job_id, after, owner=request.caller.account_id)
+    return event_frames(batches, on_delivered=on_delivered)
 
 
 async def event_frames(
     batches: EventBatches, *, on_delivered: Callable[[], object] | None = None
 ) -> AsyncIterator[Frame]:
-    """Encode events as server-sent events, one frame for each batch.
+    """Encode events as server-sent events, one frame for each small batch.
 
     `on_delivered` is called in a background thread once the last event of the job has been written to the client.
     """
     async for events in batches:
-        yield b"".join([frame(event.sequence, event.data) for event in events])
+        for encoded in frames(events):
+            yield encoded
         if on_delivered is not None and events[-1].ends:
             run_in_background(on_delivered)
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from models.journal.events import REWOUND, Event
 from models.journal.shards import Appended
 
-#: Queued appends at which a follower is closed as too slow. Its client reconnects with its last id.
-MAX_QUEUE = 2048
+#: Queued appends, and bytes of their events, above which a slow follower drops them. It reads the history instead.
+MAX_QUEUE, MAX_QUEUED_BYTES = 2048, 131_072
 
 #: Queued appends that a follower takes at once: they go to the client in one write.
 MAX_BATCH = 64
@@ -21,29 +21,40 @@ class Follower:
     rewind    the last rewind that it has yielded, as JSON
     active    it has received an append since the last check
     stale     it may have missed events, so it has to read the history
+    behind    it was too slow and drops appends until it reads the history
+    reading   the history may have more events than it has read
+    resume    the sequence number after which to read on, once it has yielded what it has
     ended     the job has ended, so after the history no event follows
     closed    it ends without waiting for further events
     """
 
-    __slots__ = ("_waiter", "active", "closed", "ended", "position", "queue", "rewind", "stale")
+    __slots__ = (
+        "_queued_bytes", "_waiter", "active", "behind", "closed", "ended", "position", "queue", "reading", "resume",
+        "rewind", "stale",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.queue: list[Appended] = []
         self.position = -1
         self.rewind: bytes | None = None
         self.active = True
-        self.stale = False
+        self.stale = self.behind = self.reading = False
+        self.resume: int | None = None
         self.ended = False
         self.closed = False
+        self._queued_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def push(self, append: Appended) -> None:
-        """Queue an append; closes a follower that is too slow."""
-        if len(self.queue) >= MAX_QUEUE:
-            self.close()
-            return
-        self.queue.append(append)
+        """Queue an append, or drop all if there are too many: then the follower reads them from the history."""
         self.active = True
+        if self.behind:
+            return
+        self._queued_bytes += sum(map(len, append.lines))
+        self.queue.append(append)
+        if len(self.queue) > MAX_QUEUE or self._queued_bytes > MAX_QUEUED_BYTES:
+            self.queue, self._queued_bytes = [], 0
+            self.behind = self.stale = True
         self._wake()
 
     def push_opening(self, events: Sequence[Event]) -> None:
@@ -63,6 +74,10 @@ class Follower:
         self.closed = True
         self._wake()
 
+    def read_from(self, position: int) -> None:
+        """Read the history above a sequence number next."""
+        self.resume, self.reading = position, True
+
     def yielded(self, events: Sequence[Event]) -> None:
         """Note that these events were yielded."""
         self.position = events[-1].sequence
@@ -71,6 +86,7 @@ class Follower:
     def pop_batch(self) -> list[Appended]:
         """Remove and return the oldest queued appends, at most `MAX_BATCH`."""
         batch, self.queue = self.queue[:MAX_BATCH], self.queue[MAX_BATCH:]
+        self._queued_bytes = sum(len(line) for append in self.queue for line in append.lines) if self.queue else 0
         return batch
 
     async def wait(self) -> None:

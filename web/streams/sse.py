@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 
 from starlette.types import Receive, Scope, Send
 
+from models.journal.events import Event
 from models.platform.errors import LimitExceeded
 from web.http.disconnects import OnDisconnect, wait_for_disconnect
 
@@ -45,13 +46,31 @@ HEADERS = [
 
 _TYPE = b'{"type":"'
 
+#: Bytes of a write: the server waits for the client before the next one, so no more are copied to its buffer.
+SLICE = 65_536
+
 
 def frame(sequence: int, data: bytes) -> Frame:
     """Encode one event. `data` is one line of JSON that begins with its type, which is sliced out, not parsed."""
+    return b"%b%b\n\n" % (_head(sequence, data), data)
+
+
+def frames(events: Sequence[Event]) -> Iterator[Frame]:
+    """Encode events as one frame, or as several without a copy of what is large."""
+    if sum(len(event.data) for event in events) < SLICE:
+        yield b"".join([frame(event.sequence, event.data) for event in events])
+        return
+    for event in events:
+        yield _head(event.sequence, event.data)
+        yield event.data
+        yield b"\n\n"
+
+
+def _head(sequence: int, data: bytes) -> bytes:
     if not data.startswith(_TYPE):
         raise ValueError("an event's data must begin with its type")
     name = data[len(_TYPE) : data.index(b'"', len(_TYPE))]
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (sequence, name, data)
+    return b"id: %d\nevent: %b\ndata: " % (sequence, name)
 
 
 class OpenStreams:
@@ -194,8 +213,8 @@ class EventStream:
 
     def ping(self) -> None:
         """Write a comment, unless a write is still blocked: then the client is slow, not silent."""
-        if not self._writing:
-            self._ping = asyncio.get_running_loop().create_task(self._write(PING))
+        if not self._writing and (self._ping is None or self._ping.done()):
+            self._ping = asyncio.get_running_loop().create_task(self._write_ping())
 
     def end(self) -> None:
         """Stop early and in order: the client gets all that was written, the final frame and the end of the body."""
@@ -232,14 +251,24 @@ class EventStream:
         await self._close()
 
     async def _write(self, data: bytes) -> None:
+        """Write a frame, or a part of an event, into which no comment may be written."""
         self._writing = True
+        for offset in range(0, len(data), SLICE):
+            await self._send_body(data[offset : offset + SLICE])  # of a small frame this is no copy
+        self._writing = not data.endswith(b"\n")
+        self._streams.touch(self)
+
+    async def _write_ping(self) -> None:
+        if not self._writing:
+            await self._send_body(PING)
+            self._streams.touch(self)
+
+    async def _send_body(self, data: bytes) -> None:
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except OSError:
             self._disconnected = True
             raise
-        self._writing = False
-        self._streams.touch(self)
 
     async def _close(self) -> None:
         if isinstance(self._source, AsyncGenerator):

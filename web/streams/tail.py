@@ -13,22 +13,19 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Any
 
 from models.jobs.jobs import ended_ids
 from models.jobs.stream_state import read_rewound_at, reopen_cancelled, stale_ids
-from models.journal import journal
-from models.journal.archive import read_archive, read_first_event
-from models.journal.events import REWOUND, Event
-from models.journal.keys import stream_key
+from models.journal.events import Event
 from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database
 from models.platform.errors import Unavailable
-from models.platform.redis_client import close_async, connect_async, is_cluster
 from web.http.threads import run_in_thread
-from web.streams.completer import Completer
+from web.streams.completer import PART_BYTES, Completer, Part, parts
 from web.streams.follower import Follower, merge_appends
+from web.streams.history import History
 from web.streams.shard_reader import CONNECTION_ERRORS, Fields, ShardReader
+from web.streams.unsent import Held, UnsentBytes
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +38,7 @@ CHECKS_PER_ARCHIVE_CHECK = 5
 #: Seconds after which a task that still runs is cancelled again.
 CANCEL_AGAIN = 1.0
 
-#: Connections for reading histories, and seconds that a read may wait for a connection or for Redis.
-CONNECTIONS = 16
+#: Seconds that the start waits for the stream reader.
 TIMEOUT = 10.0
 
 
@@ -51,12 +47,11 @@ class Tail:
 
     def __init__(self, url: str, database: Database) -> None:
         self._reader = ShardReader(url, self._dispatch, self._mark_all_stale)
-        self._client = connect_async(url, timeout=TIMEOUT)
-        self._tagged = is_cluster(self._client)
-        self._free_connections = asyncio.Semaphore(CONNECTIONS)
         self._database = database
         self._followers: dict[str, set[Follower]] = {}
         self._unread: set[str] = set()  # jobs whose history Redis could not deliver
+        self._history = History(url, database, self._unread.add)
+        self._unsent = UnsentBytes()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -73,7 +68,7 @@ class Tail:
                 task.cancel()
             _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN)
         await self._reader.close()
-        await close_async(self._client)
+        await self._history.close()
 
     def close_followers(self) -> None:
         """End all followers, because the process shuts down."""
@@ -93,58 +88,84 @@ class Tail:
         followers.discard(follower)
         if not followers:
             self._followers.pop(job_id, None)
+            self._history.forget(job_id)
 
     async def follow(
-        self, job_id: str, after: int = -1, follower: Follower | None = None
+        self, job_id: str, after: int = -1, follower: Follower | None = None, *, owner: str | None = None
     ) -> AsyncGenerator[list[Event], None]:
         """Yield the events of a job above the sequence number `after`, as they arrive, until its journal ends.
 
-        Yields batches of events that arrived together. Ends early when the process shuts down or the follower is too
-        slow. A `follower` that was subscribed before the job was created and has its first events needs no history.
+        Yields batches of events that arrived together, of bounded bytes or one event. Ends early when the process shuts
+        down. A `follower` that was subscribed before the job was created and has its first events needs no history.
+        `owner` is the account whose client receives the events: see `web/streams/unsent.py`.
         """
-        completer = Completer(job_id, self._first_event)
+        completer = Completer(job_id, self._history.first_event)
+        held = Held(self._unsent, owner)
         follower = follower or self.subscribe(job_id)
         follower.position = after
         try:
-            events = await self._first_events(follower, job_id, after)
+            events = await self._first_events(follower, job_id, held)
             while not follower.closed:
-                if events:
-                    yield await completer.complete(events)
-                    follower.yielded(events)
-                    if events[-1].ends:
+                for part in parts(events):
+                    yield await self._complete(completer, part, held)
+                    follower.yielded(part.events)
+                    if part.events[-1].ends:
                         return
-                events = await self._next_events(follower, job_id)
+                held.set(0)
+                events = await self._next_events(follower, job_id, held)
         except Unavailable as error:
             log.warning("Ending a stream of %s, which its client will resume: %s", job_id, error)
         finally:
+            held.set(0)
             self.unsubscribe(job_id, follower)
 
-    async def _first_events(self, follower: Follower, job_id: str, after: int) -> list[Event]:
+    async def _complete(self, completer: Completer, part: Part, held: Held) -> list[Event]:
+        """Complete a part, once the account's streams may hold its bytes."""
+        first = part.events[0]
+        if first.sequence == 0:
+            self._history.keep_first_event(completer.job_id, first)
+        if part.size >= PART_BYTES and part.size > held.size:
+            held.set(0)
+            await held.wait_for_room()
+            held.set(part.size)
+        return await completer.complete(part.events)
+
+    async def _first_events(self, follower: Follower, job_id: str, held: Held) -> Sequence[Event]:
         """Read the history, unless the follower has the job's first events."""
         if follower.queue:
-            return []
-        events = await self._history(job_id, after)
+            return ()
+        events = await self._page(follower, job_id, held)
         if not events:  # the client may have received all events of a job that has ended
             ended = await run_in_thread(self._ended, [job_id])
             follower.mark_stale(ended=job_id in ended)
         return events
 
-    async def _next_events(self, follower: Follower, job_id: str) -> list[Event]:
+    async def _next_events(self, follower: Follower, job_id: str, held: Held) -> Sequence[Event]:
         """Wait for events after those that were yielded; empty when the queue held only known ones."""
+        if follower.reading:
+            return await self._page(follower, job_id, held)
         await follower.wait()
         if follower.queue:
             merged = merge_appends(follower.pop_batch(), follower.position)
-            if merged.resume is None:
-                return merged.events
-            follower.position = merged.resume  # also while the history cannot be read
-            return [*merged.events, *await self._history(job_id, merged.resume)]
+            if merged.resume is not None:
+                follower.read_from(merged.resume)
+            return merged.events
         if not follower.stale:
-            return []
-        follower.stale = False
-        events = await self._missed_events(follower, job_id)
+            return ()
+        follower.stale = follower.behind = False
+        follower.read_from(await self._resume_position(follower, job_id, held))
+        events = await self._page(follower, job_id, held)
         if follower.ended and not events and not await self._reopened(follower, job_id):
             follower.close()  # the client has all events, or the job was deleted with its journal
         return events
+
+    async def _page(self, follower: Follower, job_id: str, held: Held) -> Sequence[Event]:
+        """Read the next page of the history."""
+        if follower.resume is not None:
+            follower.position, follower.resume = follower.resume, None  # also while the history cannot be read
+        page = await self._history.page(job_id, follower.position, held)
+        follower.reading = page.more
+        return page.events
 
     async def _reopened(self, follower: Follower, job_id: str) -> bool:
         """Return whether the job goes on, since its end was below what the client has received."""
@@ -153,42 +174,13 @@ class Tail:
         follower.ended = False
         return True
 
-    async def _missed_events(self, follower: Follower, job_id: str) -> list[Event]:
-        """Read the events that a follower may have missed: those of a rewind that it has not seen, or later ones."""
+    async def _resume_position(self, follower: Follower, job_id: str, held: Held) -> int:
+        """Return the position from which to read events that may be missed: also those of a rewind."""
         rewound_at = await run_in_thread(self._rewound_at, job_id)
         if rewound_at is None or rewound_at > follower.position:
-            return await self._history(job_id, follower.position)
-        events = await self._history(job_id, rewound_at - 1)
-        rewinds = [event for event in events if event.type == REWOUND and event.sequence <= follower.position]
-        if rewinds and rewinds[-1].data != follower.rewind:
-            return [event for event in events if event.sequence >= rewinds[0].sequence]
-        return [event for event in events if event.sequence > follower.position]
-
-    async def _history(self, job_id: str, after: int) -> list[Event]:
-        """Read the present events above `after` from Redis, and those that Redis lacks from the archive."""
-        try:
-            recent = journal.parse_entries(await self._entries(job_id, after))
-        except CONNECTION_ERRORS:
-            self._unread.add(job_id)
-            recent = []
-        if recent and recent[0].sequence == after + 1:
-            return recent
-        archived = await run_in_thread(self._archived, job_id, after)
-        last = archived[-1].sequence if archived else after
-        later = [event for event in recent if event.sequence > last]
-        return [*archived, *later] if later and later[0].sequence == last + 1 else archived
-
-    async def _first_event(self, job_id: str) -> Event | None:
-        """Read the first event of a journal, from Redis or from the archive. Raises Unavailable."""
-        with contextlib.suppress(*CONNECTION_ERRORS):
-            if entries := await self._entries(job_id, -1, last=0):
-                return journal.parse_entries(entries)[0]
-        return await run_in_thread(self._first_archived, job_id)
-
-    async def _entries(self, job_id: str, after: int, last: int | None = None) -> Any:
-        key, end = stream_key(job_id, tagged=self._tagged), "+" if last is None else f"{last + 1}-0"
-        async with asyncio.timeout(TIMEOUT), self._free_connections:
-            return await self._client.xrange(key, min=f"{after + 2}-0", max=end)
+            return follower.position
+        rewinds = await self._history.rewinds(job_id, rewound_at - 1, follower.position, held)
+        return rewinds[0].sequence - 1 if rewinds and rewinds[-1].data != follower.rewind else follower.position
 
     def _rewound_at(self, job_id: str) -> int | None:
         try:
@@ -203,17 +195,6 @@ class Tail:
                 return reopen_cancelled(connection, job_id, position)
         except Unavailable:
             return False
-
-    def _first_archived(self, job_id: str) -> Event | None:
-        with self._database.connection() as connection:
-            return read_first_event(connection, job_id)
-
-    def _archived(self, job_id: str, after: int) -> list[Event]:
-        try:
-            with self._database.connection() as connection:
-                return read_archive(connection, job_id, after).events
-        except Unavailable:
-            return []
 
     def _mark_all_stale(self) -> None:
         for followers in self._followers.values():
@@ -243,8 +224,9 @@ class Tail:
         """Wake the followers of jobs whose history could not be read, as soon as Redis responds again."""
         if self._unread:
             with contextlib.suppress(*CONNECTION_ERRORS):
-                await self._entries(next(iter(self._unread)), -1)
-                unread, self._unread = self._unread, set()
+                await self._history.probe(next(iter(self._unread)))
+                unread = [*self._unread]
+                self._unread.clear()
                 self._mark_stale(unread)
 
     def _mark_stale(self, job_ids: Iterable[str], *, ended: bool = False) -> None:

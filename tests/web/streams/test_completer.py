@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from models.journal.keys import stream_key
+from models.journal.pages import PAGE_BYTES
 from models.platform.errors import Unavailable
 from tests.web.scripted_job import ScriptedJob, numbers
 from web.streams.tail import Tail
@@ -108,7 +109,7 @@ def test_a_stream_ends_before_an_event_that_it_cannot_complete(scripted, with_ta
         stream = tail.follow(scripted.id, 1)
         assert numbers(await anext(stream)) == [2]
         # When Postgres is away at the end
-        tail._first_archived = unavailable
+        tail._history._first_archived = unavailable
         await asyncio.to_thread(scripted.end)
         # Then the stream ends early, for its client to resume it
         assert [event async for batch in stream for event in batch] == []
@@ -131,15 +132,15 @@ def test_the_first_event_is_read_once_for_a_stream_and_only_where_fields_are_mis
     reads = []
 
     async def scenario(tail):
-        read = tail._entries
+        read = tail._history._entries
 
-        async def entries(job_id, after, last=None):
+        async def entries(job_id, after, last="+", limit=PAGE_BYTES):
             reads.append((job_id, last))
-            return await read(job_id, after, last)
+            return await read(job_id, after, last, limit)
 
-        tail._entries = entries
+        tail._history._entries = entries
         await collect(tail, whole.id, 0)
         await collect(tail, scripted.id, 0)
 
     with_tail(scenario)
-    assert reads == [(whole.id, None), (scripted.id, None), (scripted.id, 0)]
+    assert reads == [(whole.id, "+"), (scripted.id, "+"), (scripted.id, "1-0")]

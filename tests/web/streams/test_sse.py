@@ -7,11 +7,12 @@ import pytest
 from openai._streaming import SSEDecoder
 
 from bench.harness.waiting import wait_until
+from models.journal.events import event
 from web.access.rights import Rights
 from web.api.routing import Route
 from web.app import build
 from web.streams import sse
-from web.streams.sse import EventStream, OpenStreams, frame
+from web.streams.sse import EventStream, OpenStreams, frame, frames
 
 SCOPE = {"type": "http", "method": "GET"}
 
@@ -164,9 +165,43 @@ def test_silent_streams_get_pings(monkeypatch):
     monkeypatch.setattr(sse, "PING_SECONDS", 0.01)
 
     async def scenario():
-        async with open_stream(Source(b"one")) as (client, _):
-            await client.wait_for(b"one: ping\n")
+        async with open_stream(Source(b"one\n\n")) as (client, _):
+            await client.wait_for(b"one\n\n: ping\n")
             client.disconnected.set()
+
+    asyncio.run(scenario())
+
+
+class InterruptedSource(Source):
+    """Frames, of which the first one is followed by a pause until `goes_on` is set."""
+
+    def __init__(self, *frames):
+        super().__init__(*frames)
+        self.goes_on = asyncio.Event()
+
+    async def __call__(self):
+        async for data in super().__call__():
+            yield data
+            await self.goes_on.wait()
+
+
+def test_no_ping_is_written_into_an_event():
+    """Given a stream that has written only a part of an event, when it is silent, then it gets no ping."""
+    large = event(0, "response.large", {"text": "x" * sse.SLICE})
+
+    async def scenario():
+        source = InterruptedSource(*frames([large]))
+        async with open_stream(source) as (client, streams):
+            await client.wait_for(b"data: ")
+            (stream,) = streams._open
+            stream.ping()
+            await asyncio.sleep(0)
+            source.goes_on.set()
+            await client.wait_for(b"}\n\n")
+            stream.ping()
+            await client.wait_for(sse.PING)
+            client.disconnected.set()
+        assert client.body == frame(large.sequence, large.data) + sse.PING
 
     asyncio.run(scenario())
 

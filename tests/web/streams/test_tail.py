@@ -7,13 +7,15 @@ import pytest
 
 from models.jobs.cancellation import cancel
 from models.journal.keys import stream_key
+from models.journal.pages import PAGE_BYTES
 from models.journal.shards import Appended, shard_keys
 from models.platform.redis_client import connect
 from ops.embedded_servers import Valkey, running_server
 from tests.web.scripted_job import ScriptedJob, numbers
 from web.streams import follower as followers
-from web.streams import shard_reader
+from web.streams import shard_reader, unsent
 from web.streams import tail as module
+from web.streams.history import History
 from web.streams.tail import Tail
 
 
@@ -156,13 +158,13 @@ def test_events_delivered_twice_are_yielded_once(scripted, follow):
 
 
 def test_a_follower_with_the_opening_events_does_not_read_the_history(scripted, follow, monkeypatch):
-    async def never(self, job_id, after):
+    async def never(self, job_id, after, held):
         raise AssertionError("the history must not be read")
 
     async def scenario(tail):
         follower = tail.subscribe(scripted.id)
         scripted.append_deltas(2)  # a worker may be faster than the thread that created the job
-        monkeypatch.setattr(Tail, "_history", never)
+        monkeypatch.setattr(History, "page", never)
         follower.push_opening(scripted.events[:2])
         scripted.end()
 
@@ -182,22 +184,78 @@ def test_a_follower_can_unsubscribe_without_following(scripted, follow):
     follow(scenario)
 
 
-def test_a_slow_follower_is_closed_and_resumes_from_its_last_number(scripted, follow, monkeypatch):
-    monkeypatch.setattr(followers, "MAX_QUEUE", 3)
+@pytest.mark.parametrize("limit", ["MAX_QUEUE", "MAX_QUEUED_BYTES"])
+def test_a_slow_follower_drops_its_queue_and_reads_the_history(scripted, follow, monkeypatch, limit):
+    monkeypatch.setattr(followers, limit, 3)
 
     async def scenario(tail):
+        # Given a follower that has taken the first events
         slow = tail.follow(scripted.id)
         events = await anext(slow)
+        (follower,) = tail._followers[scripted.id]
         quick = Recorder(tail, scripted.id)
-        for _ in range(8):
+        # When more arrive than it may queue, with a rewind among them
+        for _ in range(4):
             (delta,) = scripted.append_deltas(1)
-            await quick.wait_for(delta.sequence)  # then the slow follower's queue has it too
-        events += [event async for batch in slow for event in batch]
-        assert len(events) < 10
-        rest = Recorder(tail, scripted.id, events[-1].sequence)
+            await quick.wait_for(delta.sequence)
+        scripted.rewind(4)
+        await quick.wait_for_type(b"sangha:journal.rewound")
+        # Then it holds none of them
+        assert follower.queue == []
+        for _ in range(4):
+            (delta,) = scripted.append_deltas(1)
+            await quick.wait_for(delta.sequence)
         scripted.end()
+        assert follower.queue == []
+        # And when it goes on, then it gets what the journal has
+        events += [event async for batch in slow for event in batch]
+        assert [event.data for event in events] == [event.data for event in scripted.events]
+        await quick.all_events()
 
-        assert numbers([*events, *await rest.all_events()]) == numbers(await quick.all_events()) == list(range(11))
+    follow(scenario)
+
+
+def test_a_history_is_read_by_pages_of_bounded_bytes(scripted, follow, redis_client):
+    """Given a journal of 6 MB, partly only in the archive, when it is followed, then no batch is much larger than a
+    page, and together they are the journal.
+    """
+    for number in range(60):
+        scripted.append_large()
+        if number % 20 == 10:
+            scripted.checkpoint()
+    scripted.end()
+    redis_client.xtrim(stream_key(scripted.id), minid="35-0", approximate=False)
+    batches = []
+
+    async def scenario(tail):
+        async for batch in tail.follow(scripted.id, owner="acct"):
+            batches.append(batch)
+            assert 0 < tail._unsent.total < PAGE_BYTES + 100_000
+        assert tail._unsent.total == 0
+
+    follow(scenario)
+    assert [event.data for batch in batches for event in batch] == [event.data for event in scripted.events]
+    assert max(sum(len(event.data) for event in batch) for batch in batches) < 150_000
+
+
+def test_streams_of_an_account_wait_while_it_holds_its_limit(scripted, follow, monkeypatch, database, redis_client):
+    """Given an account whose unread stream holds all that it may, when it opens another one, then that one gets its
+    history as soon as the first one is closed. Other accounts do not wait.
+    """
+    monkeypatch.setattr(unsent, "ACCOUNT_BYTES", 100)
+    scripted.append_large()
+    scripted.end()
+
+    async def scenario(tail):
+        unread = tail.follow(scripted.id, owner="acct")
+        await anext(unread)
+        other = tail.follow(scripted.id, owner="acct_other")
+        assert numbers(await anext(other)) == [0, 1, 2]
+        second = asyncio.create_task(anext(tail.follow(scripted.id, owner="acct")))
+        assert not (await asyncio.wait([second], timeout=0.1))[0]
+        await unread.aclose()
+        assert numbers(await second) == [0, 1, 2]
+        await other.aclose()
 
     follow(scenario)
 
@@ -265,7 +323,8 @@ def test_a_rewind_before_an_append_that_is_too_large_for_the_shard_is_yielded(sc
         scripted.append_large()
         await quick.wait_for_type(b"response.large")
         # Then the rewind is yielded, and the events after it
-        assert numbers(await anext(slow)) == [3, 4]
+        assert numbers(await anext(slow)) == [3]
+        assert numbers(await anext(slow)) == [4]
         scripted.end()
         assert numbers([event async for batch in slow for event in batch]) == [5]
         await quick.all_events()
@@ -391,14 +450,14 @@ def test_a_history_that_could_not_be_read_is_read_again(scripted, follow, monkey
     async def scenario(tail):
         # Given events that only Redis has, and a connection that fails once
         scripted.append_deltas(3)
-        entries, failures = tail._entries, iter([True])
+        entries, failures = tail._history._entries, iter([True])
 
-        async def failing(job_id, after):
+        async def failing(*arguments, **options):
             if next(failures, False):
                 raise AttributeError
-            return await entries(job_id, after)
+            return await entries(*arguments, **options)
 
-        monkeypatch.setattr(tail, "_entries", failing)
+        monkeypatch.setattr(tail._history, "_entries", failing)
         # When a follower begins
         recorder = Recorder(tail, scripted.id)
         # Then it gets all of them, without a further event

@@ -49,7 +49,7 @@ def test_events_of_a_cluster_are_delivered_by_the_shards(cluster_url, database, 
         async with running_tail(cluster_url, database) as tail:
             recorder = Recorder(tail, job.id)
             await recorder.wait_for(1)
-            monkeypatch.setattr(tail, "_history", _fail)
+            monkeypatch.setattr(tail._history, "page", _fail)
             job.append_deltas(3)
             await recorder.wait_for(4)
             job.end()
@@ -59,7 +59,7 @@ def test_events_of_a_cluster_are_delivered_by_the_shards(cluster_url, database, 
         asyncio.run(scenario(ScriptedJob(database, client, account)))
 
 
-async def _fail(job_id, after):
+async def _fail(job_id, after, held):
     raise AssertionError("the history must not be read")
 
 

@@ -78,7 +78,7 @@ async def start(request: Request, turn: NewTurn, *, stream: bool) -> StartedTurn
 
     accepted = await run_in_thread(accept)
     follower.push_opening(accepted.opening_events)
-    event_batches = tail.follow(job_id, follower=follower)
+    event_batches = tail.follow(job_id, follower=follower, owner=request.caller.account_id)
     return StartedTurn(accepted, event_batches, headers, on_client_disconnect)
 
 
