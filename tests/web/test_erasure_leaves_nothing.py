@@ -216,6 +216,10 @@ def test_the_words_of_unstored_and_deleted_objects_are_in_no_store(settings, dat
         ok(user.request("POST", "/v1/responses/input_tokens", json={"input": text}))
         ok(user.request("POST", "/v1/embeddings", json={"model": "default", "input": text}))
         conversation = ok(user.request("POST", "/v1/conversations", json={"items": items, "metadata": {"a": word}}))
+        items_path = f"/v1/conversations/{conversation['id']}/items"
+        added = ok(user.request("POST", items_path, json={"items": items}, headers={"idempotency-key": "b"}))
+        again = ok(user.request("POST", items_path, json={"items": items}, headers={"idempotency-key": "b"}))
+        assert added == again
         in_conversation = {"input": text, "conversation": conversation["id"]}
         responses = [
             ok(user.request("POST", "/v1/responses", json=body)) for body in ({"input": text}, in_conversation)
@@ -239,5 +243,7 @@ def test_the_words_of_unstored_and_deleted_objects_are_in_no_store(settings, dat
         assert stores.places_of(word) == []
         repeated = user.request("POST", "/v1/memories", json=memory, headers=key)
         assert (repeated.status_code, repeated.json()["data"]) == (201, [])
+        repeated = user.request("POST", items_path, json={"items": items}, headers={"idempotency-key": "b"})
+        assert repeated.status_code == 404
         assert stores.places_of(word) == []
         user.delete_account()

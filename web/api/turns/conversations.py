@@ -151,7 +151,10 @@ def add_items(request: Request) -> Response:
         if not conversations.lock(connection, _conversation_id(request), Access.own(request.caller)):
             raise _not_found(request)
         new_items = _new_items(request, connection, body.items)
-        conversations.add_items(connection, _conversation_id(request), new_items)
+        if request.repeat == "answered":
+            new_items = _still_existing(request, connection, new_items)
+        else:
+            conversations.add_items(connection, _conversation_id(request), new_items)
     return json_response(page_object(new_items))
 
 
@@ -179,6 +182,13 @@ def _new_items(request: Request, connection: Connection, items: Sequence[Item]) 
     """Convert new items to stored items with new ids."""
     resolved = resolve_references(connection, Access.own(request.caller), stored_items(items), "items")
     return [{**item, "id": request.new_id(ITEM_ID_PREFIXES[item["type"]])} for item in resolved]
+
+
+def _still_existing(request: Request, connection: Connection, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those items of a repeated request that were not deleted."""
+    place = _conversation_id(request), request.caller.account_id
+    stored = (conversations.read_item(connection, *place, item["id"]) for item in items)
+    return [item for item in stored if item is not None]
 
 
 def _conversation_id(request: Request) -> str:
