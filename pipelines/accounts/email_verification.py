@@ -102,14 +102,13 @@ def _check_password(
     database: Database, login_limiter: LoginLimiter, owner: TokenOwner, password: str, origin: RequestOrigin
 ) -> None:
     """Verify the password; the attempt counts as a login attempt, since both guess the same password."""
-    attempt = LoginAttempt(owner.email.lower(), origin.ip)
-    login_limiter.count_attempt(attempt)
+    counted = login_limiter.count_attempt(LoginAttempt(owner.email.lower(), origin.ip), [owner.user_id])
     with database.connection() as connection:
         user = accounts.find(connection, owner.user_id)
     if not passwords.verify(user.password_hash if user else None, password):
         message = "The password is wrong. Send the password that you signed up with."
         raise NotAuthenticated(message, param="password", code="invalid_credentials")
-    login_limiter.record_success(attempt)
+    login_limiter.record_success(counted, owner.user_id)
 
 
 def _verified_before(connection: Connection, secret: str) -> TokenOwner:

@@ -128,13 +128,13 @@ def _find_by_password(
         return None
     if invitee.password is None:
         raise NotAuthenticated("Log in, or send a password.", param="password")
-    attempt = LoginAttempt(address.lower(), origin.ip)
-    login_limiter.count_attempt(attempt)
     with database.connection() as connection:
         candidates = accounts.login_candidates(connection, address)
+    attempt = LoginAttempt(address.lower(), origin.ip)
+    counted = login_limiter.count_attempt(attempt, [user.id for user in candidates])
     for user in candidates:
-        if passwords.verify(user.password_hash, invitee.password):
-            login_limiter.record_success(attempt)
+        if counted.admits(user.id) and passwords.verify(user.password_hash, invitee.password):
+            login_limiter.record_success(counted, user.id)
             return user
         if user.verified:
             message = "This e-mail address belongs to a user: log in as that user, or send their password."

@@ -12,11 +12,11 @@ from models.accounts import accounts, audit, emails
 from models.accounts.accounts import MAX_LOGIN_CANDIDATES, User
 from models.accounts.audit import RequestOrigin
 from models.platform.database import Connection, Database
-from models.platform.errors import InvalidRequest, NotAuthenticated, Unavailable
+from models.platform.errors import InvalidRequest, LimitExceeded, NotAuthenticated, Unavailable
 from pipelines.accounts import email_jobs, passwords, sessions
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
-from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
+from pipelines.accounts.login_limits import CountedAttempt, LoginAttempt, LoginLimiter
 from pipelines.accounts.sessions import SessionTokens
 
 # Allow names of a local network, for an installation that runs in one.
@@ -39,13 +39,15 @@ def sign_up(
     """
     address = normalize_email(email)
     passwords.check_strength(password, email=address)
-    attempt = LoginAttempt(address.lower(), origin.ip)
-    login_limiter.count_attempt(attempt)
+    counted = _count_attempt(login_limiter, address, origin, _candidates(database, address))
     password_hash = passwords.hash_password(password)
     while True:
         candidates = _candidates(database, address)
-        if (user := _find_by_password(candidates, password)) is not None:
-            return _start_session(database, tokens, login_limiter, attempt, user, password, origin)
+        if (user := _find_by_password(candidates, password, counted)) is not None:
+            return _start_session(database, tokens, login_limiter, counted, user, password, origin)
+        if counted.user_ids is not None:
+            # The attempt was admitted only for users who are known in this network.
+            raise LimitExceeded("Too many attempts. Try again in a minute.", code="too_many_attempts", retry_after=60)
         with database.transaction() as connection:
             emails.lock(connection, address)
             if accounts.login_candidates(connection, address) == candidates:
@@ -68,14 +70,13 @@ def log_in(
     NotAllowed for an account of which the user is not a member.
     """
     address = _lookup_address(email)
-    attempt = LoginAttempt(address.lower(), origin.ip)
-    login_limiter.count_attempt(attempt)
     candidates = _candidates(database, address)
-    user = _find_by_password(candidates, password)
+    counted = _count_attempt(login_limiter, address, origin, candidates)
+    user = _find_by_password(candidates, password, counted)
     if user is None:
         _record_failure(database, candidates, origin)
         raise NotAuthenticated("The e-mail address or the password is wrong.", code="invalid_credentials")
-    return _start_session(database, tokens, login_limiter, attempt, user, password, origin, account_id)
+    return _start_session(database, tokens, login_limiter, counted, user, password, origin, account_id)
 
 
 def normalize_email(email: str) -> str:
@@ -102,9 +103,17 @@ def _candidates(database: Database, address: str) -> list[User]:
         return accounts.login_candidates(connection, address)
 
 
-def _find_by_password(candidates: list[User], password: str) -> User | None:
+def _count_attempt(
+    login_limiter: LoginLimiter, address: str, origin: RequestOrigin, candidates: list[User]
+) -> CountedAttempt:
+    attempt = LoginAttempt(address.lower(), origin.ip)
+    return login_limiter.count_attempt(attempt, [user.id for user in candidates])
+
+
+def _find_by_password(candidates: list[User], password: str, counted: CountedAttempt) -> User | None:
     """Return the user with this password. Call it without a connection: each hash takes a core for 20 ms."""
-    hashes = [user.password_hash for user in candidates] + [None] * (MAX_LOGIN_CANDIDATES - len(candidates))
+    hashes = [user.password_hash if counted.admits(user.id) else None for user in candidates]
+    hashes += [None] * (MAX_LOGIN_CANDIDATES - len(candidates))
     matches = [passwords.verify(stored, password) for stored in hashes]
     return next((user for user, match in zip(candidates, matches, strict=False) if match), None)
 
@@ -113,7 +122,7 @@ def _start_session(
     database: Database,
     tokens: AccessTokens,
     login_limiter: LoginLimiter,
-    attempt: LoginAttempt,
+    counted: CountedAttempt,
     user: User,
     password: str,
     origin: RequestOrigin,
@@ -130,7 +139,7 @@ def _start_session(
     if rehashed is not None:
         with database.connection() as connection:
             accounts.change_password(connection, user.id, stored, rehashed)
-    login_limiter.record_success(attempt)
+    login_limiter.record_success(counted, user.id)
     return session_tokens
 
 
