@@ -1,7 +1,7 @@
 """Login sessions of users, each with a family of refresh tokens.
 
 Only the newest token of a family is valid. The use of an older one means that two parties have tokens of one login, one
-of which was stolen: the session ends.
+of which was stolen: the session ends. In the first seconds after its use it may be a repeated request.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from models.platform.secrets import hash_secret
 
 #: Days after which an unused session expires; each refresh extends it.
 IDLE_DAYS = 30
+
+#: Seconds after the use of a token in which its repeated use does not end the session.
+GRACE_SECONDS = 10
 
 #: Days for which ended sessions, and used tokens of active ones, are kept. A token used later is unknown.
 KEPT_DAYS = 30
@@ -95,13 +98,16 @@ def revoke_all(connection: Connection, user_id: str, *, except_session_id: str |
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """A refresh token, its user and its session."""
+    """A refresh token, its user and its session. `ip` and `user_agent` are those of the session's last client."""
 
     session_id: str
     user_id: str
     account_id: str | None
     email: str
+    ip: str
+    user_agent: str
     used: bool
+    recently_used: bool
     session_active: bool
 
 
@@ -114,7 +120,8 @@ def add_token(connection: Connection, session_id: str, secret: str) -> None:
 
 
 FIND_BY_HASH = """
-SELECT session_id, user_id, account_id, email, used_at IS NOT NULL AS used,
+SELECT session_id, user_id, account_id, email, ip, user_agent, used_at IS NOT NULL AS used,
+       used_at IS NOT NULL AND used_at > clock_timestamp() - make_interval(secs => %(grace)s) AS recently_used,
        revoked_at IS NULL AND expires_at > now() AS session_active
 FROM refresh_tokens
 JOIN sessions ON sessions.id = refresh_tokens.session_id
@@ -125,7 +132,7 @@ WHERE hash = %(hash)s
 
 def read_token(connection: Connection, secret: str) -> RefreshToken | None:
     """Return the token with this secret, or None if it is unknown."""
-    row = fetch_one(connection, FIND_BY_HASH, {"hash": hash_secret(secret)})
+    row = fetch_one(connection, FIND_BY_HASH, {"hash": hash_secret(secret), "grace": GRACE_SECONDS})
     return RefreshToken(**row) if row else None
 
 

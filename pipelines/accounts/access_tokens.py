@@ -9,15 +9,19 @@ Verifying a signature takes some 80 µs and is needed for every request, so veri
 """
 
 import hashlib
+import hmac
 import re
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import GuestProtocol, OKPKey
@@ -62,6 +66,7 @@ class AccessTokens:
 
     def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
         self._key = lru_cache(KEY_CACHE_SIZE)(partial(_derive, secret))
+        self._successor_key = HKDF(SHA256(), length=32, salt=None, info=b"sangha refresh token").derive(secret)
         self._generations: tuple[int, ...] = (FIRST_GENERATION,)
         self._generations_read_at = 0.0
         self._clock = clock
@@ -106,6 +111,11 @@ class AccessTokens:
         signing_key = self._key(self._generations[-1])
         header = {"alg": ALGORITHM, "kid": signing_key.kid}
         return jwt.encode(header, claims, signing_key, algorithms=[ALGORITHM])
+
+    def derive_successor(self, refresh_token: str) -> str:
+        """Derive the text of the refresh token that follows this one, 43 characters that only this secret yields."""
+        token = refresh_token.encode("utf-8", "surrogateescape")
+        return urlsafe_b64encode(hmac.digest(self._successor_key, token, "sha256")).decode().rstrip("=")
 
     def verify(self, token: str) -> Caller:
         """Return the caller of a token.

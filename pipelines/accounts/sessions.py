@@ -1,8 +1,12 @@
 """Start, refresh and end sessions.
 
-An access token is valid for minutes. A refresh token is random, works once, and is exchanged for the next pair. Using
-one a second time ends the session, since a copy must have been stolen. Two requests at the same moment are an
-exception: one gets the next pair, the other is rejected, and the session continues.
+An access token is valid for minutes. A refresh token cannot be guessed, works once, and is exchanged for the next pair.
+Using one a second time ends the session, since a copy must have been stolen.
+
+The first seconds after its use are an exception: an application with two tabs sends it twice, and a client that has
+lost the response sends it again. Then the same client gets the same next refresh token once more, as long as that has
+not been used, and another client is rejected; the session continues. The next refresh token is derived from its
+predecessor and the installation's secret, so that it can be repeated although only hashes are stored.
 """
 
 import secrets
@@ -70,7 +74,12 @@ def refresh(
     with database.transaction() as connection:
         refresh_token = sessions.read_token(connection, secret)
         if refresh_token is not None and refresh_token.session_active and not refresh_token.used:
-            return _rotate(connection, tokens, refresh_token, secret, account_id, origin)
+            rotated = _rotate(connection, tokens, refresh_token, secret, account_id, origin)
+            if rotated is not None:
+                return rotated
+            refresh_token = sessions.read_token(connection, secret)  # another request has used it meanwhile
+        if refresh_token is not None and refresh_token.recently_used:
+            return _repeat(connection, tokens, refresh_token, secret, account_id, origin)
         if refresh_token is not None and refresh_token.used:
             _end_session_of_reused_token(connection, refresh_token, origin)
     raise _invalid_refresh_token()
@@ -101,14 +110,14 @@ def change_password(
     Raises InvalidRequest for a weak password, LimitExceeded, and NotAllowed `invalid_credentials` for a wrong current
     password.
     """
-    attempt = LoginAttempt(caller.user_id, origin.ip)
+    attempt = LoginAttempt(caller.user_id, origin.ip, purpose="password-change")
     with database.connection() as connection:
         user = accounts.find(connection, caller.user_id)
     passwords.check_strength(new, email=user.email if user else "", param="new_password")
-    login_limiter.count_attempt(attempt)
+    counted = login_limiter.count_attempt(attempt)
     if not passwords.verify(user.password_hash if user else None, current) or user is None:
         raise _wrong_password()
-    login_limiter.record_success(attempt)
+    login_limiter.record_success(counted, caller.user_id)
     return _set_password(database, user, passwords.hash_password(new), caller, origin)
 
 
@@ -129,17 +138,40 @@ def _rotate(
     secret: str,
     account_id: str | None,
     origin: RequestOrigin,
-) -> SessionTokens:
-    memberships = accounts.memberships(connection, refresh_token.user_id)
-    still_member = any(membership.account_id == refresh_token.account_id for membership in memberships)
-    membership = choose_membership(memberships, account_id or (refresh_token.account_id if still_member else None))
-    # Another request may have used the token or ended the session since it was read.
+) -> SessionTokens | None:
+    """Use the token. Returns None if another request has used it or ended the session since it was read."""
+    membership = _membership_of_refresh(connection, refresh_token, account_id)
     rotated = sessions.use_token(connection, secret) and sessions.extend(
         connection, refresh_token.session_id, account_id=membership.account_id, ip=origin.ip
     )
     if not rotated:
+        return None
+    session_id, successor = refresh_token.session_id, PREFIX + tokens.derive_successor(secret)
+    return _next_pair(connection, tokens, membership, refresh_token.email, session_id, successor)
+
+
+def _repeat(
+    connection: Connection,
+    tokens: AccessTokens,
+    refresh_token: RefreshToken,
+    secret: str,
+    account_id: str | None,
+    origin: RequestOrigin,
+) -> SessionTokens:
+    """Return the successor of a token that was used seconds ago, to the same client."""
+    successor = PREFIX + tokens.derive_successor(secret)
+    next_token = sessions.read_token(connection, successor)
+    same_client = (refresh_token.ip, refresh_token.user_agent) == (origin.ip, origin.user_agent[: audit.MAX_TEXT])
+    if next_token is None or next_token.used or not next_token.session_active or not same_client:
         raise _invalid_refresh_token()
-    return _next_pair(connection, tokens, membership, refresh_token.email, refresh_token.session_id)
+    membership = _membership_of_refresh(connection, refresh_token, account_id)
+    return _session_tokens(connection, tokens, membership, refresh_token.email, refresh_token.session_id, successor)
+
+
+def _membership_of_refresh(connection: Connection, refresh_token: RefreshToken, account_id: str | None) -> Membership:
+    memberships = accounts.memberships(connection, refresh_token.user_id)
+    still_member = any(membership.account_id == refresh_token.account_id for membership in memberships)
+    return choose_membership(memberships, account_id or (refresh_token.account_id if still_member else None))
 
 
 def _end_session_of_reused_token(connection: Connection, refresh_token: RefreshToken, origin: RequestOrigin) -> None:
@@ -155,10 +187,21 @@ def _end_session_of_reused_token(connection: Connection, refresh_token: RefreshT
 
 
 def _next_pair(
-    connection: Connection, tokens: AccessTokens, membership: Membership, email: str, session_id: str
+    connection: Connection,
+    tokens: AccessTokens,
+    membership: Membership,
+    email: str,
+    session_id: str,
+    secret: str | None = None,
 ) -> SessionTokens:
-    secret = PREFIX + secrets.token_urlsafe(32)
+    secret = secret or PREFIX + secrets.token_urlsafe(32)
     sessions.add_token(connection, session_id, secret)
+    return _session_tokens(connection, tokens, membership, email, session_id, secret)
+
+
+def _session_tokens(
+    connection: Connection, tokens: AccessTokens, membership: Membership, email: str, session_id: str, secret: str
+) -> SessionTokens:
     tokens.set_generations(signing_keys.valid_generations(connection))
     caller = Caller(membership.user_id, membership.account_id, membership.role, session_id=session_id)
     return SessionTokens(caller, email, tokens.issue(caller), secret)

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -67,9 +68,58 @@ def test_a_refresh_returns_the_next_pair_of_the_same_session(database, log_in_ag
     assert all(pair.refresh_token.encode() not in row["hash"] for pair in (first, second) for row in stored)
 
 
-def test_a_reused_token_ends_its_session_and_no_other(log_in_again, refresh, is_active, audited):
+@pytest.fixture
+def let_grace_pass(database):
+    """`let_grace_pass(session_tokens)`: the used tokens of the session were used eleven seconds ago."""
+
+    def let_grace_pass(session_tokens):
+        statement = "UPDATE refresh_tokens SET used_at = used_at - interval '11 seconds' WHERE session_id = %s"
+        with database.connection() as connection:
+            connection.execute(statement, (session_tokens.caller.session_id,))
+
+    return let_grace_pass
+
+
+def test_a_repeated_refresh_of_the_same_client_gets_the_same_next_token(log_in_again, refresh, is_active):
+    session_tokens = log_in_again()
+
+    first, again = refresh(session_tokens.refresh_token), refresh(session_tokens.refresh_token)
+
+    assert first.refresh_token == again.refresh_token != session_tokens.refresh_token
+    assert is_active(again)
+    assert refresh(first.refresh_token)
+
+
+def test_a_repeat_is_rejected_once_the_next_token_was_used_and_the_session_continues(log_in_again, refresh):
+    session_tokens = log_in_again()
+    latest = refresh(refresh(session_tokens.refresh_token).refresh_token)
+
+    assert is_refused(refresh, session_tokens.refresh_token)
+
+    assert refresh(latest.refresh_token)
+
+
+@pytest.mark.parametrize("change", [{"ip": "203.0.113.9"}, {"user_agent": "another browser"}])
+def test_a_repeat_of_another_client_is_rejected_and_the_session_continues(
+    database, tokens, origin, log_in_again, refresh, change
+):
+    session_tokens = log_in_again()
+    latest = refresh(session_tokens.refresh_token)
+
+    with pytest.raises(NotAuthenticated):
+        sessions.refresh(
+            database, tokens, session_tokens.refresh_token, account_id=None, origin=replace(origin, **change)
+        )
+
+    assert refresh(latest.refresh_token)
+
+
+def test_a_token_that_is_reused_after_some_seconds_ends_its_session_and_no_other(
+    log_in_again, refresh, is_active, audited, let_grace_pass
+):
     stolen, other = log_in_again(), log_in_again()
     latest = refresh(refresh(stolen.refresh_token).refresh_token)
+    let_grace_pass(stolen)
 
     assert is_refused(refresh, stolen.refresh_token)
 
@@ -80,33 +130,26 @@ def test_a_reused_token_ends_its_session_and_no_other(log_in_again, refresh, is_
     assert audited(stolen.caller.user_id).count("refresh.reused") == 1
 
 
-def test_of_two_concurrent_refreshes_one_succeeds_and_the_session_continues(
-    log_in_again, refresh, is_active, monkeypatch
-):
+def test_two_concurrent_refreshes_get_the_same_next_token(log_in_again, refresh, is_active, monkeypatch):
     session_tokens = log_in_again()
     both = threading.Barrier(2, timeout=10)
     read = sessions.sessions.read_token
 
     def read_together(connection, secret):
         refresh_token = read(connection, secret)
-        both.wait()
+        if secret == session_tokens.refresh_token and not refresh_token.used:
+            both.wait()
         return refresh_token
 
     monkeypatch.setattr(sessions.sessions, "read_token", read_together)
 
-    def attempt(_):
-        try:
-            return refresh(session_tokens.refresh_token)
-        except NotAuthenticated:
-            return None
-
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(attempt, range(2)))
+        first, second = pool.map(lambda _: refresh(session_tokens.refresh_token), range(2))
 
-    (winner,) = [result for result in results if result]
-    assert is_active(winner)
+    assert first.refresh_token == second.refresh_token
+    assert is_active(first)
     monkeypatch.undo()
-    assert refresh(winner.refresh_token)
+    assert refresh(first.refresh_token)
 
 
 @pytest.mark.parametrize("token", ["", "rt_", "rt_unknown", "sk-x", "x" * 200, "\udcff"])

@@ -64,7 +64,8 @@ class SessionsDeleted(TypedDict):
 def refresh(request: Request) -> Response:
     """`POST /auth/refresh`: exchange a refresh token for new tokens.
 
-    A refresh token is valid once. Its reuse ends the session.
+    A refresh token is valid once. Within ten seconds of its use the same client gets the same next refresh token again;
+    later its reuse ends the session.
     """
     body = bodies.parse(request.body, RefreshSession)
     tokens = sessions.refresh(

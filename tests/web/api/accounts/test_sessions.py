@@ -3,6 +3,7 @@
 import pytest
 
 from models.platform.ids import new_id
+from models.platform.secrets import hash_secret
 from tests.web.api_client import assert_error
 
 PASSWORD = "correct horse"
@@ -22,13 +23,21 @@ def bearer(tokens):
     return {"authorization": f"Bearer {tokens['token']}"}
 
 
-def test_a_refresh_returns_new_tokens_and_a_reused_refresh_token_ends_the_session(api, tokens):
+def test_a_refresh_returns_new_tokens_and_a_reused_refresh_token_ends_the_session(api, tokens, database):
     answer = api.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
 
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert list(answer.json()) == list(tokens)
     assert api.get("/v1/models", headers=bearer(answer.json())).status_code == 200
 
+    again = api.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert (again.status_code, again.json()["refresh_token"]) == (200, answer.json()["refresh_token"])
+
+    with database.connection() as connection:
+        connection.execute(
+            "UPDATE refresh_tokens SET used_at = used_at - interval '11 seconds' WHERE hash = %s",
+            (hash_secret(tokens["refresh_token"]),),
+        )
     reused = api.post("/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
     assert_error(reused, 401, code="invalid_refresh_token")
     for ended in (tokens, answer.json()):
