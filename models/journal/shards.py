@@ -82,8 +82,9 @@ local cutoff = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[1] * 1000
 if newest[2][2] ~= '' and tonumber(string.match(newest[1], '%d+')) <= cutoff then
     newest = {redis.call('XADD', KEYS[1], '*', 'j', '', 's', 0, 'e', '')}
 end
-cutoff = math.min(cutoff + 1, tonumber(string.match(newest[1], '%d+')))
-return redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', cutoff))
+local first = string.format('%.0f', cutoff + 1)
+if tonumber(string.match(newest[1], '%d+')) <= cutoff then first = newest[1] end
+return redis.call('XTRIM', KEYS[1], 'MINID', first)
 """
 
 # Takes some ten milliseconds for a full shard. Here too the newest entry stays, without a job and text.

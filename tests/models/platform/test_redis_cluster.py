@@ -8,7 +8,7 @@ import redis
 
 from bench.harness.waiting import wait_until
 from models.access.rate_limits import Bucket, bucket_owners, correction_command, draw, token_draw_arguments
-from models.journal import journal
+from models.journal import journal, shards
 from models.journal.events import event
 from models.journal.journal import Claim
 from models.journal.shards import shard_keys
@@ -186,3 +186,20 @@ def test_clients_follow_the_failover_of_a_sentinel(tmp_path):
         assert writer.drain(30)
         assert [event.sequence for event in journal.read_events(client, claim.job_id)] == list(range(5))
         writer.stop()
+
+
+def test_announcements_are_trimmed_and_deleted_on_all_nodes(cluster):
+    # Given announcements in all shards
+    job_ids = {shards.shard_key(job_id): job_id for job_id in (new_id("job") for _ in range(200))}
+    for job_id in job_ids.values():
+        cluster.execute_command(*shards.announcement(job_id, [event(0, "a.delta", {"delta": "words"})]))
+
+    # When those of one job are deleted, and then all old ones
+    first, *others = job_ids.values()
+    deleted = shards.delete_entries(cluster, [first])
+    shards.trim(cluster, kept=0)
+
+    # Then no words are left on any node
+    assert (len(others), deleted) == (shards.SHARDS - 1, 1)
+    for key in job_ids:
+        assert [fields[b"e"] for _, fields in cluster.xrange(key)] == [b""]
