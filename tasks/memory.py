@@ -13,6 +13,7 @@ from pipelines.memory import (
     extract_facts,
     forget_memories,
     import_file,
+    reindex,
     remember_turns,
 )
 from pipelines.memory.meditation import meditate
@@ -37,6 +38,7 @@ def declare_actors(runner: JobRunner) -> dict[str, int]:
         "memory.extract": Handler(partial(extract_facts.run, throttled_embed, runner.settings), plain_ending),
         "memory.forget": Handler(forget_memories.run, plain_ending),
         "memory.import": Handler(partial(import_file.run, throttled_embed, objects), plain_ending),
+        "memory.reindex": Handler(partial(reindex.run, throttled_embed), plain_ending),
         "meditation.run": Handler(partial(meditate.run, runner.settings, throttled_embed), meditate.end),
     }
     for kind, handler in handlers.items():

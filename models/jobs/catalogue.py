@@ -53,6 +53,7 @@ CATALOGUE: Mapping[str, JobKind] = {
     "memory.fact": JobKind(queue="inference_batch", priority=5, time_limit=600, attempts=3, backoff=5),
     "memory.forget": JobKind(queue="memory", time_limit=900, attempts=10, backoff=1),
     "memory.import": JobKind(queue="memory_batch", time_limit=900, attempts=10, backoff=1),
+    "memory.reindex": JobKind(queue="memory_batch", priority=3, time_limit=900, attempts=10, backoff=30),
     # The index is built while reads and writes continue. Until then searches compare all vectors.
     "memory.index": JobKind(queue="maintenance", priority=1, time_limit=1500, attempts=5, backoff=60),
     # Each call of the language model is a job of its own.

@@ -94,7 +94,7 @@ UNFINISHED = """
 SELECT (SELECT count(*) FROM (
             SELECT FROM jobs
             WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
-              AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact')
+              AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact', 'memory.reindex')
             LIMIT %(max_jobs)s::bigint) AS unfinished) AS jobs,
        (SELECT count(*) FROM (
             SELECT FROM jobs

@@ -34,6 +34,18 @@ def read(connection: Connection, space_id: int, ids: Sequence[str]) -> list[Inde
     return [IndexState(**row) for row in fetch_all(connection, READ, {"space_id": space_id, "ids": list(ids)})]
 
 
+READ_RANGE = """
+SELECT id, ordinal, text, speaker, terms, closed_at IS NOT NULL AS closed
+FROM memories WHERE space_id = %(space_id)s AND ordinal >= %(first)s AND ordinal < %(end)s ORDER BY ordinal
+"""
+
+
+def read_range(connection: Connection, space_id: int, first: int, end: int) -> list[IndexState]:
+    """Return the index state of the memories with ordinals from `first` to before `end`."""
+    parameters = {"space_id": space_id, "first": first, "end": end}
+    return [IndexState(**row) for row in fetch_all(connection, READ_RANGE, parameters)]
+
+
 SET_TERMS = """
 UPDATE memories SET terms = new.terms, asks = new.asks
 FROM jsonb_to_recordset(%(rows)s) AS new (ordinal int, terms text[], asks boolean)

@@ -17,8 +17,11 @@ MAX_SPEAKERS = 100
 class Space:
     """A row of `memory_spaces`.
 
-    live       number of memories that recall considers
-    extracted  ordinal up to which facts have been extracted
+    live           number of memories that recall considers
+    extracted      ordinal up to which facts have been extracted
+    term_version   of the terms under which writers index memories
+    reindex_below  memories below this ordinal may be indexed under the terms of the version before
+    next_passage   number of the next passage
     """
 
     id: int
@@ -27,6 +30,9 @@ class Space:
     next_ordinal: int
     live: int
     extracted: int = 0
+    term_version: int = 1
+    reindex_below: int = 0
+    next_passage: int = 0
 
 
 COLUMNS = columns(Space)
@@ -69,8 +75,11 @@ def read(connection: Connection, space_id: int) -> Space | None:
     return Space(**row) if row else None
 
 
+# Terms of version 2 once the upgrade to schema 0022 is finalized: no process of an earlier version may read them.
 CREATE = """
-INSERT INTO memory_spaces (account_id, user_id) VALUES (%(account_id)s, %(user_id)s) ON CONFLICT DO NOTHING
+INSERT INTO memory_spaces (account_id, user_id, term_version)
+SELECT %(account_id)s, %(user_id)s, CASE WHEN oldest_code >= '0022' THEN 2 ELSE 1 END FROM schema_compatibility
+ON CONFLICT DO NOTHING
 """
 
 
@@ -102,6 +111,38 @@ WHERE id = %(id)s
 def add_counts(connection: Connection, space_id: int, *, ordinals: int = 0, live: int = 0) -> None:
     """Add to the counts of a space. The caller holds its lock."""
     connection.execute(CHANGE, {"id": space_id, "ordinals": ordinals, "live": live})
+
+
+BEGIN_REINDEX = """
+UPDATE memory_spaces SET term_version = %(version)s, reindex_below = next_ordinal
+WHERE id = %(id)s AND term_version < %(version)s
+"""
+
+
+def begin_reindex(connection: Connection, space_id: int, version: int) -> None:
+    """Have writers index under the terms of this version, and mark all memories as to be indexed again."""
+    connection.execute(BEGIN_REINDEX, {"id": space_id, "version": version})
+
+
+SET_REINDEX_BELOW = "UPDATE memory_spaces SET reindex_below = %(below)s WHERE id = %(id)s"
+
+
+def set_reindex_below(connection: Connection, space_id: int, below: int) -> None:
+    """Store the ordinal below which memories are to be indexed again. The caller holds the space's lock."""
+    connection.execute(SET_REINDEX_BELOW, {"id": space_id, "below": below})
+
+
+TO_REINDEX = f"""
+SELECT {COLUMNS} FROM memory_spaces
+WHERE term_version < %(version)s OR reindex_below > 0
+   OR id IN (SELECT space_id FROM memory_passages WHERE embedding IS NULL)
+ORDER BY id LIMIT %(limit)s
+"""
+
+
+def to_reindex(connection: Connection, version: int, limit: int) -> list[Space]:
+    """Return spaces with memories that are not indexed under this version, or with passages that have no vector."""
+    return [Space(**row) for row in fetch_all(connection, TO_REINDEX, {"version": version, "limit": limit})]
 
 
 COUNT_SPEAKERS = """

@@ -15,6 +15,7 @@ from models.platform.database import Connection
 from pipelines.memory import terms
 from pipelines.memory.endings import complete_without_arguments
 from pipelines.memory.forget_memories import erase_derived
+from pipelines.memory.passages import add_passages, remove_passages
 from pipelines.memory.store import Embed, lock_space
 
 
@@ -62,9 +63,11 @@ def update_memory(
         memory_vectors.set_live(connection, space.id, [old.ordinal], live=False)
         return changed
     if update.text is not None:
-        weights = terms.term_weights(changed.text)
+        weights = terms.term_weights(changed.text, space.term_version)
         postings.remove(connection, space.id, {old.ordinal: old.terms})
         postings.add(connection, space.id, {old.ordinal: weights})
+        remove_passages(connection, space, [old.ordinal])
+        add_passages(connection, space, {old.ordinal: changed.text})
         index_state.set_terms(connection, space.id, {old.ordinal: ([*weights], terms.is_question(changed.text))})
     counts = Counter({changed.speaker: 1})
     counts.subtract({old.speaker: 1})

@@ -9,7 +9,8 @@
                 often only "I finally signed up for it!". Where a conversation has no such turn, 0.3 times the memory's
                 own cos + 0.7 · L takes its place, since facts have no neighbours
     speaker     1 if the query names the memory's speaker
-    period      1 within the period that the query names, 0.5 up to 14 days later
+    period      1 within the period that the query names, 0.5 up to 14 days later; its weight is 1 if no candidate has a
+                term of the query, as in "What did I do yesterday?"
     question    1 if the memory is only a question
 
 Scores are added as they are and not fused by rank (reciprocal rank fusion: Cormack, Clarke and Büttcher, 2009), because
@@ -50,6 +51,7 @@ class FusionWeights:
     missing_neighbour    of the memory's own score in place of a turn that does not exist
     speaker              of a turn by a speaker that the query names
     period               of a memory from the period that the query names; halved within LATE_MENTION after it
+    only_period          in place of it if no candidate has a term of the query, as in "What did I do yesterday?"
     substance            of a memory with at least SUBSTANTIAL_TERMS distinct terms
     question_penalty     subtracted from a turn that is only a question
     recency, importance  small, so that they decide between near equals
@@ -61,6 +63,7 @@ class FusionWeights:
     missing_neighbour: float = 0.3
     speaker: float = 0.25
     period: float = 0.3
+    only_period: float = 1.0
     substance: float = 0.1
     question_penalty: float = 0.15
     recency: float = 0.02
@@ -154,7 +157,8 @@ def _score_parts(
         "neighbours": _neighbour_scores(own, candidates.previous, weights.before, weights.missing_neighbour)
         + _neighbour_scores(own, candidates.next, weights.after, weights.missing_neighbour),
         "speaker": weights.speaker * by_named_speaker,
-        "period": weights.period * _period_factor(candidates.occurred_at, query.period),
+        "period": (weights.period if candidates.lexical.any() else weights.only_period)
+        * _period_factor(candidates.occurred_at, query.period),
         "form": weights.substance * substance - weights.question_penalty * candidates.is_question,
         "recency": weights.recency * 0.5 ** (age / HALF_LIFE.total_seconds()),
         "importance": weights.importance * candidates.importance,

@@ -11,6 +11,7 @@ from models.jobs.attempts import Ending
 from models.memory import spaces, vector_codes, vector_indexes
 from models.memory.vector_codes import BLOCK, MAX_PACKED
 from models.platform.compatibility import earlier_seen
+from pipelines.memory import reindex
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ def run(attempt: Attempt) -> Ending:
 
 
 def sweep(attempt: Attempt) -> None:
-    """Drop the indexes of all spaces, and pack what is missing or may be wrong. Raises the reason to stop.
+    """Drop the indexes of all spaces, pack what is missing or may be wrong, and enqueue what is to be indexed again.
+
+    Raises the reason to stop.
 
     Processes of the previous version change vectors without their codes. So for some nights after such a process was
     seen, all codes are compared with their vectors, which takes 0.6 s for 100,000 memories.
@@ -42,6 +45,8 @@ def sweep(attempt: Attempt) -> None:
         changed = vector_codes.packed_spaces(connection) if earlier_seen(connection, REPAIR_DAYS) else []
     for space_id in sorted({*incomplete, *changed}):
         pack_space(attempt, space_id)
+    with attempt.database.transaction() as connection:
+        reindex.enqueue_due(connection)
 
 
 def _drop_index(attempt: Attempt, space_id: int) -> None:

@@ -6,22 +6,25 @@ not depend on the size of the space. In a small space all memories are candidate
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.memory import memories, postings, recall_queries, spaces, vector_search
+from models.memory import memories, passages, postings, recall_queries, spaces, vector_search
 from models.memory.memories import Filters, Memory
 from models.memory.postings import Postings
 from models.memory.recall_queries import CandidateRows, Neighbours, Ordinals
 from models.memory.spaces import Space
-from models.platform.database import Database
+from models.platform.database import Connection, Database
 from pipelines.memory import fusion, terms
 from pipelines.memory.fusion import NO_NEIGHBOUR, NOT_A_CANDIDATE, Candidates
+from pipelines.memory.passage_matches import PassageMatches, read_passages
 from pipelines.memory.store import Embed
 from pipelines.memory.terms import ParsedQuery
+
+Scores = NDArray[np.float64]
 
 #: Candidates by vector and by terms each: of all memories, and of the period that a query names.
 CANDIDATES_PER_METHOD, CANDIDATES_IN_PERIOD = 100, 50
@@ -51,12 +54,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A recalled memory with its score, the parts of the score, and the turns directly before and after it."""
+    """A recalled memory with its score, the parts of the score, and the turns directly before and after it.
+
+    passage  the first character and the length of the part of a long memory that matches best
+    """
 
     memory: Memory
     score: float
     parts: Mapping[str, float]
     neighbours: Sequence[Memory] = ()
+    passage: tuple[int, int] | None = None
 
 
 def recall(
@@ -68,8 +75,10 @@ def recall(
     if found is None or not found[0].live:
         return []
     space, speakers = found
-    parsed = terms.parse_query(query.text, speakers)
-    return RecallSearch(database, embed, space, query, parsed).hits(now or datetime.now(UTC))
+    now = now or datetime.now(UTC)
+    earlier = space.term_version < terms.CURRENT or space.reindex_below > 0
+    parsed = terms.parse_query(query.text, speakers, now, earlier=earlier)
+    return RecallSearch(database, embed, space, query, parsed).hits(now)
 
 
 class RecallSearch:
@@ -82,6 +91,7 @@ class RecallSearch:
         self._parsed = parsed
         self._vector = embed([parsed.text or query.text])[0]
         self._lexical = np.zeros(0)  # by ordinal
+        self._passages: PassageMatches | None = None
 
     def hits(self, now: datetime) -> list[Hit]:
         """Select candidates, rank them and read the hits."""
@@ -90,36 +100,42 @@ class RecallSearch:
         rows, neighbours = self._read_all() if whole else self._read_candidates(allowed)
         # Neighbours count for a score although they may not pass the filters, but are no hits then.
         passing = None if allowed is None else np.isin(rows.ordinals, allowed)
-        candidates = _to_candidates(rows, neighbours, self._lexical)
+        candidates = _to_candidates(rows, neighbours, self._lexical, self._passages)
         return self._read_hits(fusion.rank(candidates, self._parsed, now, passing=passing, limit=self._query.limit))
 
     def _read_all(self) -> tuple[CandidateRows, Neighbours]:
         """Read all memories of a small space."""
         with self._database.connection() as connection:
-            contents = recall_queries.read_space(connection, self._space.id, self._vector, self._parsed.terms)
-        self._lexical = self._lexical_scores(contents.postings)
+            contents = recall_queries.read_space(connection, self._space.id, self._vector, self._parsed.all_forms)
+            self._score_terms(connection, contents.postings)
         return contents.seen, contents.around
 
     def _read_candidates(self, allowed: Ordinals | None) -> tuple[CandidateRows, Neighbours]:
         """Read the candidates of both methods, with the turns around each."""
         with self._database.connection() as connection:
-            self._lexical = self._lexical_scores(postings.read(connection, self._space.id, self._parsed.terms))
+            self._score_terms(connection, postings.read(connection, self._space.id, self._parsed.all_forms))
         ordinals = self._select_candidates(allowed)
         with self._database.connection() as connection:
             neighbours = recall_queries.read_neighbours(connection, self._space.id, ordinals, NEIGHBOUR_REACH)
             extended = sorted(neighbours.around(ordinals, NEIGHBOUR_REACH))
             return recall_queries.read_candidates(connection, self._space.id, extended, self._vector), neighbours
 
-    def _lexical_scores(self, postings_by_term: Mapping[str, Postings]) -> NDArray[np.float64]:
-        """Return each memory's BM25 score for the query's terms, by ordinal."""
-        space, scores = self._space, np.zeros(self._space.next_ordinal)
-        frequencies = {term: len(found.ordinals) for term, found in postings_by_term.items()}
-        shares = terms.idf_shares(self._parsed.terms, space.live, frequencies)
-        for term, found in postings_by_term.items():
-            if len(found.ordinals) and (last := int(found.ordinals.max())) >= len(scores):
-                scores.resize(last + 1)  # written since the space was read
-            scores[found.ordinals] += shares[term] * found.weights
-        return scores
+    def _score_terms(self, connection: Connection, postings_by_form: Mapping[str, Postings]) -> None:
+        """Compute each memory's BM25 score for the query's terms, by ordinal, and read the passages."""
+        space, parsed = self._space, self._parsed
+        entries = {term: _best_forms(postings_by_form, [term, *parsed.forms.get(term, ())]) for term in parsed.terms}
+        frequencies = {term: int(np.count_nonzero(found.ordinals >= 0)) for term, found in entries.items()}
+        shares = terms.idf_shares(parsed.terms, space.live, frequencies)
+        scores, passage_scores = np.zeros(space.next_ordinal), np.zeros(space.next_passage)
+        for term, found in entries.items():
+            is_memory = found.ordinals >= 0
+            scores = _add(scores, found.ordinals[is_memory], shares[term] * found.weights[is_memory])
+            numbers = passages.posting_ordinal(found.ordinals[~is_memory])
+            passage_scores = _add(passage_scores, numbers, shares[term] * found.weights[~is_memory])
+        self._lexical = scores
+        if space.next_passage:
+            self._passages = read_passages(connection, space, self._vector, passage_scores)
+            self._lexical = self._passages.raise_lexical(scores)
 
     def _matching(self, filters: Filters) -> Ordinals:
         with self._database.connection() as connection:
@@ -130,6 +146,7 @@ class RecallSearch:
         selected = [
             *self._nearest(allowed, self._query.candidates),
             *top_ordinals(self._lexical, allowed, self._query.candidates),
+            *(top_ordinals(self._passages.dense, allowed, self._query.candidates) if self._passages else ()),
         ]
         if (in_period := self._filters_in_period()) is not None:
             ordinals = self._matching(in_period)
@@ -162,19 +179,42 @@ class RecallSearch:
         with self._database.connection() as connection:
             ids = [candidate.id for candidate in ranked]
             found = {memory.id: memory for memory in memories.read_many(connection, ids, account_id, user_id)}
-            hits = [Hit(found[each.id], each.score, each.parts) for each in ranked if each.id in found]
+            hits = [self._hit(found[each.id], each) for each in ranked if each.id in found]
             if not self._query.neighbours:
                 return hits
             ordinals = [hit.memory.ordinal for hit in hits]
             neighbours = recall_queries.read_neighbours(connection, self._space.id, ordinals, 1)
             rows = memories.read_by_ordinal(connection, self._space.id, sorted(neighbours.around(ordinals, 1)))
         by_ordinal = {row.ordinal: row for row in rows}
-        return [
-            Hit(hit.memory, hit.score, hit.parts, _adjacent(hit.memory.ordinal, neighbours, by_ordinal)) for hit in hits
-        ]
+        return [replace(hit, neighbours=_adjacent(hit.memory.ordinal, neighbours, by_ordinal)) for hit in hits]
+
+    def _hit(self, memory: Memory, ranked: fusion.RankedCandidate) -> Hit:
+        passage = self._passages.best(memory.ordinal) if self._passages else None
+        return Hit(memory, ranked.score, ranked.parts, passage=passage)
 
 
-def top_ordinals(scores: NDArray[np.float64], allowed: Ordinals | None, limit: int) -> list[int]:
+def _add(scores: Scores, ordinals: Ordinals, amounts: Scores) -> Scores:
+    """Add amounts to the scores of ordinals, each of which occurs once; those written since the space was read too."""
+    if len(ordinals) and (last := int(ordinals.max())) >= len(scores):
+        scores = np.concatenate([scores, np.zeros(last + 1 - len(scores))])
+    scores[ordinals] += amounts
+    return scores
+
+
+def _best_forms(postings_by_form: Mapping[str, Postings], forms: Sequence[str]) -> Postings:
+    """Join the postings of the forms of a term: a memory has the greatest of their weights."""
+    found = [postings_by_form[form] for form in forms if form in postings_by_form]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        return Postings(np.zeros(0, dtype=np.int64), np.zeros(0))
+    ordinals, rows = np.unique(np.concatenate([each.ordinals for each in found]), return_inverse=True)
+    weights = np.zeros(len(ordinals))
+    np.maximum.at(weights, rows, np.concatenate([each.weights for each in found]))
+    return Postings(ordinals, weights)
+
+
+def top_ordinals(scores: Scores, allowed: Ordinals | None, limit: int) -> list[int]:
     """Return the ordinals with the highest scores above 0, in descending order; equal ones in their order."""
     if allowed is not None:
         masked = np.zeros_like(scores)
@@ -190,7 +230,9 @@ def top_ordinals(scores: NDArray[np.float64], allowed: Ordinals | None, limit: i
     return [int(ordinal) for ordinal in ordinals[order]]
 
 
-def _to_candidates(rows: CandidateRows, neighbours: Neighbours, lexical: NDArray[np.float64]) -> Candidates:
+def _to_candidates(
+    rows: CandidateRows, neighbours: Neighbours, lexical: Scores, matches: PassageMatches | None
+) -> Candidates:
     """Join rows, neighbours and lexical scores; a memory written after the postings were read scores 0 lexically."""
     scored = rows.ordinals < len(lexical)
     return Candidates(
@@ -199,7 +241,7 @@ def _to_candidates(rows: CandidateRows, neighbours: Neighbours, lexical: NDArray
         next=_neighbour_rows(rows.ordinals, neighbours.following),
         speakers=rows.speakers,
         occurred_at=rows.occurred_at,
-        dense=rows.dense,
+        dense=matches.raise_dense(rows) if matches else rows.dense,
         lexical=np.where(scored, lexical[np.where(scored, rows.ordinals, 0)], 0.0),
         is_question=rows.asks,
         importance=rows.importance,

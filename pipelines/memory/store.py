@@ -17,6 +17,7 @@ from models.memory.spaces import Space
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
+from pipelines.memory.passages import add_passages, remove_passages
 
 #: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
@@ -100,12 +101,13 @@ def insert_memories(
     if not new_memories:
         return
     numbered = list(enumerate(new_memories, start=space.next_ordinal))
-    weights = {ordinal: terms.term_weights(new.text) for ordinal, (new, _) in numbered}
+    weights = {ordinal: terms.term_weights(new.text, space.term_version) for ordinal, (new, _) in numbered}
     rows = [(new, ordinal, [*weights[ordinal]], terms.is_question(new.text)) for ordinal, (new, _) in numbered]
     memories.insert(connection, space, rows)
     sources.cite(connection, space.id, [new for new, _ in new_memories])
     memory_vectors.insert(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
     postings.add(connection, space.id, weights)
+    add_passages(connection, space, {ordinal: new.text for ordinal, (new, _) in numbered})
     spaces.add_counts(connection, space.id, ordinals=len(new_memories), live=len(new_memories))
     spaces.add_speaker_counts(connection, space.id, Counter(new.speaker for new, _ in new_memories))
     vector_codes.pack_filled(connection, space, len(new_memories))
@@ -119,6 +121,7 @@ def remove_from_indexes(connection: Connection, space: Space, ids: Sequence[str]
     states = index_state.read(connection, space.id, ids)
     live = [memory for memory in states if not memory.closed]
     postings.remove(connection, space.id, {memory.ordinal: memory.terms for memory in live})
+    remove_passages(connection, space, [memory.ordinal for memory in live])
     if live:
         spaces.add_counts(connection, space.id, live=-len(live))
         speakers = Counter(memory.speaker for memory in live)
@@ -143,8 +146,9 @@ def reopen_memories(connection: Connection, space: Space, ids: Sequence[str]) ->
     closed = [memory for memory in index_state.read(connection, space.id, ids) if memory.closed and memory.text]
     index_state.reopen(connection, space.id, [memory.id for memory in closed])
     memory_vectors.set_live(connection, space.id, [memory.ordinal for memory in closed], live=True)
-    weights = {memory.ordinal: terms.term_weights(memory.text) for memory in closed}
+    weights = {memory.ordinal: terms.term_weights(memory.text, space.term_version) for memory in closed}
     postings.add(connection, space.id, weights)
+    add_passages(connection, space, {memory.ordinal: memory.text for memory in closed})
     rows = {memory.ordinal: ([*weights[memory.ordinal]], terms.is_question(memory.text)) for memory in closed}
     index_state.set_terms(connection, space.id, rows)
     spaces.add_counts(connection, space.id, live=len(closed))

@@ -14,6 +14,7 @@ from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Message
 from pipelines.inference.json_generation import generate_json
 from pipelines.memory import suggestions
+from pipelines.memory.quotes import cut_text
 from pipelines.memory.words import content_words, split_words
 
 #: Facts of one answer, characters of a fact and of each of its parts, and the most tokens of the answer.
@@ -62,7 +63,7 @@ def prompt(lines: Sequence[MemoryText]) -> list[Message]:
 
 
 def _format_line(number: int, memory: MemoryText) -> str:
-    text = " ".join(memory.text.split())[:MAX_LINE_LENGTH]
+    text = cut_text(" ".join(memory.text.split()), MAX_LINE_LENGTH)
     return f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker or 'user'}: {text}"
 
 

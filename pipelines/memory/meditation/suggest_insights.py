@@ -14,6 +14,7 @@ from models.memory.scan import MemoryText
 from pipelines.inference.engine import Engine, Message
 from pipelines.inference.json_generation import generate_json
 from pipelines.memory import suggestions
+from pipelines.memory.quotes import cut_text
 from pipelines.memory.words import content_words, split_words
 
 KIND = "memory.insight"
@@ -58,7 +59,7 @@ def run(engine: Engine, attempt: Attempt) -> Ending:
 def prompt(notes: Sequence[MemoryText]) -> list[Message]:
     """Build the prompt about these memories."""
     lines = (
-        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {memory.text[:MAX_NOTE_LENGTH]}"
+        f"[{number}] {memory.occurred_at:%Y-%m-%d} {memory.speaker}: {cut_text(memory.text, MAX_NOTE_LENGTH)}"
         for number, memory in enumerate(notes, start=1)
     )
     return [Message("system", INSTRUCTIONS), Message("user", "\n".join(["Notes:", *lines]))]

@@ -1,0 +1,77 @@
+"""Split long memories into passages, and keep the index entries of these.
+
+A memory's own vector covers its beginning, and BM25 divides the weight of a word by the length of the text. So what is
+said far inside a long memory is found by the passage that says it. A passage is as long as a quote in a prompt.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import regex
+
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import passages, postings
+from models.memory.passages import NewPassage, posting_ordinal
+from models.memory.spaces import Space
+from models.platform.database import Connection
+from pipelines.memory import quotes, terms
+
+REINDEX = "memory.reindex"
+
+#: Characters of a passage, at most, and of a text from which on it is split.
+MAX_PASSAGE, MIN_LONG = 400, 800
+
+#: The end of a sentence or a line, with the spaces that follow.
+SENTENCE_END = regex.compile(r"(?:[.!?…]+[\"'”»)]*\s+|[。！？।؟]+|\n+)")  # noqa: RUF001
+
+
+def split_passages(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and the length of each passage of a long text, in characters; none of a short one.
+
+    A passage ends with a sentence where one ends in its second half, else with a word.
+    """
+    start = 0
+    while len(text) >= MIN_LONG and start < len(text):
+        length = _passage_length(text[start : start + MAX_PASSAGE + 1])
+        if text[start : start + length].strip():
+            yield start, length
+        start += length
+
+
+def _passage_length(text: str) -> int:
+    """Return the length of the first passage of a text."""
+    if len(text) <= MAX_PASSAGE:
+        return len(text)
+    ends = [match.end() for match in SENTENCE_END.finditer(text, MAX_PASSAGE // 2) if match.end() <= MAX_PASSAGE]
+    return ends[-1] if ends else max(len(quotes.cut_text(text, MAX_PASSAGE)), 1)
+
+
+def add_passages(connection: Connection, space: Space, texts: Mapping[int, str]) -> None:
+    """Index the passages of the long ones among memories' texts by ordinal, and enqueue the job that embeds them.
+
+    The caller holds the lock of the space. Earlier versions do not know passages.
+    """
+    if space.term_version < terms.CURRENT:
+        return
+    parts = [(ordinal, start, length) for ordinal in texts for start, length in split_passages(texts[ordinal])]
+    if not parts:
+        return
+    numbers = range(first := passages.take_numbers(connection, space.id, len(parts)), first + len(parts))
+    weights = [terms.term_weights(texts[ordinal][start : start + length]) for ordinal, start, length in parts]
+    rows = [NewPassage(number, *part, [*weight]) for number, part, weight in zip(numbers, parts, weights, strict=True)]
+    passages.insert(connection, space.id, rows)
+    postings.add(
+        connection, space.id, {posting_ordinal(row.number): weight for row, weight in zip(rows, weights, strict=True)}
+    )
+    enqueue(connection, reindex_job(space.account_id, space.user_id))
+
+
+def remove_passages(connection: Connection, space: Space, ordinals: Sequence[int]) -> None:
+    """Delete the passages of memories with their index entries. The caller holds the lock of the space."""
+    if space.next_passage:
+        postings.remove(connection, space.id, passages.delete(connection, space.id, ordinals))
+
+
+def reindex_job(account_id: str, user_id: str) -> NewJob:
+    """Build the job that indexes what remains of a user's memories. It is inserted unless one is queued already."""
+    serial_key = f"{REINDEX} {account_id} {user_id}"
+    return NewJob(REINDEX, account_id, {"user_id": user_id}, serial_key=serial_key, coalesce=True, owner_id=user_id)
