@@ -107,6 +107,7 @@ def generate(
         cancelled=attempt.should_stop,
         output_format=prompt.output_format,
         calls=answer.tool_calls,
+        cache_owner=answer.response.account_id,
     ):
         if isinstance(output, Token):
             answer.write_text(output)

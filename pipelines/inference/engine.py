@@ -175,11 +175,15 @@ class Engine(Protocol):
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """Generate an answer in the output format, or what follows `prefix` and `calls`, which are answered already.
 
         A text is yielded up to where it can be continued: never a part of a possible stop text or call. A call is
         yielded once it is complete; one that `max_output_tokens` cuts off is dropped.
+
+        Where SANGHA_PROMPT_CACHE is `account`, a prompt shares the engine's cache only with those of the same
+        `cache_owner`, and without an owner with none.
 
         `cancelled` is called at every token and every few milliseconds in between, in the iterating thread. Once it
         returns True, the slot is freed and `Finish("cancelled")` follows. Closing the iterator frees the slot, too.

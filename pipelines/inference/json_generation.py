@@ -21,6 +21,7 @@ def generate_json(
         sampling=Sampling(max_output_tokens=max_tokens, temperature=0),
         cancelled=attempt.should_stop,
         output_format=OutputFormat(schema=schema),
+        cache_owner=attempt.job.account_id,
     ):
         if isinstance(output, Token):
             text += output.text

@@ -19,15 +19,19 @@ BATCH_INTERVAL = 0.035
 
 
 class ChunkQueue:
-    """The chunks of one generation: JSON as bytes, then None, or the exception that ended it."""
+    """The chunks of one generation: JSON as bytes, then None, or the exception that ended it.
+
+    has_begun  whether llama.cpp has begun to read the prompt
+    """
 
     def __init__(self) -> None:
-        self.stop_requested = False
+        self.stop_requested = self.has_begun = False
         self.queue: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
 
     def on_chunk(self, chunk: bytes) -> bool:
         """Receive a chunk from llama.cpp; True stops the generation. Must not raise: llama.cpp ignores exceptions."""
         self.queue.put(chunk)
+        self.has_begun = self.has_begun or b'"choices"' in chunk  # an error has none
         return self.stop_requested
 
 

@@ -11,9 +11,9 @@ and applies the model's own chat template. Four of its properties shape this mod
 - Errors are chunks with the key `error`, or are raised as ValueError and RuntimeError.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import orjson
@@ -36,6 +36,7 @@ from pipelines.inference.json_schema import check_output_format
 from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
 from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
 from pipelines.inference.llamacpp.gguf_files import engine_file
+from pipelines.inference.llamacpp.isolated_slots import IsolatedSlots, Messages
 from pipelines.inference.llamacpp.loopback import LoopbackClient
 from pipelines.inference.llamacpp.output_parser import OutputParser
 from pipelines.inference.llamacpp.partial_answer import PartialAnswer
@@ -58,13 +59,13 @@ def load_llamacpp(settings: Settings) -> "LlamaCppEngine":
     params.model_alias = {model_name(settings)}
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # divided evenly: no slot can take another's share
-    params.cache_ram_mib = int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
+    isolated = settings.prompt_cache == "account"
+    params.cache_ram_mib = 0 if isolated else int(usable_memory() * PROMPT_CACHE_SHARE) >> 20
     if _cpu_only():
         params.n_batch = params.n_ubatch = max(PROMPT_BATCH, settings.slots)
     server = start_server(params, "model")
-    return LlamaCppEngine(
-        server, LoopbackClient(server.listening_address, params.api_keys[0]), model_name(settings), settings.slots
-    )
+    loopback = LoopbackClient(server.listening_address, params.api_keys[0])
+    return LlamaCppEngine(server, loopback, model_name(settings), settings.slots, isolated=isolated)
 
 
 class LlamaCppEngine:
@@ -73,7 +74,7 @@ class LlamaCppEngine:
     continues = True
     counts_exactly = True
 
-    def __init__(self, server: Any, loopback: LoopbackClient, name: str, slots: int) -> None:
+    def __init__(self, server: Any, loopback: LoopbackClient, name: str, slots: int, *, isolated: bool = False) -> None:
         self.name = name
         self.slots = slots
         # The server limits a slot to the context that the model was trained for.
@@ -84,6 +85,7 @@ class LlamaCppEngine:
         # One thread a slot: further generations wait here, where cancelling them has no effect on llama.cpp.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._running: set[ChunkQueue] = set()
+        self._isolated_slots = IsolatedSlots(slots) if isolated else None
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         """See Engine. Exact; takes under 1 ms for a short prompt."""
@@ -103,6 +105,7 @@ class LlamaCppEngine:
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """See Engine. While a prompt is read, freeing the slot takes up to two batches; Finish comes at once."""
         partial = PartialAnswer(prompt, output_format, prefix, calls)
@@ -111,12 +114,13 @@ class LlamaCppEngine:
         elif partial.has_all_calls:
             yield Finish("stop", self.count(prompt, output_format), 0, 0)
         elif not partial.is_constrained:
-            yield from self._generate_text(partial, sampling, cancelled)
+            yield from self._generate_text(partial, sampling, cancelled, cache_owner)
         else:
             check_output_format(output_format)
             parser = OutputParser(output_format, sampling, prefix, calls)
             # Closed at once also on an exception: its traceback would keep the iterator, and so the slot, alive.
-            with closing(self._generate_text(partial, sampling, lambda: parser.done or cancelled())) as outputs:
+            outputs = self._generate_text(partial, sampling, lambda: parser.done or cancelled(), cache_owner)
+            with closing(outputs):
                 yield from parser.parse(outputs)
 
     def close(self) -> None:
@@ -127,26 +131,31 @@ class LlamaCppEngine:
         self._server = None
 
     def _generate_text(
-        self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool]
+        self, partial: PartialAnswer, sampling: Sampling, cancelled: Callable[[], bool], cache_owner: str | None
     ) -> Generator[Token | Finish, None, None]:
         """Yield the model's output. llama.cpp's count of the prompt's tokens is right only without a partial answer."""
+        body = self._request_body(partial, sampling)
         if not partial.has_output:
-            yield from self._run_request(self._request_body(partial, sampling), cancelled, None)
+            yield from self._run_request(body, cancelled, None, cache_owner)
             return
         tokens = self.count(partial.prompt, partial.output_format)
         try:
-            yield from self._run_request(self._request_body(partial, sampling), cancelled, tokens)
+            yield from self._run_request(body, cancelled, tokens, cache_owner)
         except PermanentFailure as error:
             if error.code != "context_length_exceeded" or tokens >= self.context:
                 raise
             yield Finish("length", tokens, 0, 0)  # the partial answer fills the context
 
     def _run_request(
-        self, request: bytes, cancelled: Callable[[], bool], prompt_tokens: int | None
+        self,
+        body: Mapping[str, Any],
+        cancelled: Callable[[], bool],
+        prompt_tokens: int | None,
+        cache_owner: str | None,
     ) -> Iterator[Token | Finish]:
         chunks = ChunkQueue()
         try:
-            running = self._threads.submit(self._run, request, chunks)
+            running = self._threads.submit(self._run, body, chunks, cache_owner)
         except RuntimeError as error:
             raise EngineError("The engine is closed") from error
         self._running.add(chunks)
@@ -157,7 +166,7 @@ class LlamaCppEngine:
             self._running.discard(chunks)
             running.cancel()
 
-    def _request_body(self, partial: PartialAnswer, sampling: Sampling) -> bytes:
+    def _request_body(self, partial: PartialAnswer, sampling: Sampling) -> dict[str, Any]:
         body = {
             "messages": partial.messages(),
             "max_tokens": sampling.max_output_tokens,
@@ -172,16 +181,28 @@ class LlamaCppEngine:
             "return_progress": True,  # adds the prompt's tokens, and calls back between its batches
             "reasoning_format": "none",  # reasoning is returned as text
         }
-        return orjson.dumps({name: value for name, value in body.items() if value is not None})
+        return {name: value for name, value in body.items() if value is not None}
 
-    def _run(self, request: bytes, chunks: ChunkQueue) -> None:
+    def _run(self, body: Mapping[str, Any], chunks: ChunkQueue, cache_owner: str | None) -> None:
         """Generate until the end or a stop. Runs in a slot's thread."""
         try:
-            if not chunks.stop_requested:
-                self._server.handle_chat_completions(request, chunks.on_chunk)
+            with self._slot_parameters(cache_owner, body["messages"], chunks) as parameters:
+                if not chunks.stop_requested:
+                    self._server.handle_chat_completions(orjson.dumps({**body, **parameters}), chunks.on_chunk)
             chunks.queue.put(None)
         except Exception as error:  # noqa: BLE001  raised in the thread that reads
             chunks.queue.put(error)
+
+    @contextmanager
+    def _slot_parameters(
+        self, cache_owner: str | None, messages: Messages, chunks: ChunkQueue
+    ) -> Iterator[Mapping[str, Any]]:
+        """Choose the slot, unless llama.cpp may choose any."""
+        if self._isolated_slots is None:
+            yield {}
+            return
+        with self._isolated_slots.take(cache_owner, messages, lambda: chunks.has_begun) as slot:
+            yield slot.parameters
 
 
 def _cpu_only() -> bool:

@@ -6,6 +6,8 @@ reasoning, are added at the end. So the journal contains what the endpoint bills
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from secrets import token_hex
 from typing import Any, Literal
 
 import orjson
@@ -26,9 +28,21 @@ from pipelines.inference.engine import (
 
 def max_tokens_field(host: str) -> str:
     """Return the name of the token limit in a request: OpenAI renamed it, and other endpoints expect the old name."""
-    name, _, _ = host.partition(":")
-    renamed = name.endswith((".openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if renamed else "max_tokens"
+    return "max_completion_tokens" if _is_openai(host) else "max_tokens"
+
+
+def cache_isolation(host: str, owner: str | None) -> dict[str, str]:
+    """Return the field of a request that keeps an owner's prompts apart in the endpoint's cache.
+
+    vLLM adds `cache_salt` to the hash of each block. OpenAI chooses the machine, and so the cache, by
+    `prompt_cache_key`, which makes it unlikely that two owners meet. Without an owner the value is a new one.
+    """
+    salt = blake2b((owner or token_hex(16)).encode(), digest_size=16).hexdigest()
+    return {"prompt_cache_key" if _is_openai(host) else "cache_salt": salt}
+
+
+def _is_openai(host: str) -> bool:
+    return host.partition(":")[0].endswith((".openai.com", ".openai.azure.com"))
 
 
 def request_body(

@@ -33,7 +33,7 @@ from pipelines.inference.openai.cancellable_http import (
     CancellableBackend,
     ReadCancelled,
 )
-from pipelines.inference.openai.completions import CompletionReader, max_tokens_field, request_body
+from pipelines.inference.openai.completions import CompletionReader, cache_isolation, max_tokens_field, request_body
 
 #: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
 #: marker to the end of the HTTP message, which only matters for using the connection again.
@@ -69,6 +69,7 @@ class OpenAIEngine:
         self.name = upstream.models[0]
         self.slots = settings.slots
         self.context = settings.context
+        self._isolated = settings.prompt_cache == "account"
         self._url = upstream.url.rstrip("/") + "/chat/completions"
         self._host = urlsplit(self._url).netloc
         self._api_key = upstream.api_key or ""
@@ -101,6 +102,7 @@ class OpenAIEngine:
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """See Engine. Cancelling closes the connection, which makes endpoints stop generating."""
         tokens = self.count(prompt, output_format)
@@ -109,6 +111,8 @@ class OpenAIEngine:
             return
         reader = CompletionReader(output_format)
         body = request_body(self.name, prompt, sampling, output_format, max_tokens_field(self._host))
+        if self._isolated:
+            body |= cache_isolation(self._host, cache_owner)
         request = self._http_request(orjson.dumps(body))
         try:
             with self._slot(cancelled), closing(self._chunks(request, reader, cancelled)) as chunks:

@@ -73,6 +73,7 @@ class ScriptedEngine:
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         """Play the script from exactly where it was cut. A token that was cut in two counts when it is completed."""
         playback = self._playback(prompt, output_format, secrets.token_hex(2) if self.script.nonce else "")

@@ -60,6 +60,7 @@ class FakeEngine:
         self.samplings: list[Sampling] = []
         self.output_formats: list[OutputFormat] = []
         self.calls: list[list[ToolCall]] = []
+        self.cache_owners: list[str | None] = []
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         return sum(len(message.content.split()) for message in prompt)
@@ -73,12 +74,14 @@ class FakeEngine:
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         self.prompts.append(prompt)
         self.prefixes.append(prefix)
         self.samplings.append(sampling)
         self.output_formats.append(output_format)
         self.calls.append(list(calls))
+        self.cache_owners.append(cache_owner)
         outputs = self.outputs[: sampling.max_output_tokens]
         for position, output in enumerate(outputs):
             self.before_token(position)

@@ -16,7 +16,7 @@ from pipelines.inference.engine import PLAIN_TEXT, EngineOutput, Message, Output
 class CharacterEngine:
     """An engine whose tokens are characters, and three more a message for its template."""
 
-    name, continues, slots = "characters", True, 1
+    name, continues, counts_exactly, slots = "characters", True, True, 1
 
     def __init__(self, context: int) -> None:
         self.context = context
@@ -35,6 +35,7 @@ class CharacterEngine:
         cancelled: Callable[[], bool],
         output_format: OutputFormat = PLAIN_TEXT,
         calls: Sequence[ToolCall] = (),
+        cache_owner: str | None = None,
     ) -> Iterator[EngineOutput]:
         raise NotImplementedError
 

@@ -27,7 +27,7 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.openai import engine as openai_engine
-from pipelines.inference.openai.completions import max_tokens_field, request_body
+from pipelines.inference.openai.completions import cache_isolation, max_tokens_field, request_body
 from pipelines.inference.openai.engine import OpenAIEngine
 from pipelines.inference.registry import load_engine
 from tests.pipelines.inference.openai.endpoint import (
@@ -100,6 +100,33 @@ def test_an_answer_is_streamed_and_its_connection_is_reused(endpoint: Endpoint, 
     assert answer(engine)[0] == "d"
     assert endpoint.connections == 1
     assert (engine.name, engine.slots, engine.context, engine.continues) == ("big", 2, 900, False)
+
+
+def test_accounts_share_no_prompt_cache_of_the_endpoint_if_the_setting_says_so(endpoint: Endpoint) -> None:
+    # Given an engine with isolated prompts, and one without
+    settings = settings_of(endpoint)
+    engines = [OpenAIEngine(settings.model_copy(update={"prompt_cache": value})) for value in ("account", "shared")]
+    salts = []
+
+    def respond(request: ReceivedRequest) -> None:
+        salts.append(request.body.get("cache_salt"))
+        answers_with("a")(request)
+
+    endpoint.handlers += [respond] * 8
+
+    # When accounts generate
+    for engine in engines:
+        for owner in ("acct_1", "acct_1", "acct_2", None):
+            options = {"sampling": Sampling(5), "cancelled": lambda: False}
+            assert [*engine.generate(PROMPT, prefix="", cache_owner=owner, **options)]  # type: ignore[arg-type]
+        engine.close()
+
+    # Then each account has a salt of its own, which does not name it
+    assert salts[0] == salts[1]
+    assert len({*salts[:4]}) == 3
+    assert "acct_1" not in str(salts)
+    assert salts[4:] == [None] * 4
+    assert list(cache_isolation("api.openai.com:443", "acct_1")) == ["prompt_cache_key"]
 
 
 def test_tokens_beyond_the_text_are_counted_at_the_end(endpoint: Endpoint, engine: OpenAIEngine) -> None:
