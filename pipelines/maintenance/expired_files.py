@@ -19,4 +19,5 @@ def expired_files_job() -> NewJob:
         run_at=datetime.now(UTC),
         serial_key=f"{KIND} files",
         coalesce=True,
+        lane="platform files",  # so that other maintenance yields to it
     )

@@ -1,0 +1,72 @@
+"""A deletion holds the lock of the space for short transactions, and continues after a release."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from models.jobs.jobs import NewJob, enqueue
+from models.memory import memories, spaces
+from models.memory.memories import Filters, NewMemory
+from models.platform.errors import Released
+from models.platform.ids import new_id
+from pipelines import time_slice
+from pipelines.memory import forget_memories
+from pipelines.memory.forget_memories import BATCH, FIRST_BATCH, LOCK_TIME
+from pipelines.memory.store import insert_memories
+
+COUNT = 5 * FIRST_BATCH
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "following"),
+    [
+        (FIRST_BATCH, 0.01, 2 * FIRST_BATCH),
+        (BATCH, 0.01, BATCH),
+        (FIRST_BATCH, LOCK_TIME / 2, FIRST_BATCH),
+        (FIRST_BATCH, 2 * LOCK_TIME, FIRST_BATCH // 2),
+        (1, 2 * LOCK_TIME, 1),
+    ],
+)
+def test_batches_follow_the_time_that_the_last_one_took(size, seconds, following):
+    assert forget_memories._next_size(size, seconds) == following
+
+
+@pytest.fixture
+def owner(database, account):
+    """The ids of an account and of a user with COUNT memories in it."""
+    user_id = new_id("user")
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
+        space = spaces.find_or_create(connection, account, user_id)
+        new_memories = [NewMemory(new_id("mem"), f"tree {number}", "Ada", NOW) for number in range(COUNT)]
+        insert_memories(connection, space, [(new, [1.0, *[0.0] * 383]) for new in new_memories])
+    return account, user_id
+
+
+def test_a_deletion_yields_between_its_batches_and_counts_all_of_them(database, begin, owner, monkeypatch):
+    # Given a job of another account that waits for the thread
+    monkeypatch.setattr(time_slice.TimeSlice.__init__, "__defaults__", (time_slice.SECONDS, 0))
+    job = NewJob("memory.forget", owner[0], {"user_id": owner[1], "conversation_id": None})
+    waiting = NewJob("memory.forget", new_id("acct"))
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO accounts (id, name) VALUES (%s, 'another')", (waiting.account_id,))
+        enqueue(connection, waiting)
+        connection.execute("UPDATE jobs SET published_at = now() - interval '1 second' WHERE id = %s", (waiting.id,))
+
+    # When all memories are deleted
+    with pytest.raises(Released):
+        forget_memories.run(begin(job))
+
+    # Then a batch is deleted, and the rest once the other job runs
+    assert len(stored(database, owner)) == COUNT - FIRST_BATCH
+    with database.connection() as connection:
+        connection.execute("UPDATE jobs SET state = 'completed', finished_at = now() WHERE id = %s", (waiting.id,))
+    assert forget_memories.run(begin(job)).result == {"deleted": COUNT}
+    assert stored(database, owner) == []
+
+
+def stored(database, owner):
+    with database.connection() as connection:
+        return memories.page(connection, *owner, Filters(), limit=1000)
