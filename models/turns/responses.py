@@ -18,7 +18,8 @@ from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.records import columns
 
 __all__ = [
-    "Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "delete", "finish", "insert_with_job", "read",
+    "Response", "ResponseStatus", "TokenUsage", "bill", "chain_items", "close_gap", "delete", "finish",
+    "insert_with_job", "read",
 ]  # fmt: skip
 
 #: Seconds for which the result of a turn that is not stored is kept after its end.
@@ -203,7 +204,6 @@ def finish(connection: Connection, response: Response) -> None:
     )
 
 
-# A deleted turn ends the chain.
 CHAIN = """
 WITH RECURSIVE chain AS (
     SELECT previous_id, input, output, 1 AS depth FROM responses WHERE id = %(id)s AND account_id = %(account_id)s
@@ -220,6 +220,21 @@ def chain_items(connection: Connection, response_id: str, account_id: str, limit
     """Return the items of a response and of those before it, at most `limit` turns, oldest first."""
     rows = fetch_all(connection, CHAIN, {"id": response_id, "account_id": account_id, "limit": limit})
     return [item for row in rows for item in (*row["input"], *row["output"])]
+
+
+# The second statement must see a turn that was continuing the response when the first one waited for its transaction.
+LOCK = "SELECT FROM responses WHERE id = %(id)s AND account_id = %(account_id)s FOR UPDATE"
+RELINK = """
+UPDATE responses AS later SET previous_id = deleted.previous_id FROM responses AS deleted
+WHERE later.previous_id = deleted.id AND deleted.id = %(id)s AND deleted.account_id = %(account_id)s
+"""
+
+
+def close_gap(connection: Connection, response: Response) -> None:
+    """Let the turns that continue a response continue the one before it, in the transaction that deletes it."""
+    parameters = {"id": response.id, "account_id": response.account_id}
+    connection.execute(LOCK, parameters)
+    connection.execute(RELINK, parameters)
 
 
 # The journal's archive is deleted by cascade, the response by a trigger. The usage record is kept.

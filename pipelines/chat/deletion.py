@@ -11,9 +11,13 @@ from pipelines.memory.forget_memories import delete_memories
 
 
 def delete_response(database: Database, response: Response) -> None:
-    """Delete an ended turn, its journal and its memories. Raises Conflict while it is in progress."""
+    """Delete an ended turn, its journal and its memories; its chain goes on without it.
+
+    Raises Conflict while it is in progress.
+    """
     with database.transaction() as connection:
         _delete_memories(connection, response)
+        responses.close_gap(connection, response)
         if not responses.delete(connection, response.id, response.account_id):
             raise Conflict("The response is still in progress; cancel it first.", code="response_in_progress")
 

@@ -1,15 +1,20 @@
 """Deleting turns and conversations deletes the memories of them, also while they are being remembered."""
 
+from threading import Thread
+
 import pytest
 
+from bench.harness.waiting import wait_until
 from models.accounts.ownership import Access
 from models.memory import memories, spaces
 from models.platform.errors import Conflict
 from models.platform.ids import new_id
 from models.platform.settings import Settings
-from models.turns import conversations
+from models.turns import conversations, responses
 from pipelines.chat import deletion, turn
+from pipelines.chat.start_turn import NewTurn, start_turn_in_transaction
 from pipelines.memory import forget_memories, remember_turns
+from tests.pipelines.chat.conftest import REQUEST
 from tests.pipelines.memory.job_helpers import claim_next, embed_alike, memory_texts
 
 
@@ -90,3 +95,52 @@ def test_spaces_with_memories_of_a_conversation_are_found(harness, fake_engine):
         space = spaces.find(connection, account_id, harness.caller.user_id)
         assert user_ids == [harness.caller.user_id]
         assert len(memories.ids_of_turn(connection, space.id, started.response.thread, started.response.id)) == 2
+
+
+@pytest.mark.parametrize(("deleted", "texts", "previous"), [(0, "one two", [None, 1]), (1, "zero two", [None, 0])])
+def test_a_chain_goes_on_without_a_deleted_turn(harness, fake_engine, deleted, texts, previous):
+    # Given a chain of three turns
+    turns = []
+    for text in ("zero", "one", "two"):
+        turns.append(run_turn(harness, fake_engine, text, previous=turns[-1].id if turns else None).response)
+
+    # When one of them is deleted, and the last is continued
+    deletion.delete_response(harness.database, turns[deleted])
+    engine = fake_engine("ok")
+    started = harness.start("three", previous=turns[2].id)
+    attempt = harness.attempt(started)
+    harness.settle(attempt, turn.run(engine, attempt))
+
+    # Then the prompt has the other turns
+    asked = [message.content for message in engine.prompts[0] if message.role == "user"]
+    assert asked == [*texts.split(), "three"]
+    kept = [each for number, each in enumerate(turns) if number != deleted]
+    with harness.database.connection() as connection:
+        links = [responses.read(connection, each.id, Access.own(harness.caller)).previous_id for each in kept]
+    assert links == [None if number is None else turns[number].id for number in previous]
+
+
+def test_a_turn_that_is_being_accepted_continues_the_turn_before_a_deleted_one(harness, fake_engine):
+    # Given a chain of two turns, and a third that is not committed yet
+    first = run_turn(harness, fake_engine, "zero").response
+    second = run_turn(harness, fake_engine, "one", previous=first.id).response
+    deleting = Thread(target=deletion.delete_response, args=(harness.database, second))
+    new = NewTurn(REQUEST, [], previous_id=second.id)
+    with harness.database.transaction() as connection:
+        third = start_turn_in_transaction(connection, harness.caller, new).response
+
+        # When the second is deleted meanwhile
+        deleting.start()
+        wait_until(lambda: is_waiting_for_a_lock(harness.database), 10)
+    deleting.join(10)
+
+    # Then the third continues the first
+    with harness.database.connection() as connection:
+        assert responses.read(connection, second.id, Access.own(harness.caller)) is None
+        assert responses.read(connection, third.id, Access.own(harness.caller)).previous_id == first.id
+
+
+def is_waiting_for_a_lock(database):
+    with database.connection() as connection:
+        waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return connection.execute(waiting).fetchone() is not None
