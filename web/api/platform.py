@@ -45,6 +45,7 @@ class Platform:
 
     calls           the blocking endpoints of each account
     memory_changes  the changes of each user's memories, which hold the lock of their space
+    schema_checks   the requests of each account whose JSON Schemas are checked
     others          further databases to close: those of the gate and the relay
     openapi  the OpenAPI document of the mounted routes
     checks   readiness checks by name: each returns when its part works and raises when it does not
@@ -70,6 +71,7 @@ class Platform:
     uploads: OpenUploads = field(default_factory=OpenUploads)
     calls: Shares = field(default_factory=lambda: Shares(ACCOUNT_CALLS))
     memory_changes: Shares = field(default_factory=lambda: Shares(1))
+    schema_checks: Shares = field(default_factory=lambda: Shares(1))
     others: Sequence[Database] = ()
     started: int = field(default_factory=lambda: int(time.time()))
     checks: dict[str, Callable[[], object]] = field(default_factory=dict)

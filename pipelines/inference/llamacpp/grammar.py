@@ -1,6 +1,7 @@
 """Write the grammars that llama.cpp constrains an answer with, in llguidance's language.
 
-See `pipelines.inference.json_schema` for what a schema may contain.
+See `pipelines.inference.grammars.schema_check` for what a schema may contain. llama.cpp compiles each grammar itself,
+between two batches of all slots, so it only gets what the child process has compiled within a limit.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ import orjson
 
 from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import OutputFormat, Tool
-from pipelines.inference.json_schema import ANY_OBJECT, GRAMMAR_HEADER, grammar_error, json_rule
+from pipelines.inference.grammars.json_rule import ANY_OBJECT, GRAMMAR_HEADER, json_rule
+from pipelines.inference.json_schema import enforced_schema, grammar_error
 from pipelines.inference.llamacpp.tool_prompt import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
 
 #: The arguments of a function without parameters.
@@ -29,7 +31,7 @@ opened[lazy]: OPENED
 
 def json_grammar(schema: Mapping[str, Any], assistant_prefix: str = "") -> str:
     """Return the grammar of a JSON answer, after `assistant_prefix` where llama.cpp parses the answer so far, too."""
-    return f"{GRAMMAR_HEADER}start: {assistant_prefix} answer\nanswer: {json_rule(schema or ANY_OBJECT)}"
+    return f"{GRAMMAR_HEADER}start: {assistant_prefix} answer\nanswer: {_enforced_rule(schema)}"
 
 
 def calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
@@ -44,7 +46,7 @@ def calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
     rules += [f"called: ({' | '.join(f'call{number}' for number in range(len(tools)))}) {_quote(CALL_CLOSE)}"]
     rules += [line for number, tool in enumerate(tools) for line in _call_rules(number, tool)]
     if output_format.schema is not None:
-        rules += [f"answer: {json_rule(output_format.schema or ANY_OBJECT)}"]
+        rules += [f"answer: {_enforced_rule(output_format.schema)}"]
     grammar = GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES])
     if error := grammar_error(grammar):
         raise PermanentFailure(
@@ -67,8 +69,12 @@ def _start(output_format: OutputFormat, calls_made: int) -> str:
 
 def _call_rules(number: int, tool: Tool) -> tuple[str, str]:
     head = _quote(f"{NAME_KEY}{orjson.dumps(tool.name).decode()}{ARGUMENTS_KEY}")
-    parameters = json_rule(_closed(tool.parameters) if tool.parameters else NO_ARGUMENTS)
+    parameters = json_rule(_closed(enforced_schema(tool.parameters)) if tool.parameters else NO_ARGUMENTS)
     return f"call{number}: {head} arguments{number} {_quote(OBJECT_END)}", f"arguments{number}: {parameters}"
+
+
+def _enforced_rule(schema: Mapping[str, Any]) -> str:
+    return json_rule(enforced_schema(schema) if schema else ANY_OBJECT)
 
 
 def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

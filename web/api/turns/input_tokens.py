@@ -15,6 +15,7 @@ from models.platform.errors import InvalidRequest, Unavailable
 from pipelines.chat.token_count import TokenCountRequest, enqueue_count
 from web.api.job_results import cancel_job, delete_ended_job
 from web.api.request import Request
+from web.api.turns.conversion import convert
 from web.api.turns.input_items import stored_items
 from web.api.turns.turn_request import CountTokens, parse_thread, prompt_parameters
 from web.http import bodies
@@ -36,7 +37,7 @@ async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
     body = bodies.parse(request.body, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
-    token_count = TokenCountRequest(prompt_parameters(body, request.platform.settings), items, *parse_thread(body))
+    token_count = TokenCountRequest(await convert(request, prompt_parameters, body), items, *parse_thread(body))
     job_id = request.new_id("job")
     limits = request.admission.limits
     await run_in_thread(enqueue_count, request.platform.database, request.caller, token_count, job_id, limits)

@@ -17,6 +17,7 @@ from pipelines.chat.response_objects import ResponseObject, response_object
 from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
+from web.api.turns.conversion import convert
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http import bodies
@@ -63,7 +64,7 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     request waits for the end of the response, at most 540 seconds.
     """
     body = bodies.parse(request.body, CreateResponse)
-    turn = new_turn(body, request.platform.settings)
+    turn = await convert(request, new_turn, body)
     started = await start(request, turn, stream=bool(body.stream))
     response = started.response
     if body.stream:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
-from pipelines.inference.json_schema import schema_error
+from pipelines.inference.json_schema import NamedSchema, first_schema_error
 from web.api.turns.input_items import FunctionName
 from web.http.validation import (
     RequestBody,
@@ -129,11 +129,9 @@ def resolve_tools(tools: Sequence[FunctionTool] | None, choice: Any) -> tuple[li
 
 
 def text_parameters(text: TextOptions | None) -> dict[str, Any]:
-    """Return the stored text options. Raises InvalidRequest for a schema that cannot be enforced."""
+    """Return the stored text options."""
     format_ = text.format if text and text.format else PlainFormat(type="text")
     parameters: dict[str, Any] = {"format": format_.model_dump(by_alias=True, exclude_none=True)}
-    if isinstance(format_, SchemaFormat):
-        check_schema(format_.schema_, "text.format.schema", strict=format_.strict is True)
     if text and text.verbosity:
         parameters["verbosity"] = text.verbosity
     return parameters
@@ -149,22 +147,30 @@ def _check_tools(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
                 param=param,
             )
         names.add(tool.name)
-        _check_parameters(tool, f"tools[{position}].parameters")
     return [_tool_object(tool) for tool in tools]
 
 
-def _check_parameters(tool: FunctionTool, param: str) -> None:
-    if not tool.parameters:
-        return
-    if tool.parameters.get("type", "object") != "object":
-        raise _invalid_schema(param, "expected type 'object' for the arguments of a function")
-    check_schema(tool.parameters, param, strict=tool.strict is True)
+def check_schemas(schemas: Sequence[NamedSchema]) -> None:
+    """Raise InvalidRequest unless a grammar can enforce all the JSON Schemas of a request, within one limit of time.
+
+    Blocks while new schemas are compiled; call it in a thread.
+    """
+    if schemas and (found := first_schema_error(schemas)):
+        raise _invalid_schema(*found)
 
 
-def check_schema(schema: Schema, param: str, *, strict: bool) -> None:
-    """Raise InvalidRequest unless a grammar can enforce the JSON Schema, with `strict` all of its keywords."""
-    if reason := schema_error(schema, strict=strict):
-        raise _invalid_schema(param, reason)
+def schemas_of(tools: Sequence[FunctionTool] | None, text: TextOptions | None) -> list[NamedSchema]:
+    """Return the JSON Schemas of a request's tools and text format. Raises InvalidRequest for arguments of a type."""
+    schemas = []
+    for position, tool in enumerate(tools or []):
+        if tool.parameters:
+            param = f"tools[{position}].parameters"
+            if tool.parameters.get("type", "object") != "object":
+                raise _invalid_schema(param, "expected type 'object' for the arguments of a function")
+            schemas.append(NamedSchema(param, tool.parameters, strict=tool.strict is True))
+    if text and isinstance(text.format, SchemaFormat):
+        schemas.append(NamedSchema("text.format.schema", text.format.schema_, strict=text.format.strict is True))
+    return schemas
 
 
 def _invalid_schema(param: str, reason: str) -> InvalidRequest:

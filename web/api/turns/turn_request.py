@@ -14,7 +14,16 @@ from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name
 from web.api.turns.input_items import Id, InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
-from web.api.turns.tools_and_formats import MAX_TOOLS, TextOptions, Tool, ToolChoice, resolve_tools, text_parameters
+from web.api.turns.tools_and_formats import (
+    MAX_TOOLS,
+    TextOptions,
+    Tool,
+    ToolChoice,
+    check_schemas,
+    resolve_tools,
+    schemas_of,
+    text_parameters,
+)
 from web.http.validation import RequestBody, Unsupported, branch, discriminate_text, strict_literal, truncate
 
 #: Key-value pairs of the caller, with OpenAI's limits.
@@ -168,8 +177,12 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
 
 
 def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, Any]:
-    """Return the stored parameters that determine the prompt and the output format. Raises InvalidRequest."""
+    """Return the stored parameters that determine the prompt and the output format. Raises InvalidRequest.
+
+    Blocks while new JSON Schemas are compiled; see `web.api.turns.conversion`.
+    """
     tools, choice = resolve_tools(body.tools, body.tool_choice)
+    check_schemas(schemas_of(body.tools, body.text))
     return {
         "model": resolve_model(body.model, settings),
         "instructions": body.instructions,

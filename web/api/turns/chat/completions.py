@@ -13,6 +13,7 @@ from web.api.request import Request
 from web.api.turns.chat.chunks import CompletionChunks
 from web.api.turns.chat.completion_object import completion_object
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
+from web.api.turns.conversion import convert
 from web.api.turns.started_turn import StartedTurn, on_delivered, start, wait_for_end
 from web.http import bodies
 from web.http.disconnects import DeferredResponse, run_in_background
@@ -24,7 +25,7 @@ async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/chat/completions`: create a chat completion, streamed as chunks with `stream`."""
     body = bodies.parse(request.body, CreateChatCompletion)
     settings = request.platform.settings
-    started = await start(request, chat_turn(body, settings), stream=bool(body.stream))
+    started = await start(request, await convert(request, chat_turn, body), stream=bool(body.stream))
     if not body.stream:
         return DeferredResponse(partial(_completion, request, started), started.on_disconnect)
     chunks = CompletionChunks(started.response, settings, include_usage=body.include_usage)
