@@ -122,6 +122,29 @@ def list_keys(
     return [_key(row) for row in fetch_all(connection, LIST, parameters)]
 
 
+#: Keys that an e-mail lists at most.
+MAX_LISTED = 50
+
+ACTIVE_OF = f"""
+SELECT {COLUMNS} FROM api_keys
+WHERE user_id = %(user_id)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+ORDER BY id DESC LIMIT %(limit)s
+"""
+
+
+def list_active_of(connection: Connection, user_id: str) -> list[ApiKey]:
+    """Return at most MAX_LISTED valid keys of a user in all accounts, newest first."""
+    return [_key(row) for row in fetch_all(connection, ACTIVE_OF, {"user_id": user_id, "limit": MAX_LISTED})]
+
+
+REVOKE_ALL_OF = "UPDATE api_keys SET revoked_at = now() WHERE user_id = %(user_id)s AND revoked_at IS NULL"
+
+
+def revoke_all_of(connection: Connection, user_id: str) -> int:
+    """Revoke all keys of a user in all accounts. Returns how many."""
+    return connection.execute(REVOKE_ALL_OF, {"user_id": user_id}).rowcount
+
+
 # Ended keys are not changed: a new expiry time would make them valid again.
 UPDATE = f"""
 UPDATE api_keys SET name = coalesce(%(name)s, name),

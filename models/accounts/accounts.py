@@ -59,6 +59,9 @@ class User:
     verified: bool = False
 
 
+#: The plan of accounts, and the smaller one until the address of their owner is verified.
+DEFAULT_PLAN, UNVERIFIED_PLAN = "default", "unverified"
+
 #: Most users that a login is checked against; see `login_candidates`.
 MAX_LOGIN_CANDIDATES = 3
 
@@ -78,7 +81,7 @@ CREATE = """
         INSERT INTO users (id, email, password_hash) VALUES (%(user_id)s, %(email)s, %(password_hash)s)
         RETURNING id
     ), account AS (
-        INSERT INTO accounts (id, name) VALUES (%(account_id)s, %(email)s)
+        INSERT INTO accounts (id, name, plan_id) VALUES (%(account_id)s, %(email)s, %(plan_id)s)
         RETURNING id
     )
     INSERT INTO memberships (account_id, user_id, role)
@@ -125,13 +128,14 @@ REPLACE_HASH = "UPDATE users SET password_hash = %(password_hash)s WHERE id = %(
 CHANGE_HASH = "UPDATE users SET password_hash = %(new)s WHERE id = %(user_id)s AND password_hash = %(old)s"
 
 
-def create(connection: Connection, *, email: str, password_hash: str | None) -> Membership:
+def create(connection: Connection, *, email: str, password_hash: str | None, plan_id: str = DEFAULT_PLAN) -> Membership:
     """Create a user with an unverified address, and an account that the user owns."""
     parameters = {
         "user_id": new_id("user"),
         "account_id": new_id("acct"),
         "email": email,
         "password_hash": password_hash,
+        "plan_id": plan_id,
     }
     row = fetch_one(connection, CREATE, parameters)
     assert row is not None

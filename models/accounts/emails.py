@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from models.accounts.accounts import DEFAULT_PLAN, UNVERIFIED_PLAN
 from models.platform.database import Connection, fetch_one
 from models.platform.ids import new_id
 
@@ -59,6 +60,13 @@ WHERE id = %(user_id)s AND lower(email) = lower(%(email)s) AND email_verified_at
   AND NOT EXISTS (SELECT FROM users WHERE lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL)
 """
 
+# The accounts that the user owns leave the plan of unverified users.
+LEAVE_UNVERIFIED_PLAN = """
+UPDATE accounts SET plan_id = %(default_plan)s FROM memberships
+WHERE memberships.account_id = accounts.id AND memberships.user_id = %(user_id)s AND memberships.role = 'owner'
+  AND accounts.plan_id = %(unverified_plan)s
+"""
+
 OWNS = """
 SELECT FROM users
 WHERE id = %(user_id)s AND lower(email) = lower(%(email)s) AND email_verified_at IS NOT NULL
@@ -69,12 +77,16 @@ def verify(connection: Connection, user_id: str, email: str) -> bool:
     """Verify the address of a user, unless another user has verified it. Returns whether it is the user's now.
     Idempotent.
 
-    Other users with this address are kept, but can no longer log in with it.
+    Other users with this address are kept, but can no longer log in with it. The user's accounts get the default plan.
     """
     parameters = {"user_id": user_id, "email": email}
     lock(connection, email)
     connection.execute(VERIFY, parameters)
-    return owns(connection, user_id, email)
+    if not owns(connection, user_id, email):
+        return False
+    plans = {"default_plan": DEFAULT_PLAN, "unverified_plan": UNVERIFIED_PLAN}
+    connection.execute(LEAVE_UNVERIFIED_PLAN, {**parameters, **plans})
+    return True
 
 
 def owns(connection: Connection, user_id: str, email: str) -> bool:
@@ -96,19 +108,6 @@ def create_verified_user(connection: Connection, email: str, *, name: str, passw
         return None
     connection.execute(CREATE, {"id": user_id, "email": email, "name": name, "password_hash": password_hash})
     return read_user(connection, user_id)
-
-
-# Credentials that somebody else may have added while the address was unverified.
-REVOKE_CREDENTIALS = (
-    "UPDATE api_keys SET revoked_at = now() WHERE user_id = %(user_id)s AND revoked_at IS NULL",
-    "DELETE FROM identities WHERE user_id = %(user_id)s",
-)
-
-
-def revoke_other_credentials(connection: Connection, user_id: str) -> None:
-    """Revoke a user's API keys and remove their identities at OIDC providers."""
-    for statement in REVOKE_CREDENTIALS:
-        connection.execute(statement, {"user_id": user_id})
 
 
 RENAME = "UPDATE users SET name = %(name)s WHERE id = %(id)s"

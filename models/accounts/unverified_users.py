@@ -14,7 +14,7 @@ JOIN memberships AS own ON own.user_id = users.id
 JOIN accounts ON accounts.id = own.account_id
 WHERE users.email_verified_at IS NULL AND NOT users.operator
   AND users.created_at < now() - make_interval(days => %(days)s)
-  AND accounts.plan_id = 'default' AND accounts.limits = '{}' AND accounts.erased_at IS NULL
+  AND accounts.plan_id IN ('default', 'unverified') AND accounts.limits = '{}' AND accounts.erased_at IS NULL
   AND NOT EXISTS (SELECT FROM sessions
                   WHERE sessions.user_id = users.id AND revoked_at IS NULL AND expires_at > now())
   AND NOT EXISTS (SELECT FROM identities WHERE identities.user_id = users.id)

@@ -1,9 +1,11 @@
 """The secret key of the installation, from which all signing and encryption keys are derived, and hashes of secrets."""
 
 import hashlib
+import math
 import os
 import secrets
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -16,6 +18,9 @@ from models.platform.settings import Settings
 #: Random bytes of a generated secret.
 STRENGTH = 32
 
+#: Bits of SANGHA_SECRET_KEY as estimated from its characters: an upper bound, so that it refuses only bad ones.
+MIN_BITS = 60
+
 FILE = "secret_key"
 
 
@@ -26,6 +31,7 @@ def load_secret_key(settings: Settings) -> bytes:
     cannot be written or does not contain a key.
     """
     if settings.secret_key is not None:
+        _check_strength(settings.secret_key)
         return settings.secret_key.encode()
     path = settings.home / FILE
     try:
@@ -34,6 +40,20 @@ def load_secret_key(settings: Settings) -> bytes:
         raise ConfigurationError(
             f"Cannot store the secret key in {path}: {error.strerror}. Set SANGHA_SECRET_KEY."
         ) from error
+
+
+def _check_strength(secret: str) -> None:
+    """Raise ConfigurationError for a secret that may be guessed offline from a token: repeated or common text."""
+    bits = len(secret) * _entropy(secret)
+    if bits < MIN_BITS:
+        message = f"SANGHA_SECRET_KEY is too weak: about {bits:.0f} bits, and at least {MIN_BITS} are needed."
+        raise ConfigurationError(f"{message} Generate one, for example with `openssl rand -hex 32`.")
+
+
+def _entropy(text: str) -> float:
+    """Return the entropy of the distribution of the text's characters, in bits per character (Shannon 1948)."""
+    shares = [count / len(text) for count in Counter(text).values()]
+    return -sum(share * math.log2(share) for share in shares)
 
 
 def _read(path: Path) -> bytes | None:

@@ -7,6 +7,7 @@ another terminal finds the servers of `sangha up`.
 import hashlib
 import ipaddress
 import os
+import re
 import tempfile
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -33,6 +34,9 @@ from models.platform.urls import mask_credentials, url_error
 
 #: The path of a Unix socket has at most 107 bytes on Linux, and the server appends a file name.
 MAX_SOCKET_FOLDER = 80
+
+#: A host name or a domain, or `*`.
+NAME = re.compile(r"\*|[^\s/:@,*]+")
 
 #: Fields whose values are never shown.
 SECRETS = frozenset({"secret_key"})
@@ -91,6 +95,16 @@ def _networks(value: str | None) -> str | None:
         except ValueError:
             raise ValueError("should be addresses or networks such as 10.0.0.0/8,192.0.2.1") from None
     return value
+
+
+def _domains(value: object) -> object:
+    """Parse `example.com,example.org`."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(part.strip().lower().removeprefix("@").rstrip(".") for part in value.split(",") if part.strip())
+    if any(not NAME.fullmatch(name) for name in names):
+        raise ValueError("should be names such as example.com,example.org")
+    return names
 
 
 def _script(value: object) -> object:
@@ -176,6 +190,13 @@ class Settings(BaseModel):
     oidc_providers: tuple[OidcProvider, ...] = ()
     """Names of the OIDC providers that users may log in with; each has variables of its own."""
 
+    signup: Literal["open", "invited", "closed"] = "open"
+    """Who may become a user: anybody, people who are invited to an account, or nobody."""
+    signup_domains: Annotated[tuple[str, ...], BeforeValidator(_domains)] = ()
+    """Domains of e-mail addresses that may sign up without an invitation, such as `example.com`; unset: any."""
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_domains)] = ()
+    """Host names that requests may be for, beside IP addresses, names without a dot and the public one; `*`: any."""
+
     trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` is trusted; unset: none."""
     visits_per_minute: int = Field(120, ge=1)
@@ -189,6 +210,9 @@ class Settings(BaseModel):
     """GGUF file of the embedding model; unset: the bundled model."""
     slots: int = Field(4, ge=1, le=256)
     """Concurrent answers per inference worker."""
+    prompt_cache: Literal["shared", "account"] = "shared"
+    """`account`: the time to the first token does not show what other accounts have sent; with llama.cpp, a
+    conversation whose slot was taken since is read again."""
     context: int = Field(4096, ge=256, le=1_048_576)
     """Tokens of prompt and answer together."""
     script: Annotated[Script, BeforeValidator(_script)] = Field(default_factory=lambda: Script.model_validate({}))

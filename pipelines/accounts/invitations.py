@@ -23,6 +23,7 @@ from pipelines.accounts.login_limits import LoginAttempt, LoginLimiter
 from pipelines.accounts.members import check_may_assign, lock_actor
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
+from pipelines.accounts.signup_policy import OPEN, SignupPolicy
 
 #: Invitations that an account may send within a day: each is an e-mail to somebody who did not ask for it.
 MAX_PER_DAY = 100
@@ -77,6 +78,7 @@ def accept(
     secret: str,
     invitee: Invitee,
     origin: RequestOrigin,
+    policy: SignupPolicy = OPEN,
 ) -> SessionTokens:
     """Add the user to the account and start a session. A member keeps their role; the invitation is used up anyway.
 
@@ -86,6 +88,8 @@ def accept(
     with database.connection() as connection:
         unlocked = _find(connection, secret)
     known = _find_by_password(database, login_limiter, unlocked.email, invitee, origin)
+    if invitee.caller is None and known is None:
+        policy.check_invited()
     # Hashing takes a core for 20 ms, so it comes before any lock.
     new_hash = _new_hash(unlocked.email, invitee) if invitee.caller is None and known is None else None
     with database.transaction() as connection:

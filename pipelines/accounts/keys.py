@@ -90,11 +90,14 @@ def change(
 ) -> ApiKey:
     """Change the name and, with `change_expiry`, the expiry of a key.
 
-    Raises NotFound, InvalidRequest, and Conflict `key_ended` for a revoked or expired key.
+    Raises NotFound, InvalidRequest, NotAllowed for a later expiry of another member's key, and Conflict `key_ended` for
+    a revoked or expired key.
     """
     _check_expiry(expires_at)
     with database.transaction() as connection:
-        find(connection, caller, key_id)
+        current = find(connection, caller, key_id)
+        if change_expiry:
+            _check_extension(caller, current, expires_at)
         key = api_keys.update(
             connection, key_id, caller.account_id, name=name, set_expiry=change_expiry, expires_at=expires_at
         )
@@ -129,6 +132,14 @@ def owner_filter(caller: Caller) -> str | None:
 def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise InvalidRequest("'expires_at' is in the past: the key would never be valid.", param="expires_at")
+
+
+def _check_extension(caller: Caller, key: ApiKey, expires_at: datetime | None) -> None:
+    """Check that only a key's creator, for whom it acts, makes it valid for longer."""
+    extends = key.expires_at is not None and (expires_at is None or expires_at > key.expires_at)
+    if extends and key.user_id != caller.user_id:
+        message = "Only the user who created an API key can extend it; others can shorten or revoke it."
+        raise NotAllowed(message, param="expires_at", code="not_your_key")
 
 
 def _check_creator(connection: Connection, caller: Caller, scopes: tuple[Scope, ...], key_id: str) -> None:

@@ -22,6 +22,7 @@ from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
+from pipelines.accounts.signup_policy import OPEN, SignupPolicy
 
 #: Seconds for which a login code is valid; the page exchanges it at once.
 EXCHANGE_SECONDS = 60
@@ -43,10 +44,11 @@ class Claims:
     name: str = ""
 
 
-def resolve_user(database: Database, claims: Claims, origin: RequestOrigin) -> str:
+def resolve_user(database: Database, claims: Claims, origin: RequestOrigin, policy: SignupPolicy = OPEN) -> str:
     """Return the id of the user with this identity; creates or links them if needed. May enqueue an e-mail.
 
-    Raises NotAllowed `subject_missing` and, for a new user without an address, `email_missing`.
+    Raises NotAllowed `subject_missing`, for a new user without an address `email_missing`, and for one whom the policy
+    does not admit its codes.
     """
     if not 0 < len(claims.identity.subject) <= MAX_SUBJECT_LENGTH or not claims.identity.subject.isprintable():
         raise NotAllowed("The provider sent no valid user id (the claim 'sub').", code="subject_missing")
@@ -55,7 +57,7 @@ def resolve_user(database: Database, claims: Claims, origin: RequestOrigin) -> s
         identities.lock(connection, claims.identity)
         user_id = identities.find_user(connection, claims.identity)
         if user_id is None:
-            return _link(connection, claims, email, origin)
+            return _link(connection, claims, email, origin, policy)
         if email and claims.email_verified:
             emails.verify(connection, user_id, email)  # has an effect only on the user's own address
         return user_id
@@ -69,7 +71,7 @@ def _normalized_email(claims: Claims) -> str:
         return ""
 
 
-def _link(connection: Connection, claims: Claims, email: str, origin: RequestOrigin) -> str:
+def _link(connection: Connection, claims: Claims, email: str, origin: RequestOrigin, policy: SignupPolicy) -> str:
     if not email:
         message = "The provider sent no e-mail address. Allow it to share your address, or sign up with a password."
         raise NotAllowed(message, code="email_missing")
@@ -78,6 +80,7 @@ def _link(connection: Connection, claims: Claims, email: str, origin: RequestOri
     if owner is not None and claims.email_verified:
         user_id = owner.id
     else:
+        policy.check_signup(email)
         user_id = _create_user(connection, claims, email, owner.id if owner else None, origin)
     identities.link(connection, claims.identity, user_id, email)
     _record_link(connection, claims.identity, user_id, origin)
@@ -98,7 +101,8 @@ def _create_user(
     connection: Connection, claims: Claims, email: str, owner_id: str | None, origin: RequestOrigin
 ) -> str:
     """Create a user: with a verified address if the provider verified it, otherwise as if they had signed up."""
-    membership = accounts.create(connection, email=email, password_hash=None)
+    plan_id = accounts.DEFAULT_PLAN if claims.email_verified else accounts.UNVERIFIED_PLAN
+    membership = accounts.create(connection, email=email, password_hash=None, plan_id=plan_id)
     user_id, account_id = membership.user_id, membership.account_id
     name = "".join(character for character in claims.name if character.isprintable())[:MAX_NAME_LENGTH]
     emails.rename(connection, user_id, name)
@@ -106,7 +110,7 @@ def _create_user(
         emails.verify(connection, user_id, email)
     else:
         template = EmailTemplate.SIGNUP_ATTEMPTED if owner_id else EmailTemplate.VERIFY_ADDRESS
-        email_jobs.enqueue_email(connection, template, user_id=owner_id or user_id)
+        email_jobs.enqueue_email(connection, template, user_id=owner_id or user_id, at_most_every=60)
     audit.record(connection, "user.created", origin, account_id=account_id, user_id=user_id, target=user_id)
     return user_id
 

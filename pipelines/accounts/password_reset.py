@@ -2,13 +2,17 @@
 
 A job looks up whether the address is known, after the request has been answered, so that the response time does not
 reveal it.
+
+Somebody else may have signed up with an address that is not verified. So its owner gets a new user and a new account:
+nothing that was made under the claim, such as schedules, memories, keys or sessions, becomes theirs. The earlier user
+keeps an unverified account of their own and can no longer log in with the address.
 """
 
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from models.access import sessions
+from models.access import api_keys, sessions
 from models.accounts import accounts, email_tokens, emails
 from models.accounts.audit import RequestOrigin
 from models.accounts.email_tokens import TokenOwner, TokenPurpose
@@ -69,8 +73,13 @@ def check_secret(database: Database, secret: str) -> TokenOwner:
     return owner
 
 
-def set_password(database: Database, secret: str, password: str, origin: RequestOrigin) -> TokenOwner:
-    """Set a new password by the secret of an e-mail, which also verifies the address. Ends all sessions of the user.
+def set_password(
+    database: Database, secret: str, password: str, origin: RequestOrigin, *, revoke_api_keys: bool = False
+) -> TokenOwner:
+    """Set a new password by the secret of an e-mail. Ends all sessions of the user.
+
+    For an unverified address it creates a new user, whose address is verified. API keys stay valid unless
+    `revoke_api_keys`; an e-mail lists them (docs/decisions/0038).
 
     Raises InvalidRequest `invalid_token` or `invalid_password`, and Conflict `address_taken`.
     """
@@ -81,20 +90,26 @@ def set_password(database: Database, secret: str, password: str, origin: Request
         redeemed = email_tokens.redeem(connection, TokenPurpose.RESET, secret)
         if redeemed is None:
             raise invalid_token()
-        _replace_password(connection, redeemed, password_hash)
-        email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=redeemed.user_id)
-        record_audit(connection, "password.reset", redeemed, origin)
-    return redeemed
+        owner = _replace_password(connection, redeemed, password_hash)
+        if revoke_api_keys:
+            api_keys.revoke_all_of(connection, owner.user_id)
+        email_jobs.enqueue_email(connection, EmailTemplate.PASSWORD_CHANGED, user_id=owner.user_id)
+        record_audit(connection, "password.reset", owner, origin)
+    return owner
 
 
-def _replace_password(connection: Connection, owner: TokenOwner, password_hash: str) -> None:
-    user = emails.read_user(connection, owner.user_id)
-    assign_email(connection, owner)
-    if user is not None and not user.verified:
-        # Another person than the address's owner may have signed up with it: their other credentials must not work.
-        emails.revoke_other_credentials(connection, owner.user_id)
+def _replace_password(connection: Connection, owner: TokenOwner, password_hash: str) -> TokenOwner:
+    """Set the password of the user, or of a new user where the address is not verified. Returns that user."""
+    emails.lock(connection, owner.email)
+    if not emails.owns(connection, owner.user_id, owner.email):
+        created = TokenOwner(
+            accounts.create(connection, email=owner.email, password_hash=password_hash).user_id, owner.email
+        )
+        assign_email(connection, created)
+        return created
     accounts.set_password(connection, owner.user_id, password_hash)
     sessions.revoke_all(connection, owner.user_id)
+    return owner
 
 
 def _clear_email(connection: Connection, attempt: Attempt) -> None:

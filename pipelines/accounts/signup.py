@@ -18,6 +18,7 @@ from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
 from pipelines.accounts.login_limits import CountedAttempt, LoginAttempt, LoginLimiter
 from pipelines.accounts.sessions import SessionTokens
+from pipelines.accounts.signup_policy import OPEN, SignupPolicy
 
 # Allow names of a local network, for an installation that runs in one.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
@@ -31,13 +32,15 @@ def sign_up(
     email: str,
     password: str,
     origin: RequestOrigin,
+    policy: SignupPolicy = OPEN,
 ) -> SessionTokens:
     """Create a user with an account, or log in the user who signed up with the same address and password before.
 
-    May enqueue an e-mail: nudge the queue. Raises InvalidRequest for a malformed address or a weak password, and
-    LimitExceeded.
+    May enqueue an e-mail: nudge the queue. Raises InvalidRequest for a malformed address or a weak password, NotAllowed
+    for an address that the policy does not admit, and LimitExceeded.
     """
     address = normalize_email(email)
+    policy.check_signup(address)
     passwords.check_strength(password, email=address)
     counted = _count_attempt(login_limiter, address, origin, _candidates(database, address))
     password_hash = passwords.hash_password(password)
@@ -87,6 +90,10 @@ def normalize_email(email: str) -> str:
         )
     except email_validator.EmailNotValidError as error:
         raise InvalidRequest(str(error), param="email", code="invalid_email") from None
+    if not checked.local_part.isascii():
+        # Few mail servers take one (SMTPUTF8, RFC 6531), and without the e-mail the address cannot be verified.
+        message = "E-mail addresses with characters other than ASCII before the @ are not supported."
+        raise InvalidRequest(message, param="email", code="invalid_email")
     return checked.normalized
 
 
@@ -152,12 +159,16 @@ def _create_user(
     origin: RequestOrigin,
 ) -> SessionTokens:
     """Create a user. E-mails the address's owner if it is verified, otherwise sends a verification e-mail."""
-    membership = accounts.create(connection, email=address, password_hash=password_hash)
+    membership = accounts.create(
+        connection, email=address, password_hash=password_hash, plan_id=accounts.UNVERIFIED_PLAN
+    )
     user_id, account_id = membership.user_id, membership.account_id
     audit.record(connection, "user.created", origin, account_id=account_id, user_id=user_id, target=user_id)
     owner = next((user for user in candidates if user.verified), None)
-    template = EmailTemplate.SIGNUP_ATTEMPTED if owner else EmailTemplate.VERIFY_ADDRESS
-    email_jobs.enqueue_email(connection, template, user_id=owner.id if owner else user_id)
+    if owner is None:
+        email_jobs.enqueue_email(connection, EmailTemplate.VERIFY_ADDRESS, user_id=user_id)
+    else:
+        email_jobs.enqueue_email(connection, EmailTemplate.SIGNUP_ATTEMPTED, user_id=owner.id, at_most_every=60)
     return sessions.start(connection, tokens, membership, address, origin)
 
 

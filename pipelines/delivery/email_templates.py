@@ -1,10 +1,14 @@
 """Render the subject and the plain text of each e-mail. Names that users chose are shown as one short line."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: What mail programs turn into a link. Names are validated today; older ones and those of OIDC providers may have it.
-LINKS = re.compile(r"://|www\.", re.IGNORECASE)
+LINKS = re.compile(r"://|www\.|/", re.IGNORECASE)
+
+#: The dot of a host name, which some mail programs turn into a link without any of these.
+HOST_DOT = re.compile(r"(?<=\w)\.(?=\w)")
 
 #: Characters of a user's or an account's name, which is shown to other people.
 MAX_NAME_LENGTH = 80
@@ -71,8 +75,8 @@ If this was not you, ignore this e-mail. Your password has not changed.
     )
 
 
-def password_changed(reset: str) -> EmailContent:
-    """Render the e-mail to a user whose password was changed."""
+def password_changed(reset: str, api_keys: Sequence[str] = ()) -> EmailContent:
+    """Render the e-mail to a user whose password was changed; `api_keys` are those that stay valid."""
     return EmailContent(
         "Your password was changed",
         f"""Hello,
@@ -82,7 +86,7 @@ The password of your Sangha account has just been changed.
 If this was not you, set a new password now, which also ends all sessions:
 
 {reset}
-""",
+{_remaining_keys(api_keys)}""",
     )
 
 
@@ -103,8 +107,20 @@ If you do not know the sender, ignore this e-mail.
     )
 
 
+def _remaining_keys(api_keys: Sequence[str]) -> str:
+    if not api_keys:
+        return ""
+    lines = "\n".join(f"  - {one_line(key)}" for key in api_keys)
+    return f"""
+API keys stay valid, since applications use them. Revoke those that you do not know with
+DELETE /v1/api_keys/ID, or all of them when you set a new password:
+
+{lines}
+"""
+
+
 def one_line(name: str) -> str:
-    """Return a name without line breaks, control characters and links, cut to MAX_NAME_LENGTH."""
+    """Return a name without line breaks, control characters and links, cut to MAX_NAME_LENGTH. Addresses stay."""
     printable = "".join(character if character.isprintable() else " " for character in name)
-    words = " ".join(LINKS.sub(" ", printable).split())
+    words = " ".join(word if "@" in word else HOST_DOT.sub(". ", word) for word in LINKS.sub(" ", printable).split())
     return words if len(words) <= MAX_NAME_LENGTH else words[: MAX_NAME_LENGTH - 1] + "…"

@@ -17,7 +17,8 @@ from email.utils import format_datetime, parseaddr
 
 import email_validator
 
-from models.accounts import email_tokens, emails, invitations
+from models.access import api_keys
+from models.accounts import email_tokens, emails, invitations, sent_emails
 from models.accounts.email_tokens import TokenPurpose
 from models.accounts.emails import UserProfile
 from models.jobs.attempt_context import Attempt, plain_ending
@@ -32,6 +33,17 @@ from pipelines.delivery.email_templates import EmailContent
 from pipelines.delivery.mailers import Mailer
 
 log = logging.getLogger(__name__)
+
+
+#: E-mails that one mailbox gets within an hour, whoever triggers them. Each template has a limit of its own, so that
+#: attempts to sign up with an address do not keep its owner from setting a new password.
+MAX_PER_HOUR: dict[EmailTemplate, int] = {
+    EmailTemplate.VERIFY_ADDRESS: 5,
+    EmailTemplate.SIGNUP_ATTEMPTED: 1,
+    EmailTemplate.RESET_PASSWORD: 5,
+    EmailTemplate.PASSWORD_CHANGED: 10,
+    EmailTemplate.INVITATION: 10,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +68,22 @@ Renderer = Callable[[Connection, EmailSender, Job], Rendered]
 def run(sender: EmailSender, attempt: Attempt) -> Ending:
     """Send one e-mail. Raises NotDelivered, after which another attempt may succeed, and PermanentFailure."""
     attempt.check()
-    render = RENDERERS[EmailTemplate(attempt.job.arguments[TEMPLATE_ARGUMENT])]
+    template = EmailTemplate(attempt.job.arguments[TEMPLATE_ARGUMENT])
     with attempt.database.transaction() as connection:
-        rendered = render(connection, sender, attempt.job)
+        rendered = RENDERERS[template](connection, sender, attempt.job)
+        if rendered is not None and not _admit(connection, attempt.job, template, rendered[0]):
+            rendered = None
     if rendered is not None:
         _send(sender, attempt.job, *rendered)
     return plain_ending(attempt, "completed", result={"sent": rendered is not None})
+
+
+def _admit(connection: Connection, job: Job, template: EmailTemplate, address: str) -> bool:
+    """Count the e-mail for its recipient. Returns False if the mailbox has had enough of this template."""
+    admitted = sent_emails.admit(connection, job.id, address, template, MAX_PER_HOUR[template])
+    if not admitted:
+        log.info("Job %s: not sent, since its recipient had %s such e-mails", job.id, MAX_PER_HOUR[template])
+    return admitted
 
 
 def _send(sender: EmailSender, job: Job, address: str, content: EmailContent) -> None:
@@ -118,7 +140,10 @@ def _signup_attempted(connection: Connection, sender: EmailSender, job: Job) -> 
 
 def _password_changed(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
     user = _read_user(connection, job)
-    return (user.email, email_templates.password_changed(sender.link("reset"))) if user else None
+    if user is None:
+        return None
+    keys = [f"{key.name} ({key.hint})" for key in api_keys.list_active_of(connection, user.id)]
+    return user.email, email_templates.password_changed(sender.link("reset"), keys)
 
 
 def _invitation(connection: Connection, sender: EmailSender, job: Job) -> Rendered:
@@ -156,11 +181,13 @@ def _issue_token(
 
 
 def _to_ascii(address: str) -> str:
-    """Return the address with its domain in Punycode, which every server takes; a non-ASCII local part stays."""
+    """Return the address with its domain in Punycode, which every server takes. Raises PermanentFailure."""
     try:
         checked = email_validator.validate_email(
             address, check_deliverability=False, test_environment=True, globally_deliverable=False
         )
     except email_validator.EmailNotValidError:
         raise PermanentFailure("The e-mail address is not valid.", code="email_refused") from None
+    if not checked.local_part.isascii():  # of a user of an earlier version
+        raise PermanentFailure("The e-mail address is not ASCII before the @.", code="email_refused")
     return checked.ascii_email or checked.normalized

@@ -7,7 +7,7 @@ Turns and their journals are kept until their owner deletes them. The codes of v
 from collections.abc import Callable
 
 from models.access import api_keys, idempotency, sessions
-from models.accounts import email_tokens, files, invitations, unverified_users
+from models.accounts import email_tokens, files, invitations, sent_emails, unverified_users
 from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -32,6 +32,7 @@ PRUNE_FUNCTIONS = (
     api_keys.prune,
     idempotency.prune,
     email_tokens.prune,
+    sent_emails.prune,
     invitations.prune,
     firings.prune,
     effects.prune,

@@ -157,7 +157,7 @@ async def _claims(name: str, app: StarletteOAuth2App, token: dict[str, Any]) -> 
             raise ValueError("the userinfo endpoint describes another subject than the ID token")
         claims = {**userinfo, **claims}
     # Some providers send the boolean as a string.
-    verified = claims.get("email_verified") in (True, "true")
+    verified = claims.get("email_verified") is True or claims.get("email_verified") == "true"
     identity = Identity(name, str(claims["sub"]))
     return Claims(identity, str(claims.get("email") or ""), verified, str(claims.get("name") or ""))
 

@@ -7,6 +7,9 @@ const LOGIN_ERRORS = {
   provider_unavailable: "The provider cannot be reached. Please try again later.",
   provider_failed: "The provider's response was invalid. Please start again.",
   email_missing: "The provider did not send your e-mail address.",
+  signup_closed: "Signing up is closed on this installation.",
+  invitation_required: "Signing up needs an invitation.",
+  domain_not_allowed: "E-mail addresses of this domain cannot sign up here.",
 };
 
 export async function showProviders(container) {

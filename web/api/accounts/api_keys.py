@@ -13,7 +13,7 @@ from models.accounts.accounts import Scope
 from models.platform.errors import InvalidRequest
 from pipelines.accounts import keys
 from pipelines.accounts.keys import NewApiKey
-from web.api.accounts.names import Name
+from web.api.accounts.names import PublicName
 from web.api.request import Request
 from web.http import bodies
 from web.http.paging import Listing, page_response
@@ -30,7 +30,7 @@ MAX_LIFETIME = 10 * 366 * 86_400
 class CreateApiKey(RequestBody):
     """The body of `POST /v1/api_keys`. `expires_at` is in Unix seconds, `expires_in` in seconds from now."""
 
-    name: Name
+    name: PublicName
     scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=10)] | None = None
     expires_at: UnixTime | None = None
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME)
@@ -39,7 +39,7 @@ class CreateApiKey(RequestBody):
 class UpdateApiKey(RequestBody):
     """The body of `PATCH /v1/api_keys/{id}`. Omitted fields stay unchanged; `expires_at: null` removes the expiry."""
 
-    name: Name | None = None
+    name: PublicName | None = None
     expires_at: UnixTime | None = None
 
 

@@ -39,10 +39,11 @@ class ForgotPassword(RequestBody):
 
 
 class ResetPassword(RequestBody):
-    """The body of `POST /auth/password/reset`."""
+    """The body of `POST /auth/password/reset`. API keys stay valid unless `revoke_api_keys`."""
 
     token: EmailToken
     password: Password
+    revoke_api_keys: bool = False
 
 
 class EmailVerified(TypedDict):
@@ -77,7 +78,7 @@ async def verify(request: Request) -> Response:
 
 def resend(request: Request) -> Response:
     """`POST /auth/email/resend`: send the verification e-mail again, unless the address is verified."""
-    request.platform.login_limiter.count_attempt(LoginAttempt(f"resend {request.caller.user_id}", request.ip))
+    request.platform.login_limiter.count_attempt(LoginAttempt(request.caller.user_id, request.ip, purpose="resend"))
     accepted = email_verification.resend(request.platform.database, request.caller)
     return _email_requested(request, accepted)
 
@@ -88,7 +89,7 @@ def forgot_password(request: Request) -> Response:
     The response does not reveal whether the address has a user.
     """
     email = normalize_email(bodies.parse(request.body, ForgotPassword).email)
-    request.platform.login_limiter.count_attempt(LoginAttempt(f"forgot {email.lower()}", request.ip))
+    request.platform.login_limiter.count_attempt(LoginAttempt(email.lower(), request.ip, purpose="forgot"))
     password_reset.request_reset(request.platform.database, email)
     return _email_requested(request, True)
 
@@ -97,7 +98,12 @@ async def set_password(request: Request) -> Response:
     """`POST /auth/password/reset`: set a new password with the token of an e-mail, and end all sessions."""
     body = bodies.parse(request.body, ResetPassword)
     set_new_password = partial(
-        password_reset.set_password, request.platform.database, body.token, body.password, request.origin
+        password_reset.set_password,
+        request.platform.database,
+        body.token,
+        body.password,
+        request.origin,
+        revoke_api_keys=body.revoke_api_keys,
     )
     token = await request.platform.hashing.run(set_new_password)
     request.platform.queue.nudge()

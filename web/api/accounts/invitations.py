@@ -11,6 +11,7 @@ from models.accounts.accounts import Role
 from models.accounts.invitations import Invitation
 from pipelines.accounts import invitations
 from pipelines.accounts.invitations import Invitee
+from pipelines.accounts.signup_policy import SignupPolicy
 from web.api.accounts.email_links import EmailToken
 from web.api.accounts.me import RoleName
 from web.api.accounts.names import PublicName
@@ -105,6 +106,7 @@ async def accept(request: Request) -> Response:
         body.token,
         invitee,
         request.origin,
+        SignupPolicy.of(platform.settings),
     )
     return tokens_response(
         await (run_in_thread(accept_invitation) if invitee.caller else platform.hashing.run(accept_invitation))

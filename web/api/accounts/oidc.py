@@ -16,6 +16,7 @@ from models.platform.errors import NotAllowed, NotFound
 from models.platform.oidc_providers import OidcProvider
 from pipelines.accounts import oidc
 from pipelines.accounts.oidc import LoginCode
+from pipelines.accounts.signup_policy import SignupPolicy
 from web.access.oidc_client import LOGIN_SECONDS, LoginExpired, ProviderFailed
 from web.api.accounts.signup import tokens_response
 from web.api.request import Request
@@ -78,7 +79,8 @@ async def callback(request: Request) -> Response:
         return _end_login(request, _redirect_home(f"login_error={reason}"))
     try:
         claims = await request.platform.oidc.finish(name, request.query, _cookie(request, LOGIN_COOKIE))
-        user_id = await run_in_thread(oidc.resolve_user, request.platform.database, claims, request.origin)
+        policy = SignupPolicy.of(request.platform.settings)
+        user_id = await run_in_thread(oidc.resolve_user, request.platform.database, claims, request.origin, policy)
     except LoginExpired:
         return _end_login(request, _redirect_home("login_error=login_expired"))
     except ProviderFailed as error:

@@ -11,6 +11,7 @@ from models.access import signing_keys
 from models.platform.errors import Unavailable
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import log_in, sign_up
+from pipelines.accounts.signup_policy import SignupPolicy
 from web.api.request import Request
 from web.http import bodies
 from web.http.responses import json_response
@@ -82,14 +83,17 @@ async def signup(request: Request) -> Response:
     """`POST /signup`: create a user with an account and return tokens.
 
     The response does not reveal whether the address is known: with its user's password it is a login, with another one
-    it creates another user with the same, unverified address.
+    it creates another user with the same, unverified address. Until the address is verified, the account has the plan
+    `unverified`. `SANGHA_SIGNUP` and `SANGHA_SIGNUP_DOMAINS` limit who may sign up (403).
     """
     body = bodies.parse(request.body, SignUp)
     platform = request.platform
     create_user = partial(
         sign_up, platform.database, platform.tokens, platform.login_limiter, email=body.email, password=body.password
     )
-    tokens = await platform.hashing.run(partial(create_user, origin=request.origin))
+    tokens = await platform.hashing.run(
+        partial(create_user, origin=request.origin, policy=SignupPolicy.of(platform.settings))
+    )
     platform.queue.nudge()
     return tokens_response(tokens, 201)
 

@@ -132,7 +132,7 @@ def test_the_verification_email_is_resent_until_the_address_is_verified(api, ema
 
 def test_a_password_reset_ends_every_session_and_is_announced_by_email(api, email, sign_up, mailbox):
     headers = sign_up()
-    mailbox.deliver(email)
+    verify(api, mailbox.token(email))
     api.post("/auth/password/forgot", json={"email": email.upper()})
     secret = mailbox.token(email.upper().replace("EXAMPLE.COM", "example.com"))
 
@@ -169,19 +169,86 @@ def test_password_reset_does_not_reveal_whether_an_address_is_known(api, email, 
     assert jobs_with_email(database, email) == jobs_with_email(database, unknown) == []
 
 
-def test_a_password_reset_invalidates_sessions_and_keys_of_earlier_users_of_the_address(api, email, sign_up, mailbox):
-    # Given a user who signed up with an address of somebody else, and created a key
-    headers = sign_up()
-    created = api.post("/v1/api_keys", headers=headers, json={"name": "a backdoor"})
+def reset_password(api, email, mailbox, **options):
+    """Set the password ANOTHER by e-mail; returns the authorization header of a new session."""
+    api.post("/auth/password/forgot", json={"email": email})
+    body = {"token": mailbox.token(email), "password": ANOTHER, **options}
+    assert api.post("/auth/password/reset", json=body).status_code == 200
+    tokens = api.post("/login", json={"email": email, "password": ANOTHER}).json()
+    return {"authorization": f"Bearer {tokens['token']}"}
+
+
+def test_a_password_reset_by_the_owner_of_a_claimed_address_inherits_nothing(api, email, sign_up, mailbox):
+    # Given a user who signed up with an address of somebody else, and made a key, a conversation and a schedule
+    claimant = sign_up()
+    created = api.post("/v1/api_keys", headers=claimant, json={"name": "a backdoor"})
     assert created.status_code == 201, created.text
-    key = {"authorization": f"Bearer {created.json()['key']}"}
-    assert get_me(api, key).status_code == 200
+    schedule = {
+        "name": "spy", "kind": "response", "trigger": {"type": "interval", "every_seconds": 3600},
+        "request": {"input": "what is new?"},
+    }  # fmt: skip
+    api.post("/v1/schedules", headers=claimant, json=schedule)
+    api.post("/v1/conversations", headers=claimant, json={})
     mailbox.deliver(email)
     # When the owner of the address resets the password
-    api.post("/auth/password/forgot", json={"email": email})
-    api.post("/auth/password/reset", json={"token": mailbox.token(email), "password": ANOTHER})
-    # Then neither the session nor the key is valid
-    assert get_me(api, headers).status_code == get_me(api, key).status_code == 401
+    owner = reset_password(api, email, mailbox)
+    # Then they have another user and account, which are empty and verified
+    theirs, claimed = get_me(api, owner).json(), get_me(api, claimant).json()
+    assert (theirs["email_verified"], claimed["email_verified"]) == (True, False)
+    assert theirs["id"] != claimed["id"]
+    assert theirs["account_id"] not in [membership["id"] for membership in claimed["memberships"]]
+    for path in ("/v1/api_keys", "/v1/schedules", "/v1/memories", "/v1/jobs"):
+        assert api.get(path, headers=owner).json()["data"] == []
+    assert [session["current"] for session in api.get("/v1/me/sessions", headers=owner).json()["data"]] == [True]
+    # And the claimant can no longer log in with the address
+    assert api.post("/login", json={"email": email, "password": PASSWORD}).status_code == 401
+
+
+def test_a_password_reset_keeps_api_keys_and_lists_them_in_the_email(api, email, sign_up, mailbox):
+    headers = sign_up()
+    verify(api, mailbox.token(email))
+    created = api.post("/v1/api_keys", headers=headers, json={"name": "my application"}).json()
+    key = {"authorization": f"Bearer {created['key']}"}
+
+    reset_password(api, email, mailbox)
+    (notice,) = mailbox.deliver(email)
+
+    assert get_me(api, key).status_code == 200
+    assert f"my application ({created['hint']})" in notice.get_content()
+
+
+def test_a_password_reset_revokes_api_keys_on_request(api, email, sign_up, mailbox):
+    headers = sign_up()
+    verify(api, mailbox.token(email))
+    created = api.post("/v1/api_keys", headers=headers, json={"name": "my application"}).json()
+
+    reset_password(api, email, mailbox, revoke_api_keys=True)
+    (notice,) = mailbox.deliver(email)
+
+    assert_error(get_me(api, {"authorization": f"Bearer {created['key']}"}), 401)
+    assert "my application" not in notice.get_content()
+
+
+def test_an_unverified_account_has_small_limits_until_its_address_is_verified(api, email, sign_up, mailbox):
+    headers = sign_up()
+
+    before = api.get("/v1/account", headers=headers).json()
+    verify(api, mailbox.token(email))
+    after = api.get("/v1/account", headers=headers).json()
+
+    assert (before["plan"]["id"], after["plan"]["id"]) == ("unverified", "default")
+    assert before["limits"]["streams"] < after["limits"]["streams"]
+    assert before["limits"]["tokens_per_month"] is not None
+
+
+def test_attempts_to_sign_up_with_a_verified_address_send_its_owner_one_email_per_hour(api, email, sign_up, mailbox):
+    sign_up()
+    verify(api, mailbox.token(email))
+
+    for number in range(5):
+        sign_up(f"{ANOTHER} {number}")
+
+    assert [message["Subject"] for message in mailbox.deliver(email)] == ["You already have an account"]
 
 
 def test_password_reset_requests_are_rate_limited(api, email):
