@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +137,9 @@ class Aegra(PeerProcess):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The peer's running processes: the address of the web process, the workers, and the database."""
+    """The peer's running processes: their names, the address of the web process, the workers, and the database."""
 
+    names: Collection[str]
     address: Address
     workers: list[ChildProcess]
     dsn: str
@@ -165,7 +166,7 @@ def peer(stack: Stack, python: Path, model: ScriptedEndpoint, script: str) -> It
     web = Aegra("peer-web", python, stack, settings, works=False)
     workers = [Aegra(f"peer-worker-{number}", python, stack, settings, works=True) for number in range(1, WORKERS + 1)]
     with stack.servers.running([web]), stack.servers.running(workers) as children:  # the first migrates the database
-        yield Peer((HOST, web.port), [*children.values()], dsn(stack))
+        yield Peer([web.name, *children], (HOST, web.port), [*children.values()], dsn(stack))
 
 
 def recreate_database(stack: Stack) -> None:

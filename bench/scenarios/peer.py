@@ -6,7 +6,7 @@ Where the peer cannot be installed, this scenario fails with the reason; the oth
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,20 +121,23 @@ def measure_turns(bench: Bench, platform: RunningPlatform, other: Peer, ours: Sa
                 samples.first_events.append((event_at - began) * 1000)
                 samples.first_texts.append((text_at - began) * 1000)
         threads = create_threads(other)
-        before = cpu_milliseconds(bench.stack)
+        before = cpu_milliseconds(bench.stack, without=other.names)
         our_samples.speeds.append(our_speed(bench, platform, number))
-        between = cpu_milliseconds(bench.stack)
+        used = cpu_milliseconds(bench.stack, without=other.names) - before
+        our_samples.costs.append(used / PARALLEL_TURNS["ours"])
         bench.progress.step(number, ROUNDS, f"rounds of {len(threads)} runs of theirs")
+        before = cpu_milliseconds(bench.stack, without=[*platform.children, "rabbitmq"])
         result = runs.closed_loop(other.address, CLIENTS, threads, scripted_text(20))
         their_samples.speeds.append(result.runs_a_second)
         their_samples.incomplete.append(result.incomplete)
-        our_samples.costs.append((between - before) / PARALLEL_TURNS["ours"])
-        their_samples.costs.append((cpu_milliseconds(bench.stack) - between) / len(threads))
+        used = cpu_milliseconds(bench.stack, without=[*platform.children, "rabbitmq"]) - before
+        their_samples.costs.append(used / len(threads))
 
 
-def cpu_milliseconds(stack: Stack) -> float:
-    """Return the CPU time so far of servers, endpoint and both platforms, of which one is idle."""
-    return sum(1000 * tree_cpu_seconds(child.pid) for child in stack.servers.children.values())
+def cpu_milliseconds(stack: Stack, *, without: Collection[str]) -> float:
+    """Return the CPU time so far of all processes but those that only the other platform uses: it polls when idle."""
+    children = stack.servers.children.items()
+    return sum(1000 * tree_cpu_seconds(child.pid) for name, child in children if name not in without)
 
 
 def our_turns(client: Client) -> Iterator[tuple[float, float, float]]:
