@@ -11,11 +11,19 @@ from pathlib import Path
 
 import psycopg
 
+from models.jobs.workers import SILENCE_LIMIT
 from models.platform.settings import Settings, variable_name
 from ops.logs import CONSOLE_PATTERN
+from scheduler.liveness import liveness_file
 
 #: Seconds after which a process without a readiness check, such as the scheduler, counts as ready.
 READY_AFTER = 0.5
+
+
+RECENT_HEARTBEAT = """
+SELECT 1 FROM workers
+WHERE host = %(host)s AND pid = %(pid)s AND seen_at > now() - make_interval(secs => %(seconds)s)
+"""
 
 
 class SanghaProcess:
@@ -61,12 +69,20 @@ class WebProcess(SanghaProcess):
 
     def ready(self, pid: int) -> bool:
         """Return whether GET /readyz answers 200."""
+        return self._get("/readyz") == 200
+
+    def responds(self, pid: int) -> bool:
+        """Return whether GET /healthz is answered, whatever the answer."""
+        return self._get("/healthz") is not None
+
+    def _get(self, path: str) -> int | None:
+        """Return the status of an answer, or None without one."""
         connection = http.client.HTTPConnection(connectable_host(self.settings.host), self.settings.port, timeout=3)
         try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
+            connection.request("GET", path)
+            return connection.getresponse().status
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 
@@ -79,12 +95,20 @@ class WorkerProcess(SanghaProcess):
 
     def ready(self, pid: int) -> bool:
         """Return whether the process has a row in `workers`."""
-        statement = "SELECT 1 FROM workers WHERE host = %s AND pid = %s"
+        return bool(self._has_row("SELECT 1 FROM workers WHERE host = %(host)s AND pid = %(pid)s", pid))
+
+    def responds(self, pid: int) -> bool:
+        """Return whether the process has renewed its lease lately; True where the database is unavailable."""
+        return self._has_row(RECENT_HEARTBEAT, pid) is not False
+
+    def _has_row(self, statement: str, pid: int) -> bool | None:
+        """Return whether the statement finds a row, or None if the database is unavailable."""
+        parameters = {"host": socket.gethostname(), "pid": pid, "seconds": SILENCE_LIMIT}
         try:
             with psycopg.connect(self.settings.postgres_dsn, connect_timeout=2) as connection:
-                return connection.execute(statement, (socket.gethostname(), pid)).fetchone() is not None
+                return connection.execute(statement, parameters).fetchone() is not None
         except psycopg.Error:
-            return False
+            return None
 
 
 class SchedulerProcess(SanghaProcess):
@@ -92,6 +116,17 @@ class SchedulerProcess(SanghaProcess):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__("scheduler", settings, ["scheduler"])
+        self._last_pass: int | None = None
+
+    def responds(self, pid: int) -> bool:
+        """Return whether the sweeper has ended a pass since the last call."""
+        try:
+            last_pass = liveness_file(self.settings).stat().st_mtime_ns
+        except OSError:
+            return False
+        responds = last_pass != self._last_pass
+        self._last_pass = last_pass
+        return responds
 
 
 def connectable_host(host: str) -> str:

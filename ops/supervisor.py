@@ -1,10 +1,12 @@
-"""Keep services alive: start them in stages, restart those that exit, and stop them in reverse order.
+"""Keep services alive: start them in stages, restart those that exit or freeze, and stop them in reverse order.
 
 A service that exits is restarted at once; one that exits repeatedly soon after its start is delayed longer each time.
+One that lives but has not responded for a minute is killed, and so restarted (see `ops/liveness.py`).
 A service that has never been ready is not restarted after a few failed starts, and the last line of its log is shown:
 another start does not repair a wrong model path.
 """
 
+import logging
 import os
 import select
 import signal
@@ -17,7 +19,10 @@ from pathlib import Path
 from models.platform.errors import ConfigurationError, SanghaError, Unavailable
 from ops.child_process import STOP_TIMEOUT, ChildProcess, Service
 from ops.exit_codes import MISCONFIGURED
+from ops.liveness import CHECK_INTERVAL, MAX_FAILURES, LivenessCheck, Responsive
 from ops.messages import shorten_log_line
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two polls of the children.
 POLL_INTERVAL = 0.05
@@ -51,11 +56,23 @@ class SupervisedChild:
         self.was_ready = False
         self.failed_starts = 0
         self.next_start: float | None = 0.0
+        self.liveness: LivenessCheck | None = None
 
     @property
     def uptime(self) -> float:
         """Seconds since the last start."""
         return time.monotonic() - self.child.started
+
+    def start_liveness_check(self) -> None:
+        """Check from now on whether the process responds, if its service can find out."""
+        if isinstance(self.child.service, Responsive):
+            self.liveness = LivenessCheck(self.child.service, self.child.pid)
+
+    def stop_liveness_check(self) -> None:
+        """Stop checking the process."""
+        if self.liveness is not None:
+            self.liveness.stop()
+            self.liveness = None
 
 
 class Supervisor:
@@ -116,6 +133,7 @@ class Supervisor:
         """Stop the stages, the last one first; the services of a stage are signalled in order and stop in parallel."""
         for stage in reversed(self.stages):
             for supervised in stage:
+                supervised.stop_liveness_check()
                 supervised.child.signal(supervised.child.service.stop_signal)
             self._await_exit(stage)
             for supervised in stage:
@@ -168,16 +186,28 @@ class Supervisor:
         if supervised.ready:
             if supervised.failed_starts and supervised.uptime > MIN_UPTIME:
                 supervised.failed_starts = 0
+            if supervised.liveness is not None and supervised.liveness.failed:
+                self._kill_unresponsive(supervised)
         elif supervised.child.ready():
             self._on_ready(supervised)
+
+    def _kill_unresponsive(self, supervised: SupervisedChild) -> None:
+        """Kill a process that lives but does not respond; the next poll restarts it."""
+        seconds = MAX_FAILURES * CHECK_INTERVAL
+        self.print_line(f"{supervised.child.name} has not responded for {seconds:g} s: killed")
+        log.error("Killing %s (pid %d): no response for %g s", supervised.child.name, supervised.child.pid, seconds)
+        supervised.stop_liveness_check()
+        supervised.child.kill()
 
     def _on_ready(self, supervised: SupervisedChild) -> None:
         self.print_line(f"  {supervised.child.name:<18}ready  {supervised.uptime:.1f} s")
         supervised.ready = supervised.was_ready = True
+        supervised.start_liveness_check()
 
     def _on_exit(self, supervised: SupervisedChild) -> None:
         """Clean up after a process that has exited, call `on_exit` and schedule the restart."""
         child, code = supervised.child, supervised.child.exit_code or 0
+        supervised.stop_liveness_check()
         self._print_log_lines(supervised)
         child.clear()
         if supervised.on_exit is not None:

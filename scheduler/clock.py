@@ -23,6 +23,7 @@ from models.turns import responses
 from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
+from scheduler.liveness import noting_life
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, store_timetable
 from tasks.queue import Queue
@@ -170,7 +171,7 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threads = [
-        PeriodicThread("sweeper", SWEEP_INTERVAL, clock.sweep).start(),
+        PeriodicThread("sweeper", SWEEP_INTERVAL, noting_life(settings, clock.sweep)).start(),
         PeriodicThread("clock", FIRE_INTERVAL, clock.fire).start(),
     ]
     log.info("Ready: sweeping every %g s, %d entries in the timetable", SWEEP_INTERVAL, len(TIMETABLE))
