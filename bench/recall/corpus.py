@@ -42,7 +42,7 @@ class Corpus:
         self.with_previous = [
             terms.term_weights(self._with_previous(number)) for number in range(len(conversation.turns))
         ]
-        self._lexical = self.lexical_scores(self.term_weights, [question.terms for question in self.questions])
+        self._lexical = self._scores_of_forms()
 
     def _previous(self, number: int) -> int | None:
         turns = self.conversation.turns
@@ -64,6 +64,14 @@ class Corpus:
         for row, question in enumerate(questions):
             shares = terms.idf_shares(question, len(index), frequencies)
             scores[row] = [sum(share * weights.get(term, 0.0) for term, share in shares.items()) for weights in index]
+        return scores
+
+    def _scores_of_forms(self) -> Scores:
+        """Score the questions' terms in all of their forms: the greatest weight of the forms of a term counts."""
+        scores = np.zeros((len(self.questions), len(self.term_weights)))
+        for row, question in enumerate(self.questions):
+            index = [_with_best_forms(weights, question) for weights in self.term_weights]
+            scores[row] = self.lexical_scores(index, [question.terms])[0]
         return scores
 
     def fused(self, weights: Parts) -> Scores:
@@ -109,6 +117,14 @@ class Corpus:
             importance=np.full(len(pool), 0.5),
             term_counts=np.array([len(self.term_weights[number]) for number in pool], dtype=float),
         )
+
+
+def _with_best_forms(weights: Mapping[str, float], question: ParsedQuery) -> Mapping[str, float]:
+    """Return a turn's weights of a question's terms."""
+    best = {
+        term: max(weights.get(form, 0.0) for form in (term, *question.forms.get(term, ()))) for term in question.terms
+    }
+    return {term: weight for term, weight in best.items() if weight}
 
 
 def _row(number: int | None, rows: Mapping[int, int]) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.figures import Figure, Goal, at_least
-from bench.recall.corpus import Corpus, Scores
+from bench.recall.corpus import Corpus, EmbedTexts, Scores
 from bench.recall.events import circles, texting
-from bench.recall.rankings import ABLATIONS, BASELINES, Ranking, fused_ranking
+from bench.recall.languages import languages
+from bench.recall.rankings import ABLATIONS, BASELINES, Ranking, dense, fused_ranking
 from bench.recall.shape import SampleConversation
 from bench.recall.written import letters, written
 from bench.scenario import Bench
@@ -53,7 +54,18 @@ def recall(bench: Bench) -> Sequence[Figure]:
     for number, (name, ranking) in enumerate(rankings.items()):
         bench.progress.step(number, len(rankings), "rankings")
         figures += measure(name, ranking, corpora, GOALS if name == "recall" else {})
-    return figures
+    return [*figures, *measure_languages(embedder.embed)]
+
+
+def measure_languages(embed: EmbedTexts) -> list[Figure]:
+    """Measure the share of the questions in other languages whose answer is the first of a dozen notes."""
+    corpora = [Corpus(conversation, embed) for conversation in languages()]
+    rankings = {"": fused_ranking(WEIGHTS), " by vectors alone": dense}
+    return [
+        Figure(f"{corpus.conversation.name}{name}, at 1", "", [share(corpus, ranking(corpus), 1)], None)
+        for name, ranking in rankings.items()
+        for corpus in corpora
+    ]
 
 
 def measure(name: str, ranking: Ranking, corpora: Sequence[Corpus], goals: dict[int, Goal]) -> list[Figure]:

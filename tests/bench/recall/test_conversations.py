@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.recall.events import circles, texting
+from bench.recall.languages import languages
 from bench.recall.shape import SampleConversation
 from bench.recall.written import letters, written
 
@@ -39,3 +40,11 @@ def test_the_evidence_of_a_question_is_that_of_its_script() -> None:
     conversation = written("neighbours", ["written-1"], 1)
     match = next(question for question in conversation.questions if "first thing" in question.text)
     assert [conversation.turns[number].text[:7] for number in match.evidence] == ["A bowl,"]
+
+
+def test_each_language_has_the_same_notes_and_questions() -> None:
+    conversations = languages()
+    assert len(conversations) >= 8
+    assert {len(conversation.turns) for conversation in conversations} == {12}
+    evidence = [[question.evidence for question in conversation.questions] for conversation in conversations]
+    assert all(each == evidence[0] for each in evidence)
