@@ -27,7 +27,9 @@ WHERE account_id = ANY(%(accounts)s)
 SPACES = """
 SELECT memory_spaces.id, memory_spaces.live, memory_spaces.next_ordinal,
        count(memories.id) FILTER (WHERE memories.closed_at IS NULL) AS counted, max(memories.ordinal) AS last,
-       coalesce(sum(cardinality(terms)) FILTER (WHERE memories.closed_at IS NULL), 0)::bigint AS terms,
+       (coalesce(sum(cardinality(terms)) FILTER (WHERE memories.closed_at IS NULL), 0)
+        + (SELECT coalesce(sum(cardinality(memory_passages.terms)), 0) FROM memory_passages
+           WHERE memory_passages.space_id = memory_spaces.id))::bigint AS terms,
        (SELECT coalesce(sum(octet_length(entries)), 0) FROM memory_postings
         WHERE memory_postings.space_id = memory_spaces.id)::bigint AS bytes
 FROM memory_spaces LEFT JOIN memories ON memories.space_id = memory_spaces.id

@@ -83,8 +83,9 @@ COUNT = sql.SQL("SELECT count(*) AS count FROM {}")
 #: Tables whose rows are kept until their owner deletes them; all others are checked above.
 KEPT = frozenset({
     "accounts", "audit_events", "conversation_items", "conversations", "ended_jobs", "identities", "meditations",
-    "memberships", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes", "memory_vectors",
-    "plans", "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records", "users", "workers",
+    "memberships", "memory_passages", "memory_sources", "memory_spaces", "memory_speakers", "memory_vector_codes",
+    "memory_vectors", "plans", "quota_usage", "schedules", "schema_compatibility", "signing_keys", "usage_records",
+    "users", "workers",
 })  # fmt: skip
 
 UNFINISHED = "SELECT count(*) AS count FROM jobs WHERE state IN ('scheduled', 'queued', 'running', 'waiting')"

@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 from models.memory.vectors import Vector, format_ordinals, format_vector
 from models.platform.database import Connection, fetch_all
 
-#: Passages of a space that a search compares by meaning, in some 20 ms. Of a space with more, it compares those whose
+#: Passages of a space that a search compares by meaning, in some 5 ms. Of a space with more, it compares those whose
 #: terms match best.
-MAX_COMPARED = 20_000
+MAX_COMPARED = 5_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,8 +129,9 @@ def _is_relevant(hit: Hit) -> bool:
 
 
 def _recalled_memory(hit: Hit) -> Mapping[str, Any]:
-    memory = hit.memory
-    return {"id": memory.id, "kind": memory.kind, "score": round(hit.score, 4), **described(memory)}
+    memory, start = hit.memory, hit.passage[0] if hit.passage else 0
+    reference = {"id": memory.id, "kind": memory.kind, "score": round(hit.score, 4)}
+    return {**reference, **({"start": start} if start else {}), **described(memory, start)}
 
 
 def add_memories(

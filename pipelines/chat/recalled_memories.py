@@ -20,23 +20,25 @@ MAX_QUOTE = 400
 #: The first schema version that reads events without texts.
 SINCE = "0019"
 
-#: Recalled memories, the best first: id, kind, score; with a text also speaker, occurred_at, text.
+#: Recalled memories, the best first: id, kind, score; of a long memory also `start`, the first quoted character; with a
+#: text also speaker, occurred_at, text.
 RecalledMemories = Sequence[Mapping[str, Any]]
 
 
 def references(recalled: RecalledMemories) -> RecalledMemories:
     """Return recalled memories without what only their owner may see."""
-    return [{name: memory[name] for name in ("id", "kind", "score")} for memory in recalled]
+    names = ("id", "kind", "score", "start")
+    return [{name: memory[name] for name in names if name in memory} for memory in recalled]
 
 
-def described(memory: Memory | None) -> Mapping[str, Any]:
-    """Return what the owner of a recalled memory sees of it; of a deleted one nothing."""
+def described(memory: Memory | None, start: int = 0) -> Mapping[str, Any]:
+    """Return what the owner of a recalled memory sees of it; of a deleted one nothing. The quote begins at `start`."""
     if memory is None or not memory.text:
         return {"speaker": None, "occurred_at": None, "text": None}
     return {
         "speaker": memory.speaker,
         "occurred_at": (memory.valid_from or memory.occurred_at).isoformat(),
-        "text": cut_quote(memory.text, MAX_QUOTE),
+        "text": cut_quote(memory.text[start:] or memory.text, MAX_QUOTE),
     }
 
 
@@ -44,7 +46,10 @@ def with_texts(connection: Connection, recalled: RecalledMemories, account_id: s
     """Return recalled memories as their owner sees them, with the present texts."""
     rows = memories.read_many(connection, [memory["id"] for memory in recalled], account_id, user_id)
     by_id = {row.id: row for row in rows}
-    return [{**reference, **described(by_id.get(reference["id"]))} for reference in references(recalled)]
+    return [
+        {**reference, **described(by_id.get(reference["id"]), reference.get("start", 0))}
+        for reference in references(recalled)
+    ]
 
 
 def response_with_texts(connection: Connection, response: Response) -> Response:

@@ -4,7 +4,7 @@ The types are also the OpenAPI schema of the routes: a new field is added to its
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -109,12 +109,14 @@ class IncompleteDetails(TypedDict):
 
 
 class RecalledMemory(TypedDict):
-    """A memory that was added to the prompt. The last three fields are those of the memory as it is now, a long `text`
-    truncated, or null if it was deleted. Events do not have them."""
+    """A memory that was added to the prompt. `start` is the first character of the passage of a long memory that was
+    quoted. The last three fields are those of the memory as it is now, a long `text` truncated, or null if it was
+    deleted. Events do not have them."""
 
     id: str
     kind: Literal["episode", "fact", "insight"]
     score: float
+    start: NotRequired[int]
     speaker: str | None
     occurred_at: str | None
     text: str | None

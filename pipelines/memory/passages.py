@@ -1,7 +1,7 @@
 """Split long memories into passages, and keep the index entries of these.
 
 A memory's own vector covers its beginning, and BM25 divides the weight of a word by the length of the text. So what is
-said far inside a long memory is found by the passage that says it. A passage is as long as a quote in a prompt.
+said far inside a long memory is found by the passage that says it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,11 @@ from pipelines.memory import quotes, terms
 
 REINDEX = "memory.reindex"
 
-#: Characters of a passage, at most, and of a text from which on it is split.
-MAX_PASSAGE, MIN_LONG = 400, 800
+#: Characters of a passage, at most: the shortest quotes of a prompt have 256, and are cut at a word.
+MAX_PASSAGE = 230
+
+#: Characters of a text from which on it is split. The vector of a shorter one covers all of it.
+MIN_LONG = 1000
 
 #: The end of a sentence or a line, with the spaces that follow.
 SENTENCE_END = regex.compile(r"(?:[.!?…]+[\"'”»)]*\s+|[。！？।؟]+|\n+)")  # noqa: RUF001

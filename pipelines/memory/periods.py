@@ -2,8 +2,6 @@
 
 A month, a season or a day without a year is the last one that has begun. A number alone is no year: there has to be a
 word before it, as in "in 2025". Since it may be a number all the same, it stays a word of the query. Times are in UTC.
-
-`dateparser` was tried on: its search takes milliseconds and reads "May" and "1938" as dates.
 """
 # ruff: noqa: RUF001 - letters of other scripts
 

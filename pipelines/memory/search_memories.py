@@ -35,11 +35,20 @@ class NeighbourObject(TypedDict):
     metadata: dict[str, Any]
 
 
+class PassageObject(TypedDict):
+    """A part of a long memory: its first character, and its text."""
+
+    start: int
+    text: str
+
+
 class HitObject(NeighbourObject):
     """A memory that matches a search. The score is the sum of its parts, such as `dense`, `lexical`, `recency` and
-    `importance`.
+    `importance`. `passage` is the part of a long memory that matches best; null for a memory of less than 1,000
+    characters.
     """
 
+    passage: PassageObject | None
     score: float
     parts: dict[str, float]
     neighbours: list[NeighbourObject]
@@ -73,9 +82,17 @@ def hit_object(hit: Hit) -> HitObject:
     return {
         **_neighbour_object(hit.memory),
         "score": float(hit.score),
+        "passage": _passage_object(hit),
         "parts": {name: float(part) for name, part in hit.parts.items()},
         "neighbours": [_neighbour_object(memory) for memory in hit.neighbours],
     }
+
+
+def _passage_object(hit: Hit) -> PassageObject | None:
+    if hit.passage is None:
+        return None
+    start, length = hit.passage
+    return {"start": start, "text": hit.memory.text[start : start + length]}
 
 
 def _neighbour_object(memory: Memory) -> NeighbourObject:

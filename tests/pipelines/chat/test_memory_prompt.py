@@ -6,11 +6,12 @@ import orjson
 import pytest
 
 from models.journal import journal
+from models.memory import memories
 from models.memory.memories import Memory, NewMemory
 from models.platform.ids import new_id
 from pipelines.chat import turn
 from pipelines.chat.memory_prompt import MEMORY_HEADER, memory_message
-from pipelines.chat.recalled_memories import MAX_QUOTE
+from pipelines.chat.recalled_memories import MAX_QUOTE, response_with_texts
 from pipelines.chat.transcript import ENGINE_STARTED, MEMORIES_RECALLED
 from pipelines.inference.engine import Message
 from pipelines.memory.recall import Hit
@@ -242,3 +243,32 @@ def test_a_memory_cannot_leave_its_line():
     assert len(lines) == 3
     assert all(line.count("“") == line.count("”") == 1 and line.endswith("”") for line in lines[1:])
     assert len(lines[2]) < MAX_QUOTE + 60
+
+
+@pytest.mark.parametrize("limit", [{}, {"limit": 1}])
+def test_passage_of_a_long_memory_is_quoted_by_its_owner_and_in_the_prompt(harness, fake_engine, limit):
+    before = "The committee discussed the budget. " * 100
+    new = remember(harness, f"{before}My passport is behind the mirror. {before}")
+    with harness.database.connection() as connection:
+        (memory,) = memories.read_many(connection, [new.id], harness.caller.account_id, harness.caller.user_id)
+    recall, engine = Recall(Hit(memory, 1.0, {"dense": 1.0}, passage=(len(before), 200))), fake_engine("ok")
+    started = harness.start("Where is my passport?", memory=limit)
+
+    run(harness, engine, started, recall)
+
+    assert "“My passport is behind the mirror. The committee" in engine.prompts[0][0].content
+    assert engine.prompts[0][0].content.endswith("…”")
+    (reference,) = dict(read_events(harness, started))[MEMORIES_RECALLED]["memories"]
+    assert reference == {"id": new.id, "kind": "episode", "score": 1.0, "start": len(before)}
+    with harness.database.connection() as connection:
+        shown = response_with_texts(connection, harness.stored_response(started)).recalled[0]
+    assert shown["text"].startswith("My passport is behind the mirror. ")
+
+
+@pytest.mark.parametrize("sentence", ["鍵は台所の引き出しの奥にあります。", "护照藏在走廊的镜子后面。", "กุญแจอยู่ในลิ้นชัก"])
+def test_quote_of_a_text_without_spaces_is_not_cut_at_its_first_word(harness, fake_engine, sentence):
+    engine = fake_engine("ok")
+    started = harness.start("鍵はどこにありますか?", memory={"limit": 1})
+    run(harness, engine, started, Recall(hit("メモ " + sentence * 40)))
+    quote = engine.prompts[0][0].content.partition("“")[2]
+    assert MAX_QUOTE - 20 < len(quote) <= MAX_QUOTE + 1

@@ -155,6 +155,8 @@ STATE = {
     "memories": "SELECT * FROM memories WHERE space_id = %(space_id)s ORDER BY id",
     "vectors": """SELECT ordinal, live, embedding::text FROM memory_vectors
                   WHERE space_id = %(space_id)s ORDER BY ordinal""",
+    "passages": """SELECT ordinal, start, length, terms FROM memory_passages
+                   WHERE space_id = %(space_id)s ORDER BY ordinal, start""",
     "speakers": "SELECT name, live FROM memory_speakers WHERE space_id = %(space_id)s ORDER BY name",
     "sources": """SELECT memory_id, source_id FROM memory_sources JOIN memories ON memories.id = memory_id
                   WHERE space_id = %(space_id)s ORDER BY memory_id, source_id""",
