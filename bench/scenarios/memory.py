@@ -142,8 +142,9 @@ def fill(progress: Progress, database: Database, space: Space, generator: Genera
 
 USER = """
 WITH person AS (INSERT INTO users (id, email) VALUES (%(user_id)s, %(user_id)s || '@example.com') RETURNING id)
-INSERT INTO memory_spaces (account_id, user_id, next_ordinal, live)
-SELECT account_id, person.id, next_ordinal, live FROM memory_spaces, person WHERE memory_spaces.id = %(space_id)s
+INSERT INTO memory_spaces (account_id, user_id, next_ordinal, live, term_version)
+SELECT account_id, person.id, next_ordinal, live, term_version FROM memory_spaces, person
+WHERE memory_spaces.id = %(space_id)s
 RETURNING memory_spaces.id
 """
 

@@ -5,7 +5,11 @@ In other languages every word counts as a content word.
 
 import re
 
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+import regex
+
+from pipelines.memory.tokens import normalize
+
+WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:['\u2019][\p{L}\p{M}\p{N}]+)*")
 
 _CONTRACTION_LIST = """
     i'm=i am|you're=you are|he's=he is|she's=she is|it's=it is|we're=we are|they're=they are|that's=that is|i've=i have
@@ -79,7 +83,7 @@ PROGRESSIVE = re.compile(r"\b(?:am|is|are|be|keep|keeps)(?: \w+)? \w{2,}ing\b")
 
 def split_words(text: str) -> list[str]:
     """Return a text's words in lower case, with contractions expanded."""
-    found = (word.replace("\u2019", "'") for word in WORD.findall(text.lower()))
+    found = (word.replace("\u2019", "'") for word in WORD.findall(normalize(text).lower()))
     return [part for word in found for part in CONTRACTIONS.get(word, (word,))]
 
 
