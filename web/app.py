@@ -1,5 +1,6 @@
 """The web process as an ASGI application."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,8 +15,10 @@ from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
 from web.api.platform import Platform
 from web.api.routing import Route, mount
+from web.api.stream_guard import guard_streams
 from web.api.system import checks, openapi
 from web.http.documents import CachedDocument
+from web.http.hosts import AllowedHosts
 from web.http.metrics import Metrics
 from web.http.middleware import RequestMiddleware
 from web.http.threads import install_threads
@@ -35,13 +38,18 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
         platform = app.state.platform = Platform.open(settings, tokens, metrics, document)
         checks.install(platform)
         await platform.tail.start()
+        guard = asyncio.create_task(guard_streams(platform))
         try:
             yield
         finally:
+            guard.cancel()
             await platform.tail.stop()
             platform.close()
 
-    middleware = [*_proxy_middleware(settings), Middleware(RequestMiddleware, metrics=metrics)]
+    middleware = [
+        *_proxy_middleware(settings),
+        Middleware(RequestMiddleware, metrics=metrics, hosts=AllowedHosts.of(settings)),
+    ]
     app = Application(routes=mount(routes), middleware=middleware, lifespan=lifespan)
     app.state.metrics = metrics
     # A redirect to the path with or without a final slash would lose the body of a POST in many clients.

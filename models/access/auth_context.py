@@ -3,12 +3,13 @@
 Nothing is cached, so a revoked key, a removed member or a changed role takes effect with the next request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role, Scope
 from models.accounts.plans import Limits
-from models.platform.database import Connection, fetch_one
+from models.platform.database import Connection, fetch_all, fetch_one
 from models.platform.secrets import hash_secret
 
 
@@ -60,6 +61,43 @@ JOIN memberships USING (account_id, user_id)
 JOIN accounts ON accounts.id = valid_key.account_id
 JOIN plans ON plans.id = accounts.plan_id
 """
+
+
+# The callers without a valid session or key, or without a membership.
+ENDED = """
+SELECT credential_id, user_id, account_id
+FROM unnest(%(credential_ids)s::text[], %(user_ids)s::text[], %(account_ids)s::text[])
+     AS caller (credential_id, user_id, account_id)
+WHERE NOT EXISTS (
+    SELECT FROM memberships
+    WHERE memberships.account_id = caller.account_id AND memberships.user_id = caller.user_id
+) OR NOT EXISTS (
+    SELECT FROM sessions
+    WHERE sessions.id = caller.credential_id AND sessions.user_id = caller.user_id
+      AND sessions.revoked_at IS NULL AND sessions.expires_at > now()
+) AND NOT EXISTS (
+    SELECT FROM api_keys
+    WHERE api_keys.id = caller.credential_id AND api_keys.account_id = caller.account_id
+      AND api_keys.user_id = caller.user_id
+      AND api_keys.revoked_at IS NULL AND (api_keys.expires_at IS NULL OR api_keys.expires_at > now())
+)
+"""
+
+
+def find_ended(connection: Connection, callers: Sequence[Caller]) -> set[Caller]:
+    """Return those of the callers whose session or key has ended, or who have left the account."""
+    by_credential = {(_credential_id(caller), caller.user_id, caller.account_id): caller for caller in callers}
+    credential_ids, user_ids, account_ids = (list(column) for column in zip(*by_credential, strict=True))
+    parameters = {"credential_ids": credential_ids, "user_ids": user_ids, "account_ids": account_ids}
+    ended = {
+        (row["credential_id"], row["user_id"], row["account_id"]) for row in fetch_all(connection, ENDED, parameters)
+    }
+    # Callers with one credential may differ, such as in a role that has changed between two requests.
+    return {caller for caller in callers if (_credential_id(caller), caller.user_id, caller.account_id) in ended}
+
+
+def _credential_id(caller: Caller) -> str:
+    return caller.key_id or caller.session_id or ""
 
 
 def for_api_key(connection: Connection, secret: str) -> AuthContext | None:

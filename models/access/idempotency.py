@@ -53,8 +53,9 @@ class StoredResponse:
 # Insert a new key, or take over one whose reservation has expired or may be shared, as that of an answered request
 # whose response is not stored.
 RESERVE = """
-INSERT INTO idempotency_keys AS stored (account_id, key, fingerprint, seed, locked_until)
-VALUES (%(account_id)s, %(key)s, %(fingerprint)s, %(seed)s, clock_timestamp() + make_interval(secs => %(lease)s))
+INSERT INTO idempotency_keys AS stored (account_id, key, user_id, fingerprint, seed, locked_until)
+VALUES (%(account_id)s, %(key)s, %(user_id)s, %(fingerprint)s, %(seed)s,
+        clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (account_id, key) DO UPDATE SET locked_until = excluded.locked_until
 WHERE stored.fingerprint = excluded.fingerprint AND stored.body IS NULL
   AND (%(shared)s OR stored.status IS NOT NULL OR stored.locked_until <= clock_timestamp())
@@ -62,20 +63,23 @@ RETURNING seed, locked_until, status
 """
 
 READ = """
-SELECT fingerprint, status, headers, body FROM idempotency_keys WHERE account_id = %(account_id)s AND key = %(key)s
+SELECT user_id, fingerprint, status, headers, body FROM idempotency_keys
+WHERE account_id = %(account_id)s AND key = %(key)s
 """
 
 
 def reserve(
-    connection: Connection, account_id: str, key: str, fingerprint: bytes, *, shared: bool = False
+    connection: Connection, account_id: str, key: str, fingerprint: bytes, *, user_id: str, shared: bool = False
 ) -> Reservation | StoredResponse | None:
-    """Reserve a key, or return the response stored for it; None while another request holds it.
+    """Reserve a key of a user, or return the response stored for it; None while another request holds it.
 
     `shared` reservations are given to concurrent requests, if the endpoint itself finds what an earlier one created.
-    Raises UnprocessableRequest if the key was used for another request.
+    Raises UnprocessableRequest if the user has used the key for another request.
     """
     seed = new_id("seed")
-    parameters = {"account_id": account_id, "key": key, "fingerprint": fingerprint, "seed": seed}
+    parameters = {
+        "account_id": account_id, "key": key, "user_id": user_id, "fingerprint": fingerprint, "seed": seed
+    }  # fmt: skip
     row = fetch_one(connection, RESERVE, {**parameters, "lease": LEASE, "shared": shared})
     if row is not None:
         prior_use: PriorUse = "answered" if row["status"] else "first" if row["seed"] == seed else "tried"
@@ -83,6 +87,11 @@ def reserve(
     stored = fetch_one(connection, READ, parameters)
     if stored is None:
         return None  # it was deleted meanwhile: its request was rejected
+    if stored["fingerprint"] != fingerprint and stored["user_id"] not in (None, user_id):
+        # Another member uses the same key. Processes of the previous version know one row per account and key, so only
+        # the second user's has another name.
+        own_key = f"{user_id} {key}"
+        return reserve(connection, account_id, own_key, fingerprint, user_id=user_id, shared=shared)
     if stored["fingerprint"] != fingerprint:
         raise UnprocessableRequest("This Idempotency-Key was used with another request.", param="Idempotency-Key",
                        code="idempotency_key_reused")  # fmt: skip

@@ -1,6 +1,6 @@
 """Fixtures for tests of the web application: a real server in a thread, clients and users."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class TrustingGate:
 
     def give_back(self, admission: Admission) -> None:
         """Return nothing."""
+
+    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
+        """Return none."""
+        return ()
 
 
 @pytest.fixture

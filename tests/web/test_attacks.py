@@ -10,8 +10,6 @@ from tests.web.api_client import app_client, assert_error
 from tests.web.principals import Principals
 from web.http.bodies import MAX_PUBLIC_BYTES
 
-NEW_KEY = {"name": "ours", "scopes": ["read", "admin"]}
-
 
 @pytest.fixture
 def principals(api, database, settings):
@@ -21,16 +19,29 @@ def principals(api, database, settings):
     principals.delete(database)
 
 
-def test_idempotent_answer_is_not_replayed_to_another_member(principals):
-    request = {"json": NEW_KEY, "headers": {"idempotency-key": new_id("key")}}
-    created = principals.request("admin", "POST", "/v1/api_keys", **request)
-    assert created.status_code == 201, created.text
+def test_members_of_an_account_use_the_same_idempotency_key_without_effect_on_each_other(principals):
+    request = {"json": {"name": "ours"}, "headers": {"idempotency-key": new_id("key")}}
 
-    reused = principals.request("member", "POST", "/v1/api_keys", **request)
+    first, second = (
+        [principals.request(principal, "POST", "/v1/api_keys", **request).json() for _ in range(2)]
+        for principal in ("admin", "member")
+    )
 
-    assert_error(reused, 422, code="idempotency_key_reused")
-    assert created.json()["key"] not in reused.text
-    assert principals.request("admin", "POST", "/v1/api_keys", **request).json() == created.json()
+    assert first[0] == first[1]
+    assert second[0] == second[1]
+    assert first[0]["id"] != second[0]["id"]
+    assert first[0]["user_id"] != second[0]["user_id"]
+
+
+def test_a_reused_idempotency_key_is_reported_to_its_user_and_not_taken_from_another_member(principals):
+    headers = {"idempotency-key": new_id("key")}
+    for principal in ("admin", "member"):
+        answer = principals.request(principal, "POST", "/v1/api_keys", json={"name": "ours"}, headers=headers)
+        assert answer.status_code == 201
+
+    for principal in ("admin", "member"):
+        other = principals.request(principal, "POST", "/v1/api_keys", json={"name": "other"}, headers=headers)
+        assert_error(other, 422, code="idempotency_key_reused")
 
 
 @pytest.mark.parametrize("principal", ["member", "read key", "write key", "demoted key"])

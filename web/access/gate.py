@@ -1,7 +1,7 @@
 """Authenticate a request, check its rights, and draw it from the caller's rate limits."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -39,6 +39,7 @@ class AuthRequest:
 
     cost   requests that it counts as against rate limits
     reads  it changes nothing, so it is admitted also while the rate limiter cannot be reached
+    purpose  names the limit of a public request; reads without one are not limited
     """
 
     headers: Headers
@@ -46,6 +47,7 @@ class AuthRequest:
     rights: Rights
     cost: int
     reads: bool = False
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class Gate(Protocol):
     def give_back(self, admission: Admission) -> None:
         """Return the tokens of a request that starts no turn."""
 
+    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
+        """Return those of the callers whose credentials are no longer valid. Raises Unavailable."""
+
 
 class DatabaseGate:
     """Checks API keys and sessions in Postgres, and rate limits in Redis."""
@@ -94,8 +99,9 @@ class DatabaseGate:
     def admit(self, request: AuthRequest) -> Admission:
         """See Gate."""
         if request.rights.public:
-            if request.cost and not request.reads:
-                self._limiter.draw_for_address(request.ip)
+            lenient = request.reads or not request.cost
+            if request.purpose or not lenient:
+                self._limiter.draw_for_address(request.ip, request.purpose, lenient=lenient)
             return Admission()
         if request.rights.local and self._trusts_loopback and is_local(request):
             return Admission()
@@ -135,6 +141,11 @@ class DatabaseGate:
         if admission.identity is not None and limit is not None:
             tokens = min(admission.estimated_tokens, limit)
             self._limiter.give_back_tokens(admission.identity, limit, tokens)
+
+    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
+        """See Gate."""
+        with self._database.connection() as connection:
+            return auth_context.find_ended(connection, callers)
 
     def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:

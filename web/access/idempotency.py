@@ -67,6 +67,7 @@ class KeyedRequest:
     """A request with an Idempotency-Key. `fingerprint` identifies its content."""
 
     account_id: str
+    user_id: str
     key: str
     fingerprint: bytes
     request_id: str
@@ -118,7 +119,12 @@ class Idempotency:
         def reserve() -> Reservation | StoredResponse | None:
             with self._database.connection() as connection:
                 return idempotency.reserve(
-                    connection, request.account_id, request.key, request.fingerprint, shared=shared
+                    connection,
+                    request.account_id,
+                    request.key,
+                    request.fingerprint,
+                    user_id=request.user_id,
+                    shared=shared,
                 )
 
         loop = asyncio.get_running_loop()

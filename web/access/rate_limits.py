@@ -25,6 +25,9 @@ BYTES_PER_TOKEN = 4
 #: Seconds without requests to Redis after it failed; then one request tries again.
 PAUSE = 1.0
 
+#: Reads and refreshes that one address may make for each other public request.
+LENIENCE = 10
+
 #: How messages name the owner of a bucket.
 OWNERS = {
     "account": "your account",
@@ -37,9 +40,11 @@ OWNERS = {
 class Limiter:
     """Draws requests from their buckets. Blocks, so it is called in the thread pool.
 
-    `per_address` is the number of requests a minute from one IP address without valid credentials: public requests, and
-    in a separate bucket those with an invalid token or key. Valid credentials are never rejected for others' invalid
-    ones, since many users share an address, and a token has too many bits to be guessed at any rate.
+    `per_address` is the number of requests a minute from one IP address without valid credentials: public requests of
+    each purpose, so that neighbours who request e-mails do not keep anybody from logging in, and in a separate bucket
+    those with an invalid token or key. Ten times as many reads and refreshes of sessions are admitted. Valid
+    credentials are never rejected for others' invalid ones, since many users share an address, and a token has too many
+    bits to be guessed at any rate.
     """
 
     def __init__(self, client: redis.Redis, per_address: int) -> None:
@@ -69,9 +74,14 @@ class Limiter:
         with suppress(redis.RedisError):
             rate_limits.give_back(self._client, token_buckets(caller.account_id, caller.key_id, limit, tokens))
 
-    def draw_for_address(self, ip: str) -> None:
-        """Draw a public request that changes something. Raises RateLimited and Unavailable."""
-        self._draw([Bucket(f"address {network(ip)}", "requests", self._per_address, 1)], reads=False)
+    def draw_for_address(self, ip: str, purpose: str = "", *, lenient: bool = False) -> None:
+        """Draw a public request. `lenient`: it has a higher limit, and is admitted without Redis.
+
+        Raises RateLimited and Unavailable.
+        """
+        limit = self._per_address * (LENIENCE if lenient else 1)
+        owner = f"address {purpose or 'public'} {network(ip)}"
+        self._draw([Bucket(owner, "requests", limit, 1)], reads=lenient)
 
     def count_failure(self, ip: str) -> None:
         """Count a request with invalid credentials. Raises RateLimited."""

@@ -27,6 +27,7 @@ from web.api.platform import Platform
 from web.api.request import Request
 from web.http import bodies, uploads
 from web.http.disconnects import DeferredResponse
+from web.http.media_types import check_media_type
 from web.http.threads import run_in_thread
 from web.http.uploads import Upload
 from web.streams.sse import EventStream, StreamPermit
@@ -51,7 +52,8 @@ class Route:
     restores          the endpoint restores the response of an answered request with the same key from what exists, so
                       that no copy of texts is stored
     has_side_effects  a GET that changes something, so it is rate-limited like the other methods
-    cost              requests that it counts as; 0 is never rejected by a rate limit, such as a cancel
+    cost              requests that it counts as; 0 is never rejected by a limit of the account, such as a cancel
+    purpose           of a public route: counts apart from other purposes, so that one does not use another's limit up
     """
 
     method: str
@@ -71,6 +73,7 @@ class Route:
     restores: bool = False
     has_side_effects: bool = False
     cost: int = 1
+    purpose: str = ""
 
     async def run(self, request: Request) -> EndpointResponse:
         """Call the endpoint, in the thread pool unless it is a coroutine function. Raises LimitExceeded."""
@@ -119,7 +122,9 @@ class Resource:
         platform: Platform = scope["app"].state.platform
         headers, ip = Headers(scope=scope), (scope["client"] or ("",))[0]
         reads = scope["method"] in ("GET", "HEAD") and not route.has_side_effects
-        auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads)
+        if route.rights.public and not reads and scope["method"] not in ("GET", "HEAD"):
+            check_media_type(headers)
+        auth_request = AuthRequest(headers, ip, route.rights, route.cost, reads, route.purpose)
         admission = await run_in_thread(platform.gate.admit, auth_request)
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
@@ -137,7 +142,10 @@ class Resource:
             response = await _respond(route, request)
             if isinstance(response, EventStream):
                 permit.acquire()
-            await response(scope, receive, send)
+                with platform.streams.count_for(response, admission.identity):
+                    await response(scope, receive, send)
+            else:
+                await response(scope, receive, send)
         finally:
             request.cleanup.close()
             permit.release()
@@ -186,7 +194,8 @@ async def _respond(route: Route, request: Request) -> EndpointResponse:
     async def run(ids: IdGenerator, repeat: PriorUse) -> EndpointResponse:
         return await route.run(replace(request, ids=ids, repeat=repeat))
 
-    keyed = KeyedRequest(request.caller.account_id, key, _fingerprint(route, request), request.request_id)
+    caller, fingerprint = request.caller, _fingerprint(route, request)
+    keyed = KeyedRequest(caller.account_id, caller.user_id, key, fingerprint, request.request_id)
     return await request.platform.idempotency.respond(
         keyed, run, handles_repeats=route.handles_repeats, stores=not route.restores
     )

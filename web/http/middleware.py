@@ -13,6 +13,7 @@ from models.platform.errors import InvalidRequest, Unavailable
 from models.platform.ids import new_id
 from web.http import errors
 from web.http.bodies import BodyTooLarge, DrainingResponse
+from web.http.hosts import AllowedHosts
 from web.http.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -21,12 +22,20 @@ log = logging.getLogger(__name__)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
+#: Headers of responses without their own: they are stored by no cache, and shown as the type that they have.
+PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
+#: Admits every Host header.
+ANY_HOST = AllowedHosts(frozenset({"*"}))
+
+
 class RequestMiddleware:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: AllowedHosts = ANY_HOST) -> None:
         self.app = app
         self.metrics = metrics
+        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every exception becomes a response."""
@@ -35,7 +44,7 @@ class RequestMiddleware:
         scope["request_id"] = request_id(scope)
         sender = scope["response_sender"] = ResponseSender(scope["request_id"], send)
         try:
-            check_host(scope)
+            check_host(scope, self.hosts)
             await self.app(scope, receive, sender.send)
         except ClientDisconnect:
             log.debug("Request %s: the client disconnected", sender.request_id)
@@ -75,7 +84,7 @@ class ResponseSender:
                 (b"openai-processing-ms", b"%d" % (self.seconds * 1000)),
             ]
             own = {name for name, _ in message["headers"]}
-            added = [header for header in self.headers.items() if header[0] not in own]
+            added = [header for header in [*self.headers.items(), *PRIVATE] if header[0] not in own]
             message["headers"] = [*message["headers"], *added, *common]
         await self._send(message)
 
@@ -94,11 +103,16 @@ class ResponseSender:
             await response(scope, receive, self.send)
 
 
-def check_host(scope: Scope) -> None:
-    """Check that HTTP/1.1 requests have one Host header (RFC 9112, 3.2): a proxy may have checked the other of two."""
-    hosts = sum(name == b"host" for name, _ in scope["headers"])
-    if hosts > 1 or (hosts == 0 and scope["http_version"] == "1.1"):
+def check_host(scope: Scope, allowed: AllowedHosts) -> None:
+    """Check that HTTP/1.1 requests have one Host header (RFC 9112, 3.2): a proxy may have checked the other of two.
+
+    Raises InvalidRequest, and HTTPException for the name of another server.
+    """
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) > 1 or (not hosts and scope["http_version"] == "1.1"):
         raise InvalidRequest("Send exactly one Host header.", code="repeated_header" if hosts else "missing_header")
+    if hosts:
+        allowed.check(hosts[0])
 
 
 def request_id(scope: Scope) -> str:

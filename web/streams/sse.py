@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 
 from starlette.types import Receive, Scope, Send
 
+from models.accounts.accounts import Caller
 from models.journal.events import Event
 from models.platform.errors import LimitExceeded
 from web.http.disconnects import OnDisconnect, wait_for_disconnect
@@ -40,7 +41,7 @@ PING = b": ping\n"
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
+    (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
 
@@ -79,6 +80,7 @@ class OpenStreams:
     def __init__(self) -> None:
         self._open: OrderedDict[EventStream, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._callers: dict[EventStream, Caller] = {}
         self.permits: Counter[str] = Counter()
         self.closing = False
 
@@ -103,6 +105,24 @@ class OpenStreams:
         if self._timer is not None and not self._open:
             self._timer.cancel()
             self._timer = None
+
+    @contextlib.contextmanager
+    def count_for(self, stream: "EventStream", caller: Caller | None) -> Iterator[None]:
+        """Register a stream's caller during the block, unless the stream is public."""
+        if caller is not None:
+            self._callers[stream] = caller
+        try:
+            yield
+        finally:
+            self._callers.pop(stream, None)
+
+    def callers(self) -> list[Caller]:
+        """Return the callers of open streams, each once."""
+        return list(set(self._callers.values()))
+
+    def of(self, callers: Collection[Caller]) -> list["EventStream"]:
+        """Return the open streams of some callers."""
+        return [stream for stream, caller in self._callers.items() if caller in callers and stream in self._open]
 
     def close(self) -> None:
         """End all streams, and every one that begins from now on."""

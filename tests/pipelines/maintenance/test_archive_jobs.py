@@ -78,13 +78,13 @@ def test_the_age_is_an_argument(database, account, begin):
 def test_a_request_is_not_repeated_after_its_job_was_moved(database, account, begin):
     """Keys that the nightly pruning has not deleted yet are deleted first."""
     with database.connection() as connection:
-        reservation = idempotency.reserve(connection, account, "a key", b"a request")
+        reservation = idempotency.reserve(connection, account, "a key", b"a request", user_id="user_a")
         connection.execute("UPDATE idempotency_keys SET created_at = now() - interval '3 days'")
 
     run(begin, database)
 
     with database.connection() as connection:
-        again = idempotency.reserve(connection, account, "a key", b"a request")
+        again = idempotency.reserve(connection, account, "a key", b"a request", user_id="user_a")
     assert again.seed != reservation.seed
 
 

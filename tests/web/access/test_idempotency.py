@@ -296,7 +296,7 @@ def test_a_key_on_a_route_that_creates_nothing_is_ignored(user, key):
 def test_a_response_that_the_endpoint_restores_is_not_stored(database, account, key):
     # Given an endpoint that restores its response
     requests, runs = Idempotency(database, Cipher(b"k" * 32, "test")), []
-    request = KeyedRequest(account, key, b"a fingerprint", "req")
+    request = KeyedRequest(account, "user_a", key, b"a fingerprint", "req")
 
     async def run(ids, prior_use):
         runs.append(prior_use)

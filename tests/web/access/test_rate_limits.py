@@ -108,6 +108,31 @@ def test_public_requests_are_limited_by_address(settings):
         assert client.get("/healthz", headers=mine).status_code == 200
 
 
+def test_public_requests_for_one_purpose_do_not_use_up_those_for_another(settings):
+    with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "127.0.0.1"})) as client:
+        neighbour = {"x-forwarded-for": f"192.0.2.1, {new_ip()}"}
+        forgotten = [client.post("/auth/password/forgot", json={}, headers=neighbour).status_code for _ in range(4)]
+
+        assert forgotten == [400, 400, 400, 429]
+        assert client.post("/login", json={}, headers=neighbour).status_code == 400
+        assert client.post("/signup", json={}, headers=neighbour).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/auth/refresh"), ("GET", "/openapi.json"), ("GET", "/readyz"), ("GET", "/.well-known/jwks.json")],
+)
+def test_refreshes_and_public_reads_are_limited_by_address(settings, method, path):
+    with app_client(settings.model_copy(update={"visits_per_minute": 1, "trusted_proxies": "127.0.0.1"})) as client:
+        mine, other = ({"x-forwarded-for": f"192.0.2.1, {new_ip()}"} for _ in range(2))
+        statuses = [client.request(method, path, headers=mine).status_code for _ in range(11)]
+
+        assert 429 not in statuses[:10]
+        assert statuses[10] == 429
+        assert client.request(method, path, headers=other).status_code != 429
+        assert client.get("/healthz", headers=mine).status_code == 200
+
+
 def test_invalid_tokens_are_limited_by_address_without_affecting_valid_ones(settings, database):
     with app_client(settings.model_copy(update={"visits_per_minute": 2, "trusted_proxies": "127.0.0.0/8"})) as client:
         user, address = ApiUser(client, database), {"x-forwarded-for": new_ip()}
@@ -123,7 +148,7 @@ def test_invalid_tokens_are_limited_by_address_without_affecting_valid_ones(sett
 
 def test_forwarded_addresses_of_untrusted_clients_are_ignored(settings):
     with app_client(settings.model_copy(update={"visits_per_minute": 3, "trusted_proxies": "192.0.2.0/24"})) as client:
-        client.app.state.platform.redis.delete("sangha:limit:address:127.0.0.1:requests")
+        client.app.state.platform.redis.delete("sangha:limit:address:login:127.0.0.1:requests")
         statuses = [client.post("/login", json={}, headers={"x-forwarded-for": new_ip()}).status_code for _ in range(4)]
 
         assert statuses[-1] == 429

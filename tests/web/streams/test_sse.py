@@ -93,7 +93,7 @@ def test_a_stream_ends_with_its_source():
             pass
         assert client.body == b"onetwo"
         assert client.messages[-1]["more_body"] is False
-        assert (b"cache-control", b"no-cache") in client.messages[0]["headers"]
+        assert (b"cache-control", b"no-store") in client.messages[0]["headers"]
 
     asyncio.run(scenario())
 
