@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +23,12 @@ import redis
 
 from models.platform.errors import ConfigurationError
 from ops.child_process import STOP_TIMEOUT, ChildProcess, Service, launcher_command
+
+#: Bytes that Valkey may use at least and at most.
+MIN_MEMORY, MAX_MEMORY = 256 * 1_048_576, 8 * 1_073_741_824
+
+#: The memory limit of a container.
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 INSTALL = "run `make install`"
 
@@ -147,9 +153,11 @@ class Valkey:
     unprivileged_folder: Path | None = None
     console_pattern: re.Pattern[str] | None = re.compile(r"No space left|Can't |Bad file format", re.IGNORECASE)
 
-    def __init__(self, folder: Path, sockets: Path) -> None:
+    def __init__(self, folder: Path, sockets: Path, *, memory: int | None = None) -> None:
+        """`memory` is its limit in bytes; None for a part of the machine's."""
         self.folder = folder
         self.sockets = sockets
+        self.memory = memory or memory_share()
 
     @property
     def socket(self) -> Path:
@@ -177,6 +185,9 @@ class Valkey:
             "appendfsync": "everysec",  # a power failure loses up to a second, which the journal's writers repair
             "save": "",
             "maxclients": "1000",
+            # Full, it refuses writes instead of deleting journals: see docs/guides/operating.md.
+            "maxmemory": str(self.memory),
+            "maxmemory-policy": "noeviction",
         }
         return [
             str(valkey_binary()),
@@ -199,6 +210,14 @@ class Valkey:
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
+
+
+def memory_share() -> int:
+    """Return the bytes of memory that Valkey may use: a quarter of the machine's, or of the container's."""
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # "max" without a limit
+        total = min(total, int(CGROUP_LIMIT.read_text()))
+    return max(MIN_MEMORY, min(total // 4, MAX_MEMORY))
 
 
 def create_private_folder(folder: Path) -> None:

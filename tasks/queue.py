@@ -11,9 +11,13 @@ from models.journal import journal, shards
 from models.journal.events import Event
 from models.journal.journal import Claim
 from models.platform.database import Database
+from models.platform.redis_memory import RedisMemory
 from models.platform.settings import Settings
 from tasks.broker import build_broker
 from tasks.relay import Relay
+
+#: Bytes of opening events that Redis gets. Those of a large request would fill it while the job waits, for up to a day.
+MAX_OPENING = 65_536
 
 
 class Queue:
@@ -24,6 +28,7 @@ class Queue:
     ) -> None:
         self._broker = build_broker(settings.broker_address)
         self._client = client
+        self._memory = RedisMemory(client)
         self._relay = Relay(database, self._broker, interval=interval).start()
 
     def announce_job(self, job_id: str, opening_events: Sequence[Event], lane: str) -> None:
@@ -34,7 +39,7 @@ class Queue:
         """
         self._relay.nudge(lane)
         if opening_events:
-            self._append(job_id, opening_events)
+            self._open(job_id, opening_events)
 
     def announce_cancellation(self, cancellation: Cancellation, lane: str) -> None:
         """Write the last events of the jobs that a committed cancellation has ended, notify running workers, and return
@@ -75,6 +80,14 @@ class Queue:
         """Stop the relay and close the broker's connections."""
         self._relay.stop()
         self._broker.close()
+
+    def _open(self, job_id: str, events: Sequence[Event]) -> None:
+        """Write the first events of a journal; only to the archive if they are large or Redis has little room."""
+        if sum(len(event.data) for event in events) <= MAX_OPENING and not self._memory.is_short():
+            self._append(job_id, events)
+            return
+        with suppress(redis.RedisError):
+            journal.open_archived(self._client, job_id, events)
 
     def _append(self, job_id: str, events: Sequence[Event]) -> None:
         with suppress(redis.RedisError):  # the archive has these events: streams and the worker read them there

@@ -10,6 +10,7 @@ from bench.chaos.stack import ChaosStack
 from models.journal.keys import PREFIX, STREAM_PREFIX
 from models.journal.shards import shard_keys
 from models.platform.redis_client import connect
+from ops.embedded_servers import memory_share
 
 #: The share of the keys of a kind that are evicted at once.
 SHARE = 0.5
@@ -65,7 +66,7 @@ def limit_memory(stack: ChaosStack, target: str) -> None:
 
 
 def unlimit_memory(stack: ChaosStack, target: str) -> None:
-    """Let Valkey keep everything again."""
+    """Let Valkey keep everything again, up to the limit with which it was started."""
     with valkey(stack) as client:
-        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory", memory_share())
         client.config_set("maxmemory-policy", "noeviction")

@@ -75,10 +75,14 @@ class Fence(IntEnum):
 # Opening events, which no attempt writes, are not sent to the shard: followers read them here. Neither are those of an
 # append without a third key. The events of an ending are marked with `x`, the sequence number of a rewind in an append
 # that is too large for the shard with `r`.
+#
+# `archived` is for opening events that only the archive gets: `opening` notes the last of them, so that a journal
+# without its stream is not `lost` while it has no others.
 APPEND = """
 local attempt, first, take, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[7]
 local replace, complete, endings = ARGV[4] == '1', ARGV[9] == '1', tonumber(ARGV[6])
-local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim')
+local archived = ARGV[10] == '1'
+local stored = redis.call('HMGET', KEYS[1], 'fence', 'last', 'server', 'claim', 'opening')
 local fence, last, server = tonumber(stored[1] or -1), tonumber(stored[2] or -1), stored[3] or ''
 local current, ended = nil, 0
 local function run_id() return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') end
@@ -88,7 +92,7 @@ if take < 2 then
 end
 if take == 0 then
     if fence < attempt or last + 1 < first then return {'lost', last} end
-    if last >= 0 and redis.call('EXISTS', KEYS[2]) == 0 then return {'lost', last} end
+    if last > tonumber(stored[5] or -1) and redis.call('EXISTS', KEYS[2]) == 0 then return {'lost', last} end
 else
     current = run_id()
     if replace or server ~= current then server = '' end
@@ -101,7 +105,11 @@ else
     if replace or last + 1 < first then redis.call('DEL', KEYS[2]) end
 end
 local lines, sequence, begin = {}, first, nil
-for index = 10, #ARGV, 2 do
+if archived and last < first - 1 then
+    last = first - 1
+    redis.call('HSET', KEYS[1], 'opening', last)
+end
+for index = 11, #ARGV, 2 do
     if sequence > last then
         begin = begin or sequence
         local id = (sequence + 1) .. '-0'
@@ -192,10 +200,19 @@ def append_command(
         keys.append(shard_key(claim.job_id, shards))
     memory = TTL_ENDED if endings else TTL
     arguments: list[Any] = [claim.attempt, first, int(fence), int(replace), memory, endings]
-    arguments += [str(claim.claim_id or ""), SHARD_LENGTH, int(complete)]
+    arguments += [str(claim.claim_id or ""), SHARD_LENGTH, int(complete), 0]
     for event in events:
         arguments += (event.data, event.tokens)
     return [len(keys), *keys, *arguments]
+
+
+def open_archived(client: redis.Redis, job_id: str, events: Sequence[Event]) -> None:
+    """Open the journal of a new job whose first events only the archive gets: they would fill Redis while it waits."""
+    command = append_command(Claim(job_id), [], Fence.TAKE, complete=True, shards=0, tagged=is_cluster(client))
+    keys = command[0] + 1
+    command[keys + 1] = events[-1].sequence + 1  # the first event that Redis gets
+    command[keys + 9] = 1
+    _run_append(client, command)
 
 
 def _count_endings(events: Sequence[Event]) -> int:
@@ -232,6 +249,13 @@ def append(
         with suppress(redis.RedisError):  # followers notice the gap
             client.execute_command(*announcement(claim.job_id, unannounced, shards))
     return result
+
+
+def _run_append(client: redis.Redis, command: Sequence[Any]) -> Any:
+    try:
+        return client.evalsha(APPEND_SHA, *command)
+    except redis.exceptions.NoScriptError:
+        return client.eval(APPEND, *command)
 
 
 def last_sequence(client: redis.Redis, job_id: str) -> int:

@@ -6,11 +6,14 @@ from typing import Any
 
 import redis
 
+from models.platform.redis_memory import SHORT
+
 #: What happens when Redis evicts keys, and when it restarts without its data.
 EVICTION_EFFECT = (
     "when its memory is full, it deletes journals, rate limits and, if it is the broker, messages: "
     "running answers are rewound, and messages are sent again only after a while"
 )
+FULL_EFFECT = "when it is full, requests that change something are refused with status 503 and jobs wait"
 RESTART_EFFECT = (
     "a restart deletes journals, rate limits and, if it is the broker, messages: "
     "answers of workers that crash at the same time are rewound to their last checkpoint"
@@ -22,13 +25,25 @@ class RedisDurability:
     """What a server reports about itself; None where it does not permit the question.
 
     policy     `maxmemory-policy`
-    bounded    whether it has a limit of memory, at which the policy takes effect
+    limit      bytes of memory at which the policy takes effect; 0 without a limit
+    used       bytes of memory that it uses
     persisted  whether it writes an append-only file or snapshots
     """
 
     policy: str | None
-    bounded: bool
+    limit: int
     persisted: bool | None
+    used: int = 0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a limit of memory."""
+        return self.limit > 0
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it has used so much of its memory that new jobs no longer write their first events to it."""
+        return self.bounded and self.used > SHORT * self.limit
 
     @property
     def evicts(self) -> bool:
@@ -40,6 +55,8 @@ class RedisDurability:
         found = []
         if self.evicts:
             found.append(f"maxmemory-policy is {self.policy}: {EVICTION_EFFECT}")
+        if self.is_short:
+            found.append(f"{_megabytes(self.used)} of {_megabytes(self.limit)} of its memory are used: {FULL_EFFECT}")
         if self.persisted is False:
             found.append(f"neither an append-only file nor snapshots: {RESTART_EFFECT}")
         return found
@@ -50,7 +67,8 @@ def read_durability(client: redis.Redis) -> RedisDurability:
     memory = _permitted(lambda: client.info("memory"))
     return RedisDurability(
         policy=memory.get("maxmemory_policy"),
-        bounded=memory.get("maxmemory", 0) != 0,
+        limit=int(memory.get("maxmemory", 0)),
+        used=int(memory.get("used_memory", 0)),
         persisted=_persisted(client),
     )
 
@@ -70,6 +88,10 @@ def _permitted(command: Callable[[], Any]) -> Mapping[str, Any]:
     except redis.ResponseError:
         return {}
     return {_text(key): _text(value) for key, value in reply.items()}
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_048_576:,.0f} MiB"
 
 
 def _text(value: Any) -> Any:

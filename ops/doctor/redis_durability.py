@@ -30,6 +30,8 @@ def _remedy(durability: RedisDurability) -> str:
     remedies = []
     if durability.evicts:
         remedies.append("set `maxmemory-policy noeviction`, and alert on memory")
+    if durability.is_short:
+        remedies.append("raise `maxmemory`, or lower the plans' limits of unfinished jobs")
     if durability.persisted is False:
         remedies.append("set `appendonly yes`")
     return "; ".join(remedies)
@@ -37,6 +39,6 @@ def _remedy(durability: RedisDurability) -> str:
 
 def _shown(durability: RedisDurability) -> str:
     policy = durability.policy or "cannot be checked"
-    limit = "" if durability.bounded else ", no memory limit"
+    limit = f", {durability.limit / 1_048_576:,.0f} MiB" if durability.bounded else ", no memory limit"
     persistence = "persistence cannot be checked" if durability.persisted is None else "persisted"
     return f"{policy}{limit}, {persistence}"

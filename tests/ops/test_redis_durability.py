@@ -9,12 +9,14 @@ from models.platform.settings import Settings
 from ops.doctor import redis_durability as module
 from ops.doctor.finding import run_check
 from ops.doctor.redis_durability import redis_durability
+from ops.embedded_servers import memory_share
 
 
 def test_doctor_accepts_the_embedded_redis(settings: Settings) -> None:
     finding = run_check(redis_durability, settings)
 
-    assert str(finding) == "ok   Redis durability: maxmemory-policy noeviction, no memory limit, persisted"
+    limit = f"{memory_share() / 1_048_576:,.0f} MiB"
+    assert str(finding) == f"ok   Redis durability: maxmemory-policy noeviction, {limit}, persisted"
 
 
 def test_doctor_reports_an_unavailable_redis_as_unchecked(tmp_path: Path) -> None:
@@ -26,6 +28,7 @@ def test_doctor_reports_an_unavailable_redis_as_unchecked(tmp_path: Path) -> Non
     [
         (RedisDurability("volatile-lru", True, True), "warn", ["volatile-lru", "rewound", "noeviction"]),
         (RedisDurability("noeviction", True, False), "warn", ["restart", "appendonly yes"]),
+        (RedisDurability("noeviction", 1000, True, used=800), "warn", ["503", "raise `maxmemory`"]),
         (RedisDurability(None, False, None), "ok", ["cannot be checked"]),
     ],
 )

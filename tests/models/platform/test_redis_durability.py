@@ -33,6 +33,7 @@ def client(server: Valkey) -> Iterator[redis.Redis]:
         ("100mb", "volatile-lru", "yes", "", True, True),
         ("100mb", "noeviction", "no", "", False, False),
         ("0", "allkeys-lru", "no", "3600 1", False, True),
+        ("8gb", "noeviction", "yes", "", False, True),
     ],
 )
 def test_the_durability_is_read(client, maxmemory, policy, appendonly, save, evicts, persisted):
