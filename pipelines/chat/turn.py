@@ -24,9 +24,12 @@ from pipelines.chat.prompt import Prompt, assemble_messages, fit_prompt, samplin
 from pipelines.chat.recalled_memories import recalled_before, references
 from pipelines.chat.response_objects import ItemStatus
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED, MEMORIES_RECALLED, Transcript, read_transcript
-from pipelines.inference.engine import Engine, Finish, GeneratedCall, Message, Token
+from pipelines.inference.engine import AnswerEnd, Engine, Finish, GeneratedCall, Message, Token
 from pipelines.inference.own_prompts import OwnPrompts
 from pipelines.memory.follow_ups import remember_turn_job
+
+#: Why an answer is incomplete, by what ended it.
+INCOMPLETE_REASONS: Mapping[AnswerEnd, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 def run(
@@ -92,7 +95,7 @@ def begin_answer(
 
 def generate(
     engine: Engine, attempt: Attempt, answer: AnswerWriter, prompt: Prompt, own_prompts: OwnPrompts | None
-) -> Literal["stop", "length"]:
+) -> AnswerEnd:
     """Journal tokens and calls until the engine ends or the attempt is stopped."""
     tokens_left = prompt.max_output_tokens - answer.output_tokens
     if tokens_left <= 0:
@@ -125,9 +128,9 @@ def generate(
     return finish.reason
 
 
-def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: Literal["stop", "length"]) -> Ending:
+def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> Ending:
     """End a turn whose answer is complete or has reached its limit."""
-    details = {"reason": "max_output_tokens"} if reason == "length" else None
+    details = {"reason": INCOMPLETE_REASONS[reason]} if reason in INCOMPLETE_REASONS else None
     status: ItemStatus = "incomplete" if details else "completed"
     events = [*answer.missing_message_events(), *answer.message_end_events(status)]
     response = replace(

@@ -125,6 +125,13 @@ class GeneratedCall:
     count: int
 
 
+#: Why an answer ended: by itself, at its limit of tokens, or because the endpoint withholds the rest.
+AnswerEnd = Literal["stop", "length", "content_filter"]
+
+#: Why a generation ended.
+GenerationEnd = AnswerEnd | Literal["cancelled"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The end of a generation.
@@ -134,7 +141,7 @@ class Finish:
     generated_tokens  the sum of all `count`s: what is billed is what was journalled
     """
 
-    reason: Literal["stop", "length", "cancelled"]
+    reason: GenerationEnd
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int

@@ -1,29 +1,12 @@
-"""Write requests of OpenAI's chat completions API, and read its streamed responses.
+"""Write requests of OpenAI's chat completions API."""
 
-An endpoint streams chunks of JSON, each with a piece of text, and reports the number of generated tokens only at the
-end. Until then each chunk counts as one token, which is what endpoints send; tokens beyond the text, such as hidden
-reasoning, are added at the end. So the journal contains what the endpoint bills.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from secrets import token_hex
-from typing import Any, Literal
-
-import orjson
+from typing import Any
 
 from pipelines.inference.control_tokens import break_control_tokens
-from pipelines.inference.engine import (
-    EngineError,
-    EngineOutput,
-    Finish,
-    GeneratedCall,
-    Message,
-    OutputFormat,
-    Sampling,
-    Token,
-    Tool,
-)
+from pipelines.inference.engine import Message, OutputFormat, Sampling, Tool
 
 
 def max_tokens_field(host: str) -> str:
@@ -100,113 +83,3 @@ def _format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not schema:
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-
-
-class CompletionReader:
-    """Reads the chunks of one answer.
-
-    done  the endpoint has sent its end marker
-    """
-
-    def __init__(self, output_format: OutputFormat) -> None:
-        self.done = False
-        self._output_format = output_format
-        self._reason: Literal["stop", "length"] | None = None
-        self._text: list[str] = []
-        self._calls: dict[int, dict[str, str]] = {}
-        self._usage: Mapping[str, Any] = {}
-        self._yielded_tokens = 0
-
-    def add(self, data: bytes) -> Token | None:
-        """Read a chunk and return its text, if any. Raises EngineError for anything else than a chunk."""
-        if data == b"[DONE]":
-            self.done = True
-            return None
-        try:
-            text = self._add(orjson.loads(data))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise EngineError(f"The endpoint sent an invalid chunk: {data[:200]!r}") from error
-        if not text:
-            return None
-        self._yielded_tokens += 1
-        self._text.append(text)
-        return Token(text, 1)
-
-    def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
-        """Yield the calls, the tokens beyond the text, and the end.
-
-        `prompt_tokens` is the count where the endpoint reports no usage. Raises EngineError.
-        """
-        if self._reason is None:
-            raise EngineError("The endpoint's answer ended without a finish reason")
-        calls = self._complete_calls()
-        if self._reason == "stop":
-            self._check(calls)
-        extra_tokens = max(int(self._usage.get("completion_tokens") or 0) - self._yielded_tokens, len(calls))
-        for position, (name, arguments) in enumerate(calls):
-            yield GeneratedCall(name, arguments, extra_tokens - len(calls) + 1 if position == 0 else 1)
-        if extra_tokens and not calls:
-            yield Token("", extra_tokens)
-        self._yielded_tokens += extra_tokens
-        yield self._end(self._reason, prompt_tokens)
-
-    def cancelled_finish(self, prompt_tokens: int) -> Finish:
-        """Return the end of a cancelled generation."""
-        return self._end("cancelled", prompt_tokens if self._yielded_tokens else 0)
-
-    def _end(self, reason: Literal["stop", "length", "cancelled"], prompt_tokens: int) -> Finish:
-        prompt_tokens_read = int(self._usage.get("prompt_tokens") or prompt_tokens)
-        details = self._usage.get("prompt_tokens_details") or {}
-        return Finish(
-            reason,
-            prompt_tokens_read,
-            min(int(details.get("cached_tokens") or 0), prompt_tokens_read),
-            self._yielded_tokens,
-        )
-
-    def _add(self, chunk: Mapping[str, Any]) -> str:
-        if error := chunk.get("error"):
-            raise EngineError(f"The endpoint failed during the answer: {str(error)[:300]}")
-        self._usage = chunk.get("usage") or self._usage
-        text = ""
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            text += delta.get("content") or ""
-            for call in delta.get("tool_calls") or ():
-                self._add_call(call)
-            if reason := choice.get("finish_reason"):
-                self._reason = "length" if reason == "length" else "stop"
-        return text
-
-    def _add_call(self, part: Mapping[str, Any]) -> None:
-        """Add a part of a call: its name arrives once, its arguments piece by piece."""
-        call = self._calls.setdefault(int(part.get("index") or 0), {"name": "", "arguments": ""})
-        function = part.get("function") or {}
-        call["name"] = call["name"] or function.get("name") or ""
-        call["arguments"] += function.get("arguments") or ""
-
-    def _complete_calls(self) -> list[tuple[str, str]]:
-        """Return the complete calls. Drops one that the token limit cut off. Raises EngineError for invalid ones."""
-        names = {tool.name for tool in self._output_format.callable_tools}
-        calls = [self._calls[index] for index in sorted(self._calls)][: self._output_format.max_calls]
-        if calls and self._reason == "length" and not _is_json(calls[-1]["arguments"] or "{}"):
-            calls.pop()
-        complete = [(call["name"], call["arguments"] or "{}") for call in calls]
-        if any(name not in names or not _is_json(arguments) for name, arguments in complete):
-            raise EngineError("The model called an unknown function, or with arguments that are not JSON")
-        return complete
-
-    def _check(self, calls: Sequence[object]) -> None:
-        """Check the complete answer: not every endpoint enforces the output format, and none reports a violation."""
-        if self._output_format.must_call_tool and not calls:
-            raise EngineError("The model called no function, although a call was required")
-        if self._output_format.schema is not None and not calls and not _is_json("".join(self._text)):
-            raise EngineError("The model's answer is not JSON, although JSON was required")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True

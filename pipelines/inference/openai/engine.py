@@ -15,7 +15,6 @@ from uuid import uuid4
 import httpcore
 import orjson
 
-from models.platform.errors import PermanentFailure, SanghaError
 from models.platform.settings import Settings
 from pipelines.inference.engine import (
     PLAIN_TEXT,
@@ -33,7 +32,9 @@ from pipelines.inference.openai.cancellable_http import (
     CancellableBackend,
     ReadCancelled,
 )
-from pipelines.inference.openai.completions import CompletionReader, cache_isolation, max_tokens_field, request_body
+from pipelines.inference.openai.completion_reader import CompletionReader
+from pipelines.inference.openai.completions import cache_isolation, max_tokens_field, request_body
+from pipelines.inference.openai.endpoint_errors import error_for_status, message_of
 
 #: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
 #: marker to the end of the HTTP message, which only matters for using the connection again.
@@ -42,20 +43,14 @@ CONNECT_TIMEOUT, FIRST_CHUNK_TIMEOUT, CHUNK_TIMEOUT, END_TIMEOUT = 5.0, 60.0, 30
 #: Seconds that an idle connection is kept open: less than servers do (uvicorn 5), so that they seldom close it first.
 KEEPALIVE = 4.0
 
-#: The most bytes of a chunk, and of an error's text.
-MAX_CHUNK, MAX_ERROR = 1 << 20, 1 << 16
+#: The most bytes of a chunk, of an answer that is not streamed, and of an error's text.
+MAX_CHUNK, MAX_ANSWER, MAX_ERROR = 1 << 20, 8 << 20, 1 << 16
 
 #: Seconds after sending a request within which a server that had closed the kept connection shows it: a round trip.
 CLOSED_WITHIN = 1.0
 
 #: What httpcore raises when the server has closed a kept connection.
 CONNECTION_CLOSED = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
-
-#: Temporary error statuses below 500; all from 500 are temporary, too.
-RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
-
-#: Statuses that report a fault of the caller's request, not of our credentials or URL.
-INVALID_REQUEST_STATUSES = frozenset({400, 413, 422})
 
 
 class OpenAIEngine:
@@ -177,6 +172,9 @@ class OpenAIEngine:
     def _events(
         self, response: httpcore.Response, reader: CompletionReader, cancelled: Callable[[], bool]
     ) -> Iterator[bytes]:
+        if _is_json(response):  # the endpoint does not stream
+            yield self._read(response, cancelled, MAX_ANSWER, FIRST_CHUNK_TIMEOUT)
+            return
         incomplete, timeout = b"", FIRST_CHUNK_TIMEOUT
         parts = response.iter_stream()
         while (part := self._next_part(parts, cancelled, END_TIMEOUT if reader.done else timeout)) is not None:
@@ -194,12 +192,23 @@ class OpenAIEngine:
         """Raise what a status other than 200 means."""
         if response.status == 200:
             return
-        text, parts = b"", response.iter_stream()
-        while len(text) < MAX_ERROR and (part := self._next_part(parts, cancelled, CHUNK_TIMEOUT)) is not None:
-            text += part
+        text = self._read(response, cancelled, MAX_ERROR, CHUNK_TIMEOUT)
         # Masked before the text is cut, which could leave a part of the key.
         masked = text.replace(self._api_key.encode(), b"***") if self._api_key else text
-        raise error_for_status(response.status, _message_of(masked))
+        raise error_for_status(response.status, message_of(masked))
+
+    def _read(self, response: httpcore.Response, cancelled: Callable[[], bool], limit: int, timeout: float) -> bytes:
+        """Read a whole body, and no more once `limit` bytes have been read."""
+        text, parts = b"", response.iter_stream()
+        while len(text) < limit and (part := self._next_part(parts, cancelled, timeout)) is not None:
+            text += part
+        return text
+
+
+def _is_json(response: httpcore.Response) -> bool:
+    """Return whether a response is one JSON document."""
+    types = [value for name, value in response.headers if name.lower() == b"content-type"]
+    return any(value.strip().lower().startswith(b"application/json") for value in types)
 
 
 def probe(settings: Settings, timeout: float = 10.0) -> str:
@@ -216,30 +225,6 @@ def probe(settings: Settings, timeout: float = 10.0) -> str:
     if isinstance(finish, Finish) and finish.reason == "cancelled":
         raise EngineError(f"{settings.upstreams[0].url} did not generate a token of {engine.name} within {timeout:g} s")
     return f"{engine.name} at {settings.upstreams[0].url} responds in {seconds:.1f} s"
-
-
-def error_for_status(status: int, message: str) -> SanghaError:
-    """Convert an HTTP status and the endpoint's message.
-
-    Faults of our API key or URL concern the operator: callers only get the status.
-    """
-    if status >= 500 or status in RETRYABLE_STATUSES:
-        return EngineError(f"The endpoint responded with {status}: {message}")
-    if status not in INVALID_REQUEST_STATUSES:
-        return PermanentFailure(f"The model's endpoint rejects this installation's requests ({status})")
-    if "context" in message and ("length" in message or "size" in message):
-        return PermanentFailure(message, code="context_length_exceeded")
-    return PermanentFailure(message or f"The endpoint responded with {status}", code="invalid_request")
-
-
-def _message_of(text: bytes) -> str:
-    """Return the message of an error response, in the common formats; at most 300 characters."""
-    try:
-        parsed = orjson.loads(text)
-        error = parsed.get("error") or parsed.get("detail") or parsed.get("message") or parsed
-        return str(error.get("message") or error if isinstance(error, dict) else error)[:300]
-    except (orjson.JSONDecodeError, AttributeError):
-        return text[:300].decode(errors="replace")
 
 
 def _tokens(text: str) -> int:

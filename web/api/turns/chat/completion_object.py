@@ -10,7 +10,7 @@ from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestE
 from models.platform.settings import Settings
 from pipelines.inference.registry import model_name
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class FunctionObject(TypedDict):
@@ -143,8 +143,8 @@ def tool_call_object(item: Mapping[str, Any]) -> ToolCallObject:
 
 def finish_reason(response: Mapping[str, Any]) -> FinishReason:
     """Return why generation ended."""
-    if response["incomplete_details"]:
-        return "length"
+    if details := response["incomplete_details"]:
+        return "content_filter" if details["reason"] == "content_filter" else "length"
     return "tool_calls" if any(item["type"] == "function_call" for item in response["output"]) else "stop"
 
 

@@ -1,0 +1,150 @@
+"""Read the streamed answers of OpenAI's chat completions API, also of endpoints that differ from it.
+
+An endpoint streams chunks of JSON, each with a piece of text, and reports the number of generated tokens only at the
+end. Until then each chunk counts as one token, which is what endpoints send; tokens beyond the text, such as hidden
+reasoning, are added at the end. So the journal contains what the endpoint bills.
+
+An attempt that fails is repeated, and the endpoint bills it again. So only what another attempt may mend is an error
+that is retried.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from models.platform.errors import PermanentFailure
+from pipelines.inference.engine import (
+    AnswerEnd,
+    EngineError,
+    EngineOutput,
+    Finish,
+    GeneratedCall,
+    GenerationEnd,
+    OutputFormat,
+    Token,
+)
+from pipelines.inference.openai.call_reader import CallReader
+from pipelines.inference.openai.chunk_json import HalfCharacterJoiner, parse_json
+from pipelines.inference.openai.endpoint_errors import error_in_stream
+
+#: The ends of answers by `finish_reason`; all others mean that the model has stopped by itself.
+ANSWER_ENDS: Mapping[str, AnswerEnd] = {"length": "length", "content_filter": "content_filter"}
+
+#: The code of an answer that is not in the required format.
+VIOLATION = "invalid_model_output"
+
+
+class CompletionReader:
+    """Reads the chunks of one answer.
+
+    done  the endpoint has sent its end marker
+    """
+
+    def __init__(self, output_format: OutputFormat) -> None:
+        self.done = False
+        self._output_format = output_format
+        self._reason: AnswerEnd | None = None
+        self._text: list[str] = []
+        self._halves = HalfCharacterJoiner()
+        self._calls = CallReader()
+        self._usage: Mapping[str, Any] = {}
+        self._yielded_tokens = 0
+
+    def add(self, data: bytes) -> Token | None:
+        """Read a chunk and return its text, if any.
+
+        Raises EngineError for anything else than a chunk, and what an error in the stream means.
+        """
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        try:
+            text = self._add(parse_json(data))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise EngineError(f"The endpoint sent an invalid chunk: {data[:200]!r}") from error
+        if not text:
+            return None
+        self._yielded_tokens += 1
+        self._text.append(text)
+        return Token(text, 1)
+
+    def finish(self, prompt_tokens: int) -> Iterator[EngineOutput]:
+        """Yield the calls, the tokens beyond the text, and the end.
+
+        `prompt_tokens` is the count where the endpoint reports no usage. Raises EngineError and PermanentFailure.
+        """
+        reason = self._reason or ("stop" if self.done else None)  # some endpoints send only the end marker
+        if reason is None:
+            raise EngineError("The endpoint's answer ended without a finish reason")
+        calls = self._complete_calls(reason)
+        if reason == "stop":
+            self._check(calls)
+        rest = self._halves.flush()
+        extra_tokens = max(int(self._usage.get("completion_tokens") or 0) - self._yielded_tokens, len(calls))
+        for position, (name, arguments) in enumerate(calls):
+            yield GeneratedCall(name, arguments, extra_tokens - len(calls) + 1 if position == 0 else 1)
+        if (rest or extra_tokens) and not calls:
+            yield Token(rest, extra_tokens)
+        self._yielded_tokens += extra_tokens
+        yield self._end(reason, prompt_tokens)
+
+    def cancelled_finish(self, prompt_tokens: int) -> Finish:
+        """Return the end of a cancelled generation."""
+        return self._end("cancelled", prompt_tokens if self._yielded_tokens else 0)
+
+    def _end(self, reason: GenerationEnd, prompt_tokens: int) -> Finish:
+        prompt_tokens_read = int(self._usage.get("prompt_tokens") or prompt_tokens)
+        details = self._usage.get("prompt_tokens_details") or {}
+        return Finish(
+            reason,
+            prompt_tokens_read,
+            min(int(details.get("cached_tokens") or 0), prompt_tokens_read),
+            self._yielded_tokens,
+        )
+
+    def _add(self, chunk: Mapping[str, Any]) -> str:
+        if error := chunk.get("error"):
+            raise error_in_stream(error)
+        self._usage = chunk.get("usage") or self._usage
+        text = ""
+        for choice in chunk.get("choices") or ():
+            # A complete message, if the endpoint does not stream.
+            delta = choice.get("delta") or choice.get("message") or {}
+            text += _text_of(delta.get("content")) + (delta.get("refusal") or "")
+            for call in delta.get("tool_calls") or ():
+                self._calls.add(call)
+            if reason := choice.get("finish_reason"):
+                self._reason = ANSWER_ENDS.get(reason, "stop")
+        return self._halves.add(text)
+
+    def _complete_calls(self, reason: AnswerEnd) -> list[tuple[str, str]]:
+        """Return the calls, except one that the token limit cut off.
+
+        As with OpenAI, the caller gets also one of an unknown function, or whose arguments are not JSON: another
+        attempt would hardly generate anything else, and the endpoint bills it.
+        """
+        calls = [call.complete for call in self._calls.calls[: self._output_format.max_calls]]
+        return calls[:-1] if calls and reason != "stop" and not _is_json(calls[-1][1]) else calls
+
+    def _check(self, calls: Sequence[object]) -> None:
+        """Check the complete answer: not every endpoint enforces the output format, and none reports a violation."""
+        if self._output_format.must_call_tool and not calls:
+            raise PermanentFailure("The model called no function, although a call was required", code=VIOLATION)
+        if self._output_format.schema is not None and not calls and not _is_json("".join(self._text)):
+            raise PermanentFailure("The model's answer is not JSON, although JSON was required", code=VIOLATION)
+
+
+def _text_of(content: Any) -> str:
+    """Return the text of a message's content: a string, or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.get("text") or "" for part in content)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
