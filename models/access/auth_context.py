@@ -5,6 +5,7 @@ Nothing is cached, so a revoked key, a removed member or a changed role takes ef
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from models.accounts import plans
 from models.accounts.accounts import Caller, Role, Scope
@@ -63,7 +64,7 @@ JOIN plans ON plans.id = accounts.plan_id
 """
 
 
-# The callers without a valid session or key, or without a membership.
+# Credentials without a valid session or key, or whose user has no membership.
 ENDED = """
 SELECT credential_id, user_id, account_id
 FROM unnest(%(credential_ids)s::text[], %(user_ids)s::text[], %(account_ids)s::text[])
@@ -84,20 +85,25 @@ WHERE NOT EXISTS (
 """
 
 
-def find_ended(connection: Connection, callers: Sequence[Caller]) -> set[Caller]:
-    """Return those of the callers whose session or key has ended, or who have left the account."""
-    by_credential = {(_credential_id(caller), caller.user_id, caller.account_id): caller for caller in callers}
-    credential_ids, user_ids, account_ids = (list(column) for column in zip(*by_credential, strict=True))
-    parameters = {"credential_ids": credential_ids, "user_ids": user_ids, "account_ids": account_ids}
-    ended = {
-        (row["credential_id"], row["user_id"], row["account_id"]) for row in fetch_all(connection, ENDED, parameters)
-    }
-    # Callers with one credential may differ, such as in a role that has changed between two requests.
-    return {caller for caller in callers if (_credential_id(caller), caller.user_id, caller.account_id) in ended}
+class Credential(NamedTuple):
+    """A session or an API key, with its user and account."""
+
+    id: str
+    user_id: str
+    account_id: str
+
+    @classmethod
+    def of(cls, caller: Caller) -> "Credential":
+        """Return the caller's credential."""
+        return cls(caller.key_id or caller.session_id or "", caller.user_id, caller.account_id)
 
 
-def _credential_id(caller: Caller) -> str:
-    return caller.key_id or caller.session_id or ""
+def find_ended(connection: Connection, credentials: Sequence[Credential]) -> set[Credential]:
+    """Return the credentials that are no longer valid, or whose user has left the account."""
+    ids, user_ids, account_ids = (list(column) for column in zip(*credentials, strict=True))
+    parameters = {"credential_ids": ids, "user_ids": user_ids, "account_ids": account_ids}
+    rows = fetch_all(connection, ENDED, parameters)
+    return {Credential(row["credential_id"], row["user_id"], row["account_id"]) for row in rows}
 
 
 def for_api_key(connection: Connection, secret: str) -> AuthContext | None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from models.access.auth_context import Credential
 from models.accounts.accounts import Caller, Role
 from models.platform.database import Database
 from models.platform.settings import Settings
@@ -47,7 +48,7 @@ class TrustingGate:
     def give_back(self, admission: Admission) -> None:
         """Return nothing."""
 
-    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
+    def find_ended(self, credentials: Sequence[Credential]) -> Collection[Credential]:
         """Return none."""
         return ()
 

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 
 from models.access import api_keys, auth_context, signing_keys
 from models.access.api_keys import KeyStatus
-from models.access.auth_context import AuthContext
+from models.access.auth_context import AuthContext, Credential
 from models.accounts.accounts import Caller, Scope
 from models.accounts.plans import Limits
 from models.platform import secrets
@@ -80,8 +80,8 @@ class Gate(Protocol):
     def give_back(self, admission: Admission) -> None:
         """Return the tokens of a request that starts no turn."""
 
-    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
-        """Return those of the callers whose credentials are no longer valid. Raises Unavailable."""
+    def find_ended(self, credentials: Sequence[Credential]) -> Collection[Credential]:
+        """Return the credentials that are no longer valid. Raises Unavailable."""
 
 
 class DatabaseGate:
@@ -142,10 +142,10 @@ class DatabaseGate:
             tokens = min(admission.estimated_tokens, limit)
             self._limiter.give_back_tokens(admission.identity, limit, tokens)
 
-    def find_ended(self, callers: Sequence[Caller]) -> Collection[Caller]:
+    def find_ended(self, credentials: Sequence[Credential]) -> Collection[Credential]:
         """See Gate."""
         with self._database.connection() as connection:
-            return auth_context.find_ended(connection, callers)
+            return auth_context.find_ended(connection, credentials)
 
     def _draw(self, context: AuthContext, request: AuthRequest) -> Admission:
         if not request.cost:

@@ -28,10 +28,10 @@ class Guarded(Protocol):
 
 async def end_unauthorized_streams(guarded: Guarded) -> None:
     """End streams whose credentials have ended."""
-    callers = guarded.streams.callers()
-    if not callers:
+    credentials = guarded.streams.credentials()
+    if not credentials:
         return
-    ended = await run_in_thread(guarded.gate.find_ended, callers)
+    ended = await run_in_thread(guarded.gate.find_ended, credentials)
     for stream in guarded.streams.of(ended):
         stream.end()
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator,
 
 from starlette.types import Receive, Scope, Send
 
+from models.access.auth_context import Credential
 from models.accounts.accounts import Caller
 from models.journal.events import Event
 from models.platform.errors import LimitExceeded
@@ -80,7 +81,7 @@ class OpenStreams:
     def __init__(self) -> None:
         self._open: OrderedDict[EventStream, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
-        self._callers: dict[EventStream, Caller] = {}
+        self._by_credential: dict[Credential, set[EventStream]] = {}
         self.permits: Counter[str] = Counter()
         self.closing = False
 
@@ -108,21 +109,27 @@ class OpenStreams:
 
     @contextlib.contextmanager
     def count_for(self, stream: "EventStream", caller: Caller | None) -> Iterator[None]:
-        """Register a stream's caller during the block, unless the stream is public."""
-        if caller is not None:
-            self._callers[stream] = caller
+        """Register a stream's credential during the block, unless the stream is public."""
+        if caller is None:
+            yield
+            return
+        credential = Credential.of(caller)
+        self._by_credential.setdefault(credential, set()).add(stream)
         try:
             yield
         finally:
-            self._callers.pop(stream, None)
+            self._by_credential[credential].remove(stream)
+            if not self._by_credential[credential]:
+                del self._by_credential[credential]
 
-    def callers(self) -> list[Caller]:
-        """Return the callers of open streams, each once."""
-        return list(set(self._callers.values()))
+    def credentials(self) -> list[Credential]:
+        """Return the credentials of open streams."""
+        return list(self._by_credential)
 
-    def of(self, callers: Collection[Caller]) -> list["EventStream"]:
-        """Return the open streams of some callers."""
-        return [stream for stream, caller in self._callers.items() if caller in callers and stream in self._open]
+    def of(self, credentials: Collection[Credential]) -> list["EventStream"]:
+        """Return the open streams of some credentials."""
+        streams = (stream for credential in credentials for stream in self._by_credential.get(credential, ()))
+        return [stream for stream in streams if stream in self._open]
 
     def close(self) -> None:
         """End all streams, and every one that begins from now on."""

@@ -3,6 +3,7 @@
 import pytest
 
 from models.access import auth_context
+from models.access.auth_context import Credential
 from models.accounts.accounts import Role, Scope
 from models.platform.ids import new_id
 from pipelines.accounts import keys
@@ -51,7 +52,7 @@ def test_the_stream_of_a_revoked_session_ends_and_that_of_another_user_does_not(
 
         list(events)
 
-        assert principals.user_ids["owner"] in [caller.user_id for caller in streams.callers()]
+        assert principals.user_ids["owner"] in [credential.user_id for credential in streams.credentials()]
 
 
 def test_credentials_that_have_ended_are_found_in_one_statement(database, principals, user, other_user):
@@ -66,10 +67,10 @@ def test_credentials_that_have_ended_are_found_in_one_statement(database, princi
         key = auth_context.for_api_key(connection, secret)
         assert key is not None
         assert (key.caller.role, key.caller.scopes) == (Role.OWNER, frozenset({Scope.READ}))
-        callers = [user.caller, other_user.caller, key.caller]
+        mine, other, by_key = (Credential.of(caller) for caller in (user.caller, other_user.caller, key.caller))
 
-        assert auth_context.find_ended(connection, callers) == set()
+        assert auth_context.find_ended(connection, [mine, other, by_key]) == set()
 
         connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s", (key.caller.key_id,))
         connection.execute("UPDATE sessions SET revoked_at = now() WHERE id = %s", (other_user.caller.session_id,))
-        assert auth_context.find_ended(connection, callers) == {key.caller, other_user.caller}
+        assert auth_context.find_ended(connection, [mine, other, by_key]) == {by_key, other}
