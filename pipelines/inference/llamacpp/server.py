@@ -8,15 +8,17 @@ import xllamacpp
 
 from models.platform.errors import ConfigurationError
 from models.platform.settings import variable_name
+from pipelines.inference.llamacpp.socket_folder import new_socket_path
 
 
 def server_parameters(path: Path, threads: int) -> Any:
     """Return parameters for a model file: no log output, and this number of computing threads.
 
-    The server opens a port on loopback that can't be turned off, so it gets a random API key.
+    The server always listens somewhere: here at a socket that only this user can open, with a random API key.
     """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
+    params.hostnames = [str(new_socket_path())]
     params.api_keys = [secrets.token_urlsafe(32)]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ui = False
