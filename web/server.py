@@ -35,11 +35,19 @@ BACKLOG = 4096
 
 
 class Server(uvicorn.Server):
-    """uvicorn that ends open streams before it waits for requests."""
+    """uvicorn that watches its event loop, and ends open streams before it waits for requests."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, and watch the event loop."""
+        await super().startup(sockets)
+        platform: Platform | None = getattr(self.config.app.state, "platform", None)  # type: ignore[union-attr]
+        if platform is not None:  # opened by a startup without an error
+            platform.watchdog.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End all streams, whose clients reconnect to another process with their last id, then wait for requests."""
         platform: Platform = self.config.app.state.platform  # type: ignore[union-attr]
+        platform.watchdog.stop()
         platform.close_streams()
         # Requests that wait for the end of a turn get most of the grace period, then respond with its current state.
         asyncio.get_running_loop().call_later(GRACE * 0.8, platform.tail.close_followers)

@@ -23,6 +23,7 @@ from web.access.oidc_client import OidcClient
 from web.access.rate_limits import Limiter
 from web.access.shares import Shares
 from web.http.documents import CachedDocument
+from web.http.loop_watchdog import LoopWatchdog
 from web.http.metrics import Metrics
 from web.http.uploads import OpenUploads
 from web.streams.sse import OpenStreams
@@ -72,6 +73,7 @@ class Platform:
     calls: Shares = field(default_factory=lambda: Shares(ACCOUNT_CALLS))
     memory_changes: Shares = field(default_factory=lambda: Shares(1))
     schema_checks: Shares = field(default_factory=lambda: Shares(1))
+    watchdog: LoopWatchdog = field(default_factory=LoopWatchdog)
     others: Sequence[Database] = ()
     started: int = field(default_factory=lambda: int(time.time()))
     checks: dict[str, Callable[[], object]] = field(default_factory=dict)

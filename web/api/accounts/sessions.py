@@ -92,7 +92,7 @@ def logout_all(request: Request) -> Response:
 
 async def change_password(request: Request) -> Response:
     """`POST /auth/password/change`: change the password and end all other sessions."""
-    body = bodies.parse(request.body, ChangePassword)
+    body = await bodies.parse_off_loop(request.body, ChangePassword)
     change = partial(
         sessions.change_password,
         request.platform.database,

@@ -46,7 +46,7 @@ async def create(request: Request) -> Response:
     The response is sent once searches find them. With `Prefer: respond-async`, or when no worker is free within 30
     seconds, the response is the job.
     """
-    inputs = bodies.parse(request.body, CreateMemories).to_inputs()
+    inputs = (await bodies.parse_off_loop(request.body, CreateMemories)).to_inputs()
     job_id, ids = request.new_id("job"), [request.new_id("mem") for _ in inputs]
     arguments = (
         request.platform.database,
@@ -97,7 +97,7 @@ async def update(request: Request) -> Response:
     A change of the text closes memories derived only from it. The response is sent once searches find the new text;
     when no worker is free within 30 seconds, the response is the job.
     """
-    body = bodies.parse(request.body, UpdateMemory)
+    body = await bodies.parse_off_loop(request.body, UpdateMemory)
     memory = await run_in_thread(_read, request)
     if body.text is None:
         async with _change_of_memories(request):

@@ -28,7 +28,7 @@ TIMEOUT = 20.0
 
 async def search(request: Request) -> DeferredResponse:
     """`POST /v1/memories/search`: search the user's memories; returns the best hits, best first."""
-    body = bodies.parse(request.body, SearchMemories)
+    body = await bodies.parse_off_loop(request.body, SearchMemories)
     query = Query(body.query, body.limit, body.filters(), body.include_neighbours)
     job_id = request.new_id("job")
     arguments = (request.platform.database, request.caller, query, job_id, request.admission.limits)

@@ -32,6 +32,11 @@ def install(platform: Platform) -> None:
     platform.facts["workers"] = partial(count_workers, platform.database)
     gauge = platform.metrics.gauge
     gauge("sangha_open_streams", "Open event streams", lambda: {(): len(platform.streams)})
+    gauge(
+        "sangha_event_loop_longest_busy_seconds",
+        "Longest CPU time of the event loop without a pause, in the last one to two minutes",
+        lambda: {(): platform.watchdog.longest},
+    )
     jobs = CachedRead(partial(read_values, platform.database, count_jobs))
     gauge("sangha_jobs", "Jobs that are due, running, waiting for others, or dead", jobs, "queue", "kind", "state")
     scheduled = CachedRead(partial(read_values, platform.database, count_scheduled))

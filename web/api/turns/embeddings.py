@@ -94,7 +94,7 @@ class EmbeddingList(TypedDict):
 
 async def create(request: Request) -> DeferredResponse:
     """`POST /v1/embeddings`: embed one or more texts."""
-    body = bodies.parse(request.body, CreateEmbeddings)
+    body = await bodies.parse_off_loop(request.body, CreateEmbeddings)
     _check(body, request.platform.settings)
     job_id = request.new_id("job")
     await run_in_thread(

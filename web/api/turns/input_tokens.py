@@ -35,7 +35,7 @@ class InputTokens(TypedDict):
 
 async def count(request: Request) -> Response:
     """`POST /v1/responses/input_tokens`: count the tokens of a response's prompt without creating the response."""
-    body = bodies.parse(request.body, CountTokens)
+    body = await bodies.parse_off_loop(request.body, CountTokens)
     items = stored_items(body.input) if body.input is not None else []
     token_count = TokenCountRequest(await convert(request, prompt_parameters, body), items, *parse_thread(body))
     job_id = request.new_id("job")

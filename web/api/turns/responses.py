@@ -63,7 +63,7 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     With `stream` its events are streamed, with `background` the queued response is returned at once. Otherwise the
     request waits for the end of the response, at most 540 seconds.
     """
-    body = bodies.parse(request.body, CreateResponse)
+    body = await bodies.parse_off_loop(request.body, CreateResponse)
     turn = await convert(request, new_turn, body)
     started = await start(request, turn, stream=bool(body.stream))
     response = started.response

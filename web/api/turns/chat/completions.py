@@ -23,7 +23,7 @@ from web.streams.sse import EventStream, Frame
 
 async def create(request: Request) -> EventStream | DeferredResponse:
     """`POST /v1/chat/completions`: create a chat completion, streamed as chunks with `stream`."""
-    body = bodies.parse(request.body, CreateChatCompletion)
+    body = await bodies.parse_off_loop(request.body, CreateChatCompletion)
     settings = request.platform.settings
     started = await start(request, await convert(request, chat_turn, body), stream=bool(body.stream))
     if not body.stream:
