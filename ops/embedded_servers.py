@@ -7,9 +7,11 @@ Each is a `Service` (see `ops/child_process.py`) that the supervisor runs; a tes
 """
 
 import importlib.util
+import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -185,7 +187,7 @@ class Valkey:
             "appendfsync": "everysec",  # a power failure loses up to a second, which the journal's writers repair
             "save": "",
             "maxclients": "1000",
-            # Full, it refuses writes instead of deleting journals: see docs/guides/operating.md.
+            # Full, it refuses writes instead of deleting journals, which then wait in the workers.
             "maxmemory": str(self.memory),
             "maxmemory-policy": "noeviction",
         }
@@ -221,8 +223,20 @@ def memory_share() -> int:
 
 
 def create_private_folder(folder: Path) -> None:
-    """Create a folder that only its owner can read."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Create a folder that only its owner can read. Raises ConfigurationError for one that another user has made.
+
+    The folder of the sockets may be in /tmp, where everybody can create it first, or a link in its place.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    shared = folder.parent.stat().st_mode & stat.S_IWOTH
+    status = folder.lstat() if shared else folder.stat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"The folder {folder} is a link or belongs to another user (id {status.st_uid}): remove it, "
+            "or set SANGHA_DATA_DIR to a folder with a shorter path"
+        )
     folder.chmod(0o700)
 
 

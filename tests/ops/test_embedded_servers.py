@@ -21,7 +21,7 @@ from models.platform.settings import Settings
 from ops import embedded_servers, rabbitmq
 from ops.child_process import ChildProcess
 from ops.doctor import finding
-from ops.embedded_servers import Postgres, Valkey, running_server
+from ops.embedded_servers import Postgres, Valkey, create_private_folder, running_server
 from ops.launcher import change_owner
 from ops.rabbitmq import RabbitMQ
 from ops.up import check_external_servers
@@ -162,6 +162,31 @@ def test_servers_listen_only_on_sockets_of_their_owner(valkey: Valkey, folders: 
         assert not valkey.socket.stat().st_mode & 0o077
         listening = subprocess.run(["cat", f"/proc/{child.pid}/net/tcp"], capture_output=True, text=True, check=True)
         assert ":18EB " not in listening.stdout  # 6379
+
+
+def test_folder_of_another_user_is_refused_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the folder of the sockets, made before by another user, who can still enter it
+    sockets = tmp_path / "sangha-1234"
+    sockets.mkdir(mode=0o755)
+    owner, mode = sockets.stat().st_uid, sockets.stat().st_mode
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    # When a server is prepared, then it refuses the folder and leaves it as it is
+    with pytest.raises(ConfigurationError, match=rf"{sockets} .*another user"):
+        Valkey(tmp_path / "valkey", sockets).prepare()
+    assert sockets.stat().st_mode == mode
+
+
+def test_link_in_place_of_the_folder_for_sockets_is_refused_where_everybody_may_write(tmp_path: Path) -> None:
+    # Given a link in a folder like /tmp
+    shared, target = tmp_path / "tmp", tmp_path / "target"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    target.mkdir(mode=0o755)
+    (shared / "sangha-1234").symlink_to(target)
+    # When it is used for sockets, then it is refused, and its target not changed
+    with pytest.raises(ConfigurationError, match="is a link"):
+        create_private_folder(shared / "sangha-1234")
+    assert target.stat().st_mode & 0o777 == 0o755
 
 
 def test_rabbitmq_keeps_its_quorum_queues_after_a_kill(tmp_path: Path, folders: Folders) -> None:
