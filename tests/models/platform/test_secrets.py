@@ -62,3 +62,10 @@ def test_a_text_is_decrypted_only_with_its_secret_purpose_and_associated_data():
     ):
         with pytest.raises(InvalidTag):
             cipher.decrypt(encrypted, associated_data)
+
+
+@pytest.mark.parametrize("secret", ["a" * 64, "passwordpassword", "change-me-please", "0101010101010101010101"])
+def test_a_secret_that_can_be_guessed_is_rejected_with_the_name_of_its_variable(tmp_path, secret):
+    with pytest.raises(ConfigurationError, match="SANGHA_SECRET_KEY") as error:
+        load_secret_key(Settings(data_dir=tmp_path, secret_key=secret))
+    assert secret not in str(error.value)

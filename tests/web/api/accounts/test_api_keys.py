@@ -4,9 +4,11 @@ import contextlib
 import http.client
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
+from models.access import sessions
 from models.accounts.accounts import Role, Scope
 from pipelines.accounts import keys
 from tests.web.api_client import ApiUser, assert_error
@@ -263,3 +265,32 @@ def test_a_single_wrong_character_is_caught_by_the_checksum():
     mistyped = [secret[:index] + ("a" if secret[index] != "a" else "b") + secret[index + 1 :] for index in range(54)]
     assert not any(keys.is_well_formed(secret_) for secret_ in mistyped)
     assert len({keys.make_secret() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.com/login", "https://evil.example", "www.evil.example", "a\u202egnp.exe", "a\u2066b", "a\u0007b"]
+)
+def test_a_name_with_a_link_or_hidden_characters_is_rejected(user, name):
+    assert_error(user.request("POST", "/v1/api_keys", json={"name": name}), 400, param="name")
+
+
+def test_only_its_creator_extends_a_key(user, other_user, database):
+    # Given a key of an owner, and an admin of the same account
+    soon, later = int(time.time()) + 3600, int(time.time()) + 7200
+    key = user.request("POST", "/v1/api_keys", json={"name": "theirs", "expires_at": soon}).json()
+    account_id = user.caller.account_id
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'admin')",
+            (account_id, other_user.caller.user_id),
+        )
+        session_id = sessions.create(connection, other_user.caller.user_id)
+    admin = replace(other_user.caller, account_id=account_id, role=Role.ADMIN, session_id=session_id)
+    token = other_user.client.app.state.platform.tokens.issue(admin)
+    headers, path = {"authorization": f"Bearer {token}"}, f"/v1/api_keys/{key['id']}"
+    # When the admin takes the expiry off or makes it later, it is rejected; an earlier one is accepted
+    for expires_at in (None, later):
+        answer = other_user.client.patch(path, json={"expires_at": expires_at}, headers=headers)
+        assert_error(answer, 403, param="expires_at", code="not_your_key")
+    assert other_user.client.patch(path, json={"expires_at": soon - 60}, headers=headers).status_code == 200
+    assert user.request("PATCH", path, json={"expires_at": None}).status_code == 200
