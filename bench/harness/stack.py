@@ -17,6 +17,7 @@ import redis
 from bench.harness.client import Address, Client, sign_up
 from bench.harness.processes import ConfiguredScheduler, ConfiguredWeb, ConfiguredWorker, ProcessGroup, changed
 from bench.harness.sse import CheckFailed
+from models.accounts.accounts import DEFAULT_PLAN, UNVERIFIED_PLAN
 from models.jobs.catalogue import CATALOGUE
 from models.platform.database import Database, fetch_one
 from models.platform.migrate import migrate
@@ -42,6 +43,8 @@ PURGE = "[rabbit_amqqueue:purge(Queue) || Queue <- rabbit_amqqueue:list()]."
 CANCEL_UNFINISHED = """
 UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE state IN ('scheduled', 'queued', 'running', 'waiting')
 """
+
+LEAVE_UNVERIFIED_PLAN = "UPDATE accounts SET plan_id = %(default)s WHERE plan_id = %(unverified)s"
 
 RUNNER = """
 SELECT workers.pid FROM jobs JOIN workers ON workers.name = jobs.worker WHERE jobs.id = %(id)s AND state = 'running'
@@ -148,8 +151,9 @@ class RunningPlatform:
 
     def tokens(self, count: int) -> Sequence[str]:
         """Return the tokens of `count` accounts, which are created on first use."""
-        while len(self._tokens) < count:
-            self._tokens.append(sign_up(self.address))
+        if len(self._tokens) < count:
+            self._tokens += [sign_up(self.address) for _ in range(count - len(self._tokens))]
+            leave_unverified_plan(self.settings)
         return self._tokens[:count]
 
     def client(self, account: int = 0) -> Client:
@@ -200,6 +204,12 @@ def running_stack(broker: BrokerName) -> Iterator[Stack]:
     """Run a stack in a temporary folder until the end of the block."""
     with temporary_servers(broker) as servers:
         yield Stack(servers, broker)
+
+
+def leave_unverified_plan(settings: Settings) -> None:
+    """Give all accounts the plan of verified ones, whose turns have no limits to check."""
+    with psycopg.connect(settings.postgres_dsn) as connection:
+        connection.execute(LEAVE_UNVERIFIED_PLAN, {"default": DEFAULT_PLAN, "unverified": UNVERIFIED_PLAN})
 
 
 def cancel_unfinished(settings: Settings) -> None:
