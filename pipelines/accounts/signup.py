@@ -84,23 +84,28 @@ def log_in(
 
 def normalize_email(email: str) -> str:
     """Return the address as it is stored. Raises InvalidRequest if it is malformed; deliverability is not checked."""
+    address = _normalize(email)
+    if not address.rpartition("@")[0].isascii():
+        # Few mail servers take one (SMTPUTF8, RFC 6531), and without the e-mail the address cannot be verified.
+        message = "E-mail addresses with characters other than ASCII before the @ are not supported."
+        raise InvalidRequest(message, param="email", code="invalid_email")
+    return address
+
+
+def _normalize(email: str) -> str:
     try:
         checked = email_validator.validate_email(
             email, check_deliverability=False, test_environment=True, globally_deliverable=False
         )
     except email_validator.EmailNotValidError as error:
         raise InvalidRequest(str(error), param="email", code="invalid_email") from None
-    if not checked.local_part.isascii():
-        # Few mail servers take one (SMTPUTF8, RFC 6531), and without the e-mail the address cannot be verified.
-        message = "E-mail addresses with characters other than ASCII before the @ are not supported."
-        raise InvalidRequest(message, param="email", code="invalid_email")
     return checked.normalized
 
 
 def _lookup_address(email: str) -> str:
     """Return the address as signup stored it; a malformed one unchanged, so that it is not found."""
     try:
-        return normalize_email(email)
+        return _normalize(email)  # earlier versions stored addresses that are not ASCII
     except InvalidRequest:
         return email
 
