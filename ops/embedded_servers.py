@@ -216,7 +216,7 @@ class Valkey:
 
 def memory_share() -> int:
     """Return the bytes of memory that Valkey may use: a quarter of the machine's, or of the container's."""
-    total = psutil.virtual_memory().total
+    total = int(psutil.virtual_memory().total)
     with suppress(OSError, ValueError):  # "max" without a limit
         total = min(total, int(CGROUP_LIMIT.read_text()))
     return max(MIN_MEMORY, min(total // 4, MAX_MEMORY))
