@@ -31,6 +31,6 @@ class RedisMemory:
     def _read(self) -> bool:
         try:
             memory = self._client.info("memory")
-            return 0 < SHORT * memory.get("maxmemory", 0) < memory.get("used_memory", 0)
+            return bool(0 < SHORT * memory.get("maxmemory", 0) < memory.get("used_memory", 0))
         except redis.RedisError:
             return False
