@@ -1,14 +1,16 @@
 """Rules about what a client received, which need nothing but its transcript."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import orjson
 
 from bench.chaos.transcripts import ClientTranscript
 from bench.chaos.violations import Violation
 from bench.harness.sse import DELTA, REWOUND, ReceivedEvent, marks_of, scripted_text, text_of, without_marks
+from pipelines.chat.recalled_memories import references
 from pipelines.chat.transcript import ANSWER_RESTARTED
 
 #: The order of a response's statuses.
@@ -167,11 +169,19 @@ def difference(text: str, expected: str) -> str:
     return f"{len(words) - 1} words of {len(expected_words) - 1}; around word {index}: {around!r}"
 
 
+def without_recalled_texts(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a response without the texts of recalled memories, which its events do not have."""
+    if not response.get("recalled"):
+        return dict(response)
+    return {**response, "recalled": references(response["recalled"])}
+
+
 def check_response(transcript: ClientTranscript) -> Iterator[Violation]:
     """Check that the stored response equals that of the last event and has the text of the stream."""
-    response = transcript.effective_events()[-1].json().get("response") or {}
-    if transcript.final is not None and transcript.final != response and transcript.final != {}:
-        unequal = sorted(key for key in response if response[key] != transcript.final.get(key))
+    response = without_recalled_texts(transcript.effective_events()[-1].json().get("response") or {})
+    final = without_recalled_texts(transcript.final or {})
+    if final not in (response, {}):
+        unequal = sorted(key for key in response if response[key] != final.get(key))
         yield Violation("response", transcript.subject, f"stream and response differ in {unequal}")
     output = "".join(
         part["text"] for item in response.get("output", ()) for part in item.get("content", ()) if "text" in part
