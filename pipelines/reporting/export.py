@@ -14,6 +14,7 @@ from models.accounts import account_data, files
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
 from models.platform.database import Connection
+from models.platform.json_lines import escape_line_separators
 from models.platform.object_store import ObjectStore
 
 #: Days for which an export can be downloaded.
@@ -65,6 +66,6 @@ def _write_table(attempt: Attempt, connection: Connection, archive: zipfile.ZipF
     with archive.open(f"{name}.jsonl", "w", force_zip64=True) as member:
         for batch in account_data.export_rows(connection, name, attempt.job.account_id):
             attempt.check()
-            member.write(b"".join(orjson.dumps(row) + b"\n" for row in batch))
+            member.write(b"".join(escape_line_separators(orjson.dumps(row)) + b"\n" for row in batch))
             count += len(batch)
     return count

@@ -36,6 +36,16 @@ TOO_LARGE = b"\r\n".join(
 )
 
 
+class UnknownLength(int):
+    """The expected length of a body that ends with the connection: anything may be written."""
+
+    def __lt__(self, other: int) -> bool:
+        return False
+
+    def __sub__(self, other: int) -> "UnknownLength":
+        return self
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
@@ -88,6 +98,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head, self._framing = False, 0
         self._stop_timer()
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":  # RFC 9112, 6.1: such a client does not know chunks
+            self.cycle.chunked_encoding, self.cycle.expected_content_length = False, UnknownLength()
 
     def on_body(self, body: bytes) -> None:
         """Reset the count of framing bytes."""

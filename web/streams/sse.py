@@ -17,6 +17,7 @@ from models.access.auth_context import Credential
 from models.accounts.accounts import Caller
 from models.journal.events import Event
 from models.platform.errors import LimitExceeded
+from models.platform.json_lines import escape_line_separators
 from web.http.disconnects import OnDisconnect, wait_for_disconnect
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ SLICE = 65_536
 
 def frame(sequence: int, data: bytes) -> Frame:
     """Encode one event. `data` is one line of JSON that begins with its type, which is sliced out, not parsed."""
-    return b"%b%b\n\n" % (_head(sequence, data), data)
+    return b"%b%b\n\n" % (_head(sequence, data), escape_line_separators(data))
 
 
 def frames(events: Sequence[Event]) -> Iterator[Frame]:
@@ -64,7 +65,7 @@ def frames(events: Sequence[Event]) -> Iterator[Frame]:
         return
     for event in events:
         yield _head(event.sequence, event.data)
-        yield event.data
+        yield escape_line_separators(event.data)
         yield b"\n\n"
 
 

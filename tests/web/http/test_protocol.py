@@ -106,6 +106,24 @@ def test_a_body_in_one_byte_chunks_is_accepted(connect):
     assert read_to_end(connection).startswith(b"HTTP/1.1 200")
 
 
+def send_two_frames(request):
+    async def source():
+        yield b"data: one\n\n"
+        yield b"data: two\n\n"
+
+    return EventStream(source(), request.platform.streams)
+
+
+def test_a_client_of_http_1_0_receives_the_body_without_chunks_up_to_the_end_of_the_connection(connect):
+    connection = connect(Route("GET", "/frames", send_two_frames, Rights.PUBLIC))
+
+    connection.sendall(b"GET /frames HTTP/1.0\r\nhost: x\r\n\r\n")
+
+    head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == b"data: one\n\ndata: two\n\n"
+
+
 def test_a_connection_with_an_unfinished_body_is_closed_after_the_response(connect, monkeypatch):
     monkeypatch.setattr(protocol, "REST_SECONDS", 0.05)
     connection = connect()

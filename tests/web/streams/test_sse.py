@@ -76,6 +76,16 @@ async def open_stream(source, streams=None):
     assert source.closed
 
 
+def test_every_event_is_one_line_of_data_for_all_readers():
+    """Many clients split lines at U+2028 and its like."""
+    events = [event(0, "test.said", {"text": "Rex\u2028loves\u0085the\u2029lake"}), event(1, "test.said", {})]
+
+    lines = b"".join(frames(events)).decode().splitlines()
+
+    assert [line.partition(":")[0] for line in lines if line] == ["id", "event", "data"] * 2
+    assert frame(0, events[0].data) + frame(1, events[1].data) == b"".join(frames(events))
+
+
 def test_a_frame_has_id_type_and_data():
     data = b'{"type":"response.created","sequence_number":0}'
 

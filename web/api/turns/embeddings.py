@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from models.platform.errors import Conflict, InvalidRequest, JobFailed, RequestError, Unavailable
+from models.platform.errors import Conflict, InvalidRequest, JobFailed, NotFound, RequestError, Unavailable
 from models.platform.settings import Settings
 from models.turns import embeddings
 from models.turns.embeddings import NUMBER_BYTES, EmbeddingResult
@@ -44,7 +44,7 @@ TIMEOUT = 60.0
 def _reject_token_ids(value: Any) -> Any:
     """Reject token ids, which belong to the vocabulary of another model."""
     inner = value[0] if isinstance(value, list) and value else value
-    if isinstance(inner, int | list):
+    if inner != [] and isinstance(inner, int | list):
         raise PydanticCustomError(
             "invalid_value", "should be a string or a list of strings; token ids are not supported"
         )
@@ -133,7 +133,7 @@ def _encode(vector: bytes, encoding: str) -> list[float] | str:
 def _check(body: CreateEmbeddings, settings: Settings) -> None:
     model = embedder_name(settings)
     if body.model not in (None, DEFAULT_MODEL, model):
-        raise InvalidRequest(
+        raise NotFound(
             f"The model '{truncate(str(body.model))}' does not exist or does not support embeddings. Use '{model}'.",
             param="model",
             code="model_not_found",

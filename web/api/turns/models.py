@@ -34,6 +34,8 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(request: Request) -> Response:
     """`GET /v1/models/{model}`: read a model."""
     name = request.path_params["model"]
+    if not name:
+        raise NotFound("There is no endpoint '/v1/models/'. The list of models is at '/v1/models'.")
     if name not in _model_names(request.platform.settings):
         raise NotFound(f"The model '{truncate(name)}' does not exist.", param="model", code="model_not_found")
     return json_response(_model_object(name, request.platform.started))

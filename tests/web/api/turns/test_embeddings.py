@@ -42,6 +42,20 @@ def test_the_job_of_a_disconnected_client_is_deleted(user):
     wait_until(lambda: user.jobs() == [])
 
 
+@pytest.mark.parametrize(
+    ("parameters", "status", "message"),
+    [
+        ({"input": []}, 400, "at least 1 item"),
+        ({"input": [1, 2]}, 400, "token ids are not supported"),
+        ({"input": "a", "model": "scripted"}, 404, "does not exist"),
+    ],
+)
+def test_an_invalid_request_names_what_is_wrong(user, parameters, status, message):
+    answer = user.request("POST", "/v1/embeddings", json=parameters)
+
+    assert message in assert_error(answer, status)
+
+
 def test_each_text_gets_a_vector_and_only_the_usage_record_is_kept(client, user, database):
     result = client.embeddings.create(model=MODEL, input=["a cat sleeps", "the kitten naps", "shares fell on Monday"])
 
@@ -109,7 +123,6 @@ def test_limits_of_the_model_are_rejected_by_parameter(client, user, body, param
         ({"input": ["a", 5]}, "input[1]"),
         ({"input": ["a"] * 2049}, "input"),
         ({"input": ["a" * (MAX_CHARACTERS // 2 + 1)] * 2}, "input"),
-        ({"input": "a", "model": "scripted"}, "model"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
         ({"input": "a", "unknown": 1}, "unknown"),

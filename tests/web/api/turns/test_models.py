@@ -27,6 +27,13 @@ def test_a_model_is_read_by_name(client):
     assert client.get("/v1/models/default").json()["id"] == "default"
 
 
+def test_the_list_with_a_slash_is_not_taken_for_a_model(client):
+    response = client.get("/v1/models/")
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "not_found"
+
+
 @pytest.mark.parametrize("name", ["other", "some/other", "%2e%2e"])
 def test_an_unknown_model_is_a_404(client, name):
     response = client.get(f"/v1/models/{name}")

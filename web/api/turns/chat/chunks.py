@@ -13,6 +13,7 @@ import orjson
 
 from models.journal.events import REWOUND, Event
 from models.platform.errors import JobFailed, RequestError
+from models.platform.json_lines import escape_line_separators
 from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.chat.transcript import ANSWER_RESTARTED
@@ -179,7 +180,7 @@ class CompletionChunks:
 
 def data_frame(value: Mapping[str, Any]) -> Frame:
     """Serialize a value as a frame. The frames have no ids, as chat streams cannot be resumed."""
-    return b"data: %b\n\n" % orjson.dumps(value)
+    return b"data: %b\n\n" % escape_line_separators(orjson.dumps(value))
 
 
 def error_frame(error: RequestError | JobFailed) -> Frame:

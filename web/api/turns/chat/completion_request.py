@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from pipelines.chat.start_turn import NewTurn
 from web.api.turns import tools_and_formats
 from web.api.turns.chat.messages import ChatMessage, message_items
 from web.api.turns.input_items import MAX_ITEMS, FunctionName
 from web.api.turns.tools_and_formats import MAX_TOOLS, Description, Schema
-from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequence, new_turn
+from web.api.turns.turn_request import ClientLabel, CreateResponse, MemoryOptions, Metadata, StopSequences, new_turn
 from web.http.validation import (
     RequestBody,
     Unsupported,
@@ -140,7 +140,7 @@ class CreateChatCompletion(RequestBody):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=4)] | None = None
+    stop: StopSequences | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     tools: Annotated[list[FunctionOnly], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
@@ -198,12 +198,13 @@ PARAMETER_NAMES = (
 
 
 def chat_turn(body: CreateChatCompletion, settings: Settings) -> NewTurn:
-    """Convert the body to a new turn. Raises InvalidRequest."""
+    """Convert the body to a new turn. Raises InvalidRequest, and NotFound for an unknown model as OpenAI does here."""
     _check_combinations(body)
     try:
         return new_turn(to_response_body(body), settings)
     except InvalidRequest as error:
-        raise InvalidRequest(
+        error_type = NotFound if error.code == "model_not_found" else InvalidRequest
+        raise error_type(
             _rename_parameters(error.message), param=_rename_parameters(error.param or "") or None, code=error.code
         ) from None
 

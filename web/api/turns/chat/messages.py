@@ -42,12 +42,18 @@ AssistantContent = Annotated[
 ]
 
 
+AuthorName = Annotated[
+    Annotated[str, Field(max_length=256)] | None,
+    Field(description="The participant that wrote the message. Ignored: chat templates have no place for it."),
+]
+
+
 class SystemMessage(RequestBody):
     """Instructions for the model."""
 
     role: Literal["system", "developer"]
     content: Content
-    name: Unsupported = None
+    name: AuthorName = None
 
 
 class UserMessage(RequestBody):
@@ -55,7 +61,7 @@ class UserMessage(RequestBody):
 
     role: Literal["user"]
     content: Content
-    name: Unsupported = None
+    name: AuthorName = None
 
 
 class CalledFunction(RequestBody):
@@ -87,7 +93,7 @@ class AssistantMessage(RequestBody):
     ] | None = None  # fmt: skip
     annotations: list[Any] | None = Field(None, description="Ignored.")
     parsed: Any = Field(None, description="Added by OpenAI's client. Ignored.")
-    name: Unsupported = None
+    name: AuthorName = None
     audio: Unsupported = None
     function_call: Unsupported = None
 

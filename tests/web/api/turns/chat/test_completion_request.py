@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.platform.errors import InvalidRequest
+from models.platform.errors import InvalidRequest, NotFound
 from models.platform.settings import Settings
 from web.api.turns.chat.completion_request import CreateChatCompletion, chat_turn
 from web.http.validation import validate
@@ -57,6 +57,29 @@ def test_every_role_becomes_an_input_item():
         ("assistant", "Really not."),
         ("user", "Well."),
     ]
+
+
+def test_names_of_participants_are_accepted_on_every_message():
+    messages = [
+        {"role": "system", "name": "rules", "content": "Be brief."},
+        {"role": "user", "name": "Ann", "content": "hi"},
+        {"role": "assistant", "name": "researcher", "content": "yo"},
+        {"role": "user", "name": "Ann Lee", "content": "go on"},
+    ]
+
+    assert [summarize(item)[1] for item in turn(messages).input] == ["Be brief.", "hi", "yo", "go on"]
+
+
+def test_an_unknown_model_is_not_found():
+    with pytest.raises(NotFound) as caught:
+        turn(model="gpt-99")
+
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+
+
+def test_too_many_stop_sequences_are_rejected_with_the_number_allowed():
+    with pytest.raises(InvalidRequest, match="at most 4 items"):
+        turn(stop=["a", "b", "c", "d", "e"])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), st.text(min_size=1))))
@@ -134,7 +157,6 @@ def test_neutral_values_of_unsupported_parameters_are_accepted():
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ["a"] * 5}, "stop"),
         ({"stop": ""}, "stop"),
-        ({"model": "gpt-4o"}, "model"),
         ({"unknown": 1}, "unknown"),
     ],
 )
@@ -154,7 +176,7 @@ def test_unsupported_and_invalid_parameters_are_rejected_by_name(parameters, par
         ([{"role": "function", "content": "x", "name": "look"}], "messages[0].role"),
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "user", "content": []}], "messages[0].content"),
-        ([{"role": "user", "content": "x", "name": "me"}], "messages[0].name"),
+        ([{"role": "user", "content": "x", "name": 7}], "messages[0].name"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
          "messages[0].content[0].type"),
         ([{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}], "messages[0].content[0].type"),
