@@ -12,8 +12,8 @@ from pathlib import Path
 from bench.chaos.transcripts import RATE, TOKENS
 from bench.machine import ROOT
 
-#: The commit of the previous version: before the columns of 0009.job-protocol.sql. Change it with each release.
-PREVIOUS = "6775436"
+#: The commit of the previous version: with 0017.ended-job-indexes.sql. Change it with each release.
+PREVIOUS = "8039e1b"
 
 #: Where migrations are.
 MIGRATIONS = "models/migrations"
