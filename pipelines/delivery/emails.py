@@ -35,7 +35,7 @@ from pipelines.delivery.mailers import Mailer
 log = logging.getLogger(__name__)
 
 
-#: E-mails that one mailbox gets within an hour, whoever triggers them. Each template has a limit of its own, so that
+#: E-mails that one mailbox gets within an hour, from all requests. Each template has a limit of its own, so that
 #: attempts to sign up with an address do not keep its owner from setting a new password.
 MAX_PER_HOUR: dict[EmailTemplate, int] = {
     EmailTemplate.VERIFY_ADDRESS: 5,

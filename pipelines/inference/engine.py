@@ -137,7 +137,7 @@ class Finish:
     """The end of a generation.
 
     prompt_tokens     tokens of the templated prompt without the prefix; 0 when cancelled before they were counted
-    cached_tokens     how many of those were in the engine's cache, whoever has sent them before: see `own_prompts`
+    cached_tokens     how many of those were in the engine's cache, from any account: see `own_prompts`
     generated_tokens  the sum of all `count`s: what is billed is what was journalled
     """
 
