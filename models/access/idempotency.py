@@ -53,7 +53,7 @@ class StoredResponse:
 # Insert a new key, or take over one whose reservation has expired or may be shared, as that of an answered request
 # whose response is not stored.
 RESERVE = """
-INSERT INTO idempotency_keys AS stored (account_id, key, user_id, fingerprint, seed, locked_until)
+INSERT INTO idempotency_keys AS stored (account_id, key, requested_by, fingerprint, seed, locked_until)
 VALUES (%(account_id)s, %(key)s, %(user_id)s, %(fingerprint)s, %(seed)s,
         clock_timestamp() + make_interval(secs => %(lease)s))
 ON CONFLICT (account_id, key) DO UPDATE SET locked_until = excluded.locked_until
@@ -63,7 +63,7 @@ RETURNING seed, locked_until, status
 """
 
 READ = """
-SELECT user_id, fingerprint, status, headers, body FROM idempotency_keys
+SELECT requested_by, fingerprint, status, headers, body FROM idempotency_keys
 WHERE account_id = %(account_id)s AND key = %(key)s
 """
 
@@ -87,7 +87,7 @@ def reserve(
     stored = fetch_one(connection, READ, parameters)
     if stored is None:
         return None  # it was deleted meanwhile: its request was rejected
-    if stored["fingerprint"] != fingerprint and stored["user_id"] not in (None, user_id):
+    if stored["fingerprint"] != fingerprint and stored["requested_by"] not in (None, user_id):
         # Another member uses the same key. Processes of the previous version know one row per account and key, so only
         # the second user's has another name.
         own_key = f"{user_id} {key}"

@@ -18,10 +18,11 @@ from models.platform.errors import Fenced
 # An existing chunk was written by the same attempt, whose commit was not confirmed or whose heartbeat was faster. It is
 # a prefix of this one.
 INSERT = """
-INSERT INTO job_events (job_id, first_sequence, last_sequence, tokens, events)
-VALUES (%(job_id)s, %(first)s, %(last)s, %(tokens)s, %(events)s)
+INSERT INTO job_events (job_id, first_sequence, last_sequence, tokens, events, event_tokens)
+VALUES (%(job_id)s, %(first)s, %(last)s, %(tokens)s, %(events)s, %(event_tokens)s::integer[])
 ON CONFLICT (job_id, first_sequence) DO UPDATE
-    SET last_sequence = excluded.last_sequence, tokens = excluded.tokens, events = excluded.events
+    SET last_sequence = excluded.last_sequence, tokens = excluded.tokens, events = excluded.events,
+        event_tokens = excluded.event_tokens
     WHERE excluded.last_sequence >= job_events.last_sequence
 """
 
@@ -33,12 +34,14 @@ def archive(connection: Connection, job_id: str, events: Sequence[Event]) -> Non
 
 def insert_parameters(job_id: str, events: Sequence[Event]) -> dict[str, Any]:
     """Return the parameters of `INSERT`."""
+    tokens = [event.tokens for event in events]
     return {
         "job_id": job_id,
         "first": events[0].sequence,
         "last": events[-1].sequence,
-        "tokens": sum(event.tokens for event in events),
+        "tokens": sum(tokens),
         "events": to_lines(events).decode(),
+        "event_tokens": tokens if any(tokens) else None,
     }
 
 
@@ -71,23 +74,24 @@ class ArchivedEvents:
 
 # The chunks with events above a sequence number.
 READ = """
-SELECT first_sequence, tokens, events FROM job_events
+SELECT first_sequence, tokens, events, event_tokens FROM job_events
 WHERE job_id = %(job_id)s AND last_sequence > %(after)s
 ORDER BY first_sequence
 """
 
 
 def read_chunks(connection: Connection, job_id: str, after: int = -1) -> ArchivedEvents:
-    """Read the events of an unfinished job with a sequence number above `after`. `tokens` counts whole chunks.
-
-    The last event of a chunk has all its tokens, so that a copy of the events in Redis has as many.
-    """
+    """Read the events of an unfinished job with a sequence number above `after`. `tokens` counts whole chunks."""
     rows = fetch_all(connection, READ, {"job_id": job_id, "after": after})
-    events: list[Event] = []
-    for row in rows:
-        *others, last = from_lines(row["first_sequence"], row["events"].encode())
-        events += [*others, replace(last, tokens=row["tokens"])]
+    events = [event for row in rows for event in _with_tokens(row)]
     return ArchivedEvents([event for event in events if event.sequence > after], sum(row["tokens"] for row in rows))
+
+
+def _with_tokens(chunk: Mapping[str, Any]) -> list[Event]:
+    """Return the events of a chunk; of one by an earlier version, the last event has all tokens."""
+    events = from_lines(chunk["first_sequence"], chunk["events"].encode())
+    tokens = chunk["event_tokens"] or [*[0] * (len(events) - 1), chunk["tokens"]]
+    return [replace(event, tokens=count) for event, count in zip(events, tokens, strict=True)]
 
 
 # A second statement: usually the job has chunks, and `ended_jobs` has several partitions to look at. Since jobs move in

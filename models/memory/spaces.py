@@ -75,10 +75,10 @@ def read(connection: Connection, space_id: int) -> Space | None:
     return Space(**row) if row else None
 
 
-# Terms of version 2 once the upgrade to schema 0022 is finalized: no process of an earlier version may read them.
+# Terms of version 2 once the upgrade to schema 0021 is finalized: no process of an earlier version may read them.
 CREATE = """
 INSERT INTO memory_spaces (account_id, user_id, term_version)
-SELECT %(account_id)s, %(user_id)s, CASE WHEN oldest_code >= '0022' THEN 2 ELSE 1 END FROM schema_compatibility
+SELECT %(account_id)s, %(user_id)s, CASE WHEN oldest_code >= '0021' THEN 2 ELSE 1 END FROM schema_compatibility
 ON CONFLICT DO NOTHING
 """
 

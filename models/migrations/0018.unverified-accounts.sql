@@ -18,4 +18,4 @@ CREATE INDEX sent_emails_recipient ON sent_emails (recipient, template, sent_at)
 CREATE INDEX sent_emails_age ON sent_emails (sent_at);
 
 -- The user whose request has the key. Null: of the previous version, which has one row per account and key.
-ALTER TABLE idempotency_keys ADD COLUMN user_id text;
+ALTER TABLE idempotency_keys ADD COLUMN requested_by text;

@@ -1,4 +1,4 @@
-"""Extract terms as versions before schema 0022 do: for spaces whose memories are still indexed under these.
+"""Extract terms as versions before schema 0021 do: for spaces whose memories are still indexed under these.
 
 English stems, a term for each character of kana and CJK, and no normalisation. See `reindex`.
 """

@@ -1,6 +1,6 @@
 """`memory.reindex`: index a user's memories by the present terms, split long ones, and embed their passages.
 
-Versions before schema 0022 index by other terms (`earlier_terms`) and do not know passages. A space keeps those terms
+Versions before schema 0021 index by other terms (`earlier_terms`) and do not know passages. A space keeps those terms
 until the upgrade is finalized. Then its writers use the present terms, and this job indexes the older memories again,
 the newest first; meanwhile a query has both forms of each word.
 """
@@ -19,7 +19,7 @@ from pipelines.memory.store import Embed, stoppable
 from pipelines.time_slice import TimeSlice
 
 #: The first schema version whose code knows passages and the present terms.
-SINCE = "0022"
+SINCE = "0021"
 
 #: Memories indexed in one transaction, which holds the lock of the space for 0.1 s, of the longest texts for a second.
 BATCH = 32

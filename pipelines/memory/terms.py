@@ -35,7 +35,7 @@ K1, B, TYPICAL_LENGTH = 1.2, 0.4, 12
 #: Characters of a term; the rest is cut off.
 MAX_TERM_LENGTH = 40
 
-#: The versions of terms: of versions before schema 0022, and of this one.
+#: The versions of terms: of versions before schema 0021, and of this one.
 EARLIER, CURRENT = 1, 2
 
 #: A sentence with its final punctuation, and the punctuation of a question.

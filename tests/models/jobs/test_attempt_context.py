@@ -9,7 +9,7 @@ import redis
 from models.jobs import attempts
 from models.jobs.attempt_context import open_attempt, plain_ending, without_ending
 from models.journal import journal
-from models.journal.archive import read_archive
+from models.journal.archive import archive, read_archive
 from models.journal.events import REWOUND, event
 from models.journal.journal import Claim
 from models.journal.keys import hash_key, stream_key
@@ -321,27 +321,44 @@ def test_an_attempt_that_crashes_before_it_writes_rewound_leaves_it_to_the_next_
     assert fourth.journal.next_sequence == 3
 
 
-def test_the_tokens_of_a_checkpoint_that_a_failover_has_lost_are_known_from_redis(
-    job_store, open_next, redis_client, writer, forget_attempts
+@pytest.mark.parametrize("kept_by_postgres", [0, 1, 2, 3])
+def test_the_tokens_of_each_archived_event_are_known_from_redis_when_a_failover_has_lost_it(
+    job_store, open_next, redis_client, writer, forget_attempts, kept_by_postgres
 ):
     """An attempt after a loss by Redis has written the archived events there again."""
-    # Given a checkpoint with three tokens, which is in Redis only because the second attempt has written it there
+    # Given a checkpoint of three events, which are in Redis only because the second attempt has written them there
     first = open_next()
-    first.journal.write_text("test.delta", {}, "a b c", 3)
+    for tokens in (1, 2, 4):
+        first.journal.write_atomically([("test.said", {"n": tokens})], tokens)
+    events = first.journal.archivable()
     with job_store.database.transaction() as connection:
-        attempts.checkpoint(connection, first.job, first.journal.archivable())
+        attempts.checkpoint(connection, first.job, events)
     writer.drain()
     journal.delete(redis_client, first.job.id)
     open_next(first)
     writer.drain()
-    # When a failover loses the checkpoint and both attempts
+    # When a failover loses both attempts and the checkpoint but for its first events, which an earlier one has stored
     forget_attempts(first.job.id)
     with job_store.database.connection() as connection:
         connection.execute("DELETE FROM job_events WHERE job_id = %s AND first_sequence > 1", (first.job.id,))
+        if kept_by_postgres:
+            archive(connection, first.job.id, events[:kept_by_postgres])
     third = claim_and_open(job_store, redis_client, writer, first.job.id, "another worker")
-    # Then the next attempt continues after the three tokens
-    assert third.tokens == 3
-    assert [event.sequence for event in third.history] == [0, 1, 2, 3]
+    # Then the next attempt continues after all of their tokens
+    assert third.tokens == 7
+    assert [event.sequence for event in third.history] == [0, 1, 2, 3, 4, 5]  # the last one announces the loss
+
+
+def test_an_attempt_counts_the_tokens_of_chunks_by_the_previous_version(job_store, open_next, redis_client, writer):
+    """It has stored only their sum."""
+    first = open_next()
+    first.journal.write_atomically([("test.said", {})], 2)
+    first.journal.write_atomically([("test.said", {})], 3)
+    with job_store.database.transaction() as connection:
+        attempts.checkpoint(connection, first.job, first.journal.archivable())
+        connection.execute("UPDATE job_events SET event_tokens = NULL WHERE job_id = %s", (first.job.id,))
+
+    assert open_next(first).tokens == 5
 
 
 def test_an_eviction_of_archived_events_is_not_reported(job_store, open_next, redis_client, writer):

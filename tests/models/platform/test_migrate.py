@@ -22,7 +22,7 @@ EXPAND = [file.name for file in read_files() if file.needs is None]
 EXPECTED = {
     "accounts": {"id", "name"},
     "jobs": {"id", "account_id", "state", "attempt", "run_at", "published_at", "lease_until", "pending_children"},
-    "job_events": {"job_id", "first_sequence", "last_sequence", "tokens", "events"},
+    "job_events": {"job_id", "first_sequence", "last_sequence", "tokens", "events", "event_tokens"},
     "workers": {"name", "queues", "threads", "seen_at"},
 }
 

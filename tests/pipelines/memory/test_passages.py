@@ -230,13 +230,13 @@ def assert_found(database, owner, texts):
 
 def test_nothing_is_enqueued_before_the_upgrade_is_finalized(empty_database):
     with empty_database.transaction() as connection:
-        connection.execute("UPDATE schema_compatibility SET oldest_code = '0021'")
+        connection.execute("UPDATE schema_compatibility SET oldest_code = '0020'")
         connection.execute("INSERT INTO accounts (id, name) VALUES ('acct_a', 'a')")
         connection.execute("INSERT INTO users (id, email) VALUES ('user_a', 'a@example.com')")
         space = spaces.find_or_create(connection, "acct_a", "user_a")
         assert space.term_version == terms.EARLIER
         assert reindex.enqueue_due(connection) == 0
-        connection.execute("UPDATE schema_compatibility SET oldest_code = '0022'")
+        connection.execute("UPDATE schema_compatibility SET oldest_code = '0021'")
         assert reindex.enqueue_due(connection) == 1
 
 
