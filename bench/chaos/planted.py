@@ -149,7 +149,11 @@ PLANTED = (
                 "connect(settings.redis_address), interval=SWEEP_INTERVAL)",
                 "connect(settings.redis_address))",
             ),
-            Edit("scheduler/clock.py", 'PeriodicThread("sweeper", SWEEP_INTERVAL, clock.sweep).start(),\n', ""),
+            Edit(
+                "scheduler/clock.py",
+                'PeriodicThread("sweeper", SWEEP_INTERVAL, noting_life(settings, clock.sweep)).start(),\n',
+                "",
+            ),
         ],
         ("wipe-valkey",),
         broker="redis",

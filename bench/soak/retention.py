@@ -44,6 +44,7 @@ ORDER BY table_name
 #: Rows that must not exist after the pruning.
 LEFT_OVER: Mapping[str, str] = {
     "idempotency keys": "SELECT count(*) AS count FROM idempotency_keys",
+    "counts of e-mails": "SELECT count(*) AS count FROM sent_emails WHERE sent_at < now() - interval '1 day'",
     "ended sessions": "SELECT count(*) AS count FROM sessions WHERE least(revoked_at, expires_at) < now()",
     "used refresh tokens": "SELECT count(*) AS count FROM refresh_tokens WHERE used_at IS NOT NULL",
     "email tokens": "SELECT count(*) AS count FROM email_tokens WHERE least(used_at, expires_at) < now()",

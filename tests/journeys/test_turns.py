@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from bench.harness.sse import scripted_text
+from bench.harness.stack import leave_unverified_plan
 from bench.harness.waiting import wait_until
 from tests.journeys.stack import ON_REDIS, AccountOwner, Installation, WorkerSupervisor, record_time
 
@@ -68,6 +69,7 @@ def completed_jobs(stack: Installation, user: AccountOwner) -> int:
 def test_one_accounts_turn_is_not_blocked_by_two_hundred_of_another(stack: Installation, user: AccountOwner):
     """A turn takes half a second: 200 turns take 50 seconds with two slots."""
     other = AccountOwner(stack)
+    leave_unverified_plan(stack.settings)
     stack.start_worker("tokens=20,rate=40")
     with httpx.Client(base_url=stack.addresses()[0], headers=user.headers, timeout=60) as client:
 
