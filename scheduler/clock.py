@@ -23,7 +23,7 @@ from models.turns import responses
 from pipelines.maintenance.expired_files import expired_files_job
 from pipelines.schedules.firing import fire_due
 from pipelines.schedules.starters import STARTERS, StartedWork
-from scheduler.liveness import noting_life
+from scheduler.liveness import liveness_file, noting_life
 from scheduler.periodic_thread import PeriodicThread
 from scheduler.timetable import TIMETABLE, store_timetable
 from tasks.queue import Queue
@@ -178,5 +178,6 @@ def run(settings: Settings) -> None:
     stop.wait()
     for thread in threads:
         thread.stop()
+    liveness_file(settings).unlink(missing_ok=True)
     queue.close()
     database.close()

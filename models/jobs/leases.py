@@ -40,8 +40,8 @@ GIVE_BACK_OF_WORKER = LOST + "worker = ANY(%(workers)s)" + LOCKED + GIVE_BACK
 
 # Of workers whose lease has expired. Locked rows are left for the next sweep: a process that is frozen while holding a
 # lock must not block the sweeper.
-SILENT = """EXISTS (
-    SELECT FROM workers WHERE workers.name = jobs.worker AND seen_at <= now() - make_interval(secs => %(lease)s))"""
+SILENT = """(worker IS NULL OR EXISTS (
+    SELECT FROM workers WHERE workers.name = jobs.worker AND seen_at <= now() - make_interval(secs => %(lease)s)))"""
 GIVE_BACK_OF_SILENT = LOST + SILENT + LOCKED + " SKIP LOCKED" + GIVE_BACK
 
 # A failover may have lost that a worker registered: if it lives, it does so again
@@ -49,7 +49,7 @@ GIVE_BACK_OF_SILENT = LOST + SILENT + LOCKED + " SKIP LOCKED" + GIVE_BACK
 REGISTER_UNKNOWN = """
 INSERT INTO workers (name, host, pid, pools, queues, threads, queue_threads)
 SELECT DISTINCT worker, '', 0, '{}'::text[], '{}'::text[], 0, '{}'::jsonb FROM jobs
-WHERE state = 'running' AND NOT EXISTS (SELECT FROM workers WHERE name = jobs.worker)
+WHERE state = 'running' AND worker IS NOT NULL AND NOT EXISTS (SELECT FROM workers WHERE name = jobs.worker)
 ON CONFLICT (name) DO NOTHING
 """
 

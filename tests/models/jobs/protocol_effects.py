@@ -178,10 +178,13 @@ class Effects(ProtocolMachine):
             self.ended_rows.pop(job_id, None)
 
     def kept(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return the facts of all jobs, and their events."""
+        """Return the facts of all jobs, and the data of their events; the tokens of each event are not kept."""
         with self.database.connection() as connection:
             rows = connection.execute(KEPT).fetchall()
-            return rows, {row["id"]: read_archive(connection, row["id"]).events for row in rows}
+            archived = {row["id"]: read_archive(connection, row["id"]).events for row in rows}
+            return rows, {
+                job_id: [(event.sequence, event.data) for event in events] for job_id, events in archived.items()
+            }
 
     def check_moved(self, attempt: WorkerAttempt) -> None:
         """Check that an attempt cannot write to a moved job."""

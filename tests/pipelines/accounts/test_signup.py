@@ -270,7 +270,7 @@ def test_signups_count_as_login_attempts(sign_up_as, log_in_as, address):
         log_in_as(address, "guess number ten")
 
 
-@pytest.mark.parametrize("email", ["a@example.com", "a@x.test", "a@box.local", "a@intranet", "ä@example.com"])
+@pytest.mark.parametrize("email", ["a@example.com", "a@x.test", "a@box.local", "a@intranet"])
 def test_a_valid_address_is_accepted(email):
     assert normalize_email(email) == email
 

@@ -1,7 +1,11 @@
 """The engine `openai` gets the same from llama.cpp over HTTP as the engine `llamacpp` does in the process."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from bench.chaos.proxy import Links
 from models.platform.errors import PermanentFailure
 from models.platform.settings import Settings
 from models.platform.upstreams import Upstream
@@ -13,10 +17,14 @@ PROMPT = [Message("system", "Be brief."), Message("user", "Name three rivers of 
 
 
 @pytest.fixture
-def remote_engine(engine: LlamaCppEngine) -> OpenAIEngine:
+def remote_engine(engine: LlamaCppEngine) -> Iterator[OpenAIEngine]:
     key = engine._loopback.headers["Authorization"].removeprefix("Bearer ")
-    url = f"http://{engine._loopback.host}/v1"
-    return OpenAIEngine(Settings(engine="openai", upstreams=(Upstream("local", url, (engine.name,), key),)))
+    with Links() as links:
+        link = links.open("llama-server", Path(engine._loopback.path))
+        upstream = Upstream("local", f"http://127.0.0.1:{link.port}/v1", (engine.name,), key)
+        remote = OpenAIEngine(Settings(engine="openai", upstreams=(upstream,)))
+        yield remote
+        remote.close()
 
 
 def answer(
