@@ -212,7 +212,7 @@ def open_archived(client: redis.Redis, job_id: str, events: Sequence[Event]) -> 
     keys = command[0] + 1
     command[keys + 1] = events[-1].sequence + 1  # the first event that Redis gets
     command[keys + 9] = 1
-    _run_append(client, command)
+    run_script(client, APPEND_SHA, APPEND, command)
 
 
 def _count_endings(events: Sequence[Event]) -> int:
@@ -249,13 +249,6 @@ def append(
         with suppress(redis.RedisError):  # followers notice the gap
             client.execute_command(*announcement(claim.job_id, unannounced, shards))
     return result
-
-
-def _run_append(client: redis.Redis, command: Sequence[Any]) -> Any:
-    try:
-        return client.evalsha(APPEND_SHA, *command)
-    except redis.exceptions.NoScriptError:
-        return client.eval(APPEND, *command)
 
 
 def last_sequence(client: redis.Redis, job_id: str) -> int:
