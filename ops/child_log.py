@@ -12,6 +12,9 @@ MAX_SIZE = 10_000_000
 #: Bytes that are read from the end of the file at a time.
 READ_SIZE = 65_536
 
+#: How a line starts that follows the reason why a process of Erlang, such as RabbitMQ, does not start.
+AFTER_REASON = "Crash dump is being written"
+
 
 class ChildLog:
     """A file that child processes append to. Lines from before the last `mark_start` are not read."""
@@ -48,7 +51,7 @@ class ChildLog:
     def last_line(self) -> str:
         """Return the last line of the present process that is not empty, preferring errors of the `sangha` command."""
         lines = [line.strip() for line in self._read(self._start).decode(errors="replace").splitlines()]
-        lines = [line for line in lines if line]
+        lines = [line for line in lines if line and not line.startswith(AFTER_REASON)]
         errors = [line for line in lines if line.startswith("sangha: ")]
         return (errors or lines or [f"it logged nothing; see {self.path}"])[-1].removeprefix("sangha: ")
 

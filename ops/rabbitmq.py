@@ -6,6 +6,7 @@ behind as a daemon. Its data survives a kill -9.
 """
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -31,6 +32,9 @@ disk_free_limit.absolute = 50MB
 
 #: Do not busy-wait while idle; listen for other nodes on loopback only.
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+
+#: Where free ports are searched: no system takes them for outgoing connections.
+LISTENER_PORTS = range(10_000, 32_768)
 
 
 class RabbitMQ:
@@ -146,12 +150,27 @@ def program(name: str) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct free ports of the loopback interface."""
-    listeners = [socket.socket() for _ in range(count)]
+    """Return distinct free ports of the loopback interface.
+
+    They are below the range from which systems choose the ports of outgoing connections. While a server restarts, a
+    client that reconnects could otherwise be given the server's own port, and hold it.
+    """
+    listeners: list[socket.socket] = []
     try:
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
+        while len(listeners) < count:
+            listeners.append(_bound_socket())
         return [listener.getsockname()[1] for listener in listeners]
     finally:
         for listener in listeners:
             listener.close()
+
+
+def _bound_socket() -> socket.socket:
+    while True:
+        listener = socket.socket()
+        try:
+            listener.bind(("127.0.0.1", random.choice(LISTENER_PORTS)))
+        except OSError:
+            listener.close()
+        else:
+            return listener
