@@ -18,6 +18,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         (folder / name).mkdir()
     server = Valkey(folder / "valkey", folder)
     with running_server(server, folder / "run", folder / "logs"):
+        with connect(server.url) as client:
+            client.config_set("shutdown-on-sigterm", "now nosave force")  # also while it writes its first log
         yield server
 
 
