@@ -17,6 +17,7 @@ from web.api.platform import Platform
 from web.api.routing import Route, mount
 from web.api.stream_guard import guard_streams
 from web.api.system import checks, openapi
+from web.http.cross_origin import CrossOriginMiddleware
 from web.http.documents import CachedDocument
 from web.http.hosts import AllowedHosts
 from web.http.metrics import Metrics
@@ -47,6 +48,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
             platform.close()
 
     middleware = [
+        *_cross_origin_middleware(settings, routes),
         *_proxy_middleware(settings),
         Middleware(RequestMiddleware, metrics=metrics, hosts=AllowedHosts.of(settings)),
     ]
@@ -68,6 +70,14 @@ class Application(Starlette):
         for layer in reversed(self.user_middleware):
             app = layer.cls(app, *layer.args, **layer.kwargs)
         return app
+
+
+def _cross_origin_middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
+    """Return the middleware that lets pages of other origins use the API, if any may."""
+    if not settings.cors_origins:
+        return []
+    closed = [route.path for route in routes if route.same_origin]
+    return [Middleware(CrossOriginMiddleware, origins=settings.cors_origins, closed_paths=closed)]
 
 
 def _proxy_middleware(settings: Settings) -> list[Middleware]:

@@ -38,6 +38,9 @@ MAX_SOCKET_FOLDER = 80
 #: A host name or a domain, or `*`.
 NAME = re.compile(r"\*|[^\s/:@,*]+")
 
+#: An origin of the Fetch standard, or `*`. `null` is none: any page can have it.
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+")
+
 #: Fields whose values are never shown.
 SECRETS = frozenset({"secret_key"})
 
@@ -105,6 +108,16 @@ def _domains(value: object) -> object:
     if any(not NAME.fullmatch(name) for name in names):
         raise ValueError("should be names such as example.com,example.org")
     return names
+
+
+def _origins(value: object) -> object:
+    """Parse `https://app.example.com,http://localhost:3000` into origins as browsers write them."""
+    if not isinstance(value, str):
+        return value
+    origins = tuple(part.strip().lower().removesuffix("/") for part in value.split(",") if part.strip())
+    if any(not ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("should be * or origins such as https://app.example.com,http://localhost:3000")
+    return tuple(re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins)
 
 
 def _script(value: object) -> object:
@@ -196,6 +209,9 @@ class Settings(BaseModel):
     """Domains of e-mail addresses that may sign up without an invitation, such as `example.com`; unset: any."""
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_domains)] = ()
     """Host names that requests may be for, beside IP addresses, names without a dot and the public one; `*`: any."""
+
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    """Origins whose pages may use the API, such as `https://app.example.com`; `*`: any; unset: none."""
 
     trusted_proxies: Annotated[str | None, AfterValidator(_networks)] = None
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` is trusted; unset: none."""

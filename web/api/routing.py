@@ -53,6 +53,7 @@ class Route:
                       that no copy of texts is stored
     has_side_effects  a GET that changes something, so it is rate-limited like the other methods
     cost              requests that it counts as; 0 is never rejected by a limit of the account, such as a cancel
+    same_origin       it trusts a cookie or the network, so it stays closed to pages of other origins in any case
     purpose           of a public route: counts apart from other purposes, so that one does not use another's limit up
     """
 
@@ -73,6 +74,7 @@ class Route:
     restores: bool = False
     has_side_effects: bool = False
     cost: int = 1
+    same_origin: bool = False
     purpose: str = ""
 
     async def run(self, request: Request) -> EndpointResponse:

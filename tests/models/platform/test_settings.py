@@ -60,6 +60,10 @@ def test_variables_are_read_and_the_command_line_takes_precedence(monkeypatch):
         ("SANGHA_METRICS_ADDRESS", "10.0.0.5:port", "HOST:PORT"),
         ("SANGHA_METRICS_ADDRESS", "http://10.0.0.5:9100", "HOST:PORT"),
         ("SANGHA_METRICS_ADDRESS", "10.0.0.5:9100/metrics", "HOST:PORT"),
+        ("SANGHA_CORS_ORIGINS", "app.example.com", "origins such as"),
+        ("SANGHA_CORS_ORIGINS", "https://app.example.com/path", "origins such as"),
+        ("SANGHA_CORS_ORIGINS", "null", "origins such as"),
+        ("SANGHA_CORS_ORIGINS", "https://*.example.com", "origins such as"),
         ("SANGHA_CONTEXT", "-1", "256"),
         ("SANGHA_DATABASE_URL", "mysql://db", "postgresql://… or postgres://…"),
         ("SANGHA_DATABASE_URL", "postgresql://h/x?nonsense=1", r"well-formed postgresql://….*\"nonsense\""),
@@ -165,3 +169,12 @@ def test_sockets_are_in_tmp_when_the_path_of_the_data_folder_is_too_long():
     assert len(str(long.socket_dir)) <= MAX_SOCKET_FOLDER
     assert long.socket_dir == Settings(data_dir=Path("/" + "d" * 100)).socket_dir
     assert long.socket_dir != Settings(data_dir=Path("/" + "e" * 100)).socket_dir
+
+
+def test_origins_are_written_as_browsers_send_them(monkeypatch):
+    monkeypatch.setenv(
+        "SANGHA_CORS_ORIGINS", "https://App.example.com/, http://localhost:3000,https://x:443, tauri://localhost"
+    )
+
+    expected = ("https://app.example.com", "http://localhost:3000", "https://x", "tauri://localhost")
+    assert load_settings().cors_origins == expected
