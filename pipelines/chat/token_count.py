@@ -17,6 +17,7 @@ from models.platform.ids import new_id
 from models.turns.responses import Response
 from pipelines.chat.prompt import assemble_messages, output_format_of
 from pipelines.chat.thread import find_thread, resolve_items
+from pipelines.inference.context import count_tokens
 from pipelines.inference.engine import Engine
 
 KIND = "tokens.count"
@@ -46,14 +47,16 @@ def enqueue_count(database: Database, caller: Caller, count: TokenCountRequest, 
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:
-    """Assemble the prompt as a turn would, and count all of it, whether or not it fits into the context."""
+    """Assemble the prompt as a turn would, and count all of it, whether or not it fits into the context.
+
+    Raises PermanentFailure(code="context_length_exceeded") for one that is longer by far.
+    """
     response = _hypothetical_turn(attempt)
     with attempt.database.connection() as connection:
         messages = assemble_messages(connection, response)
     attempt.check()
-    return plain_ending(
-        attempt, "completed", result={"input_tokens": engine.count(messages, output_format_of(response.request))}
-    )
+    tokens = count_tokens(engine, messages, output_format_of(response.request))
+    return plain_ending(attempt, "completed", result={"input_tokens": tokens})
 
 
 def _hypothetical_turn(attempt: Attempt) -> Response:

@@ -35,7 +35,7 @@ def fit_messages(
     Raises PermanentFailure(code="context_length_exceeded") when the system messages and the last turn do not fit, or
     without `truncate` when the conversation does not.
     """
-    total = engine.count(messages, output_format)
+    total = _count_if_it_may_fit(engine, messages, output_format)
     if total + reserve <= engine.context:
         return FittedMessages(list(messages), total)
     if not truncate:
@@ -51,7 +51,7 @@ def fit_messages(
 
     @cache
     def count_from(turn: int) -> int:
-        return engine.count(messages_from(turn), output_format)
+        return _count_if_it_may_fit(engine, messages_from(turn), output_format)
 
     candidates = range(1, max(turns, default=0) + 1)
     first_fitting = bisect_left(candidates, True, key=lambda turn: count_from(turn) + reserve <= engine.context)
@@ -59,6 +59,24 @@ def fit_messages(
         total = count_from(max(turns, default=0))
         raise _too_long(engine, "The last message and its instructions take", total, reserve)
     return FittedMessages(messages_from(candidates[first_fitting]), count_from(candidates[first_fitting]))
+
+
+def count_tokens(engine: Engine, messages: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+    """Count all messages. Raises PermanentFailure(code="context_length_exceeded") when they are far too long."""
+    total = _count_if_it_may_fit(engine, messages, output_format)
+    if isinstance(total, AtLeast):
+        raise _too_long(engine, "The conversation takes", total, 0)
+    return total
+
+
+class AtLeast(int):
+    """A lower bound of a number of tokens, beyond the context."""
+
+
+def _count_if_it_may_fit(engine: Engine, messages: Sequence[Message], output_format: OutputFormat) -> int:
+    """Count the tokens, or return AtLeast for a prompt of megabytes, which would take seconds to count."""
+    bound = engine.min_tokens(messages, output_format)
+    return AtLeast(bound) if bound > engine.context else engine.count(messages, output_format)
 
 
 def _turns(messages: Sequence[Message]) -> list[int]:
@@ -76,7 +94,8 @@ def _turns(messages: Sequence[Message]) -> list[int]:
 
 
 def _too_long(engine: Engine, what: str, tokens: int, reserve: int) -> PermanentFailure:
-    needed = f"{what} {tokens} tokens and the answer up to {reserve}"
+    number = f"at least {tokens}" if isinstance(tokens, AtLeast) else tokens
+    needed = f"{what} {number} tokens" + (f" and the answer up to {reserve}" if reserve else "")
     return PermanentFailure(
         f"{needed}, but {engine.name} has a context of {engine.context}", code="context_length_exceeded"
     )

@@ -173,6 +173,12 @@ class Engine(Protocol):
         Exact where the model runs in the process, otherwise an estimate.
         """
 
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """Return a number of tokens that `count` cannot fall below, within milliseconds; 0 where none is known.
+
+        It is asked before `count`, which may take seconds for a prompt that cannot fit into the context.
+        """
+
     def generate(
         self,
         prompt: Sequence[Message],

@@ -41,6 +41,7 @@ from pipelines.inference.llamacpp.loopback import LoopbackClient
 from pipelines.inference.llamacpp.output_parser import OutputParser
 from pipelines.inference.llamacpp.partial_answer import PartialAnswer
 from pipelines.inference.llamacpp.server import server_parameters, start_server
+from pipelines.inference.llamacpp.token_bound import TokenBound
 from pipelines.inference.llamacpp.tool_prompt import render_messages
 from pipelines.inference.machine import usable_cores, usable_memory
 from pipelines.inference.registry import model_name
@@ -55,7 +56,8 @@ PROMPT_CACHE_SHARE = 1 / 8
 
 def load_llamacpp(settings: Settings) -> "LlamaCppEngine":
     """Load the model. Raises ConfigurationError with one line when it is missing or llama.cpp rejects it."""
-    params = server_parameters(engine_file(settings), threads=usable_cores())
+    file = engine_file(settings)
+    params = server_parameters(file, threads=usable_cores())
     params.model_alias = {model_name(settings)}
     params.n_parallel = settings.slots
     params.n_ctx = settings.slots * settings.context  # divided evenly: no slot can take another's share
@@ -65,7 +67,8 @@ def load_llamacpp(settings: Settings) -> "LlamaCppEngine":
         params.n_batch = params.n_ubatch = max(PROMPT_BATCH, settings.slots)
     server = start_server(params, "model")
     loopback = LoopbackClient(server.listening_address, params.api_keys[0])
-    return LlamaCppEngine(server, loopback, model_name(settings), settings.slots, isolated=isolated)
+    bound = TokenBound(file, loopback)
+    return LlamaCppEngine(server, loopback, bound, model_name(settings), settings.slots, isolated=isolated)
 
 
 class LlamaCppEngine:
@@ -74,13 +77,23 @@ class LlamaCppEngine:
     continues = True
     counts_exactly = True
 
-    def __init__(self, server: Any, loopback: LoopbackClient, name: str, slots: int, *, isolated: bool = False) -> None:
+    def __init__(
+        self,
+        server: Any,
+        loopback: LoopbackClient,
+        token_bound: TokenBound,
+        name: str,
+        slots: int,
+        *,
+        isolated: bool = False,
+    ) -> None:
         self.name = name
         self.slots = slots
         # The server limits a slot to the context that the model was trained for.
         self.context: int = loopback.request("GET", "/props")["default_generation_settings"]["n_ctx"]
         self._server = server
         self._loopback = loopback
+        self._token_bound = token_bound
         self._assistant_prefix = assistant_prefix(loopback)
         # One thread a slot: further generations wait here, where cancelling them has no effect on llama.cpp.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="slot")
@@ -95,6 +108,10 @@ class LlamaCppEngine:
             raise error_from(answer["error"])
         tokens: int = answer["input_tokens"]
         return tokens
+
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """See Engine. Takes milliseconds for megabytes, which take `count` seconds."""
+        return self._token_bound.min_tokens(render_messages(prompt, output_format))
 
     def generate(
         self,

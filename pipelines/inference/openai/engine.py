@@ -88,6 +88,10 @@ class OpenAIEngine:
         frames = 4 * (len(prompt) + len(output_format.callable_tools))  # roles and names
         return frames + sum(_tokens(text) for text in texts)
 
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """See Engine. The vocabulary of an endpoint is not known, and `count` is quick."""
+        return 0
+
     def generate(
         self,
         prompt: Sequence[Message],

@@ -64,6 +64,10 @@ class ScriptedEngine:
         words = sum(len(message.content.split()) + len(message.calls) for message in prompt)
         return words + len(output_format.callable_tools)
 
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        """See Engine. `count` is quick."""
+        return 0
+
     def generate(
         self,
         prompt: Sequence[Message],

@@ -65,6 +65,9 @@ class FakeEngine:
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         return sum(len(message.content.split()) for message in prompt)
 
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        return 0
+
     def generate(
         self,
         prompt: Sequence[Message],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.platform.errors import PermanentFailure
-from pipelines.inference.context import fit_messages
+from pipelines.inference.context import count_tokens, fit_messages
 from pipelines.inference.engine import PLAIN_TEXT, EngineOutput, Message, OutputFormat, Sampling, ToolCall
 
 
@@ -21,10 +21,14 @@ class CharacterEngine:
     def __init__(self, context: int) -> None:
         self.context = context
         self.counted = 0
+        self.bound = 0
 
     def count(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
         self.counted += 1
         return sum(len(message.content) + 3 for message in prompt)
+
+    def min_tokens(self, prompt: Sequence[Message], output_format: OutputFormat = PLAIN_TEXT) -> int:
+        return self.bound
 
     def generate(
         self,
@@ -128,3 +132,27 @@ def test_without_truncation_a_long_conversation_is_rejected() -> None:
     with pytest.raises(PermanentFailure, match="The conversation takes 34 tokens") as caught:
         fit_messages(CharacterEngine(20), conversation, 0, truncate=False)
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_what_cannot_fit_is_rejected_without_counting_it(truncate: bool) -> None:
+    # Given a prompt with more tokens than the context by any count
+    engine = CharacterEngine(100)
+    engine.bound = 101
+
+    # When it is fitted, or counted
+    with pytest.raises(PermanentFailure, match="at least 101 tokens") as fitted:
+        fit_messages(engine, [Message("user", "a"), Message("user", "b")], 10, truncate=truncate)
+    with pytest.raises(PermanentFailure, match="at least 101 tokens") as counted:
+        count_tokens(engine, [Message("user", "a")])
+
+    # Then it is refused at once
+    assert (fitted.value.code, counted.value.code) == ("context_length_exceeded",) * 2
+    assert engine.counted == 0
+
+
+def test_what_may_fit_is_counted() -> None:
+    engine = CharacterEngine(100)
+    engine.bound = 100
+
+    assert count_tokens(engine, [Message("user", "a" * 200)]) == 203

@@ -28,6 +28,9 @@ class FixedAnswerEngine:
     def count(self, prompt, form=None):
         return 100
 
+    def min_tokens(self, prompt, form=None):
+        return 0
+
     def generate(self, prompt, **_):
         self.calls += 1
         yield Token(self.text, 50)
