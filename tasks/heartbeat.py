@@ -94,6 +94,7 @@ class Heartbeat:
         held = self._runner.claimed_jobs()
         running = {attempt.job.id: attempt for attempt in self._runner.running_attempts()}
         overdue = [attempt.job for attempt in running.values() if _is_overdue(attempt)]
+        now = time.monotonic()
         with self._runner.database.connection() as connection:
             self._outdated.look(connection)
             self._register(connection, overdue)
@@ -103,6 +104,7 @@ class Heartbeat:
             self._release_unknown(connection, claims.unknown)
             superseded = [job for job_id, job in held.items() if job_id not in claims.current]
             leases.resend_forgotten(connection, superseded)
+        self._runner.lease_renewed_at = now
         for job_id, attempt in running.items():
             if held.get(job_id) is attempt.job:
                 self._apply(attempt, claims.current.get(job_id))

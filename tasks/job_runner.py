@@ -8,6 +8,7 @@ continue.
 
 import logging
 import threading
+import time
 import traceback
 from collections import deque
 from contextlib import suppress
@@ -17,7 +18,7 @@ import dramatiq
 import redis
 from dramatiq.middleware import CurrentMessage
 
-from models.jobs import attempts, leases
+from models.jobs import attempts, leases, workers
 from models.jobs.attempt_context import (
     Attempt,
     Handler,
@@ -79,6 +80,7 @@ class JobRunner:
         self.writer = writer
         self.relay = relay
         self.stopping = threading.Event()
+        self.lease_renewed_at = time.monotonic()
         self._retrying_database = RetryingDatabase(database, self.stopping)
         self._settlement = Settlement(self._retrying_database, client, writer, relay)
         self._claimed: dict[str, Job] = {}  # by id, from the claim to the end
@@ -165,9 +167,17 @@ class JobRunner:
         def claim(connection: Connection) -> Job | None:
             nonlocal tries
             tries += 1
+            self._renew_old_lease(connection)
             return attempts.claim(connection, job_id, message_id=message_id, worker=self.name, unsure=tries > 1)
 
         return self._retrying_database.run_in_autocommit(claim)
+
+    def _renew_old_lease(self, connection: Connection) -> None:
+        """Renew a lease that may have expired while the process was frozen: the claim would count as a crash."""
+        now = time.monotonic()
+        if now > self.lease_renewed_at + leases.LEASE - leases.RENEWAL:
+            workers.renew(connection, self.name)
+            self.lease_renewed_at = now
 
     def _register(self, attempt: Attempt) -> None:
         """Make the attempt visible to cancellations, and apply one that has arrived since the claim."""

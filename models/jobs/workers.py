@@ -63,6 +63,11 @@ def register(
     )
 
 
+def renew(connection: Connection, name: str) -> None:
+    """Renew the lease of a registered worker, between two heartbeats."""
+    connection.execute("UPDATE workers SET seen_at = now() WHERE name = %(name)s", {"name": name})
+
+
 OTHERS_OF_HOST = "SELECT name, pid FROM workers WHERE host = %(host)s AND name <> %(name)s"
 
 # Zero for each of its queues. Without an entry, all threads count.

@@ -107,6 +107,27 @@ def test_lease_is_renewed_and_events_are_archived(heartbeat, running_job, runner
         wait_until(lambda: len(read_archive(connection, job_id).events) == 2)
 
 
+def test_a_job_claimed_after_a_long_freeze_is_not_taken_for_one_of_a_dead_worker(runner, job_store, account):
+    # Given a registered worker that was frozen for longer than its lease
+    with job_store.database.connection() as connection:
+        workers.register(connection, runner.name, host="h", pid=1, pools=["p"], threads={"test": 3})
+    silence(job_store, runner)
+    runner.lease_renewed_at -= leases.LEASE
+    job_id = job_store.enqueue(account)
+
+    def run(attempt):
+        with job_store.database.connection() as connection:
+            leases.give_back_of_silent(connection)
+        return plain_ending(attempt, "completed")
+
+    # When it claims a job before its next heartbeat, and the sweeper looks for silent workers
+    runner.execute(Handler(run, plain_ending), job_id, "m")
+
+    # Then the job is not given back
+    job = job_store.job(job_id)
+    assert (job.state, job.attempt, job.crashes) == ("completed", 1, 0)
+
+
 def test_cancellation_over_redis_stops_the_attempt_at_once(
     heartbeat, running_job, runner, job_store, account, monkeypatch
 ):
