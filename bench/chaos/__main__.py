@@ -11,6 +11,7 @@ import click
 
 from bench import machine
 from bench.chaos import run
+from bench.chaos.attacks import ATTACKS
 from bench.chaos.faults import Fault
 from bench.chaos.planted import PLANTED, run_planted
 from bench.chaos.previous import PREVIOUS
@@ -38,9 +39,12 @@ from models.platform.errors import ConfigurationError, SanghaError
     help="How long work may take to end once all faults are healed.",
 )
 @click.option("--previous", default=PREVIOUS, show_default=True, metavar="REF", help="Commit of the previous version.")
-@click.option("--list", "listing", is_flag=True, help="List the faults.")
+@click.option("--attack", "attacks", multiple=True, metavar="ATTACK", help="Only this attack; may be repeated.")
+@click.option("--adversary/--no-adversary", "hostile", default=True, help="Whether a hostile account attacks.")
+@click.option("--adversary-only", "quiet", is_flag=True, help="Inject no fault: no attack may be answered with a 5xx.")
+@click.option("--list", "listing", is_flag=True, help="List the faults and the attacks.")
 @click.option("--planted", "plant", is_flag=True, help="Show that broken builds are caught; --only selects some.")
-def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
+def main(file: Path | None, listing: bool, plant: bool, attacks: Sequence[str], hostile: bool, **values: Any) -> None:
     """Break Sangha's processes and servers while clients work, on a stack of its own; nothing else is touched.
 
     Exits with 1 when a guarantee was violated. Equal seed, length and faults give the same faults in the same order.
@@ -49,17 +53,18 @@ def main(file: Path | None, listing: bool, plant: bool, **values: Any) -> None:
         values["seed"] = random.randrange(1_000_000)
     if plant:
         sys.exit(show_planted(values["only"]))
-    options = RunOptions(**values)
+    options = RunOptions(**values, attacks=attacks_of(attacks, hostile=hostile))
     if options.previous_commit is None:
         click.echo("chaos: there is no history of commits: the fault two-versions is left out", err=True)
     table = faults_of(options)
     if listing:
-        click.echo("\n".join(f"{name:<18} {fault.description}" for name, fault in table.items()))
+        described = [(name, each.description) for entries in (table, ATTACKS) for name, each in entries.items()]
+        click.echo("\n".join(f"{name:<18} {description}" for name, description in described))
         return
     report = ChaosReport(machine.describe(), options.broker, options.seed, options.minutes, options.command)
     progress = Progress()
     code = exit_code_of("bench.chaos", progress, lambda: run_chaos(options, report, progress))
-    if report.injected or report.violations:
+    if report.injected or report.attacks or report.violations:
         click.echo(report.text())
     write_json(file, report.json())
     sys.exit(code)
@@ -71,6 +76,14 @@ def faults_of(options: RunOptions) -> Mapping[str, Fault]:
         return options.faults()
     except KeyError as error:
         raise click.UsageError(f"There is no fault {error} over {options.broker}; see --list.") from None
+
+
+def attacks_of(names: Sequence[str], *, hostile: bool) -> Sequence[str]:
+    """Return the attacks of a run: those named, or all. Raises UsageError for an unknown name."""
+    for name in names:
+        if name not in ATTACKS:
+            raise click.UsageError(f"There is no attack {name!r}; see --list.")
+    return tuple(names or ATTACKS) if hostile else ()
 
 
 def show_planted(names: Sequence[str]) -> int:

@@ -40,7 +40,10 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """A bug, and the run that must detect it: faults, seed and length, and the seconds that its work has to end."""
+    """A bug, and the run that must detect it: faults, seed and length, and the seconds that its work has to end.
+
+    attacks  of an adversary that must detect it, without any fault; none: the run has no adversary
+    """
 
     name: str
     description: str
@@ -51,6 +54,7 @@ class PlantedBug:
     seed: int = 7
     minutes: float = 0.75
     patience: float = PATIENCE
+    attacks: Sequence[str] = ()
 
 
 FENCE_OF_JOURNAL = Edit("models/journal/journal.py", "if take < 2 then", "if take < 0 then")
@@ -238,6 +242,20 @@ PLANTED = (
         ],
         ("cut-link:web-postgres", "cut-link:worker-postgres", "kill-postgres"),
     ),
+    PlantedBug(
+        "foreign-responses",
+        "a response is read by whoever knows its id",
+        [
+            Edit(
+                "models/turns/responses.py",
+                "WHERE responses.id = %(id)s AND {ACCESSIBLE}\n",
+                "WHERE responses.id = %(id)s AND (TRUE OR {ACCESSIBLE})\n",
+            )
+        ],
+        (),
+        minutes=0.25,
+        attacks=("foreign-ids",),
+    ),
 )
 
 
@@ -297,6 +315,8 @@ def run_in(folder: Path, bug: PlantedBug) -> PlantedResult:
     }  # fmt: skip
     words = [str(word) for option in options.items() for word in option]
     words += [word for name in bug.only for word in ("--only", name)]
+    words += [word for name in bug.attacks for word in ("--attack", name)]
+    words.append("--adversary-only" if bug.attacks else "--no-adversary")
     command = launcher_command([sys.executable, "-m", "bench.chaos", *words], signal.SIGTERM)
     environment = os.environ | {"TMPDIR": str(folder)}  # so that kept logs are deleted with the copy
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@ from bench.machine import Machine
 from ops.table import align_columns
 
 HEADINGS = ("fault", "times", "recovery: median", "longest")
+ATTACK_HEADINGS = ("attack", "answers, by status")
 
 #: Violations that are printed; the JSON has all of them.
 MOST_PRINTED = 40
@@ -27,6 +28,7 @@ class ChaosReport:
     counts    what the fleet did
     recovery  seconds by fault, of those during which an answer was running
     excused   pieces of work that were under way while a promoted standby lost commits
+    attacks   answers to the adversary, by attack and status; 0: it disconnected, or the platform did
     restarts  unexpected deaths of processes
     logs      the folder of the processes' logs, if they were kept
     """
@@ -40,6 +42,7 @@ class ChaosReport:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     injected: Sequence[InjectedFault] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    attacks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     recovery: Mapping[str, Sequence[float]] = field(default_factory=dict)
     restarts: Sequence[str] = ()
     excused: int = 0
@@ -55,7 +58,7 @@ class ChaosReport:
         if self.excused:
             restarts.append(f"{self.excused} pieces of work were under way while a promoted standby lost commits")
         table = align_columns(self._rows(), right=(1, 2, 3))
-        return "\n".join([*top, "", *table, "", counts, *restarts, *self._verdict()])
+        return "\n".join([*top, "", *table, "", *self._attack_lines(), counts, *restarts, *self._verdict()])
 
     def json(self) -> dict[str, Any]:
         """Return the report for programs."""
@@ -64,6 +67,13 @@ class ChaosReport:
     def _rows(self) -> list[tuple[str, ...]]:
         times = Counter(fault.name for fault in self.injected)
         return [HEADINGS, *((name, str(times[name]), *spread(self.recovery.get(name, ()))) for name in sorted(times))]
+
+    def _attack_lines(self) -> list[str]:
+        rows = [
+            (name, ", ".join(f"{count}x {status}" for status, count in sorted(statuses.items())))
+            for name, statuses in sorted(self.attacks.items())
+        ]
+        return [*align_columns([ATTACK_HEADINGS, *rows]), ""] if rows else []
 
     def _verdict(self) -> list[str]:
         printed = [f"  {violation}" for violation in self.violations[:MOST_PRINTED]]

@@ -5,9 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.chaos import checker
+from bench.chaos.adversary import Adversary, adversary
+from bench.chaos.attacks import ATTACKS
 from bench.chaos.excuses import Excuses, keys_during
 from bench.chaos.faults import LOST_CLAIMS, PROMOTION, TWO_VERSIONS, Fault, faults
 from bench.chaos.fleet import Fleet
@@ -40,6 +43,8 @@ class RunOptions:
     slots     slots of each engine
     patience  seconds that all work has to end once all faults are healed: twice a lost message and a lease
     previous  the commit of the previous version
+    attacks   those of the adversary; none: it is left out
+    quiet     inject no fault: the adversary must be answered at once and without a 5xx
     """
 
     seed: int
@@ -49,6 +54,8 @@ class RunOptions:
     slots: int = SLOTS
     patience: float = 120.0
     previous: str = PREVIOUS
+    attacks: Sequence[str] = tuple(ATTACKS)
+    quiet: bool = False
 
     @property
     def previous_commit(self) -> str | None:
@@ -65,13 +72,21 @@ class RunOptions:
         """The command that repeats the run."""
         only = "".join(f" --only {name}" for name in self.only)
         slots = f" --slots {self.slots}" if self.slots != SLOTS else ""
-        return (
-            f"python -m bench.chaos --seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}{slots}{only}"
-        )
+        values = f"--seed {self.seed} --minutes {self.minutes:g} --broker {self.broker}"
+        return f"python -m bench.chaos {values}{slots}{only}{self._attack_options}"
+
+    @property
+    def _attack_options(self) -> str:
+        quiet = " --adversary-only" if self.quiet else ""
+        if not self.attacks:
+            return f"{quiet} --no-adversary"
+        return quiet + "".join(f" --attack {name}" for name in self.attacks if len(self.attacks) < len(ATTACKS))
 
     def faults(self) -> dict[str, Fault]:
         """Return the faults to inject, with the targets to choose from. Raises KeyError for an unknown name."""
         links = [*LINKS, *QUEUE_LINKS] if self.broker == "rabbitmq" else LINKS
+        if self.quiet:
+            return {}
         table = faults(links, history=self.previous_commit is not None)
         chosen: dict[str, list[str]] = {}
         for name, _, target in (each.partition(":") for each in self.only or table):
@@ -88,8 +103,12 @@ def run(options: RunOptions, report: ChaosReport, progress: Progress) -> None:
     chosen = options.faults()
     commit = options.previous_commit if TWO_VERSIONS in chosen else None
     standby = not chosen.keys().isdisjoint({PROMOTION, LOST_CLAIMS})
-    with chaos_stack(options.broker, options.slots, standby=standby, previous_commit=commit) as stack:
-        chaos = ChaosRun(stack, options, report, progress)
+    with ExitStack() as exits:
+        stack = exits.enter_context(chaos_stack(options.broker, options.slots, standby=standby, previous_commit=commit))
+        hostile = exits.enter_context(
+            adversary(stack.addresses, stack.settings, faults=not options.quiet, seed=options.seed)
+        )
+        chaos = ChaosRun(stack, options, report, progress, hostile)
         try:
             chaos.run()
         finally:
@@ -123,16 +142,19 @@ class FleetShutdown(threading.Thread):
 class ChaosRun:
     """A run on a started stack."""
 
-    def __init__(self, stack: ChaosStack, options: RunOptions, report: ChaosReport, progress: Progress) -> None:
+    def __init__(
+        self, stack: ChaosStack, options: RunOptions, report: ChaosReport, progress: Progress, hostile: Adversary
+    ) -> None:
         self._stack = stack
         self._options = options
         self._report = report
         self._progress = progress
+        self._hostile = hostile
         self._upgrades: list[Period] = []
         self._fleet = Fleet(stack.addresses, options.seed)
         last = max((planned.duration for planned in report.plan[-1:]), default=0.0)  # it begins with the shutdown
         self._shutdown = FleetShutdown(self._fleet, options.patience + last)
-        self._injector = FaultInjector(stack, report.plan, options.faults(), self._shutdown.start)
+        self._injector = FaultInjector(stack, report.plan, options.faults(), self._end)
         self._finalize_at = math.inf
 
     def run(self) -> None:
@@ -151,6 +173,7 @@ class ChaosRun:
         extractions = PeriodicThread("extractions", EXTRACTION_INTERVAL, self._stack.start_extractions).start()
         moves = PeriodicThread("moves", MOVE_INTERVAL, self._stack.move_ended_jobs).start()
         self._finalize_at = time.monotonic() + self._options.seconds / 2
+        self._start_attacks()
         self._injector.run(self._options.seconds, self._finalize_and_report)
         transcripts = self._wait_for_fleet()
         extractions.stop()
@@ -158,7 +181,7 @@ class ChaosRun:
         self._stack.wait_ready(self._stack.children)
         self._progress.report("checking")
         self._report.recovery = recovery_times(transcripts, self._injector.injected)
-        self._report.violations += self._check(transcripts)
+        self._report.violations += [*self._hostile.violations(), *self._check(transcripts)]
         if not self._report.violations:  # stuck work holds resources, and would be reported twice
             self._report.violations += check_slots(self._stack.pids, self._stack.addresses, self._stack.settings)
             self._report.violations += baseline.check(self._stack.pids, self._stack.settings)
@@ -168,8 +191,20 @@ class ChaosRun:
         self._report.injected = self._injector.injected
         self._report.restarts = self._stack.restarts
         self._report.counts = dict(self._fleet.counts())
+        self._report.attacks = self._hostile.counts
         if self._report.violations or isinstance(sys.exception(), Exception):
             self._report.logs = str(self._stack.keep_logs())
+
+    def _start_attacks(self) -> None:
+        """Start the attacks, unless the previous version runs, which need not withstand them."""
+        ending = self._shutdown.ident is not None
+        if self._stack.previous is None and self._options.attacks and not ending:
+            self._hostile.start(self._options.attacks)
+
+    def _end(self) -> None:
+        """End the attacks, and let the clients finish their work."""
+        self._hostile.stop()
+        self._shutdown.start()
 
     def _wait_for_fleet(self) -> Sequence[ClientTranscript]:
         """Supervise the stack until all work has ended."""
@@ -207,6 +242,7 @@ class ChaosRun:
         due = self._stack.previous is not None and time.monotonic() >= self._finalize_at
         if due and self._injector.idle and self._stack.finalize_upgrade():
             self._injector.exclude(TWO_VERSIONS)
+            self._start_attacks()
         self._report_progress(state)
 
     def _report_progress(self, state: str) -> None:

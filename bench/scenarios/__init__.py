@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from bench.scenario import Scenario
 from bench.scenarios import (
+    adversary,
     cancel,
     cost,
     engine,
@@ -39,6 +40,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "streams": Scenario("1,000 and 10,000 idle clients on one web process, and 500 busy ones", streams.streams),
     "cancel": Scenario("time from a cancel to a free slot", cancel.cancel),
     "fairness": Scenario("one account's turn behind two hundred of another one", fairness.fairness),
+    "adversary": Scenario("honest turns beside each attack of a hostile account", adversary.resistance),
     "pools": Scenario("requests to the other pools, until their result", pools.pools),
     "recall": Scenario("answering turns among the first hits, and the contribution of each part", recall.recall),
     "memory": Scenario("creating and searching memories over HTTP: 10,000; 1,000,000 with --full", memory.memory),

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from bench import machine
 from bench.chaos import __main__ as command
+from bench.chaos.attacks import ATTACKS
 from bench.chaos.report import ChaosReport
 from bench.chaos.run import RunOptions, run
 from bench.chaos.violations import Violation
@@ -44,10 +45,11 @@ def test_an_unknown_fault_is_rejected_by_name():
     assert "There is no fault 'kill-time'" in rejected.output
 
 
-def test_the_list_has_all_faults():
+def test_the_list_has_all_faults_and_attacks():
     listed = CliRunner().invoke(command.main, ["--list", "--broker", "redis"])
 
-    assert {line.split()[0] for line in listed.output.splitlines()} == set(RunOptions(0, 1, "redis").faults())
+    names = {line.split()[0] for line in listed.output.splitlines()}
+    assert names == {*RunOptions(0, 1, "redis").faults(), *ATTACKS}
 
 
 def test_a_violation_is_reported_with_the_command_that_repeats_the_run(monkeypatch, tmp_path: Path):
