@@ -26,6 +26,7 @@ from web.access.rights import Rights
 from web.api.platform import Platform
 from web.api.request import Request
 from web.http import bodies, uploads
+from web.http.content_encoding import decoded
 from web.http.disconnects import DeferredResponse
 from web.http.media_types import check_media_type
 from web.http.threads import run_in_thread
@@ -76,6 +77,13 @@ class Route:
     cost: int = 1
     same_origin: bool = False
     purpose: str = ""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The most bytes of a body."""
+        if self.upload_type:
+            return uploads.MAX_BYTES
+        return bodies.MAX_PUBLIC_BYTES if self.rights.public else bodies.MAX_BYTES
 
     async def run(self, request: Request) -> EndpointResponse:
         """Call the endpoint, in the thread pool unless it is a coroutine function. Raises LimitExceeded."""
@@ -130,9 +138,9 @@ class Resource:
         admission = await run_in_thread(platform.gate.admit, auth_request)
         scope["response_sender"].add_headers(admission.headers)
         query = _query(scope)
-        upload = await _spool(platform, admission, scope, receive) if route.upload_type else None
-        limit = bodies.MAX_PUBLIC_BYTES if route.rights.public else bodies.MAX_BYTES
-        body = upload.digest if upload else await bodies.read(scope, receive, limit)
+        content = decoded(scope, receive, route.max_body_bytes)
+        upload = await _spool(platform, admission, scope, content) if route.upload_type else None
+        body = upload.digest if upload else await bodies.read(scope, content, route.max_body_bytes)
         if admission.estimated_tokens and not upload and len(body) > bodies.declared_length(scope):
             admission = await run_in_thread(platform.gate.draw_body, admission, len(body))
             scope["response_sender"].add_headers(admission.headers)
