@@ -35,6 +35,7 @@ from pipelines.inference.openai.cancellable_http import (
 from pipelines.inference.openai.completion_reader import CompletionReader
 from pipelines.inference.openai.completions import cache_isolation, max_tokens_field, request_body
 from pipelines.inference.openai.endpoint_errors import error_for_status, message_of
+from pipelines.inference.openai.http1_connection import Http1Pool
 
 #: Seconds to connect and to send the request; until the answer begins; between two of its chunks; and from its end
 #: marker to the end of the HTTP message, which only matters for using the connection again.
@@ -73,7 +74,7 @@ class OpenAIEngine:
             self._headers.append(("Authorization", f"Bearer {self._api_key}"))
         self._free_slots = threading.Semaphore(settings.slots)
         self._backend = CancellableBackend()
-        self._pool = httpcore.ConnectionPool(
+        self._pool = Http1Pool(
             # The system's certificates, or those that SSL_CERT_FILE names.
             ssl_context=ssl.create_default_context() if self._url.startswith("https:") else None,
             max_keepalive_connections=settings.slots,
