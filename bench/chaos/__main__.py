@@ -41,7 +41,7 @@ from models.platform.errors import ConfigurationError, SanghaError
 @click.option("--previous", default=PREVIOUS, show_default=True, metavar="REF", help="Commit of the previous version.")
 @click.option("--attack", "attacks", multiple=True, metavar="ATTACK", help="Only this attack; may be repeated.")
 @click.option("--adversary/--no-adversary", "hostile", default=True, help="Whether a hostile account attacks.")
-@click.option("--adversary-only", "quiet", is_flag=True, help="Inject no fault: no attack may be answered with a 5xx.")
+@click.option("--adversary-only", "quiet", is_flag=True, help="Inject no fault.")
 @click.option("--list", "listing", is_flag=True, help="List the faults and the attacks.")
 @click.option("--planted", "plant", is_flag=True, help="Show that broken builds are caught; --only selects some.")
 def main(file: Path | None, listing: bool, plant: bool, attacks: Sequence[str], hostile: bool, **values: Any) -> None:

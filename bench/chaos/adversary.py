@@ -79,7 +79,7 @@ class Adversary:
         for result in self.results:
             for name, statuses in result.counts.items():
                 counts.setdefault(name, Counter()).update(statuses)
-        return counts
+        return {name: dict(statuses) for name, statuses in counts.items()}
 
     def cancel_jobs(self) -> None:
         """Cancel what the attacks have left, and wait until it has ended. Raises TimeoutError after CANCEL_TIMEOUT."""
@@ -109,7 +109,7 @@ class Adversary:
 def adversary(addresses: Sequence[Address], settings: Settings, *, faults: bool, seed: int = 0) -> Iterator[Adversary]:
     """Create the accounts of victim and adversary, and run the adversary's process until the end of the block.
 
-    Call it while no fault is active. `faults`: some are injected later, which excuse a 503 and a missing answer.
+    Call it while no fault is active. `faults`: some are injected later, which excuse a missing answer.
     """
     victim, name = create_victim(addresses[0]), new_id("adversary")
     token = sign_up(addresses[0], f"{name}@example.com", name)["key"]

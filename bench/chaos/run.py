@@ -44,7 +44,7 @@ class RunOptions:
     patience  seconds that all work has to end once all faults are healed: twice a lost message and a lease
     previous  the commit of the previous version
     attacks   those of the adversary; none: it is left out
-    quiet     inject no fault: the adversary must be answered at once and without a 5xx
+    quiet     inject no fault: the adversary must get an answer to every request
     """
 
     seed: int

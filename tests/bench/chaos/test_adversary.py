@@ -4,14 +4,18 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from unittest.mock import MagicMock
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
+from bench import machine
 from bench.chaos import __main__ as command
-from bench.chaos.adversary import adversary
+from bench.chaos.adversary import Adversary, AttackResult, adversary
 from bench.chaos.attacks import ATTACKS
 from bench.chaos.hostile_account import HostileAccount
+from bench.chaos.report import ChaosReport
 from bench.chaos.run import RunOptions
 from bench.chaos.victim import Victim, losses
 from bench.harness.client import Address, Client
@@ -80,8 +84,9 @@ def hostile(address: Address, *, faults: bool = False) -> HostileAccount:
     [
         (404, b"{}", False, None),
         (429, b"{}", False, None),
-        (503, b"{}", True, None),
-        (503, b"overloaded", False, "answered with 503: overloaded"),
+        (503, b"{}", False, None),
+        (504, b"{}", True, None),
+        (504, b"late", False, "answered with 504: late"),
         (500, b"a traceback", True, "answered with 500: a traceback"),
         (200, b"it is secret_1", True, "the answer contains what belongs to another account: it is secret_1"),
     ],
@@ -148,6 +153,15 @@ def test_a_platform_withstands_probing_and_a_loss_of_the_victim_is_reported():
             victim.request("DELETE", attacker.victim.paths()["memory"]).read()
 
         assert [loss for loss in losses(attacker.victim, platform.address) if "its memory cannot be read" in loss]
+
+
+def test_answers_of_several_rounds_are_added_and_reported():
+    attacker = Adversary(MagicMock(), ("127.0.0.1", 9), "token", VICTIM)
+    attacker.results = [AttackResult({"rare-crons": {"400": 2}}, []), AttackResult({"rare-crons": {"400": 1}}, [])]
+    report = ChaosReport(machine.describe(), "redis", 1, 1, "a command", attacks=attacker.counts)
+
+    assert "rare-crons  3x 400" in report.text()
+    assert orjson.loads(orjson.dumps(report.json()))["attacks"] == {"rare-crons": {"400": 3}}
 
 
 def test_attacks_are_selected_by_name():
