@@ -187,8 +187,10 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         """Note the status, unless another head follows this one (RFC 9110, 15.2)."""
+        if self.status:
+            return  # of another response
         status = self._parser.get_status_code()
-        if status >= 200 and not self.is_complete:
+        if status >= 200:
             self.status = status
         else:
             self.headers.clear()

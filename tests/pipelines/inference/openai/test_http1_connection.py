@@ -171,3 +171,19 @@ def test_a_connection_refuses_a_second_request_until_the_response_ends() -> None
     assert response.read() == b""
     response.close()
     assert connection.handle_request(request).read() == b"ok"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param((b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", b""), id="before it"),
+        pytest.param((b"", b"HTTP/1.1 500 Error\r\nX: y\r\n\r\n"), id="after it"),
+        pytest.param((b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"), id="interim, after it"),
+    ],
+)
+def test_a_response_has_only_its_own_headers(others: tuple[bytes, bytes]) -> None:
+    parser = ResponseParser()
+
+    parser.feed(others[0] + SIZED + others[1])
+
+    assert (parser.status, parser.headers) == (200, [(b"Content-Length", b"2")])
