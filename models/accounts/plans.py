@@ -12,6 +12,7 @@ class Limits:
     requests_per_minute, tokens_per_minute  of the account, and of each of its API keys
     streams                                 open event streams in one web process
     unfinished_jobs                         jobs that are queued, running or waiting
+    unfinished_bytes                        bytes of their arguments, inputs and first events
     tokens_per_month                        tokens billed and reserved in a calendar month (UTC)
     stored_bytes                            bytes of files, such as exports and files that are being imported
     """
@@ -22,6 +23,7 @@ class Limits:
     unfinished_jobs: int | None = None
     tokens_per_month: int | None = None
     stored_bytes: int | None = None
+    unfinished_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import orjson
 from psycopg import Cursor
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
@@ -60,6 +61,7 @@ class NewJob:
     deadline_at      the job ends as failed at this time, whatever the number of its attempts
     draw             what it may use of the budget of its tree; for children only, see `wait_for_children`
     owner_id         the user whose job it is; None: its parent's, or the account's own
+    input_bytes      bytes of its input that other tables have, such as a turn's items
 
     A coalescing job does the work of all those that are not inserted, so it has nothing that belongs to one of them.
     Raises ValueError for a coalescing job with a unique key, a deadline, reserved tokens or a draw, or without a serial
@@ -80,12 +82,19 @@ class NewJob:
     deadline_at: datetime | None = None
     draw: Draw | None = None
     owner_id: str | None = None
+    input_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.coalesce and (self.unique_key or self.deadline_at or self.reserved_tokens or self.draw):
             raise ValueError(f"the coalescing job {self.id} has a unique key, a deadline, reserved tokens or a draw")
         if self.coalesce and self.serial_key is None:
             raise ValueError(f"the coalescing job {self.id} has no serial key")
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of its arguments, first events and input, which count for its account until it ends."""
+        opening = sum(len(event.data) for event in self.opening)
+        return self.input_bytes + opening + len(orjson.dumps(dict(self.arguments), default=str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +154,14 @@ def lane_of(job: NewJob | Job) -> str:
 # A job, unless its unique key is taken. `due` is whether the relay may publish it now.
 INSERT = """
 INSERT INTO jobs (id, account_id, kind, queue, priority, arguments, state, run_at, serial_key, unique_key, blocked,
-                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id)
+                  parent_id, root_id, depth, deadline_at, lane, reserved_tokens, owner_id, job_bytes)
 VALUES (%(id)s, %(account_id)s, %(kind)s, %(queue)s, %(priority)s, %(arguments)s,
         CASE WHEN %(run_at)s > now() THEN 'scheduled' ELSE 'queued' END, coalesce(%(run_at)s, now()),
         %(serial_key)s, %(unique_key)s,
         EXISTS (SELECT FROM jobs WHERE serial_key = %(serial_key)s
                 AND state IN ('scheduled', 'queued', 'running', 'waiting')),
         %(parent_id)s, %(root_id)s, %(depth)s, %(deadline_at)s, %(lane)s, %(reserved_tokens)s,
-        %(owner_id)s)
+        %(owner_id)s, %(job_bytes)s)
 ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
 RETURNING state = 'queued' AND NOT blocked AS due
 """
@@ -262,6 +271,7 @@ def insert_parameters(job: NewJob, parent: Job | None = None) -> dict[str, Any]:
         "lane": job.lane,
         "owner_id": job.owner_id or (parent.owner_id if parent else None),
         "reserved_tokens": job.reserved_tokens,
+        "job_bytes": job.total_bytes,
     }
 
 
@@ -338,13 +348,3 @@ CHILDREN = f"SELECT {COLUMNS} FROM jobs WHERE parent_id = %(parent_id)s ORDER BY
 def children(connection: Connection, parent_id: str) -> list[Job]:
     """Return all children of a job in the order of their creation."""
     return [Job(**row) for row in fetch_all(connection, CHILDREN, {"parent_id": parent_id})]
-
-
-SELECT_UNFINISHED = """
-SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('scheduled', 'queued', 'running', 'waiting')
-"""
-
-
-def ended_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
-    """Return those of the ids whose jobs have ended or do not exist."""
-    return set(job_ids) - {row["id"] for row in fetch_all(connection, SELECT_UNFINISHED, {"ids": list(job_ids)})}

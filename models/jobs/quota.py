@@ -14,9 +14,9 @@ from datetime import date
 
 from models.accounts import admin
 from models.accounts.plans import Limits
-from models.jobs.recent_counts import RecentCounts
+from models.jobs.recent_counts import RecentCounts, UnfinishedCount
 from models.platform.database import Connection, fetch_one
-from models.platform.errors import InsufficientQuota, LimitExceeded
+from models.platform.errors import InsufficientQuota, LimitExceeded, TooLarge
 
 #: Most unfinished turns of one conversation. They run one by one, so the last of them waits for hours.
 MAX_THREAD_TURNS = 1000
@@ -91,53 +91,72 @@ def check_quota(connection: Connection, account_id: str, limits: Limits, tokens:
 
 # Counts at most as many rows as the limits. Jobs that follow turns by themselves do not count.
 UNFINISHED = """
-SELECT (SELECT count(*) FROM (
-            SELECT FROM jobs
-            WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
-              AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact', 'memory.reindex')
-            LIMIT %(max_jobs)s::bigint) AS unfinished) AS jobs,
-       (SELECT count(*) FROM (
-            SELECT FROM jobs
-            WHERE serial_key = %(thread)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
-            LIMIT %(max_turns)s::bigint) AS queued) AS turns
+SELECT account.jobs, account.bytes, thread.turns
+FROM (SELECT count(*) AS jobs, coalesce(sum(job_bytes), 0)::bigint AS bytes FROM (
+          SELECT job_bytes FROM jobs
+          WHERE account_id = %(account_id)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+            AND kind NOT IN ('memory.remember', 'memory.extract', 'memory.fact', 'memory.reindex')
+          LIMIT %(max_jobs)s::bigint) AS unfinished) AS account,
+     (SELECT count(*) AS turns FROM (
+          SELECT FROM jobs
+          WHERE serial_key = %(thread)s AND state IN ('scheduled', 'queued', 'running', 'waiting')
+          LIMIT %(max_turns)s::bigint) AS queued) AS thread
 """
 
 _recent_counts = RecentCounts()
 
 
-def check_unfinished_jobs(connection: Connection, account_id: str, limits: Limits, thread: str | None = None) -> None:
-    """Raise LimitExceeded if the account or the thread has as many unfinished jobs as allowed.
+def check_unfinished_jobs(
+    connection: Connection, account_id: str, limits: Limits, thread: str | None = None, *, size: int = 0
+) -> None:
+    """Check that the account and the thread may have one more unfinished job, of `size` bytes.
 
-    The limit bounds a queue and bills nothing, so it is not exact: concurrent requests may exceed it together, and a
-    process uses a large count again for at most a second. Otherwise each request would read up to 20,000 rows.
+    The limits bound a queue and bill nothing, so they are not exact: concurrent requests may exceed them together, by
+    the body of each, and a process uses a large count again for at most a second. Otherwise each request would read up
+    to 20,000 rows. Raises TooLarge if the job alone exceeds the limit of bytes, and LimitExceeded.
     """
-    max_jobs = limits.unfinished_jobs
-    jobs, turns = _count_unfinished(connection, account_id, max_jobs, thread)
-    if max_jobs is not None and jobs >= max_jobs:
-        message = f"The account has reached its limit of {max_jobs} unfinished jobs. Retry when some end."
-        raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
+    max_bytes = limits.unfinished_bytes
+    if max_bytes is not None and size > max_bytes:
+        message = f"The request has {size} bytes. Unfinished jobs may have {max_bytes} bytes (unfinished_bytes)."
+        raise TooLarge(message, code="job_too_large")
+    account, turns = _count_unfinished(connection, account_id, limits, thread, size)
+    _check_account(account, limits, size)
     if turns >= MAX_THREAD_TURNS:
         message = f"The conversation has reached its limit of {MAX_THREAD_TURNS} unfinished turns. Retry when some end."
         raise LimitExceeded(message, param="conversation", code="conversation_full", retry_after=RETRY_AFTER)
 
 
+def _check_account(unfinished: UnfinishedCount, limits: Limits, size: int) -> None:
+    max_jobs, max_bytes = limits.unfinished_jobs, limits.unfinished_bytes
+    if max_jobs is not None and unfinished.jobs >= max_jobs:
+        message = f"The account has reached its limit of {max_jobs} unfinished jobs. Retry when some end."
+        raise LimitExceeded(message, code="too_many_jobs", retry_after=RETRY_AFTER)
+    if max_bytes is not None and unfinished.size + size > max_bytes:
+        message = (
+            f"The request has {size} bytes. Unfinished jobs have {unfinished.size} of at most {max_bytes} bytes "
+            f"(unfinished_bytes). Retry when some end."
+        )
+        raise LimitExceeded(message, code="too_many_job_bytes", retry_after=RETRY_AFTER)
+
+
 def _count_unfinished(
-    connection: Connection, account_id: str, max_jobs: int | None, thread: str | None
-) -> tuple[int, int]:
+    connection: Connection, account_id: str, limits: Limits, thread: str | None, size: int
+) -> tuple[UnfinishedCount, int]:
     """Return the unfinished jobs of the account and the unfinished turns of the thread; 0 for what has no limit."""
-    jobs = 0 if max_jobs is None else _recent_counts.take(account_id)
-    turns = 0 if thread is None else _recent_counts.take(thread)
-    if jobs is not None and turns is not None:
-        return jobs, turns
-    parameters = {"account_id": account_id, "max_jobs": max_jobs if jobs is None else 0,
+    unlimited = limits.unfinished_jobs is None and limits.unfinished_bytes is None
+    account = UnfinishedCount() if unlimited else _recent_counts.take(account_id, size)
+    turns = UnfinishedCount() if thread is None else _recent_counts.take(thread)
+    if account is not None and turns is not None:
+        return account, turns.jobs
+    parameters = {"account_id": account_id, "max_jobs": limits.unfinished_jobs if account is None else 0,
                   "thread": thread, "max_turns": MAX_THREAD_TURNS if turns is None else 0}  # fmt: skip
     row = fetch_one(connection, UNFINISHED, parameters)
     assert row is not None
-    if jobs is None:
-        jobs = _recent_counts.put(account_id, row["jobs"])
+    if account is None:
+        account = _recent_counts.put(account_id, UnfinishedCount(row["jobs"], row["bytes"]), size)
     if turns is None:
-        turns = _recent_counts.put(str(thread), row["turns"])
-    return jobs, turns
+        turns = _recent_counts.put(str(thread), UnfinishedCount(row["turns"]))
+    return account, turns.jobs
 
 
 UNFINISHED_OF_KIND = """

@@ -61,3 +61,13 @@ def reopen_cancelled(connection: Connection, job_id: str, position: int) -> bool
     """
     lock_serial_key_of(connection, job_id)
     return fetch_one(connection, REOPEN, {"id": job_id, "position": position}) is not None
+
+
+SELECT_UNFINISHED = """
+SELECT id FROM jobs WHERE id = ANY(%(ids)s) AND state IN ('scheduled', 'queued', 'running', 'waiting')
+"""
+
+
+def ended_ids(connection: Connection, job_ids: Sequence[str]) -> set[str]:
+    """Return those of the ids whose jobs have ended or do not exist."""
+    return set(job_ids) - {row["id"] for row in fetch_all(connection, SELECT_UNFINISHED, {"ids": list(job_ids)})}

@@ -178,6 +178,7 @@ def _prepare(
         serial_key=thread or response_id,
         opening=opening,
         reserved_tokens=_reservation(turn, items, allowance, history=thread is not None),
+        input_bytes=len(orjson.dumps([items, response.request])),
     )
     return PreparedTurn(response, job, thread)
 
@@ -192,7 +193,8 @@ def _insert(connection: Connection, turn: NewTurn, prepared: PreparedTurn, allow
     """Insert a turn within its limits. Returns the turns that were cancelled for it."""
     account_id = prepared.response.account_id
     interrupted = apply_busy_policy(connection, account_id, prepared.thread, turn.if_busy)
-    check_unfinished_jobs(connection, account_id, allowance.limits, prepared.thread)
+    size = prepared.job.total_bytes
+    check_unfinished_jobs(connection, account_id, allowance.limits, prepared.thread, size=size)
     check_quota(connection, account_id, allowance.limits, prepared.job.reserved_tokens)
     if prepared.thread is not None:
         lock_serial_key(connection, prepared.thread)

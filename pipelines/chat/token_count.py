@@ -39,11 +39,12 @@ def enqueue_count(database: Database, caller: Caller, count: TokenCountRequest, 
     Raises NotFound and InvalidRequest, as `find_thread` and `resolve_items` do, and LimitExceeded.
     """
     with database.transaction() as connection:
-        check_unfinished_jobs(connection, caller.account_id, limits)
         find_thread(connection, Access.own(caller), count.conversation_id, count.previous_id)
         items = resolve_items(connection, Access.own(caller), new_id("resp"), count.input)
         arguments = {**asdict(count), "input": items}
-        enqueue(connection, NewJob(KIND, caller.account_id, arguments, id=job_id, owner_id=caller.user_id))
+        job = NewJob(KIND, caller.account_id, arguments, id=job_id, owner_id=caller.user_id)
+        check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
+        enqueue(connection, job)
 
 
 def run(engine: Engine, attempt: Attempt) -> Ending:

@@ -36,7 +36,7 @@ def enqueue_embedding(
         reserved_tokens=max_tokens(texts) if allowance.limits.tokens_per_month is not None else 0,
     )
     with ignore_duplicate_id(), database.transaction() as connection:
-        check_unfinished_jobs(connection, caller.account_id, allowance.limits)
+        check_unfinished_jobs(connection, caller.account_id, allowance.limits, size=job.total_bytes)
         check_quota(connection, caller.account_id, allowance.limits, job.reserved_tokens)
         enqueue(connection, job)
 

@@ -102,9 +102,7 @@ def enqueue_memory_job(
 ) -> None:
     """Enqueue a job on the caller's memories. An existing job with this id is left as it is."""
     arguments = {"user_id": caller.user_id, **arguments}
+    job = NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id, deadline_at=deadline_at)
     with ignore_duplicate_id(), database.batch() as connection:
-        check_unfinished_jobs(connection, caller.account_id, limits)
-        enqueue(
-            connection,
-            NewJob(kind, caller.account_id, arguments, id=job_id, owner_id=caller.user_id, deadline_at=deadline_at),
-        )
+        check_unfinished_jobs(connection, caller.account_id, limits, size=job.total_bytes)
+        enqueue(connection, job)

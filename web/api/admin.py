@@ -41,6 +41,7 @@ class LimitOverrides(RequestBody):
     unfinished_jobs: CountLimit | None = None
     tokens_per_month: CountLimit | None = None
     stored_bytes: CountLimit | None = None
+    unfinished_bytes: CountLimit | None = None
 
 
 class AdminUpdateAccount(RequestBody):

@@ -14,8 +14,7 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
-from models.jobs.jobs import ended_ids
-from models.jobs.stream_state import read_rewound_at, reopen_cancelled, stale_ids
+from models.jobs.stream_state import ended_ids, read_rewound_at, reopen_cancelled, stale_ids
 from models.journal.events import Event
 from models.journal.shards import parse_shard_entry, shard_entry_job
 from models.platform.database import Database

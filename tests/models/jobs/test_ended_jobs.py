@@ -13,7 +13,7 @@ from models.jobs.children import wait_for_children
 from models.jobs.dead_jobs import read_any
 from models.jobs.ended_jobs import Cursor, move_batch
 from models.jobs.jobs import PLATFORM_ACCOUNT, Job, NewJob
-from models.jobs.stream_state import read_rewound_at
+from models.jobs.stream_state import ended_ids, read_rewound_at
 from models.journal.archive import archive, last_archived, read_archive
 from models.journal.events import event
 from models.platform.database import Database, fetch_all, fetch_one
@@ -112,7 +112,7 @@ def test_a_moved_job_is_read_as_before(job_store):
         assert read_any(connection, job_id) == after
         assert read_rewound_at(connection, job_id) == 1
         assert jobs.read(connection, job_id, Access.account("acct_other")) is None
-        assert jobs.ended_ids(connection, [job_id]) == {job_id}
+        assert ended_ids(connection, [job_id]) == {job_id}
     assert replace(before, **{name: getattr(after, name) for name in OF_THE_PROTOCOL}) == after
 
 

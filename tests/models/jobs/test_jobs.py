@@ -7,7 +7,7 @@ import pytest
 from models.accounts.ownership import Access
 from models.jobs.budgets import Draw
 from models.jobs.catalogue import CATALOGUE, POOLS
-from models.jobs.jobs import NewJob, ended_ids, enqueue, list_jobs, read
+from models.jobs.jobs import NewJob, enqueue, list_jobs, read
 from models.journal.archive import read_archive
 from models.journal.events import event
 from models.platform.errors import SanghaError
@@ -69,12 +69,14 @@ def test_a_job_with_a_used_unique_key_is_not_inserted(job_store, account):
         assert read_archive(connection, second.id).events == []
 
 
-def test_ended_ids_include_missing_jobs(job_store, account):
-    queued, ended = job_store.enqueue(account), job_store.enqueue(account)
-    job_store.update(ended, "state = 'dead'")
+def test_job_has_the_bytes_of_its_arguments_events_and_input(job_store, account):
+    opening = [event(0, "test.opened", {"text": "y" * 1000})]
+    job = NewJob("turn.run", account, {"texts": ["é" * 100]}, opening=opening, input_bytes=5000)
+    with job_store.database.transaction() as connection:
+        enqueue(connection, job)
+        row = connection.execute("SELECT job_bytes FROM jobs WHERE id = %s", [job.id]).fetchone()
 
-    with job_store.database.connection() as connection:
-        assert ended_ids(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}
+    assert row["job_bytes"] == len('{"texts":[""]}') + 200 + len(opening[0].data) + 5000
 
 
 def test_every_kind_has_a_pool_and_valid_limits():

@@ -11,7 +11,7 @@ from models.jobs.jobs import NewJob, enqueue
 from models.jobs.quota import check_quota, check_unfinished_jobs, max_billable_tokens
 from models.jobs.recent_counts import SECONDS_PER_JOB, RecentCounts
 from models.jobs.usage import TokenUsage
-from models.platform.errors import InsufficientQuota, LimitExceeded
+from models.platform.errors import InsufficientQuota, LimitExceeded, TooLarge
 from models.platform.ids import new_id
 
 MONTHLY = Limits(tokens_per_month=100)
@@ -101,6 +101,44 @@ def test_unfinished_jobs_are_limited(database, account):
         check_unfinished_jobs(connection, account, limits)
 
     assert refusal.value.code == "too_many_jobs"
+
+
+def sized_job(account, size):
+    return NewJob("embedding.create", account, {"texts": ["x" * (size - len('{"texts":[""]}'))]})
+
+
+@pytest.mark.parametrize("limit", [Limits(unfinished_bytes=1000), Limits(unfinished_bytes=1000, unfinished_jobs=20)])
+def test_bytes_of_unfinished_jobs_are_limited(database, account, limit):
+    """Given jobs of 900 bytes, when another one has 101, then it is refused until they end; one of 1,001 is refused."""
+    with database.transaction() as connection:
+        for size in (400, 500):
+            check_unfinished_jobs(connection, account, limit, size=size)
+            enqueue(connection, sized_job(account, size))
+        check_unfinished_jobs(connection, account, limit, size=100)
+        with pytest.raises(LimitExceeded) as refusal:
+            check_unfinished_jobs(connection, account, limit, size=101)
+        with pytest.raises(TooLarge) as too_large:
+            check_unfinished_jobs(connection, account, limit, size=1001)
+        connection.execute("UPDATE jobs SET state = 'completed' WHERE account_id = %s", (account,))
+        check_unfinished_jobs(connection, account, limit, size=1000)
+
+    assert (refusal.value.code, too_large.value.code) == ("too_many_job_bytes", "job_too_large")
+    assert "unfinished_bytes" in str(refusal.value)
+
+
+def test_bytes_of_a_long_queue_include_the_jobs_admitted_since_it_was_counted(database, account, monkeypatch):
+    monkeypatch.setattr(quota, "_recent_counts", RecentCounts(clock=lambda: 100.0))
+    limits = Limits(unfinished_jobs=1000, unfinished_bytes=6000)
+    with database.connection() as connection:
+        connection.execute(
+            "INSERT INTO jobs (id, account_id, kind, queue, job_bytes) SELECT %(id)s || n, %(id)s, 'turn.run', "
+            "'inference', 10 FROM generate_series(1, 500) AS n", {"id": account},
+        )  # fmt: skip
+        check_unfinished_jobs(connection, account, limits, size=600)
+        with pytest.raises(LimitExceeded) as refusal:
+            check_unfinished_jobs(connection, account, limits, size=401)
+
+    assert refusal.value.code == "too_many_job_bytes"
 
 
 def test_long_queue_is_counted_again_only_after_some_time(database, account, monkeypatch):

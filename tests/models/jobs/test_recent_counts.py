@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.jobs.recent_counts import MIN_COUNT, SECONDS_PER_JOB, RecentCounts
+from models.jobs.recent_counts import MIN_COUNT, SECONDS_PER_JOB, RecentCounts, UnfinishedCount
 
 
 class Clock:
@@ -24,13 +24,14 @@ def counts(clock: Clock) -> RecentCounts:
 
 
 def test_large_count_includes_the_jobs_admitted_since(counts: RecentCounts) -> None:
-    assert counts.put("acct_1", 1000) == 1000
-    assert [counts.take("acct_1") for _ in range(3)] == [1001, 1002, 1003]
+    assert counts.put("acct_1", UnfinishedCount(1000, 5000), 1) == UnfinishedCount(1000, 5000)
+    taken = [counts.take("acct_1", size) for size in (20, 300, 0)]
+    assert taken == [UnfinishedCount(1001, 5001), UnfinishedCount(1002, 5021), UnfinishedCount(1003, 5321)]
     assert counts.take("acct_2") is None
 
 
 def test_count_expires_after_a_time_in_proportion_to_it(counts: RecentCounts, clock: Clock) -> None:
-    counts.put("acct_1", 20_000)
+    counts.put("acct_1", UnfinishedCount(20_000))
     clock.now += 20_000 * SECONDS_PER_JOB - 0.001
     assert counts.take("acct_1") is not None
     clock.now += 0.001
@@ -38,12 +39,12 @@ def test_count_expires_after_a_time_in_proportion_to_it(counts: RecentCounts, cl
 
 
 def test_small_count_is_not_used_again(counts: RecentCounts) -> None:
-    assert counts.put("acct_1", MIN_COUNT - 1) == MIN_COUNT - 1
+    assert counts.put("acct_1", UnfinishedCount(MIN_COUNT - 1)).jobs == MIN_COUNT - 1
     assert counts.take("acct_1") is None
 
 
 def test_expired_counts_are_forgotten(counts: RecentCounts, clock: Clock) -> None:
     for number in range(100):
-        counts.put(f"acct_{number}", 1000)
+        counts.put(f"acct_{number}", UnfinishedCount(1000))
         clock.now += 1
-    assert len(counts._counts) == 1
+    assert len(counts._entries) == 1

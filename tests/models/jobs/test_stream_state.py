@@ -3,7 +3,7 @@
 import pytest
 
 from models.jobs.cancellation import cancel
-from models.jobs.stream_state import reopen_cancelled
+from models.jobs.stream_state import ended_ids, reopen_cancelled
 from models.journal.archive import read_archive
 from models.journal.events import event
 
@@ -60,3 +60,11 @@ def test_a_job_is_queued_again_behind_others_of_its_serial_key(job_store, accoun
 
     assert job_store.job(cancelled_job).blocked
     assert job_store.job(cancelled_job).sequence > job_store.job(other).sequence  # neither waits for the other
+
+
+def test_ended_ids_include_missing_jobs(job_store, account):
+    queued, ended = job_store.enqueue(account), job_store.enqueue(account)
+    job_store.update(ended, "state = 'dead'")
+
+    with job_store.database.connection() as connection:
+        assert ended_ids(connection, [queued, ended, "job_gone"]) == {ended, "job_gone"}

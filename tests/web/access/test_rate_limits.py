@@ -363,6 +363,32 @@ def test_unfinished_jobs_are_limited(user, limit):
     assert response.headers["x-should-retry"] == "true"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "x" * 5000, "background": True}),
+        ("/v1/responses", {"input": "x", "instructions": "i" * 5000, "background": True}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 5000}]}),
+        ("/v1/embeddings", {"model": "default", "input": ["x" * 5000]}),
+        ("/v1/memories", {"text": "x" * 5000}),
+        ("/v1/responses/input_tokens", {"input": "x" * 5000}),
+    ],
+)
+def test_bytes_of_unfinished_jobs_are_limited(user, limit, path, body):
+    """Given a waiting turn, when a request would exceed the bytes together with it, then it gets a 429, and a 413 if it
+    exceeds them alone.
+    """
+    limit(unfinished_bytes=20_000)
+    user.request("POST", "/v1/responses", json={"input": "y" * 16_000, "background": True}).raise_for_status()
+
+    refused = user.request("POST", path, json=body)
+    limit(unfinished_bytes=4_000)
+    too_large = user.request("POST", path, json=body)
+
+    assert_error(refused, 429, code="too_many_job_bytes")
+    assert_error(too_large, 413, code="job_too_large")
+
+
 @pytest.mark.parametrize("stream_limit", [50, None])
 def test_a_thousand_streams_of_one_account_do_not_block_other_accounts(api, user, other_user, limit, stream_limit):
     limit(streams=stream_limit)

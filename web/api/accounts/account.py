@@ -38,6 +38,7 @@ class AccountLimits(TypedDict):
     unfinished_jobs: int | None
     tokens_per_month: int | None
     stored_bytes: int | None
+    unfinished_bytes: int | None
 
 
 class AccountObject(TypedDict):
@@ -120,4 +121,5 @@ def limits_object(limits: Limits) -> AccountLimits:
         "unfinished_jobs": limits.unfinished_jobs,
         "tokens_per_month": limits.tokens_per_month,
         "stored_bytes": limits.stored_bytes,
+        "unfinished_bytes": limits.unfinished_bytes,
     }
