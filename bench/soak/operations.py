@@ -23,6 +23,11 @@ SCRIPT = f"tokens={TOKENS},rate=150"
 #: Seconds between two polls of background work.
 POLL_INTERVAL = 0.1
 
+MEBIBYTE = 1_048_576
+
+#: The texts of a batch, whose vectors have 2 MiB as JSON, and the seconds that it may take, which are a few.
+BATCH_TEXTS, LONGEST_BATCH = 256, 30.0
+
 THINGS = ("river", "dog", "garden", "piano", "train", "coffee", "winter", "bicycle", "sister", "harbour")
 VERBS = ("bought", "lost", "painted", "remembered", "feared", "praised", "repaired", "dreamt of")
 
@@ -175,6 +180,18 @@ def embed(context: Context) -> None:
     _expect([len(entry["embedding"]) for entry in embeddings] == [384, 384], "vectors have another size than 384")
 
 
+def embed_batch(context: Context) -> None:
+    """Embed a batch whose result has more than a mebibyte. Its end must not hold a thread of the pool."""
+    with context.client() as client:
+        began = time.monotonic()
+        body = {"model": "default", "input": [context.sentence() for _ in range(BATCH_TEXTS)]}
+        embeddings = client.post("/v1/embeddings", body)["data"]
+        seconds = time.monotonic() - began
+    _expect(len(embeddings) == BATCH_TEXTS, f"a batch of {BATCH_TEXTS} texts has {len(embeddings)} vectors")
+    _expect(len(orjson.dumps(embeddings)) > MEBIBYTE, "the result of a batch has less than a mebibyte")
+    _expect(seconds < LONGEST_BATCH, f"a batch of {BATCH_TEXTS} texts took {seconds:.0f} s")
+
+
 def count_tokens(context: Context) -> None:
     """Count tokens, and read the jobs and the usage."""
     with context.client() as client:
@@ -242,7 +259,8 @@ MIX: Mapping[str, tuple[float, Operation]] = {
     "create memories": (3, create_memories),
     "import": (0.5, import_memories),
     "search": (4, search_memories),
-    "embed": (3, embed),
+    "embed": (2.8, embed),
+    "embed a batch": (0.2, embed_batch),
     "count tokens": (2, count_tokens),
     "API key": (2, api_key),
     "session": (1, session),
