@@ -164,7 +164,10 @@ class StreamClient(asyncio.Protocol):
         """Request the stream."""
         self._transport, self._rest, self._head_read = transport, b"", False
         last_id = f"Last-Event-ID: {self.last}\r\n" if self.last >= 0 else ""
-        head = f"GET {self._path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n{last_id}\r\n"
+        head = (
+            f"GET {self._path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._token}\r\n"
+            f"X-Sangha-Events: all\r\n{last_id}\r\n"
+        )
         transport.write(head.encode())
 
     def connection_lost(self, exc: Exception | None) -> None:

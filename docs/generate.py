@@ -197,8 +197,9 @@ def events_page() -> str:
     standard = sorted(text for text in literals - OBJECT_TYPES if STANDARD_EVENT.fullmatch(text))
     return page(
         "Events",
-        "Every event has `type` and `sequence_number`, contiguous from 0 in a stream.",
-        "## Extension events",
+        "Every event has `type` and `sequence_number`, contiguous from 0 in a journal.",
+        "## Extension events\n\n"
+        "The streams of jobs and meditations have them, and those of responses with the header `X-Sangha-Events: all`.",
         table(["Type", "Meaning"], extensions),
         "## OpenAI's events\n\nThe types of [OpenAI's streaming\n"
         "reference](https://platform.openai.com/docs/api-reference/responses-streaming) that Sangha sends:",

@@ -18,6 +18,7 @@ import orjson
 
 from bench.chaos.transcripts import ClientTranscript, RecordedReply
 from bench.harness.client import Address
+from bench.harness.sse import ALL_EVENTS
 
 #: Seconds that a client waits for an immediate reply, and for one that needs a worker.
 REPLY_TIMEOUT, WORK_TIMEOUT = 10.0, 45.0
@@ -137,8 +138,11 @@ class RetryingClient:
         """Send one request on a connection of its own; the body is unread. Raises CONNECTION_ERRORS."""
         connection = http.client.HTTPConnection(*self.addresses[web], timeout=timeout)
         headers = {
-            "Content-Type": "application/json", "Authorization": f"Bearer {self.token}", **(request.headers or {})
-        }  # fmt: skip
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.token}",
+            **ALL_EVENTS,
+            **(request.headers or {}),
+        }
         try:
             body = None if request.body is None else orjson.dumps(request.body)
             connection.request(request.method, request.path, body, headers)

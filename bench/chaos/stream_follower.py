@@ -20,7 +20,7 @@ from bench.chaos.retrying_client import (
     RetryingClient,
 )
 from bench.chaos.transcripts import ClientTranscript, RecordedReply, Replay, ResumedBy, StreamConnection
-from bench.harness.sse import ReceivedEvent, chunks, read_events
+from bench.harness.sse import ALL_EVENTS, ReceivedEvent, chunks, read_events
 
 #: Runs after each event; True disconnects.
 OnEvent = Callable[[ClientTranscript], bool]
@@ -156,6 +156,7 @@ class OpenAIFollower:
                 api_key=client.token,
                 timeout=openai.Timeout(REPLY_TIMEOUT, read=STALL_TIMEOUT),
                 max_retries=0,  # it would retry the same web process
+                default_headers=ALL_EVENTS,
                 http_client=openai.DefaultHttpxClient(trust_env=False),
             )
             for host, port in client.addresses

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from bench.harness.sse import CheckFailed, ReceivedEvent, chunks, read_events
+from bench.harness.sse import ALL_EVENTS, CheckFailed, ReceivedEvent, chunks, read_events
 from models.platform.ids import new_id
 
 Address = tuple[str, int]
@@ -25,7 +25,7 @@ class Client:
 
     def __init__(self, address: Address, token: str = "", timeout: float = READ_TIMEOUT) -> None:
         self._connection = http.client.HTTPConnection(*address, timeout=timeout)
-        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}", **ALL_EVENTS}
 
     def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """POST a JSON object, and return the JSON answer."""

@@ -17,6 +17,9 @@ from pipelines.chat.transcript import ANSWER_RESTARTED
 MARK = re.compile(r"\.[0-9a-f]{4}(?= |$)")
 
 DELTA = "response.output_text.delta"
+
+#: The header with which a stream has all events of its journal, and contiguous numbers.
+ALL_EVENTS = {"X-Sangha-Events": "all"}
 REWOUND = REWOUND_BYTES.decode()
 
 

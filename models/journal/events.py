@@ -43,9 +43,12 @@ ENDINGS: frozenset[bytes] = frozenset(
 
 REWOUND = b"sangha:journal.rewound"
 
+#: What the types of extension events begin with.
+EXTENSION = b"sangha:"
+
 _START = len(b'{"type":"')
 
-_EXTENSION, _OLD_EXTENSION = b'{"type":"sangha:', b'{"type":"sangha.'
+_PRESENT_NAME, _OLD_NAME = b'{"type":"sangha:', b'{"type":"sangha.'
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def with_current_type(data: bytes) -> bytes:
     Journals that an earlier version wrote, in Redis and in the archive, have the old names. They are not rewritten:
     the archive may be large, and web processes of the earlier version still read it during a rolling deploy.
     """
-    return _EXTENSION + data[len(_OLD_EXTENSION) :] if data.startswith(_OLD_EXTENSION) else data
+    return _PRESENT_NAME + data[len(_OLD_NAME) :] if data.startswith(_OLD_NAME) else data
 
 
 def to_lines(events: Iterable[Event]) -> bytes:

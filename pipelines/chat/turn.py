@@ -76,7 +76,9 @@ def begin_answer(
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
     if "response.in_progress" not in transcript.event_types:
-        payload = response_objects.response_payload(response, attempt.job.arguments, status="in_progress")
+        payload = response_objects.response_payload(
+            response, attempt.job.arguments, status="in_progress", sangha=_generation(engine, response, prompt)
+        )
         journal.write("response.in_progress", payload)
     if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
@@ -91,6 +93,16 @@ def begin_answer(
     if not prompt.output_format.callable_tools:
         answer.begin_message()
     return answer
+
+
+def _generation(engine: Engine, response: Response, prompt: Prompt) -> Mapping[str, Any]:
+    """Build the field `sangha`, which tells clients of OpenAI's API how the answer is generated."""
+    return {
+        "model": engine.name,
+        "prompt_tokens": prompt.tokens,
+        "dropped_messages": prompt.dropped,
+        "recalled": [memory["id"] for memory in response.recalled],
+    }
 
 
 def generate(

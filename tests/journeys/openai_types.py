@@ -8,12 +8,18 @@ from typing import Any
 
 import openai
 import orjson
-from openai.types.responses import Response, ResponseError, ResponseFunctionCallArgumentsDoneEvent
+from openai.types.responses import (
+    Response,
+    ResponseError,
+    ResponseFunctionCallArgumentsDoneEvent,
+    ResponseInProgressEvent,
+)
 from pydantic import BaseModel, TypeAdapter
 
 #: Fields of ours beside OpenAI's; `name` is in OpenAI's API but not in its client.
 EXTENSION_FIELDS: Mapping[type, set[str]] = {
     Response: {"job_id", "recalled", "seed", "stop", "store"},
+    ResponseInProgressEvent: {"sangha"},
     ResponseError: {"reason"},
     ResponseFunctionCallArgumentsDoneEvent: {"name"},
 }

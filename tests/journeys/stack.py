@@ -22,6 +22,7 @@ from bench.harness.processes import (
     changed,
     release_jobs,
 )
+from bench.harness.sse import ALL_EVENTS
 from bench.harness.stack import BrokerName, Servers
 from bench.harness.waiting import wait_until
 from models.platform.database import Database
@@ -167,7 +168,7 @@ class AccountOwner:
         assert response.status_code == 201, response.text
         self.token = response.json()["token"]
         self.account = response.json()["account"]["id"]
-        self.headers = {"authorization": f"Bearer {self.token}"}
+        self.headers = {"authorization": f"Bearer {self.token}", **ALL_EVENTS}
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request, again while the answer is 503."""

@@ -114,14 +114,13 @@ def test_streamed_response(client: OpenAI):
     events = list(client.responses.create(model="default", input="hello", stream=True))
 
     for event in events:
-        if not event.type.startswith("sangha:"):
-            assert_valid_model(event)
-    assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert_valid_model(event)
+    numbers = [event.sequence_number for event in events]
+    assert numbers == sorted(set(numbers))
     assert [event.type for event in events if event.type != "response.output_text.delta"] == [
         "response.created",
         "response.queued",
         "response.in_progress",
-        "sangha:engine.started",
         "response.output_item.added",
         "response.content_part.added",
         "response.output_text.done",
@@ -129,6 +128,9 @@ def test_streamed_response(client: OpenAI):
         "response.output_item.done",
         "response.completed",
     ]
+    assert events[2].sangha == {
+        "model": "scripted", "prompt_tokens": 1, "dropped_messages": 0, "recalled": []
+    }  # fmt: skip
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
     assert events[-1].response == client.responses.retrieve(events[-1].response.id)
 
@@ -145,9 +147,9 @@ def test_stream_resumes_after_any_sequence_number(client: OpenAI):
     events = list(client.responses.create(model="default", input="hello", stream=True, background=True))
     response_id = events[0].response.id
 
-    for after in (0, 5, len(events) - 2, len(events) - 1):
+    for after in (0, 5, *(event.sequence_number for event in events[-2:])):
         rest = list(client.responses.retrieve(response_id, stream=True, starting_after=after))
-        assert rest == events[after + 1 :]
+        assert rest == [event for event in events if event.sequence_number > after]
     with client.responses.stream(response_id=response_id, starting_after=3) as stream:
         assert stream.get_final_response().output_text == TEXT
 
@@ -247,14 +249,34 @@ def test_function_call_and_its_output(client: OpenAI):
         "message", "function_call", "function_call_output"]  # fmt: skip
 
 
+def test_all_events_come_to_a_client_that_asks_for_them(client: OpenAI):
+    events = list(
+        client.responses.create(model="default", input="hello", stream=True, extra_headers={"X-Sangha-Events": "all"})
+    )
+
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[3].type == "sangha:engine.started"
+
+
+def test_a_cancelled_stream_ends_as_incomplete_with_the_status_cancelled(client: OpenAI):
+    events = []
+    for event in client.responses.create(model="default", input="slowly", stream=True):
+        assert_valid_model(event)
+        events.append(event)
+        if event.type == "response.output_text.delta" and len(events) > 5:
+            client.responses.cancel(events[0].response.id)
+
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.status == "cancelled"
+
+
 def test_streamed_function_call(client: OpenAI):
     events = list(
         client.responses.create(model="default", input="hello", tools=[ADD], tool_choice="required", stream=True)
     )
 
     for event in events:
-        if not event.type.startswith("sangha:"):
-            assert_valid_model(event)
+        assert_valid_model(event)
     arguments = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
     (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
     (call,) = events[-1].response.output

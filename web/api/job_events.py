@@ -26,12 +26,9 @@ class StreamCursor(RequestQuery):
     starting_after: int | None = Field(None, ge=-1)
 
 
-def job_frames(
-    request: Request, job_id: str, after: int = -1, *, on_delivered: Callable[[], object] | None = None
-) -> AsyncIterator[Frame]:
-    """Follow a job and yield its events above a sequence number as frames. `on_delivered`: see `event_frames`."""
-    batches = request.platform.tail.follow(job_id, after, owner=request.caller.account_id)
-    return event_frames(batches, on_delivered=on_delivered)
+def job_frames(request: Request, job_id: str, after: int = -1) -> AsyncIterator[Frame]:
+    """Follow a job and yield its events above a sequence number as frames."""
+    return event_frames(request.platform.tail.follow(job_id, after, owner=request.caller.account_id))
 
 
 async def event_frames(

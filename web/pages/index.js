@@ -30,10 +30,11 @@ async function request(method, path, body) {
 
 // An access token is valid for minutes. When it has expired, refresh it and repeat the request.
 async function fetchAuthorized(path, options) {
+  const send = (token) => fetch(path, { ...options, headers: { ...options.headers, authorization: `Bearer ${token}` } });
   const token = tokens.access();
-  const response = await fetch(path, { ...options, headers: { authorization: `Bearer ${token}` } });
+  const response = await send(token);
   if (response.status !== 401 || !(await refresh(token))) return response;
-  return fetch(path, { ...options, headers: { authorization: `Bearer ${tokens.access()}` } });
+  return send(tokens.access());
 }
 
 // A refresh token is valid once, so only one tab uses it, and the others find the new tokens.
@@ -138,7 +139,8 @@ async function* events(id, signal) {
 
 // Yield the events of one connection after a sequence number.
 async function* connection(id, after, signal) {
-  const response = await fetchAuthorized(`/v1/responses/${id}?stream=true&starting_after=${after}`, { signal });
+  const path = `/v1/responses/${id}?stream=true&starting_after=${after}`;
+  const response = await fetchAuthorized(path, { headers: { "X-Sangha-Events": "all" }, signal });
   if (response.status === 401) throw endSession();
   if (response.status === 404) throw Object.assign(new Error("This answer has been deleted."), { final: true });
   if (!response.ok) {

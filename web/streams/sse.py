@@ -47,6 +47,9 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
+#: What ends a stream by OpenAI's convention.
+DONE: Frame = b"data: [DONE]\n\n"
+
 _TYPE = b'{"type":"'
 
 #: Bytes of a write: the server waits for the client before the next one, so no more are copied to its buffer.

@@ -68,6 +68,13 @@ LAST_EVENT_ID = {
     "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 
+SANGHA_EVENTS = {
+    "name": "X-Sangha-Events",
+    "in": "header",
+    "description": "`all`: stream every event of the journal, also of types that OpenAI's API does not have.",
+    "schema": {"type": "string", "enum": ["all"]},
+}
+
 ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
 
 
@@ -83,7 +90,7 @@ def _reference(status: int) -> str:
 COMPONENTS = {
     "headers": HEADERS,
     "responses": {_reference(status): _error_response(status) for status in ERRORS},
-    "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY, "LastEventId": LAST_EVENT_ID},
+    "parameters": {"IdempotencyKey": IDEMPOTENCY_KEY, "LastEventId": LAST_EVENT_ID, "SanghaEvents": SANGHA_EVENTS},
 }
 
 
@@ -186,6 +193,8 @@ def _parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
         yield {"$ref": "#/components/parameters/IdempotencyKey"}
     if route.streams and route.method == "GET":
         yield {"$ref": "#/components/parameters/LastEventId"}
+    if route.streams and route.path.startswith("/v1/responses"):
+        yield {"$ref": "#/components/parameters/SanghaEvents"}
 
 
 def _body(route: Route, schemas: Schemas) -> dict[str, Any]:

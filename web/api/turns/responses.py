@@ -14,10 +14,12 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, response_object
-from web.api.job_events import StreamCursor, event_frames, job_frames, resume_position
+from web.api.job_events import StreamCursor, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
+from web.api.turns.response_stream import response_frames, wants_all_events
+from web.api.turns.standard_events import StandardEvents
 from web.api.turns.started_turn import on_delivered, read_complete, read_response, start, wait_for_end
 from web.api.turns.turn_request import CreateResponse, IncludeValue, new_turn
 from web.http import bodies
@@ -64,11 +66,13 @@ async def create(request: Request) -> HttpResponse | EventStream | DeferredRespo
     request waits for the end of the response, at most 540 seconds.
     """
     body = await bodies.parse_off_loop(request.body, CreateResponse)
+    all_events = wants_all_events(request)
     turn = await convert(request, new_turn, body)
     started = await start(request, turn, stream=bool(body.stream))
     response = started.response
     if body.stream:
-        frames = event_frames(started.event_batches, on_delivered=on_delivered(request, response))
+        standard = None if all_events else StandardEvents(response.id)
+        frames = response_frames(started.event_batches, standard, on_delivered(request, response))
         return EventStream(frames, request.platform.streams, started.headers, on_disconnect=started.on_disconnect)
     if body.background:
         return json_response(response_object(response), headers=started.headers)
@@ -88,7 +92,9 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     if not query.stream:
         return _respond(request, response, response_object(response), ended=response.ended)
     after = await resume_position(request, response.job_id, query)
-    frames = job_frames(request, response.job_id, after, on_delivered=on_delivered(request, response))
+    standard = None if wants_all_events(request) else StandardEvents(response.id, after)
+    batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
+    frames = response_frames(batches, standard, on_delivered(request, response))
     return EventStream(frames, request.platform.streams)
 
 

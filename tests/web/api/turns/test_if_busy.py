@@ -77,7 +77,8 @@ def test_last_event_of_a_turn_cancelled_in_the_queue_carries_the_response(user):
     turn = user.create_response(metadata={"a": "b"})
     user.request("POST", f"/v1/responses/{turn['id']}/cancel")
 
-    stream = user.request("GET", f"/v1/responses/{turn['id']}?stream=true").text
+    path = f"/v1/responses/{turn['id']}?stream=true"
+    stream = user.request("GET", path, headers={"X-Sangha-Events": "all"}).text
 
     last = orjson.loads(stream.rstrip().rpartition("data: ")[2])
     assert last["type"] == "sangha:job.cancelled"

@@ -18,9 +18,7 @@ from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.chat.transcript import ANSWER_RESTARTED
 from web.api.turns.chat import completion_object
-from web.streams.sse import Frame
-
-DONE: Frame = b"data: [DONE]\n\n"
+from web.streams.sse import DONE, Frame
 
 #: The key of the answer's text; function calls have their output index as key.
 TEXT_INDEX = -1

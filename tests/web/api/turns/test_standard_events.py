@@ -1,0 +1,134 @@
+"""Streams for clients that know OpenAI's types only: nothing else, and no text that is taken back."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.journal.events import Event, event
+from web.api.turns.standard_events import StandardEvents
+
+RESPONSE = {"id": "resp_1", "status": "in_progress"}
+DELTA, REWOUND, RESTARTED = "response.output_text.delta", "sangha:journal.rewound", "sangha:answer.restarted"
+ANSWER = ["response.output_item.added", "response.content_part.added"]
+OPENING = ["response.created", "response.queued", "response.in_progress", "sangha:engine.started", *ANSWER]
+
+
+def journal(*types: str, first: int = 0, **payload: Any) -> list[Event]:
+    """Return events of these types, with consecutive numbers."""
+    return [event(first + index, type_, {"response": RESPONSE, **payload}) for index, type_ in enumerate(types)]
+
+
+def types(events: Sequence[Event]) -> list[str]:
+    return [each.type.decode() for each in events]
+
+
+def parsed(each: Event) -> Mapping[str, Any]:
+    return orjson.loads(each.data)
+
+
+def test_events_of_other_types_are_left_out_and_keep_their_number():
+    standard = StandardEvents("resp_1")
+
+    delivered = standard.convert(journal(*OPENING, DELTA, "response.completed"))
+
+    assert types(delivered) == [*OPENING[:3], *ANSWER, DELTA, "response.completed"]
+    assert [each.sequence for each in delivered] == [0, 1, 2, 4, 5, 6, 7]
+    assert standard.ended
+
+
+def test_a_cancelled_turn_ends_as_incomplete_with_its_response():
+    standard = StandardEvents("resp_1")
+    response = {**RESPONSE, "status": "cancelled"}
+
+    (_, last) = standard.convert(journal("response.created", "sangha:job.cancelled", response=response))
+
+    assert parsed(last) == {"type": "response.incomplete", "sequence_number": 1, "response": response}
+    assert standard.ended
+    assert last.ends
+
+
+def test_a_turn_that_ends_without_a_response_ends_with_its_error():
+    standard = StandardEvents("resp_1")
+    dead = event(7, "sangha:job.dead", {"job_id": "job_1", "error": {"code": "crashed", "message": "Workers died."}})
+
+    (last,) = standard.convert([dead])
+
+    assert (parsed(last)["type"], parsed(last)["code"], parsed(last)["message"]) == (
+        "error",
+        "crashed",
+        "Workers died.",
+    )
+    assert parsed(last)["error"]["message"] == "Workers died."
+
+
+@pytest.mark.parametrize("after", [-1, 6], ids=["from the beginning", "resumed"])
+def test_a_restart_after_delivered_text_ends_the_stream_with_an_error(after: int):
+    standard = StandardEvents("resp_1", after)
+    if after < 0:
+        standard.convert(journal(*OPENING, DELTA))
+
+    delivered = standard.convert(journal(RESTARTED, DELTA, "response.completed", first=7))
+
+    assert types(delivered) == ["error"]
+    assert parsed(delivered[0])["code"] == "answer_restarted"
+    assert standard.ended
+
+
+def test_a_restart_before_any_text_is_not_noticed():
+    standard = StandardEvents("resp_1")
+    standard.convert(journal(*OPENING))
+
+    assert types(standard.convert(journal(RESTARTED, DELTA, first=6))) == [DELTA]
+
+
+def test_text_that_was_begun_again_is_left_out_of_a_replay():
+    standard = StandardEvents("resp_1")
+
+    delivered = standard.convert(journal(*OPENING, DELTA, RESTARTED, DELTA, RESTARTED, DELTA, "response.completed"))
+
+    assert [each.sequence for each in delivered if each.type == DELTA.encode()] == [10]
+    assert types(delivered)[-1] == "response.completed"
+
+
+def test_a_rewind_that_takes_back_a_part_of_the_answer_ends_the_stream_with_an_error():
+    standard = StandardEvents("resp_1")
+    standard.convert(journal(*OPENING, DELTA))
+
+    delivered = standard.convert(journal(REWOUND, DELTA, first=6))
+
+    assert types(delivered) == ["error"]
+
+
+def test_a_rewind_that_takes_back_nothing_of_the_answer_is_not_noticed():
+    standard = StandardEvents("resp_1")
+    standard.convert(journal(*OPENING[:4]))
+
+    delivered = standard.convert(journal(REWOUND, "response.in_progress", "sangha:engine.started", *ANSWER, first=2))
+
+    assert types(delivered) == ANSWER
+    assert [each.sequence for each in delivered] == [5, 6]
+
+
+@given(cuts=st.sets(st.integers(1, 8)), restart_after=st.integers(0, 2), after=st.integers(-1, 6))
+def test_a_stream_has_only_types_of_openai_and_rising_numbers(cuts: set[int], restart_after: int, after: int):
+    # Given a journal with a restart, cut into batches anywhere, and followed from anywhere
+    events = journal(*OPENING, *[DELTA] * restart_after, RESTARTED, DELTA, "response.completed")
+    standard, delivered = StandardEvents("resp_1", after), []
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(events)), len(events)})
+    batches = [events[begin:end] for begin, end in itertools.pairwise(bounds)]
+
+    # When it is converted
+    for batch in batches:
+        if not standard.ended:
+            delivered += standard.convert([each for each in batch if each.sequence > after])
+
+    # Then the types are OpenAI's, the numbers rise, and the last event ends the stream
+    assert all(type_.startswith("response.") or type_ == "error" for type_ in types(delivered))
+    assert [each.sequence for each in delivered] == sorted({each.sequence for each in delivered})
+    assert standard.ended
+    assert delivered[-1].type in (b"response.completed", b"error")

@@ -1,0 +1,100 @@
+"""Convert a turn's journal to the events of OpenAI's API.
+
+OpenAI's clients throw at types that they do not know, and cannot take back what they received. So their streams have
+no event of ours: what those say is in the field `sangha` of `response.in_progress`, and a number is skipped where one
+stood. A stream whose journal takes back a part of the answer that was delivered ends with the event `error`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from models.journal.events import EXTENSION, REWOUND, Event, event
+from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
+
+RESTARTED, TEXT = ANSWER_RESTARTED.encode(), TEXT_DELTA.encode()
+
+#: The events that precede an answer, each delivered once.
+CREATED, QUEUED, IN_PROGRESS = b"response.created", b"response.queued", b"response.in_progress"
+OPENING = frozenset({CREATED, QUEUED, IN_PROGRESS})
+
+
+class StandardEvents:
+    """The events of one stream that begins after the number `after`. `ended` is true after the last one."""
+
+    def __init__(self, response_id: str, after: int = -1) -> None:
+        self._response_id = response_id
+        self._opening: set[bytes] = set()
+        # Until the stream shows that the answer begins in it, an earlier stream may have delivered anything.
+        self._last_part = after
+        self._has_text = after >= 0
+        self.ended = False
+
+    def convert(self, events: Sequence[Event]) -> list[Event]:
+        """Convert events that arrived together."""
+        converted: list[Event] = []
+        for journalled in self._without_discarded_text(events):
+            converted += self._convert(journalled)
+            if self.ended:
+                break
+        return converted
+
+    def _without_discarded_text(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Drop the text before the last restart, if this batch has all of it."""
+        types = [journalled.type for journalled in events]
+        if RESTARTED not in types:
+            return events
+        restart = len(types) - 1 - types[::-1].index(RESTARTED)
+        if self._has_text and IN_PROGRESS not in types[:restart]:
+            return events
+        return [journalled for journalled in events[:restart] if journalled.type != TEXT] + [*events[restart:]]
+
+    def _convert(self, journalled: Event) -> Iterator[Event]:
+        type_ = journalled.type
+        if type_ in OPENING:
+            yield from self._opening_event(journalled)
+        elif not type_.startswith(EXTENSION):
+            self._last_part, self._has_text = journalled.sequence, self._has_text or type_ == TEXT
+            self.ended = journalled.ends
+            yield journalled
+        elif journalled.ends:
+            self.ended = True
+            yield _ending(journalled)
+        elif self._takes_back(journalled):
+            self.ended = True
+            yield self._restarted(journalled.sequence)
+
+    def _opening_event(self, journalled: Event) -> Iterator[Event]:
+        if journalled.type == IN_PROGRESS:
+            self._last_part, self._has_text = -1, False
+        if journalled.type not in self._opening:
+            self._opening.add(journalled.type)
+            yield journalled
+
+    def _takes_back(self, journalled: Event) -> bool:
+        if journalled.type == RESTARTED:
+            return self._has_text
+        return journalled.type == REWOUND and journalled.sequence <= self._last_part
+
+    def _restarted(self, sequence: int) -> Event:
+        message = (
+            "The answer was begun again, and differs from the part that was sent. "
+            f"Read it at GET /v1/responses/{self._response_id}, with stream=true from its beginning."
+        )
+        return _error_event(sequence, "answer_restarted", message)
+
+
+def _ending(journalled: Event) -> Event:
+    """Convert the last event of a journal: OpenAI has no event for a cancelled response, only a status."""
+    payload: Mapping[str, Any] = orjson.loads(journalled.data)
+    if response := payload.get("response"):
+        return event(journalled.sequence, "response.incomplete", {"response": response})
+    error = payload.get("error") or {"code": "cancelled", "message": "The turn was cancelled."}
+    return _error_event(journalled.sequence, error["code"], error["message"])
+
+
+def _error_event(sequence: int, code: str, message: str) -> Event:
+    """Build an `error` event. Clients read its fields, or, like OpenAI's, raise what is in `error`."""
+    fields = {"code": code, "message": message, "param": None}
+    return event(sequence, "error", {**fields, "error": {**fields, "type": "server_error"}})
