@@ -1,4 +1,5 @@
-"""Check the web application against its OpenAPI document: no 5xx, and no answer that the document does not describe.
+"""Check the web application against its OpenAPI document: no 5xx, no answer that the document does not describe, and no
+request that keeps the event loop busy.
 
 Schemathesis generates the requests from the route table, the same ones in each run. The application has a database of
 its own, since some requests change settings for all accounts, and a worker, so that turns end.
@@ -23,6 +24,7 @@ from models.platform.settings import Settings
 from ops.embedded_servers import Postgres, running_server
 from tests.databases import bare_database, migrate_beyond
 from tests.web.api_client import ApiUser, run_server
+from tests.web.busy_loop import MOST, BusyLoop, watch_loop
 from web.api.system.openapi import document
 from web.app import build
 from web.routes import ROUTES
@@ -79,6 +81,13 @@ def api(isolated_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -
     with running_server(worker, folder / "run", folder / "logs"), run_server(app) as (_, client):
         client.app = app  # type: ignore[attr-defined]
         yield client
+
+
+@pytest.fixture(scope="module")
+def busy_loop(api: httpx.Client) -> Iterator[BusyLoop]:
+    """The event loop of the application."""
+    with watch_loop(api) as busy_loop:
+        yield busy_loop
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +181,14 @@ def existing_resources(operator: ApiUser) -> ExistingResources:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-def test_every_answer_conforms_to_the_openapi_document(case: Case, api, operator, existing_resources):
+def test_every_answer_conforms_to_the_openapi_document(case: Case, api, busy_loop, operator, existing_resources):
     if existing_resources.should_skip():
         return
     # Given a generated request of an operator, every second one to an existing resource
     existing_resources.fill_path(case)
     existing_resources.replace_used_idempotency_key(case)
-    headers = {"authorization": f"Bearer {operator.token}"}
+    sent = {"base_url": str(api.base_url), "headers": {"authorization": f"Bearer {operator.token}"}}
     # When it is sent, then the answer conforms to the document
-    case.call_and_validate(base_url=str(api.base_url), headers=headers)
+    busy = busy_loop.measure(lambda: case.call_and_validate(**sent))
+    # And it has kept the event loop busy for a moment at most, unless it was the first to import and compile something
+    assert busy < MOST or busy_loop.measure(lambda: case.call(**sent)) < MOST
