@@ -156,7 +156,7 @@ ROUTES = (
     Route("GET", "/v1/jobs/{job_id}/events", jobs.events, Rights.READ, query=StreamCursor, streams=True),
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel, Rights.WRITE, response=JobObject, cost=0),
     Route("POST", "/v1/schedules", schedules.create, Rights.INFERENCE, body=CreateSchedule, response=ScheduleObject,
-          status=201, creates=True),
+          status=201, creates=True, restores=True),
     Route("GET", "/v1/schedules", schedules.list_schedules, Rights.READ, query=Listing, response=Page[ScheduleObject]),
     Route("GET", "/v1/schedules/{schedule_id}", schedules.read, Rights.READ, response=ScheduleObject),
     Route("PATCH", "/v1/schedules/{schedule_id}", schedules.update, Rights.INFERENCE, body=UpdateSchedule,

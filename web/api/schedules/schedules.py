@@ -42,7 +42,14 @@ MAX_REQUEST_BYTES = 262_144
 
 
 def create(request: Request) -> Response:
-    """`POST /v1/schedules`: create a schedule that starts a turn or a meditation of the caller."""
+    """`POST /v1/schedules`: create a schedule that starts a turn or a meditation of the caller.
+
+    The response to a repetition is read from the row: a copy of each could have 256 KiB. Raises NotFound if the
+    schedule was deleted since.
+    """
+    schedule_id = request.new_id("sched")
+    if request.repeat == "answered":
+        return _read(request, schedule_id, 201)
     body = bodies.parse(request.body, CreateSchedule)
     new = NewSchedule(
         name=body.name,
@@ -52,7 +59,7 @@ def create(request: Request) -> Response:
         grace_seconds=body.grace_seconds,
         paused=body.paused,
     )
-    schedule = user_schedules.create(request.platform.database, request.caller, new, request.new_id("sched"))
+    schedule = user_schedules.create(request.platform.database, request.caller, new, schedule_id)
     return json_response(schedule_object(schedule), 201)
 
 
@@ -69,10 +76,13 @@ def list_schedules(request: Request) -> Response:
 
 def read(request: Request) -> Response:
     """`GET /v1/schedules/{id}`: read a schedule, with its next fire times and its last firing."""
+    return _read(request, request.path_params["schedule_id"])
+
+
+def _read(request: Request, schedule_id: str, status: int = 200) -> Response:
     with request.platform.database.connection() as connection:
-        return json_response(
-            schedule_object(user_schedules.find(connection, request.caller, request.path_params["schedule_id"]))
-        )
+        schedule = user_schedules.find(connection, request.caller, schedule_id)
+    return json_response(schedule_object(schedule), status)
 
 
 def update(request: Request) -> Response:

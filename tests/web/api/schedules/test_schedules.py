@@ -204,6 +204,24 @@ def test_an_idempotency_key_creates_one_schedule(user):
     assert len(user.request("GET", "/v1/schedules").json()["data"]) == 1
 
 
+def test_a_repeated_request_reads_the_schedule_of_which_no_copy_is_kept(user, database):
+    """Given a schedule under a key, when it is changed and then deleted, then repetitions return the present one, and
+    404; none is created again.
+    """
+    body, headers = {"name": "a test", "trigger": HOURLY, "work": TURN}, {"Idempotency-Key": new_id("key")}
+    path = f"/v1/schedules/{user.request('POST', '/v1/schedules', json=body, headers=headers).json()['id']}"
+    user.request("PATCH", path, json={"name": "renamed"})
+    changed = user.request("POST", "/v1/schedules", json=body, headers=headers)
+    user.request("DELETE", path)
+    deleted = user.request("POST", "/v1/schedules", json=body, headers=headers)
+
+    assert (changed.status_code, changed.json()["name"], deleted.status_code) == (201, "renamed", 404)
+    assert user.request("GET", "/v1/schedules").json()["data"] == []
+    with database.connection() as connection:
+        query = "SELECT body FROM idempotency_keys WHERE key = %s"
+        assert connection.execute(query, [headers["Idempotency-Key"]]).fetchone() == {"body": None}
+
+
 def test_an_admin_reads_and_pauses_but_does_not_resume_or_change_schedules_of_others(
     user, other_user, create_schedule, database
 ):
