@@ -13,6 +13,9 @@ from bench.chaos.transcripts import ClientTranscript
 #: The sizes of imports: mostly small, sometimes enough to keep a worker busy for a while.
 SIZES = (1, 2, 5, 10, 10, 25, 40, 80, 200)
 
+#: The share of embeddings whose result has more than a mebibyte in its row, and their texts.
+LARGE_BATCHES, LARGE_BATCH = 0.03, 530
+
 #: Turns of the warm-up, enough for every slot of all workers to run several, and their length.
 WARM_UP_TURNS, WARM_UP_TOKENS = 24, 8
 
@@ -44,7 +47,7 @@ class MemoryClient(FleetClient):
 
     def embed(self) -> None:
         """Request the vectors of some texts. Raises DeadlineExceeded."""
-        count = self.rng.randrange(1, 6)
+        count = LARGE_BATCH if self.rng.random() < LARGE_BATCHES else self.rng.randrange(1, 6)
         texts = [f"{self.rng.choice(SUBJECTS)} {self.rng.choice(PREDICATES)}" for _ in range(count)]
         transcript = self.begin("embeddings", {"input": texts})
         created = self.create(transcript, "/v1/embeddings", timeout=WORK_TIMEOUT)

@@ -25,8 +25,8 @@ POLL_INTERVAL = 0.1
 
 MEBIBYTE = 1_048_576
 
-#: The texts of a batch, whose vectors have 2 MiB as JSON, and the seconds that it may take, which are a few.
-BATCH_TEXTS, LONGEST_BATCH = 256, 30.0
+#: The texts of a batch, whose vectors have more than a mebibyte in the job's row, and more in the response.
+BATCH_TEXTS = 530
 
 THINGS = ("river", "dog", "garden", "piano", "train", "coffee", "winter", "bicycle", "sister", "harbour")
 VERBS = ("bought", "lost", "painted", "remembered", "feared", "praised", "repaired", "dreamt of")
@@ -181,15 +181,12 @@ def embed(context: Context) -> None:
 
 
 def embed_batch(context: Context) -> None:
-    """Embed a batch whose result has more than a mebibyte. Its end must not hold a thread of the pool."""
+    """Embed a batch whose result has megabytes. A job whose end hangs would get a 503 after a minute."""
     with context.client() as client:
-        began = time.monotonic()
         body = {"model": "default", "input": [context.sentence() for _ in range(BATCH_TEXTS)]}
         embeddings = client.post("/v1/embeddings", body)["data"]
-        seconds = time.monotonic() - began
     _expect(len(embeddings) == BATCH_TEXTS, f"a batch of {BATCH_TEXTS} texts has {len(embeddings)} vectors")
     _expect(len(orjson.dumps(embeddings)) > MEBIBYTE, "the result of a batch has less than a mebibyte")
-    _expect(seconds < LONGEST_BATCH, f"a batch of {BATCH_TEXTS} texts took {seconds:.0f} s")
 
 
 def count_tokens(context: Context) -> None:
@@ -259,8 +256,8 @@ MIX: Mapping[str, tuple[float, Operation]] = {
     "create memories": (3, create_memories),
     "import": (0.5, import_memories),
     "search": (4, search_memories),
-    "embed": (2.8, embed),
-    "embed a batch": (0.2, embed_batch),
+    "embed": (2.9, embed),
+    "embed a batch": (0.1, embed_batch),
     "count tokens": (2, count_tokens),
     "API key": (2, api_key),
     "session": (1, session),
