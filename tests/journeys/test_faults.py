@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import openai
 import pytest
+from openai import OpenAI
 
 from bench.harness.processes import restart
 from bench.harness.sse import DELTA, REWOUND, scripted_text
@@ -138,6 +140,29 @@ def test_engine_that_cannot_continue_restarts_the_answer_with_an_event(stack: In
 
     assert_complete(stack, user, follower)
     assert follower.types.count(ANSWER_RESTARTED) == 1
+
+
+@ON_REDIS
+def test_a_client_of_openais_types_gets_an_error_instead_of_a_second_answer(stack: Installation, user: AccountOwner):
+    # Given an engine that begins an answer again, and OpenAI's client, which follows it beside another one
+    stack.start_workers(2, f"{SCRIPT},restarts=1")
+    follower = user.stream()
+    with OpenAI(base_url=f"{stack.addresses()[0]}/v1", api_key=user.token, timeout=60, max_retries=0) as client:
+        follower.wait_for_events(deltas=2)
+        events = client.responses.retrieve(follower.response_id, stream=True)
+        wait_until(lambda: next(events).type == DELTA)
+
+        # When the worker is killed
+        runner = stack.runner(follower.job_id)
+        runner.kill()
+        stack.release_jobs(runner)
+
+        # Then the client's stream ends with an error, and the answer can be streamed from its beginning
+        with pytest.raises(openai.APIError, match="begun again"):
+            list(events)
+        follower.end()
+        with client.responses.stream(response_id=follower.response_id, starting_after=-1) as stream:
+            assert stream.get_final_response().output_text == TEXT
 
 
 @ON_REDIS
