@@ -14,6 +14,7 @@ from models.platform.database import Database
 from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
 from tests.web.api_client import ApiUser, app_client, run_server
+from tests.web.principals import Principals
 from web.access.gate import Admission, AuthRequest, bearer_credential
 from web.api.routing import Route
 from web.app import build
@@ -124,3 +125,11 @@ def other_user(api: httpx.Client, database: Database) -> Iterator[ApiUser]:
     other_user = ApiUser(api, database)
     yield other_user
     other_user.delete_account()
+
+
+@pytest.fixture
+def principals(api: httpx.Client, database: Database, settings: Settings) -> Iterator[Principals]:
+    """Callers of one account with each role and key scope, and of other accounts."""
+    principals = Principals(api, database, settings)
+    yield principals
+    principals.delete(database)

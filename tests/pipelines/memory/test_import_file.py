@@ -23,15 +23,6 @@ class WorkerDied(Exception):
 
 
 @pytest.fixture
-def owner(database, account):
-    """Return the ids of an account and a user."""
-    user_id = new_id("user")
-    with database.connection() as connection:
-        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-    return account, user_id
-
-
-@pytest.fixture
 def job(settings, owner):
     """Return an import job of LINES lines, one invalid line in each of three batches, and the object store."""
     objects, key = ObjectStore.open(settings), f"{owner[0]}/imports/{new_id('x')}.jsonl"

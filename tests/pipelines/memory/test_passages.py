@@ -32,15 +32,6 @@ LONG = (
 )
 
 
-@pytest.fixture
-def owner(database, account):
-    """An account's id and a user's."""
-    user_id = new_id("user")
-    with database.connection() as connection:
-        connection.execute("INSERT INTO users (id, email) VALUES (%s, %s)", (user_id, f"{user_id}@example.com"))
-    return account, user_id
-
-
 def remember(database, owner, *texts):
     new = [NewMemory(new_id("mem"), text, "user", NOW) for text in texts]
     return store.write_memories(database, embed_alike, *owner, new)

@@ -15,7 +15,6 @@ from tests.web.principals import (
     RESOURCE_FACTORIES,
     ROLES,
     UNAUTHENTICATED,
-    Principals,
     Resources,
 )
 from web.access.rights import Rights
@@ -132,14 +131,6 @@ def api(settings):
     update = {"visits_per_minute": 1_000_000, "trusted_proxies": "192.0.2.0/24"}
     with app_client(settings.model_copy(update=update)) as client:
         yield client
-
-
-@pytest.fixture
-def principals(api, database, settings):
-    """New principals of all kinds."""
-    principals = Principals(api, database, settings)
-    yield principals
-    principals.delete(database)
 
 
 @pytest.fixture

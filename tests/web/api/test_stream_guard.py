@@ -7,14 +7,6 @@ from models.access.auth_context import Credential
 from models.accounts.accounts import Role, Scope
 from models.platform.ids import new_id
 from pipelines.accounts import keys
-from tests.web.principals import Principals
-
-
-@pytest.fixture
-def principals(api, database, settings):
-    principals = Principals(api, database, settings)
-    yield principals
-    principals.delete(database)
 
 
 @pytest.fixture

@@ -12,17 +12,8 @@ from models.access import sessions
 from models.accounts.accounts import Role, Scope
 from pipelines.accounts import keys
 from tests.web.api_client import ApiUser, assert_error
-from tests.web.principals import Principals
 
 UNTIL_2999 = 32_472_144_000
-
-
-@pytest.fixture
-def principals(api, database, settings):
-    """Callers of one account with each role and key scope, and of other accounts."""
-    principals = Principals(api, database, settings)
-    yield principals
-    principals.delete(database)
 
 
 @pytest.fixture

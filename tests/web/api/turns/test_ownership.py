@@ -3,24 +3,10 @@
 import pytest
 
 from models.platform.ids import new_id
-from tests.web.api_client import app_client
-from tests.web.principals import Principals, Resources
+from tests.web.principals import Resources
 
 #: The members who have the resources, and those who try to use them.
 PAIRS = [("owner", "member"), ("member", "admin"), ("member", "owner"), ("member", "write key")]
-
-
-@pytest.fixture(scope="module")
-def api(settings):
-    with app_client(settings) as client:
-        yield client
-
-
-@pytest.fixture
-def principals(api, database, settings):
-    principals = Principals(api, database, settings)
-    yield principals
-    principals.delete(database)
 
 
 @pytest.fixture
