@@ -1,6 +1,7 @@
 """Turns without a queue: the test starts, claims and runs them itself."""
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from models.jobs.attempt_context import Attempt, open_attempt
 from models.jobs.attempts import Ending
 from models.jobs.leases import GIVE_BACK_OF_WORKER
 from models.journal.writer import JournalWriter
+from models.memory.memories import NewMemory
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.turns.responses import Response, read
@@ -30,6 +32,7 @@ from pipelines.inference.engine import (
     Token,
     ToolCall,
 )
+from pipelines.memory.store import write_memories
 
 REQUEST = {
     "model": "fake", "instructions": None, "background": False, "metadata": {}, "temperature": None, "top_p": None,
@@ -116,6 +119,14 @@ class TurnHarness:
         self.writer.stop()
         with self.database.connection() as connection:
             connection.execute("DELETE FROM accounts WHERE id = %s", (self.caller.account_id,))
+
+    def remember(self, text: str, at: datetime) -> NewMemory:
+        """Store a memory of the user."""
+        new, caller = NewMemory(new_id("mem"), text, "user", at), self.caller
+        write_memories(
+            self.database, lambda texts: [[1.0] * 384 for _ in texts], caller.account_id, caller.user_id, [new]
+        )
+        return new
 
     def start(
         self,

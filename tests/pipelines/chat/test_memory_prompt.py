@@ -7,15 +7,13 @@ import pytest
 
 from models.journal import journal
 from models.memory import memories
-from models.memory.memories import Memory, NewMemory
-from models.platform.ids import new_id
+from models.memory.memories import Memory
 from pipelines.chat import turn
 from pipelines.chat.memory_prompt import MEMORY_HEADER, memory_message
 from pipelines.chat.recalled_memories import MAX_QUOTE, response_with_texts
 from pipelines.chat.transcript import ENGINE_STARTED, MEMORIES_RECALLED
 from pipelines.inference.engine import Message
 from pipelines.memory.recall import Hit
-from pipelines.memory.store import write_memories
 
 DAY = datetime(2026, 11, 16, 9, tzinfo=UTC)
 
@@ -50,16 +48,6 @@ class Recall:
         """Return the texts of the hits that were recalled."""
         by_id = {hit.memory.id: hit.memory.text for hit in self.hits}
         return [by_id[memory["id"]] for memory in recalled]
-
-
-def remember(harness, text):
-    """Store a memory of the user, of the same time as a hit."""
-    new = NewMemory(new_id("mem"), text, "user", DAY)
-    write_memories(
-        harness.database, lambda texts: [[1.0] * 384 for _ in texts], harness.caller.account_id,
-        harness.caller.user_id, [new],
-    )  # fmt: skip
-    return new
 
 
 def run(harness, engine, started, recall):
@@ -131,7 +119,7 @@ def test_a_third_of_the_memories_are_the_assistants_and_each_text_occurs_once(ha
 @pytest.mark.parametrize("earlier_version_runs", [True, False])
 def test_the_next_attempt_has_the_same_prompt(harness, fake_engine, earlier_version_runs):
     engine, started = fake_engine("a ", "b "), harness.start("What can I eat?")
-    attempt, memory = harness.attempt(started), remember(harness, "I am allergic to peanuts.")
+    attempt, memory = harness.attempt(started), harness.remember("I am allergic to peanuts.", DAY)
     recall = Recall(hit(memory.text, id=memory.id))
     recall.earlier_version_runs = earlier_version_runs
 
@@ -156,7 +144,7 @@ def test_the_next_attempt_has_the_same_prompt(harness, fake_engine, earlier_vers
 
 def test_the_next_attempt_leaves_out_a_memory_that_was_deleted_meanwhile(harness, fake_engine):
     engine, started = fake_engine("a "), harness.start("What can I eat?")
-    attempt, memory = harness.attempt(started), remember(harness, "I am allergic to peanuts.")
+    attempt, memory = harness.attempt(started), harness.remember("I am allergic to peanuts.", DAY)
     turn.run(engine, attempt, Recall(hit(memory.text, id=memory.id)))
     harness.crash_worker(attempt)
     with harness.database.connection() as connection:
@@ -248,7 +236,7 @@ def test_a_memory_cannot_leave_its_line():
 @pytest.mark.parametrize("limit", [{}, {"limit": 1}])
 def test_passage_of_a_long_memory_is_quoted_by_its_owner_and_in_the_prompt(harness, fake_engine, limit):
     before = "The committee discussed the budget. " * 100
-    new = remember(harness, f"{before}My passport is behind the mirror. {before}")
+    new = harness.remember(f"{before}My passport is behind the mirror. {before}", DAY)
     with harness.database.connection() as connection:
         (memory,) = memories.read_many(connection, [new.id], harness.caller.account_id, harness.caller.user_id)
     recall, engine = Recall(Hit(memory, 1.0, {"dense": 1.0}, passage=(len(before), 200))), fake_engine("ok")

@@ -5,10 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from models.memory.memories import NewMemory
-from models.platform.ids import new_id
 from pipelines.chat.recalled_memories import MAX_QUOTE, recalled_before, response_with_texts
-from pipelines.memory.store import write_memories
 
 DAY = datetime(2026, 11, 16, 9, tzinfo=UTC)
 
@@ -24,11 +21,7 @@ WITH_TEXT = {
 
 
 def remember(harness, text):
-    new = NewMemory(new_id("mem"), text, "user", DAY)
-    write_memories(
-        harness.database, lambda texts: [[1.0] * 384 for _ in texts], harness.caller.account_id,
-        harness.caller.user_id, [new],
-    )  # fmt: skip
+    new = harness.remember(text, DAY)
     return {"id": new.id, "kind": "episode", "score": 0.5}
 
 
