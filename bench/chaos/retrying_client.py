@@ -18,7 +18,6 @@ import orjson
 
 from bench.chaos.transcripts import ClientTranscript, RecordedReply
 from bench.harness.client import Address
-from bench.harness.sse import ALL_EVENTS
 
 #: Seconds that a client waits for an immediate reply, and for one that needs a worker.
 REPLY_TIMEOUT, WORK_TIMEOUT = 10.0, 45.0
@@ -140,7 +139,6 @@ class RetryingClient:
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Bearer {self.token}",
-            **ALL_EVENTS,
             **(request.headers or {}),
         }
         try:

@@ -57,9 +57,9 @@ class HttpFollower:
 
     def replay(self, transcript: ClientTranscript, path: str, after: int) -> None:
         """Read an ended stream again, after a number. Raises DeadlineExceeded."""
-        self._read_again(
-            transcript, after, HttpRequest("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
-        )
+        headers = ALL_EVENTS if transcript.exact else None
+        path = f"{path}{'&' if '?' in path else '?'}starting_after={after}"
+        self._read_again(transcript, after, HttpRequest("GET", path, headers=headers))
 
     def repeat_create(self, transcript: ClientTranscript) -> None:
         """Send the creating request of an ended turn again: its stream is replayed. Raises DeadlineExceeded."""
@@ -73,6 +73,7 @@ class HttpFollower:
                 return
             if events and events[-1].is_last:
                 transcript.replays.append(Replay(after, events))
+            if events and (events[-1].is_last or events[-1].type == "error"):
                 return
 
     def _read_ended(self, transcript: ClientTranscript, request: HttpRequest) -> list[ReceivedEvent] | None:
@@ -114,9 +115,10 @@ class HttpFollower:
         web, after = self._client.choose_web(), transcript.last
         resumed_by: ResumedBy = "Last-Event-ID" if after >= 0 and self._rng.random() < 0.5 else "starting_after"
         if resumed_by == "Last-Event-ID":
-            request = HttpRequest("GET", path, headers={"Last-Event-ID": str(after)})
+            request = HttpRequest("GET", path, headers={"Last-Event-ID": str(after), **ALL_EVENTS})
         else:
-            request = HttpRequest("GET", f"{path}{'&' if '?' in path else '?'}starting_after={after}")
+            path = f"{path}{'&' if '?' in path else '?'}starting_after={after}"
+            request = HttpRequest("GET", path, headers=ALL_EVENTS)
         try:
             with self._client.open(web, request) as (connection, response):
                 if response.status != 200:
@@ -156,7 +158,6 @@ class OpenAIFollower:
                 api_key=client.token,
                 timeout=openai.Timeout(REPLY_TIMEOUT, read=STALL_TIMEOUT),
                 max_retries=0,  # it would retry the same web process
-                default_headers=ALL_EVENTS,
                 http_client=openai.DefaultHttpxClient(trust_env=False),
             )
             for host, port in client.addresses
@@ -177,8 +178,11 @@ class OpenAIFollower:
                 self._read(transcript, web, on_event)
                 self._client.record_web(web, failed=False)
             except openai.APIError as error:
-                self._client.record_web(web, failed=True)
-                self._record_error(transcript, error)
+                if error.code == "answer_restarted":
+                    transcript.events.clear()  # and the stream is read from its beginning
+                else:
+                    self._client.record_web(web, failed=True)
+                    self._record_error(transcript, error)
 
     def _read(self, transcript: ClientTranscript, web: int, on_event: OnEvent) -> None:
         after = transcript.last
@@ -224,7 +228,8 @@ def as_received(connection: int, payload: Mapping[str, Any]) -> ReceivedEvent:
 
 def creating_request(transcript: ClientTranscript) -> HttpRequest:
     """Return the request that creates a streamed turn."""
-    return HttpRequest("POST", "/v1/responses", transcript.request, {"Idempotency-Key": transcript.key})
+    headers = {"Idempotency-Key": transcript.key, **ALL_EVENTS}
+    return HttpRequest("POST", "/v1/responses", transcript.request, headers)
 
 
 def stream_path(transcript: ClientTranscript) -> str:

@@ -17,6 +17,7 @@ from models.journal.events import Event, from_lines, to_lines
 from models.journal.shared_fields import complete_events
 from models.platform.database import Connection, fetch_all
 from pipelines.chat.transcript import ANSWER_RESTARTED, ENGINE_STARTED
+from web.api.turns.standard_events import StandardEvents
 
 NONE = Excuses()
 
@@ -142,11 +143,14 @@ def check_archive(
 def _archive_difference(transcript: ClientTranscript, archived: Sequence[Event]) -> str:
     """Describe the first archived event that was not received like this; empty when there is none."""
     received = transcript.effective_events()
-    for stream, archive in zip(received, complete_events(archived, archived[0]) if archived else (), strict=False):
+    expected = complete_events(archived, archived[0]) if archived else []
+    if not transcript.exact:
+        expected = StandardEvents(transcript.id).convert(expected)
+    for stream, archive in zip(received, expected, strict=False):
         equal = stream.data == archive.data if transcript.exact else stream.json() == orjson.loads(archive.data)
         if not equal:
             return f"{stream.sequence}: received {stream.data[:160]!r}, archived {archive.data[:160]!r}"
-    return "" if len(received) == len(archived) else f"{len(received)} events received, {len(archived)} archived"
+    return "" if len(received) == len(expected) else f"{len(received)} events received, {len(expected)} archived"
 
 
 def check_state(transcript: ClientTranscript, row: TableRow) -> Iterator[Violation]:

@@ -15,6 +15,9 @@ WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 #: How a connection requests its position in the stream.
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
 
+#: What the types of events begin with that OpenAI's API does not have.
+EXTENSION = "sangha:"
+
 #: The tokens of a whole answer, and how many the engine generates a second; slow answers take 40 seconds.
 TOKENS, RATE, SLOW_RATE = 40, 40, 1
 
@@ -73,7 +76,7 @@ class ClientTranscript:
 
     key         the Idempotency-Key of all requests that create it; the turn's metadata has it as `chaos`
     request     the body of the creating request
-    exact       whether the bytes of its events are known: OpenAI's client only returns their content
+    exact       whether the bytes of all events are known: OpenAI's client returns the content of its own types
     length      the tokens that the script has for it
     replies     to all creating requests
     cancels     to all cancelling requests
@@ -130,5 +133,9 @@ class ClientTranscript:
         return bool(self.events) and self.events[-1].is_last
 
     def effective_events(self) -> list[ReceivedEvent]:
-        """Return the events without those that a later rewind replaced."""
-        return effective_events(self.events)
+        """Return the events without those that a later rewind replaced.
+
+        Those of OpenAI's client have types of OpenAI's API only, unless it met a web process of the previous version.
+        """
+        events = effective_events(self.events)
+        return events if self.exact else [event for event in events if not event.type.startswith(EXTENSION)]

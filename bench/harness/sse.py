@@ -18,6 +18,9 @@ MARK = re.compile(r"\.[0-9a-f]{4}(?= |$)")
 
 DELTA = "response.output_text.delta"
 
+#: The frame after the last event of a stream of OpenAI's types.
+DONE = b"data: [DONE]"
+
 #: The header with which a stream has all events of its journal, and contiguous numbers.
 ALL_EVENTS = {"X-Sangha-Events": "all"}
 REWOUND = REWOUND_BYTES.decode()
@@ -60,7 +63,9 @@ def read_events(received: Iterable[bytes], connection: int = 0) -> Iterator[Rece
     for chunk in received:
         now = time.monotonic()
         *frames, rest = (rest + chunk).split(b"\n\n")
-        yield from (parse_frame(frame, now, connection) for frame in map(without_comments, frames) if frame)
+        for frame in map(without_comments, frames):
+            if frame and frame != DONE:
+                yield parse_frame(frame, now, connection)
 
 
 def without_comments(frame: bytes) -> bytes:

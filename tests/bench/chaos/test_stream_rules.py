@@ -175,6 +175,26 @@ def test_a_text_that_two_attempts_wrote_at_the_same_time_is_reported(marks: list
     assert rules(marked(*marks)) == expected
 
 
+def of_openais_client() -> ClientTranscript:
+    """Return a turn whose client does not receive the event with the number 3."""
+    transcript = turn(*OPENING, ("sangha:engine.started", {}), *STREAM[3:])
+    transcript.exact = False
+    transcript.events = [event for event in transcript.events if event.sequence != 3]
+    transcript.replays = [Replay(-1, transcript.events), Replay(3, transcript.events[3:])]
+    return transcript
+
+
+def test_openais_client_may_miss_numbers_of_other_types():
+    assert rules(of_openais_client()) == set()
+
+
+def test_numbers_that_do_not_rise_at_openais_client_are_reported():
+    transcript = of_openais_client()
+    transcript.events[4] = replace(transcript.events[4], sequence=transcript.events[3].sequence)
+
+    assert "numbers" in rules(transcript)
+
+
 def test_a_rewind_may_replace_events_only_after_a_loss():
     # Given a client that received two tokens which then were lost, and generated again after a rewind
     lost = [*received(*OPENING, *deltas(0, 2)), *received(REWIND, *deltas(0, LENGTH), COMPLETED, first=3)]
