@@ -56,11 +56,6 @@ def check_output_format(output_format: OutputFormat) -> None:
         )
 
 
-def grammar_error(grammar: str) -> str | None:
-    """Return the compiler's error of a grammar, or None. Blocks while the child process compiles it."""
-    return compiler().check([{"grammar": grammar}], WORKER_BUDGET)[0].error
-
-
 def enforced_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a grammar enforces of a valid schema: all but the regular expressions that no grammar can enforce."""
     verdict: Verdict = compiler().check([{"schema": schema, "strict": False}], WORKER_BUDGET)[0]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import orjson
 
+from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY
 from pipelines.inference.delimiter_scanner import DelimiterScanner
 from pipelines.inference.engine import (
     EngineError,
@@ -16,7 +17,6 @@ from pipelines.inference.engine import (
     Token,
     ToolCall,
 )
-from pipelines.inference.llamacpp.tool_prompt import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY
 
 #: The marker that begins a call. CALL_CLOSE is unambiguous: no JSON has a line break before `</`.
 CALL_START = CALL_OPEN.strip()

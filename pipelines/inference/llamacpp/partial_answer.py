@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.inference.answer_grammar import calls_grammar, json_grammar
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, ToolCall
-from pipelines.inference.llamacpp.grammar import calls_grammar, json_grammar
 from pipelines.inference.llamacpp.tool_prompt import render_calls, render_messages
 
 

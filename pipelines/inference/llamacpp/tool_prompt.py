@@ -1,8 +1,8 @@
 """Render tools, calls and their results as text for the model.
 
-All models get the same markup, the one introduced by Hermes: `<tool_call>` around a JSON object, described in the
-system message. llama.cpp could use each template's own, but it neither enforces required calls nor the schema, and
-fails in the middle of an answer that does not match; see docs/decisions.
+All models get the same markup (`pipelines.inference.call_markup`), described in the system message. llama.cpp could use
+each template's own, but it neither enforces required calls nor the schema, and fails in the middle of an answer that
+does not match; see docs/decisions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,9 @@ from typing import Any
 
 import orjson
 
+from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
 from pipelines.inference.control_tokens import break_control_tokens
 from pipelines.inference.engine import Message, OutputFormat, Tool, ToolCall
-
-CALL_OPEN, CALL_CLOSE = "<tool_call>\n", "\n</tool_call>"
-
-#: What separates the parts of a call, exactly: a partial answer is rendered as the model wrote it.
-NAME_KEY, ARGUMENTS_KEY, OBJECT_END = '{"name": ', ', "arguments": ', "}"
 
 CALL_INSTRUCTIONS = f"""When a function helps, call it: answer with
 {CALL_OPEN}{NAME_KEY}"the function's name"{ARGUMENTS_KEY}{{"argument": "value"}}{OBJECT_END}{CALL_CLOSE}

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag
 
 from models.platform.errors import InvalidRequest
+from pipelines.inference.answer_grammar import calls_error
+from pipelines.inference.engine import OutputFormat
 from pipelines.inference.json_schema import NamedSchema, first_schema_error
 from web.api.turns.input_items import FunctionName
 from web.http.validation import (
@@ -157,6 +159,19 @@ def check_schemas(schemas: Sequence[NamedSchema]) -> None:
     """
     if schemas and (found := first_schema_error(schemas)):
         raise _invalid_schema(*found)
+
+
+def check_calls(tools: Sequence[FunctionTool] | None, output_format: OutputFormat) -> None:
+    """Raise InvalidRequest where the schemas of the tools do not compile to one grammar, though each alone does.
+
+    Blocks while a new grammar is compiled; call it in a thread.
+    """
+    if (error := calls_error(output_format)) is None:
+        return
+    if error.tool is None:
+        raise _invalid_schema("tools", f"these functions cannot be constrained together: {error.reason}")
+    position = [tool.name for tool in tools or []].index(error.tool.name)
+    raise _invalid_schema(f"tools[{position}].parameters", error.reason)
 
 
 def schemas_of(tools: Sequence[FunctionTool] | None, text: TextOptions | None) -> list[NamedSchema]:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, Tag
 from models.platform.errors import InvalidRequest
 from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
+from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
 from pipelines.inference.registry import model_name
 from web.api.turns.input_items import Id, InputItems, stored_items
@@ -19,6 +20,7 @@ from web.api.turns.tools_and_formats import (
     TextOptions,
     Tool,
     ToolChoice,
+    check_calls,
     check_schemas,
     resolve_tools,
     schemas_of,
@@ -183,7 +185,7 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
     """
     tools, choice = resolve_tools(body.tools, body.tool_choice)
     check_schemas(schemas_of(body.tools, body.text))
-    return {
+    parameters = {
         "model": resolve_model(body.model, settings),
         "instructions": body.instructions,
         "tools": tools,
@@ -192,6 +194,8 @@ def prompt_parameters(body: PromptParameters, settings: Settings) -> dict[str, A
         "text": text_parameters(body.text),
         "truncation": body.truncation or "auto",
     }
+    check_calls(body.tools, output_format_of(parameters))
+    return parameters
 
 
 def parse_thread(body: PromptParameters) -> tuple[str | None, str | None]:

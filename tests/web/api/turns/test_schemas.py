@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipelines.inference.grammars.compiler import compiler
+from pipelines.inference import answer_grammar
+from pipelines.inference.grammars.compiler import TOO_COMPLEX, compiler
 from tests.web.api_client import assert_error
 
 #: Two seconds of compiling.
@@ -109,6 +110,28 @@ def test_many_requests_with_new_schemas_leave_other_requests_alone(user):
             assert user.request("GET", "/v1/me").status_code == 200
         assert not all(answer.done() for answer in pending)
         assert {answer.result().status_code for answer in pending} <= {400, 429}
+
+
+@pytest.mark.parametrize(("path", "as_chat"), [("/v1/responses", False), ("/v1/chat/completions", True)])
+def test_tools_that_do_not_compile_together_are_a_400_that_names_them(user, monkeypatch, path, as_chat):
+    # Given two tools, and a compiler that spends its time on the grammar of both, or rejects the second one's call
+    functions = [{"name": name, "parameters": {"type": "object", "required": ["x"]}} for name in ("f", "g")]
+    nested = [{"type": "function", "function": each} for each in functions]
+    flat = [{"type": "function", **each} for each in functions]
+    body = {**chat_body({}), "tools": nested} if as_chat else {"input": "x", "tools": flat}
+    place = "tools[1].function.parameters" if as_chat else "tools[1].parameters"
+    for error, param in ((TOO_COMPLEX, "tools"), ("too wide", place)):
+        checked = {1: [error], 2: [None, "too wide"]}
+        monkeypatch.setattr(answer_grammar, "_grammar_errors", lambda grammars, _, by=checked: by[len(grammars)])
+        # Then the request is rejected, and no job fails later
+        message = assert_error(user.request("POST", path, json=body), 400, param=param, code="invalid_json_schema")
+        assert "together" in message or "too wide" in message
+    assert user.jobs() == []
+
+
+def test_required_arguments_without_a_description_are_accepted(user):
+    request = {**tool_body({"type": "object", "required": ["x"]}), "tool_choice": "required"}
+    assert user.request("POST", "/v1/responses", json=request).status_code == 200
 
 
 @pytest.mark.parametrize("body", [response_body, tool_body])

@@ -1,19 +1,22 @@
-"""Write the grammars that llama.cpp constrains an answer with, in llguidance's language.
+"""Write the grammars that llama.cpp constrains an answer with, in llguidance's language. Loads no engine.
 
 See `pipelines.inference.grammars.schema_check` for what a schema may contain. llama.cpp compiles each grammar itself,
-between two batches of all slots, so it only gets what the child process has compiled within a limit.
+between two batches of all slots, so it only gets what the child process has compiled within a limit. The API checks
+a turn's grammar before it accepts the turn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from models.platform.errors import PermanentFailure
+from pipelines.inference.call_markup import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
 from pipelines.inference.engine import OutputFormat, Tool
+from pipelines.inference.grammars.compiler import BUDGET, TOO_COMPLEX, compiler
 from pipelines.inference.grammars.json_rule import ANY_OBJECT, GRAMMAR_HEADER, json_rule
-from pipelines.inference.json_schema import enforced_schema, grammar_error
-from pipelines.inference.llamacpp.tool_prompt import ARGUMENTS_KEY, CALL_CLOSE, CALL_OPEN, NAME_KEY, OBJECT_END
+from pipelines.inference.json_schema import WORKER_BUDGET, enforced_schema
 
 #: The arguments of a function without parameters.
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -40,6 +43,43 @@ def calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
     Text needs no state: it never contains the marker that begins a call, so its rest is text like its whole.
     Raises PermanentFailure("invalid_request") where the schemas together do not compile, though each alone would.
     """
+    grammar = _calls_grammar(output_format, calls_made)
+    if error := _grammar_errors([grammar], WORKER_BUDGET)[0]:
+        raise PermanentFailure(
+            f"Calls cannot be constrained to these JSON Schemas together: {error}", code="invalid_request"
+        )
+    return grammar
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarError:
+    """Why the grammar of an answer does not compile, and the tool whose call alone does not, if there is one."""
+
+    reason: str
+    tool: Tool | None = None
+
+
+def calls_error(output_format: OutputFormat, budget: float = BUDGET) -> GrammarError | None:
+    """Return why calls in this output format cannot be constrained, though each of its schemas compiles, or None.
+
+    Blocks while the child process compiles a grammar that is new.
+    """
+    tools = output_format.callable_tools
+    reason = _grammar_errors([_calls_grammar(output_format, 0)], budget)[0] if tools else None
+    if reason is None or reason == TOO_COMPLEX:
+        return GrammarError(f"compiling all of them takes more than {budget:g} seconds") if reason else None
+    alone = _grammar_errors([_calls_grammar(OutputFormat((tool,)), 0) for tool in tools], budget)
+    failing = ((tool, error) for tool, error in zip(tools, alone, strict=False) if error not in (None, TOO_COMPLEX))
+    tool, error = next(failing, (None, reason))
+    return GrammarError(error or reason, tool)
+
+
+def _grammar_errors(grammars: Sequence[str], budget: float) -> list[str | None]:
+    """Return the compiler's errors of the grammars in order, up to the first one that does not compile."""
+    return [verdict.error for verdict in compiler().check([{"grammar": grammar} for grammar in grammars], budget)]
+
+
+def _calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
     tools = output_format.callable_tools
     rules = [f"start: {_start(output_format, calls_made)}"]
     rules += [f"call: {_quote(CALL_OPEN)} called"]
@@ -47,12 +87,7 @@ def calls_grammar(output_format: OutputFormat, calls_made: int) -> str:
     rules += [line for number, tool in enumerate(tools) for line in _call_rules(number, tool)]
     if output_format.schema is not None:
         rules += [f"answer: {_enforced_rule(output_format.schema)}"]
-    grammar = GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES])
-    if error := grammar_error(grammar):
-        raise PermanentFailure(
-            f"Calls cannot be constrained to these JSON Schemas together: {error}", code="invalid_request"
-        )
-    return grammar
+    return GRAMMAR_HEADER + "\n".join([*rules, TEXT_RULES])
 
 
 def _start(output_format: OutputFormat, calls_made: int) -> str:
@@ -79,7 +114,15 @@ def _enforced_rule(schema: Mapping[str, Any]) -> str:
 
 def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Allow only the described arguments, unless the schema says otherwise: a small model invents some."""
-    return parameters if COMBINING_KEYWORDS & parameters.keys() else {"additionalProperties": False, **parameters}
+    if COMBINING_KEYWORDS & parameters.keys() or _needs_undescribed(parameters):
+        return parameters
+    return {"additionalProperties": False, **parameters}
+
+
+def _needs_undescribed(parameters: Mapping[str, Any]) -> bool:
+    """Return whether no object of only the described properties satisfies the schema."""
+    properties, required = parameters.get("properties") or {}, parameters.get("required") or ()
+    return any(name not in properties for name in required) or parameters.get("minProperties", 0) > len(properties)
 
 
 def _quote(text: str) -> str:

@@ -3,8 +3,8 @@
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from pipelines.inference.answer_grammar import calls_grammar, json_grammar
 from pipelines.inference.engine import MAX_CALLS, OutputFormat, Tool, ToolCall
-from pipelines.inference.llamacpp.grammar import calls_grammar, json_grammar
 from pipelines.inference.llamacpp.tool_prompt import render_calls
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
