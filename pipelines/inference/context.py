@@ -4,7 +4,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 
 from models.platform.errors import PermanentFailure
 from pipelines.inference.engine import PLAIN_TEXT, Engine, Message, OutputFormat
@@ -74,7 +73,12 @@ class AtLeast(int):
 
 
 def _count_if_it_may_fit(engine: Engine, messages: Sequence[Message], output_format: OutputFormat) -> int:
-    """Count the tokens, or return AtLeast for a prompt of megabytes, which would take seconds to count."""
+    """Count the tokens, or return AtLeast for a prompt of megabytes, which would take seconds to count.
+
+    So would one of many empty messages, at 0.3 ms each; a chat template writes at least a token for each message.
+    """
+    if len(messages) > engine.context:
+        return AtLeast(len(messages))
     bound = engine.min_tokens(messages, output_format)
     return AtLeast(bound) if bound > engine.context else engine.count(messages, output_format)
 
@@ -82,15 +86,17 @@ def _count_if_it_may_fit(engine: Engine, messages: Sequence[Message], output_for
 def _turns(messages: Sequence[Message]) -> list[int]:
     """Return the number of each message's turn; messages before the first user message have 0."""
     call_positions = {call.id: position for position, message in enumerate(messages) for call in message.calls}
-    inside_calls = {
-        inner
-        for position, message in enumerate(messages)
-        if message.role == "tool"
-        for inner in range(call_positions.get(message.call_id or "", position), position)
-    }
-    return list(
-        accumulate(message.role == "user" and position not in inside_calls for position, message in enumerate(messages))
-    )
+    reached, number, numbers = len(messages), 0, list[int]()
+    # Backwards: a message is inside calls if a later result's call precedes it. Takes linear time.
+    inside = [False] * len(messages)
+    for position in range(len(messages) - 1, -1, -1):
+        inside[position] = reached <= position
+        if messages[position].role == "tool":
+            reached = min(reached, call_positions.get(messages[position].call_id or "", position))
+    for message, is_inside in zip(messages, inside, strict=True):
+        number += message.role == "user" and not is_inside
+        numbers.append(number)
+    return numbers
 
 
 def _too_long(engine: Engine, what: str, tokens: int, reserve: int) -> PermanentFailure:

@@ -23,17 +23,26 @@ ANY_JSON = "Answer with a JSON object."
 
 def render_messages(prompt: Sequence[Message], output_format: OutputFormat) -> list[dict[str, str]]:
     """Render the prompt as text messages, with the tools that may be called described in the system message."""
-    messages: list[dict[str, str]] = []
-    for message in _in_order(prompt):
-        role, content = _role_and_text(message)
-        # Some templates require users and assistants to alternate: a result and a following user message are merged.
-        if messages and messages[-1]["role"] == role == "user" and "tool" in (message.role, messages[-1].get("of")):
-            messages[-1]["content"] += f"\n{content}"
-        else:
-            messages.append({"role": role, "content": content} | ({"of": "tool"} if message.role == "tool" else {}))
-    for entry in messages:
-        entry.pop("of", None)
+    messages = [{"role": role, "content": "\n".join(texts)} for role, texts in _merged(_in_order(prompt))]
     return _with_instructions(messages, output_format)
+
+
+def _merged(messages: Iterable[Message]) -> Iterable[tuple[str, list[str]]]:
+    """Yield the role and the texts of each rendered message.
+
+    Some templates require users and assistants to alternate: a result and a following user message are merged.
+    """
+    role, texts, former = "", list[str](), ""
+    for message in messages:
+        next_role, text = _role_and_text(message)
+        if role == next_role == "user" and "tool" in (message.role, former):
+            texts.append(text)
+            continue
+        if texts:
+            yield role, texts
+        role, texts, former = next_role, [text], message.role
+    if texts:
+        yield role, texts
 
 
 def render_calls(calls: Iterable[ToolCall]) -> str:

@@ -156,3 +156,19 @@ def test_what_may_fit_is_counted() -> None:
     engine.bound = 100
 
     assert count_tokens(engine, [Message("user", "a" * 200)]) == 203
+
+
+def test_more_messages_than_the_context_has_tokens_are_rejected_without_counting_them() -> None:
+    engine = CharacterEngine(100)
+    messages = [Message("user", "") for _ in range(101)]
+    with pytest.raises(PermanentFailure, match="at least 101 tokens"):
+        fit_messages(engine, messages, 0, truncate=False)
+    assert engine.counted == 0
+
+
+def test_a_hundred_thousand_results_of_one_call_take_linear_time() -> None:
+    # Quadratic time would be five billion steps.
+    calls = Message("assistant", "", (ToolCall("c", "f", "{}"),))
+    messages = [Message("user", "a"), calls, *[Message("tool", "", call_id="c")] * 100_000, Message("user", "b")]
+    fitting = fit_messages(CharacterEngine(100), messages, 0)
+    assert fitting.messages == messages[-1:]

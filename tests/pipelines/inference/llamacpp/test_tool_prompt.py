@@ -51,3 +51,10 @@ def test_results_are_merged_in_the_order_of_their_calls_with_the_following_user_
 
 def test_a_closing_marker_in_arguments_is_broken() -> None:
     assert render_calls(CALLS).count("</tool_call>") == 2
+
+
+def test_many_results_are_merged_in_linear_time() -> None:
+    # Quadratic time would be minutes: each result would copy those before it.
+    results = [Message("tool", "x" * 100, call_id="1")] * 100_000
+    (merged,) = render_messages(results, PLAIN_TEXT)
+    assert merged["content"].count("<tool_response>") == 100_000
