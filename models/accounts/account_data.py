@@ -214,6 +214,34 @@ def list_files(connection: Connection, account_id: str) -> list[tuple[str, str]]
     return [(row["id"], row["object_key"]) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class AccountData:
+    """The data of all users of an account, which an erasure deletes."""
+
+    account_id: str
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables to erase, in their order."""
+        return tuple(ERASED)
+
+    def erase_batch(self, connection: Connection, table: str, after: str = "") -> list[str]:
+        """Delete a batch of rows. Returns their ids. `after` has no effect: all rows are deleted, from the first."""
+        return erase_batch(connection, table, self.account_id)
+
+    def unfinished_jobs(self, connection: Connection, *, uncancelled: bool = False) -> list[str]:
+        """Return at most BATCH unfinished jobs."""
+        return unfinished_jobs(connection, self.account_id, uncancelled=uncancelled)
+
+    def recently_ended_jobs(self, connection: Connection, *, seconds: float) -> list[str]:
+        """Return the ids of all jobs that ended within the last seconds."""
+        return recently_ended_jobs(connection, self.account_id, seconds=seconds)
+
+    def list_files(self, connection: Connection) -> list[tuple[str, str]]:
+        """Return (id, object key) of at most BATCH files."""
+        return list_files(connection, self.account_id)
+
+
 # Without a membership all requests are rejected.
 CLOSE = """
 WITH account AS (

@@ -21,12 +21,12 @@ def close_account(database: Database, caller: Caller, origin: RequestOrigin) -> 
 
 
 def delete_user(database: Database, caller: Caller, origin: RequestOrigin) -> str:
-    """Erase the caller, with the accounts of which they are the only member. Returns the job's id.
+    """Erase the caller, their data in shared accounts, and accounts without another member. Returns the job's id.
 
     Raises Conflict `sole_owner` while an account with other members has no other owner.
     """
     with database.transaction() as connection:
-        account_ids = []
+        account_ids, shared_account_ids = [], []
         for account in account_data.lock_accounts_of(connection, caller.user_id):
             if account.others == 0:
                 account_ids.append(account.id)
@@ -35,12 +35,19 @@ def delete_user(database: Database, caller: Caller, origin: RequestOrigin) -> st
                     f"You are the only owner of {account.id}, which has other members. Make one of them an owner first."
                 )
                 raise Conflict(message, code="sole_owner")
+            else:
+                shared_account_ids.append(account.id)
         account_data.close_user(connection, caller.user_id)
-        return _close(connection, account_ids, [caller.user_id], caller, origin)
+        return _close(connection, account_ids, [caller.user_id], caller, origin, shared_account_ids)
 
 
 def _close(
-    connection: Connection, account_ids: Sequence[str], user_ids: Sequence[str], caller: Caller, origin: RequestOrigin
+    connection: Connection,
+    account_ids: Sequence[str],
+    user_ids: Sequence[str],
+    caller: Caller,
+    origin: RequestOrigin,
+    shared_account_ids: Sequence[str] = (),
 ) -> str:
     erased_user_ids = {*user_ids}
     for account_id in account_ids:
@@ -50,7 +57,11 @@ def _close(
     job = NewJob(
         "data.erase",
         PLATFORM_ACCOUNT,
-        {"account_ids": list(account_ids), "user_ids": sorted(erased_user_ids)},
+        {
+            "account_ids": list(account_ids),
+            "user_ids": sorted(erased_user_ids),
+            "shared_account_ids": list(shared_account_ids),
+        },
         run_at=datetime.now(UTC) + ERASE_DELAY,
         lane=f"erase {caller.account_id}",  # so that a long erasure yields to others, and to other maintenance
     )

@@ -55,7 +55,10 @@ def erase_account(request: Request) -> Response:
 
 
 def erase_user(request: Request) -> Response:
-    """`DELETE /v1/me?confirm=<e-mail address>`: erase the user and the accounts that have no other member."""
+    """`DELETE /v1/me?confirm=<e-mail address>`: erase the user, accounts without another member, and data in others.
+
+    What the user owns in shared accounts is erased, with all exports of these accounts.
+    """
     with request.platform.database.connection() as connection:
         email = account_data.email_of(connection, request.caller.user_id)
     _require_confirmation(request, email, "your e-mail address")
