@@ -29,8 +29,8 @@ PATIENCE = 120.0
 #: Seconds between two checks of whether all clients have it, and before a reconnect after a refused connection.
 INTERVAL, RECONNECT_PAUSE = 0.05, 0.01
 
-#: Connections from one address of the loopback network: the system has some 28,000 ports for each.
-CONNECTIONS_PER_ADDRESS = 5000
+#: Connections from one address of the loopback network, fewer than a web process with 20,000 open files allows.
+CONNECTIONS_PER_ADDRESS = 4000
 
 #: Files that a process needs beside its connections.
 OTHER_FILES = 200

@@ -13,6 +13,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from models.platform.secrets import load_secret_key
 from models.platform.settings import Settings
 from pipelines.accounts.access_tokens import AccessTokens
+from web.access.connection_limit import ConnectionLimit
 from web.api.platform import Platform
 from web.api.routing import Route, mount
 from web.api.stream_guard import guard_streams
@@ -54,6 +55,7 @@ def build(settings: Settings, routes: Sequence[Route] = ROUTES) -> Starlette:
     ]
     app = Application(routes=mount(routes), middleware=middleware, lifespan=lifespan)
     app.state.metrics = metrics
+    app.state.connection_limit = ConnectionLimit.of(settings)
     # A redirect to the path with or without a final slash would lose the body of a POST in many clients.
     app.router.redirect_slashes = False
     return app

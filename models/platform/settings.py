@@ -217,6 +217,9 @@ class Settings(BaseModel):
     """Addresses or networks of reverse proxies whose `X-Forwarded-For` is trusted; unset: none."""
     visits_per_minute: int = Field(120, ge=1)
     """Unauthenticated requests and failed authentications per minute that one client address may make."""
+    connections_per_address: int | None = Field(None, ge=1)
+    """Open connections of one client address (IPv6: /64 network) to a web process, except those of trusted proxies;
+    unset: a quarter of the files that the process may open."""
 
     engine: str = "llamacpp"
     """Engine that generates text: `llamacpp`, `openai` or `scripted`."""

@@ -1,12 +1,12 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: on slow and endless heads, on bodies that continue after the
-response, and on clients that do not read.
+"""uvicorn's HTTP protocol with the limits that it lacks: on connections of one address, on slow and endless heads, on
+bodies that continue after the response, and on clients that do not read.
 
 uvicorn starts a timer only between two requests, so a client could keep a connection open for ever with one byte. It
 also treats trailers as headers, which RFC 9110, 6.5, forbids: a proxy that filters headers has not checked them.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -36,6 +36,16 @@ TOO_LARGE = b"\r\n".join(
 )
 
 
+class OpenConnections(Protocol):
+    """What counts the connections of an address: `web.access.connection_limit`, which is above this package."""
+
+    def open(self, ip: str) -> bool:
+        """Count a new connection; returns False if it is one too many."""
+
+    def close(self, ip: str) -> None:
+        """Count the end of a connection."""
+
+
 class UnknownLength(int):
     """The expected length of a body that ends with the connection: anything may be written."""
 
@@ -51,6 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._limit: OpenConnections = self.config.app.state.connection_limit  # type: ignore[union-attr]
+        self._is_counted = False
         self._timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._in_head = False
@@ -58,12 +70,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer for the first head."""
+        """Start the timer for the first head, or reset a connection of an address that has too many."""
         super().connection_made(transport)
-        self._start_timer(HEAD_SECONDS)
+        self._is_counted = self.client is not None and self._limit.open(self.client[0])
+        if self._is_counted or self.client is None:  # a Unix socket has no address
+            self._start_timer(HEAD_SECONDS)
+        else:
+            self._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel all timers."""
+        """Cancel all timers, and make room for another connection of the address."""
+        if self._is_counted and self.client is not None:
+            self._is_counted = False
+            self._limit.close(self.client[0])
         self._stop_timer()
         self.resume_writing()
         super().connection_lost(exc)
