@@ -1,13 +1,15 @@
-"""Words of an erased account, of unstored turns and of deleted objects are in no store: the tests read all stores."""
+"""Words of an erased account or member, of unstored turns and deleted objects are in no store of the installation."""
 
 import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.harness.waiting import wait_until
 from models.accounts import account_data
+from models.accounts.accounts import Role
 from models.jobs.jobs import UNFINISHED
 from models.journal import shards
 from models.platform.redis_client import connect
@@ -130,16 +132,23 @@ def rows_of(database, user):
 
 def fill_account(user, word, mailbox):
     """Store a word in everything that takes a text."""
+    ok(user.request("PATCH", "/v1/account", json={"name": f"The {word}"}))
+    fill_user(user, word, mailbox)
+    ok(user.request("POST", "/v1/account/invitations", json={"email": f"{word}@example.com", "role": "member"}))
+    ok(user.request("POST", "/v1/account/export"))
+    wait_for_jobs(user)
+
+
+def fill_user(user, word, mailbox):
+    """Store a word in everything that takes a text from a member without a role of admins."""
     key = {"idempotency-key": f"key of {word}".replace(" ", "-")}
     text = f"I keep my {word} in the shed"
-    ok(user.request("PATCH", "/v1/account", json={"name": f"The {word}"}))
     ok(user.request("PATCH", "/v1/me", json={"name": f"Miss {word}"}))
     ok(user.request("POST", "/v1/api_keys", json={"name": word, "scopes": ["read"]}, headers=key))
     ok(user.request("POST", "/auth/email/resend"))
     wait_until(lambda: [*mailbox.rglob("*.eml")])
     with user.database.connection() as connection:
         connection.execute("UPDATE users SET email_verified_at = now() WHERE id = %s", (user.caller.user_id,))
-    ok(user.request("POST", "/v1/account/invitations", json={"email": f"{word}@example.com", "role": "member"}))
     items = [{"type": "message", "role": "user", "content": text}]
     conversation = ok(user.request("POST", "/v1/conversations", json={"items": items, "metadata": {"a": word}}))
     turn = {"input": text, "instructions": f"Think of {word}."}
@@ -161,8 +170,6 @@ def fill_account(user, word, mailbox):
     ok(user.request("POST", "/v1/meditations"))
     trigger, work = {"type": "interval", "seconds": 86_400}, {"kind": "turn", "request": {"input": text}}
     ok(user.request("POST", "/v1/schedules", json={"name": word, "trigger": trigger, "work": work}))
-    wait_for_jobs(user)
-    ok(user.request("POST", "/v1/account/export"))
     wait_for_jobs(user)
 
 
@@ -186,6 +193,17 @@ def erase(user):
     wait_until(has_ended, timeout=60)
 
 
+def join(user, account_id):
+    """Make the user a member of an account, with a token for it."""
+    with user.database.connection() as connection:
+        connection.execute(
+            "INSERT INTO memberships (account_id, user_id, role) VALUES (%s, %s, 'member')",
+            (account_id, user.caller.user_id),
+        )
+    user.caller = replace(user.caller, account_id=account_id, role=Role.MEMBER)
+    user.token = user.client.app.state.platform.tokens.issue(user.caller)
+
+
 def test_the_words_of_an_erased_account_are_in_no_store(settings, database, stores, word):
     with app_client(settings) as client:
         user = ApiUser(client, database)
@@ -203,6 +221,28 @@ def test_the_words_of_an_erased_account_are_in_no_store(settings, database, stor
         shards.trim(stores.clients[0], kept=0)  # as the scheduler does two minutes later
         assert stores.places_of(word) == []
         assert rows_of(database, user) <= {"accounts", "usage_records", "quota_usage"}
+
+
+def test_the_words_of_an_erased_member_are_in_no_store_and_those_of_others_remain(settings, database, stores, word):
+    # Given an account that exported the texts of an owner and of a member
+    with app_client(settings) as client:
+        owner, member = ApiUser(client, database), ApiUser(client, database)
+        join(member, owner.caller.account_id)
+        kept = f"{word[::-1]}z"
+        for user, text in ((owner, kept), (member, word)):
+            fill_user(user, text, settings.home / "mailbox")
+        ok(owner.request("POST", "/v1/account/export"))
+        wait_for_jobs(owner)
+        assert {"table memories", "table responses", "table schedules"} <= set(stores.places_of(word))
+
+        # When the member is erased
+        erase(member)
+
+        # Then the member's words are gone, and the owner's remain
+        shards.trim(stores.clients[0], kept=0)
+        assert stores.places_of(word) == []
+        assert {"table memories", "table responses", "table schedules"} <= set(stores.places_of(kept))
+        owner.delete_account()
 
 
 def test_the_words_of_unstored_and_deleted_objects_are_in_no_store(settings, database, stores, word):
