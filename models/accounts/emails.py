@@ -89,6 +89,22 @@ def verify(connection: Connection, user_id: str, email: str) -> bool:
     return True
 
 
+# A process of an earlier version verifies an address without a change of plan.
+LEAVE_UNVERIFIED_PLAN_LATE = """
+UPDATE accounts SET plan_id = %(default_plan)s WHERE id IN (
+    SELECT accounts.id FROM accounts
+    JOIN memberships ON memberships.account_id = accounts.id AND memberships.role = 'owner'
+    JOIN users ON users.id = memberships.user_id AND email_verified_at IS NOT NULL
+    WHERE plan_id = %(unverified_plan)s LIMIT %(batch)s)
+"""
+
+
+def leave_unverified_plan(connection: Connection, batch: int) -> int:
+    """Give the default plan to at most `batch` accounts that a verified user owns. Returns to how many."""
+    plans = {"default_plan": DEFAULT_PLAN, "unverified_plan": UNVERIFIED_PLAN}
+    return connection.execute(LEAVE_UNVERIFIED_PLAN_LATE, {**plans, "batch": batch}).rowcount
+
+
 def owns(connection: Connection, user_id: str, email: str) -> bool:
     """Return whether the user has verified the address and still has it."""
     return fetch_one(connection, OWNS, {"user_id": user_id, "email": email}) is not None
@@ -100,7 +116,9 @@ VALUES (%(id)s, %(email)s, %(name)s, %(password_hash)s, now())
 """
 
 
-def create_verified_user(connection: Connection, email: str, *, name: str, password_hash: str) -> UserProfile | None:
+def create_verified_user(
+    connection: Connection, email: str, *, name: str, password_hash: str | None
+) -> UserProfile | None:
     """Create a user with a verified address. Returns None if another user has verified it meanwhile."""
     user_id = new_id("user")
     lock(connection, email)

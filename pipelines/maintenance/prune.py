@@ -7,7 +7,7 @@ Turns and their journals are kept until their owner deletes them. The codes of v
 from collections.abc import Callable
 
 from models.access import api_keys, idempotency, sessions
-from models.accounts import email_tokens, files, invitations, sent_emails, unverified_users
+from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
 from models.jobs import effects, ended_partitions
 from models.jobs.attempt_context import Attempt, plain_ending
 from models.jobs.attempts import Ending
@@ -75,6 +75,7 @@ def run(objects: ObjectStore, mailbox: FolderMailer | None, attempt: Attempt) ->
     total = _prune_jobs(attempt, time_slice)
     ended_partitions.drop_expired(attempt.database)
     _delete_unverified_users(attempt, time_slice)
+    _prune_rows(attempt, time_slice, emails.leave_unverified_plan)
     for prune in PRUNE_FUNCTIONS:
         _prune_rows(attempt, time_slice, prune)
     with attempt.database.connection() as connection:
@@ -84,6 +85,7 @@ def run(objects: ObjectStore, mailbox: FolderMailer | None, attempt: Attempt) ->
 
 
 def _prune_rows(attempt: Attempt, time_slice: TimeSlice, prune: Callable[[Connection, int], int]) -> None:
+    """Call the function, a transaction each, until it changes no rows."""
     deleted = BATCH
     while deleted:
         time_slice.check()

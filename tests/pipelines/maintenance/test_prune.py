@@ -212,3 +212,29 @@ def test_expired_files_alone_are_deleted_at_once(database, account, begin, tmp_p
     with database.connection() as connection:
         assert files.stored_bytes(connection, account) == 0
         assert connection.execute("SELECT 1 FROM jobs WHERE id = %s", (kept,)).fetchone()
+
+
+def test_accounts_of_users_whom_an_earlier_version_verified_leave_the_plan_of_unverified_users(
+    database, begin, tmp_path
+):
+    # Given two accounts with the plan, one of them of a verified user
+    with database.transaction() as connection:
+        verified, unverified = (
+            accounts.create(
+                connection,
+                email=f"{new_id('me')}@example.com",
+                password_hash=None,
+                plan_id=accounts.UNVERIFIED_PLAN,
+            )
+            for _ in range(2)
+        )
+        connection.execute("UPDATE users SET email_verified_at = now() WHERE id = %s", (verified.user_id,))
+
+    run_prune(begin, tmp_path)
+
+    with database.connection() as connection:
+        plans = [
+            connection.execute("SELECT plan_id FROM accounts WHERE id = %s", (member.account_id,)).fetchone()["plan_id"]
+            for member in (verified, unverified)
+        ]
+    assert plans == [accounts.DEFAULT_PLAN, accounts.UNVERIFIED_PLAN]
