@@ -23,6 +23,15 @@ TIMEOUT = 5.0
 CONNECT_TIMEOUT = 2
 
 
+#: Errors of a server that cannot be reached, or that refuses writes: its memory is full, or it is a replica.
+OUTAGES = (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError, redis.ReadOnlyError)
+
+
+def is_outage(error: redis.RedisError) -> bool:
+    """Return whether a command failed because of the server's state, and may succeed later."""
+    return isinstance(error, OUTAGES) or str(error).startswith("MISCONF")  # its disk is full
+
+
 def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     """Create a client with a connection pool that returns bytes. It connects on first use."""
     retry = Retry(ConstantBackoff(RETRY_DELAY), RETRIES, supported_errors=(redis.ConnectionError,))

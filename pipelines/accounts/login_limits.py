@@ -140,7 +140,7 @@ class LoginLimiter:
         """
         try:
             return self._count(attempt, user_ids)
-        except (redis.ConnectionError, redis.TimeoutError):
+        except redis.RedisError:  # also one that is full
             message = "Login is temporarily unavailable: the rate limiter cannot be reached."
             raise Unavailable(message) from None
 
@@ -161,7 +161,7 @@ class LoginLimiter:
 
         Does nothing if Redis is away.
         """
-        with suppress(redis.ConnectionError, redis.TimeoutError):
+        with suppress(redis.RedisError):
             self._client.set(counted.attempt.known_key(user_id), 1, px=KNOWN_FOR)
             rate_limits.give_back(self._client, counted.drawn)
 

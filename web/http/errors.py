@@ -33,6 +33,7 @@ from models.platform.errors import (
     UnprocessableRequest,
     WaitTimedOut,
 )
+from models.platform.redis_client import is_outage
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def error_response(error: Exception, request_id: str) -> Response:
         return _unavailable(error.message, error.retry_after)
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return _unavailable("What the request needs is locked by another operation. Retry it.", 1)
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+    if isinstance(error, redis.RedisError) and is_outage(error):
         return _unavailable("The event journal cannot be reached at the moment.", 1)
     if isinstance(error, HTTPException):
         return _http_exception(error)

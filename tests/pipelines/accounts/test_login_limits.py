@@ -167,6 +167,18 @@ def test_a_network_is_an_ipv4_address_or_an_ipv6_subnet(one, other, same):
     assert (LoginAttempt("a", one).pair.key == LoginAttempt("a", other).pair.key) is same
 
 
+def test_attempts_are_rejected_while_redis_is_full(address, monkeypatch):
+    client = redis.Redis(unix_socket_path="/nowhere", protocol=2)
+
+    def refuse(*arguments):
+        raise redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+
+    monkeypatch.setattr("models.access.rate_limits.draw", refuse)
+
+    with pytest.raises(Unavailable):
+        LoginLimiter(client).count_attempt(LoginAttempt(address, ""))
+
+
 def test_attempts_are_rejected_while_redis_is_away(address):
     client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0), protocol=2)
     login_limiter = LoginLimiter(client)

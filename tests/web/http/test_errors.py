@@ -66,6 +66,9 @@ def test_a_conflict_forbids_retries():
     [
         Unavailable("down", retry_after=7),
         redis.ConnectionError("down"),
+        redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        redis.ReadOnlyError("You can't write against a read only replica."),
+        redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
         psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"),
     ],
 )
