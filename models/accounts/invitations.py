@@ -132,6 +132,21 @@ def find_by_secret(connection: Connection, secret: str) -> Invitation | None:
     return _invitation(fetch_one(connection, BY_HASH, {"hash": hash_secret(secret)}))
 
 
+TO_ADDRESS = """
+SELECT invitations.id, account_id, accounts.name AS account_name, email, role, invited_by, invitations.created_at,
+       expires_at, accepted_at, revoked_at
+FROM invitations JOIN accounts ON accounts.id = account_id
+WHERE lower(email) = lower(%(email)s) AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > now()
+  AND erased_at IS NULL
+ORDER BY invitations.id DESC LIMIT 1
+"""
+
+
+def find_by_address(connection: Connection, email: str) -> Invitation | None:
+    """Return the newest invitation to the address that can be accepted, of any account."""
+    return _invitation(fetch_one(connection, TO_ADDRESS, {"email": email}))
+
+
 def mark_accepted(connection: Connection, invitation_id: str) -> None:
     """Mark an invitation as accepted. The caller holds the account's lock, so that it is accepted once."""
     connection.execute("UPDATE invitations SET accepted_at = now() WHERE id = %(id)s", {"id": invitation_id})

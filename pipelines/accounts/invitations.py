@@ -97,7 +97,7 @@ def accept(
         members.lock_account(connection, unlocked.account_id)
         invitation = _find(connection, secret)
         user = _accepting_user(connection, invitation, invitee, known, new_hash)
-        membership = _join(connection, invitation, user, origin)
+        membership = join(connection, invitation, user, origin)
         return sessions.start(connection, tokens, membership, user.email, origin)
 
 
@@ -178,7 +178,11 @@ def _not_invited() -> UserProfile:
     raise NotAllowed(message, code="not_invited")
 
 
-def _join(connection: Connection, invitation: Invitation, user: UserProfile, origin: RequestOrigin) -> Membership:
+def join(connection: Connection, invitation: Invitation, user: UserProfile, origin: RequestOrigin) -> Membership:
+    """Add the user to the account of an invitation, which is used up. The caller holds the account's lock.
+
+    Raises Conflict `too_many_accounts`.
+    """
     if len(members.joined_accounts(connection, user.id)) >= members.MAX_ACCOUNTS:
         raise Conflict(f"A user can belong to at most {members.MAX_ACCOUNTS} accounts.", code="too_many_accounts")
     added = members.add(connection, invitation.account_id, user.id, invitation.role)

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import orjson
 import redis
 
-from models.accounts import accounts, audit, emails, identities
+from models.accounts import accounts, audit, emails, identities, invitations, members
 from models.accounts.audit import RequestOrigin
 from models.accounts.identities import Identity
+from models.accounts.invitations import Invitation
 from models.platform.database import Connection, Database
 from models.platform.errors import InvalidRequest, NotAllowed, NotAuthenticated
 from models.platform.secrets import hash_secret
 from pipelines.accounts import email_jobs, sessions
 from pipelines.accounts.access_tokens import AccessTokens
 from pipelines.accounts.email_jobs import EmailTemplate
+from pipelines.accounts.invitations import join
 from pipelines.accounts.sessions import SessionTokens
 from pipelines.accounts.signup import normalize_email
 from pipelines.accounts.signup_policy import OPEN, SignupPolicy
@@ -75,16 +77,48 @@ def _link(connection: Connection, claims: Claims, email: str, origin: RequestOri
     if not email:
         message = "The provider sent no e-mail address. Allow it to share your address, or sign up with a password."
         raise NotAllowed(message, code="email_missing")
+    invitation = _lock_invitation(connection, claims, email, policy)
     emails.lock(connection, email)
     owner = emails.find_owner(connection, email)
     if owner is not None and claims.email_verified:
         user_id = owner.id
+    elif invitation is not None:
+        user_id = _create_invited_user(connection, claims, email, invitation, origin)
     else:
         policy.check_signup(email)
         user_id = _create_user(connection, claims, email, owner.id if owner else None, origin)
     identities.link(connection, claims.identity, user_id, email)
     _record_link(connection, claims.identity, user_id, origin)
     return user_id
+
+
+def _lock_invitation(connection: Connection, claims: Claims, email: str, policy: SignupPolicy) -> Invitation | None:
+    """Return the invitation that a new user needs, with its account locked; None without a need or an invitation.
+
+    An address that the provider has verified proves as much as the secret that the invitation sends to it.
+    """
+    if not claims.email_verified or not policy.needs_invitation(email):
+        return None
+    unlocked = invitations.find_by_address(connection, email)
+    # As in `invitations.accept`, the account is locked before the address, and the invitation may have changed.
+    if unlocked is None or not members.lock_account(connection, unlocked.account_id):
+        return None
+    invitation = invitations.find_by_address(connection, email)
+    return invitation if invitation is not None and invitation.account_id == unlocked.account_id else None
+
+
+def _create_invited_user(
+    connection: Connection, claims: Claims, email: str, invitation: Invitation, origin: RequestOrigin
+) -> str:
+    """Create a user without an account of their own, and add them to the inviting one."""
+    user = emails.create_verified_user(connection, email, name=_printable_name(claims), password_hash=None)
+    assert user is not None, "the address is locked and has no owner"
+    join(connection, invitation, user, origin)
+    return user.id
+
+
+def _printable_name(claims: Claims) -> str:
+    return "".join(character for character in claims.name if character.isprintable())[:MAX_NAME_LENGTH]
 
 
 def _record_link(connection: Connection, identity: Identity, user_id: str, origin: RequestOrigin) -> None:
@@ -104,8 +138,7 @@ def _create_user(
     plan_id = accounts.DEFAULT_PLAN if claims.email_verified else accounts.UNVERIFIED_PLAN
     membership = accounts.create(connection, email=email, password_hash=None, plan_id=plan_id)
     user_id, account_id = membership.user_id, membership.account_id
-    name = "".join(character for character in claims.name if character.isprintable())[:MAX_NAME_LENGTH]
-    emails.rename(connection, user_id, name)
+    emails.rename(connection, user_id, _printable_name(claims))
     if claims.email_verified:
         emails.verify(connection, user_id, email)
     else:

@@ -36,6 +36,11 @@ class SignupPolicy:
             message = "E-mail addresses of this domain cannot sign up here."
             raise NotAllowed(message, param="email", code="domain_not_allowed")
 
+    def needs_invitation(self, email: str) -> bool:
+        """Return whether this normalized address may sign up with an invitation only."""
+        foreign = bool(self.domains) and email.rpartition("@")[2].lower() not in self.domains
+        return self.access == "invited" or (self.access == "open" and foreign)
+
     def check_invited(self) -> None:
         """Check that an invited person may become a user. Raises NotAllowed `signup_closed`."""
         if self.access == "closed":

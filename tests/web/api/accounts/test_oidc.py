@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import httpx
 import pytest
 
-from models.accounts import accounts, emails
+from models.accounts import accounts, emails, invitations
+from models.accounts.accounts import Role
 from models.platform.database import Database
 from models.platform.ids import new_id
 from models.platform.oidc_providers import OidcProvider
@@ -361,3 +362,75 @@ def test_two_concurrent_first_logins_create_one_user(browser, other_browser, dat
     }
     # Then they are one user
     assert len(users) == 1
+
+
+@pytest.fixture(scope="module")
+def invited_api(settings: Settings, provider: str) -> Iterator[httpx.Client]:
+    """A client of an application that only invited people sign up to."""
+    changes = {
+        "broker_url": f"{settings.redis_address}?db=9",
+        "oidc_providers": (OidcProvider("first", provider, "sangha", "a secret"),),
+        "signup": "invited",
+    }
+    with run_server(build(settings.model_copy(update=changes))) as (_, client):
+        yield client
+
+
+@pytest.fixture
+def guest(invited_api: httpx.Client, provider: str) -> Iterator[Browser]:
+    """A browser of that application."""
+    browser = Browser(invited_api, provider)
+    yield browser
+    browser.client.close()
+
+
+def invite(database: Database, email: str, *, state: str | None = None) -> str:
+    """Invite an address to a new account; `state` is a column with the time at which it ended. Returns the account."""
+    with database.transaction() as connection:
+        inviter = accounts.create(connection, email=f"{new_id('me')}@example.com", password_hash=None)
+        invitation_id = new_id("inv")
+        invitations.create(
+            connection, invitation_id, inviter.account_id, email=email, role=Role.MEMBER, invited_by=inviter.user_id
+        )
+        if state is not None:
+            connection.execute(
+                f"UPDATE invitations SET {state} = now() - interval '1 minute' WHERE id = %s", (invitation_id,)
+            )
+    return inviter.account_id
+
+
+def test_an_invited_person_without_a_password_joins_the_account_by_oidc(guest, database):
+    # Given an invitation to an address
+    email, subject = f"{new_id('guest')}@example.com", new_id("subject")
+    account_id = invite(database, email)
+
+    # When its owner logs in twice
+    logins = [guest.log_in(subject, email=email.upper(), email_verified=True).json() for _ in range(2)]
+
+    # Then they are a member of that account only, and the invitation is used up
+    assert [login["account"] for login in logins] == 2 * [{"id": account_id, "role": "member"}]
+    with database.connection() as connection:
+        assert len(accounts.memberships(connection, logins[0]["user"]["id"])) == 1
+        assert invitations.find_by_address(connection, email) is None
+
+
+@pytest.mark.parametrize(
+    ("verified", "state", "same"),
+    [
+        (False, None, True),
+        (True, "revoked_at", True),
+        (True, "expires_at", True),
+        (True, "accepted_at", True),
+        (True, None, False),
+    ],
+)
+def test_an_invitation_admits_only_its_verified_address_while_it_is_valid(guest, database, verified, state, same):
+    email = f"{new_id('guest')}@example.com"
+    account_id = invite(database, email if same else f"x{email}", state=state)
+
+    callback = guest.approve(guest.start_login(), new_id("subject"), email=email, email_verified=verified)
+
+    assert guest.open_callback(callback) == {"login_error": "invitation_required"}
+    with database.connection() as connection:
+        members = connection.execute("SELECT FROM memberships WHERE account_id = %s", (account_id,)).rowcount
+    assert members == 1
