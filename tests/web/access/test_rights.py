@@ -60,6 +60,9 @@ PERSONAL = {"session_id", "memory_id", "meditation_id", "response_id", "conversa
 #: Path parameters of resources that one user and the account's admins may see.
 MANAGED = {"job_id", "schedule_id"}
 
+#: Path parameters of what the roles of an account decide about, whose ever it is; tests of their routes say how.
+BY_ROLE = {"account_id", "user_id", "invitation_id", "file_id", "key_id"}
+
 #: Routes of managed resources that are personal: they show texts, or act as the user.
 PERSONAL_ROUTES = {
     ("GET", "/v1/jobs/{job_id}/events"),
@@ -238,6 +241,8 @@ def test_a_route_declares_rights_and_a_response_type(route):
     assert route.response is not None or (route.method, route.path) in NOT_JSON, "declare the type of its response"
     unknown = set(parameters(route)) - set(FIXED_PARAMETERS) - set(RESOURCE_FACTORIES) - {"account_id"}
     assert not unknown, "add a factory to tests/web/principals.py"
+    unclassified = {*parameters(route)} - PERSONAL - MANAGED - BY_ROLE - set(FIXED_PARAMETERS)
+    assert not unclassified, "say which members see what the parameter names"
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name)
