@@ -5,6 +5,7 @@ said far inside a long memory is found by the passage that says it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import regex
 
@@ -48,23 +49,47 @@ def _passage_length(text: str) -> int:
     return ends[-1] if ends else max(len(quotes.cut_text(text, MAX_PASSAGE)), 1)
 
 
+class PassageEntry(NamedTuple):
+    """Where a passage is in its text, and its weighted terms."""
+
+    start: int
+    length: int
+    weights: Mapping[str, float]
+
+
+def passage_entries(text: str) -> list[PassageEntry]:
+    """Find the passages of a long text, and weigh their terms."""
+    return [
+        PassageEntry(start, length, terms.term_weights(text[start : start + length]))
+        for start, length in split_passages(text)
+    ]
+
+
 def add_passages(connection: Connection, space: Space, texts: Mapping[int, str]) -> None:
     """Index the passages of the long ones among memories' texts by ordinal, and enqueue the job that embeds them.
 
     The caller holds the lock of the space. Earlier versions do not know passages.
     """
-    if space.term_version < terms.CURRENT:
+    if space.term_version >= terms.CURRENT:
+        insert_passages(connection, space, {ordinal: passage_entries(text) for ordinal, text in texts.items()})
+
+
+def insert_passages(connection: Connection, space: Space, entries: Mapping[int, Sequence[PassageEntry]]) -> None:
+    """Insert the passages of memories by ordinal, and enqueue the job that embeds them.
+
+    The caller holds the lock of the space.
+    """
+    found = [(ordinal, entry) for ordinal in entries for entry in entries[ordinal]]
+    if not found:
         return
-    parts = [(ordinal, start, length) for ordinal in texts for start, length in split_passages(texts[ordinal])]
-    if not parts:
-        return
-    numbers = range(first := passages.take_numbers(connection, space.id, len(parts)), first + len(parts))
-    weights = [terms.term_weights(texts[ordinal][start : start + length]) for ordinal, start, length in parts]
-    rows = [NewPassage(number, *part, [*weight]) for number, part, weight in zip(numbers, parts, weights, strict=True)]
+    first = passages.take_numbers(connection, space.id, len(found))
+    numbered = list(enumerate(found, start=first))
+    rows = [
+        NewPassage(number, ordinal, entry.start, entry.length, [*entry.weights])
+        for number, (ordinal, entry) in numbered
+    ]
     passages.insert(connection, space.id, rows)
-    postings.add(
-        connection, space.id, {posting_ordinal(row.number): weight for row, weight in zip(rows, weights, strict=True)}
-    )
+    postings.add(connection, space.id, {posting_ordinal(number): entry.weights for number, (_, entry) in numbered})
     enqueue(connection, reindex_job(space.account_id, space.user_id))
 
 

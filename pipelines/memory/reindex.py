@@ -14,14 +14,15 @@ from models.memory.spaces import Space
 from models.platform.compatibility import oldest_code
 from models.platform.database import Connection, Database
 from pipelines.memory import terms
-from pipelines.memory.passages import add_passages, reindex_job, remove_passages
+from pipelines.memory.index_entries import IndexEntries
+from pipelines.memory.passages import insert_passages, reindex_job, remove_passages
 from pipelines.memory.store import Embed, stoppable
 from pipelines.time_slice import TimeSlice
 
 #: The first schema version whose code knows passages and the present terms.
 SINCE = "0021"
 
-#: Memories indexed in one transaction, which holds the lock of the space for 0.1 s, of the longest texts for a second.
+#: Memories indexed in one transaction.
 BATCH = 32
 
 #: Passages embedded between two transactions, in about a second.
@@ -52,25 +53,40 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
 
 def _index_batch(database: Database, space_id: int) -> int:
     """Index the newest memories again that may have earlier terms. Returns how many ordinals were done."""
+    with database.connection() as connection:
+        space = spaces.read(connection, space_id)
+        states = [] if space is None else _read_batch(connection, space)
+    if space is None:
+        return 0
+    entries = IndexEntries(space.term_version, (state.text for state in states if not state.closed))
     with database.transaction() as connection:
         space = spaces.lock(connection, space_id)
         if space is None or not space.reindex_below:
             return 0
+        _index(connection, space, _read_batch(connection, space), entries)
         first = max(0, space.reindex_below - BATCH)
-        _index(connection, space, index_state.read_range(connection, space.id, first, space.reindex_below))
         spaces.set_reindex_below(connection, space.id, first)
         return space.reindex_below - first
 
 
-def _index(connection: Connection, space: Space, states: list[IndexState]) -> None:
+def _read_batch(connection: Connection, space: Space) -> list[IndexState]:
+    """Read the newest memories that may have earlier terms."""
+    first = max(0, space.reindex_below - BATCH)
+    return index_state.read_range(connection, space.id, first, space.reindex_below)
+
+
+def _index(connection: Connection, space: Space, states: list[IndexState], entries: IndexEntries) -> None:
+    """Index memories again by entries that were found before the lock; a text that changed meanwhile has new ones."""
     live = {state.ordinal: state for state in states if not state.closed}
-    weights = {ordinal: terms.term_weights(state.text, space.term_version) for ordinal, state in live.items()}
+    entries = entries.in_version(space.term_version)
+    found = {ordinal: entries[state.text] for ordinal, state in live.items()}
     postings.remove(connection, space.id, {ordinal: state.terms for ordinal, state in live.items()})
-    postings.add(connection, space.id, weights)
-    rows = {ordinal: ([*weights[ordinal]], terms.is_question(state.text)) for ordinal, state in live.items()}
-    index_state.set_terms(connection, space.id, rows)
+    postings.add(connection, space.id, {ordinal: entry.weights for ordinal, entry in found.items()})
+    index_state.set_terms(
+        connection, space.id, {ordinal: ([*entry.weights], entry.asks) for ordinal, entry in found.items()}
+    )
     remove_passages(connection, space, [*live])
-    add_passages(connection, space, {ordinal: state.text for ordinal, state in live.items()})
+    insert_passages(connection, space, {ordinal: entry.passages for ordinal, entry in found.items()})
 
 
 def _embed_batch(database: Database, embed: Embed, space_id: int) -> int:

@@ -20,6 +20,7 @@ from models.platform.settings import Settings
 from models.turns.responses import Response
 from pipelines.inference.registry import reflection_enabled
 from pipelines.memory.follow_ups import extract_facts_job
+from pipelines.memory.index_entries import IndexEntries
 from pipelines.memory.memory_input import MAX_TEXT_LENGTH
 from pipelines.memory.store import Embed, insert_memories, lock_space, open_space, select_missing, stoppable
 from pipelines.time_slice import TimeSlice
@@ -67,6 +68,7 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
         space = open_space(connection, account_id, user_id)
         missing = select_missing(new_memories, memories.existing_ids(connection, space.id, new_memories))
     vectors = dict(zip((new.id for new in missing), _embed_distinct(embed, missing), strict=True))
+    entries = IndexEntries(space.term_version, (new.text for new in missing))
     attempt.check()
     with attempt.database.transaction() as connection:
         attempts.lock_job(connection, attempt.job)
@@ -76,7 +78,7 @@ def _remember(embed: Embed, attempt: Attempt, turns: Sequence[Response]) -> None
         # A memory that was recalled for an answer may have been deleted since; such an answer is not remembered.
         deleted = sources.missing_ids(connection, space.id, [source for new in added for source in new.sources])
         kept = [new for new in added if deleted.isdisjoint(new.sources)]
-        insert_memories(connection, space, [(new, vectors[new.id]) for new in kept])
+        insert_memories(connection, space, [(new, vectors[new.id]) for new in kept], entries)
 
 
 def _embed_distinct(embed: Embed, new_memories: Sequence[NewMemory]) -> list[list[float]]:

@@ -1,7 +1,7 @@
 """Write, close and reopen memories with their index entries.
 
 A memory's row, terms, vector and the statistics of its space change in one transaction, under the lock of the space.
-Texts are embedded before the lock is taken, because embedding takes long.
+Texts are embedded, and their index entries found, before the lock is taken, because that takes long.
 """
 
 from collections import Counter
@@ -17,7 +17,8 @@ from models.memory.spaces import Space
 from models.platform.database import Connection, Database
 from models.platform.errors import PermanentFailure
 from pipelines.memory import terms
-from pipelines.memory.passages import add_passages, remove_passages
+from pipelines.memory.index_entries import NO_ENTRIES, IndexEntries
+from pipelines.memory.passages import add_passages, insert_passages, remove_passages
 
 #: Embeds texts as unit vectors, in order.
 Embed = Callable[[Sequence[str]], list[list[float]]]
@@ -54,11 +55,12 @@ def write_memories(
         space = open_space(connection, account_id, user_id)
         missing = select_missing(new_memories, memories.existing_ids(connection, space.id, new_memories))
     vectors = dict(zip((new.id for new in missing), embed([new.text for new in missing]), strict=True))
+    entries = IndexEntries(space.term_version, (new.text for new in missing))
     with database.transaction() as connection:
         space = lock_space(connection, space.id)
         existing = memories.existing_ids(connection, space.id, new_memories)
         inserted = [new for new in missing if new.id not in existing and (new.unique_key or "") not in existing]
-        insert_memories(connection, space, [(new, vectors[new.id]) for new in inserted])
+        insert_memories(connection, space, [(new, vectors[new.id]) for new in inserted], entries)
     ids_by_key = {new.unique_key: new.id for new in inserted if new.unique_key}
     return [_stored_id(new, existing, ids_by_key) for new in new_memories]
 
@@ -95,19 +97,23 @@ def lock_space(connection: Connection, space_id: int) -> Space:
 
 
 def insert_memories(
-    connection: Connection, space: Space, new_memories: Sequence[tuple[NewMemory, Sequence[float]]]
+    connection: Connection,
+    space: Space,
+    new_memories: Sequence[tuple[NewMemory, Sequence[float]]],
+    entries: IndexEntries = NO_ENTRIES,
 ) -> None:
-    """Insert memories with their vectors. The caller holds the lock of the space."""
+    """Insert memories with their vectors. The caller holds the lock of the space, and found the entries before."""
     if not new_memories:
         return
+    entries = entries.in_version(space.term_version)
     numbered = list(enumerate(new_memories, start=space.next_ordinal))
-    weights = {ordinal: terms.term_weights(new.text, space.term_version) for ordinal, (new, _) in numbered}
-    rows = [(new, ordinal, [*weights[ordinal]], terms.is_question(new.text)) for ordinal, (new, _) in numbered]
+    found = {ordinal: entries[new.text] for ordinal, (new, _) in numbered}
+    rows = [(new, ordinal, [*found[ordinal].weights], found[ordinal].asks) for ordinal, (new, _) in numbered]
     memories.insert(connection, space, rows)
     sources.cite(connection, space.id, [new for new, _ in new_memories])
     memory_vectors.insert(connection, space.id, {ordinal: vector for ordinal, (_, vector) in numbered})
-    postings.add(connection, space.id, weights)
-    add_passages(connection, space, {ordinal: new.text for ordinal, (new, _) in numbered})
+    postings.add(connection, space.id, {ordinal: entry.weights for ordinal, entry in found.items()})
+    insert_passages(connection, space, {ordinal: entry.passages for ordinal, entry in found.items()})
     spaces.add_counts(connection, space.id, ordinals=len(new_memories), live=len(new_memories))
     spaces.add_speaker_counts(connection, space.id, Counter(new.speaker for new, _ in new_memories))
     vector_codes.pack_filled(connection, space, len(new_memories))
