@@ -1,9 +1,11 @@
 """Limit how long one attempt works on a long job, and yield its thread to the jobs of other accounts."""
 
 import time
+from collections.abc import Callable
 
 from models.jobs.attempt_context import Attempt
 from models.jobs.windows import others_wait
+from models.platform.database import Connection, Database
 from models.platform.errors import Released
 
 #: Seconds that one attempt works before the job is released.
@@ -37,6 +39,14 @@ class TimeSlice:
         if now > self._next_look:
             self._next_look = now + INTERVAL
             self._yield_to_others()
+
+    def repeat(self, database: Database, change: Callable[[Connection, int], int], batch: int) -> None:
+        """Call a function that changes at most `batch` rows, a transaction each, until it changes none."""
+        changed = batch
+        while changed:
+            self.check()
+            with database.transaction() as connection:
+                changed = change(connection, batch)
 
     def _yield_to_others(self) -> None:
         with self._attempt.database.connection() as connection:

@@ -33,18 +33,10 @@ def run(compatibility: Compatibility, attempt: Attempt) -> Ending:
         return plain_ending(attempt, "completed", result={"moved": 0, "waiting_for": f"finalization of {SINCE}"})
     ended_partitions.create_missing(attempt.database)
     time_slice = TimeSlice(attempt, math.inf)
-    _delete_expired_keys(attempt, time_slice)
+    # Repeating one of their requests would insert a moved job again.
+    time_slice.repeat(attempt.database, idempotency.prune, KEYS_BATCH)
     moved = _move(attempt, time_slice, attempt.job.arguments.get("age_seconds", MOVED_AFTER))
     return plain_ending(attempt, "completed", result={"moved": moved})
-
-
-def _delete_expired_keys(attempt: Attempt, time_slice: TimeSlice) -> None:
-    """Delete the keys of old requests: repeating one of them would insert a moved job again."""
-    deleted = KEYS_BATCH
-    while deleted:
-        time_slice.check()
-        with attempt.database.connection() as connection:
-            deleted = idempotency.prune(connection, KEYS_BATCH)
 
 
 def _move(attempt: Attempt, time_slice: TimeSlice, age: float) -> int:

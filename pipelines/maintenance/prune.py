@@ -4,8 +4,6 @@ Turns and their journals are kept until their owner deletes them. The codes of v
 `ended_jobs` are deleted by the week; those in `jobs`, which were never moved, one by one.
 """
 
-from collections.abc import Callable
-
 from models.access import api_keys, idempotency, sessions
 from models.accounts import email_tokens, emails, files, invitations, sent_emails, unverified_users
 from models.jobs import effects, ended_partitions
@@ -15,7 +13,6 @@ from models.jobs.ended_jobs import ACCOUNT_JOB_DAYS, PLATFORM_JOB_DAYS
 from models.jobs.jobs import PLATFORM_ACCOUNT
 from models.jobs.workers import delete_silent
 from models.memory import meditation_changes
-from models.platform.database import Connection
 from models.platform.object_store import ObjectStore
 from models.schedules import firings
 from pipelines.delivery.mailers import FolderMailer
@@ -74,23 +71,12 @@ def run(objects: ObjectStore, mailbox: FolderMailer | None, attempt: Attempt) ->
         mailbox.delete_old()
     total = _prune_jobs(attempt, time_slice)
     ended_partitions.drop_expired(attempt.database)
-    _delete_unverified_users(attempt, time_slice)
-    _prune_rows(attempt, time_slice, emails.leave_unverified_plan)
-    for prune in PRUNE_FUNCTIONS:
-        _prune_rows(attempt, time_slice, prune)
+    for change in (unverified_users.prune, emails.leave_unverified_plan, *PRUNE_FUNCTIONS):
+        time_slice.repeat(attempt.database, change, BATCH)
     with attempt.database.connection() as connection:
         delete_silent(connection)
     index_space.sweep(attempt)
     return plain_ending(attempt, "completed", result={"pruned": total})
-
-
-def _prune_rows(attempt: Attempt, time_slice: TimeSlice, prune: Callable[[Connection, int], int]) -> None:
-    """Call the function, a transaction each, until it changes no rows."""
-    deleted = BATCH
-    while deleted:
-        time_slice.check()
-        with attempt.database.connection() as connection:
-            deleted = prune(connection, BATCH)
 
 
 def _prune_jobs(attempt: Attempt, time_slice: TimeSlice) -> int:
@@ -105,14 +91,6 @@ def _prune_jobs(attempt: Attempt, time_slice: TimeSlice) -> int:
             total += deleted
             attempt.report_progress(total, note="ended jobs pruned")
     return total
-
-
-def _delete_unverified_users(attempt: Attempt, time_slice: TimeSlice) -> None:
-    deleted = BATCH
-    while deleted:
-        time_slice.check()
-        with attempt.database.transaction() as connection:
-            deleted = unverified_users.prune(connection, BATCH)
 
 
 def _delete_expired_files(objects: ObjectStore, attempt: Attempt, time_slice: TimeSlice) -> int:
