@@ -51,10 +51,14 @@ async def resume_position(request: Request, job_id: str, cursor: StreamCursor) -
     A client that received events which were rewound is sent back to the event that announces the rewind. Raises
     InvalidRequest for a number that the journal has not reached, and Unavailable when the journal cannot be read.
     """
-    after, name = cursor.starting_after, "starting_after"
-    if after is None:
-        after, name = _last_event_id(request), "Last-Event-ID"
+    after = requested_position(request, cursor)
+    name = "Last-Event-ID" if cursor.starting_after is None else "starting_after"
     return await run_in_thread(_check_position, request, job_id, after, name) if after >= 0 else -1
+
+
+def requested_position(request: Request, cursor: StreamCursor) -> int:
+    """Return the number of the last event that the client has received: what it asks to resume after, else -1."""
+    return _last_event_id(request) if cursor.starting_after is None else cursor.starting_after
 
 
 def _last_event_id(request: Request) -> int:

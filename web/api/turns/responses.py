@@ -14,7 +14,7 @@ from models.platform.errors import InvalidRequest, NotFound
 from models.turns.responses import Response
 from pipelines.chat.deletion import delete_response
 from pipelines.chat.response_objects import ResponseObject, response_object
-from web.api.job_events import StreamCursor, resume_position
+from web.api.job_events import StreamCursor, requested_position, resume_position
 from web.api.job_results import cancel_job
 from web.api.request import Request
 from web.api.turns.conversion import convert
@@ -92,7 +92,9 @@ async def retrieve(request: Request) -> HttpResponse | EventStream:
     if not query.stream:
         return _respond(request, response, response_object(response), ended=response.ended)
     after = await resume_position(request, response.job_id, query)
-    standard = None if wants_all_events(request) else StandardEvents(response.id, after)
+    # After a rewind the client is sent back: what it has received is beyond `after`.
+    received = requested_position(request, query)
+    standard = None if wants_all_events(request) else StandardEvents(response.id, received)
     batches = request.platform.tail.follow(response.job_id, after, owner=request.caller.account_id)
     frames = response_frames(batches, standard, on_delivered(request, response))
     return EventStream(frames, request.platform.streams)

@@ -21,7 +21,7 @@ OPENING = frozenset({CREATED, QUEUED, IN_PROGRESS})
 
 
 class StandardEvents:
-    """The events of one stream that begins after the number `after`. `ended` is true after the last one."""
+    """The events of one stream, whose client has received those up to `after`. `ended` is true after the last one."""
 
     def __init__(self, response_id: str, after: int = -1) -> None:
         self._response_id = response_id

@@ -104,6 +104,12 @@ def test_a_rewind_that_takes_back_a_part_of_the_answer_ends_the_stream_with_an_e
     assert types(delivered) == ["error"]
 
 
+def test_a_resumed_stream_that_is_sent_back_to_a_rewind_ends_with_an_error():
+    delivered = StandardEvents("resp_1", 18).convert(journal(REWOUND, "response.in_progress", DELTA, first=2))
+
+    assert [parsed(each)["code"] for each in delivered] == ["answer_restarted"]
+
+
 def test_a_rewind_that_takes_back_nothing_of_the_answer_is_not_noticed():
     standard = StandardEvents("resp_1")
     standard.convert(journal(*OPENING[:4]))
