@@ -86,23 +86,31 @@ class Adversary:
         wait_until(lambda: not self._cancel_unfinished(), CANCEL_TIMEOUT, interval=0.25, what="the adversary's jobs")
 
     def violations(self) -> Sequence[Violation]:
-        """Return the wrong answers so far, and what the victim has lost. Call it while no fault is active."""
+        """Return the wrong answers so far, and what the victim has lost. Call it while no fault is active.
+
+        What the attacks have left, which may be hours of work, is cancelled first.
+        """
         self.stop()
         wrong = [
             Violation(RULE, name, f"{request} {problem}")
             for result in self.results
             for name, request, problem in result.problems
         ]
+        try:
+            self.cancel_jobs()
+        except TimeoutError as error:
+            wrong.append(Violation(RULE, "cancelled jobs", str(error)))
         return [*wrong, *(Violation(RULE, "victim", loss) for loss in losses(self.victim, self._address))]
 
     def _cancel_unfinished(self) -> int:
-        """Request the end of all jobs that have not ended; returns their number."""
-        with closing(Client(self._address, self._token)) as client:
+        """Request the end of all jobs that have not ended; returns their number, or 1 where it is unknown."""
+        with contextlib.suppress(CheckFailed, OSError), closing(Client(self._address, self._token)) as client:
             jobs = [job for state in UNFINISHED for job in client.get(f"/v1/jobs?limit=100&state={state}")["data"]]
             for job in jobs:
                 with contextlib.suppress(CheckFailed):  # it has ended meanwhile
                     client.post(f"/v1/jobs/{job['id']}/cancel", {})
-        return len(jobs)
+            return len(jobs)
+        return 1
 
 
 @contextmanager

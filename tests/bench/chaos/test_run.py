@@ -21,6 +21,7 @@ SHORT = RunOptions(
     minutes=0.17,
     broker="rabbitmq",
     only=("kill-worker:inference-a", "kill-web:web-a", "wipe-valkey", "cut-link:all-rabbitmq"),
+    attacks=(),
 )
 
 
