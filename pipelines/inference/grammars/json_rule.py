@@ -10,7 +10,8 @@ import orjson
 OPTIONS = {"lenient": True, "coerce_one_of": True, "whitespace_flexible": False,
            "item_separator": ", ", "key_separator": ": "}  # fmt: skip
 
-STRICT_OPTIONS = {**OPTIONS, "lenient": False}
+#: Of a `oneOf` whose choices may be valid together, the grammar would admit what several of them admit.
+STRICT_OPTIONS = {**OPTIONS, "lenient": False, "coerce_one_of": False}
 
 GRAMMAR_HEADER = "%llguidance {}\n"
 

@@ -57,9 +57,13 @@ def check_schema(schema: Mapping[str, Any], *, strict: bool) -> SchemaVerdict:
     if sum(map(len, ignored)) > MAX_IGNORED_BYTES:
         return SchemaVerdict("too many of its regular expressions cannot be enforced")
     if strict and (error := grammar_error(schema_grammar(schema, STRICT_OPTIONS))):
-        return SchemaVerdict(error)
+        return SchemaVerdict(OVERLAP if error.startswith("oneOf") else error)
     enforced = without_patterns(schema, frozenset(ignored)) if ignored else schema
     return SchemaVerdict(grammar_error(schema_grammar(enforced or ANY_OBJECT)), tuple(ignored))
+
+
+#: Said in place of the compiler's error, which names an option of its own.
+OVERLAP = "choices of its 'oneOf' may be valid together: use 'anyOf'"
 
 
 def limit_error(schema: Mapping[str, Any]) -> str | None:

@@ -41,6 +41,20 @@ def test_a_schema_that_no_grammar_can_enforce_is_rejected_with_its_error(
     assert (message is None) if error is None else error in (message or "")
 
 
+@pytest.mark.parametrize(
+    ("choices", "error"),
+    [
+        ([{"type": "string"}, {"type": "integer"}], None),
+        ([{"type": "integer", "multipleOf": 2}, {"type": "integer", "multipleOf": 3}], "use 'anyOf'"),
+    ],
+)
+def test_choices_that_may_be_valid_together_are_rejected_if_strict(choices: list[Any], error: str | None) -> None:
+    message = schema_error({"oneOf": choices}, strict=True)
+
+    assert (message is None) if error is None else error in (message or "")
+    assert schema_error({"oneOf": choices}) is None
+
+
 def test_an_output_format_that_no_grammar_can_enforce_is_a_permanent_failure() -> None:
     for output_format in (OutputFormat(schema={"type": "foo"}), OutputFormat((Tool("f", "", {"type": "foo"}),))):
         with pytest.raises(PermanentFailure, match="JSON Schema") as caught:
