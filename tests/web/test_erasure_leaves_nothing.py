@@ -12,6 +12,7 @@ from models.accounts import account_data
 from models.accounts.accounts import Role
 from models.jobs.jobs import UNFINISHED
 from models.journal import shards
+from models.platform.errors import Unavailable
 from models.platform.redis_client import connect
 from tests.web.api_client import ApiUser, app_client
 from tests.web.worker_process import run_worker
@@ -79,10 +80,25 @@ def read_key(client, key):
             return other
 
 
+def delete_left_jobs(database):
+    """Delete unfinished jobs; returns False after a conflict with the deletion of an account."""
+    query = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = ANY(%s) FOR UPDATE SKIP LOCKED)"
+    try:
+        with database.transaction() as connection:
+            connection.execute(query, (list(UNFINISHED),))
+    except Unavailable:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
-def worker_folder(settings, tmp_path_factory):
-    """The folder of a worker of all pools."""
+def worker_folder(settings, database, valkey, tmp_path_factory):
+    """The folder of a worker of all pools, without the work that earlier tests have left in the queues."""
     folder = tmp_path_factory.mktemp("worker")
+    wait_until(lambda: delete_left_jobs(database))
+    with connect(valkey.url) as client:
+        if queues := list(client.scan_iter("sangha:queue:*")):
+            client.delete(*queues)
     with run_worker(settings, POOLS, folder):
         yield folder
 
@@ -146,7 +162,7 @@ def fill_user(user, word, mailbox):
     ok(user.request("PATCH", "/v1/me", json={"name": f"Miss {word}"}))
     ok(user.request("POST", "/v1/api_keys", json={"name": word, "scopes": ["read"]}, headers=key))
     ok(user.request("POST", "/auth/email/resend"))
-    wait_until(lambda: [*mailbox.rglob("*.eml")])
+    wait_until(lambda: [*mailbox.rglob("*.eml")], timeout=60)
     with user.database.connection() as connection:
         connection.execute("UPDATE users SET email_verified_at = now() WHERE id = %s", (user.caller.user_id,))
     items = [{"type": "message", "role": "user", "content": text}]
