@@ -23,15 +23,13 @@ from bench.harness.helper import Helper, helper, write_line
 from bench.harness.sse import CheckFailed
 from bench.harness.stack import leave_unverified_plan
 from bench.harness.waiting import wait_until
+from models.jobs.jobs import UNFINISHED
 from models.platform.ids import new_id
 from models.platform.settings import Settings
 
 #: Seconds that attacks have to end once they are interrupted, and cancelled jobs: a text that is being embedded is not
 #: interrupted.
 STOP_TIMEOUT, CANCEL_TIMEOUT = 30.0, 120.0
-
-#: The states of jobs that have not ended.
-UNFINISHED = ("scheduled", "queued", "running", "waiting")
 
 RULE = "adversary"
 

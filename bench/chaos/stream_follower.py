@@ -58,8 +58,7 @@ class HttpFollower:
     def replay(self, transcript: ClientTranscript, path: str, after: int) -> None:
         """Read an ended stream again, after a number. Raises DeadlineExceeded."""
         headers = ALL_EVENTS if transcript.exact else None
-        path = f"{path}{'&' if '?' in path else '?'}starting_after={after}"
-        self._read_again(transcript, after, HttpRequest("GET", path, headers=headers))
+        self._read_again(transcript, after, HttpRequest("GET", path_after(path, after), headers=headers))
 
     def repeat_create(self, transcript: ClientTranscript) -> None:
         """Send the creating request of an ended turn again: its stream is replayed. Raises DeadlineExceeded."""
@@ -117,8 +116,7 @@ class HttpFollower:
         if resumed_by == "Last-Event-ID":
             request = HttpRequest("GET", path, headers={"Last-Event-ID": str(after), **ALL_EVENTS})
         else:
-            path = f"{path}{'&' if '?' in path else '?'}starting_after={after}"
-            request = HttpRequest("GET", path, headers=ALL_EVENTS)
+            request = HttpRequest("GET", path_after(path, after), headers=ALL_EVENTS)
         try:
             with self._client.open(web, request) as (connection, response):
                 if response.status != 200:
@@ -230,6 +228,11 @@ def creating_request(transcript: ClientTranscript) -> HttpRequest:
     """Return the request that creates a streamed turn."""
     headers = {"Idempotency-Key": transcript.key, **ALL_EVENTS}
     return HttpRequest("POST", "/v1/responses", transcript.request, headers)
+
+
+def path_after(path: str, after: int) -> str:
+    """Return the path of a stream that begins after a number."""
+    return f"{path}{'&' if '?' in path else '?'}starting_after={after}"
 
 
 def stream_path(transcript: ClientTranscript) -> str:

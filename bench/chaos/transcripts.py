@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.harness.sse import ReceivedEvent, effective_events
+from models.journal.events import EXTENSION as EXTENSION_BYTES
 from pipelines.inference.scripted.engine import SLOW_WORD
 
 WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
@@ -16,7 +17,7 @@ WorkKind = Literal["turn", "memories", "meditation", "embeddings", "listing"]
 ResumedBy = Literal["create", "Last-Event-ID", "starting_after", "openai"]
 
 #: What the types of events begin with that OpenAI's API does not have.
-EXTENSION = "sangha:"
+EXTENSION = EXTENSION_BYTES.decode()
 
 #: The tokens of a whole answer, and how many the engine generates a second; slow answers take 40 seconds.
 TOKENS, RATE, SLOW_RATE = 40, 40, 1
