@@ -75,16 +75,18 @@ def begin_answer(
     Where tools may be called, the message begins only with its first text: the answer may consist of calls.
     """
     journal, item_id = attempt.journal, response_objects.output_message_id(response)
+    started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
     if "response.in_progress" not in transcript.event_types:
+        # For clients that receive OpenAI's types only.
+        sangha = {**started, "recalled": [memory["id"] for memory in response.recalled]}
         payload = response_objects.response_payload(
-            response, attempt.job.arguments, status="in_progress", sangha=_generation(engine, response, prompt)
+            response, attempt.job.arguments, status="in_progress", sangha=sangha
         )
         journal.write("response.in_progress", payload)
     if response.recalled and MEMORIES_RECALLED not in transcript.event_types:
         journal.write(MEMORIES_RECALLED, {"item_id": item_id, "memories": response.recalled})
     if ENGINE_STARTED not in transcript.event_types:
         transcript.prompt_tokens = prompt.tokens
-        started = {"model": engine.name, "prompt_tokens": prompt.tokens, "dropped_messages": prompt.dropped}
         journal.write(ENGINE_STARTED, {"item_id": item_id, **started})
     if transcript.text and not (engine.continues or transcript.calls):
         journal.write(ANSWER_RESTARTED, {"item_id": item_id, "discarded_tokens": transcript.tokens})
@@ -93,16 +95,6 @@ def begin_answer(
     if not prompt.output_format.callable_tools:
         answer.begin_message()
     return answer
-
-
-def _generation(engine: Engine, response: Response, prompt: Prompt) -> Mapping[str, Any]:
-    """Build the field `sangha`, which tells clients of OpenAI's API how the answer is generated."""
-    return {
-        "model": engine.name,
-        "prompt_tokens": prompt.tokens,
-        "dropped_messages": prompt.dropped,
-        "recalled": [memory["id"] for memory in response.recalled],
-    }
 
 
 def generate(
