@@ -244,7 +244,7 @@ PLANTED = (
     ),
     PlantedBug(
         "foreign-responses",
-        "a response is read by whoever knows its id",
+        "a response is read without a check of its owner",
         [
             Edit(
                 "models/turns/responses.py",

@@ -54,10 +54,9 @@ def run(embed: Embed, attempt: Attempt) -> Ending:
 def _index_batch(database: Database, space_id: int) -> int:
     """Index the newest memories again that may have earlier terms. Returns how many ordinals were done."""
     with database.connection() as connection:
-        space = spaces.read(connection, space_id)
-        states = [] if space is None else _read_batch(connection, space)
-    if space is None:
-        return 0
+        if (space := spaces.read(connection, space_id)) is None:
+            return 0
+        states = _read_batch(connection, space)
     entries = IndexEntries(space.term_version, (state.text for state in states if not state.closed))
     with database.transaction() as connection:
         space = spaces.lock(connection, space_id)

@@ -37,7 +37,7 @@ TOO_LARGE = b"\r\n".join(
 
 
 class OpenConnections(Protocol):
-    """What counts the connections of an address: `web.access.connection_limit`, which is above this package."""
+    """Counts the open connections of each client address. `web.access.connection_limit` implements it."""
 
     def open(self, ip: str) -> bool:
         """Count a new connection; returns False if it is one too many."""
