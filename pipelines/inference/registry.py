@@ -30,6 +30,16 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What an engine uses where a request has no value; by default what OpenAI's API documents."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """The description of an engine, which is available without loading it.
 
@@ -39,6 +49,7 @@ class EngineSpec:
     check                the check of `sangha doctor`. Raises SanghaError
     supports_reflection  whether the model is good enough to write facts and insights: the default of SANGHA_REFLECTION
     requires             fields of Settings that must be set
+    sampling_defaults    what it uses where a request has no value
     """
 
     load: Callable[[Settings], Engine]
@@ -46,6 +57,7 @@ class EngineSpec:
     check: Callable[[Settings], EngineStatus]
     supports_reflection: Callable[[Settings], bool]
     requires: tuple[str, ...] = ()
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
 
 
 def engine_spec(settings: Settings) -> EngineSpec:
@@ -72,6 +84,11 @@ def load_engine(settings: Settings) -> Engine:
 def model_name(settings: Settings) -> str:
     """Return the name of the engine's model. Loads no engine and reads no file. Raises ConfigurationError."""
     return engine_spec(settings).model_name(settings)
+
+
+def sampling_defaults(settings: Settings) -> SamplingDefaults:
+    """Return the values that take effect where a request has none. Raises ConfigurationError."""
+    return engine_spec(settings).sampling_defaults
 
 
 def embedder_name(settings: Settings) -> str:

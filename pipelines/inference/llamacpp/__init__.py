@@ -4,10 +4,13 @@ from pathlib import Path
 
 from models.platform.settings import Settings
 from pipelines.inference.engine import Engine
-from pipelines.inference.registry import EngineSpec, EngineStatus
+from pipelines.inference.registry import EngineSpec, EngineStatus, SamplingDefaults
 
 #: The bundled model: SmolLM2-135M-Instruct, Apache-2.0.
 BUNDLED_MODEL = "smollm2-135m-instruct"
+
+#: llama.cpp's own, but sent with each request: a GGUF file may contain others, which only the worker could know.
+SAMPLING_DEFAULTS = SamplingDefaults(temperature=0.8, top_p=0.95)
 
 
 def _load(settings: Settings) -> Engine:
@@ -32,4 +35,4 @@ def _supports_reflection(settings: Settings) -> bool:
     return settings.model is not None
 
 
-ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection)
+ENGINE = EngineSpec(_load, _model_name, _check, _supports_reflection, sampling_defaults=SAMPLING_DEFAULTS)

@@ -33,6 +33,7 @@ from pipelines.inference.engine import (
     ToolCall,
 )
 from pipelines.inference.json_schema import check_output_format
+from pipelines.inference.llamacpp import SAMPLING_DEFAULTS
 from pipelines.inference.llamacpp.assistant_prefix import assistant_prefix
 from pipelines.inference.llamacpp.chunks import ChunkQueue, error_from, read_tokens
 from pipelines.inference.llamacpp.gguf_files import engine_file
@@ -187,8 +188,8 @@ class LlamaCppEngine:
         body = {
             "messages": partial.messages(),
             "max_tokens": sampling.max_output_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "temperature": _or_default(sampling.temperature, SAMPLING_DEFAULTS.temperature),
+            "top_p": _or_default(sampling.top_p, SAMPLING_DEFAULTS.top_p),
             "seed": sampling.seed,
             # A stop text inside a call would cut it: where calls are possible the parser looks for stop texts itself.
             "stop": None if partial.output_format.callable_tools else [text for text in sampling.stop if text] or None,
@@ -220,6 +221,10 @@ class LlamaCppEngine:
             return
         with self._isolated_slots.take(cache_owner, messages, lambda: chunks.has_begun) as slot:
             yield slot.parameters
+
+
+def _or_default(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _cpu_only() -> bool:

@@ -16,6 +16,7 @@ from pipelines.inference.registry import (
     load_engine,
     model_name,
     reflection_enabled,
+    sampling_defaults,
 )
 
 
@@ -33,6 +34,22 @@ from pipelines.inference.registry import (
 )
 def test_the_model_has_a_name_before_the_engine_is_loaded(settings: Settings, name: str) -> None:
     assert model_name(settings) == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "temperature", "top_p"),
+    [
+        (Settings(), 0.8, 0.95),
+        (Settings(engine="scripted"), 1.0, 1.0),
+        (Settings(engine="openai", upstreams=(Upstream("x", "https://x/v1", ("m",)),)), 1.0, 1.0),
+    ],
+)
+def test_the_values_of_a_request_without_any_are_known_before_the_engine_is_loaded(
+    settings: Settings, temperature: float, top_p: float
+) -> None:
+    defaults = sampling_defaults(settings)
+    assert (defaults.temperature, defaults.top_p) == (temperature, top_p)
+    assert (defaults.presence_penalty, defaults.frequency_penalty) == (0.0, 0.0)
 
 
 def test_the_embedder_has_a_name_before_it_is_loaded() -> None:
