@@ -10,7 +10,8 @@ from urllib.parse import quote
 import psycopg
 
 from models.platform.errors import ConfigurationError
-from ops.embedded_servers import Postgres
+from models.platform.settings import Settings
+from ops.embedded_servers import Postgres, create_private_folder
 
 #: What it refuses by default stays refused. Clients get the connections of the server in turn, so that a statement that
 #: relies on the session of an earlier one soon meets another session.
@@ -21,7 +22,7 @@ CONFIGURATION = """\
 [pgbouncer]
 listen_addr =
 listen_port = 6432
-unix_socket_dir = {folder}
+unix_socket_dir = {own_sockets}
 auth_type = any
 admin_users = postgres
 pool_mode = transaction
@@ -32,7 +33,10 @@ server_round_robin = 1
 
 
 class PgBouncer:
-    """PgBouncer with its socket and configuration in `folder`, and `size` connections to Postgres per database."""
+    """PgBouncer with its configuration in `folder`, and `size` connections to Postgres per database.
+
+    Its socket is in a folder with a shorter path where that of `folder` is too long for one.
+    """
 
     name = "pgbouncer"
     stop_signal = signal.SIGINT
@@ -43,16 +47,18 @@ class PgBouncer:
         self.folder = folder
         self.unprivileged_folder: Path | None = folder  # it refuses to run as root
         self._postgres = postgres
+        self._sockets = Settings(data_dir=folder).socket_dir
         self._size = size
 
     def url(self, database: str) -> str:
         """Return the URL of one of the server's databases."""
-        return f"postgresql://postgres@/{database}?host={quote(str(self.folder))}&port=6432"
+        return f"postgresql://postgres@/{database}?host={quote(str(self._sockets))}&port=6432"
 
     def prepare(self) -> None:
         """Write the configuration. Raises ConfigurationError without PgBouncer."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = CONFIGURATION.format(sockets=self._postgres.sockets, folder=self.folder, size=self._size)
+        create_private_folder(self._sockets)
+        text = CONFIGURATION.format(sockets=self._postgres.sockets, own_sockets=self._sockets, size=self._size)
         (self.folder / "pgbouncer.ini").write_text(text)
 
     def command(self) -> list[str]:
