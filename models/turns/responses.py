@@ -37,6 +37,7 @@ class Response:
     thread        the conversation, or the first response of the chain; one turn of a thread runs at a time
     recalled      the memories in its prompt, the best first: id, kind, score; see pipelines/chat/recalled_memories.py
     unremembered  whether its text is still to be remembered
+    completed_at  when its answer was complete
     expires_at    set if the turn is not stored: it is deleted when its end was read, or UNREAD_SECONDS after it
     """
 
@@ -60,6 +61,7 @@ class Response:
     expires_at: datetime | None = None
     recalled: Sequence[Mapping[str, Any]] = ()
     unremembered: bool = False
+    completed_at: datetime | None = None
 
     @property
     def status(self) -> ResponseStatus:
@@ -185,7 +187,7 @@ def read_items(connection: Connection, response_ids: Sequence[str], access: Acce
 
 FINISH = """
 UPDATE responses SET output = %(output)s, usage = %(usage)s, incomplete_details = %(incomplete_details)s,
-                     recalled = %(recalled)s
+                     recalled = %(recalled)s, completed_at = %(completed_at)s
 WHERE id = %(id)s
 """
 
@@ -198,6 +200,7 @@ def finish(connection: Connection, response: Response) -> None:
             "id": response.id,
             "output": Jsonb(list(response.output)),
             "recalled": Jsonb(list(response.recalled)),
+            "completed_at": response.completed_at,
             "usage": Jsonb(response.usage) if response.usage is not None else None,
             "incomplete_details": Jsonb(response.incomplete_details) if response.incomplete_details else None,
         },

@@ -122,16 +122,28 @@ class RecalledMemory(TypedDict):
     text: str | None
 
 
+class ResponseReasoning(TypedDict):
+    """The reasoning options of a turn."""
+
+    effort: str | None
+    summary: str | None
+
+
 class ResponseObject(TypedDict):
-    """A response: the status, output and usage of one turn. `created_at` is in Unix seconds."""
+    """A response: the status, output and usage of one turn. Times are in Unix seconds.
+
+    The sampling parameters are those in effect: where the request has none, the engine's defaults.
+    """
 
     id: str
     object: Literal["response"]
     created_at: int
+    completed_at: int | None
     status: ResponseStatus
     background: bool
     conversation: ResponseConversation | None
     error: ResponseError | None
+    frequency_penalty: float
     incomplete_details: IncompleteDetails | None
     instructions: str | None
     max_output_tokens: int | None
@@ -140,19 +152,22 @@ class ResponseObject(TypedDict):
     model: str
     output: list[OutputItem]
     parallel_tool_calls: bool
+    presence_penalty: float
     previous_response_id: str | None
     prompt_cache_key: str | None
+    reasoning: ResponseReasoning
     recalled: list[RecalledMemory]
     safety_identifier: str | None
     seed: int | None
     service_tier: Literal["default"]
     stop: list[str]
     store: bool
-    temperature: float | None
+    temperature: float
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
-    top_p: float | None
+    top_logprobs: int
+    top_p: float
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None
     user: str | None
@@ -169,10 +184,12 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "id": response.id,
         "object": "response",
         "created_at": int(response.created_at.timestamp()),
+        "completed_at": int(response.completed_at.timestamp()) if response.completed_at else None,
         "status": status or response.status,
         "background": request["background"],
         "conversation": {"id": response.conversation_id} if response.conversation_id else None,
         "error": _error(response),
+        "frequency_penalty": effective_sampling(request, "frequency_penalty"),
         "incomplete_details": cast(IncompleteDetails | None, response.incomplete_details),
         "instructions": request["instructions"],
         "max_output_tokens": request["max_output_tokens"],
@@ -181,7 +198,9 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "model": request["model"],
         "output": cast(list[OutputItem], response.output),
         "parallel_tool_calls": request.get("parallel_tool_calls", True),
+        "presence_penalty": effective_sampling(request, "presence_penalty"),
         "previous_response_id": response.previous_id,
+        "reasoning": {"effort": None, "summary": None, **(request.get("reasoning") or {})},
         "recalled": cast(list[RecalledMemory], list(response.recalled)),
         "prompt_cache_key": request.get("prompt_cache_key"),
         "safety_identifier": request.get("safety_identifier"),
@@ -189,16 +208,28 @@ def response_object(response: Response, status: ResponseStatus | None = None) ->
         "service_tier": "default",
         "stop": request.get("stop") or [],
         "store": request.get("store", True),
-        "temperature": request["temperature"],
+        "temperature": effective_sampling(request, "temperature"),
         "text": request.get("text") or {"format": {"type": "text"}},
         "tool_choice": request.get("tool_choice") or "auto",
         "tools": request.get("tools") or [],
-        "top_p": request["top_p"],
+        "top_logprobs": request.get("top_logprobs") or 0,
+        "top_p": effective_sampling(request, "top_p"),
         "truncation": request.get("truncation") or "auto",
         "usage": cast(ResponseUsage | None, response.usage),
         "user": request["user"],
         "job_id": response.job_id,
     }
+
+
+#: What OpenAI documents: for turns of earlier versions, whose engine's defaults were not stored.
+DOCUMENTED_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+def effective_sampling(request: Mapping[str, Any], name: str) -> float:
+    """Return a sampling parameter of a request, or the default of the engine at the time of the request."""
+    value = request.get(name)
+    defaults: Mapping[str, float] = request.get("sampling_defaults") or DOCUMENTED_DEFAULTS
+    return defaults[name] if value is None else float(value)
 
 
 #: The argument of a turn's job with the places of the fields that only the first event of its journal has.

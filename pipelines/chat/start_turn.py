@@ -47,6 +47,7 @@ class NewTurn:
         truncation           "auto": drop the oldest turns; "disabled": fail with context_length_exceeded
         store                False: delete the turn once it has been read
         memory               {"recall": …, "remember": …, "limit": …}: see `pipelines.chat.memory_prompt`
+        sampling_defaults    what the engine uses where the request has no temperature, top_p or penalties
         seed, stop           of the sampling: an integer; a list of texts
         max_tool_calls, safety_identifier, prompt_cache_key   returned, without effect
     """
@@ -213,7 +214,7 @@ def _existing(database: Database, caller: Caller, response_id: str, repeat: Prio
     if response is None:
         return None
     initial = replace(response, job_state="queued", job_attempt=0, job_error=None, output=[], usage=None)
-    return AcceptedTurn(replace(initial, incomplete_details=None), [])
+    return AcceptedTurn(replace(initial, incomplete_details=None, completed_at=None), [])
 
 
 def _reservation(turn: NewTurn, items: Sequence[Mapping[str, Any]], allowance: Allowance, *, history: bool) -> int:

@@ -7,6 +7,7 @@ again, which an event reports. A call is journalled whole or not at all: one tha
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from models.accounts.ownership import Access
@@ -143,6 +144,7 @@ def complete_turn(attempt: Attempt, answer: AnswerWriter, reason: AnswerEnd) -> 
         output=answer.output(status),
         usage=response_objects.usage_object(answer.usage),
         incomplete_details=details,
+        completed_at=None if details else datetime.now(UTC),
     )
     end_event_type = f"response.{response.status}"
     return Ending(

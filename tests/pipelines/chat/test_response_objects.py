@@ -61,6 +61,22 @@ def test_a_status_can_be_set_before_the_row_changes():
     assert response_objects.response_object(QUEUED, "in_progress")["status"] == "in_progress"
 
 
+def test_the_sampling_in_effect_is_that_of_the_request_or_of_the_engine():
+    defaults = {"temperature": 0.8, "top_p": 0.95, "presence_penalty": 0.0, "frequency_penalty": 0.25}
+    response = replace(QUEUED, request={**REQUEST, "sampling_defaults": defaults, "presence_penalty": -1})
+
+    value = response_objects.response_object(response)
+
+    assert (value["temperature"], value["top_p"]) == (0.8, 0.5)
+    assert (value["presence_penalty"], value["frequency_penalty"]) == (-1.0, 0.25)
+
+
+def test_a_turn_of_an_earlier_version_has_the_documented_sampling():
+    value = response_objects.response_object(QUEUED)
+
+    assert (value["temperature"], value["top_p"], value["frequency_penalty"]) == (1.0, 0.5, 0.0)
+
+
 def test_an_error_code_outside_of_openais_list_becomes_the_reason():
     error = response_objects.response_object(FAILED)["error"]
 

@@ -10,6 +10,7 @@ from models.platform.errors import Cancelled, Fenced, PermanentFailure, Released
 from models.platform.ids import new_id
 from models.turns import conversations
 from pipelines.chat import turn
+from pipelines.chat.response_objects import response_object
 from pipelines.chat.transcript import ANSWER_RESTARTED, TEXT_DELTA
 from pipelines.inference.engine import EngineError, Token
 from pipelines.inference.own_prompts import ANSWER_HEADER_TOKENS, OwnPrompts
@@ -71,7 +72,10 @@ def test_an_answer_is_journalled_stored_and_billed(harness, fake_engine, reason,
     assert turn_events[-1][0] == f"response.{status}"
     assert [payload["sequence_number"] for _, payload in turn_events] == list(range(len(turn_events)))
     assert harness.billed(started) == [(2, 0, 3)]
-    assert turn_events[-1][1]["response"]["usage"]["total_tokens"] == 5
+    last = turn_events[-1][1]["response"]
+    assert last["usage"]["total_tokens"] == 5
+    assert (last["completed_at"] is not None) == (status == "completed")
+    assert last == response_object(stored)
 
 
 def test_counts_reported_at_the_end_are_billed(harness, fake_engine, monkeypatch):

@@ -3,6 +3,7 @@
 Parameters of OpenAI's API that the platform does not support are rejected by name.
 """
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, Tag
@@ -12,7 +13,7 @@ from models.platform.settings import Settings
 from pipelines.chat.memory_prompt import MAX_MEMORIES
 from pipelines.chat.prompt import output_format_of
 from pipelines.chat.start_turn import NewTurn
-from pipelines.inference.registry import model_name
+from pipelines.inference.registry import model_name, sampling_defaults
 from web.api.turns.input_items import Id, InputItems, stored_items
 from web.api.turns.models import DEFAULT_MODEL
 from web.api.turns.tools_and_formats import (
@@ -165,6 +166,7 @@ def new_turn(body: CreateResponse, settings: Settings) -> NewTurn:
         "metadata": body.metadata or {},
         "temperature": body.temperature,  # None: the engine's default
         "top_p": body.top_p,
+        "sampling_defaults": asdict(sampling_defaults(settings)),
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "store": body.store is not False,

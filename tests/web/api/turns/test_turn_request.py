@@ -26,6 +26,7 @@ def test_omitted_parameters_are_stored_as_defaults():
         "stop": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "truncation": "auto",
         "text": {"format": {"type": "text"}}, "safety_identifier": None, "prompt_cache_key": None,
         "memory": None,
+        "sampling_defaults": {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
     }  # fmt: skip
     assert (turn.conversation_id, turn.previous_id, turn.if_busy) == (None, None, "queue")
 
